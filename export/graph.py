@@ -1,0 +1,106 @@
+"""Small helpers over onnx_ir that every graph pass uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from numpy.typing import NDArray
+
+MICROSOFT = "com.microsoft"
+
+
+def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The node that computes `value`, if it is one of `op_types`."""
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type in op_types else None
+
+
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
+    """The numbers of an initializer or of a Constant node; None for anything computed."""
+    if value is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def only_user(value: ir.Value) -> ir.Node | None:
+    """The node that uses `value`, when there is exactly one use and it is not a graph output."""
+    users = list(value.uses())
+    return users[0].node if len(users) == 1 and not value.is_graph_output() else None
+
+
+def same_shape(first: ir.Value, second: ir.Value) -> bool:
+    """Whether both shapes are known and equal, symbol by symbol."""
+    if first.shape is None or second.shape is None:
+        return False
+    return list(first.shape) == list(second.shape) and all(
+        isinstance(dim, int) or dim.value is not None for dim in first.shape
+    )
+
+
+def replace(old: ir.Value, new: ir.Value) -> None:
+    """Send every use of `old` to `new`, keeping names and shapes known for `old` where `new` has none."""
+    if new.shape is None:
+        new.shape = old.shape
+    if new.dtype is None:
+        new.dtype = old.dtype
+    if old.is_graph_output():
+        old.name, new.name = f"{old.name}.replaced", old.name
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
+def insert(
+    graph: ir.Graph,
+    before: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    *,
+    domain: str = "",
+    attributes: dict[str, Any] | None = None,
+    outputs: int = 1,
+) -> ir.Node:
+    """Make a node and place it before another."""
+    node = ir.node(op_type, inputs, attributes or {}, domain=domain, num_outputs=outputs)
+    graph.insert_before(before, [node])
+    return node
+
+
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """Add a constant under `name`, or under `name` with a number when that is taken."""
+    unique, number = name, 1
+    while unique in graph.initializers:
+        number += 1
+        unique = f"{name}_{number}"
+    tensor = ir.tensor(np.ascontiguousarray(array), name=unique)
+    value = ir.Value(name=unique, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def nodes(graph: ir.Graph, *op_types: str) -> list[ir.Node]:
+    """The graph's nodes of these types, as they stand now, so that a pass may change the graph meanwhile."""
+    return [node for node in graph if node.op_type in op_types]
+
+
+def sweep(model: ir.Model) -> None:
+    """Drop nodes and initializers nothing uses."""
+    RemoveUnusedNodesPass()(model)
+    graph = model.graph
+    for name in [name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()]:
+        del graph.initializers[name]
+
+
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
+    """The plain value of a node's attribute."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def total_bytes(tensors: Iterable[ir.Value]) -> int:
+    """Bytes of the constants among `tensors`."""
+    return sum(value.const_value.nbytes for value in tensors if value.const_value is not None)

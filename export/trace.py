@@ -1,0 +1,90 @@
+"""From a prepared PyTorch module to an ONNX graph, with torch.export and torch.onnx."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnxscript import opset21 as op
+
+from triform.models.spec import GraphSpec
+
+OPSET = 21
+
+
+def trace(spec: GraphSpec) -> ir.Model:
+    """Trace `spec.module` into one graph whose inputs, outputs and dynamic axes carry the names of `spec`.
+
+    Weights stay shared with the module's parameters; nothing is copied.
+    """
+    examples = [item.example for item in spec.inputs]
+    free = len([item for item in spec.inputs if not item.name.startswith("past_key_values.")])
+    axes = [{axis: torch.export.Dim.DYNAMIC for axis, _ in item.axes} for item in spec.inputs]
+    with torch.no_grad(), _quiet():
+        program = torch.export.export(
+            spec.module,
+            (*examples[:free], examples[free:]),
+            dynamic_shapes=(*axes[:free], axes[free:]),
+            strict=False,
+        )
+        result = torch.onnx.export(
+            program,
+            args=(),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[item.name for item in spec.inputs],
+            output_names=list(spec.outputs),
+            custom_translation_table={torch.ops.aten.linear.default: _linear},
+        )
+    if result is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    model = result.model
+    _name_axes(model.graph, spec)
+    return model
+
+
+def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    # torch.onnx's own translation depends on the rank of x; this one shape is what `linear.py` looks for.
+    product = op.MatMul(x, op.Transpose(weight, perm=[1, 0]))
+    return product if bias is None else op.Add(product, bias)
+
+
+def _name_axes(graph: ir.Graph, spec: GraphSpec) -> None:
+    """Call each dynamic axis of inputs and outputs by its name in the spec, instead of s57."""
+    names: dict[str, str] = {}
+    for value, item in zip(graph.inputs, spec.inputs, strict=True):
+        for axis, name in item.axes:
+            symbol = value.shape[axis] if value.shape is not None else None
+            if isinstance(symbol, ir.SymbolicDim) and symbol.value is not None:
+                names[symbol.value] = name
+    for value in _all_values(graph):
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
+
+
+def _all_values(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.inputs, *(output for node in graph for output in node.outputs)]
+
+
+def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | str | None:
+    return dim if isinstance(dim, int) else names.get(str(dim.value), dim.value)
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """torch.onnx talks on stdout and through warnings; none of it is for the person who exports."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
