@@ -1,0 +1,118 @@
+"""Blockwise weight quantization: the numbers, without any graph.
+
+A row of weights is cut into blocks of `block_size`; each block keeps `bits`-bit integers q, one scale s and one zero
+point z, and stands for (q - z) * s. Scales and zero points are searched so that the error that matters is small: each
+weight's error counts by the mean square of the activation it multiplies (the diagonal of the layer's Hessian, as in
+AWQ, https://arxiv.org/abs/2306.00978, and llama.cpp's importance matrices).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+# Fractions of the full range tried for each block: clipping the extremes buys resolution for the rest. More or finer
+# steps changed the divergence on SmolLM2-135M by less than 2 %.
+_FRACTIONS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0)
+_ROWS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A quantized matrix in the layout of com.microsoft::MatMulNBits.
+
+    Attributes:
+        packed: uint8 (out_features, blocks, block_size * bits / 8), two 4-bit numbers a byte, the first one low.
+        scales: float32 (out_features, blocks).
+        zero_points: uint8 (out_features, ceil(blocks * bits / 8)), packed like the weights.
+        bits: 4 or 8.
+        block_size: weights per block along in_features.
+    """
+
+    packed: NDArray[np.uint8]
+    scales: NDArray[np.float32]
+    zero_points: NDArray[np.uint8]
+    bits: int
+    block_size: int
+
+
+def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits: int, block_size: int) -> Blocks:
+    """Quantize one matrix.
+
+    Args:
+        weight: float32 (out_features, in_features).
+        importance: float32 (in_features,), mean square of each input channel; all alike when None.
+        bits: 4 or 8.
+        block_size: a power of two, at least 16. A last block that is not full is padded with zeros.
+    """
+    missing = -weight.shape[1] % block_size
+    channel = torch.ones(weight.shape[1]) if importance is None else importance / importance.mean().clamp(min=1e-12)
+    # A channel that was never active in the calibration text still counts a little.
+    channel = torch.nn.functional.pad(channel + 1e-4, (0, missing)).view(1, -1, block_size)
+    parts = [_search(_in_blocks(rows, missing, block_size), channel, bits) for rows in weight.split(_ROWS_AT_ONCE)]
+    numbers, scales, zeros = (torch.cat(group) for group in zip(*parts, strict=True))
+    return Blocks(
+        packed=_pack(numbers, bits),
+        scales=scales.squeeze(-1).numpy(),
+        zero_points=_pack(_even(zeros.squeeze(-1).to(torch.uint8), bits), bits),
+        bits=bits,
+        block_size=block_size,
+    )
+
+
+def restore(blocks: Blocks, in_features: int) -> NDArray[np.float32]:
+    """The matrix that `blocks` stands for, float32 (out_features, in_features)."""
+    count = blocks.scales.shape[1]
+    numbers = _unpack(blocks.packed, blocks.bits).reshape(len(blocks.scales), count, blocks.block_size)
+    zeros = _unpack(blocks.zero_points, blocks.bits)[:, :count, None]
+    values = (numbers.astype(np.float32) - zeros) * blocks.scales[..., None]
+    return values.reshape(len(blocks.scales), -1)[:, :in_features]
+
+
+def _in_blocks(rows: torch.Tensor, missing: int, block_size: int) -> torch.Tensor:
+    return torch.nn.functional.pad(rows, (0, missing)).view(rows.shape[0], -1, block_size)
+
+
+def _search(
+    rows: torch.Tensor, channel: torch.Tensor, bits: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Numbers (rows, blocks, block_size), scales and zero points (rows, blocks, 1) with the least weighted error."""
+    levels = 2**bits - 1
+    low = rows.amin(-1, keepdim=True).clamp(max=0)
+    span = (rows.amax(-1, keepdim=True).clamp(min=0) - low).clamp(min=1e-12)
+    best_error = torch.full_like(span, float("inf"))
+    best = (torch.zeros_like(rows), torch.ones_like(span), torch.zeros_like(span))
+    for fraction in _FRACTIONS if bits < 8 else _FRACTIONS[-1:]:
+        scale = span * (fraction / levels)
+        zero = (-low * fraction / scale).round().clamp(0, levels)
+        numbers = ((rows / scale).round() + zero).clamp(0, levels)
+        centered = numbers - zero
+        weighted = channel * centered
+        norm = (weighted * centered).sum(-1, keepdim=True)
+        # With the integers fixed, the best scale is a least-squares fit.
+        scale = torch.where(norm > 0, (weighted * rows).sum(-1, keepdim=True) / norm.clamp(min=1e-30), scale)
+        error = (channel * (centered * scale - rows) ** 2).sum(-1, keepdim=True)
+        better = error < best_error
+        best_error = torch.where(better, error, best_error)
+        best = tuple(  # type: ignore[assignment]
+            torch.where(better, new, old) for new, old in zip((numbers, scale, zero), best, strict=True)
+        )
+    return best[0].to(torch.uint8), best[1], best[2]
+
+
+def _even(zeros: torch.Tensor, bits: int) -> torch.Tensor:
+    return torch.nn.functional.pad(zeros, (0, zeros.shape[1] % 2)) if bits == 4 else zeros
+
+
+def _pack(numbers: torch.Tensor, bits: int) -> NDArray[np.uint8]:
+    array: NDArray[np.uint8] = numbers.numpy()
+    return array if bits == 8 else array[..., 0::2] | (array[..., 1::2] << 4)
+
+
+def _unpack(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    if bits == 8:
+        return packed
+    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)

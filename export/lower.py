@@ -1,0 +1,143 @@
+"""Linear nodes to operators ONNX Runtime has: in float32, or blockwise quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+
+from triform.export.blockwise import Blocks, quantize_matrix
+from triform.export.graph import MICROSOFT, add_initializer, insert, nodes, replace, sweep
+from triform.export.linear import LINEAR, matrix
+
+# Products with fewer columns than this are routers and the like: small, and decisive.
+_FEWEST_COLUMNS = 16
+# The block size of products whose error reaches furthest: into the attention, and straight into the logits.
+SENSITIVE_BLOCK_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How the weights of a graph are quantized.
+
+    Attributes:
+        bits: 4 or 8.
+        block_size: weights that share a scale, in most products.
+        accuracy_level: of MatMulNBits; 4 computes with 8-bit activations, 1 with float32.
+    """
+
+    bits: int
+    block_size: int
+    accuracy_level: int
+
+    def block_size_of(self, linear: ir.Node) -> int:
+        """Smaller blocks for the products that feed attention and for the language-model head."""
+        sensitive = _reaches_attention(linear) or linear.outputs[0].is_graph_output()
+        return min(self.block_size, SENSITIVE_BLOCK_SIZE) if sensitive else self.block_size
+
+
+def _reaches_attention(linear: ir.Node) -> bool:
+    result = linear.outputs[0]
+    users = [use.node for use in result.uses()]
+    users += [use.node for node in users if node.op_type == "Split" for out in node.outputs for use in out.uses()]
+    return any(node.op_type == "GroupQueryAttention" for node in users)
+
+
+def lower_to_float(model: ir.Model) -> None:
+    """Every Linear becomes a float32 product that reads the weight as PyTorch keeps it, so none is stored twice."""
+    for node in nodes(model.graph, LINEAR):
+        x, weight, bias = _inputs(node)
+        made = insert(
+            model.graph, node, "FusedMatMul", [x, weight], domain=MICROSOFT, attributes={"transB": 1}
+        ).outputs[0]
+        _finish(model.graph, node, made, bias)
+    sweep(model)
+
+
+def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, torch.Tensor]) -> int:
+    """Every Linear, and the token embedding, becomes blockwise quantized.
+
+    A tied embedding and head share one stored matrix: both operators read the same bytes.
+
+    Args:
+        model: changed in place.
+        scheme: bits, block sizes and accuracy level.
+        importance: by weight name, what `measure.py` found.
+
+    Returns:
+        how many matrices were quantized.
+    """
+    done: dict[int, Blocks] = {}
+    count = 0
+    for node in nodes(model.graph, LINEAR):
+        x, weight, bias = _inputs(node)
+        rows = matrix(weight)
+        if rows.shape[0] < _FEWEST_COLUMNS:
+            continue
+        blocks = quantize_matrix(rows, importance.get(str(weight.name)), scheme.bits, scheme.block_size_of(node))
+        done[id(weight)] = blocks
+        attributes = {
+            "K": rows.shape[1], "N": rows.shape[0], "bits": blocks.bits, "block_size": blocks.block_size,
+            "accuracy_level": scheme.accuracy_level,
+        }  # fmt: skip
+        inputs = [x, *_constants(model.graph, str(weight.name), blocks), None, bias][: 6 if bias is not None else 4]
+        made = insert(model.graph, node, "MatMulNBits", inputs, domain=MICROSOFT, attributes=attributes)
+        replace(node.outputs[0], made.outputs[0])
+        count += 1
+    lower_to_float(model)
+    return count + _lower_embeddings(model, scheme, done)
+
+
+def _lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]) -> int:
+    """Token embeddings; tables looked up by anything but token ids are small and stay as they are."""
+    count = 0
+    for node in nodes(model.graph, "Gather"):
+        table, ids = node.inputs
+        if table is None or ids is None or not table.is_initializer() or ids not in model.graph.inputs:
+            continue
+        width = matrix(table).shape[1]
+        shared = done.get(id(table))
+        if shared is None:
+            shared = quantize_matrix(matrix(table), None, scheme.bits, min(scheme.block_size, SENSITIVE_BLOCK_SIZE))
+            count += 1
+        if width % shared.block_size:
+            continue
+        flat = Blocks(
+            shared.packed.reshape(len(shared.packed), -1), shared.scales, shared.zero_points, shared.bits,
+            shared.block_size,
+        )  # fmt: skip
+        data, scales, zero_points = _constants(model.graph, f"{table.name}.rows", flat)
+        attributes = {"bits": flat.bits, "block_size": flat.block_size, "gather_axis": 0, "quantize_axis": 1}
+        made = insert(
+            model.graph, node, "GatherBlockQuantized", [data, ids, scales, zero_points], domain=MICROSOFT,
+            attributes=attributes,
+        )  # fmt: skip
+        replace(node.outputs[0], made.outputs[0])
+    sweep(model)
+    return count
+
+
+def _inputs(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+    x, weight = node.inputs[:2]
+    if x is None or weight is None:
+        raise ValueError(f"Linear node {node.name} lacks an input")
+    return x, weight, node.inputs[2] if len(node.inputs) > 2 else None
+
+
+def _constants(graph: ir.Graph, name: str, blocks: Blocks) -> tuple[ir.Value, ir.Value, ir.Value]:
+    return (
+        add_initializer(graph, f"{name}.blocks", blocks.packed),
+        add_initializer(graph, f"{name}.scales", blocks.scales),
+        add_initializer(graph, f"{name}.zero_points", blocks.zero_points),
+    )
+
+
+def _finish(graph: ir.Graph, node: ir.Node, product: ir.Value, bias: ir.Value | None) -> None:
+    if bias is not None:
+        product.shape, product.dtype = node.outputs[0].shape, node.outputs[0].dtype
+        product = insert(graph, node, "Add", [product, bias]).outputs[0]
+    replace(node.outputs[0], product)
+
+

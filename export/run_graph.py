@@ -1,0 +1,64 @@
+"""Running a decoder graph over token ids, for measuring it. The runtime's own loop is not used on purpose: what
+verifies a graph should not share its mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from triform.runtime.manifest import LayerCacheInfo
+
+Array = NDArray[Any]
+
+
+class GraphRunner:
+    """A decoder graph with growing past arrays, fed and read through plain numpy."""
+
+    def __init__(self, path: Path, layers: Sequence[LayerCacheInfo], threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._layers = layers
+        self.extra_outputs = [
+            output.name for output in self._session.get_outputs() if not output.name.startswith(("logits", "present."))
+        ]
+        self.start(1, 0)
+
+    def start(self, batch: int, capacity: int) -> None:
+        """Begin anew with empty caches for `batch` rows of at most `capacity` tokens."""
+        self._past = {}
+        for index, layer in enumerate(self._layers):
+            for part in ("key", "value"):
+                shape = (batch, layer.num_key_value_heads, capacity, layer.head_dim)
+                self._past[f"past_key_values.{index}.{part}"] = np.zeros(shape, np.float32)
+        self.lengths = np.zeros(batch, np.int32)
+
+    def feed(self, input_ids: Array, positions: Array, lengths: Array | None = None) -> tuple[Array, dict[str, Array]]:
+        """Run one chunk.
+
+        Args:
+            input_ids: int64 (batch, sequence).
+            positions: int64 (batch, num_logits), which positions of the chunk to return logits for.
+            lengths: int32 (batch,), real tokens of each row in the chunk; all of them when None.
+
+        Returns:
+            logits float32 (batch, num_logits, vocab_size), and the graph's outputs beyond the cache.
+        """
+        feeds = {
+            "input_ids": input_ids.astype(np.int64),
+            "past_lengths": self.lengths,
+            "logits_positions": positions.astype(np.int64),
+            **self._past,
+        }
+        presents = [name.replace("past_key_values", "present") for name in self._past]
+        names = ["logits", *self.extra_outputs, *presents]
+        results = dict(zip(names, self._session.run(names, feeds), strict=True))
+        self._past = {name.replace("present", "past_key_values"): results.pop(name) for name in presents}
+        self.lengths = self.lengths + np.asarray(input_ids.shape[1] if lengths is None else lengths, np.int32)
+        return results.pop("logits"), results

@@ -1,0 +1,195 @@
+"""Loading a checkpoint safely: a transformers folder, a GGUF file, or a hub id."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+
+from triform.models import catalog
+from triform.models.errors import UnsupportedModelError
+from triform.runtime.errors import ExportError, UnsupportedError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint is and how to ask transformers for it.
+
+    Attributes:
+        name: what to call the model: the folder's, the file's or the hub's name, without a path.
+        location: first argument of ``from_pretrained``.
+        arguments: further arguments of ``from_pretrained``.
+        size: bytes of the weights on disk; 0 for a hub id that is not on disk yet.
+    """
+
+    name: str
+    location: str
+    arguments: dict[str, Any]
+    size: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model with what else its folder says."""
+
+    source: Source
+    model: PreTrainedModel
+    tokenizer: Any
+    weights_size: int
+
+
+def find(source: str, *, trust_remote_code: bool = False, revision: str | None = None) -> Source:
+    """Tell what kind of source this is, without loading anything.
+
+    Raises:
+        ExportError: a local path that is missing, empty or not a model.
+    """
+    path = Path(source)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ExportError(f"{source} is a file but not a GGUF file; give a model folder, a .gguf file or a hub id")
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ExportError(f"{source} is not a GGUF file: it does not begin with the bytes GGUF")
+        return Source(path.stem, str(path.parent), {**options, "gguf_file": path.name}, path.stat().st_size)
+    if path.is_dir():
+        return Source(path.resolve().name, str(path), options, _check_folder(path))
+    if path.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
+        raise ExportError(f"{source} does not exist; give a model folder, a .gguf file or a hub id like org/name")
+    return Source(source.split("/")[1], source, {**options, "revision": revision}, 0)
+
+
+def _check_folder(path: Path) -> int:
+    if not any(path.iterdir()):
+        raise ExportError(f"{path} is empty; a model folder holds config.json and model.safetensors")
+    if not (path / "config.json").is_file():
+        raise ExportError(f"{path} is not a model: it has no config.json")
+    weights = [*path.glob("*.safetensors")]
+    if not weights:
+        pickled = [*path.glob("*.bin"), *path.glob("*.pt"), *path.glob("*.pth")]
+        hint = (
+            f"{pickled[0].name} is a pickle, which can run code; save the model again as safetensors"
+            if pickled
+            else "save the model with save_pretrained"
+        )
+        raise ExportError(f"{path} has no *.safetensors weights: {hint}")
+    return sum(file.stat().st_size for file in weights)
+
+
+def read_config(source: Source) -> transformers.PretrainedConfig:
+    """Read the model's config and check that it can be exported.
+
+    Raises:
+        ExportError: the config cannot be read.
+        UnsupportedError: the model type is not supported.
+    """
+    with _quiet():
+        try:
+            config = AutoConfig.from_pretrained(source.location, **source.arguments)
+        except Exception as error:  # transformers raises anything from KeyError to OSError here
+            raise ExportError(f"the config of {source.name} cannot be read: {_first_line(error)}") from error
+    try:
+        catalog.check_decoder(config)
+    except UnsupportedModelError as error:
+        raise UnsupportedError(str(error)) from error
+    return config
+
+
+def load(source: Source, config: transformers.PretrainedConfig) -> Checkpoint:
+    """Load weights (safetensors or GGUF only, never a pickle) in float32, and the tokenizer.
+
+    Raises:
+        ExportError: weights are damaged or do not fit the config, or there is no usable tokenizer.
+    """
+    with _quiet():
+        tokenizer = _load_tokenizer(source)
+        try:
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                source.location, dtype=torch.float32, use_safetensors=True, output_loading_info=True, config=config,
+                **source.arguments,
+            )  # fmt: skip
+        except Exception as error:  # safetensors, gguf and transformers each have their own errors
+            raise ExportError(f"the weights of {source.name} cannot be loaded: {_first_line(error)}") from error
+    missing = sorted(report.get("missing_keys", ()))
+    if missing:
+        raise ExportError(f"{source.name} lacks {len(missing)} weights its config asks for, such as {missing[0]}")
+    model.eval()
+    return Checkpoint(source, model, tokenizer, source.size or _bytes_of(model))
+
+
+def _load_tokenizer(source: Source) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **source.arguments)
+    except Exception as error:  # as above
+        raise ExportError(f"{source.name} has no usable tokenizer: {_first_line(error)}") from error
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise ExportError(f"the tokenizer of {source.name} cannot be written as tokenizer.json")
+    if not tokenizer.backend_tokenizer.get_vocab_size():
+        raise ExportError(f"{source.name} has no tokenizer: add tokenizer.json to the folder")
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> str | None:
+    """Write tokenizer.json, and the chat template when there is one.
+
+    Returns:
+        the template's file name, or None.
+    """
+    backend = tokenizer.backend_tokenizer
+    # Padding and truncation are the runtime's business; a length baked into the file would cut prompts silently.
+    backend.no_padding()
+    backend.no_truncation()
+    backend.save(str(folder / "tokenizer.json"))
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not template:
+        return None
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return "chat_template.jinja"
+
+
+def _bytes_of(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings, log lines or progress bars of transformers: the one line of an error is all a user needs."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    with warnings.catch_warnings(), tempfile.TemporaryFile("w") as sink:
+        warnings.simplefilter("ignore")
+        with _stderr_to(sink):
+            try:
+                yield
+            finally:
+                logging.disable(level)
+
+
+@contextmanager
+def _stderr_to(sink: Any) -> Iterator[None]:
+    """tqdm bars of the GGUF reader are written to sys.stderr directly."""
+    import sys
+
+    saved, sys.stderr = sys.stderr, sink
+    try:
+        yield
+    finally:
+        sys.stderr = saved

@@ -1,0 +1,133 @@
+"""From graphs in memory to a bundle on disk: whole, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx_ir as ir
+
+from triform.runtime.errors import ExportError
+from triform.runtime.manifest import MANIFEST, FileInfo, GraphInfo, Quantization, TensorInfo
+
+# Tensors are aligned to memory pages, so that the runtime can map each one; smaller ones stay inside the graph file.
+_PAGE = 4096
+_INLINE = 1024
+
+
+def write_graph(model: ir.Model, path: Path) -> None:
+    """Write `model` to `path` and its large constants to `path` + ".data"; equal bytes are stored once.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    data_name = f"{path.name}.data"
+    stored: dict[bytes, tuple[int, int]] = {}
+    originals = {}
+    with (path.parent / data_name).open("wb") as file:
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes < _INLINE:
+                continue
+            content = tensor.tobytes()
+            key = hashlib.blake2b(content, digest_size=20).digest()
+            if key not in stored:
+                file.write(bytes(-file.tell() % _PAGE))
+                stored[key] = (file.tell(), len(content))
+                file.write(content)
+            offset, length = stored[key]
+            originals[value] = tensor
+            value.const_value = ir.ExternalTensor(
+                data_name, offset, length, tensor.dtype, shape=tensor.shape, name=str(value.name), base_dir=path.parent
+            )
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        ir.save(model, path)
+    finally:
+        for value, tensor in originals.items():
+            value.const_value = tensor
+
+
+def describe_graph(model: ir.Model, path: Path, quantization: Quantization, notes: dict[str, str]) -> GraphInfo:
+    """The manifest's entry for a graph that `write_graph` wrote to `path`."""
+    operators: dict[str, int] = {}
+    for node in model.graph:
+        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+    return GraphInfo(
+        file=path.name,
+        data=f"{path.name}.data",
+        inputs=[_describe(value) for value in model.graph.inputs],
+        outputs=[_describe(value) for value in model.graph.outputs],
+        operators=dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
+        quantization=quantization,
+        notes=notes,
+    )
+
+
+def _describe(value: ir.Value) -> TensorInfo:
+    dtype = str(value.dtype.numpy()) if value.dtype is not None else "float32"
+    shape = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape or []]
+    return TensorInfo(str(value.name), dtype, shape)
+
+
+def describe_files(folder: Path) -> dict[str, FileInfo]:
+    """Size and hash of every file in `folder` but the manifest."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != MANIFEST:
+            with path.open("rb") as file:
+                found[path.name] = FileInfo(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    return found
+
+
+@contextmanager
+def staged(bundle: Path, force: bool) -> Iterator[Path]:
+    """Give a folder beside `bundle` to write into; rename it to `bundle` if the block ends well, else remove it.
+
+    Raises:
+        ExportError: `bundle` exists and `force` is false, or its parent cannot be written.
+    """
+    check_target(bundle, force)
+    try:
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.", suffix=".partial", dir=bundle.parent))
+    except OSError as error:
+        raise ExportError(f"cannot write beside {bundle}: {error.strerror}; choose another target") from None
+    try:
+        yield folder
+        folder.chmod(0o755)
+        _swap(folder, bundle)
+    except OSError as error:
+        raise ExportError(f"cannot write {bundle}: {error.strerror or error}; nothing was left behind") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_target(bundle: Path, force: bool) -> None:
+    """Refuse a target that exists, and with `force` one that is no bundle, before any work is done.
+
+    Raises:
+        ExportError: as described.
+    """
+    if not bundle.exists() and not bundle.is_symlink():
+        return
+    if not force:
+        raise ExportError(f"{bundle} exists; use --force to replace it")
+    if not bundle.is_dir() or (any(bundle.iterdir()) and not (bundle / MANIFEST).is_file()):
+        raise ExportError(f"{bundle} exists and is not a bundle; remove it yourself or choose another target")
+
+
+def _swap(folder: Path, bundle: Path) -> None:
+    if bundle.exists():
+        retired = folder.with_suffix(".old")
+        bundle.rename(retired)
+        folder.rename(bundle)
+        shutil.rmtree(retired, ignore_errors=True)
+    else:
+        folder.rename(bundle)

@@ -1,0 +1,45 @@
+"""Which models can be exported, by what transformers says of their classes rather than by a list."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+
+from optimum.exporters.tasks import TasksManager
+from transformers import PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from triform.models.errors import UnsupportedModelError
+
+# Families compared with transformers, number for number, in the tests.
+TESTED_DECODERS = (
+    "gemma2", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama", "mistral", "mixtral", "olmo2", "opt", "phi",
+    "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
+)  # fmt: skip
+
+
+def check_decoder(config: PretrainedConfig) -> None:
+    """Refuse a config whose model is not a causal language model on transformers' AttentionInterface.
+
+    Raises:
+        UnsupportedModelError: names the nearest families that are supported.
+    """
+    model_type = config.model_type
+    if getattr(config, "is_encoder_decoder", False) or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UnsupportedModelError(f"{model_type} models are not supported as decoders; {_nearest(model_type)}")
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if not getattr(architecture, "_supports_attention_backend", False):
+        raise UnsupportedModelError(
+            f"{model_type} models do their attention in a way that cannot be exported; {_nearest(model_type)}"
+        )
+
+
+def decoder_task() -> str:
+    """The task a decoder is exported for, in the Hugging Face hub's terms."""
+    return TasksManager.map_from_synonym("causal-lm")
+
+
+@cache
+def _nearest(model_type: str) -> str:
+    close = difflib.get_close_matches(model_type, TESTED_DECODERS, n=3, cutoff=0.4) or ["llama", "qwen3", "gpt2"]
+    return f"the nearest that are: {', '.join(close)}"
