@@ -1,0 +1,21 @@
+"""Triform: trained transformers to small ONNX bundles, and bundles to text, offline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from triform.runtime.opening import load
+    from triform.runtime.options import GenerationOptions
+
+__version__ = "0.1.0"
+__all__ = ["GenerationOptions", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily, so that `import triform` costs nothing until something is used.
+    if name in ("load", "GenerationOptions"):
+        from triform import runtime
+
+        return getattr(runtime, name)
+    raise AttributeError(f"module 'triform' has no attribute {name!r}")
