@@ -43,9 +43,16 @@ def compare_with_reference(runner: GraphRunner, expected: Array, ids: list[int])
     Raises:
         ExportError: a difference exceeds the tolerance.
     """
+    parity = measure(runner, expected, ids)
+    check(parity)
+    return parity
+
+
+def measure(runner: GraphRunner, expected: Array, ids: list[int]) -> Parity:
+    """The differences of `compare_with_reference`, without judging them."""
     scale = float(np.abs(expected).max())
     third = len(ids) // 3
-    parity = Parity(
+    return Parity(
         prefill=_difference(runner, expected, ids, [len(ids)]),
         chunked=_difference(runner, expected, ids, [third, 1, 7, len(ids) - third - 8]),
         step=_difference(runner, expected, ids, [len(ids) - 8, *[1] * 8]),
@@ -53,8 +60,6 @@ def compare_with_reference(runner: GraphRunner, expected: Array, ids: list[int])
         scale=scale,
         tolerance=_RELATIVE_TOLERANCE * scale,
     )
-    check(parity)
-    return parity
 
 
 def check(parity: Parity) -> None:

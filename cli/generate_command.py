@@ -1,0 +1,102 @@
+"""``triform generate``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from triform.runtime.decoder import Generation
+
+HELP = """Generate text from a prompt, streaming it as it comes.
+
+\b
+  triform generate BUNDLE "Write a haiku about rain."
+  triform generate BUNDLE --file prompt.txt --max-new-tokens 200
+  cat prompt.txt | triform generate BUNDLE --temperature 0.7 --seed 1
+  triform generate BUNDLE "Once upon a time" --raw --json
+
+Without sampling options the model's own defaults apply. --temperature 0 always takes the most likely token.
+"""
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(envvar="TRIFORM_BUNDLE", help="The bundle's folder.")],
+    prompt: Annotated[Optional[str], typer.Argument(help="The prompt; - or nothing reads standard input.")] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read the prompt from a file.")] = None,
+    max_new_tokens: Annotated[Optional[int], typer.Option(help="Stop after this many tokens.")] = None,
+    temperature: Annotated[Optional[float], typer.Option(help="0 is greedy; higher is more random.")] = None,
+    top_k: Annotated[Optional[int], typer.Option(help="Sample from the k most likely tokens; 0 is all.")] = None,
+    top_p: Annotated[Optional[float], typer.Option(help="Sample from the most likely tokens up to this sum.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Make sampling repeatable.")] = None,
+    system: Annotated[Optional[str], typer.Option(help="A system message.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Bypass the chat template.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Print speeds on standard error.")] = False,
+    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
+    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.options import key_values
+    from triform.runtime.opening import load
+    from triform.runtime.options import GenerationOptions
+
+    options = GenerationOptions(max_new_tokens, temperature, top_k, top_p, seed)
+    text = _read_prompt(prompt, file)
+    model = load(bundle, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    show = (lambda _: None) if as_json else _show
+    generation = model.stream_to(text, options, system=system, raw=raw, show=show)
+    _finish(generation, as_json=as_json, stats=stats)
+    return 0
+
+
+def _read_prompt(prompt: str | None, file: Path | None) -> str:
+    from triform.runtime.errors import InputError
+
+    if prompt is not None and file is not None:
+        raise InputError("give the prompt or --file, not both")
+    try:
+        if file is not None:
+            return file.read_text(encoding="utf-8")
+        if prompt is not None and prompt != "-":
+            return prompt
+        if prompt is None and sys.stdin.isatty():
+            raise InputError("no prompt: give one as an argument, with --file, or on standard input")
+        return sys.stdin.read()
+    except OSError as error:
+        raise InputError(f"the prompt file {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"the prompt in {file or 'standard input'} is not UTF-8 text") from None
+
+
+def _show(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except UnicodeEncodeError:
+        # A terminal that cannot show a character still shows the rest.
+        sys.stdout.write(text.encode(sys.stdout.encoding, "replace").decode(sys.stdout.encoding))
+
+
+def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
+    if as_json:
+        import json
+
+        record = dataclasses.asdict(generation)
+        print(json.dumps(record, ensure_ascii=False))
+    else:
+        print(flush=True)
+    if stats:
+        timings = generation.timings
+        print(
+            f"load {timings.load:.2f} s, prefill {generation.prompt_tokens} tokens in {timings.prefill:.3f} s "
+            f"({generation.prompt_tokens / timings.prefill:.0f} tokens/s), "
+            f"decode {timings.decode_tokens_per_second:.1f} tokens/s, {len(generation.token_ids)} tokens, "
+            f"finish reason: {generation.finish_reason}",
+            file=sys.stderr,
+        )

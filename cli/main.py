@@ -1,0 +1,121 @@
+"""The command line: one typer app, commands loaded only when used, every failure one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+
+import click
+import typer
+from typer.core import TyperGroup
+
+# Name to module; each module has one function of the command's name. Their help lines are repeated here so that
+# `triform --help` need not import them.
+_COMMANDS = {
+    "export": ("export_command", "Turn a checkpoint into a bundle, verified against PyTorch."),
+    "generate": ("generate_command", "Generate text from a prompt."),
+    "inspect": ("inspect_command", "Show what a bundle is."),
+    "verify": ("verify_command", "Check a bundle's files, or its numbers against its source."),
+}
+
+_HELP = """Run trained transformers offline, from small self-contained bundles.
+
+\b
+Make a bundle, once, where PyTorch is installed:
+  triform export ./SmolLM2-135M-Instruct smollm2-int4 --quantize int4
+Use it, anywhere:
+  triform generate smollm2-int4 "Why is the sky blue?"
+  echo "Summarize: ..." | triform generate smollm2-int4
+Look at it:
+  triform inspect smollm2-int4
+"""
+
+
+class _LazyGroup(TyperGroup):
+    """A command group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"triform.cli.{_COMMANDS[cmd_name][0]}")
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        single.command(cmd_name, help=module.HELP, short_help=_COMMANDS[cmd_name][1], no_args_is_help=True)(module.run)
+        return typer.main.get_command(single)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in _COMMANDS.items()])
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    help=_HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from triform import __version__
+
+        typer.echo(f"triform {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; return its exit code."""
+    from triform.runtime.errors import InputError, TriformError
+
+    try:
+        result = app(arguments, prog_name="triform", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        return _say(error.format_message(), 2)
+    except InputError as error:
+        return _say(str(error), 2)
+    except TriformError as error:
+        return _say(str(error), 1)
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        # The reader went away (| head). Point stdout at nothing, or Python complains again while exiting.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get("TRIFORM_DEBUG"):
+        raise error
+    first = (str(error).splitlines() or [""])[0]
+    return _say(f"internal: {type(error).__name__}: {first}; run again with TRIFORM_DEBUG=1 and report it", 1)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+

@@ -1,0 +1,38 @@
+"""Tables and numbers as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triform.runtime.manifest import Parity
+
+
+def rows(pairs: Iterable[tuple[str, str]]) -> str:
+    """Two aligned columns."""
+    listed = list(pairs)
+    width = max((len(name) for name, _ in listed), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in listed)
+
+
+def megabytes(size: int) -> str:
+    """Bytes as decimal megabytes."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def parity_rows(parity: Parity) -> list[tuple[str, str]]:
+    """What a parity report says, line by line."""
+    found = [
+        (f"parity, {name}", f"{getattr(parity, name):.1e} largest logit difference from PyTorch")
+        for name in ("prefill", "chunked", "step", "ragged")
+    ]
+    found.append(("allowed", f"{parity.tolerance:.1e} (largest logit {parity.scale:.1f})"))
+    if parity.quantized is not None:
+        measured = parity.quantized
+        found += [
+            ("top-1 agreement", f"{measured.top1_agreement:.1%} of {measured.tokens} tokens"),
+            ("mean KL", f"{measured.mean_kl:.4f} nats"),
+            ("perplexity", f"{measured.perplexity_original:.2f} before, {measured.perplexity_quantized:.2f} quantized"),
+        ]
+    return found

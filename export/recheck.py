@@ -1,0 +1,49 @@
+"""Parity of a finished bundle with its source, again."""
+
+from __future__ import annotations
+
+import os
+
+from triform.export import texts, verify
+from triform.export.run_graph import GraphRunner
+from triform.export.source import find, load, read_config
+from triform.runtime.bundle import Bundle
+from triform.runtime.errors import ExportError
+from triform.runtime.manifest import Parity
+
+_TOKENS, _WINDOW = 1024, 512
+
+
+def verify_against(bundle: Bundle, source: str) -> Parity:
+    """Compare a bundle with the checkpoint it came from.
+
+    A float bundle must match PyTorch's logits; a quantized one is measured against PyTorch.
+
+    Args:
+        bundle: an opened bundle.
+        source: a transformers folder, a GGUF file or a hub id.
+
+    Raises:
+        ExportError: the source cannot be loaded, is of another architecture, or a float bundle's logits differ.
+    """
+    found = find(source)
+    config = read_config(found)
+    manifest = bundle.manifest
+    if config.model_type != manifest.model_type or config.get_text_config().vocab_size != manifest.vocab_size:
+        raise ExportError(f"{source} is not what {bundle.folder} was exported from: it is another architecture")
+    checkpoint = load(found, config)
+    path, info = bundle.graph("decoder")
+    layers = manifest.cache.layers if manifest.cache is not None else []
+    runner = GraphRunner(path, layers, os.cpu_count() or 1)
+    ids = texts.ids(checkpoint.tokenizer, "evaluation", _TOKENS, checkpoint.model)
+    first = ids[: min(192, manifest.max_length - 8)]
+    expected = verify.reference_logits(checkpoint.model, first)
+    if info.quantization.scheme == "none":
+        return verify.compare_with_reference(runner, expected, first)
+    parity = verify.measure(runner, expected, first)
+    quantized = verify.compare_quantized(
+        lambda piece: verify.reference_logits(checkpoint.model, piece), runner, ids, min(_WINDOW, manifest.max_length)
+    )
+    return Parity(
+        parity.prefill, parity.chunked, parity.step, parity.ragged, parity.scale, parity.tolerance, quantized
+    )
