@@ -51,7 +51,13 @@ def run(
     from triform.export.pipeline import ExportOptions, export, plan
 
     options = ExportOptions(
-        quantize, block_size, accuracy_level, context_length, force, trust_remote_code, revision  # type: ignore[arg-type]
+        quantize,
+        block_size,
+        accuracy_level,
+        context_length,
+        force,
+        trust_remote_code,
+        revision,  # type: ignore[arg-type]
     )
     if dry_run:
         found = plan(source, options)

@@ -54,7 +54,9 @@ def _render(manifest: Manifest) -> str:
     lines += [(f"file {name}", f"{megabytes(info.size)}  {info.sha256[:16]}") for name, info in manifest.files.items()]
     if manifest.export.parity is not None:
         lines += parity_rows(manifest.export.parity)
-    lines.append(("exported with", ", ".join(f"{name} {version}" for name, version in manifest.export.versions.items())))
+    lines.append(
+        ("exported with", ", ".join(f"{name} {version}" for name, version in manifest.export.versions.items()))
+    )
     return rows(lines)
 
 

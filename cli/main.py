@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -36,10 +36,10 @@ Look at it:
 class _LazyGroup(TyperGroup):
     """A command group that imports a command's module when the command is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _COMMANDS:
             return None
         module = import_module(f"triform.cli.{_COMMANDS[cmd_name][0]}")
@@ -47,7 +47,7 @@ class _LazyGroup(TyperGroup):
         single.command(cmd_name, help=module.HELP, short_help=_COMMANDS[cmd_name][1], no_args_is_help=True)(module.run)
         return typer.main.get_command(single)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_line) for name, (_, help_line) in _COMMANDS.items()])
 
@@ -89,15 +89,15 @@ def run(arguments: list[str]) -> int:
     try:
         result = app(arguments, prog_name="triform", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.ClickException as error:
-        return _say(error.format_message(), 2)
+    except typer.Exit as exit_:
+        return int(exit_.exit_code)
+    except typer.TyperException as error:
+        return _say_usage(error)
     except InputError as error:
         return _say(str(error), 2)
     except TriformError as error:
         return _say(str(error), 1)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
         # The reader went away (| head). Point stdout at nothing, or Python complains again while exiting.
@@ -105,6 +105,15 @@ def run(arguments: list[str]) -> int:
         return 0
     except Exception as error:
         return _unexpected(error)
+
+
+def _say_usage(error: typer.TyperException) -> int:
+    found = getattr(error, "format_message", lambda: str(error))()
+    if "\n" in found:
+        # Not a message but the help itself, shown when a command is given no arguments.
+        print(found, file=sys.stderr)
+        return 2
+    return _say(f"{found} See triform --help.", 2)
 
 
 def _unexpected(error: Exception) -> int:
@@ -117,5 +126,3 @@ def _unexpected(error: Exception) -> int:
 def _say(message: str, code: int) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-

@@ -76,9 +76,7 @@ def _in_blocks(rows: torch.Tensor, missing: int, block_size: int) -> torch.Tenso
     return torch.nn.functional.pad(rows, (0, missing)).view(rows.shape[0], -1, block_size)
 
 
-def _search(
-    rows: torch.Tensor, channel: torch.Tensor, bits: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _search(rows: torch.Tensor, channel: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Numbers (rows, blocks, block_size), scales and zero points (rows, blocks, 1) with the least weighted error."""
     levels = 2**bits - 1
     low = rows.amin(-1, keepdim=True).clamp(max=0)

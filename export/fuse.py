@@ -144,9 +144,7 @@ def lower_rms_norm(model: ir.Model) -> None:
     """Our RMSNorm node becomes ONNX Runtime's SimplifiedLayerNormalization."""
     for node in nodes(model.graph, "RMSNorm"):
         attributes = {"axis": -1, "epsilon": attribute(node, "epsilon"), "stash_type": 1}
-        made = insert(
-            model.graph, node, "SimplifiedLayerNormalization", list(node.inputs), attributes=attributes
-        )
+        made = insert(model.graph, node, "SimplifiedLayerNormalization", list(node.inputs), attributes=attributes)
         replace(node.outputs[0], made.outputs[0])
     sweep(model)
 

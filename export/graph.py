@@ -91,7 +91,9 @@ def sweep(model: ir.Model) -> None:
     """Drop nodes and initializers nothing uses."""
     RemoveUnusedNodesPass()(model)
     graph = model.graph
-    for name in [name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()]:
+    for name in [
+        name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()
+    ]:
         del graph.initializers[name]
 
 

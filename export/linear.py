@@ -132,9 +132,7 @@ def _merge(graph: ir.Graph, group: list[ir.Node]) -> None:
         bias = _register(graph, f"{name}.packed.bias", torch.cat([_bias_or_zeros(node) for node in group]))
     joined = insert(graph, first, LINEAR, [first.inputs[0], merged, bias], domain=DOMAIN)
     lengths = _register(graph, f"{name}.packed.split", torch.tensor(sizes))
-    split = insert(
-        graph, first, "Split", [joined.outputs[0], lengths], attributes={"axis": -1}, outputs=len(group)
-    )
+    split = insert(graph, first, "Split", [joined.outputs[0], lengths], attributes={"axis": -1}, outputs=len(group))
     shape = first.outputs[0].shape
     if shape is not None:
         joined.outputs[0].shape = ir.Shape([*list(shape)[:-1], sum(sizes)])

@@ -139,5 +139,3 @@ def _finish(graph: ir.Graph, node: ir.Node, product: ir.Value, bias: ir.Value | 
         product.shape, product.dtype = node.outputs[0].shape, node.outputs[0].dtype
         product = insert(graph, node, "Add", [product, bias]).outputs[0]
     replace(node.outputs[0], product)
-
-

@@ -29,9 +29,7 @@ def add_energy_outputs(model: ir.Model) -> dict[str, str]:
             axes = ir.tensor(list(range(len(x.shape) - 1)), name=f"{PREFIX}axes.{index}")
             value = ir.Value(name=axes.name, shape=axes.shape, type=ir.TensorType(axes.dtype), const_value=axes)
             graph.register_initializer(value)
-            output = insert(
-                graph, node, "ReduceSumSquare", [x, value], attributes={"keepdims": 0}
-            ).outputs[0]
+            output = insert(graph, node, "ReduceSumSquare", [x, value], attributes={"keepdims": 0}).outputs[0]
             output.name = f"{PREFIX}{index}"
             output.shape, output.dtype = ir.Shape([x.shape[-1]]), x.dtype
             graph.outputs.append(output)

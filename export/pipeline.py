@@ -180,7 +180,9 @@ def export(source: str, bundle: Path, options: ExportOptions, progress: Progress
         graph, spec = _graph(checkpoint, max_length, clock)
         layers = [contract.LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
         with clock.step("verify"):
-            original, weights = _float_graph(graph, Path(scratch) if options.scheme else folder, options.scheme is not None)
+            original, weights = _float_graph(
+                graph, Path(scratch) if options.scheme else folder, options.scheme is not None
+            )
             runner = GraphRunner(original, layers, _threads())
             parity = verify.compare_with_reference(runner, expected, parity_ids)
         quantization = contract.Quantization("none")
@@ -197,9 +199,7 @@ def export(source: str, bundle: Path, options: ExportOptions, progress: Progress
             template = save_tokenizer(checkpoint.tokenizer, folder)
             info = describe_graph(graph, folder / "decoder.onnx", quantization, dict(spec.notes))
             record = _manifest(checkpoint, info, layers, max_length, template, folder)
-            record = dataclasses.replace(
-                record, export=contract.ExportInfo(_versions(), dict(clock.seconds), parity)
-            )
+            record = dataclasses.replace(record, export=contract.ExportInfo(_versions(), dict(clock.seconds), parity))
             (folder / contract.MANIFEST).write_text(record.to_json(), encoding="utf-8")
     size_after = sum(file.stat().st_size for file in bundle.iterdir())
     return Report(bundle, clock.seconds, checkpoint.weights_size, size_after, parity)

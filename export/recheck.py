@@ -44,6 +44,4 @@ def verify_against(bundle: Bundle, source: str) -> Parity:
     quantized = verify.compare_quantized(
         lambda piece: verify.reference_logits(checkpoint.model, piece), runner, ids, min(_WINDOW, manifest.max_length)
     )
-    return Parity(
-        parity.prefill, parity.chunked, parity.step, parity.ragged, parity.scale, parity.tolerance, quantized
-    )
+    return Parity(parity.prefill, parity.chunked, parity.step, parity.ragged, parity.scale, parity.tolerance, quantized)

@@ -166,9 +166,7 @@ class _Layer:
     table: RotaryTable | None
 
 
-def _emit(
-    step: Step, layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-) -> torch.Tensor:
+def _emit(step: Step, layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     index = len(step.present)
     batch, heads, length, head_dim = query.shape
     kv_heads = key.shape[1]

@@ -78,9 +78,7 @@ def depends_on_length(module: torch.nn.Module) -> bool:
 
 
 @contextmanager
-def fused_rotary(
-    model: torch.nn.Module, max_length: int, announce: Callable[[RotaryTable], None]
-) -> Iterator[None]:
+def fused_rotary(model: torch.nn.Module, max_length: int, announce: Callable[[RotaryTable], None]) -> Iterator[None]:
     """While the block runs, rotary modules give whole tables and applying them only announces the table.
 
     Args:
@@ -154,9 +152,7 @@ class _Frequencies:
         return getattr(self._module, name)
 
 
-def _frequencies_at(
-    module: Any, layer_type: str | None, prefix: str, length: torch.Tensor
-) -> torch.Tensor:
+def _frequencies_at(module: Any, layer_type: str | None, prefix: str, length: torch.Tensor) -> torch.Tensor:
     config = module.config
     rope_type = module.rope_type if layer_type is None else module.rope_type[layer_type]
     original: torch.Tensor = getattr(module, f"{prefix}original_inv_freq")
@@ -168,9 +164,7 @@ def _frequencies_at(
         )
         return torch.where(length > limit, stretched, original)
     if "dynamic" in rope_type:
-        grown, _ = ROPE_INIT_FUNCTIONS[rope_type](
-            config, torch.device("cpu"), seq_len=length, layer_type=layer_type
-        )
+        grown, _ = ROPE_INIT_FUNCTIONS[rope_type](config, torch.device("cpu"), seq_len=length, layer_type=layer_type)
         return torch.where(length > module.original_max_seq_len, grown, original)
     return original
 

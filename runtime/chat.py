@@ -28,7 +28,11 @@ def render_chat(
     from minijinja import Environment, TemplateError
 
     environment = Environment(
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False, pycompat=True, auto_escape_callback=_no_escape
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+        pycompat=True,
+        auto_escape_callback=_no_escape,
     )
     environment.add_function("raise_exception", _raise_exception)
     environment.add_function("strftime_now", _strftime_now)

