@@ -6,6 +6,7 @@ Each pass is exact: it changes which operators run, never what they compute.
 from __future__ import annotations
 
 import onnx_ir as ir
+from onnxscript.optimizer import fold_constants
 
 from triform.export import linear
 from triform.export.graph import (
@@ -24,11 +25,14 @@ from triform.export.graph import (
 
 def fuse(model: ir.Model) -> None:
     """Run every pass, in the order in which one opens the way for the next."""
+    # Small sums over constants only: slice bounds, shapes. Weights are far over the size limit.
+    fold_constants(model, onnx_shape_inference=False, input_size_limit=1024, output_size_limit=1024)
     cancel_layout_changes(model)
     linear.find(model)
+    join_slices(model)
+    normalize_before_transposing(model)
     cancel_layout_changes(model)
     linear.pack(model)
-    join_slices(model)
     fuse_silu(model)
     lower_rms_norm(model)
     fuse_skip_norms(model)
@@ -126,6 +130,30 @@ def _last_axis_span(piece: ir.Node | None) -> tuple[int, int] | None:
     if axis % rank != rank - 1 or not isinstance(width, int) or (len(numbers) > 3 and numbers[3] != 1):
         return None
     return start % width if start < 0 else start, min(end, width) if end >= 0 else end + width
+
+
+def normalize_before_transposing(model: ir.Model) -> None:
+    """Swap a Transpose that leaves the last axis alone with the norm over that axis behind it.
+
+    Norms of queries and keys stand between the transposes that split and merge heads; swapped, these can cancel.
+    """
+    for node in nodes(model.graph, "RMSNorm", "LayerNormalization"):
+        turn = producer(node.inputs[0], "Transpose")
+        if turn is None or only_user(turn.outputs[0]) is not node:
+            continue
+        perm = list(attribute(turn, "perm"))
+        last = perm[-1] == len(perm) - 1 and attribute(node, "axis", -1) in (-1, len(perm) - 1)
+        source = turn.inputs[0]
+        if not last or source is None:
+            continue
+        attributes = {name: item.value for name, item in node.attributes.items()}
+        inner = insert(
+            model.graph, node, node.op_type, [source, *node.inputs[1:]], domain=node.domain, attributes=attributes
+        )
+        inner.outputs[0].shape, inner.outputs[0].dtype = source.shape, source.dtype
+        made = insert(model.graph, node, "Transpose", [inner.outputs[0]], attributes={"perm": perm})
+        replace(node.outputs[0], made.outputs[0])
+    sweep(model)
 
 
 def fuse_silu(model: ir.Model) -> None:

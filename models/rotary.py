@@ -24,6 +24,15 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 _APPLY = "apply_rotary_pos_emb"
 
 
+# How models lay out their cosines: (pairs are neighbours, which columns hold each angle once).
+_LAYOUTS: tuple[tuple[bool, Callable[[int], slice]], ...] = (
+    (False, lambda width: slice(0, width // 2)),
+    (True, lambda width: slice(0, width, 2)),
+    (False, lambda width: slice(0, width)),
+    (True, lambda width: slice(0, width)),
+)
+
+
 @dataclass(frozen=True)
 class RotaryTable:
     """Cosines and sines by position, as GroupQueryAttention takes them.
@@ -181,9 +190,13 @@ def _identify(original: Callable[..., Any], head_dim: int, cos: torch.Tensor, si
         query = torch.randn(1, 1, length, head_dim, generator=generator)
         key = torch.randn(1, 1, length, head_dim, generator=generator)
         rotated, _ = original(query, key, cos[:, :length], sin[:, :length])
-        for interleaved in (False, True):
-            pick = slice(0, width, 2) if interleaved else slice(0, width // 2)
-            table = RotaryTable(cos[0, :, pick].contiguous(), sin[0, :, pick].contiguous(), interleaved)
+        for interleaved, pick in _LAYOUTS:
+            half = cos[0, :, pick(width)].shape[-1]
+            if 2 * half > head_dim:
+                continue
+            table = RotaryTable(
+                cos[0, :, pick(width)].contiguous(), sin[0, :, pick(width)].contiguous(), interleaved
+            )
             if torch.allclose(rotate(query, table), rotated, atol=1e-5):
                 return table
     raise LookupError("not a rotation the attention operator performs")

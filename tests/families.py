@@ -1,0 +1,118 @@
+"""One small random-weight config a decoder family, every dimension different so that a swapped axis shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, CONFIG_MAPPING, PreTrainedModel
+
+VOCAB, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, HEAD_DIM, CONTEXT = 131, 96, 80, 3, 6, 2, 16, 320
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": HIDDEN,
+    "intermediate_size": INNER,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+    "head_dim": HEAD_DIM,
+    "max_position_embeddings": CONTEXT,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+_GROUPED = {key: value for key, value in _COMMON.items() if key != "head_dim"}
+_UNGROUPED = {key: value for key, value in _GROUPED.items() if key != "num_key_value_heads"}
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 48}
+
+# family: (model type, what differs from the common config)
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {**_COMMON, "attention_bias": True}),
+    "llama, wide heads": ("llama", {**_COMMON, "head_dim": 32}),
+    "mistral, sliding window": ("mistral", {**_COMMON, "sliding_window": 24}),
+    "qwen2": ("qwen2", _GROUPED),
+    "qwen2, half the layers sliding": (
+        "qwen2",
+        {**_GROUPED, "use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
+    ),
+    "qwen3": ("qwen3", _COMMON),
+    "gemma2": (
+        "gemma2",
+        {**_COMMON, "sliding_window": 24, "query_pre_attn_scalar": 40, "attn_logit_softcapping": 3.0,
+         "final_logit_softcapping": 5.0},
+    ),
+    "gemma3_text": ("gemma3_text", {**_COMMON, "sliding_window": 24, "query_pre_attn_scalar": 40, "layer_types": None}),
+    "phi3": ("phi3", {**_GROUPED, "sliding_window": 24}),
+    "phi": ("phi", {**_GROUPED, "num_attention_heads": 3, "num_key_value_heads": 3, "partial_rotary_factor": 0.5}),
+    "gpt2": (
+        "gpt2",
+        {"vocab_size": VOCAB, "n_embd": HIDDEN, "n_inner": INNER, "n_layer": LAYERS, "n_head": HEADS,
+         "n_positions": CONTEXT, "bos_token_id": 1, "eos_token_id": 2},
+    ),
+    "gpt_neox": ("gpt_neox", {**_UNGROUPED, "num_attention_heads": 3, "rotary_pct": 0.5}),
+    "gpt_neox, sequential": (
+        "gpt_neox",
+        {**_UNGROUPED, "num_attention_heads": 3, "rotary_pct": 0.5, "use_parallel_residual": False},
+    ),
+    "opt": (
+        "opt",
+        {"vocab_size": VOCAB, "hidden_size": HIDDEN, "ffn_dim": INNER, "num_hidden_layers": LAYERS,
+         "num_attention_heads": HEADS, "max_position_embeddings": CONTEXT, "word_embed_proj_dim": 64},
+    ),
+    "smollm3": ("smollm3", {**_GROUPED, "no_rope_layers": [1, 0, 1]}),
+    "olmo2": ("olmo2", _GROUPED),
+    "granite": (
+        "granite",
+        {**_GROUPED, "embedding_multiplier": 3.0, "residual_multiplier": 0.3, "attention_multiplier": 0.2,
+         "logits_scaling": 2.0},
+    ),
+    "stablelm": (
+        "stablelm",
+        {**_GROUPED, "num_attention_heads": 3, "num_key_value_heads": 1, "partial_rotary_factor": 0.5,
+         "use_qkv_bias": True},
+    ),
+    "starcoder2": ("starcoder2", {**_GROUPED, "sliding_window": 24}),
+    "mixtral": ("mixtral", {**_COMMON, **_EXPERTS, "num_local_experts": 5}),
+    "qwen3_moe": ("qwen3_moe", {**_COMMON, **_EXPERTS, "num_experts": 5, "decoder_sparse_step": 1}),
+    "tied embeddings": ("llama", {**_COMMON, "tie_word_embeddings": True}),
+    "interleaved rotary": ("cohere", {**_GROUPED, "logit_scale": 0.5}),
+    "attention sinks": (
+        "gpt_oss",
+        {**_COMMON, **_EXPERTS, "num_local_experts": 5, "sliding_window": 24,
+         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+    ),
+}  # fmt: skip
+
+# Rope scaling, each on llama with an original context shorter than the texts the tests feed where that matters.
+ROPES: dict[str, dict[str, Any]] = {
+    "linear": {"rope_type": "linear", "factor": 3.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 3.0},
+    "llama3": {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    "longrope": {
+        "rope_type": "longrope", "short_factor": [1.0 + 0.1 * i for i in range(8)],
+        "long_factor": [2.0 + 0.5 * i for i in range(8)], "original_max_position_embeddings": 64,
+    },
+}  # fmt: skip
+
+
+def rope_config(name: str) -> dict[str, Any]:
+    """A llama config with this rope scaling."""
+    return {**_COMMON, "rope_parameters": {"rope_theta": 10000.0, **ROPES[name]}}
+
+
+def build(model_type: str, settings: dict[str, Any]) -> PreTrainedModel:
+    """A random-weight model whose norms and biases are random too, so that none of them can be left out unnoticed."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**settings), dtype=torch.float32).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            elif "embed" not in name and "wte" not in name:
+                parameter.mul_(3)
+    return model
