@@ -38,7 +38,7 @@ Quantize = Literal["none", "int8", "int4"]
 _BITS = {"int8": 8, "int4": 4}
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
 # Tokens used for parity, for calibration, and for comparing the quantized graph.
-_PARITY_TOKENS, _CALIBRATION_TOKENS, _COMPARED_TOKENS, _WINDOW = 192, 2048, 1024, 512
+_PARITY_TOKENS, _CALIBRATION_TOKENS, _COMPARED_TOKENS, _WINDOW = 192, 1536, 1024, 512
 
 
 @dataclass(frozen=True)
