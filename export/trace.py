@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import opset21 as op
 
+from triform.export.cache_io import add_cache
 from triform.models.spec import GraphSpec
 
 OPSET = 21
@@ -22,16 +23,10 @@ def trace(spec: GraphSpec) -> ir.Model:
 
     Weights stay shared with the module's parameters; nothing is copied.
     """
-    examples = [item.example for item in spec.inputs]
-    free = len([item for item in spec.inputs if not item.name.startswith("past_key_values.")])
-    axes = [{axis: torch.export.Dim.DYNAMIC for axis, _ in item.axes} for item in spec.inputs]
+    examples = tuple(item.example for item in spec.inputs)
+    axes = tuple({axis: torch.export.Dim.DYNAMIC for axis, _ in item.axes} for item in spec.inputs)
     with torch.no_grad(), _quiet():
-        program = torch.export.export(
-            spec.module,
-            (*examples[:free], examples[free:]),
-            dynamic_shapes=(*axes[:free], axes[free:]),
-            strict=False,
-        )
+        program = torch.export.export(spec.module, examples, dynamic_shapes=axes, strict=False)
         result = torch.onnx.export(
             program,
             args=(),
@@ -47,6 +42,7 @@ def trace(spec: GraphSpec) -> ir.Model:
         raise RuntimeError("torch.onnx.export returned nothing")
     model = result.model
     _name_axes(model.graph, spec)
+    add_cache(model, spec.cache)
     return model
 
 

@@ -49,19 +49,17 @@ class Step:
     """What the attention layers of one forward pass share, and what they leave behind.
 
     Attributes:
-        past: key and value buffers, alternating, one pair per layer; empty outside tracing.
-        seqlens_k: int32 (batch,), index of each row's last key.
-        total_sequence_length: int32 (1,), the longest row's number of keys.
-        present: the updated buffers, in the order of `past`.
+        seqlens_k: int32 (batch,), index of each row's last key; None outside tracing.
+        total_sequence_length: int32 (1,), the longest row's number of keys; None outside tracing.
         layers: what was found of the layers met so far, outside tracing; while tracing, what is to be used.
+        traced: layers met while tracing.
         pending: the rotary table the current layer announced, consumed by its attention.
     """
 
-    past: list[torch.Tensor] = field(default_factory=list)
     seqlens_k: torch.Tensor | None = None
     total_sequence_length: torch.Tensor | None = None
-    present: list[torch.Tensor] = field(default_factory=list)
     layers: list[LayerFacts] = field(default_factory=list)
+    traced: int = 0
     pending: RotaryTable | None = None
 
 
@@ -140,19 +138,19 @@ def attend(
     if attention_mask is not None and not isinstance(attention_mask, SlidingWindow):
         raise UnsupportedModelError("it changes the attention mask inside its layers")
     table, _current.pending = _current.pending, None
-    tracing = bool(_current.past)
+    tracing = _current.seqlens_k is not None
     if not tracing:
         window = attention_mask.size if attention_mask else None
         _current.layers.append(LayerFacts(LayerCache(key.shape[1], key.shape[3]), window))
-    index = len(_current.present) // 2 if tracing else -1
     layer = _Layer(
         scale=1 / math.sqrt(query.shape[-1]) if scaling is None else float(scaling),
-        window=_current.layers[index].window,
+        window=_current.layers[_current.traced if tracing else -1].window,
         softcap=softcap or 0.0,
         sink=s_aux,
         table=table,
     )
     if tracing:
+        _current.traced += 1
         return _emit(_current, layer, query, key, value), None
     return _compute(layer, query, key, value), None
 
@@ -167,11 +165,12 @@ class _Layer:
 
 
 def _emit(step: Step, layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    index = len(step.present)
+    """One operator node without its cache: tracing 2 more inputs and outputs a layer would only take time.
+
+    `export/cache_io.py` adds them to the finished graph, in the order of the layers.
+    """
     batch, heads, length, head_dim = query.shape
-    kv_heads = key.shape[1]
-    past_key, past_value = step.past[index], step.past[index + 1]
-    attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": kv_heads, "scale": layer.scale}
+    attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": key.shape[1], "scale": layer.scale}
     if layer.window is not None:
         attributes["local_window_size"] = layer.window
     if layer.softcap:
@@ -179,21 +178,20 @@ def _emit(step: Step, layer: _Layer, query: torch.Tensor, key: torch.Tensor, val
     if layer.table is not None:
         attributes |= {"do_rotary": 1, "rotary_interleaved": int(layer.table.interleaved)}
     inputs = [
-        _merge_heads(query), _merge_heads(key), _merge_heads(value), past_key, past_value,
+        _merge_heads(query), _merge_heads(key), _merge_heads(value), None, None,
         step.seqlens_k, step.total_sequence_length,
         layer.table.cos if layer.table else None, layer.table.sin if layer.table else None,
     ]  # fmt: skip
     if layer.sink is not None:
         inputs += [None, None, layer.sink]
-    output, present_key, present_value = torch.onnx.ops.symbolic_multi_out(
+    output = torch.onnx.ops.symbolic(
         "com.microsoft::GroupQueryAttention",
         inputs,
         attributes,
-        dtypes=(query.dtype,) * 3,
-        shapes=((batch, length, heads * head_dim), tuple(past_key.shape), tuple(past_value.shape)),
+        dtype=query.dtype,
+        shape=(batch, length, heads * head_dim),
         version=1,
     )
-    step.present += [present_key, present_value]
     return output.reshape(batch, length, heads, head_dim)
 
 

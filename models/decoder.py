@@ -51,33 +51,27 @@ class DecoderGraph(torch.nn.Module):
         return (picked,)
 
     def forward(
-        self,
-        input_ids: torch.Tensor,
-        past_lengths: torch.Tensor,
-        logits_positions: torch.Tensor,
-        past: list[torch.Tensor],
-    ) -> tuple[torch.Tensor, ...]:
-        """Run one chunk of tokens.
+        self, input_ids: torch.Tensor, past_lengths: torch.Tensor, logits_positions: torch.Tensor
+    ) -> torch.Tensor:
+        """Run one chunk of tokens. The finished graph has each layer's cache as further inputs and outputs.
 
         Args:
             input_ids: int64 (batch, sequence); rows shorter than the longest are padded on the right with any id.
             past_lengths: int32 (batch,), tokens each row already has in its cache.
             logits_positions: int64 (batch, num_logits), which positions of this chunk get logits.
-            past: per layer, key then value: float (batch, num_key_value_heads, capacity, head_dim).
 
         Returns:
-            logits float (batch, num_logits, vocab_size), then the buffers in the order of `past`.
+            logits float (batch, num_logits, vocab_size).
         """
         length = input_ids.shape[1]
         seqlens_k = past_lengths + (length - 1)
         total = (seqlens_k.amax(0, keepdim=True) + 1).to(torch.int32)
         position_ids = past_lengths[:, None].to(torch.int64) + torch.arange(length)
         self._logits_positions = logits_positions
-        step = Step(past, seqlens_k.to(torch.int32), total, layers=self._layers)
-        with attending(step):
-            logits = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+        with attending(Step(seqlens_k.to(torch.int32), total, layers=self._layers)):
+            logits: torch.Tensor = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
         self._logits_positions = None
-        return logits, *step.present
+        return logits
 
 
 def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, ExitStack]:
@@ -96,33 +90,24 @@ def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, Ex
         raise UnsupportedModelError("it has no language-model head")
     path, layers, stack = _choose_path(model, max_length)
     caches = tuple(layer.cache for layer in layers)
-    example = _example_inputs(caches)
+    example = _example_inputs()
     notes = (
         ("attention", "com.microsoft::GroupQueryAttention"),
         ("rotary", path.rotary if rotary_modules(model) else "none"),
     )
-    names = [f"{layer}.{part}" for layer in range(len(caches)) for part in ("key", "value")]
-    outputs = ("logits", *(f"present.{name}" for name in names))
-    graph = GraphSpec("decoder", DecoderGraph(model, layers), example, outputs, caches, max_length, notes)
+    graph = GraphSpec("decoder", DecoderGraph(model, layers), example, ("logits",), caches, max_length, notes)
     return graph, stack
 
 
-def _example_inputs(caches: tuple[LayerCache, ...]) -> tuple[GraphInput, ...]:
-    batch, length, capacity, num_logits = 2, 5, 16, 3
-    inputs = [
+def _example_inputs() -> tuple[GraphInput, ...]:
+    batch, length, num_logits = 2, 5, 3
+    return (
         GraphInput("input_ids", torch.ones(batch, length, dtype=torch.int64), ((0, "batch"), (1, "sequence"))),
         GraphInput("past_lengths", torch.zeros(batch, dtype=torch.int32), ((0, "batch"),)),
         GraphInput(
-            "logits_positions",
-            torch.zeros(batch, num_logits, dtype=torch.int64),
-            ((0, "batch"), (1, "num_logits")),
+            "logits_positions", torch.zeros(batch, num_logits, dtype=torch.int64), ((0, "batch"), (1, "num_logits"))
         ),
-    ]
-    for index, layer in enumerate(caches):
-        for part in ("key", "value"):
-            buffer = torch.zeros(batch, layer.num_key_value_heads, capacity, layer.head_dim)
-            inputs.append(GraphInput(f"past_key_values.{index}.{part}", buffer, ((0, "batch"), (2, "capacity"))))
-    return tuple(inputs)
+    )
 
 
 def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, list[LayerFacts], ExitStack]:

@@ -194,9 +194,7 @@ def _identify(original: Callable[..., Any], head_dim: int, cos: torch.Tensor, si
             half = cos[0, :, pick(width)].shape[-1]
             if 2 * half > head_dim:
                 continue
-            table = RotaryTable(
-                cos[0, :, pick(width)].contiguous(), sin[0, :, pick(width)].contiguous(), interleaved
-            )
+            table = RotaryTable(cos[0, :, pick(width)].contiguous(), sin[0, :, pick(width)].contiguous(), interleaved)
             if torch.allclose(rotate(query, table), rotated, atol=1e-5):
                 return table
     raise LookupError("not a rotation the attention operator performs")
