@@ -19,10 +19,11 @@ from optimum.utils import NormalizedConfigManager
 
 from triform.export import texts, verify
 from triform.export.fuse import fuse
+from triform.export.gguf_reading import reading_once
 from triform.export.lower import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.measure import add_energy_outputs
 from triform.export.run_graph import GraphRunner
-from triform.export.source import Checkpoint, Source, find, load, read_config, save_tokenizer
+from triform.export.source import Checkpoint, find, load, read_config, save_tokenizer
 from triform.export.trace import trace
 from triform.export.write import check_target, describe_files, describe_graph, staged, write_graph
 from triform.models import catalog
@@ -167,7 +168,7 @@ def export(source: str, bundle: Path, options: ExportOptions, progress: Progress
     """
     check_target(bundle, options.force)
     clock = _Clock(progress)
-    with clock.step("load"):
+    with clock.step("load"), reading_once():
         found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
         config = read_config(found)
         checkpoint = load(found, config)
@@ -324,9 +325,3 @@ def _versions() -> dict[str, str]:
 
 def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def reload(source: str) -> tuple[Source, Checkpoint]:
-    """Load a checkpoint again, to verify a bundle against it."""
-    found = find(source)
-    return found, load(found, read_config(found))
