@@ -50,7 +50,12 @@ def run(
     text = _read_prompt(prompt, file)
     model = load(bundle, provider=provider, provider_options=key_values(provider_option), threads=threads)
     show = (lambda _: None) if as_json else _show
-    generation = model.stream_to(text, options, system=system, raw=raw, show=show)
+    try:
+        generation = model.stream_to(text, options, system=system, raw=raw, show=show)
+    except KeyboardInterrupt:
+        # What was printed stays, and the shell's prompt starts on a line of its own.
+        print(flush=True)
+        raise
     _finish(generation, as_json=as_json, stats=stats)
     return 0
 
@@ -78,6 +83,10 @@ def _show(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
+    except BrokenPipeError:
+        from triform.cli.pipes import ReaderGone
+
+        raise ReaderGone from None
     except UnicodeEncodeError:
         # A terminal that cannot show a character still shows the rest.
         sys.stdout.write(text.encode(sys.stdout.encoding, "replace").decode(sys.stdout.encoding))

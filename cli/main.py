@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from triform.cli.pipes import ReaderGone
+
 # Name to module; each module has one function of the command's name. Their help lines are repeated here so that
 # `triform --help` need not import them.
 _COMMANDS = {
@@ -99,8 +101,8 @@ def run(arguments: list[str]) -> int:
         return _say(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:
-        # The reader went away (| head). Point stdout at nothing, or Python complains again while exiting.
+    except ReaderGone:
+        # Point stdout at nothing, or Python complains again while exiting.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

@@ -7,7 +7,11 @@ from functools import cache
 
 from optimum.exporters.tasks import TasksManager
 from transformers import PretrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from triform.models.errors import UnsupportedModelError
 
@@ -25,7 +29,10 @@ def check_decoder(config: PretrainedConfig) -> None:
         UnsupportedModelError: names the nearest families that are supported.
     """
     model_type = config.model_type
-    if getattr(config, "is_encoder_decoder", False) or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    # transformers also lists encoders such as BERT here, for those who train them to be decoders.
+    encoder = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    both = getattr(config, "is_encoder_decoder", False)
+    if encoder or both or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnsupportedModelError(f"{model_type} models are not supported as decoders; {_nearest(model_type)}")
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if not getattr(architecture, "_supports_attention_backend", False):

@@ -41,9 +41,8 @@ def render_chat(
         return environment.render_str(
             template, messages=list(messages), add_generation_prompt=add_generation_prompt, **special
         )
-    except TemplateError as error:
-        cause = error.__cause__ or error.__context__
-        reason = cause if isinstance(cause, _Refusal) else str(error).splitlines()[0]
+    except (_Refusal, TemplateError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"the chat template refuses these messages: {reason}; --raw bypasses it") from None
 
 

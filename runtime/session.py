@@ -77,7 +77,10 @@ def _create(ort: Any, path: Path, provider: str, options: Mapping[str, str] | No
     if provider != _CPU:
         providers.append(_CPU)
     try:
-        session = ort.InferenceSession(str(path), settings, providers=providers)
+        with warnings.catch_warnings():
+            # onnxruntime warns of an absent provider and goes on; we say it ourselves, below.
+            warnings.simplefilter("ignore")
+            session = ort.InferenceSession(str(path), settings, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise _explain(path, provider, error) from error
     if provider not in session.get_providers():

@@ -1,0 +1,191 @@
+"""`triform export` from the outside: sources that are none, targets that exist, exports that are cut short."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import llama_folder
+from triform.cli.main import run
+
+
+def fails(capsys, *arguments, code=1):
+    found = run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert found == code
+    return last
+
+
+@pytest.fixture
+def own_checkpoint(checkpoint, tmp_path):
+    return Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
+
+
+def test_sources_that_are_none(capsys, tmp_path):
+    target = tmp_path / "out"
+    assert "does not exist" in fails(capsys, "export", tmp_path / "none", target)
+    (tmp_path / "empty").mkdir()
+    assert "is empty" in fails(capsys, "export", tmp_path / "empty", target)
+    (tmp_path / "empty" / "readme.txt").write_text("hello")
+    assert "no config.json" in fails(capsys, "export", tmp_path / "empty", target)
+    assert "not a GGUF file" in fails(capsys, "export", tmp_path / "empty" / "readme.txt", target)
+    (tmp_path / "fake.gguf").write_text("hello")
+    assert "does not begin with the bytes GGUF" in fails(capsys, "export", tmp_path / "fake.gguf", target)
+    (tmp_path / "short.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
+    assert "cannot be read" in fails(capsys, "export", tmp_path / "short.gguf", target)
+    assert list(tmp_path.glob("*out*")) == []
+
+
+def test_a_config_that_is_none(capsys, own_checkpoint, tmp_path):
+    (own_checkpoint / "config.json").write_text("{")
+    assert "config" in fails(capsys, "export", own_checkpoint, tmp_path / "out")
+
+
+def test_pickles_are_refused(capsys, own_checkpoint, tmp_path):
+    (own_checkpoint / "model.safetensors").rename(own_checkpoint / "pytorch_model.bin")
+    assert "is a pickle" in fails(capsys, "export", own_checkpoint, tmp_path / "out")
+
+
+def test_truncated_weights(capsys, own_checkpoint, tmp_path):
+    path = own_checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "weights of checkpoint cannot be loaded" in fails(capsys, "export", own_checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_missing(capsys, own_checkpoint, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(own_checkpoint / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, own_checkpoint / "model.safetensors", {"format": "pt"})
+    line = fails(capsys, "export", own_checkpoint, tmp_path / "out")
+    assert "lacks 1 weights" in line
+    assert "layers.1.mlp.up_proj" in line
+
+
+def test_a_missing_tokenizer(capsys, own_checkpoint, tmp_path):
+    for path in own_checkpoint.glob("tokenizer*"):
+        path.unlink()
+    assert "tokenizer" in fails(capsys, "export", own_checkpoint, tmp_path / "out")
+
+
+def test_unsupported_model_types_name_the_nearest(capsys, tmp_path):
+    from transformers import BertConfig, BloomConfig
+
+    for config, expected in ((BloomConfig(), "bloom models"), (BertConfig(), "the nearest that are")):
+        folder = tmp_path / config.model_type
+        config.save_pretrained(folder)
+        (folder / "model.safetensors").write_bytes(b"")
+        assert expected in fails(capsys, "export", folder, tmp_path / "out", "--dry-run")
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(capsys, checkpoint, tmp_path):
+    assert run(["export", str(checkpoint), str(tmp_path / "out"), "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["model type"], plan["layers"], plan["hidden size"], plan["vocabulary"]) == ("llama", "3", "96", "400")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--quantize", "int3"], "--quantize must be"),
+        (["--block-size", "48"], "--block-size must be"),
+        (["--accuracy-level", "9"], "--accuracy-level must be"),
+        (["--context-length", "5"], "--context-length must be"),
+        (["--context-length", "100000"], "more than the model's own limit of 640"),
+    ],
+)
+def test_bad_options(capsys, checkpoint, tmp_path, arguments, text):
+    assert text in fails(capsys, "export", checkpoint, tmp_path / "out", *arguments, code=2)
+
+
+def test_an_existing_target_needs_force_and_must_be_a_bundle(capsys, checkpoint, own_bundle, tmp_path):
+    before = (own_bundle / "manifest.json").read_bytes()
+    assert "use --force" in fails(capsys, "export", checkpoint, own_bundle)
+    assert (own_bundle / "manifest.json").read_bytes() == before
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    assert "not a bundle" in fails(capsys, "export", checkpoint, precious, "--force")
+    assert (precious / "thesis.txt").read_text() == "years of work"
+
+
+def test_force_replaces_a_bundle(capsys, checkpoint, own_bundle):
+    assert run(["export", str(checkpoint), str(own_bundle), "--force", "--quantize", "int8", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    manifest = json.loads((own_bundle / "manifest.json").read_text())
+    assert manifest["graphs"]["decoder"]["quantization"]["bits"] == 8
+    assert report["parity"] == manifest["export"]["parity"]
+    assert report["size_after"] == sum(path.stat().st_size for path in own_bundle.iterdir())
+    assert [path.name for path in own_bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_full_disk_leaves_nothing(capsys, checkpoint, tmp_path, monkeypatch):
+    import triform.export.pipeline as pipeline
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pipeline, "save_tokenizer", full)
+    target = tmp_path / "place" / "out"
+    assert "No space left on device" in fails(capsys, "export", checkpoint, target)
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_an_export_that_is_killed_leaves_no_bundle(checkpoint, tmp_path):
+    target = tmp_path / "out"
+    command = [sys.executable, "-m", "triform", "export", str(checkpoint), str(target)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("verify"):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not target.exists()
+
+
+def test_an_export_that_is_interrupted_cleans_up(checkpoint, tmp_path):
+    target = tmp_path / "out"
+    command = [sys.executable, "-m", "triform", "export", str(checkpoint), str(target)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("verify"):
+            break
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_export_packages_are_named(capsys, checkpoint, tmp_path, monkeypatch):
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else real(name, *rest))
+    assert "pip install 'triform[export]'" in fails(capsys, "export", checkpoint, tmp_path / "out")
+
+
+def test_a_graph_that_differs_from_pytorch_fails(capsys, tmp_path, monkeypatch):
+    import triform.export.verify as verify
+
+    real = verify.reference_logits
+    monkeypatch.setattr(verify, "reference_logits", lambda *arguments: real(*arguments) * 1.01)
+    folder = llama_folder(tmp_path / "model")
+    assert "does not compute what PyTorch does" in fails(capsys, "export", folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,185 @@
+"""`triform generate` from the outside: exit codes, streams, bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import triform
+from triform.cli.main import run
+from triform.runtime.options import GenerationOptions
+
+PROMPT = "The ferry left the harbor"
+
+
+@pytest.fixture
+def call(capsys):
+    def invoke(*arguments):
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return invoke
+
+
+def one_line(err):
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_prints_what_the_library_generates(call, float_bundle):
+    code, out, err = call("generate", float_bundle, PROMPT, "--max-new-tokens", 12, "--temperature", 0)
+    expected = triform.load(float_bundle).generate(PROMPT, GenerationOptions(max_new_tokens=12, temperature=0))
+    assert (code, out, err) == (0, expected.text + "\n", "")
+
+
+def test_json_has_everything(call, float_bundle):
+    code, out, _ = call("generate", float_bundle, PROMPT, "--max-new-tokens", 3, "--temperature", 0, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert set(found) == {"text", "token_ids", "finish_reason", "prompt_tokens", "timings"}
+    assert set(found["timings"]) == {"load", "prefill", "tokens"}
+    assert len(found["token_ids"]) <= 3
+
+
+def test_stats_go_to_stderr(call, float_bundle):
+    _, out, err = call("generate", float_bundle, PROMPT, "--max-new-tokens", 3, "--stats")
+    assert "tokens/s" in err
+    assert "tokens/s" not in out
+
+
+@pytest.mark.parametrize("argument", [[], ["-"]])
+def test_reads_standard_input(call, float_bundle, monkeypatch, argument):
+    expected = call("generate", float_bundle, PROMPT, "--max-new-tokens", 5, "--temperature", 0)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(PROMPT))
+    assert call("generate", float_bundle, *argument, "--max-new-tokens", 5, "--temperature", 0) == expected
+
+
+def test_reads_a_file(call, float_bundle, tmp_path):
+    (tmp_path / "prompt.txt").write_text(PROMPT)
+    expected = call("generate", float_bundle, PROMPT, "--max-new-tokens", 5, "--temperature", 0)
+    file = tmp_path / "prompt.txt"
+    assert call("generate", float_bundle, "--file", file, "--max-new-tokens", 5, "--temperature", 0) == expected
+
+
+def test_the_same_seed_gives_the_same_text(call, float_bundle):
+    arguments = ("generate", float_bundle, PROMPT, "--max-new-tokens", 12, "--temperature", 2, "--seed")
+    assert call(*arguments, 5) == call(*arguments, 5)
+    assert call(*arguments, 5) != call(*arguments, 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--max-new-tokens", "0"], "--max-new-tokens must be at least 1"),
+        (["--max-new-tokens", "-4"], "--max-new-tokens must be at least 1"),
+        (["--temperature", "-1"], "--temperature must be 0 or more"),
+        (["--temperature", "nan"], "--temperature must be a finite number"),
+        (["--top-p", "nan"], "--top-p must be a finite number"),
+        (["--top-k", "many"], "Invalid value for '--top-k'"),
+        (["--threads", "0"], "--threads must be at least 1"),
+        (["--provider-option", "x"], "KEY=VALUE"),
+        (["--bogus"], "--bogus"),
+        (["--file", "nowhere.txt"], "not both"),
+    ],
+)
+def test_bad_options_are_usage_errors(call, float_bundle, arguments, text):
+    code, out, err = call("generate", float_bundle, PROMPT, *arguments)
+    assert (code, out) == (2, "")
+    assert text in one_line(err)
+
+
+def test_a_missing_prompt_file(call, float_bundle):
+    code, _, err = call("generate", float_bundle, "--file", "nowhere.txt")
+    assert code == 2
+    assert "nowhere.txt cannot be read" in one_line(err)
+
+
+def test_no_prompt_at_all(call, float_bundle, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdin", terminal)
+    code, _, err = call("generate", float_bundle)
+    assert code == 2
+    assert "no prompt" in one_line(err)
+
+
+@pytest.mark.parametrize("raw", [[], ["--raw"]])
+def test_an_empty_prompt(call, float_bundle, raw):
+    code, _, err = call("generate", float_bundle, "", *raw)
+    assert code == 2
+    assert "the prompt is empty" in one_line(err)
+
+
+def test_a_prompt_beyond_the_context(call, float_bundle):
+    code, _, err = call("generate", float_bundle, "word " * 2000)
+    assert code == 2
+    assert "context is 640" in one_line(err)
+
+
+def test_an_absent_provider(call, float_bundle):
+    code, _, err = call("generate", float_bundle, PROMPT, "--provider", "tensorrt")
+    assert code == 1
+    assert "provider tensorrt is not available" in one_line(err)
+
+
+def test_unknown_command_and_no_arguments(call):
+    code, _, err = call("generat")
+    assert code == 2
+    assert "generat" in one_line(err)
+    code, out, err = call()
+    assert (code, out) == (2, "")
+    assert "triform export" in err
+
+
+def test_version_and_help(call):
+    assert call("--version") == (0, f"triform {triform.__version__}\n", "")
+    code, out, _ = call("--help")
+    assert code == 0
+    assert all(name in out for name in ("export", "generate", "inspect", "verify", "--install-completion"))
+    for name in ("export", "generate", "inspect", "verify"):
+        code, out, _ = call(name, "--help")
+        assert code == 0
+        assert f"triform {name} " in out
+
+
+def start(*arguments, **options):
+    command = [sys.executable, "-u", "-m", "triform", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def test_ctrl_c_keeps_what_was_printed(float_bundle, tmp_path):
+    """Random weights at a high temperature seldom end by themselves, so there is time to interrupt."""
+    for seed in range(5):
+        process = start("generate", float_bundle, "a", "--raw", "--temperature", 3, "--seed", seed)
+        seen = process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate(timeout=30)
+        if process.returncode == 130:
+            assert len(seen) == 20
+            assert b"Traceback" not in err
+            assert (seen + rest).endswith(b"\n")
+            return
+    pytest.fail("no generation lasted long enough to be interrupted")
+
+
+def test_a_reader_that_leaves_is_no_error(float_bundle):
+    process = start("generate", float_bundle, "a", "--raw", "--temperature", 3, "--seed", 1)
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=30) == 0
+
+
+def test_completion_script_is_offered(tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path), "_TRIFORM_COMPLETE": "source_bash"}
+    done = subprocess.run([sys.executable, "-m", "triform"], env=environment, capture_output=True, text=True)
+    assert "complete" in done.stdout

@@ -1,0 +1,50 @@
+"""Checkpoints and bundles made once a run and shared; tests that damage one copy it first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import llama_folder
+from triform.export.pipeline import ExportOptions, export
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    return llama_folder(tmp_path_factory.mktemp("checkpoints") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def float_bundle(checkpoint, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "float"
+    export(str(checkpoint), folder, ExportOptions(quantize="none"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def int4_bundle(checkpoint, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "int4"
+    export(str(checkpoint), folder, ExportOptions(quantize="int4", block_size=32))
+    return folder
+
+
+@pytest.fixture
+def own_bundle(float_bundle, tmp_path) -> Path:
+    """A copy a test may damage."""
+    return Path(shutil.copytree(float_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def real_gguf() -> Path:
+    """SmolLM2-135M-Instruct, which `make test` fetches and names in the environment."""
+    return Path(os.environ["TRIFORM_TEST_GGUF"]).absolute()
+
+
+@pytest.fixture(scope="session")
+def real_bundle(real_gguf, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("real") / "smollm2-int4"
+    export(str(real_gguf), folder, ExportOptions(quantize="int4"))
+    return folder
