@@ -50,15 +50,7 @@ def run(
     check_installed()
     from triform.export.pipeline import ExportOptions, export, plan
 
-    options = ExportOptions(
-        quantize,
-        block_size,
-        accuracy_level,
-        context_length,
-        force,
-        trust_remote_code,
-        revision,  # type: ignore[arg-type]
-    )
+    options = ExportOptions(quantize, block_size, accuracy_level, context_length, force, trust_remote_code, revision)
     if dry_run:
         found = plan(source, options)
         print(json.dumps(dict(found)) if as_json else rows(found))
@@ -70,6 +62,7 @@ def run(
 
 
 def check_installed() -> None:
+    """Raise when a package that only exporting needs is missing."""
     from importlib.util import find_spec
 
     from triform.runtime.errors import UnsupportedError

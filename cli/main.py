@@ -7,7 +7,6 @@ import sys
 from importlib import import_module
 from typing import Any
 
-
 import typer
 from typer.core import TyperGroup
 

@@ -107,7 +107,10 @@ def _even(zeros: torch.Tensor, bits: int) -> torch.Tensor:
 
 def _pack(numbers: torch.Tensor, bits: int) -> NDArray[np.uint8]:
     array: NDArray[np.uint8] = numbers.numpy()
-    return array if bits == 8 else array[..., 0::2] | (array[..., 1::2] << 4)
+    if bits == 8:
+        return array
+    joined: NDArray[np.uint8] = np.bitwise_or(array[..., 0::2], np.left_shift(array[..., 1::2], 4))
+    return joined
 
 
 def _unpack(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

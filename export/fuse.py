@@ -13,6 +13,7 @@ from triform.export.graph import (
     MICROSOFT,
     attribute,
     constant,
+    describe,
     insert,
     nodes,
     only_user,
@@ -52,7 +53,7 @@ def cancel_layout_changes(model: ir.Model) -> None:
 
 def _cancel(graph: ir.Graph, node: ir.Node) -> bool:
     source, result = node.inputs[0], node.outputs[0]
-    if source is None or not result.uses() and not result.is_graph_output():
+    if source is None or (not result.uses() and not result.is_graph_output()):
         return False
     if node.op_type == "Identity" and not result.is_graph_output():
         replace(result, source)
@@ -150,14 +151,14 @@ def normalize_before_transposing(model: ir.Model) -> None:
         inner = insert(
             model.graph, node, node.op_type, [source, *node.inputs[1:]], domain=node.domain, attributes=attributes
         )
-        inner.outputs[0].shape, inner.outputs[0].dtype = source.shape, source.dtype
+        describe(inner.outputs[0], source)
         made = insert(model.graph, node, "Transpose", [inner.outputs[0]], attributes={"perm": perm})
         replace(node.outputs[0], made.outputs[0])
     sweep(model)
 
 
 def fuse_silu(model: ir.Model) -> None:
-    """x * sigmoid(x) becomes QuickGelu with alpha 1, which is the same function in one operator."""
+    """Turn x * sigmoid(x) into QuickGelu with alpha 1, which is the same function in one operator."""
     for node in nodes(model.graph, "Mul"):
         for x, gate in (tuple(node.inputs), tuple(reversed(node.inputs))):
             sigmoid = producer(gate, "Sigmoid")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
-
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 MICROSOFT = "com.microsoft"
 
@@ -47,11 +46,17 @@ def replace(old: ir.Value, new: ir.Value) -> None:
     """Send every use of `old` to `new`, keeping names and shapes known for `old` where `new` has none."""
     if new.shape is None:
         new.shape = old.shape
-    if new.dtype is None:
-        new.dtype = old.dtype
+    if new.type is None:
+        new.type = old.type
     if old.is_graph_output():
         old.name, new.name = f"{old.name}.replaced", old.name
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
+def describe(value: ir.Value, like: ir.Value, shape: Sequence[int | ir.SymbolicDim | str | None] | None = None) -> None:
+    """Give a new value the type of `like`, and its shape or the one given."""
+    value.type = like.type
+    value.shape = like.shape if shape is None else ir.Shape(shape)
 
 
 def insert(
@@ -77,7 +82,7 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value
         number += 1
         unique = f"{name}_{number}"
     tensor = ir.tensor(np.ascontiguousarray(array), name=unique)
-    value = ir.Value(name=unique, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 
@@ -101,8 +106,3 @@ def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     """The plain value of a node's attribute."""
     found = node.attributes.get(name)
     return default if found is None else found.value
-
-
-def total_bytes(tensors: Iterable[ir.Value]) -> int:
-    """Bytes of the constants among `tensors`."""
-    return sum(value.const_value.nbytes for value in tensors if value.const_value is not None)

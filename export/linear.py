@@ -12,7 +12,17 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from triform.export.graph import attribute, insert, nodes, only_user, producer, replace, sweep
+from triform.export.graph import (
+    add_initializer,
+    attribute,
+    describe,
+    insert,
+    nodes,
+    only_user,
+    producer,
+    replace,
+    sweep,
+)
 
 LINEAR = "Linear"
 DOMAIN = "triform"
@@ -55,7 +65,7 @@ def _weight(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
     turned = producer(right, "Transpose")
     if turned is not None and _is_matrix(turned.inputs[0]):
         return turned.inputs[0] if not attribute(node, "transB", 0) else None
-    if not _is_matrix(right):
+    if right is None or not _is_matrix(right):
         return None
     return right if attribute(node, "transB", 0) else _transposed(graph, right)
 
@@ -63,10 +73,7 @@ def _weight(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
 def _transposed(graph: ir.Graph, value: ir.Value) -> ir.Value:
     name = f"{value.name}.transposed"
     if name not in graph.initializers:
-        tensor = ir.tensor(matrix(value).T.contiguous().numpy(), name=name)
-        graph.register_initializer(
-            ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        )
+        add_initializer(graph, name, matrix(value).T.contiguous().numpy())
     return graph.initializers[name]
 
 
@@ -126,17 +133,17 @@ def _merge(graph: ir.Graph, group: list[ir.Node]) -> None:
     weights = [matrix(_input(node, 1)) for node in group]
     sizes = [weight.shape[0] for weight in weights]
     name = _input(first, 1).name
-    merged = _register(graph, f"{name}.packed", torch.cat(weights))
+    merged = add_initializer(graph, f"{name}.packed", torch.cat(weights).numpy())
     bias = None
     if any(len(node.inputs) > 2 and node.inputs[2] is not None for node in group):
-        bias = _register(graph, f"{name}.packed.bias", torch.cat([_bias_or_zeros(node) for node in group]))
+        biases = torch.cat([_bias_or_zeros(node) for node in group])
+        bias = add_initializer(graph, f"{name}.packed.bias", biases.numpy())
     joined = insert(graph, first, LINEAR, [first.inputs[0], merged, bias], domain=DOMAIN)
-    lengths = _register(graph, f"{name}.packed.split", torch.tensor(sizes))
+    lengths = add_initializer(graph, f"{name}.packed.split", np.array(sizes))
     split = insert(graph, first, "Split", [joined.outputs[0], lengths], attributes={"axis": -1}, outputs=len(group))
-    shape = first.outputs[0].shape
-    if shape is not None:
-        joined.outputs[0].shape = ir.Shape([*list(shape)[:-1], sum(sizes)])
-        joined.outputs[0].dtype = first.outputs[0].dtype
+    first_output = first.outputs[0]
+    if first_output.shape is not None:
+        describe(joined.outputs[0], first_output, [*list(first_output.shape)[:-1], sum(sizes)])
     for node, output in zip(group, split.outputs, strict=True):
         replace(node.outputs[0], output)
 
@@ -151,10 +158,3 @@ def _input(node: ir.Node, index: int) -> ir.Value:
 def _bias_or_zeros(node: ir.Node) -> torch.Tensor:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     return torch.zeros(matrix(_input(node, 1)).shape[0]) if bias is None else matrix(bias)
-
-
-def _register(graph: ir.Graph, name: str, array: torch.Tensor) -> ir.Value:
-    tensor = ir.tensor(array.numpy(), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value

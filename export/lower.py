@@ -9,7 +9,7 @@ import onnx_ir as ir
 import torch
 
 from triform.export.blockwise import Blocks, quantize_matrix
-from triform.export.graph import MICROSOFT, add_initializer, insert, nodes, replace, sweep
+from triform.export.graph import MICROSOFT, add_initializer, describe, insert, nodes, replace, sweep
 from triform.export.linear import LINEAR, matrix
 
 # Products with fewer columns than this are routers and the like: small, and decisive.
@@ -136,6 +136,6 @@ def _constants(graph: ir.Graph, name: str, blocks: Blocks) -> tuple[ir.Value, ir
 
 def _finish(graph: ir.Graph, node: ir.Node, product: ir.Value, bias: ir.Value | None) -> None:
     if bias is not None:
-        product.shape, product.dtype = node.outputs[0].shape, node.outputs[0].dtype
+        describe(product, node.outputs[0])
         product = insert(graph, node, "Add", [product, bias]).outputs[0]
     replace(node.outputs[0], product)

@@ -6,9 +6,10 @@ Every architecture and form is calibrated the same way, without knowing a module
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
-from triform.export.graph import insert, nodes
+from triform.export.graph import add_initializer, describe, insert, nodes
 from triform.export.linear import LINEAR
 
 PREFIX = "energy."
@@ -26,12 +27,10 @@ def add_energy_outputs(model: ir.Model) -> dict[str, str]:
         if x is None or weight is None or x.shape is None:
             continue
         if id(x) not in made:
-            axes = ir.tensor(list(range(len(x.shape) - 1)), name=f"{PREFIX}axes.{index}")
-            value = ir.Value(name=axes.name, shape=axes.shape, type=ir.TensorType(axes.dtype), const_value=axes)
-            graph.register_initializer(value)
-            output = insert(graph, node, "ReduceSumSquare", [x, value], attributes={"keepdims": 0}).outputs[0]
+            axes = add_initializer(graph, f"{PREFIX}axes.{index}", np.arange(len(x.shape) - 1))
+            output = insert(graph, node, "ReduceSumSquare", [x, axes], attributes={"keepdims": 0}).outputs[0]
             output.name = f"{PREFIX}{index}"
-            output.shape, output.dtype = ir.Shape([x.shape[-1]]), x.dtype
+            describe(output, x, [x.shape[-1]])
             graph.outputs.append(output)
             made[id(x)] = output.name
         found[str(weight.name)] = made[id(x)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -34,7 +34,6 @@ from triform.runtime import manifest as contract
 from triform.runtime.errors import ExportError, InputError, UnsupportedError
 
 Progress = Callable[[str], None]
-Quantize = Literal["none", "int8", "int4"]
 
 _BITS = {"int8": 8, "int4": 4}
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
@@ -47,7 +46,7 @@ class ExportOptions:
     """What a user may choose.
 
     Attributes:
-        quantize: how to store weights.
+        quantize: how to store weights: none, int8 or int4.
         block_size: weights sharing a scale, a power of two from 16 to 256; a good default for the scheme when None.
         accuracy_level: of MatMulNBits: 4 computes with 8-bit activations, 1 with float32.
         context_length: most tokens the bundle must handle; the model's own limit when None.
@@ -56,7 +55,7 @@ class ExportOptions:
         revision: of a hub id.
     """
 
-    quantize: Quantize = "int4"
+    quantize: str = "int4"
     block_size: int | None = None
     accuracy_level: int = 4
     context_length: int | None = None
@@ -267,7 +266,8 @@ def _max_length(config: Any, options: ExportOptions) -> int:
         raise ExportError(f"{config.model_type} sets no limit to its context; give one with --context-length")
     if own is not None and asked is not None and asked > own:
         raise InputError(f"--context-length {asked} is more than the model's own limit of {own}")
-    return int(asked or own)
+    limit = asked if asked is not None else own
+    return int(limit or 0)
 
 
 def _manifest(

@@ -1,5 +1,7 @@
-"""Running a decoder graph over token ids, for measuring it. The runtime's own loop is not used on purpose: what
-verifies a graph should not share its mistakes."""
+"""Running a decoder graph over token ids, for measuring it.
+
+The runtime's own loop is not used on purpose: what verifies a graph should not share its mistakes.
+"""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _stderr_to(sink: Any) -> Iterator[None]:
-    """tqdm bars of the GGUF reader are written to sys.stderr directly."""
+    """Silence tqdm bars, which the GGUF reader writes to sys.stderr directly."""
     import sys
 
     saved, sys.stderr = sys.stderr, sink

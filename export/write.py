@@ -42,8 +42,9 @@ def write_graph(model: ir.Model, path: Path) -> None:
                 file.write(content)
             offset, length = stored[key]
             originals[value] = tensor
+            shape = ir.Shape(tensor.shape.numpy())
             value.const_value = ir.ExternalTensor(
-                data_name, offset, length, tensor.dtype, shape=tensor.shape, name=str(value.name), base_dir=path.parent
+                data_name, offset, length, tensor.dtype, shape=shape, name=str(value.name), base_dir=path.parent
             )
         file.flush()
         os.fsync(file.fileno())

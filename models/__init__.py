@@ -1,0 +1,1 @@
+"""The PyTorch side: transformers models as traceable graphs."""

@@ -103,7 +103,7 @@ def describe_mask(*_: Any, mask_function: Any, local_size: int | None = None, **
     return SlidingWindow(local_size) if local_size else None
 
 
-def attend(
+def attend(  # noqa: PLR0913 -- the signature is transformers'
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from triform.models.attention import IMPLEMENTATION, LayerFacts, Step, announce, attending
 from triform.models.errors import UnsupportedModelError
 from triform.models.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
-from triform.models.spec import GraphInput, GraphSpec, LayerCache
+from triform.models.spec import GraphInput, GraphSpec
 from triform.models.substitutions import single_operators
 
 # Probing tolerance, relative to the largest logit: float32 rounding of another order of the same operations.

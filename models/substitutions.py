@@ -69,7 +69,11 @@ _ACTIVATIONS: tuple[Forward, ...] = (
 
 
 def _activation(module: torch.nn.Module) -> Forward | None:
-    if list(module.parameters()) or list(module.children()) or "Activation" not in type(module).__name__:
+    if (
+        any(True for _ in module.parameters())
+        or any(True for _ in module.children())
+        or "Activation" not in type(module).__name__
+    ):
         return None
     return next((candidate for candidate in _ACTIVATIONS if _same(module, candidate, 8)), None)
 

@@ -34,8 +34,8 @@ def render_chat(
         pycompat=True,
         auto_escape_callback=_no_escape,
     )
-    environment.add_function("raise_exception", _raise_exception)
-    environment.add_function("strftime_now", _strftime_now)
+    environment.add_global("raise_exception", _raise_exception)
+    environment.add_global("strftime_now", _strftime_now)
     environment.add_filter("tojson", _tojson)
     try:
         return environment.render_str(

@@ -188,7 +188,7 @@ class Decoder:
         return self._step.all_logits(ids)
 
     def perplexity(self, text: str) -> float:
-        """exp of the mean negative log-likelihood of each token given those before it.
+        """Exp of the mean negative log-likelihood of each token given those before it.
 
         A text longer than the model's context is read in windows that overlap by half, each token counted once.
 

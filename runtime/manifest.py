@@ -205,7 +205,8 @@ def read_manifest(folder: Path) -> Manifest:
     version = content.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise BundleError(
-            f"{path} has schema version {version}, made by a newer Triform; this one reads up to {SCHEMA_VERSION}: upgrade"
+            f"{path} has schema version {version}, made by a newer Triform; "
+            f"this one reads up to {SCHEMA_VERSION}: upgrade"
         )
     try:
         manifest: Manifest = _build(Manifest, content, "")

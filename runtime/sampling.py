@@ -70,7 +70,8 @@ def greedy(logits: Logits) -> int:
 def softmax(logits: Logits) -> NDArray[np.float64]:
     """Probabilities, float64, the shape of `logits`."""
     weights: NDArray[np.float64] = np.exp(logits.astype(np.float64) - logits.max())
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def keep_top_k(logits: Logits, top_k: int) -> tuple[NDArray[Any], Logits]:

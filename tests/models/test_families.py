@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+from tests.families import CONTEXT, FAMILIES, ROPES, VOCAB, build, rope_config
 from triform.export import verify
 from triform.export.fuse import fuse
 from triform.export.graph import attribute, nodes
@@ -14,8 +16,6 @@ from triform.export.write import write_graph
 from triform.models.decoder import decoder_spec
 from triform.models.rotary import rotary_modules
 from triform.runtime.manifest import LayerCacheInfo
-
-from tests.families import CONTEXT, FAMILIES, ROPES, VOCAB, build, rope_config
 
 
 def exported(model, folder, ids):

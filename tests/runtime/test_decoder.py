@@ -131,7 +131,7 @@ def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(decoder):
 
 
 def test_a_provider_that_is_absent_fails_clearly(float_bundle):
-    with pytest.raises(ProviderError, match="not available in this onnxruntime; available: .*cpu"):
+    with pytest.raises(ProviderError, match=r"not available in this onnxruntime; available: .*cpu"):
         triform.load(float_bundle, provider="tensorrt")
 
 
