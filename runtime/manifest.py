@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from triform.runtime.errors import BundleError
+from triform.runtime.json_dataclasses import Mismatch, build
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+# Far above any real manifest (about 1 kB a layer), far below what would trouble a small device.
+_LARGEST = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -187,21 +190,11 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check a bundle's manifest.
 
     Raises:
-        BundleError: it is missing, is not JSON, is of a newer schema, or lacks a key or has a value of a wrong type.
+        BundleError: it is missing, is not JSON, is of a newer schema, lacks a key, or has a value of a wrong type or
+            out of range.
     """
     path = folder / MANIFEST
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} cannot be read: {error}") from None
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise BundleError(f"{path} is not valid JSON ({error}); export the model again") from None
-    if not isinstance(content, dict):
-        raise BundleError(f"{path} must hold a JSON object; export the model again")
+    content = _read_json(folder, path)
     version = content.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise BundleError(
@@ -209,61 +202,75 @@ def read_manifest(folder: Path) -> Manifest:
             f"this one reads up to {SCHEMA_VERSION}: upgrade"
         )
     try:
-        manifest: Manifest = _build(Manifest, content, "")
-    except _Mismatch as mismatch:
+        manifest: Manifest = build(Manifest, content)
+        for key, value, fits, wanted in _limits(manifest):
+            if not fits(value):
+                raise Mismatch(f"{key} must be {wanted}, not {value!r}")
+        _check_references(manifest)
+    except Mismatch as mismatch:
         raise BundleError(f"{path}: {mismatch}; export the model again") from None
     return manifest
 
 
-class _Mismatch(Exception):
-    """Where and how the JSON differs from the dataclasses."""
+def _read_json(folder: Path, path: Path) -> dict[str, Any]:
+    try:
+        if not path.is_file():
+            raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}")
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise BundleError(f"{path} is larger than any manifest ({_LARGEST} bytes); export the model again")
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise BundleError(f"{path} is not UTF-8 text; export the model again") from None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not valid JSON ({error}); export the model again") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{path} must hold a JSON object; export the model again")
+    return content
 
 
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Turn plain JSON into `kind`, a dataclass, a container, a union or a plain type."""
-    origin = typing.get_origin(kind)
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, where)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise _Mismatch(f"{where} must be an object")
-        inner = typing.get_args(kind)[1]
-        return {key: _build(inner, item, f"{where}.{key}") for key, item in value.items()}
-    if origin is list:
-        if not isinstance(value, list):
-            raise _Mismatch(f"{where} must be a list")
-        inner = typing.get_args(kind)[0]
-        return [_build(inner, item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if origin is types.UnionType:
-        return _build_union(typing.get_args(kind), value, where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise _Mismatch(f"{where} must be a {kind.__name__}, not {value!r}")
-    return value
+_Limit = tuple[str, Any, Callable[[Any], bool], str]
 
 
-def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise _Mismatch(f"{where} must be an object")
-    hints = typing.get_type_hints(kind)
-    arguments = {}
-    for item in dataclasses.fields(kind):
-        name = f"{where}.{item.name}" if where else item.name
-        if item.name in value:
-            arguments[item.name] = _build(hints[item.name], value[item.name], name)
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            raise _Mismatch(f"the key {name} is missing")
-    return kind(**arguments)
+def _limits(manifest: Manifest) -> Iterable[_Limit]:
+    """Every value whose range matters: its key, itself, what it must satisfy, and that in words."""
+    positive: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "at least 1")
+    optional: Callable[[Callable[[Any], bool]], Callable[[Any], bool]] = lambda fits: (
+        lambda value: value is None or fits(value)
+    )
+    yield "schema_version", manifest.schema_version, *positive
+    # One token of prompt and one of answer.
+    yield "max_length", manifest.max_length, lambda value: value >= 2, "at least 2"
+    yield "vocab_size", manifest.vocab_size, *positive
+    if manifest.cache is not None:
+        yield "cache.dtype", manifest.cache.dtype, lambda value: value == "float32", "float32"
+        yield "cache.layers", manifest.cache.layers, lambda value: len(value) > 0, "a list that is not empty"
+        for index, layer in enumerate(manifest.cache.layers):
+            yield f"cache.layers[{index}].num_key_value_heads", layer.num_key_value_heads, *positive
+            yield f"cache.layers[{index}].head_dim", layer.head_dim, *positive
+    said = manifest.generation
+    # Written so that NaN, which Python's JSON reader lets through, fits nowhere.
+    yield "generation.temperature", said.temperature, optional(lambda value: 0 <= value < float("inf")), "0 or more"
+    yield "generation.top_k", said.top_k, optional(lambda value: value >= 0), "0 or more"
+    yield "generation.top_p", said.top_p, optional(lambda value: 0 < value <= 1), "above 0 and at most 1"
+    for name, info in manifest.files.items():
+        yield f"files.{name}.size", info.size, lambda value: value >= 0, "0 or more"
+        yield f"files.{name}.sha256", info.sha256, _is_sha256, "64 hexadecimal digits"
 
 
-def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in kinds:
-        return None
-    choices = [kind for kind in kinds if kind is not type(None)]
-    for kind in choices[:-1]:
-        try:
-            return _build(kind, value, where)
-        except _Mismatch:
-            continue
-    return _build(choices[-1], value, where)
+def _is_sha256(value: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _check_references(manifest: Manifest) -> None:
+    named = {"tokenizer.file": manifest.tokenizer.file, "tokenizer.chat_template": manifest.tokenizer.chat_template}
+    for graph, info in manifest.graphs.items():
+        named |= {f"graphs.{graph}.file": info.file, f"graphs.{graph}.data": info.data}
+    for key, name in named.items():
+        if name is not None and name not in manifest.files:
+            raise Mismatch(f"{key} names {name!r}, which files does not list")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import llama_folder
+from tests.cli.test_generate import hear_ctrl_c
 from triform.cli.main import run
 
 
@@ -161,7 +162,7 @@ def test_an_export_that_is_killed_leaves_no_bundle(checkpoint, tmp_path):
 def test_an_export_that_is_interrupted_cleans_up(checkpoint, tmp_path):
     target = tmp_path / "out"
     command = [sys.executable, "-m", "triform", "export", str(checkpoint), str(target)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)
     for line in process.stderr:
         if line.startswith("verify"):
             break

@@ -150,9 +150,14 @@ def test_version_and_help(call):
         assert f"triform {name} " in out
 
 
+def hear_ctrl_c():
+    """A test run started in the background ignores Ctrl-C, and its children would too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments, **options):
     command = [sys.executable, "-u", "-m", "triform", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c, **options)
 
 
 def test_ctrl_c_keeps_what_was_printed(float_bundle, tmp_path):

@@ -1,0 +1,83 @@
+"""Plain JSON into frozen dataclasses, saying by name what does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+# How much of a wrong value an error message quotes.
+_QUOTED = 60
+
+
+class Mismatch(Exception):
+    """Where and how the JSON differs from the dataclasses; its message starts with the key."""
+
+
+def build(kind: Any, value: Any, where: str = "") -> Any:
+    """Turn plain JSON into `kind`, a dataclass, a container, a union or a plain type.
+
+    Keys that `kind` does not have are ignored.
+
+    Args:
+        kind: what to build, as a type annotation.
+        value: what `json.loads` gave.
+        where: the key that leads here, for messages.
+
+    Raises:
+        Mismatch: a key is missing or a value is of another type.
+    """
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise Mismatch(f"{where} must be an object")
+        inner = typing.get_args(kind)[1]
+        return {key: build(inner, item, f"{where}.{key}") for key, item in value.items()}
+    if origin is list:
+        if not isinstance(value, list):
+            raise Mismatch(f"{where} must be a list")
+        inner = typing.get_args(kind)[0]
+        return [build(inner, item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if origin is types.UnionType:
+        return _build_union(typing.get_args(kind), value, where)
+    return _build_plain(kind, value, where)
+
+
+def _build_plain(kind: Any, value: Any, where: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            raise Mismatch(f"{where} is too large a number") from None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise Mismatch(f"{where} must be a {kind.__name__}, not {repr(value)[:_QUOTED]}")
+    return value
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise Mismatch(f"{where} must be an object")
+    hints = typing.get_type_hints(kind)
+    arguments = {}
+    for item in dataclasses.fields(kind):
+        name = f"{where}.{item.name}" if where else item.name
+        if item.name in value:
+            arguments[item.name] = build(hints[item.name], value[item.name], name)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise Mismatch(f"the key {name} is missing")
+    return kind(**arguments)
+
+
+def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    choices = [kind for kind in kinds if kind is not type(None)]
+    for kind in choices[:-1]:
+        try:
+            return build(kind, value, where)
+        except Mismatch:
+            continue
+    return build(choices[-1], value, where)
