@@ -69,7 +69,9 @@ def check_installed() -> None:
 
     missing = [name for name in ("torch", "transformers", "onnxscript", "optimum") if find_spec(name) is None]
     if missing:
-        raise UnsupportedError(f"exporting needs {', '.join(missing)}: pip install 'triform[export]'")
+        # On a device all of them are missing, and one name says it.
+        needed = "PyTorch" if "torch" in missing else ", ".join(missing)
+        raise UnsupportedError(f"exporting needs {needed}: pip install 'triform[export]'")
 
 
 @contextmanager

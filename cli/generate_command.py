@@ -20,12 +20,13 @@ HELP = """Generate text from a prompt, streaming it as it comes.
   cat prompt.txt | triform generate BUNDLE --temperature 0.7 --seed 1
   triform generate BUNDLE "Once upon a time" --raw --json
 
+With TRIFORM_BUNDLE set to a bundle's folder, the prompt alone is enough.
 Without sampling options the model's own defaults apply. --temperature 0 always takes the most likely token.
 """
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(envvar="TRIFORM_BUNDLE", help="The bundle's folder.")],
+    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
     prompt: Annotated[Optional[str], typer.Argument(help="The prompt; - or nothing reads standard input.")] = None,
     file: Annotated[Optional[Path], typer.Option(help="Read the prompt from a file.")] = None,
     max_new_tokens: Annotated[Optional[int], typer.Option(help="Stop after this many tokens.")] = None,
@@ -42,19 +43,21 @@ def run(
     threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.options import key_values
+    from triform.cli.options import bundle_and_prompt, key_values
     from triform.runtime.opening import load
     from triform.runtime.options import GenerationOptions
 
     options = GenerationOptions(max_new_tokens, temperature, top_k, top_p, seed)
+    folder, prompt = bundle_and_prompt(bundle, prompt)
     text = _read_prompt(prompt, file)
-    model = load(bundle, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    model = load(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
     show = (lambda _: None) if as_json else _show
     try:
         generation = model.stream_to(text, options, system=system, raw=raw, show=show)
     except KeyboardInterrupt:
         # What was printed stays, and the shell's prompt starts on a line of its own.
-        print(flush=True)
+        if not as_json:
+            print(flush=True)
         raise
     _finish(generation, as_json=as_json, stats=stats)
     return 0
@@ -80,24 +83,16 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
 
 
 def _show(text: str) -> None:
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        from triform.cli.pipes import ReaderGone
-
-        raise ReaderGone from None
-    except UnicodeEncodeError:
-        # A terminal that cannot show a character still shows the rest.
-        sys.stdout.write(text.encode(sys.stdout.encoding, "replace").decode(sys.stdout.encoding))
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
     if as_json:
         import json
 
-        record = dataclasses.asdict(generation)
-        print(json.dumps(record, ensure_ascii=False))
+        # ASCII, so that it means the same whatever the terminal's encoding is.
+        print(json.dumps(dataclasses.asdict(generation)))
     else:
         print(flush=True)
     if stats:

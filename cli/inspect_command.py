@@ -28,7 +28,7 @@ def run(
     from triform.runtime.bundle import open_bundle
 
     manifest = open_bundle(bundle).manifest
-    print(json.dumps(dataclasses.asdict(manifest), ensure_ascii=False) if as_json else _render(manifest))
+    print(json.dumps(dataclasses.asdict(manifest)) if as_json else _render(manifest))
     return 0
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from triform.cli.options import default_bundle
 from triform.cli.pipes import ReaderGone
 
 # Name to module; each module has one function of the command's name. Their help lines are repeated here so that
@@ -45,8 +48,21 @@ class _LazyGroup(TyperGroup):
             return None
         module = import_module(f"triform.cli.{_COMMANDS[cmd_name][0]}")
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(cmd_name, help=module.HELP, short_help=_COMMANDS[cmd_name][1], no_args_is_help=True)(module.run)
+        # With a default bundle a bare command is a whole one.
+        bare_is_help = not default_bundle()
+        single.command(cmd_name, help=module.HELP, short_help=_COMMANDS[cmd_name][1], no_args_is_help=bare_is_help)(
+            module.run
+        )
         return typer.main.get_command(single)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            # Here rather than while the interpreter exits, where a failure can no longer be handled.
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            raise ReaderGone from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
@@ -80,6 +96,13 @@ def _root(
 
 def main() -> None:
     """Run the command line and exit."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # A stream that the caller closed (`>&-`) is None; an empty one behaves as one expects.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal that cannot show a character still shows the rest.
+        sys.stdout.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -101,11 +124,15 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except ReaderGone:
-        # Point stdout at nothing, or Python complains again while exiting.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 0
     except Exception as error:
         return _unexpected(error)
+
+
+def _drop_stdout() -> None:
+    """Point standard output at nothing, or Python tries to write what is left, and complains, while exiting."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say_usage(error: typer.TyperException) -> int:
@@ -120,8 +147,16 @@ def _say_usage(error: typer.TyperException) -> int:
 def _unexpected(error: Exception) -> int:
     if os.environ.get("TRIFORM_DEBUG"):
         raise error
-    first = (str(error).splitlines() or [""])[0]
-    return _say(f"internal: {type(error).__name__}: {first}; run again with TRIFORM_DEBUG=1 and report it", 1)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_stdout()
+        return _say(f"cannot write {error.filename or 'standard output'}: {error.strerror}", 1)
+    first = (str(error).splitlines() or ["no message"])[0]
+    found = f"{type(error).__name__}: {first}"
+    print(f"internal error: {found}; run with TRIFORM_DEBUG=1 for the traceback", file=sys.stderr)
+    return 1
 
 
 def _say(message: str, code: int) -> int:

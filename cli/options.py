@@ -1,8 +1,10 @@
-"""Small readers of option values that commands share."""
+"""Small readers of arguments and options that commands share."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from triform.runtime.errors import InputError
 
@@ -20,3 +22,41 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
             raise InputError(f"--provider-option wants KEY=VALUE, not {pair!r}")
         found[key] = value
     return found
+
+
+def default_bundle() -> str | None:
+    """The bundle to use when none is named: the environment variable TRIFORM_BUNDLE."""
+    return os.environ.get("TRIFORM_BUNDLE") or None
+
+
+def bundle_and_prompt(first: str | None, second: str | None) -> tuple[Path, str | None]:
+    """Tell a bundle from a prompt.
+
+    With a default bundle a single argument is the prompt, unless a folder of that name exists.
+
+    Args:
+        first: the first argument, if any.
+        second: the second argument, if any.
+
+    Returns:
+        the bundle's folder, and the prompt if it was an argument.
+
+    Raises:
+        InputError: there is no bundle.
+    """
+    default = default_bundle()
+    if default is None and first is None:
+        raise InputError("no bundle: give its folder as the first argument, or set TRIFORM_BUNDLE")
+    if first is None:
+        return Path(default or ""), None
+    if default is None or second is not None or _is_folder(first):
+        return Path(first), second
+    return Path(default), first
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        # Too long for a file's name, or not one at all: a prompt.
+        return False

@@ -1,4 +1,8 @@
-"""A bundle on disk: opened, checked, and refused when anything in it is unsafe or not as the manifest says."""
+"""A bundle on disk: opened, checked, and refused when anything in it is unsafe or not as the manifest says.
+
+An .onnx file names its weight files itself. Where those may be is left to onnxruntime, which resolves links and refuses
+absolute paths and everything outside the model's folder (1.24 and 1.31 were tried; tests/runtime/test_session.py).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from triform.runtime.errors import BundleError
-from triform.runtime.manifest import GraphInfo, Manifest, read_manifest
+from triform.runtime.manifest import MANIFEST, GraphInfo, Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -46,19 +50,27 @@ def open_bundle(path: str | Path) -> Bundle:
         BundleError: the folder is missing or is not a bundle, a name is unsafe, a file is missing or of another size.
     """
     folder = Path(path)
+    try:
+        return _open_folder(folder)
+    except OSError as error:
+        raise BundleError(f"{error.filename or folder} cannot be read: {error.strerror or error}") from None
+
+
+def _open_folder(folder: Path) -> Bundle:
     if not folder.is_dir():
         what = "is a file, not a bundle folder" if folder.exists() else "does not exist"
         raise BundleError(f"{folder} {what}; make one with `triform export`")
+    _refuse_link(folder, MANIFEST)
     manifest = read_manifest(folder)
     for name, info in manifest.files.items():
         _check_name(folder, name)
+        _refuse_link(folder, name)
         file = folder / name
         if not file.is_file():
             raise BundleError(f"{file} is missing; copy the bundle again or export the model again")
-        if file.stat().st_size != info.size:
-            raise BundleError(
-                f"{file} is damaged: {file.stat().st_size} bytes instead of {info.size}; copy the bundle again"
-            )
+        size = file.stat().st_size
+        if size != info.size:
+            raise BundleError(f"{file} is damaged: {size} bytes instead of {info.size}; copy the bundle again")
     return Bundle(folder, manifest)
 
 
@@ -66,8 +78,14 @@ def _check_name(folder: Path, name: str) -> None:
     # Bundles are flat: a plain file name can point nowhere else. Both styles, for bundles made on other systems.
     if name in ("", ".", "..") or PurePosixPath(name).name != name or PureWindowsPath(name).name != name:
         raise BundleError(f"{folder} is unsafe: it names a file outside itself ({name!r})")
+    if not name.isprintable():
+        raise BundleError(f"{folder} is unsafe: it names a file with unprintable characters ({name!r})")
+
+
+def _refuse_link(folder: Path, name: str) -> None:
+    # Also where it stays inside: a copy tool may follow a link or keep it, and a bundle needs none.
     if (folder / name).is_symlink():
-        raise BundleError(f"{folder} is unsafe: {name} is a symbolic link")
+        raise BundleError(f"{folder} is unsafe: {name} is a symbolic link; replace it by the file")
 
 
 def verify_files(bundle: Bundle) -> list[str]:
@@ -80,7 +98,12 @@ def verify_files(bundle: Bundle) -> list[str]:
         BundleError: a file's content is not what was exported.
     """
     for name, info in bundle.manifest.files.items():
-        with (bundle.folder / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != info.sha256:
-                raise BundleError(f"{bundle.folder / name} is damaged: its SHA-256 differs; copy the bundle again")
+        path = bundle.folder / name
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None
+        if found != info.sha256:
+            raise BundleError(f"{path} is damaged: its SHA-256 differs; copy the bundle again")
     return list(bundle.manifest.files)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 # Far above any real manifest (about 1 kB a layer), far below what would trouble a small device.
 _LARGEST = 16 * 2**20
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest: Manifest = build(Manifest, content)
         for key, value, fits, wanted in _limits(manifest):
-            if not fits(value):
+            if not fits:
                 raise Mismatch(f"{key} must be {wanted}, not {value!r}")
         _check_references(manifest)
     except Mismatch as mismatch:
@@ -234,37 +236,28 @@ def _read_json(folder: Path, path: Path) -> dict[str, Any]:
     return content
 
 
-_Limit = tuple[str, Any, Callable[[Any], bool], str]
-
-
-def _limits(manifest: Manifest) -> Iterable[_Limit]:
-    """Every value whose range matters: its key, itself, what it must satisfy, and that in words."""
-    positive: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "at least 1")
-    optional: Callable[[Callable[[Any], bool]], Callable[[Any], bool]] = lambda fits: (
-        lambda value: value is None or fits(value)
-    )
-    yield "schema_version", manifest.schema_version, *positive
+def _limits(manifest: Manifest) -> Iterator[tuple[str, object, bool, str]]:
+    """Every value whose range matters: its key, itself, whether it fits, and what would."""
+    yield "schema_version", manifest.schema_version, manifest.schema_version >= 1, "at least 1"
     # One token of prompt and one of answer.
-    yield "max_length", manifest.max_length, lambda value: value >= 2, "at least 2"
-    yield "vocab_size", manifest.vocab_size, *positive
+    yield "max_length", manifest.max_length, manifest.max_length >= 2, "at least 2"
+    yield "vocab_size", manifest.vocab_size, manifest.vocab_size >= 1, "at least 1"
     if manifest.cache is not None:
-        yield "cache.dtype", manifest.cache.dtype, lambda value: value == "float32", "float32"
-        yield "cache.layers", manifest.cache.layers, lambda value: len(value) > 0, "a list that is not empty"
-        for index, layer in enumerate(manifest.cache.layers):
-            yield f"cache.layers[{index}].num_key_value_heads", layer.num_key_value_heads, *positive
-            yield f"cache.layers[{index}].head_dim", layer.head_dim, *positive
-    said = manifest.generation
+        dtype, layers = manifest.cache.dtype, manifest.cache.layers
+        yield "cache.dtype", dtype, dtype == "float32", "float32"
+        yield "cache.layers", layers, len(layers) > 0, "a list of at least one layer"
+        for index, layer in enumerate(layers):
+            heads, width = layer.num_key_value_heads, layer.head_dim
+            yield f"cache.layers[{index}].num_key_value_heads", heads, heads >= 1, "at least 1"
+            yield f"cache.layers[{index}].head_dim", width, width >= 1, "at least 1"
+    temperature, top_k, top_p = manifest.generation.temperature, manifest.generation.top_k, manifest.generation.top_p
     # Written so that NaN, which Python's JSON reader lets through, fits nowhere.
-    yield "generation.temperature", said.temperature, optional(lambda value: 0 <= value < float("inf")), "0 or more"
-    yield "generation.top_k", said.top_k, optional(lambda value: value >= 0), "0 or more"
-    yield "generation.top_p", said.top_p, optional(lambda value: 0 < value <= 1), "above 0 and at most 1"
+    yield "generation.temperature", temperature, temperature is None or 0 <= temperature < math.inf, "0 or more"
+    yield "generation.top_k", top_k, top_k is None or top_k >= 0, "0 or more"
+    yield "generation.top_p", top_p, top_p is None or 0 <= top_p <= 1, "between 0 and 1"
     for name, info in manifest.files.items():
-        yield f"files.{name}.size", info.size, lambda value: value >= 0, "0 or more"
-        yield f"files.{name}.sha256", info.sha256, _is_sha256, "64 hexadecimal digits"
-
-
-def _is_sha256(value: str) -> bool:
-    return re.fullmatch("[0-9a-f]{64}", value) is not None
+        yield f"files.{name}.size", info.size, info.size >= 0, "0 or more"
+        yield f"files.{name}.sha256", info.sha256, bool(_SHA256.fullmatch(info.sha256)), "64 hexadecimal digits"
 
 
 def _check_references(manifest: Manifest) -> None:

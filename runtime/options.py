@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from triform.runtime.errors import InputError
 
@@ -22,7 +23,7 @@ class GenerationOptions:
     When temperature, top_k and top_p are all None, the model's own defaults apply.
 
     Raises:
-        InputError: a value is out of range or not a number.
+        InputError: a value is out of range or of another type.
     """
 
     max_new_tokens: int | None = None
@@ -32,10 +33,10 @@ class GenerationOptions:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "top_k", "seed"):
+            _check_number(name, getattr(self, name), Integral, "a whole number")
         for name in ("temperature", "top_p"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise InputError(f"{_flag(name)} must be a finite number, not {value}")
+            _check_number(name, getattr(self, name), Real, "a finite number")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise InputError(f"--max-new-tokens must be at least 1, not {self.max_new_tokens}")
         if self.temperature is not None and self.temperature < 0:
@@ -48,5 +49,9 @@ class GenerationOptions:
             raise InputError(f"--seed must be 0 or more, not {self.seed}")
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _check_number(name: str, value: object, kind: type, wanted: str) -> None:
+    if value is None:
+        return
+    # bool counts as Integral, but True tokens are a mistake.
+    if isinstance(value, bool) or not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+        raise InputError(f"--{name.replace('_', '-')} must be {wanted}, not {value!r}")

@@ -20,6 +20,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of `ids`."""
 
+    def id_to_token(self, id: int) -> str | None:
+        """How the vocabulary writes a token."""
+
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read tokenizer.json.
@@ -30,36 +33,43 @@ def load_tokenizer(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer as Backend
 
     try:
-        tokenizer: Tokenizer = Backend.from_file(str(path))
-        return tokenizer
+        backend = Backend.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise BundleError(f"{path} cannot be read as a tokenizer ({error}); copy the bundle again") from None
+    # The file may carry the settings of its training, which would cut or fill up prompts without a word.
+    backend.no_truncation()
+    backend.no_padding()
+    tokenizer: Tokenizer = backend
+    return tokenizer
 
 
 class IncrementalDetokenizer:
     """Turns tokens into text as they come; pieces joined equal the decoding of the whole.
 
-    A token may hold part of a character, and decoders may treat the first token of a text differently. So a window of
-    recent tokens is decoded each time, what was sent of it before is cut off, and trailing U+FFFD, which is how an
-    unfinished character shows, are held back until they turn into something or the text ends.
+    Decoders treat the first token of a text differently, so tokens are decoded together with some that came before, and
+    what was sent is cut off. Text that a further token could still change is held back: a trailing U+FFFD, which is how
+    an unfinished character shows, and a run of tokens that stand for single bytes (``<0xE4>``), which byte-fallback
+    decoders read as a whole: one wrong byte turns every character of its run into U+FFFD.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        # Tokens decoded together: the first `_context` of them are sent, and so are `_sent` characters of their text.
         self._window: list[int] = []
-        self._fresh = 0
+        self._context = 0
         self._sent = 0
+        self._in_bytes = False
 
     def push(self, token: int) -> str:
         """Add a token; return the text that is now certain, possibly empty."""
         self._window.append(token)
+        if self._continues_bytes(token):
+            return ""
         text = self._decode(self._window)
-        whole = text.rstrip(_REPLACEMENT)
-        piece, self._sent = whole[self._sent :], max(self._sent, len(whole))
-        if whole == text:
-            # Everything is sent. The newest tokens stay as context: decoded alone, they could lose a leading space.
-            self._window, self._fresh = self._window[self._fresh :], len(self._window) - self._fresh
-            self._sent = len(self._decode(self._window))
+        certain = text.removesuffix(_REPLACEMENT)
+        piece, self._sent = certain[self._sent :], max(self._sent, len(certain))
+        if certain == text:
+            self._forget_old()
         return piece
 
     def flush(self) -> str:
@@ -68,5 +78,24 @@ class IncrementalDetokenizer:
         piece, self._sent = text[self._sent :], len(text)
         return piece
 
+    def _continues_bytes(self, token: int) -> bool:
+        if _is_byte(self._tokenizer.id_to_token(token)):
+            self._in_bytes = True
+        elif self._in_bytes:
+            # A token that shows nothing, like a special one, does not end the run: decoders never see it.
+            self._in_bytes = not self._decode([token])
+        return self._in_bytes
+
+    def _forget_old(self) -> None:
+        """Everything is sent: keep only the newest tokens, as context, unless they show nothing and so are none."""
+        newest = self._window[self._context :]
+        text = self._decode(newest)
+        if text:
+            self._window, self._context, self._sent = newest, len(newest), len(text)
+
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _is_byte(token: str | None) -> bool:
+    return token is not None and len(token) == 6 and token.startswith("<0x") and token.endswith(">")
