@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Any
@@ -37,6 +39,15 @@ Look at it:
 """
 
 
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Turn a broken pipe into ReaderGone before typer sees it: typer would end the process, with an exit code of 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
+
+
 class _LazyGroup(TyperGroup):
     """A command group that imports a command's module when the command is asked for."""
 
@@ -55,14 +66,16 @@ class _LazyGroup(TyperGroup):
         )
         return typer.main.get_command(single)
 
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        with _reader_may_leave():
+            return super().make_context(*arguments, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _reader_may_leave():
             result = super().invoke(ctx)
             # Here rather than while the interpreter exits, where a failure can no longer be handled.
             sys.stdout.flush()
             return result
-        except BrokenPipeError:
-            raise ReaderGone from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):

@@ -55,7 +55,7 @@ class KVCache:
             whether the buffers changed, and must be bound again.
 
         Raises:
-            InputError: `length` is more than the model's limit.
+            InputError: `length` is more than the model's limit, or than fits into memory.
         """
         if length > self._max_length:
             raise InputError(f"{length} tokens do not fit into the model's context of {self._max_length}")
@@ -63,17 +63,22 @@ class KVCache:
             return False
         target = max(length, 2 * self.capacity)
         capacity = min(-(-target // _STEP) * _STEP, self._max_length)
-        used = int(self.lengths.max())
-        for index, layer in enumerate(self._info.layers):
-            for part in ("key", "value"):
-                name = f"{index}.{part}"
+        try:
+            for index, layer in enumerate(self._info.layers):
                 shape = (len(self.lengths), layer.num_key_value_heads, capacity, layer.head_dim)
-                grown = np.zeros(shape, np.float32)
-                if used:
-                    grown[:, :, :used] = self._arrays[name][:, :, :used]
-                self._arrays[name] = grown
+                for part in ("key", "value"):
+                    self._grow(f"{index}.{part}", shape)
+        except MemoryError:
+            raise InputError(f"a cache of {capacity} tokens does not fit into memory; ask for fewer tokens") from None
         self.capacity = capacity
         return True
+
+    def _grow(self, name: str, shape: tuple[int, ...]) -> None:
+        grown = np.zeros(shape, np.float32)
+        used = int(self.lengths.max())
+        if used:
+            grown[:, :, :used] = self._arrays[name][:, :, :used]
+        self._arrays[name] = grown
 
     def bind(self, binding: Any) -> None:
         """Bind every buffer as the graph's past and present.

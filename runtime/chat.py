@@ -14,7 +14,7 @@ Message = Mapping[str, Any]
 # Marks what an assistant said, for training; transformers renders what is inside. minijinja has no such statement, but
 # a `with` of the same shape has the same scope and whitespace control.
 _GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")
-# Steps a template may take: a conversation of a thousand messages takes some hundred thousand; a loop without end stops.
+# Steps a template may take: two thousand messages take some hundred thousand; a template that never ends is stopped.
 _FUEL = 50_000_000
 
 

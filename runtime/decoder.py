@@ -11,71 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle import Bundle
-from triform.runtime.chat import Message, render_chat
-from triform.runtime.errors import BundleError, InputError
-from triform.runtime.loop import FinishReason, decode_loop
+from triform.runtime.errors import InputError
+from triform.runtime.generation import Generation, Piece, Timings
+from triform.runtime.loop import decode_loop
 from triform.runtime.manifest import Manifest
 from triform.runtime.options import GenerationOptions
+from triform.runtime.perplexity import perplexity
+from triform.runtime.prompt import Prompt, PromptEncoder
 from triform.runtime.sampling import make_sampler
 from triform.runtime.session import open_session
+from triform.runtime.signature import check_decoder
 from triform.runtime.step import DecoderStep
 from triform.runtime.text import IncrementalDetokenizer, load_tokenizer
 
-Prompt = str | Sequence[Message]
+__all__ = ["Decoder", "Generation", "Piece", "Prompt", "Timings"]
 
-
-@dataclass(frozen=True)
-class Piece:
-    """A bit of generated text, always whole characters.
-
-    Attributes:
-        text: may be empty, when a token ends inside a character.
-        token_ids: the tokens since the previous piece.
-        finish_reason: on the last piece, "stop" or "length".
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason | None = None
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Seconds.
-
-    Attributes:
-        load: opening the bundle.
-        prefill: from the call to the first token.
-        tokens: each further token.
-    """
-
-    load: float
-    prefill: float
-    tokens: tuple[float, ...] = ()
-
-    @property
-    def decode_tokens_per_second(self) -> float:
-        """Tokens after the first per second; 0 when there are none."""
-        return len(self.tokens) / sum(self.tokens) if self.tokens else 0.0
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A finished generation.
-
-    Attributes:
-        text: what was generated, special tokens left out.
-        token_ids: all generated tokens, an end-of-sequence token included.
-        finish_reason: "stop" at an end-of-sequence token, "length" at the limit.
-        prompt_tokens: length of the prompt after the chat template.
-        timings: in seconds.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    prompt_tokens: int
-    timings: Timings
+# Room made at first for an answer of unknown length.
+_ROOM = 512
 
 
 @dataclass
@@ -85,10 +37,23 @@ class _Watch:
     prompt_tokens: int = 0
     prefill: float = 0.0
     tokens: list[float] = field(default_factory=list)
+    started: bool = False
+
+    def note(self, since: float) -> float:
+        """Note the time a token took; return the time now."""
+        now = time.perf_counter()
+        if self.started:
+            self.tokens.append(now - since)
+        else:
+            self.started, self.prefill = True, now - since
+        return now
 
 
 class Decoder:
-    """A decoder bundle, loaded. Reusable, not thread-safe: one generation at a time.
+    """A decoder bundle, loaded. Reusable, not thread-safe: one generation at a time; a new one ends the one before.
+
+    Attributes:
+        providers: the execution providers in use, the first choice first.
 
     Example:
         >>> model = triform.load("smollm2-135m-int4")  # doctest: +SKIP
@@ -112,7 +77,7 @@ class Decoder:
             threads: see `open_session`.
 
         Raises:
-            BundleError: a file is damaged.
+            BundleError: a file is damaged, or the graph is not what the manifest says.
             ProviderError: the named provider cannot be used.
         """
         start = time.perf_counter()
@@ -120,8 +85,11 @@ class Decoder:
         path, _ = bundle.graph("decoder")
         session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
         self.providers: list[str] = session.get_providers()
-        self._step = DecoderStep(session, bundle.manifest)
+        self._step = DecoderStep(session, bundle.manifest, check_decoder(session, bundle.manifest, path))
         self._tokenizer = load_tokenizer(bundle.path(bundle.manifest.tokenizer.file))
+        self._prompts = PromptEncoder(bundle, self._tokenizer)
+        # Counts what has used the cache, so that a generation notices when another took it over.
+        self._turn = 0
         self._load_seconds = time.perf_counter() - start
 
     @property
@@ -139,7 +107,7 @@ class Decoder:
     ) -> Generation:
         """Generate a whole answer. Arguments and errors as `stream`."""
         watch = _Watch()
-        pieces = list(self._stream(prompt, options or GenerationOptions(), system, raw, watch))
+        pieces = list(self._pieces(prompt, options or GenerationOptions(), system, raw, watch))
         return self._finished(pieces, watch)
 
     def stream(
@@ -152,26 +120,30 @@ class Decoder:
     ) -> Iterator[Piece]:
         """Generate piece by piece; joined texts equal what `generate` returns.
 
+        The prompt is checked at once, the model runs as pieces are asked for. Stop asking, or close the iterator, to
+        stop the model; the decoder stays usable.
+
         Args:
             prompt: a text, or messages with "role" and "content". With a chat template a text is the user's message.
             options: greedy or the model's own defaults when None.
             system: a system message to put first; needs a chat template.
             raw: take the text as it is, without the template.
 
-        Yields:
-            at least one `Piece`; the last has a finish_reason.
+        Returns:
+            an iterator of at least one `Piece`; the last has a finish_reason.
 
         Raises:
             InputError: an empty prompt, or one that does not fit the model's context, or no template for messages.
+                While iterating: another generation with the same decoder has begun.
         """
-        return self._stream(prompt, options or GenerationOptions(), system, raw, _Watch())
+        return self._pieces(prompt, options or GenerationOptions(), system, raw, _Watch())
 
     def stream_to(
         self, prompt: Prompt, options: GenerationOptions, *, system: str | None = None, raw: bool = False, show: Any
     ) -> Generation:
         """Generate, calling `show(text)` with each piece as it comes, and return the whole."""
         watch, pieces = _Watch(), []
-        for piece in self._stream(prompt, options, system, raw, watch):
+        for piece in self._pieces(prompt, options, system, raw, watch):
             show(piece.text)
             pieces.append(piece)
         return self._finished(pieces, watch)
@@ -182,57 +154,63 @@ class Decoder:
         Raises:
             InputError: the text is empty or longer than the model's context.
         """
-        ids = self._encode(text, special=True)
+        ids = self._prompts.text_ids(text)
         self._check_length(ids, room=0)
-        self._step.cache.reset()
-        return self._step.all_logits(ids)
+        self._begin()
+        result, done = np.empty((len(ids), self.manifest.vocab_size), np.float32), 0
+        for logits in self._step.logits_in_chunks(ids):
+            result[done : done + len(logits)] = logits
+            done += len(logits)
+        return result
 
     def perplexity(self, text: str) -> float:
-        """Exp of the mean negative log-likelihood of each token given those before it.
+        """Exponential of the mean negative log-likelihood of each token given those before it.
 
         A text longer than the model's context is read in windows that overlap by half, each token counted once.
 
         Raises:
             InputError: the text has fewer than two tokens.
         """
-        ids = self._encode(text, special=True)
+        ids = self._prompts.text_ids(text)
         if len(ids) < 2:
             raise InputError("perplexity needs a text of at least two tokens")
-        window = self.manifest.max_length
-        losses, counted = [], 1
-        while counted < len(ids):
-            end = min(len(ids), window if counted == 1 else counted + window // 2)
-            start = max(0, end - window)
-            self._step.cache.reset()
-            losses.append(_losses(self._step.all_logits(ids[start:end]), ids[start:end])[counted - start - 1 :])
-            counted = end
-        return float(np.exp(np.concatenate(losses).mean()))
+        self._begin()
+        return perplexity(self._step, ids, self.manifest.max_length)
 
-    def _stream(
+    def _pieces(
         self, prompt: Prompt, options: GenerationOptions, system: str | None, raw: bool, watch: _Watch
     ) -> Iterator[Piece]:
+        """Check everything that can be wrong with a prompt now; return what will run the model."""
         start = time.perf_counter()
-        ids = self._prompt_ids(prompt, system, raw)
+        ids = self._prompts.prompt_ids(prompt, system=system, raw=raw)
         self._check_length(ids, room=1)
+        watch.prompt_tokens = len(ids)
+        watch.prefill = time.perf_counter() - start
+        return self._run(ids, options, watch)
+
+    def _run(self, ids: list[int], options: GenerationOptions, watch: _Watch) -> Iterator[Piece]:
+        start = time.perf_counter() - watch.prefill
         room = self.manifest.max_length - len(ids)
         limit = min(options.max_new_tokens or room, room)
-        watch.prompt_tokens = len(ids)
         sampler = make_sampler(options, self.manifest.generation)
         detokenizer = IncrementalDetokenizer(self._tokenizer)
-        self._step.cache.reset()
+        turn = self._begin()
         # With a limit the cache is made once; without one it grows by doubling.
-        self._step.cache.reserve(len(ids) + (limit if options.max_new_tokens else min(limit, len(ids), 512)))
+        self._step.cache.reserve(len(ids) + (limit if options.max_new_tokens else min(limit, _ROOM)))
         for token in decode_loop(self._step, ids, sampler, eos=self.manifest.tokens.eos, max_new_tokens=limit):
-            now = time.perf_counter()
-            if watch.prefill:
-                watch.tokens.append(now - start)
-            else:
-                watch.prefill = now - start
-            start = now
+            start = watch.note(start)
             text = detokenizer.push(token.id)
             if token.finish_reason is not None:
                 text += detokenizer.flush()
             yield Piece(text, (token.id,), token.finish_reason)
+            if self._turn != turn:
+                raise InputError("this generation ended when another one with the same decoder began")
+
+    def _begin(self) -> int:
+        """Take over the cache, empty; return whose turn it is now."""
+        self._step.cache.reset()
+        self._turn += 1
+        return self._turn
 
     def _finished(self, pieces: list[Piece], watch: _Watch) -> Generation:
         return Generation(
@@ -243,45 +221,8 @@ class Decoder:
             timings=Timings(self._load_seconds, watch.prefill, tuple(watch.tokens)),
         )
 
-    def _prompt_ids(self, prompt: Prompt, system: str | None, raw: bool) -> list[int]:
-        template = self.manifest.tokenizer.chat_template
-        if isinstance(prompt, str) and (raw or template is None):
-            if system is not None:
-                raise InputError("a system message needs a chat template; this bundle has none, or --raw was given")
-            return self._encode(prompt, special=True)
-        if template is None:
-            raise InputError("messages need a chat template and this bundle has none; give a plain text")
-        messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        if not messages or (isinstance(prompt, str) and not prompt.strip()):
-            raise InputError("the prompt is empty")
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
-        source = self._read(template)
-        text = render_chat(source, messages, self.manifest.tokenizer.special)
-        return self._encode(text, special=False)
-
-    def _read(self, name: str) -> str:
-        try:
-            return self._bundle.path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(f"{self._bundle.folder / name} cannot be read ({error}); copy the bundle again") from None
-
-    def _encode(self, text: str, *, special: bool) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
-        if not text or not ids:
-            raise InputError("the prompt is empty")
-        return ids
-
     def _check_length(self, ids: Sequence[int], *, room: int) -> None:
         limit = self.manifest.max_length
         if len(ids) + room > limit:
-            raise InputError(f"the prompt has {len(ids)} tokens but this model's context is {limit}; shorten it")
-
-
-def _losses(logits: NDArray[np.float32], ids: Sequence[int]) -> NDArray[np.float64]:
-    """Negative log-likelihood of ids[1:], float64 (len(ids) - 1,)."""
-    table = logits[:-1].astype(np.float64)
-    table -= table.max(-1, keepdims=True)
-    targets = np.asarray(ids[1:])
-    result: NDArray[np.float64] = np.log(np.exp(table).sum(-1)) - table[np.arange(len(targets)), targets]
-    return result
+            more = ", answer included" if room else ""
+            raise InputError(f"the prompt has {len(ids)} tokens but this model's context is {limit}{more}; shorten it")

@@ -32,5 +32,5 @@ def load(
     """
     bundle = open_bundle(path)
     if bundle.manifest.form != "decoder":
-        raise UnsupportedError(f"{path} is an {bundle.manifest.form} bundle; this version runs decoders: upgrade")
+        raise UnsupportedError(f"{path} is of the form {bundle.manifest.form!r}; this version runs decoders: upgrade")
     return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads)

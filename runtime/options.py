@@ -53,5 +53,9 @@ def _check_number(name: str, value: object, kind: type, wanted: str) -> None:
     if value is None:
         return
     # bool counts as Integral, but True tokens are a mistake.
-    if isinstance(value, bool) or not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, kind)
+        or (isinstance(value, float) and not math.isfinite(value))
+    ):
         raise InputError(f"--{name.replace('_', '-')} must be {wanted}, not {value!r}")

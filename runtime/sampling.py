@@ -37,7 +37,7 @@ def make_sampler(options: GenerationOptions, defaults: GenerationDefaults) -> Sa
     def sample(logits: Logits) -> int:
         tokens, kept = keep_top_k(logits, top_k)
         tokens, probabilities = keep_top_p(tokens, softmax(kept, temperature), top_p)
-        # Inverse of the cumulative distribution. Where rounding puts the draw on the total itself, the last token is it.
+        # Inverse of the cumulative distribution; where rounding puts the draw on the total itself, the last token.
         cumulative = np.cumsum(probabilities)
         index = np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right")
         return int(tokens[min(int(index), len(tokens) - 1)])

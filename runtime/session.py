@@ -14,6 +14,8 @@ from triform.runtime.threads import physical_cores
 # Tried in this order by "auto": what a machine with that hardware would want.
 _PREFERRED = ("CUDAExecutionProvider", "ROCMExecutionProvider", "CoreMLExecutionProvider", "DmlExecutionProvider")
 _CPU = "CPUExecutionProvider"
+# onnxruntime starts as many as it is told to; ten thousand never finish starting.
+_MOST_THREADS = 1024
 
 
 def open_session(
@@ -37,16 +39,19 @@ def open_session(
     Raises:
         ProviderError: the named provider is not in this onnxruntime, or cannot start.
         BundleError: the graph or its data is damaged.
-        InputError: `threads` is less than 1.
+        InputError: `threads` is out of range, or there are options for the CPU, which takes none.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"--threads must be at least 1, not {threads}")
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise InputError(f"--threads must be between 1 and {_MOST_THREADS}, not {threads}")
     # The attention kernel's non-flash path is up to twice as fast on prompts as its flash path on the processors
     # measured; it wants a matrix of scores, which feeding prompts in chunks keeps small. Read at session creation.
     os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
     import onnxruntime as ort
 
     chosen = _choose(provider, ort.get_available_providers())
+    if chosen == _CPU and provider_options:
+        # onnxruntime would ignore them without a word.
+        raise InputError(f"--provider-option {next(iter(provider_options))}: the cpu provider takes no options")
     if chosen == _CPU or provider.lower() != "auto":
         return _create(ort, path, chosen, provider_options, threads)
     try:

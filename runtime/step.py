@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.cache import KVCache
-from triform.runtime.manifest import Manifest
+from triform.runtime.errors import TriformError
+from triform.runtime.manifest import CacheInfo, Manifest
 
 # Tokens of a prompt fed at once: enough for full speed, few enough to keep activations and score matrices small.
 CHUNK = 512
+# Logits computed at once where every position's are wanted: 32 MB of float32.
+_LOGITS = 2**23
 
 
 class DecoderStep:
-    """Drives one session for one sequence at a time. Knows token ids only: no text, no sampling, no files."""
+    """Drives one session for one sequence at a time. Knows token ids only: no text, no sampling, no files.
 
-    def __init__(self, session: Any, manifest: Manifest) -> None:
-        if manifest.cache is None:
-            raise ValueError("a decoder's manifest has a cache")
+    Attributes:
+        cache: the sequence so far; `cache.reset()` starts another.
+    """
+
+    def __init__(self, session: Any, manifest: Manifest, cache: CacheInfo) -> None:
         self._session = session
         self._vocab_size = manifest.vocab_size
-        self.cache = KVCache(manifest.cache, manifest.max_length)
+        self.cache = KVCache(cache, manifest.max_length)
         self._single = _Binding(session, 1, 1, self._vocab_size)
         self._bound_capacity = 0
 
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Append `ids` to the sequence.
+        """Append `ids`, at least one, to the sequence.
 
         Returns:
             logits after the last one, float32 (vocab_size,); valid until the next call.
 
         Raises:
             InputError: the sequence outgrows the model's context.
+            TriformError: onnxruntime failed.
         """
         self.cache.reserve(int(self.cache.lengths[0]) + len(ids))
         logits = self._single.logits
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
-            logits = self._run(chunk, np.array([[len(chunk) - 1]]))
+            logits = self._append(chunk, np.array([[len(chunk) - 1]]))
         result: NDArray[np.float32] = logits[0, -1]
         return result
 
@@ -52,6 +58,7 @@ class DecoderStep:
 
         Raises:
             InputError: the sequence outgrows the model's context.
+            TriformError: onnxruntime failed.
         """
         cache, binding = self.cache, self._single
         cache.reserve(int(cache.lengths[0]) + 1)
@@ -60,27 +67,34 @@ class DecoderStep:
             self._bound_capacity = cache.capacity
         binding.input_ids[0, 0] = token
         binding.past_lengths[:] = cache.lengths
-        self._session.run_with_iobinding(binding.io)
+        _run(self._session, binding.io)
         cache.advance(1)
         result: NDArray[np.float32] = binding.logits[0, 0]
         return result
 
-    def all_logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Append `ids` and return the logits after each of them, float32 (len(ids), vocab_size)."""
-        self.cache.reserve(int(self.cache.lengths[0]) + len(ids))
-        result = np.empty((len(ids), self._vocab_size), np.float32)
-        for start in range(0, len(ids), CHUNK):
-            chunk = ids[start : start + CHUNK]
-            result[start : start + len(chunk)] = self._run(chunk, np.arange(len(chunk))[None])[0]
-        return result
+    def logits_in_chunks(self, ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """Append `ids` and give the logits after each of them, a few positions at a time.
 
-    def _run(self, ids: Sequence[int], positions: NDArray[Any]) -> NDArray[np.float32]:
+        Yields:
+            float32 (positions, vocab_size), in order; together as many positions as there are ids.
+
+        Raises:
+            InputError: the sequence outgrows the model's context.
+            TriformError: onnxruntime failed.
+        """
+        self.cache.reserve(int(self.cache.lengths[0]) + len(ids))
+        size = min(CHUNK, max(16, _LOGITS // self._vocab_size))
+        for start in range(0, len(ids), size):
+            chunk = ids[start : start + size]
+            yield self._append(chunk, np.arange(len(chunk))[None])[0]
+
+    def _append(self, ids: Sequence[int], positions: NDArray[Any]) -> NDArray[np.float32]:
         binding = _Binding(self._session, len(ids), positions.shape[1], self._vocab_size)
         binding.input_ids[0] = ids
         binding.past_lengths[:] = self.cache.lengths
         binding.logits_positions[:] = positions
         self.cache.bind(binding.io)
-        self._session.run_with_iobinding(binding.io)
+        _run(self._session, binding.io)
         self.cache.advance(len(ids))
         return binding.logits
 
@@ -99,3 +113,11 @@ class _Binding:
         for name in ("input_ids", "past_lengths", "logits_positions"):
             self.io.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(getattr(self, name)))
         self.io.bind_ortvalue_output("logits", OrtValue.ortvalue_from_numpy(self.logits))
+
+
+def _run(session: Any, io: Any) -> None:
+    try:
+        session.run_with_iobinding(io)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise TriformError(f"onnxruntime could not run the decoder: {reason}; try `triform verify`") from error

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from triform.runtime.opening import load
     from triform.runtime.options import GenerationOptions
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = ["GenerationOptions", "__version__", "load"]
 
 
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from triform import runtime
 
         return getattr(runtime, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("triform")
     raise AttributeError(f"module 'triform' has no attribute {name!r}")

@@ -40,7 +40,7 @@ def test_manifest_not_json(capsys, own_bundle):
     (own_bundle / "manifest.json").write_text("[]")
     assert "JSON object" in fails(capsys, "inspect", own_bundle)
     (own_bundle / "manifest.json").write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read" in fails(capsys, "inspect", own_bundle)
+    assert "manifest.json" in fails(capsys, "inspect", own_bundle)
 
 
 def test_manifest_of_a_newer_schema(capsys, own_bundle):
@@ -128,7 +128,7 @@ def test_a_tokenizer_that_is_none(capsys, own_bundle):
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "C:\\x", "..", ""])
 def test_names_that_leave_the_bundle_are_refused(capsys, own_bundle, name):
     files = json.loads((own_bundle / "manifest.json").read_text())["files"]
-    files[name] = {"size": 1, "sha256": "0"}
+    files[name] = {"size": 1, "sha256": "0" * 64}
     change(own_bundle, files=files)
     assert "unsafe" in fails(capsys, "generate", own_bundle, "x")
 
@@ -155,7 +155,7 @@ def test_external_data_outside_the_bundle_is_refused(capsys, own_bundle, tmp_pat
 
 def test_another_form_is_refused(capsys, own_bundle):
     change(own_bundle, form="encoder")
-    assert "encoder bundle" in fails(capsys, "generate", own_bundle, "x")
+    assert "this version runs decoders" in fails(capsys, "generate", own_bundle, "x")
 
 
 def test_inspect_shows_the_bundle(capsys, int4_bundle):

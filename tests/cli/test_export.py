@@ -15,6 +15,7 @@ import pytest
 
 from tests.checkpoints import llama_folder
 from tests.cli.test_generate import hear_ctrl_c
+from triform.cli.export_command import _STEPS
 from triform.cli.main import run
 
 
@@ -127,12 +128,25 @@ def test_an_existing_target_needs_force_and_must_be_a_bundle(capsys, checkpoint,
 
 def test_force_replaces_a_bundle(capsys, checkpoint, own_bundle):
     assert run(["export", str(checkpoint), str(own_bundle), "--force", "--quantize", "int8", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    # Every step is named as it begins, in the order that the progress bar counts them.
+    assert tuple(line.split()[0] for line in captured.err.splitlines()) == _STEPS
+    report = json.loads(captured.out)
     manifest = json.loads((own_bundle / "manifest.json").read_text())
     assert manifest["graphs"]["decoder"]["quantization"]["bits"] == 8
     assert report["parity"] == manifest["export"]["parity"]
     assert report["size_after"] == sum(path.stat().st_size for path in own_bundle.iterdir())
     assert [path.name for path in own_bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_the_report_for_people(capsys, checkpoint, tmp_path):
+    assert run(["export", str(checkpoint), str(tmp_path / "out"), "--quantize", "none"]) == 0
+    shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    size = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    assert f"{size / 1e6:.1f} MB" in shown["bundle"]
+    weights = (checkpoint / "model.safetensors").stat().st_size
+    assert f"{weights / 1e6:.1f} MB" in shown["weights before"]
+    assert {"load", "trace", "verify", "write", "total", "parity, prefill", "allowed"} <= set(map(str.strip, shown))
 
 
 def test_a_full_disk_leaves_nothing(capsys, checkpoint, tmp_path, monkeypatch):

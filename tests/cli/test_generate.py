@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from tokenizers import Tokenizer
 
 import triform
 from triform.cli.main import run
@@ -69,6 +70,70 @@ def test_reads_a_file(call, float_bundle, tmp_path):
     assert call("generate", float_bundle, "--file", file, "--max-new-tokens", 5, "--temperature", 0) == expected
 
 
+def tokens(bundle, text):
+    """Length of a text in the bundle's tokens, by the tokenizer itself."""
+    return len(Tokenizer.from_file(str(bundle / "tokenizer.json")).encode(text, add_special_tokens=False).ids)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rendered"),
+    [
+        ([], f"<|user|>{PROMPT}<|end|><|assistant|>"),
+        (["--system", "Be brief."], f"<|system|>Be brief.<|end|><|user|>{PROMPT}<|end|><|assistant|>"),
+        (["--raw"], PROMPT),
+    ],
+)
+def test_what_the_model_reads(call, float_bundle, arguments, rendered):
+    """The tiny checkpoint's chat template, written out by hand."""
+    _, out, _ = call("generate", float_bundle, PROMPT, "--max-new-tokens", 1, "--json", *arguments)
+    assert json.loads(out)["prompt_tokens"] == tokens(float_bundle, rendered)
+
+
+def test_the_default_bundle(call, float_bundle, monkeypatch, tmp_path):
+    short = ("--max-new-tokens", 5, "--temperature", 0)
+    expected = call("generate", float_bundle, PROMPT, *short)
+    monkeypatch.setenv("TRIFORM_BUNDLE", str(float_bundle))
+    assert call("generate", PROMPT, *short) == expected
+    monkeypatch.setattr(sys, "stdin", io.StringIO(PROMPT))
+    assert call("generate", *short) == expected
+    (tmp_path / "prompt.txt").write_text(PROMPT)
+    assert call("generate", "--file", tmp_path / "prompt.txt", *short) == expected
+    # A bundle that is named wins, with a prompt and without.
+    monkeypatch.setenv("TRIFORM_BUNDLE", "/nowhere")
+    assert call("generate", float_bundle, PROMPT, *short) == expected
+    assert call("generate", float_bundle, "--file", tmp_path / "prompt.txt", *short) == expected
+    code, _, err = call("generate", PROMPT)
+    assert code == 1
+    assert "/nowhere does not exist" in one_line(err)
+
+
+def test_the_default_bundle_makes_a_bare_command_whole(call, float_bundle, monkeypatch):
+    monkeypatch.setenv("TRIFORM_BUNDLE", str(float_bundle))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(PROMPT))
+    for command in ("generate", "inspect", "verify"):
+        code, out, err = call(command)
+        assert (code, err) == (0, "")
+        assert "Usage" not in out
+
+
+def test_a_prompt_is_taken_as_it_is_written(call, float_bundle, monkeypatch):
+    """Also where it looks like a path that could be shortened, or is longer than any path."""
+    monkeypatch.setenv("TRIFORM_BUNDLE", str(float_bundle))
+    for prompt in ("1 // 2 /./ 3/", "word " * 100):
+        _, out, _ = call("generate", prompt, "--raw", "--max-new-tokens", 1, "--json")
+        assert json.loads(out)["prompt_tokens"] == tokens(float_bundle, prompt)
+
+
+def test_no_bundle_at_all(call):
+    code, out, err = call("generate", "--seed", 1)
+    assert (code, out) == (2, "")
+    assert "set TRIFORM_BUNDLE" in one_line(err)
+    for command in ("generate", "inspect", "verify", "export"):
+        code, out, err = call(command)
+        assert (code, out) == (2, "")
+        assert f"triform {command} " in err
+
+
 def test_the_same_seed_gives_the_same_text(call, float_bundle):
     arguments = ("generate", float_bundle, PROMPT, "--max-new-tokens", 12, "--temperature", 2, "--seed")
     assert call(*arguments, 5) == call(*arguments, 5)
@@ -84,7 +149,7 @@ def test_the_same_seed_gives_the_same_text(call, float_bundle):
         (["--temperature", "nan"], "--temperature must be a finite number"),
         (["--top-p", "nan"], "--top-p must be a finite number"),
         (["--top-k", "many"], "Invalid value for '--top-k'"),
-        (["--threads", "0"], "--threads must be at least 1"),
+        (["--threads", "0"], "--threads must be between 1 and 1024"),
         (["--provider-option", "x"], "KEY=VALUE"),
         (["--bogus"], "--bogus"),
         (["--file", "nowhere.txt"], "not both"),
@@ -130,6 +195,19 @@ def test_an_absent_provider(call, float_bundle):
     assert "provider tensorrt is not available" in one_line(err)
 
 
+def test_the_unexpected_is_one_line_too(call, float_bundle, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("first\nsecond")
+
+    monkeypatch.setattr("triform.runtime.opening.load", broken)
+    code, out, err = call("generate", float_bundle, PROMPT)
+    assert (code, out) == (1, "")
+    assert err == "internal error: ZeroDivisionError: first; run with TRIFORM_DEBUG=1 for the traceback\n"
+    monkeypatch.setenv("TRIFORM_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        call("generate", float_bundle, PROMPT)
+
+
 def test_unknown_command_and_no_arguments(call):
     code, _, err = call("generat")
     assert code == 2
@@ -156,7 +234,7 @@ def hear_ctrl_c():
 
 
 def start(*arguments, **options):
-    command = [sys.executable, "-u", "-m", "triform", *map(str, arguments)]
+    command = [sys.executable, "-m", "triform", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c, **options)
 
 
@@ -184,7 +262,12 @@ def test_a_reader_that_leaves_is_no_error(float_bundle):
     assert process.wait(timeout=30) == 0
 
 
-def test_completion_script_is_offered(tmp_path):
-    environment = {**os.environ, "HOME": str(tmp_path), "_TRIFORM_COMPLETE": "source_bash"}
-    done = subprocess.run([sys.executable, "-m", "triform"], env=environment, capture_output=True, text=True)
-    assert "complete" in done.stdout
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("triform gen", "generate"), ("triform generate --temp", "--temperature"), ("triform verify --ag", "--against")],
+)
+def test_the_shell_completes(words, expected):
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_TRIFORM_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-m", "triform"]
+    done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True)
+    assert done.stdout.split() == [expected]

@@ -1,0 +1,66 @@
+"""What a generation gives back: pieces while it runs, one record when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from triform.runtime.loop import FinishReason
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A bit of generated text, always whole characters.
+
+    Attributes:
+        text: may be empty, when a token ends inside a character.
+        token_ids: the tokens since the previous piece.
+        finish_reason: on the last piece, "stop" or "length".
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds.
+
+    Attributes:
+        load: opening the bundle.
+        prefill: from the call to the first token.
+        tokens: each further token.
+    """
+
+    load: float
+    prefill: float
+    tokens: tuple[float, ...] = ()
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """Tokens after the first per second; 0 when there are none."""
+        return len(self.tokens) / sum(self.tokens) if self.tokens else 0.0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished generation.
+
+    Attributes:
+        text: what was generated, special tokens left out.
+        token_ids: all generated tokens, an end-of-sequence token included.
+        finish_reason: "stop" at an end-of-sequence token, "length" at the limit.
+        prompt_tokens: length of the prompt after the chat template.
+        timings: in seconds.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    prompt_tokens: int
+    timings: Timings
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """Prompt tokens per second up to the first generated token."""
+        return self.prompt_tokens / self.timings.prefill

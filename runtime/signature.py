@@ -1,0 +1,60 @@
+"""Does a graph have the inputs and outputs that the manifest promises and the runtime will bind?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from triform.runtime.errors import BundleError
+from triform.runtime.manifest import CacheInfo, Manifest
+
+# dtype and sizes; None is a dynamic axis.
+_Tensor = tuple[str, list[int | None]]
+
+
+def check_decoder(session: Any, manifest: Manifest, path: Path) -> CacheInfo:
+    """Compare a decoder graph with its manifest, so that nothing of a wrong shape is ever bound.
+
+    Returns:
+        the manifest's cache, which a decoder has.
+
+    Raises:
+        BundleError: the manifest has no cache, or a tensor is missing, unknown, or of another dtype or size.
+    """
+    if manifest.cache is None:
+        raise BundleError(f"{path.parent} is a decoder without a cache; export the model again")
+    inputs: dict[str, _Tensor] = {
+        "input_ids": ("int64", [None, None]),
+        "past_lengths": ("int32", [None]),
+        "logits_positions": ("int64", [None, None]),
+    }
+    outputs: dict[str, _Tensor] = {"logits": ("float", [None, None, manifest.vocab_size])}
+    for index, layer in enumerate(manifest.cache.layers):
+        buffer: _Tensor = ("float", [None, layer.num_key_value_heads, None, layer.head_dim])
+        for part in ("key", "value"):
+            inputs[f"past_key_values.{index}.{part}"] = buffer
+            outputs[f"present.{index}.{part}"] = buffer
+    for wanted, found in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):
+        difference = _difference(wanted, found)
+        if difference is not None:
+            raise BundleError(f"{path} does not match its manifest: {difference}; export the model again")
+    return manifest.cache
+
+
+def _difference(wanted: dict[str, _Tensor], found: list[Any]) -> str | None:
+    names = {node.name for node in found}
+    odd = sorted(names.symmetric_difference(wanted))
+    if odd:
+        return f"{odd[0]} is {'missing' if odd[0] in wanted else 'unknown'}"
+    for node in found:
+        dtype, sizes = wanted[node.name]
+        if node.type != f"tensor({dtype})":
+            return f"{node.name} is a {node.type}, not a tensor({dtype})"
+        # A graph may leave a size open that the manifest knows, or the other way round; only two numbers can disagree.
+        fits = len(node.shape) == len(sizes) and all(
+            size is None or not isinstance(there, int) or there == size
+            for there, size in zip(node.shape, sizes, strict=True)
+        )
+        if not fits:
+            return f"{node.name} has the shape {node.shape}"
+    return None

@@ -1,0 +1,113 @@
+"""Where output goes and what happens when it cannot: readers that leave, full disks, closed streams, encodings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from triform.cli.export_command import _STEPS, _progress
+
+TRIFORM = [sys.executable, "-m", "triform"]
+SHORT = ["hi", "--max-new-tokens", "3", "--temperature", "0"]
+
+
+def shell(redirection, *arguments, **environment):
+    """Run triform with its streams redirected as a shell does it."""
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", *TRIFORM, *map(str, arguments)]
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "BUNDLE", *SHORT],
+        ["generate", "BUNDLE", *SHORT, "--json"],
+        ["inspect", "BUNDLE"],
+        ["inspect", "BUNDLE", "--json"],
+        ["verify", "BUNDLE"],
+        ["generate", "--help"],
+        ["--help"],
+        ["--version"],
+    ],
+    ids=" ".join,
+)
+def test_nobody_reads(float_bundle, arguments):
+    """The pipe's other end is closed before the program starts, so that its first write meets nobody."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*TRIFORM, *(str(float_bundle) if part == "BUNDLE" else part for part in arguments)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("arguments", [["inspect"], ["generate", *SHORT]], ids=" ".join)
+def test_a_full_disk_under_standard_output(float_bundle, arguments):
+    done = shell(">/dev/full", arguments[0], float_bundle, *arguments[1:])
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write standard output: No space left on device\n"
+
+
+def test_closed_standard_output(float_bundle):
+    done = shell(">&-", "generate", float_bundle, *SHORT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_closed_standard_input_is_an_empty_prompt(float_bundle):
+    done = shell("<&-", "generate", float_bundle)
+    assert done.returncode == 2
+    assert "the prompt is empty" in done.stderr
+
+
+def test_a_terminal_that_knows_only_ascii(float_bundle):
+    """Random weights that choose among all bytes print some that no ASCII terminal can show."""
+    arguments = ("generate", float_bundle, "a", "--raw", "--temperature", 3, "--seed", 1, "--max-new-tokens", 60)
+    unicode = shell("", *arguments, PYTHONIOENCODING="utf-8").stdout
+    assert not unicode.isascii()
+    done = shell("", *arguments, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == unicode.encode("ascii", "replace").decode()
+
+
+class Terminal:
+    """A standard error that says it is a terminal and remembers what it was sent."""
+
+    encoding = "utf-8"
+
+    def __init__(self):
+        self.seen = ""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.seen += text
+
+    def flush(self):
+        pass
+
+
+def test_a_bar_on_a_terminal_names_the_running_step(monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with _progress() as show:
+        for name in _STEPS:
+            show(name)
+    assert _STEPS[-1] in terminal.seen
+    assert "\N{HORIZONTAL ELLIPSIS}" not in terminal.seen
+    assert capsys.readouterr().out == ""
+
+
+def test_plain_lines_elsewhere(capsys):
+    with _progress() as show:
+        show("trace")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("trace")
+    assert captured.err.count("\n") == 1
