@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -116,7 +116,20 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         # A terminal that cannot show a character still shows the rest.
         sys.stdout.reconfigure(errors="replace")
-    sys.exit(run(sys.argv[1:]))
+    # numpy's linear algebra starts a thread per core when imported, which spins beside the loading of a model.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _leave(run(sys.argv[1:]))
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now: taking a loaded model apart piece by piece takes longer than some answers."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        # The same ending as ever: Python reports what cannot be written.
+        sys.exit(code)
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
