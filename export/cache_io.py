@@ -38,7 +38,7 @@ def add_cache(model: ir.Model, layers: Sequence[LayerCache]) -> None:
         for output, part in zip(made.outputs[1:], ("key", "value"), strict=True):
             output.name, output.shape, output.dtype = f"present.{index}.{part}", ir.Shape(shape), ir.DataType.FLOAT
             graph.outputs.append(output)
-        graph.remove(node)
+        graph.remove(node, safe=True)
 
 
 def _value(name: str, shape: tuple[int | str, ...]) -> ir.Value:

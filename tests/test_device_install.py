@@ -49,7 +49,7 @@ def test_exporting_says_what_to_install(device, tmp_path):
         [device / "bin" / "triform", "export", "x", "y"], cwd=device, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: exporting needs torch")
+    assert done.stderr == "error: exporting needs PyTorch: pip install 'triform[export]'\n"
     assert "triform[export]" in done.stderr
 
 
