@@ -133,11 +133,14 @@ def compare_quantized(original: Any, quantized: GraphRunner, ids: list[int], win
         piece = ids[start : start + window]
         if len(piece) < 2:
             continue
-        expected, actual = _log_softmax(original(piece)), _log_softmax(all_logits(quantized, piece))
-        agreements.append(expected.argmax(-1) == actual.argmax(-1))
-        divergences.append((np.exp(expected) * (expected - actual)).sum(-1))
-        targets = np.array(piece[1:])
-        losses.append([-table[np.arange(len(targets)), targets] for table in (expected[:-1], actual[:-1])])
+        # torch, because numpy takes the exponential of a large vocabulary on one core.
+        expected, actual = (
+            torch.from_numpy(logits).log_softmax(-1) for logits in (original(piece), all_logits(quantized, piece))
+        )
+        agreements.append((expected.argmax(-1) == actual.argmax(-1)).numpy())
+        divergences.append(torch.nn.functional.kl_div(actual, expected, reduction="none", log_target=True).sum(-1))
+        targets = torch.tensor(piece[1:])[:, None]
+        losses.append([-table[:-1].gather(-1, targets)[:, 0].numpy() for table in (expected, actual)])
     per_model = [np.concatenate([pair[index] for pair in losses]) for index in (0, 1)]
     return QuantizedParity(
         top1_agreement=float(np.concatenate(agreements).mean()),
@@ -156,9 +159,3 @@ def all_logits(runner: GraphRunner, ids: list[int]) -> Array:
         chunk = np.array([ids[start : start + _CHUNK]])
         parts.append(runner.feed(chunk, np.arange(chunk.shape[1])[None])[0][0])
     return np.concatenate(parts)
-
-
-def _log_softmax(logits: Array) -> Array:
-    shifted = logits - logits.max(-1, keepdims=True)
-    result: Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result
