@@ -32,7 +32,15 @@ _STEPS = ("load", "reference", "trace", "fuse", "verify", "quantize", "compare",
 def run(
     source: Annotated[str, typer.Argument(help="A model folder, a GGUF file or a hub id.")],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
-    quantize: Annotated[str, typer.Option(help="none, int8 or int4.")] = "int4",
+    quantize: Annotated[
+        Optional[str], typer.Option(help="none, int8 or int4; int4 for decoders and int8 for encoders when not given.")
+    ] = None,
+    task: Annotated[
+        Optional[str], typer.Option(help="What to export an encoder for; what it was trained for when not given.")
+    ] = None,
+    hidden_states: Annotated[
+        bool, typer.Option("--hidden-states", help="Keep the outputs of an encoder's every layer.")
+    ] = False,
     block_size: Annotated[Optional[int], typer.Option(help="Weights sharing a scale: 16 to 256.")] = None,
     accuracy_level: Annotated[int, typer.Option(help="Activations while computing: 4 is 8 bit, 1 float32.")] = 4,
     context_length: Annotated[Optional[int], typer.Option(help="The model's own limit when not given.")] = None,
@@ -50,7 +58,17 @@ def run(
     check_installed()
     from triform.export.pipeline import ExportOptions, export, plan
 
-    options = ExportOptions(quantize, block_size, accuracy_level, context_length, force, trust_remote_code, revision)
+    options = ExportOptions(
+        quantize=quantize,
+        block_size=block_size,
+        accuracy_level=accuracy_level,
+        context_length=context_length,
+        force=force,
+        trust_remote_code=trust_remote_code,
+        revision=revision,
+        task=task,
+        hidden_states=hidden_states,
+    )
     if dry_run:
         found = plan(source, options)
         print(json.dumps(dict(found)) if as_json else rows(found))
@@ -95,7 +113,8 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 def _render(report: Report) -> str:
-    from triform.cli.render import megabytes, parity_rows, rows
+    from triform.cli.render import encoder_parity_rows, megabytes, parity_rows, rows
+    from triform.runtime.manifest import Parity
 
     seconds = [(name, f"{value:.1f} s") for name, value in report.seconds.items()]
     total = ("total", f"{sum(report.seconds.values()):.1f} s")
@@ -103,4 +122,6 @@ def _render(report: Report) -> str:
         ("weights before", megabytes(report.size_before)),
         ("bundle", f"{megabytes(report.size_after)}  {report.bundle}"),
     ]
-    return rows([*seconds, total, *sizes, *parity_rows(report.parity)])
+    parity = report.parity
+    found = parity_rows(parity) if isinstance(parity, Parity) else encoder_parity_rows(parity)
+    return rows([*seconds, total, *sizes, *found])

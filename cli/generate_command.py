@@ -44,13 +44,13 @@ def run(
 ) -> int:
     """Parse, call, render."""
     from triform.cli.options import bundle_and_prompt, key_values
-    from triform.runtime.opening import load
+    from triform.runtime.opening import load_decoder
     from triform.runtime.options import GenerationOptions
 
     options = GenerationOptions(max_new_tokens, temperature, top_k, top_p, seed)
     folder, prompt = bundle_and_prompt(bundle, prompt)
     text = _read_prompt(prompt, file)
-    model = load(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    model = load_decoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
     show = (lambda _: None) if as_json else _show
     try:
         generation = model.stream_to(text, options, system=system, raw=raw, show=show)

@@ -33,7 +33,7 @@ def run(
 
 
 def _render(manifest: Manifest) -> str:
-    from triform.cli.render import megabytes, parity_rows, rows
+    from triform.cli.render import encoder_parity_rows, megabytes, parity_rows, rows
 
     lines = [
         ("model", manifest.model_name),
@@ -43,7 +43,7 @@ def _render(manifest: Manifest) -> str:
         ("parameters", f"{manifest.parameters / 1e6:.1f} M"),
         ("context", f"{manifest.max_length} tokens"),
         ("vocabulary", str(manifest.vocab_size)),
-        ("chat template", "yes" if manifest.tokenizer.chat_template else "no"),
+        ("chat template", "yes" if manifest.tokenizer and manifest.tokenizer.chat_template else "no"),
         ("size", megabytes(sum(info.size for info in manifest.files.values()))),
     ]
     if manifest.cache is not None:
@@ -54,6 +54,8 @@ def _render(manifest: Manifest) -> str:
     lines += [(f"file {name}", f"{megabytes(info.size)}  {info.sha256[:16]}") for name, info in manifest.files.items()]
     if manifest.export.parity is not None:
         lines += parity_rows(manifest.export.parity)
+    if manifest.export.encoder_parity is not None:
+        lines += encoder_parity_rows(manifest.export.encoder_parity)
     lines.append(
         ("exported with", ", ".join(f"{name} {version}" for name, version in manifest.export.versions.items()))
     )

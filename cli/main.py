@@ -22,6 +22,18 @@ from triform.cli.pipes import ReaderGone
 _COMMANDS = {
     "export": ("export_command", "Turn a checkpoint into a bundle, verified against PyTorch."),
     "generate": ("generate_command", "Generate text from a prompt."),
+    "embed": ("embed_command", "Turn texts into vectors."),
+    "similarity": ("similarity_command", "Compare texts by meaning."),
+    "search": ("search_command", "Find the texts nearest to a query."),
+    "rerank": ("rerank_command", "Order documents by how well they answer a query."),
+    "classify": ("classify_command", "Label texts."),
+    "tag": ("tag_command", "Find names and other spans in texts."),
+    "fill-mask": ("fill_mask_command", "Predict masked words."),
+    "next-sentence": ("next_sentence_command", "Tell whether one text follows another."),
+    "answer": ("answer_command", "Find the answer to a question in a text."),
+    "classify-image": ("classify_image_command", "Label pictures."),
+    "tokens": ("tokens_command", "Show how a model splits a text."),
+    "vectors": ("vectors_command", "Show the vector of each token in its context."),
     "inspect": ("inspect_command", "Show what a bundle is."),
     "verify": ("verify_command", "Check a bundle's files, or its numbers against its source."),
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from triform.runtime.manifest import Parity
+    from triform.runtime.manifest import EncoderParity, Parity
 
 
 def rows(pairs: Iterable[tuple[str, str]]) -> str:
@@ -35,4 +35,20 @@ def parity_rows(parity: Parity) -> list[tuple[str, str]]:
             ("mean KL", f"{measured.mean_kl:.4f} nats"),
             ("perplexity", f"{measured.perplexity_original:.2f} before, {measured.perplexity_quantized:.2f} quantized"),
         ]
+    return found
+
+
+def encoder_parity_rows(parity: EncoderParity) -> list[tuple[str, str]]:
+    """What an encoder's parity report says, line by line."""
+    found = [
+        (f"parity, {name}", f"{getattr(parity, name):.1e} largest difference from PyTorch")
+        for name in ("batch", "single")
+    ]
+    found.append(("allowed", f"{parity.tolerance:.1e} (largest output {parity.scale:.1f})"))
+    if parity.quantized is not None:
+        measured = parity.quantized
+        text = (
+            f"{measured.cosine_mean:.5f} mean, {measured.cosine_worst:.5f} worst of {measured.rows} texts or pictures"
+        )
+        found.append(("cosine to float32", text))
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import transformers
+
 from triform.export import texts, verify
 from triform.export.run_graph import GraphRunner
 from triform.export.source import find, load, read_config
@@ -31,7 +33,7 @@ def verify_against(bundle: Bundle, source: str) -> Parity:
     manifest = bundle.manifest
     if config.model_type != manifest.model_type or config.get_text_config().vocab_size != manifest.vocab_size:
         raise ExportError(f"{source} is not what {bundle.folder} was exported from: it is another architecture")
-    checkpoint = load(found, config)
+    checkpoint = load(found, config, transformers.AutoModelForCausalLM)
     path, info = bundle.graph("decoder")
     layers = manifest.cache.layers if manifest.cache is not None else []
     runner = GraphRunner(path, layers, os.cpu_count() or 1)

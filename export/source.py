@@ -16,9 +16,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-from triform.models import catalog
-from triform.models.errors import UnsupportedModelError
-from triform.runtime.errors import ExportError, UnsupportedError
+from triform.runtime.errors import ExportError
 
 
 @dataclass(frozen=True)
@@ -88,26 +86,29 @@ def _check_folder(path: Path) -> int:
 
 
 def read_config(source: Source) -> transformers.PretrainedConfig:
-    """Read the model's config and check that it can be exported.
+    """Read the model's config.
 
     Raises:
         ExportError: the config cannot be read.
-        UnsupportedError: the model type is not supported.
     """
     with _quiet():
         try:
             config = AutoConfig.from_pretrained(source.location, **source.arguments)
         except Exception as error:  # transformers raises anything from KeyError to OSError here
             raise ExportError(f"the config of {source.name} cannot be read: {_first_line(error)}") from error
-    try:
-        catalog.check_decoder(config)
-    except UnsupportedModelError as error:
-        raise UnsupportedError(str(error)) from error
     return config
 
 
-def load(source: Source, config: transformers.PretrainedConfig) -> Checkpoint:
+def load(
+    source: Source, config: transformers.PretrainedConfig, auto_class: Any, *, unused: tuple[str, ...] = ()
+) -> Checkpoint:
     """Load weights (safetensors or GGUF only, never a pickle) in float32, and the tokenizer.
+
+    Args:
+        source: from `find`.
+        config: from `read_config`.
+        auto_class: the transformers class that loads it.
+        unused: parts of the model that may be missing, because no output depends on them.
 
     Raises:
         ExportError: weights are damaged or do not fit the config, or there is no usable tokenizer.
@@ -115,13 +116,13 @@ def load(source: Source, config: transformers.PretrainedConfig) -> Checkpoint:
     with _quiet():
         tokenizer = _load_tokenizer(source)
         try:
-            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            model, report = auto_class.from_pretrained(
                 source.location, dtype=torch.float32, use_safetensors=True, output_loading_info=True, config=config,
                 **source.arguments,
             )  # fmt: skip
         except Exception as error:  # safetensors, gguf and transformers each have their own errors
             raise ExportError(f"the weights of {source.name} cannot be loaded: {_first_line(error)}") from error
-    missing = sorted(report.get("missing_keys", ()))
+    missing = sorted(key for key in report.get("missing_keys", ()) if not set(key.split(".")) & set(unused))
     if missing:
         raise ExportError(f"{source.name} lacks {len(missing)} weights its config asks for, such as {missing[0]}")
     model.eval()

@@ -21,3 +21,15 @@ def ids(tokenizer: Any, name: Literal["calibration", "evaluation"], count: int, 
     size = model.config.get_text_config().vocab_size
     repeated = found * (count // max(len(found), 1) + 1)
     return [token % size for token in repeated[:count]]
+
+
+def passages(name: Literal["calibration", "evaluation"], count: int) -> list[str]:
+    """`count` stretches of a text, from a few words to several sentences, for models that read a text as a whole."""
+    words = read(name).split()
+    sizes = (3, 9, 17, 30, 52, 5, 24, 80)
+    found, start = [], 0
+    for index in range(count):
+        size = sizes[index % len(sizes)]
+        found.append(" ".join((words + words)[start : start + size]))
+        start = (start + size) % len(words)
+    return found

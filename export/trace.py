@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -24,7 +25,9 @@ def trace(spec: GraphSpec) -> ir.Model:
     Weights stay shared with the module's parameters; nothing is copied.
     """
     examples = tuple(item.example for item in spec.inputs)
-    axes = tuple({axis: torch.export.Dim.DYNAMIC for axis, _ in item.axes} for item in spec.inputs)
+    axes: tuple[Any, ...] = tuple({axis: torch.export.Dim.DYNAMIC for axis, _ in item.axes} for item in spec.inputs)
+    if any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(spec.module.forward).parameters.values()):
+        axes = (axes,)
     with torch.no_grad(), _quiet():
         program = torch.export.export(spec.module, examples, dynamic_shapes=axes, strict=False)
         result = torch.onnx.export(

@@ -1,6 +1,6 @@
 """ONNX Runtime's encoder attention, plugged into transformers through its AttentionInterface.
 
-A model switched to ``attn_implementation="triform_encoder"`` calls `attend_all` in place of its own attention. While
+A model switched to one of the implementations registered here calls `attend_all` in place of its own attention. While
 tracing, that emits one ``com.microsoft::MultiHeadAttention`` node per layer; outside tracing it computes the same thing
 in PyTorch, so that the substitution can be compared with the original model before anything is exported.
 
@@ -13,10 +13,13 @@ import math
 from typing import Any
 
 import torch
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-IMPLEMENTATION = "triform_encoder"
+# Padding goes to the operator as it is; what hides more than padding becomes a bias.
+PADDING = "triform_encoder"
+# Every mask becomes a bias: for models that compute with their masks.
+BIAS = "triform_encoder_bias"
 
 
 def padding_or_bias(
@@ -28,22 +31,20 @@ def padding_or_bias(
         bool or int (batch, keys), true where a key is a token, for a mask that hides padding only; float
         (batch, 1, queries, keys) to be added to the scores for any other, such as a sliding window.
     """
-    if _sees_everything(mask_function):
+    if mask_function is bidirectional_mask_function:
         return attention_mask
-    # Without this argument eager_mask may return None where all keys are seen, which depends on data.
-    others |= {"allow_is_bidirectional_skip": False, "allow_is_causal_skip": False}
-    bias: torch.Tensor = eager_mask(
+    return bias(
         q_length=q_length, kv_length=kv_length, mask_function=mask_function, attention_mask=attention_mask, **others
     )
-    return bias
 
 
-def _sees_everything(mask_function: Any) -> bool:
-    """Whether a mask lets every query see every key, tried at the positions that real masks tell apart."""
-    places = torch.tensor([0, 1, 2, 7, 64, 1000, 100_000])
-    queries, keys = places[:, None], places[None]
-    seen = torch.as_tensor(mask_function(torch.tensor(0), torch.tensor(0), queries, keys))
-    return bool(seen.all())
+def bias(**arguments: Any) -> torch.Tensor:
+    """A mask function for transformers: float (batch, 1, queries, keys), to be added to the scores."""
+    # Otherwise None may come back where all keys are seen, which depends on data and cannot be traced.
+    found: torch.Tensor = eager_mask(
+        **{**arguments, "allow_is_bidirectional_skip": False, "allow_is_causal_skip": False}
+    )
+    return found
 
 
 def attend_all(
@@ -54,6 +55,7 @@ def attend_all(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    position_bias: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer over all keys.
@@ -66,6 +68,7 @@ def attend_all(
         attention_mask: what `padding_or_bias` returned, or a float bias the model made from it.
         scaling: multiplies the scores; 1/sqrt(head_dim) when None.
         dropout: ignored, models are exported in evaluation mode.
+        position_bias: float (1 or batch, num_attention_heads, queries, keys), added to the scores (T5).
 
     Returns:
         float (batch, queries, num_attention_heads, head_dim), and None for the weights.
@@ -74,20 +77,26 @@ def attend_all(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    padding = attention_mask if attention_mask is not None and attention_mask.dim() == 2 else None
+    added = [part for part in (position_bias, attention_mask if padding is None else None) if part is not None]
     compute = _emit if torch.compiler.is_exporting() else _compute
-    return compute(query, key, value, attention_mask, scale), None
+    return compute(query, key, value, padding, sum(added[1:], added[0]) if added else None, scale), None
 
 
 def _emit(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    padding: torch.Tensor | None,
+    added: torch.Tensor | None,
+    scale: float,
 ) -> torch.Tensor:
     batch, heads, length, _ = query.shape
     width = value.shape[-1]
-    padding = mask.to(torch.int32) if mask is not None and mask.dim() == 2 else None
-    bias = mask if mask is not None and mask.dim() == 4 else None
+    mask = None if padding is None else padding.to(torch.int32)
     output = torch.onnx.ops.symbolic(
         "com.microsoft::MultiHeadAttention",
-        [*(_merge_heads(part) for part in (query, key, value)), None, padding, bias],
+        [*(_merge_heads(part) for part in (query, key, value)), None, mask, added],
         {"num_heads": heads, "scale": scale},
         dtype=query.dtype,
         shape=(batch, length, heads * width),
@@ -102,15 +111,21 @@ def _merge_heads(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _compute(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    padding: torch.Tensor | None,
+    added: torch.Tensor | None,
+    scale: float,
 ) -> torch.Tensor:
     scores = query @ key.transpose(2, 3) * scale
-    if mask is not None and mask.dim() == 2:
-        scores = scores.masked_fill(~mask.bool()[:, None, None], torch.finfo(scores.dtype).min)
-    elif mask is not None:
-        scores = scores + mask
+    if added is not None:
+        scores = scores + added
+    if padding is not None:
+        scores = scores.masked_fill(~padding.bool()[:, None, None], torch.finfo(scores.dtype).min)
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
-ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attend_all)
-ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, padding_or_bias)
+for _name, _mask in ((PADDING, padding_or_bias), (BIAS, bias)):
+    ALL_ATTENTION_FUNCTIONS.register(_name, attend_all)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(_name, _mask)

@@ -13,13 +13,39 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from triform.models.encoder_tasks import head_of
 from triform.models.errors import UnsupportedModelError
 
+# Types of which transformers has a causal language model and no masked one.
+_ONLY_DECODERS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
 # Families compared with transformers, number for number, in the tests.
 TESTED_DECODERS = (
     "gemma2", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama", "mistral", "mixtral", "olmo2", "opt", "phi",
     "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
 )  # fmt: skip
+
+
+def form_of(config: PretrainedConfig, task: str | None = None) -> str:
+    """Whether a checkpoint is exported as an encoder or as a decoder.
+
+    Args:
+        config: the checkpoint's.
+        task: an encoder's task, when one is asked for.
+
+    Raises:
+        UnsupportedModelError: neither can be done; names the nearest families that are supported.
+    """
+    if task is not None:
+        head_of(task)
+        return "encoder"
+    architecture = (config.architectures or [""])[0]
+    generates = architecture.endswith(("ForCausalLM", "LMHeadModel")) or config.model_type in _ONLY_DECODERS
+    if getattr(config, "is_encoder_decoder", False) and not architecture.endswith("EncoderModel"):
+        raise UnsupportedModelError(f"{config.model_type} models are not supported yet; {_nearest(config.model_type)}")
+    if not generates:
+        return "encoder"
+    check_decoder(config)
+    return "decoder"
 
 
 def check_decoder(config: PretrainedConfig) -> None:

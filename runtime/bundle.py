@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from triform.runtime.errors import BundleError
-from triform.runtime.manifest import MANIFEST, GraphInfo, Manifest, read_manifest
+from triform.runtime.manifest import MANIFEST, GraphInfo, Manifest, TokenizerInfo, read_manifest
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,18 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"{self.folder} lists no file {name}; export the model again")
         return self.folder / name
+
+    @property
+    def tokenizer(self) -> TokenizerInfo:
+        """The tokenizer's entry in the manifest.
+
+        Raises:
+            BundleError: there is none.
+        """
+        info = self.manifest.tokenizer
+        if info is None:
+            raise BundleError(f"{self.folder} has no tokenizer; export the model again")
+        return info
 
     def graph(self, name: str) -> tuple[Path, GraphInfo]:
         """The ONNX file of graph `name` and its entry in the manifest.

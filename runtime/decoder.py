@@ -84,7 +84,7 @@ class Decoder:
         self._bundle = bundle
         path, _ = bundle.graph("decoder")
         # First, so that the memory its file is parsed in serves the session again.
-        self._tokenizer = load_tokenizer(bundle.path(bundle.manifest.tokenizer.file))
+        self._tokenizer = load_tokenizer(bundle.path(bundle.tokenizer.file))
         session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
         self.providers: list[str] = session.get_providers()
         self._step = DecoderStep(session, bundle.manifest, check_decoder(session, bundle.manifest, path))

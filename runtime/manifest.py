@@ -82,6 +82,7 @@ class Tokens:
     bos: int | None
     eos: list[int]
     pad: int | None
+    mask: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,71 @@ class TokenizerInfo:
     file: str
     chat_template: str | None
     special: dict[str, str]
+
+
+@dataclass(frozen=True)
+class EmbeddingInfo:
+    """What the graph's output ``sentence_embedding`` is.
+
+    Attributes:
+        dimension: its width.
+        pooling: how tokens became one vector, in sentence-transformers' terms: mean, cls, max, lasttoken, ….
+        normalized: whether its length is 1.
+        prompts: texts to put before an input, by name, such as "query".
+        default_prompt: the name of the one to use when none is named.
+    """
+
+    dimension: int
+    pooling: str
+    normalized: bool
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """How a picture becomes `pixel_values`, in the order of the attributes. A step that is None is left out.
+
+    Attributes:
+        channels: of `pixel_values`; 3 is RGB.
+        height: of `pixel_values`.
+        width: of `pixel_values`.
+        resize: [height, width], or [shortest edge], to resize to.
+        resample: Pillow's name of the filter that resizes: bilinear, bicubic, lanczos, nearest, box or hamming.
+        crop: [height, width] to cut from the middle.
+        rescale: what pixels from 0 to 255 are multiplied by.
+        mean: subtracted per channel, after rescaling.
+        std: divided by per channel.
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize: list[int] | None
+    resample: str
+    crop: list[int] | None
+    rescale: float | None
+    mean: list[float] | None
+    std: list[float] | None
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What an encoder's outputs mean.
+
+    Attributes:
+        embedding: of ``sentence_embedding``; None when the graph has none.
+        labels: the name of each column of ``logits``, for classification and tagging.
+        problem_type: of a classification: single_label_classification, multi_label_classification or regression.
+        hidden_states: how many outputs ``hidden_states.{i}`` there are.
+        image: None when the model sees no pictures.
+    """
+
+    embedding: EmbeddingInfo | None = None
+    labels: list[str] = field(default_factory=list)
+    problem_type: str | None = None
+    hidden_states: int = 0
+    image: ImageInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -154,17 +220,55 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class QuantizedEncoderParity:
+    """The quantized graph against the float one, on the text or pictures shipped with the exporter.
+
+    Attributes:
+        cosine_mean: of the two graphs' vectors or logits, over rows.
+        cosine_worst: the same, of the row that suffers most.
+        rows: compared.
+    """
+
+    cosine_mean: float
+    cosine_worst: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class EncoderParity:
+    """The float graph against PyTorch: largest absolute differences over all outputs, where there are tokens.
+
+    Attributes:
+        batch: rows of different lengths, padded, in one run.
+        single: each row in a run of its own.
+        scale: largest absolute output, for comparison.
+        tolerance: what was allowed.
+        quantized: None for a float bundle.
+    """
+
+    batch: float
+    single: float
+    scale: float
+    tolerance: float
+    quantized: QuantizedEncoderParity | None = None
+
+
+@dataclass(frozen=True)
 class ExportInfo:
-    """How the bundle came to be: tool versions, seconds per step, parity."""
+    """How the bundle came to be: tool versions, seconds per step, parity of a decoder or of an encoder."""
 
     versions: dict[str, str]
     seconds: dict[str, float]
-    parity: Parity | None
+    parity: Parity | None = None
+    encoder_parity: EncoderParity | None = None
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A bundle's manifest. See docs/bundle.md."""
+    """A bundle's manifest. See docs/bundle.md.
+
+    A model that reads no text has no tokenizer, and 0 for `max_length` and `vocab_size`.
+    """
 
     schema_version: int
     triform_version: str
@@ -179,9 +283,10 @@ class Manifest:
     parameters: int
     tokens: Tokens
     generation: GenerationDefaults
-    tokenizer: TokenizerInfo
+    tokenizer: TokenizerInfo | None
     files: dict[str, FileInfo]
     export: ExportInfo
+    encoder: EncoderInfo | None
 
     def to_json(self) -> str:
         """The text of manifest.json."""
@@ -239,9 +344,10 @@ def _read_json(folder: Path, path: Path) -> dict[str, Any]:
 def _limits(manifest: Manifest) -> Iterator[tuple[str, object, bool, str]]:
     """Every value whose range matters: its key, itself, whether it fits, and what would."""
     yield "schema_version", manifest.schema_version, manifest.schema_version >= 1, "at least 1"
-    # One token of prompt and one of answer.
-    yield "max_length", manifest.max_length, manifest.max_length >= 2, "at least 2"
-    yield "vocab_size", manifest.vocab_size, manifest.vocab_size >= 1, "at least 1"
+    if manifest.tokenizer is not None:
+        # One token of prompt and one of answer.
+        yield "max_length", manifest.max_length, manifest.max_length >= 2, "at least 2"
+        yield "vocab_size", manifest.vocab_size, manifest.vocab_size >= 1, "at least 1"
     if manifest.cache is not None:
         dtype, layers = manifest.cache.dtype, manifest.cache.layers
         yield "cache.dtype", dtype, dtype == "float32", "float32"
@@ -261,7 +367,10 @@ def _limits(manifest: Manifest) -> Iterator[tuple[str, object, bool, str]]:
 
 
 def _check_references(manifest: Manifest) -> None:
-    named = {"tokenizer.file": manifest.tokenizer.file, "tokenizer.chat_template": manifest.tokenizer.chat_template}
+    named: dict[str, str | None] = {}
+    if manifest.tokenizer is not None:
+        named["tokenizer.file"] = manifest.tokenizer.file
+        named["tokenizer.chat_template"] = manifest.tokenizer.chat_template
     for graph, info in manifest.graphs.items():
         named |= {f"graphs.{graph}.file": info.file, f"graphs.{graph}.data": info.data}
     for key, name in named.items():

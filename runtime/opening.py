@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from triform.runtime.bundle import open_bundle
+from triform.runtime.bundle import Bundle, open_bundle
 from triform.runtime.decoder import Decoder
+from triform.runtime.encoder import COMMANDS, Encoder
 from triform.runtime.errors import UnsupportedError
 
 
@@ -16,8 +17,8 @@ def load(
     provider: str = "auto",
     provider_options: Mapping[str, str] | None = None,
     threads: int | None = None,
-) -> Decoder:
-    """Load a bundle.
+) -> Decoder | Encoder:
+    """Load a bundle of any form.
 
     Args:
         path: the bundle's folder.
@@ -31,6 +32,54 @@ def load(
         UnsupportedError: the bundle is of a form this version does not run.
     """
     bundle = open_bundle(path)
-    if bundle.manifest.form != "decoder":
-        raise UnsupportedError(f"{path} is of the form {bundle.manifest.form!r}; this version runs decoders: upgrade")
+    form = bundle.manifest.form
+    if form == "decoder":
+        return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
+    if form == "encoder":
+        return Encoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
+    raise UnsupportedError(f"{path} is of the form {form!r}, which this version does not run: upgrade")
+
+
+def load_decoder(
+    path: str | Path,
+    *,
+    provider: str = "auto",
+    provider_options: Mapping[str, str] | None = None,
+    threads: int | None = None,
+) -> Decoder:
+    """Load a bundle that generates text. Arguments and errors as `load`."""
+    bundle = open_bundle(path)
+    _check_form(bundle, "decoder")
     return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
+
+
+def load_encoder(
+    path: str | Path,
+    *,
+    provider: str = "auto",
+    provider_options: Mapping[str, str] | None = None,
+    threads: int | None = None,
+    strict: bool = False,
+) -> Encoder:
+    """Load a bundle that reads texts or pictures as a whole. Arguments and errors as `load`.
+
+    Args:
+        path: see `load`.
+        provider: see `load`.
+        provider_options: see `load`.
+        threads: see `load`.
+        strict: refuse texts that are longer than the model can read, rather than cutting them.
+    """
+    bundle = open_bundle(path)
+    _check_form(bundle, "encoder")
+    return Encoder(bundle, provider=provider, provider_options=provider_options, threads=threads, strict=strict)
+
+
+def _check_form(bundle: Bundle, wanted: str) -> None:
+    form, task = bundle.manifest.form, bundle.manifest.task
+    if form != wanted:
+        fitting = COMMANDS.get(task)
+        hint = f"use `triform {fitting}`" if fitting else "upgrade, or export another model"
+        raise UnsupportedError(
+            f"{bundle.folder} is of the form {form!r}, for {task}, not of the form {wanted!r}: {hint}"
+        )

@@ -31,7 +31,7 @@ class PromptEncoder:
         Raises:
             InputError: the prompt is empty, is no text or messages, or needs a template that is not there.
         """
-        has_template = self._bundle.manifest.tokenizer.chat_template is not None
+        has_template = self._bundle.tokenizer.chat_template is not None
         if isinstance(prompt, str) and (raw or not has_template):
             if system is not None:
                 raise InputError("a system message needs a chat template; this bundle has none, or --raw was given")
@@ -43,7 +43,7 @@ class PromptEncoder:
         messages = _as_messages(prompt)
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
-        text = render_chat(self._read_template(), messages, self._bundle.manifest.tokenizer.special)
+        text = render_chat(self._read_template(), messages, self._bundle.tokenizer.special)
         # The template has written the special tokens already.
         return self._encode(text, special=False)
 
@@ -72,7 +72,7 @@ class PromptEncoder:
         return ids
 
     def _read_template(self) -> str:
-        name = self._bundle.manifest.tokenizer.chat_template
+        name = self._bundle.tokenizer.chat_template
         if self._template is None and name is not None:
             path = self._bundle.path(name)
             try:

@@ -13,11 +13,11 @@ ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "optimum", "scipy", "safetensors", "gguf"}
 # Third-party packages each folder may import anywhere, and triform's own.
 ALLOWED = {
-    "runtime": ({"numpy", "onnxruntime", "tokenizers", "minijinja"}, {"runtime"}),
+    "runtime": ({"numpy", "onnxruntime", "tokenizers", "minijinja", "PIL"}, {"runtime"}),
     "cli": ({"typer", "rich"}, {"runtime", "cli", "export"}),
     "models": ({"torch", "transformers", "optimum"}, {"models"}),
     "export": (
-        {"numpy", "onnxruntime", "torch", "transformers", "optimum", "onnxscript", "onnx_ir", "gguf"},
+        {"numpy", "onnxruntime", "torch", "transformers", "optimum", "onnxscript", "onnx_ir", "gguf", "safetensors"},
         {"models", "runtime", "export"},
     ),
 }

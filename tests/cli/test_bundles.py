@@ -51,6 +51,7 @@ def test_manifest_of_a_newer_schema(capsys, own_bundle):
 KEYS = (
     "schema_version", "triform_version", "form", "task", "model_type", "model_name", "graphs", "cache", "max_length",
     "vocab_size", "parameters", "tokens", "generation", "tokenizer", "files", "export",
+    "encoder",
 )  # fmt: skip
 
 
@@ -155,7 +156,7 @@ def test_external_data_outside_the_bundle_is_refused(capsys, own_bundle, tmp_pat
 
 def test_another_form_is_refused(capsys, own_bundle):
     change(own_bundle, form="encoder")
-    assert "this version runs decoders" in fails(capsys, "generate", own_bundle, "x")
+    assert "not of the form 'decoder'" in fails(capsys, "generate", own_bundle, "x")
 
 
 def test_inspect_shows_the_bundle(capsys, int4_bundle):

@@ -199,7 +199,7 @@ def test_the_unexpected_is_one_line_too(call, float_bundle, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("first\nsecond")
 
-    monkeypatch.setattr("triform.runtime.opening.load", broken)
+    monkeypatch.setattr("triform.runtime.opening.load_decoder", broken)
     code, out, err = call("generate", float_bundle, PROMPT)
     assert (code, out) == (1, "")
     assert err == "internal error: ZeroDivisionError: first; run with TRIFORM_DEBUG=1 for the traceback\n"

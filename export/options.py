@@ -1,0 +1,46 @@
+"""What a user may choose about an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from triform.runtime.errors import InputError
+
+BITS = {"int8": 8, "int4": 4}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a user may choose.
+
+    Attributes:
+        quantize: how to store weights: none, int8 or int4; what suits the form when None.
+        block_size: weights sharing a scale, a power of two from 16 to 256; a good default for the scheme when None.
+        accuracy_level: of MatMulNBits: 4 computes with 8-bit activations, 1 with float32.
+        context_length: most tokens the bundle must handle; the model's own limit when None.
+        force: replace a bundle that exists.
+        trust_remote_code: run code that comes with the checkpoint.
+        revision: of a hub id.
+        task: what to export an encoder for; what it was trained for when None.
+        hidden_states: keep the outputs of an encoder's every layer.
+    """
+
+    quantize: str | None = None
+    block_size: int | None = None
+    accuracy_level: int = 4
+    context_length: int | None = None
+    force: bool = False
+    trust_remote_code: bool = False
+    revision: str | None = None
+    task: str | None = None
+    hidden_states: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quantize not in (None, "none", *BITS):
+            raise InputError(f"--quantize must be none, int8 or int4, not {self.quantize}")
+        if self.block_size is not None and self.block_size not in (16, 32, 64, 128, 256):
+            raise InputError(f"--block-size must be 16, 32, 64, 128 or 256, not {self.block_size}")
+        if self.accuracy_level not in (0, 1, 2, 3, 4):
+            raise InputError(f"--accuracy-level must be 0 to 4, not {self.accuracy_level}")
+        if self.context_length is not None and self.context_length < 32:
+            raise InputError(f"--context-length must be at least 32, not {self.context_length}")

@@ -1,0 +1,53 @@
+"""What an export tells: the running step, the time each took, and the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from triform.runtime import manifest as contract
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an export did: seconds per step, bytes of weights before and of the bundle after, parity."""
+
+    bundle: Path
+    seconds: dict[str, float]
+    size_before: int
+    size_after: int
+    parity: contract.Parity | contract.EncoderParity
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {**dataclasses.asdict(self), "bundle": str(self.bundle)}
+
+
+@dataclass
+class Clock:
+    """Times the steps of an export and names each as it starts."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time the block as step `name`."""
+        self.progress(name)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 2)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what takes part in an export."""
+    names = ("torch", "transformers", "optimum", "onnxscript", "onnx-ir", "onnxruntime", "tokenizers", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}

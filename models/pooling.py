@@ -1,0 +1,72 @@
+"""From one vector a token to one vector a text, as sentence-transformers does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+Pooling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def sentence_embedding(
+    states: torch.Tensor,
+    attention_mask: torch.Tensor,
+    pooling: Sequence[str],
+    dense: Sequence[torch.nn.Module],
+    normalize: bool,
+) -> torch.Tensor:
+    """One vector a row.
+
+    Args:
+        states: float (batch, sequence, hidden_size).
+        attention_mask: int (batch, sequence), 1 at tokens and 0 at padding, which stands on the right.
+        pooling: names in `POOLINGS`; several are joined end to end.
+        dense: layers applied in order.
+        normalize: whether to scale the vector to length 1.
+
+    Returns:
+        float (batch, dimension).
+    """
+    mask = attention_mask[..., None].to(states.dtype)
+    vector = torch.cat([POOLINGS[name](states, mask) for name in pooling], dim=-1)
+    for layer in dense:
+        vector = layer(vector)
+    return torch.nn.functional.normalize(vector, p=2.0, dim=-1) if normalize else vector
+
+
+def _cls(states: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    return states[:, 0]
+
+
+def _max(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    # The value sentence-transformers puts in place of padding.
+    return torch.where(mask > 0, states, torch.full_like(states, -1e9)).amax(1)
+
+
+def _mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return (states * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+
+
+def _mean_sqrt(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return (states * mask).sum(1) / mask.sum(1).clamp(min=1e-9).sqrt()
+
+
+def _weighted_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    weights = mask * torch.arange(1, states.shape[1] + 1)[None, :, None].to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+def _last(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    last = (mask.sum(1, keepdim=True).to(torch.int64) - 1).clamp(min=0)
+    return states.gather(1, last.expand(-1, 1, states.shape[-1]))[:, 0]
+
+
+POOLINGS: dict[str, Pooling] = {
+    "cls": _cls,
+    "max": _max,
+    "mean": _mean,
+    "mean_sqrt_len_tokens": _mean_sqrt,
+    "weightedmean": _weighted_mean,
+    "lasttoken": _last,
+}

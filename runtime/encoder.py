@@ -1,0 +1,101 @@
+"""The class a user holds for encoder bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from triform.runtime.bundle import Bundle
+from triform.runtime.encoder_step import EncoderStep
+from triform.runtime.errors import BundleError, UnsupportedError
+from triform.runtime.manifest import EncoderInfo, Manifest
+from triform.runtime.rows import RowReader
+from triform.runtime.session import open_session
+from triform.runtime.text import load_tokenizer
+
+
+class Encoder:
+    """An encoder bundle, loaded. Each task is a function of its own that takes an `Encoder`.
+
+    Attributes:
+        providers: the execution providers in use, the first choice first.
+        step: runs rows of token ids, or arrays of pixels.
+        rows: turns texts into rows; None for a model that reads no text.
+        info: what the outputs mean.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        provider: str = "auto",
+        provider_options: Mapping[str, str] | None = None,
+        threads: int | None = None,
+        strict: bool = False,
+    ) -> None:
+        """Open the bundle's graph and tokenizer.
+
+        Args:
+            bundle: from `open_bundle`.
+            provider: see `open_session`.
+            provider_options: see `open_session`.
+            threads: see `open_session`.
+            strict: refuse texts that are longer than the model can read, rather than cutting them.
+
+        Raises:
+            BundleError: a file is damaged.
+            ProviderError: the named provider cannot be used.
+        """
+        manifest = bundle.manifest
+        if manifest.encoder is None:
+            raise BundleError(f"{bundle.folder} is an encoder that does not say what its outputs mean; export it again")
+        self._bundle = bundle
+        self.info: EncoderInfo = manifest.encoder
+        self.rows: RowReader | None = None
+        if manifest.tokenizer is not None:
+            tokenizer = load_tokenizer(bundle.path(manifest.tokenizer.file))
+            self.rows = RowReader(tokenizer, manifest.max_length, manifest.vocab_size, strict=strict)
+        path, graph = bundle.graph("encoder")
+        session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+        self.providers: list[str] = session.get_providers()
+        self.step = EncoderStep(session, graph, manifest.tokens.pad)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self._bundle.manifest
+
+    def reader(self) -> RowReader:
+        """Turns texts into rows.
+
+        Raises:
+            UnsupportedError: the model reads no text.
+        """
+        if self.rows is None:
+            raise UnsupportedError(f"{self._bundle.folder} is for {self.manifest.task}: it reads no text")
+        return self.rows
+
+    def require(self, command: str, *tasks: str) -> None:
+        """Check that the bundle is for one of `tasks`.
+
+        Raises:
+            UnsupportedError: it is for another; says which command that would be.
+        """
+        task = self.manifest.task
+        if task not in tasks:
+            fitting = COMMANDS.get(task)
+            hint = f"use `triform {fitting}`" if fitting else "export another model"
+            raise UnsupportedError(f"{command} needs a bundle for {' or '.join(tasks)}; this one is for {task}: {hint}")
+
+
+# Which command is for which task.
+COMMANDS = {
+    "feature-extraction": "embed",
+    "text-classification": "classify",
+    "token-classification": "tag",
+    "fill-mask": "fill-mask",
+    "question-answering": "answer",
+    "next-sentence-prediction": "next-sentence",
+    "image-classification": "classify-image",
+    "zero-shot-image-classification": "classify-image",
+    "text-generation": "generate",
+}
