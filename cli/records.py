@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,7 +40,7 @@ class Records:
     file: Path | None
     field: str | None
     skip_errors: bool
-    skipped: int = field(default=0, init=False)
+    skipped: int = dataclasses.field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if self.texts and self.file is not None:
