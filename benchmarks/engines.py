@@ -32,7 +32,8 @@ class Triform:
 
     def logits(self, ids):
         self.step.cache.reset()
-        return self.step.all_logits(ids)
+        # Each piece is overwritten by the next.
+        return np.concatenate([piece.copy() for piece in self.step.logits_in_chunks(ids)])
 
 
 class Genai:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,7 +66,11 @@ def _render(manifest: Manifest) -> str:
 def _graph_rows(name: str, graph: GraphInfo) -> list[tuple[str, str]]:
     quantization = graph.quantization
     stored = quantization.scheme
-    if quantization.bits is not None:
+    if quantization.activations is not None:
+        ways = Counter(quantization.activations.values())
+        grids = ", ".join(f"{count} {way}" for way, count in ways.items())
+        stored += f": {quantization.matrices} matrices, {quantization.bits} bit; activations 8 bit ({grids})"
+    elif quantization.bits is not None:
         stored += (
             f": {quantization.matrices} matrices, {quantization.bits} bit, blocks of {quantization.block_size} "
             f"({quantization.sensitive_block_size} where it matters), accuracy level {quantization.accuracy_level}"

@@ -24,6 +24,16 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
     return found
 
 
+def at_least_one(option: str, value: int | None) -> None:
+    """Check a count that was given.
+
+    Raises:
+        InputError: it is less than 1.
+    """
+    if value is not None and value < 1:
+        raise InputError(f"{option} must be at least 1, not {value}")
+
+
 def default_bundle() -> str | None:
     """The bundle to use when none is named: the environment variable TRIFORM_BUNDLE."""
     return os.environ.get("TRIFORM_BUNDLE") or None
@@ -52,6 +62,27 @@ def bundle_and_prompt(first: str | None, second: str | None) -> tuple[Path, str 
     if default is None or second is not None or _is_folder(first):
         return Path(first), second
     return Path(default), first
+
+
+def bundle_and_texts(first: str | None, texts: Sequence[str] | None) -> tuple[Path, list[str]]:
+    """Tell a bundle from texts.
+
+    With a default bundle the first argument is a text, unless a folder of that name exists.
+
+    Args:
+        first: the first argument, if any.
+        texts: the other arguments, if any.
+
+    Returns:
+        the bundle's folder, and the texts among the arguments.
+
+    Raises:
+        InputError: there is no bundle.
+    """
+    default = default_bundle()
+    if default is None or first is None or _is_folder(first):
+        return bundle_and_prompt(first, "")[0], list(texts or ())
+    return Path(default), [first, *(texts or ())]
 
 
 def _is_folder(name: str) -> bool:

@@ -101,6 +101,13 @@ class Records:
         name = self.field or "text"
         if not isinstance(value, dict) or not isinstance(value.get(name), str):
             raise InputError(f"{where} is not an object with a text called {name!r}; --skip-errors goes on without it")
+        try:
+            value[name].encode("utf-8")
+        except UnicodeEncodeError:
+            # JSON can write half of a surrogate pair.
+            raise InputError(
+                f"{where} has a text that is not valid Unicode; --skip-errors goes on without it"
+            ) from None
         return Record(number, value[name], value)
 
 

@@ -9,7 +9,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -18,12 +18,15 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from triform.export import source, texts
+from triform.export.decoding import clean_up_decoding
+from triform.export.encoder_quantize import quantize_encoder
 from triform.export.fuse import fuse
-from triform.export.lower import Scheme, lower_to_blocks, lower_to_float
+from triform.export.fuse_biases import fuse_biases
+from triform.export.lower import lower_to_float
 from triform.export.normal_config import normal_config
-from triform.export.options import BITS, ExportOptions
+from triform.export.options import ExportOptions
 from triform.export.report import Clock, Report, versions
-from triform.export.sentence_transformers import SentenceModules, read_modules
+from triform.export.sentence_transformers import SentenceModules, check_case, read_modules
 from triform.export.source import Checkpoint, Source, save_tokenizer
 from triform.export.trace import trace
 from triform.export.verify_encoder import EncoderRunner, Sample, compare_quantized, compare_with_reference, padded
@@ -36,8 +39,8 @@ from triform.models.spec import GraphSpec
 from triform.runtime import manifest as contract
 from triform.runtime.errors import ExportError, InputError, UnsupportedError
 
-# Texts compared with PyTorch, and with the quantized graph.
-_PARITY_ROWS, _COMPARED_ROWS = 5, 48
+# Texts compared with PyTorch, calibrated on, and compared with the quantized graph.
+_PARITY_ROWS, _CALIBRATION_ROWS, _COMPARED_ROWS = 5, 48, 48
 # For tokenizers and models that set no limit.
 _DEFAULT_LENGTH = 512
 
@@ -94,36 +97,36 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     """
     subject = _subject(checkpoint, options)
     pad = checkpoint.tokenizer.pad_token_id or 0
-    scheme = _scheme(options)
+    quantized = options.quantize != "none"
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        samples = _samples(subject, _PARITY_ROWS)
+        samples = _samples(subject, "evaluation", _PARITY_ROWS)
         with clock.step("reference"):
             batch = padded(samples, pad)
             inputs = tuple(torch.from_numpy(batch[name]) for name in subject.names)
             expected = reference_outputs(checkpoint.model, subject.traced, inputs)
         graph, spec = _graph(subject, clock)
         with clock.step("verify"):
-            path = (Path(scratch) if scheme else folder) / "encoder.onnx"
-            twin = graph.clone() if scheme else graph
+            path = (Path(scratch) if quantized else folder) / "encoder.onnx"
+            twin = graph.clone() if quantized else graph
             lower_to_float(twin)
+            fuse_biases(twin)
             write_graph(twin, path)
             runner = EncoderRunner(path, _threads())
             parity = compare_with_reference(runner, spec.outputs, expected, samples, pad)
         quantization = contract.Quantization("none")
-        if scheme is not None:
+        if quantized:
             with clock.step("quantize"):
-                count = lower_to_blocks(graph, scheme, {})
+                calibration = _samples(subject, "calibration", _CALIBRATION_ROWS)
+                quantization = quantize_encoder(graph, options, calibration, Path(scratch), _threads())
                 write_graph(graph, folder / "encoder.onnx")
-                quantization = contract.Quantization(
-                    options.quantize or "int8", scheme.bits, scheme.block_size, None, scheme.accuracy_level, count
-                )
             with clock.step("compare"):
-                quantized = EncoderRunner(folder / "encoder.onnx", _threads())
-                compared = _samples(subject, _COMPARED_ROWS)
-                measured = compare_quantized(runner, quantized, spec.outputs[-1], compared, pad)
+                small = EncoderRunner(folder / "encoder.onnx", _threads())
+                compared = _samples(subject, "evaluation", _COMPARED_ROWS)
+                measured = compare_quantized(runner, small, spec.outputs[-1], compared, pad)
                 parity = dataclasses.replace(parity, quantized=measured)
         with clock.step("write"):
             save_tokenizer(checkpoint.tokenizer, folder)
+            clean_up_decoding(checkpoint.tokenizer, folder)
             used = {node.op_type for node in graph.graph}
             own = "com.microsoft::MultiHeadAttention" if "MultiHeadAttention" in used else "the model's own"
             info = describe_graph(graph, folder / "encoder.onnx", quantization, {"attention": own})
@@ -140,6 +143,7 @@ def _subject(checkpoint: Checkpoint, options: ExportOptions) -> _Subject:
     task = options.task or task_of(config)
     found = read_modules(Path(checkpoint.source.location)) if task == "feature-extraction" else None
     modules = found or SentenceModules()
+    check_case(modules, checkpoint.tokenizer)
     accepted = inspect.signature(model.forward).parameters
     inputs = tuple(
         name
@@ -180,12 +184,12 @@ def _graph(subject: _Subject, clock: Clock) -> tuple[ir.Model, GraphSpec]:
     return graph, spec
 
 
-def _samples(subject: _Subject, count: int) -> list[Sample]:
-    """Rows of the evaluation text, as the checkpoint's own tokenizer makes them."""
+def _samples(subject: _Subject, name: Literal["calibration", "evaluation"], count: int) -> list[Sample]:
+    """Rows of a text, as the checkpoint's own tokenizer makes them."""
     tokenizer = subject.checkpoint.tokenizer
     vocab = subject.checkpoint.model.config.get_text_config().vocab_size
     found: list[Sample] = []
-    for text in texts.passages("evaluation", count):
+    for text in texts.passages(name, count):
         encoded = tokenizer(text, truncation=True, max_length=subject.max_length)
         arrays = {name: np.array(encoded[name], np.int64) for name in subject.names if name in encoded}
         arrays["input_ids"] %= vocab
@@ -195,15 +199,9 @@ def _samples(subject: _Subject, count: int) -> list[Sample]:
     return found
 
 
-def _scheme(options: ExportOptions) -> Scheme | None:
-    name = options.quantize or "int8"
-    if name == "none":
-        return None
-    return Scheme(BITS[name], options.block_size or 32, options.accuracy_level)
-
-
 def _max_length(checkpoint: Checkpoint, modules: SentenceModules, options: ExportOptions) -> int:
-    limits = [checkpoint.tokenizer.model_max_length, _positions(checkpoint.model), modules.max_length]
+    # What a folder of sentence-transformers says replaces what its tokenizer says.
+    limits = [modules.max_length or checkpoint.tokenizer.model_max_length, _positions(checkpoint.model)]
     known = [int(limit) for limit in limits if limit and limit < 10**9]
     own = min(known, default=_DEFAULT_LENGTH)
     asked = options.context_length

@@ -87,11 +87,20 @@ def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, to
         replace(node.outputs[0], made.outputs[0])
         count += 1
     lower_to_float(model)
-    return count + _lower_embeddings(model, scheme, done)
+    return count + lower_embeddings(model, scheme, done)
 
 
-def _lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]) -> int:
-    """Token embeddings; tables looked up by anything but token ids are small and stay as they are."""
+def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]) -> int:
+    """Token embeddings become blockwise quantized; tables looked up by anything else are small and stay as they are.
+
+    Args:
+        model: changed in place.
+        scheme: bits and block sizes.
+        done: what was quantized already, by the identity of the value: a tied head's blocks are shared.
+
+    Returns:
+        how many matrices were quantized.
+    """
     count = 0
     for node in nodes(model.graph, "Gather"):
         table, ids = node.inputs

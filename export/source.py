@@ -1,4 +1,4 @@
-"""Loading a checkpoint safely: a transformers folder, a GGUF file, or a hub id."""
+"""Loading a checkpoint safely: a transformers folder, a GGUF file, word vectors, or a hub id."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedModel
 
+from triform.export import tokenizer_conversion
+from triform.export.static_reading import is_static
+from triform.models.static import StaticConfig
 from triform.runtime.errors import ExportError
 
 
@@ -38,12 +42,23 @@ class Source:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model with what else its folder says."""
+    """A loaded model with what else its folder says.
+
+    Attributes:
+        source: where it came from.
+        model: in float32, on CPU, in evaluation mode.
+        tokenizer: None for a model that reads no text.
+        weights_size: bytes.
+        image_processor: None for a model that sees no pictures.
+        missing: names of parameters that the checkpoint has no weights for, and no output needs.
+    """
 
     source: Source
     model: PreTrainedModel
     tokenizer: Any
     weights_size: int
+    image_processor: Any = None
+    missing: tuple[str, ...] = ()
 
 
 def find(source: str, *, trust_remote_code: bool = False, revision: str | None = None) -> Source:
@@ -54,9 +69,13 @@ def find(source: str, *, trust_remote_code: bool = False, revision: str | None =
     """
     path = Path(source)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if path.is_file() and is_static(path):
+        return Source(path.stem, str(path), options, path.stat().st_size)
     if path.is_file():
         if path.suffix.lower() != ".gguf":
-            raise ExportError(f"{source} is a file but not a GGUF file; give a model folder, a .gguf file or a hub id")
+            raise ExportError(
+                f"{source} is a file but not a GGUF file, nor one of word vectors; give a model folder or a hub id"
+            )
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise ExportError(f"{source} is not a GGUF file: it does not begin with the bytes GGUF")
@@ -91,6 +110,8 @@ def read_config(source: Source) -> transformers.PretrainedConfig:
     Raises:
         ExportError: the config cannot be read.
     """
+    if is_static(Path(source.location)):
+        return StaticConfig()
     with _quiet():
         try:
             config = AutoConfig.from_pretrained(source.location, **source.arguments)
@@ -113,8 +134,15 @@ def load(
     Raises:
         ExportError: weights are damaged or do not fit the config, or there is no usable tokenizer.
     """
+    tokenizer = load_tokenizer(source)
+    return replace(load_model(source, config, auto_class, unused=unused), tokenizer=tokenizer)
+
+
+def load_model(
+    source: Source, config: transformers.PretrainedConfig, auto_class: Any, *, unused: tuple[str, ...] = ()
+) -> Checkpoint:
+    """Load the weights alone. Arguments and errors as `load`."""
     with _quiet():
-        tokenizer = _load_tokenizer(source)
         try:
             model, report = auto_class.from_pretrained(
                 source.location, dtype=torch.float32, use_safetensors=True, output_loading_info=True, config=config,
@@ -122,20 +150,41 @@ def load(
             )  # fmt: skip
         except Exception as error:  # safetensors, gguf and transformers each have their own errors
             raise ExportError(f"the weights of {source.name} cannot be loaded: {_first_line(error)}") from error
-    missing = sorted(key for key in report.get("missing_keys", ()) if not set(key.split(".")) & set(unused))
+    absent = sorted(report.get("missing_keys", ()))
+    missing = [key for key in absent if not set(key.split(".")) & set(unused)]
     if missing:
         raise ExportError(f"{source.name} lacks {len(missing)} weights its config asks for, such as {missing[0]}")
     model.eval()
-    return Checkpoint(source, model, tokenizer, source.size or _bytes_of(model))
+    return Checkpoint(source, model, None, source.size or _bytes_of(model), missing=tuple(absent))
 
 
-def _load_tokenizer(source: Source) -> Any:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **source.arguments)
-    except Exception as error:  # as above
-        raise ExportError(f"{source.name} has no usable tokenizer: {_first_line(error)}") from error
+def load_image_processor(source: Source) -> Any:
+    """Load what turns pictures into the model's inputs, in transformers' version for Pillow and numpy.
+
+    Raises:
+        ExportError: there is none, or it is not one that transformers has for Pillow.
+    """
+    with _quiet():
+        try:
+            return AutoImageProcessor.from_pretrained(source.location, backend="pil", **source.arguments)
+        except Exception as error:  # as above
+            raise ExportError(f"{source.name} has no usable image processor: {_first_line(error)}") from error
+
+
+def load_tokenizer(source: Source) -> Any:
+    """Load the tokenizer.
+
+    Raises:
+        ExportError: there is none, or it cannot be written as tokenizer.json.
+    """
+    with _quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source.location, **source.arguments)
+        except Exception as error:  # as above
+            raise ExportError(f"{source.name} has no usable tokenizer: {_first_line(error)}") from error
     if not hasattr(tokenizer, "backend_tokenizer"):
-        raise ExportError(f"the tokenizer of {source.name} cannot be written as tokenizer.json")
+        with _quiet():
+            tokenizer = tokenizer_conversion.convert(tokenizer, source.name)
     if not tokenizer.backend_tokenizer.get_vocab_size():
         raise ExportError(f"{source.name} has no tokenizer: add tokenizer.json to the folder")
     return tokenizer
@@ -146,6 +195,9 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> str | None:
 
     Returns:
         the template's file name, or None.
+
+    Raises:
+        ExportError: what was written gives other ids than the tokenizer.
     """
     backend = tokenizer.backend_tokenizer
     # Padding and truncation are the runtime's business; a length baked into the file would cut prompts silently.
@@ -155,6 +207,9 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> str | None:
     _compact_merges(content.get("model", {}))
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    differing = tokenizer_conversion.difference(tokenizer, Tokenizer.from_str(text))
+    if differing is not None:
+        raise ExportError(f"the tokenizer.json written reads {differing} otherwise; please report this model")
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")

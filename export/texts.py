@@ -26,7 +26,7 @@ def ids(tokenizer: Any, name: Literal["calibration", "evaluation"], count: int, 
 def passages(name: Literal["calibration", "evaluation"], count: int) -> list[str]:
     """`count` stretches of a text, from a few words to several sentences, for models that read a text as a whole."""
     words = read(name).split()
-    sizes = (3, 9, 17, 30, 52, 5, 24, 80)
+    sizes = (1, 9, 2, 30, 4, 17, 52, 3, 24, 80)
     found, start = [], 0
     for index in range(count):
         size = sizes[index % len(sizes)]

@@ -14,6 +14,7 @@ import torch
 from onnxscript import opset21 as op
 
 from triform.export.cache_io import add_cache
+from triform.models.errors import UnsupportedModelError
 from triform.models.spec import GraphSpec
 
 OPSET = 21
@@ -23,14 +24,31 @@ def trace(spec: GraphSpec) -> ir.Model:
     """Trace `spec.module` into one graph whose inputs, outputs and dynamic axes carry the names of `spec`.
 
     Weights stay shared with the module's parameters; nothing is copied.
+
+    Raises:
+        UnsupportedModelError: what the module does depends on its inputs in a way that no graph can express.
     """
     examples = tuple(item.example for item in spec.inputs)
     axes: tuple[Any, ...] = tuple({axis: torch.export.Dim.DYNAMIC for axis, _ in item.axes} for item in spec.inputs)
     if any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(spec.module.forward).parameters.values()):
         axes = (axes,)
-    with torch.no_grad(), _quiet():
+    try:
+        result = _exported(spec, examples, axes)
+    except Exception as error:  # torch.export and torch.onnx raise errors of a dozen kinds
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UnsupportedModelError(f"PyTorch cannot trace it: {reason[:200]}") from error
+    if result is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    model = result.model
+    _name_axes(model.graph, spec)
+    add_cache(model, spec.cache)
+    return model
+
+
+def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...]) -> Any:
+    with torch.no_grad(), quiet():
         program = torch.export.export(spec.module, examples, dynamic_shapes=axes, strict=False)
-        result = torch.onnx.export(
+        return torch.onnx.export(
             program,
             args=(),
             dynamo=True,
@@ -41,12 +59,6 @@ def trace(spec: GraphSpec) -> ir.Model:
             output_names=list(spec.outputs),
             custom_translation_table={torch.ops.aten.linear.default: _linear},
         )
-    if result is None:
-        raise RuntimeError("torch.onnx.export returned nothing")
-    model = result.model
-    _name_axes(model.graph, spec)
-    add_cache(model, spec.cache)
-    return model
 
 
 def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
@@ -77,7 +89,7 @@ def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | str | No
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     """torch.onnx talks on stdout and through warnings; none of it is for the person who exports."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -10,16 +10,32 @@ Operator contract: https://github.com/microsoft/onnxruntime/blob/main/docs/Contr
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from triform.models.rotary import RotaryTable, rotate
+
 # Padding goes to the operator as it is; what hides more than padding becomes a bias.
 PADDING = "triform_encoder"
 # Every mask becomes a bias: for models that compute with their masks.
 BIAS = "triform_encoder_bias"
+
+_announced: list[RotaryTable] = []
+
+
+@contextmanager
+def rotating() -> Iterator[Callable[[RotaryTable], None]]:
+    """Gives what layers call with their rotary table, to have their coming attention rotate queries and keys by it."""
+    _announced.clear()
+    try:
+        yield _announced.append
+    finally:
+        _announced.clear()
 
 
 def padding_or_bias(
@@ -74,6 +90,9 @@ def attend_all(
         float (batch, queries, num_attention_heads, head_dim), and None for the weights.
     """
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else float(scaling)
+    if _announced:
+        table = _announced.pop()
+        query, key = _rotate(query, table), _rotate(key, table)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -81,6 +100,22 @@ def attend_all(
     added = [part for part in (position_bias, attention_mask if padding is None else None) if part is not None]
     compute = _emit if torch.compiler.is_exporting() else _compute
     return compute(query, key, value, padding, sum(added[1:], added[0]) if added else None, scale), None
+
+
+def _rotate(tensor: torch.Tensor, table: RotaryTable) -> torch.Tensor:
+    """One RotaryEmbedding node, of the operator that takes heads side by side as the projection leaves them."""
+    if not torch.compiler.is_exporting():
+        return rotate(tensor, table)
+    batch, heads, length, head_dim = tensor.shape
+    rotated = torch.onnx.ops.symbolic(
+        "com.microsoft::RotaryEmbedding",
+        [_merge_heads(tensor), torch.zeros(1, dtype=torch.int64), table.cos, table.sin],
+        {"num_heads": heads, "rotary_embedding_dim": 2 * table.cos.shape[-1], "interleaved": int(table.interleaved)},
+        dtype=tensor.dtype,
+        shape=(batch, length, heads * head_dim),
+        version=1,
+    )
+    return rotated.reshape(batch, length, heads, head_dim).transpose(1, 2)
 
 
 def _emit(

@@ -15,6 +15,8 @@ from transformers.models.auto.modeling_auto import (
 
 from triform.models.encoder_tasks import head_of
 from triform.models.errors import UnsupportedModelError
+from triform.models.image_tasks import IMAGE_HEADS, image_task_of
+from triform.models.static import StaticConfig
 
 # Types of which transformers has a causal language model and no masked one.
 _ONLY_DECODERS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
@@ -26,15 +28,22 @@ TESTED_DECODERS = (
 
 
 def form_of(config: PretrainedConfig, task: str | None = None) -> str:
-    """Whether a checkpoint is exported as an encoder or as a decoder.
+    """How a checkpoint is exported: as a decoder, as an encoder of texts, or as an encoder of images.
 
     Args:
         config: the checkpoint's.
         task: an encoder's task, when one is asked for.
 
+    Returns:
+        decoder, encoder, image or static.
+
     Raises:
         UnsupportedModelError: neither can be done; names the nearest families that are supported.
     """
+    if isinstance(config, StaticConfig):
+        return "static"
+    if task in IMAGE_HEADS or (task is None and image_task_of(config) is not None):
+        return "image"
     if task is not None:
         head_of(task)
         return "encoder"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from triform.models import bidirectional
 from triform.models.errors import UnsupportedModelError
-from triform.models.rotary import native_rotary
+from triform.models.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.spec import GraphInput, GraphSpec
 from triform.models.substitutions import single_operators
 
@@ -83,7 +83,17 @@ class EncoderGraph(torch.nn.Module):
         found = function(**given, **self._task.arguments)
         self._positions = None
         named = {"result": found} if isinstance(found, torch.Tensor) else dict(found)
-        return tuple(self._task.outputs({**named, **given}).values())
+        return _each_its_own(self._task.outputs({**named, **given}).values())
+
+
+def _each_its_own(outputs: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """A tensor that is given twice is copied: a graph's outputs must be as many values as they have names."""
+    seen: set[int] = set()
+    own = []
+    for tensor in outputs:
+        own.append(tensor.clone() if id(tensor) in seen else tensor)
+        seen.add(id(tensor))
+    return tuple(own)
 
 
 def encoder_spec(
@@ -103,7 +113,7 @@ def encoder_spec(
         UnsupportedModelError: no way to trace it gives the model's own outputs.
     """
     graph = EncoderGraph(model, task)
-    names, stack = _choose_path(graph, task)
+    names, stack = _choose_path(graph, task, max_length)
     return GraphSpec(name, graph, _example_inputs(model, task), names, (), max_length), stack
 
 
@@ -149,27 +159,38 @@ def _probe_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[torch.Tens
 
 @dataclass(frozen=True)
 class _Path:
-    """One way to trace a model; tried in order of speed."""
+    """One way to trace a model; tried in order of speed.
+
+    Attributes:
+        attention: the implementation to switch the model to.
+        rotary_length: positions of the tables to rotate by; None to trace the model's own rotation.
+        substitute: whether norms and activations become single operators.
+    """
 
     attention: str
+    rotary_length: int | None
     substitute: bool
 
 
-_PATHS = tuple(
-    _Path(attention, substitute)
-    for attention in (bidirectional.PADDING, bidirectional.BIAS, "eager")
-    for substitute in (True, False)
-)
+def _paths(model: PreTrainedModel, max_length: int | None) -> list[_Path]:
+    rotary = rotary_modules(model)
+    tables = bool(rotary) and not any(depends_on_length(module) for module in rotary)
+    kinds = [
+        *((attention, max_length) for attention in (bidirectional.PADDING, bidirectional.BIAS) if tables),
+        *((attention, None) for attention in (bidirectional.PADDING, bidirectional.BIAS, "eager")),
+    ]
+    return [_Path(attention, length, substitute) for attention, length in kinds for substitute in (True, False)]
 
 
-def _choose_path(graph: EncoderGraph, task: EncoderTask) -> tuple[tuple[str, ...], ExitStack]:
+def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None) -> tuple[tuple[str, ...], ExitStack]:
     """Take the first path that reproduces the model's own outputs, and stay prepared for it."""
     inputs = _probe_inputs(graph.model, task)
     graph.model.set_attn_implementation("eager")
     with torch.no_grad():
         expected = graph(*inputs)
+    _check_padding(graph, task, inputs, expected)
     problem: Exception | None = None
-    for path in _PATHS:
+    for path in _paths(graph.model, max_length):
         with ExitStack() as stack:
             try:
                 stack.enter_context(_prepared(graph.model, path))
@@ -181,6 +202,23 @@ def _choose_path(graph: EncoderGraph, task: EncoderTask) -> tuple[tuple[str, ...
             if all(_agree(*pair, mask=_tokens(task, inputs)) for pair in zip(expected, actual, strict=True)):
                 return _output_names(graph, task, inputs), stack.pop_all()
     raise UnsupportedModelError("its outputs change when its attention is replaced") from problem
+
+
+def _check_padding(
+    graph: EncoderGraph, task: EncoderTask, inputs: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]
+) -> None:
+    """Refuse a model that says something else of a text when padding stands behind it: no batch would be right."""
+    mask = _tokens(task, inputs)
+    if mask is None:
+        return
+    length = int(mask[1].sum())
+    alone = [tensor[1:, :length] if tensor.shape == mask.shape else tensor[1:] for tensor in inputs]
+    with torch.no_grad():
+        actual = graph(*alone)
+    for together, single in zip(expected, actual, strict=True):
+        own = together[1:, :length] if together.shape[:2] == mask.shape else together[1:]
+        if own.shape != single.shape or not _agree(own, single, None):
+            raise UnsupportedModelError("what it says of a text depends on how much padding stands behind it")
 
 
 def _tokens(task: EncoderTask, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
@@ -212,7 +250,11 @@ def _output_names(graph: EncoderGraph, task: EncoderTask, inputs: tuple[torch.Te
 def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
     model.set_attn_implementation(path.attention)
     with ExitStack() as stack:
-        stack.enter_context(native_rotary(model))
+        if path.rotary_length is None:
+            stack.enter_context(native_rotary(model))
+        else:
+            announce = stack.enter_context(bidirectional.rotating())
+            stack.enter_context(fused_rotary(model, path.rotary_length, announce))
         if path.substitute:
             stack.enter_context(single_operators(model))
         yield

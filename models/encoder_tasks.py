@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 
 from triform.models.encoder import EncoderTask
 from triform.models.errors import UnsupportedModelError
+from triform.models.image_tasks import IMAGE_HEADS, image_task_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ _SUFFIXES = {
 
 def task_of(config: PretrainedConfig) -> str:
     """The task a checkpoint was trained for, by the class that its config names."""
+    seen = image_task_of(config)
+    if seen is not None:
+        return seen
     architecture = (config.architectures or [""])[0]
     return next((task for suffix, task in _SUFFIXES.items() if architecture.endswith(suffix)), "feature-extraction")
 
@@ -63,7 +67,7 @@ def head_of(task: str) -> Head:
         UnsupportedModelError: there is no such task.
     """
     if task not in HEADS:
-        raise UnsupportedModelError(f"no task is called {task}; there are: {', '.join(HEADS)}")
+        raise UnsupportedModelError(f"no task is called {task}; there are: {', '.join([*HEADS, *IMAGE_HEADS])}")
     return HEADS[task]
 
 

@@ -40,7 +40,7 @@ def _cls(states: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
 
 
 def _max(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    # The value sentence-transformers puts in place of padding.
+    # Below anything a model computes. An infinity, which sentence-transformers takes, would upset quantization.
     return torch.where(mask > 0, states, torch.full_like(states, -1e9)).amax(1)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from triform.runtime.bundle import Bundle
 from triform.runtime.encoder_step import EncoderStep
@@ -18,7 +21,8 @@ class Encoder:
 
     Attributes:
         providers: the execution providers in use, the first choice first.
-        step: runs rows of token ids, or arrays of pixels.
+        step: runs rows of token ids; for a model that only sees pictures, the same as `images`.
+        images: runs arrays of pixels; None for a model that sees no pictures.
         rows: turns texts into rows; None for a model that reads no text.
         info: what the outputs mean.
     """
@@ -58,6 +62,11 @@ class Encoder:
         session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
         self.providers: list[str] = session.get_providers()
         self.step = EncoderStep(session, graph, manifest.tokens.pad)
+        self.images: EncoderStep | None = self.step if self.info.image is not None else None
+        if self.info.contrast is not None:
+            path, graph = bundle.graph("image")
+            session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+            self.images = EncoderStep(session, graph, None)
 
     @property
     def manifest(self) -> Manifest:
@@ -73,6 +82,21 @@ class Encoder:
         if self.rows is None:
             raise UnsupportedError(f"{self._bundle.folder} is for {self.manifest.task}: it reads no text")
         return self.rows
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        dimensions: int | None = None,
+    ) -> NDArray[np.float32]:
+        """One vector a text, all at once: float32 (len(texts), dimensions). See `triform.runtime.embedding.embed`."""
+        from triform.runtime.embedding import embed, embedding_info
+
+        width = dimensions or embedding_info(self).dimension
+        vectors = embed(self, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
+        return np.array(list(vectors), np.float32).reshape(len(texts), width)
 
     def require(self, command: str, *tasks: str) -> None:
         """Check that the bundle is for one of `tasks`.

@@ -109,6 +109,6 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
     start = 0
     while start < len(order):
-        size = max(1, TOKENS // len(rows[order[start]].ids))
+        size = max(1, TOKENS // max(1, len(rows[order[start]].ids)))
         yield order[start : start + size]
         start += size

@@ -22,6 +22,8 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 # Far above any real manifest (about 1 kB a layer), far below what would trouble a small device.
 _LARGEST = 16 * 2**20
+# Pillow's names of its filters, in the order of its numbers for them.
+RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -36,7 +38,18 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a graph's weights are stored. Everything but `scheme` is None when it is ``"none"``."""
+    """How a graph's weights are stored. Everything but `scheme` is None when it is ``"none"``.
+
+    Attributes:
+        scheme: none, int8 or int4.
+        bits: of a weight.
+        block_size: weights that share a scale; None where each output column has one.
+        sensitive_block_size: the same, of the products whose error matters most.
+        accuracy_level: of MatMulNBits.
+        matrices: how many are quantized.
+        activations: by weight, how what it multiplies is rounded to 8 bits: on one grid for all ("static"), or on a
+            grid for each row ("rows").
+    """
 
     scheme: str
     bits: int | None = None
@@ -44,6 +57,7 @@ class Quantization:
     sensitive_block_size: int | None = None
     accuracy_level: int | None = None
     matrices: int | None = None
+    activations: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +120,7 @@ class TokenizerInfo:
 
 @dataclass(frozen=True)
 class EmbeddingInfo:
-    """What the graph's output ``sentence_embedding`` is.
+    """What the output ``sentence_embedding``, of a picture ``image_embedding``, is.
 
     Attributes:
         dimension: its width.
@@ -131,7 +145,7 @@ class ImageInfo:
         channels: of `pixel_values`; 3 is RGB.
         height: of `pixel_values`.
         width: of `pixel_values`.
-        resize: [height, width], or [shortest edge], to resize to.
+        resize: [height, width], or [shortest edge], to resize to; the other edge is cut to whole pixels.
         resample: Pillow's name of the filter that resizes: bilinear, bicubic, lanczos, nearest, box or hamming.
         crop: [height, width] to cut from the middle.
         rescale: what pixels from 0 to 255 are multiplied by.
@@ -142,7 +156,7 @@ class ImageInfo:
     channels: int
     height: int
     width: int
-    resize: list[int] | None
+    resize: list[int]
     resample: str
     crop: list[int] | None
     rescale: float | None
@@ -151,15 +165,33 @@ class ImageInfo:
 
 
 @dataclass(frozen=True)
+class ContrastInfo:
+    """How pictures and texts are compared: scores of ``scale * (image_embedding · sentence_embedding) + bias``.
+
+    Attributes:
+        scale: see above.
+        bias: see above.
+        scores: what makes scores of one picture's numbers: softmax over the texts, or sigmoid of each.
+        text_length: tokens that every text is padded to, the padding read as if it were text; None where it is hidden.
+    """
+
+    scale: float
+    bias: float
+    scores: str
+    text_length: int | None = None
+
+
+@dataclass(frozen=True)
 class EncoderInfo:
     """What an encoder's outputs mean.
 
     Attributes:
-        embedding: of ``sentence_embedding``; None when the graph has none.
+        embedding: of ``sentence_embedding`` or ``image_embedding``; None when there is none.
         labels: the name of each column of ``logits``, for classification and tagging.
         problem_type: of a classification: single_label_classification, multi_label_classification or regression.
         hidden_states: how many outputs ``hidden_states.{i}`` there are.
         image: None when the model sees no pictures.
+        contrast: of a model that compares pictures with texts: the graph ``image`` sees the pictures then.
     """
 
     embedding: EmbeddingInfo | None = None
@@ -167,6 +199,7 @@ class EncoderInfo:
     problem_type: str | None = None
     hidden_states: int = 0
     image: ImageInfo | None = None
+    contrast: ContrastInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -356,6 +389,11 @@ def _limits(manifest: Manifest) -> Iterator[tuple[str, object, bool, str]]:
             heads, width = layer.num_key_value_heads, layer.head_dim
             yield f"cache.layers[{index}].num_key_value_heads", heads, heads >= 1, "at least 1"
             yield f"cache.layers[{index}].head_dim", width, width >= 1, "at least 1"
+    if manifest.encoder is not None and manifest.encoder.image is not None:
+        yield from _image_limits(manifest.encoder.image)
+    if manifest.encoder is not None and manifest.encoder.contrast is not None:
+        scores = manifest.encoder.contrast.scores
+        yield "encoder.contrast.scores", scores, scores in ("softmax", "sigmoid"), "softmax or sigmoid"
     temperature, top_k, top_p = manifest.generation.temperature, manifest.generation.top_k, manifest.generation.top_p
     # Written so that NaN, which Python's JSON reader lets through, fits nowhere.
     yield "generation.temperature", temperature, temperature is None or 0 <= temperature < math.inf, "0 or more"
@@ -364,6 +402,23 @@ def _limits(manifest: Manifest) -> Iterator[tuple[str, object, bool, str]]:
     for name, info in manifest.files.items():
         yield f"files.{name}.size", info.size, info.size >= 0, "0 or more"
         yield f"files.{name}.sha256", info.sha256, bool(_SHA256.fullmatch(info.sha256)), "64 hexadecimal digits"
+
+
+def _image_limits(info: ImageInfo) -> Iterator[tuple[str, object, bool, str]]:
+    size = [info.height, info.width]
+    yield "encoder.image.channels", info.channels, info.channels == 3, "3"
+    yield "encoder.image.height", info.height, info.height >= 1, "at least 1"
+    yield "encoder.image.width", info.width, info.width >= 1, "at least 1"
+    yield "encoder.image.resample", info.resample, info.resample in RESAMPLING, " or ".join(RESAMPLING)
+    resize, crop = info.resize, info.crop
+    fits = len(resize) in (1, 2) and (min(resize) >= 1)
+    last = crop if crop is not None else resize
+    yield "encoder.image.resize", resize, fits, "one or two numbers of at least 1"
+    yield "encoder.image.crop", crop, last == size, f"such that pictures end up as {size}"
+    yield "encoder.image.crop", crop, all(a <= b for a, b in zip(size, resize * 2, strict=False)), "within resize"
+    for name, values in (("mean", info.mean), ("std", info.std)):
+        fits = values is None or (len(values) == info.channels and all(map(math.isfinite, values)))
+        yield f"encoder.image.{name}", values, fits, "a number for each channel"
 
 
 def _check_references(manifest: Manifest) -> None:

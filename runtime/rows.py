@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from triform.runtime.errors import BundleError, InputError
 
 Pair = tuple[str, str]
+
+# Texts read at a time from a stream: enough to keep the tokenizer's threads busy.
+_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class RowReader:
     """A tokenizer that knows how much a model can read.
 
     Attributes:
+        tokenizer: tokenizers.Tokenizer, to look tokens up and to spell them.
         max_length: tokens of a row, special ones included.
         truncated: how many texts were cut so far.
     """
@@ -50,62 +55,87 @@ class RowReader:
             vocab_size: ids the model knows.
             strict: refuse a text that is too long, rather than cutting it.
         """
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._strict = strict
         self._vocab_size = vocab_size
         self.max_length = max_length
         self.truncated = 0
 
-    def read(self, texts: Sequence[str | Pair], *, add_special_tokens: bool = True) -> list[Row]:
+    def stream(self, texts: Iterable[str | Pair]) -> Iterator[Row]:
+        """What `read` gives for any number of texts, in bounded memory. Errors as `read`."""
+        source = iter(texts)
+        first = 1
+        while chunk := list(islice(source, _CHUNK)):
+            yield from self.read(chunk, first=first)
+            first += len(chunk)
+
+    def read(self, texts: Sequence[str | Pair], *, add_special_tokens: bool = True, first: int = 1) -> list[Row]:
         """One row a text or pair of texts; what is too long is cut at its end, the longer text of a pair first.
+
+        Args:
+            texts: texts, or pairs of texts.
+            add_special_tokens: whether what the model expects around a text is put there.
+            first: the number of the first text, for errors.
 
         Raises:
             InputError: a text is not valid Unicode, or too long for a strict reader.
         """
-        self._tokenizer.enable_truncation(self.max_length)
-        encodings = self._encode(texts, add_special_tokens)
+        self.tokenizer.enable_truncation(self.max_length)
+        encodings = self._encode(texts, add_special_tokens, first)
         rows = [_row(encoding) for encoding in encodings]
         for index, row in enumerate(rows):
             if row.truncated and self._strict:
                 raise InputError(
-                    f"text {index + 1} is longer than the model's {self.max_length} tokens: {_start(texts[index])}"
+                    f"text {first + index} is longer than the model's {self.max_length} tokens: {_start(texts[index])}"
                 )
         self.truncated += sum(row.truncated for row in rows)
         return rows
 
-    def read_windows(self, text: str | Pair, *, stride: int) -> list[Row]:
+    def read_windows(self, text: str | Pair, *, stride: int, number: int = 1) -> list[Row]:
         """One text, or a pair whose second text is long, in overlapping windows that cover all of it.
 
         Args:
             text: the text, or the pair whose second text is cut; the first is repeated in each window.
             stride: tokens that neighbouring windows share.
+            number: of the text, for errors.
 
         Raises:
             InputError: the text is not valid Unicode, or the first of a pair leaves no room for the second.
         """
-        direction = "only_first" if isinstance(text, str) else "only_second"
-        try:
-            self._tokenizer.enable_truncation(self.max_length, stride=stride, strategy=direction)
-            encoding = self._encode([text], True)[0]
-        except BaseException as error:  # tokenizers panics where the stride leaves no room
-            if isinstance(error, (InputError, BundleError, KeyboardInterrupt, SystemExit)):
-                raise
-            raise InputError(
-                f"windows of {self.max_length} tokens that share {stride} leave no room: {_start(text)}"
-            ) from None
+        first, direction = (None, "only_first") if isinstance(text, str) else (text[0], "only_second")
+        # Asked for before: tokenizers prints a traceback of its own, and panics, where the stride leaves no room.
+        if stride >= self.room(first):
+            raise InputError(f"windows of {self.max_length} tokens that share {stride} leave no room: {_start(text)}")
+        self.tokenizer.enable_truncation(self.max_length, stride=stride, strategy=direction)
+        encoding = self._encode([text], True, number)[0]
         return [_row(one) for one in (encoding, *encoding.overflowing)]
 
-    def _encode(self, texts: Sequence[str | Pair], add_special_tokens: bool) -> list[Any]:
-        for index, text in enumerate(texts):
+    def room(self, first: str | None = None) -> int:
+        """How many tokens of a text fit into a row.
+
+        Args:
+            first: the first text of a pair whose second is asked about; None for a text alone.
+
+        Raises:
+            InputError: `first` is not valid Unicode.
+        """
+        special: int = self.tokenizer.num_special_tokens_to_add(first is not None)
+        if first is None:
+            return self.max_length - special
+        self.tokenizer.no_truncation()
+        return self.max_length - special - len(self._encode([first], False, 1)[0].ids)
+
+    def _encode(self, texts: Sequence[str | Pair], add_special_tokens: bool, first: int) -> list[Any]:
+        for number, text in enumerate(texts, first):
             for part in (text,) if isinstance(text, str) else text:
                 try:
                     part.encode("utf-8")
                 except UnicodeEncodeError as error:
                     raise InputError(
-                        f"text {index + 1} is not valid Unicode at character {error.start + 1}: {_start(text)}"
+                        f"text {number} is not valid Unicode at character {error.start + 1}: {_start(text)}"
                     ) from None
-        self._tokenizer.no_padding()
-        encodings: list[Any] = self._tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
+        self.tokenizer.no_padding()
+        encodings: list[Any] = self.tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         for encoding in encodings:
             if encoding.ids and max(encoding.ids) >= self._vocab_size:
                 raise BundleError(

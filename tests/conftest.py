@@ -48,3 +48,16 @@ def real_bundle(real_gguf, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("real") / "smollm2-int4"
     export(str(real_gguf), folder, ExportOptions(quantize="int4"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_minilm() -> Path:
+    """all-MiniLM-L6-v2, which `make test` fetches and names in the environment."""
+    return Path(os.environ["TRIFORM_TEST_MINILM"]).absolute()
+
+
+@pytest.fixture(scope="session")
+def minilm_bundle(real_minilm, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("real") / "minilm-int8"
+    export(str(real_minilm), folder, ExportOptions())
+    return folder

@@ -17,7 +17,19 @@ ALLOWED = {
     "cli": ({"typer", "rich"}, {"runtime", "cli", "export"}),
     "models": ({"torch", "transformers", "optimum"}, {"models"}),
     "export": (
-        {"numpy", "onnxruntime", "torch", "transformers", "optimum", "onnxscript", "onnx_ir", "gguf", "safetensors"},
+        {
+            "numpy",
+            "onnxruntime",
+            "torch",
+            "transformers",
+            "optimum",
+            "onnxscript",
+            "onnx_ir",
+            "gguf",
+            "safetensors",
+            "tokenizers",
+            "PIL",
+        },
         {"models", "runtime", "export"},
     ),
 }

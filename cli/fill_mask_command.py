@@ -1,0 +1,95 @@
+"""``triform fill-mask``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder import Encoder
+    from triform.runtime.masked import Filling
+
+HELP = """Predict masked words.
+
+\b
+  triform fill-mask BUNDLE "Paris is the [MASK] of France."
+  triform fill-mask BUNDLE "Paris is the [MASK] of France." --targets capital,mayor
+  triform fill-mask BUNDLE --file texts.txt --top-k 1 --json
+
+A mask is written [MASK], <mask>, or as the model has it; a text may have several, each of which is filled for itself.
+One line a filling: score, word, the whole text, with tabs between them; the likeliest first, mask by mask.
+"""
+
+
+def run(
+    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input's lines when absent.")] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read texts from a file: lines, or .jsonl.")] = None,
+    field: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the text is in this field.")] = None,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")] = False,
+    top_k: Annotated[int, typer.Option(help="Fillings to show for each mask.")] = 5,
+    targets: Annotated[Optional[str], typer.Option(help="Words to choose from, with commas between them.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
+    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+) -> int:
+    """Parse, call, render."""
+    from itertools import tee
+
+    from triform.cli.notes import say_left_out
+    from triform.cli.options import at_least_one, bundle_and_texts, key_values
+    from triform.cli.progress import with_progress
+    from triform.cli.records import Records
+    from triform.runtime.masked import fill_mask
+    from triform.runtime.opening import load_encoder
+
+    at_least_one("--top-k", top_k)
+    folder, given = bundle_and_texts(bundle, texts)
+    records = Records(given, file, field, skip_errors)
+    options = key_values(provider_option)
+    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    tokens = None if targets is None else _tokens(model, targets)
+    first, second = tee(with_progress(records, results_to=None))
+    found = fill_mask(model, (record.text for record in first), top_k=top_k, targets=tokens)
+    for record, masks in zip(second, found, strict=True):
+        if as_json:
+            _print_json(record.text, record.value, masks)
+        else:
+            _print(masks)
+    say_left_out(records, model.reader())
+    return 0
+
+
+def _tokens(model: Encoder, targets: str) -> list[int]:
+    from triform.runtime.errors import InputError
+    from triform.runtime.masked import find_targets
+
+    # Spaces stay: to some tokenizers a word in a text and a word alone are different tokens.
+    words = [word for word in targets.split(",") if word.strip()]
+    if not words:
+        raise InputError("--targets names no word")
+    found = find_targets(model, words)
+    for target in found:
+        if not target.whole:
+            message = f"note: the target {target.word!r} is not one token of this model; taking {target.piece!r} for it"
+            print(message, file=sys.stderr)
+    return [target.token for target in found]
+
+
+def _print(masks: list[list[Filling]]) -> None:
+    for fillings in masks:
+        for filling in fillings:
+            print(f"{filling.score:.4g}\t{filling.token_str}\t{' '.join(filling.sequence.split())}")
+
+
+def _print_json(text: str, value: dict[str, object] | None, masks: list[list[Filling]]) -> None:
+    import dataclasses
+    import json
+
+    found = [[dataclasses.asdict(filling) for filling in fillings] for fillings in masks]
+    print(json.dumps({**(value or {"text": text}), "masks": found}))

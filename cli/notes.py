@@ -1,0 +1,27 @@
+"""What a command says on standard error about inputs it did not take as they were."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triform.cli.records import Records
+    from triform.runtime.rows import RowReader
+
+
+def say_left_out(records: Records | None, reader: RowReader) -> None:
+    """Say how many lines were skipped and how many texts were cut, if any.
+
+    Args:
+        records: what was read; None when the texts were arguments.
+        reader: that turned the texts into rows.
+    """
+    if records is not None and records.skipped:
+        print(f"note: {records.skipped} lines could not be read and were skipped", file=sys.stderr)
+    if reader.truncated:
+        print(
+            f"note: {reader.truncated} texts were longer than {reader.max_length} tokens and were cut; "
+            "--strict refuses them",
+            file=sys.stderr,
+        )

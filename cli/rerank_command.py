@@ -1,0 +1,88 @@
+"""``triform rerank``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from triform.cli.records import Record
+
+HELP = """Order documents by how well they answer a query.
+
+\b
+  triform rerank BUNDLE "how do plants eat" "Leaves make sugar from light." "Cats sleep all day."
+  triform rerank BUNDLE "how do plants eat" --file passages.txt --top-k 10
+  triform rerank BUNDLE "how do plants eat" --file passages.jsonl --field body --json
+
+One line a document: score, its number, its text, with tabs between them; the best first.
+The score is a probability, the sigmoid of the model's number, which --json gives as "logit" too.
+"""
+
+
+def run(
+    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    query: Annotated[Optional[str], typer.Argument(help="What is asked.")] = None,
+    documents: Annotated[
+        Optional[list[str]], typer.Argument(help="Texts to order; standard input's lines when absent.")
+    ] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read documents from a file: lines, or .jsonl.")] = None,
+    field: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the text is in this field.")] = None,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")] = False,
+    top_k: Annotated[Optional[int], typer.Option(help="Best documents to show; all when not given.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a document.")] = False,
+    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
+    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+) -> int:
+    """Parse, call, render."""
+    from itertools import tee
+
+    from triform.cli.notes import say_left_out
+    from triform.cli.options import at_least_one, bundle_and_texts, key_values
+    from triform.cli.progress import with_progress
+    from triform.cli.records import Records
+    from triform.runtime.errors import InputError
+    from triform.runtime.opening import load_encoder
+    from triform.runtime.reranking import relevance
+
+    at_least_one("--top-k", top_k)
+    folder, given = bundle_and_texts(bundle, [] if query is None else [query, *(documents or ())])
+    if not given:
+        raise InputError("no query: give it as the argument before the documents")
+    records = Records(given[1:], file, field, skip_errors)
+    options = key_values(provider_option)
+    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    first, second = tee(with_progress(records, results_to=None))
+    scored = zip(relevance(model, given[0], (record.text for record in first)), second, strict=True)
+    for rank, (logit, record) in enumerate(_best(scored, top_k), 1):
+        _print(rank, logit, record, as_json)
+    say_left_out(records, model.reader())
+    return 0
+
+
+def _best(scored: Iterable[tuple[float, Record]], top_k: int | None) -> list[tuple[float, Record]]:
+    """The best first; those that are equal in the order they came."""
+    if top_k is None:
+        return sorted(scored, key=lambda pair: pair[0], reverse=True)
+    from heapq import nlargest
+
+    # Keeps no more than it returns, however many there are.
+    return nlargest(top_k, scored, key=lambda pair: pair[0])
+
+
+def _print(rank: int, logit: float, record: Record, as_json: bool) -> None:
+    from triform.runtime.reranking import probability
+
+    score = probability(logit)
+    if as_json:
+        import json
+
+        found = {"rank": rank, "number": record.number, "score": score, "logit": logit}
+        print(json.dumps({**(record.value or {"text": record.text}), **found}))
+    else:
+        print(f"{score:.4f}\t{record.number}\t{' '.join(record.text.split())}")

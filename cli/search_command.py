@@ -1,0 +1,145 @@
+"""``triform search``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from triform.cli.records import Records
+    from triform.runtime.encoder import Encoder
+    from triform.runtime.manifest import EmbeddingInfo
+    from triform.runtime.search_index import Document, Hit, SearchIndex
+
+HELP = """Find the texts nearest to a query.
+
+\b
+  triform search BUNDLE "how do plants eat" --file passages.txt
+  triform search BUNDLE "how do plants eat" --file passages.jsonl --field body --top-k 3 --json
+  triform search BUNDLE "how do plants eat" --file passages.txt --index passages.index
+  triform search BUNDLE "and at night?" --index passages.index
+
+One line a text: cosine, its line number, the text, with tabs between them; the best first.
+--index keeps the vectors in a folder, made the first time; it is refused when the file has changed since.
+A model's prompts called query, and document, passage or corpus, are used unless others are given.
+"""
+
+
+def run(
+    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    query: Annotated[Optional[str], typer.Argument(help="What to look for.")] = None,
+    file: Annotated[
+        Optional[Path], typer.Option(help="Texts to search: lines, or .jsonl; standard input when absent.")
+    ] = None,
+    field: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the text is in this field.")] = None,
+    top_k: Annotated[int, typer.Option(help="How many texts to show.")] = 10,
+    index: Annotated[Optional[Path], typer.Option(help="Keep the texts' vectors in this folder.")] = None,
+    query_prompt: Annotated[Optional[str], typer.Option(help="Put this before the query.")] = None,
+    query_prompt_name: Annotated[Optional[str], typer.Option(help="Put the prompt of this name there.")] = None,
+    prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
+    prompt_name: Annotated[Optional[str], typer.Option(help="Put the prompt of this name there.")] = None,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
+    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.notes import say_left_out
+    from triform.cli.options import at_least_one, bundle_and_prompt, key_values
+    from triform.runtime.embedding import document_prompt, embedding_info
+    from triform.runtime.errors import InputError
+    from triform.runtime.opening import load_encoder
+    from triform.runtime.search_index import nearest
+
+    at_least_one("--top-k", top_k)
+    folder, asked = bundle_and_prompt(bundle, query)
+    if asked is None:
+        raise InputError("no query: give it as the argument after the bundle")
+    records = _records(file, field, index, skip_errors)
+    options = key_values(provider_option)
+    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    info = embedding_info(model)
+    vector = _query_vector(model, asked, _chosen(info, query_prompt, query_prompt_name))
+    wanted = _chosen(info, prompt, prompt_name)
+    if index is not None:
+        hits = _index(model, index, records, wanted).search(vector, top_k)
+    else:
+        given = document_prompt(info) if wanted is None else wanted
+        hits = nearest(model, vector, _documents(records), prompt=given, top_k=top_k)
+    for rank, hit in enumerate(hits, 1):
+        _print(rank, hit, as_json)
+    say_left_out(records, model.reader())
+    return 0
+
+
+def _records(file: Path | None, field: str | None, index: Path | None, skip_errors: bool) -> Records | None:
+    """What to search; None for what an index holds."""
+    from triform.cli.records import Records
+    from triform.runtime.errors import InputError
+
+    if index is None or file is not None:
+        return Records([], file, field, skip_errors)
+    if not index.exists():
+        raise InputError(f"{index} does not exist: give --file to make it of")
+    return None
+
+
+def _query_vector(model: Encoder, text: str, prompt: str | None) -> Any:
+    from triform.runtime.embedding import embed, embedding_info, query_prompt, unit
+
+    before = query_prompt(embedding_info(model)) if prompt is None else prompt
+    return unit(next(embed(model, [text], prompt=before)))
+
+
+def _chosen(info: EmbeddingInfo, prompt: str | None, name: str | None) -> str | None:
+    """The prompt that options ask for; None when they do not."""
+    from triform.runtime.embedding import resolve_prompt
+
+    return None if prompt is None and name is None else resolve_prompt(info, prompt, name)
+
+
+def _index(model: Encoder, folder: Path, records: Records | None, prompt: str | None) -> SearchIndex:
+    """The index in `folder`, made of the records when there is none."""
+    from triform.runtime.embedding import document_prompt, embedding_info
+    from triform.runtime.search_index import DEFAULT_FIELD, SearchIndex, build_index, describe_source
+
+    field = records.field or DEFAULT_FIELD if records is not None and records.is_json else None
+    file = None if records is None else records.file
+    if file is None or folder.exists():
+        found = SearchIndex(folder)
+        found.check(model, prompt)
+        if file is not None:
+            found.check_source(file, field)
+        return found
+    given = document_prompt(embedding_info(model)) if prompt is None else prompt
+    source = describe_source(file)
+    build_index(folder, model, _documents(records), prompt=given, field=field, source=source)
+    return SearchIndex(folder)
+
+
+def _documents(records: Records | None) -> Iterator[Document]:
+    import os
+
+    from triform.cli.progress import with_progress
+    from triform.runtime.search_index import Document
+
+    if records is not None:
+        # Nothing is printed before all records are read.
+        for record in with_progress(records, results_to=Path(os.devnull)):
+            yield Document(record.number, record.text, record.value)
+
+
+def _print(rank: int, hit: Hit, as_json: bool) -> None:
+    document = hit.document
+    if as_json:
+        import json
+
+        found = {"rank": rank, "number": document.number, "score": hit.score}
+        print(json.dumps({**(document.value or {"text": document.text}), **found}))
+    else:
+        print(f"{hit.score:.4f}\t{document.number}\t{' '.join(document.text.split())}")

@@ -1,0 +1,75 @@
+"""``triform tag``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from triform.cli.records import Record
+    from triform.runtime.tagging import Tag
+
+HELP = """Find names and other spans in texts of any length.
+
+\b
+  triform tag BUNDLE "Ada Lovelace was born in London."
+  triform tag BUNDLE --file letters.txt --aggregation first
+  triform tag BUNDLE --file letters.jsonl --field body --json > tagged.jsonl
+
+One line a span: label, score, start-end, text, with tabs between them, and the number of the text or line first unless
+there is one text. Start and end count characters. A text that the model cannot read at once is read in windows that
+overlap by --stride tokens.
+"""
+
+
+def run(
+    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input's lines when absent.")] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read texts from a file: lines, or .jsonl.")] = None,
+    field: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the text is in this field.")] = None,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")] = False,
+    aggregation: Annotated[
+        str, typer.Option(help="none: each token; simple: neighbors of a label; first, average, max: whole words.")
+    ] = "simple",
+    stride: Annotated[Optional[int], typer.Option(help="Tokens that windows share; a quarter if not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
+    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+) -> int:
+    """Parse, call, render."""
+    from itertools import tee
+
+    from triform.cli.notes import say_left_out
+    from triform.cli.options import bundle_and_texts, key_values
+    from triform.cli.progress import with_progress
+    from triform.cli.records import Records
+    from triform.runtime.opening import load_encoder
+    from triform.runtime.tagging import tag
+
+    folder, given = bundle_and_texts(bundle, texts)
+    records = Records(given, file, field, skip_errors)
+    model = load_encoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    first, second = tee(with_progress(records, results_to=None))
+    found = tag(model, (record.text for record in first), aggregation=aggregation, stride=stride)
+    for record, tags in zip(second, found, strict=True):
+        if as_json:
+            _print_json(record, tags)
+        else:
+            _print("" if len(given) == 1 else f"{record.number}\t", tags)
+    say_left_out(records, model.reader())
+    return 0
+
+
+def _print(number: str, tags: list[Tag]) -> None:
+    for one in tags:
+        print(f"{number}{one.label}\t{one.score:.4f}\t{one.start}-{one.end}\t{' '.join(one.text.split())}")
+
+
+def _print_json(record: Record, tags: list[Tag]) -> None:
+    import dataclasses
+    import json
+
+    print(json.dumps({**(record.value or {"text": record.text}), "tags": [dataclasses.asdict(one) for one in tags]}))

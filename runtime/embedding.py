@@ -1,0 +1,212 @@
+"""Texts as vectors: sentence embeddings, the prompts that go before a text, shorter vectors and smaller numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.manifest import EmbeddingInfo
+from triform.runtime.rows import Row
+from triform.runtime.windows import check_numbers
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder import Encoder
+
+# Texts tokenized at a time: enough for the tokenizer's threads and for batches of like length; few enough that
+# neither many texts nor long ones fill the memory.
+_CHUNK_TEXTS, _CHUNK_CHARACTERS = 1024, 2**20
+
+DTYPES = ("float32", "float16", "int8", "binary")
+# Prompts for what is searched, by the names models give them, the first choice first.
+_QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
+
+Array = NDArray[np.float32]
+Floats = TypeVar("Floats", NDArray[np.float32], NDArray[np.float64])
+
+
+def embed(
+    model: Encoder,
+    texts: Iterable[str],
+    *,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
+    dimensions: int | None = None,
+) -> Iterator[Array]:
+    """One vector a text, lazily, in order, in bounded memory.
+
+    Args:
+        model: its bundle is for feature-extraction.
+        texts: any number of them. What is longer than the model can read is cut, or refused by a strict model.
+        prompt: put before each text.
+        prompt_name: the same, by its name in the model; the model's default prompt when neither is given.
+        dimensions: keep the first so many numbers of each vector, for models trained for it (Matryoshka). Where the
+            model's vectors have length 1, so have the shortened ones; sentence-transformers does that only with
+            ``normalize_embeddings=True``. Cosines are the same either way.
+
+    Yields:
+        float32 (dimensions,); zeros for a text of which the tokenizer leaves nothing.
+
+    Raises:
+        UnsupportedError: the model gives no vectors for texts. Raised by the call itself, as is a bad option.
+        InputError: an option does not fit the model; or a text is not valid Unicode, or too long for a strict model.
+        BundleError: a vector holds NaN or an infinity.
+        TriformError: onnxruntime failed.
+    """
+    info = embedding_info(model)
+    before = resolve_prompt(info, prompt, prompt_name)
+    if dimensions is not None and not 1 <= dimensions <= info.dimension:
+        raise InputError(f"dimensions must be between 1 and the model's {info.dimension}, not {dimensions}")
+    return _vectors(model, (before + text for text in texts), dimensions)
+
+
+def embedding_info(model: Encoder) -> EmbeddingInfo:
+    """What the model's vectors are.
+
+    Raises:
+        UnsupportedError: it gives none for texts.
+    """
+    model.require("embedding", "feature-extraction")
+    if model.info.embedding is None or "sentence_embedding" not in model.step.outputs:
+        raise UnsupportedError("the bundle has no output sentence_embedding; export the model again")
+    model.reader()
+    return model.info.embedding
+
+
+def resolve_prompt(info: EmbeddingInfo, prompt: str | None, prompt_name: str | None) -> str:
+    """The text to put before each input, as sentence-transformers' ``encode`` chooses it.
+
+    Raises:
+        InputError: both are given, or the model has no prompt of that name.
+    """
+    if prompt is not None and prompt_name is not None:
+        raise InputError("give a prompt or the name of one, not both")
+    if prompt is not None:
+        return prompt
+    name = prompt_name if prompt_name is not None else info.default_prompt
+    if name is None:
+        return ""
+    if name not in info.prompts:
+        known = f"it has: {', '.join(info.prompts)}" if info.prompts else "it has none"
+        raise InputError(f"the model has no prompt called {name!r}; {known}")
+    return info.prompts[name]
+
+
+def query_prompt(info: EmbeddingInfo) -> str:
+    """What goes before a query, as in sentence-transformers' ``encode_query``: never the default prompt."""
+    return _first(info.prompts, _QUERY_PROMPTS)
+
+
+def document_prompt(info: EmbeddingInfo) -> str:
+    """What goes before a text that is searched, as sentence-transformers documents ``encode_document``."""
+    return _first(info.prompts, _DOCUMENT_PROMPTS)
+
+
+def unit(vectors: Floats) -> Floats:
+    """Vectors (…, dimension) scaled to length 1; a vector of zeros stays one."""
+    lengths = np.sqrt(np.sum(np.square(vectors), axis=-1, keepdims=True))
+    scaled: Floats = vectors / np.maximum(lengths, vectors.dtype.type(1e-12))
+    return scaled
+
+
+def cosine(left: Array, right: Array) -> float:
+    """The cosine of two vectors (dimension,), from -1 to 1; 0 where one of them is all zeros."""
+    found = float(unit(left.astype(np.float64)) @ unit(right.astype(np.float64)))
+    return max(-1.0, min(1.0, found))
+
+
+def int8_ranges(dimension: int) -> Array:
+    """The least and the greatest value that int8 stands for, the same in every dimension: (2, dimension).
+
+    Numbers of a vector of length 1 are about ``1 / sqrt(dimension)`` large; 127 stands for eight times that, or for 1.
+    Fixed, so that what was embedded today compares with what is embedded tomorrow; and the same in every dimension,
+    so that cosines stay what they are. The ends are such that quantizing rounds to the nearest step.
+    """
+    step = min(1.0, 8 / dimension**0.5) / 127
+    return np.repeat(np.array([[-128.5 * step], [126.5 * step]], np.float32), dimension, axis=1)
+
+
+def quantize(vectors: Array, dtype: str, ranges: Array | None = None) -> NDArray[Any]:
+    """Vectors as smaller numbers, as sentence-transformers' ``quantize_embeddings`` defines them.
+
+    Source: https://sbert.net/docs/package_reference/util/quantization.html
+
+    Args:
+        vectors: float32 (…, dimension).
+        dtype: float32; float16; int8: 256 steps over `ranges`; or binary: one bit a number, set where it is above 0,
+            the first number in the highest bit of the first byte, less 128: int8 (…, ceil(dimension / 8)).
+        ranges: for int8, the least and the greatest value in each dimension, float32 (2, dimension). When None,
+            vectors are scaled to length 1 first, and `int8_ranges` is used.
+
+    Raises:
+        InputError: there is no such dtype.
+    """
+    if dtype == "binary":
+        packed: NDArray[np.uint8] = np.packbits(vectors > 0, axis=-1)
+        return (packed ^ np.uint8(0x80)).view(np.int8)
+    if dtype == "int8":
+        if ranges is None:
+            vectors, ranges = unit(vectors), int8_ranges(vectors.shape[-1])
+        steps = (ranges[1] - ranges[0]) / 255
+        steps = np.where(steps == 0, np.float32(1), steps)
+        levels: Array = np.clip(np.floor((vectors - ranges[0]) / steps), 0, 255)
+        return (levels - 128).astype(np.int8)
+    check_dtype(dtype)
+    return vectors.astype(dtype)
+
+
+def check_dtype(dtype: str) -> None:
+    """Check that `quantize` knows a dtype.
+
+    Raises:
+        InputError: it does not.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"vectors can be {', '.join(DTYPES)}, not {dtype}")
+
+
+def storage(dimensions: int, dtype: str) -> tuple[int, str]:
+    """How many numbers, of which numpy dtype, `quantize` makes of a vector."""
+    return (-(-dimensions // 8), "int8") if dtype == "binary" else (dimensions, dtype)
+
+
+def _vectors(model: Encoder, texts: Iterable[str], dimensions: int | None) -> Iterator[Array]:
+    info = embedding_info(model)
+    first = 1
+    for chunk in _chunks(texts):
+        rows = [_slim(row) for row in model.reader().read(chunk, first=first)]
+        results = model.step.in_batches((row for row in rows if row.ids), ["sentence_embedding"])
+        for row in rows:
+            vector = _checked(next(results)) if row.ids else np.zeros(info.dimension, np.float32)
+            yield unit(vector[:dimensions]) if info.normalized and dimensions is not None else vector[:dimensions]
+        first += len(chunk)
+
+
+def _checked(result: tuple[Array, ...]) -> Array:
+    check_numbers(result)
+    return result[0]
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if len(chunk) == _CHUNK_TEXTS or size >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _slim(row: Row) -> Row:
+    """The row without what only tells where tokens come from: most of its memory."""
+    return Row(row.ids, row.type_ids, truncated=row.truncated)
+
+
+def _first(prompts: Mapping[str, str], names: Iterable[str]) -> str:
+    return next((prompts[name] for name in names if name in prompts), "")

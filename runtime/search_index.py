@@ -1,0 +1,277 @@
+"""The texts nearest to a query, by exact cosine: from a stream, or from vectors saved once in a folder.
+
+The folder holds ``vectors.npy`` (float32, rows of length 1, mapped into memory), ``texts.jsonl`` (the texts),
+``offsets.bin`` (where each line of it ends, as int64) and ``index.json`` (what it was made of).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from heapq import nlargest
+from itertools import tee
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.embedding import embed, embedding_info, unit
+from triform.runtime.errors import InputError
+from triform.runtime.json_dataclasses import Mismatch, build
+from triform.runtime.manifest import FileInfo
+from triform.runtime.vector_files import write_npy
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder import Encoder
+
+_VERSION = 1
+_INFO, _VECTORS, _TEXTS, _OFFSETS = "index.json", "vectors.npy", "texts.jsonl", "offsets.bin"
+# Vectors compared at a time.
+_BLOCK = 16384
+# Of a JSON object, where none is named.
+DEFAULT_FIELD = "text"
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that can be found.
+
+    Attributes:
+        number: its line in the file it comes from; the first is 1.
+        text: what is compared.
+        value: the JSON object it is part of; None for plain text.
+    """
+
+    number: int
+    text: str
+    value: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that was found, and its cosine with the query."""
+
+    score: float
+    document: Document
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What an index was made of.
+
+    Attributes:
+        version: of the folder's format.
+        bundle: fingerprint of the bundle that made the vectors.
+        source: size and SHA-256 of the file of texts.
+        field: which field of its JSON objects holds the text; None for plain text.
+        prompt: what was put before each text.
+        count: number of texts.
+        dimension: of a vector.
+    """
+
+    version: int
+    bundle: str
+    source: FileInfo
+    field: str | None
+    prompt: str
+    count: int
+    dimension: int
+
+
+def fingerprint(model: Encoder) -> str:
+    """One string for everything in a bundle that its vectors depend on."""
+    files = sorted((name, info.sha256) for name, info in model.manifest.files.items())
+    return hashlib.sha256(json.dumps([files, model.manifest.max_length]).encode()).hexdigest()
+
+
+def describe_source(path: Path) -> FileInfo:
+    """Size and SHA-256 of a file of texts.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return FileInfo(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def nearest(model: Encoder, query: Array, documents: Iterable[Document], *, prompt: str, top_k: int) -> list[Hit]:
+    """The documents nearest to a query, the best first, equal ones in their order; keeps no more than it returns.
+
+    Args:
+        model: gives the vectors.
+        query: a vector of length 1.
+        documents: any number of them.
+        prompt: put before each text.
+        top_k: how many to return at most.
+
+    Raises:
+        TriformError: as `embed`.
+    """
+    found = (Hit(float(vector @ query), document) for vector, document in _embedded(model, documents, prompt))
+    return nlargest(top_k, found, key=lambda hit: hit.score)
+
+
+def build_index(
+    folder: Path, model: Encoder, documents: Iterable[Document], *, prompt: str, field: str | None, source: FileInfo
+) -> None:
+    """Save the vectors of documents in a new folder, which is there whole or not at all, in bounded memory.
+
+    Args:
+        folder: is made.
+        model: gives the vectors.
+        documents: at least one.
+        prompt: put before each text.
+        field: which field of their JSON objects holds the text; None for plain text.
+        source: the file they come from.
+
+    Raises:
+        InputError: the folder cannot be made, or there are no documents.
+        TriformError: as `embed`.
+    """
+    dimension = embedding_info(model).dimension
+    with _staged(folder) as staging:
+        with (staging / _TEXTS).open("wb") as texts, (staging / _OFFSETS).open("wb") as offsets:
+            kept = _keep_texts(_embedded(model, documents, prompt), texts, offsets)
+            with (staging / _VECTORS).open("wb") as vectors:
+                count = write_npy(vectors, kept, dimension, "float32")
+        if not count:
+            raise InputError("there are no texts to search")
+        info = IndexInfo(_VERSION, fingerprint(model), source, field, prompt, count, dimension)
+        (staging / _INFO).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n", encoding="utf-8")
+
+
+class SearchIndex:
+    """A folder that `build_index` made, opened; its vectors stay on disk until they are compared.
+
+    Attributes:
+        info: what it was made of.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a folder.
+
+        Raises:
+            InputError: it is not an index, or is damaged.
+        """
+        self._folder = folder
+        try:
+            self.info = _read_info(folder)
+            self._vectors: Array = np.load(folder / _VECTORS, mmap_mode="r")
+            self._ends = np.memmap(folder / _OFFSETS, "<i8", "r")
+        except (OSError, ValueError, Mismatch) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"{folder} is not a search index ({reason}); delete it to have it made again") from None
+        shape = (self.info.count, self.info.dimension)
+        if self._vectors.shape != shape or self._vectors.dtype != np.float32 or self._ends.shape != shape[:1]:
+            raise self._damaged()
+
+    def check(self, model: Encoder, prompt: str | None) -> None:
+        """Check that the index is of `model`, and of `prompt` where that is not None.
+
+        Raises:
+            InputError: it was made with another bundle or prompt.
+        """
+        if self.info.bundle != fingerprint(model):
+            raise InputError(f"{self._folder} was made with another bundle; delete it to have it made again")
+        if prompt is not None and prompt != self.info.prompt:
+            raise InputError(f"{self._folder} was made with the prompt {self.info.prompt!r}, not {prompt!r}")
+
+    def check_source(self, path: Path, field: str | None) -> None:
+        """Check that the index is of a file as it is now.
+
+        Raises:
+            InputError: the file is another or has changed, or its texts are in another field.
+        """
+        if self.info.field != field:
+            raise InputError(f"{self._folder} was made of another field; delete it to have it made again")
+        if self.info.source != describe_source(path):
+            raise InputError(f"{path} is not what {self._folder} was made of; delete the folder to have it made again")
+
+    def search(self, query: Array, top_k: int) -> list[Hit]:
+        """The documents nearest to a query, the best first, equal ones in their order.
+
+        Args:
+            query: a vector (dimension,) of length 1.
+            top_k: how many to return at most.
+
+        Raises:
+            InputError: the index is damaged.
+        """
+        scores, places = np.empty(0, np.float32), np.empty(0, np.int64)
+        for start in range(0, self.info.count, _BLOCK):
+            found = self._vectors[start : start + _BLOCK] @ query
+            scores = np.concatenate((scores, found))
+            places = np.concatenate((places, np.arange(start, start + len(found))))
+            best = np.argsort(-scores, kind="stable")[:top_k]
+            scores, places = scores[best], places[best]
+        with (self._folder / _TEXTS).open("rb") as texts:
+            return [
+                Hit(float(score), self._document(texts, int(place)))
+                for score, place in zip(scores, places, strict=True)
+            ]
+
+    def _document(self, texts: BinaryIO, place: int) -> Document:
+        begin = int(self._ends[place - 1]) if place else 0
+        texts.seek(begin)
+        try:
+            number, value = json.loads(texts.read(max(0, int(self._ends[place]) - begin)))
+            if isinstance(value, str):
+                return Document(number, value)
+            return Document(number, value[self.info.field or DEFAULT_FIELD], value)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise self._damaged() from None
+
+    def _damaged(self) -> InputError:
+        return InputError(f"{self._folder} is damaged; delete it to have it made again")
+
+
+def _read_info(folder: Path) -> IndexInfo:
+    content = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+    info: IndexInfo = build(IndexInfo, content)
+    if info.version != _VERSION or info.count < 1 or info.dimension < 1:
+        raise Mismatch("made by another version")
+    return info
+
+
+def _keep_texts(found: Iterable[tuple[Array, Document]], texts: BinaryIO, offsets: BinaryIO) -> Iterator[Array]:
+    """The vectors, while their documents are written."""
+    for vector, document in found:
+        texts.write(json.dumps([document.number, document.value or document.text]).encode() + b"\n")
+        offsets.write(np.array(texts.tell(), "<i8").tobytes())
+        yield vector
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its name when all went well."""
+    target = folder.resolve()
+    if target.exists():
+        raise InputError(f"{folder} exists already")
+    staging = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        staging.mkdir()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}") from None
+    try:
+        yield staging
+        os.replace(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _embedded(model: Encoder, documents: Iterable[Document], prompt: str) -> Iterator[tuple[Array, Document]]:
+    first, second = tee(documents)
+    vectors = embed(model, (document.text for document in first), prompt=prompt)
+    return zip((unit(vector) for vector in vectors), second, strict=True)

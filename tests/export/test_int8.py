@@ -1,0 +1,120 @@
+"""8-bit activations: the search for grids, the graph that uses them, biases in the operators behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from tests.encoder_checkpoints import bert_folder
+from triform.export.fuse_biases import fuse_biases
+from triform.export.graph import nodes
+from triform.export.int8_search import Rows, Static, choose
+from triform.export.lower import lower_to_float
+from triform.export.lower_int8 import lower_to_int8
+from triform.export.verify_encoder import EncoderRunner
+from triform.export.write import write_graph
+
+
+def numbers(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_strong_channel_moves_into_the_weights():
+    """One channel 30 times as strong as the rest: on a common grid the others would have 4 steps left."""
+    inputs, weight = numbers(0, 200, 32), numbers(1, 24, 32)
+    inputs[:, 5] *= 30
+    recipe = choose(inputs, weight)
+    assert isinstance(recipe, Static)
+    assert recipe.error < 1e-3
+    assert recipe.factors[5] < recipe.factors.median() / 5
+
+
+def test_rows_of_different_size_get_grids_of_their_own():
+    inputs, weight = numbers(0, 200, 32), numbers(1, 24, 32)
+    inputs[:100] *= 0.01
+    inputs[0] *= 1000
+    recipe = choose(inputs[:100], weight)
+    assert isinstance(recipe, Rows)
+    assert not recipe.one_sided
+
+
+def test_values_behind_a_gelu_are_mostly_positive():
+    inputs, weight = torch.nn.functional.gelu(3 * numbers(0, 200, 32)), numbers(1, 24, 32)
+    inputs *= torch.linspace(0.05, 1, 200)[:, None]
+    recipe = choose(inputs, weight)
+    assert isinstance(recipe, Rows)
+    assert recipe.one_sided
+    # No row's grid may end above the smallest value that was seen.
+    assert recipe.floor * recipe.zero_point == pytest.approx(-float(inputs.min()))
+
+
+def linear_graph(weight, bias):
+    """x (batch, sequence, in_features) to y, one Linear node."""
+    x = ir.Value(
+        name="x", shape=ir.Shape(["batch", "sequence", weight.shape[1]]), type=ir.TensorType(ir.DataType.FLOAT)
+    )
+    constants = []
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        array = ir.tensor(tensor.numpy(), name=name)
+        shape = ir.Shape(tuple(tensor.shape))
+        constants.append(ir.Value(name=name, shape=shape, type=ir.TensorType(array.dtype), const_value=array))
+    node = ir.node("Linear", [x, *constants], domain="triform")
+    node.outputs[0].name, node.outputs[0].type = "y", x.type
+    node.outputs[0].shape = ir.Shape(["batch", "sequence", weight.shape[0]])
+    imports = {"": 21, "com.microsoft": 1}
+    graph = ir.Graph([x], node.outputs, nodes=[node], initializers=constants, opset_imports=imports, name="linear")
+    return ir.Model(graph, ir_version=10)
+
+
+@pytest.mark.parametrize("kind", [Static, Rows])
+def test_the_graph_computes_what_the_search_promised(kind, tmp_path):
+    inputs, weight, bias = numbers(0, 120, 32), numbers(1, 24, 32), numbers(2, 24)
+    if kind is Rows:
+        inputs *= torch.logspace(-2, 0, 120)[:, None]
+    else:
+        inputs[:, 5] *= 30
+    recipe = choose(inputs, weight)
+    assert isinstance(recipe, kind)
+    model = linear_graph(weight, bias)
+    assert list(lower_to_int8(model, {"weight": inputs}).values()) == ["static" if kind is Static else "rows"]
+    write_graph(model, tmp_path / "graph.onnx")
+    runner = EncoderRunner(tmp_path / "graph.onnx", 1)
+    found = runner.run({"x": inputs.reshape(4, 30, 32).numpy()})["y"].reshape(120, 24)
+    expected = inputs @ weight.T
+    error = torch.from_numpy(found) - bias - expected
+    assert float(error.pow(2).sum() / expected.pow(2).sum()) == pytest.approx(recipe.error, rel=0.02)
+    # A row's result does not depend on the rows beside it.
+    alone = runner.run({"x": inputs[:1, None].numpy()})["y"]
+    np.testing.assert_array_equal(alone.ravel(), found[0])
+
+
+def test_small_heads_stay_in_float(tmp_path):
+    model = linear_graph(numbers(1, 5, 32), numbers(2, 5))
+    assert lower_to_int8(model, {"weight": numbers(0, 50, 32)}) == {}
+    assert [node.op_type for node in model.graph] == ["FusedMatMul", "Add"]
+
+
+def test_biases_move_without_changing_a_number(tmp_path):
+    from triform.export import encoder_export
+    from triform.export.options import ExportOptions
+    from triform.export.report import Clock
+    from triform.export.source import find, read_config
+
+    source = find(str(bert_folder(tmp_path / "bert")))
+    options = ExportOptions(quantize="none")
+    checkpoint = encoder_export.load(source, read_config(source), options)
+    graph, _ = encoder_export._graph(encoder_export._subject(checkpoint, options), Clock(lambda _: None))
+    lower_to_float(graph)
+    write_graph(graph, tmp_path / "before.onnx")
+    fuse_biases(graph)
+    write_graph(graph, tmp_path / "after.onnx")
+    # Word, position and type embeddings are added; no bias is any more. Three layers of four products.
+    assert len(nodes(graph.graph, "Add")) == 2
+    assert len(nodes(graph.graph, "BiasGelu")) == 3
+    ids = np.array([[2, 40, 50, 3]])
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    before, after = (EncoderRunner(tmp_path / f"{name}.onnx", 1).run(feeds) for name in ("before", "after"))
+    for name, value in before.items():
+        np.testing.assert_allclose(after[name], value, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,159 @@
+"""Every text-encoder family's float graph equals transformers, for padded batches and for each row alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnxruntime as ort
+import pytest
+import torch
+
+from tests.encoder_families import CANINE, ENCODERS, LAYERS, OWN_ATTENTION, ROTARY, build_encoder, random_model
+from tests.families import CONTEXT, VOCAB
+from triform.export.fuse import fuse
+from triform.export.lower import lower_to_float
+from triform.export.trace import trace
+from triform.export.write import write_graph
+from triform.models.encoder import encoder_spec
+from triform.models.encoder_tasks import text_task
+from triform.models.errors import UnsupportedModelError
+
+LENGTHS = (29, 1, 40, 17)
+# As `triform export` allows, which is far above float32 rounding and far below any mistake.
+TOLERANCE = 5e-4
+
+
+def rows(model, lengths=LENGTHS, type_ids=False):
+    """A batch padded on the right: what a tokenizer would give for texts of these lengths."""
+    generator = torch.Generator().manual_seed(1)
+    longest = max(lengths)
+    # 3 and above: random ids include the mask token, of which ESM makes something, but no padding.
+    ids = torch.randint(3, VOCAB, (len(lengths), longest), generator=generator)
+    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+    batch = {"input_ids": ids.where(mask.bool(), torch.tensor(model.config.pad_token_id or 0)), "attention_mask": mask}
+    if type_ids:
+        batch["token_type_ids"] = torch.randint(0, 2, ids.shape, generator=generator) * mask
+    return batch
+
+
+def exported(model, folder, task="feature-extraction", *, hidden_states=False, type_ids=False):
+    """A session of the model's float graph, and how many nodes it has of each operator."""
+    names = ("input_ids", "attention_mask", *(("token_type_ids",) if type_ids else ()))
+    spec, prepared = encoder_spec(model, text_task(task, names, hidden_states), "encoder", CONTEXT)
+    with prepared:
+        graph = trace(spec)
+    fuse(graph)
+    lower_to_float(graph)
+    write_graph(graph, folder / "encoder.onnx")
+    session = ort.InferenceSession(str(folder / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == list(spec.outputs)
+    return session, Counter(node.op_type for node in graph.graph)
+
+
+def run(session, batch):
+    names = [output.name for output in session.get_outputs()]
+    found = session.run(names, {name: tensor.numpy() for name, tensor in batch.items()})
+    return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
+
+
+def reference(model, batch, **arguments):
+    """What transformers says, with its own attention."""
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        return model(**batch, **arguments)
+
+
+def assert_close(actual, expected):
+    assert actual.shape == expected.shape
+    # Written so that NaN fails.
+    assert (actual - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+def alone(batch, row):
+    length = int(batch["attention_mask"][row].sum())
+    return {name: tensor[row : row + 1, :length] for name, tensor in batch.items()}
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_family_matches_transformers(family, tmp_path):
+    model = build_encoder(family)
+    type_ids = family in ("bert", "electra", "albert", "nomic_bert", "deberta-v2")
+    batch = rows(model, type_ids=type_ids)
+    expected = reference(model, batch).last_hidden_state
+    singles = [reference(model, alone(batch, row)).last_hidden_state for row in range(len(LENGTHS))]
+    session, counts = exported(model, tmp_path, type_ids=type_ids)
+    together = run(session, batch)["last_hidden_state"]
+    mask = batch["attention_mask"].bool()
+    assert_close(together[mask], expected[mask])
+    for row, single in enumerate(singles):
+        assert_close(run(session, alone(batch, row))["last_hidden_state"], single)
+        assert_close(together[row : row + 1, : LENGTHS[row]], single)
+    assert counts["MultiHeadAttention"] == (0 if family in OWN_ATTENTION else LAYERS)
+    assert counts["RotaryEmbedding"] == (2 * LAYERS if family in ROTARY else 0)
+
+
+def test_canine_is_refused_because_padding_changes_its_answers():
+    model = random_model("canine", CANINE)
+    batch = rows(model, (29, 40))
+    padded = reference(model, batch).last_hidden_state[:1, :29]
+    single = reference(model, alone(batch, 0)).last_hidden_state
+    assert (padded - single).abs().max() > 0.1 * single.abs().max()
+    with pytest.raises(UnsupportedModelError, match="depends on how much padding"):
+        encoder_spec(model, text_task("feature-extraction", ("input_ids", "attention_mask"), False), "encoder", CONTEXT)
+
+
+HEADS = {
+    "text-classification": ("BertForSequenceClassification", {"num_labels": 5}),
+    "token-classification": ("BertForTokenClassification", {"num_labels": 5}),
+    "question-answering": ("BertForQuestionAnswering", {}),
+    "next-sentence-prediction": ("BertForNextSentencePrediction", {}),
+}
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_head_matches_transformers(task, tmp_path):
+    architecture, changes = HEADS[task]
+    model = build_encoder("bert", architecture, **changes)
+    batch = rows(model, type_ids=True)
+    mask = batch["attention_mask"].bool()
+    expected = reference(model, batch)
+    session, _ = exported(model, tmp_path, task, type_ids=True)
+    found = run(session, batch)
+    for name, value in found.items():
+        per_token = value.shape[:2] == mask.shape
+        assert_close(value[mask] if per_token else value, expected[name][mask] if per_token else expected[name])
+        for row in range(len(LENGTHS)):
+            single = run(session, alone(batch, row))[name][0]
+            assert_close(single, expected[name][row, : len(single)] if per_token else expected[name][row])
+
+
+MASKED = {
+    "bert": "BertForMaskedLM",
+    "distilbert": "DistilBertForMaskedLM",
+    "modernbert": "ModernBertForMaskedLM",
+    "esm": "EsmForMaskedLM",
+}
+
+
+@pytest.mark.parametrize("family", MASKED)
+def test_masked_lm_gives_logits_at_positions(family, tmp_path):
+    model = build_encoder(family, MASKED[family])
+    batch = rows(model)
+    expected = reference(model, batch).logits
+    session, _ = exported(model, tmp_path, "fill-mask")
+    positions = torch.tensor([[28, 0], [0, 0], [5, 39], [16, 3]])
+    logits = run(session, {**batch, "logits_positions": positions})["logits"]
+    assert_close(logits, torch.stack([row[picked] for row, picked in zip(expected, positions, strict=True)]))
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "t5"])
+def test_hidden_states_match_transformers(family, tmp_path):
+    model = build_encoder(family)
+    batch = rows(model)
+    expected = reference(model, batch, output_hidden_states=True)
+    session, _ = exported(model, tmp_path, hidden_states=True)
+    found = run(session, batch)
+    mask = batch["attention_mask"].bool()
+    assert len(found) == 1 + len(expected.hidden_states) == 2 + LAYERS
+    for index, state in enumerate(expected.hidden_states):
+        assert_close(found[f"hidden_states.{index}"][mask], state[mask])
