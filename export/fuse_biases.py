@@ -6,20 +6,18 @@ import onnx_ir as ir
 
 from triform.export.graph import MICROSOFT, attribute, insert, nodes, only_user, replace, sweep
 
-# Position of the bias among the inputs of SkipLayerNormalization and of MultiHeadAttention.
-_NORM_BIAS, _ATTENTION_BIAS = 4, 3
+# Position of the bias among the inputs of MultiHeadAttention.
+_ATTENTION_BIAS = 3
 
 
 def fuse_biases(model: ir.Model) -> None:
-    """Hand the bias of a lowered Linear to the norm, activation or attention behind it, where that is its only use."""
+    """Hand the bias of a lowered Linear to the activation or attention behind it, where that is its only use."""
     for add in nodes(model.graph, "Add"):
         product, bias = add.inputs
         user = only_user(add.outputs[0])
         if product is None or bias is None or user is None or not _is_vector(bias):
             continue
-        if user.op_type == "SkipLayerNormalization":
-            _into_norm(user, add, product, bias)
-        elif user.op_type == "Gelu":
+        if user.op_type == "Gelu":
             _into_gelu(model.graph, user, product, bias)
         elif user.op_type == "Split":
             _into_attention(user, product, bias)
@@ -28,16 +26,6 @@ def fuse_biases(model: ir.Model) -> None:
 
 def _is_vector(value: ir.Value) -> bool:
     return value.is_initializer() and value.shape is not None and len(value.shape) == 1
-
-
-def _into_norm(norm: ir.Node, add: ir.Node, product: ir.Value, bias: ir.Value) -> None:
-    if len(norm.inputs) > _NORM_BIAS and norm.inputs[_NORM_BIAS] is not None:
-        return
-    place = next(index for index in (0, 1) if norm.inputs[index] is add.outputs[0])
-    # Without a shift the operator still wants its place among the inputs.
-    norm.resize_inputs(_NORM_BIAS + 1)
-    norm.replace_input_with(place, product)
-    norm.replace_input_with(_NORM_BIAS, bias)
 
 
 def _into_gelu(graph: ir.Graph, gelu: ir.Node, product: ir.Value, bias: ir.Value) -> None:

@@ -14,7 +14,7 @@ from triform.runtime.manifest import GraphInfo
 from triform.runtime.rows import Row
 
 # Tokens, padding included, of one batch: enough to keep every core busy, few enough to stay in its cache.
-TOKENS = 2048
+TOKENS = 1024
 # Rows read ahead, to put those of like length together.
 WINDOW = 4096
 

@@ -110,8 +110,9 @@ def test_biases_move_without_changing_a_number(tmp_path):
     write_graph(graph, tmp_path / "before.onnx")
     fuse_biases(graph)
     write_graph(graph, tmp_path / "after.onnx")
-    # Word, position and type embeddings are added; no bias is any more. Three layers of four products.
-    assert len(nodes(graph.graph, "Add")) == 2
+    # Three embeddings are added; a layer adds two residuals, and the biases of the two products before them.
+    assert len(nodes(graph.graph, "Add")) == 2 + 3 * 4
+    assert all(node.inputs[3] is not None for node in nodes(graph.graph, "MultiHeadAttention"))
     assert len(nodes(graph.graph, "BiasGelu")) == 3
     ids = np.array([[2, 40, 50, 3]])
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
