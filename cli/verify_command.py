@@ -13,7 +13,7 @@ HELP = """Check a bundle: every file's hash, and with --against its numbers.
 
 \b
   triform verify BUNDLE
-  triform verify BUNDLE --against ./my-model     compare logits with PyTorch again
+  triform verify BUNDLE --against ./my-model     compare outputs with PyTorch again
 """
 
 
@@ -23,8 +23,9 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.render import parity_rows, rows
+    from triform.cli.render import encoder_parity_rows, parity_rows, rows
     from triform.runtime.bundle import open_bundle, verify_files
+    from triform.runtime.manifest import Parity
 
     opened = open_bundle(bundle)
     files = verify_files(opened)
@@ -42,5 +43,5 @@ def run(
         return 0
     print(f"{bundle}: {len(files)} files are as they were exported")
     if parity is not None:
-        print(rows(parity_rows(parity)))
+        print(rows(parity_rows(parity) if isinstance(parity, Parity) else encoder_parity_rows(parity)))
     return 0

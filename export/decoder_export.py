@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import transformers
 from transformers import PretrainedConfig
 
 from triform.export import source, texts, verify
+from triform.export.cores import usable_cores
 from triform.export.fuse import fuse
 from triform.export.lower import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.measure import add_energy_outputs
@@ -89,7 +89,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         layers = [contract.LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
         with clock.step("verify"):
             original, weights = _float_graph(graph, Path(scratch) if scheme else folder, scheme is not None)
-            runner = GraphRunner(original, layers, _threads())
+            runner = GraphRunner(original, layers, usable_cores())
             parity = verify.compare_with_reference(runner, expected, parity_ids)
         quantization = contract.Quantization("none")
         if scheme is not None:
@@ -99,7 +99,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
                 write_graph(graph, folder / "decoder.onnx")
                 quantization = _describe_scheme(scheme, count)
             with clock.step("compare"):
-                quantized = GraphRunner(folder / "decoder.onnx", layers, _threads())
+                quantized = GraphRunner(folder / "decoder.onnx", layers, usable_cores())
                 parity = dataclasses.replace(parity, quantized=_compare(runner, quantized, ids, max_length))
         with clock.step("write"):
             template = save_tokenizer(checkpoint.tokenizer, folder)
@@ -228,7 +228,3 @@ def _generation_defaults(config: Any) -> contract.GenerationDefaults:
 
 def _special_strings(tokenizer: Any) -> dict[str, str]:
     return {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

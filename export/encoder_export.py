@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import inspect
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from triform.export import source, texts
+from triform.export.cores import usable_cores
 from triform.export.decoding import clean_up_decoding
 from triform.export.encoder_quantize import quantize_encoder
 from triform.export.fuse import fuse
@@ -40,13 +40,13 @@ from triform.runtime import manifest as contract
 from triform.runtime.errors import ExportError, InputError, UnsupportedError
 
 # Texts compared with PyTorch, calibrated on, and compared with the quantized graph.
-_PARITY_ROWS, _CALIBRATION_ROWS, _COMPARED_ROWS = 5, 48, 48
+PARITY_ROWS, _CALIBRATION_ROWS, COMPARED_ROWS = 5, 48, 48
 # For tokenizers and models that set no limit.
 _DEFAULT_LENGTH = 512
 
 
 @dataclass(frozen=True)
-class _Subject:
+class Subject:
     """A checkpoint and what it is to be exported for."""
 
     checkpoint: Checkpoint
@@ -95,11 +95,11 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         ExportError: the target cannot be used, or the graph does not match PyTorch.
         UnsupportedError: the architecture cannot be traced.
     """
-    subject = _subject(checkpoint, options)
+    subject = subject_of(checkpoint, options)
     pad = checkpoint.tokenizer.pad_token_id or 0
     quantized = options.quantize != "none"
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        samples = _samples(subject, "evaluation", _PARITY_ROWS)
+        samples = samples_of(subject, "evaluation", PARITY_ROWS)
         with clock.step("reference"):
             batch = padded(samples, pad)
             inputs = tuple(torch.from_numpy(batch[name]) for name in subject.names)
@@ -111,18 +111,19 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             lower_to_float(twin)
             fuse_biases(twin)
             write_graph(twin, path)
-            runner = EncoderRunner(path, _threads())
+            runner = EncoderRunner(path, usable_cores())
             parity = compare_with_reference(runner, spec.outputs, expected, samples, pad)
         quantization = contract.Quantization("none")
         if quantized:
             with clock.step("quantize"):
-                calibration = _samples(subject, "calibration", _CALIBRATION_ROWS)
-                quantization = quantize_encoder(graph, options, calibration, Path(scratch), _threads())
+                calibration = samples_of(subject, "calibration", _CALIBRATION_ROWS)
+                quantization = quantize_encoder(graph, options, calibration, Path(scratch), usable_cores())
                 write_graph(graph, folder / "encoder.onnx")
             with clock.step("compare"):
-                small = EncoderRunner(folder / "encoder.onnx", _threads())
-                compared = _samples(subject, "evaluation", _COMPARED_ROWS)
-                measured = compare_quantized(runner, small, spec.outputs[-1], compared, pad)
+                small = EncoderRunner(folder / "encoder.onnx", usable_cores())
+                compared = samples_of(subject, "evaluation", COMPARED_ROWS)
+                judged = spec.outputs[-1]
+                measured = compare_quantized(lambda one: runner.run(one)[judged], small, judged, compared, pad)
                 parity = dataclasses.replace(parity, quantized=measured)
         with clock.step("write"):
             save_tokenizer(checkpoint.tokenizer, folder)
@@ -138,7 +139,14 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     return Report(bundle, clock.seconds, checkpoint.weights_size, size_after, parity)
 
 
-def _subject(checkpoint: Checkpoint, options: ExportOptions) -> _Subject:
+def subject_of(checkpoint: Checkpoint, options: ExportOptions) -> Subject:
+    """What a checkpoint is to be exported for, and how.
+
+    Raises:
+        ExportError: its sentence-transformers modules cannot be read.
+        UnsupportedError: there is no such task.
+        InputError: the context length is beyond the model's.
+    """
     config, model = checkpoint.model.config, checkpoint.model
     task = options.task or task_of(config)
     found = read_modules(Path(checkpoint.source.location)) if task == "feature-extraction" else None
@@ -157,7 +165,7 @@ def _subject(checkpoint: Checkpoint, options: ExportOptions) -> _Subject:
     if task == "feature-extraction":
         traced = _with_embedding(traced, modules)
     names = (*inputs, *(("logits_positions",) if traced.picks_positions else ()))
-    return _Subject(checkpoint, task, modules, traced, names, _max_length(checkpoint, modules, options))
+    return Subject(checkpoint, task, modules, traced, names, _max_length(checkpoint, modules, options))
 
 
 def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTask:
@@ -171,7 +179,7 @@ def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTas
     return dataclasses.replace(traced, outputs=outputs)
 
 
-def _graph(subject: _Subject, clock: Clock) -> tuple[ir.Model, GraphSpec]:
+def _graph(subject: Subject, clock: Clock) -> tuple[ir.Model, GraphSpec]:
     try:
         with clock.step("trace"):
             spec, prepared = encoder_spec(subject.checkpoint.model, subject.traced, "encoder", subject.max_length)
@@ -184,7 +192,7 @@ def _graph(subject: _Subject, clock: Clock) -> tuple[ir.Model, GraphSpec]:
     return graph, spec
 
 
-def _samples(subject: _Subject, name: Literal["calibration", "evaluation"], count: int) -> list[Sample]:
+def samples_of(subject: Subject, name: Literal["calibration", "evaluation"], count: int) -> list[Sample]:
     """Rows of a text, as the checkpoint's own tokenizer makes them."""
     tokenizer = subject.checkpoint.tokenizer
     vocab = subject.checkpoint.model.config.get_text_config().vocab_size
@@ -222,7 +230,7 @@ def _positions(model: PreTrainedModel) -> int | None:
     return limit if limit and limit > 0 else None
 
 
-def _manifest(subject: _Subject, spec: GraphSpec, graph: contract.GraphInfo, folder: Path) -> contract.Manifest:
+def _manifest(subject: Subject, spec: GraphSpec, graph: contract.GraphInfo, folder: Path) -> contract.Manifest:
     model, tokenizer = subject.checkpoint.model, subject.checkpoint.tokenizer
     config = model.config
     special = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
@@ -248,7 +256,7 @@ def _manifest(subject: _Subject, spec: GraphSpec, graph: contract.GraphInfo, fol
     )
 
 
-def _encoder_info(subject: _Subject, spec: GraphSpec, graph: contract.GraphInfo) -> contract.EncoderInfo:
+def _encoder_info(subject: Subject, spec: GraphSpec, graph: contract.GraphInfo) -> contract.EncoderInfo:
     config, modules = subject.checkpoint.model.config, subject.modules
     embedding = None
     for output in graph.outputs:
@@ -269,7 +277,3 @@ def _encoder_info(subject: _Subject, spec: GraphSpec, graph: contract.GraphInfo)
         problem = config.problem_type or one
     kept = sum(name.startswith("hidden_states.") for name in spec.outputs)
     return contract.EncoderInfo(embedding=embedding, labels=labels, problem_type=problem, hidden_states=kept)
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,8 +16,8 @@ import torch
 from transformers import PretrainedConfig
 
 from triform.export import source, texts
+from triform.export.cores import usable_cores
 from triform.export.decoding import clean_up_decoding
-from triform.export.encoder_export import _threads
 from triform.export.encoder_quantize import quantize_encoder
 from triform.export.fuse import fuse
 from triform.export.fuse_biases import fuse_biases
@@ -277,16 +277,18 @@ def _export_tower(
         lower_to_float(twin)
         fuse_biases(twin)
         write_graph(twin, original)
-        runner = EncoderRunner(original, _threads())
+        runner = EncoderRunner(original, usable_cores())
         parity = compare_with_reference(runner, names, expected, tower.samples.parity, pad)
     quantization = contract.Quantization("none")
     if quantized:
         with clock.step("quantize"):
-            quantization = quantize_encoder(graph, options, tower.samples.calibration, folders[1], _threads())
+            quantization = quantize_encoder(graph, options, tower.samples.calibration, folders[1], usable_cores())
             write_graph(graph, path)
         with clock.step("compare"):
-            small = EncoderRunner(path, _threads())
-            measured = compare_quantized(runner, small, names[-1], tower.samples.compared, pad)
+            small = EncoderRunner(path, usable_cores())
+            judged = names[-1]
+            compared = tower.samples.compared
+            measured = compare_quantized(lambda one: runner.run(one)[judged], small, judged, compared, pad)
             parity = dataclasses.replace(parity, quantized=measured)
     used = {node.op_type for node in graph.graph}
     own = "com.microsoft::MultiHeadAttention" if "MultiHeadAttention" in used else "the model's own"

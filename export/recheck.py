@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-import os
-
 import transformers
 
 from triform.export import texts, verify
+from triform.export.cores import usable_cores
+from triform.export.recheck_encoder import verify_encoder
 from triform.export.run_graph import GraphRunner
 from triform.export.source import find, load, read_config
+from triform.models.encoder_tasks import HEADS
 from triform.runtime.bundle import Bundle
-from triform.runtime.errors import ExportError
-from triform.runtime.manifest import Parity
+from triform.runtime.errors import ExportError, UnsupportedError
+from triform.runtime.manifest import EncoderParity, Parity
 
 _TOKENS, _WINDOW = 1024, 512
+_STATIC = "static"
 
 
-def verify_against(bundle: Bundle, source: str) -> Parity:
+def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
     """Compare a bundle with the checkpoint it came from.
 
-    A float bundle must match PyTorch's logits; a quantized one is measured against PyTorch.
+    A float bundle must match PyTorch's outputs; a quantized one is measured against PyTorch.
 
     Args:
         bundle: an opened bundle.
         source: a transformers folder, a GGUF file or a hub id.
 
     Raises:
-        ExportError: the source cannot be loaded, is of another architecture, or a float bundle's logits differ.
+        ExportError: the source cannot be loaded, is of another architecture, or a float bundle's outputs differ.
+        UnsupportedError: the bundle is of a kind that cannot be compared again.
     """
+    manifest = bundle.manifest
+    if manifest.form == "encoder" and (manifest.task not in HEADS or manifest.model_type == _STATIC):
+        raise UnsupportedError("--against is for models with layers that read text; leave it out to check the files")
     found = find(source)
     config = read_config(found)
-    manifest = bundle.manifest
     if config.model_type != manifest.model_type or config.get_text_config().vocab_size != manifest.vocab_size:
         raise ExportError(f"{source} is not what {bundle.folder} was exported from: it is another architecture")
+    if manifest.form == "encoder":
+        return verify_encoder(bundle, found, config)
     checkpoint = load(found, config, transformers.AutoModelForCausalLM)
     path, info = bundle.graph("decoder")
     layers = manifest.cache.layers if manifest.cache is not None else []
-    runner = GraphRunner(path, layers, os.cpu_count() or 1)
+    runner = GraphRunner(path, layers, usable_cores())
     ids = texts.ids(checkpoint.tokenizer, "evaluation", _TOKENS, checkpoint.model)
     first = ids[: min(192, manifest.max_length - 8)]
     expected = verify.reference_logits(checkpoint.model, first)

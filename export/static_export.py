@@ -101,7 +101,8 @@ def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, c
             with clock.step("compare"):
                 small = EncoderRunner(folder / "encoder.onnx", threads=1)
                 compared = _samples(len(widened), _COMPARED_ROWS)
-                measured = compare_quantized(runner, small, "sentence_embedding", compared, pad)
+                judged = "sentence_embedding"
+                measured = compare_quantized(lambda one: runner.run(one)[judged], small, judged, compared, pad)
                 parity = dataclasses.replace(parity, quantized=measured)
         with clock.step("write"):
             table.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)

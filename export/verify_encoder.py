@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def compare_with_reference(
     """Run the samples as one batch and one by one, and compare each with PyTorch's outputs for the batch.
 
     Args:
-        runner: the float graph.
+        runner: a float graph.
         names: of the outputs.
         expected: what PyTorch gives for the padded batch, in the order of `names`.
         samples: at least two, of different lengths where there are tokens.
@@ -71,6 +71,20 @@ def compare_with_reference(
     Raises:
         ExportError: a difference exceeds the tolerance.
     """
+    parity = measure(runner, names, expected, samples, pad)
+    # Written so that NaN fails.
+    if not (parity.batch <= parity.tolerance and parity.single <= parity.tolerance):
+        raise ExportError(
+            f"the graph does not match PyTorch: outputs differ by {max(parity.batch, parity.single):.2e}, allowed are "
+            f"{parity.tolerance:.2e}; please report this model"
+        )
+    return parity
+
+
+def measure(
+    runner: EncoderRunner, names: Sequence[str], expected: Sequence[torch.Tensor], samples: Sequence[Sample], pad: int
+) -> EncoderParity:
+    """The differences of `compare_with_reference`, without judging them."""
     wanted = dict(zip(names, (tensor.float().numpy() for tensor in expected), strict=True))
     together = runner.run(padded(samples, pad))
     scale = max(float(np.abs(tensor).max()) for tensor in wanted.values())
@@ -82,24 +96,29 @@ def compare_with_reference(
             row = wanted[name][index][:length]
             batch = _worst(batch, together[name][index][:length] - row)
             single = _worst(single, alone[name][0] - row)
-    parity = EncoderParity(batch, single, scale, _RELATIVE_TOLERANCE * scale)
-    # Written so that NaN fails.
-    if not (batch <= parity.tolerance and single <= parity.tolerance):
-        raise ExportError(
-            f"the graph does not match PyTorch: outputs differ by {max(batch, single):.2e}, allowed are "
-            f"{parity.tolerance:.2e}; please report this model"
-        )
-    return parity
+    return EncoderParity(batch, single, scale, _RELATIVE_TOLERANCE * scale)
 
 
 def compare_quantized(
-    original: EncoderRunner, quantized: EncoderRunner, name: str, samples: Sequence[Sample], pad: int
+    original: Callable[[Mapping[str, Array]], Array],
+    quantized: EncoderRunner,
+    name: str,
+    samples: Sequence[Sample],
+    pad: int,
 ) -> QuantizedEncoderParity:
-    """Cosines of output `name`, each sample's flattened, between the two graphs."""
+    """Cosines of output `name`, each sample's flattened, between a quantized graph and what it came from.
+
+    Args:
+        original: called with the arrays of one sample, gives the output as it should be.
+        quantized: the graph to judge.
+        name: of its output.
+        samples: the inputs, run one by one.
+        pad: token id that pads.
+    """
     cosines = []
     for sample in samples:
         arrays = padded([sample], pad)
-        first, second = (runner.run(arrays)[name].ravel().astype(np.float64) for runner in (original, quantized))
+        first, second = (found.ravel().astype(np.float64) for found in (original(arrays), quantized.run(arrays)[name]))
         lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
         cosines.append(float(first @ second) / max(lengths, 1e-30))
     return QuantizedEncoderParity(float(np.mean(cosines)), float(np.min(cosines)), len(cosines))

@@ -105,7 +105,7 @@ def test_biases_move_without_changing_a_number(tmp_path):
     source = find(str(bert_folder(tmp_path / "bert")))
     options = ExportOptions(quantize="none")
     checkpoint = encoder_export.load(source, read_config(source), options)
-    graph, _ = encoder_export._graph(encoder_export._subject(checkpoint, options), Clock(lambda _: None))
+    graph, _ = encoder_export._graph(encoder_export.subject_of(checkpoint, options), Clock(lambda _: None))
     lower_to_float(graph)
     write_graph(graph, tmp_path / "before.onnx")
     fuse_biases(graph)

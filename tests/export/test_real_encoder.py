@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from triform.cli.main import run
 from triform.export import texts
 from triform.runtime.opening import load_encoder
 
@@ -66,3 +67,12 @@ def test_the_manifest_names_every_choice(minilm_bundle):
     assert set(choices.values()) <= {"static", "rows"}
     assert graph["operators"]["MatMulIntegerToFloat"] == 6 * 4
     assert graph["operators"]["MultiHeadAttention"] == 6
+
+
+def test_verifying_against_the_source_measures_again(minilm_bundle, real_minilm, capsys):
+    assert run(["verify", str(minilm_bundle), "--against", str(real_minilm), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["parity"]
+    recorded = json.loads((minilm_bundle / "manifest.json").read_text())["export"]["encoder_parity"]["quantized"]
+    # Against PyTorch here, against the float graph then: the same to six digits.
+    assert found["quantized"]["cosine_mean"] == pytest.approx(recorded["cosine_mean"], abs=1e-6)
+    assert found["quantized"]["rows"] == recorded["rows"]
