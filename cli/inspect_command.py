@@ -69,7 +69,10 @@ def _graph_rows(name: str, graph: GraphInfo) -> list[tuple[str, str]]:
     if quantization.activations is not None:
         ways = Counter(quantization.activations.values())
         grids = ", ".join(f"{count} {way}" for way, count in ways.items())
-        stored += f": {quantization.matrices} matrices, {quantization.bits} bit; activations 8 bit ({grids})"
+        stored += f": {quantization.matrices} matrices"
+        if quantization.block_size is not None:
+            stored += f", {quantization.bits} bit in blocks of {quantization.block_size}"
+        stored += f"; {len(quantization.activations)} products of 8 bit weights and activations ({grids})"
     elif quantization.bits is not None:
         stored += (
             f": {quantization.matrices} matrices, {quantization.bits} bit, blocks of {quantization.block_size} "

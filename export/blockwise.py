@@ -52,8 +52,15 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
     channel = torch.ones(weight.shape[1]) if importance is None else importance / importance.mean().clamp(min=1e-12)
     # A channel that was never active in the calibration text still counts a little.
     channel = torch.nn.functional.pad(channel + 1e-4, (0, missing)).view(1, -1, block_size)
-    parts = [_search(_in_blocks(rows, missing, block_size), channel, bits) for rows in weight.split(_ROWS_AT_ONCE)]
+    parts = [
+        search_blocks(_in_blocks(rows, missing, block_size), channel, bits) for rows in weight.split(_ROWS_AT_ONCE)
+    ]
     numbers, scales, zeros = (torch.cat(group) for group in zip(*parts, strict=True))
+    return join_blocks(numbers, scales, zeros, bits, block_size)
+
+
+def join_blocks(numbers: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, bits: int, block_size: int) -> Blocks:
+    """What `search_blocks` gives, in the operator's layout."""
     return Blocks(
         packed=_pack(numbers, bits),
         scales=scales.squeeze(-1).numpy(),
@@ -76,8 +83,19 @@ def _in_blocks(rows: torch.Tensor, missing: int, block_size: int) -> torch.Tenso
     return torch.nn.functional.pad(rows, (0, missing)).view(rows.shape[0], -1, block_size)
 
 
-def _search(rows: torch.Tensor, channel: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Numbers (rows, blocks, block_size), scales and zero points (rows, blocks, 1) with the least weighted error."""
+def search_blocks(
+    rows: torch.Tensor, channel: torch.Tensor, bits: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Find the scales and zero points with the least weighted error.
+
+    Args:
+        rows: float32 (rows, blocks, block_size).
+        channel: float32 (1, blocks, block_size), how much an error counts.
+        bits: 4 or 8.
+
+    Returns:
+        numbers uint8 (rows, blocks, block_size), scales and zero points float32 (rows, blocks, 1).
+    """
     levels = 2**bits - 1
     low = rows.amin(-1, keepdim=True).clamp(max=0)
     span = (rows.amax(-1, keepdim=True).clamp(min=0) - low).clamp(min=1e-12)

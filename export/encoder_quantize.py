@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from triform.export.activations import add_activation_outputs, catch
 from triform.export.fuse_biases import fuse_biases
-from triform.export.lower import Scheme, lower_embeddings, lower_to_blocks, lower_to_float
+from triform.export.lower import Scheme, lower_embeddings, lower_to_float
+from triform.export.lower_int4 import lower_to_int4
 from triform.export.lower_int8 import lower_to_int8
 from triform.export.options import ExportOptions
 from triform.export.verify_encoder import EncoderRunner, Sample, padded
@@ -50,7 +51,7 @@ def quantize_encoder(
         fuse_biases(graph)
         return Quantization(name, 8, matrices=len(activations) + tables, activations=activations)
     scheme = Scheme(4, options.block_size or _BLOCK_SIZE, options.accuracy_level)
-    importance = {weight: rows.pow(2).mean(0) for weight, rows in inputs.items()}
-    count = lower_to_blocks(graph, scheme, importance)
+    count, activations = lower_to_int4(graph, scheme, inputs)
+    matrices = count + len(activations) + lower_embeddings(graph, scheme, {})
     fuse_biases(graph)
-    return Quantization(name, 4, scheme.block_size, scheme.block_size, scheme.accuracy_level, count)
+    return Quantization(name, 4, scheme.block_size, None, scheme.accuracy_level, matrices, activations)

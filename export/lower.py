@@ -72,22 +72,28 @@ def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, to
     done: dict[int, Blocks] = {}
     count = 0
     for node in nodes(model.graph, LINEAR):
-        x, weight, bias = _inputs(node)
+        _, weight, _ = _inputs(node)
         rows = matrix(weight)
         if rows.shape[0] < _FEWEST_COLUMNS:
             continue
         blocks = quantize_matrix(rows, importance.get(str(weight.name)), scheme.bits, scheme.block_size_of(node))
         done[id(weight)] = blocks
-        attributes = {
-            "K": rows.shape[1], "N": rows.shape[0], "bits": blocks.bits, "block_size": blocks.block_size,
-            "accuracy_level": scheme.accuracy_level,
-        }  # fmt: skip
-        inputs = [x, *_constants(model.graph, str(weight.name), blocks), None, bias][: 6 if bias is not None else 4]
-        made = insert(model.graph, node, "MatMulNBits", inputs, domain=MICROSOFT, attributes=attributes)
-        replace(node.outputs[0], made.outputs[0])
+        lower_product(model.graph, node, blocks, scheme.accuracy_level)
         count += 1
     lower_to_float(model)
     return count + lower_embeddings(model, scheme, done)
+
+
+def lower_product(graph: ir.Graph, node: ir.Node, blocks: Blocks, accuracy_level: int) -> None:
+    """One Linear becomes a MatMulNBits of these blocks."""
+    x, weight, bias = _inputs(node)
+    attributes = {
+        "K": matrix(weight).shape[1], "N": matrix(weight).shape[0], "bits": blocks.bits,
+        "block_size": blocks.block_size, "accuracy_level": accuracy_level,
+    }  # fmt: skip
+    inputs = [x, *_constants(graph, str(weight.name), blocks), None, bias][: 6 if bias is not None else 4]
+    made = insert(graph, node, "MatMulNBits", inputs, domain=MICROSOFT, attributes=attributes)
+    replace(node.outputs[0], made.outputs[0])
 
 
 def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from triform.export.graph import MICROSOFT, add_initializer, describe, insert, nodes, replace, sweep
+from triform.export.graph import MICROSOFT, add_initializer, describe, insert, nodes, replace
 from triform.export.int8_search import Rows, Static, Weights, choose
 from triform.export.linear import LINEAR, matrix
 from triform.export.lower import lower_to_float
@@ -27,23 +27,48 @@ def lower_to_int8(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[s
     Returns:
         by weight name, how its activations are rounded: "static" or "rows"; those left in float32 are not in it.
     """
-    chosen = {}
-    for node in nodes(model.graph, LINEAR):
-        x, weight = node.inputs[:2]
-        if x is None or weight is None or str(weight.name) not in inputs:
-            continue
-        rows = matrix(weight)
-        if rows.shape[0] < _FEWEST_COLUMNS or _is_looked_up(weight):
-            continue
-        recipe = choose(inputs[str(weight.name)], rows.float())
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
-        lower = _lower_static if isinstance(recipe, Static) else _lower_rows
-        result = lower(model.graph, node, x, str(weight.name), bias, recipe)  # type: ignore[arg-type]
-        replace(node.outputs[0], result)
-        chosen[str(weight.name)] = "static" if isinstance(recipe, Static) else "rows"
+    chosen = {
+        name: lower_product_to_int8(model.graph, node, inputs[name])
+        for name, node in quantizable(model, inputs).items()
+    }
     lower_to_float(model)
-    sweep(model)
     return chosen
+
+
+def quantizable(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str, ir.Node]:
+    """By weight name, the Linear nodes worth quantizing: not small, not sharing their matrix with an embedding."""
+    found = {}
+    for node in nodes(model.graph, LINEAR):
+        weight = node.inputs[1]
+        if weight is None or str(weight.name) not in inputs or _is_looked_up(weight):
+            continue
+        if matrix(weight).shape[0] >= _FEWEST_COLUMNS:
+            found[str(weight.name)] = node
+    return found
+
+
+def lower_product_to_int8(graph: ir.Graph, node: ir.Node, inputs: torch.Tensor) -> str:
+    """One Linear becomes an 8-bit product.
+
+    Args:
+        graph: changed in place.
+        node: the Linear.
+        inputs: calibration inputs float32 (rows, in_features).
+
+    Returns:
+        how its activations are rounded: "static" or "rows".
+    """
+    x, weight = node.inputs[:2]
+    if x is None or weight is None:
+        raise ValueError(f"Linear node {node.name} lacks an input")
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    recipe = choose(inputs, matrix(weight).float())
+    if isinstance(recipe, Static):
+        result, kind = _lower_static(graph, node, x, str(weight.name), bias, recipe), "static"
+    else:
+        result, kind = _lower_rows(graph, node, x, str(weight.name), bias, recipe), "rows"
+    replace(node.outputs[0], result)
+    return kind
 
 
 def _is_looked_up(weight: ir.Value) -> bool:

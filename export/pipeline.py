@@ -14,7 +14,7 @@ from triform.export.source import find, read_config
 from triform.export.write import check_target
 from triform.models import catalog
 from triform.models.errors import UnsupportedModelError
-from triform.runtime.errors import UnsupportedError
+from triform.runtime.errors import InputError, UnsupportedError
 
 __all__ = ["ExportOptions", "Report", "export", "plan"]
 
@@ -30,7 +30,9 @@ def plan(source: str, options: ExportOptions) -> list[tuple[str, str]]:
     """
     found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
     config = read_config(found)
-    return _FORMS[_form(config, options)].plan(found, config, options)
+    form = _form(config, options)
+    _check_blocks(form, options)
+    return _FORMS[form].plan(found, config, options)
 
 
 def export(source: str, bundle: Path, options: ExportOptions, progress: Progress = lambda _: None) -> Report:
@@ -52,7 +54,9 @@ def export(source: str, bundle: Path, options: ExportOptions, progress: Progress
         with clock.step("load"):
             found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
             config = read_config(found)
-            steps = _FORMS[_form(config, options)]
+            form = _form(config, options)
+            _check_blocks(form, options)
+            steps = _FORMS[form]
             checkpoint = steps.load(found, config, options)
     return steps.export(checkpoint, bundle, options, clock)
 
@@ -62,3 +66,8 @@ def _form(config: PretrainedConfig, options: ExportOptions) -> str:
         return catalog.form_of(config, options.task)
     except UnsupportedModelError as error:
         raise UnsupportedError(str(error)) from error
+
+
+def _check_blocks(form: str, options: ExportOptions) -> None:
+    if form in ("encoder", "image") and options.block_size is not None and options.quantize != "int4":
+        raise InputError("--block-size is for --quantize int4 here: 8-bit encoders have one scale per output column")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle import Bundle
+from triform.runtime.commands import COMMANDS
 from triform.runtime.encoder_step import EncoderStep
 from triform.runtime.errors import BundleError, UnsupportedError
 from triform.runtime.manifest import EncoderInfo, Manifest
@@ -109,17 +110,3 @@ class Encoder:
             fitting = COMMANDS.get(task)
             hint = f"use `triform {fitting}`" if fitting else "export another model"
             raise UnsupportedError(f"{command} needs a bundle for {' or '.join(tasks)}; this one is for {task}: {hint}")
-
-
-# Which command is for which task.
-COMMANDS = {
-    "feature-extraction": "embed",
-    "text-classification": "classify",
-    "token-classification": "tag",
-    "fill-mask": "fill-mask",
-    "question-answering": "answer",
-    "next-sentence-prediction": "next-sentence",
-    "image-classification": "classify-image",
-    "zero-shot-image-classification": "classify-image",
-    "text-generation": "generate",
-}

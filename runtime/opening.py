@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from triform.runtime.bundle import Bundle, open_bundle
-from triform.runtime.decoder import Decoder
-from triform.runtime.encoder import COMMANDS, Encoder
+from triform.runtime.commands import COMMANDS
 from triform.runtime.errors import UnsupportedError
+
+# Each form's class is imported when it is asked for: starting is most of the time of a short command.
+if TYPE_CHECKING:
+    from triform.runtime.decoder import Decoder
+    from triform.runtime.encoder import Encoder
 
 
 def load(
@@ -34,8 +39,12 @@ def load(
     bundle = open_bundle(path)
     form = bundle.manifest.form
     if form == "decoder":
+        from triform.runtime.decoder import Decoder
+
         return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
     if form == "encoder":
+        from triform.runtime.encoder import Encoder
+
         return Encoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
     raise UnsupportedError(f"{path} is of the form {form!r}, which this version does not run: upgrade")
 
@@ -50,6 +59,8 @@ def load_decoder(
     """Load a bundle that generates text. Arguments and errors as `load`."""
     bundle = open_bundle(path)
     _check_form(bundle, "decoder")
+    from triform.runtime.decoder import Decoder
+
     return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
 
 
@@ -72,6 +83,8 @@ def load_encoder(
     """
     bundle = open_bundle(path)
     _check_form(bundle, "encoder")
+    from triform.runtime.encoder import Encoder
+
     return Encoder(bundle, provider=provider, provider_options=provider_options, threads=threads, strict=strict)
 
 

@@ -8,13 +8,17 @@ import pytest
 import torch
 
 from tests.encoder_checkpoints import bert_folder
+from triform.export.blockwise import quantize_matrix, restore
+from triform.export.error_feedback import quantize_with_feedback
 from triform.export.fuse_biases import fuse_biases
 from triform.export.graph import nodes
 from triform.export.int8_search import Rows, Static, choose
 from triform.export.lower import lower_to_float
 from triform.export.lower_int8 import lower_to_int8
+from triform.export.pipeline import ExportOptions, plan
 from triform.export.verify_encoder import EncoderRunner
 from triform.export.write import write_graph
+from triform.runtime.errors import InputError
 
 
 def numbers(seed, *shape):
@@ -98,7 +102,6 @@ def test_small_heads_stay_in_float(tmp_path):
 
 def test_biases_move_without_changing_a_number(tmp_path):
     from triform.export import encoder_export
-    from triform.export.options import ExportOptions
     from triform.export.report import Clock
     from triform.export.source import find, read_config
 
@@ -119,3 +122,32 @@ def test_biases_move_without_changing_a_number(tmp_path):
     before, after = (EncoderRunner(tmp_path / f"{name}.onnx", 1).run(feeds) for name in ("before", "after"))
     for name, value in before.items():
         np.testing.assert_allclose(after[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_later_columns_pay_for_the_errors_of_earlier_ones():
+    """Inputs that mostly move together leave room to take an error back; those that do not leave none."""
+    weight = numbers(1, 24, 64)
+    together = numbers(0, 400, 4) @ numbers(3, 4, 64) + 0.3 * numbers(4, 400, 64)
+    alone = numbers(0, 4000, 64)
+    errors = {}
+    for name, inputs in (("together", together), ("alone", alone)):
+        plain = restore(quantize_matrix(weight, inputs.pow(2).mean(0), 4, 32), 64)
+        fed_back = restore(quantize_with_feedback(weight, inputs, 4, 32), 64)
+        errors[name] = [float((inputs @ (torch.from_numpy(one) - weight).T).pow(2).sum()) for one in (plain, fed_back)]
+    assert errors["together"][1] < 0.6 * errors["together"][0]
+    assert errors["alone"][1] == pytest.approx(errors["alone"][0], rel=0.15)
+
+
+def test_blocks_that_are_not_full_are_padded():
+    weight, inputs = numbers(1, 24, 40), numbers(0, 300, 40)
+    blocks = quantize_with_feedback(weight, inputs, 4, 32)
+    assert blocks.packed.shape == (24, 2, 16)
+    # Sixteen levels over a normal distribution's reach of about 4 leave an error of some 0.1 a weight.
+    assert np.abs(restore(blocks, 40) - weight.numpy()).mean() < 0.15
+
+
+def test_a_block_size_is_refused_where_there_are_no_blocks(tmp_path):
+    folder = str(bert_folder(tmp_path / "bert"))
+    with pytest.raises(InputError, match="one scale per output column"):
+        plan(folder, ExportOptions(block_size=32))
+    plan(folder, ExportOptions(block_size=32, quantize="int4"))

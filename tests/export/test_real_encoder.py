@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from triform.cli.main import run
 from triform.export import texts
+from triform.export.pipeline import ExportOptions, export
 from triform.runtime.opening import load_encoder
 
 
@@ -43,6 +44,15 @@ def test_int8_vectors_stay_close(minilm_bundle, reference):
     assert cosines.mean() >= 0.997
     assert cosines.min() >= 0.993
     assert cosines.max() < 1 - 1e-6
+
+
+def test_int4_is_smaller_and_keeps_a_cosine_of_099(minilm_bundle, real_minilm, reference, tmp_path):
+    export(str(real_minilm), tmp_path / "int4", ExportOptions(quantize="int4"))
+    sizes = [sum(path.stat().st_size for path in folder.iterdir()) for folder in (tmp_path / "int4", minilm_bundle)]
+    assert sizes[0] < 0.75 * sizes[1]
+    passages = texts.passages("evaluation", 40)
+    found = load_encoder(tmp_path / "int4", threads=2).embed(passages)
+    assert (found * np.stack([reference(text) for text in passages])).sum(1).mean() >= 0.99
 
 
 def test_int8_rows_do_not_see_each_other(minilm_bundle):
