@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from triform.cli.arguments import Bundle, Provider, ProviderOptions, Threads
+
 if TYPE_CHECKING:
     from triform.runtime.answering import Answer
 
@@ -23,7 +25,7 @@ the context. With --no-answer the best answer may be that there is none.
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    bundle: Bundle = None,
     question: Annotated[Optional[str], typer.Argument(help="The question.")] = None,
     context: Annotated[Optional[str], typer.Option(help="The text; standard input when absent.")] = None,
     file: Annotated[Optional[Path], typer.Option(help="Read the text from a file.")] = None,
@@ -34,9 +36,9 @@ def run(
     ] = None,
     no_answer: Annotated[bool, typer.Option("--no-answer", help="Let there be no answer in the text.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of answers.")] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.options import bundle_and_prompt, key_values

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, TextFile, Texts, Threads
 
 if TYPE_CHECKING:
     from triform.runtime.encoder import Encoder
@@ -25,22 +26,22 @@ One line a label: score, label, text, with tabs between them; a text's best labe
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
-    texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input's lines when absent.")] = None,
-    file: Annotated[Optional[Path], typer.Option(help="Read texts from a file: lines, or .jsonl.")] = None,
-    field: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the text is in this field.")] = None,
-    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")] = False,
+    bundle: Bundle = None,
+    texts: Texts = None,
+    file: TextFile = None,
+    field: Field = None,
+    skip_errors: SkipErrors = False,
     top_k: Annotated[Optional[int], typer.Option(help="Best labels to show; 1 if not given, all of --labels.")] = None,
     labels: Annotated[Optional[str], typer.Option(help="Labels of your own, with commas between them.")] = None,
     hypothesis_template: Annotated[
         Optional[str], typer.Option(help='What a label claims: "This example is {}." when not given.')
     ] = None,
     multi_label: Annotated[bool, typer.Option("--multi-label", help="Several of --labels may fit a text.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")] = False,
+    strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
     from itertools import tee

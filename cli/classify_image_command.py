@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from triform.cli.arguments import Bundle, Provider, ProviderOptions, Threads
+
 if TYPE_CHECKING:
     from triform.runtime.encoder import Encoder
 
@@ -25,15 +27,15 @@ One line a label: score, label, picture, with tabs between them; a picture's bes
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    bundle: Bundle = None,
     images: Annotated[Optional[list[str]], typer.Argument(help="Picture files; - is standard input.")] = None,
     labels: Annotated[Optional[str], typer.Option(help="Labels of your own, with commas between them.")] = None,
     template: Annotated[Optional[str], typer.Option(help='A label in words: "a photo of {}." when not given.')] = None,
     top_k: Annotated[Optional[int], typer.Option(help="Best labels to show; 1 if not given, all of --labels.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture.")] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.options import at_least_one, bundle_and_texts, key_values

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, TextFile, Texts, Threads
+
 if TYPE_CHECKING:
     from triform.cli.records import Record
 
@@ -29,10 +31,10 @@ binary is one bit a number, set above 0, packed into int8 bytes as sentence-tran
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
-    texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input's lines when absent.")] = None,
-    file: Annotated[Optional[Path], typer.Option(help="Read texts from a file: lines, or .jsonl.")] = None,
-    field: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the text is in this field.")] = None,
+    bundle: Bundle = None,
+    texts: Texts = None,
+    file: TextFile = None,
+    field: Field = None,
     prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
     prompt_name: Annotated[Optional[str], typer.Option(help="Put the model's prompt of this name there.")] = None,
     dimensions: Annotated[Optional[int], typer.Option(help="Keep the first so many numbers of each vector.")] = None,
@@ -42,11 +44,11 @@ def run(
         Optional[str],
         typer.Option("--format", help="jsonl, npy or raw; npy for a file called .npy, else jsonl, when not given."),
     ] = None,
-    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+    skip_errors: SkipErrors = False,
+    strict: Strict = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
     from itertools import tee

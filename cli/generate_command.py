@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from triform.cli.arguments import Bundle, Provider, ProviderOptions, Threads
+
 if TYPE_CHECKING:
     from triform.runtime.decoder import Generation
 
@@ -26,7 +28,7 @@ Without sampling options the model's own defaults apply. --temperature 0 always 
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    bundle: Bundle = None,
     prompt: Annotated[Optional[str], typer.Argument(help="The prompt; - or nothing reads standard input.")] = None,
     file: Annotated[Optional[Path], typer.Option(help="Read the prompt from a file.")] = None,
     max_new_tokens: Annotated[Optional[int], typer.Option(help="Stop after this many tokens.")] = None,
@@ -38,9 +40,9 @@ def run(
     raw: Annotated[bool, typer.Option("--raw", help="Bypass the chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print speeds on standard error.")] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.options import bundle_and_prompt, key_values

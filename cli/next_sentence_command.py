@@ -6,6 +6,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from triform.cli.arguments import Bundle, Provider, ProviderOptions, Strict, Threads
+
 HELP = """Tell whether one text follows another.
 
 \b
@@ -16,14 +18,14 @@ Prints the probability that the second text follows the first.
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    bundle: Bundle = None,
     first: Annotated[Optional[str], typer.Argument(help="A text.")] = None,
     second: Annotated[Optional[str], typer.Argument(help="The text that may follow it.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")] = False,
+    strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a number.")] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.notes import say_left_out

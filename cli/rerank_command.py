@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads
+
 if TYPE_CHECKING:
     from triform.cli.records import Record
 
@@ -24,20 +26,20 @@ The score is a probability, the sigmoid of the model's number, which --json give
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    bundle: Bundle = None,
     query: Annotated[Optional[str], typer.Argument(help="What is asked.")] = None,
     documents: Annotated[
         Optional[list[str]], typer.Argument(help="Texts to order; standard input's lines when absent.")
     ] = None,
     file: Annotated[Optional[Path], typer.Option(help="Read documents from a file: lines, or .jsonl.")] = None,
-    field: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the text is in this field.")] = None,
-    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")] = False,
+    field: Field = None,
+    skip_errors: SkipErrors = False,
     top_k: Annotated[Optional[int], typer.Option(help="Best documents to show; all when not given.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")] = False,
+    strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a document.")] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
     from itertools import tee

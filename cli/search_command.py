@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads
+
 if TYPE_CHECKING:
     from triform.cli.records import Records
     from triform.runtime.encoder import Encoder
@@ -29,24 +31,24 @@ A model's prompts called query, and document, passage or corpus, are used unless
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    bundle: Bundle = None,
     query: Annotated[Optional[str], typer.Argument(help="What to look for.")] = None,
     file: Annotated[
         Optional[Path], typer.Option(help="Texts to search: lines, or .jsonl; standard input when absent.")
     ] = None,
-    field: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the text is in this field.")] = None,
+    field: Field = None,
     top_k: Annotated[int, typer.Option(help="How many texts to show.")] = 10,
     index: Annotated[Optional[Path], typer.Option(help="Keep the texts' vectors in this folder.")] = None,
     query_prompt: Annotated[Optional[str], typer.Option(help="Put this before the query.")] = None,
     query_prompt_name: Annotated[Optional[str], typer.Option(help="Put the prompt of this name there.")] = None,
     prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
     prompt_name: Annotated[Optional[str], typer.Option(help="Put the prompt of this name there.")] = None,
-    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")] = False,
+    skip_errors: SkipErrors = False,
+    strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.notes import say_left_out

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from triform.cli.arguments import Bundle, Provider, ProviderOptions, SkipErrors, Strict, Threads
+
 if TYPE_CHECKING:
     from triform.cli.records import Record, Records
     from triform.runtime.encoder import Encoder
@@ -26,20 +28,20 @@ A file has a pair a line: two texts with a tab between them, or a JSON object wi
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    bundle: Bundle = None,
     texts: Annotated[Optional[list[str]], typer.Argument(help="Two texts or more.")] = None,
     file: Annotated[Optional[Path], typer.Option(help="Read pairs from a file, a pair a line; - is stdin.")] = None,
     fields: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the texts are in these two.")] = None,
     prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
     prompt_name: Annotated[Optional[str], typer.Option(help="Put the model's prompt of this name there.")] = None,
-    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")] = False,
+    skip_errors: SkipErrors = False,
+    strict: Strict = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON: an object a pair, or one with all texts.")
     ] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.notes import say_left_out

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, TextFile, Texts, Threads
 
 if TYPE_CHECKING:
     from triform.cli.records import Record
@@ -25,19 +26,19 @@ overlap by --stride tokens.
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
-    texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input's lines when absent.")] = None,
-    file: Annotated[Optional[Path], typer.Option(help="Read texts from a file: lines, or .jsonl.")] = None,
-    field: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the text is in this field.")] = None,
-    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")] = False,
+    bundle: Bundle = None,
+    texts: Texts = None,
+    file: TextFile = None,
+    field: Field = None,
+    skip_errors: SkipErrors = False,
     aggregation: Annotated[
         str, typer.Option(help="none: each token; simple: neighbors of a label; first, average, max: whole words.")
     ] = "simple",
     stride: Annotated[Optional[int], typer.Option(help="Tokens that windows share; a quarter if not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
     from itertools import tee

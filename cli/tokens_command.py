@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from triform.cli.arguments import Bundle
+
 if TYPE_CHECKING:
     from triform.runtime.token_view import TokenView
 
@@ -22,7 +24,7 @@ the model adds stand for none.
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    bundle: Bundle = None,
     text: Annotated[Optional[str], typer.Argument(help="The text; - or nothing reads standard input.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of tokens.")] = False,
 ) -> int:

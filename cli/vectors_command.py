@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from triform.cli.arguments import Bundle, Provider, ProviderOptions, Strict, Threads
+
 if TYPE_CHECKING:
     from triform.runtime.token_vectors import TokenVectors
 
@@ -26,16 +28,16 @@ closer to itself where it means the same.
 
 
 def run(
-    bundle: Annotated[Optional[str], typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")] = None,
+    bundle: Bundle = None,
     texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input when absent.")] = None,
     word: Annotated[Optional[str], typer.Option(help="Compare this word's vectors in two texts or more.")] = None,
     layer: Annotated[Optional[int], typer.Option(help="The layer to show; the last when not given.")] = None,
     output: Annotated[Optional[Path], typer.Option(help="Write one text's vectors to a NumPy file.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")] = False,
+    strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text, or a comparison.")] = False,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    provider_option: Annotated[Optional[list[str]], typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Physical cores when not given.")] = None,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.notes import say_left_out

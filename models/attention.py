@@ -20,6 +20,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from triform.models.errors import UnsupportedModelError
+from triform.models.heads import merge_heads
 from triform.models.rotary import RotaryTable, rotate
 from triform.models.spec import LayerCache
 
@@ -178,7 +179,7 @@ def _emit(step: Step, layer: _Layer, query: torch.Tensor, key: torch.Tensor, val
     if layer.table is not None:
         attributes |= {"do_rotary": 1, "rotary_interleaved": int(layer.table.interleaved)}
     inputs = [
-        _merge_heads(query), _merge_heads(key), _merge_heads(value), None, None,
+        merge_heads(query), merge_heads(key), merge_heads(value), None, None,
         step.seqlens_k, step.total_sequence_length,
         layer.table.cos if layer.table else None, layer.table.sin if layer.table else None,
     ]  # fmt: skip
@@ -193,11 +194,6 @@ def _emit(step: Step, layer: _Layer, query: torch.Tensor, key: torch.Tensor, val
         version=1,
     )
     return output.reshape(batch, length, heads, head_dim)
-
-
-def _merge_heads(tensor: torch.Tensor) -> torch.Tensor:
-    batch, heads, length, head_dim = tensor.shape
-    return tensor.transpose(1, 2).reshape(batch, length, heads * head_dim)
 
 
 def _compute(layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

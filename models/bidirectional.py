@@ -18,6 +18,7 @@ import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from triform.models.heads import merge_heads
 from triform.models.rotary import RotaryTable, rotate
 
 # Padding goes to the operator as it is; what hides more than padding becomes a bias.
@@ -109,7 +110,7 @@ def _rotate(tensor: torch.Tensor, table: RotaryTable) -> torch.Tensor:
     batch, heads, length, head_dim = tensor.shape
     rotated = torch.onnx.ops.symbolic(
         "com.microsoft::RotaryEmbedding",
-        [_merge_heads(tensor), torch.zeros(1, dtype=torch.int64), table.cos, table.sin],
+        [merge_heads(tensor), torch.zeros(1, dtype=torch.int64), table.cos, table.sin],
         {"num_heads": heads, "rotary_embedding_dim": 2 * table.cos.shape[-1], "interleaved": int(table.interleaved)},
         dtype=tensor.dtype,
         shape=(batch, length, heads * head_dim),
@@ -131,18 +132,13 @@ def _emit(
     mask = None if padding is None else padding.to(torch.int32)
     output = torch.onnx.ops.symbolic(
         "com.microsoft::MultiHeadAttention",
-        [*(_merge_heads(part) for part in (query, key, value)), None, mask, added],
+        [*(merge_heads(part) for part in (query, key, value)), None, mask, added],
         {"num_heads": heads, "scale": scale},
         dtype=query.dtype,
         shape=(batch, length, heads * width),
         version=1,
     )
     return output.reshape(batch, length, heads, width)
-
-
-def _merge_heads(tensor: torch.Tensor) -> torch.Tensor:
-    batch, heads, length, head_dim = tensor.shape
-    return tensor.transpose(1, 2).reshape(batch, length, heads * head_dim)
 
 
 def _compute(

@@ -1,0 +1,18 @@
+"""Arguments and options that many commands share, declared once. Imported when commands run, not for types alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Bundle = Annotated[str | None, typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")]
+Texts = Annotated[list[str] | None, typer.Argument(help="Texts; standard input's lines when absent.")]
+TextFile = Annotated[Path | None, typer.Option(help="Read texts from a file: lines, or .jsonl.")]
+Field = Annotated[str | None, typer.Option(help="Lines are JSON objects; the text is in this field.")]
+SkipErrors = Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")]
+Provider = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+ProviderOptions = Annotated[list[str] | None, typer.Option(help="KEY=VALUE, repeatable.")]
+Threads = Annotated[int | None, typer.Option(help="Physical cores when not given.")]
