@@ -44,12 +44,10 @@ def run(
     threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
-    from itertools import tee
-
     from triform.cli.notes import say_left_out
     from triform.cli.options import at_least_one, bundle_and_texts, key_values
-    from triform.cli.progress import with_progress
     from triform.cli.records import Records
+    from triform.cli.results import with_results
     from triform.runtime.opening import load_encoder
 
     at_least_one("--top-k", top_k)
@@ -58,10 +56,9 @@ def run(
     records = Records(given, file, field, skip_errors)
     options = key_values(provider_option)
     model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
-    first, second = tee(with_progress(records, results_to=None))
-    found = _results(model, (record.text for record in first), own, hypothesis_template, multi_label)
     most = top_k or (1 if own is None else None)
-    for record, result in zip(second, found, strict=True):
+    found = with_results(records, lambda lines: _results(model, lines, own, hypothesis_template, multi_label))
+    for record, result in found:
         if as_json:
             _print_json(record.text, record.value, result[:most])
         else:

@@ -40,12 +40,10 @@ def run(
     threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
-    from itertools import tee
-
     from triform.cli.notes import say_left_out
     from triform.cli.options import at_least_one, bundle_and_texts, key_values
-    from triform.cli.progress import with_progress
     from triform.cli.records import Records
+    from triform.cli.results import with_results
     from triform.runtime.masked import fill_mask
     from triform.runtime.opening import load_encoder
 
@@ -55,9 +53,8 @@ def run(
     options = key_values(provider_option)
     model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
     tokens = None if targets is None else _tokens(model, targets)
-    first, second = tee(with_progress(records, results_to=None))
-    found = fill_mask(model, (record.text for record in first), top_k=top_k, targets=tokens)
-    for record, masks in zip(second, found, strict=True):
+    found = with_results(records, lambda lines: fill_mask(model, lines, top_k=top_k, targets=tokens))
+    for record, masks in found:
         if as_json:
             _print_json(record.text, record.value, masks)
         else:

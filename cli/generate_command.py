@@ -101,7 +101,7 @@ def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
         timings = generation.timings
         print(
             f"load {timings.load:.2f} s, prefill {generation.prompt_tokens} tokens in {timings.prefill:.3f} s "
-            f"({generation.prompt_tokens / timings.prefill:.0f} tokens/s), "
+            f"({generation.prefill_tokens_per_second:.0f} tokens/s), "
             f"decode {timings.decode_tokens_per_second:.1f} tokens/s, {len(generation.token_ids)} tokens, "
             f"finish reason: {generation.finish_reason}",
             file=sys.stderr,

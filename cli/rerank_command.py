@@ -42,12 +42,10 @@ def run(
     threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
-    from itertools import tee
-
     from triform.cli.notes import say_left_out
     from triform.cli.options import at_least_one, bundle_and_texts, key_values
-    from triform.cli.progress import with_progress
     from triform.cli.records import Records
+    from triform.cli.results import with_results
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder
     from triform.runtime.reranking import relevance
@@ -59,8 +57,8 @@ def run(
     records = Records(given[1:], file, field, skip_errors)
     options = key_values(provider_option)
     model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
-    first, second = tee(with_progress(records, results_to=None))
-    scored = zip(relevance(model, given[0], (record.text for record in first)), second, strict=True)
+    found = with_results(records, lambda lines: relevance(model, given[0], lines))
+    scored = ((logit, record) for record, logit in found)
     for rank, (logit, record) in enumerate(_best(scored, top_k), 1):
         _print(rank, logit, record, as_json)
     say_left_out(records, model.reader())

@@ -41,21 +41,18 @@ def run(
     threads: Threads = None,
 ) -> int:
     """Parse, call, render."""
-    from itertools import tee
-
     from triform.cli.notes import say_left_out
     from triform.cli.options import bundle_and_texts, key_values
-    from triform.cli.progress import with_progress
     from triform.cli.records import Records
+    from triform.cli.results import with_results
     from triform.runtime.opening import load_encoder
     from triform.runtime.tagging import tag
 
     folder, given = bundle_and_texts(bundle, texts)
     records = Records(given, file, field, skip_errors)
     model = load_encoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
-    first, second = tee(with_progress(records, results_to=None))
-    found = tag(model, (record.text for record in first), aggregation=aggregation, stride=stride)
-    for record, tags in zip(second, found, strict=True):
+    found = with_results(records, lambda lines: tag(model, lines, aggregation=aggregation, stride=stride))
+    for record, tags in found:
         if as_json:
             _print_json(record, tags)
         else:

@@ -15,7 +15,7 @@ from transformers import PretrainedConfig
 
 from triform.export import source, texts, verify
 from triform.export.cores import usable_cores
-from triform.export.fuse import fuse
+from triform.export.fused_graph import fused_graph
 from triform.export.lower import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.measure import add_energy_outputs
 from triform.export.normal_config import normal_config
@@ -23,14 +23,12 @@ from triform.export.options import BITS, ExportOptions
 from triform.export.report import Clock, Report, versions
 from triform.export.run_graph import GraphRunner
 from triform.export.source import Checkpoint, Source, save_tokenizer
-from triform.export.trace import trace
 from triform.export.write import describe_files, describe_graph, staged, write_graph
 from triform.models import catalog
 from triform.models.decoder import decoder_spec
-from triform.models.errors import UnsupportedModelError
 from triform.models.spec import GraphSpec
 from triform.runtime import manifest as contract
-from triform.runtime.errors import ExportError, InputError, UnsupportedError
+from triform.runtime.errors import ExportError, InputError
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
 # Tokens used for parity, for calibration, and for comparing the quantized graph.
@@ -120,16 +118,7 @@ def _scheme(options: ExportOptions) -> Scheme | None:
 
 
 def _graph(checkpoint: Checkpoint, max_length: int, clock: Clock) -> tuple[ir.Model, GraphSpec]:
-    try:
-        with clock.step("trace"):
-            spec, prepared = decoder_spec(checkpoint.model, max_length)
-            with prepared:
-                graph = trace(spec)
-        with clock.step("fuse"):
-            fuse(graph)
-    except UnsupportedModelError as error:
-        raise UnsupportedError(f"{checkpoint.source.name} cannot be exported: {error}") from error
-    return graph, spec
+    return fused_graph(checkpoint.source.name, lambda: decoder_spec(checkpoint.model, max_length), clock)
 
 
 def _float_graph(graph: ir.Model, folder: Path, measured: bool) -> tuple[Path, dict[str, str]]:

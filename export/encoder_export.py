@@ -20,15 +20,14 @@ from triform.export import source, texts
 from triform.export.cores import usable_cores
 from triform.export.decoding import clean_up_decoding
 from triform.export.encoder_quantize import quantize_encoder
-from triform.export.fuse import fuse
 from triform.export.fuse_biases import fuse_biases
+from triform.export.fused_graph import encoder_notes, fused_graph
 from triform.export.lower import lower_to_float
 from triform.export.normal_config import normal_config
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Report, versions
 from triform.export.sentence_transformers import SentenceModules, check_case, read_modules
 from triform.export.source import Checkpoint, Source, save_tokenizer
-from triform.export.trace import trace
 from triform.export.verify_encoder import EncoderRunner, Sample, compare_quantized, compare_with_reference, padded
 from triform.export.write import describe_files, describe_graph, staged, write_graph
 from triform.models.encoder import EncoderTask, encoder_spec, reference_outputs
@@ -128,9 +127,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         with clock.step("write"):
             save_tokenizer(checkpoint.tokenizer, folder)
             clean_up_decoding(checkpoint.tokenizer, folder)
-            used = {node.op_type for node in graph.graph}
-            own = "com.microsoft::MultiHeadAttention" if "MultiHeadAttention" in used else "the model's own"
-            info = describe_graph(graph, folder / "encoder.onnx", quantization, {"attention": own})
+            info = describe_graph(graph, folder / "encoder.onnx", quantization, encoder_notes(graph))
             record = _manifest(subject, spec, info, folder)
             times = contract.ExportInfo(versions(), dict(clock.seconds), encoder_parity=parity)
             record = dataclasses.replace(record, export=times)
@@ -180,16 +177,12 @@ def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTas
 
 
 def _graph(subject: Subject, clock: Clock) -> tuple[ir.Model, GraphSpec]:
-    try:
-        with clock.step("trace"):
-            spec, prepared = encoder_spec(subject.checkpoint.model, subject.traced, "encoder", subject.max_length)
-            with prepared:
-                graph = trace(spec)
-        with clock.step("fuse"):
-            fuse(graph)
-    except UnsupportedModelError as error:
-        raise UnsupportedError(f"{subject.checkpoint.source.name} cannot be exported: {error}") from error
-    return graph, spec
+    model = subject.checkpoint.model
+    return fused_graph(
+        subject.checkpoint.source.name,
+        lambda: encoder_spec(model, subject.traced, "encoder", subject.max_length),
+        clock,
+    )
 
 
 def samples_of(subject: Subject, name: Literal["calibration", "evaluation"], count: int) -> list[Sample]:

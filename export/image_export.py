@@ -19,15 +19,15 @@ from triform.export import source, texts
 from triform.export.cores import usable_cores
 from triform.export.decoding import clean_up_decoding
 from triform.export.encoder_quantize import quantize_encoder
-from triform.export.fuse import fuse
 from triform.export.fuse_biases import fuse_biases
+from triform.export.fused_graph import encoder_notes, fused_graph
 from triform.export.image_processor import calibration_samples, check_pixel_values, evaluation_samples, image_info
 from triform.export.lower import lower_to_float
 from triform.export.normal_config import normal_config
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Report, versions
 from triform.export.source import Checkpoint, Source, save_tokenizer
-from triform.export.trace import quiet, trace
+from triform.export.trace import quiet
 from triform.export.verify_encoder import EncoderRunner, Sample, compare_quantized, compare_with_reference, padded
 from triform.export.write import describe_files, describe_graph, staged, write_graph
 from triform.models.encoder import EncoderTask, encoder_spec, reference_outputs
@@ -290,22 +290,14 @@ def _export_tower(
             compared = tower.samples.compared
             measured = compare_quantized(lambda one: runner.run(one)[judged], small, judged, compared, pad)
             parity = dataclasses.replace(parity, quantized=measured)
-    used = {node.op_type for node in graph.graph}
-    own = "com.microsoft::MultiHeadAttention" if "MultiHeadAttention" in used else "the model's own"
-    return describe_graph(graph, path, quantization, {"attention": own}), parity
+    return describe_graph(graph, path, quantization, encoder_notes(graph)), parity
 
 
 def _graph(subject: _Subject, tower: _Tower, clock: Clock) -> tuple[ir.Model, tuple[str, ...]]:
-    max_length = subject.max_length if "input_ids" in tower.traced.inputs else None
-    try:
-        with clock.step("trace"), quiet():
-            spec, prepared = encoder_spec(subject.checkpoint.model, tower.traced, tower.name, max_length)
-            with prepared:
-                graph = trace(spec)
-        with clock.step("fuse"), quiet():
-            fuse(graph)
-    except UnsupportedModelError as error:
-        raise _cannot(subject.checkpoint, error) from error
+    model, max_length = subject.checkpoint.model, subject.max_length if "input_ids" in tower.traced.inputs else None
+    graph, spec = fused_graph(
+        subject.checkpoint.source.name, lambda: encoder_spec(model, tower.traced, tower.name, max_length), clock
+    )
     return graph, spec.outputs
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.errors import TriformError
 from triform.runtime.manifest import GraphInfo
 from triform.runtime.rows import Row
+from triform.runtime.session import run_failure
 
 # Tokens, padding included, of one batch: enough to keep every core busy, few enough to stay in its cache.
 TOKENS = 1024
@@ -76,8 +76,7 @@ class EncoderStep:
         try:
             found: list[Array] = self._session.run(list(outputs), {name: arrays[name] for name in self._inputs})
         except Exception as error:  # onnxruntime's exceptions share no base class
-            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-            raise TriformError(f"onnxruntime could not run the encoder: {reason}; try `triform verify`") from error
+            raise run_failure("encoder", error) from error
         return found
 
     def in_batches(self, rows: Iterable[Row], outputs: Sequence[str]) -> Iterator[tuple[Array, ...]]:

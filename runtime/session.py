@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from triform.runtime.errors import BundleError, InputError, ProviderError
+from triform.runtime.errors import BundleError, InputError, ProviderError, TriformError
 from triform.runtime.threads import physical_cores
 
 # Tried in this order by "auto": what a machine with that hardware would want.
@@ -93,9 +93,17 @@ def _create(ort: Any, path: Path, provider: str, options: Mapping[str, str] | No
     return session
 
 
+def run_failure(graph: str, error: Exception) -> TriformError:
+    """What to say when onnxruntime fails while running `graph`."""
+    return TriformError(f"onnxruntime could not run the {graph}: {_first_line(error)}; try `triform verify`")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
 def _explain(path: Path, provider: str, error: Exception) -> Exception:
-    lines = str(error).splitlines()
-    text = (lines[0] if lines else type(error).__name__)[:200]
+    text = _first_line(error)
     if provider != _CPU and provider in str(error):
         return ProviderError(f"provider {provider} could not start: {text}")
     return BundleError(f"{path} cannot be opened: run `triform verify {path.parent}`, or export it again ({text})")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.cache import KVCache
-from triform.runtime.errors import TriformError
 from triform.runtime.manifest import CacheInfo, Manifest
+from triform.runtime.session import run_failure
 
 # Tokens of a prompt fed at once: enough for full speed, few enough to keep activations and score matrices small.
 CHUNK = 512
@@ -119,5 +119,4 @@ def _run(session: Any, io: Any) -> None:
     try:
         session.run_with_iobinding(io)
     except Exception as error:  # onnxruntime's exceptions share no base class
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-        raise TriformError(f"onnxruntime could not run the decoder: {reason}; try `triform verify`") from error
+        raise run_failure("decoder", error) from error
