@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from triform.runtime.errors import BundleError
-from triform.runtime.manifest import MANIFEST, GraphInfo, Manifest, TokenizerInfo, read_manifest
+from triform.runtime.manifest import MANIFEST, GraphInfo, Manifest, TokenizerInfo
+from triform.runtime.manifest_reading import read_manifest
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from triform.cli.main import run
-from triform.runtime.manifest import read_manifest
+from triform.runtime.manifest_reading import read_manifest
 
 
 def fails(capsys, *arguments, code=1):
