@@ -14,6 +14,7 @@ import torch
 from onnxscript import opset21 as op
 
 from triform.export.cache_io import add_cache
+from triform.export.cross_attention import count_keys, lower_cross_attention
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import GraphSpec
 
@@ -42,12 +43,15 @@ def trace(spec: GraphSpec) -> ir.Model:
     model = result.model
     _name_axes(model.graph, spec)
     add_cache(model, spec.cache)
+    lower_cross_attention(model)
+    count_keys(model)
     return model
 
 
 def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...]) -> Any:
     with torch.no_grad(), quiet():
         program = torch.export.export(spec.module, examples, dynamic_shapes=axes, strict=False)
+        _check_lengths(program, spec)
         return torch.onnx.export(
             program,
             args=(),
@@ -59,6 +63,17 @@ def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...])
             output_names=list(spec.outputs),
             custom_translation_table={torch.ops.aten.linear.default: _linear},
         )
+
+
+def _check_lengths(program: Any, spec: GraphSpec) -> None:
+    """Refuse what torch.export does in silence: to trace for some lengths only, such as those of one block."""
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    for name, item in zip(program.graph_signature.user_inputs, spec.inputs, strict=True):
+        for axis, axis_name in item.axes:
+            size = placeholders[name].meta["val"].shape[axis]
+            known = program.range_constraints.get(size.node.expr) if isinstance(size, torch.SymInt) else None
+            if axis_name == "sequence" and known is not None and known.upper < (spec.max_length or 0):
+                raise UnsupportedModelError(f"it would read no more than {known.upper} tokens")
 
 
 def _linear(x: Any, weight: Any, bias: Any = None) -> Any:

@@ -114,6 +114,7 @@ def attend(  # noqa: PLR0913 -- the signature is transformers'
     dropout: float = 0.0,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention of one layer over its cache.
@@ -128,6 +129,7 @@ def attend(  # noqa: PLR0913 -- the signature is transformers'
         dropout: ignored, models are exported in evaluation mode.
         softcap: scores become ``softcap * tanh(scores / softcap)`` when set.
         s_aux: float (num_attention_heads,), an extra score per head that takes part in the softmax only.
+        position_bias: float (1 or batch, num_attention_heads, sequence, keys), added to the scores (T5).
 
     Returns:
         float (batch, sequence, num_attention_heads, head_dim), and None for the weights.
@@ -149,6 +151,7 @@ def attend(  # noqa: PLR0913 -- the signature is transformers'
         softcap=softcap or 0.0,
         sink=s_aux,
         table=table,
+        bias=position_bias,
     )
     if tracing:
         _current.traced += 1
@@ -163,6 +166,7 @@ class _Layer:
     softcap: float
     sink: torch.Tensor | None
     table: RotaryTable | None
+    bias: torch.Tensor | None
 
 
 def _emit(step: Step, layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -183,8 +187,8 @@ def _emit(step: Step, layer: _Layer, query: torch.Tensor, key: torch.Tensor, val
         step.seqlens_k, step.total_sequence_length,
         layer.table.cos if layer.table else None, layer.table.sin if layer.table else None,
     ]  # fmt: skip
-    if layer.sink is not None:
-        inputs += [None, None, layer.sink]
+    if layer.sink is not None or layer.bias is not None:
+        inputs += [None, layer.bias, layer.sink]
     output = torch.onnx.ops.symbolic(
         "com.microsoft::GroupQueryAttention",
         inputs,
@@ -206,6 +210,8 @@ def _compute(layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch
     if layer.softcap:
         scores = layer.softcap * torch.tanh(scores / layer.softcap)
     distance = torch.arange(length)[:, None] - torch.arange(length)
+    if layer.bias is not None:
+        scores = scores + layer.bias
     hidden = distance < 0 if layer.window is None else (distance < 0) | (distance >= layer.window)
     scores = scores.masked_fill(hidden, float("-inf"))
     if layer.sink is not None:

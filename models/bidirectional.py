@@ -73,6 +73,7 @@ def attend_all(
     scaling: float | None = None,
     dropout: float = 0.0,
     position_bias: torch.Tensor | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer over all keys.
@@ -86,6 +87,7 @@ def attend_all(
         scaling: multiplies the scores; 1/sqrt(head_dim) when None.
         dropout: ignored, models are exported in evaluation mode.
         position_bias: float (1 or batch, num_attention_heads, queries, keys), added to the scores (T5).
+        softcap: scores become ``softcap * tanh(scores / softcap)`` when set, before anything is added.
 
     Returns:
         float (batch, queries, num_attention_heads, head_dim), and None for the weights.
@@ -99,8 +101,11 @@ def attend_all(
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     padding = attention_mask if attention_mask is not None and attention_mask.dim() == 2 else None
     added = [part for part in (position_bias, attention_mask if padding is None else None) if part is not None]
-    compute = _emit if torch.compiler.is_exporting() else _compute
-    return compute(query, key, value, padding, sum(added[1:], added[0]) if added else None, scale), None
+    summed = sum(added[1:], added[0]) if added else None
+    # The operator has no softcap.
+    if torch.compiler.is_exporting() and not softcap:
+        return _emit(query, key, value, padding, summed, scale), None
+    return _compute(query, key, value, padding, summed, scale, softcap), None
 
 
 def _rotate(tensor: torch.Tensor, table: RotaryTable) -> torch.Tensor:
@@ -148,8 +153,11 @@ def _compute(
     padding: torch.Tensor | None,
     added: torch.Tensor | None,
     scale: float,
+    softcap: float | None,
 ) -> torch.Tensor:
     scores = query @ key.transpose(2, 3) * scale
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
     if added is not None:
         scores = scores + added
     if padding is not None:
