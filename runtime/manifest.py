@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+# What makes a score of the number a cross-encoder gives.
+RELEVANCE = ("identity", "sigmoid", "tanh")
 # Pillow's names of its filters, in the order of its numbers for them.
 RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
@@ -90,21 +92,145 @@ class Tokens:
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """What the model's own generation config asks for; None where it says nothing."""
+    """What the model's own generation config asks for, in its own names; None or empty where it says nothing."""
 
     do_sample: bool | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
+    repetition_penalty: float | None = None
+    encoder_repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    encoder_no_repeat_ngram_size: int | None = None
+    exponential_decay_length_penalty: list[float] | None = None
+    num_beams: int | None = None
+    num_beam_groups: int | None = None
+    diversity_penalty: float | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | str | None = None
+    min_new_tokens: int | None = None
+    min_length: int | None = None
+    max_new_tokens: int | None = None
+    max_length: int | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: list[int] = field(default_factory=list)
+    suppress_tokens: list[int] = field(default_factory=list)
+    begin_suppress_tokens: list[int] = field(default_factory=list)
+    bad_words_ids: list[list[int]] = field(default_factory=list)
+    stop_strings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CodePointsInfo:
+    """A tokenizer whose ids are the code points of characters.
+
+    Attributes:
+        first: the token before a text.
+        separator: the token behind each text.
+        special: tokens that are no text.
+        strip_before: tokens that swallow the spaces before them.
+        second_type: the token type of the second text of a pair.
+    """
+
+    first: int
+    separator: int
+    special: list[int]
+    strip_before: list[int] = field(default_factory=list)
+    second_type: int = 0
 
 
 @dataclass(frozen=True)
 class TokenizerInfo:
-    """Files and special strings of the tokenizer."""
+    """Files and special strings of the tokenizer.
 
-    file: str
+    Attributes:
+        file: for the tokenizers library; None where `code_points` says it all.
+        chat_template: a file, or None.
+        special: strings a template may use, by name.
+        code_points: of a model that reads characters and has no vocabulary.
+    """
+
+    file: str | None
     chat_template: str | None
     special: dict[str, str]
+    code_points: CodePointsInfo | None = None
+
+
+@dataclass(frozen=True)
+class SourceLanguage:
+    """What is put around the token ids of a text in one language."""
+
+    prefix: list[int] = field(default_factory=list)
+    suffix: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TargetLanguage:
+    """How one language is asked for.
+
+    Attributes:
+        asked: ids put before the source text, in front of what its own language puts there.
+        forced: ids the target begins with, after the token that decoding starts with.
+    """
+
+    asked: list[int] = field(default_factory=list)
+    forced: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LanguagesInfo:
+    """The languages of a translating model, by the model's own codes ("de_DE", "deu_Latn", "de", "deu").
+
+    Attributes:
+        sources: languages a text can be in; empty where the model does not ask.
+        targets: languages a text can be translated into; empty where there is no choice.
+        default_source: what a text is in when nothing is said.
+        default_target: what it is translated into when nothing is said.
+        plain: what is put around a text where the model does not ask for its language.
+    """
+
+    sources: dict[str, SourceLanguage] = field(default_factory=dict)
+    targets: dict[str, TargetLanguage] = field(default_factory=dict)
+    default_source: str | None = None
+    default_target: str | None = None
+    plain: SourceLanguage = field(default_factory=SourceLanguage)
+
+
+@dataclass(frozen=True)
+class TaskPrefix:
+    """What a model of many tasks does on one of them.
+
+    Attributes:
+        prefix: text put before a source text, such as "summarize: ".
+        generation: what the model's config asks of `generate` for this task, by transformers' names.
+    """
+
+    prefix: str
+    generation: dict[str, bool | int | float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SourceTextInfo:
+    """How a text becomes an encoder's token ids, and the decoder's a text, besides what tokenizer.json says.
+
+    Attributes:
+        target_file: the tokenizer that decodes, where it is not tokenizer.json.
+        languages: None for a model without languages.
+        unknown: the id of what the vocabulary lacks, where tokenizer.json may give more ids than the vocabulary has:
+            those from `vocabulary` on stand for it. None where it does not.
+        vocabulary: see there.
+        composed: whether letters and the marks behind them become one character before tokenizer.json sees them.
+    """
+
+    target_file: str | None = None
+    languages: LanguagesInfo | None = None
+    unknown: int | None = None
+    vocabulary: int | None = None
+    composed: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +243,8 @@ class EmbeddingInfo:
         normalized: whether its length is 1.
         prompts: texts to put before an input, by name, such as "query".
         default_prompt: the name of the one to use when none is named.
+        include_prompt: whether a prompt's tokens count in the vector. If not, the graph takes how many they are, for
+            each row, as ``prompt_lengths``: the prompt's tokens when it stands alone, without a special one at its end.
     """
 
     dimension: int
@@ -124,6 +252,7 @@ class EmbeddingInfo:
     normalized: bool
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+    include_prompt: bool = True
 
 
 @dataclass(frozen=True)
@@ -154,6 +283,35 @@ class ImageInfo:
 
 
 @dataclass(frozen=True)
+class AudioInfo:
+    """How sound becomes a model's input.
+
+    Attributes:
+        kind: ``log_mel``, Whisper's spectrogram; ``fbank``, Kaldi's; or ``waveform``, the samples themselves.
+        sampling_rate: of the samples, in Hz.
+        feature_size: mel bands; 1 of a waveform.
+        padding_value: what samples (log_mel, waveform) or features (fbank) are padded with.
+        chunk_length: seconds that the model reads at once, shorter sound being padded; None where it reads any length.
+        win_length: samples of a frame; 0 of a waveform, as the next two.
+        n_fft: points of a frame's Fourier transform.
+        hop_length: samples from one frame to the next.
+        normalize_means: whether each band of an utterance, or the waveform, is shifted to mean 0.
+        normalize_vars: whether it is then scaled to variance 1. A waveform has both or neither.
+    """
+
+    kind: str
+    sampling_rate: int
+    feature_size: int
+    padding_value: float
+    chunk_length: int | None = None
+    win_length: int = 0
+    n_fft: int = 0
+    hop_length: int = 0
+    normalize_means: bool = False
+    normalize_vars: bool = False
+
+
+@dataclass(frozen=True)
 class ContrastInfo:
     """How pictures and texts are compared: scores of ``scale * (image_embedding · sentence_embedding) + bias``.
 
@@ -178,17 +336,77 @@ class EncoderInfo:
         embedding: of ``sentence_embedding`` or ``image_embedding``; None when there is none.
         labels: the name of each column of ``logits``, for classification and tagging.
         problem_type: of a classification: single_label_classification, multi_label_classification or regression.
+        relevance: of a classification with one label, how its number becomes the score of a document that answers a
+            query: identity, sigmoid or tanh; None is sigmoid.
         hidden_states: how many outputs ``hidden_states.{i}`` there are.
         image: None when the model sees no pictures.
         contrast: of a model that compares pictures with texts: the graph ``image`` sees the pictures then.
+        equal_lengths: rows of one run must have the same number of tokens, because padding would change what the model
+            says; its graph takes no attention_mask.
+        min_length: fewest tokens of a row.
     """
 
     embedding: EmbeddingInfo | None = None
     labels: list[str] = field(default_factory=list)
     problem_type: str | None = None
+    relevance: str | None = None
     hidden_states: int = 0
     image: ImageInfo | None = None
     contrast: ContrastInfo | None = None
+    equal_lengths: bool = False
+    min_length: int = 1
+
+
+@dataclass(frozen=True)
+class SpeechInfo:
+    """The tokens by which a speech model is told what to write, and tells when things were said (Whisper).
+
+    Attributes:
+        timestamp_begin: the token of 0.00 seconds; each next one stands for 0.02 seconds more.
+        no_timestamps: asks for text without times.
+        languages: the token of each language, by its code; empty for a model of English only.
+        transcribe: asks for the language that is spoken; None for a model of English only.
+        translate: asks for English.
+        no_speech: likely where nobody speaks.
+        previous: comes before text of the window before.
+        max_initial_timestamp_index: the latest a window's first timestamp may be, in steps of 0.02 seconds.
+        alignment_heads: [layer, head] of cross-attentions that follow the sound.
+    """
+
+    timestamp_begin: int
+    no_timestamps: int
+    languages: dict[str, int] = field(default_factory=dict)
+    transcribe: int | None = None
+    translate: int | None = None
+    no_speech: int | None = None
+    previous: int | None = None
+    max_initial_timestamp_index: int | None = None
+    alignment_heads: list[list[int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class EncoderDecoderInfo:
+    """What an encoder-decoder reads, and how what it writes begins.
+
+    Attributes:
+        source: text, audio or image.
+        decoder_start: the token that decoding starts with.
+        max_source_length: tokens of a source text; None where any length will do, or for sound and pictures.
+        text: how texts are read; how what is written becomes text, for every source.
+        tasks: of a model of many, by name.
+        audio: how sound is read.
+        image: how pictures are read.
+        speech: None for a model whose tokens say nothing of time and language.
+    """
+
+    source: str
+    decoder_start: int
+    max_source_length: int | None = None
+    text: SourceTextInfo = field(default_factory=SourceTextInfo)
+    tasks: dict[str, TaskPrefix] = field(default_factory=dict)
+    audio: AudioInfo | None = None
+    image: ImageInfo | None = None
+    speech: SpeechInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -246,14 +464,19 @@ class QuantizedEncoderParity:
     """The quantized graph against the float one, on the text or pictures shipped with the exporter.
 
     Attributes:
-        cosine_mean: of the two graphs' vectors or logits, over rows.
-        cosine_worst: the same, of the row that suffers most.
         rows: compared.
+        cosine_mean: of the two graphs' vectors, over rows; None where there are scores.
+        cosine_worst: the same, of the row that suffers most.
+        score_mean: largest difference of a row's scores, which are probabilities or a regression's numbers; the mean
+            over rows. None where there are vectors.
+        score_worst: the same, of the row that suffers most.
     """
 
-    cosine_mean: float
-    cosine_worst: float
     rows: int
+    cosine_mean: float | None = None
+    cosine_worst: float | None = None
+    score_mean: float | None = None
+    score_worst: float | None = None
 
 
 @dataclass(frozen=True)
@@ -309,6 +532,7 @@ class Manifest:
     files: dict[str, FileInfo]
     export: ExportInfo
     encoder: EncoderInfo | None
+    encoder_decoder: EncoderDecoderInfo | None = None
 
     def to_json(self) -> str:
         """The text of manifest.json."""
