@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,12 @@ class KVCache:
     def __init__(self, info: CacheInfo, max_length: int, batch: int = 1) -> None:
         self._info = info
         self._max_length = max_length
+        # Rows that left keep their memory: the buffers may have more rows than the batch, and never fewer.
+        self._rows = batch
         self._arrays: dict[str, NDArray[np.float32]] = {}
         self.lengths = np.zeros(batch, np.int32)
+        # How many tokens from the start two rows have in common, as far as it is known.
+        self._common = np.zeros((batch, batch), np.int32)
         self.capacity = 0
 
     @property
@@ -34,13 +39,20 @@ class KVCache:
         """Bytes of all buffers."""
         return sum(array.nbytes for array in self._arrays.values())
 
+    @property
+    def layout(self) -> tuple[int, int, int]:
+        """Rows in the batch, rows and tokens there is room for; when it changes the cache must be bound again."""
+        return len(self.lengths), self._rows, self.capacity
+
     def reset(self) -> None:
         """Forget all tokens; buffers stay."""
         self.lengths[:] = 0
+        self._common[:] = 0
 
     def trim(self, count: int) -> None:
         """Forget the last `count` tokens of every row."""
         self.lengths[:] = np.maximum(self.lengths - count, 0)
+        self._common = np.minimum(self._common, np.minimum.outer(self.lengths, self.lengths))
 
     def advance(self, count: int | NDArray[Any]) -> None:
         """Note that the graph has written `count` more tokens a row."""
@@ -62,23 +74,52 @@ class KVCache:
         if length <= self.capacity:
             return False
         target = max(length, 2 * self.capacity)
-        capacity = min(-(-target // _STEP) * _STEP, self._max_length)
-        try:
-            for index, layer in enumerate(self._info.layers):
-                shape = (len(self.lengths), layer.num_key_value_heads, capacity, layer.head_dim)
-                for part in ("key", "value"):
-                    self._grow(f"{index}.{part}", shape)
-        except MemoryError:
-            raise InputError(f"a cache of {capacity} tokens does not fit into memory; ask for fewer tokens") from None
-        self.capacity = capacity
+        self._allocate(self._rows, min(-(-target // _STEP) * _STEP, self._max_length))
         return True
 
-    def _grow(self, name: str, shape: tuple[int, ...]) -> None:
-        grown = np.zeros(shape, np.float32)
-        used = int(self.lengths.max())
-        if used:
-            grown[:, :, :used] = self._arrays[name][:, :, :used]
-        self._arrays[name] = grown
+    def resize(self, batch: int) -> None:
+        """Keep the first `batch` rows, or add empty ones behind them.
+
+        Raises:
+            InputError: so many rows do not fit into memory.
+        """
+        if batch > self._rows:
+            self._allocate(batch, self.capacity)
+        kept = min(batch, len(self.lengths))
+        lengths, common = np.zeros(batch, np.int32), np.zeros((batch, batch), np.int32)
+        lengths[:kept] = self.lengths[:kept]
+        common[:kept, :kept] = self._common[:kept, :kept]
+        self.lengths, self._common = lengths, common
+
+    def select(self, parents: Sequence[int] | NDArray[np.integer[Any]]) -> None:
+        """Make row i what row `parents[i]` is now; rows may be repeated, left out or reordered.
+
+        Copies only rows that move, and of these only the tokens that the row they replace has not in common with them:
+        beams of one prompt never copy the prompt again.
+
+        Raises:
+            InputError: so many rows do not fit into memory.
+        """
+        moves = [(to, int(source)) for to, source in enumerate(parents) if to != source]
+        # With room for both, the rows of now and those to come.
+        self.resize(max(len(parents), len(self.lengths)))
+        np.fill_diagonal(self._common, self.lengths)
+        self._copy(moves)
+        chosen = np.asarray(parents, np.int64)
+        self.lengths, self._common = self.lengths[chosen], self._common[np.ix_(chosen, chosen)]
+
+    def row(self, index: int) -> KVCache:
+        """One row as a batch of one that shares its memory and its length with this cache.
+
+        It cannot grow: reserve here first. It is good until this cache grows, or its rows change.
+        """
+        view = KVCache(self._info, self.capacity)
+        view._arrays = {name: array[index : index + 1] for name, array in self._arrays.items()}
+        view.lengths = self.lengths[index : index + 1]
+        view.capacity = self.capacity
+        # Whatever is written through the view, this row is not a copy of another any more.
+        self._common[index] = self._common[:, index] = 0
+        return view
 
     def bind(self, binding: Any) -> None:
         """Bind every buffer as the graph's past and present.
@@ -90,6 +131,60 @@ class KVCache:
 
         for name, array in self._arrays.items():
             # Shares memory with the array: the graph reads and writes the buffer itself.
-            value = OrtValue.ortvalue_from_numpy(array)
+            value = OrtValue.ortvalue_from_numpy(array[: len(self.lengths)])
             binding.bind_ortvalue_input(f"past_key_values.{name}", value)
             binding.bind_ortvalue_output(f"present.{name}", value)
+
+    def _allocate(self, rows: int, capacity: int) -> None:
+        """Move everything into buffers of this many rows and tokens, one buffer at a time."""
+        try:
+            for index, layer in enumerate(self._info.layers):
+                shape = (rows, layer.num_key_value_heads, capacity, layer.head_dim)
+                for part in ("key", "value"):
+                    self._grow(f"{index}.{part}", shape)
+        except MemoryError:
+            # Some buffers have grown and some have not: none is of use.
+            self._arrays.clear()
+            self.reset()
+            self._rows, self.capacity = len(self.lengths), 0
+            what = f"a cache of {capacity} tokens" if rows == 1 else f"a cache of {rows} rows of {capacity} tokens"
+            raise InputError(f"{what} does not fit into memory; ask for fewer tokens") from None
+        self._rows, self.capacity = rows, capacity
+
+    def _grow(self, name: str, shape: tuple[int, ...]) -> None:
+        grown = np.zeros(shape, np.float32)
+        used = int(self.lengths.max(initial=0))
+        if used:
+            batch = len(self.lengths)
+            grown[:batch, :, :used] = self._arrays[name][:batch, :, :used]
+        self._arrays[name] = grown
+
+    def _copy(self, moves: Sequence[tuple[int, int]]) -> None:
+        """Copy rows, (to, source) each, as if all at once."""
+        spans = [(to, source, int(self._common[to, source]), int(self.lengths[source])) for to, source in moves]
+        # Read after it was written, a row must be put aside; `settle` finds orders in which no row is.
+        both = {to for to, _ in moves} & {source for _, source in moves}
+        for array in self._arrays.values():
+            aside = {index: array[index].copy() for index in both}
+            for to, source, start, end in spans:
+                array[to, :, start:end] = aside.get(source, array[source])[:, start:end]
+
+
+def settle(parents: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Where to keep the rows of a new batch so that as few as possible move, and none is read after it was written.
+
+    Args:
+        parents: for each new row, where its parent is kept.
+
+    Returns:
+        int64 (rows,), a permutation: where to keep each new row. One child of every row stays in its parent's place.
+    """
+    count = len(parents)
+    places = np.full(count, -1, np.int64)
+    taken: set[int] = set()
+    for row, parent in enumerate(parents):
+        if parent < count and parent not in taken:
+            places[row] = parent
+            taken.add(int(parent))
+    places[places < 0] = [place for place in range(count) if place not in taken]
+    return places

@@ -29,8 +29,8 @@ class DecoderStep:
         self._session = session
         self._vocab_size = manifest.vocab_size
         self.cache = KVCache(cache, manifest.max_length)
-        self._single = _Binding(session, 1, 1, self._vocab_size)
-        self._bound_capacity = 0
+        self._single = StepBinding(session, (1, 1), 1, self._vocab_size)
+        self._bound: tuple[int, ...] = ()
 
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Append `ids`, at least one, to the sequence.
@@ -43,12 +43,7 @@ class DecoderStep:
             TriformError: onnxruntime failed.
         """
         self.cache.reserve(int(self.cache.lengths[0]) + len(ids))
-        logits = self._single.logits
-        for start in range(0, len(ids), CHUNK):
-            chunk = ids[start : start + CHUNK]
-            logits = self._append(chunk, np.array([[len(chunk) - 1]]))
-        result: NDArray[np.float32] = logits[0, -1]
-        return result
+        return prefill_row(self._session, self.cache, ids, self._vocab_size)
 
     def next(self, token: int) -> NDArray[np.float32]:
         """Append one token. Nothing is allocated unless the cache is full.
@@ -62,12 +57,12 @@ class DecoderStep:
         """
         cache, binding = self.cache, self._single
         cache.reserve(int(cache.lengths[0]) + 1)
-        if self._bound_capacity != cache.capacity:
+        if self._bound != cache.layout:
             cache.bind(binding.io)
-            self._bound_capacity = cache.capacity
+            self._bound = cache.layout
         binding.input_ids[0, 0] = token
         binding.past_lengths[:] = cache.lengths
-        _run(self._session, binding.io)
+        run_step(self._session, binding)
         cache.advance(1)
         result: NDArray[np.float32] = binding.logits[0, 0]
         return result
@@ -86,37 +81,72 @@ class DecoderStep:
         size = min(CHUNK, max(16, _LOGITS // self._vocab_size))
         for start in range(0, len(ids), size):
             chunk = ids[start : start + size]
-            yield self._append(chunk, np.arange(len(chunk))[None])[0]
-
-    def _append(self, ids: Sequence[int], positions: NDArray[Any]) -> NDArray[np.float32]:
-        binding = _Binding(self._session, len(ids), positions.shape[1], self._vocab_size)
-        binding.input_ids[0] = ids
-        binding.past_lengths[:] = self.cache.lengths
-        binding.logits_positions[:] = positions
-        self.cache.bind(binding.io)
-        _run(self._session, binding.io)
-        self.cache.advance(len(ids))
-        return binding.logits
+            yield _append(self._session, self.cache, chunk, np.arange(len(chunk)), self._vocab_size)
 
 
-class _Binding:
-    """Fixed numpy buffers behind a graph's inputs and logits: writing to them is all a step needs."""
+def prefill_row(session: Any, cache: KVCache, ids: Sequence[int], vocab_size: int) -> NDArray[np.float32]:
+    """Append `ids`, at least one, to the one row of `cache`, which has room for them.
 
-    def __init__(self, session: Any, length: int, num_logits: int, vocab_size: int) -> None:
+    Returns:
+        logits after the last one, float32 (vocab_size,).
+
+    Raises:
+        TriformError: onnxruntime failed.
+    """
+    logits = np.empty((0, vocab_size), np.float32)
+    for start in range(0, len(ids), CHUNK):
+        chunk = ids[start : start + CHUNK]
+        logits = _append(session, cache, chunk, np.array([len(chunk) - 1]), vocab_size)
+    result: NDArray[np.float32] = logits[-1]
+    return result
+
+
+def _append(
+    session: Any, cache: KVCache, ids: Sequence[int], positions: NDArray[Any], vocab_size: int
+) -> NDArray[np.float32]:
+    """Append a chunk to the one row of `cache`; give the logits of these positions in it."""
+    binding = StepBinding(session, (1, len(ids)), len(positions), vocab_size)
+    binding.input_ids[0] = ids
+    binding.past_lengths[:] = cache.lengths
+    binding.logits_positions[0] = positions
+    cache.bind(binding.io)
+    run_step(session, binding)
+    cache.advance(len(ids))
+    result: NDArray[np.float32] = binding.logits[0]
+    return result
+
+
+class StepBinding:
+    """Fixed numpy buffers behind a graph's inputs and logits: writing to them is all a step needs.
+
+    Attributes:
+        input_ids: int64 (batch, sequence).
+        past_lengths: int32 (batch,).
+        logits_positions: int64 (batch, num_logits), 0 at first.
+        logits: float32 (batch, num_logits, vocab_size).
+    """
+
+    def __init__(self, session: Any, shape: tuple[int, int], num_logits: int, vocab_size: int) -> None:
         from onnxruntime import OrtValue
 
         self.io = session.io_binding()
-        self.input_ids = np.zeros((1, length), np.int64)
-        self.past_lengths = np.zeros(1, np.int32)
-        self.logits_positions = np.zeros((1, num_logits), np.int64)
-        self.logits = np.empty((1, num_logits, vocab_size), np.float32)
+        batch, _ = shape
+        self.input_ids = np.zeros(shape, np.int64)
+        self.past_lengths = np.zeros(batch, np.int32)
+        self.logits_positions = np.zeros((batch, num_logits), np.int64)
+        self.logits = np.empty((batch, num_logits, vocab_size), np.float32)
         for name in ("input_ids", "past_lengths", "logits_positions"):
             self.io.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(getattr(self, name)))
         self.io.bind_ortvalue_output("logits", OrtValue.ortvalue_from_numpy(self.logits))
 
 
-def _run(session: Any, io: Any) -> None:
+def run_step(session: Any, binding: StepBinding) -> None:
+    """Run the decoder graph on what is bound.
+
+    Raises:
+        TriformError: onnxruntime failed.
+    """
     try:
-        session.run_with_iobinding(io)
+        session.run_with_iobinding(binding.io)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise run_failure("decoder", error) from error

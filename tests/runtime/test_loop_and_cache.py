@@ -9,7 +9,9 @@ from triform.runtime.cache import KVCache
 from triform.runtime.errors import InputError
 from triform.runtime.loop import Token, decode_loop
 from triform.runtime.manifest import CacheInfo, LayerCacheInfo
-from triform.runtime.sampling import greedy
+from triform.runtime.sampling import make_sampler
+
+greedy = make_sampler([], None)
 
 
 class Successor:

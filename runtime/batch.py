@@ -1,0 +1,137 @@
+"""Several sequences in one batch: what a model offers, what is asked, and the loop between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.loop import FinishReason
+from triform.runtime.processors import Processor
+from triform.runtime.sampling import Sampler, make_sampler, not_numbers
+
+# The rows that go on: token ids, and for each the row it is appended to.
+Branches = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class BatchStep(Protocol):
+    """What decoding in a batch needs of a model."""
+
+    def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Begin: one row a prompt, lengths may differ; logits after each one's end, float32 (rows, vocab_size)."""
+
+    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
+        """Row i of the new batch is row parents[i] of the present one with tokens[i] appended.
+
+        The number of rows may grow (after prefill: num_beams per prompt), shrink (rows that finished leave) or stay.
+        Logits float32 (len(tokens), vocab_size), valid until the next call.
+        """
+
+
+class OpenBatchStep(BatchStep, Protocol):
+    """A batch that rows may leave and join between steps."""
+
+    def select(self, parents: Sequence[int]) -> None:
+        """Make row i what row `parents[i]` is now, without running the model."""
+
+    def join(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Add a row behind the others; logits after its last token, float32 (vocab_size,), until the next call."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt and what holds for its answer alone.
+
+    Attributes:
+        ids: the prompt, at least one token.
+        max_new_tokens: at least 1; together with the prompt no more than the model's context.
+        processors: applied in turn to the log-probabilities of each of its beams; none of them may have a state, as
+            beams come and go.
+        sampler: chooses a token after another, its own processors applied, where there are no beams.
+    """
+
+    ids: Sequence[int]
+    max_new_tokens: int
+    processors: Sequence[Processor] = ()
+    sampler: Sampler = field(default_factory=lambda: make_sampler((), None))
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One of several answers to a prompt.
+
+    Attributes:
+        token_ids: what was generated, an end-of-sequence token included.
+        score: what it was ranked by; higher is better. Each search says what it is.
+        finish_reason: "stop" after an end-of-sequence token.
+    """
+
+    token_ids: tuple[int, ...]
+    score: float
+    finish_reason: FinishReason
+
+
+class Search(Protocol):
+    """What one prompt makes of its rows; knows nothing of the other prompts in the batch."""
+
+    def advance(self, logits: NDArray[np.float32]) -> Branches:
+        """Choose how the rows go on.
+
+        Args:
+            logits: of each row `advance` asked for last, in that order; of the prompt alone, (1, vocab_size), at first.
+
+        Returns:
+            the rows to run next; none when the search is over.
+        """
+
+
+def run_searches(step: BatchStep, requests: Sequence[Request], searches: Sequence[Search]) -> None:
+    """Run one search a request, all in one batch, until all are over.
+
+    Raises:
+        InputError: a sequence outgrows the model's context.
+        TriformError: onnxruntime failed.
+    """
+    if not requests:
+        return
+    logits = step.prefill([request.ids for request in requests])
+    live = [(search, 1) for search in searches]
+    while live:
+        live, tokens, parents = _advance(live, logits)
+        if live:
+            logits = step.next(tokens, parents)
+
+
+def _advance(
+    live: Sequence[tuple[Search, int]], logits: NDArray[np.float32]
+) -> tuple[list[tuple[Search, int]], list[int], list[int]]:
+    """Advance each search on its rows; give those that go on with their new row counts, and the batch's branches."""
+    remaining: list[tuple[Search, int]] = []
+    tokens: list[int] = []
+    parents: list[int] = []
+    start = 0
+    for search, rows in live:
+        chosen, sources = search.advance(logits[start : start + rows])
+        tokens += chosen.tolist()
+        parents += (sources + start).tolist()
+        if len(chosen):
+            remaining.append((search, len(chosen)))
+        start += rows
+    return remaining, tokens, parents
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logarithms of each row's probabilities, a new float32 array of the shape of `logits`.
+
+    Raises:
+        BundleError: the logits hold NaN, or an infinity that leaves no distribution.
+    """
+    largest = logits.max(-1, keepdims=True)
+    if not np.isfinite(largest).all():
+        raise not_numbers()
+    shifted = logits - largest
+    result: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result

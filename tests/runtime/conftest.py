@@ -1,0 +1,52 @@
+"""Bundles of checkpoints that do not repeat themselves, made once a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from tests.runtime.wandering import wandering_folder
+from triform.export.pipeline import ExportOptions, export
+from triform.runtime.batch_step import DecoderBatchStep
+from triform.runtime.bundle import open_bundle
+from triform.runtime.manifest import Manifest
+from triform.runtime.session import open_session
+from triform.runtime.signature import check_decoder
+
+
+@dataclass(frozen=True)
+class Wandering:
+    """A model, and the bundle made of it."""
+
+    model: PreTrainedModel
+    session: Any
+    manifest: Manifest
+    path: Path
+
+    def step(self, rows: int = 1) -> DecoderBatchStep:
+        return DecoderBatchStep(
+            self.session, self.manifest, check_decoder(self.session, self.manifest, self.path), rows=rows
+        )
+
+
+def _wandering(folder: Path, family: str) -> Wandering:
+    checkpoint = wandering_folder(folder / "checkpoint", family)
+    export(str(checkpoint), folder / "bundle", ExportOptions(quantize="none"))
+    bundle = open_bundle(folder / "bundle")
+    path, _ = bundle.graph("decoder")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    return Wandering(model, open_session(path), bundle.manifest, path)
+
+
+@pytest.fixture(scope="session")
+def wandering_llama(tmp_path_factory) -> Wandering:
+    return _wandering(tmp_path_factory.mktemp("wandering-llama"), "llama")
+
+
+@pytest.fixture(scope="session")
+def wandering_gpt2(tmp_path_factory) -> Wandering:
+    return _wandering(tmp_path_factory.mktemp("wandering-gpt2"), "gpt2")
