@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from triform.export import decoder_export, encoder_export, image_export, static_export
+from triform.export import decoder_export, encoder_decoder_export, encoder_export, image_export, static_export
 from triform.export.gguf_reading import reading_once
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Progress, Report
@@ -18,7 +18,13 @@ from triform.runtime.errors import InputError, UnsupportedError
 
 __all__ = ["ExportOptions", "Report", "export", "plan"]
 
-_FORMS = {"decoder": decoder_export, "encoder": encoder_export, "image": image_export, "static": static_export}
+_FORMS = {
+    "decoder": decoder_export,
+    "encoder": encoder_export,
+    "encoder-decoder": encoder_decoder_export,
+    "image": image_export,
+    "static": static_export,
+}
 
 
 def plan(source: str, options: ExportOptions) -> list[tuple[str, str]]:

@@ -19,7 +19,11 @@ Array = NDArray[Any]
 
 
 class GraphRunner:
-    """A decoder graph with growing past arrays, fed and read through plain numpy."""
+    """A decoder graph with growing past arrays, fed and read through plain numpy.
+
+    Attributes:
+        given: further inputs, by name, the same at each run: what an encoder gave.
+    """
 
     def __init__(self, path: Path, layers: Sequence[LayerCacheInfo], threads: int) -> None:
         options = ort.SessionOptions()
@@ -27,6 +31,7 @@ class GraphRunner:
         options.log_severity_level = 3
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._layers = layers
+        self.given: dict[str, Array] = {}
         self.extra_outputs = [
             output.name for output in self._session.get_outputs() if not output.name.startswith(("logits", "present."))
         ]
@@ -57,6 +62,7 @@ class GraphRunner:
             "past_lengths": self.lengths,
             "logits_positions": positions.astype(np.int64),
             **self._past,
+            **self.given,
         }
         presents = [name.replace("past_key_values", "present") for name in self._past]
         names = ["logits", *self.extra_outputs, *presents]

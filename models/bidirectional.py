@@ -64,7 +64,7 @@ def bias(**arguments: Any) -> torch.Tensor:
     return found
 
 
-def attend_all(
+def attend_all(  # noqa: PLR0913 -- the signature is transformers'
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,

@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from triform.models.encoder_decoder_kinds import encoder_decoder_kind
 from triform.models.encoder_tasks import head_of
 from triform.models.errors import UnsupportedModelError
 from triform.models.image_tasks import IMAGE_HEADS, image_task_of
@@ -28,14 +29,14 @@ TESTED_DECODERS = (
 
 
 def form_of(config: PretrainedConfig, task: str | None = None) -> str:
-    """How a checkpoint is exported: as a decoder, as an encoder of texts, or as an encoder of images.
+    """How a checkpoint is exported: as one of the three forms, or as an encoder of images or of single words.
 
     Args:
         config: the checkpoint's.
         task: an encoder's task, when one is asked for.
 
     Returns:
-        decoder, encoder, image or static.
+        decoder, encoder, encoder-decoder, image or static.
 
     Raises:
         UnsupportedModelError: neither can be done; names the nearest families that are supported.
@@ -50,7 +51,8 @@ def form_of(config: PretrainedConfig, task: str | None = None) -> str:
     architecture = (config.architectures or [""])[0]
     generates = architecture.endswith(("ForCausalLM", "LMHeadModel")) or config.model_type in _ONLY_DECODERS
     if getattr(config, "is_encoder_decoder", False) and not architecture.endswith("EncoderModel"):
-        raise UnsupportedModelError(f"{config.model_type} models are not supported yet; {_nearest(config.model_type)}")
+        encoder_decoder_kind(config)
+        return "encoder-decoder"
     if not generates:
         return "encoder"
     check_decoder(config)

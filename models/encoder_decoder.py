@@ -1,5 +1,8 @@
-"""The encoder-decoder form: two graphs, an encoder that ends in every cross-attention's keys and values, and a decoder
-that reads them and keeps a cache of its own tokens."""
+"""The encoder-decoder form, as two graphs.
+
+The encoder ends in the keys and values of every cross-attention; the decoder reads them, and keeps a cache of its own
+tokens.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +152,9 @@ def collect(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], places: 
     return exchange
 
 
-def decode(model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor, exchange: Exchange) -> torch.Tensor:
+def decode(
+    model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor, exchange: Exchange
+) -> torch.Tensor:
     """Logits for decoder tokens, given what the encoder gave.
 
     Args:
@@ -223,11 +228,16 @@ def reference_logits(
     return logits
 
 
+def cross_names(layer: int) -> tuple[str, str]:
+    """What the keys and the values of a layer's cross-attention are called."""
+    return f"cross_key_values.{layer}.key", f"cross_key_values.{layer}.value"
+
+
 def _given(exchange: Exchange) -> dict[str, torch.Tensor]:
     """What the encoder graph gives, by name and in order."""
-    named = {}
+    named: dict[str, torch.Tensor] = {}
     for index, layer in enumerate(zip(exchange.keys, exchange.values, strict=True)):
-        named |= {f"cross_key_values.{index}.{part}": tensor for part, tensor in zip(("key", "value"), layer, strict=True)}
+        named |= dict(zip(cross_names(index), layer, strict=True))
     return named if exchange.padding is None else {**named, PADDING: exchange.padding.to(torch.int32)}
 
 
@@ -275,9 +285,7 @@ def _choose_path(
 
 
 @contextmanager
-def _prepared(
-    model: Any, places: Positions, max_length: int, substitute: bool, source: Source
-) -> Iterator[None]:
+def _prepared(model: Any, places: Positions, max_length: int, substitute: bool, source: Source) -> Iterator[None]:
     def run(ids: torch.Tensor) -> None:
         row = {name: tensor[:1] for name, tensor in source.examples.items()}
         model(**row, decoder_input_ids=ids, use_cache=False)

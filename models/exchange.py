@@ -1,8 +1,8 @@
 """What passes between an encoder graph and its decoder graph: the keys and values of every cross-attention.
 
-transformers computes them in a decoder's layers and keeps them in an EncoderDecoderCache. Here the encoder graph collects
-what the layers put into that cache, and the decoder graph's cache gives it back; both note that the coming attention
-call is a cross-attention, since nothing else in that call says so.
+transformers computes them in a decoder's layers and keeps them in an EncoderDecoderCache. Here the encoder graph
+collects what the layers put into that cache, and the decoder graph's cache gives it back; both note that the coming
+attention call is a cross-attention, since nothing else in that call says so.
 """
 
 from __future__ import annotations

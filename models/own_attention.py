@@ -1,4 +1,4 @@
-"""Decoders of the first years, whose attention is written out instead of going through transformers' AttentionInterface.
+"""Decoders of the first years, whose attention does not go through transformers' AttentionInterface.
 
 Their modules have the projections of BART's; these forwards use them, and leave the rest to `cross_attention.attend`.
 """

@@ -10,6 +10,10 @@ COMMANDS = {
     "question-answering": "answer",
     "next-sentence-prediction": "next-sentence",
     "image-classification": "classify-image",
+    "image-feature-extraction": "embed",
     "zero-shot-image-classification": "classify-image",
     "text-generation": "generate",
+    "text2text-generation": "rewrite",
+    "automatic-speech-recognition": "transcribe",
+    "image-to-text": "read-image",
 }

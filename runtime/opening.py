@@ -14,6 +14,7 @@ from triform.runtime.errors import UnsupportedError
 if TYPE_CHECKING:
     from triform.runtime.decoder import Decoder
     from triform.runtime.encoder import Encoder
+    from triform.runtime.encoder_decoder import EncoderDecoder
 
 
 def load(
@@ -22,7 +23,7 @@ def load(
     provider: str = "auto",
     provider_options: Mapping[str, str] | None = None,
     threads: int | None = None,
-) -> Decoder | Encoder:
+) -> Decoder | Encoder | EncoderDecoder:
     """Load a bundle of any form.
 
     Args:
@@ -46,6 +47,10 @@ def load(
         from triform.runtime.encoder import Encoder
 
         return Encoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
+    if form == "encoder-decoder":
+        from triform.runtime.encoder_decoder import EncoderDecoder
+
+        return EncoderDecoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
     raise UnsupportedError(f"{path} is of the form {form!r}, which this version does not run: upgrade")
 
 
@@ -86,6 +91,22 @@ def load_encoder(
     from triform.runtime.encoder import Encoder
 
     return Encoder(bundle, provider=provider, provider_options=provider_options, threads=threads, strict=strict)
+
+
+def load_encoder_decoder(
+    path: str | Path,
+    *,
+    provider: str = "auto",
+    provider_options: Mapping[str, str] | None = None,
+    threads: int | None = None,
+    strict: bool = False,
+) -> EncoderDecoder:
+    """Load a bundle that writes about what it reads. Arguments and errors as `load_encoder`."""
+    bundle = open_bundle(path)
+    _check_form(bundle, "encoder-decoder")
+    from triform.runtime.encoder_decoder import EncoderDecoder
+
+    return EncoderDecoder(bundle, provider=provider, provider_options=provider_options, threads=threads, strict=strict)
 
 
 def _check_form(bundle: Bundle, wanted: str) -> None:

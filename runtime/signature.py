@@ -21,12 +21,37 @@ def check_decoder(session: Any, manifest: Manifest, path: Path) -> CacheInfo:
     Raises:
         BundleError: the manifest has no cache, or a tensor is missing, unknown, or of another dtype or size.
     """
+    return _check(session, manifest, path, {})
+
+
+def check_decoder_of(encoder: Any, decoder: Any, manifest: Manifest, folder: Path) -> CacheInfo:
+    """As `check_decoder`, of a decoder that is given what an encoder gives.
+
+    Args:
+        encoder: onnxruntime.InferenceSession of the encoder graph.
+        decoder: that of the decoder graph.
+        manifest: the bundle's.
+        folder: the bundle's.
+    """
+    given = {
+        node.name: (node.type.removeprefix("tensor(").removesuffix(")"), [_size(size) for size in node.shape])
+        for node in encoder.get_outputs()
+    }
+    return _check(decoder, manifest, folder / "decoder.onnx", given)
+
+
+def _size(size: int | str | None) -> int | None:
+    return size if isinstance(size, int) else None
+
+
+def _check(session: Any, manifest: Manifest, path: Path, given: dict[str, _Tensor]) -> CacheInfo:
     if manifest.cache is None:
         raise BundleError(f"{path.parent} is a decoder without a cache; export the model again")
     inputs: dict[str, _Tensor] = {
         "input_ids": ("int64", [None, None]),
         "past_lengths": ("int32", [None]),
         "logits_positions": ("int64", [None, None]),
+        **given,
     }
     outputs: dict[str, _Tensor] = {"logits": ("float", [None, None, manifest.vocab_size])}
     for index, layer in enumerate(manifest.cache.layers):
