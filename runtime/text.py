@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from triform.runtime.bundle import Bundle
+from triform.runtime.code_points import CodePointTokenizer
 from triform.runtime.errors import BundleError
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# Where decoders close up " ." to "." and " n't" to "n't", as some do: beginnings of what would be closed up.
+_CLOSED_UP = re.compile(r" (?:n?'?|'[rv])\Z")
 
 
 class Tokenizer(Protocol):
@@ -22,6 +27,18 @@ class Tokenizer(Protocol):
 
     def id_to_token(self, id: int) -> str | None:
         """How the vocabulary writes a token."""
+
+
+def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
+    """The tokenizer of a bundle.
+
+    Raises:
+        BundleError: there is none, or its file is damaged.
+    """
+    info = bundle.tokenizer
+    if info.code_points is not None:
+        return CodePointTokenizer(info.code_points)
+    return load_tokenizer(bundle.path(info.file or ""))
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -48,8 +65,9 @@ class IncrementalDetokenizer:
 
     Decoders treat the first token of a text differently, so tokens are decoded together with some that came before, and
     what was sent is cut off. Text that a further token could still change is held back: a trailing U+FFFD, which is how
-    an unfinished character shows, and a run of tokens that stand for single bytes (``<0xE4>``), which byte-fallback
-    decoders read as a whole: one wrong byte turns every character of its run into U+FFFD.
+    an unfinished character shows, a space that a decoder may close up, and a run of tokens that stand for single bytes
+    (``<0xE4>``), which byte-fallback decoders read as a whole: one wrong byte turns every character of its run into
+    U+FFFD.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -66,7 +84,7 @@ class IncrementalDetokenizer:
         if self._continues_bytes(token):
             return ""
         text = self._decode(self._window)
-        certain = text.removesuffix(_REPLACEMENT)
+        certain = _CLOSED_UP.sub("", text.removesuffix(_REPLACEMENT))
         piece, self._sent = certain[self._sent :], max(self._sent, len(certain))
         if certain == text:
             self._forget_old()

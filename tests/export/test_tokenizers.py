@@ -15,14 +15,13 @@ from transformers import (
     BertConfig,
     BertGenerationTokenizer,
     ByT5Tokenizer,
-    CanineTokenizer,
     EsmTokenizer,
     T5Config,
 )
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from tests.encoder_families import build_encoder
-from triform.export import source, texts
+from triform.export import source, texts, tokenizer_conversion
 from triform.export.pipeline import ExportOptions, export
 from triform.export.tokenizer_conversion import convert, difference, difficult_texts
 from triform.runtime.errors import ExportError
@@ -100,12 +99,6 @@ def test_sentencepiece_without_a_fast_version(tmp_path):
     assert_same(convert(original, "generation").backend_tokenizer, original, plain)
 
 
-def test_code_points_are_refused():
-    with pytest.raises(ExportError, match=r"^the tokenizer of x, a CanineTokenizer, cannot be written") as caught:
-        convert(CanineTokenizer(), "x")
-    assert "\n" not in str(caught.value)
-
-
 class _Backwards(EsmTokenizer):
     """Almost what can be rebuilt: long words come out otherwise."""
 
@@ -121,7 +114,7 @@ def test_a_tokenizer_that_cannot_be_rebuilt_is_refused(tmp_path):
 
 def test_what_is_written_is_compared_with_the_original(checkpoint, tmp_path, monkeypatch):
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    monkeypatch.setattr(source, "_compact_merges", lambda model: model["merges"].pop(0))
+    monkeypatch.setattr(tokenizer_conversion, "_compact_merges", lambda model: model["merges"].pop(0))
     with pytest.raises(ExportError, match=r"^the tokenizer\.json written reads .* otherwise"):
         source.save_tokenizer(tokenizer, tmp_path)
 
