@@ -33,13 +33,16 @@ def run(
     source: Annotated[str, typer.Argument(help="A model folder, a GGUF file or a hub id.")],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
     quantize: Annotated[
-        Optional[str], typer.Option(help="none, int8 or int4; int4 for decoders and int8 for encoders when not given.")
+        Optional[str], typer.Option(help="none, int8 or int4; int4 for decoders and int8 for others when not given.")
     ] = None,
     task: Annotated[
         Optional[str], typer.Option(help="What to export an encoder for; what it was trained for when not given.")
     ] = None,
     hidden_states: Annotated[
         bool, typer.Option("--hidden-states", help="Keep the outputs of an encoder's every layer.")
+    ] = False,
+    word_timestamps: Annotated[
+        bool, typer.Option("--word-timestamps", help="Let a speech model tell when each word is said.")
     ] = False,
     block_size: Annotated[Optional[int], typer.Option(help="Weights sharing a scale: 16 to 256.")] = None,
     accuracy_level: Annotated[int, typer.Option(help="Activations while computing: 4 is 8 bit, 1 float32.")] = 4,
@@ -68,6 +71,7 @@ def run(
         revision=revision,
         task=task,
         hidden_states=hidden_states,
+        word_timestamps=word_timestamps,
     )
     if dry_run:
         found = plan(source, options)

@@ -7,6 +7,8 @@ source has no order among its queries.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
@@ -35,6 +37,27 @@ def lower_cross_attention(model: ir.Model) -> None:
         result = (_capped if capped else _fused)(graph, node, merged.outputs[0])
         shape = insert(graph, node, "Shape", [query])
         replace(node.outputs[0], insert(graph, node, "Reshape", [result, shape.outputs[0]]).outputs[0])
+        graph.remove(node, safe=True)
+
+
+def lower_cross_weights(model: ir.Model) -> None:
+    """Replace each CrossWeights node by plain operators."""
+    graph = model.graph
+    for node in nodes(graph, "CrossWeights"):
+        query, key = node.inputs
+        if query is None or key is None:
+            raise ValueError(f"CrossWeights node {node.name} lacks an input")
+        heads, head_dim = attribute(node, "num_heads"), attribute(node, "head_dim")
+        apply = _Applier(graph, node)
+        split = apply("Reshape", query, _by_source(graph, node, key, (heads, head_dim)))
+        turned = apply("Transpose", split, perm=[0, 2, 1, 3])
+        scores = apply("MatMul", turned, apply("Transpose", key, perm=[0, 1, 3, 2]))
+        scores = apply("Mul", scores, apply.number("scale", attribute(node, "scale")))
+        weights = apply("Transpose", apply("Softmax", scores, axis=-1), perm=[0, 2, 1, 3])
+        rows = apply("Shape", query, start=0, end=2)
+        count = add_initializer(graph, "cross_attention.heads", np.array([heads], np.int64))
+        shape = apply("Concat", rows, count, apply("Shape", key, start=2, end=3), axis=0)
+        replace(node.outputs[0], apply("Reshape", weights, shape))
         graph.remove(node, safe=True)
 
 
@@ -94,19 +117,26 @@ def _fused(graph: ir.Graph, node: ir.Node, query: ir.Value) -> ir.Value:
 
 def _capped(graph: ir.Graph, node: ir.Node, query: ir.Value) -> ir.Value:
     key, value, padding = node.inputs[1], node.inputs[2], node.inputs[3] if len(node.inputs) > 3 else None
-
-    def apply(op_type: str, *inputs: ir.Value | None, **attributes: object) -> ir.Value:
-        return insert(graph, node, op_type, inputs, attributes=dict(attributes)).outputs[0]
-
-    def number(name: str, value: float) -> ir.Value:
-        return add_initializer(graph, f"cross_attention.{name}", np.array(value, np.float32))
-
+    apply, softcap = _Applier(graph, node), attribute(node, "softcap")
     scores = apply("MatMul", apply("Transpose", query, perm=[0, 2, 1, 3]), apply("Transpose", key, perm=[0, 1, 3, 2]))
-    softcap = number("softcap", attribute(node, "softcap"))
-    scores = apply("Mul", scores, number("scale", attribute(node, "scale") / attribute(node, "softcap")))
-    scores = apply("Mul", apply("Tanh", scores), softcap)
+    scores = apply("Mul", scores, apply.number("scale", attribute(node, "scale") / softcap))
+    scores = apply("Mul", apply("Tanh", scores), apply.number("softcap", softcap))
     if padding is not None:
         axes = add_initializer(graph, "cross_attention.axes", np.array([1, 2], np.int64))
         seen = apply("Unsqueeze", apply("Cast", padding, to=ir.DataType.BOOL), axes)
-        scores = apply("Where", seen, scores, number("hidden", _FLOAT_MIN))
+        scores = apply("Where", seen, scores, apply.number("hidden", _FLOAT_MIN))
     return apply("Transpose", apply("MatMul", apply("Softmax", scores, axis=-1), value), perm=[0, 2, 1, 3])
+
+
+@dataclass(frozen=True)
+class _Applier:
+    """Puts operators in front of a node."""
+
+    graph: ir.Graph
+    node: ir.Node
+
+    def __call__(self, op_type: str, *inputs: ir.Value | None, **attributes: object) -> ir.Value:
+        return insert(self.graph, self.node, op_type, inputs, attributes=dict(attributes)).outputs[0]
+
+    def number(self, name: str, value: float) -> ir.Value:
+        return add_initializer(self.graph, f"cross_attention.{name}", np.array(value, np.float32))

@@ -91,6 +91,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     """
     config = checkpoint.model.config
     kind, max_length = encoder_decoder_kind(config), _max_length(config, options)
+    watched = _watched(checkpoint, options)
     start = decoder_start(checkpoint)
     if start is None:
         raise ExportError(f"{checkpoint.source.name} does not say which token its decoder starts with")
@@ -98,7 +99,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("reference"):
             trial = verify_pair.trial_of(checkpoint.model, sources, start, max_length, tokens_of(checkpoint).pad or 0)
-        graphs = _fused(checkpoint, sources, max_length, clock)
+        graphs = _fused(checkpoint, sources, max_length, watched, clock)
         layers = [
             contract.LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.pair.decoder.cache
         ]
@@ -138,11 +139,29 @@ def _sources(kind: Kind, checkpoint: Checkpoint) -> Sources:
     return text_sources(checkpoint, _max_source_length(checkpoint))
 
 
-def _fused(checkpoint: Checkpoint, sources: Sources, max_length: int, clock: Clock) -> _Graphs:
+def _watched(checkpoint: Checkpoint, options: ExportOptions) -> list[tuple[int, int]]:
+    """The cross-attentions that follow the sound, (layer, head), layers in order; none where they are not wanted.
+
+    Raises:
+        InputError: they are wanted of a model that says nothing of them.
+    """
+    if not options.word_timestamps:
+        return []
+    speech = speech_info(checkpoint)
+    if speech is None or not speech.alignment_heads:
+        raise InputError(
+            f"--word-timestamps needs alignment_heads in generation_config.json; {checkpoint.source.name} has none"
+        )
+    return sorted((layer, head) for layer, head in speech.alignment_heads)
+
+
+def _fused(
+    checkpoint: Checkpoint, sources: Sources, max_length: int, watched: list[tuple[int, int]], clock: Clock
+) -> _Graphs:
     try:
         with clock.step("trace"), quiet():
             example = traced_source(sources, checkpoint.model.generation_config.pad_token_id or 0)
-            pair, prepared = encoder_decoder_specs(checkpoint.model, example, max_length)
+            pair, prepared = encoder_decoder_specs(checkpoint.model, example, max_length, watched)
             with prepared:
                 encoder, decoder = trace(pair.encoder), trace(pair.decoder)
         with clock.step("fuse"), quiet():

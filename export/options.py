@@ -23,6 +23,7 @@ class ExportOptions:
         revision: of a hub id.
         task: what to export an encoder for; what it was trained for when None.
         hidden_states: keep the outputs of an encoder's every layer.
+        word_timestamps: have a speech model's decoder give the attention that times of words are read from.
     """
 
     quantize: str | None = None
@@ -34,6 +35,7 @@ class ExportOptions:
     revision: str | None = None
     task: str | None = None
     hidden_states: bool = False
+    word_timestamps: bool = False
 
     def __post_init__(self) -> None:
         if self.quantize not in (None, "none", *BITS):

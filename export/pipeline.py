@@ -37,7 +37,7 @@ def plan(source: str, options: ExportOptions) -> list[tuple[str, str]]:
     found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
     config = read_config(found)
     form = _form(config, options)
-    _check_blocks(form, options)
+    _check_options(form, options)
     return _FORMS[form].plan(found, config, options)
 
 
@@ -61,7 +61,7 @@ def export(source: str, bundle: Path, options: ExportOptions, progress: Progress
             found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
             config = read_config(found)
             form = _form(config, options)
-            _check_blocks(form, options)
+            _check_options(form, options)
             steps = _FORMS[form]
             checkpoint = steps.load(found, config, options)
     return steps.export(checkpoint, bundle, options, clock)
@@ -74,6 +74,8 @@ def _form(config: PretrainedConfig, options: ExportOptions) -> str:
         raise UnsupportedError(str(error)) from error
 
 
-def _check_blocks(form: str, options: ExportOptions) -> None:
+def _check_options(form: str, options: ExportOptions) -> None:
     if form in ("encoder", "image") and options.block_size is not None and options.quantize != "int4":
         raise InputError("--block-size is for --quantize int4 here: 8-bit encoders have one scale per output column")
+    if form != "encoder-decoder" and options.word_timestamps:
+        raise InputError(f"--word-timestamps is for speech models; this model is of the form {form}")

@@ -53,5 +53,5 @@ def speech_info(checkpoint: Checkpoint) -> SpeechInfo | None:
         no_speech=vocabulary.get("<|nospeech|>", vocabulary.get("<|nocaptions|>")),
         previous=getattr(config, "prev_sot_token_id", None) or vocabulary.get("<|startofprev|>"),
         max_initial_timestamp_index=getattr(config, "max_initial_timestamp_index", None),
-        alignment_heads=[[int(one) for one in pair] for pair in getattr(config, "alignment_heads", None) or ()],
+        alignment_heads=sorted([int(one) for one in pair] for pair in getattr(config, "alignment_heads", None) or ()),
     )

@@ -14,7 +14,7 @@ import torch
 from onnxscript import opset21 as op
 
 from triform.export.cache_io import add_cache
-from triform.export.cross_attention import count_keys, lower_cross_attention
+from triform.export.cross_attention import count_keys, lower_cross_attention, lower_cross_weights
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import GraphSpec
 
@@ -44,6 +44,7 @@ def trace(spec: GraphSpec) -> ir.Model:
     _name_axes(model.graph, spec)
     add_cache(model, spec.cache)
     lower_cross_attention(model)
+    lower_cross_weights(model)
     count_keys(model)
     return model
 

@@ -25,6 +25,8 @@ from triform.models.heads import merge_heads
 IMPLEMENTATION = "triform_encoder_decoder"
 # Stands in a traced graph for the operators that `export/cross_attention.py` puts there.
 OPERATOR = "triform::CrossAttention"
+# Gives the weights that one would compute, float (batch, sequence, heads, source); of models without padding.
+WEIGHTS = "triform::CrossWeights"
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,31 @@ def _attend_across(
     # Some models fill up heads with zeros, for kernels that we do not use.
     filled = query.shape[-1] - key.shape[-1]
     query = query[..., : key.shape[-1]]
+    _watch(exchange, layer, query, scale)
     compute = _emit if torch.compiler.is_exporting() else _compute
     output = compute(query, key, value, exchange.padding, scale, softcap or 0.0)
     return torch.nn.functional.pad(output, (0, filled)) if filled else output
+
+
+def _watch(exchange: Exchange, layer: int, query: torch.Tensor, scale: float) -> None:
+    """Leave the weights of the heads that are watched in the exchange."""
+    heads = [head for one, head in exchange.watched if one == layer]
+    if not heads:
+        return
+    query, key = query[:, heads], exchange.keys[layer][:, heads]
+    if not torch.compiler.is_exporting():
+        exchange.weights.append((query @ key.transpose(2, 3) * scale).softmax(-1))
+        return
+    rows, _, length, head_dim = query.shape
+    weights = torch.onnx.ops.symbolic(
+        WEIGHTS,
+        [merge_heads(query), key],
+        {"num_heads": len(heads), "head_dim": head_dim, "scale": scale},
+        dtype=query.dtype,
+        shape=(rows, length, len(heads), key.shape[2]),
+        version=1,
+    )
+    exchange.weights.append(weights.transpose(1, 2))
 
 
 def _emit(

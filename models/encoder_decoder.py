@@ -7,7 +7,7 @@ tokens.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -83,8 +83,16 @@ class _Encoder(torch.nn.Module):
 class _Decoder(torch.nn.Module):
     """Traced as the decoder."""
 
-    def __init__(self, model: PreTrainedModel, layers: list[LayerFacts], places: Positions, names: list[str]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layers: list[LayerFacts],
+        places: Positions,
+        names: list[str],
+        watched: Sequence[tuple[int, int]],
+    ) -> None:
         super().__init__()
+        self._watched = watched
         self.model = model
         self._layers = layers
         self._places = places
@@ -106,7 +114,7 @@ class _Decoder(torch.nn.Module):
             ),
         )
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run one chunk of tokens; see `Pair.decoder`. `key_positions` becomes part of the graph after tracing."""
         given = dict(zip(self._names, inputs, strict=True))
         length = given["input_ids"].shape[1]
@@ -115,18 +123,19 @@ class _Decoder(torch.nn.Module):
         self._places.queries = given["past_lengths"][:, None].to(torch.int64) + torch.arange(length)
         self._places.keys = given.get("key_positions", self._places.keys)
         self._logits_positions = given["logits_positions"]
+        exchange = _given_exchange(given, self._watched)
         with attending(Step(seqlens_k.to(torch.int32), total, layers=self._layers)):
-            logits = decode(self.model, given["input_ids"], self._places.queries, _given_exchange(given))
+            logits = decode(self.model, given["input_ids"], self._places.queries, exchange)
         self._logits_positions = None
-        return logits
+        return (logits, torch.cat(exchange.weights, 1)) if exchange.weights else (logits,)
 
 
-def _given_exchange(given: Mapping[str, torch.Tensor]) -> Exchange:
+def _given_exchange(given: Mapping[str, torch.Tensor], watched: Sequence[tuple[int, int]]) -> Exchange:
     parts = {
         part: [tensor for name, tensor in given.items() if name.startswith("cross_key_values") and name.endswith(part)]
         for part in ("key", "value")
     }
-    return Exchange(parts["key"], parts["value"], given.get(PADDING), collecting=False)
+    return Exchange(parts["key"], parts["value"], given.get(PADDING), collecting=False, watched=watched)
 
 
 def output_head(model: Any) -> torch.nn.Module:
@@ -192,7 +201,9 @@ def _takes_positions(model: Any) -> bool:
     )
 
 
-def encoder_decoder_specs(model: PreTrainedModel, source: Source, max_length: int) -> tuple[Pair, ExitStack]:
+def encoder_decoder_specs(
+    model: PreTrainedModel, source: Source, max_length: int, watched: Sequence[tuple[int, int]] = ()
+) -> tuple[Pair, ExitStack]:
     """Prepare `model` for tracing as an encoder and a decoder.
 
     The model is changed in place; closing the returned stack restores what is shared with other models.
@@ -201,6 +212,8 @@ def encoder_decoder_specs(model: PreTrainedModel, source: Source, max_length: in
         model: a transformers encoder-decoder with a language-model head, in float32, on CPU, in evaluation mode.
         source: what its encoder reads.
         max_length: most tokens the decoder must reach.
+        watched: (layer, head) of the cross-attentions, layers in order, whose weights the decoder gives as its second
+            output `cross_attentions`, float (batch, heads, sequence, source).
 
     Raises:
         UnsupportedModelError: no way to trace it gives the model's own logits.
@@ -212,8 +225,9 @@ def encoder_decoder_specs(model: PreTrainedModel, source: Source, max_length: in
     inputs = tuple(GraphInput(name, source.examples[name], source.axes.get(name, ())) for name in names)
     encoder = GraphSpec("encoder", _Encoder(model, names, places), inputs, tuple(given), (), None)
     examples = _decoder_inputs(model, given)
-    graph = _Decoder(model, layers, places, [item.name for item in examples])
-    decoder = GraphSpec("decoder", graph, examples, ("logits",), tuple(layer.cache for layer in layers), max_length)
+    graph = _Decoder(model, layers, places, [item.name for item in examples], watched)
+    outputs = ("logits", "cross_attentions") if watched else ("logits",)
+    decoder = GraphSpec("decoder", graph, examples, outputs, tuple(layer.cache for layer in layers), max_length)
     heads = tuple((key.shape[1], key.shape[3]) for key in exchange.keys)
     return Pair(encoder, decoder, heads, exchange.padding is not None), stack
 

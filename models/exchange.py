@@ -7,6 +7,7 @@ attention call is a cross-attention, since nothing else in that call says so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ class Exchange:
         padding: int (batch, source), 1 at what may be seen; None where everything may.
         collecting: whether layers fill the lists, in an encoder graph, or read them, in a decoder graph.
         pending: the layer whose cross-attention comes next, if one does.
+        watched: (layer, head) of each cross-attention whose weights are wanted.
+        weights: float (batch, heads, sequence, source) of each layer that has such heads, in turn.
     """
 
     keys: list[torch.Tensor] = field(default_factory=list)
@@ -31,6 +34,8 @@ class Exchange:
     padding: torch.Tensor | None = None
     collecting: bool = True
     pending: int | None = None
+    watched: Sequence[tuple[int, int]] = ()
+    weights: list[torch.Tensor] = field(default_factory=list)
 
     def cache(self) -> EncoderDecoderCache:
         """A cache to hand to the model: it holds no token yet, and this exchange's cross-attentions."""

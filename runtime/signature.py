@@ -8,6 +8,8 @@ from typing import Any
 from triform.runtime.errors import BundleError
 from triform.runtime.manifest import CacheInfo, Manifest
 
+# What a decoder gives besides where words are to be found in the sound: (batch, heads, sequence, source).
+CROSS_ATTENTIONS = "cross_attentions"
 # dtype and sizes; None is a dynamic axis.
 _Tensor = tuple[str, list[int | None]]
 
@@ -59,6 +61,8 @@ def _check(session: Any, manifest: Manifest, path: Path, given: dict[str, _Tenso
         for part in ("key", "value"):
             inputs[f"past_key_values.{index}.{part}"] = buffer
             outputs[f"present.{index}.{part}"] = buffer
+    if any(node.name == CROSS_ATTENTIONS for node in session.get_outputs()):
+        outputs[CROSS_ATTENTIONS] = ("float", [None, None, None, None])
     for wanted, found in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):
         difference = _difference(wanted, found)
         if difference is not None:
