@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from triform.cli.arguments import Bundle, Provider, ProviderOptions, Threads
+from triform.cli.generation_arguments import DECODER, with_generation_options
 
 if TYPE_CHECKING:
     from triform.runtime.decoder import Generation
+    from triform.runtime.options import GenerationOptions
 
 HELP = """Generate text from a prompt, streaming it as it comes.
 
@@ -21,21 +23,18 @@ HELP = """Generate text from a prompt, streaming it as it comes.
   triform generate BUNDLE --file prompt.txt --max-new-tokens 200
   cat prompt.txt | triform generate BUNDLE --temperature 0.7 --seed 1
   triform generate BUNDLE "Once upon a time" --raw --json
+  triform generate BUNDLE "Name three rivers." --stop "4." --repetition-penalty 1.1
 
 With TRIFORM_BUNDLE set to a bundle's folder, the prompt alone is enough.
 Without sampling options the model's own defaults apply. --temperature 0 always takes the most likely token.
 """
 
 
+@with_generation_options(DECODER)
 def run(
     bundle: Bundle = None,
     prompt: Annotated[Optional[str], typer.Argument(help="The prompt; - or nothing reads standard input.")] = None,
     file: Annotated[Optional[Path], typer.Option(help="Read the prompt from a file.")] = None,
-    max_new_tokens: Annotated[Optional[int], typer.Option(help="Stop after this many tokens.")] = None,
-    temperature: Annotated[Optional[float], typer.Option(help="0 is greedy; higher is more random.")] = None,
-    top_k: Annotated[Optional[int], typer.Option(help="Sample from the k most likely tokens; 0 is all.")] = None,
-    top_p: Annotated[Optional[float], typer.Option(help="Sample from the most likely tokens up to this sum.")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Make sampling repeatable.")] = None,
     system: Annotated[Optional[str], typer.Option(help="A system message.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Bypass the chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
@@ -43,13 +42,15 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    logprobs: Annotated[Optional[int], typer.Option(help="With --json: this many likeliest tokens each.")] = None,
+    *,
+    options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.options import bundle_and_prompt, key_values
     from triform.runtime.opening import load_decoder
-    from triform.runtime.options import GenerationOptions
 
-    options = GenerationOptions(max_new_tokens, temperature, top_k, top_p, seed)
+    options = _with_logprobs(options, logprobs, as_json=as_json)
     folder, prompt = bundle_and_prompt(bundle, prompt)
     text = _read_prompt(prompt, file)
     model = load_decoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
@@ -63,6 +64,14 @@ def run(
         raise
     _finish(generation, as_json=as_json, stats=stats)
     return 0
+
+
+def _with_logprobs(options: GenerationOptions, count: int | None, *, as_json: bool) -> GenerationOptions:
+    from triform.runtime.errors import InputError
+
+    if count is not None and not as_json:
+        raise InputError("--logprobs are printed with --json only; give both")
+    return dataclasses.replace(options, logprobs=count)
 
 
 def _read_prompt(prompt: str | None, file: Path | None) -> str:
@@ -93,8 +102,11 @@ def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
     if as_json:
         import json
 
+        found = dataclasses.asdict(generation)
+        if generation.logprobs is None:
+            del found["logprobs"]
         # ASCII, so that it means the same whatever the terminal's encoding is.
-        print(json.dumps(dataclasses.asdict(generation)))
+        print(json.dumps(found))
     else:
         print(flush=True)
     if stats:

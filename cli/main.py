@@ -22,7 +22,8 @@ from triform.cli.pipes import ReaderGone
 _COMMANDS = {
     "export": ("export_command", "Turn a checkpoint into a bundle, verified against PyTorch."),
     "generate": ("generate_command", "Generate text from a prompt."),
-    "embed": ("embed_command", "Turn texts into vectors."),
+    "score": ("score_command", "Tell how well a model predicts a text."),
+    "embed": ("embed_command", "Turn texts or pictures into vectors."),
     "similarity": ("similarity_command", "Compare texts by meaning."),
     "search": ("search_command", "Find the texts nearest to a query."),
     "rerank": ("rerank_command", "Order documents by how well they answer a query."),

@@ -16,6 +16,7 @@ from transformers import PretrainedConfig
 from triform.export import source, texts, verify
 from triform.export.cores import usable_cores
 from triform.export.fused_graph import fused_graph
+from triform.export.generation_defaults import generation_defaults
 from triform.export.lower import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.measure import add_energy_outputs
 from triform.export.normal_config import normal_config
@@ -193,7 +194,7 @@ def _manifest(
         vocab_size=int(text.vocab_size),
         parameters=model.num_parameters(),
         tokens=_tokens(checkpoint),
-        generation=_generation_defaults(model.generation_config),
+        generation=generation_defaults(model.generation_config),
         tokenizer=contract.TokenizerInfo("tokenizer.json", template, _special_strings(checkpoint.tokenizer)),
         files=describe_files(folder),
         export=contract.ExportInfo({}, {}),
@@ -209,10 +210,6 @@ def _tokens(checkpoint: Checkpoint) -> contract.Tokens:
     bos = generation.bos_token_id if generation.bos_token_id is not None else tokenizer.bos_token_id
     pad = generation.pad_token_id if generation.pad_token_id is not None else tokenizer.pad_token_id
     return contract.Tokens(bos, listed, pad)
-
-
-def _generation_defaults(config: Any) -> contract.GenerationDefaults:
-    return contract.GenerationDefaults(config.do_sample, config.temperature, config.top_k, config.top_p)
 
 
 def _special_strings(tokenizer: Any) -> dict[str, str]:

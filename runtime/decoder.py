@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle import Bundle
-from triform.runtime.errors import InputError
+from triform.runtime.errors import BundleError, InputError
 from triform.runtime.generation import Generation, Piece, Timings
-from triform.runtime.loop import decode_loop
+from triform.runtime.generation_setup import RowSetup, set_up_row
+from triform.runtime.logprobs import TokenLogprobs, token_logprobs
+from triform.runtime.loop import Token, decode_loop
 from triform.runtime.manifest import Manifest
 from triform.runtime.options import GenerationOptions
-from triform.runtime.perplexity import perplexity
+from triform.runtime.perplexity import Perplexity, TextScore, losses_of, perplexity
 from triform.runtime.prompt import Prompt, PromptEncoder
-from triform.runtime.sampling import make_sampler
+from triform.runtime.sampling import Logits
 from triform.runtime.session import open_session
 from triform.runtime.signature import check_decoder
 from triform.runtime.step import DecoderStep
-from triform.runtime.text import IncrementalDetokenizer, load_tokenizer
+from triform.runtime.stop_strings import StopStrings
+from triform.runtime.text import IncrementalDetokenizer, bundle_tokenizer
+from triform.runtime.text_stream import stream_ids
 
-__all__ = ["Decoder", "Generation", "Piece", "Prompt", "Timings"]
+__all__ = ["Decoder", "Generation", "Perplexity", "Piece", "Prompt", "TextScore", "Timings"]
 
 # Room made at first for an answer of unknown length.
 _ROOM = 512
@@ -84,7 +88,7 @@ class Decoder:
         self._bundle = bundle
         path, _ = bundle.graph("decoder")
         # First, so that the memory its file is parsed in serves the session again.
-        self._tokenizer = load_tokenizer(bundle.path(bundle.tokenizer.file))
+        self._tokenizer = bundle_tokenizer(bundle)
         session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
         self.providers: list[str] = session.get_providers()
         self._step = DecoderStep(session, bundle.manifest, check_decoder(session, bundle.manifest, path))
@@ -173,10 +177,44 @@ class Decoder:
             InputError: the text has fewer than two tokens.
         """
         ids = self._prompts.text_ids(text)
-        if len(ids) < 2:
-            raise InputError("perplexity needs a text of at least two tokens")
         self._begin()
+        return perplexity(self._step, ids, self.manifest.max_length).perplexity
+
+    def file_perplexity(self, file: TextIO) -> Perplexity:
+        """Perplexity of a text of any length, of which only a part is in memory at a time.
+
+        Args:
+            file: open for reading text.
+
+        Raises:
+            InputError: the text has fewer than two tokens.
+        """
+        self._begin()
+        ids = self._known(stream_ids(self._tokenizer, file))
         return perplexity(self._step, ids, self.manifest.max_length)
+
+    def score(self, text: str) -> TextScore:
+        """The log-probability of each token of a text given those before it; long texts as in `perplexity`.
+
+        Raises:
+            InputError: the text is empty.
+        """
+        ids = self._prompts.text_ids(text)
+        self._begin()
+        losses = losses_of(self._step, ids, self.manifest.max_length) if len(ids) > 1 else ()
+        logprobs = [-float(loss) for part in losses for loss in part]
+        texts = tuple(self._tokenizer.decode([one], skip_special_tokens=False) for one in ids)
+        return TextScore(tuple(ids), texts, (None, *logprobs))
+
+    def _known(self, ids: Iterable[int]) -> Iterator[int]:
+        """The same ids, none beyond the model's table of embeddings."""
+        for one in ids:
+            if one >= self.manifest.vocab_size:
+                raise BundleError(
+                    f"{self._bundle.folder} has a tokenizer that gives token {one} to a model that knows "
+                    f"{self.manifest.vocab_size}; export the model again"
+                )
+            yield one
 
     def _pieces(
         self, prompt: Prompt, options: GenerationOptions, system: str | None, raw: bool, watch: _Watch
@@ -185,27 +223,45 @@ class Decoder:
         start = time.perf_counter()
         ids = self._prompts.prompt_ids(prompt, system=system, raw=raw)
         self._check_length(ids, room=1)
+        setup = set_up_row(options, self.manifest, self._tokenizer, len(ids))
         watch.prompt_tokens = len(ids)
         watch.prefill = time.perf_counter() - start
-        return self._run(ids, options, watch)
+        return self._run(ids, setup, watch)
 
-    def _run(self, ids: list[int], options: GenerationOptions, watch: _Watch) -> Iterator[Piece]:
+    def _run(self, ids: list[int], setup: RowSetup, watch: _Watch) -> Iterator[Piece]:
         start = time.perf_counter() - watch.prefill
-        room = self.manifest.max_length - len(ids)
-        limit = min(options.max_new_tokens or room, room)
-        sampler = make_sampler(options, self.manifest.generation)
-        detokenizer = IncrementalDetokenizer(self._tokenizer)
+        detokenizer, stop = IncrementalDetokenizer(self._tokenizer), StopStrings(setup.options.stop)
         turn = self._begin()
         # With a limit the cache is made once; without one it grows by doubling.
-        self._step.cache.reserve(len(ids) + (limit if options.max_new_tokens else min(limit, _ROOM)))
-        for token in decode_loop(self._step, ids, sampler, eos=self.manifest.tokens.eos, max_new_tokens=limit):
+        self._step.cache.reserve(len(ids) + (setup.limit if setup.options.max_new_tokens else min(setup.limit, _ROOM)))
+        for token in self._tokens(ids, setup):
             start = watch.note(start)
-            text = detokenizer.push(token.id)
-            if token.finish_reason is not None:
-                text += detokenizer.flush()
-            yield Piece(text, (token.id,), token.finish_reason)
+            text = stop.push(detokenizer.push(token.id))
+            reason = token.finish_reason
+            if reason is not None:
+                text += stop.push(detokenizer.flush()) + stop.flush()
+            if stop.found:
+                reason = "stop"
+            yield Piece(text, (token.id,), reason, None if token.logprobs is None else (token.logprobs,))
+            if reason is not None:
+                return
             if self._turn != turn:
                 raise InputError("this generation ended when another one with the same decoder began")
+
+    def _tokens(self, ids: list[int], setup: RowSetup) -> Iterator[Token]:
+        count = setup.options.logprobs
+
+        def observe(logits: Logits, token: int) -> TokenLogprobs:
+            return token_logprobs(self._tokenizer, logits, token, count or 0)
+
+        return decode_loop(
+            self._step,
+            ids,
+            setup.sampler(),
+            eos=setup.row.eos,
+            max_new_tokens=setup.limit,
+            observe=None if count is None else observe,
+        )
 
     def _begin(self) -> int:
         """Take over the cache, empty; return whose turn it is now."""
@@ -214,12 +270,14 @@ class Decoder:
         return self._turn
 
     def _finished(self, pieces: list[Piece], watch: _Watch) -> Generation:
+        logprobs = [one for piece in pieces for one in piece.logprobs or ()]
         return Generation(
             text="".join(piece.text for piece in pieces),
             token_ids=tuple(token for piece in pieces for token in piece.token_ids),
             finish_reason=pieces[-1].finish_reason or "length",
             prompt_tokens=watch.prompt_tokens,
             timings=Timings(self._load_seconds, watch.prefill, tuple(watch.tokens)),
+            logprobs=tuple(logprobs) if logprobs else None,
         )
 
     def _check_length(self, ids: Sequence[int], *, room: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from triform.runtime.logprobs import TokenLogprobs
 from triform.runtime.loop import FinishReason
 
 
@@ -12,14 +13,16 @@ class Piece:
     """A bit of generated text, always whole characters.
 
     Attributes:
-        text: may be empty, when a token ends inside a character.
+        text: may be empty, when a token ends inside a character or in what could be a stop string.
         token_ids: the tokens since the previous piece.
         finish_reason: on the last piece, "stop" or "length".
+        logprobs: of these tokens, when they were asked for.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,12 @@ class Generation:
     """A finished generation.
 
     Attributes:
-        text: what was generated, special tokens left out.
-        token_ids: all generated tokens, an end-of-sequence token included.
-        finish_reason: "stop" at an end-of-sequence token, "length" at the limit.
+        text: what was generated, up to a stop string, special tokens left out.
+        token_ids: all generated tokens, an end-of-sequence token and those of a stop string included.
+        finish_reason: "stop" at an end-of-sequence token or a stop string, "length" at the limit.
         prompt_tokens: length of the prompt after the chat template.
         timings: in seconds.
+        logprobs: of all generated tokens, when they were asked for.
     """
 
     text: str
@@ -59,6 +63,7 @@ class Generation:
     finish_reason: FinishReason
     prompt_tokens: int
     timings: Timings
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
     @property
     def prefill_tokens_per_second(self) -> float:

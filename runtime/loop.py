@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+
+from triform.runtime.logprobs import TokenLogprobs
 from triform.runtime.sampling import Logits, Sampler
 
 FinishReason = Literal["stop", "length"]
@@ -30,32 +33,45 @@ class Token:
 
     id: int
     finish_reason: FinishReason | None
+    logprobs: TokenLogprobs | None = None
 
 
 def decode_loop(
-    step: Step, ids: Sequence[int], sampler: Sampler, *, eos: Collection[int], max_new_tokens: int
+    step: Step,
+    ids: Sequence[int],
+    sampler: Sampler,
+    *,
+    eos: Collection[int],
+    max_new_tokens: int,
+    observe: Callable[[Logits, int], TokenLogprobs] | None = None,
 ) -> Iterator[Token]:
     """Generate until an end-of-sequence token or the limit.
 
     Args:
         step: the model, with the cache the sequence continues.
         ids: the prompt, at least one token.
-        sampler: logits to a token.
+        sampler: the ids so far and the logits after them to a token.
         eos: tokens that end the sequence.
         max_new_tokens: at least 1.
+        observe: called with the model's logits and the token chosen, for its log-probabilities.
 
     Yields:
         one `Token` at a time. The last one is not fed back, so a limit costs no run whose logits nobody reads.
     """
+    # One array for the whole generation, of which the sampler sees the part that is there.
+    history = np.empty(len(ids) + max_new_tokens, np.int64)
+    history[: len(ids)] = ids
     logits = step.prefill(ids)
     for count in range(1, max_new_tokens + 1):
-        token = sampler(logits)
+        length = len(ids) + count
+        token = sampler(history[: length - 1], logits)
+        history[length - 1] = token
         reason: FinishReason | None = None
         if token in eos:
             reason = "stop"
         elif count == max_new_tokens:
             reason = "length"
-        yield Token(token, reason)
+        yield Token(token, reason, observe(logits, token) if observe else None)
         if reason is not None:
             return
         logits = step.next(token)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from numbers import Integral, Real
+from dataclasses import dataclass, field
 
 from triform.runtime.errors import InputError
+from triform.runtime.option_checks import above_zero, at_least_one, check, flag, not_negative, whole_from_zero
+from triform.runtime.processors_order import check_order
+from triform.runtime.sampling_options import Constraints, Penalties, Truncation
+
+__all__ = ["Constraints", "GenerationOptions", "Penalties", "Truncation"]
+
+# A seed is one half of a Philox key.
+_SEEDS = 2**64
 
 
 @dataclass(frozen=True)
@@ -14,16 +20,24 @@ class GenerationOptions:
     """Checked once, at the edge; nothing below it guesses.
 
     Attributes:
-        max_new_tokens: at least 1; up to the model's context when None.
+        max_new_tokens: at least 1; when None, what the model says, or up to its context.
         temperature: divides the logits; 0 takes the most likely token always.
         top_k: sample from the k most likely tokens; 0 means all.
         top_p: sample from the fewest tokens that together reach this probability, in (0, 1].
-        seed: makes sampling repeatable; fresh randomness when None.
+        seed: makes sampling repeatable, below 2**64; fresh randomness when None.
+        min_new_tokens: do not end before so many.
+        stop: texts that end the generation and are not shown.
+        logprobs: how many of the likeliest tokens to report beside each generated one; 0 reports that alone, None none.
+        truncation: further ways to cut off unlikely tokens.
+        penalties: against repetition, and for an end.
+        constraints: tokens to ban, to force, or to shift.
+        order: steps to apply in another order, by name; see `processors_order`.
 
-    When temperature, top_k and top_p are all None, the model's own defaults apply.
+    When temperature, top_k, top_p and truncation say nothing, the model's own defaults of them apply. All other values
+    that are None are the model's own, or off.
 
     Raises:
-        InputError: a value is out of range or of another type.
+        InputError: a value is out of range or of another type, or two contradict each other.
     """
 
     max_new_tokens: int | None = None
@@ -31,31 +45,36 @@ class GenerationOptions:
     top_k: int | None = None
     top_p: float | None = None
     seed: int | None = None
+    min_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    truncation: Truncation = field(default_factory=Truncation)
+    penalties: Penalties = field(default_factory=Penalties)
+    constraints: Constraints = field(default_factory=Constraints)
+    order: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "top_k", "seed"):
-            _check_number(name, getattr(self, name), Integral, "a whole number")
-        for name in ("temperature", "top_p"):
-            _check_number(name, getattr(self, name), Real, "a finite number")
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise InputError(f"--max-new-tokens must be at least 1, not {self.max_new_tokens}")
-        if self.temperature is not None and self.temperature < 0:
-            raise InputError(f"--temperature must be 0 or more, not {self.temperature}")
-        if self.top_k is not None and self.top_k < 0:
-            raise InputError(f"--top-k must be 0 or more, not {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise InputError(f"--top-p must be above 0 and at most 1, not {self.top_p}")
-        if self.seed is not None and self.seed < 0:
-            raise InputError(f"--seed must be 0 or more, not {self.seed}")
+        check(self, at_least_one(), "max_new_tokens")
+        check(self, not_negative(), "temperature")
+        check(self, whole_from_zero(), "top_k", "min_new_tokens", "logprobs")
+        check(self, above_zero(1), "top_p")
+        check(self, whole_from_zero(_SEEDS), "seed")
+        if isinstance(self.stop, str) or any(not isinstance(text, str) or not text for text in self.stop):
+            raise InputError("--stop must be a text that is not empty")
+        check_order(self.order)
+        self._check_contradictions()
 
-
-def _check_number(name: str, value: object, kind: type, wanted: str) -> None:
-    if value is None:
-        return
-    # bool counts as Integral, but True tokens are a mistake.
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, kind)
-        or (isinstance(value, float) and not math.isfinite(value))
-    ):
-        raise InputError(f"--{name.replace('_', '-')} must be {wanted}, not {value!r}")
+    def _check_contradictions(self) -> None:
+        most, least = self.max_new_tokens, self.min_new_tokens
+        if most is not None and least is not None and least > most:
+            raise InputError(f"--min-new-tokens {least} is more than --max-new-tokens {most}")
+        cuts = self.truncation
+        for name in ("xtc_threshold", "mirostat_tau"):
+            if self.temperature == 0 and getattr(cuts, name) is not None:
+                raise InputError(f"--temperature 0 draws nothing, so {flag(name)} contradicts it; leave one out")
+        if cuts.mirostat_tau is not None:
+            others = {"top_k": self.top_k or None, "top_p": self.top_p}
+            others |= {name: value for name, value in vars(cuts).items() if not name.startswith("mirostat")}
+            for name, value in others.items():
+                if value is not None:
+                    raise InputError(f"--mirostat-tau replaces every other truncation, so leave out {flag(name)}")

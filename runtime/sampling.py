@@ -1,135 +1,116 @@
-"""From logits to a token. Processors are pure functions on numpy arrays, composed once into one callable."""
+"""From logits to a token: processors applied in their order, then the most likely token or a draw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.errors import BundleError
-from triform.runtime.manifest import GenerationDefaults
-from triform.runtime.options import GenerationOptions
+from triform.runtime.errors import BundleError, InputError
+from triform.runtime.processors import Filter, Ids, Logits, Processor, Temperature
+from triform.runtime.processors_truncation import reached, weights_of
 
-Logits = NDArray[np.float32]
-Sampler = Callable[[Logits], int]
+__all__ = ["Logits", "Sampler", "draw", "greedy", "make_sampler", "process", "row_generator"]
+
+# Called with the ids of the row so far, int64 (length,), and the logits after them, float32 (vocab_size,).
+Sampler = Callable[[Ids, Logits], int]
 
 
-def make_sampler(options: GenerationOptions, defaults: GenerationDefaults) -> Sampler:
-    """Build the sampler for one generation.
-
-    Temperature, then top-k, then top-p, as transformers orders them.
+def row_generator(seed: int | None, row: int = 0) -> np.random.Generator:
+    """Random numbers of one row of a batch: the same for a seed and a row, whatever else is in the batch.
 
     Args:
-        options: what the user asked for.
-        defaults: what the model's generation config says; used only when `options` names no sampling at all.
+        seed: below 2**64; fresh randomness when None.
+        row: its index.
+    """
+    if seed is None:
+        return np.random.Generator(np.random.Philox())
+    return np.random.Generator(np.random.Philox(key=np.array([seed, row], np.uint64)))
+
+
+def make_sampler(processors: Sequence[Processor], generator: np.random.Generator | None) -> Sampler:
+    """Build the sampler for one row of one generation.
+
+    Args:
+        processors: from `build_processors`; at least those with a state are the row's own.
+        generator: the row's, of which one number is drawn for a token; None takes the most likely token always.
 
     Returns:
-        a function from logits, float32 (vocab_size,), to a token id.
+        a function from the row's ids and logits to a token id. It raises BundleError where the model computed no
+        numbers, and InputError where the processors ban every token.
     """
-    temperature, top_k, top_p = _settings(options, defaults)
-    if temperature == 0:
-        return greedy
-    generator = np.random.default_rng(options.seed)
+    if generator is None:
+        if not processors:
+            return lambda ids, logits: greedy(logits)
+        return lambda ids, logits: greedy(process(processors, ids, logits))
+    # What follows the last step that looks at ids or places may be given the tokens that are left, and no others.
+    split = max((i + 1 for i, one in enumerate(processors) if not isinstance(one, Filter | Temperature)), default=0)
+    whole, narrowing = processors[:split], processors[split:]
 
-    def sample(logits: Logits) -> int:
-        tokens, kept = keep_top_k(logits, top_k)
-        tokens, probabilities = keep_top_p(tokens, softmax(kept, temperature), top_p)
-        # Inverse of the cumulative distribution; where rounding puts the draw on the total itself, the last token.
-        cumulative = np.cumsum(probabilities)
-        index = np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right")
-        return int(tokens[min(int(index), len(tokens) - 1)])
+    def sample(ids: Ids, logits: Logits) -> int:
+        logits = process(whole, ids, logits)
+        _check(logits)
+        tokens: NDArray[Any] | None = None
+        for step in narrowing:
+            kept = step.keep(logits) if isinstance(step, Filter) else None
+            if kept is not None:
+                tokens = kept if tokens is None else tokens[kept]
+                logits = logits[kept]
+            elif isinstance(step, Temperature):
+                logits = step(ids, logits)
+        index = draw(weights_of(logits), generator.random())
+        return index if tokens is None else int(tokens[index])
 
     return sample
 
 
-def _settings(options: GenerationOptions, defaults: GenerationDefaults) -> tuple[float, int, float]:
-    asked = (options.temperature, options.top_k, options.top_p)
-    if all(value is None for value in asked):
-        if not defaults.do_sample:
-            return 0.0, 0, 1.0
-        asked = (defaults.temperature, defaults.top_k, defaults.top_p)
-    temperature, top_k, top_p = asked
-    return 1.0 if temperature is None else temperature, top_k or 0, 1.0 if top_p is None else top_p
+def process(processors: Sequence[Processor], ids: Ids, logits: Logits) -> Logits:
+    """Apply processors in turn. Arguments and result as `Processor`.
+
+    Raises:
+        BundleError: the logits hold NaN or infinity, which a step might hide.
+    """
+    if processors and not logits.max() < math.inf:
+        raise not_numbers()
+    for step in processors:
+        logits = step(ids, logits)
+    return logits
 
 
 def greedy(logits: Logits) -> int:
     """The most likely token; the first of several that are equal.
 
     Raises:
-        BundleError: the logits hold NaN, so no token is the most likely.
+        BundleError: the logits hold NaN or an infinity, so no token is the most likely.
+        InputError: every token is banned.
     """
     token = int(logits.argmax())
     # argmax stops at the first NaN, so looking at one number tells.
-    if np.isnan(logits[token]):
-        raise _not_numbers()
+    _check(logits[token])
     return token
 
 
-def softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Probabilities after dividing the logits by `temperature`, float64, the shape of `logits`.
+def draw(weights: NDArray[Any], uniform: float) -> int:
+    """The position at which the cumulative sum of the weights passes `uniform` of their total.
 
-    Raises:
-        BundleError: the logits hold NaN, or an infinity that leaves no distribution.
+    Args:
+        weights: float (count,), not negative, some positive.
+        uniform: in [0, 1).
     """
-    largest = np.max(logits)
-    if not np.isfinite(largest):
-        raise _not_numbers()
-    weights: NDArray[np.float64] = logits.astype(np.float64)
-    weights -= largest
-    # A temperature close to 0 sends all but the largest to minus infinity, whose weight is 0: nothing to warn of.
-    with np.errstate(over="ignore"):
-        weights /= temperature
-    np.exp(weights, out=weights)
-    weights /= weights.sum()
-    return weights
+    return reached(weights, uniform * float(weights.sum()))
 
 
-def keep_top_k(logits: Logits, top_k: int) -> tuple[NDArray[Any], Logits]:
-    """The `top_k` largest logits and their token ids; all of them when `top_k` is 0 or more than there are.
-
-    Tokens as likely as the last one kept are kept too, as transformers does.
-    """
-    if top_k == 0 or top_k >= len(logits):
-        return _all_tokens(len(logits)), logits
-    threshold = np.partition(logits, -top_k)[-top_k]
-    # partition puts NaN last, that is, among the largest: keep it, for softmax to refuse.
-    tokens = np.flatnonzero(~(logits < threshold))
-    return tokens, logits[tokens]
+def _check(logits: Any) -> None:
+    largest = float(logits.max())
+    if largest == -math.inf:
+        raise InputError("every token is banned, so none can be chosen; allow more by the options that ban tokens")
+    if not math.isfinite(largest):
+        raise not_numbers()
 
 
-def keep_top_p(
-    tokens: NDArray[Any], probabilities: NDArray[np.float64], top_p: float
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """The fewest most likely tokens whose probabilities sum to at least `top_p` (https://arxiv.org/abs/1904.09751).
-
-    Of tokens equally likely at the edge, the first ones are kept.
-    """
-    if top_p >= 1:
-        return tokens, probabilities
-    # Tokens at most this likely sum to less than 1 - top_p, so the nucleus is among the others.
-    likely = probabilities[probabilities > (1 - top_p) / len(probabilities)]
-    # Sorting values is several times faster than sorting positions; the edge's value then finds the positions.
-    likely.sort()
-    descending = likely[::-1]
-    count = min(int(np.searchsorted(np.cumsum(descending), top_p)) + 1, len(descending))
-    edge = descending[count - 1]
-    chosen = np.flatnonzero(probabilities >= edge)
-    surplus = len(chosen) - count
-    if surplus:
-        equal = np.flatnonzero(probabilities[chosen] == edge)
-        chosen = np.delete(chosen, equal[len(equal) - surplus :])
-    return tokens[chosen], probabilities[chosen]
-
-
-@lru_cache(maxsize=1)
-def _all_tokens(count: int) -> NDArray[np.int64]:
-    tokens = np.arange(count)
-    tokens.flags.writeable = False
-    return tokens
-
-
-def _not_numbers() -> BundleError:
+def not_numbers() -> BundleError:
+    """The error of logits that hold NaN."""
     return BundleError("the model computed logits that are not numbers (NaN); check its files with `triform verify`")

@@ -1,0 +1,113 @@
+"""Everything a generation settles before its first token: limits, processors and random numbers of each row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from triform.runtime.errors import InputError
+from triform.runtime.manifest import Manifest
+from triform.runtime.option_checks import flag
+from triform.runtime.option_defaults import with_defaults
+from triform.runtime.options import GenerationOptions
+from triform.runtime.processors import Ids, Processor
+from triform.runtime.processors_order import Row, build_processors
+from triform.runtime.sampling import Sampler, make_sampler, row_generator
+from triform.runtime.sampling_options import DRY_BREAKERS
+from triform.runtime.text import Tokenizer
+
+
+@dataclass(frozen=True)
+class RowSetup:
+    """One row, ready to generate.
+
+    Attributes:
+        options: the user's, with the model's defaults filled in.
+        row: what its processors know.
+        limit: tokens to generate at most.
+    """
+
+    options: GenerationOptions
+    row: Row
+    limit: int
+
+    def processors(self) -> list[Processor]:
+        """The row's processors, made anew: some have a state."""
+        return build_processors(self.options, self.row)
+
+    def sampler(self) -> Sampler:
+        """What chooses the row's tokens; see `make_sampler`."""
+        return make_sampler(self.processors(), self.row.generator)
+
+
+def set_up_row(
+    options: GenerationOptions,
+    manifest: Manifest,
+    tokenizer: Tokenizer,
+    prompt_length: int,
+    *,
+    index: int = 0,
+    encoder_ids: Ids | None = None,
+    min_tokens_to_keep: int = 1,
+) -> RowSetup:
+    """Settle one row of a batch.
+
+    Args:
+        options: what the user asked for.
+        manifest: the model's; its defaults fill in the rest.
+        tokenizer: for options that are texts.
+        prompt_length: ids before the first generated one.
+        index: the row's place in the batch; its random numbers depend on it and on the seed.
+        encoder_ids: what the encoder read, of an encoder-decoder.
+        min_tokens_to_keep: see `Row`.
+
+    Raises:
+        InputError: an option names a token that the vocabulary does not have, or needs an encoder.
+    """
+    if encoder_ids is None:
+        _refuse_encoders(options)
+    settled = with_defaults(options, manifest.generation, prompt_length)
+    room = manifest.max_length - prompt_length
+    limit = min(settled.max_new_tokens or room, room)
+    row = Row(
+        prompt_length=prompt_length,
+        max_length=prompt_length + limit,
+        vocab_size=manifest.vocab_size,
+        eos=tuple(manifest.tokens.eos),
+        generator=row_generator(settled.seed, index) if settled.temperature else None,
+        dry_breakers=_breakers(settled, tokenizer),
+        bad_words_ids=_spellings(settled.constraints.bad_words or (), tokenizer),
+        encoder_ids=None if encoder_ids is None else np.asarray(encoder_ids, np.int64),
+        min_tokens_to_keep=min_tokens_to_keep,
+    )
+    found = RowSetup(settled, row, limit)
+    # For what it refuses: the caller learns now, not at the first token.
+    found.processors()
+    return found
+
+
+def _refuse_encoders(options: GenerationOptions) -> None:
+    for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"):
+        if getattr(options.penalties, name) is not None:
+            raise InputError(f"{flag(name)} is for models with an encoder, and this is a decoder; leave it out")
+
+
+def _breakers(options: GenerationOptions, tokenizer: Tokenizer) -> frozenset[int]:
+    """The token that ends a word followed by each breaker, as DRY's author looks them up."""
+    if not options.penalties.dry_multiplier:
+        return frozenset()
+    texts = options.penalties.dry_sequence_breakers
+    texts = DRY_BREAKERS if texts is None else texts
+    return frozenset(_ids("a" + text, tokenizer)[-1] for text in texts)
+
+
+def _spellings(words: tuple[str, ...], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
+    """Each text as it is written and with a space before it, which most tokenizers spell with other tokens."""
+    found = (tuple(_ids(text, tokenizer)) for word in words for text in (word, " " + word))
+    return tuple(dict.fromkeys(ids for ids in found if ids))
+
+
+def _ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids

@@ -1,0 +1,100 @@
+"""Checks of single options, each failing in one line that names the option as the command line writes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from triform.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a number must be.
+
+    Attributes:
+        kind: Integral or Real.
+        fits: whether a number of that kind is in range.
+        wanted: what would be, for the message.
+    """
+
+    kind: type
+    fits: Callable[[Any], bool]
+    wanted: str
+
+    def judge(self, name: str, value: object) -> None:
+        """Check one value.
+
+        Raises:
+            InputError: it is of another kind, not finite, or out of range.
+        """
+        # bool counts as Integral, but True tokens are a mistake.
+        number = isinstance(value, self.kind) and not isinstance(value, bool)
+        if not number or (isinstance(value, float) and not math.isfinite(value)):
+            kind = "a whole number" if self.kind is Integral else "a finite number"
+            raise InputError(f"{flag(name)} must be {kind}, not {value!r}")
+        if not self.fits(value):
+            raise InputError(f"{flag(name)} must be {self.wanted}, not {value}")
+
+
+def check(options: object, rule: Check, *names: str) -> None:
+    """Check attributes of `options` that are not None.
+
+    Raises:
+        InputError: see `Check.judge`.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None:
+            rule.judge(name, value)
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of an option's name."""
+    return f"--{name.replace('_', '-')}"
+
+
+def finite() -> Check:
+    """Any number."""
+    return Check(Real, lambda value: True, "a number")
+
+
+def not_negative() -> Check:
+    """0 or more."""
+    return Check(Real, lambda value: value >= 0, "0 or more")
+
+
+def between(low: float, high: float) -> Check:
+    """From `low` to `high`, both included."""
+    return Check(Real, lambda value: low <= value <= high, f"between {low} and {high}")
+
+
+def above_zero(high: float = math.inf) -> Check:
+    """More than 0, and at most `high`."""
+    wanted = "above 0" if high == math.inf else f"above 0 and at most {high}"
+    return Check(Real, lambda value: 0 < value <= high, wanted)
+
+
+def at_least_one() -> Check:
+    """1, 2, 3, …."""
+    return Check(Integral, lambda value: value >= 1, "at least 1")
+
+
+def whole_from_zero(high: int | None = None) -> Check:
+    """0, 1, 2, …, and less than `high` when that is given."""
+    wanted = "0 or more" if high is None else f"between 0 and {high - 1}"
+    return Check(Integral, lambda value: value >= 0 and (high is None or value < high), wanted)
+
+
+def check_ids(name: str, ids: Iterable[object]) -> None:
+    """Check token ids.
+
+    Raises:
+        InputError: one is no whole number, or negative.
+    """
+    rule = Check(Integral, lambda value: value >= 0, "a token id of 0 or more")
+    for one in ids:
+        rule.judge(name, one)

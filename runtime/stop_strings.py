@@ -1,0 +1,49 @@
+"""Stop strings in text that arrives in pieces: found across pieces, and never shown, not even their beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StopStrings:
+    """Passes text on up to the first stop string.
+
+    The first is the one that is complete first, as if the text came letter by letter, and of several that end together
+    the longest. So the result does not depend on how the text is cut into pieces. Text at the end that could be the
+    beginning of a stop string is held back.
+
+    Attributes:
+        found: whether a stop string has come; nothing is passed on any more.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        """Watch for these texts, none of them empty."""
+        self._stop = tuple(stop)
+        self._held = ""
+        self.found = False
+
+    def push(self, text: str) -> str:
+        """Add text; return what is certain to belong to the answer, possibly nothing."""
+        if not self._stop:
+            return text
+        if self.found:
+            return ""
+        known = self._held + text
+        matches = [(start + len(stop), start) for stop in self._stop if (start := known.find(stop)) >= 0]
+        if matches:
+            self.found, self._held = True, ""
+            return known[: min(matches)[1]]
+        certain = len(known) - max(self._beginning(known, stop) for stop in self._stop)
+        self._held = known[certain:]
+        return known[:certain]
+
+    def flush(self) -> str:
+        """What is held back at the end of the text."""
+        held, self._held = self._held, ""
+        return held
+
+    @staticmethod
+    def _beginning(text: str, stop: str) -> int:
+        """How many letters at the end of `text` are the beginning of `stop`."""
+        longest = min(len(text), len(stop) - 1)
+        return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
