@@ -60,7 +60,8 @@ def _results(
     model: Encoder, names: Sequence[str], labels: str | None, template: str | None
 ) -> Iterator[list[tuple[str, float]]]:
     from triform.runtime.errors import InputError
-    from triform.runtime.image_classification import ANY_LABELS, OWN_LABELS, TEMPLATE, classify_images, match_labels
+    from triform.runtime.image_classification import OWN_LABELS, TEMPLATE, classify_images, match_labels
+    from triform.runtime.image_embedding import ANY_LABELS
 
     pictures = (sys.stdin.buffer.read() if name == "-" else name for name in names)
     if labels is None:

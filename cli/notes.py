@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from triform.runtime.rows import RowReader
 
 
-def say_left_out(records: Records | None, reader: RowReader) -> None:
+def say_left_out(records: Records | None, reader: RowReader | None) -> None:
     """Say how many lines were skipped and how many texts were cut, if any.
 
     Args:
         records: what was read; None when the texts were arguments.
-        reader: that turned the texts into rows.
+        reader: that turned the texts into rows; None when there were none.
     """
     if records is not None and records.skipped:
         print(f"note: {records.skipped} lines could not be read and were skipped", file=sys.stderr)
-    if reader.truncated:
+    if reader is not None and reader.truncated:
         print(
             f"note: {reader.truncated} texts were longer than {reader.max_length} tokens and were cut; "
             "--strict refuses them",

@@ -47,8 +47,9 @@ def encoder_parity_rows(parity: EncoderParity) -> list[tuple[str, str]]:
     found.append(("allowed", f"{parity.tolerance:.1e} (largest output {parity.scale:.1f})"))
     if parity.quantized is not None:
         measured = parity.quantized
-        text = (
-            f"{measured.cosine_mean:.5f} mean, {measured.cosine_worst:.5f} worst of {measured.rows} texts or pictures"
-        )
-        found.append(("cosine to float32", text))
+        rest = f"worst of {measured.rows} texts or pictures"
+        if measured.cosine_mean is not None:
+            found.append(("cosine to float32", f"{measured.cosine_mean:.5f} mean, {measured.cosine_worst:.5f} {rest}"))
+        if measured.score_mean is not None:
+            found.append(("scores off by", f"{measured.score_mean:.5f} mean, {measured.score_worst:.5f} {rest}"))
     return found

@@ -21,7 +21,8 @@ HELP = """Order documents by how well they answer a query.
   triform rerank BUNDLE "how do plants eat" --file passages.jsonl --field body --json
 
 One line a document: score, its number, its text, with tabs between them; the best first.
-The score is a probability, the sigmoid of the model's number, which --json gives as "logit" too.
+The score is what the model's config makes of the model's number: a probability, its sigmoid, if it asks for nothing
+else. --json gives the number too, as "logit".
 """
 
 
@@ -48,7 +49,7 @@ def run(
     from triform.cli.results import with_results
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder
-    from triform.runtime.reranking import relevance
+    from triform.runtime.reranking import relevance, score
 
     at_least_one("--top-k", top_k)
     folder, given = bundle_and_texts(bundle, [] if query is None else [query, *(documents or ())])
@@ -60,7 +61,7 @@ def run(
     found = with_results(records, lambda lines: relevance(model, given[0], lines))
     scored = ((logit, record) for record, logit in found)
     for rank, (logit, record) in enumerate(_best(scored, top_k), 1):
-        _print(rank, logit, record, as_json)
+        _print(rank, (score(model, logit), logit), record, as_json)
     say_left_out(records, model.reader())
     return 0
 
@@ -75,10 +76,8 @@ def _best(scored: Iterable[tuple[float, Record]], top_k: int | None) -> list[tup
     return nlargest(top_k, scored, key=lambda pair: pair[0])
 
 
-def _print(rank: int, logit: float, record: Record, as_json: bool) -> None:
-    from triform.runtime.reranking import probability
-
-    score = probability(logit)
+def _print(rank: int, scored: tuple[float, float], record: Record, as_json: bool) -> None:
+    score, logit = scored
     if as_json:
         import json
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -11,7 +11,7 @@ import typer
 from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads
 
 if TYPE_CHECKING:
-    from triform.cli.records import Records
+    from triform.cli.records import Record, Records
     from triform.runtime.encoder import Encoder
     from triform.runtime.manifest import EmbeddingInfo
     from triform.runtime.search_index import Document, Hit, SearchIndex
@@ -23,16 +23,23 @@ HELP = """Find the texts nearest to a query.
   triform search BUNDLE "how do plants eat" --file passages.jsonl --field body --top-k 3 --json
   triform search BUNDLE "how do plants eat" --file passages.txt --index passages.index
   triform search BUNDLE "and at night?" --index passages.index
+  triform search BUNDLE --queries questions.txt --index passages.index > found.jsonl
 
 One line a text: cosine, its line number, the text, with tabs between them; the best first.
+With --queries, one JSON object a query: {"query": ..., "results": [...]}; of .jsonl the object read, and "results".
 --index keeps the vectors in a folder, made the first time; it is refused when the file has changed since.
 A model's prompts called query, and document, passage or corpus, are used unless others are given.
 """
+
+# Queries that an index is searched for at a time.
+_AT_ONCE = 256
 
 
 def run(
     bundle: Bundle = None,
     query: Annotated[Optional[str], typer.Argument(help="What to look for.")] = None,
+    queries: Annotated[Optional[Path], typer.Option(help="Many queries: lines, or .jsonl; - is stdin.")] = None,
+    query_field: Annotated[Optional[str], typer.Option(help="Queries are JSON objects; the text is here.")] = None,
     file: Annotated[
         Optional[Path], typer.Option(help="Texts to search: lines, or .jsonl; standard input when absent.")
     ] = None,
@@ -53,30 +60,77 @@ def run(
     """Parse, call, render."""
     from triform.cli.notes import say_left_out
     from triform.cli.options import at_least_one, bundle_and_prompt, key_values
-    from triform.runtime.embedding import document_prompt, embedding_info
-    from triform.runtime.errors import InputError
+    from triform.runtime.embedding import embedding_info
+    from triform.runtime.embedding import query_prompt as default_prompt
     from triform.runtime.opening import load_encoder
-    from triform.runtime.search_index import nearest
 
     at_least_one("--top-k", top_k)
     folder, asked = bundle_and_prompt(bundle, query)
-    if asked is None:
-        raise InputError("no query: give it as the argument after the bundle")
     records = _records(file, field, index, skip_errors)
+    questions = _questions(asked, queries, query_field, skip_errors, records)
     options = key_values(provider_option)
     model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
     info = embedding_info(model)
-    vector = _query_vector(model, asked, _chosen(info, query_prompt, query_prompt_name))
-    wanted = _chosen(info, prompt, prompt_name)
-    if index is not None:
-        hits = _index(model, index, records, wanted).search(vector, top_k)
-    else:
-        given = document_prompt(info) if wanted is None else wanted
-        hits = nearest(model, vector, _documents(records), prompt=given, top_k=top_k)
-    for rank, hit in enumerate(hits, 1):
-        _print(rank, hit, as_json)
-    say_left_out(records, model.reader())
+    before, wanted = _chosen(info, query_prompt, query_prompt_name), _chosen(info, prompt, prompt_name)
+    search = _searcher(model, index, records, wanted, top_k)
+    for question, hits in _answered(model, questions, default_prompt(info) if before is None else before, search):
+        if queries is not None:
+            _print_all(question, hits)
+        else:
+            for rank, hit in enumerate(hits, 1):
+                _print(rank, hit, as_json)
+    if records is not None:
+        records.skipped += questions.skipped
+    say_left_out(records or questions, model.reader())
     return 0
+
+
+def _questions(
+    query: str | None, file: Path | None, field: str | None, skip_errors: bool, records: Records | None
+) -> Records:
+    from triform.cli.records import Records
+    from triform.runtime.errors import InputError
+
+    if query is None and file is None:
+        raise InputError("no query: give it as the argument after the bundle, or many with --queries")
+    if query is not None and file is not None:
+        raise InputError("give a query or --queries, not both")
+    if field is not None and file is None:
+        raise InputError("--query-field is for --queries; give them")
+    if file is not None and str(file) == "-" and records is not None and records.file in (None, file):
+        raise InputError("standard input is either the queries or the texts: give --file or --index")
+    return Records([] if query is None else [query], file, field, skip_errors)
+
+
+def _searcher(
+    model: Encoder, folder: Path | None, records: Records | None, prompt: str | None, top_k: int
+) -> tuple[int | None, Callable[[Any], list[list[Hit]]]]:
+    """How many queries to search for at a time, all when None, and what finds the texts nearest to each."""
+    from triform.runtime.embedding import document_prompt, embedding_info
+    from triform.runtime.search_index import nearest
+
+    if folder is not None:
+        index = _index(model, folder, records, prompt)
+        return _AT_ONCE, lambda vectors: index.search(vectors, top_k)
+    given = document_prompt(embedding_info(model)) if prompt is None else prompt
+    return None, lambda vectors: nearest(model, vectors, _documents(records), prompt=given, top_k=top_k)
+
+
+def _answered(
+    model: Encoder, questions: Records, prompt: str, search: tuple[int | None, Callable[[Any], list[list[Hit]]]]
+) -> Iterator[tuple[Record, list[Hit]]]:
+    """Each query and what was found."""
+    from itertools import islice, tee
+
+    import numpy as np
+
+    from triform.runtime.embedding import embed, unit
+
+    first, second = tee(questions)
+    vectors = embed(model, (question.text for question in first), prompt=prompt)
+    size, find = search
+    while chunk := list(islice(vectors, size)):
+        yield from zip(islice(second, len(chunk)), find(unit(np.stack(chunk))), strict=True)
 
 
 def _records(file: Path | None, field: str | None, index: Path | None, skip_errors: bool) -> Records | None:
@@ -89,13 +143,6 @@ def _records(file: Path | None, field: str | None, index: Path | None, skip_erro
     if not index.exists():
         raise InputError(f"{index} does not exist: give --file to make it of")
     return None
-
-
-def _query_vector(model: Encoder, text: str, prompt: str | None) -> Any:
-    from triform.runtime.embedding import embed, embedding_info, query_prompt, unit
-
-    before = query_prompt(embedding_info(model)) if prompt is None else prompt
-    return unit(next(embed(model, [text], prompt=before)))
 
 
 def _chosen(info: EmbeddingInfo, prompt: str | None, name: str | None) -> str | None:
@@ -136,12 +183,24 @@ def _documents(records: Records | None) -> Iterator[Document]:
             yield Document(record.number, record.text, record.value)
 
 
+def _print_all(question: Record, hits: list[Hit]) -> None:
+    import json
+
+    results = [_object(rank, hit) for rank, hit in enumerate(hits, 1)]
+    print(json.dumps({**(question.value or {"query": question.text}), "results": results}))
+
+
+def _object(rank: int, hit: Hit) -> dict[str, Any]:
+    document = hit.document
+    found = {"rank": rank, "number": document.number, "score": hit.score}
+    return {**(document.value or {"text": document.text}), **found}
+
+
 def _print(rank: int, hit: Hit, as_json: bool) -> None:
     document = hit.document
     if as_json:
         import json
 
-        found = {"rank": rank, "number": document.number, "score": hit.score}
-        print(json.dumps({**(document.value or {"text": document.text}), **found}))
+        print(json.dumps(_object(rank, hit)))
     else:
         print(f"{hit.score:.4f}\t{document.number}\t{' '.join(document.text.split())}")

@@ -56,7 +56,7 @@ def catch(
     kept: dict[str, list[torch.Tensor]] = {name: [] for name in outputs}
     counts = dict.fromkeys(kept, 0)
     for arrays in batches:
-        found = runner.run(arrays)
+        found = runner.run(arrays, list(kept))
         for name, parts in kept.items():
             value = torch.from_numpy(found[name])
             value = value.reshape(-1, value.shape[-1])[: rows - counts[name]]

@@ -100,7 +100,7 @@ def search_blocks(
     low = rows.amin(-1, keepdim=True).clamp(max=0)
     span = (rows.amax(-1, keepdim=True).clamp(min=0) - low).clamp(min=1e-12)
     best_error = torch.full_like(span, float("inf"))
-    best = (torch.zeros_like(rows), torch.ones_like(span), torch.zeros_like(span))
+    best = [torch.zeros_like(rows), torch.ones_like(span), torch.zeros_like(span)]
     for fraction in _FRACTIONS if bits < 8 else _FRACTIONS[-1:]:
         scale = span * (fraction / levels)
         zero = (-low * fraction / scale).round().clamp(0, levels)
@@ -113,9 +113,7 @@ def search_blocks(
         error = (channel * (centered * scale - rows) ** 2).sum(-1, keepdim=True)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
-        best = tuple(  # type: ignore[assignment]
-            torch.where(better, new, old) for new, old in zip((numbers, scale, zero), best, strict=True)
-        )
+        best = [torch.where(better, new, old) for new, old in zip((numbers, scale, zero), best, strict=True)]
     return best[0].to(torch.uint8), best[1], best[2]
 
 

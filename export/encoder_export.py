@@ -4,56 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import inspect
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 import transformers
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
-from triform.export import source, texts
-from triform.export.cores import usable_cores
+from triform.export import source
+from triform.export.code_points import describe
 from triform.export.decoding import clean_up_decoding
-from triform.export.encoder_quantize import quantize_encoder
-from triform.export.fuse_biases import fuse_biases
+from triform.export.encoder_graph import Trial, finish
+from triform.export.encoder_subject import (
+    COMPARED_ROWS,
+    Subject,
+    parity_batches,
+    problem_type_of,
+    samples_of,
+    subject_of,
+    vocab_size,
+)
 from triform.export.fused_graph import encoder_notes, fused_graph
-from triform.export.lower import lower_to_float
 from triform.export.normal_config import normal_config
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Report, versions
-from triform.export.sentence_transformers import SentenceModules, check_case, read_modules
+from triform.export.sentence_transformers import relevance_of
 from triform.export.source import Checkpoint, Source, save_tokenizer
-from triform.export.verify_encoder import EncoderRunner, Sample, compare_quantized, compare_with_reference, padded
-from triform.export.write import describe_files, describe_graph, staged, write_graph
-from triform.models.encoder import EncoderTask, encoder_spec, reference_outputs
-from triform.models.encoder_tasks import head_of, task_of, text_task
-from triform.models.errors import UnsupportedModelError
-from triform.models.pooling import sentence_embedding
+from triform.export.verify_encoder import Sample, padded
+from triform.export.write import describe_files, describe_graph, staged
+from triform.models.encoder import encoder_spec, reference_outputs
+from triform.models.encoder_tasks import head_of, task_of
 from triform.models.spec import GraphSpec
 from triform.runtime import manifest as contract
-from triform.runtime.errors import ExportError, InputError, UnsupportedError
+from triform.runtime.errors import ExportError
 
-# Texts compared with PyTorch, calibrated on, and compared with the quantized graph.
-PARITY_ROWS, _CALIBRATION_ROWS, COMPARED_ROWS = 5, 48, 48
-# For tokenizers and models that set no limit.
-_DEFAULT_LENGTH = 512
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A checkpoint and what it is to be exported for."""
-
-    checkpoint: Checkpoint
-    task: str
-    modules: SentenceModules
-    traced: EncoderTask
-    names: tuple[str, ...]
-    max_length: int
+_CALIBRATION_ROWS = 48
 
 
 def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[tuple[str, str]]:
@@ -95,40 +82,16 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         UnsupportedError: the architecture cannot be traced.
     """
     subject = subject_of(checkpoint, options)
-    pad = checkpoint.tokenizer.pad_token_id or 0
-    quantized = options.quantize != "none"
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        samples = samples_of(subject, "evaluation", PARITY_ROWS)
         with clock.step("reference"):
-            batch = padded(samples, pad)
-            inputs = tuple(torch.from_numpy(batch[name]) for name in subject.names)
-            expected = reference_outputs(checkpoint.model, subject.traced, inputs)
+            trial = _trial(subject)
         graph, spec = _graph(subject, clock)
-        with clock.step("verify"):
-            path = (Path(scratch) if quantized else folder) / "encoder.onnx"
-            twin = graph.clone() if quantized else graph
-            lower_to_float(twin)
-            fuse_biases(twin)
-            write_graph(twin, path)
-            runner = EncoderRunner(path, usable_cores())
-            parity = compare_with_reference(runner, spec.outputs, expected, samples, pad)
-        quantization = contract.Quantization("none")
-        if quantized:
-            with clock.step("quantize"):
-                calibration = samples_of(subject, "calibration", _CALIBRATION_ROWS)
-                quantization = quantize_encoder(graph, options, calibration, Path(scratch), usable_cores())
-                write_graph(graph, folder / "encoder.onnx")
-            with clock.step("compare"):
-                small = EncoderRunner(folder / "encoder.onnx", usable_cores())
-                compared = samples_of(subject, "evaluation", COMPARED_ROWS)
-                judged = spec.outputs[-1]
-                measured = compare_quantized(lambda one: runner.run(one)[judged], small, judged, compared, pad)
-                parity = dataclasses.replace(parity, quantized=measured)
+        path = folder / "encoder.onnx"
+        quantization, parity = finish(graph, spec.outputs, trial, path, Path(scratch), options, clock)
         with clock.step("write"):
-            save_tokenizer(checkpoint.tokenizer, folder)
-            clean_up_decoding(checkpoint.tokenizer, folder)
-            info = describe_graph(graph, folder / "encoder.onnx", quantization, encoder_notes(graph))
-            record = _manifest(subject, spec, info, folder)
+            tokenizer = _write_tokenizer(checkpoint.tokenizer, folder)
+            info = describe_graph(graph, path, quantization, encoder_notes(graph))
+            record = _manifest(subject, spec, info, tokenizer, folder)
             times = contract.ExportInfo(versions(), dict(clock.seconds), encoder_parity=parity)
             record = dataclasses.replace(record, export=times)
             (folder / contract.MANIFEST).write_text(record.to_json(), encoding="utf-8")
@@ -136,44 +99,18 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     return Report(bundle, clock.seconds, checkpoint.weights_size, size_after, parity)
 
 
-def subject_of(checkpoint: Checkpoint, options: ExportOptions) -> Subject:
-    """What a checkpoint is to be exported for, and how.
-
-    Raises:
-        ExportError: its sentence-transformers modules cannot be read.
-        UnsupportedError: there is no such task.
-        InputError: the context length is beyond the model's.
-    """
-    config, model = checkpoint.model.config, checkpoint.model
-    task = options.task or task_of(config)
-    found = read_modules(Path(checkpoint.source.location)) if task == "feature-extraction" else None
-    modules = found or SentenceModules()
-    check_case(modules, checkpoint.tokenizer)
-    accepted = inspect.signature(model.forward).parameters
-    inputs = tuple(
-        name
-        for name in ("input_ids", "attention_mask", "token_type_ids")
-        if name in accepted and (name != "token_type_ids" or name in checkpoint.tokenizer.model_input_names)
-    )
-    try:
-        traced = text_task(task, inputs, options.hidden_states)
-    except UnsupportedModelError as error:
-        raise UnsupportedError(str(error)) from error
-    if task == "feature-extraction":
-        traced = _with_embedding(traced, modules)
-    names = (*inputs, *(("logits_positions",) if traced.picks_positions else ()))
-    return Subject(checkpoint, task, modules, traced, names, _max_length(checkpoint, modules, options))
+def _trial(subject: Subject) -> Trial:
+    pad = subject.checkpoint.tokenizer.pad_token_id or 0
+    first, *others = [(batch, _expected(subject, batch, pad)) for batch in parity_batches(subject)]
+    calibration = samples_of(subject, "calibration", _CALIBRATION_ROWS)
+    compared = samples_of(subject, "evaluation", COMPARED_ROWS)
+    return Trial(*first, calibration, compared, pad, problem_type_of(subject), others)
 
 
-def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTask:
-    """The same task with one more output, the vector of the whole text."""
-
-    def outputs(found: Any) -> dict[str, torch.Tensor]:
-        states, mask = found["last_hidden_state"], found["attention_mask"]
-        vector = sentence_embedding(states, mask, modules.pooling, modules.dense, modules.normalize)
-        return {**traced.outputs(found), "sentence_embedding": vector}
-
-    return dataclasses.replace(traced, outputs=outputs)
+def _expected(subject: Subject, samples: list[Sample], pad: int) -> tuple[torch.Tensor, ...]:
+    batch = padded(samples, pad)
+    inputs = tuple(torch.from_numpy(batch[name]) for name in subject.names)
+    return reference_outputs(subject.checkpoint.model, subject.traced, inputs)
 
 
 def _graph(subject: Subject, clock: Clock) -> tuple[ir.Model, GraphSpec]:
@@ -185,48 +122,21 @@ def _graph(subject: Subject, clock: Clock) -> tuple[ir.Model, GraphSpec]:
     )
 
 
-def samples_of(subject: Subject, name: Literal["calibration", "evaluation"], count: int) -> list[Sample]:
-    """Rows of a text, as the checkpoint's own tokenizer makes them."""
-    tokenizer = subject.checkpoint.tokenizer
-    vocab = subject.checkpoint.model.config.get_text_config().vocab_size
-    found: list[Sample] = []
-    for text in texts.passages(name, count):
-        encoded = tokenizer(text, truncation=True, max_length=subject.max_length)
-        arrays = {name: np.array(encoded[name], np.int64) for name in subject.names if name in encoded}
-        arrays["input_ids"] %= vocab
-        if subject.traced.picks_positions:
-            arrays["logits_positions"] = np.arange(2)
-        found.append(arrays)
-    return found
+def _write_tokenizer(tokenizer: Any, folder: Path) -> contract.TokenizerInfo:
+    special = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    points = describe(tokenizer)
+    if points is not None:
+        return contract.TokenizerInfo(None, None, special, points)
+    save_tokenizer(tokenizer, folder)
+    clean_up_decoding(tokenizer, folder)
+    return contract.TokenizerInfo("tokenizer.json", None, special)
 
 
-def _max_length(checkpoint: Checkpoint, modules: SentenceModules, options: ExportOptions) -> int:
-    # What a folder of sentence-transformers says replaces what its tokenizer says.
-    limits = [modules.max_length or checkpoint.tokenizer.model_max_length, _positions(checkpoint.model)]
-    known = [int(limit) for limit in limits if limit and limit < 10**9]
-    own = min(known, default=_DEFAULT_LENGTH)
-    asked = options.context_length
-    positions = _positions(checkpoint.model)
-    if asked is not None and positions is not None and asked > positions:
-        raise InputError(f"--context-length {asked} is more than the model's own limit of {positions}")
-    return asked or own
-
-
-def _positions(model: PreTrainedModel) -> int | None:
-    """How many tokens the model has positions for; None when any number."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for module in model.modules():
-        table = getattr(module, "position_embeddings", None)
-        # RoBERTa and its kin count positions from behind the padding's.
-        if limit and isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
-            return int(limit) - table.padding_idx - 1
-    return limit if limit and limit > 0 else None
-
-
-def _manifest(subject: Subject, spec: GraphSpec, graph: contract.GraphInfo, folder: Path) -> contract.Manifest:
+def _manifest(
+    subject: Subject, spec: GraphSpec, graph: contract.GraphInfo, info: contract.TokenizerInfo, folder: Path
+) -> contract.Manifest:
     model, tokenizer = subject.checkpoint.model, subject.checkpoint.tokenizer
     config = model.config
-    special = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
     eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     return contract.Manifest(
         schema_version=contract.SCHEMA_VERSION,
@@ -238,11 +148,11 @@ def _manifest(subject: Subject, spec: GraphSpec, graph: contract.GraphInfo, fold
         graphs={"encoder": graph},
         cache=None,
         max_length=subject.max_length,
-        vocab_size=int(config.get_text_config().vocab_size),
+        vocab_size=vocab_size(subject.checkpoint),
         parameters=model.num_parameters(),
         tokens=contract.Tokens(tokenizer.bos_token_id, eos, tokenizer.pad_token_id, tokenizer.mask_token_id),
         generation=contract.GenerationDefaults(),
-        tokenizer=contract.TokenizerInfo("tokenizer.json", None, special),
+        tokenizer=info,
         files=describe_files(folder),
         export=contract.ExportInfo({}, {}),
         encoder=_encoder_info(subject, spec, graph),
@@ -259,14 +169,21 @@ def _encoder_info(subject: Subject, spec: GraphSpec, graph: contract.GraphInfo) 
                 raise ExportError("the sentence embedding has no fixed width; please report this model")
             pooling = ", ".join(modules.pooling)
             embedding = contract.EmbeddingInfo(
-                width, pooling, modules.normalize, modules.prompts, modules.default_prompt
+                width,
+                pooling,
+                modules.normalize,
+                modules.prompts,
+                modules.default_prompt,
+                modules.include_prompt,
             )
     labelled = subject.task in ("text-classification", "token-classification")
     labels = [str(config.id2label[index]) for index in range(config.num_labels)] if labelled else []
-    problem = None
-    if subject.task == "text-classification":
-        # What transformers assumes of a config that does not say.
-        one = "multi_label_classification" if config.num_labels == 1 else "single_label_classification"
-        problem = config.problem_type or one
     kept = sum(name.startswith("hidden_states.") for name in spec.outputs)
-    return contract.EncoderInfo(embedding=embedding, labels=labels, problem_type=problem, hidden_states=kept)
+    relevance = None
+    if subject.task == "text-classification" and len(labels) == 1:
+        relevance = relevance_of(config, Path(subject.checkpoint.source.location))
+    return contract.EncoderInfo(
+        embedding=embedding, labels=labels, problem_type=problem_type_of(subject), hidden_states=kept,
+        relevance=relevance,
+        equal_lengths=subject.equal_lengths, min_length=subject.min_length,
+    )  # fmt: skip

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
 
 from triform.export.activations import add_activation_outputs, catch
 from triform.export.fuse_biases import fuse_biases
@@ -23,26 +25,46 @@ _ROWS = 1024
 _BLOCK_SIZE = 32
 
 
+@dataclass(frozen=True)
+class FloatGraph:
+    """The float graph on disk, opened.
+
+    Attributes:
+        runner: runs it.
+        activations: by weight, the extra output that holds what the weight multiplies; none in a graph to keep.
+    """
+
+    runner: EncoderRunner
+    activations: dict[str, str]
+
+
+def write_float(graph: ir.Model, path: Path, threads: int) -> FloatGraph:
+    """Lower a fused graph in place, write it, and open it."""
+    lower_to_float(graph)
+    fuse_biases(graph)
+    write_graph(graph, path)
+    return FloatGraph(EncoderRunner(path, threads), {})
+
+
+def write_twin(graph: ir.Model, path: Path, threads: int) -> FloatGraph:
+    """As `write_float`, of a copy that also gives what quantizing must see; `graph` stays as it is."""
+    twin = graph.clone()
+    activations = add_activation_outputs(twin)
+    return FloatGraph(write_float(twin, path, threads).runner, activations)
+
+
 def quantize_encoder(
-    graph: ir.Model, options: ExportOptions, samples: Sequence[Sample], scratch: Path, threads: int
+    graph: ir.Model, options: ExportOptions, twin: FloatGraph, samples: Sequence[Sample]
 ) -> Quantization:
     """Replace the graph's Linear nodes and token embeddings by quantized ones.
 
     Args:
         graph: fused, not lowered yet; changed in place.
         options: says how; int8 when it does not.
+        twin: from `write_twin`.
         samples: calibration inputs.
-        scratch: a folder for the graph that measures.
-        threads: for running it.
     """
-    twin = graph.clone()
-    outputs = add_activation_outputs(twin)
-    lower_to_float(twin)
-    path = scratch / "activations.onnx"
-    write_graph(twin, path)
-    batches = (padded([sample], 0) for sample in samples)
-    caught = catch(EncoderRunner(path, threads), batches, set(outputs.values()), _ROWS)
-    inputs = {weight: caught[output] for weight, output in outputs.items()}
+    inputs = _linear_inputs(twin, samples)
     name = options.quantize or "int8"
     if name == "int8":
         activations = lower_to_int8(graph, inputs)
@@ -55,3 +77,10 @@ def quantize_encoder(
     matrices = count + len(activations) + lower_embeddings(graph, scheme, {})
     fuse_biases(graph)
     return Quantization(name, 4, scheme.block_size, None, scheme.accuracy_level, matrices, activations)
+
+
+def _linear_inputs(twin: FloatGraph, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    """By weight, some of the vectors it multiplies."""
+    batches = (padded([sample], 0) for sample in samples)
+    caught = catch(twin.runner, batches, set(twin.activations.values()), _ROWS)
+    return {weight: caught[output] for weight, output in twin.activations.items()}

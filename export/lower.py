@@ -14,6 +14,8 @@ from triform.export.linear import LINEAR, matrix
 
 # Products with fewer columns than this are routers and the like: small, and decisive.
 _FEWEST_COLUMNS = 16
+# Numbers of a table of hashes, which no table of positions or token types reaches.
+_LARGE_TABLE = 2**20
 # The block size of products whose error reaches furthest: into the attention, and straight into the logits.
 SENSITIVE_BLOCK_SIZE = 32
 
@@ -97,7 +99,7 @@ def lower_product(graph: ir.Graph, node: ir.Node, blocks: Blocks, accuracy_level
 
 
 def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]) -> int:
-    """Token embeddings become blockwise quantized; tables looked up by anything else are small and stay as they are.
+    """Token embeddings become blockwise quantized; tables looked up by anything else, or small ones, stay as they are.
 
     Args:
         model: changed in place.
@@ -110,7 +112,7 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
     count = 0
     for node in nodes(model.graph, "Gather"):
         table, ids = node.inputs
-        if table is None or ids is None or not table.is_initializer() or ids not in model.graph.inputs:
+        if table is None or ids is None or not table.is_initializer() or not _looked_up_by_tokens(model, table, ids):
             continue
         width = matrix(table).shape[1]
         shared = done.get(id(table))
@@ -132,6 +134,25 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
         replace(node.outputs[0], made.outputs[0])
     sweep(model)
     return count
+
+
+def _looked_up_by_tokens(model: ir.Model, table: ir.Value, ids: ir.Value) -> bool:
+    """Whether a table's rows are chosen by token ids: as they are or, of a large table, by what is computed of them."""
+    if ids in model.graph.inputs:
+        return True
+    if matrix(table).numel() < _LARGE_TABLE:
+        return False
+    pending, seen = [ids], set()
+    while pending:
+        value = pending.pop()
+        if value.name == "input_ids":
+            return True
+        node = value.producer()
+        # Positions come from how many tokens there are.
+        if node is not None and node.op_type != "Shape" and node not in seen:
+            seen.add(node)
+            pending.extend(one for one in node.inputs if one is not None)
+    return False
 
 
 def _inputs(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value | None]:

@@ -9,13 +9,11 @@ from triform.export.cores import usable_cores
 from triform.export.recheck_encoder import verify_encoder
 from triform.export.run_graph import GraphRunner
 from triform.export.source import find, load, read_config
-from triform.models.encoder_tasks import HEADS
 from triform.runtime.bundle import Bundle
-from triform.runtime.errors import ExportError, UnsupportedError
-from triform.runtime.manifest import EncoderParity, Parity
+from triform.runtime.errors import ExportError
+from triform.runtime.manifest import EncoderParity, Manifest, Parity
 
 _TOKENS, _WINDOW = 1024, 512
-_STATIC = "static"
 
 
 def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
@@ -25,18 +23,15 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
 
     Args:
         bundle: an opened bundle.
-        source: a transformers folder, a GGUF file or a hub id.
+        source: a transformers folder, a GGUF file, word vectors or a hub id.
 
     Raises:
         ExportError: the source cannot be loaded, is of another architecture, or a float bundle's outputs differ.
-        UnsupportedError: the bundle is of a kind that cannot be compared again.
     """
     manifest = bundle.manifest
-    if manifest.form == "encoder" and (manifest.task not in HEADS or manifest.model_type == _STATIC):
-        raise UnsupportedError("--against is for models with layers that read text; leave it out to check the files")
     found = find(source)
     config = read_config(found)
-    if config.model_type != manifest.model_type or config.get_text_config().vocab_size != manifest.vocab_size:
+    if config.model_type != manifest.model_type or not _same_vocabulary(config, manifest):
         raise ExportError(f"{source} is not what {bundle.folder} was exported from: it is another architecture")
     if manifest.form == "encoder":
         return verify_encoder(bundle, found, config)
@@ -54,3 +49,9 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
         lambda piece: verify.reference_logits(checkpoint.model, piece), runner, ids, min(_WINDOW, manifest.max_length)
     )
     return Parity(parity.prefill, parity.chunked, parity.step, parity.ragged, parity.scale, parity.tolerance, quantized)
+
+
+def _same_vocabulary(config: transformers.PretrainedConfig, manifest: Manifest) -> bool:
+    """Whether a config has as many tokens as a bundle, where it tells and the bundle reads texts."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    return manifest.tokenizer is None or size is None or size == manifest.vocab_size

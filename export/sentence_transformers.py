@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from transformers import PretrainedConfig
 
 from triform.models.pooling import POOLINGS
 from triform.runtime.errors import ExportError
+from triform.runtime.manifest import RELEVANCE
 
 _ACTIVATIONS = {
     "torch.nn.modules.activation.Tanh": torch.nn.Tanh,
@@ -51,6 +53,7 @@ class SentenceModules:
         default_prompt: the name of the one to use when none is named.
         max_length: tokens the model was trained to read; None when it does not say.
         lower_case: whether it asks for texts in lower case.
+        include_prompt: whether the tokens of a prompt count in the pooling.
     """
 
     pooling: tuple[str, ...] = ("mean",)
@@ -60,6 +63,7 @@ class SentenceModules:
     default_prompt: str | None = None
     max_length: int | None = None
     lower_case: bool = False
+    include_prompt: bool = True
 
 
 def read_modules(folder: Path) -> SentenceModules | None:
@@ -82,16 +86,48 @@ def read_modules(folder: Path) -> SentenceModules | None:
     max_length = reading.get("max_seq_length")
     if not (max_length is None or isinstance(max_length, int)):
         raise ExportError(f"max_seq_length must be a number, not {max_length!r}")
-    prompts, default = _prompts(folder / "config_sentence_transformers.json")
+    prompts, default = read_prompts(folder)
+    pooling = _object(listed[1][1] / "config.json")
     return SentenceModules(
-        pooling=_pooling(_object(listed[1][1] / "config.json")),
+        pooling=_pooling(pooling),
         dense=layers,
         normalize=listed[-1][0] == "Normalize",
         prompts=prompts,
         default_prompt=default,
         max_length=max_length,
         lower_case=bool(reading.get("do_lower_case")),
+        include_prompt=pooling.get("include_prompt") is not False,
     )
+
+
+def read_prompts(folder: Path) -> tuple[dict[str, str], str | None]:
+    """A folder's prompts by name, and the name of the default.
+
+    Raises:
+        ExportError: they are damaged.
+    """
+    path = folder / "config_sentence_transformers.json"
+    config = _first_object(folder, (path.name,))
+    found, default = config.get("prompts") or {}, config.get("default_prompt_name")
+    if not isinstance(found, dict) or not all(isinstance(text, str | None) for text in found.values()):
+        raise ExportError(f"{path}: prompts must be an object with texts")
+    if default is not None and default not in found:
+        raise ExportError(f"{path} has no prompt called {default!r}")
+    return {name: text or "" for name, text in found.items()}, default
+
+
+def static_modules(folder: Path) -> tuple[Path, bool]:
+    """Where a folder of static embeddings has its table, and whether vectors are scaled to length 1.
+
+    Raises:
+        ExportError: a file is damaged, or there are modules besides the table and a Normalize.
+    """
+    path = folder / "modules.json"
+    listed = _objects(path)
+    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in listed]
+    if kinds not in (["StaticEmbedding"], ["StaticEmbedding", "Normalize"]):
+        raise ExportError(f"{path} has its modules in an order that is not supported: {', '.join(kinds)}")
+    return folder / str(listed[0].get("path", "")), len(kinds) == 2
 
 
 def check_case(modules: SentenceModules, tokenizer: Any) -> None:
@@ -100,9 +136,39 @@ def check_case(modules: SentenceModules, tokenizer: Any) -> None:
     Raises:
         ExportError: it does not.
     """
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    if modules.lower_case and (normalizer is None or normalizer.normalize_str("AÉ") not in ("aé", "ae")):
+    if not modules.lower_case:
+        return
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    normalizer = None if backend is None else backend.normalizer
+    if normalizer is None or normalizer.normalize_str("AÉ") not in ("aé", "ae"):
         raise ExportError("it asks for texts in lower case (do_lower_case), which its tokenizer does not do")
+
+
+def relevance_of(config: PretrainedConfig, folder: Path) -> str:
+    """How a cross-encoder of one label makes a score of its number: one of the manifest's `RELEVANCE`.
+
+    As sentence-transformers' CrossEncoder chooses it: what the folder's own config says, then what the model's says
+    under today's name and under that of releases before 4, then sigmoid. A function of somebody else's code counts as
+    not said.
+
+    Args:
+        config: the model's.
+        folder: it comes from.
+
+    Raises:
+        ExportError: it is a function that is not supported, or a file is damaged.
+    """
+    for said in (
+        _first_object(folder, ("config_sentence_transformers.json",)).get("activation_fn"),
+        (getattr(config, "sentence_transformers", None) or {}).get("activation_fn"),
+        getattr(config, "sbert_ce_default_activation_function", None),
+    ):
+        if said is not None and str(said).startswith("torch."):
+            name = str(said).rpartition(".")[2].lower()
+            if name not in RELEVANCE:
+                raise ExportError(f"its config makes scores with {said}, which is not supported")
+            return name
+    return "sigmoid"
 
 
 def _kind(path: Path, module: dict[str, Any]) -> str:
@@ -129,17 +195,6 @@ _FLAGS = {
 }
 
 
-def _prompts(path: Path) -> tuple[dict[str, str], str | None]:
-    """Prompts by name, and the name of the default."""
-    config = _first_object(path.parent, (path.name,))
-    found, default = config.get("prompts") or {}, config.get("default_prompt_name")
-    if not isinstance(found, dict) or not all(isinstance(text, str | None) for text in found.values()):
-        raise ExportError(f"{path}: prompts must be an object with texts")
-    if default is not None and default not in found:
-        raise ExportError(f"{path} has no prompt called {default!r}")
-    return {name: text or "" for name, text in found.items()}, default
-
-
 def _check_names(folder: Path) -> None:
     """Check that a module works on the vector of the whole text, not on those of its tokens."""
     config = _first_object(folder, ("config.json",))
@@ -149,8 +204,6 @@ def _check_names(folder: Path) -> None:
 
 
 def _pooling(config: dict[str, Any]) -> tuple[str, ...]:
-    if config.get("include_prompt") is False:
-        raise ExportError("its pooling leaves the prompt out, which is not supported")
     named = config.get("pooling_mode")
     if not named:
         return tuple(name for flag, name in _FLAGS.items() if config.get(flag)) or ("mean",)

@@ -28,7 +28,7 @@ from triform.runtime.errors import InputError
 _TASK = "feature-extraction"
 # Numbers that share a scale in a quantized table.
 _BLOCK_SIZE = 32
-_PARITY_ROWS, _COMPARED_ROWS = 5, 48
+PARITY_ROWS, _COMPARED_ROWS = 5, 48
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, c
             path = (Path(scratch) if bits else folder) / "encoder.onnx"
             write_graph(graph, path)
             runner = EncoderRunner(path, threads=1)
-            samples = _samples(len(widened), _PARITY_ROWS)
+            compared = samples_of(table)
+            samples = compared[:PARITY_ROWS]
             batch = {name: torch.from_numpy(value) for name, value in padded(samples, pad).items()}
             expected = [encoder(**batch)]
             parity = compare_with_reference(runner, spec.outputs, expected, samples, pad)
@@ -100,7 +101,6 @@ def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, c
                 quantization = contract.Quantization(options.quantize or "int8", bits, matrices=count)
             with clock.step("compare"):
                 small = EncoderRunner(folder / "encoder.onnx", threads=1)
-                compared = _samples(len(widened), _COMPARED_ROWS)
                 judged = "sentence_embedding"
                 measured = compare_quantized(lambda one: runner.run(one)[judged], small, judged, compared, pad)
                 parity = dataclasses.replace(parity, quantized=measured)
@@ -114,13 +114,12 @@ def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, c
     return Report(bundle, clock.seconds, checkpoint.source.size, size_after, parity)
 
 
-def _samples(vocab_size: int, count: int) -> list[Sample]:
+def samples_of(table: StaticTable) -> list[Sample]:
     """Rows of random tokens: a text would have none of the words of a table in another language."""
     generator = np.random.default_rng(0)
-    lengths = generator.integers(2, 80, count)
     return [
-        {"input_ids": generator.integers(0, vocab_size, length), "attention_mask": np.ones(length, np.int64)}
-        for length in lengths
+        {"input_ids": generator.integers(0, len(table.vectors), length), "attention_mask": np.ones(length, np.int64)}
+        for length in generator.integers(2, 80, _COMPARED_ROWS)
     ]
 
 
@@ -146,5 +145,7 @@ def _manifest(
         tokenizer=contract.TokenizerInfo("tokenizer.json", None, {}),
         files=describe_files(folder),
         export=times,
-        encoder=contract.EncoderInfo(embedding=contract.EmbeddingInfo(dimension, "mean", table.normalize)),
+        encoder=contract.EncoderInfo(
+            embedding=contract.EmbeddingInfo(dimension, "mean", table.normalize, table.prompts, table.default_prompt)
+        ),
     )

@@ -1,11 +1,11 @@
-"""Static embeddings on disk: folders of model2vec, and text files of Word2Vec and GloVe."""
+"""Static embeddings on disk: folders of model2vec and sentence-transformers, text files of Word2Vec and GloVe."""
 
 from __future__ import annotations
 
 import json
 import math
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from triform.export.sentence_transformers import read_prompts, static_modules
 from triform.runtime.errors import ExportError
 
 WORD_FILES = (".txt", ".vec")
@@ -32,6 +33,8 @@ class StaticTable:
         unknown: the id of what has no vector; None when everything has one.
         normalize: whether the mean is scaled to length 1.
         max_length: tokens read of a text.
+        prompts: texts to put before an input, by name.
+        default_prompt: the name of the one to use when none is named.
     """
 
     vectors: torch.Tensor
@@ -39,17 +42,34 @@ class StaticTable:
     unknown: int | None
     normalize: bool
     max_length: int
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
 
 
 def is_static(path: Path) -> bool:
-    """Whether a source holds static embeddings: word vectors as text, or a folder of model2vec."""
+    """Whether a source holds static embeddings: word vectors as text, or a folder of one of the two kinds."""
     if path.is_file():
         return path.suffix.lower() in WORD_FILES and _ends_in_a_number(path)
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    return _is_model2vec(path) or _first_module(path).endswith(".StaticEmbedding")
+
+
+def _is_model2vec(folder: Path) -> bool:
+    config = _content(folder / "config.json")
     return isinstance(config, dict) and config.get("model_type") == "model2vec"
+
+
+def _first_module(folder: Path) -> str:
+    """The type of a sentence-transformers folder's first module; empty where that cannot be told."""
+    modules = _content(folder / "modules.json")
+    first = modules[0] if isinstance(modules, list) and modules else None
+    return str(first.get("type", "")) if isinstance(first, dict) else ""
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _ends_in_a_number(path: Path) -> bool:
@@ -69,16 +89,38 @@ def read_table(path: Path) -> StaticTable:
     Raises:
         ExportError: a file is missing or damaged; names it, and the line of a text file.
     """
-    return _read_words(path) if path.is_file() else _read_model2vec(path)
+    if path.is_file():
+        return _read_words(path)
+    return _read_model2vec(path) if _is_model2vec(path) else _read_sentence_transformers(path)
 
 
 def _read_model2vec(folder: Path) -> StaticTable:
     """Format: https://github.com/MinishLab/model2vec, `persistence.py` and `model.py`."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _content(folder / "config.json")
+    vectors, tokenizer = _read_vectors(folder)
+    unknown = _unknown(tokenizer)
+    length = int(config.get("max_length") or _MODEL2VEC_LENGTH) + (unknown is not None)
+    return StaticTable(vectors, _prepared(tokenizer, unknown), unknown, bool(config.get("normalize")), length)
+
+
+def _read_sentence_transformers(folder: Path) -> StaticTable:
+    """What `StaticEmbedding` saves, and perhaps a Normalize behind it. Unknown tokens count in the mean.
+
+    Format: https://www.sbert.net/docs/package_reference/sentence_transformer/modules.html
+    """
+    place, normalize = static_modules(folder)
+    vectors, tokenizer = _read_vectors(place)
+    length = (tokenizer.truncation or {}).get("max_length", _WORDS_LENGTH)
+    prompts, default = read_prompts(folder)
+    return StaticTable(vectors, _prepared(tokenizer, None), None, normalize, length, prompts, default)
+
+
+def _read_vectors(folder: Path) -> tuple[torch.Tensor, Tokenizer]:
+    """One vector for each id of a tokenizer, and the tokenizer, of either kind of folder."""
     path = folder / "model.safetensors"
     try:
         tensors = load_file(path)
-        vectors = tensors["embeddings"].float()
+        vectors = tensors["embedding.weight" if "embedding.weight" in tensors else "embeddings"].float()
     except Exception as error:  # safetensors has errors of its own
         raise ExportError(f"{path} has no readable tensor called embeddings: {error}") from error
     if "mapping" in tensors:
@@ -94,9 +136,7 @@ def _read_model2vec(folder: Path) -> StaticTable:
     size = max(tokenizer.get_vocab().values(), default=-1) + 1
     if size > len(vectors):
         raise ExportError(f"{path} has {size} tokens, but model.safetensors vectors for {len(vectors)}")
-    unknown = _unknown(tokenizer)
-    length = int(config.get("max_length") or _MODEL2VEC_LENGTH) + (unknown is not None)
-    return StaticTable(vectors, _prepared(tokenizer, unknown), unknown, bool(config.get("normalize")), length)
+    return vectors, tokenizer
 
 
 def _unknown(tokenizer: Tokenizer) -> int | None:

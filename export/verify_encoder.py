@@ -11,6 +11,7 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
+from triform.runtime.classification import scores
 from triform.runtime.errors import ExportError
 from triform.runtime.manifest import EncoderParity, QuantizedEncoderParity
 
@@ -20,6 +21,9 @@ Sample = Mapping[str, Array]
 
 # As for decoders; see verify.py.
 _RELATIVE_TOLERANCE = 5e-4
+# What a task's user sees, of all that a graph may give; the first of these it has.
+_VECTORS = ("sentence_embedding", "image_embedding")
+_JUDGED = (*_VECTORS, "logits", "end_logits")
 
 
 class EncoderRunner:
@@ -34,24 +38,22 @@ class EncoderRunner:
         # Those with an axis for tokens, of which a padded row has too many.
         self.ragged = {output.name for output in self._session.get_outputs() if output.shape[1:2] == ["sequence"]}
 
-    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Every output, by name."""
-        found = self._session.run(self.outputs, dict(arrays))
-        return dict(zip(self.outputs, found, strict=True))
+    def run(self, arrays: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
+        """The outputs called `names`, by name; every one when none is named."""
+        wanted = list(names) or self.outputs
+        found = self._session.run(wanted, dict(arrays))
+        return dict(zip(wanted, found, strict=True))
 
 
 def padded(samples: Sequence[Sample], pad: int) -> dict[str, Array]:
     """Samples as one batch: token rows padded on the right, everything else stacked."""
     batch = {}
     for name in samples[0]:
-        longest = max(len(sample[name]) for sample in samples)
-        fill = pad if name == "input_ids" else 0
-        rows = []
-        for sample in samples:
-            row = sample[name]
-            if row.ndim == 1:
-                row = np.concatenate([row, np.full(longest - len(row), fill, row.dtype)])
-            rows.append(row)
+        rows = [sample[name] for sample in samples]
+        if rows[0].ndim == 1:
+            longest = max(len(row) for row in rows)
+            fill = pad if name == "input_ids" else 0
+            rows = [np.concatenate([row, np.full(longest - len(row), fill, row.dtype)]) for row in rows]
         batch[name] = np.stack(rows)
     return batch
 
@@ -84,19 +86,30 @@ def compare_with_reference(
 def measure(
     runner: EncoderRunner, names: Sequence[str], expected: Sequence[torch.Tensor], samples: Sequence[Sample], pad: int
 ) -> EncoderParity:
-    """The differences of `compare_with_reference`, without judging them."""
+    """The differences of `compare_with_reference`, without judging them.
+
+    Raises:
+        ExportError: an output has another shape than PyTorch's.
+    """
     wanted = dict(zip(names, (tensor.float().numpy() for tensor in expected), strict=True))
-    together = runner.run(padded(samples, pad))
+    together = runner.run(padded(samples, pad), names)
     scale = max(float(np.abs(tensor).max()) for tensor in wanted.values())
     batch = single = 0.0
     for index, sample in enumerate(samples):
-        alone = runner.run(padded([sample], pad))
+        alone = runner.run(padded([sample], pad), names)
         for name in names:
-            length = len(sample["attention_mask"]) if name in runner.ragged else None
+            if together[name].shape != wanted[name].shape:
+                raise ExportError(f"the output {name} has the shape {together[name].shape}, not {wanted[name].shape}")
+            length = len(sample["input_ids"]) if name in runner.ragged else None
             row = wanted[name][index][:length]
             batch = _worst(batch, together[name][index][:length] - row)
             single = _worst(single, alone[name][0] - row)
     return EncoderParity(batch, single, scale, _RELATIVE_TOLERANCE * scale)
+
+
+def judged_output(names: Sequence[str]) -> str:
+    """Which of a graph's outputs `compare_quantized` should compare: what its task is about, not its layers."""
+    return next(name for name in _JUDGED if name in names)
 
 
 def compare_quantized(
@@ -105,8 +118,9 @@ def compare_quantized(
     name: str,
     samples: Sequence[Sample],
     pad: int,
+    problem_type: str | None = None,
 ) -> QuantizedEncoderParity:
-    """Cosines of output `name`, each sample's flattened, between a quantized graph and what it came from.
+    """How far output `name` of a quantized graph is from what it came from: cosines of vectors, differences of scores.
 
     Args:
         original: called with the arrays of one sample, gives the output as it should be.
@@ -114,14 +128,46 @@ def compare_quantized(
         name: of its output.
         samples: the inputs, run one by one.
         pad: token id that pads.
+        problem_type: of a classification, says what the scores are; None for one of several labels, or words, or
+            places in a text, of which one is right.
     """
-    cosines = []
+    found = []
     for sample in samples:
         arrays = padded([sample], pad)
-        first, second = (found.ravel().astype(np.float64) for found in (original(arrays), quantized.run(arrays)[name]))
-        lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
-        cosines.append(float(first @ second) / max(lengths, 1e-30))
-    return QuantizedEncoderParity(float(np.mean(cosines)), float(np.min(cosines)), len(cosines))
+        pair = original(arrays).astype(np.float64), quantized.run(arrays, [name])[name].astype(np.float64)
+        found.append(_cosine(*pair) if name in _VECTORS else _score_difference(*pair, problem_type))
+    if name in _VECTORS:
+        return QuantizedEncoderParity(len(found), float(np.mean(found)), float(np.min(found)))
+    return QuantizedEncoderParity(len(found), score_mean=float(np.mean(found)), score_worst=float(np.max(found)))
+
+
+def _cosine(one: Array, other: Array) -> float:
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one.ravel() @ other.ravel()) / max(lengths, 1e-30)
+
+
+def _score_difference(one: Array, other: Array, problem_type: str | None) -> float:
+    return float(np.abs(scores(one, problem_type) - scores(other, problem_type)).max())
+
+
+def together(parities: Sequence[EncoderParity]) -> EncoderParity:
+    """One record for all graphs of a bundle, which give vectors if there are several: the worst of each number."""
+    if len(parities) == 1:
+        return parities[0]
+    measured = [parity.quantized for parity in parities if parity.quantized is not None]
+    quantized = None
+    if measured:
+        rows = sum(one.rows for one in measured)
+        mean = sum((one.cosine_mean or 0) * one.rows for one in measured) / rows
+        worst = min(one.cosine_worst or 0 for one in measured)
+        quantized = QuantizedEncoderParity(rows, mean, worst)
+    return EncoderParity(
+        batch=max(parity.batch for parity in parities),
+        single=max(parity.single for parity in parities),
+        scale=max(parity.scale for parity in parities),
+        tolerance=max(parity.tolerance for parity in parities),
+        quantized=quantized,
+    )
 
 
 def _worst(worst: float, difference: Array) -> float:

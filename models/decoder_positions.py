@@ -76,7 +76,7 @@ def uses_distances(decoder: torch.nn.Module) -> bool:
 def _absolute_table(
     module: torch.nn.Module, max_length: int, run: Callable[[torch.Tensor], object]
 ) -> torch.Tensor:
-    """float (max_length, hidden_size): the output of the positions' module for a row of as many tokens."""
+    """Float (max_length, hidden_size): the output of the positions' module for a row of as many tokens."""
 
     def found(_: torch.nn.Module, __: Any, output: torch.Tensor) -> None:
         raise _Found(output)
@@ -104,7 +104,7 @@ def _absolute(table: torch.Tensor, positions: Positions) -> Any:
 
 
 def _distance_table(module: Any) -> torch.Tensor:
-    """float (distances, num_heads): the bias of a key that many tokens back; the last row is for all beyond, too."""
+    """Float (distances, num_heads): the bias of a key that many tokens back; the last row is for all beyond, too."""
     furthest = module.relative_attention_max_distance
     with torch.no_grad():
         # The last query's biases, nearest key first.

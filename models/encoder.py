@@ -8,16 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from triform.models import bidirectional
+from triform.models.any_length import any_length
+from triform.models.convolutions import as_products
 from triform.models.errors import UnsupportedModelError
+from triform.models.probing import agree, probe_inputs, reads_padding, tokens
 from triform.models.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.spec import GraphInput, GraphSpec
 from triform.models.substitutions import single_operators
-
-# Probing tolerance, relative to the largest output: float32 rounding of another order of the same operations.
-_TOLERANCE = 1e-4
 
 # From a model's outputs, by its own names, to the graph's outputs by ours.
 Outputs = Callable[[Mapping[str, Any]], dict[str, torch.Tensor]]
@@ -29,12 +30,14 @@ class EncoderTask:
 
     Attributes:
         inputs: names of the model's arguments, in the order the graph takes them; `attention_mask` is 1 at tokens and
-            0 at padding, which stands on the right.
-        outputs: picks and computes the graph's outputs; called with the model's outputs and inputs.
+            0 at padding, which stands on the right. Without it, rows have no padding.
+        outputs: picks and computes the graph's outputs; called with the model's outputs and inputs, and an
+            `attention_mask` in any case.
         picks_positions: whether the graph takes `logits_positions` too, and computes logits there only.
         call: the method of the model to call; None for its forward.
         image_shape: channels, height and width of `pixel_values`, when that is an input.
         arguments: further arguments of the call.
+        beside: names of further inputs, int64 (batch), which only `outputs` sees.
     """
 
     inputs: tuple[str, ...]
@@ -43,6 +46,12 @@ class EncoderTask:
     call: str | None = None
     image_shape: tuple[int, int, int] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the graph's inputs, in order."""
+        return (*self.inputs, *self.beside, *(("logits_positions",) if self.picks_positions else ()))
 
 
 class EncoderGraph(torch.nn.Module):
@@ -53,11 +62,17 @@ class EncoderGraph(torch.nn.Module):
         self.model = model
         self._task = task
         self._positions: torch.Tensor | None = None
+        self._hook: RemovableHandle | None = None
         if task.picks_positions:
             head = model.get_output_embeddings()
             if head is None:
                 raise UnsupportedModelError("it has no language-model head")
-            head.register_forward_pre_hook(self._pick)
+            self._hook = head.register_forward_pre_hook(self._pick)
+
+    def release(self) -> None:
+        """Leave the model's head as it was; call once, when nothing runs the graph any more."""
+        if self._hook is not None:
+            self._hook.remove()
 
     def _pick(self, _: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         hidden, positions = arguments[0], self._positions
@@ -71,19 +86,25 @@ class EncoderGraph(torch.nn.Module):
 
         Args:
             inputs: as the task names them: input_ids, attention_mask and token_type_ids int64 (batch, sequence);
-                pixel_values float (batch, channels, height, width); then, where the task picks positions,
-                logits_positions int64 (batch, num_logits).
+                pixel_values float (batch, channels, height, width); then those beside them; then, where the task
+                picks positions, logits_positions int64 (batch, num_logits).
 
         Returns:
             the task's outputs, in order.
         """
-        given = dict(zip(self._task.inputs, inputs, strict=False))
+        given = dict(zip(self._task.names, inputs, strict=True))
+        read = {name: given[name] for name in self._task.inputs}
         self._positions = inputs[-1] if self._task.picks_positions else None
         function = self.model if self._task.call is None else getattr(self.model, self._task.call)
-        found = function(**given, **self._task.arguments)
+        found = function(**read, **self._task.arguments)
         self._positions = None
         named = {"result": found} if isinstance(found, torch.Tensor) else dict(found)
-        return _each_its_own(self._task.outputs({**named, **given}).values())
+        return _each_its_own(self._task.outputs({**_whole(given), **named, **given}).values())
+
+
+def _whole(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The mask of rows without padding."""
+    return {"attention_mask": torch.ones_like(given["input_ids"])} if "input_ids" in given else {}
 
 
 def _each_its_own(outputs: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -114,6 +135,7 @@ def encoder_spec(
     """
     graph = EncoderGraph(model, task)
     names, stack = _choose_path(graph, task, max_length)
+    stack.callback(graph.release)
     return GraphSpec(name, graph, _example_inputs(model, task), names, (), max_length), stack
 
 
@@ -122,39 +144,23 @@ def reference_outputs(
 ) -> tuple[torch.Tensor, ...]:
     """What the model itself, with transformers' own attention, says to `inputs`."""
     model.set_attn_implementation("eager")
-    with torch.no_grad():
-        outputs: tuple[torch.Tensor, ...] = EncoderGraph(model, task)(*inputs)
+    graph = EncoderGraph(model, task)
+    try:
+        with torch.no_grad():
+            outputs: tuple[torch.Tensor, ...] = graph(*inputs)
+    finally:
+        graph.release()
     return outputs
 
 
 def _example_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[GraphInput, ...]:
-    tensors = _probe_inputs(model, task)
-    names = (*task.inputs, *(("logits_positions",) if task.picks_positions else ()))
-    axes = {"pixel_values": ((0, "batch"),), "logits_positions": ((0, "batch"), (1, "num_logits"))}
+    tensors = probe_inputs(model, task)
+    batch = ((0, "batch"),)
+    axes = {"pixel_values": batch, "logits_positions": (*batch, (1, "num_logits")), **dict.fromkeys(task.beside, batch)}
     text = ((0, "batch"), (1, "sequence"))
-    return tuple(GraphInput(name, tensor, axes.get(name, text)) for name, tensor in zip(names, tensors, strict=True))
-
-
-def _probe_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[torch.Tensor, ...]:
-    """Two rows, the second padded; or two images."""
-    batch, length, padding, picked = 2, 11, 4, 3
-    generator = torch.Generator().manual_seed(0)
-    text = model.config.get_text_config()
-    made = {}
-    for name in task.inputs:
-        if name == "pixel_values":
-            made[name] = torch.randn(batch, *(task.image_shape or (3, 32, 32)), generator=generator)
-        elif name == "input_ids":
-            made[name] = torch.randint(5, max(6, min(text.vocab_size, 100)), (batch, length), generator=generator)
-            made[name][1, -padding:] = text.pad_token_id or 0
-        elif name == "attention_mask":
-            made[name] = torch.ones(batch, length, dtype=torch.int64)
-            made[name][1, -padding:] = 0
-        else:
-            made[name] = torch.zeros(batch, length, dtype=torch.int64)
-    if task.picks_positions:
-        made["logits_positions"] = torch.arange(batch * picked).reshape(batch, picked)
-    return tuple(made.values())
+    return tuple(
+        GraphInput(name, tensor, axes.get(name, text)) for name, tensor in zip(task.names, tensors, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ class _Path:
     Attributes:
         attention: the implementation to switch the model to.
         rotary_length: positions of the tables to rotate by; None to trace the model's own rotation.
-        substitute: whether norms and activations become single operators.
+        substitute: whether norms and activations become single operators, and convolutions products.
     """
 
     attention: str
@@ -184,11 +190,12 @@ def _paths(model: PreTrainedModel, max_length: int | None) -> list[_Path]:
 
 def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None) -> tuple[tuple[str, ...], ExitStack]:
     """Take the first path that reproduces the model's own outputs, and stay prepared for it."""
-    inputs = _probe_inputs(graph.model, task)
+    inputs = probe_inputs(graph.model, task)
     graph.model.set_attn_implementation("eager")
     with torch.no_grad():
         expected = graph(*inputs)
-    _check_padding(graph, task, inputs, expected)
+    if reads_padding(graph, task, inputs, expected):
+        raise UnsupportedModelError("what it says of a text depends on how much padding stands behind it")
     problem: Exception | None = None
     for path in _paths(graph.model, max_length):
         with ExitStack() as stack:
@@ -199,37 +206,9 @@ def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None)
             except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
                 problem = error
                 continue
-            if all(_agree(*pair, mask=_tokens(task, inputs)) for pair in zip(expected, actual, strict=True)):
+            if all(agree(*pair, mask=tokens(task, inputs)) for pair in zip(expected, actual, strict=True)):
                 return _output_names(graph, task, inputs), stack.pop_all()
     raise UnsupportedModelError("its outputs change when its attention is replaced") from problem
-
-
-def _check_padding(
-    graph: EncoderGraph, task: EncoderTask, inputs: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]
-) -> None:
-    """Refuse a model that says something else of a text when padding stands behind it: no batch would be right."""
-    mask = _tokens(task, inputs)
-    if mask is None:
-        return
-    length = int(mask[1].sum())
-    alone = [tensor[1:, :length] if tensor.shape == mask.shape else tensor[1:] for tensor in inputs]
-    with torch.no_grad():
-        actual = graph(*alone)
-    for together, single in zip(expected, actual, strict=True):
-        own = together[1:, :length] if together.shape[:2] == mask.shape else together[1:]
-        if own.shape != single.shape or not _agree(own, single, None):
-            raise UnsupportedModelError("what it says of a text depends on how much padding stands behind it")
-
-
-def _tokens(task: EncoderTask, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
-    return inputs[task.inputs.index("attention_mask")].bool() if "attention_mask" in task.inputs else None
-
-
-def _agree(expected: torch.Tensor, actual: torch.Tensor, mask: torch.Tensor | None) -> bool:
-    """Whether two outputs are the same where there are tokens; what comes out at padding means nothing."""
-    if mask is not None and expected.shape[:2] == mask.shape:
-        expected, actual = expected[mask], actual[mask]
-    return bool((actual - expected).abs().max() <= _TOLERANCE * expected.abs().max())
 
 
 def _output_names(graph: EncoderGraph, task: EncoderTask, inputs: tuple[torch.Tensor, ...]) -> tuple[str, ...]:
@@ -242,7 +221,7 @@ def _output_names(graph: EncoderGraph, task: EncoderTask, inputs: tuple[torch.Te
 
     recording = replace(task, outputs=remember, picks_positions=False)
     with torch.no_grad():
-        EncoderGraph(graph.model, recording)(*inputs[: len(task.inputs)])
+        EncoderGraph(graph.model, recording)(*inputs[: len(recording.names)])
     return tuple(names)
 
 
@@ -250,6 +229,7 @@ def _output_names(graph: EncoderGraph, task: EncoderTask, inputs: tuple[torch.Te
 def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
     model.set_attn_implementation(path.attention)
     with ExitStack() as stack:
+        stack.enter_context(any_length(model))
         if path.rotary_length is None:
             stack.enter_context(native_rotary(model))
         else:
@@ -257,4 +237,5 @@ def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
             stack.enter_context(fused_rotary(model, path.rotary_length, announce))
         if path.substitute:
             stack.enter_context(single_operators(model))
+            stack.enter_context(as_products(model))
         yield

@@ -15,6 +15,7 @@ def sentence_embedding(
     pooling: Sequence[str],
     dense: Sequence[torch.nn.Module],
     normalize: bool,
+    prompt_lengths: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One vector a row.
 
@@ -24,12 +25,17 @@ def sentence_embedding(
         pooling: names in `POOLINGS`; several are joined end to end.
         dense: layers applied in order.
         normalize: whether to scale the vector to length 1.
+        prompt_lengths: int64 (batch), how many tokens at the start of each row have no part in it; 0 when None.
 
     Returns:
         float (batch, dimension).
     """
     mask = attention_mask[..., None].to(states.dtype)
-    vector = torch.cat([POOLINGS[name](states, mask) for name in pooling], dim=-1)
+    functions = POOLINGS
+    if prompt_lengths is not None:
+        functions = {**POOLINGS, **_AFTER_A_PROMPT}
+        mask = mask * (torch.arange(states.shape[1])[None, :] >= prompt_lengths[:, None])[..., None].to(states.dtype)
+    vector = torch.cat([functions[name](states, mask) for name in pooling], dim=-1)
     for layer in dense:
         vector = layer(vector)
     return torch.nn.functional.normalize(vector, p=2.0, dim=-1) if normalize else vector
@@ -70,3 +76,22 @@ POOLINGS: dict[str, Pooling] = {
     "weightedmean": _weighted_mean,
     "lasttoken": _last,
 }
+
+
+def _first_of(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    count_down = torch.arange(states.shape[1], 0, -1)[None, :, None].to(states.dtype)
+    return _picked(states, (mask * count_down).argmax(1))
+
+
+def _last_of(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    count = torch.arange(1, states.shape[1] + 1)[None, :, None].to(states.dtype)
+    return _picked(states * mask, (mask * count).argmax(1))
+
+
+def _picked(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The vectors (batch, hidden_size) at `places`, int64 (batch, 1)."""
+    return states.gather(1, places[..., None].expand(-1, 1, states.shape[-1]))[:, 0]
+
+
+# Where the tokens that count do not begin with the first.
+_AFTER_A_PROMPT: dict[str, Pooling] = {"cls": _first_of, "lasttoken": _last_of}

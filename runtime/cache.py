@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,29 @@ class KVCache:
         # Whatever is written through the view, this row is not a copy of another any more.
         self._common[index] = self._common[:, index] = 0
         return view
+
+    def stored(self, length: int) -> dict[str, NDArray[np.float32]]:
+        """Views of the first `length` tokens of the first row: float32 (num_key_value_heads, length, head_dim) by name.
+
+        Names are those of the graph's inputs, without "past_key_values.": the layer's number, and "key" or "value".
+        """
+        return {name: array[0, :, :length] for name, array in self._arrays.items()}
+
+    def load(self, arrays: Mapping[str, NDArray[Any]], length: int) -> None:
+        """Make the first row what `stored` gave.
+
+        Args:
+            arrays: of every name, as many tokens as `length`, or more.
+            length: tokens to take.
+
+        Raises:
+            InputError: they do not fit into the model's context, or into memory.
+        """
+        self.reset()
+        self.reserve(length)
+        for name, array in self._arrays.items():
+            array[0, :, :length] = arrays[name][:, :length]
+        self.lengths[0] = length
 
     def bind(self, binding: Any) -> None:
         """Bind every buffer as the graph's past and present.

@@ -33,8 +33,7 @@ def classify(model: Encoder, texts: Iterable[str | Pair]) -> Iterator[list[tuple
         TriformError: onnxruntime failed.
     """
     for logits in label_logits(model, texts, "classify"):
-        scores = _scores(logits, model.info.problem_type)
-        named = zip(model.info.labels, scores.tolist(), strict=True)
+        named = zip(model.info.labels, scores(logits, model.info.problem_type).tolist(), strict=True)
         yield sorted(named, key=lambda pair: pair[1], reverse=True)
 
 
@@ -79,9 +78,15 @@ def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return found
 
 
-def _scores(logits: NDArray[np.float32], problem: str | None) -> NDArray[np.floating]:
-    if problem == "regression":
+def scores(logits: NDArray[np.floating], problem_type: str | None) -> NDArray[np.floating]:
+    """What transformers' pipelines make of logits (…, labels): probabilities, or a regression's numbers as they are.
+
+    Args:
+        logits: what a model says of each label.
+        problem_type: single_label_classification, as which None counts, multi_label_classification or regression.
+    """
+    if problem_type == "regression":
         return logits
-    if problem == "multi_label_classification" or len(logits) == 1:
+    if problem_type == "multi_label_classification" or logits.shape[-1] == 1:
         return sigmoid(logits)
     return softmax(logits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -20,6 +20,7 @@ from triform.runtime.manifest import Manifest
 from triform.runtime.options import GenerationOptions
 from triform.runtime.perplexity import Perplexity, TextScore, losses_of, perplexity
 from triform.runtime.prompt import Prompt, PromptEncoder
+from triform.runtime.prompt_cache import read_prompt_cache, write_prompt_cache
 from triform.runtime.sampling import Logits
 from triform.runtime.session import open_session
 from triform.runtime.signature import check_decoder
@@ -27,6 +28,7 @@ from triform.runtime.step import DecoderStep
 from triform.runtime.stop_strings import StopStrings
 from triform.runtime.text import IncrementalDetokenizer, bundle_tokenizer
 from triform.runtime.text_stream import stream_ids
+from triform.runtime.watch import Watch
 
 __all__ = ["Decoder", "Generation", "Perplexity", "Piece", "Prompt", "TextScore", "Timings"]
 
@@ -34,27 +36,11 @@ __all__ = ["Decoder", "Generation", "Perplexity", "Piece", "Prompt", "TextScore"
 _ROOM = 512
 
 
-@dataclass
-class _Watch:
-    """What is noted while pieces flow."""
-
-    prompt_tokens: int = 0
-    prefill: float = 0.0
-    tokens: list[float] = field(default_factory=list)
-    started: bool = False
-
-    def note(self, since: float) -> float:
-        """Note the time a token took; return the time now."""
-        now = time.perf_counter()
-        if self.started:
-            self.tokens.append(now - since)
-        else:
-            self.started, self.prefill = True, now - since
-        return now
-
-
 class Decoder:
     """A decoder bundle, loaded. Reusable, not thread-safe: one generation at a time; a new one ends the one before.
+
+    What one generation read and wrote is kept for the next: of a prompt that begins with the same tokens only the rest
+    is run.
 
     Attributes:
         providers: the execution providers in use, the first choice first.
@@ -111,9 +97,9 @@ class Decoder:
         raw: bool = False,
     ) -> Generation:
         """Generate a whole answer. Arguments and errors as `stream`."""
-        watch = _Watch()
+        watch = Watch()
         pieces = list(self._pieces(prompt, options or GenerationOptions(), system, raw, watch))
-        return self._finished(pieces, watch)
+        return watch.finished(pieces, self._load_seconds)
 
     def stream(
         self,
@@ -141,17 +127,51 @@ class Decoder:
             InputError: an empty prompt, or one that does not fit the model's context, or no template for messages.
                 While iterating: another generation with the same decoder has begun.
         """
-        return self._pieces(prompt, options or GenerationOptions(), system, raw, _Watch())
+        return self._pieces(prompt, options or GenerationOptions(), system, raw, Watch())
 
     def stream_to(
         self, prompt: Prompt, options: GenerationOptions, *, system: str | None = None, raw: bool = False, show: Any
     ) -> Generation:
         """Generate, calling `show(text)` with each piece as it comes, and return the whole."""
-        watch, pieces = _Watch(), []
+        watch, pieces = Watch(), []
         for piece in self._pieces(prompt, options, system, raw, watch):
             show(piece.text)
             pieces.append(piece)
-        return self._finished(pieces, watch)
+        return watch.finished(pieces, self._load_seconds)
+
+    def forget(self) -> None:
+        """Forget what earlier generations left, so that the next one reads its whole prompt."""
+        self._begin()
+        self._step.cache.reset()
+
+    def save_prompt_cache(self, path: str | Path, tokens: int) -> None:
+        """Write the keys and values of the first tokens of what the last generation read and wrote.
+
+        Args:
+            path: a safetensors file, replaced if it exists.
+            tokens: how many; a generation's `prompt_tokens` for all of its prompt.
+
+        Raises:
+            InputError: it cannot be written, or nothing was generated yet.
+        """
+        ids = self._step.ids[:tokens]
+        if not ids:
+            raise InputError(f"there is no prompt to keep in {path}; generate first")
+        write_prompt_cache(Path(path), self.manifest, ids, self._step.cache.stored(len(ids)))
+
+    def load_prompt_cache(self, path: str | Path) -> int:
+        """Take what `save_prompt_cache` wrote, for prompts that begin with the same tokens.
+
+        Returns:
+            how many tokens there are.
+
+        Raises:
+            InputError: it cannot be read, is damaged, or was made with another bundle.
+        """
+        ids, arrays = read_prompt_cache(Path(path), self.manifest)
+        self._begin()
+        self._step.adopt(ids, arrays)
+        return len(ids)
 
     def logits(self, text: str) -> NDArray[np.float32]:
         """Logits after each token of `text`, float32 (tokens, vocab_size).
@@ -161,7 +181,7 @@ class Decoder:
         """
         ids = self._prompts.text_ids(text)
         self._check_length(ids, room=0)
-        self._begin()
+        self.forget()
         result, done = np.empty((len(ids), self.manifest.vocab_size), np.float32), 0
         for logits in self._step.logits_in_chunks(ids):
             result[done : done + len(logits)] = logits
@@ -177,7 +197,7 @@ class Decoder:
             InputError: the text has fewer than two tokens.
         """
         ids = self._prompts.text_ids(text)
-        self._begin()
+        self.forget()
         return perplexity(self._step, ids, self.manifest.max_length).perplexity
 
     def file_perplexity(self, file: TextIO) -> Perplexity:
@@ -189,7 +209,7 @@ class Decoder:
         Raises:
             InputError: the text has fewer than two tokens.
         """
-        self._begin()
+        self.forget()
         ids = self._known(stream_ids(self._tokenizer, file))
         return perplexity(self._step, ids, self.manifest.max_length)
 
@@ -200,7 +220,7 @@ class Decoder:
             InputError: the text is empty.
         """
         ids = self._prompts.text_ids(text)
-        self._begin()
+        self.forget()
         losses = losses_of(self._step, ids, self.manifest.max_length) if len(ids) > 1 else ()
         logprobs = [-float(loss) for part in losses for loss in part]
         texts = tuple(self._tokenizer.decode([one], skip_special_tokens=False) for one in ids)
@@ -217,7 +237,7 @@ class Decoder:
             yield one
 
     def _pieces(
-        self, prompt: Prompt, options: GenerationOptions, system: str | None, raw: bool, watch: _Watch
+        self, prompt: Prompt, options: GenerationOptions, system: str | None, raw: bool, watch: Watch
     ) -> Iterator[Piece]:
         """Check everything that can be wrong with a prompt now; return what will run the model."""
         start = time.perf_counter()
@@ -228,10 +248,11 @@ class Decoder:
         watch.prefill = time.perf_counter() - start
         return self._run(ids, setup, watch)
 
-    def _run(self, ids: list[int], setup: RowSetup, watch: _Watch) -> Iterator[Piece]:
+    def _run(self, ids: list[int], setup: RowSetup, watch: Watch) -> Iterator[Piece]:
         start = time.perf_counter() - watch.prefill
         detokenizer, stop = IncrementalDetokenizer(self._tokenizer), StopStrings(setup.options.stop)
         turn = self._begin()
+        watch.cached_tokens = self._step.shared(ids)
         # With a limit the cache is made once; without one it grows by doubling.
         self._step.cache.reserve(len(ids) + (setup.limit if setup.options.max_new_tokens else min(setup.limit, _ROOM)))
         for token in self._tokens(ids, setup):
@@ -264,21 +285,9 @@ class Decoder:
         )
 
     def _begin(self) -> int:
-        """Take over the cache, empty; return whose turn it is now."""
-        self._step.cache.reset()
+        """Take over the cache; return whose turn it is now."""
         self._turn += 1
         return self._turn
-
-    def _finished(self, pieces: list[Piece], watch: _Watch) -> Generation:
-        logprobs = [one for piece in pieces for one in piece.logprobs or ()]
-        return Generation(
-            text="".join(piece.text for piece in pieces),
-            token_ids=tuple(token for piece in pieces for token in piece.token_ids),
-            finish_reason=pieces[-1].finish_reason or "length",
-            prompt_tokens=watch.prompt_tokens,
-            timings=Timings(self._load_seconds, watch.prefill, tuple(watch.tokens)),
-            logprobs=tuple(logprobs) if logprobs else None,
-        )
 
     def _check_length(self, ids: Sequence[int], *, room: int) -> None:
         limit = self.manifest.max_length

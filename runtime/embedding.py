@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _CHUNK_TEXTS, _CHUNK_CHARACTERS = 1024, 2**20
 
 DTYPES = ("float32", "float16", "int8", "binary")
+# What gives vectors of texts: a model for that, or one that compares texts with pictures.
+_TASKS = ("feature-extraction", "zero-shot-image-classification")
 # Prompts for what is searched, by the names models give them, the first choice first.
 _QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 
@@ -39,7 +41,7 @@ def embed(
     """One vector a text, lazily, in order, in bounded memory.
 
     Args:
-        model: its bundle is for feature-extraction.
+        model: its bundle is for feature-extraction, or compares texts with pictures.
         texts: any number of them. What is longer than the model can read is cut, or refused by a strict model.
         prompt: put before each text.
         prompt_name: the same, by its name in the model; the model's default prompt when neither is given.
@@ -58,9 +60,9 @@ def embed(
     """
     info = embedding_info(model)
     before = resolve_prompt(info, prompt, prompt_name)
-    if dimensions is not None and not 1 <= dimensions <= info.dimension:
-        raise InputError(f"dimensions must be between 1 and the model's {info.dimension}, not {dimensions}")
-    return _vectors(model, (before + text for text in texts), dimensions)
+    width_of(info, dimensions)
+    left_out = 0 if info.include_prompt else _prompt_length(model, before)
+    return _vectors(model, (before + text for text in texts), dimensions, left_out)
 
 
 def embedding_info(model: Encoder) -> EmbeddingInfo:
@@ -69,11 +71,32 @@ def embedding_info(model: Encoder) -> EmbeddingInfo:
     Raises:
         UnsupportedError: it gives none for texts.
     """
-    model.require("embedding", "feature-extraction")
+    model.require("embedding", *_TASKS)
     if model.info.embedding is None or "sentence_embedding" not in model.step.outputs:
         raise UnsupportedError("the bundle has no output sentence_embedding; export the model again")
     model.reader()
     return model.info.embedding
+
+
+def width_of(info: EmbeddingInfo, dimensions: int | None) -> int:
+    """How many numbers of a vector are kept.
+
+    Args:
+        info: of the vectors.
+        dimensions: how many are asked for; all when None.
+
+    Raises:
+        InputError: it is not a number of them that the model has.
+    """
+    if dimensions is not None and not 1 <= dimensions <= info.dimension:
+        raise InputError(f"dimensions must be between 1 and the model's {info.dimension}, not {dimensions}")
+    return dimensions or info.dimension
+
+
+def shortened(vector: Array, info: EmbeddingInfo, dimensions: int | None) -> Array:
+    """The first `dimensions` numbers of a vector, of length 1 again where the model's vectors are; all when None."""
+    kept = vector[:dimensions]
+    return unit(kept) if info.normalized and dimensions is not None else kept
 
 
 def resolve_prompt(info: EmbeddingInfo, prompt: str | None, prompt_name: str | None) -> str:
@@ -173,15 +196,28 @@ def storage(dimensions: int, dtype: str) -> tuple[int, str]:
     return (-(-dimensions // 8), "int8") if dtype == "binary" else (dimensions, dtype)
 
 
-def _vectors(model: Encoder, texts: Iterable[str], dimensions: int | None) -> Iterator[Array]:
-    info = embedding_info(model)
+def _prompt_length(model: Encoder, prompt: str) -> int:
+    """How many tokens of a row are a prompt's, as sentence-transformers counts them: not a special one at its end."""
+    if not prompt or model.manifest.tokenizer is None:
+        return 0
+    reader = model.reader()
+    (row,) = reader.read([prompt])
+    special = {reader.tokenizer.token_to_id(name) for name in model.manifest.tokenizer.special.values()}
+    return len(row.ids) - (row.ids[-1:] != [] and row.ids[-1] in special)
+
+
+def _vectors(model: Encoder, texts: Iterable[str], dimensions: int | None, left_out: int) -> Iterator[Array]:
+    info, contrast = embedding_info(model), model.info.contrast
+    least = 0 if contrast is None else contrast.text_length or 0
     first = 1
     for chunk in _chunks(texts):
-        rows = [_slim(row) for row in model.reader().read(chunk, first=first)]
+        found = [_padded(row, least, model.manifest.tokens.pad or 0) for row in model.reader().read(chunk, first=first)]
+        # Without what only tells where tokens come from: most of a row's memory.
+        rows = [Row(row.ids, row.type_ids, prompt_length=left_out) for row in found]
         results = model.step.in_batches((row for row in rows if row.ids), ["sentence_embedding"])
         for row in rows:
             vector = _checked(next(results)) if row.ids else np.zeros(info.dimension, np.float32)
-            yield unit(vector[:dimensions]) if info.normalized and dimensions is not None else vector[:dimensions]
+            yield shortened(vector, info, dimensions)
         first += len(chunk)
 
 
@@ -203,9 +239,10 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _slim(row: Row) -> Row:
-    """The row without what only tells where tokens come from: most of its memory."""
-    return Row(row.ids, row.type_ids, truncated=row.truncated)
+def _padded(row: Row, length: int, pad: int) -> Row:
+    """The row with padding up to `length`, which the model reads as if it were text: some have always seen it."""
+    missing = max(0, length - len(row.ids))
+    return Row(row.ids + missing * [pad], row.type_ids + missing * [0])
 
 
 def _first(prompts: Mapping[str, str], names: Iterable[str]) -> str:

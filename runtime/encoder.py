@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,10 @@ from triform.runtime.errors import BundleError, UnsupportedError
 from triform.runtime.manifest import EncoderInfo, Manifest
 from triform.runtime.rows import RowReader
 from triform.runtime.session import open_session
-from triform.runtime.text import load_tokenizer
+from triform.runtime.text import bundle_tokenizer
+
+if TYPE_CHECKING:
+    from triform.runtime.image_embedding import Picture
 
 
 class Encoder:
@@ -57,12 +61,13 @@ class Encoder:
         self.info: EncoderInfo = manifest.encoder
         self.rows: RowReader | None = None
         if manifest.tokenizer is not None:
-            tokenizer = load_tokenizer(bundle.path(manifest.tokenizer.file))
-            self.rows = RowReader(tokenizer, manifest.max_length, manifest.vocab_size, strict=strict)
+            tokenizer = bundle_tokenizer(bundle)
+            limits = manifest.max_length, manifest.vocab_size
+            self.rows = RowReader(tokenizer, *limits, strict=strict, min_length=self.info.min_length)
         path, graph = bundle.graph("encoder")
         session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
         self.providers: list[str] = session.get_providers()
-        self.step = EncoderStep(session, graph, manifest.tokens.pad)
+        self.step = EncoderStep(session, graph, manifest.tokens.pad, equal_lengths=self.info.equal_lengths)
         self.images: EncoderStep | None = self.step if self.info.image is not None else None
         if self.info.contrast is not None:
             path, graph = bundle.graph("image")
@@ -98,6 +103,17 @@ class Encoder:
         width = dimensions or embedding_info(self).dimension
         vectors = embed(self, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
         return np.array(list(vectors), np.float32).reshape(len(texts), width)
+
+    def embed_images(self, pictures: Sequence[Picture], *, dimensions: int | None = None) -> NDArray[np.float32]:
+        """One vector a picture, all at once: float32 (len(pictures), dimensions).
+
+        See `triform.runtime.image_embedding.embed_images`.
+        """
+        from triform.runtime.image_embedding import embed_images, image_embedding_info
+
+        width = dimensions or image_embedding_info(self).dimension
+        vectors = embed_images(self, pictures, dimensions=dimensions)
+        return np.array(list(vectors), np.float32).reshape(len(pictures), width)
 
     def require(self, command: str, *tasks: str) -> None:
         """Check that the bundle is for one of `tasks`.

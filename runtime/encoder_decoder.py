@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.runtime.ask import Ask, manifest_for, prefix_for
 from triform.runtime.batch import Hypothesis, Request
 from triform.runtime.beam_options import Beams
 from triform.runtime.beam_search import BeamOptions, beam_sample, beam_search
@@ -19,16 +20,17 @@ from triform.runtime.bundle import Bundle
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
 from triform.runtime.generation import Generation, Piece, Timings
 from triform.runtime.generation_setup import RowSetup, set_up_row
-from triform.runtime.loop import FinishReason, decode_loop
+from triform.runtime.loop import decode_loop
 from triform.runtime.manifest import EncoderDecoderInfo, Manifest
 from triform.runtime.options import GenerationOptions
 from triform.runtime.sampled import sample
 from triform.runtime.session import open_session
 from triform.runtime.signature import check_decoder_of
-from triform.runtime.source_step import SourceReader
+from triform.runtime.source_step import SourceReader, text_arrays
 from triform.runtime.source_text import SourceText
 from triform.runtime.stop_strings import StopStrings
 from triform.runtime.text import IncrementalDetokenizer
+from triform.runtime.written import Written, written
 
 __all__ = ["Ask", "EncoderDecoder", "Written"]
 
@@ -39,37 +41,12 @@ _LONGEST = 2**14
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What is to be done with a text.
+class _Settled:
+    """The user's options, the search to make, and the manifest whose defaults fill in the rest."""
 
-    Attributes:
-        task: one of the model's, by name: its prefix is put before the text, and its settings are the defaults.
-        prefix: put before the text instead.
-        source_lang: what the text is in, as the model or a person calls it; the model's default when None.
-        target_lang: what to write in; the model's default when None.
-    """
-
-    task: str | None = None
-    prefix: str | None = None
-    source_lang: str | None = None
-    target_lang: str | None = None
-
-
-@dataclass(frozen=True)
-class Written:
-    """One answer of a beam search, or the only one.
-
-    Attributes:
-        text: special tokens left out.
-        token_ids: an end-of-sequence token included.
-        finish_reason: "stop" at an end-of-sequence token or a stop string, "length" at the limit.
-        score: of a beam search; None otherwise.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    score: float | None = None
+    options: GenerationOptions
+    beams: BeamOptions | None
+    manifest: Manifest
 
 
 class EncoderDecoder:
@@ -158,7 +135,7 @@ class EncoderDecoder:
         """
         start = time.perf_counter()
         ids = self._ids([source], ask or Ask(), 1)[0]
-        (found,) = self._answers([ids], *self._settled(options, ask, beams))
+        (found,) = self._answers([ids], self._settled(options, ask, beams))
         best = found[0]
         seconds = time.perf_counter() - start
         timings = Timings(self._load_seconds, seconds)
@@ -191,19 +168,20 @@ class EncoderDecoder:
         """
         if batch < 1:
             raise InputError(f"--batch must be at least 1, not {batch}")
-        settled, search = self._settled(options, ask, beams)
+        settled = self._settled(options, ask, beams)
         source, first = iter(sources), 1
         while window := list(islice(source, _WINDOW)):
             rows = self._ids(window, ask or Ask(), first)
-            first += len(window)
             found: list[list[Written]] = [[]] * len(rows)
             order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
             for start in range(0, len(order), batch):
                 chosen = order[start : start + batch]
-                answers = self._answers([rows[index] for index in chosen], settled, search)
+                places = [first + index - 1 for index in chosen]
+                answers = self._answers([rows[index] for index in chosen], settled, places)
                 for index, answer in zip(chosen, answers, strict=True):
                     found[index] = answer
             yield from found
+            first += len(window)
 
     def stream(
         self, source: str, options: GenerationOptions | None = None, *, ask: Ask | None = None
@@ -213,10 +191,9 @@ class EncoderDecoder:
         Returns:
             an iterator of at least one `Piece`; the last has a finish_reason.
         """
-        settled, _ = self._settled(options, ask, None)
         ids = self._ids([source], ask or Ask(), 1)[0]
-        setup = self._setup(settled, ids, 0)
-        return self.pieces(self.reader.read(self._arrays([ids])), [self.info.decoder_start], setup)
+        setup = self._setup(self._settled(options, ask, None), ids, 0)
+        return self.pieces(self._read([ids]), [self.info.decoder_start], setup)
 
     def pieces(self, given: dict[str, Any], prompt: Sequence[int], setup: RowSetup) -> Iterator[Piece]:
         """Write about one source that was read.
@@ -257,69 +234,82 @@ class EncoderDecoder:
             return beam_sample(step, requests, beams, eos=eos, seed=setups[0].options.seed)
         return beam_search(step, requests, beams, eos=eos)
 
-    def _answers(
-        self, rows: Sequence[Sequence[int]], options: GenerationOptions, beams: BeamOptions | None
+    def write(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        options: GenerationOptions | None = None,
+        *,
+        ask: Ask | None = None,
+        beams: Beams | None = None,
+        first: int = 0,
     ) -> list[list[Written]]:
-        setups = [self._setup(options, ids, index) for index, ids in enumerate(rows)]
+        """Write about sources that are no texts, such as pictures.
+
+        Args:
+            arrays: a batch, by the names of the encoder's inputs.
+            options: see `generate`.
+            ask: the language.
+            beams: see `generate`.
+            first: the place of the first source among all; with a seed, its random numbers depend on it.
+        """
+        count = len(next(iter(arrays.values())))
+        places = range(first, first + count)
+        return self._write(self.reader.read(arrays), self._settled(options, ask, beams), [[]] * count, places)
+
+    def plan(
+        self, options: GenerationOptions | None = None, ask: Ask | None = None, beams: Beams | None = None
+    ) -> tuple[BeamOptions | None, int]:
+        """What `generate` would do: the search, None for one token after another, and the most tokens it would write.
+
+        Raises:
+            InputError: an option, a task or a language that the model does not have.
+        """
+        settled = self._settled(options, ask, beams)
+        return settled.beams, self._setup(settled, [], 0).limit
+
+    def _answers(
+        self, rows: Sequence[Sequence[int]], settled: _Settled, places: Sequence[int] = (0,)
+    ) -> list[list[Written]]:
+        return self._write(self._read(rows), settled, rows, places)
+
+    def _write(
+        self, given: dict[str, Any], settled: _Settled, rows: Sequence[Sequence[int]], places: Sequence[int]
+    ) -> list[list[Written]]:
+        setups = [self._setup(settled, ids, place) for ids, place in zip(rows, places, strict=True)]
         start = [self.info.decoder_start]
         requests = [Request(start, setup.limit, setup.processors(), setup.sampler()) for setup in setups]
-        found = self.search(self.reader.read(self._arrays(rows)), requests, setups, beams)
-        scored = beams is not None
-        return [[self._written(one, options.stop, scored) for one in hypotheses] for hypotheses in found]
+        found = self.search(given, requests, setups, settled.beams)
+        scored, stops = settled.beams is not None, setups[0].options.stop
+        return [[written(one, self.text.target, stops, scored) for one in hypotheses] for hypotheses in found]
 
-    def _setup(self, options: GenerationOptions, ids: Sequence[int], index: int) -> RowSetup:
-        return set_up_row(options, self.manifest, self.text.target, 1, index=index, encoder_ids=np.array(ids, np.int64))
+    def _read(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        return self.reader.read(text_arrays(rows, self.manifest.tokens.pad))
 
-    def _settled(
-        self, options: GenerationOptions | None, ask: Ask | None, beams: Beams | None
-    ) -> tuple[GenerationOptions, BeamOptions | None]:
-        """Options with what the task and the language asked for add to them."""
+    def _setup(self, settled: _Settled, ids: Sequence[int], index: int) -> RowSetup:
+        read = np.array(ids, np.int64)
+        return set_up_row(settled.options, settled.manifest, self.text.target, 1, index=index, encoder_ids=read)
+
+    def _settled(self, options: GenerationOptions | None, ask: Ask | None, beams: Beams | None) -> _Settled:
+        """What the user asked for, with what the task and the language asked for add to it."""
         ask, found = ask or Ask(), options or GenerationOptions()
-        defaults = self.manifest.generation
-        if ask.task is not None:
-            known = {field.name for field in dataclasses.fields(defaults)}
-            asked = {name: value for name, value in self._task(ask.task).generation.items() if name in known}
-            defaults = dataclasses.replace(defaults, **asked)
+        manifest = manifest_for(self.manifest, ask)
         forced = self.text.forced(ask.target_lang)
-        if forced:
+        if ask.target_lang is not None and forced and found.constraints.forced_bos_token_id is not None:
+            raise InputError("--target-lang already says what the first token is; leave --forced-bos-token-id out")
+        if forced and found.constraints.forced_bos_token_id is None:
             constraints = dataclasses.replace(found.constraints, forced_bos_token_id=forced[0])
             found = dataclasses.replace(found, constraints=constraints)
-        return found, (beams or Beams()).settled(defaults)
-
-    def _task(self, name: str) -> Any:
-        tasks = self.info.tasks
-        if name not in tasks:
-            known = ", ".join(tasks) or "none"
-            raise InputError(f"this model has no task called {name!r}; it has: {known}")
-        return tasks[name]
+        return _Settled(found, (beams or Beams()).settled(manifest.generation), manifest)
 
     def _ids(self, sources: Sequence[str], ask: Ask, first: int) -> list[list[int]]:
         if self.info.source != "text":
             raise UnsupportedError(f"{self._bundle.folder} reads {self.info.source}, not texts")
-        prefix = ask.prefix if ask.prefix is not None else self._task(ask.task).prefix if ask.task else ""
+        prefix = prefix_for(self.info, ask)
         texts = [prefix + source for source in sources]
         for number, source in enumerate(sources, first):
             if not source.strip():
                 raise InputError(f"text {number} is empty")
         return self.text.read(texts, source_lang=ask.source_lang, target_lang=ask.target_lang, first=first)
-
-    def _arrays(self, rows: Sequence[Sequence[int]]) -> dict[str, NDArray[Any]]:
-        shape = (len(rows), max(map(len, rows)))
-        arrays = {
-            "input_ids": np.full(shape, self.manifest.tokens.pad or 0, np.int64),
-            "attention_mask": np.zeros(shape, np.int64),
-        }
-        for index, ids in enumerate(rows):
-            arrays["input_ids"][index, : len(ids)] = ids
-            arrays["attention_mask"][index, : len(ids)] = 1
-        return arrays
-
-    def _written(self, hypothesis: Hypothesis, stops: Sequence[str], scored: bool) -> Written:
-        text = self.text.target.decode(list(hypothesis.token_ids), skip_special_tokens=True)
-        places = [place for place in (text.find(stop) for stop in stops) if place >= 0]
-        reason: FinishReason = "stop" if places else hypothesis.finish_reason
-        text = text[: min(places)] if places else text
-        return Written(text, hypothesis.token_ids, reason, hypothesis.score if scored else None)
 
     def _source_vocabulary(self) -> int:
         # What the encoder knows may be more or fewer tokens than what the decoder writes.

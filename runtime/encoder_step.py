@@ -24,8 +24,17 @@ Array = NDArray[np.float32]
 class EncoderStep:
     """Drives one encoder session. Knows token ids and arrays only: no text, no files."""
 
-    def __init__(self, session: Any, graph: GraphInfo, pad: int | None) -> None:
+    def __init__(self, session: Any, graph: GraphInfo, pad: int | None, *, equal_lengths: bool = False) -> None:
+        """Keep a session.
+
+        Args:
+            session: of onnxruntime.
+            graph: what the manifest says of it.
+            pad: token id that pads; 0 when None.
+            equal_lengths: whether rows of one run must have the same number of tokens.
+        """
         self._session = session
+        self._equal_lengths = equal_lengths
         self._inputs = [info.name for info in graph.inputs]
         self._pad = pad or 0
         self.outputs = {info.name: info for info in graph.outputs}
@@ -33,7 +42,7 @@ class EncoderStep:
     def run(
         self, rows: Sequence[Row], outputs: Sequence[str], positions: Sequence[Sequence[int]] | None = None
     ) -> list[tuple[Array, ...]]:
-        """Run rows as one batch, padded to the longest.
+        """Run rows as one batch, padded to the longest; or as one for each length, where padding would be read.
 
         Args:
             rows: at least one.
@@ -46,12 +55,15 @@ class EncoderStep:
         Raises:
             TriformError: onnxruntime failed.
         """
-        length = max(len(row.ids) for row in rows)
-        shape = (len(rows), length)
+        lengths = {len(row.ids) for row in rows}
+        if self._equal_lengths and len(lengths) > 1:
+            return self._run_by_length(rows, outputs, positions)
+        shape = (len(rows), max(lengths))
         arrays = {
             "input_ids": np.full(shape, self._pad, np.int64),
             "attention_mask": np.zeros(shape, np.int64),
             "token_type_ids": np.zeros(shape, np.int64),
+            "prompt_lengths": np.array([row.prompt_length for row in rows], np.int64),
         }
         for index, row in enumerate(rows):
             size = len(row.ids)
@@ -66,6 +78,17 @@ class EncoderStep:
             tuple(self._own(name, result[index], len(row.ids)) for name, result in zip(outputs, results, strict=True))
             for index, row in enumerate(rows)
         ]
+
+    def _run_by_length(
+        self, rows: Sequence[Row], outputs: Sequence[str], positions: Sequence[Sequence[int]] | None
+    ) -> list[tuple[Array, ...]]:
+        found: list[tuple[Array, ...]] = [()] * len(rows)
+        for length in {len(row.ids) for row in rows}:
+            chosen = [index for index, row in enumerate(rows) if len(row.ids) == length]
+            own = None if positions is None else [positions[index] for index in chosen]
+            for index, result in zip(chosen, self.run([rows[index] for index in chosen], outputs, own), strict=True):
+                found[index] = result
+        return found
 
     def feed(self, arrays: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[Array]:
         """Run the graph on arrays by name; those it does not take are ignored.
@@ -91,7 +114,7 @@ class EncoderStep:
         source = iter(rows)
         while window := list(islice(source, WINDOW)):
             found: list[tuple[Array, ...]] = [()] * len(window)
-            for batch in _batches(window):
+            for batch in _batches(window, self._equal_lengths):
                 results = self.run([window[index] for index in batch], outputs)
                 for index, result in zip(batch, results, strict=True):
                     # Views would keep the whole batch in memory.
@@ -103,11 +126,13 @@ class EncoderStep:
         return result[:length] if len(shape) > 1 and shape[1] == "sequence" else result
 
 
-def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:
-    """Indices of rows, longest first, in batches of at most TOKENS tokens with padding."""
+def _batches(rows: Sequence[Row], equal_lengths: bool) -> Iterator[list[int]]:
+    """Indices of rows, longest first, in batches of at most TOKENS tokens with padding, or of one length and none."""
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
     start = 0
     while start < len(order):
-        size = max(1, TOKENS // max(1, len(rows[order[start]].ids)))
-        yield order[start : start + size]
-        start += size
+        length = len(rows[order[start]].ids)
+        size = max(1, TOKENS // max(1, length))
+        batch = [index for index in order[start : start + size] if not equal_lengths or len(rows[index].ids) == length]
+        yield batch
+        start += len(batch)

@@ -56,6 +56,7 @@ class Generation:
         prompt_tokens: length of the prompt after the chat template.
         timings: in seconds.
         logprobs: of all generated tokens, when they were asked for.
+        cached_tokens: tokens of the prompt that were not run, because their keys and values were known.
     """
 
     text: str
@@ -64,8 +65,9 @@ class Generation:
     prompt_tokens: int
     timings: Timings
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    cached_tokens: int = 0
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """Prompt tokens per second up to the first generated token."""
-        return self.prompt_tokens / self.timings.prefill
+        """Prompt tokens that were run, per second up to the first generated token."""
+        return (self.prompt_tokens - self.cached_tokens) / self.timings.prefill

@@ -1,34 +1,25 @@
-"""Labels and vectors for pictures: labels a model was trained to give, or any that are put into words."""
+"""Labels for pictures: those a model was trained to give, or any that are put into words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.classification import sigmoid, softmax
+from triform.runtime.embedding import embed
 from triform.runtime.encoder import Encoder
-from triform.runtime.encoder_step import EncoderStep
-from triform.runtime.errors import BundleError, InputError, UnsupportedError
-from triform.runtime.image import as_rgb, pixel_values, read_image
-from triform.runtime.manifest import ContrastInfo, EmbeddingInfo, ImageInfo
+from triform.runtime.errors import BundleError, InputError
+from triform.runtime.image_embedding import ANY_LABELS, pixels_of, run_pixels
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from triform.runtime.image_embedding import Picture
 
-    # A file, a file's content, or a picture that is open already.
-    Picture = str | Path | bytes | Image.Image
-
-OWN_LABELS, ANY_LABELS, VECTORS = "image-classification", "zero-shot-image-classification", "image-feature-extraction"
+OWN_LABELS = "image-classification"
 # What OpenAI's CLIP was measured with first of all.
 TEMPLATE = "a photo of {}."
-# Enough to keep every core busy; all activations of a batch are in memory at once.
-_BATCH = 8
 _SCORES: dict[str, Callable[[NDArray[np.float32]], NDArray[Any]]] = {
     "single_label_classification": softmax,
     "multi_label_classification": sigmoid,
@@ -90,77 +81,14 @@ def match_labels(
     contrast = model.info.contrast
     if contrast is None:
         raise BundleError("the bundle does not say how pictures and texts are compared; export the model again")
-    texts = text_embeddings(model, _in_words(labels, template))
+    texts = np.stack(list(embed(model, _in_words(labels, template))))
     function = softmax if contrast.scores == "softmax" else sigmoid
     for vector in _outputs(model, pictures, "image_embedding"):
         yield _ranked(labels, function(contrast.scale * (texts @ vector) + contrast.bias))
 
 
-def image_embeddings(model: Encoder, pictures: Iterable[Picture]) -> NDArray[np.float32]:
-    """One vector a picture; what it is, `model.info.embedding` says.
-
-    Args:
-        model: a bundle for image-feature-extraction or zero-shot-image-classification.
-        pictures: any number of files, contents of files, or Pillow pictures.
-
-    Returns:
-        float32 (pictures, dimension).
-
-    Raises:
-        UnsupportedError: the bundle is for another task, or Pillow is not installed.
-        InputError: a picture cannot be read.
-        TriformError: onnxruntime failed.
-    """
-    model.require("image_embeddings", VECTORS, ANY_LABELS)
-    found = list(_outputs(model, pictures, "image_embedding"))
-    return np.stack(found) if found else np.zeros((0, _dimension(model.info.embedding)), np.float32)
-
-
-def text_embeddings(model: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Vectors of texts, of length 1, to compare with those of pictures.
-
-    Args:
-        model: a zero-shot-image-classification bundle.
-        texts: at least one.
-
-    Returns:
-        float32 (texts, dimension).
-
-    Raises:
-        UnsupportedError: the bundle is for another task.
-        InputError: a text is not valid Unicode.
-        TriformError: onnxruntime failed.
-    """
-    model.require("text_embeddings", ANY_LABELS)
-    rows = model.reader().read(texts)
-    length = _padded_length(model.info.contrast)
-    if length is not None:
-        pad = model.manifest.tokens.pad or 0
-        rows = [replace(row, ids=[*row.ids, *[pad] * (length - len(row.ids))], type_ids=[0] * length) for row in rows]
-    return np.stack([vector for (vector,) in model.step.in_batches(rows, ("sentence_embedding",))])
-
-
 def _outputs(model: Encoder, pictures: Iterable[Picture], name: str) -> Iterator[NDArray[np.float32]]:
-    """The output `name` of each picture, in order and in bounded memory."""
-    step, info = _eyes(model)
-    source = iter(pictures)
-    while batch := [_pixels(picture, info) for picture in islice(source, _BATCH)]:
-        yield from step.feed({"pixel_values": np.stack(batch)}, (name,))[0]
-
-
-def _eyes(model: Encoder) -> tuple[EncoderStep, ImageInfo]:
-    if model.images is None or model.info.image is None:
-        raise UnsupportedError("the bundle does not say how it sees pictures; export the model again")
-    return model.images, model.info.image
-
-
-def _pixels(picture: Picture, info: ImageInfo) -> NDArray[np.float32]:
-    image: Any = read_image(picture) if isinstance(picture, str | Path | bytes) else as_rgb(picture)
-    try:
-        return pixel_values(image, info)
-    except InputError as error:
-        name = f"{picture}: " if isinstance(picture, str | Path) else ""
-        raise InputError(f"{name}{error}") from None
+    return run_pixels(model, (pixels_of(model, picture) for picture in pictures), name)
 
 
 def _in_words(labels: Sequence[str], template: str) -> list[str]:
@@ -173,11 +101,3 @@ def _in_words(labels: Sequence[str], template: str) -> list[str]:
 
 def _ranked(labels: Sequence[str], scores: NDArray[Any]) -> list[tuple[str, float]]:
     return sorted(zip(labels, scores.tolist(), strict=True), key=lambda pair: pair[1], reverse=True)
-
-
-def _padded_length(contrast: ContrastInfo | None) -> int | None:
-    return None if contrast is None else contrast.text_length
-
-
-def _dimension(embedding: EmbeddingInfo | None) -> int:
-    return 0 if embedding is None else embedding.dimension

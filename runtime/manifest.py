@@ -214,6 +214,23 @@ class TaskPrefix:
 
 
 @dataclass(frozen=True)
+class MosesInfo:
+    """Words as Moses' scripts cut and join them, in the package sacremoses; tokenizer.json reads and writes words.
+
+    Attributes:
+        source: the language of the texts that are read, as the package calls it.
+        target: the language of what is written.
+        lowercase: whether texts are read in lower case.
+        replaced: what is replaced in a text after its words are joined, in this order.
+    """
+
+    source: str
+    target: str
+    lowercase: bool = False
+    replaced: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class SourceTextInfo:
     """How a text becomes an encoder's token ids, and the decoder's a text, besides what tokenizer.json says.
 
@@ -224,6 +241,7 @@ class SourceTextInfo:
             those from `vocabulary` on stand for it. None where it does not.
         vocabulary: see there.
         composed: whether letters and the marks behind them become one character before tokenizer.json sees them.
+        moses: how texts become words and words a text; None where tokenizer.json reads and writes texts.
     """
 
     target_file: str | None = None
@@ -231,6 +249,7 @@ class SourceTextInfo:
     unknown: int | None = None
     vocabulary: int | None = None
     composed: bool = False
+    moses: MosesInfo | None = None
 
 
 @dataclass(frozen=True)

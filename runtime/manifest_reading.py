@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from triform.runtime.errors import BundleError
+from triform.runtime.generation_limits import generation_limits
 from triform.runtime.json_dataclasses import Mismatch, build
-from triform.runtime.manifest import MANIFEST, RESAMPLING, SCHEMA_VERSION, ImageInfo, Manifest
+from triform.runtime.manifest import MANIFEST, RELEVANCE, RESAMPLING, SCHEMA_VERSION, ImageInfo, Manifest, TokenizerInfo
 
 # Far above any real manifest (about 1 kB a layer), far below what would trouble a small device.
 _LARGEST = 16 * 2**20
@@ -73,6 +75,7 @@ def _limits(manifest: Manifest) -> Iterator[tuple[str, object, bool, str]]:
         # One token of prompt and one of answer.
         yield "max_length", manifest.max_length, manifest.max_length >= 2, "at least 2"
         yield "vocab_size", manifest.vocab_size, manifest.vocab_size >= 1, "at least 1"
+        yield from _tokenizer_limits(manifest.tokenizer)
     if manifest.cache is not None:
         dtype, layers = manifest.cache.dtype, manifest.cache.layers
         yield "cache.dtype", dtype, dtype == "float32", "float32"
@@ -81,19 +84,28 @@ def _limits(manifest: Manifest) -> Iterator[tuple[str, object, bool, str]]:
             heads, width = layer.num_key_value_heads, layer.head_dim
             yield f"cache.layers[{index}].num_key_value_heads", heads, heads >= 1, "at least 1"
             yield f"cache.layers[{index}].head_dim", width, width >= 1, "at least 1"
+    if manifest.encoder is not None:
+        yield "encoder.min_length", manifest.encoder.min_length, manifest.encoder.min_length >= 1, "at least 1"
+    if manifest.encoder is not None and manifest.encoder.relevance is not None:
+        relevance = manifest.encoder.relevance
+        yield "encoder.relevance", relevance, relevance in RELEVANCE, " or ".join(RELEVANCE)
     if manifest.encoder is not None and manifest.encoder.image is not None:
         yield from _image_limits(manifest.encoder.image)
     if manifest.encoder is not None and manifest.encoder.contrast is not None:
         scores = manifest.encoder.contrast.scores
         yield "encoder.contrast.scores", scores, scores in ("softmax", "sigmoid"), "softmax or sigmoid"
-    temperature, top_k, top_p = manifest.generation.temperature, manifest.generation.top_k, manifest.generation.top_p
-    # Written so that NaN, which Python's JSON reader lets through, fits nowhere.
-    yield "generation.temperature", temperature, temperature is None or 0 <= temperature < math.inf, "0 or more"
-    yield "generation.top_k", top_k, top_k is None or top_k >= 0, "0 or more"
-    yield "generation.top_p", top_p, top_p is None or 0 <= top_p <= 1, "between 0 and 1"
+    yield from generation_limits(manifest.generation)
     for name, info in manifest.files.items():
         yield f"files.{name}.size", info.size, info.size >= 0, "0 or more"
         yield f"files.{name}.sha256", info.sha256, bool(_SHA256.fullmatch(info.sha256)), "64 hexadecimal digits"
+
+
+def _tokenizer_limits(info: TokenizerInfo) -> Iterator[tuple[str, object, bool, str]]:
+    points = info.code_points
+    yield "tokenizer.file", info.file, (info.file is None) == (points is not None), "a file, or null with code_points"
+    if points is not None:
+        ids = [points.first, points.separator, *points.special, *points.strip_before]
+        yield "tokenizer.code_points", ids, all(0 <= one <= sys.maxunicode for one in ids), "code points"
 
 
 def _image_limits(info: ImageInfo) -> Iterator[tuple[str, object, bool, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -10,12 +10,18 @@ from triform.runtime.classification import TASK, label_logits, sigmoid
 from triform.runtime.encoder import Encoder
 from triform.runtime.errors import UnsupportedError
 
+_FUNCTIONS: dict[str, Callable[[np.float64], np.float64]] = {
+    "identity": lambda logit: logit,
+    "sigmoid": lambda logit: np.float64(sigmoid(np.array(logit))),
+    "tanh": np.tanh,
+}
+
 
 def rerank(model: Encoder, query: str, documents: Iterable[str]) -> Iterator[float]:
-    """The probability that each document answers the query.
+    """How well each document answers the query, as a CrossEncoder of sentence-transformers says it.
 
-    It is the sigmoid of `relevance`, which is what sentence-transformers' CrossEncoder gives for a model of one label,
-    unless the model's config asks it for the number as it is: that is `relevance` itself.
+    That is `relevance` after the function that the model's config asks for: a probability by sigmoid if it asks for
+    nothing, or the number as it is.
 
     Args:
         model: a text-classification bundle with one label.
@@ -23,28 +29,28 @@ def rerank(model: Encoder, query: str, documents: Iterable[str]) -> Iterator[flo
         documents: any number of texts.
 
     Yields:
-        for each document, from 0 to 1.
+        for each document, higher is better.
 
     Raises:
         UnsupportedError: the bundle is for another task, or has several labels.
         InputError: a text cannot be read.
         TriformError: onnxruntime failed.
     """
-    return (probability(logit) for logit in relevance(model, query, documents))
+    return (score(model, logit) for logit in relevance(model, query, documents))
 
 
 def relevance(model: Encoder, query: str, documents: Iterable[str]) -> Iterator[float]:
     """The model's own number for each document: higher is better, with no bounds. Arguments and errors as `rerank`.
 
-    Sort by it: probabilities near 1 may be equal where these numbers are not.
+    Sort by it: scores near a function's bounds may be equal where these numbers are not.
     """
     _check(model)
     return (float(logits[0]) for logits in label_logits(model, ((query, text) for text in documents), "rerank"))
 
 
-def probability(logit: float) -> float:
-    """The probability for a number that `relevance` gave."""
-    return float(sigmoid(np.array(logit)))
+def score(model: Encoder, logit: float) -> float:
+    """The score for a number that `relevance` gave."""
+    return float(_FUNCTIONS[model.info.relevance or "sigmoid"](np.float64(logit)))
 
 
 def _check(model: Encoder) -> None:

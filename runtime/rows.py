@@ -27,6 +27,7 @@ class Row:
         sequence_ids: for each token, 0 or 1 for the text it comes from; None for tokens that come from neither.
         words: for each token, the number of the word it comes from, in the text it comes from.
         truncated: whether the text went on.
+        prompt_length: tokens at its start that have no part in the vector of the text, where a graph asks for that.
     """
 
     ids: list[int]
@@ -35,28 +36,33 @@ class Row:
     sequence_ids: list[int | None] = field(default_factory=list)
     words: list[int | None] = field(default_factory=list)
     truncated: bool = False
+    prompt_length: int = 0
 
 
 class RowReader:
     """A tokenizer that knows how much a model can read.
 
     Attributes:
-        tokenizer: tokenizers.Tokenizer, to look tokens up and to spell them.
+        tokenizer: to look tokens up and to spell them.
         max_length: tokens of a row, special ones included.
         truncated: how many texts were cut so far.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, vocab_size: int, *, strict: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Any, max_length: int, vocab_size: int, *, strict: bool = False, min_length: int = 1
+    ) -> None:
         """Keep a tokenizer.
 
         Args:
-            tokenizer: tokenizers.Tokenizer.
+            tokenizer: tokenizers.Tokenizer, or one that can be used as one.
             max_length: see above.
             vocab_size: ids the model knows.
             strict: refuse a text that is too long, rather than cutting it.
+            min_length: fewest tokens of a row that the model can read.
         """
         self.tokenizer = tokenizer
         self._strict = strict
+        self._min_length = min_length
         self._vocab_size = vocab_size
         self.max_length = max_length
         self.truncated = 0
@@ -78,12 +84,13 @@ class RowReader:
             first: the number of the first text, for errors.
 
         Raises:
-            InputError: a text is not valid Unicode, or too long for a strict reader.
+            InputError: a text is not valid Unicode, too short for the model, or too long for a strict reader.
         """
         self.tokenizer.enable_truncation(self.max_length)
         encodings = self._encode(texts, add_special_tokens, first)
         rows = [_row(encoding) for encoding in encodings]
         for index, row in enumerate(rows):
+            self._check_length(row, texts[index], first + index)
             if row.truncated and self._strict:
                 raise InputError(
                     f"text {first + index} is longer than the model's {self.max_length} tokens: {_start(texts[index])}"
@@ -100,7 +107,8 @@ class RowReader:
             number: of the text, for errors.
 
         Raises:
-            InputError: the text is not valid Unicode, or the first of a pair leaves no room for the second.
+            InputError: the text is not valid Unicode, a window is too short for the model, or the first of a pair
+                leaves no room for the second.
         """
         first, direction = (None, "only_first") if isinstance(text, str) else (text[0], "only_second")
         # Asked for before: tokenizers prints a traceback of its own, and panics, where the stride leaves no room.
@@ -108,7 +116,10 @@ class RowReader:
             raise InputError(f"windows of {self.max_length} tokens that share {stride} leave no room: {_start(text)}")
         self.tokenizer.enable_truncation(self.max_length, stride=stride, strategy=direction)
         encoding = self._encode([text], True, number)[0]
-        return [_row(one) for one in (encoding, *encoding.overflowing)]
+        rows = [_row(one) for one in (encoding, *encoding.overflowing)]
+        for row in rows:
+            self._check_length(row, text, number)
+        return rows
 
     def room(self, first: str | None = None) -> int:
         """How many tokens of a text fit into a row.
@@ -124,6 +135,23 @@ class RowReader:
             return self.max_length - special
         self.tokenizer.no_truncation()
         return self.max_length - special - len(self._encode([first], False, 1)[0].ids)
+
+    def length(self, text: str) -> int:
+        """Tokens of a text that is not cut, special ones included.
+
+        Raises:
+            InputError: the text is not valid Unicode.
+        """
+        self.tokenizer.no_truncation()
+        return len(self._encode([text], True, 1)[0].ids)
+
+    def _check_length(self, row: Row, text: str | Pair, number: int) -> None:
+        # A text without any token never reaches the model.
+        if 0 < len(row.ids) < self._min_length:
+            raise InputError(
+                f"text {number} gives a row of {len(row.ids)} tokens, fewer than the {self._min_length} that the model "
+                f"needs: {_start(text)}"
+            )
 
     def _encode(self, texts: Sequence[str | Pair], add_special_tokens: bool, first: int) -> list[Any]:
         for number, text in enumerate(texts, first):

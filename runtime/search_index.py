@@ -1,4 +1,4 @@
-"""The texts nearest to a query, by exact cosine: from a stream, or from vectors saved once in a folder.
+"""The texts nearest to queries, by exact cosine: from a stream, or from vectors saved once in a folder.
 
 The folder holds ``vectors.npy`` (float32, rows of length 1, mapped into memory), ``texts.jsonl`` (the texts),
 ``offsets.bin`` (where each line of it ends, as int64) and ``index.json`` (what it was made of).
@@ -14,8 +14,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from heapq import nlargest
-from itertools import tee
+from itertools import islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _INFO, _VECTORS, _TEXTS, _OFFSETS = "index.json", "vectors.npy", "texts.jsonl", "offsets.bin"
-# Vectors compared at a time.
-_BLOCK = 16384
+# Vectors compared at a time, and texts of a stream held at a time.
+_BLOCK, _HELD = 16384, 256
 # Of a JSON object, where none is named.
 DEFAULT_FIELD = "text"
 
@@ -106,12 +105,14 @@ def describe_source(path: Path) -> FileInfo:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def nearest(model: Encoder, query: Array, documents: Iterable[Document], *, prompt: str, top_k: int) -> list[Hit]:
-    """The documents nearest to a query, the best first, equal ones in their order; keeps no more than it returns.
+def nearest(
+    model: Encoder, queries: Array, documents: Iterable[Document], *, prompt: str, top_k: int
+) -> list[list[Hit]]:
+    """The documents nearest to each query, the best first, equal ones in their order; keeps few more than it returns.
 
     Args:
         model: gives the vectors.
-        query: a vector of length 1.
+        queries: vectors (queries, dimension) of length 1.
         documents: any number of them.
         prompt: put before each text.
         top_k: how many to return at most.
@@ -119,8 +120,14 @@ def nearest(model: Encoder, query: Array, documents: Iterable[Document], *, prom
     Raises:
         TriformError: as `embed`.
     """
-    found = (Hit(float(vector @ query), document) for vector, document in _embedded(model, documents, prompt))
-    return nlargest(top_k, found, key=lambda hit: hit.score)
+    best: list[list[Hit]] = [[] for _ in queries]
+    source = _embedded(model, documents, prompt)
+    while block := list(islice(source, _HELD)):
+        scores = queries @ np.stack([vector for vector, _ in block]).T
+        for index, row in enumerate(scores):
+            found = [Hit(float(row[place]), block[place][1]) for place in _largest(row, top_k)]
+            best[index] = sorted([*best[index], *found], key=lambda hit: -hit.score)[:top_k]
+    return best
 
 
 def build_index(
@@ -199,28 +206,24 @@ class SearchIndex:
         if self.info.source != describe_source(path):
             raise InputError(f"{path} is not what {self._folder} was made of; delete the folder to have it made again")
 
-    def search(self, query: Array, top_k: int) -> list[Hit]:
-        """The documents nearest to a query, the best first, equal ones in their order.
+    def search(self, queries: Array, top_k: int) -> list[list[Hit]]:
+        """The documents nearest to each query, the best first, equal ones in their order.
 
         Args:
-            query: a vector (dimension,) of length 1.
+            queries: vectors (queries, dimension) of length 1.
             top_k: how many to return at most.
 
         Raises:
             InputError: the index is damaged.
         """
-        scores, places = np.empty(0, np.float32), np.empty(0, np.int64)
+        best: list[list[tuple[float, int]]] = [[] for _ in queries]
         for start in range(0, self.info.count, _BLOCK):
-            found = self._vectors[start : start + _BLOCK] @ query
-            scores = np.concatenate((scores, found))
-            places = np.concatenate((places, np.arange(start, start + len(found))))
-            best = np.argsort(-scores, kind="stable")[:top_k]
-            scores, places = scores[best], places[best]
+            scores = queries @ self._vectors[start : start + _BLOCK].T
+            for index, row in enumerate(scores):
+                found = [(float(row[place]), start + int(place)) for place in _largest(row, top_k)]
+                best[index] = sorted([*best[index], *found], key=lambda pair: -pair[0])[:top_k]
         with (self._folder / _TEXTS).open("rb") as texts:
-            return [
-                Hit(float(score), self._document(texts, int(place)))
-                for score, place in zip(scores, places, strict=True)
-            ]
+            return [[Hit(score, self._document(texts, place)) for score, place in one] for one in best]
 
     def _document(self, texts: BinaryIO, place: int) -> Document:
         begin = int(self._ends[place - 1]) if place else 0
@@ -243,6 +246,15 @@ def _read_info(folder: Path) -> IndexInfo:
     if info.version != _VERSION or info.count < 1 or info.dimension < 1:
         raise Mismatch("made by another version")
     return info
+
+
+def _largest(scores: Array, count: int) -> NDArray[np.int64]:
+    """Places of the `count` largest, the largest first, equal ones in their order."""
+    places = np.arange(len(scores))
+    if len(scores) > count:
+        least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        places = np.flatnonzero(scores >= least)
+    return places[np.argsort(-scores[places], kind="stable")[:count]]
 
 
 def _keep_texts(found: Iterable[tuple[Array, Document]], texts: BinaryIO, offsets: BinaryIO) -> Iterator[Array]:

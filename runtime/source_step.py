@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from triform.runtime.cache import KVCache
 from triform.runtime.manifest import CacheInfo, Manifest
 from triform.runtime.session import run_failure
+from triform.runtime.signature import CROSS_ATTENTIONS
 from triform.runtime.step import DecoderStep, StepBinding, run_step
 
 
@@ -79,6 +80,42 @@ class SourceReader:
             raise run_failure("encoder", error) from error
         return dict(zip(self._outputs, found, strict=True))
 
+    @property
+    def attends(self) -> bool:
+        """Whether the decoder tells what it attends to, see `attend`."""
+        return any(node.name == CROSS_ATTENTIONS for node in self._decoder.get_outputs())
+
+    def attend(self, given: dict[str, Any], ids: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the decoder says of, and attends to in, the one source that was read.
+
+        Args:
+            given: from `read`.
+            ids: all that is written about it, at least one token.
+
+        Returns:
+            logits after each token, float32 (tokens, vocab_size), and the weights of the manifest's alignment heads,
+            float32 (heads, tokens, source).
+
+        Raises:
+            InputError: there are more tokens than the model's context holds.
+            TriformError: onnxruntime failed.
+        """
+        from onnxruntime import OrtValue
+
+        speech = self._manifest.encoder_decoder and self._manifest.encoder_decoder.speech
+        heads = len(speech.alignment_heads) if speech else 0
+        session = SourceSession(self._decoder, given)
+        cache = KVCache(self._cache, self._manifest.max_length)
+        cache.reserve(len(ids))
+        binding = StepBinding(session, (1, len(ids)), len(ids), self._manifest.vocab_size)
+        binding.input_ids[0] = ids
+        binding.logits_positions[0] = np.arange(len(ids))
+        weights = np.empty((1, heads, len(ids), next(iter(given.values())).shape()[2]), np.float32)
+        binding.io.bind_ortvalue_output(CROSS_ATTENTIONS, OrtValue.ortvalue_from_numpy(weights))
+        cache.bind(binding.io)
+        run_step(session, binding)
+        return binding.logits[0], weights[0]
+
     def step(self, given: dict[str, Any]) -> DecoderStep:
         """What writes about the one source that was read, one token after another."""
         return DecoderStep(SourceSession(self._decoder, given), self._manifest, self._cache)
@@ -116,22 +153,36 @@ class SourceBatchStep:
             InputError: a row is longer than the model's context, or the cache does not fit into memory.
             TriformError: onnxruntime failed.
         """
+        last = np.array([[len(ids) - 1] for ids in rows])
+        result: NDArray[np.float32] = self.prefill_at(rows, last)[:, 0]
+        return result
+
+    def prefill_at(self, rows: Sequence[Sequence[int]], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As `prefill`, with the logits after other tokens than each row's last.
+
+        Args:
+            rows: see `prefill`.
+            positions: of tokens in their row, int64 (len(rows), num_logits).
+
+        Returns:
+            float32 (len(rows), num_logits, vocab_size).
+        """
         lengths = np.array([len(ids) for ids in rows])
         self.cache.reset()
         self.cache.resize(len(rows))
         self.cache.reserve(int(lengths.max()))
-        binding = StepBinding(self._session, (len(rows), int(lengths.max())), 1, self._vocab_size)
+        shape = (len(rows), int(lengths.max()))
+        binding = StepBinding(self._session, shape, positions.shape[1], self._vocab_size)
         for index, ids in enumerate(rows):
             binding.input_ids[index, : len(ids)] = ids
         binding.past_lengths[:] = 0
-        binding.logits_positions[:, 0] = lengths - 1
+        binding.logits_positions[:] = positions
         self.cache.bind(binding.io)
         run_step(self._session, binding)
         self.cache.advance(lengths)
         self._places = self._sources = np.arange(len(rows))
         self._slots, self._binding = len(rows), None
-        result: NDArray[np.float32] = binding.logits[:, 0]
-        return result
+        return binding.logits
 
     def next(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
         """Make row i what row `parents[i]` is now with `tokens[i]` appended; rows of one source stand together.
@@ -178,3 +229,18 @@ class SourceBatchStep:
             self.cache.bind(self._binding.io)
             self._bound = self.cache.layout
         return self._binding
+
+
+def text_arrays(rows: Sequence[Sequence[int]], pad: int | None) -> dict[str, NDArray[Any]]:
+    """Token ids of texts as an encoder takes them: ``input_ids`` and ``attention_mask``, int64 (batch, sequence).
+
+    Args:
+        rows: of each text, at least one.
+        pad: what shorter ones are filled up with.
+    """
+    shape = (len(rows), max(map(len, rows)))
+    arrays = {"input_ids": np.full(shape, pad or 0, np.int64), "attention_mask": np.zeros(shape, np.int64)}
+    for index, ids in enumerate(rows):
+        arrays["input_ids"][index, : len(ids)] = ids
+        arrays["attention_mask"][index, : len(ids)] = 1
+    return arrays

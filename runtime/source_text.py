@@ -10,6 +10,7 @@ from typing import Any
 
 from triform.runtime.errors import InputError
 from triform.runtime.manifest import LanguagesInfo, SourceLanguage, SourceTextInfo, TargetLanguage
+from triform.runtime.moses import MosesTokenizer
 from triform.runtime.rows import RowReader
 from triform.runtime.text import Tokenizer, load_tokenizer
 
@@ -41,19 +42,36 @@ class SourceText:
 
         Raises:
             BundleError: a file is damaged.
+            UnsupportedError: the package that cuts this model's texts into words is missing.
         """
         backend: Any = load_tokenizer(folder / "tokenizer.json")
         self.target: Tokenizer = load_tokenizer(folder / info.target_file) if info.target_file else backend
         self.languages = info.languages or LanguagesInfo()
         self._backend = backend
         self._composed = info.composed
-        reads = backend if info.unknown is None else _Known(backend, info.unknown, info.vocabulary or vocab_size)
+        reads = backend
+        if info.moses is not None:
+            words = info.moses
+            reads = MosesTokenizer(backend, words.source, lowercase=words.lowercase)
+            self.target = MosesTokenizer(self.target, words.target, lowercase=words.lowercase, replaced=words.replaced)
+        if info.unknown is not None:
+            reads = _Known(reads, info.unknown, info.vocabulary or vocab_size)
         self._reader = RowReader(reads, max_length, vocab_size, strict=strict)
 
     @property
     def truncated(self) -> int:
         """How many texts were cut so far."""
         return self._reader.truncated
+
+    @property
+    def max_length(self) -> int:
+        """How many tokens the encoder reads, those around a text included."""
+        return self._reader.max_length
+
+    def length(self, text: str, *, source_lang: str | None = None, target_lang: str | None = None) -> int:
+        """Tokens of a text that is not cut, those around it included. Arguments and errors as `read`."""
+        (prepared,) = self._prepared([text], source_lang, target_lang)
+        return self._reader.length(prepared)
 
     def read(
         self, texts: Sequence[str], *, source_lang: str | None = None, target_lang: str | None = None, first: int = 1
@@ -70,13 +88,7 @@ class SourceText:
             InputError: a language the model does not have, or none where it needs one; a text that is not valid
                 Unicode or, for a strict reader, too long.
         """
-        source, target = self._source(source_lang), self._target(target_lang)
-        if target is None and self._must_ask() and not all(text.startswith(">>") for text in texts):
-            raise InputError(f"this model needs a target language: {_list(self.languages.targets)}")
-        if self.languages != LanguagesInfo():
-            self._surround(source, target.asked if target else [])
-        if self._composed:
-            texts = [compose(text) for text in texts]
+        texts = self._prepared(texts, source_lang, target_lang)
         return [row.ids for row in self._reader.read(texts, first=first)]
 
     def forced(self, target_lang: str | None = None) -> list[int]:
@@ -87,6 +99,17 @@ class SourceText:
         """
         target = self._target(target_lang)
         return list(target.forced) if target else []
+
+    def _prepared(self, texts: Sequence[str], source_lang: str | None, target_lang: str | None) -> Sequence[str]:
+        """The texts as the tokenizer takes them, which then puts around them what the languages need."""
+        source, target = self._source(source_lang), self._target(target_lang)
+        if target is None and self._must_ask() and not all(text.startswith(">>") for text in texts):
+            raise InputError(f"this model needs a target language: {_list(self.languages.targets)}")
+        if self.languages != LanguagesInfo():
+            self._surround(source, target.asked if target else [])
+        if self._composed:
+            texts = [compose(text) for text in texts]
+        return texts
 
     def _must_ask(self) -> bool:
         return any(target.asked for target in self.languages.targets.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ class DecoderStep:
     """Drives one session for one sequence at a time. Knows token ids only: no text, no sampling, no files.
 
     Attributes:
-        cache: the sequence so far; `cache.reset()` starts another.
+        cache: the sequence so far; `cache.reset()` starts another that shares nothing with it.
     """
 
     def __init__(self, session: Any, manifest: Manifest, cache: CacheInfo) -> None:
@@ -31,9 +31,17 @@ class DecoderStep:
         self.cache = KVCache(cache, manifest.max_length)
         self._single = StepBinding(session, (1, 1), 1, self._vocab_size)
         self._bound: tuple[int, ...] = ()
+        # Noted before it is run; as many as the cache is long are what it holds, whoever trimmed it, whatever failed.
+        self._fed: list[int] = []
+
+    @property
+    def ids(self) -> list[int]:
+        """The token ids whose keys and values the cache holds."""
+        del self._fed[int(self.cache.lengths[0]) :]
+        return self._fed
 
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Append `ids`, at least one, to the sequence.
+        """Make the sequence `ids`, at least one; those at its start that the cache holds already are not run again.
 
         Returns:
             logits after the last one, float32 (vocab_size,); valid until the next call.
@@ -42,8 +50,30 @@ class DecoderStep:
             InputError: the sequence outgrows the model's context.
             TriformError: onnxruntime failed.
         """
-        self.cache.reserve(int(self.cache.lengths[0]) + len(ids))
-        return prefill_row(self._session, self.cache, ids, self._vocab_size)
+        kept = self.shared(ids)
+        self.cache.trim(int(self.cache.lengths[0]) - kept)
+        self.cache.reserve(len(ids))
+        self._fed = list(ids)
+        return prefill_row(self._session, self.cache, ids[kept:], self._vocab_size)
+
+    def shared(self, ids: Sequence[int]) -> int:
+        """How many tokens `prefill(ids)` would not run; it runs one at least, for its logits."""
+        most = len(ids) - 1
+        differ = (place for place, (held, one) in enumerate(zip(self.ids, ids, strict=False)) if held != one)
+        return min(next(differ, len(self.ids)), most)
+
+    def adopt(self, ids: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Make the sequence `ids`, of which the keys and values are known.
+
+        Args:
+            ids: at least one.
+            arrays: as `KVCache.load` takes them.
+
+        Raises:
+            InputError: the sequence is longer than the model's context.
+        """
+        self.cache.load(arrays, len(ids))
+        self._fed = list(ids)
 
     def next(self, token: int) -> NDArray[np.float32]:
         """Append one token. Nothing is allocated unless the cache is full.
@@ -62,6 +92,7 @@ class DecoderStep:
             self._bound = cache.layout
         binding.input_ids[0, 0] = token
         binding.past_lengths[:] = cache.lengths
+        self.ids.append(token)
         run_step(self._session, binding)
         cache.advance(1)
         result: NDArray[np.float32] = binding.logits[0, 0]
@@ -81,6 +112,7 @@ class DecoderStep:
         size = min(CHUNK, max(16, _LOGITS // self._vocab_size))
         for start in range(0, len(ids), size):
             chunk = ids[start : start + size]
+            self.ids.extend(chunk)
             yield _append(self._session, self.cache, chunk, np.arange(len(chunk)), self._vocab_size)
 
 

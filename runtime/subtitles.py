@@ -25,11 +25,20 @@ def as_text(segments: Iterable[Segment]) -> Iterator[str]:
             yield f"{text}\n"
 
 
-def as_json(segments: Iterable[Segment]) -> Iterator[str]:
-    """One JSON object: ``text``, the whole, and ``segments`` with every field of theirs."""
+def as_json(segments: Iterable[Segment], name: str | None = None) -> Iterator[str]:
+    """One JSON object: ``text``, the whole, ``language``, and ``segments`` with every field of theirs.
+
+    Args:
+        segments: from first to last.
+        name: the recording's, for a first field ``file``; without that when None.
+    """
     found = list(segments)
-    text = "".join(segment.text for segment in found).strip()
-    document = {"text": text, "segments": [dataclasses.asdict(segment) for segment in found]}
+    document = {
+        **({} if name is None else {"file": name}),
+        "text": "".join(segment.text for segment in found).strip(),
+        "language": found[0].language if found else None,
+        "segments": [dataclasses.asdict(segment) for segment in found],
+    }
     yield json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 

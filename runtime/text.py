@@ -67,11 +67,12 @@ class IncrementalDetokenizer:
     what was sent is cut off. Text that a further token could still change is held back: a trailing U+FFFD, which is how
     an unfinished character shows, a space that a decoder may close up, and a run of tokens that stand for single bytes
     (``<0xE4>``), which byte-fallback decoders read as a whole: one wrong byte turns every character of its run into
-    U+FFFD.
+    U+FFFD. Tokenizers that say so (``holds_back``) are asked for the whole text at the end.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._holds_back = bool(getattr(tokenizer, "holds_back", False))
         # Tokens decoded together: the first `_context` of them are sent, and so are `_sent` characters of their text.
         self._window: list[int] = []
         self._context = 0
@@ -81,7 +82,7 @@ class IncrementalDetokenizer:
     def push(self, token: int) -> str:
         """Add a token; return the text that is now certain, possibly empty."""
         self._window.append(token)
-        if self._continues_bytes(token):
+        if self._holds_back or self._continues_bytes(token):
             return ""
         text = self._decode(self._window)
         certain = _CLOSED_UP.sub("", text.removesuffix(_REPLACEMENT))

@@ -64,6 +64,8 @@ def token_vectors(encoder: Encoder, text: str, layer: int | None = None) -> Toke
     """
     reader = encoder.reader()
     output = _output(encoder, layer)
+    if encoder.step.outputs[output].shape[1] != "sequence":
+        raise UnsupportedError(f"layer {layer} of this model has no vector for each token; choose another --layer")
     row = reader.read([text])[0]
     if not row.ids:
         raise InputError("the text is empty: it has no tokens")

@@ -8,7 +8,7 @@ from typing import Any
 from triform.runtime.bundle import Bundle
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.rows import Row, RowReader
-from triform.runtime.text import load_tokenizer
+from triform.runtime.text import bundle_tokenizer
 
 # More tokens than any text has: nothing is cut.
 _UNLIMITED = 2**31 - 1
@@ -50,7 +50,7 @@ def split_text(bundle: Bundle, text: str) -> list[TokenView]:
     info = bundle.manifest.tokenizer
     if info is None:
         raise UnsupportedError(f"{bundle.folder} is for {bundle.manifest.task}: it reads no text")
-    tokenizer = load_tokenizer(bundle.path(info.file))
+    tokenizer = bundle_tokenizer(bundle)
     row = RowReader(tokenizer, _UNLIMITED, bundle.manifest.vocab_size).read([text])[0]
     return view_row(tokenizer, row, text)
 

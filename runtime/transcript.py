@@ -36,6 +36,7 @@ class Segment:
         compression_ratio: bytes of the text for each byte of it compressed by zlib. Above 2.4 it repeats itself.
         temperature: of the sampling that gave it; 0 when it was greedy.
         words: empty when times of words were not asked for.
+        language: its code, asked for or detected; None where the model has no choice.
     """
 
     start: float
@@ -47,3 +48,4 @@ class Segment:
     compression_ratio: float
     temperature: float
     words: list[Word] = field(default_factory=list)
+    language: str | None = None

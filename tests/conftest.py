@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -61,3 +62,29 @@ def minilm_bundle(real_minilm, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("real") / "minilm-int8"
     export(str(real_minilm), folder, ExportOptions())
     return folder
+
+
+@pytest.fixture(scope="session")
+def whisper_folder() -> Path:
+    """whisper-tiny.en, which `make test` fetches, converts and names in the environment."""
+    return Path(os.environ["TRIFORM_TEST_WHISPER"]).absolute()
+
+
+@pytest.fixture(scope="session")
+def speech_clips() -> list[tuple[Path, str]]:
+    """Five clips of an audiobook, 16 kHz, each with what is said: lower case, no punctuation.
+
+    `make test` fetches them and names their folder in the environment.
+    """
+    folder = Path(os.environ["TRIFORM_TEST_SPEECH"]).absolute()
+    lines = (folder / "transcription").read_text().splitlines()
+    found = [re.fullmatch(r"<s> (?P<words>.+) </s> \((?P<name>.+)\)", line) for line in lines]
+    return [(folder / f"{line['name']}.wav", line["words"]) for line in found]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """What small tokenizers of models with an encoder and a decoder are made of."""
+    from tests.export.seq2seq_families import Trained
+
+    return Trained(tmp_path_factory.mktemp("trained"))

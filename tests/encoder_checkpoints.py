@@ -20,7 +20,7 @@ BERT = {
     "vocab_size": VOCAB,
     "hidden_size": 48,
     "intermediate_size": 80,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 96,
     "type_vocab_size": 2,

@@ -69,10 +69,20 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
          "relative_attention_max_distance": 24},
     ),
 }  # fmt: skip
-# Characters, hashed; padding changes what it says of a text.
-CANINE: dict[str, Any] = {
-    **_COMMON, "num_hash_buckets": 64, "num_hash_functions": 8, "local_transformer_stride": 8, "downsampling_rate": 4,
-    "upsampling_kernel_size": 4,
+# Padding changes what these say of a text, so that rows of one batch have one length.
+EQUAL_LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
+    # Characters, hashed, so that there is no vocabulary; as many positions as buckets.
+    "canine": (
+        "canine",
+        {**{key: value for key, value in _COMMON.items() if key != "vocab_size"}, "max_position_embeddings": 600,
+         "num_hidden_layers": 1, "num_hash_buckets": 641, "num_hash_functions": 8, "local_transformer_stride": 16,
+         "downsampling_rate": 4, "upsampling_kernel_size": 4, "bos_token_id": 0xE000, "eos_token_id": 0xE001},
+    ),
+    "convbert": (
+        "convbert",
+        {**_COMMON, "num_hidden_layers": 1, "embedding_size": 48, "head_ratio": 2, "conv_kernel_size": 5},
+    ),
+    "fnet": ("fnet", _COMMON),
 }  # fmt: skip
 # Their attention is their own code, with relative positions in the scores.
 OWN_ATTENTION = ("mpnet", "deberta-v2", "deberta-v2, as deberta-v3")
@@ -83,11 +93,11 @@ def build_encoder(family: str, architecture: str | None = None, **changes: objec
     """A random-weight model whose norms and biases are random too, so that none of them can be left out unnoticed.
 
     Args:
-        family: a key of `ENCODERS`.
+        family: a key of `ENCODERS` or `EQUAL_LENGTHS`.
         architecture: name of a class of transformers; the family's bare encoder when None.
         changes: go into the config.
     """
-    model_type, settings = ENCODERS[family]
+    model_type, settings = {**ENCODERS, **EQUAL_LENGTHS}[family]
     return random_model(model_type, {**settings, **changes}, architecture)
 
 

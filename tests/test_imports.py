@@ -13,7 +13,10 @@ ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "optimum", "scipy", "safetensors", "gguf"}
 # Third-party packages each folder may import anywhere, and triform's own.
 ALLOWED = {
-    "runtime": ({"numpy", "onnxruntime", "tokenizers", "minijinja", "PIL", "soundfile", "soxr"}, {"runtime"}),
+    "runtime": (
+        {"numpy", "onnxruntime", "tokenizers", "minijinja", "PIL", "soundfile", "soxr", "sacremoses"},
+        {"runtime"},
+    ),
     "cli": ({"typer", "rich"}, {"runtime", "cli", "export"}),
     "models": ({"torch", "transformers", "optimum"}, {"models"}),
     "export": (

@@ -14,6 +14,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import transformers
 from numpy.testing import assert_allclose, assert_array_equal
 
 from tests.encoder.commands import invoke, one_line
@@ -68,9 +69,9 @@ def call(capsys):
     return lambda *arguments: invoke(capsys, *arguments)
 
 
-def pooled(states):
-    """Each pooling of one text's (tokens, hidden_size), from its definition."""
-    weights = torch.arange(1.0, len(states) + 1)[:, None]
+def pooled(states, before=0):
+    """Each pooling of one text's (tokens, hidden_size), from its definition; `before` tokens stand before them."""
+    weights = torch.arange(before + 1.0, before + len(states) + 1)[:, None]
     return {
         "cls": states[0],
         "max": states.max(0).values,
@@ -112,6 +113,43 @@ def test_poolings_leave_padding_out(name):
     mask = (torch.arange(7) < torch.tensor(lengths)[:, None]).long()
     found = sentence_embedding(states, mask, [name], [], normalize=False)
     assert_allclose(found, torch.stack([pooled(states[i, :n])[name] for i, n in enumerate(lengths)]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_poolings_leave_prompts_out(name):
+    torch.manual_seed(0)
+    states = torch.randn(3, 7, 5)
+    lengths, prompts = [7, 4, 3], [2, 0, 2]
+    mask = (torch.arange(7) < torch.tensor(lengths)[:, None]).long()
+    found = sentence_embedding(states, mask, [name], [], False, torch.tensor(prompts))
+    parts = zip(states, prompts, lengths, strict=True)
+    assert_allclose(found, torch.stack([pooled(one[m:n], m)[name] for one, m, n in parts]), atol=1e-6)
+
+
+def test_a_prompt_that_is_not_part_of_the_vector(call, tmp_path):
+    """As INSTRUCTOR asks for it: read, but not pooled. Every pooling that is a sum or a token, joined."""
+    flags = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+    settings = {"word_embedding_dimension": 48, **{f"pooling_mode_{flag}": True for flag in flags}}
+    prompt = "Represent the passage, so that it is found: "
+    prompts = {"passage": prompt, "nothing": ""}
+    folder = sentence_folder(
+        tmp_path / "source", {**settings, "include_prompt": False}, [], normalize=False, prompts=prompts
+    )
+    export(str(folder), tmp_path / "bundle", ExportOptions(quantize="none"))
+    model = load_encoder(tmp_path / "bundle")
+    texts = [TEXTS[0], TEXTS[2], TEXTS[5]]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    count = len(tokenizer(prompt)["input_ids"]) - 1
+    states = token_vectors(folder, [prompt + text for text in texts])
+    expected = torch.stack([torch.cat(list(pooled(one[count:], count).values())) for one in states])
+    assert_allclose(model.embed(texts, prompt_name="passage"), expected, atol=5e-5)
+    plain = torch.stack([torch.cat(list(pooled(one).values())) for one in token_vectors(folder, texts)])
+    assert_allclose(model.embed(texts), plain, atol=5e-5)
+    assert_allclose(model.embed(texts, prompt_name="nothing"), plain, atol=5e-5)
+    assert not model.info.embedding.include_prompt
+    code, out, _ = call("verify", tmp_path / "bundle", "--against", folder, "--json")
+    parity = json.loads(out)["parity"]
+    assert (code, parity["single"] <= parity["tolerance"]) == (0, True)
 
 
 def test_prompts(model, sentence_source):
@@ -235,6 +273,9 @@ def test_bundles_for_something_else(call, sentence_bundle, float_bundle, tmp_pat
     code, out, err = call("embed", float_bundle, "a text")
     assert (code, out) == (1, "")
     assert "use `triform generate`" in one_line(err)
+    code, out, err = call("embed", sentence_bundle, "--image", "a.png")
+    assert (code, out) == (1, "")
+    assert "this one is for feature-extraction" in one_line(err)
     other = shutil.copytree(sentence_bundle, tmp_path / "bundle")
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps({**manifest, "task": "text-classification"}))
@@ -435,7 +476,6 @@ def retype(index, kind):
         (retype(0, "custom_code.Transformer"), "a module custom_code.Transformer"),
         (retype(2, "sentence_transformers.models.Normalize"), "Transformer, Pooling, Normalize, Dropout, LayerNorm"),
         (retype(2, "sentence_transformers.models.Pooling"), "in an order"),
-        (lambda folder: edit(folder / "1_Pooling" / "config.json", include_prompt=False), "leaves the prompt out"),
         (lambda folder: edit(folder / "1_Pooling" / "config.json", pooling_mode="median"), "pooling median"),
         (lambda folder: (folder / "1_Pooling" / "config.json").unlink(), "config.json cannot be read"),
         (lambda folder: edit(folder / "sentence_bert_config.json", transformer_task="fill-mask"), "is for fill-mask"),

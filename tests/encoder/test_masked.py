@@ -30,7 +30,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("masked") / "checkpoint"
-    bert_folder(folder, "BertForMaskedLM", num_hidden_layers=2, initializer_range=0.1)
+    bert_folder(folder, "BertForMaskedLM", num_hidden_layers=1, initializer_range=0.1)
     # As in many published tokenizers.
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "clean_up_tokenization_spaces": True}))

@@ -26,7 +26,7 @@ PAIRS = [
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("next-sentence") / "checkpoint"
-    return bert_folder(folder, "BertForNextSentencePrediction", num_hidden_layers=2, initializer_range=0.1)
+    return bert_folder(folder, "BertForNextSentencePrediction", num_hidden_layers=1, initializer_range=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """`triform rerank`, against transformers running the same cross-encoder.
 
-sentence-transformers' CrossEncoder gives the sigmoid of a single logit, which is what transformers' pipeline gives too.
+sentence-transformers' CrossEncoder gives the sigmoid of a single logit, which is what transformers' pipeline gives too,
+or what the config asks for instead.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
-from transformers import pipeline
+from transformers import AutoConfig, PretrainedConfig, pipeline
 
 from tests.encoder.commands import invoke, one_line
 from tests.encoder_checkpoints import bert_folder
 from triform.export.pipeline import ExportOptions, export
+from triform.export.sentence_transformers import relevance_of
 from triform.runtime.classification import classify
-from triform.runtime.errors import UnsupportedError
+from triform.runtime.errors import ExportError, UnsupportedError
 from triform.runtime.opening import load_encoder
 from triform.runtime.reranking import relevance, rerank
 
@@ -36,7 +39,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(folder):
-    changes = {"num_labels": 1, "num_hidden_layers": 2, "initializer_range": 0.1}
+    changes = {"num_labels": 1, "num_hidden_layers": 1, "initializer_range": 0.1}
     return bert_folder(folder / "checkpoint", "BertForSequenceClassification", **changes)
 
 
@@ -60,6 +63,63 @@ def test_scores(source, bundle):
     assert max(expected) - min(expected) > 1e-3
     labeled = classify(model, [(QUERY, document) for document in DOCUMENTS])
     assert [score for ((_, score),) in labeled] == pytest.approx(expected, abs=2e-5)
+
+
+ACTIVATIONS = {
+    "identity": {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "5.0.0"}},
+    "tanh": {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Tanh"},
+    "sigmoid": {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
+                "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
+}  # fmt: skip
+FUNCTIONS = {"identity": lambda number: number, "tanh": np.tanh, "sigmoid": lambda number: 1 / (1 + np.exp(-number))}
+
+
+def edited(source, folder, **changes):
+    shutil.copytree(source, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return folder
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_scores_are_made_as_the_config_says(capsys, source, bundle, tmp_path, name):
+    """What export reads of the config, in the manifest of the bundle whose weights are the same."""
+    config = AutoConfig.from_pretrained(edited(source, tmp_path / "source", **ACTIVATIONS[name]))
+    manifest = json.loads((shutil.copytree(bundle, tmp_path / "bundle") / "manifest.json").read_text())
+    assert manifest["encoder"]["relevance"] == "sigmoid"
+    manifest["encoder"]["relevance"] = relevance_of(config, tmp_path / "source")
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(manifest))
+    numbers = reference(source, "none")
+    expected = [FUNCTIONS[name](number) for number in numbers]
+    assert list(rerank(load_encoder(tmp_path / "bundle"), QUERY, DOCUMENTS)) == pytest.approx(expected, abs=1e-4)
+    _, out, _ = invoke(capsys, "rerank", tmp_path / "bundle", QUERY, *DOCUMENTS, "--json")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [one["score"] for one in found] == pytest.approx(sorted(expected)[::-1], abs=1e-4)
+    assert [one["logit"] for one in found] == pytest.approx(sorted(numbers)[::-1], abs=1e-4)
+
+
+def test_which_activation_counts(source, tmp_path):
+    def found(**changes):
+        return relevance_of(PretrainedConfig(**changes), tmp_path)
+
+    assert found() == "sigmoid"
+    assert found(sentence_transformers={"version": "5.0.0"}) == "sigmoid"
+    # Code of somebody else's is not run, by sentence-transformers neither.
+    assert found(sentence_transformers={"activation_fn": "my_code.Function"}) == "sigmoid"
+    with pytest.raises(ExportError, match=r"torch\.nn\.modules\.activation\.Softplus, which is not supported"):
+        found(sentence_transformers={"activation_fn": "torch.nn.modules.activation.Softplus"})
+    own = {"activation_fn": "torch.nn.modules.activation.Tanh"}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(own))
+    assert found(**ACTIVATIONS["identity"]) == "tanh"
+
+
+def test_a_manifest_with_an_unknown_function(capsys, bundle, tmp_path):
+    manifest = json.loads((shutil.copytree(bundle, tmp_path / "bundle") / "manifest.json").read_text())
+    manifest["encoder"]["relevance"] = "exec"
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(manifest))
+    code, out, err = invoke(capsys, "rerank", tmp_path / "bundle", QUERY, "a")
+    assert (code, out) == (1, "")
+    assert "encoder.relevance must be identity or sigmoid or tanh, not 'exec'" in one_line(err)
 
 
 def test_the_best_come_first(capsys, source, bundle):

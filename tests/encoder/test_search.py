@@ -12,6 +12,7 @@ import pytest
 
 from tests.encoder.commands import invoke, one_line
 from tests.encoder.sentences import MAX_LENGTH, TEXTS, mean_vectors
+from triform.cli import search_command
 from triform.runtime import search_index
 from triform.runtime.embedding import unit
 from triform.runtime.errors import InputError
@@ -135,6 +136,56 @@ def test_searches_standard_input(call, sentence_bundle, expected, monkeypatch):
     check(out, expected, len(LINES))
 
 
+QUERIES = [QUERY, "two boats", "Rain.", "two boats"]
+
+
+def check_many(out, source, objects):
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len(lines) == len(objects)
+    for line, query, one in zip(lines, QUERIES, objects, strict=True):
+        results = line.pop("results")
+        assert line == one
+        check("".join(json.dumps(result) + "\n" for result in results), scores(source, query), 3)
+
+
+def test_many_queries(call, sentence_bundle, sentence_source, text_file, tmp_path, monkeypatch):
+    (tmp_path / "queries.txt").write_text("".join(f"{query}\n" for query in QUERIES))
+    objects = [{"id": index, "question": query} for index, query in enumerate(QUERIES)]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(one) + "\n" for one in objects))
+    options = ("search", sentence_bundle, "--top-k", 3, "--queries")
+    plain, stored = [{"query": query} for query in QUERIES], ("--index", tmp_path / "index")
+    monkeypatch.setattr(search_command, "_AT_ONCE", 3)
+    for more in (["--file", text_file], ["--file", text_file, *stored], stored):
+        code, out, _ = call(*options, tmp_path / "queries.txt", *more)
+        assert code == 0
+        check_many(out, sentence_source, plain)
+    _, out, _ = call(*options, tmp_path / "queries.jsonl", "--query-field", "question", *stored)
+    check_many(out, sentence_source, objects)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(QUERIES)))
+    _, out, _ = call(*options, "-", *stored)
+    check_many(out, sentence_source, plain)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(LINES)))
+    _, out, _ = call(*options, tmp_path / "queries.txt")
+    check_many(out, sentence_source, plain)
+
+
+def test_no_queries_have_no_results(call, sentence_bundle, text_file, tmp_path):
+    (tmp_path / "none.txt").write_text("")
+    options = ("search", sentence_bundle, "--queries", tmp_path / "none.txt", "--file", text_file)
+    assert call(*options) == (0, "", "")
+
+
+def test_damaged_queries(call, sentence_bundle, text_file, tmp_path):
+    (tmp_path / "queries.txt").write_bytes(b"good\n\xff\n")
+    options = ("search", sentence_bundle, "--queries", tmp_path / "queries.txt", "--file", text_file)
+    code, out, err = call(*options)
+    assert (code, out) == (2, "")
+    assert "queries.txt is not UTF-8" in one_line(err)
+    code, out, err = call(*options, "--skip-errors")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert "note: 1 lines could not be read and were skipped\n" in err
+
+
 def test_an_index_goes_with_its_file_and_its_bundle(call, sentence_bundle, text_file, tmp_path):
     options = ("--file", text_file, "--index", tmp_path / "index")
     assert call("search", sentence_bundle, QUERY, *options)[0] == 0
@@ -201,12 +252,18 @@ def test_an_index_is_whole_or_not_there(call, sentence_bundle, tmp_path):
 def test_an_index_is_searched_in_parts(model, tmp_path, monkeypatch):
     documents = [Document(number, text) for number, text in enumerate(LINES, 1)]
     build_index(tmp_path / "index", model, documents, prompt="", field=None, source=FileInfo(0, ""))
-    query = unit(model.embed([QUERY])[0])
+    queries = unit(model.embed([QUERY, TEXTS[2], "fish"]))
     monkeypatch.setattr(search_index, "_BLOCK", 3)
-    found = SearchIndex(tmp_path / "index").search(query, 4)
-    streamed = nearest(model, query, documents, prompt="", top_k=4)
-    assert [hit.document for hit in found] == [hit.document for hit in streamed]
-    assert [hit.score for hit in found] == pytest.approx([hit.score for hit in streamed], abs=1e-6)
+    monkeypatch.setattr(search_index, "_HELD", 2)
+    found = SearchIndex(tmp_path / "index").search(queries, 4)
+    streamed = nearest(model, queries, documents, prompt="", top_k=4)
+    every = queries @ unit(model.embed(LINES)).T
+    # Stable: the text that is there twice keeps its order.
+    expected = np.argsort(-every.round(6), axis=1, kind="stable")[:, :4]
+    for one, other, places, scores in zip(found, streamed, expected, every, strict=True):
+        for hits in (one, other):
+            assert [hit.document.number - 1 for hit in hits] == places.tolist()
+            assert [hit.score for hit in hits] == pytest.approx(scores[places].tolist(), abs=1e-6)
     with pytest.raises(InputError, match="exists already"):
         build_index(tmp_path / "index", model, documents, prompt="", field=None, source=FileInfo(0, ""))
 
@@ -216,6 +273,10 @@ def test_an_index_is_searched_in_parts(model, tmp_path, monkeypatch):
     [
         ([QUERY, "--top-k", "0"], "--top-k must be at least 1"),
         ([], "no query"),
+        ([QUERY, "--queries", "{file}"], "a query or --queries, not both"),
+        ([QUERY, "--query-field", "a", "--file", "{file}"], "--query-field is for --queries"),
+        (["--queries", "-"], "standard input is either the queries or the texts"),
+        (["--queries", "nowhere.txt", "--file", "{file}"], "nowhere.txt cannot be read"),
         ([QUERY, "--file", "nowhere.txt"], "nowhere.txt cannot be read"),
         ([QUERY, "--index", "nowhere"], "nowhere does not exist: give --file"),
         ([QUERY, "--file", "{file}", "--index", "nowhere/index"], "nowhere/index cannot be made"),

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from tests.encoder.commands import invoke, one_line
 from triform.export.pipeline import ExportOptions, export, plan
 from triform.export.static_reading import read_table
 from triform.runtime.errors import ExportError, InputError
@@ -101,6 +102,32 @@ def test_quantized_table(name, tmp_path):
     assert report.parity.quantized.cosine_worst > {"int8": 0.9999, "int4": 0.98}[name]
 
 
+@pytest.mark.parametrize("name", ["none", "int8"])
+def test_verified_against_its_source(capsys, name, tmp_path):
+    folder = model2vec_folder(tmp_path / "potion", vectors(11, 48), normalize=True)
+    export(str(folder), tmp_path / "bundle", ExportOptions(quantize=name))
+    code, out, _ = invoke(capsys, "verify", tmp_path / "bundle", "--against", folder, "--json")
+    parity = json.loads(out)["parity"]
+    assert code == 0
+    recorded = load_encoder(tmp_path / "bundle").manifest.export.encoder_parity
+    if name == "none":
+        assert parity["batch"] <= parity["tolerance"]
+        assert parity["quantized"] is None
+    else:
+        # Against PyTorch's float32 here, against the float graph then.
+        assert parity["quantized"]["cosine_worst"] == pytest.approx(recorded.quantized.cosine_worst, abs=1e-6)
+        assert parity["batch"] > 1e-5
+    other = model2vec_folder(tmp_path / "other", vectors(12, 48), normalize=True)
+    code, _, err = invoke(capsys, "verify", tmp_path / "bundle", "--against", other)
+    assert (code, "it has 12 vectors of 48 numbers, not 11 of 48" in one_line(err)) == (1, True)
+
+
+def test_other_words_do_not_match(capsys, words_bundle, tmp_path):
+    (tmp_path / "w.vec").write_text("\n".join(word_lines(vectors() + 0.01)), encoding="utf-8")
+    code, _, err = invoke(capsys, "verify", words_bundle, "--against", tmp_path / "w.vec")
+    assert (code, "outputs differ by 1.0" in one_line(err)) == (1, True)
+
+
 def model2vec_folder(folder, table, *, normalize, **tensors):
     """As model2vec saves it: a WordPiece tokenizer of a sentence transformer, without special tokens in use."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "cat", "##s", "sat", "on", "the", "mat", "."]
@@ -154,6 +181,62 @@ def test_model2vec_with_shared_rows_and_weights(tmp_path):
     folder = model2vec_folder(tmp_path / "potion", vectors(4, 48), normalize=False, mapping=mapping, weights=weights)
     table = read_table(folder)
     np.testing.assert_allclose(table.vectors.numpy(), vectors(4, 48)[mapping] * weights[:, None], rtol=1e-6)
+
+
+def static_folder(folder, table, *, kinds=("StaticEmbedding",), name="embedding.weight", **config):
+    """As sentence-transformers saves it: no config.json, and the table in a folder of its own."""
+    model2vec_folder(folder, table, normalize=False)
+    place = folder / "0_StaticEmbedding"
+    place.mkdir()
+    (folder / "tokenizer.json").rename(place / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(place / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.save(str(place / "tokenizer.json"))
+    save_file({name: table}, place / "model.safetensors")
+    for file in ("config.json", "model.safetensors"):
+        (folder / file).unlink()
+    modules = [
+        {"idx": index, "name": str(index), "path": f"{index}_{kind}", "type": f"sentence_transformers.models.{kind}"}
+        for index, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(config))
+    return folder
+
+
+def ids_with_unknown(text):
+    """What the tokenizer of `model2vec_folder` makes of it, where 1 stands for words it does not know."""
+    known = {"cats": [4, 5], "cat": [4], "sat": [6], "on": [7], "the": [8], "mat": [9], ".": [10]}
+    return [id for word in re.findall(r"\w+|[^\w\s]", text) for id in known.get(word, [1])]
+
+
+@pytest.mark.parametrize("kinds", [("StaticEmbedding",), ("StaticEmbedding", "Normalize")])
+def test_sentence_transformers_static(kinds, tmp_path):
+    """The mean of all of a text's vectors, that for unknown words included, as torch.nn.EmbeddingBag takes it."""
+    table = vectors(11, 48)
+    folder = static_folder(tmp_path / "static", table, kinds=kinds, prompts={"query": "the mat "})
+    export(str(folder), tmp_path / "bundle", ExportOptions(quantize="none"))
+    encoder = load_encoder(tmp_path / "bundle")
+    texts = [*TOKENS, "on the mat . " * 30]
+
+    def expected(before):
+        rows = [ids_with_unknown(before + text) for text in texts]
+        found = np.array([table[ids].astype(np.float64).mean(0) if ids else np.zeros(48) for ids in rows])
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12) if len(kinds) > 1 else found
+
+    np.testing.assert_allclose(encoder.embed(texts), expected(""), atol=1e-6)
+    np.testing.assert_allclose(encoder.embed(texts, prompt_name="query"), expected("the mat "), atol=1e-6)
+    assert encoder.info.embedding.normalized is (len(kinds) > 1)
+    assert encoder.rows.truncated == 0
+
+
+def test_sentence_transformers_static_that_is_refused(tmp_path):
+    more = static_folder(tmp_path / "more", vectors(11, 48), kinds=("StaticEmbedding", "Dense"))
+    with pytest.raises(ExportError, match="in an order that is not supported: StaticEmbedding, Dense"):
+        export(str(more), tmp_path / "bundle", ExportOptions())
+    other = static_folder(tmp_path / "other", vectors(11, 48), name="weight")
+    with pytest.raises(ExportError, match="no readable tensor called embeddings"):
+        export(str(other), tmp_path / "bundle", ExportOptions())
 
 
 def refused(folder, content):

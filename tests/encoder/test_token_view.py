@@ -57,7 +57,7 @@ class Layers:
 @pytest.fixture(scope="session")
 def layers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("layers")
-    checkpoint = bert_folder(folder / "bert")
+    checkpoint = bert_folder(folder / "bert", num_hidden_layers=3)
     export(str(checkpoint), folder / "bundle", ExportOptions(quantize="none", hidden_states=True))
     reference = AutoModel.from_pretrained(checkpoint, output_hidden_states=True).eval()
     return Layers(checkpoint, folder / "bundle", reference, AutoTokenizer.from_pretrained(checkpoint))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 
 import sentencepiece
@@ -16,6 +15,13 @@ from triform.export import texts
 from triform.export.seq2seq_tokenizers_pieces import parse
 
 FAIRSEQ = ["<s>", "<pad>", "</s>", "<unk>"]
+# What the exporter's English texts have no letters for.
+SENTENCES = (
+    "Der Zug nach Köln fährt um 9.30 Uhr ab; die Bäckerei öffnet erst um zehn, „sagte“ er müde.",
+    "Größe, Straße, Übung: wer über Brücken geht, hört die Züge nicht mehr.",
+    "Поезд в Москву отходит в десять часов; мы ещё успеем купить хлеб и молоко.",
+    "«Где вы были вчера вечером?» – спросила она, закрывая окно.",
+)
 MUSTC = [f"<lang:{code}>" for code in ("pt", "fr", "ru", "nl", "ro", "it", "es", "de")]
 
 
@@ -49,6 +55,21 @@ class Trained:
         tokenizer.train([str(self.folder / "text.txt")], trainer)
         model = json.loads(tokenizer.to_str())["model"]
         return {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]}
+
+    def moses(self):
+        """Pieces of words and their merges, as fastBPE has them."""
+        # Importing it takes a second.
+        import sacremoses
+
+        cutter = sacremoses.MosesTokenizer()
+        lines = [*(self.folder / "text.txt").read_text(encoding="utf-8").splitlines(), *SENTENCES * 4]
+        tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        trainer = trainers.BpeTrainer(vocab_size=900, end_of_word_suffix="</w>", show_progress=False)
+        words = (cutter.tokenize(line, aggressive_dash_splits=True, return_str=True) for line in lines)
+        tokenizer.train_from_iterator(words, trainer)
+        model = json.loads(tokenizer.to_str())["model"]
+        return list(model["vocab"]), [" ".join(pair) for pair in model["merges"]]
 
     def json(self, name, tokens):
         path = self.folder / name
@@ -112,16 +133,14 @@ def marian(trained, *, codes=(), separate=False, **options):
     # Pieces that the vocabulary lacks, and tokens that only the other language's pieces have.
     source = [piece for piece in names(trained.plain) if piece not in ("▁the", "e")]
     shared = [] if separate else [*names(trained.target), "日", "日本", "é", "٤"]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
-        return transformers.MarianTokenizer(
-            str(trained.plain),
-            str(trained.target),
-            trained.json("marian.json", ["</s>", "<unk>", *source, *shared, *codes, "<pad>"]),
-            target_vocab_file=trained.json("target.json", ["</s>", "<unk>", *names(trained.target), "<pad>"]),
-            separate_vocabs=separate,
-            **options,
-        )
+    return transformers.MarianTokenizer(
+        str(trained.plain),
+        str(trained.target),
+        trained.json("marian.json", ["</s>", "<unk>", *source, *shared, *codes, "<pad>"]),
+        target_vocab_file=trained.json("target.json", ["</s>", "<unk>", *names(trained.target), "<pad>"]),
+        separate_vocabs=separate,
+        **options,
+    )
 
 
 def m2m(trained):
@@ -167,6 +186,22 @@ def mbart50(trained):
     return transformers.MBart50Tokenizer(vocab=pieces(trained.plain), _spm_precompiled_charsmap=charsmap(trained.plain))
 
 
+def fsmt(trained, source="en", target="de", **options):
+    """Each vocabulary lacks other pieces than the other, and numbers them in an order of its own."""
+    names, merges = trained.moses()
+    rest = [name for name in names if name not in ("the</w>", "о")]
+    file = trained.folder / "merges.txt"
+    file.write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    return transformers.FSMTTokenizer(
+        langs=[source, target],
+        src_vocab_file=trained.json("fsmt_source.json", [*special, *rest]),
+        tgt_vocab_file=trained.json("fsmt_target.json", [*special, *reversed(names[:-50]), "the</w>", "日</w>"]),
+        merges_file=str(file),
+        **options,
+    )
+
+
 def pegasus(trained):
     reserved = ["<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{index}>" for index in range(2, 103)), "<unk>"]
     vocabulary = [*((token, 0.0) for token in reserved), *pieces(trained.plain)[3:]]
@@ -193,6 +228,9 @@ BUILDERS = {
     "m2m of bpe": m2m_of_bpe,
     "nllb": nllb,
     "nllb, older": lambda trained: nllb(trained, legacy_behaviour=True),
+    "fsmt": fsmt,
+    "fsmt, small letters": lambda trained: fsmt(trained, "de", "ru", do_lower_case=True),
+    "fsmt closing up": lambda trained: fsmt(trained, "ru", "en", clean_up_tokenization_spaces=True),
     "pegasus": pegasus,
     "speech to text": speech,
     "speech to texts": lambda trained: speech(trained, lang_codes="mustc", tgt_lang="fr"),

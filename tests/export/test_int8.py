@@ -105,7 +105,7 @@ def test_biases_move_without_changing_a_number(tmp_path):
     from triform.export.report import Clock
     from triform.export.source import find, read_config
 
-    source = find(str(bert_folder(tmp_path / "bert")))
+    source = find(str(bert_folder(tmp_path / "bert", num_hidden_layers=3)))
     options = ExportOptions(quantize="none")
     checkpoint = encoder_export.load(source, read_config(source), options)
     graph, _ = encoder_export._graph(encoder_export.subject_of(checkpoint, options), Clock(lambda _: None))

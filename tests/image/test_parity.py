@@ -12,7 +12,7 @@ import triform
 from tests.image.checkpoints import LABELS, clip_folder, vision_folder
 from triform.export.pipeline import ExportOptions, export
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
-from triform.runtime.image_classification import classify_images, image_embeddings, match_labels, text_embeddings
+from triform.runtime.image_classification import classify_images, match_labels
 
 # The order of float32 sums is the only difference.
 TOLERANCE = 1e-5
@@ -51,14 +51,14 @@ def test_vectors_are_the_models_pooled_output(exported, pictures):
         inputs = processor(images=[upright(path) for path in pictures], return_tensors="pt")
         expected = model(**inputs).pooler_output.numpy()
     loaded = triform.load(bundle)
-    found = image_embeddings(loaded, pictures)
+    found = loaded.embed_images(pictures)
     assert found.dtype == np.float32
     assert found.shape == (len(pictures), loaded.info.embedding.dimension)
     np.testing.assert_allclose(found, expected, atol=TOLERANCE * np.abs(expected).max())
 
 
 def test_no_pictures_have_no_vectors(exported):
-    assert image_embeddings(triform.load(exported("dinov2")[1]), []).shape == (0, 48)
+    assert triform.load(exported("dinov2")[1]).embed_images([]).shape == (0, 48)
 
 
 def test_a_pooler_without_weights_is_not_used(tmp_path, pictures):
@@ -73,7 +73,7 @@ def test_a_pooler_without_weights_is_not_used(tmp_path, pictures):
     loaded = triform.load(tmp_path / "bundle")
     assert loaded.info.embedding.pooling == "cls"
     expected = states.last_hidden_state[:, 0].numpy()
-    np.testing.assert_allclose(image_embeddings(loaded, pictures[:2]), expected, atol=TOLERANCE * abs(expected).max())
+    np.testing.assert_allclose(loaded.embed_images(pictures[:2]), expected, atol=TOLERANCE * abs(expected).max())
     assert loaded.info.hidden_states == len(states.hidden_states)
     names = [f"hidden_states.{index}" for index in range(loaded.info.hidden_states)]
     for found, state in zip(
@@ -108,8 +108,8 @@ def test_both_towers_give_the_models_embeddings(exported, pictures, name):
     with torch.no_grad():
         expected = model(**words, **pixels)
     loaded = triform.load(bundle)
-    np.testing.assert_allclose(image_embeddings(loaded, pictures), expected.image_embeds.numpy(), atol=TOLERANCE)
-    np.testing.assert_allclose(text_embeddings(loaded, texts), expected.text_embeds.numpy(), atol=TOLERANCE)
+    np.testing.assert_allclose(loaded.embed_images(pictures), expected.image_embeds.numpy(), atol=TOLERANCE)
+    np.testing.assert_allclose(loaded.embed(texts), expected.text_embeds.numpy(), atol=TOLERANCE)
 
 
 def test_a_clip_of_the_first_kind_finds_the_end_by_its_number(tmp_path):
@@ -119,7 +119,7 @@ def test_a_clip_of_the_first_kind_finds_the_end_by_its_number(tmp_path):
     words = transformers.AutoTokenizer.from_pretrained(folder)(texts, return_tensors="pt", padding=True)
     with torch.no_grad():
         expected = torch.nn.functional.normalize(model.get_text_features(**words).pooler_output).numpy()
-    np.testing.assert_allclose(text_embeddings(triform.load(tmp_path / "bundle"), texts), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(triform.load(tmp_path / "bundle").embed(texts), expected, atol=TOLERANCE)
 
 
 def test_an_int8_bundle_stays_close(tmp_path, pictures):

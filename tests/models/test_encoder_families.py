@@ -8,15 +8,14 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from tests.encoder_families import CANINE, ENCODERS, LAYERS, OWN_ATTENTION, ROTARY, build_encoder, random_model
+from tests.encoder_families import ENCODERS, LAYERS, OWN_ATTENTION, ROTARY, build_encoder
 from tests.families import CONTEXT, VOCAB
 from triform.export.fuse import fuse
 from triform.export.lower import lower_to_float
 from triform.export.trace import trace
 from triform.export.write import write_graph
-from triform.models.encoder import encoder_spec
+from triform.models.encoder import encoder_spec, reference_outputs
 from triform.models.encoder_tasks import text_task
-from triform.models.errors import UnsupportedModelError
 
 LENGTHS = (29, 1, 40, 17)
 # As `triform export` allows, which is far above float32 rounding and far below any mistake.
@@ -92,16 +91,6 @@ def test_family_matches_transformers(family, tmp_path):
     assert counts["RotaryEmbedding"] == (2 * LAYERS if family in ROTARY else 0)
 
 
-def test_canine_is_refused_because_padding_changes_its_answers():
-    model = random_model("canine", CANINE)
-    batch = rows(model, (29, 40))
-    padded = reference(model, batch).last_hidden_state[:1, :29]
-    single = reference(model, alone(batch, 0)).last_hidden_state
-    assert (padded - single).abs().max() > 0.1 * single.abs().max()
-    with pytest.raises(UnsupportedModelError, match="depends on how much padding"):
-        encoder_spec(model, text_task("feature-extraction", ("input_ids", "attention_mask"), False), "encoder", CONTEXT)
-
-
 HEADS = {
     "text-classification": ("BertForSequenceClassification", {"num_labels": 5}),
     "token-classification": ("BertForTokenClassification", {"num_labels": 5}),
@@ -113,7 +102,7 @@ HEADS = {
 @pytest.mark.parametrize("task", HEADS)
 def test_head_matches_transformers(task, tmp_path):
     architecture, changes = HEADS[task]
-    model = build_encoder("bert", architecture, **changes)
+    model = build_encoder("bert", architecture, num_hidden_layers=1, **changes)
     batch = rows(model, type_ids=True)
     mask = batch["attention_mask"].bool()
     expected = reference(model, batch)
@@ -127,6 +116,7 @@ def test_head_matches_transformers(task, tmp_path):
             assert_close(single, expected[name][row, : len(single)] if per_token else expected[name][row])
 
 
+# The layers below a head are those of the family, which is compared above.
 MASKED = {
     "bert": "BertForMaskedLM",
     "distilbert": "DistilBertForMaskedLM",
@@ -137,7 +127,7 @@ MASKED = {
 
 @pytest.mark.parametrize("family", MASKED)
 def test_masked_lm_gives_logits_at_positions(family, tmp_path):
-    model = build_encoder(family, MASKED[family])
+    model = build_encoder(family, MASKED[family], **{"n_layers" if family == "distilbert" else "num_hidden_layers": 1})
     batch = rows(model)
     expected = reference(model, batch).logits
     session, _ = exported(model, tmp_path, "fill-mask")
@@ -157,3 +147,14 @@ def test_hidden_states_match_transformers(family, tmp_path):
     assert len(found) == 1 + len(expected.hidden_states) == 2 + LAYERS
     for index, state in enumerate(expected.hidden_states):
         assert_close(found[f"hidden_states.{index}"][mask], state[mask])
+
+
+def test_the_model_is_left_without_hooks():
+    model = build_encoder("bert", "BertForMaskedLM")
+    task = text_task("fill-mask", ("input_ids", "attention_mask"), False)
+    batch = {**rows(model), "logits_positions": torch.tensor([[0], [0], [5], [16]])}
+    picked = reference_outputs(model, task, tuple(batch.values()))[0]
+    _, prepared = encoder_spec(model, task, "encoder", CONTEXT)
+    prepared.close()
+    assert not model.get_output_embeddings()._forward_pre_hooks
+    assert_close(reference_outputs(model, task, tuple(batch.values()))[0], picked)
