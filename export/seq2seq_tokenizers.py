@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders
 
 from triform.export.seq2seq_tokenizers_languages import languages_of
+from triform.export.seq2seq_tokenizers_moses import moses_of, reading_words, target_vocabulary, writing_words
 from triform.export.seq2seq_tokenizers_pieces import Pieces, parse, tokenizer_of
 from triform.export.tokenizer_conversion import convert, difficult_texts, surround, with_added_tokens, write
 from triform.runtime.errors import ExportError
@@ -42,23 +43,43 @@ def save_tokenizers(tokenizer: Any, folder: Path, name: str = "this model") -> S
     Raises:
         ExportError: the tokenizer cannot be written so that it gives the same ids and texts.
     """
+    info = _written_words(tokenizer, folder) or _written(tokenizer, folder, name)
+    problem = difference(tokenizer, folder, info)
+    if problem is not None:
+        raise ExportError(f"the tokenizer of {name}, a {type(tokenizer).__name__}, cannot be written: {problem}")
+    return info
+
+
+def _written(tokenizer: Any, folder: Path, name: str) -> SourceTextInfo:
+    """Write what reads and decodes texts."""
     pieces = _pieces(tokenizer)
     backend = _rebuilt(tokenizer, pieces) if pieces else _backend(tokenizer, name)
     target = _target(tokenizer)
     write(_decoding_alike(backend, tokenizer), folder / _FILE)
     if target is not None:
         write(_decoding_alike(target, tokenizer), folder / _TARGET_FILE)
-    info = SourceTextInfo(
+    return SourceTextInfo(
         target_file=_TARGET_FILE if target is not None else None,
         languages=languages_of(tokenizer),
         unknown=tokenizer.unk_token_id if pieces else None,
         vocabulary=max(pieces.vocabulary.values()) + 1 if pieces else None,
         composed=bool(pieces) and tokenizer.tokenize(_IN_PARTS) == tokenizer.tokenize(compose(_IN_PARTS)),
     )
-    problem = difference(tokenizer, folder, info)
-    if problem is not None:
-        raise ExportError(f"the tokenizer of {name}, a {type(tokenizer).__name__}, cannot be written: {problem}")
-    return info
+
+
+def _written_words(tokenizer: Any, folder: Path) -> SourceTextInfo | None:
+    """Write what reads and decodes words; None where texts are not cut into words before."""
+    moses = moses_of(tokenizer, dict(_CLEAN) if tokenizer.clean_up_tokenization_spaces else {})
+    if moses is None:
+        return None
+    write(reading_words(tokenizer), folder / _FILE)
+    write(writing_words(tokenizer), folder / _TARGET_FILE)
+    return SourceTextInfo(
+        target_file=_TARGET_FILE,
+        unknown=tokenizer.unk_token_id,
+        vocabulary=max(tokenizer.get_vocab().values()) + 1,
+        moses=moses,
+    )
 
 
 def difference(tokenizer: Any, folder: Path, info: SourceTextInfo) -> str | None:
@@ -91,10 +112,11 @@ def _random_ids(tokenizer: Any) -> list[list[int]]:
     # Tokens that are not text are looked at one by one; between bytes they would be told from text in other ways.
     apart = set(tokenizer.added_tokens_decoder)
     known = set(range(len(tokenizer)))
-    if _has_two_vocabularies(tokenizer):
-        known = set(tokenizer.target_encoder.values())
+    written = _written_by(tokenizer)
+    if written is not None:
+        known = set(written.values())
         # transformers tells the target's special tokens by the ids that they have in the source's vocabulary.
-        apart |= {tokenizer.target_encoder.get(token) for token in tokenizer.all_special_tokens}
+        apart |= {written.get(token) for token in tokenizer.all_special_tokens}
     text = sorted(known - apart)
     return [[generator.choice(text) for _ in range(generator.randint(1, 30))] for _ in range(_SAMPLES)]
 
@@ -122,13 +144,17 @@ def _rebuilt(tokenizer: Any, pieces: Pieces) -> Tokenizer:
     return rebuilt
 
 
-def _has_two_vocabularies(tokenizer: Any) -> bool:
-    return bool(getattr(tokenizer, "separate_vocabs", False))
+def _written_by(tokenizer: Any) -> dict[str, int] | None:
+    """The vocabulary of what is decoded, where it is not that of what is read."""
+    if getattr(tokenizer, "separate_vocabs", False):
+        vocabulary: dict[str, int] = tokenizer.target_encoder
+        return vocabulary
+    return target_vocabulary(tokenizer) if moses_of(tokenizer, {}) else None
 
 
 def _target(tokenizer: Any) -> Tokenizer | None:
     """What decodes, where the two sides have a vocabulary each (Marian)."""
-    if not _has_two_vocabularies(tokenizer):
+    if not getattr(tokenizer, "separate_vocabs", False):
         return None
     # Its special tokens are those of its own vocabulary, not what has their ids in the source's.
     whole = frozenset(token for token in tokenizer.added_tokens_encoder if token in tokenizer.target_encoder)
