@@ -95,7 +95,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     start = decoder_start(checkpoint)
     if start is None:
         raise ExportError(f"{checkpoint.source.name} does not say which token its decoder starts with")
-    sources = _sources(kind, checkpoint)
+    sources = sources_of(kind, checkpoint)
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("reference"):
             trial = verify_pair.trial_of(checkpoint.model, sources, start, max_length, tokens_of(checkpoint).pad or 0)
@@ -131,7 +131,8 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     return Report(bundle, clock.seconds, checkpoint.weights_size, size_after, parity)
 
 
-def _sources(kind: Kind, checkpoint: Checkpoint) -> Sources:
+def sources_of(kind: Kind, checkpoint: Checkpoint) -> Sources:
+    """What the encoder of a loaded checkpoint is tried with. Errors as `audio_sources` and `image_sources`."""
     if kind.source == "audio":
         return audio_sources(checkpoint)
     if kind.source == "image":

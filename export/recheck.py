@@ -7,6 +7,7 @@ import transformers
 from triform.export import texts, verify
 from triform.export.cores import usable_cores
 from triform.export.recheck_encoder import verify_encoder
+from triform.export.recheck_pair import verify_pair_against
 from triform.export.run_graph import GraphRunner
 from triform.export.source import find, load, read_config
 from triform.runtime.bundle import Bundle
@@ -35,6 +36,8 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
         raise ExportError(f"{source} is not what {bundle.folder} was exported from: it is another architecture")
     if manifest.form == "encoder":
         return verify_encoder(bundle, found, config)
+    if manifest.form == "encoder-decoder":
+        return verify_pair_against(bundle, found, config)
     checkpoint = load(found, config, transformers.AutoModelForCausalLM)
     path, info = bundle.graph("decoder")
     layers = manifest.cache.layers if manifest.cache is not None else []
@@ -53,5 +56,7 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
 
 def _same_vocabulary(config: transformers.PretrainedConfig, manifest: Manifest) -> bool:
     """Whether a config has as many tokens as a bundle, where it tells and the bundle reads texts."""
-    size = getattr(config.get_text_config(), "vocab_size", None)
+    # Both sides of an encoder-decoder may have a vocabulary of their own.
+    text = config.get_text_config(decoder=True if manifest.form == "encoder-decoder" else None)
+    size = getattr(text, "vocab_size", None)
     return manifest.tokenizer is None or size is None or size == manifest.vocab_size

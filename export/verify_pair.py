@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,8 +83,14 @@ def measure(runner: PairRunner, trial: Trial) -> Parity:
     )
 
 
-def compare_quantized(original: PairRunner, quantized: PairRunner, trial: Trial) -> QuantizedParity:
-    """How far the quantized graphs' predictions are from the float ones', along the float ones' own answers."""
+def compare_quantized(original: Any, quantized: PairRunner, trial: Trial) -> QuantizedParity:
+    """How far the quantized graphs' predictions are from the original's, along the original's own answers.
+
+    Args:
+        original: a `PairRunner`, or what can be used as one.
+        quantized: the graphs.
+        trial: what to compare them on.
+    """
     found = []
     for sample in trial.compared:
         arrays = together([sample], trial.pad)

@@ -21,11 +21,13 @@ from triform.models.cross_attention import IMPLEMENTATION, exchanging
 from triform.models.decoder_positions import Positions, placed, uses_distances
 from triform.models.errors import UnsupportedModelError
 from triform.models.exchange import Exchange
+from triform.models.frame_lengths import whole_frame_lengths
 from triform.models.frame_masks import traceable_frame_masks
 from triform.models.own_attention import through_interface
 from triform.models.rotary import native_rotary
 from triform.models.spec import GraphInput, GraphSpec
 from triform.models.substitutions import single_operators
+from triform.models.token_blocks import blocks_of_any_number
 
 # Probing tolerance, relative to the largest logit: float32 rounding of another order of the same operations.
 _TOLERANCE = 1e-4
@@ -310,6 +312,8 @@ def _prepared(model: Any, places: Positions, max_length: int, substitute: bool, 
         model.set_attn_implementation(IMPLEMENTATION)
         stack.enter_context(through_interface(model))
         stack.enter_context(traceable_frame_masks(model))
+        stack.enter_context(whole_frame_lengths(model))
+        stack.enter_context(blocks_of_any_number(model))
         stack.enter_context(native_rotary(model))
         if substitute:
             stack.enter_context(single_operators(model))
