@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from triform.cli.arguments import Bundle, Provider, ProviderOptions, Threads
-from triform.cli.generation_arguments import DECODER, with_generation_options
+from triform.cli.generation_arguments import CONTEXT, DECODER, with_generation_options
 
 if TYPE_CHECKING:
     from triform.runtime.decoder import Generation
@@ -23,6 +23,7 @@ HELP = """Generate text from a prompt, streaming it as it comes.
   triform generate BUNDLE --file prompt.txt --max-new-tokens 200
   cat prompt.txt | triform generate BUNDLE --temperature 0.7 --seed 1
   triform generate BUNDLE "Once upon a time" --raw --json
+  triform generate BUNDLE "And now?" --system "$(cat rules.txt)" --prompt-cache rules.cache
   triform generate BUNDLE "Name three rivers." --stop "4." --repetition-penalty 1.1
 
 With TRIFORM_BUNDLE set to a bundle's folder, the prompt alone is enough.
@@ -30,7 +31,7 @@ Without sampling options the model's own defaults apply. --temperature 0 always 
 """
 
 
-@with_generation_options(DECODER)
+@with_generation_options((*DECODER, *CONTEXT))
 def run(
     bundle: Bundle = None,
     prompt: Annotated[Optional[str], typer.Argument(help="The prompt; - or nothing reads standard input.")] = None,
@@ -42,6 +43,9 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    prompt_cache: Annotated[
+        Optional[Path], typer.Option(help="Keep the prompt's keys and values in this file, and use them.")
+    ] = None,
     logprobs: Annotated[Optional[int], typer.Option(help="With --json: this many likeliest tokens each.")] = None,
     *,
     options: GenerationOptions,
@@ -54,6 +58,8 @@ def run(
     folder, prompt = bundle_and_prompt(bundle, prompt)
     text = _read_prompt(prompt, file)
     model = load_decoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    if prompt_cache is not None and prompt_cache.exists():
+        model.load_prompt_cache(prompt_cache)
     show = (lambda _: None) if as_json else _show
     try:
         generation = model.stream_to(text, options, system=system, raw=raw, show=show)
@@ -63,6 +69,9 @@ def run(
             print(flush=True)
         raise
     _finish(generation, as_json=as_json, stats=stats)
+    # A file that knew half of the prompt is good enough: it is written again only as a conversation doubles.
+    if prompt_cache is not None and 2 * generation.cached_tokens < generation.prompt_tokens:
+        model.save_prompt_cache(prompt_cache, generation.prompt_tokens)
     return 0
 
 
@@ -110,9 +119,10 @@ def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
     else:
         print(flush=True)
     if stats:
-        timings = generation.timings
+        timings, cached = generation.timings, generation.cached_tokens
         print(
-            f"load {timings.load:.2f} s, prefill {generation.prompt_tokens} tokens in {timings.prefill:.3f} s "
+            f"load {timings.load:.2f} s, prefill {generation.prompt_tokens} tokens, {cached} of them cached, "
+            f"in {timings.prefill:.3f} s "
             f"({generation.prefill_tokens_per_second:.0f} tokens/s), "
             f"decode {timings.decode_tokens_per_second:.1f} tokens/s, {len(generation.token_ids)} tokens, "
             f"finish reason: {generation.finish_reason}",

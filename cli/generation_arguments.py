@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
@@ -61,7 +62,17 @@ DECODER = (
     Argument("begin_suppress_tokens", str, "ID,ID,…: do not begin with these tokens."),
     Argument("forced_tokens", list[str], "PLACE=ID: generate this token there, counted from 0; repeatable."),
     Argument("forced_eos_token_id", str, "ID,ID,…: the last token, when the limit is reached."),
+    Argument("json_schema", Path, "Answer with JSON of the schema in this file."),
+    Argument("regex", str, "Answer with a text that matches this regular expression."),
+    Argument("grammar", Path, "Answer with a text of the grammar in this file, Lark or GBNF."),
+    Argument("choices", str, "TEXT,TEXT,…: answer with one of these."),
     Argument("order", str, "STEP,STEP,…: apply these steps in this order; docs/decoding.md lists them."),
+)
+# What continues a prompt has these too.
+CONTEXT = (
+    Argument("speculate", str, "lookup: try several tokens a run, copied from before; auto: where surely exact; off."),
+    Argument("on_overflow", str, "error, or shift: drop the oldest tokens when the context is full."),
+    Argument("keep", int, "With shift: never drop so many tokens at the start."),
 )
 # What reads a source text has these too.
 ENCODER_DECODER = (
@@ -133,8 +144,20 @@ def _texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _steps(name: str, value: str) -> tuple[str, ...]:
-    return tuple(step.strip() for step in value.split(","))
+def _split(name: str, value: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in value.split(","))
+
+
+def _file(name: str, path: Path) -> str:
+    from triform.runtime.errors import InputError
+    from triform.runtime.option_checks import flag
+
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{flag(name)}: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{flag(name)}: {path} is not UTF-8 text") from None
 
 
 def _ids(name: str, value: str) -> tuple[int, ...]:
@@ -171,7 +194,10 @@ def _number(name: str, text: str, kind: type[Number], wanted: str) -> Number:
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "stop": _texts,
-    "order": _steps,
+    "order": _split,
+    "json_schema": _file,
+    "grammar": _file,
+    "choices": _split,
     "dry_sequence_breakers": _texts,
     "exponential_decay_length_penalty": _decay,
     "logit_bias": _biases,

@@ -122,15 +122,13 @@ def _answered(
     """Each query and what was found."""
     from itertools import islice, tee
 
-    import numpy as np
-
-    from triform.runtime.embedding import embed, unit
+    from triform.runtime.embedding import embed, units
 
     first, second = tee(questions)
     vectors = embed(model, (question.text for question in first), prompt=prompt)
     size, find = search
     while chunk := list(islice(vectors, size)):
-        yield from zip(islice(second, len(chunk)), find(unit(np.stack(chunk))), strict=True)
+        yield from zip(islice(second, len(chunk)), find(units(chunk)), strict=True)
 
 
 def _records(file: Path | None, field: str | None, index: Path | None, skip_errors: bool) -> Records | None:

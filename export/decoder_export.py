@@ -199,6 +199,7 @@ def _manifest(
         files=describe_files(folder),
         export=contract.ExportInfo({}, {}),
         encoder=None,
+        encoder_decoder=None,
     )
 
 

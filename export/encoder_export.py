@@ -156,6 +156,7 @@ def _manifest(
         files=describe_files(folder),
         export=contract.ExportInfo({}, {}),
         encoder=_encoder_info(subject, spec, graph),
+        encoder_decoder=None,
     )
 
 

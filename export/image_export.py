@@ -126,6 +126,7 @@ def _manifest(subject: Subject, graphs: dict[str, contract.GraphInfo], folder: P
         files=describe_files(folder),
         export=contract.ExportInfo({}, {}),
         encoder=_encoder_info(subject, graphs),
+        encoder_decoder=None,
     )
 
 

@@ -148,4 +148,5 @@ def _manifest(
         encoder=contract.EncoderInfo(
             embedding=contract.EmbeddingInfo(dimension, "mean", table.normalize, table.prompts, table.default_prompt)
         ),
+        encoder_decoder=None,
     )

@@ -14,14 +14,13 @@ from triform.runtime.bundle import Bundle
 from triform.runtime.errors import BundleError, InputError
 from triform.runtime.generation import Generation, Piece, Timings
 from triform.runtime.generation_setup import RowSetup, set_up_row
-from triform.runtime.logprobs import TokenLogprobs, token_logprobs
-from triform.runtime.loop import Token, decode_loop
 from triform.runtime.manifest import Manifest
 from triform.runtime.options import GenerationOptions
+from triform.runtime.overflow import ShiftingStep
 from triform.runtime.perplexity import Perplexity, TextScore, losses_of, perplexity
 from triform.runtime.prompt import Prompt, PromptEncoder
 from triform.runtime.prompt_cache import read_prompt_cache, write_prompt_cache
-from triform.runtime.sampling import Logits
+from triform.runtime.row_tokens import row_tokens
 from triform.runtime.session import open_session
 from triform.runtime.signature import check_decoder
 from triform.runtime.step import DecoderStep
@@ -242,7 +241,10 @@ class Decoder:
         """Check everything that can be wrong with a prompt now; return what will run the model."""
         start = time.perf_counter()
         ids = self._prompts.prompt_ids(prompt, system=system, raw=raw)
-        self._check_length(ids, room=1)
+        if options.on_overflow == "error":
+            self._check_length(ids, room=1)
+        # For what it refuses: the caller learns now.
+        self._step_for(options)
         setup = set_up_row(options, self.manifest, self._tokenizer, len(ids))
         watch.prompt_tokens = len(ids)
         watch.prefill = time.perf_counter() - start
@@ -252,10 +254,12 @@ class Decoder:
         start = time.perf_counter() - watch.prefill
         detokenizer, stop = IncrementalDetokenizer(self._tokenizer), StopStrings(setup.options.stop)
         turn = self._begin()
-        watch.cached_tokens = self._step.shared(ids)
+        step = self._step_for(setup.options)
+        watch.cached_tokens = step.shared(ids)
         # With a limit the cache is made once; without one it grows by doubling.
-        self._step.cache.reserve(len(ids) + (setup.limit if setup.options.max_new_tokens else min(setup.limit, _ROOM)))
-        for token in self._tokens(ids, setup):
+        length = len(ids) + (setup.limit if setup.options.max_new_tokens else min(setup.limit, _ROOM))
+        self._step.cache.reserve(min(length, self.manifest.max_length))
+        for token in row_tokens(step, ids, setup, self._tokenizer):
             start = watch.note(start)
             text = stop.push(detokenizer.push(token.id))
             reason = token.finish_reason
@@ -269,20 +273,10 @@ class Decoder:
             if self._turn != turn:
                 raise InputError("this generation ended when another one with the same decoder began")
 
-    def _tokens(self, ids: list[int], setup: RowSetup) -> Iterator[Token]:
-        count = setup.options.logprobs
-
-        def observe(logits: Logits, token: int) -> TokenLogprobs:
-            return token_logprobs(self._tokenizer, logits, token, count or 0)
-
-        return decode_loop(
-            self._step,
-            ids,
-            setup.sampler(),
-            eos=setup.row.eos,
-            max_new_tokens=setup.limit,
-            observe=None if count is None else observe,
-        )
+    def _step_for(self, options: GenerationOptions) -> DecoderStep | ShiftingStep:
+        if options.on_overflow == "error":
+            return self._step
+        return ShiftingStep(self._step, self.manifest.max_length, options.keep or 0)
 
     def _begin(self) -> int:
         """Take over the cache; return whose turn it is now."""
@@ -292,5 +286,7 @@ class Decoder:
     def _check_length(self, ids: Sequence[int], *, room: int) -> None:
         limit = self.manifest.max_length
         if len(ids) + room > limit:
-            more = ", answer included" if room else ""
-            raise InputError(f"the prompt has {len(ids)} tokens but this model's context is {limit}{more}; shorten it")
+            more, other = (", answer included", ", or see --on-overflow") if room else ("", "")
+            raise InputError(
+                f"the prompt has {len(ids)} tokens but this model's context is {limit}{more}; shorten it{other}"
+            )

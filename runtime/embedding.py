@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -126,6 +126,11 @@ def query_prompt(info: EmbeddingInfo) -> str:
 def document_prompt(info: EmbeddingInfo) -> str:
     """What goes before a text that is searched, as sentence-transformers documents ``encode_document``."""
     return _first(info.prompts, _DOCUMENT_PROMPTS)
+
+
+def units(vectors: Sequence[Array]) -> Array:
+    """Vectors one by one as rows of length 1; see `unit`."""
+    return unit(np.stack(vectors))
 
 
 def unit(vectors: Floats) -> Floats:

@@ -32,7 +32,7 @@ class Timings:
     Attributes:
         load: opening the bundle.
         prefill: from the call to the first token.
-        tokens: each further token.
+        tokens: each further token; of several that one run gave, the first has its time.
     """
 
     load: float

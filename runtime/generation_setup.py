@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 
+from triform.runtime.constraint import make_constraint
 from triform.runtime.errors import InputError
 from triform.runtime.manifest import Manifest
 from triform.runtime.option_checks import flag
@@ -36,6 +38,12 @@ class RowSetup:
         """The row's processors, made anew: some have a state."""
         return build_processors(self.options, self.row)
 
+    @property
+    def speculates(self) -> bool:
+        """Whether to try several tokens in a run."""
+        asked = self.options.speculate
+        return asked == "lookup" or (asked == "auto" and self.row.generator is None)
+
     def sampler(self) -> Sampler:
         """What chooses the row's tokens; see `make_sampler`."""
         return make_sampler(self.processors(), self.row.generator)
@@ -63,23 +71,30 @@ def set_up_row(
         min_tokens_to_keep: see `Row`.
 
     Raises:
-        InputError: an option names a token that the vocabulary does not have, or needs an encoder.
+        InputError: an option names a token that the vocabulary does not have, or needs an encoder; or the form of the
+            answer that is asked for cannot be used.
+        UnsupportedError: the model cannot be held to a form.
     """
     if encoder_ids is None:
         _refuse_encoders(options)
+    else:
+        _refuse_decoders(options)
     settled = with_defaults(options, manifest.generation, prompt_length)
-    room = manifest.max_length - prompt_length
-    limit = min(settled.max_new_tokens or room, room)
+    if settled.speculate == "auto" and _rounds_activations(manifest):
+        settled = dataclasses.replace(settled, speculate="off")
+    limit = _limit(settled, manifest.max_length - prompt_length)
+    eos = tuple(manifest.tokens.eos)
     row = Row(
         prompt_length=prompt_length,
         max_length=prompt_length + limit,
         vocab_size=manifest.vocab_size,
-        eos=tuple(manifest.tokens.eos),
+        eos=eos,
         generator=row_generator(settled.seed, index) if settled.temperature else None,
         dry_breakers=_breakers(settled, tokenizer),
         bad_words_ids=_spellings(settled.constraints.bad_words or (), tokenizer),
         encoder_ids=None if encoder_ids is None else np.asarray(encoder_ids, np.int64),
         min_tokens_to_keep=min_tokens_to_keep,
+        form=make_constraint(settled.constraints, tokenizer, manifest.vocab_size, eos, prompt_length),
     )
     found = RowSetup(settled, row, limit)
     # For what it refuses: the caller learns now, not at the first token.
@@ -87,10 +102,31 @@ def set_up_row(
     return found
 
 
+def _rounds_activations(manifest: Manifest) -> bool:
+    """Whether a token's logits may depend, in the last digits of a rounding, on how many tokens are run with it."""
+    graph = manifest.graphs.get("decoder")
+    return graph is not None and graph.quantization.accuracy_level == 4
+
+
 def _refuse_encoders(options: GenerationOptions) -> None:
     for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"):
         if getattr(options.penalties, name) is not None:
             raise InputError(f"{flag(name)} is for models with an encoder, and this is a decoder; leave it out")
+
+
+def _refuse_decoders(options: GenerationOptions) -> None:
+    for name, word in (("speculate", "lookup"), ("on_overflow", "shift")):
+        if getattr(options, name) == word:
+            raise InputError(f"{flag(name)} {word} is for decoders, and this model reads a source; leave it out")
+
+
+def _limit(options: GenerationOptions, room: int) -> int:
+    """Tokens to generate at most, where there is room for so many in the context."""
+    if options.on_overflow == "error":
+        return min(options.max_new_tokens or room, room)
+    if options.max_new_tokens is None:
+        raise InputError("--on-overflow shift may go on for ever; give --max-new-tokens too")
+    return options.max_new_tokens
 
 
 def _breakers(options: GenerationOptions, tokenizer: Tokenizer) -> frozenset[int]:

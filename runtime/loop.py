@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from triform.runtime.logprobs import TokenLogprobs
+from triform.runtime.processors import Ids
 from triform.runtime.sampling import Logits, Sampler
 
 FinishReason = Literal["stop", "length"]
@@ -18,7 +19,7 @@ class Step(Protocol):
     """What the loop needs of a model."""
 
     def prefill(self, ids: Sequence[int]) -> Logits:
-        """Append tokens; give the logits after the last."""
+        """Make the sequence these tokens; give the logits after the last."""
 
     def next(self, token: int) -> Logits:
         """Append a token; give the logits after it."""
@@ -36,6 +37,53 @@ class Token:
     logprobs: TokenLogprobs | None = None
 
 
+class GrowingRow:
+    """The ids of one generation, and what chooses the next and says when it ends.
+
+    Attributes:
+        left: tokens that may still be chosen.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[int],
+        sampler: Sampler,
+        *,
+        eos: Collection[int],
+        max_new_tokens: int,
+        observe: Callable[[Logits, int], TokenLogprobs] | None = None,
+    ) -> None:
+        """Begin with a prompt. Arguments as `decode_loop`."""
+        # One array for the whole generation, of which the sampler sees the part that is there.
+        self._history = np.empty(len(ids) + max_new_tokens, np.int64)
+        self._history[: len(ids)] = ids
+        self._length = len(ids)
+        self._sampler, self._eos, self._observe = sampler, eos, observe
+        self.left = max_new_tokens
+
+    @property
+    def ids(self) -> Ids:
+        """int64 (length,), all so far; a view."""
+        return self._history[: self._length]
+
+    def choose(self, logits: Logits) -> Token:
+        """Choose the next token, and append it.
+
+        Args:
+            logits: the model's, after the last id.
+        """
+        token = self._sampler(self.ids, logits)
+        self._history[self._length] = token
+        self._length += 1
+        self.left -= 1
+        reason: FinishReason | None = None
+        if token in self._eos:
+            reason = "stop"
+        elif not self.left:
+            reason = "length"
+        return Token(token, reason, self._observe(logits, token) if self._observe else None)
+
+
 def decode_loop(
     step: Step,
     ids: Sequence[int],
@@ -48,7 +96,7 @@ def decode_loop(
     """Generate until an end-of-sequence token or the limit.
 
     Args:
-        step: the model, with the cache the sequence continues.
+        step: the model.
         ids: the prompt, at least one token.
         sampler: the ids so far and the logits after them to a token.
         eos: tokens that end the sequence.
@@ -58,20 +106,14 @@ def decode_loop(
     Yields:
         one `Token` at a time. The last one is not fed back, so a limit costs no run whose logits nobody reads.
     """
-    # One array for the whole generation, of which the sampler sees the part that is there.
-    history = np.empty(len(ids) + max_new_tokens, np.int64)
-    history[: len(ids)] = ids
-    logits = step.prefill(ids)
-    for count in range(1, max_new_tokens + 1):
-        length = len(ids) + count
-        token = sampler(history[: length - 1], logits)
-        history[length - 1] = token
-        reason: FinishReason | None = None
-        if token in eos:
-            reason = "stop"
-        elif count == max_new_tokens:
-            reason = "length"
-        yield Token(token, reason, observe(logits, token) if observe else None)
-        if reason is not None:
-            return
-        logits = step.next(token)
+    row = GrowingRow(ids, sampler, eos=eos, max_new_tokens=max_new_tokens, observe=observe)
+    return plain_loop(step, ids, row)
+
+
+def plain_loop(step: Step, ids: Sequence[int], row: GrowingRow) -> Iterator[Token]:
+    """As `decode_loop`, with a row that holds the prompt."""
+    token = row.choose(step.prefill(ids))
+    yield token
+    while token.finish_reason is None:
+        token = row.choose(step.next(token.id))
+        yield token

@@ -551,7 +551,7 @@ class Manifest:
     files: dict[str, FileInfo]
     export: ExportInfo
     encoder: EncoderInfo | None
-    encoder_decoder: EncoderDecoderInfo | None = None
+    encoder_decoder: EncoderDecoderInfo | None
 
     def to_json(self) -> str:
         """The text of manifest.json."""

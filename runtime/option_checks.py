@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -50,6 +50,17 @@ def check(options: object, rule: Check, *names: str) -> None:
         value = getattr(options, name)
         if value is not None:
             rule.judge(name, value)
+
+
+def check_one_of(options: object, choices: Sequence[str], name: str) -> None:
+    """Check an attribute of `options` that is one of a few words.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    value = getattr(options, name)
+    if value not in choices:
+        raise InputError(f"{flag(name)} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
 
 
 def flag(name: str) -> str:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from triform.runtime.errors import InputError
-from triform.runtime.option_checks import above_zero, at_least_one, check, flag, not_negative, whole_from_zero
+from triform.runtime.option_checks import (
+    above_zero,
+    at_least_one,
+    check,
+    check_one_of,
+    flag,
+    not_negative,
+    whole_from_zero,
+)
 from triform.runtime.processors_order import check_order
 from triform.runtime.sampling_options import Constraints, Penalties, Truncation
 
@@ -13,6 +21,8 @@ __all__ = ["Constraints", "GenerationOptions", "Penalties", "Truncation"]
 
 # A seed is one half of a Philox key.
 _SEEDS = 2**64
+_SPECULATE = ("auto", "lookup", "off")
+_ON_OVERFLOW = ("error", "shift")
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,12 @@ class GenerationOptions:
         penalties: against repetition, and for an end.
         constraints: tokens to ban, to force, or to shift.
         order: steps to apply in another order, by name; see `processors_order`.
+        speculate: whether to try tokens copied from what was there before, several in one run: "lookup", "off", or
+            "auto", when the most likely token is taken always and no rounding of activations to 8 bits can make the
+            tokens others than those of one at a time. Of decoders only.
+        on_overflow: what to do when the model's context is full: "error" refuses a prompt that is too long and ends an
+            answer that becomes so; "shift" drops the oldest tokens and goes on. Of decoders only.
+        keep: tokens at the start of the prompt that "shift" never drops; 0 when None.
 
     When temperature, top_k, top_p and truncation say nothing, the model's own defaults of them apply. All other values
     that are None are the model's own, or off.
@@ -52,22 +68,29 @@ class GenerationOptions:
     penalties: Penalties = field(default_factory=Penalties)
     constraints: Constraints = field(default_factory=Constraints)
     order: tuple[str, ...] = ()
+    speculate: str = "auto"
+    on_overflow: str = "error"
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         check(self, at_least_one(), "max_new_tokens")
         check(self, not_negative(), "temperature")
-        check(self, whole_from_zero(), "top_k", "min_new_tokens", "logprobs")
+        check(self, whole_from_zero(), "top_k", "min_new_tokens", "logprobs", "keep")
         check(self, above_zero(1), "top_p")
         check(self, whole_from_zero(_SEEDS), "seed")
         if isinstance(self.stop, str) or any(not isinstance(text, str) or not text for text in self.stop):
             raise InputError("--stop must be a text that is not empty")
         check_order(self.order)
+        check_one_of(self, _SPECULATE, "speculate")
+        check_one_of(self, _ON_OVERFLOW, "on_overflow")
         self._check_contradictions()
 
     def _check_contradictions(self) -> None:
         most, least = self.max_new_tokens, self.min_new_tokens
         if most is not None and least is not None and least > most:
             raise InputError(f"--min-new-tokens {least} is more than --max-new-tokens {most}")
+        if self.keep is not None and self.on_overflow != "shift":
+            raise InputError("--keep needs --on-overflow shift; give both")
         cuts = self.truncation
         for name in ("xtc_threshold", "mirostat_tau"):
             if self.temperature == 0 and getattr(cuts, name) is not None:

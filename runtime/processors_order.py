@@ -37,6 +37,7 @@ ORDER = (
     "exponential-decay",
     "suppress-tokens",
     "begin-suppress-tokens",
+    "form",
     "temperature",
     "top-n-sigma",
     "top-k",
@@ -65,6 +66,7 @@ class Row:
         bad_words_ids: token sequences of the texts that are banned.
         encoder_ids: int64 (length,), what the encoder read; None without one.
         min_tokens_to_keep: what every truncation leaves at least; beams need as many as there are ends, and one more.
+        form: makes what holds the answer to a form; None where it is free. See `make_constraint`.
     """
 
     prompt_length: int
@@ -76,6 +78,7 @@ class Row:
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     encoder_ids: Ids | None = None
     min_tokens_to_keep: int = 1
+    form: Callable[[], Processor] | None = None
 
 
 def check_order(order: Sequence[str]) -> None:
@@ -179,6 +182,8 @@ def _constraint_steps(options: GenerationOptions, row: Row) -> dict[str, Process
         # After a token that was forced upon it, a row is still at its beginning.
         begin = start + 1 if start <= 1 and asked.forced_bos_token_id is not None else start
         steps["begin-suppress-tokens"] = constraints.suppress_at_begin(asked.begin_suppress_tokens, begin)
+    if row.form is not None:
+        steps["form"] = row.form()
     return steps
 
 

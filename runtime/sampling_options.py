@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from triform.runtime.errors import InputError
 from triform.runtime.option_checks import (
@@ -20,6 +21,8 @@ from triform.runtime.option_checks import (
 
 # What ends a sequence for DRY, as its author proposes.
 DRY_BREAKERS = ("\n", ":", '"', "*")
+# Those of `Constraints` that describe a whole answer.
+FORMS = ("json_schema", "regex", "grammar", "choices")
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,13 @@ class Constraints:
         forced_bos_token_id: the first token, of encoder-decoders.
         forced_eos_token_id: the last token, when the limit is reached; several leave the choice.
         forced_tokens: generated tokens that are given, by their place counted from 0.
+        json_schema: the answer is JSON of this schema, which is JSON text or what it stands for.
+        regex: the whole answer matches this regular expression, as Rust's regex crate writes them.
+        grammar: the answer follows this grammar, Lark's or GBNF's.
+        choices: the answer is one of these texts.
 
     Raises:
-        InputError: an id is negative, a value is of another type, a text is empty.
+        InputError: an id is negative, a value is of another type, a text is empty, more than one form is given.
     """
 
     logit_bias: Mapping[int, float] | None = None
@@ -138,6 +145,10 @@ class Constraints:
     forced_bos_token_id: int | None = None
     forced_eos_token_id: tuple[int, ...] | None = None
     forced_tokens: Mapping[int, int] | None = None
+    json_schema: str | Mapping[str, Any] | None = None
+    regex: str | None = None
+    grammar: str | None = None
+    choices: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("suppress_tokens", "begin_suppress_tokens", "forced_eos_token_id", "logit_bias", "forced_tokens"):
@@ -150,3 +161,19 @@ class Constraints:
             check_ids("bad_words_ids", sequence)
         if any(not one for one in (*(self.bad_words or ()), *(self.bad_words_ids or ()))):
             raise InputError("--bad-words must not be empty")
+        self._check_forms()
+
+    def _check_forms(self) -> None:
+        given = [name for name in FORMS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InputError(f"{' and '.join(map(flag, given))} exclude each other; give one")
+        for name in ("regex", "grammar"):
+            if not isinstance(getattr(self, name), str | None):
+                raise InputError(f"{flag(name)} must be a text, not {getattr(self, name)!r:.60}")
+        if not isinstance(self.json_schema, str | Mapping | None):
+            raise InputError(f"--json-schema must be JSON text or a mapping, not {self.json_schema!r:.60}")
+        choices = self.choices
+        if choices is not None:
+            wrong = isinstance(choices, str) or any(not isinstance(one, str) or not one for one in choices)
+            if wrong or not choices:
+                raise InputError("--choices must be texts that are not empty, at least one")

@@ -27,10 +27,11 @@ class DecoderStep:
 
     def __init__(self, session: Any, manifest: Manifest, cache: CacheInfo) -> None:
         self._session = session
-        self._vocab_size = manifest.vocab_size
+        self._vocab_size, self._max_length = manifest.vocab_size, manifest.max_length
         self.cache = KVCache(cache, manifest.max_length)
-        self._single = StepBinding(session, (1, 1), 1, self._vocab_size)
-        self._bound: tuple[int, ...] = ()
+        # By tokens in a run, buffers that are kept, and what the cache was like when it was bound to them.
+        self._kept: dict[int, StepBinding] = {}
+        self._bound: dict[int, tuple[int, ...]] = {}
         # Noted before it is run; as many as the cache is long are what it holds, whoever trimmed it, whatever failed.
         self._fed: list[int] = []
 
@@ -85,17 +86,43 @@ class DecoderStep:
             InputError: the sequence outgrows the model's context.
             TriformError: onnxruntime failed.
         """
-        cache, binding = self.cache, self._single
-        cache.reserve(int(cache.lengths[0]) + 1)
-        if self._bound != cache.layout:
+        result: NDArray[np.float32] = self.extend((token,))[0]
+        return result
+
+    @property
+    def room(self) -> int:
+        """Tokens that still fit into the model's context."""
+        return self._max_length - int(self.cache.lengths[0])
+
+    def trim(self, count: int) -> None:
+        """Forget the last tokens."""
+        self.cache.trim(count)
+
+    def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Append a few tokens, in a run for which buffers are kept: always the same few numbers of them.
+
+        Returns:
+            logits after each, float32 (tokens, vocab_size); valid until the next call with as many.
+
+        Raises:
+            InputError: the sequence outgrows the model's context.
+            TriformError: onnxruntime failed.
+        """
+        cache, count = self.cache, len(tokens)
+        cache.reserve(int(cache.lengths[0]) + count)
+        binding = self._kept.get(count)
+        if binding is None:
+            binding = self._kept[count] = StepBinding(self._session, (1, count), count, self._vocab_size)
+            binding.logits_positions[0] = np.arange(count)
+        if self._bound.get(count) != cache.layout:
             cache.bind(binding.io)
-            self._bound = cache.layout
-        binding.input_ids[0, 0] = token
+            self._bound[count] = cache.layout
+        binding.input_ids[0] = tokens
         binding.past_lengths[:] = cache.lengths
-        self.ids.append(token)
+        self.ids.extend(tokens)
         run_step(self._session, binding)
-        cache.advance(1)
-        result: NDArray[np.float32] = binding.logits[0, 0]
+        cache.advance(count)
+        result: NDArray[np.float32] = binding.logits[0]
         return result
 
     def logits_in_chunks(self, ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:

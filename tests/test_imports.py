@@ -14,7 +14,8 @@ HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "optimum", "s
 # Third-party packages each folder may import anywhere, and triform's own.
 ALLOWED = {
     "runtime": (
-        {"numpy", "onnxruntime", "tokenizers", "minijinja", "PIL", "soundfile", "soxr", "sacremoses", "sentencex"},
+        {"numpy", "onnxruntime", "tokenizers", "minijinja", "PIL", "soundfile", "soxr", "sacremoses", "sentencex"}
+        | {"llguidance"},
         {"runtime"},
     ),
     "cli": ({"typer", "rich"}, {"runtime", "cli", "export"}),

@@ -51,7 +51,7 @@ def test_manifest_of_a_newer_schema(capsys, own_bundle):
 KEYS = (
     "schema_version", "triform_version", "form", "task", "model_type", "model_name", "graphs", "cache", "max_length",
     "vocab_size", "parameters", "tokens", "generation", "tokenizer", "files", "export",
-    "encoder",
+    "encoder", "encoder_decoder",
 )  # fmt: skip
 
 

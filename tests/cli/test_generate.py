@@ -45,7 +45,7 @@ def test_json_has_everything(call, float_bundle):
     code, out, _ = call("generate", float_bundle, PROMPT, "--max-new-tokens", 3, "--temperature", 0, "--json")
     found = json.loads(out)
     assert code == 0
-    assert set(found) == {"text", "token_ids", "finish_reason", "prompt_tokens", "timings"}
+    assert set(found) == {"text", "token_ids", "finish_reason", "prompt_tokens", "timings", "cached_tokens"}
     assert set(found["timings"]) == {"load", "prefill", "tokens"}
     assert len(found["token_ids"]) <= 3
 
@@ -54,6 +54,26 @@ def test_stats_go_to_stderr(call, float_bundle):
     _, out, err = call("generate", float_bundle, PROMPT, "--max-new-tokens", 3, "--stats")
     assert "tokens/s" in err
     assert "tokens/s" not in out
+
+
+def test_a_prompt_cache_changes_the_time_alone(call, float_bundle, tmp_path):
+    file = tmp_path / "rules.cache"
+    arguments = ("generate", float_bundle, "--system", "Be brief. " * 20, "--max-new-tokens", 5, "--temperature", 0)
+    plain = json.loads(call(*arguments, PROMPT, "--json")[1])
+    found = []
+    for prompt in (PROMPT, PROMPT, "Another", "word " * 120):
+        code, out, err = call(*arguments, prompt, "--json", "--prompt-cache", file)
+        assert (code, err) == (0, "")
+        found.append((json.loads(out), file.read_bytes()))
+    assert [one["token_ids"] for one, _ in found[:2]] == [plain["token_ids"]] * 2
+    assert found[0][0]["cached_tokens"] == 0
+    assert found[1][0]["cached_tokens"] == plain["prompt_tokens"] - 1
+    # It is written again only where it knew less than half of the prompt.
+    assert found[0][1] == found[1][1] == found[2][1] != found[3][1]
+    file.write_bytes(b"x")
+    code, out, err = call(*arguments, PROMPT, "--prompt-cache", file)
+    assert (code, out) == (2, "")
+    assert "rules.cache is damaged" in one_line(err)
 
 
 @pytest.mark.parametrize("argument", [[], ["-"]])
@@ -152,6 +172,10 @@ def test_the_same_seed_gives_the_same_text(call, float_bundle):
         (["--threads", "0"], "--threads must be between 1 and 1024"),
         (["--provider-option", "x"], "KEY=VALUE"),
         (["--bogus"], "--bogus"),
+        (["--speculate", "on"], "--speculate must be auto, lookup or off, not 'on'"),
+        (["--keep", "5"], "--keep needs --on-overflow shift"),
+        (["--on-overflow", "shift"], "give --max-new-tokens too"),
+        (["--on-overflow", "shift", "--keep", "640"], "leaves no room in the model's context of 640"),
         (["--file", "nowhere.txt"], "not both"),
     ],
 )
@@ -187,6 +211,9 @@ def test_a_prompt_beyond_the_context(call, float_bundle):
     code, _, err = call("generate", float_bundle, "word " * 2000)
     assert code == 2
     assert "context is 640" in one_line(err)
+    shift = ("--on-overflow", "shift", "--keep", 3, "--max-new-tokens", 4, "--json")
+    code, out, _ = call("generate", float_bundle, "word " * 2000, *shift)
+    assert (code, json.loads(out)["prompt_tokens"] > 640) == (0, True)
 
 
 def test_an_absent_provider(call, float_bundle):

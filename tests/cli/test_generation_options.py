@@ -10,7 +10,7 @@ from dataclasses import fields
 import pytest
 
 import triform
-from triform.cli.generation_arguments import ENCODER_DECODER, generation_options
+from triform.cli.generation_arguments import CONTEXT, ENCODER_DECODER, generation_options
 from triform.cli.main import run
 from triform.export import texts
 from triform.runtime.options import Constraints, GenerationOptions, Penalties, Truncation
@@ -39,7 +39,7 @@ def test_every_option_has_a_flag():
     known = {item.name for kind in (GenerationOptions, Truncation, Penalties, Constraints) for item in fields(kind)}
     # Groups are no options; what a user would write as ids is a text on the command line; one command prints logprobs.
     known -= {"truncation", "penalties", "constraints", "bad_words_ids", "logprobs"}
-    assert {one.name for one in ENCODER_DECODER} == known
+    assert {one.name for one in (*ENCODER_DECODER, *CONTEXT)} == known
 
 
 def test_options_are_read():
@@ -114,6 +114,10 @@ def test_logprobs_are_in_the_json(call, float_bundle):
         (["--suppress-tokens", "100000"], "--suppress-tokens names token 100000, but the vocabulary has 400"),
         (["--exponential-decay-length-penalty", "5"], "wants START,FACTOR"),
         (["--bad-words", ""], "--bad-words must not be empty"),
+        (["--json-schema", "nowhere.json"], "--json-schema: nowhere.json cannot be read"),
+        (["--choices", "yes,,no"], "--choices must be texts that are not empty"),
+        (["--regex", "a", "--choices", "yes,no"], "--regex and --choices exclude each other"),
+        (["--regex", "("], "--regex cannot be used: "),
         (["--mirostat-tau", "3", "--top-p", "0.5"], "leave out --top-p"),
         (["--temperature", "0", "--suppress-tokens", ",".join(map(str, range(400)))], "every token is banned"),
     ],
@@ -122,6 +126,24 @@ def test_bad_options_are_usage_errors(call, float_bundle, arguments, text):
     code, out, err = call("generate", float_bundle, PROMPT, *arguments)
     assert (code, out.strip()) == (2, "")
     assert text in one_line(err)
+
+
+def test_an_answer_has_the_form_that_a_file_or_a_text_asks_for(call, float_bundle, tmp_path):
+    (tmp_path / "schema.json").write_text('{"enum": ["été", 7]}', encoding="utf-8")
+    (tmp_path / "grammar.lark").write_text('start: "ab" | "cd"')
+    for arguments, answers in (
+        (["--json-schema", tmp_path / "schema.json"], ['"été"', "7"]),
+        (["--grammar", tmp_path / "grammar.lark"], ["ab", "cd"]),
+        (["--regex", "x{3}"], ["xxx"]),
+        (["--choices", "yes, no"], ["yes", "no"]),
+    ):
+        code, out, err = call("generate", float_bundle, PROMPT, *GREEDY, *arguments)
+        assert (code, err, out.endswith("\n")) == (0, "", True)
+        assert out[:-1] in answers
+    (tmp_path / "schema.json").write_bytes(b"\xff")
+    code, out, err = call("generate", float_bundle, PROMPT, "--json-schema", tmp_path / "schema.json")
+    assert (code, out) == (2, "")
+    assert "is not UTF-8" in one_line(err)
 
 
 def test_score(call, float_bundle, tmp_path, monkeypatch):

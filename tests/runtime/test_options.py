@@ -29,6 +29,10 @@ from triform.runtime.processors_order import Row, build_processors
         (GenerationOptions, {"stop": ("",)}, "--stop must be a text that is not empty"),
         (GenerationOptions, {"stop": "abc"}, "--stop must be"),
         (GenerationOptions, {"logprobs": -1}, "--logprobs must be 0 or more"),
+        (GenerationOptions, {"speculate": "on"}, "--speculate must be auto, lookup or off, not 'on'"),
+        (GenerationOptions, {"on_overflow": "x"}, "--on-overflow must be error or shift, not 'x'"),
+        (GenerationOptions, {"keep": 3}, "--keep needs --on-overflow shift"),
+        (GenerationOptions, {"keep": -3, "on_overflow": "shift"}, "--keep must be 0 or more"),
         (GenerationOptions, {"order": ("top_k",)}, "--order knows no step 'top_k'; there are logit-bias, "),
         (GenerationOptions, {"order": ("top-k", "dry", "top-k")}, "--order names top-k twice"),
         (

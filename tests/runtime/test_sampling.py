@@ -85,7 +85,7 @@ def test_a_seed_repeats_in_any_batch(seed, index):
     expected = [first(NO_IDS, logits) for _ in range(10)]
     assert [second(NO_IDS, logits) for _ in range(10)] == expected
     # One number is drawn for a token, from Philox keyed by seed and row: anyone can draw the same.
-    generator = np.random.Generator(np.random.Philox(key=[seed, index]))
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
     ends = np.cumsum(np.exp(logits.astype(np.float64)))
     assert [int(np.searchsorted(ends, generator.random() * ends[-1])) for _ in range(10)] == expected
 

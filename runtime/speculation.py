@@ -1,0 +1,83 @@
+"""Decoding that tries several tokens in one run and keeps those that the sampler would have chosen one by one.
+
+Whatever is proposed, each token is chosen by the sampler from the logits after the tokens before it, in their order: a
+proposal is kept where it is what was chosen, and everything after the first that is not is forgotten. So the sampler,
+its random numbers and processors with a state see exactly what they see without proposals, and choose the same. Of the
+usual rule for sampling (https://arxiv.org/abs/2211.17192) this is the case of a proposal that is certain: a proposed
+token is kept with the probability that the model gives it, and otherwise another is drawn in proportion to theirs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from triform.runtime.lookup import look_up
+from triform.runtime.loop import GrowingRow, Step, Token
+from triform.runtime.pace import Pace
+from triform.runtime.processors import Ids, Logits
+
+Proposer = Callable[[Ids, int], Ids]
+
+
+class SpeculativeStep(Step, Protocol):
+    """A model that can run several tokens at once and forget the last of them."""
+
+    @property
+    def room(self) -> int:
+        """Tokens that can be fed to `extend`."""
+
+    def extend(self, tokens: Sequence[int]) -> Logits:
+        """Append tokens; give the logits after each, float32 (tokens, vocab_size), valid until the next call."""
+
+    def trim(self, count: int) -> None:
+        """Forget the last tokens."""
+
+
+def speculative_loop(
+    step: SpeculativeStep,
+    ids: Sequence[int],
+    row: GrowingRow,
+    *,
+    pace: Pace,
+    propose: Proposer = look_up,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[Token]:
+    """As `decode_loop`, in fewer runs of the model where `propose` guesses well.
+
+    Args:
+        step: the model.
+        ids: the prompt, at least one token.
+        row: what chooses the tokens; holds the prompt.
+        pace: says how many tokens to try, and is told what became of them.
+        propose: called with the ids so far and how many tokens are wanted; gives so many, or none.
+        clock: seconds.
+
+    Yields:
+        one `Token` at a time.
+    """
+    token = row.choose(step.prefill(ids))
+    yield token
+    while token.finish_reason is None:
+        # The last token of a row is not fed.
+        wanted = pace.wanted(min(row.left - 1, step.room - 1))
+        proposed = propose(row.ids, wanted).tolist() if wanted else []
+        start = clock()
+        if not proposed:
+            logits = step.next(token.id)
+            pace.stepped(clock() - start)
+            token = row.choose(logits)
+            yield token
+            continue
+        table = step.extend([token.id, *proposed])
+        took, kept = clock() - start, 0
+        for logits, guess in zip(table, [*proposed, None], strict=True):
+            token = row.choose(logits)
+            agrees = token.id == guess and token.finish_reason is None
+            kept += agrees
+            yield token
+            if not agrees:
+                break
+        step.trim(len(proposed) - kept)
+        pace.tried(len(proposed), kept, took)
