@@ -9,8 +9,10 @@ import pytest
 
 import triform
 from tests.runtime.fake_step import FakeStep
+from triform.runtime.generation_setup import set_up_row
 from triform.runtime.lookup import look_up
 from triform.runtime.loop import GrowingRow, decode_loop
+from triform.runtime.manifest import Quantization
 from triform.runtime.options import GenerationOptions, Penalties, Truncation
 from triform.runtime.pace import SIZES, Pace
 from triform.runtime.processors_mirostat import Mirostat
