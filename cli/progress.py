@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,7 @@ def with_progress(records: Records, *, results_to: Path | None) -> Iterator[Reco
         records: what to pass on.
         results_to: the file that results go to while records are read; None for standard output.
     """
-    shown = sys.stderr.isatty() and (results_to is not None or not sys.stdout.isatty())
-    if not shown or records.file is None or not records.file.is_file():
+    if not _is_shown(results_to) or records.file is None or not records.file.is_file():
         yield from records
         return
     from rich.console import Console
@@ -35,6 +35,33 @@ def with_progress(records: Records, *, results_to: Path | None) -> Iterator[Reco
         for record in records:
             bar.update(task, completed=record.number)
             yield record
+
+
+@contextmanager
+def seconds_bar(total: float | None, *, results_to: Path | None) -> Iterator[Callable[[float], None]]:
+    """Show on standard error how many seconds of a recording are done. Gives a function to say so with.
+
+    Where it shows is as of `with_progress`.
+
+    Args:
+        total: how long the recording is, in seconds; None when that is not known.
+        results_to: the file that results go to meanwhile; None for standard output.
+    """
+    if not _is_shown(results_to):
+        yield lambda seconds: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    count = "{task.completed:.0f} s" if total is None else "{task.completed:.0f}/{task.total:.0f} s"
+    columns = (BarColumn(), TextColumn(count), TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("seconds", total=total)
+        yield lambda seconds: bar.update(task, completed=seconds)
+
+
+def _is_shown(results_to: Path | None) -> bool:
+    return sys.stderr.isatty() and (results_to is not None or not sys.stdout.isatty())
 
 
 def _lines(path: Path) -> int:

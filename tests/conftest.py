@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
+import transformers
 
 from tests.checkpoints import llama_folder
 from triform.export.pipeline import ExportOptions, export
@@ -88,3 +90,21 @@ def trained(tmp_path_factory):
     from tests.export.seq2seq_families import Trained
 
     return Trained(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def exported_family(trained, tmp_path_factory):
+    """From the name of an encoder-decoder family to the folders of its checkpoint and of its float bundle."""
+    from tests.encoder_decoder_families import folder_of
+
+    # It would be on the standard error that tests look at.
+    transformers.utils.logging.disable_progress_bar()
+
+    @cache
+    def find(name: str) -> tuple[Path, Path]:
+        root = tmp_path_factory.mktemp("family")
+        folder = folder_of(name, root / "checkpoint", trained)
+        export(str(folder), root / "bundle", ExportOptions(quantize="none"))
+        return folder, root / "bundle"
+
+    return find

@@ -1,0 +1,79 @@
+"""``triform rewrite``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, TextFile, Texts, Threads
+from triform.cli.generation_arguments import ENCODER_DECODER, with_generation_options
+from triform.cli.writing import (
+    AsJson,
+    Batch,
+    EarlyStopping,
+    LengthPenalty,
+    NumBeams,
+    NumReturnSequences,
+    Prefix,
+    Task,
+)
+
+if TYPE_CHECKING:
+    from triform.runtime.documents import Line
+    from triform.runtime.options import GenerationOptions
+
+HELP = """Turn texts into texts by whatever the model was trained for: corrections, paraphrases, answers.
+
+\b
+  triform rewrite BUNDLE "she go to school yesterday" --prefix "grammar: "
+  triform rewrite BUNDLE --file questions.txt > answers.txt
+  triform rewrite BUNDLE --file notes.jsonl --field note --num-beams 4 --num-return-sequences 2 --json
+
+Each line is a text, given to the model as it is. One that is longer than the model reads is cut at its end, with a
+note that says how many were; --strict refuses it.
+"""
+
+
+@with_generation_options(ENCODER_DECODER)
+def run(
+    bundle: Bundle = None,
+    texts: Texts = None,
+    file: TextFile = None,
+    field: Field = None,
+    skip_errors: SkipErrors = False,
+    task: Task = None,
+    prefix: Prefix = None,
+    num_beams: NumBeams = None,
+    length_penalty: LengthPenalty = None,
+    early_stopping: EarlyStopping = None,
+    num_return_sequences: NumReturnSequences = None,
+    batch: Batch = 8,
+    strict: Strict = False,
+    as_json: AsJson = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+    *,
+    options: GenerationOptions,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.options import bundle_and_texts, key_values
+    from triform.cli.records import Records
+    from triform.cli.writing import Job, beams_of, chosen, load, say_cut, write_lines
+    from triform.runtime.ask import Ask
+
+    beams = beams_of(num_beams, length_penalty, early_stopping, num_return_sequences)
+    folder, given = bundle_and_texts(bundle, texts)
+    records = Records(given, file, field, skip_errors)
+    model = load(
+        folder, strict=strict, provider=provider, provider_options=key_values(provider_option), threads=threads
+    )
+    job = Job(model, options, chosen(task, prefix, Ask), beams, batch, "generated_text" if as_json else None)
+    write_lines(job, records, _whole)
+    say_cut(job, records, None)
+    return 0
+
+
+def _whole(text: str, number: int) -> list[Line]:
+    from triform.runtime.documents import Line
+
+    return [Line("", [text], "")] if text.strip() else [Line(text, [], "")]

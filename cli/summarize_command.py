@@ -1,0 +1,118 @@
+"""``triform summarize``."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, TextFile, Texts, Threads
+from triform.cli.generation_arguments import ENCODER_DECODER, with_generation_options
+from triform.cli.writing import (
+    AsJson,
+    Batch,
+    EarlyStopping,
+    LengthPenalty,
+    NumBeams,
+    NumReturnSequences,
+    Prefix,
+    Task,
+)
+
+if TYPE_CHECKING:
+    from triform.cli.records import Record, Records
+    from triform.cli.writing import Job
+    from triform.runtime.documents import Cutter
+    from triform.runtime.options import GenerationOptions
+
+HELP = """Sum up texts.
+
+\b
+  triform summarize BUNDLE --file article.txt
+  cat article.txt | triform summarize BUNDLE --max-new-tokens 80
+  triform summarize BUNDLE --file articles.jsonl --field body --num-beams 4 --json > summaries.jsonl
+  triform summarize BUNDLE --file abstracts.txt --lines
+
+A file, or standard input, is one text, unless it is JSONL or --lines says that each line is one.
+A text longer than the model reads is read in windows of whole sentences that overlap by a sixth at most. Each window is
+summed up. If the summaries together are longer than a summary may be (--max-new-tokens, or the model's own limit), they
+are summed up again, in windows if need be, until they are not, or get no shorter; otherwise they are printed one after
+another. A sentence longer than the model reads is cut between words, with a note, or refused with --strict.
+"""
+
+# Texts whose windows are run together.
+_TEXTS = 64
+
+
+@with_generation_options(ENCODER_DECODER)
+def run(
+    bundle: Bundle = None,
+    texts: Texts = None,
+    file: TextFile = None,
+    field: Field = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Each line of the file is a text.")] = False,
+    skip_errors: SkipErrors = False,
+    task: Task = None,
+    prefix: Prefix = None,
+    num_beams: NumBeams = None,
+    length_penalty: LengthPenalty = None,
+    early_stopping: EarlyStopping = None,
+    num_return_sequences: NumReturnSequences = None,
+    batch: Batch = 8,
+    strict: Strict = False,
+    as_json: AsJson = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+    *,
+    options: GenerationOptions,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.options import bundle_and_texts, key_values
+    from triform.cli.records import Records
+    from triform.cli.writing import Job, beams_of, chosen, cutter_of, load, say_cut
+    from triform.runtime.ask import summary_ask
+
+    beams = beams_of(num_beams, length_penalty, early_stopping, num_return_sequences)
+    folder, given = bundle_and_texts(bundle, texts)
+    records = Records(given, file, field, skip_errors)
+    model = load(
+        folder, strict=strict, provider=provider, provider_options=key_values(provider_option), threads=threads
+    )
+    ask = chosen(task, prefix, lambda: summary_ask(model.info))
+    job = Job(model, options, ask, beams, batch, "summary_text" if as_json else None)
+    cutter = cutter_of(job, strict=strict)
+    whole = not (given or lines or records.is_json)
+    _write(job, _whole(file) if whole else records, cutter, streams=whole or len(given) == 1)
+    say_cut(job, records, cutter)
+    return 0
+
+
+def _whole(file: Path | None) -> list[Record]:
+    from triform.cli.records import Record
+    from triform.cli.whole_text import whole_text
+
+    return [Record(1, whole_text("text", None, file))]
+
+
+def _write(job: Job, records: Records | list[Record], cutter: Cutter, *, streams: bool) -> None:
+    from triform.cli.progress import with_progress
+    from triform.cli.records import Records
+    from triform.cli.writing import show, stream
+    from triform.runtime.documents import Line, summaries
+    from triform.runtime.errors import InputError
+
+    source = iter(with_progress(records, results_to=None) if isinstance(records, Records) else records)
+    _, most = job.model.plan(job.options, job.ask, job.beams)
+    while chunk := list(islice(source, _TEXTS)):
+        for record in chunk:
+            if not record.text.strip():
+                raise InputError(f"text {record.number} is empty")
+        if streams and job.streams and len(cutter.windows(chunk[0].text)) == 1:
+            stream(job, [Line("", [chunk[0].text.strip()], "")])
+            continue
+        found = summaries([record.text for record in chunk], cutter, most, job.work, lambda answers: answers[0].text)
+        for record, answers in zip(chunk, found, strict=True):
+            show(job, record, [Line("", [""] * len(answers), "")], answers)

@@ -1,0 +1,84 @@
+"""``triform translate``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, TextFile, Texts, Threads
+from triform.cli.generation_arguments import ENCODER_DECODER, with_generation_options
+from triform.cli.writing import (
+    AsJson,
+    Batch,
+    EarlyStopping,
+    LengthPenalty,
+    NumBeams,
+    NumReturnSequences,
+    Prefix,
+    Task,
+)
+
+if TYPE_CHECKING:
+    from triform.runtime.options import GenerationOptions
+
+HELP = """Translate texts.
+
+\b
+  triform translate BUNDLE "The house is small."
+  triform translate BUNDLE "The house is small." --source-lang en --target-lang fr
+  triform translate BUNDLE --file book.txt --num-beams 4 > buch.txt
+  triform translate BUNDLE --file news.jsonl --field body --json > translated.jsonl
+
+Every line is translated by itself; blank ones stay. A line longer than the model reads is cut at the ends of sentences
+into as few pieces as possible, whose translations are joined; a sentence longer than that is cut between words, with a
+note, or refused with --strict. Languages are named as the model names them (de, deu_Latn, de_DE), the first part of
+that being enough. A model with tasks such as T5 uses the one of these languages.
+"""
+
+
+@with_generation_options(ENCODER_DECODER)
+def run(
+    bundle: Bundle = None,
+    texts: Texts = None,
+    file: TextFile = None,
+    field: Field = None,
+    skip_errors: SkipErrors = False,
+    source_lang: Annotated[Optional[str], typer.Option(help="What the texts are in.")] = None,
+    target_lang: Annotated[Optional[str], typer.Option(help="What to translate into.")] = None,
+    task: Task = None,
+    prefix: Prefix = None,
+    num_beams: NumBeams = None,
+    length_penalty: LengthPenalty = None,
+    early_stopping: EarlyStopping = None,
+    num_return_sequences: NumReturnSequences = None,
+    batch: Batch = 8,
+    strict: Strict = False,
+    as_json: AsJson = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+    *,
+    options: GenerationOptions,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.options import bundle_and_texts, key_values
+    from triform.cli.records import Records
+    from triform.cli.writing import Job, beams_of, chosen, cutter_of, load, say_cut, write_lines
+    from triform.runtime.ask import translation_ask
+    from triform.runtime.errors import InputError
+
+    if (task or prefix) and (source_lang or target_lang):
+        raise InputError("--task and --prefix say what to do instead of the languages; leave one of the two out")
+    beams = beams_of(num_beams, length_penalty, early_stopping, num_return_sequences)
+    folder, given = bundle_and_texts(bundle, texts)
+    records = Records(given, file, field, skip_errors)
+    model = load(
+        folder, strict=strict, provider=provider, provider_options=key_values(provider_option), threads=threads
+    )
+    ask = chosen(task, prefix, lambda: translation_ask(model.info, source_lang, target_lang))
+    job = Job(model, options, ask, beams, batch, "translation_text" if as_json else None)
+    cutter = cutter_of(job, strict=strict)
+    write_lines(job, records, cutter.lines)
+    say_cut(job, records, cutter)
+    return 0

@@ -1,0 +1,177 @@
+"""Every encoder-decoder family, exported, writes what transformers writes: the same tokens, by every kind of search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from tests.audio.signals import noise, tone, voice
+from tests.encoder_decoder_families import FAMILIES, Family, auto_class
+from triform.runtime.audio_features import audio_features
+from triform.runtime.batch import Request
+from triform.runtime.beam_options import Beams
+from triform.runtime.encoder_decoder import Ask, EncoderDecoder
+from triform.runtime.generation_setup import set_up_row
+from triform.runtime.image import pixel_values
+from triform.runtime.opening import load_encoder_decoder
+from triform.runtime.options import Constraints, GenerationOptions, Penalties
+
+TEXTS = [
+    "There is an old argument about mathematics.",
+    "a",
+    "The museum is open from nine to five, and closed on the first Monday of every month.",
+    "What did she see?",
+    "Not far from here!",
+]
+LIMIT = 16
+# By transformers' names: token by token; four beams, as the model would have the rest; four beams of other settings;
+# and what the model's own generation config says.
+SEARCHES: dict[str, dict[str, Any]] = {
+    "greedy": {"num_beams": 1},
+    "beams": {"num_beams": 4},
+    "short beams": {"num_beams": 4, "length_penalty": -0.7, "early_stopping": "never", "no_repeat_ngram_size": 2},
+    "long beams": {"num_beams": 4, "length_penalty": 1.8, "early_stopping": True},
+    "own": {},
+}
+# Those that are tried in other batches, too.
+PADDED = ("greedy", "short beams")
+READING = [name for name, family in FAMILIES.items() if family.extractor is None]
+HEARING_OR_SEEING = [name for name in FAMILIES if name not in READING]
+
+
+@dataclass(frozen=True)
+class Made:
+    family: Family
+    folder: Path
+    original: Any
+    tokenizer: Any
+    bundle: EncoderDecoder
+
+
+@pytest.fixture(scope="module")
+def made(exported_family):
+    @cache
+    def make(name):
+        folder, bundle = exported_family(name)
+        original = auto_class(FAMILIES[name]).from_pretrained(folder).eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        return Made(FAMILIES[name], folder, original, tokenizer, load_encoder_decoder(bundle))
+
+    return make
+
+
+def options_of(search, **more):
+    """A search in the runtime's terms."""
+    asked = {name: value for name, value in search.items() if name != "no_repeat_ngram_size"}
+    penalties = Penalties(no_repeat_ngram_size=search.get("no_repeat_ngram_size"))
+    return GenerationOptions(max_new_tokens=LIMIT, penalties=penalties, **more), Beams(**asked)
+
+
+def expected(model, inputs, search, **more):
+    """The tokens that transformers writes about each row, the one decoding starts with left out."""
+    ends = model.generation_config.eos_token_id
+    rows = model.generate(**inputs, max_new_tokens=LIMIT, do_sample=False, **search, **more).tolist()
+    found = []
+    for row in rows:
+        length = next((place for place, token in enumerate(row) if place and token in ends), len(row) - 1)
+        found.append(row[1 : length + 1])
+    return found
+
+
+def check_variety(answers):
+    """Answers that prove something: not one token over and over, and not the same for every source."""
+    assert len({tuple(answer) for answer in answers}) == len(answers)
+    assert np.mean([len(set(answer)) for answer in answers]) >= 4
+    assert len({token for answer in answers for token in answer}) >= 12
+
+
+@pytest.mark.parametrize("name", READING)
+def test_texts(made, name):
+    one = made(name)
+    family, bundle = one.family, one.bundle
+    forced = {}
+    if family.source_lang:
+        one.tokenizer.src_lang = family.source_lang
+    if family.target_lang:
+        (forced["forced_bos_token_id"],) = bundle.text.forced(family.target_lang)
+    inputs = dict(one.tokenizer(TEXTS, return_tensors="pt", padding=True))
+    inputs.pop("token_type_ids", None)
+    ask = Ask(source_lang=family.source_lang, target_lang=family.target_lang)
+    for kind, search in SEARCHES.items():
+        options, beams = options_of(search)
+        wanted = expected(one.original, inputs, search, **forced)
+        found = list(bundle.generate_all(TEXTS, options, ask=ask, beams=beams, batch=len(TEXTS)))
+        assert [list(best.token_ids) for (best,) in found] == wanted, kind
+        if kind == "greedy":
+            check_variety(wanted)
+        if kind not in PADDED:
+            continue
+        # Neither the batch a text is in nor its padding changes anything.
+        by_twos = list(bundle.generate_all(TEXTS, options, ask=ask, beams=beams, batch=2))
+        assert [best.token_ids for (best,) in by_twos] == [best.token_ids for (best,) in found], kind
+        alone = [bundle.generate(text, options, ask=ask, beams=beams) for text in TEXTS]
+        assert [answer.token_ids for answer in alone] == [best.token_ids for (best,) in found], kind
+
+
+def sources_of(one: Made) -> list[dict[str, np.ndarray]]:
+    """What the encoder takes of a few sounds or pictures, each a batch of one."""
+    info = one.bundle.info
+    if info.image is not None:
+        generator = np.random.default_rng(5)
+        pictures = [Image.fromarray(generator.integers(0, 256, (h, w, 3), np.uint8)) for h, w in ((31, 60), (24, 24))]
+        pictures.append(Image.fromarray(np.full((50, 40, 3), 200, np.uint8)))
+        return [{"pixel_values": pixel_values(picture, info.image)[None]} for picture in pictures]
+    if info.audio is None:
+        raise AssertionError(f"{one.folder} hears nothing")
+    found = []
+    for sound in (voice(1.9), noise(0.8), tone(2.6, 300) + voice(2.6, 90)):
+        features = audio_features(sound, info.audio)[None]
+        mask = {} if info.audio.kind == "log_mel" else {"attention_mask": np.ones(features.shape[:2], np.int64)}
+        found.append({one.original.main_input_name: features, **mask})
+    return found
+
+
+@pytest.mark.parametrize("name", HEARING_OR_SEEING)
+def test_sounds_and_pictures(made, name):
+    one = made(name)
+    bundle, start = one.bundle, one.bundle.info.decoder_start
+    sources = sources_of(one)
+    for kind, search in SEARCHES.items():
+        options, beams = options_of(search)
+        forced = bundle.text.forced(one.family.target_lang)
+        if forced:
+            options, beams = options_of(search, constraints=Constraints(forced_bos_token_id=forced[0]))
+        setup = set_up_row(options, bundle.manifest, bundle.text.target, 1)
+        request = Request([start], setup.limit, setup.processors(), setup.sampler())
+        settled, answers = beams.settled(bundle.manifest.generation), []
+        for arrays in sources:
+            ((best,),) = bundle.search(bundle.reader.read(arrays), [request], [setup], settled)
+            inputs = {key: torch.from_numpy(value) for key, value in arrays.items()}
+            more = {"forced_bos_token_id": forced[0]} if forced else {}
+            assert [list(best.token_ids)] == expected(plain(one.original), inputs, search, **more), kind
+            answers.append(best.token_ids)
+            if settled is None:
+                pieces = bundle.pieces(bundle.reader.read(arrays), [start], setup)
+                assert tuple(id_ for piece in pieces for id_ in piece.token_ids) == best.token_ids
+        if kind == "greedy":
+            check_variety(answers)
+
+
+def plain(model: Any) -> Any:
+    """The model with every model's `generate`: Whisper's own puts tokens of its choice before the answer."""
+    if type(model).__name__ != "WhisperForConditionalGeneration":
+        return model
+
+    class Plain(type(model)):
+        generate = transformers.GenerationMixin.generate
+
+    model.__class__ = Plain
+    return model

@@ -1,0 +1,55 @@
+"""Whisper as transformers runs it, and as bundles of it run: exported once a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+import triform
+from tests.speech.sounds import samples_of
+from triform.export.pipeline import ExportOptions, export
+
+
+@pytest.fixture(scope="session")
+def whisper_bundle(whisper_folder, tmp_path_factory) -> Path:
+    """Of float32, that can tell where words are."""
+    folder = tmp_path_factory.mktemp("speech") / "whisper-float"
+    export(str(whisper_folder), folder, ExportOptions(quantize="none", word_timestamps=True))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whisper_int8(whisper_folder, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("speech") / "whisper-int8"
+    export(str(whisper_folder), folder, ExportOptions())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whisper(whisper_bundle):
+    return triform.load(whisper_bundle)
+
+
+@pytest.fixture(scope="session")
+def reference(whisper_folder):
+    return WhisperForConditionalGeneration.from_pretrained(whisper_folder, attn_implementation="eager").eval()
+
+
+@pytest.fixture(scope="session")
+def extractor(whisper_folder):
+    return WhisperFeatureExtractor.from_pretrained(whisper_folder)
+
+
+@pytest.fixture(scope="session")
+def sounds(speech_clips):
+    """Each clip's samples, float32 at 16 kHz."""
+    return [samples_of(path) for path, _ in speech_clips]
+
+
+@pytest.fixture(scope="session")
+def long_sound(sounds):
+    """All clips twice, the second time in another order: about 50 s."""
+    return np.concatenate([*sounds, *sounds[::-1]])
