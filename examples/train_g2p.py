@@ -43,7 +43,7 @@ IGNORED = -100  # What transformers and PyTorch leave out of a loss.
 HELD_OUT = 2000
 LONGEST = 32  # The dictionary's longest pronunciation has 28 phonemes.
 BATCH = 64
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 1.5e-3
 WARMUP = 0.05  # Of the whole training.
 
 Phonemes = tuple[str, ...]

@@ -73,9 +73,7 @@ def uses_distances(decoder: torch.nn.Module) -> bool:
     return any(hasattr(module, "relative_attention_bias") for module in decoder.modules())
 
 
-def _absolute_table(
-    module: torch.nn.Module, max_length: int, run: Callable[[torch.Tensor], object]
-) -> torch.Tensor:
+def _absolute_table(module: torch.nn.Module, max_length: int, run: Callable[[torch.Tensor], object]) -> torch.Tensor:
     """Float (max_length, hidden_size): the output of the positions' module for a row of as many tokens."""
 
     def found(_: torch.nn.Module, __: Any, output: torch.Tensor) -> None:

@@ -58,9 +58,7 @@ def _fsmt(module: Any) -> Any:
         mask = None if key_padding_mask is None else (~key_padding_mask.bool()).to(torch.int64)
         of_decoder = layer_state is not None and not crossing
         source = key.transpose(0, 1) if crossing else None
-        output = _attention(
-            module, query.transpose(0, 1), source, layer_state, Causal(None) if of_decoder else mask
-        )
+        output = _attention(module, query.transpose(0, 1), source, layer_state, Causal(None) if of_decoder else mask)
         return output.transpose(0, 1), None
 
     return forward

@@ -85,13 +85,14 @@ def test_json_has_everything():
         "compression_ratio": 1.5,
         "temperature": 0.0,
         "words": [{"start": 0.5, "end": 0.75, "text": " Hé", "probability": 0.875}],
+        "language": None,
     }
     assert "é" in written
 
 
 def test_nothing_was_said():
     assert [list(WRITERS[name]([])) for name in ("text", "srt", "vtt")] == [[], [], ["WEBVTT\n\n"]]
-    assert json.loads("".join(WRITERS["json"]([]))) == {"text": "", "segments": []}
+    assert json.loads("".join(WRITERS["json"]([]))) == {"text": "", "language": None, "segments": []}
 
 
 @pytest.mark.parametrize("writer", [as_srt, as_vtt])

@@ -24,7 +24,7 @@ def whisper_bundle(whisper_folder, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def whisper_int8(whisper_folder, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("speech") / "whisper-int8"
-    export(str(whisper_folder), folder, ExportOptions())
+    export(str(whisper_folder), folder, ExportOptions(quantize="int8"))
     return folder
 
 
@@ -51,5 +51,5 @@ def sounds(speech_clips):
 
 @pytest.fixture(scope="session")
 def long_sound(sounds):
-    """All clips twice, the second time in another order: about 50 s."""
-    return np.concatenate([*sounds, *sounds[::-1]])
+    """All clips, and three of them in another order: 40 s, two windows and more."""
+    return np.concatenate([*sounds, *sounds[2::-1]])
