@@ -21,8 +21,8 @@ test: dev $(GGUF) $(MINILM)/model.safetensors $(WHISPER)/model.safetensors $(SPE
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	TRIFORM_TEST_GGUF=$(GGUF) TRIFORM_TEST_MINILM=$(MINILM) TRIFORM_TEST_WHISPER=$(WHISPER) \
-		TRIFORM_TEST_SPEECH=$(SPEECH) $(BIN)/pytest
+	OMP_NUM_THREADS=1 TRIFORM_TEST_GGUF=$(GGUF) TRIFORM_TEST_MINILM=$(MINILM) TRIFORM_TEST_WHISPER=$(WHISPER) \
+		TRIFORM_TEST_SPEECH=$(SPEECH) $(BIN)/pytest -n 2 --dist loadfile
 
 dev: $(VENV)/dev.stamp $(LINKS)
 

@@ -10,9 +10,26 @@ from pathlib import Path
 
 import pytest
 import transformers
+from filelock import FileLock
 
 from tests.checkpoints import llama_folder
 from triform.export.pipeline import ExportOptions, export
+
+
+@pytest.fixture(scope="session")
+def export_once(tmp_path_factory, worker_id):
+    """From a name, a checkpoint and options to a bundle that all worker processes share: the first that asks writes it."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base if worker_id == "master" else base.parent) / "shared-bundles"
+    root.mkdir(exist_ok=True)
+
+    def find(name: str, source: Path, options: ExportOptions) -> Path:
+        with FileLock(root / f"{name}.lock"):
+            if not (root / name).exists():
+                export(str(source), root / name, options)
+        return root / name
+
+    return find
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +64,8 @@ def real_gguf() -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_bundle(real_gguf, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("real") / "smollm2-int4"
-    export(str(real_gguf), folder, ExportOptions(quantize="int4"))
-    return folder
+def real_bundle(real_gguf, export_once) -> Path:
+    return export_once("smollm2-int4", real_gguf, ExportOptions(quantize="int4"))
 
 
 @pytest.fixture(scope="session")
@@ -60,10 +75,8 @@ def real_minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
-def minilm_bundle(real_minilm, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("real") / "minilm-int8"
-    export(str(real_minilm), folder, ExportOptions())
-    return folder
+def minilm_bundle(real_minilm, export_once) -> Path:
+    return export_once("minilm-int8", real_minilm, ExportOptions())
 
 
 @pytest.fixture(scope="session")

@@ -10,22 +10,18 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 
 import triform
 from tests.speech.sounds import samples_of
-from triform.export.pipeline import ExportOptions, export
+from triform.export.pipeline import ExportOptions
 
 
 @pytest.fixture(scope="session")
-def whisper_bundle(whisper_folder, tmp_path_factory) -> Path:
+def whisper_bundle(whisper_folder, export_once) -> Path:
     """Of float32, that can tell where words are."""
-    folder = tmp_path_factory.mktemp("speech") / "whisper-float"
-    export(str(whisper_folder), folder, ExportOptions(quantize="none", word_timestamps=True))
-    return folder
+    return export_once("whisper-float", whisper_folder, ExportOptions(quantize="none", word_timestamps=True))
 
 
 @pytest.fixture(scope="session")
-def whisper_int8(whisper_folder, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("speech") / "whisper-int8"
-    export(str(whisper_folder), folder, ExportOptions(quantize="int8"))
-    return folder
+def whisper_int8(whisper_folder, export_once) -> Path:
+    return export_once("whisper-int8", whisper_folder, ExportOptions(quantize="int8"))
 
 
 @pytest.fixture(scope="session")
