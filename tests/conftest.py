@@ -18,7 +18,7 @@ from triform.export.pipeline import ExportOptions, export
 
 @pytest.fixture(scope="session")
 def export_once(tmp_path_factory, worker_id):
-    """From a name, a checkpoint and options to a bundle that all worker processes share: the first that asks writes it."""
+    """From a name, a checkpoint and options to a bundle that worker processes share: the first that asks writes it."""
     base = tmp_path_factory.getbasetemp()
     root = (base if worker_id == "master" else base.parent) / "shared-bundles"
     root.mkdir(exist_ok=True)
