@@ -39,7 +39,7 @@ def run(
         Optional[str], typer.Option(help="What to export an encoder for; what it was trained for when not given.")
     ] = None,
     hidden_states: Annotated[
-        bool, typer.Option("--hidden-states", help="Keep the outputs of an encoder's every layer.")
+        bool, typer.Option("--hidden-states", help="Keep the outputs of an encoder's every layer, of a decoder's last.")
     ] = False,
     word_timestamps: Annotated[
         bool, typer.Option("--word-timestamps", help="Let a speech model tell when each word is said.")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from triform.cli.arguments import Bundle, Provider, ProviderOptions, Threads
-from triform.cli.generation_arguments import CONTEXT, DECODER, with_generation_options
+from triform.cli.generation_arguments import CONTEXT, DECODER, SEVERAL, with_generation_options
 
 if TYPE_CHECKING:
-    from triform.runtime.decoder import Generation
+    from collections.abc import Callable, Mapping, Sequence
+
+    from triform.cli.records import Records
+    from triform.runtime.beam_options import Beams
+    from triform.runtime.decoder import Generation, Written
     from triform.runtime.options import GenerationOptions
 
 HELP = """Generate text from a prompt, streaming it as it comes.
@@ -25,13 +30,18 @@ HELP = """Generate text from a prompt, streaming it as it comes.
   triform generate BUNDLE "Once upon a time" --raw --json
   triform generate BUNDLE "And now?" --system "$(cat rules.txt)" --prompt-cache rules.cache
   triform generate BUNDLE "Name three rivers." --stop "4." --repetition-penalty 1.1
+  triform generate BUNDLE "Name a river." --num-beams 4 --num-return-sequences 2
+  triform generate BUNDLE --input prompts.jsonl --output answers.jsonl --batch 8
 
 With TRIFORM_BUNDLE set to a bundle's folder, the prompt alone is enough.
 Without sampling options the model's own defaults apply. --temperature 0 always takes the most likely token.
+
+--input reads a prompt a line, or of a .jsonl file objects with a text called "prompt" or a conversation called
+"messages"; each is answered by one JSON object, in the same order, --batch of them at a time.
 """
 
 
-@with_generation_options((*DECODER, *CONTEXT))
+@with_generation_options((*DECODER, *CONTEXT), SEVERAL)
 def run(
     bundle: Bundle = None,
     prompt: Annotated[Optional[str], typer.Argument(help="The prompt; - or nothing reads standard input.")] = None,
@@ -46,33 +56,93 @@ def run(
     prompt_cache: Annotated[
         Optional[Path], typer.Option(help="Keep the prompt's keys and values in this file, and use them.")
     ] = None,
+    draft: Annotated[Optional[Path], typer.Option(help="A smaller bundle that proposes tokens to check.")] = None,
     logprobs: Annotated[Optional[int], typer.Option(help="With --json: this many likeliest tokens each.")] = None,
+    input_file: Annotated[Optional[Path], typer.Option("--input", help="Answer each prompt of a file.")] = None,
+    field: Annotated[Optional[str], typer.Option(help="Of --input: where in its objects the prompt is.")] = None,
+    output: Annotated[Optional[Path], typer.Option(help="Of --input: write to a file.")] = None,
+    batch: Annotated[int, typer.Option(help="Of --input: prompts to run at once.")] = 8,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Of --input: go on without bad lines.")] = False,
+    tools: Annotated[Optional[Path], typer.Option(help="A JSON list of functions that the model may call.")] = None,
     *,
+    beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
+    from triform.cli.generate_many import Job, write_answers
     from triform.cli.options import bundle_and_prompt, key_values
+    from triform.cli.tools_file import read_tools
+    from triform.runtime.errors import InputError
     from triform.runtime.opening import load_decoder
 
-    options = _with_logprobs(options, logprobs, as_json=as_json)
+    if input_file is None and (output is not None or field is not None or skip_errors):
+        raise InputError("--output, --field and --skip-errors go with --input; a single answer goes to standard output")
+    options = _with_logprobs(options, logprobs, as_json=as_json or input_file is not None)
+    prompting: dict[str, Any] = {"system": system, "raw": raw, "tools": read_tools(tools)}
     folder, prompt = bundle_and_prompt(bundle, prompt)
+    load = partial(load_decoder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    if input_file is not None:
+        alone = {"a prompt": prompt, "--file": file, "--prompt-cache": prompt_cache, "--draft": draft}
+        records = _records(input_file, field, skip_errors, alone)
+        job = Job(load(folder), options, beams, batch, prompting)
+        write_answers(job, records, output, stats=stats)
+        return 0
     text = _read_prompt(prompt, file)
-    model = load_decoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    model = load(folder)
+    if model.searches(options, beams):
+        if prompt_cache is not None or draft is not None:
+            raise InputError("--prompt-cache and --draft are for one answer at a time, and a search follows several")
+        _show_answers(next(model.generate_all([text], options, beams=beams, **prompting)), as_json=as_json)
+        return 0
+    if options.penalty_alpha is not None and (prompt_cache is not None or draft is not None):
+        raise InputError("--prompt-cache and --draft do not go with --penalty-alpha; leave them out")
+    if draft is not None:
+        model.use_draft(load(draft))
     if prompt_cache is not None and prompt_cache.exists():
         model.load_prompt_cache(prompt_cache)
-    show = (lambda _: None) if as_json else _show
-    try:
-        generation = model.stream_to(text, options, system=system, raw=raw, show=show)
-    except KeyboardInterrupt:
-        # What was printed stays, and the shell's prompt starts on a line of its own.
-        if not as_json:
-            print(flush=True)
-        raise
+    generation = _stream(partial(model.stream_to, text, options, **prompting), as_json=as_json)
     _finish(generation, as_json=as_json, stats=stats)
     # A file that knew half of the prompt is good enough: it is written again only as a conversation doubles.
     if prompt_cache is not None and 2 * generation.cached_tokens < generation.prompt_tokens:
         model.save_prompt_cache(prompt_cache, generation.prompt_tokens)
     return 0
+
+
+def _stream(generate: Callable[..., Generation], *, as_json: bool) -> Generation:
+    """Generate, and unless JSON is wanted show the text as it comes."""
+    if as_json:
+        return generate(show=lambda text: None)
+    try:
+        return generate(show=_show)
+    except KeyboardInterrupt:
+        # What was printed stays, and the shell's prompt starts on a line of its own.
+        print(flush=True)
+        raise
+
+
+def _records(path: Path, field: str | None, skip_errors: bool, others: Mapping[str, object]) -> Records:
+    """The prompts of a file, where nothing else is given that goes with a single prompt."""
+    from triform.cli.generate_many import FIELDS
+    from triform.cli.records import Records
+    from triform.runtime.errors import InputError
+
+    for name, value in others.items():
+        if value is not None:
+            raise InputError(f"give {name} or --input, not both")
+    return Records([], path, field, skip_errors, FIELDS)
+
+
+def _show_answers(answers: Sequence[Written], *, as_json: bool) -> None:
+    """Print the answers of a search, the best first."""
+    if as_json:
+        import json
+
+        print(json.dumps([dataclasses.asdict(one) for one in answers]))
+    elif len(answers) == 1:
+        print(answers[0].text)
+    else:
+        for one in answers:
+            print(f"{one.score:.4f}\t{' '.join(one.text.split())}")
 
 
 def _with_logprobs(options: GenerationOptions, count: int | None, *, as_json: bool) -> GenerationOptions:
@@ -125,6 +195,7 @@ def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
             f"in {timings.prefill:.3f} s "
             f"({generation.prefill_tokens_per_second:.0f} tokens/s), "
             f"decode {timings.decode_tokens_per_second:.1f} tokens/s, {len(generation.token_ids)} tokens, "
+            f"{generation.proposed_tokens} proposed, {generation.accepted_tokens} of them accepted, "
             f"finish reason: {generation.finish_reason}",
             file=sys.stderr,
         )

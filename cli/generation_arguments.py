@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 import typer
 
 if TYPE_CHECKING:
+    from triform.runtime.beam_options import Beams
     from triform.runtime.options import GenerationOptions
 
 Number = TypeVar("Number", int, float)
@@ -70,6 +71,7 @@ DECODER = (
 )
 # What continues a prompt has these too.
 CONTEXT = (
+    Argument("penalty_alpha", float, "With --top-k: of these take the one least like the text so far, 0 to 1."),
     Argument("speculate", str, "lookup: try several tokens a run, copied from before; auto: where surely exact; off."),
     Argument("on_overflow", str, "error, or shift: drop the oldest tokens when the context is full."),
     Argument("keep", int, "With shift: never drop so many tokens at the start."),
@@ -81,25 +83,43 @@ ENCODER_DECODER = (
     Argument("encoder_no_repeat_ngram_size", int, "No run of so many of the source's tokens is generated."),
     Argument("forced_bos_token_id", int, "The first token."),
 )
+# Names of `Beams`, for what follows several answers at once …
+BEAMS = (
+    Argument("num_beams", int, "Answers to follow at once; the model's own number if not given."),
+    Argument("length_penalty", float, "Above 0 favors long answers of a beam search."),
+    Argument("early_stopping", str, "When beams end: true, false or never, as in transformers."),
+    Argument("num_beam_groups", int, "Groups of beams that keep out of each other's way."),
+    Argument("diversity_penalty", float, "What it costs a group to say what another says."),
+    Argument("best_of", int, "Draw so many answers and show the likeliest."),
+)
+# … and shows more than the best one.
+SEVERAL = (*BEAMS, Argument("num_return_sequences", int, "Show so many of these answers, the best first."))
 
 
-def with_generation_options(arguments: Sequence[Argument]) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Replace a command's parameter `options` by one parameter for each of these.
+def with_generation_options(
+    arguments: Sequence[Argument], beams: Sequence[Argument] = ()
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Replace a command's parameters `options` and `beams` by one parameter for each of these.
 
     Args:
-        arguments: to offer on the command line.
+        arguments: of `GenerationOptions`, to offer on the command line.
+        beams: of `Beams`; a command that takes none has no such parameter.
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         @wraps(command)
         def run(**given: Any) -> int:
             asked = {one.name: given.pop(one.name) for one in arguments}
-            return command(**given, options=generation_options(asked))
+            search = {one.name: given.pop(one.name) for one in beams}
+            more = {"beams": beam_options(search)} if beams else {}
+            return command(**given, **more, options=generation_options(asked))
 
-        hints = get_type_hints(command, localns={"GenerationOptions": object}, include_extras=True)
+        hints = get_type_hints(command, localns={"GenerationOptions": object, "Beams": object}, include_extras=True)
         own = inspect.signature(command).parameters
-        added = {one.name: _parameter(one) for one in arguments}
-        kept = {name: item.replace(annotation=hints[name]) for name, item in own.items() if name != "options"}
+        added = {one.name: _parameter(one) for one in (*arguments, *beams)}
+        kept = {
+            name: item.replace(annotation=hints[name]) for name, item in own.items() if name not in ("options", "beams")
+        }
         # typer reads these two.
         vars(run)["__signature__"] = inspect.Signature([*kept.values(), *added.values()])
         run.__annotations__ = {name: item.annotation for name, item in (kept | added).items()}
@@ -128,16 +148,50 @@ def generation_options(asked: Mapping[str, Any], **more: Any) -> GenerationOptio
 
     from triform.runtime.options import Constraints, GenerationOptions, Penalties, Truncation
 
-    given = {
+    given = _read(asked)
+    groups: dict[str, Any] = {"truncation": Truncation, "penalties": Penalties, "constraints": Constraints}
+    for key, kind in groups.items():
+        more[key] = kind(**{item.name: given.pop(item.name) for item in fields(kind) if item.name in given})
+    return GenerationOptions(**given, **more)
+
+
+def changed_options(options: GenerationOptions, asked: Mapping[str, Any]) -> GenerationOptions:
+    """The same options but for those asked for; None is back to where nothing is asked for.
+
+    Arguments and errors as `generation_options`.
+    """
+    from dataclasses import fields, replace
+
+    from triform.runtime.options import GenerationOptions
+
+    blank, read = GenerationOptions(), _read(asked)
+    more: dict[str, Any] = {}
+    for key in ("truncation", "penalties", "constraints"):
+        names = [item.name for item in fields(getattr(options, key)) if item.name in asked]
+        more[key] = replace(getattr(options, key), **{name: read.get(name) for name in names})
+    own = [item.name for item in fields(options) if item.name in asked]
+    return replace(options, **more, **{name: read.get(name, getattr(blank, name)) for name in own})
+
+
+def beam_options(asked: Mapping[str, Any]) -> Beams:
+    """The options of a search that were given, read and checked. Arguments and errors as `generation_options`."""
+    from triform.runtime.beam_options import Beams
+
+    return Beams(**_read(asked))
+
+
+def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         name: _READERS[name](name, value) if name in _READERS else value
         for name, value in asked.items()
         # typer gives an empty list for a repeatable option that is not there.
         if value is not None and value != []
     }
-    groups: dict[str, Any] = {"truncation": Truncation, "penalties": Penalties, "constraints": Constraints}
-    for key, kind in groups.items():
-        more[key] = kind(**{item.name: given.pop(item.name) for item in fields(kind) if item.name in given})
-    return GenerationOptions(**given, **more)
+
+
+def _early_stopping(name: str, value: str) -> Any:
+    # What is none of these is refused as it is.
+    return {"true": True, "false": False}.get(value, value)
 
 
 def _texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
@@ -194,6 +248,7 @@ def _number(name: str, text: str, kind: type[Number], wanted: str) -> Number:
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "stop": _texts,
+    "early_stopping": _early_stopping,
     "order": _split,
     "json_schema": _file,
     "grammar": _file,

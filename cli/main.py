@@ -22,6 +22,7 @@ from triform.cli.pipes import ReaderGone
 _COMMANDS = {
     "export": ("export_command", "Turn a checkpoint into a bundle, verified against PyTorch."),
     "generate": ("generate_command", "Generate text from a prompt."),
+    "chat": ("chat_command", "Talk with a model."),
     "score": ("score_command", "Tell how well a model predicts a text."),
     "translate": ("translate_command", "Translate texts."),
     "summarize": ("summarize_command", "Sum up texts."),

@@ -12,10 +12,11 @@ import typer
 
 from triform.cli.arguments import Bundle, Provider, ProviderOptions, Threads
 from triform.cli.generation_arguments import DECODER, with_generation_options
-from triform.cli.writing import AsJson, EarlyStopping, LengthPenalty, NumBeams
+from triform.cli.writing import AsJson
 
 if TYPE_CHECKING:
     from triform.cli.records import Record
+    from triform.runtime.beam_options import Beams
     from triform.runtime.encoder_decoder import EncoderDecoder
     from triform.runtime.options import GenerationOptions
     from triform.runtime.written import Written
@@ -39,9 +40,6 @@ def run(
         Optional[list[str]], typer.Argument(help="Picture files; - is a picture on standard input.")
     ] = None,
     file: Annotated[Optional[Path], typer.Option(help="Read names from a file of lines.")] = None,
-    num_beams: NumBeams = None,
-    length_penalty: LengthPenalty = None,
-    early_stopping: EarlyStopping = None,
     batch: Annotated[int, typer.Option(help="Pictures to run at once.")] = 8,
     skip_errors: Annotated[
         bool, typer.Option("--skip-errors", help="Go on without pictures that are damaged.")
@@ -51,17 +49,16 @@ def run(
     provider_option: ProviderOptions = None,
     threads: Threads = None,
     *,
+    beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.options import bundle_and_texts, key_values
     from triform.cli.progress import with_progress
     from triform.cli.records import Records
-    from triform.cli.writing import beams_of
     from triform.runtime.image_reading import image_info_of, read_pixels
     from triform.runtime.opening import load_encoder_decoder
 
-    beams = beams_of(num_beams, length_penalty, early_stopping, None)
     folder, given = bundle_and_texts(bundle, images)
     records = Records(given, file, None, skip_errors)
     model = load_encoder_decoder(

@@ -12,6 +12,9 @@ from typing import Any, BinaryIO
 
 from triform.runtime.errors import InputError
 
+# The field of a conversation, where commands take one.
+_MESSAGES = "messages"
+
 
 @dataclass(frozen=True)
 class Record:
@@ -21,11 +24,13 @@ class Record:
         number: its line, or its place among the arguments; the first is 1.
         text: the text; of a JSON object, the value of the field asked for.
         value: the JSON object it is part of; None for plain text.
+        messages: of a JSON object whose field is a conversation; the text is empty then.
     """
 
     number: int
     text: str
     value: dict[str, Any] | None = None
+    messages: list[Any] | None = None
 
 
 @dataclass
@@ -33,6 +38,7 @@ class Records:
     """Reads records lazily, in bounded memory, in order.
 
     Attributes:
+        fields: where in a JSON object to look for the text when no field is named; the first that is there.
         skipped: lines left out so far, because they could not be read.
     """
 
@@ -40,6 +46,7 @@ class Records:
     file: Path | None
     field: str | None
     skip_errors: bool
+    fields: Sequence[str] = ("text",)
     skipped: int = dataclasses.field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +79,10 @@ class Records:
             except OSError as error:
                 raise InputError(f"{self.file} cannot be read: {error.strerror}") from None
 
+    def place(self, number: int) -> str:
+        """What to call a line in a message."""
+        return f"line {number}" + (f" of {self.file}" if self.file is not None else "")
+
     def _lines(self, lines: BinaryIO | Iterable[bytes]) -> Iterator[Record]:
         for number, line in enumerate(lines, 1):
             try:
@@ -85,7 +96,7 @@ class Records:
                 yield record
 
     def _record(self, number: int, line: bytes) -> Record | None:
-        where = f"line {number}" + (f" of {self.file}" if self.file is not None else "")
+        where = self.place(number)
         try:
             text = line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
@@ -98,17 +109,24 @@ class Records:
             value = json.loads(text)
         except (ValueError, RecursionError):
             raise InputError(f"{where} is not JSON; --skip-errors goes on without it") from None
-        name = self.field or "text"
-        if not isinstance(value, dict) or not isinstance(value.get(name), str):
+        return self._of_object(number, where, value)
+
+    def _of_object(self, number: int, where: str, value: Any) -> Record:
+        found = value if isinstance(value, dict) else {}
+        name = self.field or next((one for one in self.fields if one in found), self.fields[0])
+        content = found.get(name)
+        if name == _MESSAGES and name in self.fields and isinstance(content, list):
+            return Record(number, "", found, content)
+        if not isinstance(content, str):
             raise InputError(f"{where} is not an object with a text called {name!r}; --skip-errors goes on without it")
         try:
-            value[name].encode("utf-8")
+            content.encode("utf-8")
         except UnicodeEncodeError:
             # JSON can write half of a surrogate pair.
             raise InputError(
                 f"{where} has a text that is not valid Unicode; --skip-errors goes on without it"
             ) from None
-        return Record(number, value[name], value)
+        return Record(number, content, found)
 
 
 def _encoded(stream: Iterable[str]) -> Iterator[bytes]:

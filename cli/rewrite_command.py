@@ -5,19 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, TextFile, Texts, Threads
-from triform.cli.generation_arguments import ENCODER_DECODER, with_generation_options
+from triform.cli.generation_arguments import ENCODER_DECODER, SEVERAL, with_generation_options
 from triform.cli.writing import (
     AsJson,
     Batch,
-    EarlyStopping,
-    LengthPenalty,
-    NumBeams,
-    NumReturnSequences,
     Prefix,
     Task,
 )
 
 if TYPE_CHECKING:
+    from triform.runtime.beam_options import Beams
     from triform.runtime.documents import Line
     from triform.runtime.options import GenerationOptions
 
@@ -33,7 +30,7 @@ note that says how many were; --strict refuses it.
 """
 
 
-@with_generation_options(ENCODER_DECODER)
+@with_generation_options(ENCODER_DECODER, SEVERAL)
 def run(
     bundle: Bundle = None,
     texts: Texts = None,
@@ -42,10 +39,6 @@ def run(
     skip_errors: SkipErrors = False,
     task: Task = None,
     prefix: Prefix = None,
-    num_beams: NumBeams = None,
-    length_penalty: LengthPenalty = None,
-    early_stopping: EarlyStopping = None,
-    num_return_sequences: NumReturnSequences = None,
     batch: Batch = 8,
     strict: Strict = False,
     as_json: AsJson = False,
@@ -53,15 +46,15 @@ def run(
     provider_option: ProviderOptions = None,
     threads: Threads = None,
     *,
+    beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.options import bundle_and_texts, key_values
     from triform.cli.records import Records
-    from triform.cli.writing import Job, beams_of, chosen, load, say_cut, write_lines
+    from triform.cli.writing import Job, chosen, load, say_cut, write_lines
     from triform.runtime.ask import Ask
 
-    beams = beams_of(num_beams, length_penalty, early_stopping, num_return_sequences)
     folder, given = bundle_and_texts(bundle, texts)
     records = Records(given, file, field, skip_errors)
     model = load(

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, TextFile, Texts, Threads
-from triform.cli.generation_arguments import ENCODER_DECODER, with_generation_options
+from triform.cli.generation_arguments import ENCODER_DECODER, SEVERAL, with_generation_options
 from triform.cli.writing import (
     AsJson,
     Batch,
-    EarlyStopping,
-    LengthPenalty,
-    NumBeams,
-    NumReturnSequences,
     Prefix,
     Task,
 )
@@ -24,6 +20,7 @@ from triform.cli.writing import (
 if TYPE_CHECKING:
     from triform.cli.records import Record, Records
     from triform.cli.writing import Job
+    from triform.runtime.beam_options import Beams
     from triform.runtime.documents import Cutter
     from triform.runtime.options import GenerationOptions
 
@@ -46,7 +43,7 @@ another. A sentence longer than the model reads is cut between words, with a not
 _TEXTS = 64
 
 
-@with_generation_options(ENCODER_DECODER)
+@with_generation_options(ENCODER_DECODER, SEVERAL)
 def run(
     bundle: Bundle = None,
     texts: Texts = None,
@@ -56,10 +53,6 @@ def run(
     skip_errors: SkipErrors = False,
     task: Task = None,
     prefix: Prefix = None,
-    num_beams: NumBeams = None,
-    length_penalty: LengthPenalty = None,
-    early_stopping: EarlyStopping = None,
-    num_return_sequences: NumReturnSequences = None,
     batch: Batch = 8,
     strict: Strict = False,
     as_json: AsJson = False,
@@ -67,15 +60,15 @@ def run(
     provider_option: ProviderOptions = None,
     threads: Threads = None,
     *,
+    beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.options import bundle_and_texts, key_values
     from triform.cli.records import Records
-    from triform.cli.writing import Job, beams_of, chosen, cutter_of, load, say_cut
+    from triform.cli.writing import Job, chosen, cutter_of, load, say_cut
     from triform.runtime.ask import summary_ask
 
-    beams = beams_of(num_beams, length_penalty, early_stopping, num_return_sequences)
     folder, given = bundle_and_texts(bundle, texts)
     records = Records(given, file, field, skip_errors)
     model = load(

@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from triform.cli.arguments import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, TextFile, Texts, Threads
-from triform.cli.generation_arguments import ENCODER_DECODER, with_generation_options
+from triform.cli.generation_arguments import ENCODER_DECODER, SEVERAL, with_generation_options
 from triform.cli.writing import (
     AsJson,
     Batch,
-    EarlyStopping,
-    LengthPenalty,
-    NumBeams,
-    NumReturnSequences,
     Prefix,
     Task,
 )
 
 if TYPE_CHECKING:
+    from triform.runtime.beam_options import Beams
     from triform.runtime.options import GenerationOptions
 
 HELP = """Translate texts.
@@ -37,7 +34,7 @@ that being enough. A model with tasks such as T5 uses the one of these languages
 """
 
 
-@with_generation_options(ENCODER_DECODER)
+@with_generation_options(ENCODER_DECODER, SEVERAL)
 def run(
     bundle: Bundle = None,
     texts: Texts = None,
@@ -48,10 +45,6 @@ def run(
     target_lang: Annotated[Optional[str], typer.Option(help="What to translate into.")] = None,
     task: Task = None,
     prefix: Prefix = None,
-    num_beams: NumBeams = None,
-    length_penalty: LengthPenalty = None,
-    early_stopping: EarlyStopping = None,
-    num_return_sequences: NumReturnSequences = None,
     batch: Batch = 8,
     strict: Strict = False,
     as_json: AsJson = False,
@@ -59,18 +52,18 @@ def run(
     provider_option: ProviderOptions = None,
     threads: Threads = None,
     *,
+    beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.options import bundle_and_texts, key_values
     from triform.cli.records import Records
-    from triform.cli.writing import Job, beams_of, chosen, cutter_of, load, say_cut, write_lines
+    from triform.cli.writing import Job, chosen, cutter_of, load, say_cut, write_lines
     from triform.runtime.ask import translation_ask
     from triform.runtime.errors import InputError
 
     if (task or prefix) and (source_lang or target_lang):
         raise InputError("--task and --prefix say what to do instead of the languages; leave one of the two out")
-    beams = beams_of(num_beams, length_penalty, early_stopping, num_return_sequences)
     folder, given = bundle_and_texts(bundle, texts)
     records = Records(given, file, field, skip_errors)
     model = load(

@@ -22,17 +22,8 @@ if TYPE_CHECKING:
 
 Task = Annotated[str | None, typer.Option(help="One of the model's tasks, by name; `inspect --json` lists them.")]
 Prefix = Annotated[str | None, typer.Option(help="Put this before each text, instead of a task's.")]
-NumBeams = Annotated[int | None, typer.Option(help="Answers to follow at once; the model's own number if not given.")]
-LengthPenalty = Annotated[float | None, typer.Option(help="Above 0 favors long answers of a beam search.")]
-EarlyStopping = Annotated[
-    str | None,
-    typer.Option(help="When beams end: true, false or never, as in transformers.", metavar="true|false|never"),
-]
-NumReturnSequences = Annotated[int | None, typer.Option(help="Show so many of the beams' answers, the best first.")]
 Batch = Annotated[int, typer.Option(help="Texts to run at once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")]
-
-_STOPPING: dict[str | None, Any] = {None: None, "true": True, "false": False, "never": "never"}
 
 
 @dataclass(frozen=True)
@@ -72,22 +63,6 @@ class Job:
         """Whether the answer to a single text can be shown as it is written: neither beams nor JSON are wanted."""
         search, _ = self.model.plan(self.options, self.ask, self.beams)
         return self.key is None and search is None
-
-
-def beams_of(
-    num_beams: int | None, length_penalty: float | None, early_stopping: str | None, num_return_sequences: int | None
-) -> Beams:
-    """The options of a beam search, read and checked.
-
-    Raises:
-        InputError: one cannot be read or is out of range.
-    """
-    from triform.runtime.beam_options import Beams
-    from triform.runtime.errors import InputError
-
-    if early_stopping not in _STOPPING:
-        raise InputError(f"--early-stopping must be true, false or never, not {early_stopping!r}")
-    return Beams(num_beams, length_penalty, _STOPPING[early_stopping], num_return_sequences)
 
 
 def load(folder: Path, *, strict: bool, **opening: Any) -> EncoderDecoder:

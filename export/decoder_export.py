@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from triform.export.options import BITS, ExportOptions
 from triform.export.report import Clock, Report, versions
 from triform.export.run_graph import GraphRunner
 from triform.export.source import Checkpoint, Source, save_tokenizer
+from triform.export.verify_states import check_states, reference_states
 from triform.export.write import describe_files, describe_graph, staged, write_graph
 from triform.models import catalog
 from triform.models.decoder import decoder_spec
+from triform.models.hidden_states import with_hidden_states
 from triform.models.spec import GraphSpec
 from triform.runtime import manifest as contract
 from triform.runtime.errors import ExportError, InputError
@@ -62,10 +65,8 @@ def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Che
 
     Raises:
         ExportError: see `source.load`.
-        InputError: an option is not for decoders, or the context length is beyond the model's.
+        InputError: the context length is beyond the model's.
     """
-    if options.hidden_states:
-        raise InputError("--hidden-states is for encoders; this model is a decoder")
     _max_length(config, options)
     return source.load(found, config, transformers.AutoModelForCausalLM)
 
@@ -84,16 +85,19 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         with clock.step("reference"):
             parity_ids = ids[: min(_PARITY_TOKENS, max_length - 8)]
             expected = verify.reference_logits(checkpoint.model, parity_ids)
-        graph, spec = _graph(checkpoint, max_length, clock)
+            states = reference_states(checkpoint.model, parity_ids) if options.hidden_states else None
+        graph, spec = _graph(checkpoint, max_length, options.hidden_states, clock)
         layers = [contract.LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
         with clock.step("verify"):
             original, weights = _float_graph(graph, Path(scratch) if scheme else folder, scheme is not None)
             runner = GraphRunner(original, layers, usable_cores())
             parity = verify.compare_with_reference(runner, expected, parity_ids)
+            if states is not None:
+                check_states(runner, states, parity_ids)
         quantization = contract.Quantization("none")
         if scheme is not None:
             with clock.step("quantize"):
-                importance = _importance(runner, weights, checkpoint)
+                importance = _importance(runner, weights, checkpoint, min(_WINDOW, max_length))
                 count = lower_to_blocks(graph, scheme, importance)
                 write_graph(graph, folder / "decoder.onnx")
                 quantization = _describe_scheme(scheme, count)
@@ -118,8 +122,13 @@ def _scheme(options: ExportOptions) -> Scheme | None:
     return Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
 
 
-def _graph(checkpoint: Checkpoint, max_length: int, clock: Clock) -> tuple[ir.Model, GraphSpec]:
-    return fused_graph(checkpoint.source.name, lambda: decoder_spec(checkpoint.model, max_length), clock)
+def _graph(checkpoint: Checkpoint, max_length: int, hidden_states: bool, clock: Clock) -> tuple[ir.Model, GraphSpec]:
+    def prepare() -> tuple[GraphSpec, ExitStack]:
+        spec, prepared = decoder_spec(checkpoint.model, max_length)
+        with prepared:
+            return (with_hidden_states(spec) if hidden_states else spec), prepared.pop_all()
+
+    return fused_graph(checkpoint.source.name, prepare, clock)
 
 
 def _float_graph(graph: ir.Model, folder: Path, measured: bool) -> tuple[Path, dict[str, str]]:
@@ -136,9 +145,11 @@ def _float_graph(graph: ir.Model, folder: Path, measured: bool) -> tuple[Path, d
     return path, weights
 
 
-def _importance(runner: GraphRunner, weights: dict[str, str], checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+def _importance(
+    runner: GraphRunner, weights: dict[str, str], checkpoint: Checkpoint, window: int
+) -> dict[str, torch.Tensor]:
     ids = texts.ids(checkpoint.tokenizer, "calibration", _CALIBRATION_TOKENS, checkpoint.model)
-    found = verify.energies(runner, ids, _WINDOW)
+    found = verify.energies(runner, ids, window)
     return {weight: found[output] for weight, output in weights.items()}
 
 

@@ -73,7 +73,7 @@ def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Che
         InputError: an option is not for encoder-decoders, or the context length is beyond the model's.
     """
     if options.hidden_states:
-        raise InputError("--hidden-states is for encoders; this model is an encoder-decoder")
+        raise InputError("--hidden-states is for encoders and decoders; this model is an encoder-decoder")
     _max_length(config, options)
     kind = encoder_decoder_kind(config)
     checkpoint = source.load_model(found, config, kind.auto_class)

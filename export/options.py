@@ -22,7 +22,7 @@ class ExportOptions:
         trust_remote_code: run code that comes with the checkpoint.
         revision: of a hub id.
         task: what to export an encoder for; what it was trained for when None.
-        hidden_states: keep the outputs of an encoder's every layer.
+        hidden_states: keep the outputs of an encoder's every layer, or of a decoder's last one.
         word_timestamps: have a speech model's decoder give the attention that times of words are read from.
     """
 

@@ -10,6 +10,8 @@ from triform.export.recheck_encoder import verify_encoder
 from triform.export.recheck_pair import verify_pair_against
 from triform.export.run_graph import GraphRunner
 from triform.export.source import find, load, read_config
+from triform.export.verify_states import check_states, reference_states
+from triform.models.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.bundle import Bundle
 from triform.runtime.errors import ExportError
 from triform.runtime.manifest import EncoderParity, Manifest, Parity
@@ -46,6 +48,8 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
     first = ids[: min(192, manifest.max_length - 8)]
     expected = verify.reference_logits(checkpoint.model, first)
     if info.quantization.scheme == "none":
+        if LAST_HIDDEN_STATE in runner.extra_outputs:
+            check_states(runner, reference_states(checkpoint.model, first), first)
         return verify.compare_with_reference(runner, expected, first)
     parity = verify.measure(runner, expected, first)
     quantized = verify.compare_quantized(

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from triform.export.measure import PREFIX
 from triform.export.run_graph import GraphRunner
 from triform.runtime.errors import ExportError
 from triform.runtime.manifest import Parity, QuantizedParity
@@ -16,7 +17,7 @@ from triform.runtime.manifest import Parity, QuantizedParity
 Array = NDArray[Any]
 
 # Float32 sums in another order differ by about 1e-6 of the largest term per product; dozens of layers add up.
-_RELATIVE_TOLERANCE = 5e-4
+RELATIVE_TOLERANCE = 5e-4
 _CHUNK = 128
 
 
@@ -58,7 +59,7 @@ def measure(runner: GraphRunner, expected: Array, ids: list[int]) -> Parity:
         step=_difference(runner, expected, ids, [len(ids) - 8, *[1] * 8]),
         ragged=_ragged_difference(runner, expected, ids),
         scale=scale,
-        tolerance=_RELATIVE_TOLERANCE * scale,
+        tolerance=RELATIVE_TOLERANCE * scale,
     )
 
 
@@ -114,7 +115,8 @@ def energies(runner: GraphRunner, ids: list[int], window: int) -> dict[str, torc
         chunk = np.array([ids[start : start + window]])
         runner.start(1, chunk.shape[1])
         _, extra = runner.feed(chunk, np.zeros((1, 1)))
-        for name, value in extra.items():
+        for name in [one for one in extra if one.startswith(PREFIX)]:
+            value = extra[name]
             total[name] = total.get(name, torch.zeros(value.shape)) + torch.from_numpy(value)
     return total
 

@@ -6,14 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from triform.runtime.conversation import Conversation
     from triform.runtime.decoder import Decoder, Generation, Piece
     from triform.runtime.errors import TriformError
     from triform.runtime.opening import load
     from triform.runtime.options import GenerationOptions
 
-__all__ = ["Decoder", "Generation", "GenerationOptions", "Piece", "TriformError", "load"]
+__all__ = ["Conversation", "Decoder", "Generation", "GenerationOptions", "Piece", "TriformError", "load"]
 
 _HOMES = {
+    "Conversation": "conversation",
     "Decoder": "decoder",
     "Generation": "decoder",
     "GenerationOptions": "options",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -51,12 +51,14 @@ class Request:
         processors: applied in turn to the log-probabilities of each of its beams; none of them may have a state, as
             beams come and go.
         sampler: chooses a token after another, its own processors applied, where there are no beams.
+        ends: told each token that the sampler chose; whether the answer ends with it. The row's own.
     """
 
     ids: Sequence[int]
     max_new_tokens: int
     processors: Sequence[Processor] = ()
     sampler: Sampler = field(default_factory=lambda: make_sampler((), None))
+    ends: Callable[[int], bool] = lambda token: False
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.cache import KVCache, settle
+from triform.runtime.errors import InputError
 from triform.runtime.manifest import CacheInfo, Manifest
-from triform.runtime.step import StepBinding, prefill_row, run_step
+from triform.runtime.step import StepBinding, prefill_row, resumable, run_step
 
 # onnxruntime's products work on two rows at a time, and on an odd one by other code that rounds otherwise. Where
 # activations are rounded to 8 bits such a difference grows to the size of that rounding, so odd batches get an idle
@@ -23,6 +24,8 @@ class DecoderBatchStep:
 
     Prompts are not read together because they differ in length and the graph continues only a batch of one by several
     tokens; a prompt alone already keeps the processor busy.
+
+    A prompt that begins as another one did, whose keys and values are still in the cache, is run from where they part.
 
     Attributes:
         cache: all sequences so far, in an order of its own: a row stays where it is as long as it can.
@@ -43,6 +46,8 @@ class DecoderBatchStep:
         self.cache.resize(0)
         # Where in the cache each row is.
         self._places = np.zeros(0, np.int64)
+        # What is in each place of the cache of the prompt that was read there, whether or not its row has left.
+        self._read: list[list[int]] = []
         self._binding: StepBinding | None = None
         self._bound: tuple[int, ...] = ()
 
@@ -57,7 +62,7 @@ class DecoderBatchStep:
             TriformError: onnxruntime failed.
         """
         self.select([])
-        self.cache.reserve(max(map(len, rows), default=0))
+        self._make_room(max(map(len, rows), default=0), 0)
         logits = np.empty((len(rows), self._vocab_size), np.float32)
         for index, ids in enumerate(rows):
             logits[index] = self.join(ids)
@@ -74,9 +79,11 @@ class DecoderBatchStep:
             TriformError: onnxruntime failed.
         """
         place = len(self._places)
-        self.cache.reserve(len(ids))
-        self.cache.resize(place + 1)
-        logits = prefill_row(self._session, self.cache.row(place), ids, self._vocab_size)
+        self._make_room(len(ids), place + 1)
+        source, kept = self._longest_shared(ids)
+        self.cache.take(place, source, kept)
+        logits = prefill_row(self._session, self.cache.row(place), ids[kept:], self._vocab_size)
+        self._read[place] = list(ids)
         self._places = np.append(self._places, place)
         return logits
 
@@ -90,7 +97,9 @@ class DecoderBatchStep:
         places = settle(sources)
         order = np.empty_like(sources)
         order[places] = sources
+        self._make_room(0, len(order))
         self.cache.select(order)
+        self._read[: len(order)] = [self._read[source] for source in order]
         self._places = places
 
     def next(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
@@ -105,8 +114,9 @@ class DecoderBatchStep:
         """
         self.select(parents)
         rows = len(self._places)
-        self.cache.reserve(int(self.cache.lengths.max()) + 1)
-        self.cache.resize(_padded(rows))
+        self._make_room(int(self.cache.lengths.max()) + 1, _padded(rows))
+        # The graph writes a token into the idle row.
+        self._read[rows : _padded(rows)] = [[]] * (_padded(rows) - rows)
         binding = self._bind()
         binding.input_ids[self._places, 0] = tokens
         binding.past_lengths[:] = self.cache.lengths
@@ -116,6 +126,27 @@ class DecoderBatchStep:
         logits = binding.logits[:rows, 0]
         in_order = (self._places == np.arange(rows)).all()
         return logits if in_order else logits[self._places]
+
+    def _make_room(self, length: int, rows: int) -> None:
+        """As many rows as there are or so many, for so many tokens each; rows that left are lost where buffers grow."""
+        layout = self.cache.layout[1:]
+        try:
+            self.cache.reserve(length)
+            self.cache.resize(max(rows, len(self.cache.lengths)))
+        except InputError:
+            # Without memory there are no buffers any more.
+            self._read = [[]] * len(self._read)
+            raise
+        if self.cache.layout[1:] != layout:
+            del self._read[len(self._places) :]
+        self._read += [[]] * (self.cache.layout[1] - len(self._read))
+
+    def _longest_shared(self, ids: Sequence[int]) -> tuple[int, int]:
+        """The place that holds most of the first tokens, and how many; the new row's own where it is as good."""
+        shared = [resumable(held, ids) for held in self._read]
+        place = len(self._places)
+        best = max(range(len(shared)), key=lambda one: (shared[one], one == place))
+        return best, shared[best]
 
     def _bind(self) -> StepBinding:
         if self._binding is None or self._bound != self.cache.layout:

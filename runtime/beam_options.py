@@ -1,7 +1,8 @@
-"""What a user may ask of a beam search."""
+"""What a user may ask of a search for several answers."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,14 @@ from typing import Literal
 from triform.runtime.beam_search import BeamOptions
 from triform.runtime.errors import InputError
 from triform.runtime.manifest import GenerationDefaults
+from triform.runtime.option_checks import flag
+from triform.runtime.options import GenerationOptions
+from triform.runtime.search import BestOf, DiverseBeams, Search
+
+# Options that say how to draw; where a model's own defaults of them apply, a search asked for by number does not draw.
+_DRAWING = ("temperature", "top_k", "top_p")
+# What follows one answer as it grows, or rolls dice for it.
+_ALONE = ("mirostat_tau", "xtc_threshold")
 
 
 @dataclass(frozen=True)
@@ -19,44 +28,96 @@ class Beams:
         num_beams: answers followed at once; 1 means no beam search.
         length_penalty: above 0 favors long answers, below 0 short ones; see `BeamOptions`.
         early_stopping: true, false or "never"; see `BeamOptions`.
-        num_return_sequences: answers to return, at most `num_beams`; 1 when None.
+        num_return_sequences: answers to return, at most `num_beams` or `best_of`; 1 when None.
+        num_beam_groups: groups of beams that keep out of each other's way; see `diverse_beam_search`.
+        diversity_penalty: what it costs a group to choose what another has chosen, in nats; needs groups.
+        best_of: instead of beams, answers to draw, of which those that the model finds likeliest are returned.
 
     Raises:
-        InputError: a value is out of range.
+        InputError: a value is out of range, or two contradict each other.
     """
 
     num_beams: int | None = None
     length_penalty: float | None = None
     early_stopping: bool | Literal["never"] | None = None
     num_return_sequences: int | None = None
+    num_beam_groups: int | None = None
+    diversity_penalty: float | None = None
+    best_of: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_beams", "num_return_sequences"):
+        for name in ("num_beams", "num_return_sequences", "num_beam_groups", "best_of"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InputError(f"--{name.replace('_', '-')} must be a whole number of at least 1, not {value!r}")
+                raise InputError(f"{flag(name)} must be a whole number of at least 1, not {value!r}")
         if self.length_penalty is not None and not math.isfinite(self.length_penalty):
             raise InputError(f"--length-penalty must be a finite number, not {self.length_penalty}")
         if self.early_stopping not in (None, True, False, "never"):
             raise InputError(f"--early-stopping must be true, false or never, not {self.early_stopping!r}")
+        if (self.num_beam_groups or 1) > 1 and self.diversity_penalty is None:
+            raise InputError("--num-beam-groups needs --diversity-penalty, or all groups find the same; give both")
+        if self.diversity_penalty is not None and (self.num_beam_groups or 1) == 1:
+            raise InputError("--diversity-penalty needs --num-beam-groups; give both")
+        for name in ("num_beams", "length_penalty", "early_stopping", "num_beam_groups"):
+            if self.best_of is not None and getattr(self, name) not in (None, 1):
+                raise InputError(f"--best-of draws answers instead of following beams; leave {flag(name)} out")
 
-    def settled(self, defaults: GenerationDefaults) -> BeamOptions | None:
+    def settled(self, defaults: GenerationDefaults) -> Search | None:
         """The search to make, the model's defaults filled in; None where there is a single beam.
 
         Raises:
             InputError: more answers are asked for than there are beams.
         """
-        count = self.num_beams or defaults.num_beams or 1
         wanted = self.num_return_sequences or 1
+        if self.best_of is not None:
+            if wanted > self.best_of:
+                raise InputError(f"--num-return-sequences {wanted} is more than --best-of {self.best_of}")
+            return BestOf(self.best_of, wanted)
+        count = self.num_beams or defaults.num_beams or 1
         if wanted > count:
             raise InputError(f"--num-return-sequences {wanted} is more than --num-beams {count}")
         if count == 1:
             return None
         stopping = self.early_stopping if self.early_stopping is not None else defaults.early_stopping
         penalty = self.length_penalty if self.length_penalty is not None else defaults.length_penalty
-        return BeamOptions(
+        beams = BeamOptions(
             count,
             1.0 if penalty is None else penalty,
             "never" if stopping == "never" else bool(stopping),
             wanted,
         )
+        if self.diversity_penalty is None:
+            return beams
+        return DiverseBeams(beams, self.num_beam_groups or 1, self.diversity_penalty)
+
+    def drawing(self, options: GenerationOptions) -> GenerationOptions:
+        """The options of a generation, where beams are asked for and nothing is said of drawing: without drawing.
+
+        A model's own temperature is meant for one answer; beams draw their candidates only when told to.
+        """
+        said = [name for name in _DRAWING if getattr(options, name) is not None]
+        said += [name for name, value in vars(options.truncation).items() if value is not None]
+        if said or (self.num_beams or 1) == 1:
+            return options
+        return dataclasses.replace(options, temperature=0.0)
+
+
+def check_search(search: Search | None, options: GenerationOptions) -> None:
+    """Refuse options that contradict a search.
+
+    Args:
+        search: from `Beams.settled`.
+        options: with the model's defaults filled in.
+
+    Raises:
+        InputError: they do.
+    """
+    if isinstance(search, BestOf):
+        if not options.temperature:
+            raise InputError("--best-of draws answers, and without --temperature above 0 they would all be the same")
+    elif search is not None:
+        for name in _ALONE:
+            if getattr(options.truncation, name) is not None:
+                raise InputError(f"{flag(name)} follows one answer, and --num-beams several; leave one out")
+        if isinstance(search, DiverseBeams) and options.temperature:
+            raise InputError("--num-beam-groups do not draw; leave --temperature out")

@@ -82,7 +82,12 @@ def beam_search(
 
 
 def beam_sample(
-    step: BatchStep, requests: Sequence[Request], options: BeamOptions, *, eos: Collection[int], seed: int | None
+    step: BatchStep,
+    requests: Sequence[Request],
+    options: BeamOptions,
+    generators: Sequence[np.random.Generator],
+    *,
+    eos: Collection[int],
 ) -> list[list[Hypothesis]]:
     """Beam search whose candidates are drawn, likely ones more often, instead of being the most likely ones.
 
@@ -90,13 +95,16 @@ def beam_sample(
         step: the model.
         requests: the prompts. Temperature and the like belong into their processors.
         options: how to search.
+        generators: the random numbers of each prompt, so that its answers do not depend on the others in the batch.
         eos: tokens that end a sequence.
-        seed: makes it repeatable; a prompt's answers do not depend on the others in the batch. Fresh when None.
 
     Returns:
         as `beam_search`; it raises the same, too.
     """
-    searches = [BeamSearch(request, options, eos, drawn(np.random.default_rng(seed))) for request in requests]
+    searches = [
+        BeamSearch(request, options, eos, drawn(generator))
+        for request, generator in zip(requests, generators, strict=True)
+    ]
     run_searches(step, requests, searches)
     return [search.hypotheses[: options.num_return_sequences] for search in searches]
 

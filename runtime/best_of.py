@@ -15,7 +15,7 @@ def best_of(
     step: BatchStep,
     requests: Sequence[Request],
     count: int,
-    make_sampler: Callable[[int], Sampler],
+    make_samplers: Sequence[Callable[[int], Sampler]],
     *,
     eos: Collection[int],
 ) -> list[list[Hypothesis]]:
@@ -25,7 +25,7 @@ def best_of(
         step: the model.
         requests: the prompts. Their own samplers and processors are not used.
         count: answers a prompt, at least 1.
-        make_sampler: from the number of an answer, 0 to `count` - 1, to a sampler for it alone.
+        make_samplers: for each prompt, from the number of an answer, 0 to `count` - 1, to a sampler for it alone.
         eos: tokens that end a sequence.
 
     Returns:
@@ -36,7 +36,10 @@ def best_of(
         InputError: a sequence outgrows the model's context.
         TriformError: onnxruntime failed, or the logits are not numbers.
     """
-    searches = [_Samples(request, [make_sampler(index) for index in range(count)], eos) for request in requests]
+    searches = [
+        _Samples(request, [make(index) for index in range(count)], eos)
+        for request, make in zip(requests, make_samplers, strict=True)
+    ]
     run_searches(step, requests, searches)
     return [sorted(search.finished, key=lambda hypothesis: -hypothesis.score) for search in searches]
 

@@ -108,6 +108,20 @@ class KVCache:
         chosen = np.asarray(parents, np.int64)
         self.lengths, self._common = self.lengths[chosen], self._common[np.ix_(chosen, chosen)]
 
+    def take(self, to: int, source: int, length: int) -> None:
+        """Make row `to` the first `length` tokens of what the buffers hold in a place, if its row has left or not.
+
+        Args:
+            to: a row.
+            source: a place, below `layout[1]`; its tokens are there as long as nothing was written over them.
+            length: tokens to take.
+        """
+        if to != source:
+            for array in self._arrays.values():
+                array[to, :, :length] = array[source, :, :length]
+        self.lengths[to] = length
+        self._common[to] = self._common[:, to] = 0
+
     def row(self, index: int) -> KVCache:
         """One row as a batch of one that shares its memory and its length with this cache.
 

@@ -19,7 +19,7 @@ class Completion:
     Attributes:
         index: which prompt, from 0, in the order they came.
         token_ids: what was generated, an end-of-sequence token included.
-        finish_reason: "stop" after an end-of-sequence token.
+        finish_reason: "stop" after an end-of-sequence token, or where the request says so.
     """
 
     index: int
@@ -35,6 +35,7 @@ class _Row:
     request: Request
     ids: NDArray[np.int64] = field(init=False)
     length: int = field(init=False)
+    stopped: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.length = len(self.request.ids)
@@ -43,8 +44,10 @@ class _Row:
 
     def choose(self, logits: NDArray[np.float32]) -> None:
         """Append the sampler's token."""
-        self.ids[self.length] = self.request.sampler(self.ids[: self.length], logits)
+        token = self.request.sampler(self.ids[: self.length], logits)
+        self.ids[self.length] = token
         self.length += 1
+        self.stopped = self.request.ends(token)
 
     @property
     def last(self) -> int:
@@ -52,10 +55,11 @@ class _Row:
 
     def completion(self, eos: Collection[int]) -> Completion | None:
         """What came of it if it has ended."""
-        if self.last not in eos and self.length < len(self.ids):
+        stopped = self.stopped or self.last in eos
+        if not stopped and self.length < len(self.ids):
             return None
         answer = self.ids[len(self.request.ids) : self.length]
-        return Completion(self.index, tuple(answer.tolist()), "stop" if self.last in eos else "length")
+        return Completion(self.index, tuple(answer.tolist()), "stop" if stopped else "length")
 
 
 def complete(

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.runtime.beam_options import Beams
 from triform.runtime.bundle import Bundle
+from triform.runtime.draft import Draft
 from triform.runtime.errors import BundleError, InputError
 from triform.runtime.generation import Generation, Piece, Timings
 from triform.runtime.generation_setup import RowSetup, set_up_row
+from triform.runtime.hidden_step import HiddenStep
+from triform.runtime.lookup import look_up
+from triform.runtime.loop import Token
 from triform.runtime.manifest import Manifest
 from triform.runtime.options import GenerationOptions
 from triform.runtime.overflow import ShiftingStep
 from triform.runtime.perplexity import Perplexity, TextScore, losses_of, perplexity
-from triform.runtime.prompt import Prompt, PromptEncoder
+from triform.runtime.prompt import Prompt, PromptEncoder, Tools
+from triform.runtime.prompt_batches import PromptBatches
 from triform.runtime.prompt_cache import read_prompt_cache, write_prompt_cache
-from triform.runtime.row_tokens import row_tokens
+from triform.runtime.row_tokens import contrastive_tokens, row_tokens
 from triform.runtime.session import open_session
 from triform.runtime.signature import check_decoder
+from triform.runtime.speculation import Proposer
 from triform.runtime.step import DecoderStep
-from triform.runtime.stop_strings import StopStrings
-from triform.runtime.text import IncrementalDetokenizer, bundle_tokenizer
+from triform.runtime.stop_strings import TextStops
+from triform.runtime.text import bundle_tokenizer
 from triform.runtime.text_stream import stream_ids
 from triform.runtime.watch import Watch
+from triform.runtime.written import Written
 
-__all__ = ["Decoder", "Generation", "Perplexity", "Piece", "Prompt", "TextScore", "Timings"]
+if TYPE_CHECKING:
+    from triform.runtime.async_stream import ModelThread
+
+__all__ = ["Decoder", "Generation", "Perplexity", "Piece", "Prompt", "TextScore", "Timings", "Written"]
 
 # Room made at first for an answer of unknown length.
 _ROOM = 512
@@ -76,8 +88,13 @@ class Decoder:
         self._tokenizer = bundle_tokenizer(bundle)
         session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
         self.providers: list[str] = session.get_providers()
-        self._step = DecoderStep(session, bundle.manifest, check_decoder(session, bundle.manifest, path))
+        cache = check_decoder(session, bundle.manifest, path)
+        self._step = DecoderStep(session, bundle.manifest, cache)
+        self._make_hidden_step = partial(HiddenStep, session, bundle.manifest, cache)
         self._prompts = PromptEncoder(bundle, self._tokenizer)
+        self._batches = PromptBatches(session, bundle.manifest, cache, self._prompts, self._tokenizer)
+        self._draft: Draft | None = None
+        self._thread: ModelThread | None = None
         # Counts what has used the cache, so that a generation notices when another took it over.
         self._turn = 0
         self._load_seconds = time.perf_counter() - start
@@ -94,11 +111,69 @@ class Decoder:
         *,
         system: str | None = None,
         raw: bool = False,
+        tools: Tools | None = None,
     ) -> Generation:
         """Generate a whole answer. Arguments and errors as `stream`."""
         watch = Watch()
-        pieces = list(self._pieces(prompt, options or GenerationOptions(), system, raw, watch))
+        pieces = list(self._pieces(prompt, options or GenerationOptions(), _prompting(system, raw, tools), watch))
         return watch.finished(pieces, self._load_seconds)
+
+    def generate_all(
+        self,
+        prompts: Iterable[Prompt],
+        options: GenerationOptions | None = None,
+        *,
+        beams: Beams | None = None,
+        batch: int = 8,
+        system: str | None = None,
+        raw: bool = False,
+        tools: Tools | None = None,
+    ) -> Iterator[list[Written]]:
+        """Answer any number of prompts, several at once, in bounded memory.
+
+        Prompts that begin with the same tokens as one that is being answered are read from where they part. Without
+        beams a prompt is read as soon as another one's answer has ended.
+
+        Args:
+            prompts: texts or messages, see `stream`; taken as there is room for them.
+            options: see `stream`; of every answer. With a seed, what is drawn depends on a prompt's place among all.
+            beams: how many answers to follow at once; the model's own defaults when None.
+            batch: prompts to run at once.
+            system: see `stream`.
+            raw: see `stream`.
+            tools: see `stream`.
+
+        Yields:
+            the answers to each prompt, in the order of the prompts: as many as `beams` asks for, the best first.
+
+        Raises:
+            InputError: as `stream`, the line naming the prompt; or an option that batches do not have.
+        """
+        asked, prompting = options or GenerationOptions(), _prompting(system, raw, tools)
+        return self._batches.answers(prompts, asked, beams or Beams(), batch=batch, prompting=prompting)
+
+    def searches(self, options: GenerationOptions, beams: Beams) -> bool:
+        """Whether several answers to a prompt are followed at once, and none can be shown as it is written.
+
+        Raises:
+            InputError: options contradict each other.
+        """
+        if beams.settled(self.manifest.generation) is None:
+            return False
+        self._batches.plan(options, beams)
+        return True
+
+    def count_tokens(
+        self, prompt: Prompt, *, system: str | None = None, raw: bool = False, tools: Tools | None = None
+    ) -> int:
+        """How many tokens a prompt has. Arguments as `stream`.
+
+        Raises:
+            InputError: it is empty, or leaves no room for an answer in the model's context.
+        """
+        ids = self._prompts.prompt_ids(prompt, system=system, raw=raw, tools=tools)
+        self._prompts.check_length(ids, room=1)
+        return len(ids)
 
     def stream(
         self,
@@ -107,6 +182,7 @@ class Decoder:
         *,
         system: str | None = None,
         raw: bool = False,
+        tools: Tools | None = None,
     ) -> Iterator[Piece]:
         """Generate piece by piece; joined texts equal what `generate` returns.
 
@@ -118,25 +194,84 @@ class Decoder:
             options: greedy or the model's own defaults when None.
             system: a system message to put first; needs a chat template.
             raw: take the text as it is, without the template.
+            tools: JSON schemas of functions that the model may call, for chat templates that tell it of them.
 
         Returns:
             an iterator of at least one `Piece`; the last has a finish_reason.
 
         Raises:
-            InputError: an empty prompt, or one that does not fit the model's context, or no template for messages.
+            InputError: an empty prompt, or one that does not fit the model's context, or no template for messages or
+                tools.
                 While iterating: another generation with the same decoder has begun.
         """
-        return self._pieces(prompt, options or GenerationOptions(), system, raw, Watch())
+        return self._pieces(prompt, options or GenerationOptions(), _prompting(system, raw, tools), Watch())
+
+    def stream_async(
+        self,
+        prompt: Prompt,
+        options: GenerationOptions | None = None,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        tools: Tools | None = None,
+    ) -> AsyncGenerator[Piece]:
+        """As `stream`, for event loops: the prompt is read and the model runs in a thread of the decoder's own.
+
+        Close the iterator, or cancel what awaits it, to stop the model: it ends its present run, and the decoder stays
+        usable. As ever, a generation that begins ends the one before.
+
+        Args:
+            prompt: see `stream`.
+            options: see `stream`.
+            system: see `stream`.
+            raw: see `stream`.
+            tools: see `stream`.
+
+        Returns:
+            an asynchronous iterator of what `stream` gives. What `stream` raises comes with the first piece.
+        """
+        # Here, because asyncio takes a while to import.
+        from triform.runtime.async_stream import ModelThread
+
+        self._thread = self._thread or ModelThread()
+        return self._thread.pieces(partial(self.stream, prompt, options, system=system, raw=raw, tools=tools))
 
     def stream_to(
-        self, prompt: Prompt, options: GenerationOptions, *, system: str | None = None, raw: bool = False, show: Any
+        self,
+        prompt: Prompt,
+        options: GenerationOptions,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        tools: Tools | None = None,
+        show: Any,
     ) -> Generation:
         """Generate, calling `show(text)` with each piece as it comes, and return the whole."""
         watch, pieces = Watch(), []
-        for piece in self._pieces(prompt, options, system, raw, watch):
+        for piece in self._pieces(prompt, options, _prompting(system, raw, tools), watch):
             show(piece.text)
             pieces.append(piece)
         return watch.finished(pieces, self._load_seconds)
+
+    def use_draft(self, draft: Decoder) -> None:
+        """Let a smaller model propose tokens, several of which this one then checks in one run.
+
+        Each token is still chosen from this model's own logits, and the draft is asked only while it pays. Where
+        activations are rounded to 8 bits the last digits of these logits differ between one token in a run and several.
+
+        Args:
+            draft: of the same vocabulary; it must not be used for anything else meanwhile.
+
+        Raises:
+            InputError: its vocabulary is another.
+        """
+        known = range(max(self.manifest.vocab_size, draft.manifest.vocab_size))
+        if any(draft._tokenizer.id_to_token(one) != self._tokenizer.id_to_token(one) for one in known):
+            raise InputError(
+                f"{draft._bundle.folder} cannot be the draft of {self._bundle.folder}: its vocabulary is another; "
+                "take a smaller model of the same family"
+            )
+        self._draft = Draft(draft._step, draft.manifest.max_length, self.manifest.vocab_size)
 
     def forget(self) -> None:
         """Forget what earlier generations left, so that the next one reads its whole prompt."""
@@ -179,7 +314,7 @@ class Decoder:
             InputError: the text is empty or longer than the model's context.
         """
         ids = self._prompts.text_ids(text)
-        self._check_length(ids, room=0)
+        self._prompts.check_length(ids, room=0)
         self.forget()
         result, done = np.empty((len(ids), self.manifest.vocab_size), np.float32), 0
         for logits in self._step.logits_in_chunks(ids):
@@ -236,15 +371,18 @@ class Decoder:
             yield one
 
     def _pieces(
-        self, prompt: Prompt, options: GenerationOptions, system: str | None, raw: bool, watch: Watch
+        self, prompt: Prompt, options: GenerationOptions, prompting: Mapping[str, Any], watch: Watch
     ) -> Iterator[Piece]:
         """Check everything that can be wrong with a prompt now; return what will run the model."""
         start = time.perf_counter()
-        ids = self._prompts.prompt_ids(prompt, system=system, raw=raw)
+        ids = self._prompts.prompt_ids(prompt, **prompting)
         if options.on_overflow == "error":
-            self._check_length(ids, room=1)
-        # For what it refuses: the caller learns now.
-        self._step_for(options)
+            self._prompts.check_length(ids, room=1)
+        # For what they refuse: the caller learns now.
+        if options.penalty_alpha is None:
+            self._step_for(options)
+        else:
+            self._hidden_step(options)
         setup = set_up_row(options, self.manifest, self._tokenizer, len(ids))
         watch.prompt_tokens = len(ids)
         watch.prefill = time.perf_counter() - start
@@ -252,26 +390,43 @@ class Decoder:
 
     def _run(self, ids: list[int], setup: RowSetup, watch: Watch) -> Iterator[Piece]:
         start = time.perf_counter() - watch.prefill
-        detokenizer, stop = IncrementalDetokenizer(self._tokenizer), StopStrings(setup.options.stop)
+        shown = TextStops(self._tokenizer, setup.options.stop)
         turn = self._begin()
-        step = self._step_for(setup.options)
-        watch.cached_tokens = step.shared(ids)
-        # With a limit the cache is made once; without one it grows by doubling.
-        length = len(ids) + (setup.limit if setup.options.max_new_tokens else min(setup.limit, _ROOM))
-        self._step.cache.reserve(min(length, self.manifest.max_length))
-        for token in row_tokens(step, ids, setup, self._tokenizer):
+        for token in self._tokens(ids, setup, watch):
             start = watch.note(start)
-            text = stop.push(detokenizer.push(token.id))
+            text = shown.push(token.id)
             reason = token.finish_reason
             if reason is not None:
-                text += stop.push(detokenizer.flush()) + stop.flush()
-            if stop.found:
+                text += shown.flush()
+            if shown.found:
                 reason = "stop"
             yield Piece(text, (token.id,), reason, None if token.logprobs is None else (token.logprobs,))
             if reason is not None:
                 return
             if self._turn != turn:
                 raise InputError("this generation ended when another one with the same decoder began")
+
+    def _tokens(self, ids: list[int], setup: RowSetup, watch: Watch) -> Iterator[Token]:
+        """Begin the loop that the options ask for."""
+        # With a limit the cache is made once; without one it grows by doubling.
+        length = len(ids) + (setup.limit if setup.options.max_new_tokens else min(setup.limit, _ROOM))
+        length = min(length, self.manifest.max_length)
+        if setup.options.penalty_alpha is not None:
+            hidden = self._hidden_step(setup.options)
+            hidden.cache.reserve(length)
+            return contrastive_tokens(hidden, ids, setup, self._tokenizer)
+        step = self._step_for(setup.options)
+        watch.cached_tokens = step.shared(ids)
+        self._step.cache.reserve(length)
+        return row_tokens(step, ids, setup, self._tokenizer, propose=self._proposer(setup), pace=watch.pace)
+
+    def _hidden_step(self, options: GenerationOptions) -> HiddenStep:
+        return self._make_hidden_step(min(options.top_k or 0, self.manifest.vocab_size))
+
+    def _proposer(self, setup: RowSetup) -> Proposer | None:
+        if setup.options.speculate == "auto" and self._draft is not None:
+            return self._draft
+        return look_up if setup.looks_up else None
 
     def _step_for(self, options: GenerationOptions) -> DecoderStep | ShiftingStep:
         if options.on_overflow == "error":
@@ -283,10 +438,7 @@ class Decoder:
         self._turn += 1
         return self._turn
 
-    def _check_length(self, ids: Sequence[int], *, room: int) -> None:
-        limit = self.manifest.max_length
-        if len(ids) + room > limit:
-            more, other = (", answer included", ", or see --on-overflow") if room else ("", "")
-            raise InputError(
-                f"the prompt has {len(ids)} tokens but this model's context is {limit}{more}; shorten it{other}"
-            )
+
+def _prompting(system: str | None, raw: bool, tools: Tools | None) -> dict[str, Any]:
+    """What `PromptEncoder.prompt_ids` is told beside the prompt."""
+    return {"system": system, "raw": raw, "tools": tools}

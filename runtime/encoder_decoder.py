@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.ask import Ask, manifest_for, prefix_for
-from triform.runtime.batch import Hypothesis, Request
-from triform.runtime.beam_options import Beams
-from triform.runtime.beam_search import BeamOptions, beam_sample, beam_search
+from triform.runtime.batch import Hypothesis
+from triform.runtime.beam_options import Beams, check_search
 from triform.runtime.bundle import Bundle
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
 from triform.runtime.generation import Generation, Piece, Timings
@@ -23,13 +22,12 @@ from triform.runtime.generation_setup import RowSetup, set_up_row
 from triform.runtime.loop import decode_loop
 from triform.runtime.manifest import EncoderDecoderInfo, Manifest
 from triform.runtime.options import GenerationOptions
-from triform.runtime.sampled import sample
+from triform.runtime.search import Search, run_search
 from triform.runtime.session import open_session
 from triform.runtime.signature import check_decoder_of
 from triform.runtime.source_step import SourceReader, text_arrays
 from triform.runtime.source_text import SourceText
-from triform.runtime.stop_strings import StopStrings
-from triform.runtime.text import IncrementalDetokenizer
+from triform.runtime.stop_strings import TextStops
 from triform.runtime.written import Written, written
 
 __all__ = ["Ask", "EncoderDecoder", "Written"]
@@ -45,7 +43,7 @@ class _Settled:
     """The user's options, the search to make, and the manifest whose defaults fill in the rest."""
 
     options: GenerationOptions
-    beams: BeamOptions | None
+    search: Search | None
     manifest: Manifest
 
 
@@ -203,36 +201,36 @@ class EncoderDecoder:
             prompt: decoder tokens to begin with.
             setup: from `set_up_row`.
         """
-        detokenizer, stop = IncrementalDetokenizer(self.text.target), StopStrings(setup.options.stop)
+        shown = TextStops(self.text.target, setup.options.stop)
         step = self.reader.step(given)
         for token in decode_loop(step, prompt, setup.sampler(), eos=setup.row.eos, max_new_tokens=setup.limit):
-            text = stop.push(detokenizer.push(token.id))
+            text = shown.push(token.id)
             reason = token.finish_reason
             if reason is not None:
-                text += stop.push(detokenizer.flush()) + stop.flush()
-            if stop.found:
+                text += shown.flush()
+            if shown.found:
                 reason = "stop"
             yield Piece(text, (token.id,), reason)
             if reason is not None:
                 return
 
     def search(
-        self, given: dict[str, Any], requests: Sequence[Request], setups: Sequence[RowSetup], beams: BeamOptions | None
+        self,
+        given: dict[str, Any],
+        prompts: Sequence[Sequence[int]],
+        setups: Sequence[RowSetup],
+        search: Search | None,
     ) -> list[list[Hypothesis]]:
         """Answers about the sources that were read, the best first.
 
         Args:
-            given: from `reader.read`, one source a request.
-            requests: what each answer begins with, and holds for it.
-            setups: one a request, from `set_up_row`.
-            beams: None for one answer each, token by token.
+            given: from `reader.read`, one source a prompt.
+            prompts: decoder tokens that each answer begins with.
+            setups: one a prompt, from `set_up_row`.
+            search: None for one answer each, token by token.
         """
-        step, eos = self.reader.batch_step(given), self.manifest.tokens.eos
-        if beams is None:
-            return sample(step, requests, eos=eos)
-        if setups[0].row.generator is not None:
-            return beam_sample(step, requests, beams, eos=eos, seed=setups[0].options.seed)
-        return beam_search(step, requests, beams, eos=eos)
+        step = self.reader.batch_step(given)
+        return run_search(step, prompts, setups, search, self.text.target, eos=self.manifest.tokens.eos)
 
     def write(
         self,
@@ -258,14 +256,14 @@ class EncoderDecoder:
 
     def plan(
         self, options: GenerationOptions | None = None, ask: Ask | None = None, beams: Beams | None = None
-    ) -> tuple[BeamOptions | None, int]:
+    ) -> tuple[Search | None, int]:
         """What `generate` would do: the search, None for one token after another, and the most tokens it would write.
 
         Raises:
             InputError: an option, a task or a language that the model does not have.
         """
         settled = self._settled(options, ask, beams)
-        return settled.beams, self._setup(settled, [], 0).limit
+        return settled.search, self._setup(settled, [], 0).limit
 
     def _answers(
         self, rows: Sequence[Sequence[int]], settled: _Settled, places: Sequence[int] = (0,)
@@ -276,10 +274,8 @@ class EncoderDecoder:
         self, given: dict[str, Any], settled: _Settled, rows: Sequence[Sequence[int]], places: Sequence[int]
     ) -> list[list[Written]]:
         setups = [self._setup(settled, ids, place) for ids, place in zip(rows, places, strict=True)]
-        start = [self.info.decoder_start]
-        requests = [Request(start, setup.limit, setup.processors(), setup.sampler()) for setup in setups]
-        found = self.search(given, requests, setups, settled.beams)
-        scored, stops = settled.beams is not None, setups[0].options.stop
+        found = self.search(given, [[self.info.decoder_start]] * len(setups), setups, settled.search)
+        scored, stops = settled.search is not None, setups[0].options.stop
         return [[written(one, self.text.target, stops, scored) for one in hypotheses] for hypotheses in found]
 
     def _read(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -299,7 +295,10 @@ class EncoderDecoder:
         if forced and found.constraints.forced_bos_token_id is None:
             constraints = dataclasses.replace(found.constraints, forced_bos_token_id=forced[0])
             found = dataclasses.replace(found, constraints=constraints)
-        return _Settled(found, (beams or Beams()).settled(manifest.generation), manifest)
+        beams = beams or Beams()
+        settled = _Settled(beams.drawing(found), beams.settled(manifest.generation), manifest)
+        check_search(settled.search, self._setup(settled, [], 0).options)
+        return settled
 
     def _ids(self, sources: Sequence[str], ask: Ask, first: int) -> list[list[int]]:
         if self.info.source != "text":

@@ -15,6 +15,10 @@ class InputError(TriformError):
     """An argument, an option or a prompt cannot be used as given."""
 
 
+class ContextError(InputError):
+    """A prompt does not fit the model's context."""
+
+
 class UnsupportedError(TriformError):
     """The model or the platform asks for something Triform does not do."""
 

@@ -57,6 +57,8 @@ class Generation:
         timings: in seconds.
         logprobs: of all generated tokens, when they were asked for.
         cached_tokens: tokens of the prompt that were not run, because their keys and values were known.
+        proposed_tokens: tokens that were tried several in a run; see `GenerationOptions.speculate`.
+        accepted_tokens: of these, those that are part of the answer.
     """
 
     text: str
@@ -66,6 +68,8 @@ class Generation:
     timings: Timings
     logprobs: tuple[TokenLogprobs, ...] | None = None
     cached_tokens: int = 0
+    proposed_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prefill_tokens_per_second(self) -> float:

@@ -15,7 +15,7 @@ from triform.runtime.option_defaults import with_defaults
 from triform.runtime.options import GenerationOptions
 from triform.runtime.processors import Ids, Processor
 from triform.runtime.processors_order import Row, build_processors
-from triform.runtime.sampling import Sampler, make_sampler, row_generator
+from triform.runtime.sampling import Sampler, ahead, make_sampler, row_generator
 from triform.runtime.sampling_options import DRY_BREAKERS
 from triform.runtime.text import Tokenizer
 
@@ -28,25 +28,35 @@ class RowSetup:
         options: the user's, with the model's defaults filled in.
         row: what its processors know.
         limit: tokens to generate at most.
+        rounds: whether a token's logits may depend, in the last digits of a rounding, on how many are run with it.
     """
 
     options: GenerationOptions
     row: Row
     limit: int
+    rounds: bool = False
 
     def processors(self) -> list[Processor]:
         """The row's processors, made anew: some have a state."""
         return build_processors(self.options, self.row)
 
     @property
-    def speculates(self) -> bool:
-        """Whether to try several tokens in a run."""
+    def looks_up(self) -> bool:
+        """Whether to try tokens copied from what was there before."""
         asked = self.options.speculate
-        return asked == "lookup" or (asked == "auto" and self.row.generator is None)
+        return asked == "lookup" or (asked == "auto" and self.row.generator is None and not self.rounds)
 
     def sampler(self) -> Sampler:
         """What chooses the row's tokens; see `make_sampler`."""
         return make_sampler(self.processors(), self.row.generator)
+
+    def answer_sampler(self, index: int) -> Sampler:
+        """What chooses the tokens of one of several answers; the first of them is the row's own."""
+        if self.row.generator is None:
+            return self.sampler()
+        generator = ahead(self.row.generator, index)
+        row = dataclasses.replace(self.row, generator=generator)
+        return make_sampler(build_processors(self.options, row), generator)
 
 
 def set_up_row(
@@ -80,8 +90,6 @@ def set_up_row(
     else:
         _refuse_decoders(options)
     settled = with_defaults(options, manifest.generation, prompt_length)
-    if settled.speculate == "auto" and _rounds_activations(manifest):
-        settled = dataclasses.replace(settled, speculate="off")
     limit = _limit(settled, manifest.max_length - prompt_length)
     eos = tuple(manifest.tokens.eos)
     row = Row(
@@ -96,14 +104,13 @@ def set_up_row(
         min_tokens_to_keep=min_tokens_to_keep,
         form=make_constraint(settled.constraints, tokenizer, manifest.vocab_size, eos, prompt_length),
     )
-    found = RowSetup(settled, row, limit)
+    found = RowSetup(settled, row, limit, _rounds_activations(manifest))
     # For what it refuses: the caller learns now, not at the first token.
     found.processors()
     return found
 
 
 def _rounds_activations(manifest: Manifest) -> bool:
-    """Whether a token's logits may depend, in the last digits of a rounding, on how many tokens are run with it."""
     graph = manifest.graphs.get("decoder")
     return graph is not None and graph.quantization.accuracy_level == 4
 
@@ -118,6 +125,8 @@ def _refuse_decoders(options: GenerationOptions) -> None:
     for name, word in (("speculate", "lookup"), ("on_overflow", "shift")):
         if getattr(options, name) == word:
             raise InputError(f"{flag(name)} {word} is for decoders, and this model reads a source; leave it out")
+    if options.penalty_alpha is not None:
+        raise InputError("--penalty-alpha is for decoders, and this model reads a source; leave it out")
 
 
 def _limit(options: GenerationOptions, room: int) -> int:

@@ -46,6 +46,8 @@ def with_defaults(options: GenerationOptions, defaults: GenerationDefaults, prom
 
 def _sampling(options: GenerationOptions, defaults: GenerationDefaults) -> dict[str, Any]:
     """How to draw. It belongs together, so the model's defaults apply only when the user says nothing of it at all."""
+    if options.penalty_alpha is not None:
+        return {"temperature": 0.0}
     asked = (options.temperature, options.top_k, options.top_p)
     if any(value is not None for value in asked) or options.truncation != Truncation():
         return {"temperature": _first(options.temperature, 1.0)}

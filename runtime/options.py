@@ -43,11 +43,14 @@ class GenerationOptions:
         constraints: tokens to ban, to force, or to shift.
         order: steps to apply in another order, by name; see `processors_order`.
         speculate: whether to try tokens copied from what was there before, several in one run: "lookup", "off", or
-            "auto", when the most likely token is taken always and no rounding of activations to 8 bits can make the
-            tokens others than those of one at a time. Of decoders only.
+            "auto": those of a draft where there is one (`Decoder.use_draft`); copied ones when the most likely token is
+            taken always and no rounding of activations to 8 bits can make the tokens others than those of one at a
+            time. Of decoders only.
         on_overflow: what to do when the model's context is full: "error" refuses a prompt that is too long and ends an
             answer that becomes so; "shift" drops the oldest tokens and goes on. Of decoders only.
         keep: tokens at the start of the prompt that "shift" never drops; 0 when None.
+        penalty_alpha: take, of the top_k likeliest tokens, one that does not resemble those before it, and weigh the
+            resemblance by this, above 0 and below 1; see `ContrastiveSearch`. Nothing is drawn. Of decoders only.
 
     When temperature, top_k, top_p and truncation say nothing, the model's own defaults of them apply. All other values
     that are None are the model's own, or off.
@@ -71,6 +74,7 @@ class GenerationOptions:
     speculate: str = "auto"
     on_overflow: str = "error"
     keep: int | None = None
+    penalty_alpha: float | None = None
 
     def __post_init__(self) -> None:
         check(self, at_least_one(), "max_new_tokens")
@@ -84,6 +88,8 @@ class GenerationOptions:
         check_one_of(self, _SPECULATE, "speculate")
         check_one_of(self, _ON_OVERFLOW, "on_overflow")
         self._check_contradictions()
+        if self.penalty_alpha is not None:
+            self._check_contrastive(self.penalty_alpha)
 
     def _check_contradictions(self) -> None:
         most, least = self.max_new_tokens, self.min_new_tokens
@@ -101,3 +107,17 @@ class GenerationOptions:
             for name, value in others.items():
                 if value is not None:
                     raise InputError(f"--mirostat-tau replaces every other truncation, so leave out {flag(name)}")
+
+    def _check_contrastive(self, alpha: float) -> None:
+        above_zero().judge("penalty_alpha", alpha)
+        if alpha >= 1:
+            raise InputError(f"--penalty-alpha must be below 1, not {alpha}")
+        if (self.top_k or 0) < 2:
+            raise InputError("--penalty-alpha chooses among several tokens; give --top-k of at least 2 too")
+        drawing = {"temperature": self.temperature or None, "top_p": self.top_p, **vars(self.truncation)}
+        for name, value in drawing.items():
+            if value is not None:
+                raise InputError(f"--penalty-alpha draws nothing, so {flag(name)} contradicts it; leave one out")
+        for name, word in (("speculate", "lookup"), ("on_overflow", "shift")):
+            if getattr(self, name) == word:
+                raise InputError(f"{flag(name)} {word} does not go with --penalty-alpha; leave one out")

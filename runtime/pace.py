@@ -25,9 +25,14 @@ class Pace:
     The time of a run is taken to grow by `slope` steps for every token tried, and each token to agree with the same
     probability, given that those before it did; both are measured as the row grows. The slope is rounded to a power of
     four, so that of two runs on one machine the clock lets both try the same.
+
+    Attributes:
+        proposed: tokens that were tried so far.
+        accepted: of these, those that agreed.
     """
 
     def __init__(self) -> None:
+        self.proposed = self.accepted = 0
         # By tokens tried, none for a plain step: runs, and the shortest time of one, which what else the machine does
         # disturbs least.
         self._runs: Counter[int] = Counter()
@@ -58,6 +63,8 @@ class Pace:
     def tried(self, tried: int, agreed: int, seconds: float) -> None:
         """Note a run: tokens tried, how many agreed, and its time."""
         self._timed(tried, seconds)
+        self.proposed += tried
+        self.accepted += agreed
         self._agreed = 0.9 * self._agreed + agreed
         self._missed = 0.9 * self._missed + (agreed < tried)
         if 1 + agreed > self._cost(tried):

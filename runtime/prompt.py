@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from triform.runtime.bundle import Bundle
 from triform.runtime.chat import Message, render_chat
-from triform.runtime.errors import BundleError, InputError
+from triform.runtime.errors import BundleError, ContextError, InputError
 from triform.runtime.text import Tokenizer
 
 Prompt = str | Sequence[Message]
+Tools = Sequence[Mapping[str, Any]]
 
 
 class PromptEncoder:
@@ -20,21 +22,26 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._template: str | None = None
 
-    def prompt_ids(self, prompt: Prompt, *, system: str | None, raw: bool) -> list[int]:
+    def prompt_ids(
+        self, prompt: Prompt, *, system: str | None, raw: bool, tools: Tools | None = None
+    ) -> list[int]:
         """Token ids of a prompt, at least one.
 
         Args:
             prompt: a text, or messages with "role" and "content". With a chat template a text is the user's message.
             system: a system message to put first; needs a chat template.
             raw: take the text as it is, without the template.
+            tools: JSON schemas of functions that the model may call; need a chat template that knows of tools.
 
         Raises:
-            InputError: the prompt is empty, is no text or messages, or needs a template that is not there.
+            InputError: the prompt is empty, is no text or messages, or something needs a template that is not there.
         """
         has_template = self._bundle.tokenizer.chat_template is not None
         if isinstance(prompt, str) and (raw or not has_template):
             if system is not None:
                 raise InputError("a system message needs a chat template; this bundle has none, or --raw was given")
+            if tools is not None:
+                raise InputError("tools need a chat template; this bundle has none, or --raw was given")
             return self.text_ids(prompt)
         if raw:
             raise InputError("messages cannot be taken raw, only a text can; leave --raw out")
@@ -43,7 +50,9 @@ class PromptEncoder:
         messages = _as_messages(prompt)
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
-        text = render_chat(self._read_template(), messages, self._bundle.tokenizer.special)
+        template = self._read_template()
+        _check_tools(tools, template)
+        text = render_chat(template, messages, self._bundle.tokenizer.special, tools=tools)
         # The template has written the special tokens already.
         return self._encode(text, special=False)
 
@@ -56,6 +65,23 @@ class PromptEncoder:
         if not text:
             raise InputError("the prompt is empty")
         return self._encode(text, special=True)
+
+    def check_length(self, ids: Sequence[int], *, room: int) -> None:
+        """Refuse a prompt that the model cannot read.
+
+        Args:
+            ids: of the prompt.
+            room: tokens that have to fit behind it.
+
+        Raises:
+            ContextError: it is too long.
+        """
+        limit = self._bundle.manifest.max_length
+        if len(ids) + room > limit:
+            more, other = (", answer included", ", or see --on-overflow") if room else ("", "")
+            raise ContextError(
+                f"the prompt has {len(ids)} tokens but this model's context is {limit}{more}; shorten it{other}"
+            )
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
         _check_unicode(text)
@@ -92,6 +118,15 @@ def _as_messages(prompt: Prompt) -> list[Message]:
         if isinstance(message.get("content"), str):
             _check_unicode(message["content"])
     return messages
+
+
+def _check_tools(tools: Tools | None, template: str) -> None:
+    for one in tools or ():
+        if not isinstance(one, Mapping):
+            raise InputError(f"tools must be JSON schemas of functions, which are objects, not {one!r:.60}")
+    # A template that does not name them would leave them out, and nobody would know.
+    if tools and "tools" not in template:
+        raise InputError("this model's chat template knows of no tools; leave them out, or describe them in a message")
 
 
 def _check_unicode(text: str) -> None:

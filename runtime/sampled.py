@@ -34,24 +34,26 @@ def sample(step: BatchStep, requests: Sequence[Request], *, eos: Collection[int]
 
 class _Row:
     def __init__(self, request: Request, eos: Collection[int]) -> None:
-        self._sampler = request.sampler
+        self._sampler, self._ends = request.sampler, request.ends
         self._prompt = len(request.ids)
         self._eos = frozenset(eos)
         # One array for the whole row, of which the sampler sees the part that is there.
         self._ids = np.empty(self._prompt + request.max_new_tokens, np.int64)
         self._ids[: self._prompt] = request.ids
         self._length = self._prompt
+        self._stopped = False
 
     def advance(self, logits: NDArray[np.float32]) -> Branches:
         """Choose a token. Arguments and result as `Search`."""
         token = self._sampler(self._ids[: self._length], logits[0])
         self._ids[self._length] = token
         self._length += 1
-        if token in self._eos or self._length == len(self._ids):
+        self._stopped = self._ends(token) or token in self._eos
+        if self._stopped or self._length == len(self._ids):
             return _NOTHING, _NOTHING
         return np.array([token]), np.zeros(1, np.int64)
 
     def answer(self) -> Hypothesis:
         """What was written."""
         found = tuple(self._ids[self._prompt : self._length].tolist())
-        return Hypothesis(found, 0.0, "stop" if found[-1] in self._eos else "length")
+        return Hypothesis(found, 0.0, "stop" if self._stopped else "length")

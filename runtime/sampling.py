@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from triform.runtime.errors import BundleError, InputError
 from triform.runtime.processors import Filter, Ids, Logits, Processor, Temperature
 from triform.runtime.processors_truncation import reached, weights_of
 
-__all__ = ["Logits", "Sampler", "draw", "greedy", "make_sampler", "process", "row_generator"]
+__all__ = ["Logits", "Sampler", "ahead", "draw", "greedy", "make_sampler", "process", "row_generator"]
 
 # Called with the ids of the row so far, int64 (length,), and the logits after them, float32 (vocab_size,).
 Sampler = Callable[[Ids, Logits], int]
@@ -29,6 +29,16 @@ def row_generator(seed: int | None, row: int = 0) -> np.random.Generator:
     if seed is None:
         return np.random.Generator(np.random.Philox())
     return np.random.Generator(np.random.Philox(key=np.array([seed, row], np.uint64)))
+
+
+def ahead(generator: np.random.Generator, index: int) -> np.random.Generator:
+    """The random numbers of one of several answers, so far ahead of the one before that it never reaches them.
+
+    Args:
+        generator: from `row_generator`; not changed.
+        index: of the answer; the first is 0 and has the generator's own numbers.
+    """
+    return np.random.Generator(cast(np.random.Philox, generator.bit_generator).jumped(index))
 
 
 def make_sampler(processors: Sequence[Processor], generator: np.random.Generator | None) -> Sampler:

@@ -10,6 +10,8 @@ from triform.runtime.manifest import CacheInfo, Manifest
 
 # What a decoder gives besides where words are to be found in the sound: (batch, heads, sequence, source).
 CROSS_ATTENTIONS = "cross_attentions"
+# What a decoder exported with hidden states gives besides, of every token: (batch, sequence, hidden_size).
+LAST_HIDDEN_STATE = "last_hidden_state"
 # dtype and sizes; None is a dynamic axis.
 _Tensor = tuple[str, list[int | None]]
 
@@ -24,6 +26,13 @@ def check_decoder(session: Any, manifest: Manifest, path: Path) -> CacheInfo:
         BundleError: the manifest has no cache, or a tensor is missing, unknown, or of another dtype or size.
     """
     return _check(session, manifest, path, {})
+
+
+def hidden_size_of(manifest: Manifest) -> int | None:
+    """Numbers of a token's last hidden state; None where the decoder does not give them."""
+    graph = manifest.graphs.get("decoder")
+    shapes = [one.shape for one in graph.outputs if one.name == LAST_HIDDEN_STATE] if graph is not None else []
+    return int(shapes[0][-1]) if shapes else None
 
 
 def check_decoder_of(encoder: Any, decoder: Any, manifest: Manifest, folder: Path) -> CacheInfo:
@@ -61,6 +70,9 @@ def _check(session: Any, manifest: Manifest, path: Path, given: dict[str, _Tenso
         for part in ("key", "value"):
             inputs[f"past_key_values.{index}.{part}"] = buffer
             outputs[f"present.{index}.{part}"] = buffer
+    hidden_size = hidden_size_of(manifest)
+    if hidden_size is not None:
+        outputs[LAST_HIDDEN_STATE] = ("float", [None, None, hidden_size])
     if any(node.name == CROSS_ATTENTIONS for node in session.get_outputs()):
         outputs[CROSS_ATTENTIONS] = ("float", [None, None, None, None])
     for wanted, found in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from triform.runtime.lookup import look_up
 from triform.runtime.loop import GrowingRow, Step, Token
 from triform.runtime.pace import Pace
 from triform.runtime.processors import Ids, Logits
@@ -41,7 +40,7 @@ def speculative_loop(
     row: GrowingRow,
     *,
     pace: Pace,
-    propose: Proposer = look_up,
+    propose: Proposer,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Token]:
     """As `decode_loop`, in fewer runs of the model where `propose` guesses well.
@@ -62,8 +61,9 @@ def speculative_loop(
     while token.finish_reason is None:
         # The last token of a row is not fed.
         wanted = pace.wanted(min(row.left - 1, step.room - 1))
-        proposed = propose(row.ids, wanted).tolist() if wanted else []
+        # What it takes to find proposals is part of what they cost.
         start = clock()
+        proposed = propose(row.ids, wanted).tolist() if wanted else []
         if not proposed:
             logits = step.next(token.id)
             pace.stepped(clock() - start)
@@ -71,13 +71,23 @@ def speculative_loop(
             yield token
             continue
         table = step.extend([token.id, *proposed])
-        took, kept = clock() - start, 0
-        for logits, guess in zip(table, [*proposed, None], strict=True):
-            token = row.choose(logits)
-            agrees = token.id == guess and token.finish_reason is None
-            kept += agrees
-            yield token
-            if not agrees:
-                break
-        step.trim(len(proposed) - kept)
-        pace.tried(len(proposed), kept, took)
+        took, chosen = clock() - start, _agreeing(row, table, proposed)
+        # Before they are given away: whoever asked may have enough.
+        step.trim(len(proposed) + 1 - len(chosen))
+        pace.tried(len(proposed), _kept(chosen, proposed), took)
+        yield from chosen
+        token = chosen[-1]
+
+
+def _agreeing(row: GrowingRow, table: Logits, proposed: Sequence[int]) -> list[Token]:
+    """Choose tokens as long as they are what was proposed, and the first that is not."""
+    chosen = []
+    for logits, guess in zip(table, [*proposed, None], strict=True):
+        chosen.append(row.choose(logits))
+        if chosen[-1].id != guess or chosen[-1].finish_reason is not None:
+            break
+    return chosen
+
+
+def _kept(chosen: Sequence[Token], proposed: Sequence[int]) -> int:
+    return sum(one.id == guess for one, guess in zip(chosen, proposed, strict=False))

@@ -16,6 +16,8 @@ from triform.runtime.session import run_failure
 CHUNK = 512
 # Logits computed at once where every position's are wanted: 32 MB of float32.
 _LOGITS = 2**23
+# See `resumable`.
+_PAIR = 2
 
 
 class DecoderStep:
@@ -58,10 +60,8 @@ class DecoderStep:
         return prefill_row(self._session, self.cache, ids[kept:], self._vocab_size)
 
     def shared(self, ids: Sequence[int]) -> int:
-        """How many tokens `prefill(ids)` would not run; it runs one at least, for its logits."""
-        most = len(ids) - 1
-        differ = (place for place, (held, one) in enumerate(zip(self.ids, ids, strict=False)) if held != one)
-        return min(next(differ, len(self.ids)), most)
+        """How many tokens `prefill(ids)` would not run; see `resumable`."""
+        return resumable(self.ids, ids)
 
     def adopt(self, ids: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Make the sequence `ids`, of which the keys and values are known.
@@ -141,6 +141,18 @@ class DecoderStep:
             chunk = ids[start : start + size]
             self.ids.extend(chunk)
             yield _append(self._session, self.cache, chunk, np.arange(len(chunk)), self._vocab_size)
+
+
+def resumable(held: Sequence[int], ids: Sequence[int]) -> int:
+    """How many of the first tokens of `ids` need not be run where those of `held` were.
+
+    One at least is run, for its logits. onnxruntime's products work on two rows at a time, and on an odd one by other
+    code that rounds otherwise, so a prompt is continued after an even number of tokens and by two at least: what it
+    gives is then what reading all of it gives, bit by bit, wherever `held` was read as a prompt.
+    """
+    differ = (place for place, (known, one) in enumerate(zip(held, ids, strict=False)) if known != one)
+    common = next(differ, min(len(held), len(ids)))
+    return max(min(common, len(ids) - _PAIR) // _PAIR * _PAIR, 0)
 
 
 def prefill_row(session: Any, cache: KVCache, ids: Sequence[int], vocab_size: int) -> NDArray[np.float32]:

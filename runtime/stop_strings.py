@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from triform.runtime.text import IncrementalDetokenizer, Tokenizer
+
 
 class StopStrings:
     """Passes text on up to the first stop string.
@@ -37,8 +39,13 @@ class StopStrings:
         self._held = known[certain:]
         return known[:certain]
 
+    def completed_by(self, text: str) -> bool:
+        """Whether a stop string would be complete if this text came, and was all."""
+        known = self._held + text
+        return any(stop in known for stop in self._stop)
+
     def flush(self) -> str:
-        """What is held back at the end of the text."""
+        """What is held back at the end of the text; nothing after a stop string."""
         held, self._held = self._held, ""
         return held
 
@@ -47,3 +54,41 @@ class StopStrings:
         """How many letters at the end of `text` are the beginning of `stop`."""
         longest = min(len(text), len(stop) - 1)
         return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
+
+
+class TextStops:
+    """Turns the tokens of one row into text, up to the first stop string.
+
+    It is found at the token that completes it: after the fewest tokens whose text as a whole contains it, even where
+    another token could have changed that text. What could be an unfinished character is not looked at.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+        """Watch the text that a tokenizer makes of the tokens for these, none of them empty."""
+        self._detokenizer, self._stop = IncrementalDetokenizer(tokenizer), StopStrings(stop)
+        self._watches = bool(stop)
+
+    @property
+    def found(self) -> bool:
+        """Whether a stop string has come."""
+        return self._stop.found
+
+    def push(self, token: int) -> str:
+        """Add a token; return the text that is now certain to belong to the answer, possibly empty."""
+        text = self._stop.push(self._detokenizer.push(token))
+        if self._watches and not self.found and self._stop.completed_by(_finished(self._detokenizer.held)):
+            text += self.flush()
+        return text
+
+    def flush(self) -> str:
+        """What is left at the end."""
+        return self._stop.push(self._detokenizer.flush()) + self._stop.flush()
+
+    def __call__(self, token: int) -> bool:
+        """Add a token; whether a stop string has come."""
+        self.push(token)
+        return self.found
+
+
+def _finished(text: str) -> str:
+    return text.rstrip("\N{REPLACEMENT CHARACTER}")

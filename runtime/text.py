@@ -12,8 +12,10 @@ from triform.runtime.code_points import CodePointTokenizer
 from triform.runtime.errors import BundleError
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# Where decoders close up " ." to "." and " n't" to "n't", as some do: beginnings of what would be closed up.
-_CLOSED_UP = re.compile(r" (?:n?'?|'[rv])\Z")
+# Some decoders close up text: " ." to ".", " ' " to "'", " n't" to "n't", " 've" to "'ve". Whatever they look for
+# begins with a space, and all but its last letter is one of these.
+_OPEN = " 'nvr"
+_UNSETTLED = re.compile(rf" [{_OPEN}]*\Z")
 
 
 class Tokenizer(Protocol):
@@ -65,9 +67,9 @@ class IncrementalDetokenizer:
 
     Decoders treat the first token of a text differently, so tokens are decoded together with some that came before, and
     what was sent is cut off. Text that a further token could still change is held back: a trailing U+FFFD, which is how
-    an unfinished character shows, a space that a decoder may close up, and a run of tokens that stand for single bytes
+    an unfinished character shows, what a decoder may close up, and a run of tokens that stand for single bytes
     (``<0xE4>``), which byte-fallback decoders read as a whole: one wrong byte turns every character of its run into
-    U+FFFD. Tokenizers that say so (``holds_back``) are asked for the whole text at the end.
+    U+FFFD. Of tokenizers that say so (``holds_back``) everything is held back.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -85,16 +87,22 @@ class IncrementalDetokenizer:
         if self._holds_back or self._continues_bytes(token):
             return ""
         text = self._decode(self._window)
-        certain = _CLOSED_UP.sub("", text.removesuffix(_REPLACEMENT))
+        certain = _UNSETTLED.sub("", text.removesuffix(_REPLACEMENT))
         piece, self._sent = certain[self._sent :], max(self._sent, len(certain))
-        if certain == text:
+        # Nothing that is closed up reaches across any other letter, so what comes next does not depend on what was.
+        if not text.endswith((*_OPEN, _REPLACEMENT)):
             self._forget_old()
         return piece
 
+    @property
+    def held(self) -> str:
+        """What `flush` would give now."""
+        return self._decode(self._window)[self._sent :]
+
     def flush(self) -> str:
         """What is left at the end, unfinished characters shown as U+FFFD."""
-        text = self._decode(self._window)
-        piece, self._sent = text[self._sent :], len(text)
+        piece = self.held
+        self._sent += len(piece)
         return piece
 
     def _continues_bytes(self, token: int) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from triform.runtime.generation import Generation, Piece, Timings
+from triform.runtime.pace import Pace
 
 
 @dataclass
@@ -18,12 +19,14 @@ class Watch:
         cached_tokens: of these, those that the cache held.
         prefill: seconds up to the first token.
         tokens: seconds of each further token.
+        pace: of speculation.
     """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     prefill: float = 0.0
     tokens: list[float] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace)
     _started: bool = False
 
     def note(self, since: float) -> float:
@@ -51,4 +54,6 @@ class Watch:
             timings=Timings(load, self.prefill, tuple(self.tokens)),
             logprobs=tuple(logprobs) if logprobs else None,
             cached_tokens=self.cached_tokens,
+            proposed_tokens=self.pace.proposed,
+            accepted_tokens=self.pace.accepted,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from triform.runtime.batch import Hypothesis
 from triform.runtime.loop import FinishReason
+from triform.runtime.stop_strings import StopStrings
 from triform.runtime.text import Tokenizer
 
 
@@ -36,8 +37,7 @@ def written(hypothesis: Hypothesis, tokenizer: Tokenizer, stops: Sequence[str], 
         stops: texts at which it ends.
         scored: whether its score means anything.
     """
-    text = tokenizer.decode(list(hypothesis.token_ids), skip_special_tokens=True)
-    places = [place for place in (text.find(stop) for stop in stops) if place >= 0]
-    reason: FinishReason = "stop" if places else hypothesis.finish_reason
-    text = text[: min(places)] if places else text
+    stop = StopStrings(stops)
+    text = stop.push(tokenizer.decode(list(hypothesis.token_ids), skip_special_tokens=True)) + stop.flush()
+    reason: FinishReason = "stop" if stop.found else hypothesis.finish_reason
     return Written(text, hypothesis.token_ids, reason, hypothesis.score if scored else None)

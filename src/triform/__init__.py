@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from triform.runtime.conversation import Conversation
     from triform.runtime.opening import load
     from triform.runtime.options import GenerationOptions
 
     __version__: str
 
-__all__ = ["GenerationOptions", "__version__", "load"]
+__all__ = ["Conversation", "GenerationOptions", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     # Lazily, so that `import triform` costs nothing until something is used.
-    if name in ("load", "GenerationOptions"):
+    if name in ("load", "Conversation", "GenerationOptions"):
         from triform import runtime
 
         return getattr(runtime, name)

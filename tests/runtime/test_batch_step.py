@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from triform.runtime import batch_step
 from triform.runtime.batch_step import DecoderBatchStep
 from triform.runtime.bundle import open_bundle
 from triform.runtime.errors import InputError
@@ -91,3 +92,51 @@ def test_what_a_row_gives_does_not_depend_on_the_others(real_bundle):
         for place, logits in enumerate(found):
             for row in range(rows):
                 assert (logits[row] == alone[row][place]).all()
+
+
+def test_a_prompt_begins_where_another_one_left(wandering_llama, monkeypatch):
+    """Rows that were read before, still there or gone, and rows that moved or branched since."""
+    fed = []
+    original = batch_step.prefill_row
+    monkeypatch.setattr(
+        batch_step, "prefill_row", lambda session, cache, ids, size: fed.append(len(ids)) or original(session, cache, ids, size)
+    )
+    model, step, generator = wandering_llama.model, wandering_llama.step(rows=4), np.random.default_rng(5)
+    rules = generator.integers(0, 400, 21).tolist()
+    prompts = [[*rules, *generator.integers(0, 400, 3 + index).tolist()] for index in range(6)]
+    rows = []
+
+    def join(index, run):
+        fed.clear()
+        check(step.join(prompts[index])[None], model, [prompts[index]])
+        # Of 21 tokens in common, 20 are kept.
+        assert fed == [run]
+        rows.append(list(prompts[index]))
+
+    def go_on(parents):
+        tokens = generator.integers(0, 400, len(parents)).tolist()
+        rows[:] = [[*rows[parent], token] for parent, token in zip(parents, tokens, strict=True)]
+        check(step.next(tokens, parents), model, rows)
+
+    join(0, len(prompts[0]))
+    join(1, len(prompts[1]) - 20)
+    go_on([0, 1])
+    go_on([1, 0, 0])
+    join(2, len(prompts[2]) - 20)
+    go_on([0, 1])
+    # Its row has left, and all the same it was read; two tokens at least are run.
+    join(2, 2)
+    go_on([2])
+    # The idle row beside a single one is written over.
+    go_on([0])
+    step.select([])
+    rows.clear()
+    join(3, len(prompts[3]) - 20)
+    join(4, len(prompts[4]) - 20)
+    # Buffers that grow keep nobody but the rows that are there.
+    step.select([0])
+    del rows[1:]
+    prompts.append([*rules, *generator.integers(0, 400, 70).tolist()])
+    join(6, len(prompts[6]) - 20)
+    join(5, len(prompts[5]) - 20)
+    go_on([2, 1, 0])

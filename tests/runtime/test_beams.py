@@ -15,6 +15,7 @@ from tests.runtime.fake_step import FakeStep
 from triform.runtime.batch import Request
 from triform.runtime.beam_search import BeamOptions, beam_sample, beam_search, drawn
 from triform.runtime.errors import BundleError, InputError
+from triform.runtime.sampling import row_generator
 
 
 def every_answer(step, prompt, eos, limit):
@@ -193,9 +194,14 @@ def test_beam_samples_follow_the_seed_and_not_the_batch():
     step = FakeStep(40, spread=1.0)
     requests = [Request([index, 2], 8) for index in range(3)]
     options = BeamOptions(3, num_return_sequences=2)
-    together = beam_sample(step, requests, options, eos={1}, seed=5)
-    assert together == [beam_sample(step, [request], options, eos={1}, seed=5)[0] for request in requests]
-    assert together != beam_sample(step, requests, options, eos={1}, seed=6)
+
+    def answers(chosen, seed):
+        generators = [row_generator(seed, index) for index in chosen]
+        return beam_sample(step, [requests[index] for index in chosen], options, generators, eos={1})
+
+    together = answers(range(3), 5)
+    assert together == [answers([index], 5)[0] for index in range(3)]
+    assert together != answers(range(3), 6)
     for request, hypotheses in zip(requests, together, strict=True):
         for one in hypotheses:
             ids = list(request.ids)

@@ -91,15 +91,17 @@ def test_best_of_ranks_by_the_mean_log_probability_of_the_model():
     step, eos = FakeStep(12, spread=1.0), {5}
     answers = {1: [[5], [2, 3, 5], [4, 4, 4, 4, 4]], 9: [[1, 2, 5], [8, 8, 8, 8, 8], [7, 5]]}
 
-    def scripted(index):
-        # What the prompt is tells which answer to give.
-        def choose(ids, logits):
-            assert (logits == step.logits(ids)).all()
-            return answers[int(ids[0])][index][len(ids) - int(ids[0] == 9) - 1]
+    def scripted(prompt):
+        def make(index):
+            def choose(ids, logits):
+                assert (logits == step.logits(ids)).all()
+                return answers[prompt][index][len(ids) - int(prompt == 9) - 1]
 
-        return choose
+            return choose
 
-    found = best_of(step, [Request([1], 5), Request([9, 9], 5)], 3, scripted, eos=eos)
+        return make
+
+    found = best_of(step, [Request([1], 5), Request([9, 9], 5)], 3, [scripted(1), scripted(9)], eos=eos)
     for prompt, hypotheses in zip(((1,), (9, 9)), found, strict=True):
         expected = []
         for answer in answers[prompt[0]]:

@@ -100,7 +100,7 @@ def both(sampler, count, *, eos=(), slope=0.25, context=10_000, prompt=(1, 2, 3)
     expected = list(decode_loop(plain, prompt, sampler(), eos=eos, max_new_tokens=count))
     step = Speculative(context=context)
     row = GrowingRow(prompt, sampler(), eos=eos, max_new_tokens=count)
-    found = list(speculative_loop(step, prompt, row, pace=Pace(), clock=Ticking(step, slope)))
+    found = list(speculative_loop(step, prompt, row, pace=Pace(), propose=look_up, clock=Ticking(step, slope)))
     return expected, found, step
 
 
@@ -254,4 +254,4 @@ def test_rounded_activations_are_tried_only_when_asked(decoder, level, tried):
     )
     for asked, expected in (("auto", tried), ("lookup", True), ("off", False)):
         options = GenerationOptions(temperature=0, speculate=asked)
-        assert set_up_row(options, manifest, decoder._tokenizer, 3).speculates == expected
+        assert set_up_row(options, manifest, decoder._tokenizer, 3).looks_up == expected

@@ -1,0 +1,28 @@
+"""The functions that a model may call, from a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_tools(path: Path | None) -> list[dict[str, Any]] | None:
+    """Read a JSON list of schemas, each an object; None where there is no file.
+
+    Raises:
+        InputError: it cannot be read, or is something else.
+    """
+    from triform.runtime.errors import InputError
+
+    if path is None:
+        return None
+    try:
+        tools = json.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise InputError(f"--tools: {path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"--tools: {path} is not JSON") from None
+    if not isinstance(tools, list) or not all(isinstance(one, dict) for one in tools):
+        raise InputError(f"--tools: {path} is not a list of objects, a JSON schema for each function")
+    return tools

@@ -1,0 +1,443 @@
+"""`triform chat` from the outside, driven by lines as a script drives it, and on a terminal."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import triform
+from triform.cli.chat_parameters import changed, described
+from triform.cli.main import run
+from triform.runtime.options import GenerationOptions, Penalties
+
+FIRST, SECOND = "The ferry left the harbor", "Where did it go?"
+SHORT = ("--max-new-tokens", 8, "--temperature", 0)
+GREEDY = GenerationOptions(max_new_tokens=8, temperature=0)
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    def invoke(*arguments, typed=""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(os.fsencode(typed)), "utf-8"))
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return invoke
+
+
+@pytest.fixture
+def chat(call, float_bundle):
+    return lambda *lines, options=SHORT: call("chat", float_bundle, *options, typed="\n".join(lines) + "\n")
+
+
+def one_line(err):
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def answers(bundle, *texts, options=GREEDY, system=None):
+    """Those of the library, each text being a turn of one conversation, as they are printed."""
+    talk = triform.Conversation(triform.load(bundle), system=system, options=options)
+    return "".join(talk.send(text).text + "\n" for text in texts)
+
+
+def without_notes(err):
+    return "".join(line for line in err.splitlines(True) if not line.startswith("note: cut after 8 tokens"))
+
+
+def test_a_message_a_line_and_answers_alone(chat, float_bundle):
+    code, out, err = chat(FIRST, "", "  ", SECOND)
+    assert (code, out, without_notes(err)) == (0, answers(float_bundle, FIRST, SECOND), "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([f"{FIRST} \\", "and came\\", "back"], f"{FIRST} \nand came\nback"),
+        (["so\\"], "so"),
+        (['"""', FIRST, "", " /exit\\", '"""'], f"{FIRST}\n\n /exit\\"),
+        (['"""', FIRST], FIRST),
+        (["//exit now"], "/exit now"),
+    ],
+)
+def test_messages_of_several_lines(chat, float_bundle, lines, message):
+    code, out, err = chat(*lines)
+    assert (code, out, without_notes(err)) == (0, answers(float_bundle, message), "")
+
+
+def test_system_undo_reset_exit(chat, float_bundle):
+    code, out, err = chat(FIRST, "/undo", SECOND, "/reset", "/system Be brief.", FIRST, "/exit", SECOND)
+    expected = [answers(float_bundle, one) for one in (FIRST, SECOND)]
+    assert (code, out) == (0, "".join(expected) + answers(float_bundle, FIRST, system="Be brief."))
+    notes = [f"note: taken back: {FIRST}\n", "note: all turns are forgotten\n", "system: Be brief.\n"]
+    assert without_notes(err) == "".join(notes)
+    assert chat("/system -", "/system")[2] == "note: there is no system message\n" * 2
+    system = (*SHORT, "--system", "Be brief.")
+    assert chat("/system", options=system)[2] == "system: Be brief.\n"
+    assert chat(FIRST, "/reset", FIRST, options=system)[1] == 2 * answers(float_bundle, FIRST, system="Be brief.")
+
+
+def test_the_conversation_in_a_file(chat, float_bundle, tmp_path):
+    file = tmp_path / "a talk.json"
+    code, out, err = chat(FIRST, f"/save {file}", SECOND, f"/load {file}", SECOND)
+    both = answers(float_bundle, FIRST, SECOND)
+    first = answers(float_bundle, FIRST)
+    second = both.removeprefix(first)
+    assert (code, out) == (0, both + second)
+    assert f"note: 2 messages are in {file}\n" in err
+    assert f"note: 2 messages came from {file}\n" in err
+    found = json.loads(file.read_text())
+    assert found == {
+        "messages": [{"role": "user", "content": FIRST}, {"role": "assistant", "content": first.removesuffix("\n")}]
+    }
+    assert chat(SECOND, options=(*SHORT, "--load", file))[1] == second
+    file.write_text('{"messages": [')
+    code, out, err = chat(SECOND, options=(*SHORT, "--load", file))
+    assert (code, out) == (2, "")
+    assert "is damaged" in one_line(err)
+
+
+def test_stats_are_given_when_they_are_wanted(chat):
+    line = re.compile(
+        r"read (\d+) of (\d+) tokens in [\d.]+ s, the others were known; wrote \d+ tokens, [\d.]+ tokens/s"
+    )
+    lines = (FIRST, SECOND, "/params stats off", FIRST, "/params stats on", FIRST)
+    found = line.findall(chat(*lines, options=(*SHORT, "--stats"))[2])
+    assert len(found) == 3
+    # What the first turn read is not read again.
+    assert found[0][0] == found[0][1]
+    assert int(found[1][1]) - int(found[1][0]) > int(found[0][0]) - 3
+    assert line.findall(chat(FIRST)[2]) == []
+
+
+def test_parameters(chat, float_bundle):
+    options = GenerationOptions(max_new_tokens=5, temperature=0.7, seed=3)
+    code, out, err = chat(
+        "/params temperature=0.7 seed=3 --max-new-tokens=5", FIRST, "/params temperature= seed=", FIRST
+    )
+    first = answers(float_bundle, FIRST, options=options)
+    assert code == 0
+    assert out.startswith(first)
+    assert "params: max_new_tokens=5 temperature=0.7 seed=3\n" in err
+    assert "params: max_new_tokens=5\n" in err
+    assert chat("/params", options=())[2] == "params: none, all are the model's own\n"
+
+
+def test_parameters_of_every_kind():
+    bare = GenerationOptions()
+    options = changed(
+        bare, "stop='a b' stop=c repetition-penalty=1.5 logit_bias=3=-2.5 order=top-k,top-p speculate=off"
+    )
+    assert (options.stop, options.order, options.speculate) == (("a b", "c"), ("top-k", "top-p"), "off")
+    assert options.penalties == Penalties(repetition_penalty=1.5)
+    assert options.constraints.logit_bias == {3: -2.5}
+    more = changed(options, "frequency_penalty=1 stop=d speculate=")
+    assert (more.stop, more.speculate) == (("d",), "auto")
+    assert more.penalties == Penalties(repetition_penalty=1.5, frequency_penalty=1)
+    assert described(more) == "stop=d repetition_penalty=1.5 frequency_penalty=1.0 logit_bias=3=-2.5 order=top-k,top-p"
+    assert changed(more, "stop= repetition_penalty= frequency_penalty= logit_bias= order=") == bare
+    assert described(bare) == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/bogus", "there is no command /bogus; /help lists them"),
+        ("/", "there is no command /;"),
+        ("/undo", "there is no turn to take back"),
+        ("/reset now", "/reset takes nothing"),
+        ("/save", "/save wants a file"),
+        ("/load", "/load wants a file"),
+        ("/save /nowhere/x", "/nowhere/x cannot be written"),
+        ("/load /nowhere/x", "/nowhere/x cannot be read"),
+        ("/load ~no-such-user/x", "/load ~no-such-user/x: "),
+        ("/params bogus=1", "/params knows no 'bogus'"),
+        ("/params temperature", "/params wants NAME=VALUE, not 'temperature'"),
+        ("/params temperature=hot", "temperature wants a number, not 'hot'"),
+        ("/params top_k=1.5", "top_k wants a whole number, not '1.5'"),
+        ("/params temperature=-1", "--temperature must be 0 or more"),
+        ("/params temperature=nan", "--temperature must be a finite number"),
+        ("/params max_new_tokens=0", "--max-new-tokens must be at least 1"),
+        ("/params stop='a", "/params cannot be read"),
+        ("/params json_schema=/nowhere", "/nowhere cannot be read"),
+        ("/params order=bogus", "bogus"),
+        ("/params stats", "/params stats wants on or off"),
+        ("/params stats maybe", "/params stats wants on or off"),
+        ("word " * 700, "the turn is taken back: the prompt has"),
+        ("\udcff", "not valid Unicode"),
+    ],
+)
+def test_what_is_refused_is_one_line_and_the_chat_goes_on(chat, float_bundle, line, message):
+    code, out, err = chat(line, FIRST)
+    assert (code, out) == (1, answers(float_bundle, FIRST))
+    assert message in one_line(without_notes(err))
+
+
+def test_a_conversation_that_outgrows_the_context(chat, float_bundle):
+    long = "word " * 250
+    code, out, err = chat(long, long, FIRST)
+    assert (code, out) == (1, answers(float_bundle, long, FIRST))
+    assert "context is 640, answer included" in one_line(without_notes(err))
+    assert "/undo and /reset make room" in err
+    shift = GenerationOptions(max_new_tokens=8, temperature=0, on_overflow="shift")
+    code, out, err = chat(long, long, FIRST, options=(*SHORT, "--on-overflow", "shift"))
+    assert (code, out, without_notes(err)) == (0, answers(float_bundle, long, long, FIRST, options=shift), "")
+
+
+def test_an_answer_that_fills_the_context(chat):
+    _, _, err = chat("word " * 200, options=("--temperature", 0, "--min-new-tokens", 600))
+    assert re.fullmatch(r"note: cut after \d+ tokens, where the context is full\n", err)
+
+
+def test_help_names_every_command(chat):
+    code, out, err = chat("/help")
+    assert (code, out) == (0, "")
+    for name in ("save", "load", "reset", "system", "params", "undo", "help", "exit"):
+        assert f"/{name}" in err
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(chat, monkeypatch, tmp_path):
+    """A signal while the model runs for the fourth time: the answer has three tokens, the next turn is whole."""
+    from triform.runtime import step
+
+    runs, original, file = [], step.run_step, tmp_path / "talk.json"
+
+    def interrupted(session, binding):
+        runs.append(binding.input_ids.shape[1])
+        if len(runs) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        original(session, binding)
+
+    whole = chat(FIRST)[1]
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "run_step", interrupted)
+        code, out, err = chat(FIRST, f"/save {file}", "/undo", FIRST)
+    assert signal.getsignal(signal.SIGINT) is before
+    kept = json.loads(file.read_text())["messages"][1]["content"]
+    assert (code, out) == (0, f"{kept}\n{whole}")
+    assert whole.startswith(kept)
+    assert "note: stopped\n" in err
+    assert runs[1:4] == [1, 1, 1]
+    # The turn that follows does not read the prompt again.
+    assert runs[4] <= 2
+
+
+def test_ctrl_c_before_the_first_token_takes_the_turn_back(chat, monkeypatch, tmp_path):
+    from triform.runtime import step
+
+    original, file = step.run_step, tmp_path / "talk.json"
+
+    def interrupted(session, binding):
+        os.kill(os.getpid(), signal.SIGINT)
+        original(session, binding)
+
+    monkeypatch.setattr(step, "run_step", interrupted)
+    code, out, err = chat(FIRST, f"/save {file}")
+    assert (code, out) == (0, "")
+    assert err.startswith("note: stopped before anything was said; the turn is taken back\n")
+    assert json.loads(file.read_text()) == {"messages": []}
+
+
+def test_ctrl_c_twice_leaves(chat, monkeypatch):
+    from triform.runtime import step
+
+    def interrupted(session, binding):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(step, "run_step", interrupted)
+    assert chat(FIRST)[:2] == (130, "")
+
+
+def test_a_model_that_fails_is_one_line(chat, float_bundle, monkeypatch):
+    from triform.runtime import step
+    from triform.runtime.errors import TriformError
+
+    runs, original = [], step.run_step
+
+    def fails(session, binding):
+        runs.append(1)
+        if len(runs) == 4:
+            raise TriformError("onnxruntime failed: no more memory")
+        original(session, binding)
+
+    whole = answers(float_bundle, FIRST)
+    monkeypatch.setattr(step, "run_step", fails)
+    code, out, err = chat(FIRST, "/undo", FIRST)
+    begun, _, rest = out.partition("\n")
+    assert (code, rest) == (1, whole)
+    assert whole.startswith(begun)
+    assert "error: onnxruntime failed: no more memory\n" in err
+
+
+def hear_ctrl_c():
+    """A test run started in the background ignores Ctrl-C, and its children would too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_ctrl_c_from_outside(float_bundle):
+    command = [sys.executable, "-m", "triform", "chat", str(float_bundle), "--temperature", "3", "--seed", "1"]
+    # Its end is banned, and never comes by itself.
+    command += ["--on-overflow", "shift", "--max-new-tokens", "1000000", "--min-new-tokens", "1000000"]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, preexec_fn=hear_ctrl_c, **streams) as process:
+        process.stdin.write(b"a\n")
+        process.stdin.flush()
+        seen = process.stdout.read(10)
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate(b"/undo\n", timeout=60)
+    assert (process.returncode, len(seen)) == (0, 10)
+    assert rest.endswith(b"\n")
+    assert err == b"note: stopped\nnote: taken back: a\n"
+
+
+def test_what_cannot_begin(call, float_bundle, own_bundle, monkeypatch):
+    monkeypatch.setenv("TRIFORM_BUNDLE", str(float_bundle))
+    assert call("chat", *SHORT, typed=FIRST)[1] == answers(float_bundle, FIRST)
+    code, out, err = call("chat", "/nowhere")
+    assert (code, out) == (1, "")
+    assert "/nowhere does not exist" in one_line(err)
+    manifest = own_bundle / "manifest.json"
+    found = json.loads(manifest.read_text())
+    found["tokenizer"]["chat_template"] = None
+    manifest.write_text(json.dumps(found))
+    code, out, err = call("chat", own_bundle, typed=FIRST)
+    assert (code, out) == (1, "")
+    assert "needs a chat template and this bundle has none; use `triform generate`" in one_line(err)
+
+
+TOOLS = [{"type": "function", "function": {"name": "clock", "parameters": {}}}]
+
+
+def test_tools_of_generate(call, own_bundle, tmp_path):
+    file = tmp_path / "tools.json"
+    file.write_text(json.dumps(TOOLS))
+    asked = ("generate", own_bundle, FIRST, *SHORT, "--json", "--tools", file)
+    code, _, err = call(*asked)
+    assert code == 2
+    assert "chat template knows of no tools" in one_line(err)
+    template = own_bundle / "chat_template.jinja"
+    source = "{{ tools | tojson }}" + template.read_text()
+    template.write_text(source)
+    manifest = json.loads((own_bundle / "manifest.json").read_text())
+    manifest["files"][template.name]["size"] = len(source)
+    (own_bundle / "manifest.json").write_text(json.dumps(manifest))
+    code, out, _ = call(*asked)
+    model = triform.load(own_bundle)
+    assert (code, json.loads(out)["prompt_tokens"]) == (0, model.count_tokens(FIRST, tools=TOOLS))
+    plain = model.count_tokens(FIRST)
+    assert model.count_tokens(FIRST, tools=TOOLS) > plain
+    records = tmp_path / "prompts.jsonl"
+    records.write_text(json.dumps({"prompt": FIRST}) + "\n")
+    code, out, _ = call("generate", own_bundle, "--input", records, *SHORT, "--tools", file)
+    assert json.loads(out)["generated_text"] == model.generate(FIRST, GREEDY, tools=TOOLS).text
+    for data, message in (
+        ("[", "is not JSON"),
+        ("{}", "is not a list of objects"),
+        ("[1]", "is not a list of objects"),
+    ):
+        file.write_text(data)
+        code, _, err = call(*asked)
+        assert code == 2
+        assert message in one_line(err)
+    file.unlink()
+    assert "cannot be read" in one_line(call(*asked)[2])
+
+
+class Terminal:
+    """A program on a terminal of its own."""
+
+    def __init__(self, *command, **environment):
+        self._fd, slave = os.openpty()
+        self._seen = ""
+        self._process = subprocess.Popen(
+            [str(one) for one in command],
+            preexec_fn=lambda: (os.login_tty(slave), hear_ctrl_c()),
+            env={**os.environ, "TERM": "dumb", **environment},
+        )
+        os.close(slave)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait(30)
+        os.close(self._fd)
+
+    def type(self, text):
+        os.write(self._fd, text.encode())
+
+    def interrupt(self):
+        """Press Ctrl-C until there is a prompt: readline overlooks one that comes before it waits for a key."""
+        self.wait_for("dropped")
+        for _ in range(60):
+            self.type("\x03")
+            if select.select([self._fd], [], [], 0.5)[0]:
+                break
+        self.wait_for("> ")
+
+    def wait_for(self, text):
+        """What came until this; it is gone then."""
+        until = time.monotonic() + 30
+        while text not in self._seen:
+            assert time.monotonic() < until, self._seen
+            assert self._read(), self._seen
+        found, _, self._seen = self._seen.partition(text)
+        return found
+
+    def end(self):
+        """What came until the program ended, and its exit code."""
+        while self._read():
+            pass
+        return self._seen, self._process.wait(30)
+
+    def _read(self):
+        if not select.select([self._fd], [], [], 30)[0]:
+            return False
+        try:
+            data = os.read(self._fd, 4096)
+        except OSError as error:
+            # What Linux says where others give nothing.
+            if error.errno != errno.EIO:
+                raise
+            return False
+        self._seen += data.decode("utf-8", "replace")
+        return bool(data)
+
+
+def test_on_a_terminal(float_bundle, tmp_path):
+    history = tmp_path / "typed"
+    home = tmp_path / "home"
+    home.mkdir()
+    command = (sys.executable, "-m", "triform", "chat", float_bundle, *SHORT)
+    with Terminal(*command, "--history", history, HOME=str(home)) as terminal:
+        terminal.wait_for("/help lists commands")
+        terminal.wait_for("> ")
+        terminal.type("dropped")
+        terminal.interrupt()
+        terminal.type(f"{FIRST}\n")
+        terminal.wait_for(FIRST)
+        assert answers(float_bundle, FIRST).strip() in terminal.wait_for("> ").replace("\r", "")
+        terminal.type("/undo\\\n")
+        terminal.wait_for(". ")
+        terminal.type("\n")
+        assert f"taken back: {FIRST}" in terminal.wait_for("> ")
+        terminal.type("\x04")
+        assert terminal.end()[1] == 0
+    # onnxruntime's own files are there; none of what was typed is.
+    assert [one.name for one in home.iterdir()] in ([], [".cache"])
+    assert FIRST in history.read_text().splitlines()
