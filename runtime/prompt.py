@@ -22,9 +22,7 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._template: str | None = None
 
-    def prompt_ids(
-        self, prompt: Prompt, *, system: str | None, raw: bool, tools: Tools | None = None
-    ) -> list[int]:
+    def prompt_ids(self, prompt: Prompt, *, system: str | None, raw: bool, tools: Tools | None = None) -> list[int]:
         """Token ids of a prompt, at least one.
 
         Args:

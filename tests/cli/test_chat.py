@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import json
-import os
 import re
-import select
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 import triform
+from tests.cli.talking import FIRST, GREEDY, SECOND, SHORT, answers
 from triform.cli.chat_parameters import changed, described
-from triform.cli.main import run
 from triform.runtime.options import GenerationOptions, Penalties
-
-FIRST, SECOND = "The ferry left the harbor", "Where did it go?"
-SHORT = ("--max-new-tokens", 8, "--temperature", 0)
-GREEDY = GenerationOptions(max_new_tokens=8, temperature=0)
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    def invoke(*arguments, typed=""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(os.fsencode(typed)), "utf-8"))
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return invoke
-
-
-@pytest.fixture
-def chat(call, float_bundle):
-    return lambda *lines, options=SHORT: call("chat", float_bundle, *options, typed="\n".join(lines) + "\n")
 
 
 def one_line(err):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     return err
-
-
-def answers(bundle, *texts, options=GREEDY, system=None):
-    """Those of the library, each text being a turn of one conversation, as they are printed."""
-    talk = triform.Conversation(triform.load(bundle), system=system, options=options)
-    return "".join(talk.send(text).text + "\n" for text in texts)
 
 
 def without_notes(err):
@@ -208,60 +174,6 @@ def test_help_names_every_command(chat):
         assert f"/{name}" in err
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(chat, monkeypatch, tmp_path):
-    """A signal while the model runs for the fourth time: the answer has three tokens, the next turn is whole."""
-    from triform.runtime import step
-
-    runs, original, file = [], step.run_step, tmp_path / "talk.json"
-
-    def interrupted(session, binding):
-        runs.append(binding.input_ids.shape[1])
-        if len(runs) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        original(session, binding)
-
-    whole = chat(FIRST)[1]
-    before = signal.getsignal(signal.SIGINT)
-    with monkeypatch.context() as patch:
-        patch.setattr(step, "run_step", interrupted)
-        code, out, err = chat(FIRST, f"/save {file}", "/undo", FIRST)
-    assert signal.getsignal(signal.SIGINT) is before
-    kept = json.loads(file.read_text())["messages"][1]["content"]
-    assert (code, out) == (0, f"{kept}\n{whole}")
-    assert whole.startswith(kept)
-    assert "note: stopped\n" in err
-    assert runs[1:4] == [1, 1, 1]
-    # The turn that follows does not read the prompt again.
-    assert runs[4] <= 2
-
-
-def test_ctrl_c_before_the_first_token_takes_the_turn_back(chat, monkeypatch, tmp_path):
-    from triform.runtime import step
-
-    original, file = step.run_step, tmp_path / "talk.json"
-
-    def interrupted(session, binding):
-        os.kill(os.getpid(), signal.SIGINT)
-        original(session, binding)
-
-    monkeypatch.setattr(step, "run_step", interrupted)
-    code, out, err = chat(FIRST, f"/save {file}")
-    assert (code, out) == (0, "")
-    assert err.startswith("note: stopped before anything was said; the turn is taken back\n")
-    assert json.loads(file.read_text()) == {"messages": []}
-
-
-def test_ctrl_c_twice_leaves(chat, monkeypatch):
-    from triform.runtime import step
-
-    def interrupted(session, binding):
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(step, "run_step", interrupted)
-    assert chat(FIRST)[:2] == (130, "")
-
-
 def test_a_model_that_fails_is_one_line(chat, float_bundle, monkeypatch):
     from triform.runtime import step
     from triform.runtime.errors import TriformError
@@ -283,38 +195,17 @@ def test_a_model_that_fails_is_one_line(chat, float_bundle, monkeypatch):
     assert "error: onnxruntime failed: no more memory\n" in err
 
 
-def hear_ctrl_c():
-    """A test run started in the background ignores Ctrl-C, and its children would too."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def test_ctrl_c_from_outside(float_bundle):
-    command = [sys.executable, "-m", "triform", "chat", str(float_bundle), "--temperature", "3", "--seed", "1"]
-    # Its end is banned, and never comes by itself.
-    command += ["--on-overflow", "shift", "--max-new-tokens", "1000000", "--min-new-tokens", "1000000"]
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, preexec_fn=hear_ctrl_c, **streams) as process:
-        process.stdin.write(b"a\n")
-        process.stdin.flush()
-        seen = process.stdout.read(10)
-        process.send_signal(signal.SIGINT)
-        rest, err = process.communicate(b"/undo\n", timeout=60)
-    assert (process.returncode, len(seen)) == (0, 10)
-    assert rest.endswith(b"\n")
-    assert err == b"note: stopped\nnote: taken back: a\n"
-
-
-def test_what_cannot_begin(call, float_bundle, own_bundle, monkeypatch):
+def test_what_cannot_begin(type_in, float_bundle, own_bundle, monkeypatch):
     monkeypatch.setenv("TRIFORM_BUNDLE", str(float_bundle))
-    assert call("chat", *SHORT, typed=FIRST)[1] == answers(float_bundle, FIRST)
-    code, out, err = call("chat", "/nowhere")
+    assert type_in("chat", *SHORT, typed=FIRST)[1] == answers(float_bundle, FIRST)
+    code, out, err = type_in("chat", "/nowhere")
     assert (code, out) == (1, "")
     assert "/nowhere does not exist" in one_line(err)
     manifest = own_bundle / "manifest.json"
     found = json.loads(manifest.read_text())
     found["tokenizer"]["chat_template"] = None
     manifest.write_text(json.dumps(found))
-    code, out, err = call("chat", own_bundle, typed=FIRST)
+    code, out, err = type_in("chat", own_bundle, typed=FIRST)
     assert (code, out) == (1, "")
     assert "needs a chat template and this bundle has none; use `triform generate`" in one_line(err)
 
@@ -322,11 +213,11 @@ def test_what_cannot_begin(call, float_bundle, own_bundle, monkeypatch):
 TOOLS = [{"type": "function", "function": {"name": "clock", "parameters": {}}}]
 
 
-def test_tools_of_generate(call, own_bundle, tmp_path):
+def test_tools_of_generate(type_in, own_bundle, tmp_path):
     file = tmp_path / "tools.json"
     file.write_text(json.dumps(TOOLS))
     asked = ("generate", own_bundle, FIRST, *SHORT, "--json", "--tools", file)
-    code, _, err = call(*asked)
+    code, _, err = type_in(*asked)
     assert code == 2
     assert "chat template knows of no tools" in one_line(err)
     template = own_bundle / "chat_template.jinja"
@@ -335,14 +226,14 @@ def test_tools_of_generate(call, own_bundle, tmp_path):
     manifest = json.loads((own_bundle / "manifest.json").read_text())
     manifest["files"][template.name]["size"] = len(source)
     (own_bundle / "manifest.json").write_text(json.dumps(manifest))
-    code, out, _ = call(*asked)
+    code, out, _ = type_in(*asked)
     model = triform.load(own_bundle)
     assert (code, json.loads(out)["prompt_tokens"]) == (0, model.count_tokens(FIRST, tools=TOOLS))
     plain = model.count_tokens(FIRST)
     assert model.count_tokens(FIRST, tools=TOOLS) > plain
     records = tmp_path / "prompts.jsonl"
     records.write_text(json.dumps({"prompt": FIRST}) + "\n")
-    code, out, _ = call("generate", own_bundle, "--input", records, *SHORT, "--tools", file)
+    code, out, _ = type_in("generate", own_bundle, "--input", records, *SHORT, "--tools", file)
     assert json.loads(out)["generated_text"] == model.generate(FIRST, GREEDY, tools=TOOLS).text
     for data, message in (
         ("[", "is not JSON"),
@@ -350,94 +241,8 @@ def test_tools_of_generate(call, own_bundle, tmp_path):
         ("[1]", "is not a list of objects"),
     ):
         file.write_text(data)
-        code, _, err = call(*asked)
+        code, _, err = type_in(*asked)
         assert code == 2
         assert message in one_line(err)
     file.unlink()
-    assert "cannot be read" in one_line(call(*asked)[2])
-
-
-class Terminal:
-    """A program on a terminal of its own."""
-
-    def __init__(self, *command, **environment):
-        self._fd, slave = os.openpty()
-        self._seen = ""
-        self._process = subprocess.Popen(
-            [str(one) for one in command],
-            preexec_fn=lambda: (os.login_tty(slave), hear_ctrl_c()),
-            env={**os.environ, "TERM": "dumb", **environment},
-        )
-        os.close(slave)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._process.kill()
-        self._process.wait(30)
-        os.close(self._fd)
-
-    def type(self, text):
-        os.write(self._fd, text.encode())
-
-    def interrupt(self):
-        """Press Ctrl-C until there is a prompt: readline overlooks one that comes before it waits for a key."""
-        self.wait_for("dropped")
-        for _ in range(60):
-            self.type("\x03")
-            if select.select([self._fd], [], [], 0.5)[0]:
-                break
-        self.wait_for("> ")
-
-    def wait_for(self, text):
-        """What came until this; it is gone then."""
-        until = time.monotonic() + 30
-        while text not in self._seen:
-            assert time.monotonic() < until, self._seen
-            assert self._read(), self._seen
-        found, _, self._seen = self._seen.partition(text)
-        return found
-
-    def end(self):
-        """What came until the program ended, and its exit code."""
-        while self._read():
-            pass
-        return self._seen, self._process.wait(30)
-
-    def _read(self):
-        if not select.select([self._fd], [], [], 30)[0]:
-            return False
-        try:
-            data = os.read(self._fd, 4096)
-        except OSError as error:
-            # What Linux says where others give nothing.
-            if error.errno != errno.EIO:
-                raise
-            return False
-        self._seen += data.decode("utf-8", "replace")
-        return bool(data)
-
-
-def test_on_a_terminal(float_bundle, tmp_path):
-    history = tmp_path / "typed"
-    home = tmp_path / "home"
-    home.mkdir()
-    command = (sys.executable, "-m", "triform", "chat", float_bundle, *SHORT)
-    with Terminal(*command, "--history", history, HOME=str(home)) as terminal:
-        terminal.wait_for("/help lists commands")
-        terminal.wait_for("> ")
-        terminal.type("dropped")
-        terminal.interrupt()
-        terminal.type(f"{FIRST}\n")
-        terminal.wait_for(FIRST)
-        assert answers(float_bundle, FIRST).strip() in terminal.wait_for("> ").replace("\r", "")
-        terminal.type("/undo\\\n")
-        terminal.wait_for(". ")
-        terminal.type("\n")
-        assert f"taken back: {FIRST}" in terminal.wait_for("> ")
-        terminal.type("\x04")
-        assert terminal.end()[1] == 0
-    # onnxruntime's own files are there; none of what was typed is.
-    assert [one.name for one in home.iterdir()] in ([], [".cache"])
-    assert FIRST in history.read_text().splitlines()
+    assert "cannot be read" in one_line(type_in(*asked)[2])

@@ -50,3 +50,18 @@ def wandering_llama(tmp_path_factory) -> Wandering:
 @pytest.fixture(scope="session")
 def wandering_gpt2(tmp_path_factory) -> Wandering:
     return _wandering(tmp_path_factory.mktemp("wandering-gpt2"), "gpt2")
+
+
+@pytest.fixture
+def fed(monkeypatch):
+    """How many tokens each run of the graph is fed."""
+    from triform.runtime import step
+
+    found, original = [], step.run_step
+
+    def counted(session, binding):
+        found.append(binding.input_ids.shape[1])
+        original(session, binding)
+
+    monkeypatch.setattr(step, "run_step", counted)
+    return found

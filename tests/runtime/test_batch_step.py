@@ -99,7 +99,9 @@ def test_a_prompt_begins_where_another_one_left(wandering_llama, monkeypatch):
     fed = []
     original = batch_step.prefill_row
     monkeypatch.setattr(
-        batch_step, "prefill_row", lambda session, cache, ids, size: fed.append(len(ids)) or original(session, cache, ids, size)
+        batch_step,
+        "prefill_row",
+        lambda session, cache, ids, size: fed.append(len(ids)) or original(session, cache, ids, size),
     )
     model, step, generator = wandering_llama.model, wandering_llama.step(rows=4), np.random.default_rng(5)
     rules = generator.integers(0, 400, 21).tolist()

@@ -1,32 +1,19 @@
-"""Conversations, tools and asynchronous pieces, against a fresh decoder that reads everything at once."""
+"""Conversations, against a fresh decoder that reads everything at once."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import shutil
-import threading
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 import triform
-from tests.checkpoints import byte_level_tokenizer
-from tests.runtime.test_chat import CALL, CONVERSATIONS, USER, WEATHER
 from triform.runtime.bundle import open_bundle
-from triform.runtime.errors import ContextError, InputError, UnsupportedError
+from triform.runtime.errors import ContextError, InputError
 from triform.runtime.options import GenerationOptions
 from triform.runtime.text import bundle_tokenizer
 
 QUESTIONS = ("How deep is the sea near the old harbor?", "And who keeps the light?", "Since when?")
 GREEDY = GenerationOptions(max_new_tokens=16, temperature=0)
-CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
-TEMPLATE = """{% if tools %}<|system|>{% for tool in tools %}
-{{ loop.index }} {{ tool | tojson }}
-{% endfor %}<|end|>{% elif tools is none %}none{% endif %}
-{% for m in messages %}<|{{ m.role }}|>{{ m.content }}
-{% for call in m.tool_calls or [] %}{{ call.function.name }} {{ call.function.arguments | tojson }}{% endfor %}
-{{ m.tool_call_id }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"""
 RULES = "You are the keeper of a small lighthouse."
 
 
@@ -39,21 +26,6 @@ def model(float_bundle):
 def talk(model):
     model.forget()
     return triform.Conversation(model, system=RULES, options=GREEDY)
-
-
-@pytest.fixture
-def fed(monkeypatch):
-    """How many tokens each run of the graph is fed."""
-    from triform.runtime import step
-
-    found, original = [], step.run_step
-
-    def counted(session, binding):
-        found.append(binding.input_ids.shape[1])
-        original(session, binding)
-
-    monkeypatch.setattr(step, "run_step", counted)
-    return found
 
 
 def said(role, content):
@@ -252,186 +224,3 @@ def test_bad_prompts(talk, prompt, message):
         with pytest.raises(InputError, match=message):
             ask(prompt)
     assert talk.messages == before
-
-
-def with_template(bundle, folder, template):
-    """A copy of a bundle with another chat template, or none."""
-    shutil.copytree(bundle, folder)
-    file, manifest = folder / "chat_template.jinja", json.loads((folder / "manifest.json").read_text())
-    if template is None:
-        file.unlink()
-        del manifest["files"][file.name]
-        manifest["tokenizer"]["chat_template"] = None
-    else:
-        file.write_text(template, encoding="utf-8")
-        manifest["files"][file.name]["size"] = file.stat().st_size
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def caller(float_bundle, tmp_path_factory):
-    """A bundle whose template tells the model of tools, and shows calls and what they gave."""
-    return with_template(float_bundle, tmp_path_factory.mktemp("caller") / "bundle", TEMPLATE)
-
-
-def theirs(bundle, messages, tools):
-    """The prompt as transformers has it, by the same tokenizer and template."""
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=byte_level_tokenizer(), bos_token="<s>", eos_token="<|end|>", pad_token="<pad>"
-    )
-    template = (bundle / "chat_template.jinja").read_text()
-    return tokenizer.apply_chat_template(
-        messages, tools=tools, chat_template=template, add_generation_prompt=True, return_dict=False
-    )
-
-
-@pytest.mark.parametrize("tools", [None, [], [WEATHER], [CLOCK, WEATHER]], ids=["none", "empty", "one", "two"])
-@pytest.mark.parametrize("name", ["plain", "system", "call"])
-def test_prompts_with_tools_equal_transformers(caller, name, tools):
-    model, messages = triform.load(caller), CONVERSATIONS[name]
-    expected = theirs(caller, messages, tools)
-    assert model._prompts.prompt_ids(messages, system=None, raw=False, tools=tools) == expected
-    one = GenerationOptions(max_new_tokens=1)
-    assert model.count_tokens(messages, tools=tools) == len(expected)
-    assert model.generate(messages, one, tools=tools).prompt_tokens == len(expected)
-    assert model.stream_to(messages, one, tools=tools, show=str).prompt_tokens == len(expected)
-    list(model.stream(messages, one, tools=tools))
-    assert model._step.ids == expected
-    alone = [piece.token_ids for piece in model.stream(messages, GREEDY, tools=tools)]
-    (batch,) = model.generate_all([messages], GREEDY, tools=tools)
-    assert batch[0].token_ids == tuple(one for ids in alone for one in ids)
-
-
-def test_a_conversation_with_tools(caller):
-    model = triform.load(caller)
-    talk = triform.Conversation(model, options=GREEDY, tools=[WEATHER])
-    talk.restore([USER, {"role": "assistant", "tool_calls": [{"type": "function", "function": CALL}]}])
-    result = {"role": "tool", "content": '{"sky": "gray"}', "name": "weather"}
-    prompt = [*talk.messages, result]
-    # Their template would print None for the content that is not there.
-    prompt[1]["content"] = ""
-    talk.restore(prompt[:2])
-    assert talk.send([result]).prompt_tokens == len(theirs(caller, prompt, [WEATHER]))
-    assert [one["role"] for one in talk.messages] == ["user", "assistant", "tool", "assistant"]
-    assert len(talk.undo()) == 4
-
-
-def test_tools_that_nobody_would_learn_of(model, float_bundle, tmp_path):
-    with pytest.raises(InputError, match="chat template knows of no tools"):
-        model.generate("Hi", tools=[WEATHER])
-    with pytest.raises(InputError, match="tools need a chat template"):
-        model.generate("Hi", raw=True, tools=[WEATHER])
-    with pytest.raises(InputError, match="which are objects"):
-        model.generate("Hi", tools=["weather"])
-    bare = triform.load(with_template(float_bundle, tmp_path / "bare", None))
-    with pytest.raises(InputError, match="tools need a chat template"):
-        bare.generate("Hi", tools=[WEATHER])
-    with pytest.raises(UnsupportedError, match="needs a chat template and this bundle has none"):
-        triform.Conversation(bare)
-
-
-async def collected(stream):
-    return [piece async for piece in stream]
-
-
-def test_asynchronous_pieces_are_the_same(model):
-    expected = list(model.stream(QUESTIONS[0], GREEDY, system=RULES))
-    assert asyncio.run(collected(model.stream_async(QUESTIONS[0], GREEDY, system=RULES))) == expected
-    for prompt, options in (("", None), ("word " * 700, None)):
-        with pytest.raises(InputError):
-            asyncio.run(collected(model.stream_async(prompt, options)))
-
-
-@pytest.fixture
-def gate(monkeypatch):
-    """Holds every run of the model until the test lets it through: begun is set when one waits."""
-    from triform.runtime import step
-
-    class Gate:
-        begun, go, ended = threading.Event(), threading.Event(), threading.Event()
-
-    original = step.run_step
-
-    def held(session, binding):
-        assert threading.current_thread() is not threading.main_thread()
-        Gate.begun.set()
-        assert Gate.go.wait(30)
-        original(session, binding)
-        Gate.ended.set()
-
-    monkeypatch.setattr(step, "run_step", held)
-    return Gate
-
-
-async def until(event):
-    async with asyncio.timeout(30):
-        while not event.is_set():
-            await asyncio.sleep(0.001)
-
-
-def test_the_event_loop_goes_on_while_the_model_runs(model, gate):
-    async def main():
-        task = asyncio.create_task(collected(model.stream_async(QUESTIONS[0], GREEDY)))
-        # Were the loop blocked, nobody would open the gate.
-        await until(gate.begun)
-        gate.go.set()
-        return await task
-
-    assert asyncio.run(main())[-1].finish_reason is not None
-
-
-def test_canceling_waits_for_the_run_and_leaves_the_decoder_usable(model, gate, monkeypatch):
-    async def main():
-        task = asyncio.create_task(collected(model.stream_async(QUESTIONS[0], GREEDY)))
-        await until(gate.begun)
-        task.cancel()
-        await asyncio.sleep(0.01)
-        assert not task.done()
-        gate.go.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert gate.ended.is_set()
-
-    model.forget()
-    asyncio.run(main())
-    monkeypatch.undo()
-    assert model.generate(QUESTIONS[0], GREEDY).cached_tokens > 0
-    expected = model.generate(QUESTIONS[0], GREEDY).token_ids
-    model.forget()
-    assert model.generate(QUESTIONS[0], GREEDY).token_ids == expected
-
-
-def test_an_asynchronous_stream_that_is_closed_or_left(model, fed):
-    expected = list(model.stream(QUESTIONS[0], GREEDY))
-    model.forget()
-
-    async def main():
-        stream = model.stream_async(QUESTIONS[0], GREEDY)
-        found = [await anext(stream) for _ in range(3)]
-        await stream.aclose()
-        fed.clear()
-        await asyncio.sleep(0.05)
-        assert fed == []
-        async for piece in model.stream_async(QUESTIONS[0], GREEDY):
-            found.append(piece)
-            break
-        return found, await collected(model.stream_async(QUESTIONS[0], GREEDY))
-
-    found, whole = asyncio.run(main())
-    assert found == [*expected[:3], expected[0]]
-    assert whole == expected
-
-
-def test_streams_side_by_side_meet_in_one_thread(model):
-    """The one that began last goes on; the others end in one line, as without an event loop."""
-
-    async def main():
-        streams = (model.stream_async(one, GREEDY) for one in QUESTIONS)
-        return await asyncio.gather(*map(collected, streams), return_exceptions=True)
-
-    first, second, third = asyncio.run(main())
-    for one in (first, second):
-        assert isinstance(one, InputError)
-        assert "another one with the same decoder began" in str(one)
-    assert third == list(model.stream(QUESTIONS[2], GREEDY))

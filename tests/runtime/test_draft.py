@@ -82,7 +82,11 @@ def test_it_is_not_asked_when_told_so(drafted):
 
 
 def test_a_draft_whose_context_is_full(float_bundle, tmp_path, plain):
-    export(str(llama_folder(tmp_path / "short", max_position_embeddings=48)), tmp_path / "b", ExportOptions(quantize="none"))
+    export(
+        str(llama_folder(tmp_path / "short", max_position_embeddings=48)),
+        tmp_path / "b",
+        ExportOptions(quantize="none"),
+    )
     decoder = triform.load(float_bundle)
     decoder.use_draft(triform.load(tmp_path / "b"))
     options = GenerationOptions(max_new_tokens=60, temperature=0, min_new_tokens=60)

@@ -83,7 +83,10 @@ def test_beams(decoder, wandering_llama, beams, settings):
             # Rows that end early are filled up behind their end, by one or the other.
             generated = row[ids.shape[1] :].tolist()
             assert list(answer.token_ids) == generated[: len(answer.token_ids)]
-            assert set(generated[len(answer.token_ids) :]) <= {model.generation_config.pad_token_id, model.generation_config.eos_token_id}
+            assert set(generated[len(answer.token_ids) :]) <= {
+                model.generation_config.pad_token_id,
+                model.generation_config.eos_token_id,
+            }
             assert answer.score == pytest.approx(float(score), rel=1e-3)
 
 
