@@ -13,24 +13,20 @@ from numpy.typing import NDArray
 
 from triform.runtime.beam_options import Beams
 from triform.runtime.bundle import Bundle
+from triform.runtime.decoder_loops import DecoderLoops
 from triform.runtime.draft import Draft
-from triform.runtime.errors import BundleError, InputError
+from triform.runtime.errors import InputError
 from triform.runtime.generation import Generation, Piece, Timings
 from triform.runtime.generation_setup import RowSetup, set_up_row
 from triform.runtime.hidden_step import HiddenStep
-from triform.runtime.lookup import look_up
-from triform.runtime.loop import Token
 from triform.runtime.manifest import Manifest
 from triform.runtime.options import GenerationOptions
-from triform.runtime.overflow import ShiftingStep
 from triform.runtime.perplexity import Perplexity, TextScore, losses_of, perplexity
 from triform.runtime.prompt import Prompt, PromptEncoder, Tools
 from triform.runtime.prompt_batches import PromptBatches
 from triform.runtime.prompt_cache import read_prompt_cache, write_prompt_cache
-from triform.runtime.row_tokens import contrastive_tokens, row_tokens
 from triform.runtime.session import open_session
 from triform.runtime.signature import check_decoder
-from triform.runtime.speculation import Proposer
 from triform.runtime.step import DecoderStep
 from triform.runtime.stop_strings import TextStops
 from triform.runtime.text import bundle_tokenizer
@@ -42,9 +38,6 @@ if TYPE_CHECKING:
     from triform.runtime.async_stream import ModelThread
 
 __all__ = ["Decoder", "Generation", "Perplexity", "Piece", "Prompt", "TextScore", "Timings", "Written"]
-
-# Room made at first for an answer of unknown length.
-_ROOM = 512
 
 
 class Decoder:
@@ -90,10 +83,10 @@ class Decoder:
         self.providers: list[str] = session.get_providers()
         cache = check_decoder(session, bundle.manifest, path)
         self._step = DecoderStep(session, bundle.manifest, cache)
-        self._make_hidden_step = partial(HiddenStep, session, bundle.manifest, cache)
+        make_hidden_step = partial(HiddenStep, session, bundle.manifest, cache)
+        self._loops = DecoderLoops(self._step, make_hidden_step, bundle.manifest, self._tokenizer)
         self._prompts = PromptEncoder(bundle, self._tokenizer)
         self._batches = PromptBatches(session, bundle.manifest, cache, self._prompts, self._tokenizer)
-        self._draft: Draft | None = None
         self._thread: ModelThread | None = None
         # Counts what has used the cache, so that a generation notices when another took it over.
         self._turn = 0
@@ -271,7 +264,7 @@ class Decoder:
                 f"{draft._bundle.folder} cannot be the draft of {self._bundle.folder}: its vocabulary is another; "
                 "take a smaller model of the same family"
             )
-        self._draft = Draft(draft._step, draft.manifest.max_length, self.manifest.vocab_size)
+        self._loops.draft = Draft(draft._step, draft.manifest.max_length, self.manifest.vocab_size)
 
     def forget(self) -> None:
         """Forget what earlier generations left, so that the next one reads its whole prompt."""
@@ -344,7 +337,7 @@ class Decoder:
             InputError: the text has fewer than two tokens.
         """
         self.forget()
-        ids = self._known(stream_ids(self._tokenizer, file))
+        ids = map(self._prompts.known, stream_ids(self._tokenizer, file))
         return perplexity(self._step, ids, self.manifest.max_length)
 
     def score(self, text: str) -> TextScore:
@@ -360,16 +353,6 @@ class Decoder:
         texts = tuple(self._tokenizer.decode([one], skip_special_tokens=False) for one in ids)
         return TextScore(tuple(ids), texts, (None, *logprobs))
 
-    def _known(self, ids: Iterable[int]) -> Iterator[int]:
-        """The same ids, none beyond the model's table of embeddings."""
-        for one in ids:
-            if one >= self.manifest.vocab_size:
-                raise BundleError(
-                    f"{self._bundle.folder} has a tokenizer that gives token {one} to a model that knows "
-                    f"{self.manifest.vocab_size}; export the model again"
-                )
-            yield one
-
     def _pieces(
         self, prompt: Prompt, options: GenerationOptions, prompting: Mapping[str, Any], watch: Watch
     ) -> Iterator[Piece]:
@@ -378,11 +361,7 @@ class Decoder:
         ids = self._prompts.prompt_ids(prompt, **prompting)
         if options.on_overflow == "error":
             self._prompts.check_length(ids, room=1)
-        # For what they refuse: the caller learns now.
-        if options.penalty_alpha is None:
-            self._step_for(options)
-        else:
-            self._hidden_step(options)
+        self._loops.check(options)
         setup = set_up_row(options, self.manifest, self._tokenizer, len(ids))
         watch.prompt_tokens = len(ids)
         watch.prefill = time.perf_counter() - start
@@ -392,7 +371,7 @@ class Decoder:
         start = time.perf_counter() - watch.prefill
         shown = TextStops(self._tokenizer, setup.options.stop)
         turn = self._begin()
-        for token in self._tokens(ids, setup, watch):
+        for token in self._loops.tokens(ids, setup, watch):
             start = watch.note(start)
             text = shown.push(token.id)
             reason = token.finish_reason
@@ -405,33 +384,6 @@ class Decoder:
                 return
             if self._turn != turn:
                 raise InputError("this generation ended when another one with the same decoder began")
-
-    def _tokens(self, ids: list[int], setup: RowSetup, watch: Watch) -> Iterator[Token]:
-        """Begin the loop that the options ask for."""
-        # With a limit the cache is made once; without one it grows by doubling.
-        length = len(ids) + (setup.limit if setup.options.max_new_tokens else min(setup.limit, _ROOM))
-        length = min(length, self.manifest.max_length)
-        if setup.options.penalty_alpha is not None:
-            hidden = self._hidden_step(setup.options)
-            hidden.cache.reserve(length)
-            return contrastive_tokens(hidden, ids, setup, self._tokenizer)
-        step = self._step_for(setup.options)
-        watch.cached_tokens = step.shared(ids)
-        self._step.cache.reserve(length)
-        return row_tokens(step, ids, setup, self._tokenizer, propose=self._proposer(setup), pace=watch.pace)
-
-    def _hidden_step(self, options: GenerationOptions) -> HiddenStep:
-        return self._make_hidden_step(min(options.top_k or 0, self.manifest.vocab_size))
-
-    def _proposer(self, setup: RowSetup) -> Proposer | None:
-        if setup.options.speculate == "auto" and self._draft is not None:
-            return self._draft
-        return look_up if setup.looks_up else None
-
-    def _step_for(self, options: GenerationOptions) -> DecoderStep | ShiftingStep:
-        if options.on_overflow == "error":
-            return self._step
-        return ShiftingStep(self._step, self.manifest.max_length, options.keep or 0)
 
     def _begin(self) -> int:
         """Take over the cache; return whose turn it is now."""

@@ -81,18 +81,26 @@ class PromptEncoder:
                 f"the prompt has {len(ids)} tokens but this model's context is {limit}{more}; shorten it{other}"
             )
 
+    def known(self, token: int) -> int:
+        """The same token id.
+
+        Raises:
+            BundleError: the graph would read past its table of embeddings.
+        """
+        known = self._bundle.manifest.vocab_size
+        if token >= known:
+            raise BundleError(
+                f"{self._bundle.folder} has a tokenizer that gives token {token} to a model that knows {known}; "
+                "export the model again"
+            )
+        return token
+
     def _encode(self, text: str, *, special: bool) -> list[int]:
         _check_unicode(text)
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
         if not ids:
             raise InputError("the prompt is empty: it has no tokens")
-        # The graph would read past its table of embeddings.
-        known, largest = self._bundle.manifest.vocab_size, max(ids)
-        if largest >= known:
-            raise BundleError(
-                f"{self._bundle.folder} has a tokenizer that gives token {largest} to a model that knows {known}; "
-                "export the model again"
-            )
+        self.known(max(ids))
         return ids
 
     def _read_template(self) -> str:

@@ -35,8 +35,8 @@ def model(float_bundle):
 def lines(tmp_path):
     file = tmp_path / "prompts.jsonl"
     objects = [{"id": index, "prompt": prompt} for index, prompt in enumerate(PROMPTS)]
-    objects.append({"id": 3, "messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes?"},
-                                          {"role": "user", "content": "Bye"}]})  # fmt: skip
+    turns = [("user", "Hello"), ("assistant", "Yes?"), ("user", "Bye")]
+    objects.append({"id": 3, "messages": [{"role": role, "content": content} for role, content in turns]})
     file.write_text("".join(json.dumps(one) + "\n" for one in objects))
     return file, objects
 

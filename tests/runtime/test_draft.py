@@ -77,7 +77,7 @@ def test_a_draft_that_is_the_model_itself_is_always_right(float_bundle, plain, m
 
 def test_it_is_not_asked_when_told_so(drafted):
     for asked in ("off", "lookup"):
-        drafted._draft = lambda ids, count: pytest.fail("asked")
+        drafted._loops.draft = lambda ids, count: pytest.fail("asked")
         drafted.generate(PROMPT, GenerationOptions(max_new_tokens=20, temperature=0, speculate=asked), raw=True)
 
 
@@ -96,5 +96,5 @@ def test_a_draft_whose_context_is_full(float_bundle, tmp_path, plain):
 
 
 def test_another_vocabulary_is_refused(float_bundle, real_bundle):
-    with pytest.raises(InputError, match="cannot be the draft of .*: its vocabulary is another"):
+    with pytest.raises(InputError, match=r"cannot be the draft of .*: its vocabulary is another"):
         triform.load(float_bundle).use_draft(triform.load(real_bundle))

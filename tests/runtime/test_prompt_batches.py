@@ -150,7 +150,7 @@ DRAWING = {"temperature": 0.7}
         ({"on_overflow": "shift", "max_new_tokens": 4}, {}, "--on-overflow shift is for one answer at a time"),
         ({"logprobs": 1}, {}, "--logprobs are of one answer at a time"),
         ({"truncation": Truncation(mirostat_tau=3.0)}, {"num_beams": 2}, "--mirostat-tau follows one answer"),
-        ({"truncation": Truncation(xtc_threshold=0.1, xtc_probability=1.0)}, {"num_beams": 2}, "--xtc-threshold follows"),
+        ({"truncation": Truncation(xtc_threshold=0.1, xtc_probability=1.0)}, {"num_beams": 2}, "--xtc-threshold"),
         ({"temperature": 0}, {"best_of": 2}, "--best-of draws answers, and without --temperature above 0"),
         (DRAWING, {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 1.0}, "--num-beam-groups do not draw"),
         (DRAWING, {"best_of": 2, "num_return_sequences": 3}, "--num-return-sequences 3 is more than --best-of 2"),

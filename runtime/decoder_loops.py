@@ -1,0 +1,92 @@
+"""Which loop a decoder's answer is made by: one token after another, with proposals, for ever, or contrastive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from triform.runtime.draft import Draft
+from triform.runtime.generation_setup import RowSetup
+from triform.runtime.hidden_step import HiddenStep
+from triform.runtime.lookup import look_up
+from triform.runtime.loop import Token
+from triform.runtime.manifest import Manifest
+from triform.runtime.options import GenerationOptions
+from triform.runtime.overflow import ShiftingStep
+from triform.runtime.row_tokens import contrastive_tokens, row_tokens
+from triform.runtime.speculation import Proposer
+from triform.runtime.step import DecoderStep
+from triform.runtime.text import Tokenizer
+from triform.runtime.watch import Watch
+
+# Room made at first for an answer of unknown length.
+_ROOM = 512
+
+
+class DecoderLoops:
+    """The loops over one decoder graph.
+
+    Args:
+        step: that keeps what was read and written last.
+        make_hidden_step: from a number of candidates to a step that gives hidden states, too.
+        manifest: the bundle's.
+        tokenizer: for the texts of log-probabilities.
+
+    Attributes:
+        draft: proposes tokens, where there is one.
+    """
+
+    def __init__(
+        self,
+        step: DecoderStep,
+        make_hidden_step: Callable[[int], HiddenStep],
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+    ) -> None:
+        self.draft: Draft | None = None
+        self._step, self._make_hidden_step = step, make_hidden_step
+        self._manifest, self._tokenizer = manifest, tokenizer
+
+    def check(self, options: GenerationOptions) -> None:
+        """Refuse now what `tokens` would refuse.
+
+        Raises:
+            InputError: the options do not fit the model's context.
+            UnsupportedError: they need hidden states, which the graph does not give.
+        """
+        if options.penalty_alpha is None:
+            self._step_for(options)
+        else:
+            self._hidden_step(options)
+
+    def tokens(self, ids: list[int], setup: RowSetup, watch: Watch) -> Iterator[Token]:
+        """Begin the loop that the options ask for.
+
+        Args:
+            ids: the prompt, at least one token.
+            setup: from `set_up_row`.
+            watch: told how many tokens need not be run, and of proposals.
+        """
+        # With a limit the cache is made once; without one it grows by doubling.
+        length = len(ids) + (setup.limit if setup.options.max_new_tokens else min(setup.limit, _ROOM))
+        length = min(length, self._manifest.max_length)
+        if setup.options.penalty_alpha is not None:
+            hidden = self._hidden_step(setup.options)
+            hidden.cache.reserve(length)
+            return contrastive_tokens(hidden, ids, setup, self._tokenizer)
+        step = self._step_for(setup.options)
+        watch.cached_tokens = step.shared(ids)
+        self._step.cache.reserve(length)
+        return row_tokens(step, ids, setup, self._tokenizer, propose=self._proposer(setup), pace=watch.pace)
+
+    def _hidden_step(self, options: GenerationOptions) -> HiddenStep:
+        return self._make_hidden_step(min(options.top_k or 0, self._manifest.vocab_size))
+
+    def _proposer(self, setup: RowSetup) -> Proposer | None:
+        if setup.options.speculate == "auto" and self.draft is not None:
+            return self.draft
+        return look_up if setup.looks_up else None
+
+    def _step_for(self, options: GenerationOptions) -> DecoderStep | ShiftingStep:
+        if options.on_overflow == "error":
+            return self._step
+        return ShiftingStep(self._step, self._manifest.max_length, options.keep or 0)
