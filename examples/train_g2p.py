@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
+from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +44,8 @@ IGNORED = -100  # What transformers and PyTorch leave out of a loss.
 HELD_OUT = 2000
 LONGEST = 32  # The dictionary's longest pronunciation has 28 phonemes.
 BATCH = 64
-LEARNING_RATE = 1.5e-3
+SHORT, FIRST_PASSES = 6, 3  # Letters of the words that come first, and how often.
+LEARNING_RATE = 7e-4
 WARMUP = 0.05  # Of the whole training.
 
 Phonemes = tuple[str, ...]
@@ -126,11 +128,15 @@ def build_model(vocab_size: int) -> T5ForConditionalGeneration:
 
 
 def batches(examples: Iterable[tuple[list[int], list[int]]], rng: random.Random) -> Iterator[list[torch.Tensor]]:
-    """Endlessly, (input_ids, labels), int64 [batch, longest], of words about equally long, in random order."""
+    """Endlessly, (input_ids, labels), int64 [batch, longest], of words about equally long, in random order.
+
+    Short words come first: in these it is soonest found out which letter speaks for which phoneme.
+    """
     examples = list(examples)
-    while True:
+    short = [example for example in examples if len(example[0]) <= SHORT + 1]
+    for chosen in chain(repeat(short, FIRST_PASSES), repeat(examples)):
         # Sorted by length there is little padding; equal lengths come in another order each time.
-        order = sorted(examples, key=lambda example: (len(example[0]), len(example[1]), rng.random()))
+        order = sorted(chosen, key=lambda example: (len(example[0]), len(example[1]), rng.random()))
         groups = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
         rng.shuffle(groups)
         for group in groups:
