@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.option_checks import flag
-from triform.runtime.processors import NEVER, Ids, Logits, Processor, only
+from triform.runtime.processors import NEVER, Ids, Logits, only
 from triform.runtime.sampling_options import FORMS, Constraints
 from triform.runtime.text import Tokenizer
 
@@ -77,6 +77,17 @@ class Constraint:
             raise InputError(f"{flag(self._name)} cannot be followed: no text of this model's vocabulary matches it")
         return np.unpackbits(self._bits[0].view(np.uint8), bitorder="little").view(np.bool_)
 
+    def forced(self, ids: Ids) -> list[int]:
+        """Tokens that spell what must come next, whatever the model says; none where it has a choice.
+
+        Args:
+            ids: int64 (length,), the row so far.
+        """
+        if not self._follow(ids[self._start :]) or self._matcher.is_stopped():
+            return []
+        found: list[int] = self._matcher.compute_ff_tokens()
+        return found
+
     def _follow(self, generated: Ids) -> bool:
         """Bring the matcher to the end of these ids; whether it accepts all of them."""
         common = min(len(self._accepted), len(generated))
@@ -91,7 +102,7 @@ class Constraint:
 
 def make_constraint(
     asked: Constraints, tokenizer: Tokenizer, vocab_size: int, eos: Sequence[int], prompt_length: int
-) -> Callable[[], Processor] | None:
+) -> Callable[[], Constraint] | None:
     """Prepare what holds an answer to the form that is asked for.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from triform.runtime.draft import Draft
+from triform.runtime.forced import ForcedTokens
 from triform.runtime.generation_setup import RowSetup
 from triform.runtime.hidden_step import HiddenStep
 from triform.runtime.lookup import look_up
@@ -82,9 +83,13 @@ class DecoderLoops:
         return self._make_hidden_step(min(options.top_k or 0, self._manifest.vocab_size))
 
     def _proposer(self, setup: RowSetup) -> Proposer | None:
+        guess: Proposer | None = look_up if setup.looks_up else None
         if setup.options.speculate == "auto" and self.draft is not None:
-            return self.draft
-        return look_up if setup.looks_up else None
+            guess = self.draft
+        form = setup.row.form
+        if form is None or not setup.fast_forwards:
+            return guess
+        return ForcedTokens(form(), guess)
 
     def _step_for(self, options: GenerationOptions) -> DecoderStep | ShiftingStep:
         if options.on_overflow == "error":

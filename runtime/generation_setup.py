@@ -46,6 +46,12 @@ class RowSetup:
         asked = self.options.speculate
         return asked == "lookup" or (asked == "auto" and self.row.generator is None and not self.rounds)
 
+    @property
+    def fast_forwards(self) -> bool:
+        """Whether to try tokens that the form of the answer forces."""
+        asked = self.options.speculate
+        return asked == "lookup" or (asked == "auto" and not self.rounds)
+
     def sampler(self) -> Sampler:
         """What chooses the row's tokens; see `make_sampler`."""
         return make_sampler(self.processors(), self.row.generator)

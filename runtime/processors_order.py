@@ -16,6 +16,7 @@ from triform.runtime.processors import Ids, Processor, Temperature
 from triform.runtime.processors_mirostat import Mirostat
 
 if TYPE_CHECKING:
+    from triform.runtime.constraint import Constraint
     from triform.runtime.options import GenerationOptions
 
 # The order of transformers' `_get_logits_processor`; steps it does not have stand where their kind does. Described in
@@ -78,7 +79,7 @@ class Row:
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     encoder_ids: Ids | None = None
     min_tokens_to_keep: int = 1
-    form: Callable[[], Processor] | None = None
+    form: Callable[[], Constraint] | None = None
 
 
 def check_order(order: Sequence[str]) -> None:

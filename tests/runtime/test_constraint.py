@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -297,3 +298,42 @@ def test_a_decoder_answers_in_json(float_bundle, changes):
 def test_a_stop_string_ends_an_answer_before_its_form_does(float_bundle):
     options = GenerationOptions(temperature=0, stop=("b",), constraints=Constraints(regex="a{3}bc"))
     assert triform.load(float_bundle).generate("x", options, raw=True).text == "aaa"
+
+
+LONG_NAMES = {
+    "type": "object",
+    "properties": {
+        "name_of_the_ferry": {"type": "string", "maxLength": 3},
+        "color_of_the_harbor": {"enum": ["a dark shade of green", "a bright shade of red"]},
+    },
+    "required": ["name_of_the_ferry", "color_of_the_harbor"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("changes", [{"temperature": 0}, {"temperature": 0.9, "seed": 2}], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("speculate", ["auto", "lookup"])
+def test_what_is_forced_is_tried_at_once(float_bundle, changes, speculate):
+    decoder, form = triform.load(float_bundle), Constraints(json_schema=LONG_NAMES)
+    options = GenerationOptions(constraints=form, speculate="off", **changes)
+    expected = decoder.generate("A ferry:", options)
+    jsonschema.validate(json.loads(expected.text), LONG_NAMES)
+    assert expected.proposed_tokens == 0
+    found = decoder.generate("A ferry:", dataclasses.replace(options, speculate=speculate))
+    assert found.token_ids == expected.token_ids
+    assert found.accepted_tokens > 4
+
+
+def test_what_is_forced():
+    make = make_constraint(Constraints(choices=("abcdef", "abcxyz")), BYTE_LEVEL, LOGITS, EOS, len(PROMPT))
+    constraint = make()
+
+    def forced(text, *more):
+        ids = BYTE_LEVEL.encode(text, add_special_tokens=False).ids
+        return BYTE_LEVEL.decode(constraint.forced(np.array([*PROMPT, *ids, *more])))
+
+    assert "abc".startswith(forced(""))
+    assert forced("abcd") == "ef"
+    assert forced("abcx") == "yz"
+    # What does not fit, and what is at its end, forces nothing.
+    assert forced("q") == forced("abcdef", END) == ""
