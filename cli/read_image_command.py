@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from triform.cli.arguments import Bundle, Provider, ProviderOptions, Threads
-from triform.cli.generation_arguments import DECODER, with_generation_options
+from triform.cli.generation_arguments import BEAMS, DECODER, with_generation_options
 from triform.cli.writing import AsJson
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ One line a picture, in the order they were given. Models that read writing want 
 """
 
 
-@with_generation_options(DECODER)
+@with_generation_options(DECODER, BEAMS)
 def run(
     bundle: Bundle = None,
     images: Annotated[

@@ -259,6 +259,24 @@ def test_drawn_answers_do_not_depend_on_the_batch(t5):
     assert found[0][:4] != found[0][4:]
 
 
+def test_groups_of_beams_and_the_best_of_several(t5):
+    model = load_encoder_decoder(t5)
+    options = GenerationOptions(temperature=0, min_new_tokens=2, max_new_tokens=8)
+    groups = Beams(num_beams=4, num_beam_groups=4, diversity_penalty=50.0, num_return_sequences=4)
+    for answers in model.generate_all(TEXTS, options, beams=groups):
+        assert len({one.token_ids[0] for one in answers}) == 4
+    drawing = GenerationOptions(temperature=1.0, seed=5, max_new_tokens=8)
+    several = Beams(best_of=5, num_return_sequences=5)
+    found = [list(model.generate_all(TEXTS, drawing, beams=several, batch=batch)) for batch in (1, 4)]
+    one, four = ([[answer.token_ids for answer in answers] for answers in each] for each in found)
+    assert one == four
+    for answers, (alone,) in zip(found[0], model.generate_all(TEXTS, drawing), strict=True):
+        assert len({one.token_ids for one in answers}) > 2
+        assert [one.score for one in answers] == sorted((one.score for one in answers), reverse=True)
+        # The first of them that is drawn is what is drawn without a choice.
+        assert alone.token_ids in [one.token_ids for one in answers]
+
+
 def test_python(t5, written):
     model = load_encoder_decoder(t5)
     ask = Ask(task="translation_en_to_fr")

@@ -16,7 +16,6 @@ from PIL import Image
 from tests.audio.signals import noise, tone, voice
 from tests.encoder_decoder_families import FAMILIES, Family, auto_class
 from triform.runtime.audio_features import audio_features
-from triform.runtime.batch import Request
 from triform.runtime.beam_options import Beams
 from triform.runtime.encoder_decoder import Ask, EncoderDecoder
 from triform.runtime.generation_setup import set_up_row
@@ -160,10 +159,9 @@ def test_sounds_and_pictures(made, name):
         if forced:
             options, beams = options_of(search, constraints=Constraints(forced_bos_token_id=forced[0]))
         setup = set_up_row(options, bundle.manifest, bundle.text.target, 1)
-        request = Request([start], setup.limit, setup.processors(), setup.sampler())
         settled, answers = beams.settled(bundle.manifest.generation), []
         for arrays in sources:
-            ((best,),) = bundle.search(bundle.reader.read(arrays), [request], [setup], settled)
+            ((best,),) = bundle.search(bundle.reader.read(arrays), [[start]], [setup], settled)
             inputs = {key: torch.from_numpy(value) for key, value in arrays.items()}
             more = {"forced_bos_token_id": forced[0]} if forced else {}
             assert [list(best.token_ids)] == expected(plain(one.original), inputs, search, **more), kind
