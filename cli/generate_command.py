@@ -90,8 +90,10 @@ def run(
     text = _read_prompt(prompt, file)
     model = load(folder)
     if model.searches(options, beams):
-        if prompt_cache is not None or draft is not None:
-            raise InputError("--prompt-cache and --draft are for one answer at a time, and a search follows several")
+        if prompt_cache is not None or draft is not None or stats:
+            raise InputError(
+                "--prompt-cache, --draft and --stats are for one answer at a time, and a search follows several"
+            )
         _show_answers(next(model.generate_all([text], options, beams=beams, **prompting)), as_json=as_json)
         return 0
     if options.penalty_alpha is not None and (prompt_cache is not None or draft is not None):
