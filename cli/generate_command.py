@@ -89,15 +89,13 @@ def run(
         return 0
     text = _read_prompt(prompt, file)
     model = load(folder)
+    single: dict[str, object] = {"--prompt-cache": prompt_cache, "--draft": draft}
     if model.searches(options, beams):
-        if prompt_cache is not None or draft is not None or stats:
-            raise InputError(
-                "--prompt-cache, --draft and --stats are for one answer at a time, and a search follows several"
-            )
+        _refuse({**single, "--stats": stats or None}, "a search, which follows several answers")
         _show_answers(next(model.generate_all([text], options, beams=beams, **prompting)), as_json=as_json)
         return 0
-    if options.penalty_alpha is not None and (prompt_cache is not None or draft is not None):
-        raise InputError("--prompt-cache and --draft do not go with --penalty-alpha; leave them out")
+    if options.penalty_alpha is not None:
+        _refuse(single, "--penalty-alpha")
     if draft is not None:
         model.use_draft(load(draft))
     if prompt_cache is not None and prompt_cache.exists():
@@ -132,6 +130,14 @@ def _records(path: Path, field: str | None, skip_errors: bool, others: Mapping[s
         if value is not None:
             raise InputError(f"give {name} or --input, not both")
     return Records([], path, field, skip_errors, FIELDS)
+
+
+def _refuse(given: Mapping[str, object], what: str) -> None:
+    from triform.runtime.errors import InputError
+
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{name} does not go with {what}; leave it out")
 
 
 def _show_answers(answers: Sequence[Written], *, as_json: bool) -> None:

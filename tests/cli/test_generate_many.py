@@ -153,4 +153,4 @@ def test_a_draft(call, float_bundle, int4_bundle, real_bundle):
     assert "its vocabulary is another" in one_line(err)
     code, _, err = call(*asked, "--draft", int4_bundle, "--num-beams", 2)
     assert code == 2
-    assert "are for one answer at a time" in one_line(err)
+    assert "--draft does not go with a search" in one_line(err)

@@ -176,9 +176,7 @@ def test_from_the_command_line(llama, capsys):
     assert run([*arguments, "--penalty-alpha", "0.6"]) == 0
     assert capsys.readouterr().out == bundle_tokenizer(llama.bundle).decode(slow_search(llama, 0.6, 4, 9)) + "\n"
     assert run([*arguments, "--penalty-alpha", "0.6", "--prompt-cache", "x"]) == 2
-    assert (
-        capsys.readouterr().err == "error: --prompt-cache and --draft do not go with --penalty-alpha; leave them out\n"
-    )
+    assert capsys.readouterr().err == "error: --prompt-cache does not go with --penalty-alpha; leave it out\n"
     assert run([*arguments, "--penalty-alpha", "0.6", "--num-beams", "2"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
