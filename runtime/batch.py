@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.loop import FinishReason
+from triform.runtime.loop import FinishReason, GrowingRow
 from triform.runtime.processors import Processor
 from triform.runtime.sampling import Sampler, make_sampler, not_numbers
 
@@ -59,6 +59,16 @@ class Request:
     processors: Sequence[Processor] = ()
     sampler: Sampler = field(default_factory=lambda: make_sampler((), None))
     ends: Callable[[int], bool] = lambda token: False
+
+
+def growing_row(request: Request, eos: Collection[int]) -> GrowingRow:
+    """The answer to a request that is followed alone, its own sampler choosing.
+
+    Args:
+        request: the prompt.
+        eos: tokens that end a sequence.
+    """
+    return GrowingRow(request.ids, request.sampler, eos=eos, max_new_tokens=request.max_new_tokens, ends=request.ends)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,7 @@ from numpy.typing import NDArray
 from triform.runtime.cache import KVCache, settle
 from triform.runtime.errors import InputError
 from triform.runtime.manifest import CacheInfo, Manifest
-from triform.runtime.step import StepBinding, prefill_row, resumable, run_step
-
-# onnxruntime's products work on two rows at a time, and on an odd one by other code that rounds otherwise. Where
-# activations are rounded to 8 bits such a difference grows to the size of that rounding, so odd batches get an idle
-# row: what a row gives then does not depend on how many others there are.
-_MULTIPLE = 2
+from triform.runtime.step import StepBinding, paired, prefill_row, resumable, run_step
 
 
 class DecoderBatchStep:
@@ -42,7 +37,7 @@ class DecoderBatchStep:
         """
         self._session = session
         self._vocab_size = manifest.vocab_size
-        self.cache = KVCache(cache, manifest.max_length, _padded(rows))
+        self.cache = KVCache(cache, manifest.max_length, paired(rows))
         self.cache.resize(0)
         # Where in the cache each row is.
         self._places = np.zeros(0, np.int64)
@@ -114,9 +109,9 @@ class DecoderBatchStep:
         """
         self.select(parents)
         rows = len(self._places)
-        self._make_room(int(self.cache.lengths.max()) + 1, _padded(rows))
+        self._make_room(int(self.cache.lengths.max()) + 1, paired(rows))
         # The graph writes a token into the idle row.
-        self._read[rows : _padded(rows)] = [[]] * (_padded(rows) - rows)
+        self._read[rows : paired(rows)] = [[]] * (paired(rows) - rows)
         binding = self._bind()
         binding.input_ids[self._places, 0] = tokens
         binding.past_lengths[:] = self.cache.lengths
@@ -154,7 +149,3 @@ class DecoderBatchStep:
             self.cache.bind(self._binding.io)
             self._bound = self.cache.layout
         return self._binding
-
-
-def _padded(rows: int) -> int:
-    return -(-rows // _MULTIPLE) * _MULTIPLE

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.batch import OpenBatchStep, Request
+from triform.runtime.batch import OpenBatchStep, Request, growing_row
 from triform.runtime.loop import FinishReason
 
 
@@ -27,39 +27,25 @@ class Completion:
     finish_reason: FinishReason
 
 
-@dataclass
 class _Row:
-    """A sequence being written; `ids` has room for the whole of it, `length` of it is there."""
+    """A sequence being written."""
 
-    index: int
-    request: Request
-    ids: NDArray[np.int64] = field(init=False)
-    length: int = field(init=False)
-    stopped: bool = field(init=False, default=False)
-
-    def __post_init__(self) -> None:
-        self.length = len(self.request.ids)
-        self.ids = np.empty(self.length + self.request.max_new_tokens, np.int64)
-        self.ids[: self.length] = self.request.ids
+    def __init__(self, index: int, request: Request, eos: Collection[int]) -> None:
+        self._index, self._row, self.request = index, growing_row(request, eos), request
+        self._reason: FinishReason | None = None
 
     def choose(self, logits: NDArray[np.float32]) -> None:
         """Append the sampler's token."""
-        token = self.request.sampler(self.ids[: self.length], logits)
-        self.ids[self.length] = token
-        self.length += 1
-        self.stopped = self.request.ends(token)
+        self._reason = self._row.choose(logits).finish_reason
 
     @property
     def last(self) -> int:
-        return int(self.ids[self.length - 1])
+        return int(self._row.ids[-1])
 
-    def completion(self, eos: Collection[int]) -> Completion | None:
+    @property
+    def completion(self) -> Completion | None:
         """What came of it if it has ended."""
-        stopped = self.stopped or self.last in eos
-        if not stopped and self.length < len(self.ids):
-            return None
-        answer = self.ids[len(self.request.ids) : self.length]
-        return Completion(self.index, tuple(answer.tolist()), "stop" if stopped else "length")
+        return None if self._reason is None else Completion(self._index, self._row.answer, self._reason)
 
 
 def complete(
@@ -84,26 +70,26 @@ def complete(
         InputError: a sequence outgrows the model's context, or the cache does not fit into memory.
         TriformError: onnxruntime failed, or the logits are not numbers.
     """
-    waiting = (_Row(index, request) for index, request in enumerate(requests))
+    waiting = (_Row(index, request, eos) for index, request in enumerate(requests))
     live: list[_Row] = []
     step.select([])
     while True:
         while len(live) < rows and (row := next(waiting, None)) is not None:
             row.choose(step.join(row.request.ids))
-            live, ended = _part(step, [*live, row], eos)
+            live, ended = _part(step, [*live, row])
             yield from ended
         if not live:
             return
         logits = step.next([row.last for row in live], range(len(live)))
         for row, scores in zip(live, logits, strict=True):
             row.choose(scores)
-        live, ended = _part(step, live, eos)
+        live, ended = _part(step, live)
         yield from ended
 
 
-def _part(step: OpenBatchStep, rows: list[_Row], eos: Collection[int]) -> tuple[list[_Row], list[Completion]]:
+def _part(step: OpenBatchStep, rows: list[_Row]) -> tuple[list[_Row], list[Completion]]:
     """Take rows that have ended out of the batch; give the others, and what came of those."""
-    completions = [row.completion(eos) for row in rows]
+    completions = [row.completion for row in rows]
     staying = [place for place, completion in enumerate(completions) if completion is None]
     if len(staying) < len(rows):
         step.select(staying)

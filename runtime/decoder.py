@@ -107,9 +107,8 @@ class Decoder:
         tools: Tools | None = None,
     ) -> Generation:
         """Generate a whole answer. Arguments and errors as `stream`."""
-        watch = Watch()
-        pieces = list(self._pieces(prompt, options or GenerationOptions(), _prompting(system, raw, tools), watch))
-        return watch.finished(pieces, self._load_seconds)
+        asked = options or GenerationOptions()
+        return self.stream_to(prompt, asked, system=system, raw=raw, tools=tools, show=lambda text: None)
 
     def generate_all(
         self,

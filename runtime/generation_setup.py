@@ -43,8 +43,7 @@ class RowSetup:
     @property
     def looks_up(self) -> bool:
         """Whether to try tokens copied from what was there before."""
-        asked = self.options.speculate
-        return asked == "lookup" or (asked == "auto" and self.row.generator is None and not self.rounds)
+        return self.options.speculate == "lookup" or (self.fast_forwards and self.row.generator is None)
 
     @property
     def fast_forwards(self) -> bool:

@@ -12,7 +12,7 @@ from triform.runtime.cache import KVCache
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.manifest import CacheInfo, Manifest
 from triform.runtime.signature import LAST_HIDDEN_STATE, hidden_size_of
-from triform.runtime.step import CHUNK, StepBinding, run_step
+from triform.runtime.step import CHUNK, StepBinding, paired, run_step
 
 # Logits and hidden states.
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -42,7 +42,7 @@ class HiddenStep:
             raise UnsupportedError("this bundle does not give hidden states: export the model with --hidden-states")
         self._session = session
         self._sizes = manifest.vocab_size, hidden_size
-        self.cache = KVCache(cache, manifest.max_length, _even(rows))
+        self.cache = KVCache(cache, manifest.max_length, paired(rows))
         self._run: _Run | None = None
         self._bound: tuple[int, ...] = ()
 
@@ -80,8 +80,7 @@ class HiddenStep:
             InputError: the sequence outgrows the model's context, or the cache does not fit into memory.
             TriformError: onnxruntime failed.
         """
-        # An odd batch rounds otherwise, see `DecoderBatchStep`: what a token gives must not depend on the others.
-        rows = _even(len(tokens))
+        rows = paired(len(tokens))
         self.cache.reserve(int(self.cache.lengths[row]) + 1)
         self.cache.select([row] * rows)
         if self._run is None or self._bound != self.cache.layout:
@@ -113,7 +112,3 @@ class _Run:
         self.step = StepBinding(session, shape, 1, vocab_size)
         self.states = np.empty((*shape, hidden_size), np.float32)
         self.step.io.bind_ortvalue_output(LAST_HIDDEN_STATE, OrtValue.ortvalue_from_numpy(self.states))
-
-
-def _even(rows: int) -> int:
-    return rows + rows % 2

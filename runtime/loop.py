@@ -52,19 +52,25 @@ class GrowingRow:
         eos: Collection[int],
         max_new_tokens: int,
         observe: Callable[[Logits, int], TokenLogprobs] | None = None,
+        ends: Callable[[int], bool] = lambda token: False,
     ) -> None:
-        """Begin with a prompt. Arguments as `decode_loop`."""
+        """Begin with a prompt. Arguments as `decode_loop`, and `ends` as `Request` has it."""
         # One array for the whole generation, of which the sampler sees the part that is there.
         self._history = np.empty(len(ids) + max_new_tokens, np.int64)
         self._history[: len(ids)] = ids
-        self._length = len(ids)
-        self._sampler, self._eos, self._observe = sampler, eos, observe
+        self._prompt = self._length = len(ids)
+        self._sampler, self._eos, self._observe, self._ends = sampler, eos, observe, ends
         self.left = max_new_tokens
 
     @property
     def ids(self) -> Ids:
         """int64 (length,), all so far; a view."""
         return self._history[: self._length]
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """The ids that were chosen."""
+        return tuple(self.ids[self._prompt :].tolist())
 
     def choose(self, logits: Logits) -> Token:
         """Choose the next token, and append it.
@@ -77,7 +83,7 @@ class GrowingRow:
         self._length += 1
         self.left -= 1
         reason: FinishReason | None = None
-        if token in self._eos:
+        if token in self._eos or self._ends(token):
             reason = "stop"
         elif not self.left:
             reason = "length"

@@ -13,6 +13,7 @@ from triform.runtime.continuous import complete, in_order
 from triform.runtime.errors import InputError
 from triform.runtime.generation_setup import RowSetup, set_up_row
 from triform.runtime.manifest import CacheInfo, Manifest
+from triform.runtime.option_defaults import with_defaults
 from triform.runtime.options import GenerationOptions
 from triform.runtime.prompt import Prompt, PromptEncoder
 from triform.runtime.search import Search, request_of, rows_of, run_search
@@ -64,7 +65,7 @@ class PromptBatches:
         if batch < 1:
             raise InputError(f"--batch must be at least 1, not {batch}")
         options, search = self.plan(options, beams)
-        stop = self._settled(options).stop
+        stop = with_defaults(options, self._manifest.generation, 1).stop
         rows = self._rows(prompts, options, prompting)
         found = self._one_each(rows, batch) if search is None else self._searched(rows, search, batch)
         return ([written(one, self._tokenizer, stop, search is not None) for one in answers] for answers in found)
@@ -86,11 +87,8 @@ class PromptBatches:
             raise InputError("--logprobs are of one answer at a time, without beams; leave them out")
         options = beams.drawing(options)
         search = beams.settled(self._manifest.generation)
-        check_search(search, self._settled(options))
+        check_search(search, set_up_row(options, self._manifest, self._tokenizer, 1).options)
         return options, search
-
-    def _settled(self, options: GenerationOptions) -> GenerationOptions:
-        return set_up_row(options, self._manifest, self._tokenizer, 1).options
 
     def _rows(
         self, prompts: Iterable[Prompt], options: GenerationOptions, prompting: Mapping[str, Any]

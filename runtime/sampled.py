@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.batch import BatchStep, Branches, Hypothesis, Request, run_searches
+from triform.runtime.batch import BatchStep, Branches, Hypothesis, Request, growing_row, run_searches
+from triform.runtime.loop import FinishReason
 
 _NOTHING = np.zeros(0, np.int64)
 
@@ -34,26 +35,17 @@ def sample(step: BatchStep, requests: Sequence[Request], *, eos: Collection[int]
 
 class _Row:
     def __init__(self, request: Request, eos: Collection[int]) -> None:
-        self._sampler, self._ends = request.sampler, request.ends
-        self._prompt = len(request.ids)
-        self._eos = frozenset(eos)
-        # One array for the whole row, of which the sampler sees the part that is there.
-        self._ids = np.empty(self._prompt + request.max_new_tokens, np.int64)
-        self._ids[: self._prompt] = request.ids
-        self._length = self._prompt
-        self._stopped = False
+        self._row = growing_row(request, eos)
+        self._reason: FinishReason | None = None
 
     def advance(self, logits: NDArray[np.float32]) -> Branches:
         """Choose a token. Arguments and result as `Search`."""
-        token = self._sampler(self._ids[: self._length], logits[0])
-        self._ids[self._length] = token
-        self._length += 1
-        self._stopped = self._ends(token) or token in self._eos
-        if self._stopped or self._length == len(self._ids):
+        token = self._row.choose(logits[0])
+        self._reason = token.finish_reason
+        if self._reason is not None:
             return _NOTHING, _NOTHING
-        return np.array([token]), np.zeros(1, np.int64)
+        return np.array([token.id]), np.zeros(1, np.int64)
 
     def answer(self) -> Hypothesis:
         """What was written."""
-        found = tuple(self._ids[self._prompt : self._length].tolist())
-        return Hypothesis(found, 0.0, "stop" if self._stopped else "length")
+        return Hypothesis(self._row.answer, 0.0, self._reason or "length")

@@ -16,7 +16,8 @@ from triform.runtime.session import run_failure
 CHUNK = 512
 # Logits computed at once where every position's are wanted: 32 MB of float32.
 _LOGITS = 2**23
-# See `resumable`.
+# onnxruntime's products work on two rows at a time, and on an odd one by other code that rounds otherwise. Where
+# activations are rounded to 8 bits such a difference grows to the size of that rounding.
 _PAIR = 2
 
 
@@ -146,13 +147,18 @@ class DecoderStep:
 def resumable(held: Sequence[int], ids: Sequence[int]) -> int:
     """How many of the first tokens of `ids` need not be run where those of `held` were.
 
-    One at least is run, for its logits. onnxruntime's products work on two rows at a time, and on an odd one by other
-    code that rounds otherwise, so a prompt is continued after an even number of tokens and by two at least: what it
-    gives is then what reading all of it gives, bit by bit, wherever `held` was read as a prompt.
+    One at least is run, for its logits. A prompt is continued after an even number of tokens and by two at least, so
+    that products pair the same tokens: what it gives is what reading all of it gives, bit by bit, wherever `held` was
+    read as a prompt.
     """
     differ = (place for place, (known, one) in enumerate(zip(held, ids, strict=False)) if known != one)
     common = next(differ, min(len(held), len(ids)))
     return max(min(common, len(ids) - _PAIR) // _PAIR * _PAIR, 0)
+
+
+def paired(rows: int) -> int:
+    """Rows to run for so many: an idle one more where they are odd, so that none depends on how many there are."""
+    return -(-rows // _PAIR) * _PAIR
 
 
 def prefill_row(session: Any, cache: KVCache, ids: Sequence[int], vocab_size: int) -> NDArray[np.float32]:

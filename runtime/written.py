@@ -1,4 +1,4 @@
-"""What was written about a source."""
+"""What was written in answer to a prompt, or about a source."""
 
 from __future__ import annotations
 
