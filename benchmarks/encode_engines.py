@@ -23,7 +23,7 @@ class Triform:
         self.model = load_encoder(model, threads=threads)
 
     def encode(self, texts):
-        from triform.runtime.embedding import embed
+        from triform.runtime.encoder.vectors.embedding import embed
 
         return np.stack(list(embed(self.model, texts)))
 

@@ -18,8 +18,9 @@ class Triform:
         self.model = load_encoder_decoder(model, threads=threads)
 
     def transcribe(self, sound, beams):
-        from triform.runtime.audio import open_audio
-        from triform.runtime.transcription import TranscribeOptions, transcribe
+        from triform.runtime.media.audio import open_audio
+        from triform.runtime.speech.options import TranscribeOptions
+        from triform.runtime.speech.transcription import transcribe
 
         options = TranscribeOptions(num_beams=beams, temperatures=(0.0,), condition_on_previous_text=False)
         with open_audio(sound, lambda line: print(line, file=sys.stderr)) as audio:

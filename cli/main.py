@@ -14,35 +14,35 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from triform.cli.options import default_bundle
-from triform.cli.pipes import ReaderGone
+from triform.cli.arguments.bundle import default_bundle
+from triform.cli.outputs.pipes import ReaderGone
 
 # Name to module; each module has one function of the command's name. Their help lines are repeated here so that
 # `triform --help` need not import them.
 _COMMANDS = {
-    "export": ("export_command", "Turn a checkpoint into a bundle, verified against PyTorch."),
-    "generate": ("generate_command", "Generate text from a prompt."),
-    "chat": ("chat_command", "Talk with a model."),
-    "score": ("score_command", "Tell how well a model predicts a text."),
-    "translate": ("translate_command", "Translate texts."),
-    "summarize": ("summarize_command", "Sum up texts."),
-    "rewrite": ("rewrite_command", "Turn texts into texts."),
-    "read-image": ("read_image_command", "Read what is written in pictures, or describe them."),
-    "embed": ("embed_command", "Turn texts or pictures into vectors."),
-    "similarity": ("similarity_command", "Compare texts by meaning."),
-    "search": ("search_command", "Find the texts nearest to a query."),
-    "rerank": ("rerank_command", "Order documents by how well they answer a query."),
-    "classify": ("classify_command", "Label texts."),
-    "tag": ("tag_command", "Find names and other spans in texts."),
-    "fill-mask": ("fill_mask_command", "Predict masked words."),
-    "next-sentence": ("next_sentence_command", "Tell whether one text follows another."),
-    "answer": ("answer_command", "Find the answer to a question in a text."),
-    "classify-image": ("classify_image_command", "Label pictures."),
-    "transcribe": ("transcribe_command", "Write down what is said in recordings."),
-    "tokens": ("tokens_command", "Show how a model splits a text."),
-    "vectors": ("vectors_command", "Show the vector of each token in its context."),
-    "inspect": ("inspect_command", "Show what a bundle is."),
-    "verify": ("verify_command", "Check a bundle's files, or its numbers against its source."),
+    "export": ("bundle.export", "Turn a checkpoint into a bundle, verified against PyTorch."),
+    "generate": ("decoder.generate", "Generate text from a prompt."),
+    "chat": ("decoder.chat", "Talk with a model."),
+    "score": ("decoder.score", "Tell how well a model predicts a text."),
+    "translate": ("encoder_decoder.translate", "Translate texts."),
+    "summarize": ("encoder_decoder.summarize", "Sum up texts."),
+    "rewrite": ("encoder_decoder.rewrite", "Turn texts into texts."),
+    "read-image": ("encoder_decoder.read_image", "Read what is written in pictures, or describe them."),
+    "embed": ("encoder.embed", "Turn texts or pictures into vectors."),
+    "similarity": ("encoder.similarity", "Compare texts by meaning."),
+    "search": ("encoder.search", "Find the texts nearest to a query."),
+    "rerank": ("encoder.rerank", "Order documents by how well they answer a query."),
+    "classify": ("encoder.classify", "Label texts."),
+    "tag": ("encoder.tag", "Find names and other spans in texts."),
+    "fill-mask": ("encoder.fill_mask", "Predict masked words."),
+    "next-sentence": ("encoder.next_sentence", "Tell whether one text follows another."),
+    "answer": ("encoder.answer", "Find the answer to a question in a text."),
+    "classify-image": ("encoder.classify_image", "Label pictures."),
+    "transcribe": ("encoder_decoder.transcribe", "Write down what is said in recordings."),
+    "tokens": ("bundle.tokens", "Show how a model splits a text."),
+    "vectors": ("encoder.vectors", "Show the vector of each token in its context."),
+    "inspect": ("bundle.inspect", "Show what a bundle is."),
+    "verify": ("bundle.verify", "Check a bundle's files, or its numbers against its source."),
 }
 
 _HELP = """Run trained transformers offline, from small self-contained bundles.
@@ -76,7 +76,7 @@ class _LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in _COMMANDS:
             return None
-        module = import_module(f"triform.cli.{_COMMANDS[cmd_name][0]}")
+        module = import_module(f"triform.cli.commands.{_COMMANDS[cmd_name][0]}")
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
         # With a default bundle a bare command is a whole one.
         bare_is_help = not default_bundle()

@@ -1,1 +1,4 @@
-"""From a checkpoint to a bundle. Needs the export extra."""
+"""Turns a checkpoint into a bundle. Needs the export extra.
+
+May import `triform.models` and `triform.runtime`. Read `pipeline.py` first; `forms/` holds one way a form.
+"""

@@ -6,11 +6,15 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from triform.export import decoder_export, encoder_decoder_export, encoder_export, image_export, static_export
-from triform.export.gguf_reading import reading_once
+from triform.export.checkpoint.gguf import reading_once
+from triform.export.checkpoint.source import find, read_config
+from triform.export.forms import decoder as decoder_export
+from triform.export.forms import encoder as encoder_export
+from triform.export.forms import encoder_decoder as encoder_decoder_export
+from triform.export.forms import image as image_export
+from triform.export.forms import static as static_export
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Progress, Report
-from triform.export.source import find, read_config
 from triform.export.write import check_target
 from triform.models import catalog
 from triform.models.errors import UnsupportedModelError

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triform.runtime import manifest as contract
+from triform.runtime.bundle.export_record import EncoderParity, Parity
 
 Progress = Callable[[str], None]
 
@@ -24,7 +24,7 @@ class Report:
     seconds: dict[str, float]
     size_before: int
     size_after: int
-    parity: contract.Parity | contract.EncoderParity
+    parity: Parity | EncoderParity
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from triform.runtime.bundle.manifest import MANIFEST, FileInfo, GraphInfo, Quantization, TensorInfo
 from triform.runtime.errors import ExportError
-from triform.runtime.manifest import MANIFEST, FileInfo, GraphInfo, Quantization, TensorInfo
 
 # Tensors are aligned to memory pages, so that the runtime can map each one; smaller ones stay inside the graph file.
 _PAGE = 4096

@@ -13,11 +13,11 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from triform.models.encoder_decoder_kinds import encoder_decoder_kind
-from triform.models.encoder_tasks import head_of
+from triform.models.encoder.image_tasks import IMAGE_HEADS, image_task_of
+from triform.models.encoder.static import StaticConfig
+from triform.models.encoder.tasks import head_of
+from triform.models.encoder_decoder.kinds import encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
-from triform.models.image_tasks import IMAGE_HEADS, image_task_of
-from triform.models.static import StaticConfig
 
 # Types of which transformers has a causal language model and no masked one.
 _ONLY_DECODERS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -49,3 +51,37 @@ class GraphSpec:
     cache: tuple[LayerCache, ...]
     max_length: int | None
     notes: tuple[tuple[str, str], ...] = ()
+
+
+# From a model's outputs, by its own names, to the graph's outputs by ours.
+Outputs = Callable[[Mapping[str, Any]], dict[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class EncoderTask:
+    """What is to be traced of a model.
+
+    Attributes:
+        inputs: names of the model's arguments, in the order the graph takes them; `attention_mask` is 1 at tokens and
+            0 at padding, which stands on the right. Without it, rows have no padding.
+        outputs: picks and computes the graph's outputs; called with the model's outputs and inputs, and an
+            `attention_mask` in any case.
+        picks_positions: whether the graph takes `logits_positions` too, and computes logits there only.
+        call: the method of the model to call; None for its forward.
+        image_shape: channels, height and width of `pixel_values`, when that is an input.
+        arguments: further arguments of the call.
+        beside: names of further inputs, int64 (batch), which only `outputs` sees.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: Outputs
+    picks_positions: bool = False
+    call: str | None = None
+    image_shape: tuple[int, int, int] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the graph's inputs, in order."""
+        return (*self.inputs, *self.beside, *(("logits_positions",) if self.picks_positions else ()))

@@ -1,4 +1,9 @@
-"""Runs bundles with numpy, onnxruntime and tokenizers, nothing else."""
+"""Runs bundles on a device, with numpy, onnxruntime, tokenizers and minijinja.
+
+May import nothing else of triform. Read `opening.py` first, then the folder of a form: `decoder/`, `encoder/`,
+`encoder_decoder/` or `speech/`. What they are built of lies below: `generation/`, `media/`, `graphs/`, `text/` and
+`bundle/`.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +11,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from triform.runtime.conversation import Conversation
-    from triform.runtime.decoder import Decoder, Generation, Piece
+    from triform.runtime.decoder.conversation import Conversation
+    from triform.runtime.decoder.model import Decoder
     from triform.runtime.errors import TriformError
+    from triform.runtime.generation.answers import Generation, Piece
+    from triform.runtime.generation.options.generation import GenerationOptions
     from triform.runtime.opening import load
-    from triform.runtime.options import GenerationOptions
 
 __all__ = ["Conversation", "Decoder", "Generation", "GenerationOptions", "Piece", "TriformError", "load"]
 
 _HOMES = {
-    "Conversation": "conversation",
-    "Decoder": "decoder",
-    "Generation": "decoder",
-    "GenerationOptions": "options",
-    "Piece": "decoder",
+    "Conversation": "decoder.conversation",
+    "Decoder": "decoder.model",
+    "Generation": "generation.answers",
+    "GenerationOptions": "generation.options.generation",
+    "Piece": "generation.answers",
     "TriformError": "errors",
     "load": "opening",
 }

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triform.runtime.bundle import Bundle, open_bundle
-from triform.runtime.commands import COMMANDS
+from triform.runtime.bundle.folder import Bundle, open_bundle
+from triform.runtime.bundle.tasks import COMMANDS
 from triform.runtime.errors import UnsupportedError
 
 # Each form's class is imported when it is asked for: starting is most of the time of a short command.
 if TYPE_CHECKING:
-    from triform.runtime.decoder import Decoder
-    from triform.runtime.encoder import Encoder
-    from triform.runtime.encoder_decoder import EncoderDecoder
+    from triform.runtime.decoder.model import Decoder
+    from triform.runtime.encoder.model import Encoder
+    from triform.runtime.encoder_decoder.model import EncoderDecoder
 
 
 def load(
@@ -40,15 +40,15 @@ def load(
     bundle = open_bundle(path)
     form = bundle.manifest.form
     if form == "decoder":
-        from triform.runtime.decoder import Decoder
+        from triform.runtime.decoder.model import Decoder
 
         return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
     if form == "encoder":
-        from triform.runtime.encoder import Encoder
+        from triform.runtime.encoder.model import Encoder
 
         return Encoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
     if form == "encoder-decoder":
-        from triform.runtime.encoder_decoder import EncoderDecoder
+        from triform.runtime.encoder_decoder.model import EncoderDecoder
 
         return EncoderDecoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
     raise UnsupportedError(f"{path} is of the form {form!r}, which this version does not run: upgrade")
@@ -64,7 +64,7 @@ def load_decoder(
     """Load a bundle that generates text. Arguments and errors as `load`."""
     bundle = open_bundle(path)
     _check_form(bundle, "decoder")
-    from triform.runtime.decoder import Decoder
+    from triform.runtime.decoder.model import Decoder
 
     return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
 
@@ -88,7 +88,7 @@ def load_encoder(
     """
     bundle = open_bundle(path)
     _check_form(bundle, "encoder")
-    from triform.runtime.encoder import Encoder
+    from triform.runtime.encoder.model import Encoder
 
     return Encoder(bundle, provider=provider, provider_options=provider_options, threads=threads, strict=strict)
 
@@ -104,7 +104,7 @@ def load_encoder_decoder(
     """Load a bundle that writes about what it reads. Arguments and errors as `load_encoder`."""
     bundle = open_bundle(path)
     _check_form(bundle, "encoder-decoder")
-    from triform.runtime.encoder_decoder import EncoderDecoder
+    from triform.runtime.encoder_decoder.model import EncoderDecoder
 
     return EncoderDecoder(bundle, provider=provider, provider_options=provider_options, threads=threads, strict=strict)
 

@@ -12,8 +12,9 @@ import pytest
 import transformers
 from filelock import FileLock
 
-from tests.checkpoints import llama_folder
-from triform.export.pipeline import ExportOptions, export
+from tests.checkpoints.decoders import llama_folder
+from triform.export.options import ExportOptions
+from triform.export.pipeline import export
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +101,7 @@ def speech_clips() -> list[tuple[Path, str]]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """What small tokenizers of models with an encoder and a decoder are made of."""
-    from tests.export.seq2seq_families import Trained
+    from tests.checkpoints.seq2seq_tokenizers import Trained
 
     return Trained(tmp_path_factory.mktemp("trained"))
 
@@ -108,7 +109,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="session")
 def exported_family(trained, tmp_path_factory):
     """From the name of an encoder-decoder family to the folders of its checkpoint and of its float bundle."""
-    from tests.encoder_decoder_families import folder_of
+    from tests.checkpoints.encoder_decoder_families import folder_of
 
     # It would be on the standard error that tests look at.
     transformers.utils.logging.disable_progress_bar()

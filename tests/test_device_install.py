@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import triform
-from triform.runtime.options import GenerationOptions
+from triform.runtime.generation.options.generation import GenerationOptions
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from triform.runtime.conversation import Conversation
+    from triform.runtime.decoder.conversation import Conversation
+    from triform.runtime.generation.options.generation import GenerationOptions
     from triform.runtime.opening import load
-    from triform.runtime.options import GenerationOptions
 
     __version__: str
 

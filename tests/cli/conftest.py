@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.cli.talking import SHORT
+from tests.helpers.talking import SHORT
 from triform.cli.main import run
 
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from triform.cli.main import run
-from triform.runtime.manifest_reading import read_manifest
+from triform.runtime.bundle.reading import read_manifest
 
 
 def fails(capsys, *arguments, code=1):
@@ -178,7 +178,7 @@ def test_verify_and_verify_against(capsys, float_bundle, int4_bundle, checkpoint
 
 
 def test_verify_against_another_model(capsys, float_bundle, tmp_path):
-    from tests.checkpoints import llama_folder
+    from tests.checkpoints.decoders import llama_folder
 
     other = llama_folder(tmp_path / "other", vocab_size=410)
     assert "another architecture" in fails(capsys, "verify", float_bundle, "--against", other)

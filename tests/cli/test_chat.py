@@ -8,9 +8,10 @@ import re
 import pytest
 
 import triform
-from tests.cli.talking import FIRST, GREEDY, SECOND, SHORT, answers
-from triform.cli.chat_parameters import changed, described
-from triform.runtime.options import GenerationOptions, Penalties
+from tests.helpers.talking import FIRST, GREEDY, SECOND, SHORT, answers
+from triform.cli.chat.parameters import changed, described
+from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.generation.options.groups import Penalties
 
 
 def one_line(err):
@@ -175,8 +176,8 @@ def test_help_names_every_command(chat):
 
 
 def test_a_model_that_fails_is_one_line(chat, float_bundle, monkeypatch):
-    from triform.runtime import step
     from triform.runtime.errors import TriformError
+    from triform.runtime.graphs import decoder_step as step
 
     runs, original = [], step.run_step
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import llama_folder
+from tests.checkpoints.decoders import llama_folder
 from tests.cli.test_generate import hear_ctrl_c
-from triform.cli.export_command import _STEPS
+from triform.cli.commands.bundle.export import _STEPS
 from triform.cli.main import run
 
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 import triform
 from triform.cli.main import run
-from triform.runtime.options import GenerationOptions
+from triform.runtime.generation.options.generation import GenerationOptions
 
 PROMPT = "The ferry left the harbor"
 

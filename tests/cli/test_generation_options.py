@@ -10,10 +10,11 @@ from dataclasses import fields
 import pytest
 
 import triform
-from triform.cli.generation_arguments import CONTEXT, ENCODER_DECODER, generation_options
+from triform.cli.arguments.generation import CONTEXT, ENCODER_DECODER, generation_options
 from triform.cli.main import run
-from triform.export import texts
-from triform.runtime.options import Constraints, GenerationOptions, Penalties, Truncation
+from triform.export.samples import texts
+from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 
 PROMPT = "The ferry left the harbor"
 GREEDY = ("--raw", "--max-new-tokens", 40, "--temperature", 0)

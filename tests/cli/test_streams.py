@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from triform.cli.export_command import _STEPS, _progress
+from triform.cli.commands.bundle.export import _STEPS, _progress
 
 TRIFORM = [sys.executable, "-m", "triform"]
 SHORT = ["hi", "--max-new-tokens", "3", "--temperature", "0"]

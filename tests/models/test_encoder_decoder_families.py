@@ -13,15 +13,17 @@ import torch
 import transformers
 from PIL import Image
 
-from tests.audio.signals import noise, tone, voice
-from tests.encoder_decoder_families import FAMILIES, Family, auto_class
-from triform.runtime.audio_features import audio_features
-from triform.runtime.beam_options import Beams
-from triform.runtime.encoder_decoder import Ask, EncoderDecoder
-from triform.runtime.generation_setup import set_up_row
-from triform.runtime.image import pixel_values
+from tests.checkpoints.encoder_decoder_families import FAMILIES, Family, auto_class
+from tests.helpers.signals import noise, tone, voice
+from triform.runtime.encoder_decoder.ask import Ask
+from triform.runtime.encoder_decoder.model import EncoderDecoder
+from triform.runtime.generation.options.beams import Beams
+from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.generation.options.groups import Constraints, Penalties
+from triform.runtime.generation.setup import set_up_row
+from triform.runtime.media.audio_features import audio_features
+from triform.runtime.media.image import pixel_values
 from triform.runtime.opening import load_encoder_decoder
-from triform.runtime.options import Constraints, GenerationOptions, Penalties
 
 TEXTS = [
     "There is an old argument about mathematics.",

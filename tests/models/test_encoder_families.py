@@ -8,14 +8,14 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from tests.encoder_families import ENCODERS, LAYERS, OWN_ATTENTION, ROTARY, build_encoder
-from tests.families import CONTEXT, VOCAB
-from triform.export.fuse import fuse
-from triform.export.lower import lower_to_float
-from triform.export.trace import trace
+from tests.checkpoints.decoder_families import CONTEXT, VOCAB
+from tests.checkpoints.encoder_families import ENCODERS, LAYERS, OWN_ATTENTION, ROTARY, build_encoder
+from triform.export.graph.fusion import fuse
+from triform.export.graph.tracing import trace
+from triform.export.quantize.blocks import lower_to_float
 from triform.export.write import write_graph
-from triform.models.encoder import encoder_spec, reference_outputs
-from triform.models.encoder_tasks import text_task
+from triform.models.encoder.graph import encoder_spec, reference_outputs
+from triform.models.encoder.tasks import text_task
 
 LENGTHS = (29, 1, 40, 17)
 # As `triform export` allows, which is far above float32 rounding and far below any mistake.

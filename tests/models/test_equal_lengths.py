@@ -8,19 +8,19 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from tests.encoder_families import EQUAL_LENGTHS, build_encoder
-from triform.export.fuse import fuse
-from triform.export.lower import lower_to_float
-from triform.export.trace import trace
+from tests.checkpoints.encoder_families import EQUAL_LENGTHS, build_encoder
+from triform.export.graph.fusion import fuse
+from triform.export.graph.tracing import trace
+from triform.export.quantize.blocks import lower_to_float
 from triform.export.write import write_graph
-from triform.models import encoder as encoder_module
-from triform.models.any_length import any_length
-from triform.models.convolutions import as_products
-from triform.models.encoder import encoder_spec
-from triform.models.encoder_tasks import text_task
-from triform.models.equal_lengths import shortest_row, without_padding
+from triform.models.encoder import graph as encoder_module
+from triform.models.encoder.equal_lengths import shortest_row, without_padding
+from triform.models.encoder.graph import encoder_spec
+from triform.models.encoder.tasks import text_task
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import GraphInput, GraphSpec
+from triform.models.traceable.any_length import any_length
+from triform.models.traceable.convolutions import as_products
 
 # As `triform export` allows, which is far above float32 rounding and far below any mistake.
 TOLERANCE = 5e-4

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tests.runtime.wandering import wandering_folder
-from triform.export.pipeline import ExportOptions, export
-from triform.runtime.batch_step import DecoderBatchStep
-from triform.runtime.bundle import open_bundle
-from triform.runtime.manifest import Manifest
-from triform.runtime.session import open_session
-from triform.runtime.signature import check_decoder
+from tests.checkpoints.wandering import wandering_folder
+from triform.export.options import ExportOptions
+from triform.export.pipeline import export
+from triform.runtime.bundle.folder import open_bundle
+from triform.runtime.bundle.manifest import Manifest
+from triform.runtime.graphs.decoder_batch import DecoderBatchStep
+from triform.runtime.graphs.session import open_session
+from triform.runtime.graphs.signature import check_decoder
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def wandering_gpt2(tmp_path_factory) -> Wandering:
 @pytest.fixture
 def fed(monkeypatch):
     """How many tokens each run of the graph is fed."""
-    from triform.runtime import step
+    from triform.runtime.graphs import decoder_step as step
 
     found, original = [], step.run_step
 

@@ -1,0 +1,265 @@
+"""The options of every command that generates, declared once and put into the commands' signatures.
+
+A command takes them as one argument, `options`::
+
+    @with_generation_options(DECODER)
+    def run(bundle: Bundle = None, options: GenerationOptions = ...) -> int:
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from triform.runtime.generation.options.beams import Beams
+    from triform.runtime.generation.options.generation import GenerationOptions
+
+Number = TypeVar("Number", int, float)
+
+
+class Argument(NamedTuple):
+    """An option by the name it has in `GenerationOptions` or one of its groups; texts are read by `_READERS`."""
+
+    name: str
+    kind: Any
+    help: str
+
+
+DECODER = (
+    Argument("max_new_tokens", int, "Stop after this many tokens."),
+    Argument("min_new_tokens", int, "Do not end before this many tokens."),
+    Argument("stop", list[str], "End before this text; repeatable."),
+    Argument("temperature", float, "0 is greedy; higher is more random."),
+    Argument("top_k", int, "Sample from the k most likely tokens; 0 is all."),
+    Argument("top_p", float, "Sample from the most likely tokens up to this sum."),
+    Argument("seed", int, "Make sampling repeatable."),
+    Argument("min_p", float, "Sample from tokens this many times as likely as the likeliest."),
+    Argument("typical_p", float, "Sample from the most typical tokens up to this sum."),
+    Argument("top_n_sigma", float, "Sample from logits this many standard deviations below the largest."),
+    Argument("epsilon_cutoff", float, "Sample from tokens of at least this probability."),
+    Argument("eta_cutoff", float, "As --epsilon-cutoff, less where the distribution is flat."),
+    Argument("xtc_threshold", float, "Leave out all but the least likely tokens that reach this probability …"),
+    Argument("xtc_probability", float, "… this often."),
+    Argument("mirostat_tau", float, "Steer to this surprise, in bits a token (Mirostat 2)."),
+    Argument("mirostat_eta", float, "How fast to steer; 0.1 when not given."),
+    Argument("repetition_penalty", float, "Above 1, what has been said becomes less likely."),
+    Argument("frequency_penalty", float, "Subtracted from a logit for every time it was generated."),
+    Argument("presence_penalty", float, "Subtracted from a logit that was generated."),
+    Argument("no_repeat_ngram_size", int, "No run of so many tokens comes twice."),
+    Argument("dry_multiplier", float, "Penalize repeated sequences by this (DRY)."),
+    Argument("dry_base", float, "Growth of that with each token; 1.75 when not given."),
+    Argument("dry_allowed_length", int, "Shorter repetitions are free; 2 when not given."),
+    Argument("dry_sequence_breakers", list[str], "Texts that end a sequence for DRY; repeatable."),
+    Argument("exponential_decay_length_penalty", str, "START,FACTOR: favor an end, ever more, after START tokens."),
+    Argument("logit_bias", list[str], "ID=BIAS: add to a token's logit; repeatable."),
+    Argument("bad_words", list[str], "Never say this; repeatable."),
+    Argument("suppress_tokens", str, "ID,ID,…: never generate these tokens."),
+    Argument("begin_suppress_tokens", str, "ID,ID,…: do not begin with these tokens."),
+    Argument("forced_tokens", list[str], "PLACE=ID: generate this token there, counted from 0; repeatable."),
+    Argument("forced_eos_token_id", str, "ID,ID,…: the last token, when the limit is reached."),
+    Argument("json_schema", Path, "Answer with JSON of the schema in this file."),
+    Argument("regex", str, "Answer with a text that matches this regular expression."),
+    Argument("grammar", Path, "Answer with a text of the grammar in this file, Lark or GBNF."),
+    Argument("choices", str, "TEXT,TEXT,…: answer with one of these."),
+    Argument("order", str, "STEP,STEP,…: apply these steps in this order; docs/decoding.md lists them."),
+)
+# What continues a prompt has these too.
+CONTEXT = (
+    Argument("penalty_alpha", float, "With --top-k: of these take the one least like the text so far, 0 to 1."),
+    Argument("speculate", str, "lookup: try several tokens a run, copied from before; auto: where surely exact; off."),
+    Argument("on_overflow", str, "error, or shift: drop the oldest tokens when the context is full."),
+    Argument("keep", int, "With shift: never drop so many tokens at the start."),
+)
+# What reads a source text has these too.
+ENCODER_DECODER = (
+    *DECODER,
+    Argument("encoder_repetition_penalty", float, "Above 1, what the source says becomes more likely."),
+    Argument("encoder_no_repeat_ngram_size", int, "No run of so many of the source's tokens is generated."),
+    Argument("forced_bos_token_id", int, "The first token."),
+)
+# Names of `Beams`, for what follows several answers at once …
+BEAMS = (
+    Argument("num_beams", int, "Answers to follow at once; the model's own number if not given."),
+    Argument("length_penalty", float, "Above 0 favors long answers of a beam search."),
+    Argument("early_stopping", str, "When beams end: true, false or never, as in transformers."),
+    Argument("num_beam_groups", int, "Groups of beams that keep out of each other's way."),
+    Argument("diversity_penalty", float, "What it costs a group to say what another says."),
+    Argument("best_of", int, "Draw so many answers and show the likeliest."),
+)
+# … and shows more than the best one.
+SEVERAL = (*BEAMS, Argument("num_return_sequences", int, "Show so many of these answers, the best first."))
+
+
+def with_generation_options(
+    arguments: Sequence[Argument], beams: Sequence[Argument] = ()
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Replace a command's parameters `options` and `beams` by one parameter for each of these.
+
+    Args:
+        arguments: of `GenerationOptions`, to offer on the command line.
+        beams: of `Beams`; a command that takes none has no such parameter.
+    """
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        @wraps(command)
+        def run(**given: Any) -> int:
+            asked = {one.name: given.pop(one.name) for one in arguments}
+            search = {one.name: given.pop(one.name) for one in beams}
+            more = {"beams": beam_options(search)} if beams else {}
+            return command(**given, **more, options=generation_options(asked))
+
+        hints = get_type_hints(command, localns={"GenerationOptions": object, "Beams": object}, include_extras=True)
+        own = inspect.signature(command).parameters
+        added = {one.name: _parameter(one) for one in (*arguments, *beams)}
+        kept = {
+            name: item.replace(annotation=hints[name]) for name, item in own.items() if name not in ("options", "beams")
+        }
+        # typer reads these two.
+        vars(run)["__signature__"] = inspect.Signature([*kept.values(), *added.values()])
+        run.__annotations__ = {name: item.annotation for name, item in (kept | added).items()}
+        return run
+
+    return decorate
+
+
+def _parameter(argument: Argument) -> inspect.Parameter:
+    option = typer.Option(None, help=argument.help)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(argument.name, kind, default=option, annotation=argument.kind | None)
+
+
+def generation_options(asked: Mapping[str, Any], **more: Any) -> GenerationOptions:
+    """The options that were given, read and checked.
+
+    Args:
+        asked: by name, as the command line has them; None where not given.
+        more: attributes of `GenerationOptions` that are not of the command line's.
+
+    Raises:
+        InputError: one cannot be read, is out of range, or contradicts another.
+    """
+    from dataclasses import fields
+
+    from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
+
+    given = _read(asked)
+    groups: dict[str, Any] = {"truncation": Truncation, "penalties": Penalties, "constraints": Constraints}
+    for key, kind in groups.items():
+        more[key] = kind(**{item.name: given.pop(item.name) for item in fields(kind) if item.name in given})
+    return GenerationOptions(**given, **more)
+
+
+def changed_options(options: GenerationOptions, asked: Mapping[str, Any]) -> GenerationOptions:
+    """The same options but for those asked for; None is back to where nothing is asked for.
+
+    Arguments and errors as `generation_options`.
+    """
+    from dataclasses import fields, replace
+
+    from triform.runtime.generation.options.generation import GenerationOptions
+
+    blank, read = GenerationOptions(), _read(asked)
+    more: dict[str, Any] = {}
+    for key in ("truncation", "penalties", "constraints"):
+        names = [item.name for item in fields(getattr(options, key)) if item.name in asked]
+        more[key] = replace(getattr(options, key), **{name: read.get(name) for name in names})
+    own = [item.name for item in fields(options) if item.name in asked]
+    return replace(options, **more, **{name: read.get(name, getattr(blank, name)) for name in own})
+
+
+def beam_options(asked: Mapping[str, Any]) -> Beams:
+    """The options of a search that were given, read and checked. Arguments and errors as `generation_options`."""
+    from triform.runtime.generation.options.beams import Beams
+
+    return Beams(**_read(asked))
+
+
+def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _READERS[name](name, value) if name in _READERS else value
+        for name, value in asked.items()
+        # typer gives an empty list for a repeatable option that is not there.
+        if value is not None and value != []
+    }
+
+
+def _early_stopping(name: str, value: str) -> Any:
+    # What is none of these is refused as it is.
+    return {"true": True, "false": False}.get(value, value)
+
+
+def _texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
+def _split(name: str, value: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in value.split(","))
+
+
+def _file(name: str, path: Path) -> str:
+    from triform.runtime.errors import InputError
+    from triform.runtime.generation.options.checks import flag
+
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{flag(name)}: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{flag(name)}: {path} is not UTF-8 text") from None
+
+
+def _ids(name: str, value: str) -> tuple[int, ...]:
+    return tuple(_number(name, one, int, "token ids with commas between them") for one in value.split(","))
+
+
+def _biases(name: str, values: Sequence[str]) -> dict[int, float]:
+    return _pairs(name, values, float, "ID=BIAS")
+
+
+def _places(name: str, values: Sequence[str]) -> dict[int, int]:
+    return _pairs(name, values, int, "PLACE=ID")
+
+
+def _pairs(name: str, values: Sequence[str], kind: type[Number], wanted: str) -> dict[int, Number]:
+    split = (value.partition("=") for value in values)
+    return {_number(name, key, int, wanted): _number(name, value, kind, wanted) for key, _, value in split}
+
+
+def _decay(name: str, value: str) -> tuple[int, float]:
+    start, _, factor = value.partition(",")
+    return _number(name, start, int, "START,FACTOR"), _number(name, factor, float, "START,FACTOR")
+
+
+def _number(name: str, text: str, kind: type[Number], wanted: str) -> Number:
+    from triform.runtime.errors import InputError
+    from triform.runtime.generation.options.checks import flag
+
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{flag(name)} wants {wanted}, and {text!r} is no number") from None
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "stop": _texts,
+    "early_stopping": _early_stopping,
+    "order": _split,
+    "json_schema": _file,
+    "grammar": _file,
+    "choices": _split,
+    "dry_sequence_breakers": _texts,
+    "exponential_decay_length_penalty": _decay,
+    "logit_bias": _biases,
+    "bad_words": _texts,
+    "suppress_tokens": _ids,
+    "begin_suppress_tokens": _ids,
+    "forced_tokens": _places,
+    "forced_eos_token_id": _ids,
+}

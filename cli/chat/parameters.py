@@ -1,0 +1,83 @@
+"""Generation options as text, ``temperature=0.7``, shown and changed in the middle of a chat."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_origin
+
+from triform.cli.arguments.generation import CONTEXT, DECODER, changed_options
+from triform.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from triform.runtime.generation.options.generation import GenerationOptions
+
+_ARGUMENTS = {one.name: one for one in (*DECODER, *CONTEXT)}
+# As much of a long value as is shown.
+_SHOWN = 60
+
+
+def described(options: GenerationOptions) -> str:
+    """The options that differ from those of a bare command line, as they would be typed; "" where none does."""
+    from triform.runtime.generation.options.generation import GenerationOptions
+
+    given, bare = dict(_values(options)), dict(_values(GenerationOptions()))
+    return " ".join(f"{name}={_shown(value)}" for name, value in given.items() if value != bare[name])
+
+
+def changed(options: GenerationOptions, text: str) -> GenerationOptions:
+    """Options with others in the place of some.
+
+    Args:
+        options: what they were.
+        text: ``name=value`` by name as in Python or on the command line, with spaces between them and quotes where a
+            shell would need some; nothing behind ``=`` is back to the model's own value.
+
+    Raises:
+        InputError: a name is unknown, or a value cannot be read, is out of range, or contradicts another.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"/params cannot be read: {str(error).lower()}") from None
+    asked: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        name = key.removeprefix("--").replace("-", "_")
+        if not equals or name not in _ARGUMENTS:
+            known = "wants NAME=VALUE, not" if not equals else "knows no"
+            raise InputError(f"/params {known} {word if not equals else key!r}; `triform chat --help` lists the names")
+        found = _value(name, value)
+        several = isinstance(found, list) and isinstance(asked.get(name), list)
+        asked[name] = [*asked[name], *found] if several else found
+    return changed_options(options, asked)
+
+
+def _value(name: str, text: str) -> Any:
+    kind = _ARGUMENTS[name].kind
+    if not text:
+        return None
+    if get_origin(kind) is list:
+        return [text]
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise InputError(f"{name} wants a {'whole ' * (kind is int)}number, not {text!r}") from None
+    return Path(text).expanduser() if kind is Path else text
+
+
+def _values(options: GenerationOptions) -> Iterator[tuple[str, Any]]:
+    groups = (options, options.truncation, options.penalties, options.constraints)
+    for name in _ARGUMENTS:
+        yield name, next(getattr(group, name) for group in groups if hasattr(group, name))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        value = ",".join(f"{key}={item}" for key, item in value.items())
+    elif isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    text = shlex.quote(" ".join(str(value).split()) or str(value).encode("unicode_escape").decode())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

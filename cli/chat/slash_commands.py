@@ -1,0 +1,121 @@
+"""What a line that begins with a slash does in ``triform chat``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from triform.cli.outputs.notes import say
+from triform.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from triform.cli.chat.session import Chat
+
+
+class Command(NamedTuple):
+    """A command: what it does with the chat and the rest of its line, and what /help says of both."""
+
+    run: Callable[[Chat, str], None]
+    argument: str
+    help: str
+
+
+def run_command(chat: Chat, line: str) -> None:
+    """Do what a line asks for.
+
+    Args:
+        chat: to do it with.
+        line: the command with its slash, and what it is given.
+
+    Raises:
+        InputError: there is no such command, or it cannot be done.
+    """
+    name, _, rest = line[1:].strip().partition(" ")
+    command = COMMANDS.get(name)
+    if command is None:
+        raise InputError(f"there is no command /{name:.40}; /help lists them, and // begins a message with a slash")
+    if rest.strip() and not command.argument:
+        raise InputError(f"/{name} takes nothing, and was given {rest.strip()!r:.60}")
+    command.run(chat, rest.strip())
+
+
+def _save(chat: Chat, rest: str) -> None:
+    path = _path("/save", rest)
+    chat.conversation.save(path)
+    say(f"note: {len(chat.conversation.messages)} messages are in {path}")
+
+
+def _load(chat: Chat, rest: str) -> None:
+    path = _path("/load", rest)
+    chat.conversation.load(path)
+    say(f"note: {len(chat.conversation.messages)} messages came from {path}")
+
+
+def _path(name: str, rest: str) -> Path:
+    if not rest:
+        raise InputError(f"{name} wants a file")
+    try:
+        return Path(rest).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{name} {rest}: {error}") from None
+
+
+def _reset(chat: Chat, rest: str) -> None:
+    chat.conversation.reset()
+    say("note: all turns are forgotten")
+
+
+def _undo(chat: Chat, rest: str) -> None:
+    taken = chat.conversation.undo()
+    say(f"note: taken back: {' '.join(str(taken[0].get('content')).split()):.60}")
+
+
+def _system(chat: Chat, rest: str) -> None:
+    if rest:
+        chat.conversation.system = None if rest == "-" else rest
+    present = chat.conversation.system
+    say("note: there is no system message" if present is None else f"system: {present}")
+
+
+def _params(chat: Chat, rest: str) -> None:
+    from triform.cli.chat.parameters import changed, described
+    from triform.runtime.generation.options.generation import GenerationOptions
+
+    options = chat.conversation.options or GenerationOptions()
+    words = rest.split()
+    if words[:1] == ["stats"]:
+        if words[1:] not in (["on"], ["off"]):
+            raise InputError("/params stats wants on or off")
+        chat.stats = words[1] == "on"
+        say(f"note: stats are {words[1]}")
+        return
+    if rest:
+        options = chat.conversation.options = changed(options, rest)
+    say("params: " + (described(options) or "none, all are the model's own"))
+
+
+def _help(chat: Chat, rest: str) -> None:
+    from triform.cli.outputs.tables import rows
+
+    say(rows((f"/{name} {command.argument}".strip(), command.help) for name, command in COMMANDS.items()))
+    say('A line that ends in a backslash goes on with the next; lines between """ and """ go together.')
+    say("Ctrl-C stops an answer.")
+
+
+def _exit(chat: Chat, rest: str) -> None:
+    chat.done = True
+
+
+COMMANDS = {
+    "save": Command(_save, "FILE", "Write the conversation to a file, as JSON."),
+    "load": Command(_load, "FILE", "Go on from a conversation in a file."),
+    "reset": Command(_reset, "", "Forget all turns; the system message stays."),
+    "undo": Command(_undo, "", "Take back the last turn."),
+    "system": Command(_system, "[TEXT]", "Show or change the system message; - removes it."),
+    "params": Command(
+        _params, "[NAME=VALUE …]", "Show or change options, NAME= is the model's own value; stats on or off."
+    ),
+    "help": Command(_help, "", "Show this."),
+    "exit": Command(_exit, "", "Leave, as the end of input does."),
+}

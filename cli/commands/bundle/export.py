@@ -1,0 +1,118 @@
+"""``triform export``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from triform.export.report import Report
+from triform.cli.commands.bundle.export_extra import check_installed
+
+HELP = """Turn a checkpoint into a bundle, verified against PyTorch.
+
+\b
+  triform export ./my-model bundle                       a transformers folder (safetensors)
+  triform export model.Q4_1.gguf bundle --quantize int4  a GGUF file
+  triform export org/name bundle --quantize int8         a hub id (downloads it)
+  triform export ./my-model bundle --dry-run             what would be done
+
+The bundle is written whole or not at all.
+"""
+# Steps of an export, for the length of the progress bar.
+_STEPS = ("load", "reference", "trace", "fuse", "verify", "quantize", "compare", "write")
+
+
+def run(
+    source: Annotated[str, typer.Argument(help="A model folder, a GGUF file or a hub id.")],
+    bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
+    quantize: Annotated[
+        Optional[str], typer.Option(help="none, int8 or int4; int4 for decoders and int8 for others when not given.")
+    ] = None,
+    task: Annotated[
+        Optional[str], typer.Option(help="What to export an encoder for; what it was trained for when not given.")
+    ] = None,
+    hidden_states: Annotated[
+        bool, typer.Option("--hidden-states", help="Keep the outputs of an encoder's every layer, of a decoder's last.")
+    ] = False,
+    word_timestamps: Annotated[
+        bool, typer.Option("--word-timestamps", help="Let a speech model tell when each word is said.")
+    ] = False,
+    block_size: Annotated[Optional[int], typer.Option(help="Weights sharing a scale: 16 to 256.")] = None,
+    accuracy_level: Annotated[int, typer.Option(help="Activations while computing: 4 is 8 bit, 1 float32.")] = 4,
+    context_length: Annotated[Optional[int], typer.Option(help="The model's own limit when not given.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
+    ] = False,
+    revision: Annotated[Optional[str], typer.Option(help="Of a hub id.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.outputs.tables import rows
+
+    check_installed()
+    from triform.export.pipeline import ExportOptions, export, plan
+
+    options = ExportOptions(
+        quantize=quantize,
+        block_size=block_size,
+        accuracy_level=accuracy_level,
+        context_length=context_length,
+        force=force,
+        trust_remote_code=trust_remote_code,
+        revision=revision,
+        task=task,
+        hidden_states=hidden_states,
+        word_timestamps=word_timestamps,
+    )
+    if dry_run:
+        found = plan(source, options)
+        print(json.dumps(dict(found)) if as_json else rows(found))
+        return 0
+    with _progress() as progress:
+        report = export(source, bundle, options, progress)
+    print(json.dumps(report.to_json()) if as_json else _render(report))
+    return 0
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A bar that names the running step on a terminal; a line a step elsewhere. Always on standard error."""
+    if not sys.stderr.isatty():
+        yield lambda name: print(f"{name} …", file=sys.stderr, flush=True)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("start", total=len(_STEPS))
+
+        def show(name: str) -> None:
+            done = _STEPS.index(name) if name in _STEPS else 0
+            bar.update(task, description=name, completed=done)
+
+        yield show
+
+
+def _render(report: Report) -> str:
+    from triform.cli.outputs.tables import encoder_parity_rows, megabytes, parity_rows, rows
+    from triform.runtime.bundle.export_record import Parity
+
+    seconds = [(name, f"{value:.1f} s") for name, value in report.seconds.items()]
+    total = ("total", f"{sum(report.seconds.values()):.1f} s")
+    sizes = [
+        ("weights before", megabytes(report.size_before)),
+        ("bundle", f"{megabytes(report.size_after)}  {report.bundle}"),
+    ]
+    parity = report.parity
+    found = parity_rows(parity) if isinstance(parity, Parity) else encoder_parity_rows(parity)
+    return rows([*seconds, total, *sizes, *found])

@@ -1,0 +1,101 @@
+"""``triform inspect``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from triform.runtime.bundle.manifest import GraphInfo, Manifest, TensorInfo
+
+HELP = """Show what a bundle is: form, task, graphs, shapes, sizes, quantization, parity.
+
+\b
+  triform inspect BUNDLE
+  triform inspect BUNDLE --json
+"""
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(envvar="TRIFORM_BUNDLE", help="The bundle's folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+) -> int:
+    """Parse, call, render."""
+    from triform.runtime.bundle.folder import open_bundle
+
+    manifest = open_bundle(bundle).manifest
+    print(json.dumps(dataclasses.asdict(manifest)) if as_json else _render(manifest))
+    return 0
+
+
+def _render(manifest: Manifest) -> str:
+    from triform.cli.outputs.tables import encoder_parity_rows, megabytes, parity_rows, rows
+
+    lines = [
+        ("model", manifest.model_name),
+        ("form", manifest.form),
+        ("task", manifest.task),
+        ("model type", manifest.model_type),
+        ("parameters", f"{manifest.parameters / 1e6:.1f} M"),
+        ("context", f"{manifest.max_length} tokens"),
+        ("vocabulary", str(manifest.vocab_size)),
+        ("chat template", "yes" if manifest.tokenizer and manifest.tokenizer.chat_template else "no"),
+        ("size", megabytes(sum(info.size for info in manifest.files.values()))),
+    ]
+    if manifest.cache is not None:
+        per_token = sum(8 * layer.num_key_value_heads * layer.head_dim for layer in manifest.cache.layers)
+        lines.append(("cache", f"{len(manifest.cache.layers)} layers, {per_token / 1e3:.1f} kB a token"))
+    for name, graph in manifest.graphs.items():
+        lines += _graph_rows(name, graph)
+    lines += [(f"file {name}", f"{megabytes(info.size)}  {info.sha256[:16]}") for name, info in manifest.files.items()]
+    if manifest.export.parity is not None:
+        lines += parity_rows(manifest.export.parity)
+    if manifest.export.encoder_parity is not None:
+        lines += encoder_parity_rows(manifest.export.encoder_parity)
+    lines.append(
+        ("exported with", ", ".join(f"{name} {version}" for name, version in manifest.export.versions.items()))
+    )
+    return rows(lines)
+
+
+def _graph_rows(name: str, graph: GraphInfo) -> list[tuple[str, str]]:
+    quantization = graph.quantization
+    stored = quantization.scheme
+    if quantization.activations is not None:
+        ways = Counter(quantization.activations.values())
+        grids = ", ".join(f"{count} {way}" for way, count in ways.items())
+        stored += f": {quantization.matrices} matrices"
+        if quantization.block_size is not None:
+            stored += f", {quantization.bits} bit in blocks of {quantization.block_size}"
+        stored += f"; {len(quantization.activations)} products of 8 bit weights and activations ({grids})"
+    elif quantization.bits is not None:
+        stored += (
+            f": {quantization.matrices} matrices, {quantization.bits} bit, blocks of {quantization.block_size} "
+            f"({quantization.sensitive_block_size} where it matters), accuracy level {quantization.accuracy_level}"
+        )
+    operators = ", ".join(f"{count} {kind}" for kind, count in graph.operators.items())
+    return [
+        (f"graph {name}", f"{sum(graph.operators.values())} operators: {operators}"),
+        ("  inputs", _tensors(graph.inputs)),
+        ("  outputs", _tensors(graph.outputs)),
+        ("  weights", stored),
+        *((f"  {key}", value) for key, value in graph.notes.items()),
+    ]
+
+
+def _tensors(infos: list[TensorInfo]) -> str:
+    """The tensors that differ; layers repeat, so only the first layer's cache is written out."""
+    shown = [info for info in infos if not _is_later_layer(info.name)]
+    hidden = len(infos) - len(shown)
+    listed = "; ".join(f"{info.name} {info.dtype} [{', '.join(map(str, info.shape))}]" for info in shown)
+    return f"{listed}; {hidden} more of the kind" if hidden else listed
+
+
+def _is_later_layer(name: str) -> bool:
+    parts = name.split(".")
+    return len(parts) == 3 and parts[1] != "0"

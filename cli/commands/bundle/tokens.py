@@ -1,0 +1,58 @@
+"""``triform tokens``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle
+
+if TYPE_CHECKING:
+    from triform.runtime.text.token_view import TokenView
+
+HELP = """Show how a model splits a text. Reads the tokenizer only, of bundles of any form.
+
+\b
+  triform tokens BUNDLE "Tokenization is unavoidable."
+  triform tokens BUNDLE --json < letter.txt
+
+One line a token: index, id, token, start-end, text, with tabs between them. Start and end count characters; tokens that
+the model adds stand for none.
+"""
+
+
+def run(
+    bundle: Bundle = None,
+    text: Annotated[Optional[str], typer.Argument(help="The text; - or nothing reads standard input.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of tokens.")] = False,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import bundle_and_prompt
+    from triform.cli.inputs.whole_text import whole_text
+    from triform.runtime.bundle.folder import open_bundle
+    from triform.runtime.text.token_view import split_text
+
+    folder, text = bundle_and_prompt(bundle, text)
+    opened = open_bundle(folder)
+    tokens = split_text(opened, whole_text("text", text))
+    (_print_json if as_json else _print)(tokens)
+    most = opened.manifest.max_length
+    if len(tokens) > most:
+        print(f"note: {len(tokens)} tokens; the model reads at most {most}", file=sys.stderr)
+    return 0
+
+
+def _print(tokens: list[TokenView]) -> None:
+    for one in tokens:
+        # One line each, whatever the text is.
+        shown = one.text if one.text.isprintable() else repr(one.text)[1:-1]
+        print(f"{one.index}\t{one.id}\t{one.token}\t{one.start}-{one.end}\t{shown}")
+
+
+def _print_json(tokens: list[TokenView]) -> None:
+    import dataclasses
+    import json
+
+    print(json.dumps([dataclasses.asdict(one) for one in tokens]))

@@ -1,0 +1,47 @@
+"""``triform verify``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+HELP = """Check a bundle: every file's hash, and with --against its numbers.
+
+\b
+  triform verify BUNDLE
+  triform verify BUNDLE --against ./my-model     compare outputs with PyTorch again
+"""
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(envvar="TRIFORM_BUNDLE", help="The bundle's folder.")],
+    against: Annotated[Optional[str], typer.Option(help="The source it was exported from.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.outputs.tables import encoder_parity_rows, parity_rows, rows
+    from triform.runtime.bundle.export_record import Parity
+    from triform.runtime.bundle.folder import open_bundle, verify_files
+
+    opened = open_bundle(bundle)
+    files = verify_files(opened)
+    parity = None
+    if against is not None:
+        from triform.cli.commands.bundle.export_extra import check_installed
+
+        check_installed()
+        from triform.export.recheck.against import verify_against
+
+        parity = verify_against(opened, against)
+    if as_json:
+        found = {"files": files, "parity": None if parity is None else dataclasses.asdict(parity)}
+        print(json.dumps(found))
+        return 0
+    print(f"{bundle}: {len(files)} files are as they were exported")
+    if parity is not None:
+        print(rows(parity_rows(parity) if isinstance(parity, Parity) else encoder_parity_rows(parity)))
+    return 0

@@ -1,0 +1,4 @@
+"""Commands for decoders: generate, chat and score.
+
+May import the rest of `cli/` and `triform.runtime`. Read `generate.py` first.
+"""

@@ -1,0 +1,106 @@
+"""``triform chat``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+from triform.cli.arguments.generation import CONTEXT, DECODER, with_generation_options
+
+if TYPE_CHECKING:
+    from triform.cli.chat.lines import Lines
+    from triform.cli.chat.session import Chat
+    from triform.runtime.generation.options.generation import GenerationOptions
+
+HELP = """Talk with a model that was trained to chat.
+
+\b
+  triform chat BUNDLE
+  triform chat BUNDLE --system "Be brief." --temperature 0.7 --max-new-tokens 300
+  triform chat BUNDLE --load yesterday.json
+  printf 'Name a river.\\nWhere does it end?\\n' | triform chat BUNDLE > answers.txt
+
+Lines that begin with a slash are commands, and /help lists them. A line that ends in a backslash goes on with the next;
+lines between one of three double quotes and another go together. Ctrl-C stops an answer, of which stays what was said;
+/exit or the end of input ends the chat.
+
+Where standard input is no terminal it is read in the same way. Answers alone go to standard output. The exit code is
+then 1 if anything was refused.
+"""
+
+
+@with_generation_options((*DECODER, *CONTEXT))
+def run(
+    bundle: Bundle = None,
+    system: Annotated[Optional[str], typer.Option(help="A system message.")] = None,
+    load: Annotated[Optional[Path], typer.Option(help="Go on from a conversation that /save wrote.")] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Tell the speed of each answer on standard error.")] = False,
+    history: Annotated[Optional[Path], typer.Option(help="Remember typed lines in this file.")] = None,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+    *,
+    options: GenerationOptions,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import bundle_and_prompt, key_values
+    from triform.cli.chat.lines import Lines
+    from triform.cli.chat.session import Chat
+    from triform.cli.outputs.notes import say
+    from triform.runtime.decoder.conversation import Conversation
+    from triform.runtime.opening import load_decoder
+
+    folder, _ = bundle_and_prompt(bundle, "" if bundle else None)
+    model = load_decoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    conversation = Conversation(model, options=options)
+    if load is not None:
+        conversation.load(load)
+    if system is not None:
+        conversation.system = system
+    chat, lines = Chat(conversation, context=model.manifest.max_length, stats=stats), Lines(history)
+    if lines.interactive:
+        say(f"{folder.name}; /help lists commands, /exit or the end of input leaves")
+    _talk(chat, lines)
+    lines.close()
+    return int(chat.refused and not lines.interactive)
+
+
+def _talk(chat: Chat, lines: Lines) -> None:
+    from triform.cli.outputs.notes import say
+
+    while not chat.done:
+        try:
+            message = lines.message()
+        except KeyboardInterrupt:
+            if not lines.interactive:
+                raise
+            # As in a shell: the line is dropped.
+            say("")
+            continue
+        if message is None:
+            if lines.interactive:
+                say("")
+            return
+        _take(chat, message)
+
+
+def _take(chat: Chat, message: str) -> None:
+    """Answer a message, or do what a command asks for. What is wrong with it is said in one line."""
+    from triform.cli.chat.slash_commands import run_command
+    from triform.cli.outputs.notes import complain
+    from triform.runtime.errors import TriformError
+
+    if not message.strip():
+        return
+    try:
+        if message.startswith("/") and not message.startswith("//"):
+            run_command(chat, message)
+        else:
+            # Two slashes are for a message that begins with one.
+            chat.answer(message[message.startswith("//") :])
+    except TriformError as error:
+        chat.refused = True
+        complain(error)

@@ -1,0 +1,69 @@
+"""``triform score``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+HELP = """Tell how well a model predicts a text: its perplexity, lower is better.
+
+\b
+  triform score BUNDLE notes.txt
+  triform score BUNDLE --json < notes.txt
+
+The file is read a part at a time, so it may be of any size. A text longer than the model's context is read in windows
+that overlap by half, and each token counts once. The loss is the mean negative log-likelihood, in nats a token.
+"""
+
+
+def run(
+    bundle: Bundle = None,
+    file: Annotated[Optional[str], typer.Argument(help="A text file; - or nothing reads standard input.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+) -> int:
+    """Parse, call, render."""
+    import dataclasses
+    import json
+
+    from triform.cli.arguments.bundle import bundle_and_prompt, key_values
+    from triform.runtime.opening import load_decoder
+
+    folder, file = bundle_and_prompt(bundle, file)
+    with _opened(file) as text:
+        model = load_decoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+        found = model.file_perplexity(text)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found)))
+    else:
+        print(f"perplexity {found.perplexity:.4f}, loss {found.loss:.4f}, {found.tokens} tokens")
+    return 0
+
+
+@contextmanager
+def _opened(file: str | None) -> Iterator[TextIO]:
+    from triform.runtime.errors import InputError
+
+    if file is None and sys.stdin.isatty():
+        raise InputError("there is no text: name a file, or write it to standard input")
+    try:
+        opened = nullcontext(sys.stdin) if file in (None, "-") else Path(str(file)).open(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from None
+    try:
+        with opened as text:
+            yield text
+    except UnicodeDecodeError:
+        raise InputError(f"the text in {file or 'standard input'} is not UTF-8") from None

@@ -1,0 +1,4 @@
+"""Commands for encoders, one a task: vectors, labels, spans and rankings.
+
+May import the rest of `cli/` and `triform.runtime`. Read `embed.py` first.
+"""

@@ -1,0 +1,70 @@
+"""``triform answer``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder.answering import Answer
+
+HELP = """Find the answer to a question in a text of any length.
+
+\b
+  triform answer BUNDLE "Where was Ada born?" --context "Ada Lovelace was born in London in 1815."
+  triform answer BUNDLE "Who kept the lighthouse?" --file story.txt --top-k 3
+  cat story.txt | triform answer BUNDLE "Who kept the lighthouse?" --no-answer --json
+
+One line an answer, the best first: score, start-end, text, with tabs between them. Start and end count characters of
+the context. With --no-answer the best answer may be that there is none.
+"""
+
+
+def run(
+    bundle: Bundle = None,
+    question: Annotated[Optional[str], typer.Argument(help="The question.")] = None,
+    context: Annotated[Optional[str], typer.Option(help="The text; standard input when absent.")] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read the text from a file.")] = None,
+    top_k: Annotated[int, typer.Option(help="How many answers to show.")] = 1,
+    max_answer_length: Annotated[int, typer.Option(help="Tokens of an answer at most.")] = 15,
+    stride: Annotated[
+        Optional[int], typer.Option(help="Tokens that windows share; 128 if not given, less after a long question.")
+    ] = None,
+    no_answer: Annotated[bool, typer.Option("--no-answer", help="Let there be no answer in the text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of answers.")] = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import bundle_and_prompt, key_values
+    from triform.cli.inputs.whole_text import whole_text
+    from triform.runtime.encoder.answering import answer
+    from triform.runtime.errors import InputError
+    from triform.runtime.opening import load_encoder
+
+    folder, question = bundle_and_prompt(bundle, question)
+    if question is None:
+        raise InputError("there is no question: give one after the bundle")
+    pair = (question, whole_text("context", context, file))
+    model = load_encoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    found = answer(model, [pair], top_k=top_k, max_answer_length=max_answer_length, stride=stride, no_answer=no_answer)
+    (_print_json if as_json else _print)(next(found))
+    return 0
+
+
+def _print(answers: list[Answer]) -> None:
+    for one in answers:
+        shown = " ".join(one.text.split()) or "(no answer)"
+        print(f"{one.score:.4f}\t{one.start}-{one.end}\t{shown}")
+
+
+def _print_json(answers: list[Answer]) -> None:
+    import dataclasses
+    import json
+
+    print(json.dumps([dataclasses.asdict(one) for one in answers]))

@@ -1,0 +1,111 @@
+"""``triform classify``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from triform.cli.arguments.common import (
+    Bundle,
+    Field,
+    Provider,
+    ProviderOptions,
+    SkipErrors,
+    Strict,
+    TextFile,
+    Texts,
+    Threads,
+)
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder.model import Encoder
+
+HELP = """Label texts.
+
+\b
+  triform classify BUNDLE "What a lovely evening." "It broke after a day."
+  triform classify BUNDLE --file reviews.txt --top-k 3
+  triform classify BUNDLE --file reviews.jsonl --field review --json > labeled.jsonl
+  triform classify NLI_BUNDLE "The match ended in a draw." --labels sports,politics,weather
+
+One line a label: score, label, text, with tabs between them; a text's best label first.
+--labels are labels of your own, for a model trained on natural language inference.
+"""
+
+
+def run(
+    bundle: Bundle = None,
+    texts: Texts = None,
+    file: TextFile = None,
+    field: Field = None,
+    skip_errors: SkipErrors = False,
+    top_k: Annotated[Optional[int], typer.Option(help="Best labels to show; 1 if not given, all of --labels.")] = None,
+    labels: Annotated[Optional[str], typer.Option(help="Labels of your own, with commas between them.")] = None,
+    hypothesis_template: Annotated[
+        Optional[str], typer.Option(help='What a label claims: "This example is {}." when not given.')
+    ] = None,
+    multi_label: Annotated[bool, typer.Option("--multi-label", help="Several of --labels may fit a text.")] = False,
+    strict: Strict = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
+    from triform.cli.inputs.records import Records
+    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.progress import with_results
+    from triform.runtime.opening import load_encoder
+
+    at_least_one("--top-k", top_k)
+    own = _own_labels(labels, hypothesis_template, multi_label)
+    folder, given = bundle_and_texts(bundle, texts)
+    records = Records(given, file, field, skip_errors)
+    options = key_values(provider_option)
+    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    most = top_k or (1 if own is None else None)
+    found = with_results(records, lambda lines: _results(model, lines, own, hypothesis_template, multi_label))
+    for record, result in found:
+        if as_json:
+            _print_json(record.text, record.value, result[:most])
+        else:
+            _print(record.text, result[:most])
+    say_left_out(records, model.reader())
+    return 0
+
+
+def _own_labels(labels: str | None, template: str | None, multi_label: bool) -> list[str] | None:
+    from triform.runtime.errors import InputError
+
+    if labels is not None:
+        return [label.strip() for label in labels.split(",") if label.strip()]
+    if template is not None or multi_label:
+        raise InputError(f"{'--multi-label' if multi_label else '--hypothesis-template'} is for --labels; give them")
+    return None
+
+
+def _results(
+    model: Encoder, texts: Iterable[str], own: list[str] | None, template: str | None, multi_label: bool
+) -> Iterator[list[tuple[str, float]]]:
+    if own is None:
+        from triform.runtime.encoder.classification import classify
+
+        return classify(model, texts)
+    from triform.runtime.encoder.zero_shot import TEMPLATE, zero_shot
+
+    return zero_shot(model, texts, own, template=TEMPLATE if template is None else template, multi_label=multi_label)
+
+
+def _print(text: str, result: list[tuple[str, float]]) -> None:
+    for label, score in result:
+        print(f"{score:.4f}\t{label}\t{' '.join(text.split())}")
+
+
+def _print_json(text: str, value: dict[str, object] | None, result: list[tuple[str, float]]) -> None:
+    import json
+
+    labels = [{"label": label, "score": score} for label, score in result]
+    print(json.dumps({**(value or {"text": text}), "labels": labels}))

@@ -1,0 +1,85 @@
+"""``triform classify-image``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder.model import Encoder
+
+HELP = """Label pictures.
+
+\b
+  triform classify-image BUNDLE cat.jpg dog.png --top-k 3
+  triform classify-image CLIP_BUNDLE cat.jpg --labels cat,dog,horse
+  curl -s https://example.org/cat.jpg | triform classify-image BUNDLE -
+  triform classify-image BUNDLE *.jpg --json > labeled.jsonl
+
+One line a label: score, label, picture, with tabs between them; a picture's best label first.
+--labels are labels of your own, for a model trained on pictures and their captions, such as CLIP or SigLIP.
+"""
+
+
+def run(
+    bundle: Bundle = None,
+    images: Annotated[Optional[list[str]], typer.Argument(help="Picture files; - is standard input.")] = None,
+    labels: Annotated[Optional[str], typer.Option(help="Labels of your own, with commas between them.")] = None,
+    template: Annotated[Optional[str], typer.Option(help='A label in words: "a photo of {}." when not given.')] = None,
+    top_k: Annotated[Optional[int], typer.Option(help="Best labels to show; 1 if not given, all of --labels.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture.")] = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
+    from triform.runtime.errors import InputError
+    from triform.runtime.opening import load_encoder
+
+    at_least_one("--top-k", top_k)
+    if template is not None and labels is None:
+        raise InputError("--template is for --labels; give them")
+    folder, given = bundle_and_texts(bundle, images)
+    if not given:
+        raise InputError("no pictures: give files, or - for standard input")
+    model = load_encoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    found = _results(model, given, labels, template)
+    most = top_k or (1 if labels is None else None)
+    for name, result in zip(given, found, strict=True):
+        (_print_json if as_json else _print)(name, result[:most])
+    return 0
+
+
+def _results(
+    model: Encoder, names: Sequence[str], labels: str | None, template: str | None
+) -> Iterator[list[tuple[str, float]]]:
+    from triform.runtime.encoder.image_classification import OWN_LABELS, TEMPLATE, classify_images, match_labels
+    from triform.runtime.encoder.vectors.image_embedding import ANY_LABELS
+    from triform.runtime.errors import InputError
+
+    pictures = (sys.stdin.buffer.read() if name == "-" else name for name in names)
+    if labels is None:
+        if model.manifest.task == ANY_LABELS:
+            raise InputError("this model has no labels of its own; give some with --labels")
+        return classify_images(model, pictures)
+    if model.manifest.task == OWN_LABELS:
+        raise InputError("this model has labels of its own; leave --labels out")
+    own = [label.strip() for label in labels.split(",") if label.strip()]
+    return match_labels(model, pictures, own, template=TEMPLATE if template is None else template)
+
+
+def _print(name: str, result: Sequence[tuple[str, float]]) -> None:
+    for label, score in result:
+        print(f"{score:.4f}\t{label}\t{name}")
+
+
+def _print_json(name: str, result: Sequence[tuple[str, float]]) -> None:
+    import json
+
+    print(json.dumps({"image": name, "labels": [{"label": label, "score": score} for label, score in result]}))

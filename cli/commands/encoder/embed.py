@@ -1,0 +1,187 @@
+"""``triform embed``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads
+
+if TYPE_CHECKING:
+    from triform.cli.inputs.records import Record, Records
+    from triform.runtime.encoder.model import Encoder
+
+    # What was read ("text" or "image"), how many numbers a vector has, and the vectors.
+    Found = tuple[str, int, Iterator[tuple[Record, Any]]]
+
+HELP = """Turn texts or pictures into vectors.
+
+\b
+  triform embed BUNDLE "A cat on a mat." "Ein Hund im Park."
+  triform embed BUNDLE --file texts.txt --output vectors.npy
+  triform embed BUNDLE --file texts.jsonl --field body --prompt-name query > vectors.jsonl
+  cat texts.txt | triform embed BUNDLE --dimensions 128 --output-dtype int8 --output vectors.npy
+  triform embed BUNDLE --image cat.jpg dog.png > vectors.jsonl
+  find photos -name '*.jpg' | triform embed BUNDLE --image --skip-errors --output photos.npy
+
+One JSON object a text: {"text": ..., "embedding": [...]}; with JSON input the object that was read, and "embedding".
+With --image the arguments or lines name picture files, and {"image": ...} comes out; - is a picture on standard input.
+A bundle that reads no text needs no --image. CLIP and its like put texts and pictures into one space, run by run.
+--dimensions keeps the first numbers of each vector; the model should be trained for that. Vectors of models that give
+length 1 are scaled to length 1 again.
+--output-dtype int8 scales vectors to length 1; 127 then stands for 8 / sqrt(dimensions), or for 1 if that is less.
+binary is one bit a number, set above 0, packed into int8 bytes as sentence-transformers does.
+"""
+
+
+def run(
+    bundle: Bundle = None,
+    inputs: Annotated[
+        Optional[list[str]], typer.Argument(help="Texts, or picture files; standard input's lines when absent.")
+    ] = None,
+    image: Annotated[bool, typer.Option("--image", help="They are picture files.")] = False,
+    file: Annotated[Optional[Path], typer.Option(help="Read texts or names from a file: lines, or .jsonl.")] = None,
+    field: Field = None,
+    prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
+    prompt_name: Annotated[Optional[str], typer.Option(help="Put the model's prompt of this name there.")] = None,
+    dimensions: Annotated[Optional[int], typer.Option(help="Keep the first so many numbers of each vector.")] = None,
+    output_dtype: Annotated[str, typer.Option(help="float32, float16, int8 or binary.")] = "float32",
+    output: Annotated[Optional[Path], typer.Option(help="Write to a file, which appears when it is whole.")] = None,
+    output_format: Annotated[
+        Optional[str],
+        typer.Option("--format", help="jsonl, npy or raw; npy for a file called .npy, else jsonl, when not given."),
+    ] = None,
+    skip_errors: SkipErrors = False,
+    strict: Strict = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.inputs.records import Records
+    from triform.cli.outputs.notes import say_left_out
+    from triform.runtime.encoder.vectors.quantization import check_dtype, quantize, storage
+    from triform.runtime.opening import load_encoder
+
+    check_dtype(output_dtype)
+    chosen = _format(output_format, output)
+    folder, given = bundle_and_texts(bundle, inputs)
+    records = Records(given, file, field, skip_errors)
+    options = key_values(provider_option)
+    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    if image or model.rows is None:
+        _check_options(prompt=prompt, prompt_name=prompt_name, strict=strict or None)
+        kind, width, found = _of_pictures(model, records, dimensions, output)
+    else:
+        kind, width, found = _of_texts(model, records, (prompt, prompt_name), dimensions, output)
+    vectors = ((record, quantize(vector, output_dtype)) for record, vector in found)
+    if chosen == "jsonl":
+        _write_lines(kind, vectors, output)
+    else:
+        _write_numbers((vector for _, vector in vectors), chosen, output, *storage(width, output_dtype))
+    say_left_out(records, model.rows)
+    return 0
+
+
+def _of_texts(
+    model: Encoder,
+    records: Records,
+    prompts: tuple[str | None, str | None],
+    dimensions: int | None,
+    output: Path | None,
+) -> Found:
+    from itertools import tee
+
+    from triform.cli.outputs.progress import with_progress
+    from triform.runtime.encoder.vectors.embedding import embed, embedding_info, width_of
+
+    first, second = tee(with_progress(records, results_to=output))
+    texts = (record.text for record in first)
+    vectors = embed(model, texts, prompt=prompts[0], prompt_name=prompts[1], dimensions=dimensions)
+    return "text", width_of(embedding_info(model), dimensions), zip(second, vectors, strict=True)
+
+
+def _of_pictures(model: Encoder, records: Records, dimensions: int | None, output: Path | None) -> Found:
+    from itertools import tee
+
+    from triform.cli.outputs.progress import with_progress
+    from triform.runtime.encoder.vectors.embedding import width_of
+    from triform.runtime.encoder.vectors.image_embedding import embed_pixels, image_embedding_info
+
+    width = width_of(image_embedding_info(model), dimensions)
+    first, second = tee(_seen(model, with_progress(records, results_to=output), records.skip_errors))
+    vectors = embed_pixels(model, (pixels for _, pixels in first), dimensions=dimensions)
+    return "image", width, zip((record for record, _ in second), vectors, strict=True)
+
+
+def _seen(model: Encoder, records: Iterable[Record], skip_errors: bool) -> Iterator[tuple[Record, Any]]:
+    """Each picture's pixels, but for those that cannot be read."""
+    from triform.runtime.encoder.vectors.image_embedding import pixels_of
+    from triform.runtime.errors import InputError
+
+    for record in records:
+        try:
+            yield record, pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
+        except InputError as error:
+            if not skip_errors:
+                raise InputError(f"{error}; --skip-errors goes on without it") from None
+            print(f"note: skipped: {error}", file=sys.stderr)
+
+
+def _check_options(**given: object) -> None:
+    """Refuse what pictures have no use for."""
+    from triform.runtime.errors import InputError
+
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"--{name.replace('_', '-')} is for texts; leave it out for pictures")
+
+
+def _format(name: str | None, output: Path | None) -> str:
+    from triform.runtime.errors import InputError
+
+    if name is None:
+        return "npy" if output is not None and output.suffix == ".npy" else "jsonl"
+    if name not in ("jsonl", "npy", "raw"):
+        raise InputError(f"--format must be jsonl, npy or raw, not {name}")
+    if name == "npy" and output is None:
+        raise InputError("--format npy needs --output: the number of rows, which comes first, is known at the end")
+    return name
+
+
+def _write_lines(kind: str, found: Iterable[tuple[Record, Any]], output: Path | None) -> None:
+    from triform.runtime.files import whole_file
+
+    lines = (_line(record.value or {kind: record.text}, vector) for record, vector in found)
+    if output is None:
+        sys.stdout.writelines(lines)
+        return
+    with whole_file(output) as file:
+        file.writelines(line.encode() for line in lines)
+
+
+def _line(value: dict[str, Any], vector: Any) -> str:
+    import json
+
+    rest = json.dumps({key: item for key, item in value.items() if key != "embedding"})[1:-1]
+    # As many digits as tell every float32 from its neighbors.
+    numbers = ", ".join(["%.9g" if vector.dtype.kind == "f" else "%d"] * len(vector)) % tuple(vector.tolist())
+    return f'{{{rest}{", " if rest else ""}"embedding": [{numbers}]}}\n'
+
+
+def _write_numbers(vectors: Iterator[Any], name: str, output: Path | None, width: int, dtype: str) -> None:
+    from triform.runtime.files import whole_file, write_npy, write_raw
+
+    if output is None:
+        write_raw(sys.stdout.buffer, vectors)
+        return
+    with whole_file(output) as file:
+        if name == "raw":
+            write_raw(file, vectors)
+        else:
+            write_npy(file, vectors, width, dtype)

@@ -1,0 +1,103 @@
+"""``triform fill-mask``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from triform.cli.arguments.common import (
+    Bundle,
+    Field,
+    Provider,
+    ProviderOptions,
+    SkipErrors,
+    Strict,
+    TextFile,
+    Texts,
+    Threads,
+)
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder.fill_mask import Filling
+    from triform.runtime.encoder.model import Encoder
+
+HELP = """Predict masked words.
+
+\b
+  triform fill-mask BUNDLE "Paris is the [MASK] of France."
+  triform fill-mask BUNDLE "Paris is the [MASK] of France." --targets capital,mayor
+  triform fill-mask BUNDLE --file texts.txt --top-k 1 --json
+
+A mask is written [MASK], <mask>, or as the model has it; a text may have several, each of which is filled for itself.
+One line a filling: score, word, the whole text, with tabs between them; the likeliest first, mask by mask.
+"""
+
+
+def run(
+    bundle: Bundle = None,
+    texts: Texts = None,
+    file: TextFile = None,
+    field: Field = None,
+    skip_errors: SkipErrors = False,
+    top_k: Annotated[int, typer.Option(help="Fillings to show for each mask.")] = 5,
+    targets: Annotated[Optional[str], typer.Option(help="Words to choose from, with commas between them.")] = None,
+    strict: Strict = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
+    from triform.cli.inputs.records import Records
+    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.progress import with_results
+    from triform.runtime.encoder.fill_mask import fill_mask
+    from triform.runtime.opening import load_encoder
+
+    at_least_one("--top-k", top_k)
+    folder, given = bundle_and_texts(bundle, texts)
+    records = Records(given, file, field, skip_errors)
+    options = key_values(provider_option)
+    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    tokens = None if targets is None else _tokens(model, targets)
+    found = with_results(records, lambda lines: fill_mask(model, lines, top_k=top_k, targets=tokens))
+    for record, masks in found:
+        if as_json:
+            _print_json(record.text, record.value, masks)
+        else:
+            _print(masks)
+    say_left_out(records, model.reader())
+    return 0
+
+
+def _tokens(model: Encoder, targets: str) -> list[int]:
+    from triform.runtime.encoder.fill_mask import find_targets
+    from triform.runtime.errors import InputError
+
+    # Spaces stay: to some tokenizers a word in a text and a word alone are different tokens.
+    words = [word for word in targets.split(",") if word.strip()]
+    if not words:
+        raise InputError("--targets names no word")
+    found = find_targets(model, words)
+    for target in found:
+        if not target.whole:
+            message = f"note: the target {target.word!r} is not one token of this model; taking {target.piece!r} for it"
+            print(message, file=sys.stderr)
+    return [target.token for target in found]
+
+
+def _print(masks: list[list[Filling]]) -> None:
+    for fillings in masks:
+        for filling in fillings:
+            print(f"{filling.score:.4g}\t{filling.token_str}\t{' '.join(filling.sequence.split())}")
+
+
+def _print_json(text: str, value: dict[str, object] | None, masks: list[list[Filling]]) -> None:
+    import dataclasses
+    import json
+
+    found = [[dataclasses.asdict(filling) for filling in fillings] for fillings in masks]
+    print(json.dumps({**(value or {"text": text}), "masks": found}))

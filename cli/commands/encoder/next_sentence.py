@@ -1,0 +1,50 @@
+"""``triform next-sentence``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Strict, Threads
+
+HELP = """Tell whether one text follows another.
+
+\b
+  triform next-sentence BUNDLE "She opened the door." "Nobody was there."
+
+Prints the probability that the second text follows the first.
+"""
+
+
+def run(
+    bundle: Bundle = None,
+    first: Annotated[Optional[str], typer.Argument(help="A text.")] = None,
+    second: Annotated[Optional[str], typer.Argument(help="The text that may follow it.")] = None,
+    strict: Strict = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a number.")] = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.outputs.notes import say_left_out
+    from triform.runtime.encoder.classification import next_sentence
+    from triform.runtime.errors import InputError
+    from triform.runtime.opening import load_encoder
+
+    folder, texts = bundle_and_texts(bundle, [text for text in (first, second) if text is not None])
+    if len(texts) != 2:
+        raise InputError(f"give two texts, not {len(texts)}")
+    options = key_values(provider_option)
+    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    (score,) = next_sentence(model, [(texts[0], texts[1])])
+    if as_json:
+        import json
+
+        print(json.dumps({"first": texts[0], "second": texts[1], "score": score}))
+    else:
+        print(f"{score:.4f}")
+    say_left_out(None, model.reader())
+    return 0

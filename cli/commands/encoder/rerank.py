@@ -1,0 +1,87 @@
+"""``triform rerank``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads
+
+if TYPE_CHECKING:
+    from triform.cli.inputs.records import Record
+
+HELP = """Order documents by how well they answer a query.
+
+\b
+  triform rerank BUNDLE "how do plants eat" "Leaves make sugar from light." "Cats sleep all day."
+  triform rerank BUNDLE "how do plants eat" --file passages.txt --top-k 10
+  triform rerank BUNDLE "how do plants eat" --file passages.jsonl --field body --json
+
+One line a document: score, its number, its text, with tabs between them; the best first.
+The score is what the model's config makes of the model's number: a probability, its sigmoid, if it asks for nothing
+else. --json gives the number too, as "logit".
+"""
+
+
+def run(
+    bundle: Bundle = None,
+    query: Annotated[Optional[str], typer.Argument(help="What is asked.")] = None,
+    documents: Annotated[
+        Optional[list[str]], typer.Argument(help="Texts to order; standard input's lines when absent.")
+    ] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read documents from a file: lines, or .jsonl.")] = None,
+    field: Field = None,
+    skip_errors: SkipErrors = False,
+    top_k: Annotated[Optional[int], typer.Option(help="Best documents to show; all when not given.")] = None,
+    strict: Strict = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a document.")] = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
+    from triform.cli.inputs.records import Records
+    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.progress import with_results
+    from triform.runtime.encoder.reranking import relevance, score
+    from triform.runtime.errors import InputError
+    from triform.runtime.opening import load_encoder
+
+    at_least_one("--top-k", top_k)
+    folder, given = bundle_and_texts(bundle, [] if query is None else [query, *(documents or ())])
+    if not given:
+        raise InputError("no query: give it as the argument before the documents")
+    records = Records(given[1:], file, field, skip_errors)
+    options = key_values(provider_option)
+    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    found = with_results(records, lambda lines: relevance(model, given[0], lines))
+    scored = ((logit, record) for record, logit in found)
+    for rank, (logit, record) in enumerate(_best(scored, top_k), 1):
+        _print(rank, (score(model, logit), logit), record, as_json)
+    say_left_out(records, model.reader())
+    return 0
+
+
+def _best(scored: Iterable[tuple[float, Record]], top_k: int | None) -> list[tuple[float, Record]]:
+    """The best first; those that are equal in the order they came."""
+    if top_k is None:
+        return sorted(scored, key=lambda pair: pair[0], reverse=True)
+    from heapq import nlargest
+
+    # Keeps no more than it returns, however many there are.
+    return nlargest(top_k, scored, key=lambda pair: pair[0])
+
+
+def _print(rank: int, scored: tuple[float, float], record: Record, as_json: bool) -> None:
+    score, logit = scored
+    if as_json:
+        import json
+
+        found = {"rank": rank, "number": record.number, "score": score, "logit": logit}
+        print(json.dumps({**(record.value or {"text": record.text}), **found}))
+    else:
+        print(f"{score:.4f}\t{record.number}\t{' '.join(record.text.split())}")

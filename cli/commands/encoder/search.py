@@ -1,0 +1,205 @@
+"""``triform search``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads
+
+if TYPE_CHECKING:
+    from triform.cli.inputs.records import Record, Records
+    from triform.runtime.bundle.manifest import EmbeddingInfo
+    from triform.runtime.encoder.model import Encoder
+    from triform.runtime.encoder.vectors.search_index import Document, Hit, SearchIndex
+
+HELP = """Find the texts nearest to a query.
+
+\b
+  triform search BUNDLE "how do plants eat" --file passages.txt
+  triform search BUNDLE "how do plants eat" --file passages.jsonl --field body --top-k 3 --json
+  triform search BUNDLE "how do plants eat" --file passages.txt --index passages.index
+  triform search BUNDLE "and at night?" --index passages.index
+  triform search BUNDLE --queries questions.txt --index passages.index > found.jsonl
+
+One line a text: cosine, its line number, the text, with tabs between them; the best first.
+With --queries, one JSON object a query: {"query": ..., "results": [...]}; of .jsonl the object read, and "results".
+--index keeps the vectors in a folder, made the first time; it is refused when the file has changed since.
+A model's prompts called query, and document, passage or corpus, are used unless others are given.
+"""
+
+# Queries that an index is searched for at a time.
+_AT_ONCE = 256
+
+
+def run(
+    bundle: Bundle = None,
+    query: Annotated[Optional[str], typer.Argument(help="What to look for.")] = None,
+    queries: Annotated[Optional[Path], typer.Option(help="Many queries: lines, or .jsonl; - is stdin.")] = None,
+    query_field: Annotated[Optional[str], typer.Option(help="Queries are JSON objects; the text is here.")] = None,
+    file: Annotated[
+        Optional[Path], typer.Option(help="Texts to search: lines, or .jsonl; standard input when absent.")
+    ] = None,
+    field: Field = None,
+    top_k: Annotated[int, typer.Option(help="How many texts to show.")] = 10,
+    index: Annotated[Optional[Path], typer.Option(help="Keep the texts' vectors in this folder.")] = None,
+    query_prompt: Annotated[Optional[str], typer.Option(help="Put this before the query.")] = None,
+    query_prompt_name: Annotated[Optional[str], typer.Option(help="Put the prompt of this name there.")] = None,
+    prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
+    prompt_name: Annotated[Optional[str], typer.Option(help="Put the prompt of this name there.")] = None,
+    skip_errors: SkipErrors = False,
+    strict: Strict = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import at_least_one, bundle_and_prompt, key_values
+    from triform.cli.outputs.notes import say_left_out
+    from triform.runtime.encoder.vectors.embedding import embedding_info
+    from triform.runtime.encoder.vectors.embedding import query_prompt as default_prompt
+    from triform.runtime.opening import load_encoder
+
+    at_least_one("--top-k", top_k)
+    folder, asked = bundle_and_prompt(bundle, query)
+    records = _records(file, field, index, skip_errors)
+    questions = _questions(asked, queries, query_field, skip_errors, records)
+    options = key_values(provider_option)
+    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    info = embedding_info(model)
+    before, wanted = _chosen(info, query_prompt, query_prompt_name), _chosen(info, prompt, prompt_name)
+    search = _searcher(model, index, records, wanted, top_k)
+    for question, hits in _answered(model, questions, default_prompt(info) if before is None else before, search):
+        if queries is not None:
+            _print_all(question, hits)
+        else:
+            for rank, hit in enumerate(hits, 1):
+                _print(rank, hit, as_json)
+    if records is not None:
+        records.skipped += questions.skipped
+    say_left_out(records or questions, model.reader())
+    return 0
+
+
+def _questions(
+    query: str | None, file: Path | None, field: str | None, skip_errors: bool, records: Records | None
+) -> Records:
+    from triform.cli.inputs.records import Records
+    from triform.runtime.errors import InputError
+
+    if query is None and file is None:
+        raise InputError("no query: give it as the argument after the bundle, or many with --queries")
+    if query is not None and file is not None:
+        raise InputError("give a query or --queries, not both")
+    if field is not None and file is None:
+        raise InputError("--query-field is for --queries; give them")
+    if file is not None and str(file) == "-" and records is not None and records.file in (None, file):
+        raise InputError("standard input is either the queries or the texts: give --file or --index")
+    return Records([] if query is None else [query], file, field, skip_errors)
+
+
+def _searcher(
+    model: Encoder, folder: Path | None, records: Records | None, prompt: str | None, top_k: int
+) -> tuple[int | None, Callable[[Any], list[list[Hit]]]]:
+    """How many queries to search for at a time, all when None, and what finds the texts nearest to each."""
+    from triform.runtime.encoder.vectors.embedding import document_prompt, embedding_info
+    from triform.runtime.encoder.vectors.search_index import nearest
+
+    if folder is not None:
+        index = _index(model, folder, records, prompt)
+        return _AT_ONCE, lambda vectors: index.search(vectors, top_k)
+    given = document_prompt(embedding_info(model)) if prompt is None else prompt
+    return None, lambda vectors: nearest(model, vectors, _documents(records), prompt=given, top_k=top_k)
+
+
+def _answered(
+    model: Encoder, questions: Records, prompt: str, search: tuple[int | None, Callable[[Any], list[list[Hit]]]]
+) -> Iterator[tuple[Record, list[Hit]]]:
+    """Each query and what was found."""
+    from itertools import islice, tee
+
+    from triform.runtime.arithmetic import units
+    from triform.runtime.encoder.vectors.embedding import embed
+
+    first, second = tee(questions)
+    vectors = embed(model, (question.text for question in first), prompt=prompt)
+    size, find = search
+    while chunk := list(islice(vectors, size)):
+        yield from zip(islice(second, len(chunk)), find(units(chunk)), strict=True)
+
+
+def _records(file: Path | None, field: str | None, index: Path | None, skip_errors: bool) -> Records | None:
+    """What to search; None for what an index holds."""
+    from triform.cli.inputs.records import Records
+    from triform.runtime.errors import InputError
+
+    if index is None or file is not None:
+        return Records([], file, field, skip_errors)
+    if not index.exists():
+        raise InputError(f"{index} does not exist: give --file to make it of")
+    return None
+
+
+def _chosen(info: EmbeddingInfo, prompt: str | None, name: str | None) -> str | None:
+    """The prompt that options ask for; None when they do not."""
+    from triform.runtime.encoder.vectors.embedding import resolve_prompt
+
+    return None if prompt is None and name is None else resolve_prompt(info, prompt, name)
+
+
+def _index(model: Encoder, folder: Path, records: Records | None, prompt: str | None) -> SearchIndex:
+    """The index in `folder`, made of the records when there is none."""
+    from triform.runtime.encoder.vectors.embedding import document_prompt, embedding_info
+    from triform.runtime.encoder.vectors.search_index import DEFAULT_FIELD, SearchIndex, build_index, describe_source
+
+    field = records.field or DEFAULT_FIELD if records is not None and records.is_json else None
+    file = None if records is None else records.file
+    if file is None or folder.exists():
+        found = SearchIndex(folder)
+        found.check(model, prompt)
+        if file is not None:
+            found.check_source(file, field)
+        return found
+    given = document_prompt(embedding_info(model)) if prompt is None else prompt
+    source = describe_source(file)
+    build_index(folder, model, _documents(records), prompt=given, field=field, source=source)
+    return SearchIndex(folder)
+
+
+def _documents(records: Records | None) -> Iterator[Document]:
+    import os
+
+    from triform.cli.outputs.progress import with_progress
+    from triform.runtime.encoder.vectors.search_index import Document
+
+    if records is not None:
+        # Nothing is printed before all records are read.
+        for record in with_progress(records, results_to=Path(os.devnull)):
+            yield Document(record.number, record.text, record.value)
+
+
+def _print_all(question: Record, hits: list[Hit]) -> None:
+    import json
+
+    results = [_object(rank, hit) for rank, hit in enumerate(hits, 1)]
+    print(json.dumps({**(question.value or {"query": question.text}), "results": results}))
+
+
+def _object(rank: int, hit: Hit) -> dict[str, Any]:
+    document = hit.document
+    found = {"rank": rank, "number": document.number, "score": hit.score}
+    return {**(document.value or {"text": document.text}), **found}
+
+
+def _print(rank: int, hit: Hit, as_json: bool) -> None:
+    document = hit.document
+    if as_json:
+        import json
+
+        print(json.dumps(_object(rank, hit)))
+    else:
+        print(f"{hit.score:.4f}\t{document.number}\t{' '.join(document.text.split())}")

@@ -1,0 +1,147 @@
+"""``triform similarity``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, SkipErrors, Strict, Threads
+
+if TYPE_CHECKING:
+    from triform.cli.inputs.records import Record, Records
+    from triform.runtime.encoder.model import Encoder
+
+HELP = """Compare texts by meaning.
+
+\b
+  triform similarity BUNDLE "A cat on a mat." "A kitten on a rug."
+  triform similarity BUNDLE "red" "green" "blue" --json
+  triform similarity BUNDLE --file pairs.tsv
+  triform similarity BUNDLE --file pairs.jsonl --fields sentence1,sentence2 --json
+
+Prints the cosine of two texts, from -1 to 1; of more, a table of each with each.
+A file has a pair a line: two texts with a tab between them, or a JSON object with the fields text1 and text2.
+"""
+
+
+def run(
+    bundle: Bundle = None,
+    texts: Annotated[Optional[list[str]], typer.Argument(help="Two texts or more.")] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read pairs from a file, a pair a line; - is stdin.")] = None,
+    fields: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the texts are in these two.")] = None,
+    prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
+    prompt_name: Annotated[Optional[str], typer.Option(help="Put the model's prompt of this name there.")] = None,
+    skip_errors: SkipErrors = False,
+    strict: Strict = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: an object a pair, or one with all texts.")
+    ] = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.inputs.records import Records
+    from triform.cli.outputs.notes import say_left_out
+    from triform.runtime.encoder.vectors.embedding import embedding_info, resolve_prompt
+    from triform.runtime.errors import InputError
+    from triform.runtime.opening import load_encoder
+
+    folder, given = bundle_and_texts(bundle, texts)
+    if file is None and len(given) < 2:
+        raise InputError("nothing to compare: give two texts or more, or pairs with --file")
+    names = _names(fields, file)
+    records = Records(given, file, names[0] if names else None, skip_errors)
+    options = key_values(provider_option)
+    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    before = resolve_prompt(embedding_info(model), prompt, prompt_name)
+    if file is None:
+        _compare_all(model, given, before, as_json)
+    else:
+        _compare_pairs(model, _pairs(records, names), before, as_json)
+    say_left_out(records, model.reader())
+    return 0
+
+
+def _names(fields: str | None, file: Path | None) -> tuple[str, str] | None:
+    """The two fields of JSON objects that hold texts; None for lines of text."""
+    from triform.runtime.errors import InputError
+
+    if fields is None:
+        return ("text1", "text2") if file is not None and file.suffix == ".jsonl" else None
+    first, comma, second = (part.strip() for part in fields.partition(","))
+    if not first or not comma or not second or "," in second:
+        raise InputError(f"--fields wants two names with a comma between them, not {fields!r}")
+    return first, second
+
+
+def _pairs(records: Records, names: tuple[str, str] | None) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Each pair, and the object to print it with."""
+    from triform.runtime.errors import InputError
+
+    for record in records:
+        try:
+            yield _pair(record, names)
+        except InputError as error:
+            if not records.skip_errors:
+                where = f"line {record.number}" + (f" of {records.file}" if records.file is not None else "")
+                raise InputError(f"{where} {error}; --skip-errors goes on without it") from None
+            records.skipped += 1
+
+
+def _pair(record: Record, names: tuple[str, str] | None) -> tuple[dict[str, Any], str, str]:
+    from triform.runtime.errors import InputError
+
+    if names is None:
+        first, tab, second = record.text.partition("\t")
+        if not tab or "\t" in second:
+            raise InputError("is not two texts with a tab between them")
+        return {"text1": first, "text2": second}, first, second
+    value = record.value or {}
+    other = value.get(names[1])
+    if not isinstance(other, str):
+        raise InputError(f"is not an object with a text called {names[1]!r}")
+    try:
+        other.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError("has a text that is not valid Unicode") from None
+    return value, record.text, other
+
+
+def _compare_pairs(
+    model: Encoder, pairs: Iterator[tuple[dict[str, Any], str, str]], prompt: str, as_json: bool
+) -> None:
+    import json
+    from itertools import tee
+
+    from triform.runtime.arithmetic import cosine
+    from triform.runtime.encoder.vectors.embedding import embed
+
+    first, second = tee(pairs)
+    vectors = embed(model, (text for _, *both in first for text in both), prompt=prompt)
+    # Taken from one iterator twice: two vectors a pair.
+    for (value, *_), left, right in zip(second, vectors, vectors, strict=True):
+        score = cosine(left, right)
+        print(json.dumps({**value, "similarity": score}) if as_json else f"{score:.4f}")
+
+
+def _compare_all(model: Encoder, texts: list[str], prompt: str, as_json: bool) -> None:
+    from triform.runtime.arithmetic import cosine
+    from triform.runtime.encoder.vectors.embedding import embed
+
+    vectors = list(embed(model, texts, prompt=prompt))
+    table = [[cosine(left, right) for right in vectors] for left in vectors]
+    if as_json:
+        import json
+
+        pair = {"text1": texts[0], "text2": texts[1], "similarity": table[0][1]}
+        print(json.dumps(pair if len(texts) == 2 else {"texts": texts, "similarities": table}))
+    elif len(texts) == 2:
+        print(f"{table[0][1]:.4f}")
+    else:
+        for row in table:
+            print("\t".join(f"{score:.4f}" for score in row))

@@ -1,0 +1,108 @@
+"""``triform vectors``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Strict, Threads
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder.vectors.token_vectors import TokenVectors
+
+HELP = """Show the vector of each token in its context, or compare a word's vectors in different contexts.
+
+\b
+  triform vectors BUNDLE "We sat on the bank of the river."
+  triform vectors BUNDLE "We sat on the bank of the river." --layer 2 --output bank.npy
+  triform vectors BUNDLE --word bank "We sat on the river bank." "She robbed a bank." "The bank lends money."
+
+One line a token: index, token, length of its vector, its first numbers. --json has them all.
+With --word, one line for each two texts: the cosine of the word's vectors in them, and the texts. The same word is
+closer to itself where it means the same.
+--layer needs a bundle exported with --hidden-states: 0 are the embeddings, where context plays no part yet.
+"""
+
+
+def run(
+    bundle: Bundle = None,
+    texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input when absent.")] = None,
+    word: Annotated[Optional[str], typer.Option(help="Compare this word's vectors in two texts or more.")] = None,
+    layer: Annotated[Optional[int], typer.Option(help="The layer to show; the last when not given.")] = None,
+    output: Annotated[Optional[Path], typer.Option(help="Write one text's vectors to a NumPy file.")] = None,
+    strict: Strict = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text, or a comparison.")] = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.inputs.whole_text import whole_text
+    from triform.cli.outputs.notes import say_left_out
+    from triform.runtime.encoder.vectors.token_vectors import token_vectors
+    from triform.runtime.errors import InputError
+    from triform.runtime.opening import load_encoder
+
+    folder, given = bundle_and_texts(bundle, texts)
+    if word is not None and len(given) < 2:
+        raise InputError("--word compares a word in different texts; give two or more")
+    if output is not None and (len(given) > 1 or as_json):
+        raise InputError("--output is for one text, without --json")
+    options = key_values(provider_option)
+    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    found = (token_vectors(model, text, layer) for text in given or [whole_text("text", None)])
+    if word is not None:
+        _compare(list(found), word, as_json=as_json)
+    elif output is not None:
+        _write(next(found), output)
+    else:
+        for one in found:
+            (_print_json if as_json else _print)(one)
+    say_left_out(None, model.reader())
+    return 0
+
+
+def _compare(found: list[TokenVectors], word: str, *, as_json: bool) -> None:
+    import json
+    from itertools import combinations
+
+    from triform.runtime.encoder.vectors.token_vectors import cosine
+
+    words = [(one.text, one.of_word(word)) for one in found]
+    for (first, one), (second, other) in combinations(words, 2):
+        value = cosine(one, other)
+        if as_json:
+            print(json.dumps({"word": word, "cosine": value, "texts": [first, second]}))
+        else:
+            print(f"{value:.4f}\t{' '.join(first.split())}\t{' '.join(second.split())}")
+
+
+def _write(found: TokenVectors, path: Path) -> None:
+    from triform.runtime.files import whole_file, write_npy
+
+    tokens, width = found.vectors.shape
+    with whole_file(path) as file:
+        write_npy(file, found.vectors, width, found.vectors.dtype.name)
+    print(f"wrote {tokens} vectors of {width} numbers to {path}", file=sys.stderr)
+
+
+def _print(found: TokenVectors) -> None:
+    for one, vector in zip(found.tokens, found.vectors, strict=True):
+        length = float((vector * vector).sum()) ** 0.5
+        numbers = " ".join(f"{number:.4f}" for number in vector[:6])
+        print(f"{one.index}\t{one.token}\t{length:.4f}\t{numbers} …")
+
+
+def _print_json(found: TokenVectors) -> None:
+    import dataclasses
+    import json
+
+    tokens: list[dict[str, Any]] = [
+        {**dataclasses.asdict(one), "vector": vector.tolist()}
+        for one, vector in zip(found.tokens, found.vectors, strict=True)
+    ]
+    print(json.dumps({"text": found.text, "tokens": tokens}))

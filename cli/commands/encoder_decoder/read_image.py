@@ -1,0 +1,99 @@
+"""``triform read-image``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import tee
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+from triform.cli.arguments.generation import BEAMS, DECODER, with_generation_options
+from triform.cli.commands.encoder_decoder.text_to_text import AsJson
+
+if TYPE_CHECKING:
+    from triform.cli.inputs.records import Record
+    from triform.runtime.encoder_decoder.model import EncoderDecoder
+    from triform.runtime.generation.answers import Written
+    from triform.runtime.generation.options.beams import Beams
+    from triform.runtime.generation.options.generation import GenerationOptions
+
+HELP = """Read what is written in pictures, or describe them, with models such as TrOCR.
+
+\b
+  triform read-image BUNDLE line.png
+  triform read-image BUNDLE scans/*.png --num-beams 4 --json > read.jsonl
+  find scans -name '*.png' | triform read-image BUNDLE --skip-errors
+  curl -s https://example.org/line.png | triform read-image BUNDLE -
+
+One line a picture, in the order they were given. Models that read writing want a single line of it a picture.
+"""
+
+
+@with_generation_options(DECODER, BEAMS)
+def run(
+    bundle: Bundle = None,
+    images: Annotated[
+        Optional[list[str]], typer.Argument(help="Picture files; - is a picture on standard input.")
+    ] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read names from a file of lines.")] = None,
+    batch: Annotated[int, typer.Option(help="Pictures to run at once.")] = 8,
+    skip_errors: Annotated[
+        bool, typer.Option("--skip-errors", help="Go on without pictures that are damaged.")
+    ] = False,
+    as_json: AsJson = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+    *,
+    beams: Beams,
+    options: GenerationOptions,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.inputs.records import Records
+    from triform.cli.outputs.progress import with_progress
+    from triform.runtime.encoder_decoder.image_reading import image_info_of, read_pixels
+    from triform.runtime.opening import load_encoder_decoder
+
+    folder, given = bundle_and_texts(bundle, images)
+    records = Records(given, file, None, skip_errors)
+    model = load_encoder_decoder(
+        folder, provider=provider, provider_options=key_values(provider_option), threads=threads
+    )
+    image_info_of(model)
+    first, second = tee(_seen(model, with_progress(records, results_to=None), skip_errors))
+    found = read_pixels(model, (pixels for _, pixels in first), options, beams=beams, batch=batch)
+    for (name, _), written in zip(second, found, strict=True):
+        (_print_json if as_json else _print)(name, written)
+    return 0
+
+
+def _seen(model: EncoderDecoder, records: Iterable[Record], skip_errors: bool) -> Iterator[tuple[str, Any]]:
+    """Each picture's name and pixels, but for those that cannot be read."""
+    from triform.runtime.encoder_decoder.image_reading import pixels_of
+    from triform.runtime.errors import InputError
+
+    for record in records:
+        try:
+            yield record.text, pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
+        except InputError as error:
+            if not skip_errors:
+                raise InputError(f"{error}; --skip-errors goes on without it") from None
+            print(f"note: skipped: {error}", file=sys.stderr)
+
+
+def _print(name: str, written: Written) -> None:
+    print(" ".join(written.text.split()))
+
+
+def _print_json(name: str, written: Written) -> None:
+    import json
+
+    value: dict[str, Any] = {"image": name, "generated_text": written.text, "finish_reason": written.finish_reason}
+    if written.score is not None:
+        value["score"] = written.score
+    print(json.dumps(value))

@@ -1,0 +1,77 @@
+"""``triform rewrite``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from triform.cli.arguments.common import (
+    Bundle,
+    Field,
+    Provider,
+    ProviderOptions,
+    SkipErrors,
+    Strict,
+    TextFile,
+    Texts,
+    Threads,
+)
+from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
+from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
+
+if TYPE_CHECKING:
+    from triform.runtime.generation.options.beams import Beams
+    from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.text.documents import Line
+
+HELP = """Turn texts into texts by whatever the model was trained for: corrections, paraphrases, answers.
+
+\b
+  triform rewrite BUNDLE "she go to school yesterday" --prefix "grammar: "
+  triform rewrite BUNDLE --file questions.txt > answers.txt
+  triform rewrite BUNDLE --file notes.jsonl --field note --num-beams 4 --num-return-sequences 2 --json
+
+Each line is a text, given to the model as it is. One that is longer than the model reads is cut at its end, with a
+note that says how many were; --strict refuses it.
+"""
+
+
+@with_generation_options(ENCODER_DECODER, SEVERAL)
+def run(
+    bundle: Bundle = None,
+    texts: Texts = None,
+    file: TextFile = None,
+    field: Field = None,
+    skip_errors: SkipErrors = False,
+    task: Task = None,
+    prefix: Prefix = None,
+    batch: Batch = 8,
+    strict: Strict = False,
+    as_json: AsJson = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+    *,
+    beams: Beams,
+    options: GenerationOptions,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut, write_lines
+    from triform.cli.inputs.records import Records
+    from triform.runtime.encoder_decoder.ask import Ask
+
+    folder, given = bundle_and_texts(bundle, texts)
+    records = Records(given, file, field, skip_errors)
+    model = load(
+        folder, strict=strict, provider=provider, provider_options=key_values(provider_option), threads=threads
+    )
+    job = Job(model, options, chosen(task, prefix, Ask), beams, batch, "generated_text" if as_json else None)
+    write_lines(job, records, _whole)
+    say_cut(job, records, None)
+    return 0
+
+
+def _whole(text: str, number: int) -> list[Line]:
+    from triform.runtime.text.documents import Line
+
+    return [Line("", [text], "")] if text.strip() else [Line(text, [], "")]

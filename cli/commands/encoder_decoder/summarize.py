@@ -1,0 +1,116 @@
+"""``triform summarize``."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from triform.cli.arguments.common import (
+    Bundle,
+    Field,
+    Provider,
+    ProviderOptions,
+    SkipErrors,
+    Strict,
+    TextFile,
+    Texts,
+    Threads,
+)
+from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
+from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
+
+if TYPE_CHECKING:
+    from triform.cli.commands.encoder_decoder.text_to_text import Job
+    from triform.cli.inputs.records import Record, Records
+    from triform.runtime.generation.options.beams import Beams
+    from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.text.documents import Cutter
+
+HELP = """Sum up texts.
+
+\b
+  triform summarize BUNDLE --file article.txt
+  cat article.txt | triform summarize BUNDLE --max-new-tokens 80
+  triform summarize BUNDLE --file articles.jsonl --field body --num-beams 4 --json > summaries.jsonl
+  triform summarize BUNDLE --file abstracts.txt --lines
+
+A file, or standard input, is one text, unless it is JSONL or --lines says that each line is one.
+A text longer than the model reads is read in windows of whole sentences that overlap by a sixth at most. Each window is
+summed up. If the summaries together are longer than a summary may be (--max-new-tokens, or the model's own limit), they
+are summed up again, in windows if need be, until they are not, or get no shorter; otherwise they are printed one after
+another. A sentence longer than the model reads is cut between words, with a note, or refused with --strict.
+"""
+
+# Texts whose windows are run together.
+_TEXTS = 64
+
+
+@with_generation_options(ENCODER_DECODER, SEVERAL)
+def run(
+    bundle: Bundle = None,
+    texts: Texts = None,
+    file: TextFile = None,
+    field: Field = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Each line of the file is a text.")] = False,
+    skip_errors: SkipErrors = False,
+    task: Task = None,
+    prefix: Prefix = None,
+    batch: Batch = 8,
+    strict: Strict = False,
+    as_json: AsJson = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+    *,
+    beams: Beams,
+    options: GenerationOptions,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, cutter_of, load, say_cut
+    from triform.cli.inputs.records import Records
+    from triform.runtime.encoder_decoder.ask import summary_ask
+
+    folder, given = bundle_and_texts(bundle, texts)
+    records = Records(given, file, field, skip_errors)
+    model = load(
+        folder, strict=strict, provider=provider, provider_options=key_values(provider_option), threads=threads
+    )
+    ask = chosen(task, prefix, lambda: summary_ask(model.info))
+    job = Job(model, options, ask, beams, batch, "summary_text" if as_json else None)
+    cutter = cutter_of(job, strict=strict)
+    whole = not (given or lines or records.is_json)
+    _write(job, _whole(file) if whole else records, cutter, streams=whole or len(given) == 1)
+    say_cut(job, records, cutter)
+    return 0
+
+
+def _whole(file: Path | None) -> list[Record]:
+    from triform.cli.inputs.records import Record
+    from triform.cli.inputs.whole_text import whole_text
+
+    return [Record(1, whole_text("text", None, file))]
+
+
+def _write(job: Job, records: Records | list[Record], cutter: Cutter, *, streams: bool) -> None:
+    from triform.cli.commands.encoder_decoder.text_to_text import show, stream
+    from triform.cli.inputs.records import Records
+    from triform.cli.outputs.progress import with_progress
+    from triform.runtime.errors import InputError
+    from triform.runtime.text.documents import Line, summaries
+
+    source = iter(with_progress(records, results_to=None) if isinstance(records, Records) else records)
+    _, most = job.model.plan(job.options, job.ask, job.beams)
+    while chunk := list(islice(source, _TEXTS)):
+        for record in chunk:
+            if not record.text.strip():
+                raise InputError(f"text {record.number} is empty")
+        if streams and job.streams and len(cutter.windows(chunk[0].text)) == 1:
+            stream(job, [Line("", [chunk[0].text.strip()], "")])
+            continue
+        found = summaries([record.text for record in chunk], cutter, most, job.work, lambda answers: answers[0].text)
+        for record, answers in zip(chunk, found, strict=True):
+            show(job, record, [Line("", [""] * len(answers), "")], answers)

@@ -1,0 +1,235 @@
+"""What `translate`, `summarize` and `rewrite` share: their options, and how texts become texts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import tee
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from triform.cli.inputs.records import Record, Records
+    from triform.runtime.encoder_decoder.ask import Ask
+    from triform.runtime.encoder_decoder.model import EncoderDecoder
+    from triform.runtime.generation.answers import Written
+    from triform.runtime.generation.options.beams import Beams
+    from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.text.documents import Cutter, Line
+
+Task = Annotated[str | None, typer.Option(help="One of the model's tasks, by name; `inspect --json` lists them.")]
+Prefix = Annotated[str | None, typer.Option(help="Put this before each text, instead of a task's.")]
+Batch = Annotated[int, typer.Option(help="Texts to run at once.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done with texts.
+
+    Attributes:
+        model: that does it.
+        options: see `GenerationOptions`.
+        ask: see `Ask`.
+        beams: see `Beams`.
+        batch: texts to run at once.
+        key: of what was written, in JSON; None to print plain text.
+
+    Raises:
+        InputError: the batch is empty.
+    """
+
+    model: EncoderDecoder
+    options: GenerationOptions
+    ask: Ask
+    beams: Beams
+    batch: int
+    key: str | None
+
+    def __post_init__(self) -> None:
+        from triform.cli.arguments.bundle import at_least_one
+
+        at_least_one("--batch", self.batch)
+
+    def work(self, texts: Iterable[str]) -> Iterator[list[Written]]:
+        """Answers to each text, the best first."""
+        return self.model.generate_all(texts, self.options, ask=self.ask, beams=self.beams, batch=self.batch)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer to a single text can be shown as it is written: neither beams nor JSON are wanted."""
+        search, _ = self.model.plan(self.options, self.ask, self.beams)
+        return self.key is None and search is None
+
+
+def load(folder: Path, *, strict: bool, **opening: Any) -> EncoderDecoder:
+    """Open a bundle that reads texts and writes about them.
+
+    Raises:
+        UnsupportedError: it is for something else.
+    """
+    from triform.runtime.bundle.tasks import COMMANDS
+    from triform.runtime.errors import UnsupportedError
+    from triform.runtime.opening import load_encoder_decoder
+
+    model = load_encoder_decoder(folder, strict=strict, **opening)
+    if model.info.source != "text":
+        command = COMMANDS[model.manifest.task]
+        raise UnsupportedError(f"{folder} reads {model.info.source}, not texts: use `triform {command}`")
+    return model
+
+
+def chosen(task: str | None, prefix: str | None, otherwise: Callable[[], Ask]) -> Ask:
+    """What --task and --prefix ask for; where neither is given, what `otherwise` gives.
+
+    Raises:
+        InputError: both are given.
+    """
+    from triform.runtime.encoder_decoder.ask import Ask
+    from triform.runtime.errors import InputError
+
+    if task is not None and prefix is not None:
+        raise InputError("--task brings its own prefix; leave --task or --prefix out")
+    return otherwise() if task is None and prefix is None else Ask(task, prefix)
+
+
+def cutter_of(job: Job, *, strict: bool) -> Cutter:
+    """What cuts texts into pieces that the job's model reads, its prefix included."""
+    from triform.runtime.encoder_decoder.ask import prefix_for, spoken
+    from triform.runtime.text.documents import Cutter
+
+    model, ask = job.model, job.ask
+    prefix = prefix_for(model.info, ask)
+
+    def length(text: str) -> int:
+        return model.text.length(prefix + text, source_lang=ask.source_lang, target_lang=ask.target_lang)
+
+    return Cutter(length, model.text.max_length, language=spoken(ask), strict=strict)
+
+
+def write_lines(job: Job, records: Records, cut: Callable[[str, int], list[Line]]) -> None:
+    """Write about each record and print it, in order and in bounded memory.
+
+    Args:
+        job: what to do.
+        records: the texts; blank ones stay as they are, unless they are arguments.
+        cut: gives the lines of a text.
+
+    Raises:
+        InputError: an argument is blank, or several answers are wanted of a text in several pieces.
+    """
+    from triform.cli.outputs.progress import with_progress
+    from triform.runtime.errors import InputError
+    from triform.runtime.text.documents import in_pieces
+
+    for number, text in enumerate(records.texts, 1):
+        if not text.strip():
+            raise InputError(f"text {number} is empty")
+    if job.streams and len(records.texts) == 1:
+        stream(job, cut(records.texts[0], 1))
+        return
+    first, second = tee(with_progress(records, results_to=None))
+    found = in_pieces((record.text for record in first), cut, job.work)
+    for record, (lines, answers) in zip(second, found, strict=True):
+        show(job, record, lines, answers)
+
+
+def show(job: Job, record: Record, lines: Sequence[Line], answers: Sequence[Sequence[Written]]) -> None:
+    """Print what was written about one record.
+
+    Args:
+        job: what was done.
+        record: the text.
+        lines: its lines and their pieces.
+        answers: to each piece.
+
+    Raises:
+        InputError: several answers are wanted of a text in several pieces.
+    """
+    from triform.runtime.errors import InputError
+    from triform.runtime.text.documents import put_together
+
+    several = (job.beams.num_return_sequences or 1) > 1
+    if several and len(answers) > 1:
+        raise InputError(
+            f"text {record.number} is written about in {len(answers)} pieces; --num-return-sequences is for one"
+        )
+    ways = len(answers[0]) if several and answers else 1
+    found = [put_together(lines, [answer[way].text for answer in answers]) for way in range(ways)]
+    if job.key is not None:
+        _print_json(job.key, record, found, [list(answer[:ways]) for answer in answers])
+    elif several and answers:
+        for text, written in zip(found, answers[0], strict=True):
+            print(f"{written.score:.4f}\t{_one_line(text)}")
+    else:
+        print(found[0])
+
+
+def say_cut(job: Job, records: Records | None, cutter: Cutter | None) -> None:
+    """Say how many texts or sentences were cut, and lines skipped, if any."""
+    from triform.cli.outputs.notes import say_left_out
+
+    say_left_out(records, None)
+    most = job.model.text.max_length
+    for count, what in ((job.model.text.truncated, "texts"), (cutter.cut if cutter else 0, "sentences")):
+        if count:
+            said = "cut" if what == "texts" else "cut between words"
+            print(
+                f"note: {count} {what} were longer than {most} tokens and were {said}; --strict refuses them",
+                file=sys.stderr,
+            )
+
+
+def stream(job: Job, lines: Sequence[Line]) -> None:
+    """Write about one text and print it as it comes.
+
+    Args:
+        job: what to do, with a single beam.
+        lines: of the text.
+    """
+    from triform.runtime.text.documents import joint
+
+    try:
+        for line in lines:
+            _show(line.before)
+            end = ""
+            for index, piece in enumerate(line.pieces):
+                _show(joint(end) if index else "")
+                for part in job.model.stream(piece, job.options, ask=job.ask):
+                    _show(part.text)
+                    end = part.text or end
+            _show(line.after)
+    finally:
+        # What was printed stays, and the shell's prompt starts on a line of its own.
+        print(flush=True)
+
+
+def _show(text: str) -> None:
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _print_json(key: str, record: Record, found: Sequence[str], answers: Sequence[Sequence[Written]]) -> None:
+    import json
+
+    value: dict[str, Any] = {**(record.value or {"text": record.text}), key: found[0]}
+    if answers:
+        ended = all(answer[0].finish_reason == "stop" for answer in answers)
+        value["finish_reason"] = "stop" if ended else "length"
+    if len(answers) == 1 and answers[0][0].score is not None:
+        value["score"] = answers[0][0].score
+    if len(found) > 1:
+        value["alternatives"] = [
+            {"text": text, "score": written.score} for text, written in zip(found[1:], answers[0][1:], strict=True)
+        ]
+    # ASCII, so that it means the same whatever the terminal's encoding is.
+    print(json.dumps(value))

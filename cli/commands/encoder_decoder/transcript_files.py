@@ -1,0 +1,125 @@
+"""Where transcripts go: to standard output, a file, or a folder of files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from triform.runtime.errors import InputError
+from triform.runtime.files import whole_file
+from triform.runtime.media.audio import STDIN
+from triform.runtime.speech.subtitles import WRITERS
+from triform.runtime.speech.transcript import Segment
+
+# What files of each format are called.
+_SUFFIXES = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """Writes transcripts.
+
+    Attributes:
+        format: one of `WRITERS`.
+        paths: a file for each recording; empty for standard output.
+        headed: whether a line with the recording's name goes before each transcript.
+        width: characters in a line of subtitles; None for one line.
+    """
+
+    format: str
+    paths: tuple[Path, ...]
+    headed: bool
+    width: int | None
+
+    def write(self, number: int, name: str, segments: Iterable[Segment]) -> None:
+        """Write one transcript while its segments come.
+
+        Args:
+            number: of the recording, from 0.
+            name: of the recording.
+            segments: its own.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        pieces = self._writer(name)(segments)
+        if self.paths:
+            with whole_file(self.paths[number]) as file:
+                file.writelines(piece.encode() for piece in pieces)
+            return
+        if self.headed:
+            print(f"==> {name} <==", flush=True)
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+    def path(self, number: int) -> Path | None:
+        """The file of a recording; None for standard output."""
+        return self.paths[number] if self.paths else None
+
+    def _writer(self, name: str) -> Callable[[Iterable[Segment]], Iterable[str]]:
+        writer = WRITERS[self.format]
+        if self.format == "json":
+            return lambda segments: writer(segments, name)
+        if self.format == "text":
+            return writer
+        return lambda segments: writer(segments, self.width)
+
+
+def transcripts_of(
+    names: Sequence[str], output: Path | None, given: str | None, *, as_json: bool, width: int | None
+) -> Transcripts:
+    """Settle what is written, and where.
+
+    Args:
+        names: of the recordings.
+        output: a file, or a folder for a file each; standard output when None.
+        given: the format; by the name of `output` when None, text when that says nothing.
+        as_json: the format is JSON.
+        width: characters in a line of subtitles.
+
+    Raises:
+        InputError: the format is unknown, does not fit, or two recordings would go to the same file.
+    """
+    kind = _format(given, output, as_json)
+    if width is not None and kind not in ("srt", "vtt"):
+        raise InputError("--max-line-width is for subtitles: add --format srt or --format vtt")
+    if width is not None and width < 1:
+        raise InputError(f"--max-line-width must be at least 1, not {width}")
+    several = len(names) > 1
+    if output is None:
+        if several and kind in ("srt", "vtt"):
+            raise InputError(f"{kind} of several recordings needs --output FOLDER, for a file each")
+        return Transcripts(kind, (), several and kind == "text", width)
+    return Transcripts(kind, _paths(names, output, kind), False, width)
+
+
+def _format(given: str | None, output: Path | None, as_json: bool) -> str:
+    if given is not None and given not in WRITERS:
+        raise InputError(f"--format must be {', '.join(WRITERS)}, not {given}")
+    if as_json and given not in (None, "json"):
+        raise InputError(f"give --json or --format {given}, not both")
+    if as_json:
+        return "json"
+    suffix = output.suffix.lower() if output is not None else ""
+    by_name = next((kind for kind, known in _SUFFIXES.items() if known == suffix), "text")
+    return by_name if given is None else given
+
+
+def _paths(names: Sequence[str], output: Path, kind: str) -> tuple[Path, ...]:
+    if len(names) == 1 and not output.is_dir():
+        return (output,)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file, but there are {len(names)} recordings: name a folder")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {output} cannot be made: {error.strerror}") from None
+    stems = ["stdin" if name == STDIN else Path(name).stem for name in names]
+    for index, stem in enumerate(stems):
+        if stem in stems[:index]:
+            first, second = names[stems.index(stem)], names[index]
+            raise InputError(f"{first} and {second} would both go to {output / stem}{_SUFFIXES[kind]}: rename one")
+    return tuple(output / f"{stem}{_SUFFIXES[kind]}" for stem in stems)

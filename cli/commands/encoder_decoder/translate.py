@@ -1,0 +1,82 @@
+"""``triform translate``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from triform.cli.arguments.common import (
+    Bundle,
+    Field,
+    Provider,
+    ProviderOptions,
+    SkipErrors,
+    Strict,
+    TextFile,
+    Texts,
+    Threads,
+)
+from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
+from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
+
+if TYPE_CHECKING:
+    from triform.runtime.generation.options.beams import Beams
+    from triform.runtime.generation.options.generation import GenerationOptions
+
+HELP = """Translate texts.
+
+\b
+  triform translate BUNDLE "The house is small."
+  triform translate BUNDLE "The house is small." --source-lang en --target-lang fr
+  triform translate BUNDLE --file book.txt --num-beams 4 > buch.txt
+  triform translate BUNDLE --file news.jsonl --field body --json > translated.jsonl
+
+Every line is translated by itself; blank ones stay. A line longer than the model reads is cut at the ends of sentences
+into as few pieces as possible, whose translations are joined; a sentence longer than that is cut between words, with a
+note, or refused with --strict. Languages are named as the model names them (de, deu_Latn, de_DE), the first part of
+that being enough. A model with tasks such as T5 uses the one of these languages.
+"""
+
+
+@with_generation_options(ENCODER_DECODER, SEVERAL)
+def run(
+    bundle: Bundle = None,
+    texts: Texts = None,
+    file: TextFile = None,
+    field: Field = None,
+    skip_errors: SkipErrors = False,
+    source_lang: Annotated[Optional[str], typer.Option(help="What the texts are in.")] = None,
+    target_lang: Annotated[Optional[str], typer.Option(help="What to translate into.")] = None,
+    task: Task = None,
+    prefix: Prefix = None,
+    batch: Batch = 8,
+    strict: Strict = False,
+    as_json: AsJson = False,
+    provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
+    threads: Threads = None,
+    *,
+    beams: Beams,
+    options: GenerationOptions,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, cutter_of, load, say_cut, write_lines
+    from triform.cli.inputs.records import Records
+    from triform.runtime.encoder_decoder.ask import translation_ask
+    from triform.runtime.errors import InputError
+
+    if (task or prefix) and (source_lang or target_lang):
+        raise InputError("--task and --prefix say what to do instead of the languages; leave one of the two out")
+    folder, given = bundle_and_texts(bundle, texts)
+    records = Records(given, file, field, skip_errors)
+    model = load(
+        folder, strict=strict, provider=provider, provider_options=key_values(provider_option), threads=threads
+    )
+    ask = chosen(task, prefix, lambda: translation_ask(model.info, source_lang, target_lang))
+    job = Job(model, options, ask, beams, batch, "translation_text" if as_json else None)
+    cutter = cutter_of(job, strict=strict)
+    write_lines(job, records, cutter.lines)
+    say_cut(job, records, cutter)
+    return 0

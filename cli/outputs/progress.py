@@ -1,0 +1,88 @@
+"""How far through a file a command is, on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triform.cli.inputs.records import Record, Records
+from collections.abc import Iterable
+from itertools import tee
+from typing import TYPE_CHECKING, TypeVar
+
+_BLOCK = 2**20
+
+
+def with_progress(records: Records, *, results_to: Path | None) -> Iterator[Record]:
+    """Pass records on, and show on standard error how many lines of their file were read.
+
+    Only on a terminal, only for a file, and not where the results go to the same terminal.
+
+    Args:
+        records: what to pass on.
+        results_to: the file that results go to while records are read; None for standard output.
+    """
+    if not _is_shown(results_to) or records.file is None or not records.file.is_file():
+        yield from records
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("lines", total=_lines(records.file))
+        for record in records:
+            bar.update(task, completed=record.number)
+            yield record
+
+
+@contextmanager
+def seconds_bar(total: float | None, *, results_to: Path | None) -> Iterator[Callable[[float], None]]:
+    """Show on standard error how many seconds of a recording are done. Gives a function to say so with.
+
+    Where it shows is as of `with_progress`.
+
+    Args:
+        total: how long the recording is, in seconds; None when that is not known.
+        results_to: the file that results go to meanwhile; None for standard output.
+    """
+    if not _is_shown(results_to):
+        yield lambda seconds: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    count = "{task.completed:.0f} s" if total is None else "{task.completed:.0f}/{task.total:.0f} s"
+    columns = (BarColumn(), TextColumn(count), TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("seconds", total=total)
+        yield lambda seconds: bar.update(task, completed=seconds)
+
+
+def _is_shown(results_to: Path | None) -> bool:
+    return sys.stderr.isatty() and (results_to is not None or not sys.stdout.isatty())
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK), b"")) or 1
+
+
+Result = TypeVar("Result")
+
+
+def with_results(
+    records: Records, work: Callable[[Iterable[str]], Iterator[Result]]
+) -> Iterator[tuple[Record, Result]]:
+    """Each record with its result, in order and in bounded memory; progress is shown where that makes sense.
+
+    Args:
+        records: the inputs.
+        work: takes their texts lazily, gives one result a text.
+    """
+    first, second = tee(with_progress(records, results_to=None))
+    return zip(second, work(record.text for record in first), strict=True)

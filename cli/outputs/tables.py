@@ -1,0 +1,55 @@
+"""Tables and numbers as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triform.runtime.bundle.export_record import EncoderParity, Parity
+
+
+def rows(pairs: Iterable[tuple[str, str]]) -> str:
+    """Two aligned columns."""
+    listed = list(pairs)
+    width = max((len(name) for name, _ in listed), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in listed)
+
+
+def megabytes(size: int) -> str:
+    """Bytes as decimal megabytes."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def parity_rows(parity: Parity) -> list[tuple[str, str]]:
+    """What a parity report says, line by line."""
+    found = [
+        (f"parity, {name}", f"{getattr(parity, name):.1e} largest logit difference from PyTorch")
+        for name in ("prefill", "chunked", "step", "ragged")
+    ]
+    found.append(("allowed", f"{parity.tolerance:.1e} (largest logit {parity.scale:.1f})"))
+    if parity.quantized is not None:
+        measured = parity.quantized
+        found += [
+            ("top-1 agreement", f"{measured.top1_agreement:.1%} of {measured.tokens} tokens"),
+            ("mean KL", f"{measured.mean_kl:.4f} nats"),
+            ("perplexity", f"{measured.perplexity_original:.2f} before, {measured.perplexity_quantized:.2f} quantized"),
+        ]
+    return found
+
+
+def encoder_parity_rows(parity: EncoderParity) -> list[tuple[str, str]]:
+    """What an encoder's parity report says, line by line."""
+    found = [
+        (f"parity, {name}", f"{getattr(parity, name):.1e} largest difference from PyTorch")
+        for name in ("batch", "single")
+    ]
+    found.append(("allowed", f"{parity.tolerance:.1e} (largest output {parity.scale:.1f})"))
+    if parity.quantized is not None:
+        measured = parity.quantized
+        rest = f"worst of {measured.rows} texts or pictures"
+        if measured.cosine_mean is not None:
+            found.append(("cosine to float32", f"{measured.cosine_mean:.5f} mean, {measured.cosine_worst:.5f} {rest}"))
+        if measured.score_mean is not None:
+            found.append(("scores off by", f"{measured.score_mean:.5f} mean, {measured.score_worst:.5f} {rest}"))
+    return found

@@ -1,0 +1,139 @@
+"""What transformers' feature extractor of a checkpoint does to sound, as what the runtime can do too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.bundle.media_info import AudioInfo
+from triform.runtime.errors import ExportError, UnsupportedError
+from triform.runtime.media.audio_features import audio_features
+
+# Kaldi's frames of 25 ms every 10 ms, in samples at the one rate for which transformers' numpy form has them.
+_KALDI_RATE, _KALDI_FRAME, _KALDI_HOP, _KALDI_FFT = 16000, 400, 160, 512
+# float32's rounding in transformers' torch form, which is what runs where torch is installed.
+_TOLERANCE = 1e-4
+
+
+def read_audio_info(folder: str | Path) -> AudioInfo:
+    """Describe the feature extractor of a checkpoint's folder, and check that the runtime computes the same.
+
+    Raises:
+        ExportError: there is none, or it computes something else.
+        UnsupportedError: it is of another kind than the runtime knows.
+    """
+    from transformers import AutoFeatureExtractor
+
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises whatever its readers raise
+        raise ExportError(f"{folder} has no usable preprocessor_config.json: {_first_line(error)}") from error
+    info = audio_info(extractor)
+    check_audio_features(extractor, info)
+    return info
+
+
+def audio_info(extractor: Any) -> AudioInfo:
+    """Describe a feature extractor.
+
+    Args:
+        extractor: of transformers: Whisper's, Speech2Text's, or Wav2Vec2's, which is Moonshine's too.
+
+    Raises:
+        UnsupportedError: it is another, or has a setting that the runtime has not.
+    """
+    name = type(extractor).__name__
+    if name not in _READERS:
+        raise UnsupportedError(f"the feature extractor {name} is not supported, only {', '.join(_READERS)}")
+    if getattr(extractor, "dither", 0.0):
+        # A remedy for digital silence in training; it would make transcriptions differ from run to run.
+        raise UnsupportedError(f"the feature extractor {name} adds noise (dither {extractor.dither}): set dither to 0")
+    return _READERS[name](extractor)
+
+
+def check_audio_features(extractor: Any, info: AudioInfo) -> None:
+    """Compare the runtime's features with the extractor's, for noise as loud as speech.
+
+    Raises:
+        ExportError: they differ.
+    """
+    samples = np.random.default_rng(0).normal(0, 0.1, info.sampling_rate).astype(np.float32)
+    found = audio_features(samples, info)
+    try:
+        given = extractor(samples, sampling_rate=info.sampling_rate, return_tensors="np")
+        expected: NDArray[Any] = np.asarray(given[extractor.model_input_names[0]][0])
+    except Exception as error:  # each extractor has its own
+        raise ExportError(f"the feature extractor {_name(extractor)} failed: {_first_line(error)}") from error
+    if expected.shape != found.shape:
+        raise ExportError(
+            f"the feature extractor {_name(extractor)} gives features of shape {expected.shape}, not {found.shape}; "
+            "what it does is not supported"
+        )
+    worst = float(np.abs(found - expected).max())
+    # Written so that NaN fails.
+    if not worst <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ExportError(
+            f"the feature extractor {_name(extractor)} does more than its settings say: features differ by {worst:.1e}"
+        )
+
+
+def _whisper(extractor: Any) -> AudioInfo:
+    return AudioInfo(
+        kind="log_mel",
+        sampling_rate=int(extractor.sampling_rate),
+        feature_size=int(extractor.feature_size),
+        padding_value=float(extractor.padding_value),
+        chunk_length=int(extractor.chunk_length),
+        win_length=int(extractor.n_fft),
+        n_fft=int(extractor.n_fft),
+        hop_length=int(extractor.hop_length),
+    )
+
+
+def _speech_to_text(extractor: Any) -> AudioInfo:
+    if extractor.sampling_rate != _KALDI_RATE:
+        raise UnsupportedError(
+            f"the feature extractor {_name(extractor)} takes {extractor.sampling_rate} samples a second, "
+            f"which is supported for {_KALDI_RATE} only"
+        )
+    normalizes = bool(extractor.do_ceptral_normalize)
+    return AudioInfo(
+        kind="fbank",
+        sampling_rate=_KALDI_RATE,
+        feature_size=int(extractor.num_mel_bins),
+        padding_value=float(extractor.padding_value),
+        win_length=_KALDI_FRAME,
+        n_fft=_KALDI_FFT,
+        hop_length=_KALDI_HOP,
+        normalize_means=normalizes and bool(extractor.normalize_means),
+        normalize_vars=normalizes and bool(extractor.normalize_vars),
+    )
+
+
+def _wav2vec2(extractor: Any) -> AudioInfo:
+    return AudioInfo(
+        kind="waveform",
+        sampling_rate=int(extractor.sampling_rate),
+        feature_size=1,
+        padding_value=float(extractor.padding_value),
+        normalize_means=bool(extractor.do_normalize),
+        normalize_vars=bool(extractor.do_normalize),
+    )
+
+
+_READERS = {
+    "WhisperFeatureExtractor": _whisper,
+    "Speech2TextFeatureExtractor": _speech_to_text,
+    "Wav2Vec2FeatureExtractor": _wav2vec2,
+}
+
+
+def _name(extractor: Any) -> str:
+    return type(extractor).__name__
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,43 @@
+"""What a model's generation config asks for, in the manifest's terms. For every form that generates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from triform.runtime.bundle.generation_defaults import GenerationDefaults
+
+_NUMBERS = (
+    "do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
+    "num_beams", "num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping",
+    "min_new_tokens", "min_length", "max_new_tokens", "max_length", "forced_bos_token_id",
+)  # fmt: skip
+_IDS = ("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")
+
+
+def generation_defaults(config: Any) -> GenerationDefaults:
+    """Translate transformers' generation config.
+
+    Args:
+        config: transformers.GenerationConfig; what it leaves at None stays None.
+    """
+    found: dict[str, Any] = {name: getattr(config, name, None) for name in _NUMBERS}
+    found |= {name: _listed(getattr(config, name, None)) for name in _IDS}
+    decay = getattr(config, "exponential_decay_length_penalty", None)
+    return GenerationDefaults(
+        **found,
+        exponential_decay_length_penalty=None if decay is None else [float(one) for one in decay],
+        bad_words_ids=[[int(one) for one in word] for word in getattr(config, "bad_words_ids", None) or ()],
+        stop_strings=_texts(getattr(config, "stop_strings", None)),
+    )
+
+
+def _listed(ids: Any) -> list[int]:
+    if ids is None:
+        return []
+    # -1 is how older configs, such as Whisper's, say "none".
+    return [int(one) for one in (ids if isinstance(ids, list | tuple) else [ids]) if int(one) >= 0]
+
+
+def _texts(found: Any) -> list[str]:
+    return [found] if isinstance(found, str) else [str(one) for one in found or ()]

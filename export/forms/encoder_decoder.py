@@ -1,0 +1,269 @@
+"""An encoder-decoder becomes a bundle: trace both graphs, fuse, verify, quantize, compare, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import tempfile
+from pathlib import Path
+
+import onnx_ir as ir
+from transformers import PretrainedConfig
+
+from triform.export.checkpoint import source
+from triform.export.checkpoint.source import Checkpoint, Source
+from triform.export.describe.generation_defaults import generation_defaults
+from triform.export.describe.normal_config import normal_config
+from triform.export.describe.special_tokens import decoder_start, special_strings, speech_info, tokens_of
+from triform.export.graph.fused import encoder_notes
+from triform.export.graph.fusion import fuse
+from triform.export.graph.tracing import quiet, trace
+from triform.export.options import BITS, ExportOptions
+from triform.export.quantize.blocks import Scheme, lower_to_blocks, lower_to_float
+from triform.export.quantize.encoder import FloatGraph, quantize_encoder, write_float, write_twin
+from triform.export.report import Clock, Report, versions
+from triform.export.runners import PairRunner, usable_cores
+from triform.export.samples.sources import Sources, audio_sources, image_sources, text_sources, traced_source
+from triform.export.tokenization.seq2seq import save_tokenizers
+from triform.export.tokenization.seq2seq_languages import task_prefixes
+from triform.export.verify import encoder_decoder as verify_pair
+from triform.export.write import describe_files, describe_graph, staged, write_graph
+from triform.models.encoder_decoder.graph import Pair, encoder_decoder_specs
+from triform.models.encoder_decoder.kinds import Kind, encoder_decoder_kind
+from triform.models.errors import UnsupportedModelError
+from triform.runtime.bundle import manifest as contract
+from triform.runtime.bundle.export_record import ExportInfo
+from triform.runtime.bundle.text_info import TokenizerInfo
+from triform.runtime.errors import ExportError, InputError, UnsupportedError
+
+_DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 32}
+# Where a model's positions are relative and nothing else sets a limit.
+_UNLIMITED = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class _Graphs:
+    """Both graphs, fused."""
+
+    encoder: ir.Model
+    decoder: ir.Model
+    pair: Pair
+
+
+def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[tuple[str, str]]:
+    """What `export` would do, from the config alone: rows of (what, value)."""
+    kind, text = encoder_decoder_kind(config), config.get_text_config(decoder=True)
+    return [
+        ("model", found.name),
+        ("form", "encoder-decoder"),
+        ("task", kind.task),
+        ("model type", config.model_type),
+        ("reads", kind.source),
+        ("hidden size", str(normal_config(text).get("hidden_size", "?"))),
+        ("vocabulary", str(text.vocab_size)),
+        ("longest answer", f"{_max_length(config, options)} tokens"),
+        ("weights", "float32" if options.quantize == "none" else str(options.quantize or "int8")),
+        ("steps", "load, trace, fuse, verify against PyTorch, quantize, compare, write"),
+    ]
+
+
+def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
+    """Load the checkpoint with its language-model head, its tokenizer and what reads its sources.
+
+    Raises:
+        ExportError: see `source.load`.
+        InputError: an option is not for encoder-decoders, or the context length is beyond the model's.
+    """
+    if options.hidden_states:
+        raise InputError("--hidden-states is for encoders and decoders; this model is an encoder-decoder")
+    _max_length(config, options)
+    kind = encoder_decoder_kind(config)
+    checkpoint = source.load_model(found, config, kind.auto_class)
+    tokenizer = source.load_original_tokenizer(found)
+    processor = source.load_image_processor(found) if kind.source == "image" else None
+    return dataclasses.replace(checkpoint, tokenizer=tokenizer, image_processor=processor)
+
+
+def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
+    """Turn a loaded encoder-decoder into a verified bundle.
+
+    Raises:
+        ExportError: the target cannot be used, or a graph does not match PyTorch.
+        UnsupportedError: the architecture cannot be traced, or its tokenizer or preprocessing cannot be written down.
+    """
+    config = checkpoint.model.config
+    kind, max_length = encoder_decoder_kind(config), _max_length(config, options)
+    watched = _watched(checkpoint, options)
+    start = decoder_start(checkpoint)
+    if start is None:
+        raise ExportError(f"{checkpoint.source.name} does not say which token its decoder starts with")
+    sources = sources_of(kind, checkpoint)
+    with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        with clock.step("reference"):
+            trial = verify_pair.trial_of(checkpoint.model, sources, start, max_length, tokens_of(checkpoint).pad or 0)
+        graphs = _fused(checkpoint, sources, max_length, watched, clock)
+        layers = [
+            contract.LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.pair.decoder.cache
+        ]
+        quantized = options.quantize != "none"
+        with clock.step("verify"):
+            twin = _write_float(graphs, folder, Path(scratch), quantized)
+            target = Path(scratch) if quantized else folder
+            floats = PairRunner(target / "encoder.onnx", target / "decoder.onnx", layers, usable_cores())
+            parity = verify_pair.compare_with_reference(floats, trial)
+        quantization = (contract.Quantization("none"), contract.Quantization("none"))
+        if quantized:
+            with clock.step("quantize"):
+                quantization = _quantize(graphs, twin, sources, options, folder)
+            with clock.step("compare"):
+                small = PairRunner(folder / "encoder.onnx", folder / "decoder.onnx", layers, usable_cores())
+                parity = dataclasses.replace(parity, quantized=verify_pair.compare_quantized(floats, small, trial))
+        with clock.step("write"):
+            written = {
+                "encoder": describe_graph(
+                    graphs.encoder, folder / "encoder.onnx", quantization[0], encoder_notes(graphs.encoder)
+                ),
+                "decoder": describe_graph(graphs.decoder, folder / "decoder.onnx", quantization[1], {}),
+            }
+            info = _info(checkpoint, kind, sources, folder, start)
+            record = _manifest(checkpoint, kind, written, layers, max_length, info, folder)
+            record = dataclasses.replace(record, export=ExportInfo(versions(), dict(clock.seconds), parity))
+            (folder / contract.MANIFEST).write_text(record.to_json(), encoding="utf-8")
+    size_after = sum(file.stat().st_size for file in bundle.iterdir())
+    return Report(bundle, clock.seconds, checkpoint.weights_size, size_after, parity)
+
+
+def sources_of(kind: Kind, checkpoint: Checkpoint) -> Sources:
+    """What the encoder of a loaded checkpoint is tried with. Errors as `audio_sources` and `image_sources`."""
+    if kind.source == "audio":
+        return audio_sources(checkpoint)
+    if kind.source == "image":
+        return image_sources(checkpoint)
+    return text_sources(checkpoint, _max_source_length(checkpoint))
+
+
+def _watched(checkpoint: Checkpoint, options: ExportOptions) -> list[tuple[int, int]]:
+    """The cross-attentions that follow the sound, (layer, head), layers in order; none where they are not wanted.
+
+    Raises:
+        InputError: they are wanted of a model that says nothing of them.
+    """
+    if not options.word_timestamps:
+        return []
+    speech = speech_info(checkpoint)
+    if speech is None or not speech.alignment_heads:
+        raise InputError(
+            f"--word-timestamps needs alignment_heads in generation_config.json; {checkpoint.source.name} has none"
+        )
+    return sorted((layer, head) for layer, head in speech.alignment_heads)
+
+
+def _fused(
+    checkpoint: Checkpoint, sources: Sources, max_length: int, watched: list[tuple[int, int]], clock: Clock
+) -> _Graphs:
+    try:
+        with clock.step("trace"), quiet():
+            example = traced_source(sources, checkpoint.model.generation_config.pad_token_id or 0)
+            pair, prepared = encoder_decoder_specs(checkpoint.model, example, max_length, watched)
+            with prepared:
+                encoder, decoder = trace(pair.encoder), trace(pair.decoder)
+        with clock.step("fuse"), quiet():
+            fuse(encoder)
+            fuse(decoder)
+    except UnsupportedModelError as error:
+        raise UnsupportedError(f"{checkpoint.source.name} cannot be exported: {error}") from error
+    return _Graphs(encoder, decoder, pair)
+
+
+def _write_float(graphs: _Graphs, folder: Path, scratch: Path, quantized: bool) -> FloatGraph:
+    """Write both graphs in float32: to keep, or to measure with while `graphs` stay as they are."""
+    if not quantized:
+        lower_to_float(graphs.decoder)
+        write_graph(graphs.decoder, folder / "decoder.onnx")
+        return write_float(graphs.encoder, folder / "encoder.onnx", usable_cores())
+    twin = graphs.decoder.clone()
+    lower_to_float(twin)
+    write_graph(twin, scratch / "decoder.onnx")
+    return write_twin(graphs.encoder, scratch / "encoder.onnx", usable_cores())
+
+
+def _quantize(
+    graphs: _Graphs, twin: FloatGraph, sources: Sources, options: ExportOptions, folder: Path
+) -> tuple[contract.Quantization, contract.Quantization]:
+    encoder = quantize_encoder(graphs.encoder, options, twin, sources.calibration)
+    write_graph(graphs.encoder, folder / "encoder.onnx")
+    name = options.quantize or "int8"
+    scheme = Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
+    count = lower_to_blocks(graphs.decoder, scheme, {})
+    write_graph(graphs.decoder, folder / "decoder.onnx")
+    decoder = contract.Quantization(
+        name, scheme.bits, scheme.block_size, accuracy_level=scheme.accuracy_level, matrices=count
+    )
+    return encoder, decoder
+
+
+def _max_length(config: PretrainedConfig, options: ExportOptions) -> int:
+    """Most tokens of an answer, the one that decoding starts with included."""
+    text = config.get_text_config(decoder=True)
+    own = getattr(config, "max_target_positions", None) or getattr(text, "max_position_embeddings", None)
+    asked = options.context_length
+    if own is not None and asked is not None and asked > own:
+        raise InputError(f"--context-length {asked} is more than the model's own limit of {own}")
+    return int(asked or own or _UNLIMITED)
+
+
+def _max_source_length(checkpoint: Checkpoint) -> int | None:
+    """Most tokens of a source text; None where positions are relative and the tokenizer sets no limit either."""
+    own = getattr(checkpoint.model.config.get_text_config(encoder=True), "max_position_embeddings", None)
+    limit = checkpoint.tokenizer.model_max_length
+    if own is not None:
+        return int(min(own, limit))
+    # The tokenizers' way of saying that there is none.
+    return int(limit) if limit < 1e9 else None
+
+
+def _info(
+    checkpoint: Checkpoint, kind: Kind, sources: Sources, folder: Path, start: int
+) -> contract.EncoderDecoderInfo:
+    return contract.EncoderDecoderInfo(
+        source=kind.source,
+        decoder_start=start,
+        max_source_length=_max_source_length(checkpoint) if kind.source == "text" else None,
+        text=save_tokenizers(checkpoint.tokenizer, folder, checkpoint.source.name),
+        tasks=task_prefixes(checkpoint.model.config),
+        audio=sources.audio,
+        image=sources.image,
+        speech=speech_info(checkpoint) if kind.source == "audio" else None,
+    )
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    kind: Kind,
+    graphs: dict[str, contract.GraphInfo],
+    layers: list[contract.LayerCacheInfo],
+    max_length: int,
+    info: contract.EncoderDecoderInfo,
+    folder: Path,
+) -> contract.Manifest:
+    model, config = checkpoint.model, checkpoint.model.config
+    return contract.Manifest(
+        schema_version=contract.SCHEMA_VERSION,
+        triform_version=importlib.metadata.version("triform"),
+        form="encoder-decoder",
+        task=kind.task,
+        model_type=config.model_type,
+        model_name=checkpoint.source.name,
+        graphs=graphs,
+        cache=contract.CacheInfo("float32", layers),
+        max_length=max_length,
+        vocab_size=int(config.get_text_config(decoder=True).vocab_size),
+        parameters=model.num_parameters(),
+        tokens=tokens_of(checkpoint),
+        generation=generation_defaults(model.generation_config),
+        tokenizer=TokenizerInfo("tokenizer.json", None, special_strings(checkpoint.tokenizer)),
+        files=describe_files(folder),
+        export=ExportInfo({}, {}),
+        encoder=None,
+        encoder_decoder=info,
+    )

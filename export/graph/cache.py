@@ -1,0 +1,45 @@
+"""The key/value cache of a traced graph: inputs and outputs that every attention node gets after tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from triform.export.graph.nodes import MICROSOFT, insert, nodes, replace
+from triform.models.spec import LayerCache
+
+
+def add_cache(model: ir.Model, layers: Sequence[LayerCache]) -> None:
+    """Give the attention nodes, in the order they run, past_key_values.{i} as inputs and present.{i} as outputs.
+
+    Args:
+        model: changed in place.
+        layers: the geometry of each layer's buffers.
+
+    Raises:
+        ValueError: the graph has another number of attention nodes.
+    """
+    graph = model.graph
+    for index, (node, layer) in enumerate(zip(nodes(graph, "GroupQueryAttention"), layers, strict=True)):
+        shape = ("batch", layer.num_key_value_heads, "capacity", layer.head_dim)
+        past = [_value(f"past_key_values.{index}.{part}", shape) for part in ("key", "value")]
+        graph.inputs.extend(past)
+        made = insert(
+            graph,
+            node,
+            node.op_type,
+            [*node.inputs[:3], *past, *node.inputs[5:]],
+            domain=MICROSOFT,
+            attributes={name: item.value for name, item in node.attributes.items()},
+            outputs=3,
+        )
+        replace(node.outputs[0], made.outputs[0])
+        for output, part in zip(made.outputs[1:], ("key", "value"), strict=True):
+            output.name, output.shape, output.dtype = f"present.{index}.{part}", ir.Shape(shape), ir.DataType.FLOAT
+            graph.outputs.append(output)
+        graph.remove(node, safe=True)
+
+
+def _value(name: str, shape: tuple[int | str, ...]) -> ir.Value:
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))

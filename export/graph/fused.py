@@ -1,0 +1,46 @@
+"""From a model prepared for tracing to a fused graph, the same for every form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import onnx_ir as ir
+
+from triform.export.graph.fusion import fuse
+from triform.export.graph.tracing import quiet, trace
+from triform.export.report import Clock
+from triform.models.errors import UnsupportedModelError
+from triform.models.spec import GraphSpec
+from triform.runtime.errors import UnsupportedError
+
+
+def fused_graph(
+    name: str, prepare: Callable[[], tuple[GraphSpec, ExitStack]], clock: Clock
+) -> tuple[ir.Model, GraphSpec]:
+    """Prepare, trace and fuse.
+
+    Args:
+        name: of the model, for messages.
+        prepare: gives what to trace, and a stack that undoes the preparation when closed.
+        clock: times the steps.
+
+    Raises:
+        UnsupportedError: the architecture cannot be traced.
+    """
+    try:
+        with clock.step("trace"), quiet():
+            spec, prepared = prepare()
+            with prepared:
+                graph = trace(spec)
+        with clock.step("fuse"), quiet():
+            fuse(graph)
+    except UnsupportedModelError as error:
+        raise UnsupportedError(f"{name} cannot be exported: {error}") from error
+    return graph, spec
+
+
+def encoder_notes(graph: ir.Model) -> dict[str, str]:
+    """What the manifest says of an encoder's graph: which attention it computes."""
+    replaced = any(node.op_type == "MultiHeadAttention" for node in graph.graph)
+    return {"attention": "com.microsoft::MultiHeadAttention" if replaced else "the model's own"}

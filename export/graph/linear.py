@@ -1,0 +1,160 @@
+"""Linear layers as first-class nodes.
+
+`find` turns every product of an activation with a constant matrix into one `triform::Linear(x, weight, bias?)` node
+whose weight lies as PyTorch keeps it, (out_features, in_features): the layout that block quantization wants. `pack`
+merges those that read the same activation (q, k and v; gate and up). `lower.py` and `quantize.py` then replace the
+nodes by operators ONNX Runtime has.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from triform.export.graph.nodes import (
+    add_initializer,
+    attribute,
+    describe,
+    insert,
+    nodes,
+    only_user,
+    producer,
+    replace,
+    sweep,
+)
+
+LINEAR = "Linear"
+DOMAIN = "triform"
+
+
+def find(model: ir.Model) -> None:
+    """Replace MatMul and Gemm by constant matrices, with the bias that follows, by Linear nodes."""
+    graph = model.graph
+    for node in nodes(graph, "MatMul", "Gemm"):
+        weight = _weight(graph, node)
+        if weight is None:
+            continue
+        x, result, bias = node.inputs[0], node.outputs[0], None
+        if node.op_type == "Gemm":
+            bias = node.inputs[2] if len(node.inputs) > 2 else None
+            x, result = _without_flattening(node)
+        else:
+            bias, result = _following_bias(result)
+        made = insert(graph, _producer_of(result), LINEAR, [x, weight, bias], domain=DOMAIN)
+        replace(result, made.outputs[0])
+    sweep(model)
+
+
+def _producer_of(value: ir.Value) -> ir.Node:
+    node = value.producer()
+    if node is None:
+        raise ValueError(f"{value.name} is not computed by any node")
+    return node
+
+
+def _is_matrix(value: ir.Value | None) -> bool:
+    return value is not None and value.is_initializer() and value.shape is not None and len(value.shape) == 2
+
+
+def _weight(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
+    """The constant (out, in) matrix a product multiplies by, or None."""
+    if node.op_type == "Gemm" and (attribute(node, "alpha", 1.0) != 1 or attribute(node, "transA", 0)):
+        return None
+    right = node.inputs[1]
+    turned = producer(right, "Transpose")
+    if turned is not None and _is_matrix(turned.inputs[0]):
+        return turned.inputs[0] if not attribute(node, "transB", 0) else None
+    if right is None or not _is_matrix(right):
+        return None
+    return right if attribute(node, "transB", 0) else _transposed(graph, right)
+
+
+def _transposed(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    name = f"{value.name}.transposed"
+    if name not in graph.initializers:
+        add_initializer(graph, name, matrix(value).T.contiguous().numpy())
+    return graph.initializers[name]
+
+
+def matrix(value: ir.Value) -> torch.Tensor:
+    """An initializer's numbers as a torch tensor, without a copy where they are one already."""
+    tensor = value.const_value
+    if tensor is None:
+        raise ValueError(f"{value.name} is not a constant")
+    raw = getattr(tensor, "raw", None)
+    return raw.detach() if isinstance(raw, torch.Tensor) else torch.from_numpy(np.array(tensor.numpy()))
+
+
+def _following_bias(product: ir.Value) -> tuple[ir.Value | None, ir.Value]:
+    add = only_user(product)
+    if add is None or add.op_type != "Add":
+        return None, product
+    other = add.inputs[1] if add.inputs[0] is product else add.inputs[0]
+    if other is None or not other.is_initializer() or other.shape is None or len(other.shape) != 1:
+        return None, product
+    return other, add.outputs[0]
+
+
+def _without_flattening(gemm: ir.Node) -> tuple[ir.Value, ir.Value]:
+    """Undo the flattening to two dimensions that Gemm needed, when the reshapes around it are its alone."""
+    x, result = gemm.inputs[0], gemm.outputs[0]
+    if x is None:
+        raise ValueError(f"{gemm.name} has no input")
+    before, after = producer(x, "Reshape"), only_user(result)
+    if before is None or after is None or after.op_type != "Reshape":
+        return x, result
+    source, target = before.inputs[0], after.outputs[0]
+    if source is None or source.shape is None or target.shape is None:
+        return x, result
+    if list(source.shape)[:-1] != list(target.shape)[:-1]:
+        return x, result
+    return source, target
+
+
+def pack(model: ir.Model) -> None:
+    """Merge Linear nodes that read the same value into one, followed by a Split.
+
+    Weights are joined along out_features, so every output column keeps its own quantization blocks: packing changes
+    no number, only how many products run.
+    """
+    graph = model.graph
+    readers: dict[int, list[ir.Node]] = {}
+    for node in nodes(graph, LINEAR):
+        readers.setdefault(id(node.inputs[0]), []).append(node)
+    for group in readers.values():
+        if len(group) > 1:
+            _merge(graph, group)
+    sweep(model)
+
+
+def _merge(graph: ir.Graph, group: list[ir.Node]) -> None:
+    first = group[0]
+    weights = [matrix(_input(node, 1)) for node in group]
+    sizes = [weight.shape[0] for weight in weights]
+    name = _input(first, 1).name
+    merged = add_initializer(graph, f"{name}.packed", torch.cat(weights).numpy())
+    bias = None
+    if any(len(node.inputs) > 2 and node.inputs[2] is not None for node in group):
+        biases = torch.cat([_bias_or_zeros(node) for node in group])
+        bias = add_initializer(graph, f"{name}.packed.bias", biases.numpy())
+    joined = insert(graph, first, LINEAR, [first.inputs[0], merged, bias], domain=DOMAIN)
+    lengths = add_initializer(graph, f"{name}.packed.split", np.array(sizes))
+    split = insert(graph, first, "Split", [joined.outputs[0], lengths], attributes={"axis": -1}, outputs=len(group))
+    first_output = first.outputs[0]
+    if first_output.shape is not None:
+        describe(joined.outputs[0], first_output, [*list(first_output.shape)[:-1], sum(sizes)])
+    for node, output in zip(group, split.outputs, strict=True):
+        replace(node.outputs[0], output)
+
+
+def _input(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    if value is None:
+        raise ValueError(f"{node.name} has no input {index}")
+    return value
+
+
+def _bias_or_zeros(node: ir.Node) -> torch.Tensor:
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    return torch.zeros(matrix(_input(node, 1)).shape[0]) if bias is None else matrix(bias)

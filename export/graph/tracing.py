@@ -1,0 +1,117 @@
+"""From a prepared PyTorch module to an ONNX graph, with torch.export and torch.onnx."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import warnings
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnxscript import opset21 as op
+
+from triform.export.graph.cache import add_cache
+from triform.export.graph.cross_attention import count_keys, lower_cross_attention, lower_cross_weights
+from triform.models.errors import UnsupportedModelError
+from triform.models.spec import GraphSpec
+
+OPSET = 21
+
+
+def trace(spec: GraphSpec) -> ir.Model:
+    """Trace `spec.module` into one graph whose inputs, outputs and dynamic axes carry the names of `spec`.
+
+    Weights stay shared with the module's parameters; nothing is copied.
+
+    Raises:
+        UnsupportedModelError: what the module does depends on its inputs in a way that no graph can express.
+    """
+    examples = tuple(item.example for item in spec.inputs)
+    axes: tuple[Any, ...] = tuple({axis: torch.export.Dim.DYNAMIC for axis, _ in item.axes} for item in spec.inputs)
+    if any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(spec.module.forward).parameters.values()):
+        axes = (axes,)
+    try:
+        result = _exported(spec, examples, axes)
+    except Exception as error:  # torch.export and torch.onnx raise errors of a dozen kinds
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UnsupportedModelError(f"PyTorch cannot trace it: {reason[:200]}") from error
+    if result is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    model = result.model
+    _name_axes(model.graph, spec)
+    add_cache(model, spec.cache)
+    lower_cross_attention(model)
+    lower_cross_weights(model)
+    count_keys(model)
+    return model
+
+
+def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...]) -> Any:
+    with torch.no_grad(), quiet():
+        program = torch.export.export(spec.module, examples, dynamic_shapes=axes, strict=False)
+        _check_lengths(program, spec)
+        return torch.onnx.export(
+            program,
+            args=(),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[item.name for item in spec.inputs],
+            output_names=list(spec.outputs),
+            custom_translation_table={torch.ops.aten.linear.default: _linear},
+        )
+
+
+def _check_lengths(program: Any, spec: GraphSpec) -> None:
+    """Refuse what torch.export does in silence: to trace for some lengths only, such as those of one block."""
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    for name, item in zip(program.graph_signature.user_inputs, spec.inputs, strict=True):
+        for axis, axis_name in item.axes:
+            size = placeholders[name].meta["val"].shape[axis]
+            known = program.range_constraints.get(size.node.expr) if isinstance(size, torch.SymInt) else None
+            if axis_name == "sequence" and known is not None and known.upper < (spec.max_length or 0):
+                raise UnsupportedModelError(f"it would read no more than {known.upper} tokens")
+
+
+def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    # torch.onnx's own translation depends on the rank of x; this one shape is what `linear.py` looks for.
+    product = op.MatMul(x, op.Transpose(weight, perm=[1, 0]))
+    return product if bias is None else op.Add(product, bias)
+
+
+def _name_axes(graph: ir.Graph, spec: GraphSpec) -> None:
+    """Call each dynamic axis of inputs and outputs by its name in the spec, instead of s57."""
+    names: dict[str, str] = {}
+    for value, item in zip(graph.inputs, spec.inputs, strict=True):
+        for axis, name in item.axes:
+            symbol = value.shape[axis] if value.shape is not None else None
+            if isinstance(symbol, ir.SymbolicDim) and symbol.value is not None:
+                names[symbol.value] = name
+    for value in _all_values(graph):
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
+
+
+def _all_values(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.inputs, *(output for node in graph for output in node.outputs)]
+
+
+def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | str | None:
+    return dim if isinstance(dim, int) else names.get(str(dim.value), dim.value)
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """torch.onnx talks on stdout and through warnings; none of it is for the person who exports."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

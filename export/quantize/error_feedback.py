@@ -1,0 +1,73 @@
+"""Blockwise quantization that makes later columns of a matrix pay for the errors of earlier ones.
+
+GPTQ (https://arxiv.org/abs/2210.17323): columns are rounded one after the other, and what rounding one changes in the
+layer's output is taken back, as far as the calibration inputs allow, by shifting those not rounded yet.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from triform.export.quantize.blockwise import Blocks, join_blocks, search_blocks
+
+# Added to the diagonal of the inputs' second moments, as a share of its mean. Small samples want more than GPTQ's 0.01.
+_DAMPING = 0.1
+
+
+def quantize_with_feedback(weight: torch.Tensor, inputs: torch.Tensor, bits: int, block_size: int) -> Blocks:
+    """Quantize one matrix for the inputs it will meet.
+
+    Args:
+        weight: float32 (out_features, in_features).
+        inputs: float32 (rows, in_features), calibration inputs.
+        bits: 4 or 8.
+        block_size: a power of two, at least 16. A last block that is not full is padded with zeros.
+    """
+    missing = -weight.shape[1] % block_size
+    # One column of the matrix a row, so that what is worked on lies together in memory.
+    columns = torch.nn.functional.pad(weight, (0, missing)).T.contiguous()
+    factor = _inverse_factor(torch.nn.functional.pad(inputs, (0, missing)))
+    parts = []
+    for start in range(0, len(columns), block_size):
+        end = start + block_size
+        rounded, errors = _round_block(columns[start:end], factor[start:end, start:end], bits)
+        parts.append(rounded)
+        columns[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
+    numbers, scales, zeros = (torch.cat(group, 1) for group in zip(*parts, strict=True))
+    return join_blocks(numbers, scales, zeros, bits, block_size)
+
+
+def _inverse_factor(inputs: torch.Tensor) -> torch.Tensor:
+    """Upper Cholesky factor of the inverse of the inputs' second moments, float32 (in_features, in_features)."""
+    moments = inputs.T @ inputs / len(inputs)
+    moments.diagonal().add_(_DAMPING * moments.diagonal().mean().clamp(min=1e-12))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
+    return torch.linalg.cholesky(inverse, upper=True)
+
+
+_Rounded = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _round_block(block: torch.Tensor, factor: torch.Tensor, bits: int) -> tuple[_Rounded, torch.Tensor]:
+    """Round the columns of one block in turn.
+
+    Args:
+        block: float32 (block_size, out_features), changed in place.
+        factor: the block's part of the inverse factor.
+        bits: 4 or 8.
+
+    Returns:
+        numbers, scales and zero points as `join_blocks` takes them for one block, and float32 (block_size,
+        out_features), what each column's error amounts to.
+    """
+    importance = factor.diagonal().reciprocal().square()
+    _, scales, zeros = search_blocks(block.T[:, None].contiguous(), importance.view(1, 1, -1), bits)
+    scale, zero = scales[:, 0, 0], zeros[:, 0, 0]
+    numbers, errors = torch.empty_like(block, dtype=torch.uint8), torch.empty_like(block)
+    for index in range(len(block)):
+        column = block[index]
+        rounded = ((column / scale).round() + zero).clamp(0, 2**bits - 1)
+        numbers[index] = rounded.to(torch.uint8)
+        errors[index] = (column - (rounded - zero) * scale) / factor[index, index]
+        block[index + 1 :].addr_(factor[index, index + 1 :], errors[index], alpha=-1)
+    return (numbers.T[:, None].contiguous(), scales, zeros), errors

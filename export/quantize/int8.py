@@ -1,0 +1,134 @@
+"""Linear nodes to 8-bit products of 8-bit activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from triform.export.graph.linear import LINEAR, matrix
+from triform.export.graph.nodes import MICROSOFT, add_initializer, describe, insert, nodes, replace
+from triform.export.quantize.blocks import lower_to_float
+from triform.export.quantize.int8_search import Rows, Static, Weights, choose
+
+# Products with fewer columns than this are heads and routers: small, and decisive.
+_FEWEST_COLUMNS = 16
+
+
+def lower_to_int8(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Every Linear becomes an 8-bit product, except small ones and those that share their matrix with an embedding.
+
+    Args:
+        model: changed in place.
+        inputs: by weight name, calibration inputs float32 (rows, in_features).
+
+    Returns:
+        by weight name, how its activations are rounded: "static" or "rows"; those left in float32 are not in it.
+    """
+    chosen = {
+        name: lower_product_to_int8(model.graph, node, inputs[name])
+        for name, node in quantizable(model, inputs).items()
+    }
+    lower_to_float(model)
+    return chosen
+
+
+def quantizable(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str, ir.Node]:
+    """By weight name, the Linear nodes worth quantizing: not small, not sharing their matrix with an embedding."""
+    found = {}
+    for node in nodes(model.graph, LINEAR):
+        weight = node.inputs[1]
+        if weight is None or str(weight.name) not in inputs or _is_looked_up(weight):
+            continue
+        if matrix(weight).shape[0] >= _FEWEST_COLUMNS:
+            found[str(weight.name)] = node
+    return found
+
+
+def lower_product_to_int8(graph: ir.Graph, node: ir.Node, inputs: torch.Tensor) -> str:
+    """One Linear becomes an 8-bit product.
+
+    Args:
+        graph: changed in place.
+        node: the Linear.
+        inputs: calibration inputs float32 (rows, in_features).
+
+    Returns:
+        how its activations are rounded: "static" or "rows".
+    """
+    x, weight = node.inputs[:2]
+    if x is None or weight is None:
+        raise ValueError(f"Linear node {node.name} lacks an input")
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    recipe = choose(inputs, matrix(weight).float())
+    if isinstance(recipe, Static):
+        result, kind = _lower_static(graph, node, x, str(weight.name), bias, recipe), "static"
+    else:
+        result, kind = _lower_rows(graph, node, x, str(weight.name), bias, recipe), "rows"
+    replace(node.outputs[0], result)
+    return kind
+
+
+def _is_looked_up(weight: ir.Value) -> bool:
+    return any(use.node.op_type == "Gather" for use in weight.uses())
+
+
+def _lower_static(
+    graph: ir.Graph, node: ir.Node, x: ir.Value, name: str, bias: ir.Value | None, recipe: Static
+) -> ir.Value:
+    factors = add_initializer(graph, f"{name}.factors", recipe.factors.numpy())
+    scaled = _like(insert(graph, node, "Mul", [x, factors]), x)
+    numbers = _rounded(graph, node, scaled, name, recipe.zero_point)
+    return _product(graph, node, numbers, name, recipe.weights, recipe.scale, recipe.zero_point, bias)
+
+
+def _lower_rows(
+    graph: ir.Graph, node: ir.Node, x: ir.Value, name: str, bias: ir.Value | None, recipe: Rows
+) -> ir.Value:
+    axes = add_initializer(graph, f"{name}.axis", np.array([-1]))
+    size = x if recipe.one_sided else _like(insert(graph, node, "Abs", [x]), x)
+    peak = insert(graph, node, "ReduceMax", [size, axes], attributes={"keepdims": 1}).outputs[0]
+    share = add_initializer(graph, f"{name}.share", np.array([1 / recipe.levels], np.float32))
+    floor = add_initializer(graph, f"{name}.floor", np.array([recipe.floor], np.float32))
+    step = insert(graph, node, "Max", [insert(graph, node, "Mul", [peak, share]).outputs[0], floor]).outputs[0]
+    scaled = _like(insert(graph, node, "Div", [x, step]), x)
+    numbers = _rounded(graph, node, scaled, name, recipe.zero_point)
+    product = _product(graph, node, numbers, name, recipe.weights, 1.0, recipe.zero_point, None)
+    result = _like(insert(graph, node, "Mul", [product, step]), node.outputs[0])
+    return result if bias is None else _like(insert(graph, node, "Add", [result, bias]), node.outputs[0])
+
+
+def _rounded(graph: ir.Graph, node: ir.Node, scaled: ir.Value, name: str, zero_point: int) -> ir.Value:
+    one = add_initializer(graph, f"{name}.one", np.array(1, np.float32))
+    zero = add_initializer(graph, f"{name}.zero", np.array(zero_point, np.uint8))
+    numbers = insert(graph, node, "QuantizeLinear", [scaled, one, zero]).outputs[0]
+    numbers.shape, numbers.type = scaled.shape, ir.TensorType(ir.DataType.UINT8)
+    return numbers
+
+
+def _product(
+    graph: ir.Graph,
+    node: ir.Node,
+    numbers: ir.Value,
+    name: str,
+    weights: Weights,
+    scale: float,
+    zero_point: int,
+    bias: ir.Value | None,
+) -> ir.Value:
+    constants = (
+        add_initializer(graph, f"{name}.int8", weights.numbers.T.contiguous().numpy()),
+        add_initializer(graph, f"{name}.scale", np.array(scale, np.float32)),
+        add_initializer(graph, f"{name}.scales", weights.scales.numpy()),
+        add_initializer(graph, f"{name}.zero_point", np.array(zero_point, np.uint8)),
+    )
+    inputs = [numbers, *constants, None, *(() if bias is None else (bias,))]
+    made = insert(graph, node, "MatMulIntegerToFloat", inputs, domain=MICROSOFT)
+    return _like(made, node.outputs[0])
+
+
+def _like(node: ir.Node, value: ir.Value) -> ir.Value:
+    describe(node.outputs[0], value)
+    return node.outputs[0]

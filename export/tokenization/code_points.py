@@ -1,0 +1,60 @@
+"""A tokenizer of transformers that gives each character its code point (CANINE's), described for the manifest."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from triform.export.tokenization.conversion import difference
+from triform.runtime.bundle.text_info import CodePointsInfo
+from triform.runtime.text.code_points import LARGEST, CodePointTokenizer
+
+# Characters compared with the original, besides its special ones: some of every plane, but no surrogates.
+_CHARACTERS = 2000
+
+
+def describe(tokenizer: Any) -> CodePointsInfo | None:
+    """What the manifest says of a tokenizer whose ids are code points.
+
+    Recognized by what it does: its ids for difficult texts, and for characters from all over Unicode, are those that
+    the runtime's tokenizer gives.
+
+    Args:
+        tokenizer: of transformers.
+
+    Returns:
+        None for any other tokenizer.
+    """
+    if hasattr(tokenizer, "backend_tokenizer"):
+        return None
+    try:
+        info = _described(tokenizer)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return None
+    if info is None:
+        return None
+    rebuilt = CodePointTokenizer(info)
+    text = _all_over()
+    if tokenizer(text, verbose=False)["input_ids"] != rebuilt.encode(text).ids:
+        return None
+    return info if difference(tokenizer, rebuilt) is None else None
+
+
+def _described(tokenizer: Any) -> CodePointsInfo | None:
+    single = tokenizer.build_inputs_with_special_tokens([-1])
+    pair = tokenizer.build_inputs_with_special_tokens([-1], [-2])
+    types = tokenizer.create_token_type_ids_from_sequences([-1], [-2])
+    first, separator = single[0], single[-1]
+    if single != [first, -1, separator] or pair != [first, -1, separator, -2, separator] or first < 0:
+        return None
+    if types not in ([0, 0, 0, types[-1], types[-1]], [0] * len(pair)):
+        return None
+    swallowing = [token for token, added in tokenizer.added_tokens_decoder.items() if added.lstrip]
+    special = sorted(set(tokenizer.all_special_ids))
+    return CodePointsInfo(first, separator, special, sorted(swallowing), types[-1])
+
+
+def _all_over() -> str:
+    generator = random.Random(0)
+    chosen = [*generator.sample(range(LARGEST + 1), _CHARACTERS), *range(0x300), LARGEST]
+    return "".join(chr(one) for one in chosen if not 0xD800 <= one <= 0xDFFF)

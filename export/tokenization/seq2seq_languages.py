@@ -1,0 +1,100 @@
+"""The languages a translating tokenizer knows, and the tasks a model was trained on, as the runtime is told of them.
+
+What a language puts around a text is found by setting it and looking at what comes out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from triform.runtime.bundle.text_info import LanguagesInfo, SourceLanguage, TargetLanguage, TaskPrefix
+
+# Language codes among the special tokens of tokenizers that keep no list of them: de_DE, deu_Latn.
+_CODE = re.compile(r"[a-z]{2,3}_[A-Za-z]{2,4}")
+_PLAIN = (bool, int, float, str)
+
+
+def languages_of(tokenizer: Any) -> LanguagesInfo | None:
+    """The languages of a tokenizer of transformers; None where it has none."""
+    if _is_property(tokenizer, "src_lang"):
+        return _both_sides(tokenizer)
+    if getattr(tokenizer, "lang_code_to_id", None):
+        return _spoken_about(tokenizer)
+    return _asked_in_the_text(tokenizer)
+
+
+def task_prefixes(config: Any) -> dict[str, TaskPrefix]:
+    """What a config's ``task_specific_params`` (T5, BART) asks for, by task; values that are no plain ones left out."""
+    tasks = getattr(config, "task_specific_params", None) or {}
+    return {
+        name: TaskPrefix(
+            asked.get("prefix") or "",
+            {key: value for key, value in asked.items() if key != "prefix" and isinstance(value, _PLAIN)},
+        )
+        for name, asked in tasks.items()
+        if isinstance(asked, dict)
+    }
+
+
+def _is_property(tokenizer: Any, name: str) -> bool:
+    return isinstance(getattr(type(tokenizer), name, None), property)
+
+
+def _both_sides(tokenizer: Any) -> LanguagesInfo | None:
+    """A text is wrapped in its own language's tokens, and a target begins with its own (mBART, M2M-100, NLLB)."""
+    default = tokenizer.src_lang
+    sources = {}
+    try:
+        for code in _codes(tokenizer):
+            tokenizer.src_lang = code
+            sources[code] = _around(tokenizer)
+    finally:
+        tokenizer.src_lang = default
+    if not sources:
+        return None
+    targets = {code: TargetLanguage(forced=_own(tokenizer, source)) for code, source in sources.items()}
+    target = getattr(tokenizer, "tgt_lang", None)
+    return LanguagesInfo(
+        sources,
+        targets,
+        default if default in sources else None,
+        target if target in targets else None,
+    )
+
+
+def _spoken_about(tokenizer: Any) -> LanguagesInfo:
+    """A target begins with its language; what it is made from is no text (Speech2Text)."""
+    return LanguagesInfo(
+        targets={code: TargetLanguage(forced=[index]) for code, index in tokenizer.lang_code_to_id.items()},
+        default_target=getattr(tokenizer, "tgt_lang", None),
+        plain=_around(tokenizer),
+    )
+
+
+def _asked_in_the_text(tokenizer: Any) -> LanguagesInfo | None:
+    """A text begins with the language it is to be translated into, such as ``>>fra<<`` (Marian)."""
+    codes = getattr(tokenizer, "supported_language_codes", None)
+    if not codes:
+        return None
+    targets = {code[2:-2]: TargetLanguage(asked=[tokenizer.convert_tokens_to_ids(code)]) for code in codes}
+    return LanguagesInfo(targets=targets, plain=_around(tokenizer))
+
+
+def _codes(tokenizer: Any) -> list[str]:
+    listed = getattr(tokenizer, "lang_code_to_id", None)
+    if listed:
+        return [code for code, index in listed.items() if index not in (None, tokenizer.unk_token_id)]
+    return [token for token in tokenizer.all_special_tokens if _CODE.fullmatch(token)]
+
+
+def _around(tokenizer: Any) -> SourceLanguage:
+    alone = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    start = next(at for at in range(len(whole)) if whole[at : at + len(alone)] == alone)
+    return SourceLanguage(whole[:start], whole[start + len(alone) :])
+
+
+def _own(tokenizer: Any, source: SourceLanguage) -> list[int]:
+    """The token of a language itself, of those that are put around its texts."""
+    return [token for token in (*source.prefix, *source.suffix) if token != tokenizer.eos_token_id]

@@ -1,0 +1,188 @@
+"""Every export proves itself: the float graph against PyTorch, the quantized graph against the float one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from triform.export.runners import GraphRunner
+from triform.export.samples.batches import Array
+from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
+from triform.runtime.bundle.export_record import Parity, QuantizedParity
+from triform.runtime.errors import ExportError
+
+# Float32 sums in another order differ by about 1e-6 of the largest term per product; dozens of layers add up.
+RELATIVE_TOLERANCE = 5e-4
+_CHUNK = 128
+
+
+def reference_logits(model: PreTrainedModel, ids: list[int]) -> Array:
+    """PyTorch's own logits, float32 (len(ids), vocab_size), with the model's own attention."""
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            logits: Array = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
+    finally:
+        model.set_attn_implementation(implementation)
+    return logits
+
+
+def compare_with_reference(runner: GraphRunner, expected: Array, ids: list[int]) -> Parity:
+    """Feed `ids` in four ways and compare each with PyTorch's logits.
+
+    Args:
+        runner: the float graph.
+        expected: float32 (len(ids), vocab_size), from `reference_logits`.
+        ids: at least 16 token ids.
+
+    Raises:
+        ExportError: a difference exceeds the tolerance.
+    """
+    parity = measure(runner, expected, ids)
+    check(parity)
+    return parity
+
+
+def measure(runner: GraphRunner, expected: Array, ids: list[int]) -> Parity:
+    """The differences of `compare_with_reference`, without judging them."""
+    scale = float(np.abs(expected).max())
+    third = len(ids) // 3
+    return Parity(
+        prefill=_difference(runner, expected, ids, [len(ids)]),
+        chunked=_difference(runner, expected, ids, [third, 1, 7, len(ids) - third - 8]),
+        step=_difference(runner, expected, ids, [len(ids) - 8, *[1] * 8]),
+        ragged=_ragged_difference(runner, expected, ids),
+        scale=scale,
+        tolerance=RELATIVE_TOLERANCE * scale,
+    )
+
+
+def check(parity: Parity) -> None:
+    """Raise when any difference exceeds the tolerance.
+
+    Raises:
+        ExportError: names the way of feeding that differs, and by how much.
+    """
+    for name in ("prefill", "chunked", "step", "ragged"):
+        difference = getattr(parity, name)
+        # Written so that NaN fails too.
+        if not difference <= parity.tolerance:
+            raise ExportError(
+                f"the exported graph does not compute what PyTorch does: {name} logits differ by {difference:.2g} "
+                f"(allowed {parity.tolerance:.2g}); please report this model"
+            )
+
+
+def _difference(runner: GraphRunner, expected: Array, ids: list[int], chunks: list[int]) -> float:
+    runner.start(1, len(ids))
+    done, worst = 0, 0.0
+    for size in chunks:
+        logits, _ = runner.feed(np.array([ids[done : done + size]]), np.arange(size)[None])
+        worst = _worst(worst, logits[0] - expected[done : done + size])
+        done += size
+    return worst
+
+
+def _ragged_difference(runner: GraphRunner, expected: Array, ids: list[int]) -> float:
+    """Two rows of one text in one batch, the second shorter: a padded prefill, then single steps."""
+    long, short, steps = len(ids) // 2, len(ids) // 3, 6
+    runner.start(2, long + steps)
+    rows = np.array([ids[:long], [*ids[:short], *[0] * (long - short)]])
+    worst, sizes = 0.0, np.array([long, short])
+    for _ in range(steps + 1):
+        logits, _ = runner.feed(rows, (sizes - 1)[:, None], sizes)
+        for row, end in enumerate(runner.lengths):
+            worst = _worst(worst, logits[row, 0] - expected[end - 1])
+        rows, sizes = np.array([[ids[end]] for end in runner.lengths]), np.array([1, 1])
+    return worst
+
+
+def _worst(worst: float, difference: Array) -> float:
+    # np.maximum and not max(): a NaN must come through.
+    return float(np.maximum(worst, np.abs(difference).max()))
+
+
+def compare_quantized(original: Any, quantized: GraphRunner, ids: list[int], window: int) -> QuantizedParity:
+    """How far the quantized graph's predictions are from the original's.
+
+    Args:
+        original: called with a list of token ids, gives logits float32 (tokens, vocab_size).
+        quantized: the graph to judge.
+        ids: the text, read in windows of `window` tokens, each with an empty cache.
+        window: tokens a window.
+    """
+    agreements, divergences, losses = [], [], []
+    for start in range(0, len(ids), window):
+        piece = ids[start : start + window]
+        if len(piece) < 2:
+            continue
+        # torch, because numpy takes the exponential of a large vocabulary on one core.
+        expected, actual = (
+            torch.from_numpy(logits).log_softmax(-1) for logits in (original(piece), all_logits(quantized, piece))
+        )
+        agreements.append((expected.argmax(-1) == actual.argmax(-1)).numpy())
+        divergences.append(torch.nn.functional.kl_div(actual, expected, reduction="none", log_target=True).sum(-1))
+        targets = torch.tensor(piece[1:])[:, None]
+        losses.append([-table[:-1].gather(-1, targets)[:, 0].numpy() for table in (expected, actual)])
+    per_model = [np.concatenate([pair[index] for pair in losses]) for index in (0, 1)]
+    return QuantizedParity(
+        top1_agreement=float(np.concatenate(agreements).mean()),
+        mean_kl=float(np.concatenate(divergences).mean()),
+        perplexity_original=float(np.exp(per_model[0].mean())),
+        perplexity_quantized=float(np.exp(per_model[1].mean())),
+        tokens=len(per_model[0]),
+    )
+
+
+def all_logits(runner: GraphRunner, ids: list[int]) -> Array:
+    """Logits of every position, float32 (len(ids), vocab_size), fed in chunks."""
+    runner.start(1, len(ids))
+    parts = []
+    for start in range(0, len(ids), _CHUNK):
+        chunk = np.array([ids[start : start + _CHUNK]])
+        parts.append(runner.feed(chunk, np.arange(chunk.shape[1])[None])[0][0])
+    return np.concatenate(parts)
+
+
+def reference_states(model: PreTrainedModel, ids: list[int]) -> Array:
+    """The last of PyTorch's own hidden states, float32 (len(ids), hidden_size)."""
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            found = model(input_ids=torch.tensor([ids]), use_cache=False, output_hidden_states=True)
+    finally:
+        model.set_attn_implementation(implementation)
+    states: Array = found.hidden_states[-1][0].float().numpy()
+    return states
+
+
+def check_states(runner: GraphRunner, expected: Array, ids: list[int]) -> None:
+    """Feed `ids` in several runs and compare every token's state with PyTorch's.
+
+    Args:
+        runner: the float graph.
+        expected: from `reference_states`.
+        ids: at least 16 token ids.
+
+    Raises:
+        ExportError: a difference exceeds the tolerance of logits.
+    """
+    runner.start(1, len(ids))
+    parts, done = [], 0
+    for size in (len(ids) - 10, 1, 9):
+        _, extra = runner.feed(np.array([ids[done : done + size]]), np.zeros((1, 1)))
+        parts.append(extra[LAST_HIDDEN_STATE][0])
+        done += size
+    difference = float(np.abs(np.concatenate(parts) - expected).max())
+    allowed = RELATIVE_TOLERANCE * float(np.abs(expected).max())
+    # Written so that NaN fails too.
+    if not difference <= allowed:
+        raise ExportError(
+            f"the exported graph does not compute what PyTorch does: hidden states differ by {difference:.2g} "
+            f"(allowed {allowed:.2g}); export without --hidden-states, and please report this model"
+        )

@@ -1,0 +1,57 @@
+"""The decoder form with one output more: the last hidden state of every token that is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from triform.models.decoder.graph import DecoderGraph
+from triform.models.errors import UnsupportedModelError
+from triform.models.spec import GraphSpec
+
+LAST_HIDDEN_STATE = "last_hidden_state"
+
+
+class HiddenStatesGraph(torch.nn.Module):
+    """What is traced: as `DecoderGraph`, which it runs, and what the model below the head gives."""
+
+    def __init__(self, graph: DecoderGraph) -> None:
+        super().__init__()
+        self.decoder = graph
+        self._states: torch.Tensor | None = None
+        graph.model.get_decoder().register_forward_hook(self._keep)
+
+    def _keep(self, _: torch.nn.Module, __: Any, output: Any) -> None:
+        self._states = output.last_hidden_state
+
+    def forward(
+        self, input_ids: torch.Tensor, past_lengths: torch.Tensor, logits_positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one chunk of tokens. Arguments as `DecoderGraph`.
+
+        Returns:
+            logits float (batch, num_logits, vocab_size); of every token of the chunk the last hidden state, behind the
+            final norm, float (batch, sequence, hidden_size).
+        """
+        logits: torch.Tensor = self.decoder(input_ids, past_lengths, logits_positions)
+        if self._states is None:
+            raise RuntimeError("the model below the head did not run")
+        states, self._states = self._states, None
+        return logits, states
+
+
+def with_hidden_states(spec: GraphSpec) -> GraphSpec:
+    """The graph of a decoder with the output ``last_hidden_state``.
+
+    Args:
+        spec: from `decoder_spec`.
+
+    Raises:
+        UnsupportedModelError: the model is not one of a head on another model.
+    """
+    graph = spec.module
+    if not isinstance(graph, DecoderGraph) or graph.model.get_decoder() is graph.model:
+        raise UnsupportedModelError("its head and what is below it are one, so its hidden states cannot be had")
+    return dataclasses.replace(spec, module=HiddenStatesGraph(graph), outputs=(*spec.outputs, LAST_HIDDEN_STATE))

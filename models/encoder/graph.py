@@ -1,0 +1,208 @@
+"""The encoder form: all tokens, or all patches of an image, seen at once, as one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from triform.models.attention import bidirectional
+from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
+from triform.models.encoder.probing import agree, probe_inputs, reads_padding, tokens
+from triform.models.errors import UnsupportedModelError
+from triform.models.spec import EncoderTask, GraphInput, GraphSpec
+from triform.models.traceable.any_length import any_length
+from triform.models.traceable.convolutions import as_products
+from triform.models.traceable.substitutions import single_operators
+
+
+class EncoderGraph(torch.nn.Module):
+    """What is traced: the task's inputs in, its outputs out."""
+
+    def __init__(self, model: PreTrainedModel, task: EncoderTask) -> None:
+        super().__init__()
+        self.model = model
+        self._task = task
+        self._positions: torch.Tensor | None = None
+        self._hook: RemovableHandle | None = None
+        if task.picks_positions:
+            head = model.get_output_embeddings()
+            if head is None:
+                raise UnsupportedModelError("it has no language-model head")
+            self._hook = head.register_forward_pre_hook(self._pick)
+
+    def release(self) -> None:
+        """Leave the model's head as it was; call once, when nothing runs the graph any more."""
+        if self._hook is not None:
+            self._hook.remove()
+
+    def _pick(self, _: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        hidden, positions = arguments[0], self._positions
+        if positions is None:
+            return (hidden,)
+        index = positions[..., None].expand(*positions.shape, hidden.shape[-1])
+        return (torch.gather(hidden, 1, index),)
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run the model.
+
+        Args:
+            inputs: as the task names them: input_ids, attention_mask and token_type_ids int64 (batch, sequence);
+                pixel_values float (batch, channels, height, width); then those beside them; then, where the task
+                picks positions, logits_positions int64 (batch, num_logits).
+
+        Returns:
+            the task's outputs, in order.
+        """
+        given = dict(zip(self._task.names, inputs, strict=True))
+        read = {name: given[name] for name in self._task.inputs}
+        self._positions = inputs[-1] if self._task.picks_positions else None
+        function = self.model if self._task.call is None else getattr(self.model, self._task.call)
+        found = function(**read, **self._task.arguments)
+        self._positions = None
+        named = {"result": found} if isinstance(found, torch.Tensor) else dict(found)
+        return _each_its_own(self._task.outputs({**_whole(given), **named, **given}).values())
+
+
+def _whole(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The mask of rows without padding."""
+    return {"attention_mask": torch.ones_like(given["input_ids"])} if "input_ids" in given else {}
+
+
+def _each_its_own(outputs: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """A tensor that is given twice is copied: a graph's outputs must be as many values as they have names."""
+    seen: set[int] = set()
+    own = []
+    for tensor in outputs:
+        own.append(tensor.clone() if id(tensor) in seen else tensor)
+        seen.add(id(tensor))
+    return tuple(own)
+
+
+def encoder_spec(
+    model: PreTrainedModel, task: EncoderTask, name: str, max_length: int | None
+) -> tuple[GraphSpec, ExitStack]:
+    """Prepare `model` for tracing as an encoder.
+
+    The model is changed in place; closing the returned stack restores what is shared with other models.
+
+    Args:
+        model: a transformers model in float32, on CPU, in evaluation mode.
+        task: what to trace.
+        name: of the graph.
+        max_length: most tokens a row may have; None for images.
+
+    Raises:
+        UnsupportedModelError: no way to trace it gives the model's own outputs.
+    """
+    graph = EncoderGraph(model, task)
+    names, stack = _choose_path(graph, task, max_length)
+    stack.callback(graph.release)
+    return GraphSpec(name, graph, _example_inputs(model, task), names, (), max_length), stack
+
+
+def reference_outputs(
+    model: PreTrainedModel, task: EncoderTask, inputs: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """What the model itself, with transformers' own attention, says to `inputs`."""
+    model.set_attn_implementation("eager")
+    graph = EncoderGraph(model, task)
+    try:
+        with torch.no_grad():
+            outputs: tuple[torch.Tensor, ...] = graph(*inputs)
+    finally:
+        graph.release()
+    return outputs
+
+
+def _example_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[GraphInput, ...]:
+    tensors = probe_inputs(model, task)
+    batch = ((0, "batch"),)
+    axes = {"pixel_values": batch, "logits_positions": (*batch, (1, "num_logits")), **dict.fromkeys(task.beside, batch)}
+    text = ((0, "batch"), (1, "sequence"))
+    return tuple(
+        GraphInput(name, tensor, axes.get(name, text)) for name, tensor in zip(task.names, tensors, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class _Path:
+    """One way to trace a model; tried in order of speed.
+
+    Attributes:
+        attention: the implementation to switch the model to.
+        rotary_length: positions of the tables to rotate by; None to trace the model's own rotation.
+        substitute: whether norms and activations become single operators, and convolutions products.
+    """
+
+    attention: str
+    rotary_length: int | None
+    substitute: bool
+
+
+def _paths(model: PreTrainedModel, max_length: int | None) -> list[_Path]:
+    rotary = rotary_modules(model)
+    tables = bool(rotary) and not any(depends_on_length(module) for module in rotary)
+    kinds = [
+        *((attention, max_length) for attention in (bidirectional.PADDING, bidirectional.BIAS) if tables),
+        *((attention, None) for attention in (bidirectional.PADDING, bidirectional.BIAS, "eager")),
+    ]
+    return [_Path(attention, length, substitute) for attention, length in kinds for substitute in (True, False)]
+
+
+def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None) -> tuple[tuple[str, ...], ExitStack]:
+    """Take the first path that reproduces the model's own outputs, and stay prepared for it."""
+    inputs = probe_inputs(graph.model, task)
+    graph.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = graph(*inputs)
+    if reads_padding(graph, task, inputs, expected):
+        raise UnsupportedModelError("what it says of a text depends on how much padding stands behind it")
+    problem: Exception | None = None
+    for path in _paths(graph.model, max_length):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(_prepared(graph.model, path))
+                with torch.no_grad():
+                    actual = graph(*inputs)
+            except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+                problem = error
+                continue
+            if all(agree(*pair, mask=tokens(task, inputs)) for pair in zip(expected, actual, strict=True)):
+                return _output_names(graph, task, inputs), stack.pop_all()
+    raise UnsupportedModelError("its outputs change when its attention is replaced") from problem
+
+
+def _output_names(graph: EncoderGraph, task: EncoderTask, inputs: tuple[torch.Tensor, ...]) -> tuple[str, ...]:
+    names: list[str] = []
+
+    def remember(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        outputs = task.outputs(found)
+        names[:] = outputs
+        return outputs
+
+    recording = replace(task, outputs=remember, picks_positions=False)
+    with torch.no_grad():
+        EncoderGraph(graph.model, recording)(*inputs[: len(recording.names)])
+    return tuple(names)
+
+
+@contextmanager
+def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
+    model.set_attn_implementation(path.attention)
+    with ExitStack() as stack:
+        stack.enter_context(any_length(model))
+        if path.rotary_length is None:
+            stack.enter_context(native_rotary(model))
+        else:
+            announce = stack.enter_context(bidirectional.rotating())
+            stack.enter_context(fused_rotary(model, path.rotary_length, announce))
+        if path.substitute:
+            stack.enter_context(single_operators(model))
+            stack.enter_context(as_products(model))
+        yield

@@ -1,0 +1,143 @@
+"""What models that see pictures are exported for, and what is traced of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_MAPPING,
+)
+
+from triform.models.errors import UnsupportedModelError
+from triform.models.spec import EncoderTask
+
+LABELS, VECTORS, CONTRAST = "image-classification", "image-feature-extraction", "zero-shot-image-classification"
+
+# The class that loads a checkpoint, by task.
+IMAGE_HEADS: dict[str, Any] = {
+    LABELS: transformers.AutoModelForImageClassification,
+    VECTORS: transformers.AutoModel,
+    CONTRAST: transformers.AutoModelForZeroShotImageClassification,
+}
+
+Shape = tuple[int, int, int]
+
+
+def image_task_of(config: PretrainedConfig) -> str | None:
+    """The task a checkpoint was trained for, if that is about pictures alone, or pictures and any labels."""
+    architecture = (config.architectures or [""])[0]
+    if "ForImageClassification" in architecture:
+        return LABELS
+    compared = MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    if architecture in compared.values() or (not architecture and config.model_type in compared):
+        return CONTRAST
+    known = getattr(transformers, architecture, None) if architecture else MODEL_MAPPING.get(type(config), None)
+    return VECTORS if tuple(getattr(known, "input_modalities", ())) == ("image",) else None
+
+
+def labels_task(shape: Shape, hidden_states: bool) -> EncoderTask:
+    """Pixels to ``logits``.
+
+    Args:
+        shape: channels, height and width of the pixels.
+        hidden_states: whether the outputs of every layer are kept, as ``hidden_states.{i}``.
+    """
+
+    def outputs(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        return {"logits": found["logits"], **_layers(found, hidden_states)}
+
+    return _image_task(outputs, shape, hidden_states)
+
+
+def vectors_task(model: PreTrainedModel, shape: Shape, hidden_states: bool, pooled: bool) -> EncoderTask:
+    """Pixels to ``last_hidden_state`` and ``image_embedding``, one vector a picture.
+
+    Args:
+        model: sees pictures; one that reads texts too must have ``get_image_features``.
+        shape: channels, height and width of the pixels.
+        hidden_states: whether the outputs of every layer are kept, as ``hidden_states.{i}``.
+        pooled: whether the vector is the model's own pooled output; the class token's, the first one's, if not.
+    """
+
+    def outputs(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        states = found["last_hidden_state"]
+        vector = found["pooler_output"].flatten(1) if pooled else states[:, 0]
+        return {"last_hidden_state": states, "image_embedding": vector, **_layers(found, hidden_states)}
+
+    call = "get_image_features" if hasattr(model, "get_image_features") else None
+    return _image_task(outputs, shape, hidden_states, call)
+
+
+def see(model: PreTrainedModel, shape: Shape) -> Mapping[str, Any]:
+    """What a model says of one black picture.
+
+    Args:
+        model: in evaluation mode.
+        shape: channels, height and width of the pixels.
+
+    Raises:
+        UnsupportedModelError: it takes no such pixels.
+    """
+    function = getattr(model, "get_image_features", model)
+    try:
+        with torch.no_grad():
+            found: Mapping[str, Any] = function(pixel_values=torch.zeros(1, *shape))
+    except Exception as error:  # each architecture has its own checks
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        size = " x ".join(map(str, shape))
+        raise UnsupportedModelError(f"it does not take the {size} pixels of its image processor: {reason}") from error
+    return found
+
+
+def is_pooled(found: Mapping[str, Any], missing: tuple[str, ...]) -> bool:
+    """Whether a model pools its tokens to one vector, with trained weights.
+
+    Args:
+        found: what it said, from `see`.
+        missing: parameters that the checkpoint had no weights for.
+
+    Raises:
+        UnsupportedModelError: it gives no tokens either.
+    """
+    if found.get("pooler_output") is not None and not missing:
+        return True
+    states = found.get("last_hidden_state")
+    if states is None or states.dim() != 3:
+        raise UnsupportedModelError("it has neither a pooled output nor tokens")
+    return False
+
+
+def contrast_tasks(inputs: tuple[str, ...], shape: Shape) -> tuple[EncoderTask, EncoderTask]:
+    """Text to ``sentence_embedding`` and pixels to ``image_embedding``, projected to one space, of length 1.
+
+    Args:
+        inputs: what the tokenizer gives, of what the text tower takes.
+        shape: channels, height and width of the pixels.
+    """
+
+    def outputs_named(name: str) -> Any:
+        return lambda found: {name: _unit(found["pooler_output"])}
+
+    return (
+        EncoderTask(inputs, outputs_named("sentence_embedding"), call="get_text_features"),
+        _image_task(outputs_named("image_embedding"), shape, False, "get_image_features"),
+    )
+
+
+def _image_task(outputs: Any, shape: Shape, hidden_states: bool, call: str | None = None) -> EncoderTask:
+    arguments = {"output_hidden_states": True} if hidden_states else {}
+    return EncoderTask(("pixel_values",), outputs, call=call, image_shape=shape, arguments=arguments)
+
+
+def _layers(found: Mapping[str, Any], wanted: bool) -> dict[str, torch.Tensor]:
+    states = found["hidden_states"] if wanted else ()
+    return {f"hidden_states.{index}": state for index, state in enumerate(states)}
+
+
+def _unit(vector: torch.Tensor) -> torch.Tensor:
+    return vector / vector.norm(p=2, dim=-1, keepdim=True)

@@ -1,0 +1,4 @@
+"""An encoder-decoder as two graphs.
+
+May import `models/attention` and `models/traceable`. Read `graph.py` first.
+"""

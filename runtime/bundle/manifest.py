@@ -1,0 +1,225 @@
+"""The manifest: everything export knew about a model, and all the runtime may know.
+
+One JSON file, ``manifest.json``, read into frozen dataclasses. Keys that are not known are ignored, so that a later
+version may add some without a new schema; a newer schema is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+
+from triform.runtime.bundle.export_record import ExportInfo
+from triform.runtime.bundle.generation_defaults import GenerationDefaults
+from triform.runtime.bundle.media_info import AudioInfo, ImageInfo, SpeechInfo
+from triform.runtime.bundle.text_info import SourceTextInfo, TaskPrefix, TokenizerInfo
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+# What makes a score of the number a cross-encoder gives.
+RELEVANCE = ("identity", "sigmoid", "tanh")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, dtype and shape of a graph's input or output; a string in `shape` names a dynamic axis."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a graph's weights are stored. Everything but `scheme` is None when it is ``"none"``.
+
+    Attributes:
+        scheme: none, int8 or int4.
+        bits: of a weight.
+        block_size: weights that share a scale; None where each output column has one.
+        sensitive_block_size: the same, of the products whose error matters most.
+        accuracy_level: of MatMulNBits.
+        matrices: how many are quantized.
+        activations: by weight, how what it multiplies is rounded to 8 bits: on one grid for all ("static"), or on a
+            grid for each row ("rows").
+    """
+
+    scheme: str
+    bits: int | None = None
+    block_size: int | None = None
+    sensitive_block_size: int | None = None
+    accuracy_level: int | None = None
+    matrices: int | None = None
+    activations: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """One ONNX file of the bundle."""
+
+    file: str
+    data: str | None
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    operators: dict[str, int]
+    quantization: Quantization
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerCacheInfo:
+    """Geometry of one layer's key and value buffers: (batch, num_key_value_heads, capacity, head_dim)."""
+
+    num_key_value_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """The key/value buffers of a decoder."""
+
+    dtype: str
+    layers: list[LayerCacheInfo]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Special token ids. `eos` may list several; any of them ends a generation."""
+
+    bos: int | None
+    eos: list[int]
+    pad: int | None
+    mask: int | None = None
+
+
+@dataclass(frozen=True)
+class EmbeddingInfo:
+    """What the output ``sentence_embedding``, of a picture ``image_embedding``, is.
+
+    Attributes:
+        dimension: its width.
+        pooling: how tokens became one vector, in sentence-transformers' terms: mean, cls, max, lasttoken, ….
+        normalized: whether its length is 1.
+        prompts: texts to put before an input, by name, such as "query".
+        default_prompt: the name of the one to use when none is named.
+        include_prompt: whether a prompt's tokens count in the vector. If not, the graph takes how many they are, for
+            each row, as ``prompt_lengths``: the prompt's tokens when it stands alone, without a special one at its end.
+    """
+
+    dimension: int
+    pooling: str
+    normalized: bool
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    include_prompt: bool = True
+
+
+@dataclass(frozen=True)
+class ContrastInfo:
+    """How pictures and texts are compared: scores of ``scale * (image_embedding · sentence_embedding) + bias``.
+
+    Attributes:
+        scale: see above.
+        bias: see above.
+        scores: what makes scores of one picture's numbers: softmax over the texts, or sigmoid of each.
+        text_length: tokens that every text is padded to, the padding read as if it were text; None where it is hidden.
+    """
+
+    scale: float
+    bias: float
+    scores: str
+    text_length: int | None = None
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What an encoder's outputs mean.
+
+    Attributes:
+        embedding: of ``sentence_embedding`` or ``image_embedding``; None when there is none.
+        labels: the name of each column of ``logits``, for classification and tagging.
+        problem_type: of a classification: single_label_classification, multi_label_classification or regression.
+        relevance: of a classification with one label, how its number becomes the score of a document that answers a
+            query: identity, sigmoid or tanh; None is sigmoid.
+        hidden_states: how many outputs ``hidden_states.{i}`` there are.
+        image: None when the model sees no pictures.
+        contrast: of a model that compares pictures with texts: the graph ``image`` sees the pictures then.
+        equal_lengths: rows of one run must have the same number of tokens, because padding would change what the model
+            says; its graph takes no attention_mask.
+        min_length: fewest tokens of a row.
+    """
+
+    embedding: EmbeddingInfo | None = None
+    labels: list[str] = field(default_factory=list)
+    problem_type: str | None = None
+    relevance: str | None = None
+    hidden_states: int = 0
+    image: ImageInfo | None = None
+    contrast: ContrastInfo | None = None
+    equal_lengths: bool = False
+    min_length: int = 1
+
+
+@dataclass(frozen=True)
+class EncoderDecoderInfo:
+    """What an encoder-decoder reads, and how what it writes begins.
+
+    Attributes:
+        source: text, audio or image.
+        decoder_start: the token that decoding starts with.
+        max_source_length: tokens of a source text; None where any length will do, or for sound and pictures.
+        text: how texts are read; how what is written becomes text, for every source.
+        tasks: of a model of many, by name.
+        audio: how sound is read.
+        image: how pictures are read.
+        speech: None for a model whose tokens say nothing of time and language.
+    """
+
+    source: str
+    decoder_start: int
+    max_source_length: int | None = None
+    text: SourceTextInfo = field(default_factory=SourceTextInfo)
+    tasks: dict[str, TaskPrefix] = field(default_factory=dict)
+    audio: AudioInfo | None = None
+    image: ImageInfo | None = None
+    speech: SpeechInfo | None = None
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """Size in bytes and SHA-256 (hex) of one file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A bundle's manifest. See docs/bundle.md.
+
+    A model that reads no text has no tokenizer, and 0 for `max_length` and `vocab_size`.
+    """
+
+    schema_version: int
+    triform_version: str
+    form: str
+    task: str
+    model_type: str
+    model_name: str
+    graphs: dict[str, GraphInfo]
+    cache: CacheInfo | None
+    max_length: int
+    vocab_size: int
+    parameters: int
+    tokens: Tokens
+    generation: GenerationDefaults
+    tokenizer: TokenizerInfo | None
+    files: dict[str, FileInfo]
+    export: ExportInfo
+    encoder: EncoderInfo | None
+    encoder_decoder: EncoderDecoderInfo | None
+
+    def to_json(self) -> str:
+        """The text of manifest.json."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,91 @@
+"""What the manifest says of pictures and sound: how they become a model's input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+# Pillow's names of its filters, in the order of its numbers for them.
+RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """How a picture becomes `pixel_values`, in the order of the attributes. A step that is None is left out.
+
+    Attributes:
+        channels: of `pixel_values`; 3 is RGB.
+        height: of `pixel_values`.
+        width: of `pixel_values`.
+        resize: [height, width], or [shortest edge], to resize to; the other edge is cut to whole pixels.
+        resample: Pillow's name of the filter that resizes: bilinear, bicubic, lanczos, nearest, box or hamming.
+        crop: [height, width] to cut from the middle.
+        rescale: what pixels from 0 to 255 are multiplied by.
+        mean: subtracted per channel, after rescaling.
+        std: divided by per channel.
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize: list[int]
+    resample: str
+    crop: list[int] | None
+    rescale: float | None
+    mean: list[float] | None
+    std: list[float] | None
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """How sound becomes a model's input.
+
+    Attributes:
+        kind: ``log_mel``, Whisper's spectrogram; ``fbank``, Kaldi's; or ``waveform``, the samples themselves.
+        sampling_rate: of the samples, in Hz.
+        feature_size: mel bands; 1 of a waveform.
+        padding_value: what samples (log_mel, waveform) or features (fbank) are padded with.
+        chunk_length: seconds that the model reads at once, shorter sound being padded; None where it reads any length.
+        win_length: samples of a frame; 0 of a waveform, as the next two.
+        n_fft: points of a frame's Fourier transform.
+        hop_length: samples from one frame to the next.
+        normalize_means: whether each band of an utterance, or the waveform, is shifted to mean 0.
+        normalize_vars: whether it is then scaled to variance 1. A waveform has both or neither.
+    """
+
+    kind: str
+    sampling_rate: int
+    feature_size: int
+    padding_value: float
+    chunk_length: int | None = None
+    win_length: int = 0
+    n_fft: int = 0
+    hop_length: int = 0
+    normalize_means: bool = False
+    normalize_vars: bool = False
+
+
+@dataclass(frozen=True)
+class SpeechInfo:
+    """The tokens by which a speech model is told what to write, and tells when things were said (Whisper).
+
+    Attributes:
+        timestamp_begin: the token of 0.00 seconds; each next one stands for 0.02 seconds more.
+        no_timestamps: asks for text without times.
+        languages: the token of each language, by its code; empty for a model of English only.
+        transcribe: asks for the language that is spoken; None for a model of English only.
+        translate: asks for English.
+        no_speech: likely where nobody speaks.
+        previous: comes before text of the window before.
+        max_initial_timestamp_index: the latest a window's first timestamp may be, in steps of 0.02 seconds.
+        alignment_heads: [layer, head] of cross-attentions that follow the sound.
+    """
+
+    timestamp_begin: int
+    no_timestamps: int
+    languages: dict[str, int] = field(default_factory=dict)
+    transcribe: int | None = None
+    translate: int | None = None
+    no_speech: int | None = None
+    previous: int | None = None
+    max_initial_timestamp_index: int | None = None
+    alignment_heads: list[list[int]] = field(default_factory=list)

@@ -1,0 +1,393 @@
+"""The decoder form in a user's hands: text in, text out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.bundle.folder import Bundle
+from triform.runtime.bundle.manifest import Manifest
+from triform.runtime.decoder.batches import PromptBatches
+from triform.runtime.decoder.loops import DecoderLoops
+from triform.runtime.decoder.prompt import Prompt, PromptEncoder, Tools
+from triform.runtime.decoder.prompt_cache import read_prompt_cache, write_prompt_cache
+from triform.runtime.decoder.scoring import Perplexity, TextScore, losses_of, perplexity
+from triform.runtime.errors import InputError
+from triform.runtime.generation.answers import Generation, Piece, Timings, Watch, Written
+from triform.runtime.generation.options.beams import Beams
+from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.generation.setup import RowSetup, set_up_row
+from triform.runtime.generation.speculation.draft import Draft
+from triform.runtime.graphs.decoder_branches import HiddenStep
+from triform.runtime.graphs.decoder_step import DecoderStep
+from triform.runtime.graphs.session import open_session
+from triform.runtime.graphs.signature import check_decoder
+from triform.runtime.text.stop_strings import TextStops
+from triform.runtime.text.token_stream import stream_ids
+from triform.runtime.text.tokenizer import bundle_tokenizer
+
+if TYPE_CHECKING:
+    from triform.runtime.decoder.async_stream import ModelThread
+
+__all__ = ["Decoder", "Generation", "Perplexity", "Piece", "Prompt", "TextScore", "Timings", "Written"]
+
+
+class Decoder:
+    """A decoder bundle, loaded. Reusable, not thread-safe: one generation at a time; a new one ends the one before.
+
+    What one generation read and wrote is kept for the next: of a prompt that begins with the same tokens only the rest
+    is run.
+
+    Attributes:
+        providers: the execution providers in use, the first choice first.
+
+    Example:
+        >>> model = triform.load("smollm2-135m-int4")  # doctest: +SKIP
+        >>> model.generate("Why is the sky blue?").text  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        provider: str = "auto",
+        provider_options: Mapping[str, str] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Open the bundle's graph and tokenizer.
+
+        Args:
+            bundle: from `open_bundle`.
+            provider: see `open_session`.
+            provider_options: see `open_session`.
+            threads: see `open_session`.
+
+        Raises:
+            BundleError: a file is damaged, or the graph is not what the manifest says.
+            ProviderError: the named provider cannot be used.
+        """
+        start = time.perf_counter()
+        self._bundle = bundle
+        path, _ = bundle.graph("decoder")
+        # First, so that the memory its file is parsed in serves the session again.
+        self._tokenizer = bundle_tokenizer(bundle)
+        session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+        self.providers: list[str] = session.get_providers()
+        cache = check_decoder(session, bundle.manifest, path)
+        self._step = DecoderStep(session, bundle.manifest, cache)
+        make_hidden_step = partial(HiddenStep, session, bundle.manifest, cache)
+        self._loops = DecoderLoops(self._step, make_hidden_step, bundle.manifest, self._tokenizer)
+        self._prompts = PromptEncoder(bundle, self._tokenizer)
+        self._batches = PromptBatches(session, bundle.manifest, cache, self._prompts, self._tokenizer)
+        self._thread: ModelThread | None = None
+        # Counts what has used the cache, so that a generation notices when another took it over.
+        self._turn = 0
+        self._load_seconds = time.perf_counter() - start
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self._bundle.manifest
+
+    def generate(
+        self,
+        prompt: Prompt,
+        options: GenerationOptions | None = None,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        tools: Tools | None = None,
+    ) -> Generation:
+        """Generate a whole answer. Arguments and errors as `stream`."""
+        asked = options or GenerationOptions()
+        return self.stream_to(prompt, asked, system=system, raw=raw, tools=tools, show=lambda text: None)
+
+    def generate_all(
+        self,
+        prompts: Iterable[Prompt],
+        options: GenerationOptions | None = None,
+        *,
+        beams: Beams | None = None,
+        batch: int = 8,
+        system: str | None = None,
+        raw: bool = False,
+        tools: Tools | None = None,
+    ) -> Iterator[list[Written]]:
+        """Answer any number of prompts, several at once, in bounded memory.
+
+        Prompts that begin with the same tokens as one that is being answered are read from where they part. Without
+        beams a prompt is read as soon as another one's answer has ended.
+
+        Args:
+            prompts: texts or messages, see `stream`; taken as there is room for them.
+            options: see `stream`; of every answer. With a seed, what is drawn depends on a prompt's place among all.
+            beams: how many answers to follow at once; the model's own defaults when None.
+            batch: prompts to run at once.
+            system: see `stream`.
+            raw: see `stream`.
+            tools: see `stream`.
+
+        Yields:
+            the answers to each prompt, in the order of the prompts: as many as `beams` asks for, the best first.
+
+        Raises:
+            InputError: as `stream`, the line naming the prompt; or an option that batches do not have.
+        """
+        asked, prompting = options or GenerationOptions(), _prompting(system, raw, tools)
+        return self._batches.answers(prompts, asked, beams or Beams(), batch=batch, prompting=prompting)
+
+    def searches(self, options: GenerationOptions, beams: Beams) -> bool:
+        """Whether several answers to a prompt are followed at once, and none can be shown as it is written.
+
+        Raises:
+            InputError: options contradict each other.
+        """
+        if beams.settled(self.manifest.generation) is None:
+            return False
+        self._batches.plan(options, beams)
+        return True
+
+    def count_tokens(
+        self, prompt: Prompt, *, system: str | None = None, raw: bool = False, tools: Tools | None = None
+    ) -> int:
+        """How many tokens a prompt has. Arguments as `stream`.
+
+        Raises:
+            InputError: it is empty, or leaves no room for an answer in the model's context.
+        """
+        ids = self._prompts.prompt_ids(prompt, system=system, raw=raw, tools=tools)
+        self._prompts.check_length(ids, room=1)
+        return len(ids)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        options: GenerationOptions | None = None,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        tools: Tools | None = None,
+    ) -> Iterator[Piece]:
+        """Generate piece by piece; joined texts equal what `generate` returns.
+
+        The prompt is checked at once, the model runs as pieces are asked for. Stop asking, or close the iterator, to
+        stop the model; the decoder stays usable.
+
+        Args:
+            prompt: a text, or messages with "role" and "content". With a chat template a text is the user's message.
+            options: greedy or the model's own defaults when None.
+            system: a system message to put first; needs a chat template.
+            raw: take the text as it is, without the template.
+            tools: JSON schemas of functions that the model may call, for chat templates that tell it of them.
+
+        Returns:
+            an iterator of at least one `Piece`; the last has a finish_reason.
+
+        Raises:
+            InputError: an empty prompt, or one that does not fit the model's context, or no template for messages or
+                tools.
+                While iterating: another generation with the same decoder has begun.
+        """
+        return self._pieces(prompt, options or GenerationOptions(), _prompting(system, raw, tools), Watch())
+
+    def stream_async(
+        self,
+        prompt: Prompt,
+        options: GenerationOptions | None = None,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        tools: Tools | None = None,
+    ) -> AsyncGenerator[Piece]:
+        """As `stream`, for event loops: the prompt is read and the model runs in a thread of the decoder's own.
+
+        Close the iterator, or cancel what awaits it, to stop the model: it ends its present run, and the decoder stays
+        usable. As ever, a generation that begins ends the one before.
+
+        Args:
+            prompt: see `stream`.
+            options: see `stream`.
+            system: see `stream`.
+            raw: see `stream`.
+            tools: see `stream`.
+
+        Returns:
+            an asynchronous iterator of what `stream` gives. What `stream` raises comes with the first piece.
+        """
+        # Here, because asyncio takes a while to import.
+        from triform.runtime.decoder.async_stream import ModelThread
+
+        self._thread = self._thread or ModelThread()
+        return self._thread.pieces(partial(self.stream, prompt, options, system=system, raw=raw, tools=tools))
+
+    def stream_to(
+        self,
+        prompt: Prompt,
+        options: GenerationOptions,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        tools: Tools | None = None,
+        show: Any,
+    ) -> Generation:
+        """Generate, calling `show(text)` with each piece as it comes, and return the whole."""
+        watch, pieces = Watch(), []
+        for piece in self._pieces(prompt, options, _prompting(system, raw, tools), watch):
+            show(piece.text)
+            pieces.append(piece)
+        return watch.finished(pieces, self._load_seconds)
+
+    def use_draft(self, draft: Decoder) -> None:
+        """Let a smaller model propose tokens, several of which this one then checks in one run.
+
+        Each token is still chosen from this model's own logits, and the draft is asked only while it pays. Where
+        activations are rounded to 8 bits the last digits of these logits differ between one token in a run and several.
+
+        Args:
+            draft: of the same vocabulary; it must not be used for anything else meanwhile.
+
+        Raises:
+            InputError: its vocabulary is another.
+        """
+        known = range(max(self.manifest.vocab_size, draft.manifest.vocab_size))
+        if any(draft._tokenizer.id_to_token(one) != self._tokenizer.id_to_token(one) for one in known):
+            raise InputError(
+                f"{draft._bundle.folder} cannot be the draft of {self._bundle.folder}: its vocabulary is another; "
+                "take a smaller model of the same family"
+            )
+        self._loops.draft = Draft(draft._step, draft.manifest.max_length, self.manifest.vocab_size)
+
+    def forget(self) -> None:
+        """Forget what earlier generations left, so that the next one reads its whole prompt."""
+        self._begin()
+        self._step.cache.reset()
+
+    def save_prompt_cache(self, path: str | Path, tokens: int) -> None:
+        """Write the keys and values of the first tokens of what the last generation read and wrote.
+
+        Args:
+            path: a safetensors file, replaced if it exists.
+            tokens: how many; a generation's `prompt_tokens` for all of its prompt.
+
+        Raises:
+            InputError: it cannot be written, or nothing was generated yet.
+        """
+        ids = self._step.ids[:tokens]
+        if not ids:
+            raise InputError(f"there is no prompt to keep in {path}; generate first")
+        write_prompt_cache(Path(path), self.manifest, ids, self._step.cache.stored(len(ids)))
+
+    def load_prompt_cache(self, path: str | Path) -> int:
+        """Take what `save_prompt_cache` wrote, for prompts that begin with the same tokens.
+
+        Returns:
+            how many tokens there are.
+
+        Raises:
+            InputError: it cannot be read, is damaged, or was made with another bundle.
+        """
+        ids, arrays = read_prompt_cache(Path(path), self.manifest)
+        self._begin()
+        self._step.adopt(ids, arrays)
+        return len(ids)
+
+    def logits(self, text: str) -> NDArray[np.float32]:
+        """Logits after each token of `text`, float32 (tokens, vocab_size).
+
+        Raises:
+            InputError: the text is empty or longer than the model's context.
+        """
+        ids = self._prompts.text_ids(text)
+        self._prompts.check_length(ids, room=0)
+        self.forget()
+        result, done = np.empty((len(ids), self.manifest.vocab_size), np.float32), 0
+        for logits in self._step.logits_in_chunks(ids):
+            result[done : done + len(logits)] = logits
+            done += len(logits)
+        return result
+
+    def perplexity(self, text: str) -> float:
+        """Exponential of the mean negative log-likelihood of each token given those before it.
+
+        A text longer than the model's context is read in windows that overlap by half, each token counted once.
+
+        Raises:
+            InputError: the text has fewer than two tokens.
+        """
+        ids = self._prompts.text_ids(text)
+        self.forget()
+        return perplexity(self._step, ids, self.manifest.max_length).perplexity
+
+    def file_perplexity(self, file: TextIO) -> Perplexity:
+        """Perplexity of a text of any length, of which only a part is in memory at a time.
+
+        Args:
+            file: open for reading text.
+
+        Raises:
+            InputError: the text has fewer than two tokens.
+        """
+        self.forget()
+        ids = map(self._prompts.known, stream_ids(self._tokenizer, file))
+        return perplexity(self._step, ids, self.manifest.max_length)
+
+    def score(self, text: str) -> TextScore:
+        """The log-probability of each token of a text given those before it; long texts as in `perplexity`.
+
+        Raises:
+            InputError: the text is empty.
+        """
+        ids = self._prompts.text_ids(text)
+        self.forget()
+        losses = losses_of(self._step, ids, self.manifest.max_length) if len(ids) > 1 else ()
+        logprobs = [-float(loss) for part in losses for loss in part]
+        texts = tuple(self._tokenizer.decode([one], skip_special_tokens=False) for one in ids)
+        return TextScore(tuple(ids), texts, (None, *logprobs))
+
+    def _pieces(
+        self, prompt: Prompt, options: GenerationOptions, prompting: Mapping[str, Any], watch: Watch
+    ) -> Iterator[Piece]:
+        """Check everything that can be wrong with a prompt now; return what will run the model."""
+        start = time.perf_counter()
+        ids = self._prompts.prompt_ids(prompt, **prompting)
+        if options.on_overflow == "error":
+            self._prompts.check_length(ids, room=1)
+        self._loops.check(options)
+        setup = set_up_row(options, self.manifest, self._tokenizer, len(ids))
+        watch.prompt_tokens = len(ids)
+        watch.prefill = time.perf_counter() - start
+        return self._run(ids, setup, watch)
+
+    def _run(self, ids: list[int], setup: RowSetup, watch: Watch) -> Iterator[Piece]:
+        start = time.perf_counter() - watch.prefill
+        shown = TextStops(self._tokenizer, setup.options.stop)
+        turn = self._begin()
+        for token in self._loops.tokens(ids, setup, watch):
+            start = watch.note(start)
+            text = shown.push(token.id)
+            reason = token.finish_reason
+            if reason is not None:
+                text += shown.flush()
+            if shown.found:
+                reason = "stop"
+            yield Piece(text, (token.id,), reason, None if token.logprobs is None else (token.logprobs,))
+            if reason is not None:
+                return
+            if self._turn != turn:
+                raise InputError("this generation ended when another one with the same decoder began")
+
+    def _begin(self) -> int:
+        """Take over the cache; return whose turn it is now."""
+        self._turn += 1
+        return self._turn
+
+
+def _prompting(system: str | None, raw: bool, tools: Tools | None) -> dict[str, Any]:
+    """What `PromptEncoder.prompt_ids` is told beside the prompt."""
+    return {"system": system, "raw": raw, "tools": tools}

@@ -1,0 +1,143 @@
+"""Keys and values of a prompt on disk, so that the next start need not compute them again.
+
+The file is a safetensors file (https://huggingface.co/docs/safetensors): the length of a JSON header, the header, and
+the numbers. One tensor for each of the cache's buffers, float32 (num_key_value_heads, tokens, head_dim); what they are
+the keys and values of, and of which bundle, is in the header's metadata. Of the format this much is needed and no more,
+so that a device needs no package for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.bundle.manifest import Manifest
+from triform.runtime.errors import InputError
+from triform.runtime.files import whole_file
+
+_FLOAT = np.dtype("<f4")
+
+
+def bundle_hash(manifest: Manifest) -> str:
+    """What tells one bundle from another: SHA-256, in hex, of its manifest's list of files."""
+    files = {name: [info.size, info.sha256] for name, info in manifest.files.items()}
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def write_prompt_cache(
+    path: Path, manifest: Manifest, ids: Sequence[int], arrays: Mapping[str, NDArray[np.float32]]
+) -> None:
+    """Write a file that takes its name when it is whole.
+
+    Args:
+        path: replaced if it exists.
+        manifest: of the bundle.
+        ids: the tokens.
+        arrays: from `KVCache.stored`, for as many tokens.
+
+    Raises:
+        InputError: it cannot be written. A disk that fills up raises OSError.
+    """
+    header: dict[str, Any] = {}
+    end = checksum = 0
+    for name, array in arrays.items():
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        end += array.nbytes
+        checksum = zlib.crc32(_plain(array.astype(_FLOAT, copy=False)), checksum)
+    header["__metadata__"] = {
+        "bundle": bundle_hash(manifest),
+        "token_ids": json.dumps(list(map(int, ids))),
+        "length": str(len(ids)),
+        "crc32": str(checksum),
+    }
+    text = json.dumps(header).encode()
+    # The format pads with spaces, so that the numbers begin at a multiple of eight.
+    text += b" " * (-len(text) % 8)
+    with whole_file(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(_plain(array.astype(_FLOAT, copy=False)))
+
+
+def _plain(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).data.cast("B")
+
+
+def read_prompt_cache(path: Path, manifest: Manifest) -> tuple[list[int], dict[str, NDArray[np.float32]]]:
+    """Open a file that `write_prompt_cache` wrote; it is memory-mapped.
+
+    Args:
+        path: the file.
+        manifest: of the bundle it is to be used with.
+
+    Returns:
+        the tokens, and by name their keys and values, read-only.
+
+    Raises:
+        InputError: it cannot be read, is damaged, or was made with another bundle.
+    """
+    try:
+        data = np.memmap(path, np.uint8, mode="r")
+    except OSError as error:
+        raise InputError(f"--prompt-cache {path} cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise _damaged(path, "it is empty") from None
+    try:
+        header, start = _header(data)
+        metadata = header["__metadata__"]
+        if metadata["bundle"] != bundle_hash(manifest):
+            raise InputError(f"--prompt-cache {path} was made with another bundle; delete it, or name another file")
+        return _content(header, data[start:], manifest)
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {str(error)[:80]}") from None
+
+
+def _header(data: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    if not 8 <= start <= len(data):
+        raise ValueError("its header is cut off")
+    header = json.loads(data[8:start].tobytes())
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    return header, start
+
+
+def _content(
+    header: dict[str, Any], data: NDArray[np.uint8], manifest: Manifest
+) -> tuple[list[int], dict[str, NDArray[np.float32]]]:
+    """Check everything of a file of this bundle's. Raises what `read_prompt_cache` catches."""
+    metadata = header["__metadata__"]
+    ids = json.loads(metadata["token_ids"])
+    if len(ids) != int(metadata["length"]) or not 1 <= len(ids) <= manifest.max_length:
+        raise ValueError("it has another number of tokens than it says")
+    if not all(type(one) is int and 0 <= one < manifest.vocab_size for one in ids):
+        raise ValueError("it has tokens that there are not")
+    arrays: dict[str, NDArray[np.float32]] = {}
+    for index, layer in enumerate(manifest.cache.layers if manifest.cache else ()):
+        shape = (layer.num_key_value_heads, len(ids), layer.head_dim)
+        for name in (f"{index}.key", f"{index}.value"):
+            arrays[name] = _array(header[name], data, shape)
+    if sum(array.nbytes for array in arrays.values()) != len(data):
+        raise ValueError("it is cut off, or goes on")
+    if zlib.crc32(data.data) != int(metadata["crc32"]):
+        raise ValueError("its checksum differs")
+    return ids, arrays
+
+
+def _array(entry: Any, data: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    begin, end = entry["data_offsets"]
+    if entry["dtype"] != "F32" or tuple(entry["shape"]) != shape or not 0 <= begin <= end <= len(data):
+        raise ValueError("its numbers are not the model's, or cut off")
+    result: NDArray[np.float32] = data[begin:end].view(_FLOAT).reshape(shape)
+    return result
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(f"--prompt-cache {path} is damaged, or no such file at all ({what}); delete it")

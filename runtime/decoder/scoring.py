@@ -1,0 +1,103 @@
+"""How likely a model finds a text of any length, under a limited context and in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.errors import InputError
+from triform.runtime.graphs.decoder_step import DecoderStep
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """How well a text was predicted.
+
+    Attributes:
+        perplexity: exponential of `loss`.
+        loss: mean negative log-likelihood in nats, of each token but the first given those before it.
+        tokens: how many the text has.
+    """
+
+    perplexity: float
+    loss: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """The tokens of a text and how likely each was.
+
+    Attributes:
+        token_ids: of the text.
+        tokens: what each of them says.
+        logprobs: natural logarithms of the probability of each token given those before it; None for the first.
+    """
+
+    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    logprobs: tuple[float | None, ...]
+
+
+def perplexity(step: DecoderStep, ids: Iterable[int], window: int) -> Perplexity:
+    """Arguments as `losses_of`; ids are read as they are needed.
+
+    Raises:
+        InputError: there are fewer than two ids.
+    """
+    total, count = 0.0, 0
+    for losses in losses_of(step, ids, window):
+        total += float(losses.sum())
+        count += len(losses)
+    loss = total / count
+    # A model that is sure of something else may be as wrong as can be.
+    return Perplexity(math.exp(loss) if loss < math.log(np.finfo(np.float64).max) else math.inf, loss, count + 1)
+
+
+def losses_of(step: DecoderStep, ids: Iterable[int], window: int) -> Iterator[NDArray[np.float64]]:
+    """Negative log-likelihood of each token given those before it.
+
+    Args:
+        step: the model; its cache is used and left dirty.
+        ids: at least two tokens.
+        window: tokens the model sees at once, at least two. A longer text is read in windows that overlap by half;
+            each token counts once, in the first window that holds it.
+
+    Yields:
+        float64 (tokens,), in order; together one number for each token but the first.
+
+    Raises:
+        InputError: there are fewer than two ids.
+    """
+    stream = iter(ids)
+    context = list(islice(stream, window))
+    if len(context) < 2:
+        raise InputError("perplexity needs a text of at least two tokens")
+    fresh = context[1:]
+    while fresh:
+        step.cache.reset()
+        done = len(context) - 1 - len(fresh)
+        for losses in _losses(step, context):
+            yield losses[max(done, 0) :]
+            done -= len(losses)
+        fresh = list(islice(stream, window // 2))
+        context = (context + fresh)[-window:]
+
+
+def _losses(step: DecoderStep, ids: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+    """Negative log-likelihood of ids[1:], in parts."""
+    targets = np.asarray(ids[1:])
+    done = 0
+    for logits in step.logits_in_chunks(ids):
+        # The last position of all predicts what the text does not say.
+        chunk = targets[done : done + len(logits)]
+        table = logits[: len(chunk)]
+        table -= table.max(-1, keepdims=True)
+        wanted = table[np.arange(len(chunk)), chunk]
+        yield np.log(np.exp(table, out=table).sum(-1, dtype=np.float64)) - wanted
+        done += len(logits)

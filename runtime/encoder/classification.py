@@ -1,0 +1,102 @@
+"""Labels for texts, by a model that was trained to give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.arithmetic import sigmoid, softmax
+from triform.runtime.encoder.opened import OpenEncoder
+from triform.runtime.errors import BundleError
+from triform.runtime.text.rows import Pair
+
+TASK = "text-classification"
+
+
+def classify(model: OpenEncoder, texts: Iterable[str | Pair]) -> Iterator[list[tuple[str, float]]]:
+    """Every label's score for each text, as transformers' text-classification pipeline computes it.
+
+    Args:
+        model: a text-classification bundle.
+        texts: any number of texts, or pairs of texts.
+
+    Yields:
+        for each text, (label, score) of every label, the highest score first: probabilities that sum to 1 when one
+        label applies; each label's own probability when several may, or there is only one; the model's number as it
+        is for a regression.
+
+    Raises:
+        UnsupportedError: the bundle is for another task.
+        BundleError: it does not name its labels.
+        InputError: a text cannot be read.
+        TriformError: onnxruntime failed.
+    """
+    for logits in label_logits(model, texts, "classify"):
+        named = zip(model.info.labels, scores(logits, model.info.problem_type).tolist(), strict=True)
+        yield sorted(named, key=lambda pair: pair[1], reverse=True)
+
+
+def label_logits(model: OpenEncoder, texts: Iterable[str | Pair], command: str) -> Iterator[NDArray[np.float32]]:
+    """What the model says of each label, before it is made a probability.
+
+    Args:
+        model: a text-classification bundle.
+        texts: any number of texts, or pairs of texts.
+        command: who asks, for errors.
+
+    Yields:
+        for each text, float32 of shape (labels,).
+
+    Raises:
+        UnsupportedError: the bundle is for another task.
+        BundleError: it does not name its labels.
+        InputError: a text cannot be read.
+        TriformError: onnxruntime failed.
+    """
+    model.require(command, TASK)
+    labels = model.info.labels
+    for (logits,) in model.step.in_batches(model.reader().stream(texts), ("logits",)):
+        if len(logits) != len(labels):
+            raise BundleError(
+                f"the bundle names {len(labels)} labels for a graph that gives {len(logits)}; export the model again"
+            )
+        yield logits
+
+
+def scores(logits: NDArray[np.floating], problem_type: str | None) -> NDArray[np.floating]:
+    """What transformers' pipelines make of logits (…, labels): probabilities, or a regression's numbers as they are.
+
+    Args:
+        logits: what a model says of each label.
+        problem_type: single_label_classification, as which None counts, multi_label_classification or regression.
+    """
+    if problem_type == "regression":
+        return logits
+    if problem_type == "multi_label_classification" or logits.shape[-1] == 1:
+        return sigmoid(logits)
+    return softmax(logits)
+
+
+def next_sentence(model: OpenEncoder, pairs: Iterable[Pair]) -> Iterator[float]:
+    """The probability that the second text of each pair follows the first.
+
+    Of the graph's two logits the first stands for "is next" (Devlin et al. 2018, https://arxiv.org/abs/1810.04805;
+    transformers' BertForNextSentencePrediction numbers them so).
+
+    Args:
+        model: a next-sentence-prediction bundle.
+        pairs: any number of pairs of texts.
+
+    Yields:
+        for each pair, from 0 to 1.
+
+    Raises:
+        UnsupportedError: the bundle is for another task.
+        InputError: a text cannot be read.
+        TriformError: onnxruntime failed.
+    """
+    model.require("next-sentence", "next-sentence-prediction")
+    for (logits,) in model.step.in_batches(model.reader().stream(pairs), ("logits",)):
+        yield float(softmax(logits)[0])

@@ -1,0 +1,103 @@
+"""Labels for pictures: those a model was trained to give, or any that are put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.arithmetic import sigmoid, softmax
+from triform.runtime.encoder.opened import OpenEncoder
+from triform.runtime.encoder.vectors.embedding import embed
+from triform.runtime.encoder.vectors.image_embedding import ANY_LABELS, pixels_of, run_pixels
+from triform.runtime.errors import BundleError, InputError
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder.vectors.image_embedding import Picture
+
+OWN_LABELS = "image-classification"
+# What OpenAI's CLIP was measured with first of all.
+TEMPLATE = "a photo of {}."
+_SCORES: dict[str, Callable[[NDArray[np.float32]], NDArray[Any]]] = {
+    "single_label_classification": softmax,
+    "multi_label_classification": sigmoid,
+    "regression": np.asarray,
+}
+
+
+def classify_images(model: OpenEncoder, pictures: Iterable[Picture]) -> Iterator[list[tuple[str, float]]]:
+    """Every label's score for each picture, as transformers' image-classification pipeline computes it.
+
+    Args:
+        model: an image-classification bundle.
+        pictures: any number of files, contents of files, or Pillow pictures.
+
+    Yields:
+        for each picture, (label, score) of every label, the highest score first: probabilities that sum to 1 when one
+        label applies; each label's own probability when several may, or there is only one; the model's number as it
+        is for a regression.
+
+    Raises:
+        UnsupportedError: the bundle is for another task, or Pillow is not installed.
+        BundleError: the bundle does not say what its outputs mean.
+        InputError: a picture cannot be read.
+        TriformError: onnxruntime failed.
+    """
+    model.require("classify-image", OWN_LABELS)
+    labels, score = model.info.labels, _SCORES.get(model.info.problem_type or "")
+    if score is None:
+        raise BundleError("the bundle does not say what its labels' scores are; export the model again")
+    for logits in _outputs(model, pictures, "logits"):
+        if len(logits) != len(labels):
+            raise BundleError(
+                f"the bundle names {len(labels)} labels for a graph that gives {len(logits)}; export the model again"
+            )
+        yield _ranked(labels, score(logits))
+
+
+def match_labels(
+    model: OpenEncoder, pictures: Iterable[Picture], labels: Sequence[str], *, template: str = TEMPLATE
+) -> Iterator[list[tuple[str, float]]]:
+    """How well each of some labels describes each picture, as transformers' zero-shot-image-classification pipeline.
+
+    Args:
+        model: a zero-shot-image-classification bundle.
+        pictures: any number of files, contents of files, or Pillow pictures.
+        labels: at least one, in any words.
+        template: a sentence with {} where the label belongs.
+
+    Yields:
+        for each picture, (label, score), the highest score first: probabilities that sum to 1, or each label's own,
+        as the model was trained.
+
+    Raises:
+        UnsupportedError: the bundle is for another task, or Pillow is not installed.
+        InputError: a picture cannot be read, there are no labels, one is empty, or the template has no place for it.
+        TriformError: onnxruntime failed.
+    """
+    model.require("classify-image", ANY_LABELS)
+    contrast = model.info.contrast
+    if contrast is None:
+        raise BundleError("the bundle does not say how pictures and texts are compared; export the model again")
+    texts = np.stack(list(embed(model, _in_words(labels, template))))
+    function = softmax if contrast.scores == "softmax" else sigmoid
+    for vector in _outputs(model, pictures, "image_embedding"):
+        yield _ranked(labels, function(contrast.scale * (texts @ vector) + contrast.bias))
+
+
+def _outputs(model: OpenEncoder, pictures: Iterable[Picture], name: str) -> Iterator[NDArray[np.float32]]:
+    return run_pixels(model, (pixels_of(model, picture) for picture in pictures), name)
+
+
+def _in_words(labels: Sequence[str], template: str) -> list[str]:
+    if not labels or not all(label.strip() for label in labels):
+        raise InputError("give at least one label, and none that is empty")
+    if template.count("{}") != 1:
+        raise InputError(f"a template has {{}} once, where the label belongs: {template!r}")
+    return [template.replace("{}", label) for label in labels]
+
+
+def _ranked(labels: Sequence[str], scores: NDArray[Any]) -> list[tuple[str, float]]:
+    return sorted(zip(labels, scores.tolist(), strict=True), key=lambda pair: pair[1], reverse=True)

@@ -1,0 +1,95 @@
+"""An encoder bundle that is open: its graphs, its tokenizer and what its outputs mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from triform.runtime.bundle.folder import Bundle
+from triform.runtime.bundle.manifest import EncoderInfo, Manifest
+from triform.runtime.bundle.tasks import COMMANDS
+from triform.runtime.errors import BundleError, UnsupportedError
+from triform.runtime.graphs.encoder_batch import EncoderStep
+from triform.runtime.graphs.session import open_session
+from triform.runtime.text.rows import RowReader
+from triform.runtime.text.tokenizer import bundle_tokenizer
+
+
+class OpenEncoder:
+    """An encoder bundle, loaded: what every task needs of it. `Encoder` adds the tasks.
+
+    Attributes:
+        providers: the execution providers in use, the first choice first.
+        step: runs rows of token ids; for a model that only sees pictures, the same as `images`.
+        images: runs arrays of pixels; None for a model that sees no pictures.
+        rows: turns texts into rows; None for a model that reads no text.
+        info: what the outputs mean.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        provider: str = "auto",
+        provider_options: Mapping[str, str] | None = None,
+        threads: int | None = None,
+        strict: bool = False,
+    ) -> None:
+        """Open the bundle's graph and tokenizer.
+
+        Args:
+            bundle: from `open_bundle`.
+            provider: see `open_session`.
+            provider_options: see `open_session`.
+            threads: see `open_session`.
+            strict: refuse texts that are longer than the model can read, rather than cutting them.
+
+        Raises:
+            BundleError: a file is damaged.
+            ProviderError: the named provider cannot be used.
+        """
+        manifest = bundle.manifest
+        if manifest.encoder is None:
+            raise BundleError(f"{bundle.folder} is an encoder that does not say what its outputs mean; export it again")
+        self._bundle = bundle
+        self.info: EncoderInfo = manifest.encoder
+        self.rows: RowReader | None = None
+        if manifest.tokenizer is not None:
+            tokenizer = bundle_tokenizer(bundle)
+            limits = manifest.max_length, manifest.vocab_size
+            self.rows = RowReader(tokenizer, *limits, strict=strict, min_length=self.info.min_length)
+        path, graph = bundle.graph("encoder")
+        session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+        self.providers: list[str] = session.get_providers()
+        self.step = EncoderStep(session, graph, manifest.tokens.pad, equal_lengths=self.info.equal_lengths)
+        self.images: EncoderStep | None = self.step if self.info.image is not None else None
+        if self.info.contrast is not None:
+            path, graph = bundle.graph("image")
+            session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+            self.images = EncoderStep(session, graph, None)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self._bundle.manifest
+
+    def reader(self) -> RowReader:
+        """Turns texts into rows.
+
+        Raises:
+            UnsupportedError: the model reads no text.
+        """
+        if self.rows is None:
+            raise UnsupportedError(f"{self._bundle.folder} is for {self.manifest.task}: it reads no text")
+        return self.rows
+
+    def require(self, command: str, *tasks: str) -> None:
+        """Check that the bundle is for one of `tasks`.
+
+        Raises:
+            UnsupportedError: it is for another; says which command that would be.
+        """
+        task = self.manifest.task
+        if task not in tasks:
+            fitting = COMMANDS.get(task)
+            hint = f"use `triform {fitting}`" if fitting else "export another model"
+            raise UnsupportedError(f"{command} needs a bundle for {' or '.join(tasks)}; this one is for {task}: {hint}")

@@ -1,0 +1,67 @@
+"""How well documents answer a query, by a model that reads both together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from triform.runtime.arithmetic import sigmoid
+from triform.runtime.encoder.classification import TASK, label_logits
+from triform.runtime.encoder.opened import OpenEncoder
+from triform.runtime.errors import UnsupportedError
+
+_FUNCTIONS: dict[str, Callable[[np.float64], np.float64]] = {
+    "identity": lambda logit: logit,
+    "sigmoid": lambda logit: np.float64(sigmoid(np.array(logit))),
+    "tanh": np.tanh,
+}
+
+
+def rerank(model: OpenEncoder, query: str, documents: Iterable[str]) -> Iterator[float]:
+    """How well each document answers the query, as a CrossEncoder of sentence-transformers says it.
+
+    That is `relevance` after the function that the model's config asks for: a probability by sigmoid if it asks for
+    nothing, or the number as it is.
+
+    Args:
+        model: a text-classification bundle with one label.
+        query: what is asked.
+        documents: any number of texts.
+
+    Yields:
+        for each document, higher is better.
+
+    Raises:
+        UnsupportedError: the bundle is for another task, or has several labels.
+        InputError: a text cannot be read.
+        TriformError: onnxruntime failed.
+    """
+    return (score(model, logit) for logit in relevance(model, query, documents))
+
+
+def relevance(model: OpenEncoder, query: str, documents: Iterable[str]) -> Iterator[float]:
+    """The model's own number for each document: higher is better, with no bounds. Arguments and errors as `rerank`.
+
+    Sort by it: scores near a function's bounds may be equal where these numbers are not.
+    """
+    _check(model)
+    return (float(logits[0]) for logits in label_logits(model, ((query, text) for text in documents), "rerank"))
+
+
+def score(model: OpenEncoder, logit: float) -> float:
+    """The score for a number that `relevance` gave."""
+    return float(_FUNCTIONS[model.info.relevance or "sigmoid"](np.float64(logit)))
+
+
+def _check(model: OpenEncoder) -> None:
+    if model.manifest.task == "feature-extraction":
+        raise UnsupportedError(
+            "rerank needs a model that reads query and document together (text-classification with one label); "
+            "this one makes a vector of each: use `triform search`"
+        )
+    model.require("rerank", TASK)
+    if len(model.info.labels) != 1:
+        raise UnsupportedError(
+            f"rerank needs a model with one label; this one has {len(model.info.labels)}: use `triform classify`"
+        )

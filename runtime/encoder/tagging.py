@@ -1,0 +1,224 @@
+"""Token classification: names and other spans of texts, with where they stand.
+
+What is grouped, scored and merged is what transformers' TokenClassificationPipeline does with a fast tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from triform.runtime.arithmetic import Array
+from triform.runtime.encoder.opened import OpenEncoder
+from triform.runtime.encoder.windows import run_windows
+from triform.runtime.errors import InputError
+from triform.runtime.text.rows import Row
+
+AGGREGATIONS = ("none", "simple", "first", "average", "max")
+# The label of what is no span.
+_OUTSIDE = "O"
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One span of a text.
+
+    Attributes:
+        label: without B- or I-, unless nothing was aggregated.
+        score: probability of the label, the mean over the span's tokens or words.
+        start: of the span, in characters of the text.
+        end: behind its last character.
+        text: the text from `start` to `end`.
+    """
+
+    label: str
+    score: float
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A token of the text. `scores` are probabilities, (labels,); `goes_on` says that it begins no word."""
+
+    start: int
+    end: int
+    scores: Array
+    goes_on: bool
+
+
+@dataclass(frozen=True)
+class _Span:
+    label: str
+    score: float
+    start: int
+    end: int
+
+
+def tag(
+    encoder: OpenEncoder, texts: Iterable[str], *, aggregation: str = "simple", stride: int | None = None
+) -> Iterator[list[Tag]]:
+    """Find the spans of texts, in order. Texts of any length: what the model cannot read at once it reads in windows.
+
+    Args:
+        encoder: a bundle for token classification.
+        texts: any number.
+        aggregation: what becomes a span. ``none``: each token. ``simple``: neighboring tokens of one label, B- and I-
+            seen as beginning and inside. The others first give all tokens of a word one label: ``first`` that of its
+            first token, ``max`` that of its surest token, ``average`` the best by mean probability.
+        stride: tokens that neighboring windows share; by default a quarter of a window. Of spans that overlap because
+            two windows found them, the longer stays, or the surer of two as long.
+
+    Returns:
+        for each text its spans that have a label other than O, in order.
+
+    Raises:
+        UnsupportedError: the bundle is for another task.
+        InputError: there is no such aggregation, or the stride does not fit; while iterating, a text is not valid
+            Unicode.
+        BundleError: while iterating, the logits are not numbers.
+    """
+    encoder.require("tag", "token-classification")
+    if aggregation not in AGGREGATIONS:
+        raise InputError(f"--aggregation must be one of {', '.join(AGGREGATIONS)}, not {aggregation!r}")
+    room = encoder.reader().room()
+    shared = room // 4 if stride is None else stride
+    if not 0 <= shared < room:
+        raise InputError(f"--stride must be from 0 to {room - 1}, not {stride}")
+    return _tagged(encoder, texts, aggregation, shared)
+
+
+def _tagged(encoder: OpenEncoder, texts: Iterable[str], aggregation: str, stride: int) -> Iterator[list[Tag]]:
+    reader, words = encoder.reader(), _Words(encoder)
+    inputs = ((text, reader.read_windows(text, stride=stride, number=number)) for number, text in enumerate(texts, 1))
+    for text, rows, results in run_windows(encoder.step, inputs, ["logits"]):
+        windows = [words.pieces(text, row, logits) for row, (logits,) in zip(rows, results, strict=True)]
+        if aggregation == "none":
+            whole = [piece for window in _without_repeats(windows, stride) for piece in window]
+            spans = _named(_labeled(whole, encoder.info.labels))
+        else:
+            spans = [span for window in windows for span in _named(_grouped(window, encoder.info.labels, aggregation))]
+            if len(windows) > 1:
+                spans = _without_overlaps(spans)
+        yield [Tag(span.label, span.score, span.start, span.end, text[span.start : span.end]) for span in spans]
+
+
+class _Words:
+    """Tells tokens that begin a word from those that go on with one, as transformers does."""
+
+    def __init__(self, encoder: OpenEncoder) -> None:
+        self._tokenizer = encoder.reader().tokenizer
+        info = encoder.manifest.tokenizer
+        self._unknown = self._tokenizer.token_to_id((info.special if info else {}).get("unk_token", ""))
+        # Tokenizers that mark the tokens inside a word make them longer than their text.
+        self._marks = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
+
+    def pieces(self, text: str, row: Row, logits: Array) -> list[_Piece]:
+        """The tokens of a row that come from its text; `logits` are (sequence, labels)."""
+        scores = _softmax(logits)
+        return [
+            _Piece(start, end, scores[index], self._goes_on(text, row.ids[index], start, end))
+            for index, (start, end) in enumerate(row.offsets)
+            if row.sequence_ids[index] is not None
+        ]
+
+    def _goes_on(self, text: str, token: int, start: int, end: int) -> bool:
+        if token == self._unknown:
+            return False
+        if self._marks:
+            return len(self._tokenizer.id_to_token(token)) != end - start
+        return start > 0 and " " not in text[start - 1 : start + 1]
+
+
+def _softmax(logits: Array) -> Array:
+    weights: Array = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    scores: Array = weights / weights.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def _named(spans: Iterable[_Span]) -> list[_Span]:
+    return [span for span in spans if span.label != _OUTSIDE]
+
+
+def _labeled(pieces: Iterable[_Piece], labels: Sequence[str]) -> list[_Span]:
+    """A span for each piece, with its likeliest label."""
+    return [_best(piece.scores, labels, piece.start, piece.end) for piece in pieces]
+
+
+def _best(scores: Any, labels: Sequence[str], start: int, end: int) -> _Span:
+    index = int(scores.argmax())
+    return _Span(labels[index], float(scores[index]), start, end)
+
+
+def _grouped(pieces: list[_Piece], labels: Sequence[str], aggregation: str) -> list[_Span]:
+    """Neighbors of one label as one span."""
+    if aggregation == "simple":
+        spans = _labeled(pieces, labels)
+    else:
+        spans = [
+            _best(_word_scores(word, aggregation), labels, word[0].start, word[-1].end) for word in _in_words(pieces)
+        ]
+    groups: list[list[_Span]] = []
+    for span in spans:
+        if groups and _continues(groups[-1][-1].label, span.label):
+            groups[-1].append(span)
+        else:
+            groups.append([span])
+    return [_joined(group) for group in groups]
+
+
+def _in_words(pieces: Iterable[_Piece]) -> list[list[_Piece]]:
+    words: list[list[_Piece]] = []
+    for piece in pieces:
+        if words and piece.goes_on:
+            words[-1].append(piece)
+        else:
+            words.append([piece])
+    return words
+
+
+def _word_scores(word: list[_Piece], aggregation: str) -> Any:
+    if aggregation == "first":
+        return word[0].scores
+    if aggregation == "max":
+        return max(word, key=lambda piece: piece.scores.max()).scores
+    return np.mean([piece.scores for piece in word], axis=0)
+
+
+def _continues(before: str, label: str) -> bool:
+    return not label.startswith("B-") and _kind(before) == _kind(label)
+
+
+def _kind(label: str) -> str:
+    return label[2:] if label.startswith(("B-", "I-")) else label
+
+
+def _joined(group: list[_Span]) -> _Span:
+    # Not `_kind`: the pipeline drops whatever stands before a hyphen.
+    label = group[0].label.split("-", 1)[-1]
+    return _Span(label, float(np.mean([span.score for span in group])), group[0].start, group[-1].end)
+
+
+def _without_overlaps(spans: list[_Span]) -> list[_Span]:
+    """Of spans that begin inside another, the longer one, or the surer of two as long."""
+    kept: list[_Span] = []
+    for span in sorted(spans, key=lambda span: span.start):
+        if kept and kept[-1].start <= span.start < kept[-1].end:
+            kept[-1] = max(kept[-1], span, key=lambda one: (one.end - one.start, one.score))
+        else:
+            kept.append(span)
+    return kept
+
+
+def _without_repeats(windows: list[list[_Piece]], stride: int) -> list[list[_Piece]]:
+    """Each token once, from the window that shows more of what surrounds it."""
+    before, last = stride // 2, len(windows) - 1
+    after = stride - before
+    return [
+        window[before if index > 0 else 0 : len(window) - after if index < last else None]
+        for index, window in enumerate(windows)
+    ]

@@ -1,0 +1,176 @@
+"""Texts as vectors: sentence embeddings, the prompts that go before a text, shorter vectors and smaller numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from triform.runtime.arithmetic import Array, check_numbers
+from triform.runtime.bundle.manifest import EmbeddingInfo
+from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.text.rows import Row
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder.opened import OpenEncoder
+from triform.runtime.arithmetic import unit
+
+# Texts tokenized at a time: enough for the tokenizer's threads and for batches of like length; few enough that
+# neither many texts nor long ones fill the memory.
+_CHUNK_TEXTS, _CHUNK_CHARACTERS = 1024, 2**20
+# What gives vectors of texts: a model for that, or one that compares texts with pictures.
+_TASKS = ("feature-extraction", "zero-shot-image-classification")
+# Prompts for what is searched, by the names models give them, the first choice first.
+_QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
+
+
+def embed(
+    model: OpenEncoder,
+    texts: Iterable[str],
+    *,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
+    dimensions: int | None = None,
+) -> Iterator[Array]:
+    """One vector a text, lazily, in order, in bounded memory.
+
+    Args:
+        model: its bundle is for feature-extraction, or compares texts with pictures.
+        texts: any number of them. What is longer than the model can read is cut, or refused by a strict model.
+        prompt: put before each text.
+        prompt_name: the same, by its name in the model; the model's default prompt when neither is given.
+        dimensions: keep the first so many numbers of each vector, for models trained for it (Matryoshka). Where the
+            model's vectors have length 1, so have the shortened ones; sentence-transformers does that only with
+            ``normalize_embeddings=True``. Cosines are the same either way.
+
+    Yields:
+        float32 (dimensions,); zeros for a text of which the tokenizer leaves nothing.
+
+    Raises:
+        UnsupportedError: the model gives no vectors for texts. Raised by the call itself, as is a bad option.
+        InputError: an option does not fit the model; or a text is not valid Unicode, or too long for a strict model.
+        BundleError: a vector holds NaN or an infinity.
+        TriformError: onnxruntime failed.
+    """
+    info = embedding_info(model)
+    before = resolve_prompt(info, prompt, prompt_name)
+    width_of(info, dimensions)
+    left_out = 0 if info.include_prompt else _prompt_length(model, before)
+    return _vectors(model, (before + text for text in texts), dimensions, left_out)
+
+
+def embedding_info(model: OpenEncoder) -> EmbeddingInfo:
+    """What the model's vectors are.
+
+    Raises:
+        UnsupportedError: it gives none for texts.
+    """
+    model.require("embedding", *_TASKS)
+    if model.info.embedding is None or "sentence_embedding" not in model.step.outputs:
+        raise UnsupportedError("the bundle has no output sentence_embedding; export the model again")
+    model.reader()
+    return model.info.embedding
+
+
+def width_of(info: EmbeddingInfo, dimensions: int | None) -> int:
+    """How many numbers of a vector are kept.
+
+    Args:
+        info: of the vectors.
+        dimensions: how many are asked for; all when None.
+
+    Raises:
+        InputError: it is not a number of them that the model has.
+    """
+    if dimensions is not None and not 1 <= dimensions <= info.dimension:
+        raise InputError(f"dimensions must be between 1 and the model's {info.dimension}, not {dimensions}")
+    return dimensions or info.dimension
+
+
+def shortened(vector: Array, info: EmbeddingInfo, dimensions: int | None) -> Array:
+    """The first `dimensions` numbers of a vector, of length 1 again where the model's vectors are; all when None."""
+    kept = vector[:dimensions]
+    return unit(kept) if info.normalized and dimensions is not None else kept
+
+
+def resolve_prompt(info: EmbeddingInfo, prompt: str | None, prompt_name: str | None) -> str:
+    """The text to put before each input, as sentence-transformers' ``encode`` chooses it.
+
+    Raises:
+        InputError: both are given, or the model has no prompt of that name.
+    """
+    if prompt is not None and prompt_name is not None:
+        raise InputError("give a prompt or the name of one, not both")
+    if prompt is not None:
+        return prompt
+    name = prompt_name if prompt_name is not None else info.default_prompt
+    if name is None:
+        return ""
+    if name not in info.prompts:
+        known = f"it has: {', '.join(info.prompts)}" if info.prompts else "it has none"
+        raise InputError(f"the model has no prompt called {name!r}; {known}")
+    return info.prompts[name]
+
+
+def query_prompt(info: EmbeddingInfo) -> str:
+    """What goes before a query, as in sentence-transformers' ``encode_query``: never the default prompt."""
+    return _first(info.prompts, _QUERY_PROMPTS)
+
+
+def document_prompt(info: EmbeddingInfo) -> str:
+    """What goes before a text that is searched, as sentence-transformers documents ``encode_document``."""
+    return _first(info.prompts, _DOCUMENT_PROMPTS)
+
+
+def _prompt_length(model: OpenEncoder, prompt: str) -> int:
+    """How many tokens of a row are a prompt's, as sentence-transformers counts them: not a special one at its end."""
+    if not prompt or model.manifest.tokenizer is None:
+        return 0
+    reader = model.reader()
+    (row,) = reader.read([prompt])
+    special = {reader.tokenizer.token_to_id(name) for name in model.manifest.tokenizer.special.values()}
+    return len(row.ids) - (row.ids[-1:] != [] and row.ids[-1] in special)
+
+
+def _vectors(model: OpenEncoder, texts: Iterable[str], dimensions: int | None, left_out: int) -> Iterator[Array]:
+    info, contrast = embedding_info(model), model.info.contrast
+    least = 0 if contrast is None else contrast.text_length or 0
+    first = 1
+    for chunk in _chunks(texts):
+        found = [_padded(row, least, model.manifest.tokens.pad or 0) for row in model.reader().read(chunk, first=first)]
+        # Without what only tells where tokens come from: most of a row's memory.
+        rows = [Row(row.ids, row.type_ids, prompt_length=left_out) for row in found]
+        results = model.step.in_batches((row for row in rows if row.ids), ["sentence_embedding"])
+        for row in rows:
+            vector = _checked(next(results)) if row.ids else np.zeros(info.dimension, np.float32)
+            yield shortened(vector, info, dimensions)
+        first += len(chunk)
+
+
+def _checked(result: tuple[Array, ...]) -> Array:
+    check_numbers(result)
+    return result[0]
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if len(chunk) == _CHUNK_TEXTS or size >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _padded(row: Row, length: int, pad: int) -> Row:
+    """The row with padding up to `length`, which the model reads as if it were text: some have always seen it."""
+    missing = max(0, length - len(row.ids))
+    return Row(row.ids + missing * [pad], row.type_ids + missing * [0])
+
+
+def _first(prompts: Mapping[str, str], names: Iterable[str]) -> str:
+    return next((prompts[name] for name in names if name in prompts), "")

@@ -1,0 +1,102 @@
+"""Pictures as vectors, and as the pixels that a bundle's model sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from triform.runtime.arithmetic import Array, check_numbers
+from triform.runtime.bundle.manifest import EmbeddingInfo
+from triform.runtime.encoder.vectors.embedding import shortened, width_of
+from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.media.image import as_rgb, pixel_values, read_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from triform.runtime.encoder.opened import OpenEncoder
+
+    # A file, a file's content, or a picture that is open already.
+    Picture = str | Path | bytes | Image.Image
+
+VECTORS, ANY_LABELS = "image-feature-extraction", "zero-shot-image-classification"
+# Enough to keep every core busy; all activations of a batch are in memory at once.
+_BATCH = 8
+
+
+def embed_images(model: OpenEncoder, pictures: Iterable[Picture], *, dimensions: int | None = None) -> Iterator[Array]:
+    """One vector a picture, lazily, in order, in bounded memory; what it is, `model.info.embedding` says.
+
+    Args:
+        model: a bundle for image-feature-extraction or zero-shot-image-classification.
+        pictures: any number of files, contents of files, or Pillow pictures.
+        dimensions: keep the first so many numbers of each vector, see `embedding.embed`.
+
+    Yields:
+        float32 (dimensions,).
+
+    Raises:
+        UnsupportedError: the bundle is for another task, or Pillow is not installed. The first is raised by the call
+            itself, as is a bad number of dimensions.
+        InputError: a picture cannot be read, or there are not so many dimensions.
+        BundleError: a vector holds NaN or an infinity.
+        TriformError: onnxruntime failed.
+    """
+    return embed_pixels(model, (pixels_of(model, picture) for picture in pictures), dimensions=dimensions)
+
+
+def embed_pixels(model: OpenEncoder, pixels: Iterable[Array], *, dimensions: int | None = None) -> Iterator[Array]:
+    """As `embed_images`, of what `pixels_of` gives."""
+    info = image_embedding_info(model)
+    width_of(info, dimensions)
+    return (shortened(vector, info, dimensions) for vector in run_pixels(model, pixels, "image_embedding"))
+
+
+def image_embedding_info(model: OpenEncoder) -> EmbeddingInfo:
+    """What the vectors of pictures are.
+
+    Raises:
+        UnsupportedError: the model gives none.
+    """
+    model.require("embedding pictures", VECTORS, ANY_LABELS)
+    if model.info.embedding is None or model.images is None or "image_embedding" not in model.images.outputs:
+        raise UnsupportedError("the bundle has no output image_embedding; export the model again")
+    return model.info.embedding
+
+
+def pixels_of(model: OpenEncoder, picture: Picture) -> Array:
+    """A picture as the model sees it, float32 (channels, height, width).
+
+    Raises:
+        UnsupportedError: the bundle does not say how it sees pictures, or Pillow is not installed.
+        InputError: the picture cannot be read.
+    """
+    if model.info.image is None:
+        raise UnsupportedError("the bundle does not say how it sees pictures; export the model again")
+    image: Any = read_image(picture) if isinstance(picture, str | Path | bytes) else as_rgb(picture)
+    try:
+        return pixel_values(image, model.info.image)
+    except InputError as error:
+        name = f"{picture}: " if isinstance(picture, str | Path) else ""
+        raise InputError(f"{name}{error}") from None
+
+
+def run_pixels(model: OpenEncoder, pixels: Iterable[Array], name: str) -> Iterator[Array]:
+    """The output `name` for each picture's pixels, in order and in bounded memory.
+
+    Raises:
+        UnsupportedError: the bundle does not say how it sees pictures.
+        BundleError: an output holds NaN or an infinity.
+        TriformError: onnxruntime failed.
+    """
+    if model.images is None:
+        raise UnsupportedError("the bundle does not say how it sees pictures; export the model again")
+    source = iter(pixels)
+    while batch := list(islice(source, _BATCH)):
+        found = model.images.feed({"pixel_values": np.stack(batch)}, (name,))[0]
+        check_numbers([found])
+        yield from found

@@ -1,0 +1,71 @@
+"""Vectors in fewer bytes: float16, 8 bits or one bit a number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+from triform.runtime.arithmetic import Array, unit
+
+DTYPES = ("float32", "float16", "int8", "binary")
+
+
+def int8_ranges(dimension: int) -> Array:
+    """The least and the greatest value that int8 stands for, the same in every dimension: (2, dimension).
+
+    Numbers of a vector of length 1 are about ``1 / sqrt(dimension)`` large; 127 stands for eight times that, or for 1.
+    Fixed, so that what was embedded today compares with what is embedded tomorrow; and the same in every dimension,
+    so that cosines stay what they are. The ends are such that quantizing rounds to the nearest step.
+    """
+    step = min(1.0, 8 / dimension**0.5) / 127
+    return np.repeat(np.array([[-128.5 * step], [126.5 * step]], np.float32), dimension, axis=1)
+
+
+def quantize(vectors: Array, dtype: str, ranges: Array | None = None) -> NDArray[Any]:
+    """Vectors as smaller numbers, as sentence-transformers' ``quantize_embeddings`` defines them.
+
+    Source: https://sbert.net/docs/package_reference/util/quantization.html
+
+    Args:
+        vectors: float32 (…, dimension).
+        dtype: float32; float16; int8: 256 steps over `ranges`; or binary: one bit a number, set where it is above 0,
+            the first number in the highest bit of the first byte, less 128: int8 (…, ceil(dimension / 8)).
+        ranges: for int8, the least and the greatest value in each dimension, float32 (2, dimension). When None,
+            vectors are scaled to length 1 first, and `int8_ranges` is used.
+
+    Raises:
+        InputError: there is no such dtype.
+    """
+    if dtype == "binary":
+        packed: NDArray[np.uint8] = np.packbits(vectors > 0, axis=-1)
+        return (packed ^ np.uint8(0x80)).view(np.int8)
+    if dtype == "int8":
+        if ranges is None:
+            vectors, ranges = unit(vectors), int8_ranges(vectors.shape[-1])
+        steps = (ranges[1] - ranges[0]) / 255
+        steps = np.where(steps == 0, np.float32(1), steps)
+        levels: Array = np.clip(np.floor((vectors - ranges[0]) / steps), 0, 255)
+        return (levels - 128).astype(np.int8)
+    check_dtype(dtype)
+    return vectors.astype(dtype)
+
+
+def check_dtype(dtype: str) -> None:
+    """Check that `quantize` knows a dtype.
+
+    Raises:
+        InputError: it does not.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"vectors can be {', '.join(DTYPES)}, not {dtype}")
+
+
+def storage(dimensions: int, dtype: str) -> tuple[int, str]:
+    """How many numbers, of which numpy dtype, `quantize` makes of a vector."""
+    return (-(-dimensions // 8), "int8") if dtype == "binary" else (dimensions, dtype)

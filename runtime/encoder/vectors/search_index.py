@@ -1,0 +1,288 @@
+"""The texts nearest to queries, by exact cosine: from a stream, or from vectors saved once in a folder.
+
+The folder holds ``vectors.npy`` (float32, rows of length 1, mapped into memory), ``texts.jsonl`` (the texts),
+``offsets.bin`` (where each line of it ends, as int64) and ``index.json`` (what it was made of).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice, tee
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.arithmetic import Array, unit
+from triform.runtime.bundle.manifest import FileInfo
+from triform.runtime.encoder.vectors.embedding import embed, embedding_info
+from triform.runtime.errors import InputError
+from triform.runtime.files import write_npy
+from triform.runtime.json_dataclasses import Mismatch, build
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder.opened import OpenEncoder
+
+_VERSION = 1
+_INFO, _VECTORS, _TEXTS, _OFFSETS = "index.json", "vectors.npy", "texts.jsonl", "offsets.bin"
+# Vectors compared at a time, and texts of a stream held at a time.
+_BLOCK, _HELD = 16384, 256
+# Of a JSON object, where none is named.
+DEFAULT_FIELD = "text"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that can be found.
+
+    Attributes:
+        number: its line in the file it comes from; the first is 1.
+        text: what is compared.
+        value: the JSON object it is part of; None for plain text.
+    """
+
+    number: int
+    text: str
+    value: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that was found, and its cosine with the query."""
+
+    score: float
+    document: Document
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What an index was made of.
+
+    Attributes:
+        version: of the folder's format.
+        bundle: fingerprint of the bundle that made the vectors.
+        source: size and SHA-256 of the file of texts.
+        field: which field of its JSON objects holds the text; None for plain text.
+        prompt: what was put before each text.
+        count: number of texts.
+        dimension: of a vector.
+    """
+
+    version: int
+    bundle: str
+    source: FileInfo
+    field: str | None
+    prompt: str
+    count: int
+    dimension: int
+
+
+def fingerprint(model: OpenEncoder) -> str:
+    """One string for everything in a bundle that its vectors depend on."""
+    files = sorted((name, info.sha256) for name, info in model.manifest.files.items())
+    return hashlib.sha256(json.dumps([files, model.manifest.max_length]).encode()).hexdigest()
+
+
+def describe_source(path: Path) -> FileInfo:
+    """Size and SHA-256 of a file of texts.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return FileInfo(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def nearest(
+    model: OpenEncoder, queries: Array, documents: Iterable[Document], *, prompt: str, top_k: int
+) -> list[list[Hit]]:
+    """The documents nearest to each query, the best first, equal ones in their order; keeps few more than it returns.
+
+    Args:
+        model: gives the vectors.
+        queries: vectors (queries, dimension) of length 1.
+        documents: any number of them.
+        prompt: put before each text.
+        top_k: how many to return at most.
+
+    Raises:
+        TriformError: as `embed`.
+    """
+    best: list[list[Hit]] = [[] for _ in queries]
+    source = _embedded(model, documents, prompt)
+    while block := list(islice(source, _HELD)):
+        scores = queries @ np.stack([vector for vector, _ in block]).T
+        for index, row in enumerate(scores):
+            found = [Hit(float(row[place]), block[place][1]) for place in _largest(row, top_k)]
+            best[index] = sorted([*best[index], *found], key=lambda hit: -hit.score)[:top_k]
+    return best
+
+
+def build_index(
+    folder: Path, model: OpenEncoder, documents: Iterable[Document], *, prompt: str, field: str | None, source: FileInfo
+) -> None:
+    """Save the vectors of documents in a new folder, which is there whole or not at all, in bounded memory.
+
+    Args:
+        folder: is made.
+        model: gives the vectors.
+        documents: at least one.
+        prompt: put before each text.
+        field: which field of their JSON objects holds the text; None for plain text.
+        source: the file they come from.
+
+    Raises:
+        InputError: the folder cannot be made, or there are no documents.
+        TriformError: as `embed`.
+    """
+    dimension = embedding_info(model).dimension
+    with _staged(folder) as staging:
+        with (staging / _TEXTS).open("wb") as texts, (staging / _OFFSETS).open("wb") as offsets:
+            kept = _keep_texts(_embedded(model, documents, prompt), texts, offsets)
+            with (staging / _VECTORS).open("wb") as vectors:
+                count = write_npy(vectors, kept, dimension, "float32")
+        if not count:
+            raise InputError("there are no texts to search")
+        info = IndexInfo(_VERSION, fingerprint(model), source, field, prompt, count, dimension)
+        (staging / _INFO).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n", encoding="utf-8")
+
+
+class SearchIndex:
+    """A folder that `build_index` made, opened; its vectors stay on disk until they are compared.
+
+    Attributes:
+        info: what it was made of.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a folder.
+
+        Raises:
+            InputError: it is not an index, or is damaged.
+        """
+        self._folder = folder
+        try:
+            self.info = _read_info(folder)
+            self._vectors: Array = np.load(folder / _VECTORS, mmap_mode="r")
+            self._ends = np.memmap(folder / _OFFSETS, "<i8", "r")
+        except (OSError, ValueError, Mismatch) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"{folder} is not a search index ({reason}); delete it to have it made again") from None
+        shape = (self.info.count, self.info.dimension)
+        if self._vectors.shape != shape or self._vectors.dtype != np.float32 or self._ends.shape != shape[:1]:
+            raise self._damaged()
+
+    def check(self, model: OpenEncoder, prompt: str | None) -> None:
+        """Check that the index is of `model`, and of `prompt` where that is not None.
+
+        Raises:
+            InputError: it was made with another bundle or prompt.
+        """
+        if self.info.bundle != fingerprint(model):
+            raise InputError(f"{self._folder} was made with another bundle; delete it to have it made again")
+        if prompt is not None and prompt != self.info.prompt:
+            raise InputError(f"{self._folder} was made with the prompt {self.info.prompt!r}, not {prompt!r}")
+
+    def check_source(self, path: Path, field: str | None) -> None:
+        """Check that the index is of a file as it is now.
+
+        Raises:
+            InputError: the file is another or has changed, or its texts are in another field.
+        """
+        if self.info.field != field:
+            raise InputError(f"{self._folder} was made of another field; delete it to have it made again")
+        if self.info.source != describe_source(path):
+            raise InputError(f"{path} is not what {self._folder} was made of; delete the folder to have it made again")
+
+    def search(self, queries: Array, top_k: int) -> list[list[Hit]]:
+        """The documents nearest to each query, the best first, equal ones in their order.
+
+        Args:
+            queries: vectors (queries, dimension) of length 1.
+            top_k: how many to return at most.
+
+        Raises:
+            InputError: the index is damaged.
+        """
+        best: list[list[tuple[float, int]]] = [[] for _ in queries]
+        for start in range(0, self.info.count, _BLOCK):
+            scores = queries @ self._vectors[start : start + _BLOCK].T
+            for index, row in enumerate(scores):
+                found = [(float(row[place]), start + int(place)) for place in _largest(row, top_k)]
+                best[index] = sorted([*best[index], *found], key=lambda pair: -pair[0])[:top_k]
+        with (self._folder / _TEXTS).open("rb") as texts:
+            return [[Hit(score, self._document(texts, place)) for score, place in one] for one in best]
+
+    def _document(self, texts: BinaryIO, place: int) -> Document:
+        begin = int(self._ends[place - 1]) if place else 0
+        texts.seek(begin)
+        try:
+            number, value = json.loads(texts.read(max(0, int(self._ends[place]) - begin)))
+            if isinstance(value, str):
+                return Document(number, value)
+            return Document(number, value[self.info.field or DEFAULT_FIELD], value)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise self._damaged() from None
+
+    def _damaged(self) -> InputError:
+        return InputError(f"{self._folder} is damaged; delete it to have it made again")
+
+
+def _read_info(folder: Path) -> IndexInfo:
+    content = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+    info: IndexInfo = build(IndexInfo, content)
+    if info.version != _VERSION or info.count < 1 or info.dimension < 1:
+        raise Mismatch("made by another version")
+    return info
+
+
+def _largest(scores: Array, count: int) -> NDArray[np.int64]:
+    """Places of the `count` largest, the largest first, equal ones in their order."""
+    places = np.arange(len(scores))
+    if len(scores) > count:
+        least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        places = np.flatnonzero(scores >= least)
+    return places[np.argsort(-scores[places], kind="stable")[:count]]
+
+
+def _keep_texts(found: Iterable[tuple[Array, Document]], texts: BinaryIO, offsets: BinaryIO) -> Iterator[Array]:
+    """The vectors, while their documents are written."""
+    for vector, document in found:
+        texts.write(json.dumps([document.number, document.value or document.text]).encode() + b"\n")
+        offsets.write(np.array(texts.tell(), "<i8").tobytes())
+        yield vector
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its name when all went well."""
+    target = folder.resolve()
+    if target.exists():
+        raise InputError(f"{folder} exists already")
+    staging = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        staging.mkdir()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}") from None
+    try:
+        yield staging
+        os.replace(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _embedded(model: OpenEncoder, documents: Iterable[Document], prompt: str) -> Iterator[tuple[Array, Document]]:
+    first, second = tee(documents)
+    vectors = embed(model, (document.text for document in first), prompt=prompt)
+    return zip((unit(vector) for vector in vectors), second, strict=True)

@@ -1,0 +1,230 @@
+"""A source text, with its languages, as an encoder's token ids; and what a target begins with."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triform.runtime.bundle.text_info import LanguagesInfo, SourceLanguage, SourceTextInfo, TargetLanguage
+from triform.runtime.errors import InputError
+from triform.runtime.text.moses import MosesTokenizer
+from triform.runtime.text.rows import RowReader
+from triform.runtime.text.tokenizer import Tokenizer, load_tokenizer
+
+# Stands before tokens in tokenizer.json that texts are never cut into: a noncharacter, so that no text has it.
+UNLISTED = "\ufdd1"
+# Characters that make one: a Greek letter with three marks.
+_LONGEST = 4
+
+
+class SourceText:
+    """Turns texts into the ids of an encoder, as transformers does with ``src_lang`` and ``tgt_lang``.
+
+    Attributes:
+        target: the tokenizer that decodes what the model writes.
+        languages: see `LanguagesInfo`; without any where the model has none.
+    """
+
+    def __init__(
+        self, folder: Path, info: SourceTextInfo, max_length: int, vocab_size: int, *, strict: bool = False
+    ) -> None:
+        """Read the tokenizers.
+
+        Args:
+            folder: of tokenizer.json.
+            info: what the export found out about it.
+            max_length: tokens an encoder reads, those around a text included.
+            vocab_size: ids the encoder knows.
+            strict: refuse a text that is too long, rather than cutting it.
+
+        Raises:
+            BundleError: a file is damaged.
+            UnsupportedError: the package that cuts this model's texts into words is missing.
+        """
+        backend: Any = load_tokenizer(folder / "tokenizer.json")
+        self.target: Tokenizer = load_tokenizer(folder / info.target_file) if info.target_file else backend
+        self.languages = info.languages or LanguagesInfo()
+        self._backend = backend
+        self._composed = info.composed
+        reads = backend
+        if info.moses is not None:
+            words = info.moses
+            reads = MosesTokenizer(backend, words.source, lowercase=words.lowercase)
+            self.target = MosesTokenizer(self.target, words.target, lowercase=words.lowercase, replaced=words.replaced)
+        if info.unknown is not None:
+            reads = _Known(reads, info.unknown, info.vocabulary or vocab_size)
+        self._reader = RowReader(reads, max_length, vocab_size, strict=strict)
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were cut so far."""
+        return self._reader.truncated
+
+    @property
+    def max_length(self) -> int:
+        """How many tokens the encoder reads, those around a text included."""
+        return self._reader.max_length
+
+    def length(self, text: str, *, source_lang: str | None = None, target_lang: str | None = None) -> int:
+        """Tokens of a text that is not cut, those around it included. Arguments and errors as `read`."""
+        (prepared,) = self._prepared([text], source_lang, target_lang)
+        return self._reader.length(prepared)
+
+    def read(
+        self, texts: Sequence[str], *, source_lang: str | None = None, target_lang: str | None = None, first: int = 1
+    ) -> list[list[int]]:
+        """Ids of each text, with what its language and the one asked for put around it.
+
+        Args:
+            texts: with their task's prefix, if any.
+            source_lang: what the texts are in, as the model calls it; the model's default when None.
+            target_lang: what to translate into; the model's default when None.
+            first: the number of the first text, for errors.
+
+        Raises:
+            InputError: a language the model does not have, or none where it needs one; a text that is not valid
+                Unicode or, for a strict reader, too long.
+        """
+        texts = self._prepared(texts, source_lang, target_lang)
+        return [row.ids for row in self._reader.read(texts, first=first)]
+
+    def forced(self, target_lang: str | None = None) -> list[int]:
+        """Ids that a target begins with, after the token that decoding starts with; empty where it is free.
+
+        Raises:
+            InputError: a language the model does not have.
+        """
+        target = self._target(target_lang)
+        return list(target.forced) if target else []
+
+    def _prepared(self, texts: Sequence[str], source_lang: str | None, target_lang: str | None) -> Sequence[str]:
+        """The texts as the tokenizer takes them, which then puts around them what the languages need."""
+        source, target = self._source(source_lang), self._target(target_lang)
+        if target is None and self._must_ask() and not all(text.startswith(">>") for text in texts):
+            raise InputError(f"this model needs a target language: {_list(self.languages.targets)}")
+        if self.languages != LanguagesInfo():
+            self._surround(source, target.asked if target else [])
+        if self._composed:
+            texts = [compose(text) for text in texts]
+        return texts
+
+    def _must_ask(self) -> bool:
+        return any(target.asked for target in self.languages.targets.values())
+
+    def _source(self, name: str | None) -> SourceLanguage:
+        sources = self.languages.sources
+        name = name or self.languages.default_source
+        if not sources:
+            if name:
+                raise InputError(f"this model is not told what language a text is in; leave {name!r} out")
+            return self.languages.plain
+        if not name:
+            raise InputError(f"this model needs a source language: {_list(sources)}")
+        return sources[find_language(name, sources)]
+
+    def _target(self, name: str | None) -> TargetLanguage | None:
+        targets = self.languages.targets
+        name = name or self.languages.default_target
+        if name and not targets:
+            raise InputError(f"this model has no choice of target languages; leave {name!r} out")
+        return targets[find_language(name, targets)] if name else None
+
+    def _surround(self, source: SourceLanguage, asked: list[int]) -> None:
+        """Let tokenizers itself put ids around the texts: it cuts texts where they leave room for them."""
+        from tokenizers import processors
+
+        around = {"before": [*asked, *source.prefix], "after": source.suffix}
+        around = {name: ids for name, ids in around.items() if ids}
+        self._backend.post_processor = processors.TemplateProcessing(
+            single=[*(["before"] if "before" in around else []), "$A", *(["after"] if "after" in around else [])],
+            special_tokens=[
+                {"id": name, "ids": ids, "tokens": [self._backend.id_to_token(token) for token in ids]}
+                for name, ids in around.items()
+            ],
+        )
+
+
+def compose(text: str) -> str:
+    """Characters and what follows them as one character each, where there is one: the longest sequences first.
+
+    This is how sentencepiece's NFKC goes through a text. Unicode itself reorders marks as well.
+    """
+    if unicodedata.is_normalized("NFKC", text):
+        return text
+    parts, at = [], 0
+    while at < len(text):
+        length = next(length for length in range(_LONGEST, 0, -1) if length == 1 or _is_one(text[at : at + length]))
+        part = text[at : at + length]
+        parts.append(unicodedata.normalize("NFKC", part) if length > 1 else part)
+        at += length
+    return "".join(parts)
+
+
+def _is_one(part: str) -> bool:
+    return len(part) > 1 == len(unicodedata.normalize("NFKC", part))
+
+
+def find_language(name: str, known: Mapping[str, object]) -> str:
+    """The model's code for a language: as it is, in other letters, or its first part if that is enough.
+
+    Raises:
+        InputError: the model has no such language, or several; the line lists what there is.
+    """
+    plain = _plain(name)
+    for candidates in (
+        [code for code in known if _plain(code) == plain],
+        [code for code in known if _plain(code).split("_")[0] == plain],
+    ):
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            raise InputError(f"the language {name!r} may be {' or '.join(sorted(candidates))}; name one of them")
+    raise InputError(f"the model has no language {name!r}; it has {_list(known)}")
+
+
+def _plain(name: str) -> str:
+    return name.strip("<>_ ").replace("-", "_").lower()
+
+
+def _list(known: Iterable[str]) -> str:
+    return ", ".join(sorted(known))
+
+
+class _Known:
+    """A tokenizer whose pieces are not all in the vocabulary, as `RowReader` uses one."""
+
+    def __init__(self, backend: Any, unknown: int, vocabulary: int) -> None:
+        self._backend = backend
+        self._unknown = unknown
+        self._vocabulary = vocabulary
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def encode_batch(self, texts: list[str], *, add_special_tokens: bool) -> list[Any]:
+        """What tokenizers gives, with ids that are all in the vocabulary."""
+        encodings = self._backend.encode_batch(texts, add_special_tokens=add_special_tokens)
+        return [_KnownEncoding(encoding, self._ids(encoding)) for encoding in encodings]
+
+    def _ids(self, encoding: Any) -> list[int]:
+        return [
+            self._listed(token) if index == self._unknown or index >= self._vocabulary else index
+            for index, token in zip(encoding.ids, encoding.tokens, strict=True)
+        ]
+
+    def _listed(self, token: str) -> int:
+        """What no piece spells may still be in the vocabulary: a letter of the language translated into."""
+        index: int | None = self._backend.token_to_id(UNLISTED + token)
+        return self._unknown if index is None else index
+
+
+@dataclass(frozen=True)
+class _KnownEncoding:
+    encoding: Any
+    ids: list[int]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.encoding, name)

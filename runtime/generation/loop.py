@@ -1,0 +1,112 @@
+"""The decoding loop: token ids in, tokens out. It knows no text and no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from triform.runtime.generation.logprobs import TokenLogprobs
+from triform.runtime.generation.sampling import Sampler
+from triform.runtime.generation.steps import FinishReason, Ids, Logits, Step
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token; `finish_reason` is set on the last.
+
+    An end-of-sequence token is yielded like any other, with the reason "stop".
+    """
+
+    id: int
+    finish_reason: FinishReason | None
+    logprobs: TokenLogprobs | None = None
+
+
+class GrowingRow:
+    """The ids of one generation, and what chooses the next and says when it ends.
+
+    Attributes:
+        left: tokens that may still be chosen.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[int],
+        sampler: Sampler,
+        *,
+        eos: Collection[int],
+        max_new_tokens: int,
+        observe: Callable[[Logits, int], TokenLogprobs] | None = None,
+        ends: Callable[[int], bool] = lambda token: False,
+    ) -> None:
+        """Begin with a prompt. Arguments as `decode_loop`, and `ends` as `Request` has it."""
+        # One array for the whole generation, of which the sampler sees the part that is there.
+        self._history = np.empty(len(ids) + max_new_tokens, np.int64)
+        self._history[: len(ids)] = ids
+        self._prompt = self._length = len(ids)
+        self._sampler, self._eos, self._observe, self._ends = sampler, eos, observe, ends
+        self.left = max_new_tokens
+
+    @property
+    def ids(self) -> Ids:
+        """int64 (length,), all so far; a view."""
+        return self._history[: self._length]
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """The ids that were chosen."""
+        return tuple(self.ids[self._prompt :].tolist())
+
+    def choose(self, logits: Logits) -> Token:
+        """Choose the next token, and append it.
+
+        Args:
+            logits: the model's, after the last id.
+        """
+        token = self._sampler(self.ids, logits)
+        self._history[self._length] = token
+        self._length += 1
+        self.left -= 1
+        reason: FinishReason | None = None
+        if token in self._eos or self._ends(token):
+            reason = "stop"
+        elif not self.left:
+            reason = "length"
+        return Token(token, reason, self._observe(logits, token) if self._observe else None)
+
+
+def decode_loop(
+    step: Step,
+    ids: Sequence[int],
+    sampler: Sampler,
+    *,
+    eos: Collection[int],
+    max_new_tokens: int,
+    observe: Callable[[Logits, int], TokenLogprobs] | None = None,
+) -> Iterator[Token]:
+    """Generate until an end-of-sequence token or the limit.
+
+    Args:
+        step: the model.
+        ids: the prompt, at least one token.
+        sampler: the ids so far and the logits after them to a token.
+        eos: tokens that end the sequence.
+        max_new_tokens: at least 1.
+        observe: called with the model's logits and the token chosen, for its log-probabilities.
+
+    Yields:
+        one `Token` at a time. The last one is not fed back, so a limit costs no run whose logits nobody reads.
+    """
+    row = GrowingRow(ids, sampler, eos=eos, max_new_tokens=max_new_tokens, observe=observe)
+    return plain_loop(step, ids, row)
+
+
+def plain_loop(step: Step, ids: Sequence[int], row: GrowingRow) -> Iterator[Token]:
+    """As `decode_loop`, with a row that holds the prompt."""
+    token = row.choose(step.prefill(ids))
+    yield token
+    while token.finish_reason is None:
+        token = row.choose(step.next(token.id))
+        yield token

@@ -1,0 +1,123 @@
+"""What a user may ask of one generation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from triform.runtime.errors import InputError
+from triform.runtime.generation.options.checks import (
+    above_zero,
+    at_least_one,
+    check,
+    check_one_of,
+    flag,
+    not_negative,
+    whole_from_zero,
+)
+from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
+from triform.runtime.generation.options.step_order import check_order
+
+__all__ = ["Constraints", "GenerationOptions", "Penalties", "Truncation"]
+
+# A seed is one half of a Philox key.
+_SEEDS = 2**64
+_SPECULATE = ("auto", "lookup", "off")
+_ON_OVERFLOW = ("error", "shift")
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """Checked once, at the edge; nothing below it guesses.
+
+    Attributes:
+        max_new_tokens: at least 1; when None, what the model says, or up to its context.
+        temperature: divides the logits; 0 takes the most likely token always.
+        top_k: sample from the k most likely tokens; 0 means all.
+        top_p: sample from the fewest tokens that together reach this probability, in (0, 1].
+        seed: makes sampling repeatable, below 2**64; fresh randomness when None.
+        min_new_tokens: do not end before so many.
+        stop: texts that end the generation and are not shown.
+        logprobs: how many of the likeliest tokens to report beside each generated one; 0 reports that alone, None none.
+        truncation: further ways to cut off unlikely tokens.
+        penalties: against repetition, and for an end.
+        constraints: tokens to ban, to force, or to shift.
+        order: steps to apply in another order, by name; see `processors_order`.
+        speculate: whether to try tokens copied from what was there before, several in one run: "lookup", "off", or
+            "auto": those of a draft where there is one (`Decoder.use_draft`); copied ones when the most likely token is
+            taken always and no rounding of activations to 8 bits can make the tokens others than those of one at a
+            time. Of decoders only.
+        on_overflow: what to do when the model's context is full: "error" refuses a prompt that is too long and ends an
+            answer that becomes so; "shift" drops the oldest tokens and goes on. Of decoders only.
+        keep: tokens at the start of the prompt that "shift" never drops; 0 when None.
+        penalty_alpha: take, of the top_k likeliest tokens, one that does not resemble those before it, and weigh the
+            resemblance by this, above 0 and below 1; see `ContrastiveSearch`. Nothing is drawn. Of decoders only.
+
+    When temperature, top_k, top_p and truncation say nothing, the model's own defaults of them apply. All other values
+    that are None are the model's own, or off.
+
+    Raises:
+        InputError: a value is out of range or of another type, or two contradict each other.
+    """
+
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    min_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    truncation: Truncation = field(default_factory=Truncation)
+    penalties: Penalties = field(default_factory=Penalties)
+    constraints: Constraints = field(default_factory=Constraints)
+    order: tuple[str, ...] = ()
+    speculate: str = "auto"
+    on_overflow: str = "error"
+    keep: int | None = None
+    penalty_alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self, at_least_one(), "max_new_tokens")
+        check(self, not_negative(), "temperature")
+        check(self, whole_from_zero(), "top_k", "min_new_tokens", "logprobs", "keep")
+        check(self, above_zero(1), "top_p")
+        check(self, whole_from_zero(_SEEDS), "seed")
+        if isinstance(self.stop, str) or any(not isinstance(text, str) or not text for text in self.stop):
+            raise InputError("--stop must be a text that is not empty")
+        check_order(self.order)
+        check_one_of(self, _SPECULATE, "speculate")
+        check_one_of(self, _ON_OVERFLOW, "on_overflow")
+        self._check_contradictions()
+        if self.penalty_alpha is not None:
+            self._check_contrastive(self.penalty_alpha)
+
+    def _check_contradictions(self) -> None:
+        most, least = self.max_new_tokens, self.min_new_tokens
+        if most is not None and least is not None and least > most:
+            raise InputError(f"--min-new-tokens {least} is more than --max-new-tokens {most}")
+        if self.keep is not None and self.on_overflow != "shift":
+            raise InputError("--keep needs --on-overflow shift; give both")
+        cuts = self.truncation
+        for name in ("xtc_threshold", "mirostat_tau"):
+            if self.temperature == 0 and getattr(cuts, name) is not None:
+                raise InputError(f"--temperature 0 draws nothing, so {flag(name)} contradicts it; leave one out")
+        if cuts.mirostat_tau is not None:
+            others = {"top_k": self.top_k or None, "top_p": self.top_p}
+            others |= {name: value for name, value in vars(cuts).items() if not name.startswith("mirostat")}
+            for name, value in others.items():
+                if value is not None:
+                    raise InputError(f"--mirostat-tau replaces every other truncation, so leave out {flag(name)}")
+
+    def _check_contrastive(self, alpha: float) -> None:
+        above_zero().judge("penalty_alpha", alpha)
+        if alpha >= 1:
+            raise InputError(f"--penalty-alpha must be below 1, not {alpha}")
+        if (self.top_k or 0) < 2:
+            raise InputError("--penalty-alpha chooses among several tokens; give --top-k of at least 2 too")
+        drawing = {"temperature": self.temperature or None, "top_p": self.top_p, **vars(self.truncation)}
+        for name, value in drawing.items():
+            if value is not None:
+                raise InputError(f"--penalty-alpha draws nothing, so {flag(name)} contradicts it; leave one out")
+        for name, word in (("speculate", "lookup"), ("on_overflow", "shift")):
+            if getattr(self, name) == word:
+                raise InputError(f"{flag(name)} {word} does not go with --penalty-alpha; leave one out")

@@ -1,0 +1,63 @@
+"""The order in which processors are applied, and how a user changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from triform.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+
+
+# The order of transformers' `_get_logits_processor`; steps it does not have stand where their kind does. Described in
+# docs/decoding.md. Steps from "temperature" on are for sampling.
+ORDER = (
+    "logit-bias",
+    "encoder-repetition-penalty",
+    "repetition-penalty",
+    "frequency-penalty",
+    "presence-penalty",
+    "dry",
+    "no-repeat-ngram",
+    "encoder-no-repeat-ngram",
+    "bad-words",
+    "min-length",
+    "forced-bos",
+    "forced-eos",
+    "forced-tokens",
+    "exponential-decay",
+    "suppress-tokens",
+    "begin-suppress-tokens",
+    "form",
+    "temperature",
+    "top-n-sigma",
+    "top-k",
+    "top-p",
+    "min-p",
+    "typical-p",
+    "epsilon-cutoff",
+    "eta-cutoff",
+    "xtc",
+    "mirostat",
+)
+
+
+def check_order(order: Sequence[str]) -> None:
+    """Check the names of steps.
+
+    Raises:
+        InputError: one is unknown, or there twice.
+    """
+    for index, name in enumerate(order):
+        if name not in ORDER:
+            raise InputError(f"--order knows no step {name!r}; there are {', '.join(ORDER)}")
+        if name in order[:index]:
+            raise InputError(f"--order names {name} twice")
+
+
+def reordered(order: Sequence[str]) -> list[str]:
+    """All steps, those named in `order` in that order, at the places that these have in `ORDER`."""
+    named = iter(order)
+    return [next(named) if step in order else step for step in ORDER]

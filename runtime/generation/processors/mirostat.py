@@ -1,0 +1,50 @@
+"""Mirostat 2: a truncation that steers the surprise of what is said (https://arxiv.org/abs/2007.14966)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from triform.runtime.generation.processors.contract import NEVER
+from triform.runtime.generation.processors.ranking import at_least
+from triform.runtime.generation.processors.truncation import weights_of
+from triform.runtime.generation.steps import Ids, Logits
+
+
+class Mirostat:
+    """Keeps tokens whose surprise is at most mu; moves mu by what the token that was then drawn surprised.
+
+    A processor with a state, for one row: it learns what was drawn from the ids of the next call. It has to be the last
+    step, for the probability it learns from is the one it left. transformers has no such step.
+    """
+
+    def __init__(self, tau: float, eta: float) -> None:
+        """Start with mu at twice the target.
+
+        Args:
+            tau: the surprise aimed at, in bits a token, above 0.
+            eta: the learning rate, above 0.
+        """
+        self._tau, self._eta = tau, eta
+        self.mu = 2 * tau
+        self._length = -1
+        self._logits: Logits | None = None
+        self._log_total = 0.0
+
+    def __call__(self, ids: Ids, logits: Logits) -> Logits:
+        """Logits with minus infinity for tokens that would surprise more than mu; the most likely stays always."""
+        most = float(logits.max())
+        if not math.isfinite(most):
+            return logits
+        if self._logits is not None and len(ids) == self._length + 1:
+            surprise = (self._log_total - float(self._logits[ids[-1]])) / math.log(2)
+            if math.isfinite(surprise):
+                self.mu -= self._eta * (surprise - self._tau)
+        log_total = most + math.log(float(weights_of(logits).sum()))
+        kept = at_least(logits, min(log_total - self.mu * math.log(2), most))
+        result = np.full_like(logits, NEVER)
+        result[kept] = logits[kept]
+        self._length, self._logits = len(ids), result
+        self._log_total = most + math.log(float(np.exp(logits[kept].astype(np.float64) - most).sum()))
+        return result

@@ -1,0 +1,122 @@
+"""From logits to a token: processors applied in their order, then the most likely token or a draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.arithmetic import not_numbers
+from triform.runtime.errors import InputError
+from triform.runtime.generation.processors.contract import Filter, Processor, Temperature
+from triform.runtime.generation.processors.truncation import reached, weights_of
+from triform.runtime.generation.steps import Ids, Logits
+
+__all__ = ["Logits", "Sampler", "ahead", "draw", "greedy", "make_sampler", "process", "row_generator"]
+# Called with the ids of the row so far, int64 (length,), and the logits after them, float32 (vocab_size,).
+Sampler = Callable[[Ids, Logits], int]
+
+
+def row_generator(seed: int | None, row: int = 0) -> np.random.Generator:
+    """Random numbers of one row of a batch: the same for a seed and a row, whatever else is in the batch.
+
+    Args:
+        seed: below 2**64; fresh randomness when None.
+        row: its index.
+    """
+    if seed is None:
+        return np.random.Generator(np.random.Philox())
+    return np.random.Generator(np.random.Philox(key=np.array([seed, row], np.uint64)))
+
+
+def ahead(generator: np.random.Generator, index: int) -> np.random.Generator:
+    """The random numbers of one of several answers, so far ahead of the one before that it never reaches them.
+
+    Args:
+        generator: from `row_generator`; not changed.
+        index: of the answer; the first is 0 and has the generator's own numbers.
+    """
+    return np.random.Generator(cast(np.random.Philox, generator.bit_generator).jumped(index))
+
+
+def make_sampler(processors: Sequence[Processor], generator: np.random.Generator | None) -> Sampler:
+    """Build the sampler for one row of one generation.
+
+    Args:
+        processors: from `build_processors`; at least those with a state are the row's own.
+        generator: the row's, of which one number is drawn for a token; None takes the most likely token always.
+
+    Returns:
+        a function from the row's ids and logits to a token id. It raises BundleError where the model computed no
+        numbers, and InputError where the processors ban every token.
+    """
+    if generator is None:
+        if not processors:
+            return lambda ids, logits: greedy(logits)
+        return lambda ids, logits: greedy(process(processors, ids, logits))
+    # What follows the last step that looks at ids or places may be given the tokens that are left, and no others.
+    split = max((i + 1 for i, one in enumerate(processors) if not isinstance(one, Filter | Temperature)), default=0)
+    whole, narrowing = processors[:split], processors[split:]
+
+    def sample(ids: Ids, logits: Logits) -> int:
+        logits = process(whole, ids, logits)
+        _check(logits)
+        tokens: NDArray[Any] | None = None
+        for step in narrowing:
+            kept = step.keep(logits) if isinstance(step, Filter) else None
+            if kept is not None:
+                tokens = kept if tokens is None else tokens[kept]
+                logits = logits[kept]
+            elif isinstance(step, Temperature):
+                logits = step(ids, logits)
+        index = draw(weights_of(logits), generator.random())
+        return index if tokens is None else int(tokens[index])
+
+    return sample
+
+
+def process(processors: Sequence[Processor], ids: Ids, logits: Logits) -> Logits:
+    """Apply processors in turn. Arguments and result as `Processor`.
+
+    Raises:
+        BundleError: the logits hold NaN or infinity, which a step might hide.
+    """
+    if processors and not logits.max() < math.inf:
+        raise not_numbers()
+    for step in processors:
+        logits = step(ids, logits)
+    return logits
+
+
+def greedy(logits: Logits) -> int:
+    """The most likely token; the first of several that are equal.
+
+    Raises:
+        BundleError: the logits hold NaN or an infinity, so no token is the most likely.
+        InputError: every token is banned.
+    """
+    token = int(logits.argmax())
+    # argmax stops at the first NaN, so looking at one number tells.
+    _check(logits[token])
+    return token
+
+
+def draw(weights: NDArray[Any], uniform: float) -> int:
+    """The position at which the cumulative sum of the weights passes `uniform` of their total.
+
+    Args:
+        weights: float (count,), not negative, some positive.
+        uniform: in [0, 1).
+    """
+    return reached(weights, uniform * float(weights.sum()))
+
+
+def _check(logits: Any) -> None:
+    largest = float(logits.max())
+    if largest == -math.inf:
+        raise InputError("every token is banned, so none can be chosen; allow more by the options that ban tokens")
+    if not math.isfinite(largest):
+        raise not_numbers()

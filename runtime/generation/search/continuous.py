@@ -1,0 +1,107 @@
+"""Continuous batching: prompts enter a running batch as soon as others have left it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.generation.search.batch import Request, growing_row
+from triform.runtime.generation.steps import FinishReason, OpenBatchStep
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The answer to one prompt of a stream.
+
+    Attributes:
+        index: which prompt, from 0, in the order they came.
+        token_ids: what was generated, an end-of-sequence token included.
+        finish_reason: "stop" after an end-of-sequence token, or where the request says so.
+    """
+
+    index: int
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+
+
+class _Row:
+    """A sequence being written."""
+
+    def __init__(self, index: int, request: Request, eos: Collection[int]) -> None:
+        self._index, self._row, self.request = index, growing_row(request, eos), request
+        self._reason: FinishReason | None = None
+
+    def choose(self, logits: NDArray[np.float32]) -> None:
+        """Append the sampler's token."""
+        self._reason = self._row.choose(logits).finish_reason
+
+    @property
+    def last(self) -> int:
+        return int(self._row.ids[-1])
+
+    @property
+    def completion(self) -> Completion | None:
+        """What came of it if it has ended."""
+        return None if self._reason is None else Completion(self._index, self._row.answer, self._reason)
+
+
+def complete(
+    step: OpenBatchStep, requests: Iterable[Request], *, rows: int, eos: Collection[int]
+) -> Iterator[Completion]:
+    """Answer a stream of prompts, up to `rows` at a time.
+
+    A row that has ended leaves the batch before the next step, and the next prompt of the stream is read in its place,
+    alone, while the others wait. A prompt is taken from the stream when there is room for it, not earlier.
+
+    Args:
+        step: the model; its batch is emptied first.
+        requests: the prompts; each one's sampler chooses its tokens. Check their lengths before: one that outgrows the
+            context ends the whole stream.
+        rows: at least 1.
+        eos: tokens that end a sequence.
+
+    Yields:
+        answers as they finish; see `in_order`.
+
+    Raises:
+        InputError: a sequence outgrows the model's context, or the cache does not fit into memory.
+        TriformError: onnxruntime failed, or the logits are not numbers.
+    """
+    waiting = (_Row(index, request, eos) for index, request in enumerate(requests))
+    live: list[_Row] = []
+    step.select([])
+    while True:
+        while len(live) < rows and (row := next(waiting, None)) is not None:
+            row.choose(step.join(row.request.ids))
+            live, ended = _part(step, [*live, row])
+            yield from ended
+        if not live:
+            return
+        logits = step.next([row.last for row in live], range(len(live)))
+        for row, scores in zip(live, logits, strict=True):
+            row.choose(scores)
+        live, ended = _part(step, live)
+        yield from ended
+
+
+def _part(step: OpenBatchStep, rows: list[_Row]) -> tuple[list[_Row], list[Completion]]:
+    """Take rows that have ended out of the batch; give the others, and what came of those."""
+    completions = [row.completion for row in rows]
+    staying = [place for place, completion in enumerate(completions) if completion is None]
+    if len(staying) < len(rows):
+        step.select(staying)
+    return [rows[place] for place in staying], [completion for completion in completions if completion is not None]
+
+
+def in_order(completions: Iterable[Completion]) -> Iterator[Completion]:
+    """The same answers in the order of their prompts, each as soon as all before it are there."""
+    early: dict[int, Completion] = {}
+    due = 0
+    for completion in completions:
+        early[completion.index] = completion
+        while due in early:
+            yield early.pop(due)
+            due += 1

@@ -1,0 +1,89 @@
+"""Diverse beam search: groups of beams that keep out of each other's way (https://arxiv.org/abs/1610.02424)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.errors import InputError
+from triform.runtime.generation.options.beams import BeamOptions
+from triform.runtime.generation.search.batch import Branches, Hypothesis, Request, run_searches
+from triform.runtime.generation.search.beams import BeamSearch, most_likely
+from triform.runtime.generation.steps import BatchStep
+
+
+def diverse_beam_search(
+    step: BatchStep,
+    requests: Sequence[Request],
+    options: BeamOptions,
+    *,
+    num_beam_groups: int,
+    diversity_penalty: float,
+    eos: Collection[int],
+) -> list[list[Hypothesis]]:
+    """Find likely answers that differ, all prompts in one batch.
+
+    Each group is a beam search of its own, one after another at each step. What the beams of earlier groups have just
+    chosen costs later groups `diversity_penalty` a beam that chose it (the paper's Hamming diversity), and the score of
+    a hypothesis contains what it has paid. Tokens that ended a sequence cost nothing.
+
+    Args:
+        step: the model.
+        requests: the prompts. Samplers are not used.
+        options: how to search; `num_beams` is the sum over all groups.
+        num_beam_groups: divides `num_beams`. With one group this is beam search.
+        diversity_penalty: at least 0, in nats.
+        eos: tokens that end a sequence.
+
+    Returns:
+        for each prompt up to `num_return_sequences` hypotheses of all its groups, the best first; those of one group
+        differ from each other, those of two groups may be equal where the penalty is small.
+
+    Raises:
+        InputError: a number does not fit the others, or a sequence outgrows the model's context.
+        TriformError: onnxruntime failed, or the logits are not numbers.
+    """
+    if num_beam_groups < 1 or options.num_beams % num_beam_groups:
+        raise InputError(f"--num-beam-groups must divide --num-beams ({options.num_beams}), not {num_beam_groups}")
+    if not 0 <= diversity_penalty < np.inf:
+        raise InputError(f"--diversity-penalty must be 0 or more, not {diversity_penalty}")
+    group = replace(options, num_beams=options.num_beams // num_beam_groups, num_return_sequences=1)
+    searches = [
+        _Groups([BeamSearch(request, group, eos, most_likely) for _ in range(num_beam_groups)], diversity_penalty)
+        for request in requests
+    ]
+    run_searches(step, requests, searches)
+    return [search.hypotheses()[: options.num_return_sequences] for search in searches]
+
+
+class _Groups:
+    """The groups of one prompt, as one search."""
+
+    def __init__(self, groups: Sequence[BeamSearch], penalty: float) -> None:
+        self._groups = groups
+        self._penalty = np.float32(penalty)
+        # Of each group that goes on, its rows in the logits; at first the prompt's only one, for all of them.
+        self._live = [(group, slice(0, 1)) for group in groups]
+
+    def advance(self, logits: NDArray[np.float32]) -> Branches:
+        """Advance the groups in turn. Arguments and result as `Search`."""
+        chosen = np.zeros(logits.shape[1], np.float32)
+        live, all_tokens, all_parents, end = [], [], [], 0
+        for group, rows in self._live:
+            tokens, parents = group.advance(logits[rows], self._penalty * chosen)
+            np.add.at(chosen, tokens, 1)
+            all_tokens.append(tokens)
+            all_parents.append(parents + rows.start)
+            if len(tokens):
+                live.append((group, slice(end, end + len(tokens))))
+                end += len(tokens)
+        self._live = live
+        return np.concatenate(all_tokens), np.concatenate(all_parents)
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """Those of all groups, the best first."""
+        found = [hypothesis for group in self._groups for hypothesis in group.hypotheses]
+        return sorted(found, key=lambda hypothesis: -hypothesis.score)

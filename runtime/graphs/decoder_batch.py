@@ -1,0 +1,152 @@
+"""A decoder graph run for several sequences at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.bundle.manifest import CacheInfo, Manifest
+from triform.runtime.errors import InputError
+from triform.runtime.graphs.binding import StepBinding, run_step
+from triform.runtime.graphs.cache import KVCache, settle
+from triform.runtime.graphs.decoder_step import paired, prefill_row, resumable
+
+
+class DecoderBatchStep:
+    """The `OpenBatchStep` of a decoder bundle: prompts are read one row at a time, steps run for all rows at once.
+
+    Prompts are not read together because they differ in length and the graph continues only a batch of one by several
+    tokens; a prompt alone already keeps the processor busy.
+
+    A prompt that begins as another one did, whose keys and values are still in the cache, is run from where they part.
+
+    Attributes:
+        cache: all sequences so far, in an order of its own: a row stays where it is as long as it can.
+    """
+
+    def __init__(self, session: Any, manifest: Manifest, cache: CacheInfo, rows: int = 1) -> None:
+        """Make a batch of no rows.
+
+        Args:
+            session: onnxruntime.InferenceSession of the decoder graph.
+            manifest: the bundle's.
+            cache: the manifest's cache.
+            rows: how many rows to expect at most, so that no row moves when another joins; more may come.
+        """
+        self._session = session
+        self._vocab_size = manifest.vocab_size
+        self.cache = KVCache(cache, manifest.max_length, paired(rows))
+        self.cache.resize(0)
+        # Where in the cache each row is.
+        self._places = np.zeros(0, np.int64)
+        # What is in each place of the cache of the prompt that was read there, whether or not its row has left.
+        self._read: list[list[int]] = []
+        self._binding: StepBinding | None = None
+        self._bound: tuple[int, ...] = ()
+
+    def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Begin anew with one row a prompt, each at least one token; lengths may differ.
+
+        Returns:
+            logits after each row's last token, float32 (len(rows), vocab_size).
+
+        Raises:
+            InputError: a prompt is longer than the model's context, or the cache does not fit into memory.
+            TriformError: onnxruntime failed.
+        """
+        self.select([])
+        self._make_room(max(map(len, rows), default=0), 0)
+        logits = np.empty((len(rows), self._vocab_size), np.float32)
+        for index, ids in enumerate(rows):
+            logits[index] = self.join(ids)
+        return logits
+
+    def join(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Add a row of at least one token behind the others.
+
+        Returns:
+            logits after its last token, float32 (vocab_size,).
+
+        Raises:
+            InputError: the prompt is longer than the model's context, or the cache does not fit into memory.
+            TriformError: onnxruntime failed.
+        """
+        place = len(self._places)
+        self._make_room(len(ids), place + 1)
+        source, kept = self._longest_shared(ids)
+        self.cache.take(place, source, kept)
+        logits = prefill_row(self._session, self.cache.row(place), ids[kept:], self._vocab_size)
+        self._read[place] = list(ids)
+        self._places = np.append(self._places, place)
+        return logits
+
+    def select(self, parents: Sequence[int]) -> None:
+        """Make row i what row `parents[i]` is now, without running the model.
+
+        Raises:
+            InputError: the cache of so many rows does not fit into memory.
+        """
+        sources = self._places[np.asarray(parents, np.int64)]
+        places = settle(sources)
+        order = np.empty_like(sources)
+        order[places] = sources
+        self._make_room(0, len(order))
+        self.cache.select(order)
+        self._read[: len(order)] = [self._read[source] for source in order]
+        self._places = places
+
+    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
+        """Make row i what row `parents[i]` is now with `tokens[i]` appended; at least one row.
+
+        Returns:
+            logits after each row's last token, float32 (len(tokens), vocab_size); valid until the next call.
+
+        Raises:
+            InputError: a sequence outgrows the model's context, or the cache does not fit into memory.
+            TriformError: onnxruntime failed.
+        """
+        self.select(parents)
+        rows = len(self._places)
+        self._make_room(int(self.cache.lengths.max()) + 1, paired(rows))
+        # The graph writes a token into the idle row.
+        self._read[rows : paired(rows)] = [[]] * (paired(rows) - rows)
+        binding = self._bind()
+        binding.input_ids[self._places, 0] = tokens
+        binding.past_lengths[:] = self.cache.lengths
+        run_step(self._session, binding)
+        self.cache.advance(1)
+        self.cache.resize(rows)
+        logits = binding.logits[:rows, 0]
+        in_order = (self._places == np.arange(rows)).all()
+        return logits if in_order else logits[self._places]
+
+    def _make_room(self, length: int, rows: int) -> None:
+        """As many rows as there are or so many, for so many tokens each; rows that left are lost where buffers grow."""
+        layout = self.cache.layout[1:]
+        try:
+            self.cache.reserve(length)
+            self.cache.resize(max(rows, len(self.cache.lengths)))
+        except InputError:
+            # Without memory there are no buffers any more.
+            self._read = [[]] * len(self._read)
+            raise
+        if self.cache.layout[1:] != layout:
+            del self._read[len(self._places) :]
+        self._read += [[]] * (self.cache.layout[1] - len(self._read))
+
+    def _longest_shared(self, ids: Sequence[int]) -> tuple[int, int]:
+        """The place that holds most of the first tokens, and how many; the new row's own where it is as good."""
+        shared = [resumable(held, ids) for held in self._read]
+        place = len(self._places)
+        best = max(range(len(shared)), key=lambda one: (shared[one], one == place))
+        return best, shared[best]
+
+    def _bind(self) -> StepBinding:
+        if self._binding is None or self._bound != self.cache.layout:
+            self._binding = StepBinding(self._session, (len(self.cache.lengths), 1), 1, self._vocab_size)
+            self.cache.bind(self._binding.io)
+            self._bound = self.cache.layout
+        return self._binding

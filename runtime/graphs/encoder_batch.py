@@ -1,0 +1,137 @@
+"""One run of an encoder graph over a batch, and batches over any number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.arithmetic import Array
+from triform.runtime.bundle.manifest import GraphInfo
+from triform.runtime.graphs.session import run_failure
+from triform.runtime.text.rows import Row
+
+# Tokens, padding included, of one batch: enough to keep every core busy, few enough to stay in its cache.
+TOKENS = 1024
+# Rows read ahead, to put those of like length together.
+WINDOW = 4096
+
+
+class EncoderStep:
+    """Drives one encoder session. Knows token ids and arrays only: no text, no files."""
+
+    def __init__(self, session: Any, graph: GraphInfo, pad: int | None, *, equal_lengths: bool = False) -> None:
+        """Keep a session.
+
+        Args:
+            session: of onnxruntime.
+            graph: what the manifest says of it.
+            pad: token id that pads; 0 when None.
+            equal_lengths: whether rows of one run must have the same number of tokens.
+        """
+        self._session = session
+        self._equal_lengths = equal_lengths
+        self._inputs = [info.name for info in graph.inputs]
+        self._pad = pad or 0
+        self.outputs = {info.name: info for info in graph.outputs}
+
+    def run(
+        self, rows: Sequence[Row], outputs: Sequence[str], positions: Sequence[Sequence[int]] | None = None
+    ) -> list[tuple[Array, ...]]:
+        """Run rows as one batch, padded to the longest; or as one for each length, where padding would be read.
+
+        Args:
+            rows: at least one.
+            outputs: names of graph outputs.
+            positions: for a graph with `logits_positions`, which tokens of each row to compute logits for.
+
+        Returns:
+            for each row, its part of each output, float32; an output with an axis for tokens has the row's own length.
+
+        Raises:
+            TriformError: onnxruntime failed.
+        """
+        lengths = {len(row.ids) for row in rows}
+        if self._equal_lengths and len(lengths) > 1:
+            return self._run_by_length(rows, outputs, positions)
+        shape = (len(rows), max(lengths))
+        arrays = {
+            "input_ids": np.full(shape, self._pad, np.int64),
+            "attention_mask": np.zeros(shape, np.int64),
+            "token_type_ids": np.zeros(shape, np.int64),
+            "prompt_lengths": np.array([row.prompt_length for row in rows], np.int64),
+        }
+        for index, row in enumerate(rows):
+            size = len(row.ids)
+            arrays["input_ids"][index, :size] = row.ids
+            arrays["attention_mask"][index, :size] = 1
+            arrays["token_type_ids"][index, :size] = row.type_ids
+        if positions is not None:
+            most = max(len(one) for one in positions)
+            arrays["logits_positions"] = np.array([[*one, *[0] * (most - len(one))] for one in positions], np.int64)
+        results = self.feed(arrays, outputs)
+        return [
+            tuple(self._own(name, result[index], len(row.ids)) for name, result in zip(outputs, results, strict=True))
+            for index, row in enumerate(rows)
+        ]
+
+    def _run_by_length(
+        self, rows: Sequence[Row], outputs: Sequence[str], positions: Sequence[Sequence[int]] | None
+    ) -> list[tuple[Array, ...]]:
+        found: list[tuple[Array, ...]] = [()] * len(rows)
+        for length in {len(row.ids) for row in rows}:
+            chosen = [index for index, row in enumerate(rows) if len(row.ids) == length]
+            own = None if positions is None else [positions[index] for index in chosen]
+            for index, result in zip(chosen, self.run([rows[index] for index in chosen], outputs, own), strict=True):
+                found[index] = result
+        return found
+
+    def feed(self, arrays: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[Array]:
+        """Run the graph on arrays by name; those it does not take are ignored.
+
+        Raises:
+            TriformError: onnxruntime failed.
+        """
+        try:
+            found: list[Array] = self._session.run(list(outputs), {name: arrays[name] for name in self._inputs})
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise run_failure("encoder", error) from error
+        return found
+
+    def in_batches(self, rows: Iterable[Row], outputs: Sequence[str]) -> Iterator[tuple[Array, ...]]:
+        """Run any number of rows, those of like length together, in bounded memory.
+
+        Yields:
+            what `run` returns for each row, in the order of `rows`.
+
+        Raises:
+            TriformError: onnxruntime failed.
+        """
+        source = iter(rows)
+        while window := list(islice(source, WINDOW)):
+            found: list[tuple[Array, ...]] = [()] * len(window)
+            for batch in _batches(window, self._equal_lengths):
+                results = self.run([window[index] for index in batch], outputs)
+                for index, result in zip(batch, results, strict=True):
+                    # Views would keep the whole batch in memory.
+                    found[index] = tuple(part.copy() for part in result)
+            yield from found
+
+    def _own(self, name: str, result: Array, length: int) -> Array:
+        shape = self.outputs[name].shape
+        return result[:length] if len(shape) > 1 and shape[1] == "sequence" else result
+
+
+def _batches(rows: Sequence[Row], equal_lengths: bool) -> Iterator[list[int]]:
+    """Indices of rows, longest first, in batches of at most TOKENS tokens with padding, or of one length and none."""
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
+    start = 0
+    while start < len(order):
+        length = len(rows[order[start]].ids)
+        size = max(1, TOKENS // max(1, length))
+        batch = [index for index in order[start : start + size] if not equal_lengths or len(rows[index].ids) == length]
+        yield batch
+        start += len(batch)

@@ -1,0 +1,257 @@
+"""Runs of the two graphs of an encoder-decoder: sources in, and logits of what is written about them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.bundle.manifest import CacheInfo, Manifest
+from triform.runtime.graphs.binding import StepBinding, run_step
+from triform.runtime.graphs.cache import KVCache
+from triform.runtime.graphs.decoder_step import DecoderStep
+from triform.runtime.graphs.session import run_failure
+from triform.runtime.graphs.signature import CROSS_ATTENTIONS
+
+
+class SourceSession:
+    """A decoder's session to which what the encoder gave is bound, once for all runs; never copied.
+
+    Attributes:
+        given: onnxruntime.OrtValue by input name; the first axis is the source.
+    """
+
+    def __init__(self, session: Any, given: dict[str, Any]) -> None:
+        self._session = session
+        self.given = given
+
+    def io_binding(self) -> Any:
+        """A binding that lacks only what changes from step to step."""
+        io = self._session.io_binding()
+        for name, value in self.given.items():
+            io.bind_ortvalue_input(name, value)
+        return io
+
+    def run_with_iobinding(self, io: Any) -> None:
+        """Run the decoder."""
+        self._session.run_with_iobinding(io)
+
+    def keep(self, sources: Sequence[int]) -> None:
+        """Forget all but some of the sources."""
+        from onnxruntime import OrtValue
+
+        chosen = list(sources)
+        self.given = {
+            name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[chosen]))
+            for name, value in self.given.items()
+        }
+
+
+class SourceReader:
+    """An encoder's session, and the decoder's that waits for what it gives."""
+
+    def __init__(self, encoder: Any, decoder: Any, manifest: Manifest, cache: CacheInfo) -> None:
+        self._encoder = encoder
+        self._decoder = decoder
+        self._manifest = manifest
+        self._cache = cache
+        self._taken = [node.name for node in encoder.get_inputs()]
+        self._outputs = [node.name for node in encoder.get_outputs()]
+
+    def read(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """Run the encoder on a batch of sources.
+
+        Args:
+            arrays: by name, what the encoder takes; others are ignored. The first axis is the source.
+
+        Returns:
+            what the decoder is to be given: onnxruntime.OrtValue by name.
+
+        Raises:
+            TriformError: onnxruntime failed.
+        """
+        from onnxruntime import OrtValue
+
+        inputs = {name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(arrays[name])) for name in self._taken}
+        try:
+            found = self._encoder.run_with_ort_values(self._outputs, inputs)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise run_failure("encoder", error) from error
+        return dict(zip(self._outputs, found, strict=True))
+
+    @property
+    def attends(self) -> bool:
+        """Whether the decoder tells what it attends to, see `attend`."""
+        return any(node.name == CROSS_ATTENTIONS for node in self._decoder.get_outputs())
+
+    def attend(self, given: dict[str, Any], ids: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the decoder says of, and attends to in, the one source that was read.
+
+        Args:
+            given: from `read`.
+            ids: all that is written about it, at least one token.
+
+        Returns:
+            logits after each token, float32 (tokens, vocab_size), and the weights of the manifest's alignment heads,
+            float32 (heads, tokens, source).
+
+        Raises:
+            InputError: there are more tokens than the model's context holds.
+            TriformError: onnxruntime failed.
+        """
+        from onnxruntime import OrtValue
+
+        speech = self._manifest.encoder_decoder and self._manifest.encoder_decoder.speech
+        heads = len(speech.alignment_heads) if speech else 0
+        session = SourceSession(self._decoder, given)
+        cache = KVCache(self._cache, self._manifest.max_length)
+        cache.reserve(len(ids))
+        binding = StepBinding(session, (1, len(ids)), len(ids), self._manifest.vocab_size)
+        binding.input_ids[0] = ids
+        binding.logits_positions[0] = np.arange(len(ids))
+        weights = np.empty((1, heads, len(ids), next(iter(given.values())).shape()[2]), np.float32)
+        binding.io.bind_ortvalue_output(CROSS_ATTENTIONS, OrtValue.ortvalue_from_numpy(weights))
+        cache.bind(binding.io)
+        run_step(session, binding)
+        return binding.logits[0], weights[0]
+
+    def step(self, given: dict[str, Any]) -> DecoderStep:
+        """What writes about the one source that was read, one token after another."""
+        return DecoderStep(SourceSession(self._decoder, given), self._manifest, self._cache)
+
+    def batch_step(self, given: dict[str, Any]) -> SourceBatchStep:
+        """What writes about all sources that were read, in as many rows each as are wanted."""
+        return SourceBatchStep(SourceSession(self._decoder, given), self._manifest, self._cache)
+
+
+class SourceBatchStep:
+    """The `BatchStep` of an encoder-decoder: the first rows are the sources, and each row descends from one of them.
+
+    The graph wants every source to have the same number of rows, side by side. Where beams differ in number, rows that
+    nobody reads fill up; a source without any row stays until half of the sources are such.
+    """
+
+    def __init__(self, session: SourceSession, manifest: Manifest, cache: CacheInfo) -> None:
+        self._session = session
+        self._vocab_size = manifest.vocab_size
+        self.cache = KVCache(cache, manifest.max_length, 1)
+        # Of each row that is read: where it is in the cache, and the source it is about.
+        self._places = np.zeros(0, np.int64)
+        self._sources = np.zeros(0, np.int64)
+        self._slots = 0
+        self._binding: StepBinding | None = None
+        self._bound: tuple[int, ...] = ()
+
+    def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Begin: one row a source, in the sources' order, each at least one token; lengths may differ.
+
+        Returns:
+            logits after each row's last token, float32 (len(rows), vocab_size).
+
+        Raises:
+            InputError: a row is longer than the model's context, or the cache does not fit into memory.
+            TriformError: onnxruntime failed.
+        """
+        last = np.array([[len(ids) - 1] for ids in rows])
+        result: NDArray[np.float32] = self.prefill_at(rows, last)[:, 0]
+        return result
+
+    def prefill_at(self, rows: Sequence[Sequence[int]], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As `prefill`, with the logits after other tokens than each row's last.
+
+        Args:
+            rows: see `prefill`.
+            positions: of tokens in their row, int64 (len(rows), num_logits).
+
+        Returns:
+            float32 (len(rows), num_logits, vocab_size).
+        """
+        lengths = np.array([len(ids) for ids in rows])
+        self.cache.reset()
+        self.cache.resize(len(rows))
+        self.cache.reserve(int(lengths.max()))
+        shape = (len(rows), int(lengths.max()))
+        binding = StepBinding(self._session, shape, positions.shape[1], self._vocab_size)
+        for index, ids in enumerate(rows):
+            binding.input_ids[index, : len(ids)] = ids
+        binding.past_lengths[:] = 0
+        binding.logits_positions[:] = positions
+        self.cache.bind(binding.io)
+        run_step(self._session, binding)
+        self.cache.advance(lengths)
+        self._places = self._sources = np.arange(len(rows))
+        self._slots, self._binding = len(rows), None
+        return binding.logits
+
+    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
+        """Make row i what row `parents[i]` is now with `tokens[i]` appended; rows of one source stand together.
+
+        Returns:
+            logits after each row's last token, float32 (len(tokens), vocab_size); valid until the next call.
+
+        Raises:
+            InputError: a sequence outgrows the model's context, or the cache does not fit into memory.
+            TriformError: onnxruntime failed.
+        """
+        self._arrange(np.asarray(parents, np.int64))
+        self.cache.reserve(int(self.cache.lengths.max()) + 1)
+        binding = self._bind()
+        binding.input_ids[self._places, 0] = tokens
+        binding.past_lengths[:] = self.cache.lengths
+        run_step(self._session, binding)
+        self.cache.advance(1)
+        logits = binding.logits[:, 0]
+        return logits if len(self._places) == len(logits) else logits[self._places]
+
+    def _arrange(self, parents: NDArray[np.int64]) -> None:
+        """Give every row its place: those of a source side by side, as many for each source."""
+        sources, former = self._sources[parents], self._places[parents]
+        live = np.unique(sources)
+        if 2 * len(live) <= self._slots and len(live) < self._slots:
+            self._session.keep(live.tolist())
+            sources, self._slots = np.searchsorted(live, sources), len(live)
+            self._binding = None
+        # The number of each row among its source's.
+        first = np.searchsorted(sources, sources, side="left")
+        places = np.arange(len(sources)) - first
+        width = int(places.max()) + 1
+        places += sources * width
+        # What nobody reads continues any row: the first.
+        chosen = np.full(self._slots * width, former[0])
+        chosen[places] = former
+        self.cache.select(chosen)
+        self._places, self._sources = places, sources
+
+    def _bind(self) -> StepBinding:
+        if self._binding is None or self._bound != self.cache.layout:
+            self._binding = StepBinding(self._session, (len(self.cache.lengths), 1), 1, self._vocab_size)
+            self.cache.bind(self._binding.io)
+            self._bound = self.cache.layout
+        return self._binding
+
+
+def text_arrays(rows: Sequence[Sequence[int]], pad: int | None) -> dict[str, NDArray[Any]]:
+    """Token ids of texts as an encoder takes them: ``input_ids`` and ``attention_mask``, int64 (batch, sequence).
+
+    Args:
+        rows: of each text, at least one.
+        pad: what shorter ones are filled up with.
+    """
+    shape = (len(rows), max(map(len, rows)))
+    arrays = {"input_ids": np.full(shape, pad or 0, np.int64), "attention_mask": np.zeros(shape, np.int64)}
+    for index, ids in enumerate(rows):
+        arrays["input_ids"][index, : len(ids)] = ids
+        arrays["attention_mask"][index, : len(ids)] = 1
+    return arrays
+
+
+def only_sources(given: dict[str, Any], chosen: Sequence[int]) -> dict[str, Any]:
+    """What the encoder gave of some of the sources it has read, copied."""
+    from onnxruntime import OrtValue
+
+    return {
+        name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[list(chosen)]))
+        for name, value in given.items()
+    }

@@ -1,0 +1,70 @@
+"""Kaldi's log-mel filter bank features, normalized over an utterance.
+
+Source: transformers' Speech2TextFeatureExtractor in the form it has without torchaudio, after Kaldi's
+``compute-fbank-feats``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from triform.runtime.bundle.media_info import AudioInfo
+from triform.runtime.media.mel_filters import band_energies, kaldi_filters
+
+# Kaldi counts samples as 16-bit integers.
+_SCALE = np.float32(2**15)
+_PREEMPHASIS = 0.97
+# float32's machine epsilon.
+_SMALLEST_ENERGY = 2.0**-23
+_FRAMES_AT_ONCE = 500
+
+
+def fbank(samples: NDArray[np.float32], info: AudioInfo) -> NDArray[np.float32]:
+    """Features of an utterance.
+
+    A band that never changes, as in silence, becomes 0 but for rounding; transformers divides it by its deviation of 0.
+
+    Args:
+        samples: float32 (samples). What is left after the last whole frame is not used; what is shorter than a frame
+            is filled up with silence.
+        info: of the kind ``fbank``.
+
+    Returns:
+        float32 (frames, feature_size).
+    """
+    missing = max(0, info.win_length - len(samples))
+    scaled = np.pad(samples, (0, missing)) * _SCALE
+    frames = sliding_window_view(scaled, info.win_length)[:: info.hop_length]
+    features = np.empty((len(frames), info.feature_size), np.float32)
+    for start in range(0, len(frames), _FRAMES_AT_ONCE):
+        features[start : start + _FRAMES_AT_ONCE] = _log_energies(frames[start : start + _FRAMES_AT_ONCE], info)
+    if info.normalize_means:
+        features -= features.mean(axis=0)
+    if info.normalize_vars:
+        deviation = features.std(axis=0)
+        features /= np.where(deviation > 0, deviation, np.float32(1))
+    return features
+
+
+def _log_energies(frames: NDArray[Any], info: AudioInfo) -> NDArray[np.float64]:
+    """Natural logarithm of the energy in each band: (frames, feature_size)."""
+    centered = frames.astype(np.float64)
+    centered -= centered.mean(axis=1, keepdims=True)
+    emphasized = centered.copy()
+    emphasized[:, 1:] -= _PREEMPHASIS * centered[:, :-1]
+    emphasized[:, 0] *= 1 - _PREEMPHASIS
+    spectrum = np.fft.rfft(emphasized * _povey(info.win_length), info.n_fft)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    energies = band_energies(power, kaldi_filters(info.feature_size, info.n_fft, info.sampling_rate))
+    return np.asarray(np.log(np.maximum(energies, _SMALLEST_ENERGY)))
+
+
+@lru_cache
+def _povey(length: int) -> NDArray[np.float64]:
+    """The window that Daniel Povey made for Kaldi."""
+    return np.asarray(np.hanning(length) ** 0.85)

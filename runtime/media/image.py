@@ -1,0 +1,141 @@
+"""Pictures as a model sees them: files read safely, then resized, cut and normalized."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.bundle.media_info import ImageInfo
+from triform.runtime.errors import InputError, UnsupportedError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Read by Pillow itself. Of its other readers some start programs, and many are seldom tried.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF")
+
+
+def require_pillow() -> None:
+    """Check that pictures can be read.
+
+    Raises:
+        UnsupportedError: Pillow is not installed.
+    """
+    if find_spec("PIL") is None:
+        raise UnsupportedError("pictures need Pillow: pip install 'triform[image]'")
+
+
+def read_image(source: str | Path | bytes) -> Image.Image:
+    """Read a picture, turned the way its EXIF orientation says; of an animation, the first frame.
+
+    Transparency is dropped rather than blended with a background, as transformers' pipelines do it. Pixels of 16 bits
+    keep their upper 8, in gray as in color; transformers turns almost all of the gray ones white.
+
+    Args:
+        source: a file, or its content.
+
+    Returns:
+        an RGB picture.
+
+    Raises:
+        InputError: the file cannot be read, is no picture, is damaged, or is so large that it may be an attack.
+        UnsupportedError: Pillow is not installed.
+    """
+    require_pillow()
+    from PIL import Image
+
+    name = "the picture" if isinstance(source, bytes) else str(source)
+    with _one_line(name):
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as opened:
+            opened.load()
+            return as_rgb(opened)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A Pillow picture upright and in RGB; see `read_image`.
+
+    Raises:
+        InputError: its pixels have no known range.
+    """
+    from PIL import Image, ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    if upright.mode in ("I", "F"):
+        raise InputError("its pixels have 32 bits, of no known range; save it with 8 or 16 bits")
+    return upright.convert("RGB")
+
+
+def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
+    """A picture as a model's input, computed as transformers' image processors compute it with Pillow and numpy.
+
+    Args:
+        image: RGB.
+        info: what to do, see `ImageInfo`.
+
+    Returns:
+        float32 (channels, height, width).
+
+    Raises:
+        InputError: the picture is so narrow that resizing its shortest edge would make it enormous.
+    """
+    from PIL import Image
+
+    height, width = _resized(image, info.resize)
+    resized = image.resize((width, height), Image.Resampling[info.resample.upper()])
+    pixels: NDArray[Any] = np.asarray(resized)
+    if info.crop is not None:
+        # Where an edge of odd length leaves a choice, the half pixel goes the way transformers rounds.
+        top, left = ((have - want) // 2 for have, want in zip(pixels.shape, info.crop, strict=False))
+        pixels = pixels[top : top + info.crop[0], left : left + info.crop[1]]
+    if info.rescale is not None:
+        pixels = pixels.astype(np.float64) * info.rescale
+    values: NDArray[Any] = pixels.astype(np.float32)
+    if info.mean is not None and info.std is not None:
+        values = (values - np.array(info.mean, np.float32)) / np.array(info.std, np.float32)
+    return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def _resized(image: Image.Image, resize: list[int]) -> tuple[int, int]:
+    """Height and width to resize to. The longer edge is cut to whole pixels, not rounded, as transformers does it."""
+    from PIL import Image
+
+    if len(resize) == 2:
+        return resize[0], resize[1]
+    short = resize[0]
+    long = int(short * max(image.size) / min(image.size))
+    if short * long > (Image.MAX_IMAGE_PIXELS or float("inf")):
+        raise InputError(f"a picture of {image.width}x{image.height} pixels is too narrow to resize to {short}")
+    return (long, short) if image.width <= image.height else (short, long)
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turn whatever reading a picture raises into one line."""
+    from PIL import Image, UnidentifiedImageError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Pillow only warns of a picture that may be made to fill the memory.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{name} cannot be used: {error}") from None
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            raise InputError(f"{name} is larger than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from None
+        except UnidentifiedImageError:
+            known = ", ".join(_FORMATS)
+            raise InputError(f"{name} is not a picture of a kind that can be read: {known}") from None
+        except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error
+            reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"{name} cannot be read: {reason}") from None

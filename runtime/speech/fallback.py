@@ -1,0 +1,188 @@
+"""What is said in a window: answers at rising temperatures, until one is neither repetitive nor unlikely.
+
+Source: openai/whisper's ``decode_with_fallback``. Where every answer fails it keeps the last, most random one; here the
+likeliest of those that do not repeat themselves is kept. An answer that repeats itself where the model says that nobody
+speaks is taken for silence at once.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.encoder_decoder.model import EncoderDecoder
+from triform.runtime.generation.options.beams import BeamOptions
+from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.generation.processors.contract import Processor
+from triform.runtime.generation.sampling import row_generator
+from triform.runtime.generation.search.batch import Hypothesis, Request
+from triform.runtime.generation.search.beams import beam_search
+from triform.runtime.generation.search.draws import choice, take
+from triform.runtime.generation.setup import set_up_row
+from triform.runtime.graphs.encoder_decoder import SourceBatchStep, only_sources
+from triform.runtime.speech.options import TranscribeOptions
+from triform.runtime.speech.timestamp_rules import TimestampRules
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An answer.
+
+    Attributes:
+        tokens: without prompt and end.
+        text: without times.
+        avg_logprob: mean log-probability of the tokens and the end, in nats.
+        no_speech_prob: the probability that nobody speaks; None where the model has no token for that.
+        compression_ratio: of the text.
+        temperature: that it was found at.
+    """
+
+    tokens: list[int]
+    text: str
+    avg_logprob: float
+    no_speech_prob: float | None
+    compression_ratio: float
+    temperature: float
+
+
+class WindowDecoder:
+    """Writes down windows that the encoder has read."""
+
+    def __init__(self, model: EncoderDecoder, options: TranscribeOptions) -> None:
+        self._model = model
+        self._options = options
+        self._speech = model.info.speech
+        self._eos = model.manifest.tokens.eos
+        # Of everything that is drawn, so that no two draws use the same random numbers.
+        self._draws = count()
+
+    def decode(self, given: dict[str, Any], prompts: Sequence[Sequence[int]]) -> list[Heard]:
+        """Write down windows, all in one batch.
+
+        Args:
+            given: from `SourceReader.read`, one window a prompt.
+            prompts: the tokens each begins with; the same number of them follow the start in each.
+
+        Raises:
+            InputError: a prompt leaves no room for an answer.
+            TriformError: onnxruntime failed, or the logits are not numbers.
+        """
+        tries: list[list[Heard]] = [[] for _ in prompts]
+        pending = list(range(len(prompts)))
+        for temperature in self._options.temperatures:
+            chosen = given if len(pending) == len(prompts) else only_sources(given, pending)
+            for index, heard in zip(
+                pending, self._try(chosen, [prompts[i] for i in pending], temperature), strict=True
+            ):
+                tries[index].append(heard)
+            pending = [index for index in pending if self._failed(tries[index][-1])]
+            if not pending:
+                break
+        return [self._best(found) for found in tries]
+
+    def is_silence(self, heard: Heard) -> bool:
+        """Whether nobody speaks, by the model's own word, and what it wrote all the same is no good."""
+        limit = self._options.no_speech_threshold
+        if limit is None or heard.no_speech_prob is None or heard.no_speech_prob <= limit:
+            return False
+        return self._options.logprob_threshold is None or self._is_unlikely(heard) or self._repeats(heard)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What tokens say, without times."""
+        first_time = self._speech.timestamp_begin if self._speech else self._model.manifest.vocab_size
+        spoken = [token for token in tokens if token < first_time]
+        return self._model.text.target.decode(spoken, skip_special_tokens=True)
+
+    def _failed(self, heard: Heard) -> bool:
+        return (self._repeats(heard) or self._is_unlikely(heard)) and not self.is_silence(heard)
+
+    def _is_unlikely(self, heard: Heard) -> bool:
+        least = self._options.logprob_threshold
+        return least is not None and heard.avg_logprob < least
+
+    def _repeats(self, heard: Heard) -> bool:
+        most = self._options.compression_ratio_threshold
+        return most is not None and heard.compression_ratio > most
+
+    def _best(self, tries: Sequence[Heard]) -> Heard:
+        if not self._failed(tries[-1]):
+            return tries[-1]
+        return max(tries, key=lambda heard: (not self._repeats(heard), heard.avg_logprob))
+
+    def _try(self, given: dict[str, Any], prompts: Sequence[Sequence[int]], temperature: float) -> list[Heard]:
+        requests = [self._request(prompt) for prompt in prompts]
+        step = _Watched(self._model.reader.batch_step(given), self._starts(prompts))
+        if temperature == 0 and self._options.num_beams > 1:
+            beams = BeamOptions(self._options.num_beams)
+            found = [hypotheses[0] for hypotheses in beam_search(step, requests, beams, eos=self._eos)]
+        else:
+            answers = self._options.best_of if temperature else 1
+            choices = [
+                [choice(temperature, row_generator(self._options.seed, next(self._draws))) for _ in range(answers)]
+                for _ in prompts
+            ]
+            found = take(step, requests, choices, eos=self._eos)
+        silence = self._no_speech(step.first)
+        return [self._heard(*pair, temperature) for pair in zip(found, silence, strict=True)]
+
+    def _request(self, prompt: Sequence[int]) -> Request:
+        # What is drawn is drawn here, so that how likely it was is known.
+        options = GenerationOptions(temperature=0, max_new_tokens=self._options.max_new_tokens)
+        nothing = np.zeros(0, np.int64)
+        setup = set_up_row(
+            options, self._model.manifest, self._model.text.target, len(prompt), encoder_ids=nothing
+        )  # fmt: skip
+        rules: list[Processor] = []
+        if self._speech and self._options.timestamps:
+            rules = [TimestampRules(self._speech, len(prompt), self._eos[0])]
+        return Request(prompt, setup.limit, [*setup.processors(), *rules])
+
+    def _starts(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Where in each prompt decoding starts: what comes before is what was said before."""
+        return [list(prompt).index(self._model.info.decoder_start) for prompt in prompts]
+
+    def _no_speech(self, logits: NDArray[np.float32]) -> list[float | None]:
+        token = self._speech.no_speech if self._speech else None
+        if token is None:
+            return [None] * len(logits)
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        return [float(row[token] / row.sum()) for row in weights]
+
+    def _heard(self, found: Hypothesis, no_speech_prob: float | None, temperature: float) -> Heard:
+        tokens = [token for token in found.token_ids if token not in self._eos]
+        text = self.text(tokens)
+        return Heard(tokens, text, found.score, no_speech_prob, compression_ratio(text), temperature)
+
+
+class _Watched:
+    """A `BatchStep` that remembers what came after the token decoding starts with.
+
+    Attributes:
+        first: logits there, float32 (rows, vocab_size).
+    """
+
+    def __init__(self, step: SourceBatchStep, starts: Sequence[int]) -> None:
+        self.first = np.zeros((0, 0), np.float32)
+        self._step = step
+        self._starts = starts
+        self.next = step.next
+
+    def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """See `BatchStep`."""
+        positions = np.array([[start, len(ids) - 1] for start, ids in zip(self._starts, rows, strict=True)])
+        logits = self._step.prefill_at(rows, positions)
+        self.first = logits[:, 0]
+        result: NDArray[np.float32] = logits[:, 1]
+        return result
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of a text for each byte of it compressed; below 1 of short ones."""
+    content = text.encode()
+    return len(content) / len(zlib.compress(content))

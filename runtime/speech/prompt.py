@@ -1,0 +1,96 @@
+"""What a speech model is given to begin with: text before the window, language, task, and whether to say times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from triform.runtime.bundle.manifest import Manifest
+from triform.runtime.bundle.media_info import SpeechInfo
+from triform.runtime.encoder_decoder.source_text import find_language
+from triform.runtime.errors import InputError
+from triform.runtime.speech.options import TranscribeOptions
+from triform.runtime.text.tokenizer import Tokenizer
+
+# The names a model of English only goes by.
+_ENGLISH = ("en", "english")
+
+
+class SpeechPrompt:
+    """Builds the decoder tokens that windows begin with, as openai/whisper does.
+
+    Attributes:
+        carried: the tokens of a text that stands in for what was said before the first window.
+    """
+
+    def __init__(
+        self, info: SpeechInfo, manifest: Manifest, start: int, tokenizer: Tokenizer, options: TranscribeOptions
+    ) -> None:
+        """Check what is asked for against what the model can.
+
+        Args:
+            info: the model's tokens.
+            manifest: for the length of its context.
+            start: the token that decoding starts with.
+            tokenizer: for texts.
+            options: the user's.
+
+        Raises:
+            InputError: a language, a task or a text that the model has no use for.
+        """
+        check_language(info, options)
+        self._info = info
+        self._start = start
+        self._options = options
+        # openai/whisper leaves half of the context for what is said, and a token for the one before the text.
+        self._room = manifest.max_length // 2 - 1
+        self.carried = self._words(tokenizer, options.initial_prompt, "--initial-prompt")
+        self._hotwords = self._words(tokenizer, options.hotwords, "--hotwords")[: self._room]
+
+    def before(self, previous: Sequence[int]) -> list[int]:
+        """The tokens before the start of a window.
+
+        Args:
+            previous: what was said before, the latest last; as much of it as fits is used.
+        """
+        room = self._room - len(self._hotwords)
+        kept = list(previous[-room:]) if room else []
+        if self._info.previous is None or not (self._hotwords or kept):
+            return []
+        return [self._info.previous, *self._hotwords, *kept]
+
+    def start(self, language: str | None) -> list[int]:
+        """The tokens from the start of a window on.
+
+        Args:
+            language: one of the model's; None for a model of English only.
+        """
+        tokens = [self._start]
+        if language is not None:
+            task = self._info.translate if self._options.task == "translate" else self._info.transcribe
+            tokens += [self._info.languages[language], *([] if task is None else [task])]
+        return tokens if self._options.timestamps else [*tokens, self._info.no_timestamps]
+
+    def _words(self, tokenizer: Tokenizer, text: str | None, option: str) -> list[int]:
+        if text is None or not text.strip():
+            return []
+        if self._info.previous is None:
+            raise InputError(f"this model takes no text before a window: leave out {option}")
+        ids: list[int] = tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
+        return ids
+
+
+def check_language(info: SpeechInfo, options: TranscribeOptions) -> str | None:
+    """The language asked for, as the model calls it; None when it is to be detected, or there is no choice.
+
+    Raises:
+        InputError: the model does not have the language or the task.
+    """
+    if info.languages:
+        if options.task == "translate" and info.translate is None:
+            raise InputError("this model cannot translate: leave out --task translate")
+        return None if options.language is None else find_language(options.language, info.languages)
+    if options.task == "translate":
+        raise InputError("this model knows English only and cannot translate: leave out --task translate")
+    if options.language is not None and options.language.strip().lower() not in _ENGLISH:
+        raise InputError(f"this model knows English only, not {options.language!r}: leave out --language")
+    return None

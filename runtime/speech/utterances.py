@@ -1,0 +1,135 @@
+"""Speech to text with models that say nothing of time (Moonshine, Speech2Text): one utterance after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.bundle.media_info import AudioInfo
+from triform.runtime.encoder_decoder.model import EncoderDecoder
+from triform.runtime.errors import BundleError, InputError
+from triform.runtime.media.audio_features import audio_features, pad_features
+from triform.runtime.media.log_mel import Samples
+from triform.runtime.media.voice_activity import SpeechSpan
+from triform.runtime.speech.fallback import Heard, WindowDecoder
+from triform.runtime.speech.options import TranscribeOptions
+from triform.runtime.speech.recording import Recording, no_longer_than, speech_of
+from triform.runtime.speech.transcript import Segment
+
+# What models of utterances were trained on, in seconds.
+_LONGEST = 30.0
+# The frames of a filter bank begin with so much sound; without any there is nothing to hear.
+_SHORTEST = 0.1
+
+
+def transcribe_utterances(
+    model: EncoderDecoder,
+    info: AudioInfo,
+    recording: Recording,
+    options: TranscribeOptions,
+    progress: Callable[[float], None],
+) -> Iterator[Segment]:
+    """Transcribe a recording, cut at pauses where it is longer than 30 s; see `transcribe`.
+
+    Raises:
+        InputError: an option for models that know of time or of languages.
+        UnsupportedError: sound that must be cut, and no package that finds pauses.
+    """
+    _check(options)
+    decoder = WindowDecoder(model, options)
+    prompt = [model.info.decoder_start, *model.text.forced(options.language)]
+    pieces = _pieces(recording, info, options)
+    return _decoded(model, info, decoder, pieces, (prompt, options), progress)
+
+
+def _check(options: TranscribeOptions) -> None:
+    useless = {
+        "--task translate": options.task == "translate",
+        "--word-timestamps": options.word_timestamps,
+        "--initial-prompt": options.initial_prompt is not None,
+        "--hotwords": options.hotwords is not None,
+        "--condition-on-previous-text": bool(options.condition_on_previous_text),
+    }
+    for name, asked in useless.items():
+        if asked:
+            raise InputError(f"this model hears one utterance at a time and knows of nothing else: leave out {name}")
+
+
+def _pieces(recording: Recording, info: AudioInfo, options: TranscribeOptions) -> Iterator[tuple[SpeechSpan, Samples]]:
+    rate = info.sampling_rate
+    if not options.vad:
+        samples = no_longer_than(round(_LONGEST * rate), recording.blocks(rate))
+        if samples is not None:
+            return iter([(SpeechSpan(0.0, len(samples) / rate), samples)])
+    spans = speech_of(recording, options.voice_activity, _LONGEST)
+    return cut(recording.blocks(rate), spans, rate)
+
+
+def cut(blocks: Iterable[Samples], spans: Iterable[SpeechSpan], rate: int) -> Iterator[tuple[SpeechSpan, Samples]]:
+    """The samples of each span, without the whole recording in memory.
+
+    Args:
+        blocks: float32 (samples) each.
+        spans: from first to last.
+        rate: samples in a second.
+    """
+    waiting = iter(blocks)
+    held, offset = np.zeros(0, np.float32), 0
+    for span in spans:
+        begin, end = round(span.start * rate), round(span.end * rate)
+        while offset + len(held) < end and (block := next(waiting, None)) is not None:
+            drop = min(len(held), max(0, begin - offset))
+            held, offset = np.concatenate([held[drop:], block]), offset + drop
+        yield span, held[max(0, begin - offset) : end - offset]
+
+
+def _decoded(
+    model: EncoderDecoder,
+    info: AudioInfo,
+    decoder: WindowDecoder,
+    pieces: Iterator[tuple[SpeechSpan, Samples]],
+    asked: tuple[list[int], TranscribeOptions],
+    progress: Callable[[float], None],
+) -> Iterator[Segment]:
+    prompt, options = asked
+    while group := list(islice(pieces, options.batch)):
+        heard = [(span, samples) for span, samples in group if _is_heard(samples, info)]
+        if heard:
+            given = model.reader.read(_arrays(model, info, [samples for _, samples in heard]))
+            answers = decoder.decode(given, [prompt] * len(heard))
+            for (span, _), answer in zip(heard, answers, strict=True):
+                if answer.text.strip():
+                    yield _segment(span, answer, options.language)
+        progress(group[-1][0].end)
+
+
+def _is_heard(samples: Samples, info: AudioInfo) -> bool:
+    return len(samples) >= _SHORTEST * info.sampling_rate and bool(samples.any())
+
+
+def _arrays(model: EncoderDecoder, info: AudioInfo, rows: Sequence[Samples]) -> dict[str, NDArray[Any]]:
+    """What the encoder graph takes, by name: the features, and where they are."""
+    features, mask = pad_features([audio_features(samples, info) for samples in rows], info)
+    names = [node.name for node in model.manifest.graphs["encoder"].inputs]
+    sound = [name for name in names if name != "attention_mask"]
+    if len(sound) != 1:
+        raise BundleError(f"the encoder takes {', '.join(names)}, not sound; export the model again")
+    return {sound[0]: features, "attention_mask": mask}
+
+
+def _segment(span: SpeechSpan, heard: Heard, language: str | None) -> Segment:
+    return Segment(
+        round(span.start, 2),
+        round(span.end, 2),
+        heard.text,
+        heard.tokens,
+        heard.avg_logprob,
+        heard.no_speech_prob,
+        heard.compression_ratio,
+        heard.temperature,
+        language=language,
+    )

@@ -1,0 +1,222 @@
+"""A recording's windows, one after another or several at once, and the segments that are said in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from triform.runtime.bundle.media_info import AudioInfo, SpeechInfo
+from triform.runtime.encoder_decoder.model import EncoderDecoder
+from triform.runtime.errors import BundleError
+from triform.runtime.graphs.encoder_decoder import only_sources
+from triform.runtime.media.log_mel import Features
+from triform.runtime.speech.fallback import Heard, WindowDecoder
+from triform.runtime.speech.options import TranscribeOptions
+from triform.runtime.speech.prompt import SpeechPrompt, check_language
+from triform.runtime.speech.recording import Recording, Windows, leading_silence, open_windows, quietest, speech_of
+from triform.runtime.speech.segments import TIME_STEP, Split, Stretch, split_window
+from triform.runtime.speech.transcript import Segment
+from triform.runtime.speech.words.timestamps import WordFinder
+
+# Where a window was found at a higher temperature, the next is not read with what was said in it.
+_RELIABLE = 0.5
+# Of a window that was cut beforehand, less than this is not worth reading once more, in seconds.
+_SHORTEST_REST = 1.0
+# Where sound is cut beforehand, a pause is looked for at the end of each window, in seconds.
+_SEARCHED = 5.0
+# Silence that a window does not begin with, and what of it is left, in seconds.
+_LEAST_SILENCE, _LEAD_IN = 1.0, 0.2
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Features, float32 (feature_size, length), of which `count` frames from the recording's `first` on are sound."""
+
+    features: Features
+    first: int
+    count: int
+
+
+class WindowReader:
+    """Transcribes with a model that says when things are said."""
+
+    def __init__(
+        self, model: EncoderDecoder, info: AudioInfo, options: TranscribeOptions, progress: Callable[[float], None]
+    ) -> None:
+        """Check what is asked for against what the model can.
+
+        Raises:
+            InputError: an option that the model has no use for.
+            UnsupportedError: the bundle was exported without what times of words need.
+        """
+        speech = model.info.speech
+        if speech is None:
+            raise BundleError("the bundle does not say what its tokens of time are; export the model again")
+        self._speech: SpeechInfo = speech
+        self._model = model
+        self._info = info
+        self._options = options
+        self._progress = progress
+        self._prompt = SpeechPrompt(speech, model.manifest, model.info.decoder_start, model.text.target, options)
+        self._decoder = WindowDecoder(model, options)
+        self._words = WordFinder(model) if options.word_timestamps else None
+        self._language = check_language(speech, options)
+        # Frames in a second, and in a step of the tokens of time.
+        self._rate = info.sampling_rate / info.hop_length
+        self._step = round(self._rate * TIME_STEP)
+
+    def read(self, recording: Recording) -> Iterator[Segment]:
+        """Transcribe a recording; see `transcribe`."""
+        windows = open_windows(recording, self._info)
+        clips = self._clips(recording, windows)
+        return self._all_at_once(windows, clips) if self._options.batch > 1 else self._in_turn(windows, clips)
+
+    def _clips(self, recording: Recording, windows: Windows) -> Iterator[tuple[int, int | None]]:
+        """The parts of a recording to transcribe, by their first frame and the one after their last."""
+        if not self._options.vad:
+            return iter([(0, None)])
+        longest = windows.length / self._rate
+        spans = speech_of(recording, self._options.voice_activity, longest)
+        return ((round(span.start * self._rate), round(span.end * self._rate)) for span in spans)
+
+    def _in_turn(self, windows: Windows, clips: Iterator[tuple[int, int | None]]) -> Iterator[Segment]:
+        said = list(self._prompt.carried)
+        for first, end in clips:
+            while (window := self._next_window(windows, first, end)) is not None:
+                first = window.first + window.count
+                ((heard, split, segments),) = self._decode([window], said, keep_rest=False)
+                if split.heard:
+                    first = window.first + split.heard * self._step
+                said = self._remembered(said, heard, segments)
+                yield from segments
+                self._progress(first / self._rate)
+
+    def _all_at_once(self, windows: Windows, clips: Iterator[tuple[int, int | None]]) -> Iterator[Segment]:
+        waiting = self._cut(windows, clips)
+        while group := list(islice(waiting, self._options.batch)):
+            found: list[list[Segment]] = [[] for _ in group]
+            pending = list(enumerate(group))
+            while pending:
+                decoded = self._decode([window for _, window in pending], self._prompt.carried, keep_rest=True)
+                rests = []
+                for (index, window), (_, split, segments) in zip(pending, decoded, strict=True):
+                    found[index] += segments
+                    rest = self._rest(window, split)
+                    rests += [] if rest is None else [(index, rest)]
+                pending = rests
+            for window, segments in zip(group, found, strict=True):
+                yield from segments
+                self._progress((window.first + window.count) / self._rate)
+
+    def _rest(self, window: _Window, split: Split) -> _Window | None:
+        """What of a window is still to be read."""
+        done = (split.heard or 0) * self._step
+        if not done or window.count - done < self._rate * _SHORTEST_REST:
+            return None
+        features = np.pad(window.features[:, done:], ((0, 0), (0, done)))
+        return _Window(features, window.first + done, window.count - done)
+
+    def _cut(self, windows: Windows, clips: Iterator[tuple[int, int | None]]) -> Iterator[_Window]:
+        """Clips in windows that follow each other. Where one would end within what is said it ends a little earlier."""
+        for first, end in clips:
+            while (window := self._next_window(windows, first, end)) is not None:
+                if window.count == windows.length:
+                    window = _window_until(window, quietest(window.features, round(_SEARCHED * self._rate)))
+                first = window.first + window.count
+                yield window
+
+    def _next_window(self, windows: Windows, first: int, end: int | None) -> _Window | None:
+        """The window from a frame on, or from where there is something to hear; None where nothing is left."""
+        while (window := _window(windows, first, end)) is not None:
+            silence = leading_silence(window.features[:, : window.count])
+            if silence < min(window.count, self._rate * _LEAST_SILENCE):
+                return window
+            # A little of it stays, for a word may begin softly.
+            first += silence if silence == window.count else silence - round(self._rate * _LEAD_IN)
+        return None
+
+    def _encode(self, group: Sequence[_Window]) -> dict[str, Any]:
+        given = self._model.reader.read({"input_features": np.stack([window.features for window in group])})
+        if self._language is None and self._speech.languages:
+            self._language = self._detected(given, len(group))
+        return given
+
+    def _detected(self, given: dict[str, Any], count: int) -> str:
+        """The language that the first window is most likely in."""
+        logits = self._model.reader.batch_step(given).prefill([[self._model.info.decoder_start]] * count)[0]
+        return max(self._speech.languages, key=lambda code: logits[self._speech.languages[code]])
+
+    def _decode(
+        self, group: Sequence[_Window], said: Sequence[int], *, keep_rest: bool
+    ) -> list[tuple[Heard, Split, list[Segment]]]:
+        given = self._encode(group)
+        start = self._prompt.start(self._language)
+        decoded = self._decoder.decode(given, [[*self._prompt.before(said), *start]] * len(group))
+        found = []
+        for index, (heard, window) in enumerate(zip(decoded, group, strict=True)):
+            split = self._split(heard, window, keep_rest)
+            segments = list(self._segments(window, heard, split.stretches))
+            if self._words is not None:
+                own = given if len(group) == 1 else only_sources(given, [index])
+                times = window.first / self._rate, window.count / self._rate
+                segments = self._words.add(own, start, segments, *times)
+            found.append((heard, split, segments))
+        return found
+
+    def _split(self, heard: Heard, window: _Window, keep_rest: bool) -> Split:
+        if self._decoder.is_silence(heard):
+            return Split([], None)
+        steps = window.count // self._step
+        if not self._options.timestamps:
+            return Split([Stretch(0, steps, heard.tokens)], None)
+        return split_window(heard.tokens, self._speech.timestamp_begin, steps, keep_rest=keep_rest)
+
+    def _remembered(self, said: list[int], heard: Heard, segments: Sequence[Segment]) -> list[int]:
+        """What the next window is to be read with."""
+        if not self._options.conditioned:
+            return said
+        if heard.temperature > _RELIABLE:
+            return []
+        # No more than the model could read.
+        return (said + [token for segment in segments for token in segment.tokens])[-self._model.manifest.max_length :]
+
+    def _segments(self, window: _Window, heard: Heard, stretches: Sequence[Stretch]) -> Iterator[Segment]:
+        """Segments in the recording's time. What has no text, or is past the end of the sound, is not there."""
+        offset, length = window.first / self._rate, window.count / self._rate
+        for stretch in stretches:
+            start, end = (min(steps * TIME_STEP, length) for steps in (stretch.start, stretch.end))
+            text = self._decoder.text(stretch.tokens)
+            if text.strip() and start < end:
+                yield Segment(
+                    round(offset + start, 2),
+                    round(offset + end, 2),
+                    text,
+                    stretch.tokens,
+                    heard.avg_logprob,
+                    heard.no_speech_prob,
+                    heard.compression_ratio,
+                    heard.temperature,
+                    language=self._language,
+                )
+
+
+def _window(windows: Windows, first: int, end: int | None) -> _Window | None:
+    """The window from a frame on, up to `end`; None where there is nothing left."""
+    if end is not None and first >= end:
+        return None
+    features, count = windows.window(first)
+    if count <= 0:
+        return None
+    window = _Window(features, first, count)
+    return window if end is None or first + count <= end else _window_until(window, end - first)
+
+
+def _window_until(window: _Window, count: int) -> _Window:
+    """A window of which nothing is heard after so many frames."""
+    features = window.features.copy()
+    features[:, count:] = 0
+    return _Window(features, window.first, count)

@@ -1,0 +1,4 @@
+"""Everything between text and token ids; knows no model.
+
+May import `runtime/bundle` and what is below it. Read `tokenizer.py` first.
+"""

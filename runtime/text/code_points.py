@@ -1,0 +1,187 @@
+"""A tokenizer whose ids are the code points of characters, for models that read characters and have no vocabulary.
+
+It has the part of tokenizers.Tokenizer's interface that reading texts uses. A million entries that say of each
+character that it is itself would not be a tokenizer.json anybody wants to open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from triform.runtime.bundle.text_info import CodePointsInfo
+
+LARGEST = 0x10FFFF
+
+_WORDS = re.compile(r"\s+|\S+")
+
+
+@dataclass(frozen=True)
+class CodePoints:
+    """One text, or pair of texts, as tokens: what is used of tokenizers.Encoding. See `Row` for the attributes."""
+
+    ids: list[int] = field(default_factory=list)
+    type_ids: list[int] = field(default_factory=list)
+    offsets: list[tuple[int, int]] = field(default_factory=list)
+    sequence_ids: list[int | None] = field(default_factory=list)
+    word_ids: list[int | None] = field(default_factory=list)
+    overflowing: list[CodePoints] = field(default_factory=list)
+
+    def add(self, token: int, type_id: int) -> None:
+        """Put a token at the end that stands for nothing in a text."""
+        self.ids.append(token)
+        self.type_ids.append(type_id)
+        self.offsets.append((0, 0))
+        self.sequence_ids.append(None)
+        self.word_ids.append(None)
+
+    def extend(self, part: _Part, type_id: int, sequence: int) -> None:
+        """Put a stretch of a text at the end."""
+        self.ids.extend(part.ids)
+        self.type_ids.extend([type_id] * len(part.ids))
+        self.offsets.extend((place, place + 1) for place in part.places)
+        self.sequence_ids.extend([sequence] * len(part.ids))
+        self.word_ids.extend(part.words)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Characters of a text: their code points, where they stand, and the number of the word that each is in."""
+
+    ids: list[int]
+    places: list[int]
+    words: list[int]
+
+    def cut(self, start: int, end: int) -> _Part:
+        return _Part(self.ids[start:end], self.places[start:end], self.words[start:end])
+
+    def windows(self, size: int, stride: int) -> Iterator[_Part]:
+        """Stretches of `size` tokens, each of which shares `stride` with the one before, up to the end."""
+        start = 0
+        while True:
+            yield self.cut(start, start + size)
+            if start + size >= len(self.ids):
+                return
+            start += max(1, size - stride)
+
+
+class CodePointTokenizer:
+    """Texts to code points and back.
+
+    A word, for what asks for words, is a run of characters between spaces, and so is a run of spaces.
+
+    Attributes:
+        model: there is none; tokenizers.Tokenizer has one.
+    """
+
+    model: None = None
+
+    def __init__(self, info: CodePointsInfo) -> None:
+        self._info = info
+        self._special = frozenset(info.special)
+        self._stripping = re.compile("|".join(re.escape(chr(one)) for one in info.strip_before))
+        self._length: int | None = None
+        self._stride = 0
+        self._strategy = "longest_first"
+
+    def enable_truncation(self, max_length: int, stride: int = 0, strategy: str = "longest_first") -> None:
+        """Cut what is longer from now on.
+
+        Args:
+            max_length: tokens at most, special ones included.
+            stride: tokens that neighboring stretches in `overflowing` share.
+            strategy: what is cut: ``only_first`` or ``only_second`` text, with `overflowing` showing all of it; or
+                ``longest_first``, the longer of two until they are alike.
+        """
+        self._length, self._stride, self._strategy = max_length, stride, strategy
+
+    def no_truncation(self) -> None:
+        """Cut nothing from now on."""
+        self._length = None
+
+    def no_padding(self) -> None:
+        """Nothing: texts are never filled up."""
+
+    def num_special_tokens_to_add(self, is_pair: bool) -> int:
+        """How many tokens are put around a text, or around two."""
+        return 3 if is_pair else 2
+
+    def encode(self, sequence: str, pair: str | None = None, *, add_special_tokens: bool = True) -> CodePoints:
+        """The tokens of a text, or of two."""
+        first, second = self._read(sequence), None if pair is None else self._read(pair)
+        pieces = [
+            self._joined(one, other, add_special_tokens) for one, other in self._cut(first, second, add_special_tokens)
+        ]
+        pieces[0].overflowing.extend(pieces[1:])
+        return pieces[0]
+
+    def encode_batch(
+        self, input: Sequence[str | tuple[str, str]], *, add_special_tokens: bool = True
+    ) -> list[CodePoints]:
+        """As `encode`, of each text or pair of texts."""
+        return [
+            self.encode(*((one,) if isinstance(one, str) else one), add_special_tokens=add_special_tokens)
+            for one in input
+        ]
+
+    def token_to_id(self, token: str) -> int | None:
+        """The code point of a single character; None for anything else."""
+        return ord(token) if len(token) == 1 else None
+
+    def id_to_token(self, id: int) -> str | None:
+        """The character, or ``U+0A`` and the like for one that cannot be shown; None where there is no such id."""
+        if not 0 <= id <= LARGEST:
+            return None
+        return chr(id) if chr(id).isprintable() else f"U+{id:04X}"
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of `ids`."""
+        return "".join(chr(one) for one in ids if not (skip_special_tokens and one in self._special))
+
+    def _read(self, text: str) -> _Part:
+        """All of a text but the spaces before tokens that swallow them."""
+        places = self._places(text) if self._info.strip_before else list(range(len(text)))
+        words = [number for number, word in enumerate(_WORDS.findall(text)) for _ in word]
+        return _Part([ord(text[place]) for place in places], places, [words[place] for place in places])
+
+    def _places(self, text: str) -> list[int]:
+        places: list[int] = []
+        start = 0
+        for found in self._stripping.finditer(text):
+            kept = len(text[start : found.start()].rstrip())
+            places.extend((*range(start, start + kept), found.start()))
+            start = found.end()
+        places.extend(range(start, len(text)))
+        return places
+
+    def _cut(self, first: _Part, second: _Part | None, special: bool) -> list[tuple[_Part, _Part | None]]:
+        """What fits, and behind it what does not."""
+        whole = len(first.ids) + (0 if second is None else len(second.ids))
+        added = self.num_special_tokens_to_add(second is not None) if special else 0
+        room = whole if self._length is None else max(0, self._length - added)
+        if whole <= room:
+            return [(first, second)]
+        if second is None:
+            return [(one, None) for one in first.windows(room, self._stride)]
+        if self._strategy == "only_first":
+            return [(one, second) for one in first.windows(room - len(second.ids), self._stride)]
+        if self._strategy == "only_second":
+            return [(first, one) for one in second.windows(room - len(first.ids), self._stride)]
+        # Of two that are alike, the second is cut first, as transformers does it.
+        kept = min(len(first.ids), max(room - len(second.ids), (room + 1) // 2))
+        rest = (first.cut(kept, len(first.ids)), second.cut(room - kept, len(second.ids)))
+        return [(first.cut(0, kept), second.cut(0, room - kept)), rest]
+
+    def _joined(self, first: _Part, second: _Part | None, special: bool) -> CodePoints:
+        made, info = CodePoints(), self._info
+        if special:
+            made.add(info.first, 0)
+        made.extend(first, 0, 0)
+        if special:
+            made.add(info.separator, 0)
+        if second is not None:
+            made.extend(second, info.second_type, 1)
+            if special:
+                made.add(info.separator, info.second_type)
+        return made

@@ -1,0 +1,98 @@
+"""Every decoder family's float graph equals PyTorch, for prefill, chunks, steps and ragged batches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.checkpoints.decoder_families import CONTEXT, FAMILIES, ROPES, VOCAB, build, rope_config
+from triform.export.graph.fusion import fuse
+from triform.export.graph.nodes import attribute, nodes
+from triform.export.graph.tracing import trace
+from triform.export.quantize.blocks import lower_to_float
+from triform.export.runners import GraphRunner
+from triform.export.verify import decoder as verify
+from triform.export.write import write_graph
+from triform.models.attention.rotary import rotary_modules
+from triform.models.decoder.graph import decoder_spec
+from triform.runtime.bundle.manifest import LayerCacheInfo
+
+
+def exported(model, folder, ids):
+    """The runner of the model's float graph, PyTorch's logits, and the graph itself."""
+    expected = verify.reference_logits(model, ids)
+    spec, prepared = decoder_spec(model, CONTEXT)
+    with prepared:
+        graph = trace(spec)
+    fuse(graph)
+    notes = dict(spec.notes)
+    lower_to_float(graph)
+    write_graph(graph, folder / "decoder.onnx")
+    layers = [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
+    return GraphRunner(folder / "decoder.onnx", layers, 2), expected, graph, notes
+
+
+def some_ids(count):
+    return torch.randint(0, VOCAB, (count,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_matches_pytorch(family, tmp_path):
+    model = build(*FAMILIES[family])
+    ids = some_ids(90)
+    runner, expected, graph, notes = exported(model, tmp_path, ids)
+    verify.compare_with_reference(runner, expected, ids)
+    counts = graph_counts(graph)
+    assert counts["GroupQueryAttention"] == 3
+    assert notes["rotary"] == ("fused" if rotary_modules(model) else "none")
+    # Nothing is left of the splitting and merging of heads.
+    assert counts.get("Transpose", 0) == 0 or family in KEEPS_TRANSPOSES
+
+
+# Fused projections whose heads interleave q, k and v need a transpose to take them apart; experts are sorted by one.
+KEEPS_TRANSPOSES = {"gpt_neox", "gpt_neox, sequential", "mixtral", "qwen3_moe", "attention sinks"}
+
+
+def graph_counts(graph):
+    counts: dict[str, int] = {}
+    for node in graph.graph:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return counts
+
+
+@pytest.mark.parametrize("rope", ROPES)
+def test_rope_scaling_matches_pytorch(rope, tmp_path):
+    settings = rope_config(rope)
+    if rope == "dynamic":
+        settings["max_position_embeddings"] = 64
+    model = build("llama", settings)
+    ids = some_ids(60)
+    runner, expected, _, notes = exported(model, tmp_path, ids)
+    verify.compare_with_reference(runner, expected, ids)
+    assert notes["rotary"] == ("native" if rope in ("dynamic", "longrope") else "fused")
+    # Past the original context frequencies change with the length, so only a single run has a reference.
+    long = some_ids(200)
+    want = verify.reference_logits(model, long)
+    runner.start(1, len(long))
+    logits, _ = runner.feed(torch.tensor([long]).numpy(), torch.arange(len(long))[None].numpy())
+    assert abs(logits[0] - want).max() <= 5e-4 * abs(want).max()
+
+
+def test_projections_are_packed(tmp_path):
+    model = build(*FAMILIES["llama"])
+    _, _, graph, _ = exported(model, tmp_path, some_ids(20))
+    counts = graph_counts(graph)
+    # Per layer: q, k and v in one; attention output; gate and up in one; down. Then the head.
+    assert counts["FusedMatMul"] == 3 * 4 + 1
+    assert counts["SkipSimplifiedLayerNormalization"] == 3 * 2
+    assert counts["QuickGelu"] == 3
+    assert all(node.inputs[1] is None for node in nodes(graph.graph, "GroupQueryAttention"))
+
+
+def test_window_and_softcap_reach_the_operator(tmp_path):
+    model = build(*FAMILIES["gemma2"])
+    _, _, graph, _ = exported(model, tmp_path, some_ids(20))
+    attention = nodes(graph.graph, "GroupQueryAttention")
+    windows = [attribute(node, "local_window_size", -1) for node in attention]
+    assert windows == [24, -1, 24]
+    assert [attribute(node, "softcap") for node in attention] == [3.0] * 3

@@ -1,0 +1,126 @@
+"""Options out of range, of another type, or against each other: one line that names them."""
+
+from __future__ import annotations
+
+import pytest
+
+from triform.runtime.errors import InputError
+from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
+from triform.runtime.generation.processors.build import Row, build_processors
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        (GenerationOptions, {"max_new_tokens": 0}, "--max-new-tokens must be at least 1, not 0"),
+        (GenerationOptions, {"max_new_tokens": -3}, "--max-new-tokens must be at least 1, not -3"),
+        (GenerationOptions, {"max_new_tokens": True}, "--max-new-tokens must be a whole number, not True"),
+        (GenerationOptions, {"min_new_tokens": -1}, "--min-new-tokens must be 0 or more, not -1"),
+        (GenerationOptions, {"temperature": -0.1}, "--temperature must be 0 or more, not -0.1"),
+        (GenerationOptions, {"temperature": float("nan")}, "--temperature must be a finite number, not nan"),
+        (GenerationOptions, {"temperature": float("inf")}, "--temperature must be a finite number, not inf"),
+        (GenerationOptions, {"top_p": float("nan")}, "--top-p must be a finite number, not nan"),
+        (GenerationOptions, {"top_p": 0.0}, "--top-p must be above 0 and at most 1, not 0.0"),
+        (GenerationOptions, {"top_p": 1.1}, "--top-p must be above 0 and at most 1, not 1.1"),
+        (GenerationOptions, {"top_k": -1}, "--top-k must be 0 or more, not -1"),
+        (GenerationOptions, {"top_k": 1.5}, "--top-k must be a whole number, not 1.5"),
+        (GenerationOptions, {"seed": -1}, "--seed must be between 0 and 18446744073709551615, not -1"),
+        (GenerationOptions, {"seed": 2**64}, "--seed must be between 0 and 18446744073709551615"),
+        (GenerationOptions, {"stop": ("",)}, "--stop must be a text that is not empty"),
+        (GenerationOptions, {"stop": "abc"}, "--stop must be"),
+        (GenerationOptions, {"logprobs": -1}, "--logprobs must be 0 or more"),
+        (GenerationOptions, {"speculate": "on"}, "--speculate must be auto, lookup or off, not 'on'"),
+        (GenerationOptions, {"on_overflow": "x"}, "--on-overflow must be error or shift, not 'x'"),
+        (GenerationOptions, {"keep": 3}, "--keep needs --on-overflow shift"),
+        (GenerationOptions, {"keep": -3, "on_overflow": "shift"}, "--keep must be 0 or more"),
+        (GenerationOptions, {"order": ("top_k",)}, "--order knows no step 'top_k'; there are logit-bias, "),
+        (GenerationOptions, {"order": ("top-k", "dry", "top-k")}, "--order names top-k twice"),
+        (
+            GenerationOptions,
+            {"min_new_tokens": 9, "max_new_tokens": 8},
+            "--min-new-tokens 9 is more than --max-new-tok",
+        ),
+        (Truncation, {"min_p": 1.5}, "--min-p must be between 0 and 1, not 1.5"),
+        (Truncation, {"typical_p": 0}, "--typical-p must be above 0 and at most 1, not 0"),
+        (Truncation, {"top_n_sigma": 0}, "--top-n-sigma must be above 0"),
+        (Truncation, {"epsilon_cutoff": -0.1}, "--epsilon-cutoff must be between 0 and 1"),
+        (Truncation, {"eta_cutoff": "x"}, "--eta-cutoff must be a finite number, not 'x'"),
+        (Truncation, {"xtc_threshold": 0.6, "xtc_probability": 1}, "--xtc-threshold must be above 0 and at most 0.5"),
+        (Truncation, {"xtc_threshold": 0.1}, "--xtc-threshold and --xtc-probability need each other"),
+        (Truncation, {"mirostat_tau": 0}, "--mirostat-tau must be above 0"),
+        (Truncation, {"mirostat_eta": 0.1}, "--mirostat-eta needs --mirostat-tau"),
+        (Penalties, {"repetition_penalty": 0}, "--repetition-penalty must be above 0, not 0"),
+        (Penalties, {"frequency_penalty": float("inf")}, "--frequency-penalty must be a finite number"),
+        (Penalties, {"no_repeat_ngram_size": -1}, "--no-repeat-ngram-size must be 0 or more"),
+        (Penalties, {"dry_multiplier": -1}, "--dry-multiplier must be 0 or more"),
+        (Penalties, {"dry_base": 2.0}, "--dry-base needs --dry-multiplier"),
+        (Penalties, {"dry_multiplier": 1, "dry_allowed_length": 0}, "--dry-allowed-length must be at least 1"),
+        (Penalties, {"dry_multiplier": 1, "dry_base": 0.5}, "--dry-base must be between 1 and 1000"),
+        (Penalties, {"exponential_decay_length_penalty": (-1, 2)}, "--exponential-decay-length-penalty must be 0 or"),
+        (Penalties, {"exponential_decay_length_penalty": (1, 0)}, "--exponential-decay-length-penalty must be above 0"),
+        (Constraints, {"logit_bias": {-1: 1.0}}, "--logit-bias must be a token id of 0 or more, not -1"),
+        (Constraints, {"logit_bias": {1: float("nan")}}, "--logit-bias must be a finite number"),
+        (Constraints, {"bad_words": ("",)}, "--bad-words must not be empty"),
+        (Constraints, {"suppress_tokens": (1.5,)}, "--suppress-tokens must be a whole number"),
+        (Constraints, {"forced_tokens": {0: -2}}, "--forced-tokens must be a token id of 0 or more, not -2"),
+    ],
+)
+def test_options_out_of_range_are_named(kind, changes, message):
+    with pytest.raises(InputError) as caught:
+        kind(**changes)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0, "truncation": Truncation(mirostat_tau=5)}, "so --mirostat-tau contradicts it"),
+        (
+            {"temperature": 0, "truncation": Truncation(xtc_threshold=0.1, xtc_probability=0.5)},
+            "so --xtc-threshold contradicts it",
+        ),
+        ({"top_k": 5, "truncation": Truncation(mirostat_tau=5)}, "so leave out --top-k"),
+        ({"top_p": 0.5, "truncation": Truncation(mirostat_tau=5)}, "so leave out --top-p"),
+        ({"truncation": Truncation(mirostat_tau=5, typical_p=0.5)}, "so leave out --typical-p"),
+    ],
+)
+def test_contradictions_are_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        GenerationOptions(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"logit_bias": {9: 1.0}}, "logit-bias"),
+        ({"bad_words_ids": ((1, 9),)}, "bad-words"),
+        ({"suppress_tokens": (9,)}, "suppress-tokens"),
+        ({"begin_suppress_tokens": (9,)}, "begin-suppress-tokens"),
+        ({"forced_bos_token_id": 9}, "forced-bos-token-id"),
+        ({"forced_eos_token_id": (9,)}, "forced-eos-token-id"),
+        ({"forced_tokens": {0: 9}}, "forced-tokens"),
+    ],
+)
+def test_tokens_beyond_the_vocabulary_are_named(changes, name):
+    options = GenerationOptions(temperature=0, constraints=Constraints(**changes))
+    with pytest.raises(InputError, match=f"--{name} names token 9, but the vocabulary has 9"):
+        build_processors(options, Row(1, 10, 9))
+
+
+def test_what_is_off_is_not_there():
+    options = GenerationOptions(
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        min_new_tokens=0,
+        truncation=Truncation(min_p=0, typical_p=1.0, epsilon_cutoff=0, eta_cutoff=0),
+        penalties=Penalties(
+            repetition_penalty=1.0, frequency_penalty=0, presence_penalty=0, no_repeat_ngram_size=0, dry_multiplier=0
+        ),
+        constraints=Constraints(logit_bias={}, bad_words=(), suppress_tokens=()),
+    )
+    import numpy as np
+
+    assert build_processors(options, Row(1, 10, 9, (2,), np.random.default_rng(0))) == []

@@ -1,0 +1,229 @@
+"""What is drawn follows the exact distribution, seeds repeat, and the order of steps is transformers'."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from triform.runtime.bundle.generation_defaults import GenerationDefaults
+from triform.runtime.errors import BundleError, InputError
+from triform.runtime.generation.options.defaults import with_defaults
+from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
+from triform.runtime.generation.options.step_order import ORDER, reordered
+from triform.runtime.generation.processors.build import Row, build_processors
+from triform.runtime.generation.sampling import draw, greedy, make_sampler, process, row_generator
+
+NO_IDS = np.zeros(0, np.int64)
+# 99.9 % quantiles of chi-square by degrees of freedom, from a table.
+CHI_SQUARE = {4: 18.467, 10: 29.588, 49: 85.351}
+
+
+def sampler_of(options, vocab_size, prompt_length=0, eos=(), index=0):
+    settled = with_defaults(options, GenerationDefaults(), prompt_length)
+    generator = row_generator(settled.seed, index) if settled.temperature else None
+    row = Row(prompt_length, 10_000, vocab_size, eos, generator)
+    return make_sampler(build_processors(settled, row), generator)
+
+
+def chi_square(counts, probabilities):
+    expected = counts.sum() * probabilities
+    return ((counts - expected) ** 2 / expected).sum()
+
+
+def test_frequencies_follow_the_distribution():
+    logits = np.array([0.0, 1.0, -1.0, 2.0, 0.5], np.float32)
+    sampler = sampler_of(GenerationOptions(temperature=1.5, seed=7), 5)
+    counts = np.bincount([sampler(NO_IDS, logits) for _ in range(200_000)], minlength=5)
+    weights = np.exp(logits.astype(np.float64) / 1.5)
+    assert chi_square(counts, weights / weights.sum()) < CHI_SQUARE[4]
+
+
+def test_frequencies_of_a_truncated_distribution():
+    logits = np.log(np.arange(1, 21)).astype(np.float32)
+    sampler = sampler_of(GenerationOptions(temperature=1.0, top_k=12, top_p=0.9, seed=3), 20)
+    counts = np.bincount([sampler(NO_IDS, logits) for _ in range(20_000)], minlength=20)
+    # Top-k leaves the weights 9 to 20, 174 in all. 90 % of that is 156.6: from 20 down to 11 it is 155, with 10 165.
+    assert counts[:9].sum() == 0
+    left = np.arange(10, 21)
+    assert chi_square(counts[9:], left / left.sum()) < CHI_SQUARE[10]
+
+
+def test_draws_from_a_large_vocabulary_follow_the_distribution():
+    """Fifty stretches of equal probability, in which tokens are not equally likely."""
+    weights = np.tile(np.linspace(0, 2, 400), 50).astype(np.float32)
+    generator = np.random.default_rng(11)
+    found = np.array([draw(weights, generator.random()) for _ in range(20_000)])
+    assert chi_square(np.bincount(found // 400, minlength=50), np.full(50, 1 / 50)) < CHI_SQUARE[49]
+    # Within a stretch the likelihood rises from 0: the share of the lower half is a quarter.
+    assert np.mean(found % 400 < 200) == pytest.approx(0.25, abs=0.012)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.0, 1.0, 3.0]), min_size=1, max_size=30), st.floats(0, 1, exclude_max=True))
+def test_a_draw_lands_where_the_cumulative_sum_says(weights, uniform):
+    if not sum(weights):
+        weights = [*weights, 1.0]
+    for repeated in (1, 300):
+        # 300 times as long, the array is dealt with in blocks; half of it has no weight at all.
+        array = np.array(weights * repeated + [0.0] * (repeated > 1) * 5000)
+        index = draw(array, uniform)
+        ends = np.cumsum(array)
+        assert array[index] > 0
+        assert ends[index] >= uniform * ends[-1] * (1 - 1e-12)
+        assert index == 0 or ends[index] - array[index] <= uniform * ends[-1] * (1 + 1e-12)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**64 - 1), st.integers(0, 50))
+def test_a_seed_repeats_in_any_batch(seed, index):
+    logits = np.linspace(-1, 1, 50, dtype=np.float32)
+    options = GenerationOptions(temperature=1.0, seed=seed)
+    first, second = (sampler_of(options, 50, index=index) for _ in range(2))
+    expected = [first(NO_IDS, logits) for _ in range(10)]
+    assert [second(NO_IDS, logits) for _ in range(10)] == expected
+    # One number is drawn for a token, from Philox keyed by seed and row: anyone can draw the same.
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
+    ends = np.cumsum(np.exp(logits.astype(np.float64)))
+    assert [int(np.searchsorted(ends, generator.random() * ends[-1])) for _ in range(10)] == expected
+
+
+def test_rows_of_a_seed_differ():
+    logits = np.zeros(1000, np.float32)
+    rows = [sampler_of(GenerationOptions(temperature=1, seed=1), 1000, index=index) for index in range(20)]
+    assert len({row(NO_IDS, logits) for row in rows}) > 15
+
+
+EVERYTHING = GenerationOptions(
+    max_new_tokens=50,
+    temperature=0.8,
+    top_k=30,
+    top_p=0.9,
+    seed=5,
+    min_new_tokens=3,
+    truncation=Truncation(0.01, 0.9, 3.0, 0.001, 0.001, 0.1, 0.5),
+    penalties=Penalties(
+        repetition_penalty=1.2, frequency_penalty=0.1, presence_penalty=0.1, no_repeat_ngram_size=4, dry_multiplier=0.5,
+        exponential_decay_length_penalty=(5, 1.1),
+    ),
+    constraints=Constraints(
+        logit_bias={3: 1.0}, bad_words_ids=((4, 5),), suppress_tokens=(6,), begin_suppress_tokens=(7,),
+        forced_tokens={2: 9}, forced_eos_token_id=(1,), forced_bos_token_id=8,
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("vocab_size", [60, 9000])
+def test_a_sampler_draws_what_its_processors_leave(vocab_size):
+    """It narrows the tokens down as it goes; the processors by themselves work on all of them."""
+    ids = np.array([3, 4, 3, 4, 3, 10, 11])
+    for seed in range(30):
+        logits = (np.random.default_rng(seed).standard_normal(vocab_size) * 4).astype(np.float32)
+        one, two = row_generator(seed), row_generator(seed)
+        steps = [build_processors(EVERYTHING, Row(5, 50, vocab_size, (1, 2), generator)) for generator in (one, two)]
+        left = process(steps[1], ids, logits).astype(np.float64)
+        ends = np.cumsum(np.exp(left - left.max()))
+        expected = int(np.searchsorted(ends, two.random() * ends[-1]))
+        assert make_sampler(steps[0], one)(ids, logits) == expected
+
+
+def test_the_order_is_that_of_transformers(checkpoint):
+    config = GenerationConfig(
+        do_sample=True, temperature=0.5, top_k=5, top_p=0.5, min_p=0.1, typical_p=0.5, epsilon_cutoff=0.1,
+        eta_cutoff=0.1, repetition_penalty=2.0, encoder_repetition_penalty=2.0, no_repeat_ngram_size=2,
+        encoder_no_repeat_ngram_size=2, bad_words_ids=[[5]], min_new_tokens=5, forced_bos_token_id=1,
+        forced_eos_token_id=2, exponential_decay_length_penalty=(5, 2.0), suppress_tokens=[3],
+        begin_suppress_tokens=[4], sequence_bias=[[[6], 1.0]], eos_token_id=2,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    import torch
+
+    config._eos_token_tensor = torch.tensor([2])
+    theirs = model._get_logits_processor(config, 5, torch.ones(1, 5, dtype=torch.long))
+    kinds = {"SequenceBias": "logit-bias", "NoRepeatNGram": "no-repeat-ngram", "MinNewTokensLength": "min-length",
+             "EncoderNoRepeatNGram": "encoder-no-repeat-ngram", "NoBadWords": "bad-words",
+             "ForcedBOSToken": "forced-bos",
+             "ForcedEOSToken": "forced-eos", "ExponentialDecayLengthPenalty": "exponential-decay",
+             "SuppressTokensAtBegin": "begin-suppress-tokens", "Epsilon": "epsilon-cutoff", "Eta": "eta-cutoff",
+             "Typical": "typical-p"}  # fmt: skip
+    names = [re.sub("Logits(Processor|Warper)$", "", type(one).__name__) for one in theirs]
+    expected = [kinds.get(name) or re.sub("(?<=.)([A-Z])", r"-\1", name).lower() for name in names]
+    assert len(expected) == 19
+    assert [step for step in ORDER if step in expected] == expected
+
+
+def test_another_order():
+    assert reordered(()) == list(ORDER)
+    swapped = reordered(("top-p", "temperature"))
+    assert (swapped[ORDER.index("temperature")], swapped[ORDER.index("top-p")]) == ("top-p", "temperature")
+    assert sorted(swapped) == sorted(ORDER)
+    # At a temperature of 10 the nucleus of 0.5 is wide; found before dividing, it is the first token alone.
+    logits = np.array([5.0, 3, 3, 3, 3, 3], np.float32)
+    options = {"temperature": 10.0, "top_p": 0.5, "seed": 1}
+    after = sampler_of(GenerationOptions(**options), 6)
+    before = sampler_of(GenerationOptions(**options, order=("top-p", "temperature")), 6)
+    assert len({after(NO_IDS, logits) for _ in range(100)}) > 2
+    assert {before(NO_IDS, logits) for _ in range(100)} == {0}
+
+
+def test_the_models_defaults_apply_only_when_nothing_is_asked():
+    sampling = GenerationDefaults(do_sample=True, temperature=0.7, top_k=3, min_p=0.1)
+    found = with_defaults(GenerationOptions(), sampling, 5)
+    assert (found.temperature, found.top_k, found.truncation.min_p) == (0.7, 3, 0.1)
+    for asked in (GenerationOptions(top_p=0.5), GenerationOptions(truncation=Truncation(typical_p=0.5))):
+        found = with_defaults(asked, sampling, 5)
+        assert (found.temperature, found.top_k, found.truncation.min_p) == (1.0, None, None)
+    assert with_defaults(GenerationOptions(temperature=0), sampling, 5).temperature == 0
+    assert with_defaults(GenerationOptions(), GenerationDefaults(temperature=9.0), 5).temperature == 0
+
+
+def test_the_models_other_defaults_apply_one_by_one():
+    defaults = GenerationDefaults(
+        repetition_penalty=1.3, no_repeat_ngram_size=2, suppress_tokens=[5], min_length=9, max_length=20,
+        exponential_decay_length_penalty=[3.0, 1.5], stop_strings=["END"], bad_words_ids=[[1, 2]],
+    )  # fmt: skip
+    found = with_defaults(GenerationOptions(), defaults, 6)
+    assert found.penalties == Penalties(
+        repetition_penalty=1.3, no_repeat_ngram_size=2, exponential_decay_length_penalty=(3, 1.5)
+    )
+    assert (found.constraints.suppress_tokens, found.constraints.bad_words_ids) == ((5,), ((1, 2),))
+    assert (found.min_new_tokens, found.max_new_tokens, found.stop) == (3, 14, ("END",))
+    off = GenerationOptions(
+        max_new_tokens=1,
+        stop=("x",),
+        penalties=Penalties(repetition_penalty=1.0, no_repeat_ngram_size=0),
+        constraints=Constraints(suppress_tokens=()),
+    )
+    found = with_defaults(off, defaults, 6)
+    assert (found.penalties.repetition_penalty, found.penalties.no_repeat_ngram_size) == (1.0, 0)
+    assert (found.constraints.suppress_tokens, found.min_new_tokens, found.stop) == ((), 1, ("x",))
+    # What the user says of the least holds against the model's most, and a prompt beyond the model's most is no error.
+    assert with_defaults(GenerationOptions(min_new_tokens=30), defaults, 6).max_new_tokens == 30
+    assert with_defaults(GenerationOptions(), defaults, 20).max_new_tokens is None
+
+
+@pytest.mark.parametrize("options", [GenerationOptions(temperature=0), GenerationOptions(temperature=1.0, top_k=3)])
+def test_logits_that_are_no_numbers_are_refused(options):
+    for penalties in (Penalties(), Penalties(no_repeat_ngram_size=2)):
+        asked = GenerationOptions(temperature=options.temperature, top_k=options.top_k, penalties=penalties)
+        for bad in (np.nan, np.inf):
+            with pytest.raises(BundleError, match="NaN"):
+                sampler_of(asked, 4)(np.array([1, 2, 1]), np.array([0, 1, bad, 2], np.float32))
+    with pytest.raises(BundleError, match="NaN"):
+        greedy(np.array([0.0, np.nan, 1.0], np.float32))
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_banning_every_token_is_refused(temperature):
+    asked = GenerationOptions(temperature=temperature, constraints=Constraints(suppress_tokens=(0, 1, 2)))
+    with pytest.raises(InputError, match="every token is banned"):
+        sampler_of(asked, 3)(NO_IDS, np.zeros(3, np.float32))
+
+
+def test_the_smallest_temperatures_are_greedy():
+    logits = np.array([0.0, 3.0, 1.0], np.float32)
+    assert {sampler_of(GenerationOptions(temperature=t, seed=1), 3)(NO_IDS, logits) for t in (0, 1e-320, 1e-9)} == {1}

@@ -1,0 +1,61 @@
+"""Batches of rows that must not be padded."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from triform.runtime.bundle.manifest import GraphInfo, Quantization, TensorInfo
+from triform.runtime.graphs.encoder_batch import TOKENS, EncoderStep
+from triform.runtime.text.rows import Row
+
+GRAPH = GraphInfo(
+    "encoder.onnx", None,
+    [TensorInfo("input_ids", "int64", ["batch", "sequence"])],
+    [TensorInfo("ids", "float32", ["batch", "sequence"]), TensorInfo("sums", "float32", ["batch"])],
+    {}, Quantization("none"),
+)  # fmt: skip
+
+
+class Session:
+    """Gives back what it is fed, and keeps the shapes."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def run(self, outputs, arrays):
+        ids = arrays["input_ids"].astype(np.float32)
+        self.shapes.append(ids.shape)
+        return [{"ids": ids, "sums": ids.sum(1)}[name] for name in outputs]
+
+
+def row(length, number):
+    return Row([number + 1] * length, [0] * length)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_batches_have_no_padding(equal):
+    generator = random.Random(0)
+    rows = [row(generator.choice((4, 5, 9, 200, 700)), number) for number in range(300)]
+    session = Session()
+    step = EncoderStep(session, GRAPH, 0, equal_lengths=equal)
+    found = list(step.in_batches(iter(rows), ["ids", "sums"]))
+    for one, (ids, sums) in zip(rows, found, strict=True):
+        assert ids.tolist() == one.ids
+        assert sums == sum(one.ids)
+    assert all(batch * length <= TOKENS for batch, length in session.shapes)
+    read, given = sum(batch * length for batch, length in session.shapes), sum(len(one.ids) for one in rows)
+    assert read == given if equal else read > given
+    if equal:
+        by_length = {length: sum(len(one.ids) == length for one in rows) for _, length in session.shapes}
+        assert len(session.shapes) == sum(-(-count // (TOKENS // length)) for length, count in by_length.items())
+
+
+def test_a_run_of_rows_of_several_lengths():
+    rows = [row(length, number) for number, length in enumerate((5, 3, 5, 8, 3))]
+    session = Session()
+    found = EncoderStep(session, GRAPH, 0, equal_lengths=True).run(rows, ["ids"])
+    assert [ids.tolist() for (ids,) in found] == [one.ids for one in rows]
+    assert sorted(session.shapes) == [(1, 8), (2, 3), (2, 5)]

@@ -1,0 +1,108 @@
+"""Models that say nothing of time: what they are given, and what comes of it. The model here hears how long it is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.helpers.signals import RATE, silence, voice
+from triform.runtime.bundle.manifest import EncoderDecoderInfo
+from triform.runtime.bundle.media_info import AudioInfo
+from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.media.voice_activity import SpeechSpan
+from triform.runtime.speech import utterances
+from triform.runtime.speech.fallback import Heard
+from triform.runtime.speech.options import TranscribeOptions
+from triform.runtime.speech.transcription import transcribe
+from triform.runtime.speech.utterances import cut
+
+START = 1
+
+
+class Decoder:
+    """Says how many samples each utterance has."""
+
+    def __init__(self, model, options):
+        pass
+
+    def decode(self, given, prompts):
+        assert all(prompt == [START] for prompt in prompts)
+        lengths = given["attention_mask"].sum(1).tolist()
+        return [Heard([length], f" {length}", -0.1, None, 0.5, 0.0) for length in lengths]
+
+
+def model_of(kind="waveform", source="audio", **options):
+    audio = AudioInfo(kind, RATE, 1, 0.0, **options) if source == "audio" else None
+    batches = []
+    reader = SimpleNamespace(read=lambda arrays: batches.append(arrays) or arrays)
+    names = [SimpleNamespace(name=name) for name in ("input_values", "attention_mask")]
+    graphs = {"encoder": SimpleNamespace(inputs=names)}
+    manifest = SimpleNamespace(graphs=graphs, task="text2text-generation", model_name="listener")
+    text = SimpleNamespace(forced=lambda language: [])
+    info = EncoderDecoderInfo(source, START, audio=audio)
+    return SimpleNamespace(info=info, manifest=manifest, reader=reader, text=text, batches=batches)
+
+
+@pytest.fixture(autouse=True)
+def decoder(monkeypatch):
+    monkeypatch.setattr(utterances, "WindowDecoder", Decoder)
+
+
+def test_one_utterance():
+    model = model_of()
+    samples = voice(5)
+    (segment,) = transcribe(model, samples)
+    assert (segment.start, segment.end, segment.text) == (0.0, 5.0, f" {5 * RATE}")
+    np.testing.assert_array_equal(model.batches[0]["input_values"], samples[None])
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_long_sound_is_cut_at_pauses(sounds, batch):
+    model = model_of()
+    samples = np.concatenate([part for sound in [*sounds, *sounds] for part in (sound, silence(2))])
+    done = []
+    found = list(transcribe(model, samples, TranscribeOptions(batch=batch), progress=done.append))
+    assert len(found) > 1
+    assert all(segment.end - segment.start <= 30 for segment in found)
+    for segment in found:
+        begin, end = (round(time * RATE) for time in (segment.start, segment.end))
+        assert int(segment.text) == pytest.approx(end - begin, abs=RATE / 50)
+    assert max(len(arrays["input_values"]) for arrays in model.batches) == batch
+    assert done == sorted(done)
+
+
+def test_silence_is_not_heard():
+    assert list(transcribe(model_of(), silence(3))) == []
+    assert list(transcribe(model_of(), np.zeros(0, np.float32))) == []
+
+
+def test_cutting():
+    """Samples 0 to 99 in blocks of 7."""
+    samples = np.arange(100, dtype=np.float32)
+    blocks = [samples[i : i + 7] for i in range(0, 100, 7)]
+    spans = [SpeechSpan(0, 1), SpeechSpan(1, 1.5), SpeechSpan(3, 6), SpeechSpan(9, 12)]
+    found = [part for _, part in cut(iter(blocks), spans, 10)]
+    for part, (begin, end) in zip(found, [(0, 10), (10, 15), (30, 60), (90, 100)], strict=True):
+        np.testing.assert_array_equal(part, samples[begin:end])
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"task": "translate"}, "--task translate"),
+        ({"word_timestamps": True}, "--word-timestamps"),
+        ({"hotwords": "Anna"}, "--hotwords"),
+        ({"initial_prompt": "Anna"}, "--initial-prompt"),
+        ({"condition_on_previous_text": True}, "--condition-on-previous-text"),
+    ],
+)
+def test_options_of_other_models(options, name):
+    with pytest.raises(InputError, match=f"leave out {name}"):
+        transcribe(model_of(), voice(1), TranscribeOptions(**options))
+
+
+def test_a_model_of_texts():
+    with pytest.raises(UnsupportedError, match="listener reads text, not sound: use `triform rewrite`"):
+        transcribe(model_of(source="text"), voice(1))

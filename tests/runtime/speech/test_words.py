@@ -1,0 +1,135 @@
+"""Where tokens were heard, against transformers' own functions on random attention; and words, by hand."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperForConditionalGeneration
+from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
+from transformers.utils import ModelOutput
+
+from triform.runtime.speech.words.alignment import alignment_matrix, dynamic_time_warping, median_filter, token_frames
+from triform.runtime.speech.words.grouping import (
+    TimedWord,
+    merge_punctuation,
+    shorten,
+    shorten_first,
+    split_words,
+    usual_length,
+)
+
+
+def attention(*shape, seed=0):
+    """What a softmax gives."""
+    weights = np.exp(np.random.default_rng(seed).normal(0, 2, shape))
+    return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("frames", [1, 3, 4, 9, 100])
+@pytest.mark.parametrize("width", [3, 7])
+def test_median_filter(frames, width):
+    values = attention(2, 5, frames, seed=frames)
+    expected = _median_filter(torch.from_numpy(values)[None], width)[0].numpy()
+    np.testing.assert_array_equal(median_filter(values, width), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (7, 7), (5, 40), (40, 5), (30, 90)])
+@pytest.mark.parametrize("kind", ["random", "equal", "few values"])
+def test_dynamic_time_warping(shape, kind):
+    costs = np.random.default_rng(sum(shape)).normal(size=shape)
+    costs = {"random": costs, "equal": np.ones(shape), "few values": np.round(costs)}[kind]
+    for found, expected in zip(dynamic_time_warping(costs), _dynamic_time_warping(costs), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("prompt", [1, 4])
+def test_token_times(prompt):
+    """One layer of three heads, a prompt in one run and then 20 tokens, each in a run of its own; 60 frames of 80."""
+    weights = attention(1, 3, prompt + 20, 80, seed=prompt)
+    runs = [weights[:, :, :prompt], *(weights[:, :, [i]] for i in range(prompt, prompt + 20))]
+    outputs = ModelOutput(
+        sequences=torch.zeros(1, prompt + 21), cross_attentions=tuple((torch.from_numpy(run),) for run in runs)
+    )
+    model = types.SimpleNamespace(config=types.SimpleNamespace(decoder_layers=1, median_filter_width=7))
+    expected = WhisperForConditionalGeneration._extract_token_timestamps(
+        model, outputs, [(0, 0), (0, 1), (0, 2)], num_frames=120, num_input_ids=prompt
+    )[0]
+    found = token_frames(alignment_matrix(weights[0, :, prompt:, :60], 7))
+    np.testing.assert_allclose(found * 0.02, expected[prompt:-1], atol=1e-6)
+
+
+def test_the_longest_window():
+    frames = token_frames(alignment_matrix(attention(2, 448, 1500)))
+    assert frames.shape == (448,)
+    assert (np.diff(frames) >= 0).all()
+
+
+def test_frames_that_say_nothing():
+    assert np.isfinite(alignment_matrix(np.full((2, 5, 30), 1 / 30, np.float32))).all()
+
+
+TEXT = {1: " Wait", 2: "!", 3: ' "', 4: "No", 5: "-", 6: "one", 7: '"', 8: " ca", 9: "me", 10: ".", 11: " ("}
+BYTES = {1: b" na", 2: b"\xc3", 3: b"\xaf", 4: b"ve", 5: b" \xe6", 6: b"\x97\xa5"}
+
+
+def decode(tokens):
+    return "".join(TEXT[token] for token in tokens)
+
+
+def decode_bytes(tokens):
+    return b"".join(BYTES[token] for token in tokens).decode(errors="replace")
+
+
+def test_words_begin_at_spaces_and_punctuation():
+    found = split_words([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], decode, "en")
+    assert [text for text, _ in found] == [" Wait", "!", ' "No', "-one", '"', " came", "."]
+    assert [token for _, ids in found for token in ids] == list(range(1, 11))
+
+
+def test_characters_of_several_tokens():
+    assert split_words([1, 2, 3, 4, 5, 6], decode_bytes, None) == [(" naïve", [1, 2, 3, 4]), (" 日", [5, 6])]
+    # Where words are not separated every character is one; one that is not whole is kept as it is.
+    assert split_words([1, 2, 3, 5], decode_bytes, "ja") == [(" na", [1]), ("ï", [2, 3]), (" \ufffd", [5])]
+
+
+def word(text, start, end):
+    return TimedWord(text, [len(text)], start, end, [1.0])
+
+
+def test_punctuation_joins_words():
+    words = [
+        word(" Wait", 0, 1),
+        word("!", 1, 2),
+        word(' "', 2, 3),
+        word("No", 3, 4),
+        word('"', 4, 5),
+        word(" (", 5, 6),
+    ]
+    found = merge_punctuation(words)
+    assert [(one.text, one.start, one.end) for one in found] == [(" Wait!", 0, 1), (' "No"', 3, 4), (" (", 5, 6)]
+    assert [one.tokens for one in found] == [[5, 1], [2, 2, 1], [2]]
+
+
+def test_words_at_the_end_of_a_sentence_are_not_long():
+    """Words of 0.2 s: at most 0.4 s beside a full stop."""
+    words = [word(" a", 0, 0.2), word(" b", 0.2, 0.4), word(".", 0.4, 3), word(" c", 3, 6), word(" d", 6, 6.2)]
+    assert usual_length(words) == pytest.approx(0.2)
+    times = [(one.start, one.end) for one in shorten(words)]
+    np.testing.assert_allclose(times, [(0, 0.2), (0.2, 0.4), (0.4, 0.8), (5.6, 6), (6, 6.2)])
+    assert usual_length([word(" a", 1, 1)]) == 0
+    assert usual_length([word(" a", 0, 5)]) == 0.7
+
+
+def test_the_first_words_after_a_pause_are_not_long():
+    """Words of 0.2 s usually, so at most 0.4 s; 0.8 s without a word is a pause."""
+    words = [word(" a", 0, 3), word(" b", 3, 3.2)]
+    assert [one.start for one in shorten_first(words, 0.2, 0.0)] == pytest.approx([2.6, 3])
+    # Something was said until just before.
+    assert shorten_first(words, 0.2, 2.5) == words
+    both = [word(" a", 0, 1), word(" b", 1, 3)]
+    times = [(one.start, one.end) for one in shorten_first(both, 0.2, 0.0)]
+    np.testing.assert_allclose(times, [(2.2, 2.6), (2.6, 3)])
+    assert shorten_first([], 0.2, 0.0) == []
