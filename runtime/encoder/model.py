@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.encoder.opened import OpenEncoder
-from triform.runtime.encoder.vectors.image_embedding import Picture
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder.vectors.image_embedding import Picture
 
 
 class Encoder(OpenEncoder):
