@@ -204,15 +204,10 @@ def _split(name: str, value: str) -> tuple[str, ...]:
 
 
 def _file(name: str, path: Path) -> str:
-    from triform.runtime.errors import InputError
+    from triform.cli.inputs.whole_text import read_text_file
     from triform.runtime.generation.options.checks import flag
 
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{flag(name)}: {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{flag(name)}: {path} is not UTF-8 text") from None
+    return read_text_file(flag(name), path)
 
 
 def _ids(name: str, value: str) -> tuple[int, ...]:

@@ -1,45 +1,41 @@
-"""Texts to work on, one after the other: from arguments, a file of lines, a JSONL file, or standard input."""
+"""Texts to work on, one after the other: from arguments, a file of lines, JSON or a table, or standard input."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, Literal, TypeVar
 
+from triform.cli.inputs.formats import Layout, Record, file_format, parse
 from triform.runtime.errors import InputError
 
-# The field of a conversation, where commands take one.
-_MESSAGES = "messages"
+__all__ = ["Record", "Records"]
 
-
-@dataclass(frozen=True)
-class Record:
-    """One input.
-
-    Attributes:
-        number: its line, or its place among the arguments; the first is 1.
-        text: the text; of a JSON object, the value of the field asked for.
-        value: the JSON object it is part of; None for plain text.
-        messages: of a JSON object whose field is a conversation; the text is empty then.
-    """
-
-    number: int
-    text: str
-    value: dict[str, Any] | None = None
-    messages: list[Any] | None = None
+Result = TypeVar("Result")
 
 
 @dataclass
 class Records:
     """Reads records lazily, in bounded memory, in order.
 
+    A record that cannot be used ends the reading and is kept in `failure`, so that what came before it can be finished
+    first; `check` raises it then. With `skip_errors` it is counted instead.
+
     Attributes:
-        fields: where in a JSON object to look for the text when no field is named; the first that is there.
-        skipped: lines left out so far, because they could not be read.
+        texts: the arguments; a file or standard input is read where there are none.
+        file: what to read, or None; ``-`` is standard input.
+        field: where in a JSON object the text is, or the column of a table.
+        skip_errors: whether to go on behind records that cannot be used.
+        fields: where to look for the text when no field is named; the first that is there.
+        blank_lines: whether lines without a text are left out and counted, or are records too.
+        skipped: records left out so far because they could not be used.
+        first_skipped: the first of them, and what is wrong with it.
+        blanks: lines without a text left out so far.
+        plain_json: the first line that is a JSON object and was taken as plain text; None if there is none.
+        failure: what ended the reading early.
     """
 
     texts: Sequence[str]
@@ -47,7 +43,12 @@ class Records:
     field: str | None
     skip_errors: bool
     fields: Sequence[str] = ("text",)
+    blank_lines: Literal["skip", "keep"] = "skip"
     skipped: int = dataclasses.field(default=0, init=False)
+    first_skipped: str = dataclasses.field(default="", init=False)
+    blanks: int = dataclasses.field(default=0, init=False)
+    plain_json: int | None = dataclasses.field(default=None, init=False)
+    failure: InputError | None = dataclasses.field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.texts and self.file is not None:
@@ -59,76 +60,84 @@ class Records:
 
     @property
     def is_json(self) -> bool:
-        """Whether each line is a JSON object."""
-        return not self.texts and (self.field is not None or (self.file is not None and self.file.suffix == ".jsonl"))
+        """Whether records are objects: of JSON, or the rows of a table."""
+        return not self.texts and file_format(self.file, self.field) != "lines"
 
     def __iter__(self) -> Iterator[Record]:
-        """Every record.
+        """Every record that can be used, up to the first that cannot be unless those are skipped.
 
         Raises:
-            InputError: a line is not UTF-8, is not a JSON object, or lacks the field; not with `skip_errors`.
+            InputError: the file cannot be read at all.
         """
         if self.texts:
             yield from (Record(number, text) for number, text in enumerate(self.texts, 1))
         elif self.file is None or str(self.file) == "-":
-            yield from self._lines(getattr(sys.stdin, "buffer", None) or _encoded(sys.stdin))
+            yield from self._read(getattr(sys.stdin, "buffer", None) or _encoded(sys.stdin.read()))
         else:
             try:
                 with self.file.open("rb") as opened:
-                    yield from self._lines(opened)
+                    yield from self._read(opened)
             except OSError as error:
                 raise InputError(f"{self.file} cannot be read: {error.strerror}") from None
 
     def place(self, number: int) -> str:
         """What to call a line in a message."""
+        if self.texts:
+            return f"argument {number}"
         return f"line {number}" + (f" of {self.file}" if self.file is not None else "")
 
-    def _lines(self, lines: BinaryIO | Iterable[bytes]) -> Iterator[Record]:
-        for number, line in enumerate(lines, 1):
+    def use(self, records: Iterable[Record], work: Callable[[Record], Result]) -> Iterator[tuple[Record, Result]]:
+        """Each record with what `work` makes of it; one for which it raises an InputError cannot be used.
+
+        Args:
+            records: this object, or what passes its records on.
+            work: called with each record in order.
+        """
+        for record in records:
             try:
-                record = self._record(number, line)
-            except InputError:
-                if not self.skip_errors:
-                    raise
-                self.skipped += 1
+                result = work(record)
+            except InputError as error:
+                if self._refuse(record.number, str(error)):
+                    return
+            else:
+                yield record, result
+
+    def check(self) -> None:
+        """Raise what ended the reading early, if anything did; call it when all that was read is finished.
+
+        Raises:
+            InputError: a record could not be used.
+        """
+        if self.failure is not None:
+            raise self.failure
+
+    def _read(self, stream: BinaryIO) -> Iterator[Record]:
+        layout = Layout(file_format(self.file, self.field), self.field, self.fields)
+        for parsed in parse(stream, layout):
+            if parsed.problem is not None:
+                if self._refuse(parsed.number, parsed.problem):
+                    return
                 continue
-            if record is not None:
-                yield record
+            record = parsed.record
+            if record is None or (self.blank_lines == "skip" and not record.text.strip() and record.messages is None):
+                self.blanks += 1
+                continue
+            if parsed.is_plain_json and self.plain_json is None:
+                self.plain_json = record.number
+            yield record
 
-    def _record(self, number: int, line: bytes) -> Record | None:
-        where = self.place(number)
-        try:
-            text = line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise InputError(f"{where} is not UTF-8 text; --skip-errors goes on without it") from None
-        if not self.is_json:
-            return Record(number, text)
-        if not text.strip():
-            return None
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            raise InputError(f"{where} is not JSON; --skip-errors goes on without it") from None
-        return self._of_object(number, where, value)
-
-    def _of_object(self, number: int, where: str, value: Any) -> Record:
-        found = value if isinstance(value, dict) else {}
-        name = self.field or next((one for one in self.fields if one in found), self.fields[0])
-        content = found.get(name)
-        if name == _MESSAGES and name in self.fields and isinstance(content, list):
-            return Record(number, "", found, content)
-        if not isinstance(content, str):
-            raise InputError(f"{where} is not an object with a text called {name!r}; --skip-errors goes on without it")
-        try:
-            content.encode("utf-8")
-        except UnicodeEncodeError:
-            # JSON can write half of a surrogate pair.
-            raise InputError(
-                f"{where} has a text that is not valid Unicode; --skip-errors goes on without it"
-            ) from None
-        return Record(number, content, found)
+    def _refuse(self, number: int, problem: str) -> bool:
+        """Count a record that cannot be used, or keep it as what ends the reading; whether it does."""
+        said = f"{self.place(number)}: {problem}"
+        if self.skip_errors:
+            self.skipped += 1
+            self.first_skipped = self.first_skipped or said
+            return False
+        self.failure = InputError(f"{said}; --skip-errors goes on without it")
+        return True
 
 
-def _encoded(stream: Iterable[str]) -> Iterator[bytes]:
-    for line in stream:
-        yield line.encode("utf-8", "surrogateescape")
+def _encoded(text: str) -> BinaryIO:
+    from io import BytesIO
+
+    return BytesIO(text.encode("utf-8", "surrogateescape"))

@@ -13,16 +13,15 @@ def read_tools(path: Path | None) -> list[dict[str, Any]] | None:
     Raises:
         InputError: it cannot be read, or is something else.
     """
+    from triform.cli.inputs.whole_text import read_text_file
     from triform.runtime.errors import InputError
 
     if path is None:
         return None
     try:
-        tools = json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise InputError(f"--tools: {path} cannot be read: {error.strerror or error}") from None
+        tools = json.loads(read_text_file("list of --tools", path))
     except (ValueError, RecursionError):
         raise InputError(f"--tools: {path} is not JSON") from None
-    if not isinstance(tools, list) or not all(isinstance(one, dict) for one in tools):
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise InputError(f"--tools: {path} is not a list of objects, a JSON schema for each function")
     return tools

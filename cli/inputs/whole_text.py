@@ -6,28 +6,56 @@ import sys
 from pathlib import Path
 
 from triform.runtime.errors import InputError
+from triform.runtime.text.encoding import decode_text
 
 
 def whole_text(what: str, text: str | None, file: Path | None = None) -> str:
     """The text that was given; standard input when none was, or ``-``.
 
+    One line break at the end of what is read is left out, as the shell does for ``$(cat FILE)``: ``echo`` and editors
+    put it there, and it is no part of a prompt.
+
     Args:
         what: it is, for errors.
         text: the argument, if any.
-        file: to read instead, if any.
+        file: to read instead, if any; ``-`` is standard input.
 
     Raises:
-        InputError: both were given, nothing can be read, or it is not UTF-8.
+        InputError: both were given, nothing can be read, or it is not text.
     """
     if text is not None and file is not None:
         raise InputError(f"give the {what} or --file, not both")
     if text is not None and text != "-":
         return text
     if text is None and file is None and sys.stdin.isatty():
-        raise InputError(f"there is no {what}: give one, or write it to standard input")
+        raise InputError(f"there is no {what}: give it as an argument, with --file, or on standard input")
+    if file is None or str(file) == "-":
+        return _read_stdin(what).removesuffix("\n")
+    return read_text_file(what, file).removesuffix("\n")
+
+
+def read_text_file(what: str, file: Path) -> str:
+    """All of a text file, in any encoding that `decode_text` knows.
+
+    Args:
+        what: it is, for errors.
+        file: to read.
+
+    Raises:
+        InputError: it cannot be read, or is not text.
+    """
     try:
-        return sys.stdin.read() if file is None or str(file) == "-" else file.read_text(encoding="utf-8")
+        content = file.read_bytes()
     except OSError as error:
-        raise InputError(f"{file or 'standard input'} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"the {what} in {file or 'standard input'} is not UTF-8 text") from None
+        raise InputError(f"the {what} in {file} cannot be read: {error.strerror or error}") from None
+    return decode_text(content, f"the {what} in {file}")
+
+
+def _read_stdin(what: str) -> str:
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        return sys.stdin.read()
+    try:
+        return decode_text(stream.read(), f"the {what} in standard input")
+    except OSError as error:
+        raise InputError(f"standard input cannot be read: {error.strerror or error}") from None

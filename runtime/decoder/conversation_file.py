@@ -10,6 +10,7 @@ from typing import Any
 from triform.runtime.decoder.chat_template import Message
 from triform.runtime.errors import InputError
 from triform.runtime.files import whole_file
+from triform.runtime.text.encoding import decode_text
 
 
 def write_conversation(path: Path, messages: Sequence[Message]) -> None:
@@ -37,7 +38,7 @@ def read_conversation(path: Path) -> list[dict[str, Any]]:
         InputError: it cannot be read, or is no conversation.
     """
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"))
+        value = json.loads(decode_text(path.read_bytes(), str(path)))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError):

@@ -34,10 +34,12 @@ HELP = """Generate text from a prompt, streaming it as it comes.
   triform generate BUNDLE --input prompts.jsonl --output answers.jsonl --batch 8
 
 With TRIFORM_BUNDLE set to a bundle's folder, the prompt alone is enough.
+One line break at the end of a prompt that is read from a file or a pipe is left out.
 Without sampling options the model's own defaults apply. --temperature 0 always takes the most likely token.
 
---input reads a prompt a line, or of a .jsonl file objects with a text called "prompt" or a conversation called
-"messages"; each is answered by one JSON object, in the same order, --batch of them at a time.
+--input reads a prompt a line. In a .jsonl, .ndjson or .json file it reads objects with a text called "prompt" or a
+conversation called "messages", in a .csv or .tsv file rows with such a column. Each is answered by one JSON object, in
+the same order, --batch of them at a time.
 """
 
 
@@ -72,6 +74,7 @@ def run(
     from triform.cli.arguments.bundle import bundle_and_prompt, key_values
     from triform.cli.commands.decoder.generate_file import Job, write_answers
     from triform.cli.inputs.tools_file import read_tools
+    from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_decoder
 
@@ -87,7 +90,7 @@ def run(
         job = Job(load(folder), options, beams, batch, prompting)
         write_answers(job, records, output, stats=stats)
         return 0
-    text = _read_prompt(prompt, file)
+    text = whole_text("prompt", prompt, file)
     model = load(folder)
     single: dict[str, object] = {"--prompt-cache": prompt_cache, "--draft": draft}
     if model.searches(options, beams):
@@ -159,25 +162,6 @@ def _with_logprobs(options: GenerationOptions, count: int | None, *, as_json: bo
     if count is not None and not as_json:
         raise InputError("--logprobs are printed with --json only; give both")
     return dataclasses.replace(options, logprobs=count)
-
-
-def _read_prompt(prompt: str | None, file: Path | None) -> str:
-    from triform.runtime.errors import InputError
-
-    if prompt is not None and file is not None:
-        raise InputError("give the prompt or --file, not both")
-    try:
-        if file is not None:
-            return file.read_text(encoding="utf-8")
-        if prompt is not None and prompt != "-":
-            return prompt
-        if prompt is None and sys.stdin.isatty():
-            raise InputError("no prompt: give one as an argument, with --file, or on standard input")
-        return sys.stdin.read()
-    except OSError as error:
-        raise InputError(f"the prompt file {file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"the prompt in {file or 'standard input'} is not UTF-8 text") from None
 
 
 def _show(text: str) -> None:

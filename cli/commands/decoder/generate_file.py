@@ -56,12 +56,14 @@ def write_answers(job: Job, records: Records, output: Path | None, *, stats: boo
     Raises:
         InputError: a prompt is refused, or the file cannot be written.
     """
-    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_progress
 
     start, answers, tokens = time.perf_counter(), 0, 0
     with _lines_to(output, records.file) as file:
-        first, second = tee(_readable(job, with_progress(records, results_to=output), records))
+        shown = with_progress(records, results_to=output)
+        readable = records.use(shown, lambda record: job.model.count_tokens(_prompt(record), **job.prompting))
+        first, second = tee(record for record, _ in readable)
         prompts = (_prompt(record) for record in first)
         found = job.model.generate_all(prompts, job.options, beams=job.beams, batch=job.batch, **job.prompting)
         # In this order, so that a record is not read only to find that there is no answer to come.
@@ -70,7 +72,7 @@ def write_answers(job: Job, records: Records, output: Path | None, *, stats: boo
             file.flush()
             answers += 1
             tokens += len(written[0].token_ids)
-    say_left_out(records, None)
+    end_inputs(records, None)
     if stats:
         seconds = time.perf_counter() - start
         print(
@@ -80,21 +82,6 @@ def write_answers(job: Job, records: Records, output: Path | None, *, stats: boo
 
 def _prompt(record: Record) -> Prompt:
     return record.text if record.messages is None else record.messages
-
-
-def _readable(job: Job, found: Iterator[Record], records: Records) -> Iterator[Record]:
-    """The records that the model can answer; the others are counted, or end it all."""
-    from triform.runtime.errors import InputError
-
-    for record in found:
-        try:
-            job.model.count_tokens(_prompt(record), **job.prompting)
-        except InputError as error:
-            if not records.skip_errors:
-                raise InputError(f"{records.place(record.number)}: {error}; --skip-errors goes on without it") from None
-            records.skipped += 1
-        else:
-            yield record
 
 
 def _object(record: Record, written: list[Written]) -> dict[str, Any]:

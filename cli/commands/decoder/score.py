@@ -55,15 +55,16 @@ def run(
 @contextmanager
 def _opened(file: str | None) -> Iterator[TextIO]:
     from triform.runtime.errors import InputError
+    from triform.runtime.text.encoding import open_text
 
     if file is None and sys.stdin.isatty():
         raise InputError("there is no text: name a file, or write it to standard input")
     try:
-        opened = nullcontext(sys.stdin) if file in (None, "-") else Path(str(file)).open(encoding="utf-8")
+        opened = nullcontext(sys.stdin.buffer) if file in (None, "-") else Path(str(file)).open("rb")
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     try:
-        with opened as text:
-            yield text
+        with opened as stream:
+            yield open_text(stream)
     except UnicodeDecodeError:
-        raise InputError(f"the text in {file or 'standard input'} is not UTF-8") from None
+        raise InputError(f"the text in {file or 'standard input'} is not UTF-8 text") from None

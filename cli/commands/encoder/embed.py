@@ -64,7 +64,7 @@ def run(
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
     from triform.cli.inputs.records import Records
-    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.notes import end_inputs
     from triform.runtime.encoder.vectors.quantization import check_dtype, quantize, storage
     from triform.runtime.opening import load_encoder
 
@@ -84,7 +84,7 @@ def run(
         _write_lines(kind, vectors, output)
     else:
         _write_numbers((vector for _, vector in vectors), chosen, output, *storage(width, output_dtype))
-    say_left_out(records, model.rows)
+    end_inputs(records, model.rows)
     return 0
 
 
@@ -114,23 +114,16 @@ def _of_pictures(model: Encoder, records: Records, dimensions: int | None, outpu
     from triform.runtime.encoder.vectors.image_embedding import embed_pixels, image_embedding_info
 
     width = width_of(image_embedding_info(model), dimensions)
-    first, second = tee(_seen(model, with_progress(records, results_to=output), records.skip_errors))
+    seen = records.use(with_progress(records, results_to=output), lambda record: _pixels(model, record))
+    first, second = tee(seen)
     vectors = embed_pixels(model, (pixels for _, pixels in first), dimensions=dimensions)
     return "image", width, zip((record for record, _ in second), vectors, strict=True)
 
 
-def _seen(model: Encoder, records: Iterable[Record], skip_errors: bool) -> Iterator[tuple[Record, Any]]:
-    """Each picture's pixels, but for those that cannot be read."""
+def _pixels(model: Encoder, record: Record) -> Any:
     from triform.runtime.encoder.vectors.image_embedding import pixels_of
-    from triform.runtime.errors import InputError
 
-    for record in records:
-        try:
-            yield record, pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
-        except InputError as error:
-            if not skip_errors:
-                raise InputError(f"{error}; --skip-errors goes on without it") from None
-            print(f"note: skipped: {error}", file=sys.stderr)
+    return pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
 
 
 def _check_options(**given: object) -> None:

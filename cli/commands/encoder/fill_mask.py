@@ -52,7 +52,7 @@ def run(
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
     from triform.cli.inputs.records import Records
-    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_results
     from triform.runtime.encoder.fill_mask import fill_mask
     from triform.runtime.opening import load_encoder
@@ -69,7 +69,7 @@ def run(
             _print_json(record.text, record.value, masks)
         else:
             _print(masks)
-    say_left_out(records, model.reader())
+    end_inputs(records, model.reader())
     return 0
 
 

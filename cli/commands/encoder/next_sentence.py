@@ -29,7 +29,7 @@ def run(
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
-    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.notes import end_inputs
     from triform.runtime.encoder.classification import next_sentence
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder
@@ -46,5 +46,5 @@ def run(
         print(json.dumps({"first": texts[0], "second": texts[1], "score": score}))
     else:
         print(f"{score:.4f}")
-    say_left_out(None, model.reader())
+    end_inputs(None, model.reader())
     return 0

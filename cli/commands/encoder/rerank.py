@@ -45,7 +45,7 @@ def run(
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
     from triform.cli.inputs.records import Records
-    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_results
     from triform.runtime.encoder.reranking import relevance, score
     from triform.runtime.errors import InputError
@@ -62,7 +62,7 @@ def run(
     scored = ((logit, record) for record, logit in found)
     for rank, (logit, record) in enumerate(_best(scored, top_k), 1):
         _print(rank, (score(model, logit), logit), record, as_json)
-    say_left_out(records, model.reader())
+    end_inputs(records, model.reader())
     return 0
 
 

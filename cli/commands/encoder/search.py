@@ -59,7 +59,7 @@ def run(
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one, bundle_and_prompt, key_values
-    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.notes import end_inputs
     from triform.runtime.encoder.vectors.embedding import embedding_info
     from triform.runtime.encoder.vectors.embedding import query_prompt as default_prompt
     from triform.runtime.opening import load_encoder
@@ -79,9 +79,8 @@ def run(
         else:
             for rank, hit in enumerate(hits, 1):
                 _print(rank, hit, as_json)
-    if records is not None:
-        records.skipped += questions.skipped
-    say_left_out(records or questions, model.reader())
+    end_inputs(questions, None)
+    end_inputs(records, model.reader())
     return 0
 
 

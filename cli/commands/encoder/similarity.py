@@ -11,7 +11,7 @@ import typer
 from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, SkipErrors, Strict, Threads
 
 if TYPE_CHECKING:
-    from triform.cli.inputs.records import Record, Records
+    from triform.cli.inputs.records import Record
     from triform.runtime.encoder.model import Encoder
 
 HELP = """Compare texts by meaning.
@@ -46,7 +46,7 @@ def run(
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
     from triform.cli.inputs.records import Records
-    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.notes import end_inputs
     from triform.runtime.encoder.vectors.embedding import embedding_info, resolve_prompt
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder
@@ -62,53 +62,46 @@ def run(
     if file is None:
         _compare_all(model, given, before, as_json)
     else:
-        _compare_pairs(model, _pairs(records, names), before, as_json)
-    say_left_out(records, model.reader())
+        pairs = (pair for _, pair in records.use(records, lambda record: _pair(record, names)))
+        _compare_pairs(model, pairs, before, as_json)
+    end_inputs(records, model.reader())
     return 0
 
 
 def _names(fields: str | None, file: Path | None) -> tuple[str, str] | None:
     """The two fields of JSON objects that hold texts; None for lines of text."""
+    from triform.cli.inputs.formats import file_format
     from triform.runtime.errors import InputError
 
     if fields is None:
-        return ("text1", "text2") if file is not None and file.suffix == ".jsonl" else None
+        return ("text1", "text2") if file_format(file, None) != "lines" else None
     first, comma, second = (part.strip() for part in fields.partition(","))
     if not first or not comma or not second or "," in second:
         raise InputError(f"--fields wants two names with a comma between them, not {fields!r}")
     return first, second
 
 
-def _pairs(records: Records, names: tuple[str, str] | None) -> Iterator[tuple[dict[str, Any], str, str]]:
-    """Each pair, and the object to print it with."""
-    from triform.runtime.errors import InputError
-
-    for record in records:
-        try:
-            yield _pair(record, names)
-        except InputError as error:
-            if not records.skip_errors:
-                where = f"line {record.number}" + (f" of {records.file}" if records.file is not None else "")
-                raise InputError(f"{where} {error}; --skip-errors goes on without it") from None
-            records.skipped += 1
-
-
 def _pair(record: Record, names: tuple[str, str] | None) -> tuple[dict[str, Any], str, str]:
+    """The two texts of a record, and the object to print them with.
+
+    Raises:
+        InputError: there are not two.
+    """
     from triform.runtime.errors import InputError
 
     if names is None:
         first, tab, second = record.text.partition("\t")
         if not tab or "\t" in second:
-            raise InputError("is not two texts with a tab between them")
+            raise InputError("it is not two texts with a tab between them")
         return {"text1": first, "text2": second}, first, second
     value = record.value or {}
     other = value.get(names[1])
     if not isinstance(other, str):
-        raise InputError(f"is not an object with a text called {names[1]!r}")
+        raise InputError(f"it is not an object with a text called {names[1]!r}")
     try:
         other.encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError("has a text that is not valid Unicode") from None
+        raise InputError(f"its {names[1]!r} is not valid Unicode") from None
     return value, record.text, other
 
 

@@ -43,7 +43,7 @@ def run(
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
     from triform.cli.inputs.records import Records
-    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_results
     from triform.runtime.encoder.tagging import tag
     from triform.runtime.opening import load_encoder
@@ -57,7 +57,7 @@ def run(
             _print_json(record, tags)
         else:
             _print("" if len(given) == 1 else f"{record.number}\t", tags)
-    say_left_out(records, model.reader())
+    end_inputs(records, model.reader())
     return 0
 
 

@@ -42,7 +42,7 @@ def run(
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
     from triform.cli.inputs.whole_text import whole_text
-    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.notes import end_inputs
     from triform.runtime.encoder.vectors.token_vectors import token_vectors
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder
@@ -62,7 +62,7 @@ def run(
     else:
         for one in found:
             (_print_json if as_json else _print)(one)
-    say_left_out(None, model.reader())
+    end_inputs(None, model.reader())
     return 0
 
 

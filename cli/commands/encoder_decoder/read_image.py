@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
 from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -55,6 +54,7 @@ def run(
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
     from triform.cli.inputs.records import Records
+    from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_progress
     from triform.runtime.encoder_decoder.image_reading import image_info_of, read_pixels
     from triform.runtime.opening import load_encoder_decoder
@@ -65,25 +65,19 @@ def run(
         folder, provider=provider, provider_options=key_values(provider_option), threads=threads
     )
     image_info_of(model)
-    first, second = tee(_seen(model, with_progress(records, results_to=None), skip_errors))
+    shown = with_progress(records, results_to=None)
+    first, second = tee(records.use(shown, lambda record: _pixels(model, record)))
     found = read_pixels(model, (pixels for _, pixels in first), options, beams=beams, batch=batch)
-    for (name, _), written in zip(second, found, strict=True):
-        (_print_json if as_json else _print)(name, written)
+    for (record, _), written in zip(second, found, strict=True):
+        (_print_json if as_json else _print)(record.text, written)
+    end_inputs(records, None)
     return 0
 
 
-def _seen(model: EncoderDecoder, records: Iterable[Record], skip_errors: bool) -> Iterator[tuple[str, Any]]:
-    """Each picture's name and pixels, but for those that cannot be read."""
+def _pixels(model: EncoderDecoder, record: Record) -> Any:
     from triform.runtime.encoder_decoder.image_reading import pixels_of
-    from triform.runtime.errors import InputError
 
-    for record in records:
-        try:
-            yield record.text, pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
-        except InputError as error:
-            if not skip_errors:
-                raise InputError(f"{error}; --skip-errors goes on without it") from None
-            print(f"note: skipped: {error}", file=sys.stderr)
+    return pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
 
 
 def _print(name: str, written: Written) -> None:

@@ -61,7 +61,7 @@ def run(
     from triform.runtime.encoder_decoder.ask import Ask
 
     folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors)
+    records = Records(given, file, field, skip_errors, blank_lines="keep")
     model = load(
         folder, strict=strict, provider=provider, provider_options=key_values(provider_option), threads=threads
     )

@@ -171,9 +171,9 @@ def show(job: Job, record: Record, lines: Sequence[Line], answers: Sequence[Sequ
 
 def say_cut(job: Job, records: Records | None, cutter: Cutter | None) -> None:
     """Say how many texts or sentences were cut, and lines skipped, if any."""
-    from triform.cli.outputs.notes import say_left_out
+    from triform.cli.outputs.notes import end_inputs
 
-    say_left_out(records, None)
+    end_inputs(records, None)
     most = job.model.text.max_length
     for count, what in ((job.model.text.truncated, "texts"), (cutter.cut if cutter else 0, "sentences")):
         if count:

@@ -1,0 +1,259 @@
+"""How a file is cut into records: plain lines, JSON lines, a JSON list, or a table with named columns."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from triform.runtime.errors import InputError
+from triform.runtime.text.encoding import looks_like_utf_16, utf8_lines
+
+Format = Literal["lines", "json", "csv", "tsv"]
+
+_SUFFIXES: dict[str, Format] = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+# The field of a conversation, where commands take one.
+_MESSAGES = "messages"
+# The csv module's own limit is 128 kB a cell.
+_LONGEST_CELL = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One input.
+
+    Attributes:
+        number: its line, or its place among the arguments or in a JSON list; the first is 1.
+        text: the text; of an object, the value of the field asked for.
+        value: the object it is part of; None for plain text.
+        messages: of an object whose field is a conversation; the text is empty then.
+    """
+
+    number: int
+    text: str
+    value: dict[str, Any] | None = None
+    messages: list[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What became of a line.
+
+    Attributes:
+        number: the line.
+        record: its record; None where the line is blank, or has a problem.
+        problem: why it is no record.
+        is_plain_json: whether it is a JSON object that was taken as plain text.
+    """
+
+    number: int
+    record: Record | None = None
+    problem: str | None = None
+    is_plain_json: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the text of a record is.
+
+    Attributes:
+        format: of the file.
+        field: the name that was asked for.
+        fields: where to look otherwise; the first that is there.
+    """
+
+    format: Format
+    field: str | None
+    fields: Sequence[str]
+
+
+def file_format(file: Path | None, field: str | None) -> Format:
+    """The format that a file's name tells; where it tells none, a field means JSON.
+
+    Args:
+        file: None or ``-`` for standard input.
+        field: the name of the field that was asked for, if any.
+    """
+    named = None if file is None else _SUFFIXES.get(file.suffix.lower())
+    return named or ("lines" if field is None else "json")
+
+
+def parse(stream: BinaryIO, layout: Layout) -> Iterator[Parsed]:
+    """Cut a file into records.
+
+    Lines are read as they are needed; only a JSON list is read whole.
+
+    Args:
+        stream: in any encoding that `utf8_lines` knows.
+        layout: what to look for.
+
+    Raises:
+        InputError: a table lacks the column.
+    """
+    lines = _decoded(utf8_lines(stream))
+    if layout.format == "lines":
+        yield from map(_plain, lines)
+    elif layout.format == "json":
+        yield from _json(lines, layout)
+    else:
+        yield from _table(lines, layout)
+
+
+# A line's number and its text, or what is wrong with it.
+_Line = tuple[int, str, str | None]
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[_Line]:
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            yield number, "", "it is not UTF-8 text"
+            continue
+        if looks_like_utf_16(line):
+            yield number, "", "it looks like UTF-16 without a byte-order mark, or is not text"
+        else:
+            yield number, text, None
+
+
+def _plain(line: _Line) -> Parsed:
+    number, text, problem = line
+    if problem is not None:
+        return Parsed(number, problem=problem)
+    text = text.rstrip("\r\n")
+    return Parsed(number, Record(number, text), is_plain_json=text.lstrip().startswith("{") and _is_object(text))
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _json(lines: Iterator[_Line], layout: Layout) -> Iterator[Parsed]:
+    """JSON objects line by line, or in one list over any number of lines."""
+    first = next((line for line in lines if line[2] is not None or line[1].strip()), None)
+    if first is None:
+        return
+    lines = chain((first,), lines)
+    if first[2] is None and first[1].lstrip().startswith("["):
+        yield from _json_list(lines, layout)
+        return
+    for number, text, problem in lines:
+        if problem is not None:
+            yield Parsed(number, problem=problem)
+        elif not text.strip():
+            yield Parsed(number)
+        else:
+            yield _json_line(number, text, layout)
+
+
+def _json_line(number: int, text: str, layout: Layout) -> Parsed:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return Parsed(number, problem="it is not JSON")
+    return _of_object(number, value, layout)
+
+
+def _json_list(lines: Iterable[_Line], layout: Layout) -> Iterator[Parsed]:
+    texts = []
+    for number, text, problem in lines:
+        if problem is not None:
+            yield Parsed(number, problem=problem)
+            return
+        texts.append(text)
+    try:
+        values = json.loads("".join(texts))
+    except RecursionError:
+        yield Parsed(1, problem="its JSON is nested too deeply")
+        return
+    except json.JSONDecodeError as error:
+        yield Parsed(error.lineno, problem=f"it is not JSON ({error.msg})")
+        return
+    for place, value in enumerate(values, 1):
+        yield Parsed(place, Record(place, value)) if _is_text(value) else _of_object(place, value, layout)
+
+
+def _of_object(number: int, value: Any, layout: Layout) -> Parsed:
+    fields = value if isinstance(value, dict) else {}
+    name = layout.field or next((name for name in layout.fields if name in fields), layout.fields[0])
+    content = fields.get(name)
+    if name == _MESSAGES and name in layout.fields and isinstance(content, list):
+        return Parsed(number, Record(number, "", fields, content))
+    if not isinstance(content, str):
+        return Parsed(number, problem=f"it is not an object with a text called {name!r}")
+    if not _is_text(content):
+        return Parsed(number, problem=f"its {name!r} is not valid Unicode")
+    return Parsed(number, Record(number, content, fields))
+
+
+def _is_text(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        # JSON can write half of a surrogate pair.
+        return False
+    return True
+
+
+def _table(lines: Iterator[_Line], layout: Layout) -> Iterator[Parsed]:
+    """The rows of a table whose first line names its columns (RFC 4180); cells may hold line breaks."""
+    csv.field_size_limit(_LONGEST_CELL)
+    problems: list[tuple[int, str]] = []
+
+    def texts() -> Iterator[str]:
+        for number, text, problem in lines:
+            if problem is not None:
+                problems.append((number, problem))
+            yield text
+
+    reader = csv.reader(texts(), delimiter=_DELIMITERS[layout.format], strict=True)
+    columns: list[str] | None = None
+    while True:
+        start = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            yield Parsed(start, problem=f"it is not a row of a table ({error})")
+            continue
+        if problems:
+            yield Parsed(problems[0][0], problem=problems[0][1])
+            problems.clear()
+        elif row is None:
+            return
+        elif row and columns is None:
+            columns = _columns(row, layout)
+        else:
+            yield _row(start, row, columns or [], layout)
+
+
+def _row(number: int, row: list[str], columns: list[str], layout: Layout) -> Parsed:
+    if not row:
+        return Parsed(number)
+    if len(row) != len(columns):
+        return Parsed(number, problem=f"it has {len(row)} cells, and the table {len(columns)} columns")
+    return _of_object(number, dict(zip(columns, row, strict=True)), layout)
+
+
+def _columns(row: list[str], layout: Layout) -> list[str]:
+    """The columns' names.
+
+    Raises:
+        InputError: two have the same, or none is the one that is wanted.
+    """
+    if len(set(row)) < len(row):
+        raise InputError(f"two columns of the table have the same name: {', '.join(row)}")
+    wanted = (layout.field,) if layout.field is not None else layout.fields
+    if not set(wanted) & set(row):
+        said = f"no column is called {layout.field!r}" if layout.field is not None else "--field must name a column"
+        raise InputError(f"{said}; the table has {', '.join(row)}")
+    return row
