@@ -132,12 +132,20 @@ def main() -> None:
         # A stream that the caller closed (`>&-`) is None; an empty one behaves as one expects.
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
-    if isinstance(sys.stdout, TextIOWrapper):
-        # A terminal that cannot show a character still shows the rest.
-        sys.stdout.reconfigure(errors="replace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            _set_encoding(stream)
     # numpy's linear algebra starts a thread per core when imported, which spins beside the loading of a model.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _leave(run(sys.argv[1:]))
+
+
+def _set_encoding(stream: TextIOWrapper) -> None:
+    """Write UTF-8 to files and pipes on every platform; a terminal that cannot show a character shows the rest."""
+    if stream.isatty():
+        stream.reconfigure(errors="replace")
+    else:
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace" if stream is sys.stderr else "strict")
 
 
 def _leave(code: int) -> NoReturn:

@@ -17,7 +17,7 @@ HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "optimum", "s
 # Packages of others that a folder may import anywhere, and folders of triform's own.
 ALLOWED = {
     "runtime": (
-        {"numpy", "onnxruntime", "tokenizers", "minijinja", "PIL", "soundfile", "soxr", "sacremoses", "sentencex"}
+        {"numpy", "onnxruntime", "tokenizers", "minijinja", "PIL", "soundfile", "soxr", "sacremoses", "sentencex", "av"}
         | {"llguidance"},
         {"runtime"},
     ),

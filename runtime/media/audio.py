@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 import tempfile
@@ -12,31 +11,20 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triform.runtime.errors import InputError, UnsupportedError
-
-Samples = NDArray[np.float32]
+from triform.runtime.media.sound_files import Samples, open_sound
 
 STDIN = "-"
-# Of every channel, at once.
-_BLOCK = 1 << 16
 # What does not fit into this many bytes of memory goes to a temporary file.
 _SPOOLED = 1 << 26
 # Anything else is not sound, but would be resampled to gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 1_000_000
-# What libsndfile gives for a length that the container does not know.
-_UNKNOWN_FRAMES = 2**63 - 1
-# Programs that write WAV into a pipe give sizes from here on, because they do not know them yet.
-_UNKNOWN_SIZE = 0x7FFFF000
-# Sizes may be off by padding, and a compressed file's length by what its encoder added.
-_TOLERATED_BYTES = 8
+# A compressed file's length may be off by what its encoder added.
 _TOLERATED_SECONDS = 0.1
-# libsndfile's number for content that it does not know.
-_UNRECOGNISED_FORMAT = 1
 
 
 def require_audio() -> None:
@@ -115,20 +103,16 @@ class Audio:
         self.close()
 
     def _mono(self) -> Iterator[Samples]:
-        with _open(self._content, self.name) as file:
-            damaged = _says_it_is_cut(file.extra_info)
+        with open_sound(self._content, self.name) as file:
             done, numbers = 0, True
-            while True:
-                block, failed = _next_block(file)
-                damaged |= failed
-                if not len(block):
-                    break
+            for block in file.blocks():
                 done += len(block)
                 mixed = block[:, 0] if file.channels == 1 else block.mean(axis=1, dtype=np.float32)
                 if not np.isfinite(mixed).all():
                     numbers = False
                     mixed = np.nan_to_num(mixed, nan=0.0, posinf=0.0, neginf=0.0)
                 yield np.ascontiguousarray(mixed)
+            damaged = file.damaged
             if self.duration is not None:
                 damaged |= done / self.sampling_rate < self.duration - _TOLERATED_SECONDS
         if damaged:
@@ -144,7 +128,7 @@ class Audio:
 
 
 def open_audio(source: str | Path | bytes, warn: Callable[[str], None]) -> Audio:
-    """Open a sound file, of any format that libsndfile reads: WAV, FLAC, OGG, MP3, AIFF, ….
+    """Open a sound file, of any format that libsndfile or FFmpeg reads: WAV, FLAC, OGG, MP3, M4A, MP4, ….
 
     Args:
         source: a file, its content, or "-" for standard input.
@@ -157,28 +141,18 @@ def open_audio(source: str | Path | bytes, warn: Callable[[str], None]) -> Audio
     require_audio()
     content, name = _content(source)
     try:
-        with _open(content, name) as file:
-            if not _LOWEST_RATE <= file.samplerate <= _HIGHEST_RATE:
-                raise InputError(f"{name} claims {file.samplerate} samples a second, which is no sound")
+        with open_sound(content, name) as file:
+            rate = file.sampling_rate
+            if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+                raise InputError(f"{name} claims {rate} samples a second, which is no sound")
             if file.frames == 0:
                 raise InputError(f"{name} is a sound file of no length")
-            known = file.frames < _UNKNOWN_FRAMES
-            duration = file.frames / file.samplerate if known else None
-            return Audio(name, file.samplerate, file.channels, duration, content, warn)
+            duration = None if file.frames is None else file.frames / rate
+            return Audio(name, rate, file.channels, duration, content, warn)
     except BaseException:
         if not isinstance(content, Path):
             content.close()
         raise
-
-
-def read_audio(source: str | Path | bytes, sampling_rate: int, warn: Callable[[str], None]) -> Samples:
-    """A whole sound file at once. Arguments and errors as `open_audio` and `Audio.blocks`.
-
-    Returns:
-        float32 (samples).
-    """
-    with open_audio(source, warn) as audio:
-        return np.concatenate([np.zeros(0, np.float32), *audio.blocks(sampling_rate)])
 
 
 def _content(source: str | Path | bytes) -> tuple[Path | IO[bytes], str]:
@@ -213,43 +187,3 @@ def _not_empty(content: IO[bytes], name: str) -> tuple[IO[bytes], str]:
         content.close()
         raise InputError(f"{name} is empty")
     return content, name
-
-
-def _open(content: Path | IO[bytes], name: str) -> Any:
-    """A soundfile.SoundFile at its beginning."""
-    import soundfile
-
-    if not isinstance(content, Path):
-        content.seek(0)
-    try:
-        return soundfile.SoundFile(content)
-    except soundfile.LibsndfileError as error:
-        if error.code != _UNRECOGNISED_FORMAT:
-            raise InputError(f"{name} cannot be read as sound: {error.error_string}") from None
-    except TypeError:
-        pass  # soundfile takes a file called .raw for samples without a header
-    raise InputError(
-        f"{name} is not sound of a kind that can be read (WAV, FLAC, OGG, MP3, AIFF, …); "
-        "if it is another kind or a video, convert it first, as ffmpeg -i FILE sound.wav does"
-    )
-
-
-def _next_block(file: Any) -> tuple[Samples, bool]:
-    """The next samples, float32 (frames, channels), and whether reading failed after them."""
-    import soundfile
-
-    # libsndfile does not say how far it came before it failed, but it leaves the rest as it was.
-    block = np.full((_BLOCK, file.channels), np.nan, np.float32)
-    try:
-        return file.read(out=block), False
-    except soundfile.LibsndfileError:
-        untouched = np.isnan(block[:, 0])
-        return block[: int(untouched.argmax())] if untouched.any() else block, True
-
-
-def _says_it_is_cut(log: str) -> bool:
-    """Whether libsndfile's log of a file's structure says that it ends too early."""
-    for claimed, there in re.findall(r": (\d+) \(should be (\d+)\)", log):
-        if int(there) + _TOLERATED_BYTES < int(claimed) < _UNKNOWN_SIZE:
-            return True
-    return "lacks an end-of-stream bit" in log

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.media.mel_filters import band_energies, slaney_filters
+from triform.runtime.media.sound_files import Samples
 
-Samples = NDArray[np.float32]
 Features = NDArray[np.float32]
 
 # Where Whisper's filters end, whatever the sampling rate, in Hz.

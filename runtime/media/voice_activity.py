@@ -17,12 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.graphs.session import open_session
-
-Samples = NDArray[np.float32]
+from triform.runtime.media.sound_files import Samples
 
 # What the network was trained on.
 SAMPLING_RATE = 16000

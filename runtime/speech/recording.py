@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import AudioInfo
-from triform.runtime.media.log_mel import Features, LogMelWindows, Samples, log_mel, log_mel_maximum
+from triform.runtime.media.log_mel import Features, LogMelWindows, log_mel, log_mel_maximum
+from triform.runtime.media.sound_files import Samples
 from triform.runtime.media.voice_activity import (
     SAMPLING_RATE,
     SpeechSpan,

@@ -13,7 +13,7 @@ from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.encoder_decoder.model import EncoderDecoder
 from triform.runtime.errors import BundleError, InputError
 from triform.runtime.media.audio_features import audio_features, pad_features
-from triform.runtime.media.log_mel import Samples
+from triform.runtime.media.sound_files import Samples
 from triform.runtime.media.voice_activity import SpeechSpan
 from triform.runtime.speech.fallback import Heard, WindowDecoder
 from triform.runtime.speech.options import TranscribeOptions

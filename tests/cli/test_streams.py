@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 
@@ -64,14 +66,41 @@ def test_closed_standard_input_is_an_empty_prompt(float_bundle):
     assert "the prompt is empty" in done.stderr
 
 
-def test_a_terminal_that_knows_only_ascii(float_bundle):
-    """Random weights that choose among all bytes print some that no ASCII terminal can show."""
-    arguments = ("generate", float_bundle, "a", "--raw", "--temperature", 3, "--seed", 1, "--max-new-tokens", 60)
+ODD = ("a", "--raw", "--temperature", 3, "--seed", 1, "--max-new-tokens", 60)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16"])
+def test_files_and_pipes_get_utf_8(float_bundle, tmp_path, encoding):
+    """Random weights that choose among all bytes print some that only Unicode has."""
+    arguments = ("generate", float_bundle, *ODD)
     unicode = shell("", *arguments, PYTHONIOENCODING="utf-8").stdout
     assert not unicode.isascii()
-    done = shell("", *arguments, PYTHONIOENCODING="ascii")
+    done = shell(f"> {tmp_path / 'out.txt'}", *arguments, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == unicode.encode("ascii", "replace").decode()
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == unicode
+    assert shell("", *arguments, PYTHONIOENCODING=encoding).stdout == unicode
+
+
+def test_a_terminal_that_knows_only_ascii(float_bundle):
+    """What it cannot show is a question mark, and the rest is there."""
+    arguments = ("generate", float_bundle, *ODD)
+    unicode = shell("", *arguments, PYTHONIOENCODING="utf-8").stdout
+    assert _on_a_terminal(*arguments, PYTHONIOENCODING="ascii") == unicode.encode("ascii", "replace").decode()
+
+
+def _on_a_terminal(*arguments, **environment):
+    terminal, its_end = pty.openpty()
+    command = [*TRIFORM, *map(str, arguments)]
+    running = subprocess.Popen(command, stdin=its_end, stdout=its_end, env={**os.environ, **environment})
+    os.close(its_end)
+    seen = b""
+    # Linux tells with an error that nobody holds the other end any longer.
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 1 << 16):
+            seen += part
+    os.close(terminal)
+    assert running.wait() == 0
+    return seen.decode().replace("\r\n", "\n")
 
 
 class Terminal:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from triform.runtime.media.audio import open_audio
+
 RATE = 16000
 
 
@@ -46,3 +48,9 @@ SOUNDS = {
     "tone over a faint hiss": tone(2, 700) + noise(2, 3e-6),
     "click": np.eye(1, 5000, 2500, dtype=np.float32)[0],
 }
+
+
+def read_audio(source, sampling_rate, warn):
+    """A whole sound file at once, float32 (samples,); arguments as of `open_audio` and `Audio.blocks`."""
+    with open_audio(source, warn) as audio:
+        return np.concatenate([np.zeros(0, np.float32), *audio.blocks(sampling_rate)])

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.helpers.signals import RATE, noise, silence, tone
+from tests.helpers.signals import RATE, noise, read_audio, silence, tone
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.errors import InputError, UnsupportedError
-from triform.runtime.media.audio import open_audio, read_audio
+from triform.runtime.media.audio import open_audio
 from triform.runtime.media.log_mel import LogMelWindows, log_mel_maximum
 
 SOUND = tone(3, 440)

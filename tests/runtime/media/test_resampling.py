@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.helpers.signals import RATE, tone
-from triform.runtime.media.audio import read_audio
+from tests.helpers.signals import RATE, read_audio, tone
 
 # Where the filter sees the sound's beginning or end, at 16 kHz.
 EDGE = 2000

@@ -1,0 +1,201 @@
+"""Opens sound files by libsndfile, and those that it does not know by FFmpeg's libraries: M4A, MP4, WebM, ….
+
+Both give the same: blocks of float32 samples, and whether what was read is damaged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.errors import InputError
+
+Samples = NDArray[np.float32]
+
+# Frames of every channel, at once.
+_BLOCK = 1 << 16
+# libsndfile also reads SDS, of which damaged files never end, and RAW, which is no format.
+_FORMATS = frozenset(
+    "WAV WAVEX RF64 W64 FLAC OGG MP3 AIFF AU CAF NIST VOC SVX IRCAM AVR PAF PVF HTK MAT4 MAT5 MPC2K WVE XI".split()
+)
+# Containers of sound alone, which open no other file and no address, as playlists would.
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,ac3,avi,asf,mpeg,mpegts,flv"
+# What libsndfile gives for a length that the container does not know.
+_UNKNOWN_FRAMES = 2**63 - 1
+# Programs that write WAV into a pipe give sizes from here on, because they do not know them yet.
+_UNKNOWN_SIZE = 0x7FFFF000
+# Sizes may be off by padding.
+_TOLERATED_BYTES = 8
+# libsndfile's number for content that it does not know.
+_UNRECOGNISED_FORMAT = 1
+
+
+class SoundFile(Protocol):
+    """An open sound file.
+
+    Attributes:
+        sampling_rate: in Hz.
+        channels: how many.
+        frames: samples of each channel; None where the file does not say.
+        damaged: whether the file is known to be cut off or damaged, as far as it was read.
+    """
+
+    sampling_rate: int
+    channels: int
+    frames: int | None
+    damaged: bool
+
+    def blocks(self) -> Iterator[Samples]:
+        """The samples, float32 (frames, channels), never empty, up to the end or to where the file is damaged."""
+
+    def __enter__(self) -> Self:
+        """The file itself."""
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+
+
+def open_sound(content: Path | IO[bytes], name: str) -> SoundFile:
+    """Open a sound file at its beginning.
+
+    Args:
+        content: a path, or what can be read and sought.
+        name: of the file, for errors.
+
+    Raises:
+        InputError: it is not sound of a kind that can be read.
+    """
+    if not isinstance(content, Path):
+        content.seek(0)
+    sound = _by_libsndfile(content, name)
+    if sound is None and find_spec("av") is not None:
+        if not isinstance(content, Path):
+            content.seek(0)
+        sound = _by_ffmpeg(content, name)
+    if sound is None:
+        raise InputError(
+            f"{name} is not sound of a kind that can be read (WAV, FLAC, OGG, MP3, AIFF, M4A, MP4, WebM, …); "
+            "convert it first, as ffmpeg -i FILE sound.wav does"
+        )
+    return sound
+
+
+def _by_libsndfile(content: Path | IO[bytes], name: str) -> SoundFile | None:
+    import soundfile
+
+    try:
+        file = soundfile.SoundFile(content)
+    except soundfile.LibsndfileError as error:
+        if error.code != _UNRECOGNISED_FORMAT:
+            raise InputError(f"{name} cannot be read as sound: {error.error_string}") from None
+        return None
+    except TypeError:
+        return None  # soundfile takes a file called .raw for samples without a header
+    if file.format not in _FORMATS:
+        file.close()
+        return None
+    return _SndFile(file)
+
+
+class _SndFile:
+    """A file that libsndfile reads."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.sampling_rate, self.channels = file.samplerate, file.channels
+        self.frames = file.frames if file.frames < _UNKNOWN_FRAMES else None
+        self.damaged = _says_it_is_cut(file.extra_info)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def blocks(self) -> Iterator[Samples]:
+        import soundfile
+
+        left = self.frames
+        while left is None or left > 0:
+            # libsndfile does not say how far it came before it failed, but it leaves the rest as it was.
+            block = np.full((_BLOCK, self.channels), np.nan, np.float32)
+            try:
+                read = self._file.read(out=block)
+            except soundfile.LibsndfileError:
+                self.damaged = True
+                untouched = np.isnan(block[:, 0])
+                read = block[: int(untouched.argmax())] if untouched.any() else block
+            if not len(read):
+                return
+            # A damaged file may give samples for ever.
+            yield read if left is None else read[:left]
+            left = None if left is None else left - len(read)
+
+
+def _says_it_is_cut(log: str) -> bool:
+    """Whether libsndfile's log of a file's structure says that it ends too early."""
+    for claimed, there in re.findall(r": (\d+) \(should be (\d+)\)", log):
+        if int(there) + _TOLERATED_BYTES < int(claimed) < _UNKNOWN_SIZE:
+            return True
+    return "lacks an end-of-stream bit" in log
+
+
+def _by_ffmpeg(content: Path | IO[bytes], name: str) -> SoundFile | None:
+    import av
+
+    # A file object, not a name: names can be addresses.
+    opened = content.open("rb") if isinstance(content, Path) else content
+    try:
+        container = av.open(opened, metadata_errors="ignore", options={"format_whitelist": _CONTAINERS})
+    except (av.FFmpegError, ValueError, OSError):
+        if isinstance(content, Path):
+            opened.close()
+        return None
+    if not container.streams.audio:
+        container.close()
+        raise InputError(f"{name} holds no sound")
+    return _Container(container, opened if isinstance(content, Path) else None)
+
+
+class _Container:
+    """The first sound of a file that FFmpeg's libraries read."""
+
+    def __init__(self, container: Any, opened: IO[bytes] | None) -> None:
+        self._container, self._opened = container, opened
+        self._stream = stream = container.streams.audio[0]
+        self.sampling_rate, self.channels = int(stream.rate or 0), int(stream.channels)
+        seconds = None if stream.duration is None else float(stream.duration * stream.time_base)
+        self.frames = None if seconds is None else round(seconds * self.sampling_rate)
+        self.damaged = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._container.close()
+        if self._opened is not None:
+            self._opened.close()
+
+    def blocks(self) -> Iterator[Samples]:
+        import av
+
+        resampler = av.AudioResampler(format="fltp", layout=self._stream.layout, rate=self.sampling_rate)
+        try:
+            for frame in self._container.decode(self._stream):
+                yield from _arrays(resampler.resample(frame))
+            yield from _arrays(resampler.resample(None))
+        except av.FFmpegError:
+            self.damaged = True
+
+
+def _arrays(frames: Any) -> Iterator[Samples]:
+    for frame in frames:
+        samples = frame.to_ndarray().T
+        if len(samples):
+            yield samples

@@ -1,0 +1,132 @@
+"""Sound in containers that libsndfile does not know, and formats that are left out."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pytest
+
+from tests.helpers.signals import RATE, read_audio, tone
+from triform.runtime.errors import InputError
+from triform.runtime.media.audio import open_audio
+
+CONTAINERS = {
+    "m4a": ("ipod", "aac"),
+    "mp4": ("mp4", "aac"),
+    "mkv": ("matroska", "flac"),
+    "webm": ("webm", "libopus"),
+    "wma": ("asf", "wmav2"),
+    "avi": ("avi", "pcm_s16le"),
+}
+# What a lossy coder may change of a tone of amplitude 0.5, at most.
+LOSSY = 0.06
+
+
+def never(warning):
+    raise AssertionError(warning)
+
+
+def written(samples, container, codec, rate, layout="mono"):
+    """The samples, float32 (channels, frames), by an encoder of FFmpeg's."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        stream = file.add_stream(codec, rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32), format="fltp", layout=layout)
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(format=stream.format, layout=layout, rate=rate, frame_size=stream.frame_size)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            file.mux(stream.encode(part))
+        file.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("container", "codec"), CONTAINERS.values(), ids=CONTAINERS)
+def test_containers_give_the_tone_that_went_in(tmp_path, container, codec):
+    rate = 48000
+    path = tmp_path / "sound.bin"
+    path.write_bytes(written(tone(2, 440, rate)[None], container, codec, rate))
+    with open_audio(path, never) as audio:
+        assert (audio.sampling_rate, audio.channels) == (rate, 1)
+        blocks = np.concatenate(list(audio.blocks(RATE)))
+        # A second reading begins at the beginning again.
+        assert np.array_equal(np.concatenate(list(audio.blocks(RATE))), blocks)
+    assert abs(len(blocks) / RATE - 2) < 0.1
+    # Coders may shift a sound by their frame; the tone's phase tells by how much.
+    middle = blocks[8000:24000].astype(np.float64)
+    time_ = np.arange(len(middle)) / RATE
+    wave = np.exp(-2j * np.pi * 440 * time_)
+    amplitude = 2 * np.mean(middle * wave)
+    rest = middle - np.real(amplitude * np.conj(wave))
+    assert abs(abs(amplitude) - 0.5) < LOSSY
+    assert np.abs(rest).max() < LOSSY
+
+
+def test_channels_are_mixed_to_their_mean():
+    sound = tone(1, 440, 48000)
+    content = written(np.stack([sound, -sound]), "matroska", "flac", 48000, "stereo")
+    with open_audio(content, never) as audio:
+        assert audio.channels == 2
+    assert np.abs(read_audio(content, RATE, never)).max() < 1e-3
+
+
+def test_a_video_without_sound_is_refused():
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as file:
+        stream = file.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        for _ in range(3):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        file.mux(stream.encode(None))
+    with pytest.raises(InputError, match="holds no sound"):
+        open_audio(buffer.getvalue(), never)
+
+
+def test_a_cut_file_is_read_as_far_as_it_goes():
+    content = written(tone(4, 440, 48000)[None], "matroska", "flac", 48000)
+    warnings = []
+    samples = read_audio(content[: len(content) // 2], RATE, warnings.append)
+    assert RATE < len(samples) < 3 * RATE
+    assert len(warnings) == 1
+    assert "cut off or damaged" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:9,\n{}\n",
+        b"ffconcat version 1.0\nfile {}\n",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n",
+        b"not a sound at all " * 100,
+    ],
+    ids=["playlist", "concat", "session", "text"],
+)
+def test_files_that_name_others_are_not_followed(tmp_path, content):
+    (tmp_path / "secret.wav").write_bytes(written(tone(1)[None], "wav", "pcm_s16le", RATE))
+    (tmp_path / "list.m3u8").write_bytes(content.replace(b"{}", str(tmp_path / "secret.wav").encode()))
+    with pytest.raises(InputError, match="is not sound of a kind that can be read"):
+        open_audio(tmp_path / "list.m3u8", never)
+
+
+def test_sds_files_end():
+    """libsndfile reads damaged ones for ever, and prints to standard output about them."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(0.5), RATE, format="SDS", subtype="PCM_16")
+    content = bytearray(buffer.getvalue())
+    content[300] ^= 0xFF
+    code = (
+        "import sys\nfrom triform.runtime.errors import InputError\n"
+        "from triform.runtime.media.audio import open_audio\n"
+        "try: open_audio(sys.stdin.buffer.read(), print)\nexcept InputError as error: print(error, file=sys.stderr)"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], input=bytes(content), capture_output=True, timeout=60)
+    assert time.monotonic() - start < 60
+    assert (done.stdout, done.returncode) == (b"", 0)
+    assert b"is not sound of a kind that can be read" in done.stderr
