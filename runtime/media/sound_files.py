@@ -170,7 +170,7 @@ class _Container:
         self._container, self._opened = container, opened
         self._stream = stream = container.streams.audio[0]
         self.sampling_rate, self.channels = int(stream.rate or 0), int(stream.channels)
-        seconds = None if stream.duration is None else float(stream.duration * stream.time_base)
+        seconds = _seconds(container, stream)
         self.frames = None if seconds is None else round(seconds * self.sampling_rate)
         self.damaged = False
 
@@ -192,6 +192,16 @@ class _Container:
             yield from _arrays(resampler.resample(None))
         except av.FFmpegError:
             self.damaged = True
+
+
+def _seconds(container: Any, stream: Any) -> float | None:
+    """How long a sound is; None where the file does not say."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    # A file of sound alone is as long as its sound. FFmpeg counts in microseconds.
+    if container.duration is not None and len(container.streams) == 1:
+        return float(container.duration / 1e6)
+    return None
 
 
 def _arrays(frames: Any) -> Iterator[Samples]:
