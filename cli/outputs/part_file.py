@@ -1,0 +1,104 @@
+"""A file that grows over several runs: it is called OUTPUT.part until it is whole, and nothing in it is lost.
+
+A run that fails, is stopped or is killed leaves the .part file, and a later one goes on behind what it holds. One
+process at a time may write it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from triform.cli.outputs.notes import say
+from triform.runtime.errors import InputError
+
+
+@contextmanager
+def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO[bytes]]:
+    """Open OUTPUT.part to read and write, at its beginning; it takes its name when the context ends without an error.
+
+    Args:
+        output: the file to make.
+        source: the file that is read meanwhile, which must be another.
+        resume: go on with what an earlier run left.
+
+    Raises:
+        InputError: it cannot be written, another process is writing it, or an earlier run left something and `resume`
+            was not asked for.
+    """
+    _check_target(output, source)
+    unfinished = output.with_name(output.name + ".part")
+    with _locked(unfinished, output) as file:
+        if os.fstat(file.fileno()).st_size and not resume:
+            raise InputError(
+                f"{unfinished} holds what a run did that did not end: --resume goes on from there, or remove it"
+            )
+        try:
+            yield file
+            file.flush()
+        except BaseException as error:
+            _keep(file, unfinished, output, error)
+            raise
+        os.replace(unfinished, output)
+
+
+def _check_target(output: Path, source: Path | None) -> None:
+    if not output.exists():
+        return
+    if not output.is_file():
+        raise InputError(f"{output} cannot be written: it is not a file")
+    if source is not None and source.exists() and output.samefile(source):
+        raise InputError(f"{output} cannot be written: it is the input")
+
+
+@contextmanager
+def _locked(unfinished: Path, output: Path) -> Iterator[IO[bytes]]:
+    try:
+        # Opened in a way that neither empties it nor writes at its end alone.
+        file = os.fdopen(os.open(unfinished, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            _lock(file)
+        except OSError:
+            raise InputError(f"{unfinished} is being written by another process; choose another --output") from None
+        if not unfinished.exists() or not os.path.samestat(os.fstat(file.fileno()), unfinished.stat()):
+            # The other process ended between the two calls, and gave the file its name.
+            raise InputError(f"{output} was just written by another process; choose another --output")
+        yield file
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file until it is closed, or raise OSError."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        # Far behind the end, because Windows keeps others from the bytes that are locked.
+        file.seek(2**31 - 1)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _keep(file: IO[bytes], unfinished: Path, output: Path, error: BaseException) -> None:
+    """Leave what was written where the next run finds it, and nothing where there is nothing."""
+    if isinstance(error, OSError) and error.filename is None:
+        # A full disk, of which the system does not say what was being written.
+        error.filename = str(output)
+    try:
+        file.flush()
+        empty = os.fstat(file.fileno()).st_size == 0
+    except OSError:
+        empty = False
+    if empty:
+        unfinished.unlink(missing_ok=True)
+    else:
+        say(f"note: what was done up to here is in {unfinished}; --resume goes on from there")
