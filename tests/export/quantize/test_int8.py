@@ -103,13 +103,13 @@ def test_small_heads_stay_in_float(tmp_path):
 
 def test_biases_move_without_changing_a_number(tmp_path):
     from triform.export.checkpoint.source import find, read_config
-    from triform.export.forms import encoder as encoder_export
+    from triform.export.forms import encoder
     from triform.export.report import Clock
 
     source = find(str(bert_folder(tmp_path / "bert", num_hidden_layers=3)))
     options = ExportOptions(quantize="none")
-    checkpoint = encoder_export.load(source, read_config(source), options)
-    graph, _ = encoder_export._graph(encoder_export.subject_of(checkpoint, options), Clock(lambda _: None))
+    checkpoint = encoder.load(source, read_config(source), options)
+    graph, _ = encoder.text_graph(encoder.text_encoder(checkpoint, options), Clock(lambda _: None))
     lower_to_float(graph)
     write_graph(graph, tmp_path / "before.onnx")
     fuse_biases(graph)
