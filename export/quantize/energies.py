@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 
 from triform.export.graph.linear import LINEAR
-from triform.export.graph.nodes import add_initializer, describe, insert, nodes
+from triform.export.graph.nodes import add_initializer, insert, nodes, set_type
 from triform.export.runners import DecoderRunner
 
 _PREFIX = "energy."
@@ -34,7 +34,7 @@ def add_energy_outputs(model: ir.Model) -> dict[str, str]:
             axes = add_initializer(graph, f"{_PREFIX}axes.{index}", np.arange(len(x.shape) - 1))
             output = insert(graph, node, "ReduceSumSquare", [x, axes], attributes={"keepdims": 0}).outputs[0]
             output.name = f"{_PREFIX}{index}"
-            describe(output, x, [x.shape[-1]])
+            set_type(output, x, [x.shape[-1]])
             graph.outputs.append(output)
             output_by_input[id(x)] = str(output.name)
         output_by_weight[str(weight.name)] = output_by_input[id(x)]
