@@ -1,7 +1,7 @@
 """A bundle on disk: opened, checked, and refused when anything in it is unsafe or not as the manifest says.
 
 An .onnx file names its weight files itself. Where those may be is left to onnxruntime, which resolves links and refuses
-absolute paths and everything outside the model's folder (1.24 and 1.31 were tried; tests/runtime/test_session.py).
+absolute paths and everything outside the model's folder (tried with 1.24 and 1.31).
 """
 
 from __future__ import annotations
