@@ -35,6 +35,7 @@ ONNXRUNTIME = ("runtime/graphs/", "export/runners.py")
 # each other.
 ORDER = {
     "runtime": (
+        "printable",
         "errors",
         "arithmetic",
         "json_dataclasses",
