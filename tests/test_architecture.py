@@ -38,7 +38,7 @@ ORDER = {
         "printable",
         "errors",
         "arithmetic",
-        "json_dataclasses",
+        "json_dataclasses sealed_json verified_files",
         "files",
         "bundle",
         "text",

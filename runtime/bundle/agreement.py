@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from triform.runtime.bundle.limits.contract import Limit
-from triform.runtime.bundle.manifest import EncoderInfo, GraphInfo, Manifest, TensorInfo
+from triform.runtime.bundle.manifest import EncoderDecoderInfo, EncoderInfo, GraphInfo, Manifest, TensorInfo
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
+from triform.runtime.printable import quoted
 
+# The graphs of a form, besides the one that sees pictures where they are compared with texts.
+_GRAPHS = {"decoder": ("decoder",), "encoder": ("encoder",), "encoder-decoder": ("encoder", "decoder")}
 _TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "prompt_lengths", "logits_positions"}
 # The outputs that a task needs, by the graph that gives them.
 _NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
@@ -35,14 +38,20 @@ def disagreements(manifest: Manifest) -> Iterator[str]:
     """
     for limit in _claims(manifest):
         if not limit.fits:
-            yield f"{limit.key} must be {limit.wanted}, not {limit.value!r}"
+            yield f"{limit.key} must be {limit.wanted}, not {quoted(limit.value)}"
 
 
 def _claims(manifest: Manifest) -> Iterator[Limit]:
+    contrast = manifest.encoder is not None and manifest.encoder.contrast is not None
+    needed = {*_GRAPHS.get(manifest.form, ()), *(("image",) if contrast else ())}
+    names = set(manifest.graphs)
+    yield Limit("graphs", sorted(names), needed == names or manifest.form not in _GRAPHS, f"{sorted(needed)}")
+    if needed != names:
+        return
     if manifest.encoder is not None:
         yield from _encoder(manifest, manifest.encoder)
     if manifest.encoder_decoder is not None:
-        yield from _encoder_decoder(manifest)
+        yield from _encoder_decoder(manifest, manifest.encoder_decoder)
 
 
 def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
@@ -61,8 +70,8 @@ def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
     said = info.image is not None
     yield Limit("encoder.image", said, said == bool(pictured), "given where a graph takes pixel_values, and only there")
     if info.image is not None:
-        for graph in pictured:
-            yield from _pixels(graph, info.image, "encoder.image")
+        for seeing in pictured:
+            yield from _pixels(seeing, info.image, "encoder.image")
 
 
 def _vectors(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
@@ -94,7 +103,7 @@ def _rows(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
     """How rows of a batch are put together."""
     if manifest.tokenizer is None:
         return
-    inputs = {tensor.name for tensor in _graph(manifest, "encoder").inputs}
+    inputs = {tensor.name for tensor in manifest.graphs["encoder"].inputs}
     masked = "attention_mask" in inputs
     unpadded = info.equal_lengths or (info.contrast is not None and info.contrast.text_length is not None)
     yield Limit("encoder.equal_lengths", info.equal_lengths, masked or unpadded, "true where nothing hides padding")
@@ -106,11 +115,8 @@ def _rows(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
     yield Limit("task", manifest.task, masks == (manifest.task == "fill-mask"), "fill-mask with logits_positions")
 
 
-def _encoder_decoder(manifest: Manifest) -> Iterator[Limit]:
-    info = manifest.encoder_decoder
-    if info is None:
-        return
-    encoder = _graph(manifest, "encoder")
+def _encoder_decoder(manifest: Manifest, info: EncoderDecoderInfo) -> Iterator[Limit]:
+    encoder = manifest.graphs["encoder"]
     if info.image is not None:
         yield from _pixels(encoder, info.image, "encoder_decoder.image")
     if info.audio is not None:
@@ -163,7 +169,3 @@ def _as(tensor: TensorInfo, sizes: Sequence[int | str] | None = None) -> str:
 def _outputs(manifest: Manifest, graph: str) -> list[TensorInfo]:
     info = manifest.graphs.get(graph)
     return [] if info is None else info.outputs
-
-
-def _graph(manifest: Manifest, name: str) -> GraphInfo:
-    return manifest.graphs[name]

@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from triform.runtime.bundle.checksum import with_checksum
 from triform.runtime.bundle.export_record import ExportInfo
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo, SpeechInfo
 from triform.runtime.bundle.text_info import SourceTextInfo, TaskPrefix, TokenizerInfo
+from triform.runtime.sealed_json import sealed
 
 MANIFEST = "manifest.json"
+# The key of the hash that it carries of itself.
+CHECKSUM = "manifest_sha256"
 # 2 added the hash that a manifest carries of itself.
 SCHEMA_VERSION = 2
 # How weights are stored, see `Quantization.scheme`.
@@ -229,4 +231,4 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of manifest.json."""
-        return with_checksum(dataclasses.asdict(self))
+        return sealed(dataclasses.asdict(self), CHECKSUM)

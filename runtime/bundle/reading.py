@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from triform.runtime.bundle.agreement import disagreements
-from triform.runtime.bundle.checksum import CHECKSUM, is_whole
 from triform.runtime.bundle.limits.every import limits
-from triform.runtime.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest
+from triform.runtime.bundle.manifest import CHECKSUM, MANIFEST, SCHEMA_VERSION, Manifest
 from triform.runtime.errors import BundleError
 from triform.runtime.json_dataclasses import Mismatch, build
 from triform.runtime.printable import quoted, shortened
+from triform.runtime.sealed_json import is_whole
 
 # Far above any real manifest (about 1 kB a layer), far below what would trouble a small device.
 _LARGEST = 16 * 2**20

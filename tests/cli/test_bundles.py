@@ -142,8 +142,10 @@ def test_external_data_outside_the_bundle_is_refused(capsys, own_bundle, tmp_pat
 
 
 def test_another_form_is_refused(capsys, own_bundle):
-    change(own_bundle, form="encoder")
+    change(own_bundle, form="diffusion")
     assert "not of the form 'decoder'" in fails(capsys, "generate", own_bundle, "x")
+    change(own_bundle, form="encoder")
+    assert "graphs must be ['encoder'], not ['decoder']" in fails(capsys, "generate", own_bundle, "x")
 
 
 def test_inspect_shows_the_bundle(capsys, int4_bundle):
