@@ -38,7 +38,7 @@ ORDER = {
         "printable",
         "errors",
         "arithmetic",
-        "json_dataclasses sealed_json verified_files",
+        "json_dataclasses sealed_json verified_files turns",
         "files",
         "bundle",
         "text",
