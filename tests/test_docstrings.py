@@ -101,4 +101,4 @@ def test_what_is_named_exists(path):
 
 def test_the_check_finds_what_is_missing():
     assert exists("Decoder.generate()") and exists("export/graph/linear.py") and exists("past_key_values.{i}")
-    assert not exists("quantise") and not exists("export/graph/quantize.py") and not exists("Decoder.generates")
+    assert not exists("quantise") and not exists("export/graph/quantize.py") and not exists("Decoder.regenerates")
