@@ -36,6 +36,7 @@ ONNXRUNTIME = ("runtime/graphs/", "export/runners.py")
 ORDER = {
     "runtime": (
         "errors",
+        "extras",
         "arithmetic",
         "json_dataclasses",
         "files",

@@ -17,6 +17,7 @@ from tests.checkpoints.decoders import llama_folder
 from tests.cli.test_generate import hear_ctrl_c
 from triform.cli.commands.bundle.export import _STEPS
 from triform.cli.main import run
+from triform.runtime.extras import install_command
 
 
 def fails(capsys, *arguments, code=1):
@@ -194,7 +195,8 @@ def test_missing_export_packages_are_named(capsys, checkpoint, tmp_path, monkeyp
 
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else real(name, *rest))
-    assert "pip install 'triform[export]'" in fails(capsys, "export", checkpoint, tmp_path / "out")
+    error = fails(capsys, "export", checkpoint, tmp_path / "out")
+    assert f"exporting needs PyTorch: {install_command('export')}" in error
 
 
 def test_a_graph_that_differs_from_pytorch_fails(capsys, tmp_path, monkeypatch):
