@@ -25,7 +25,7 @@ ALLOWED = {
     "models": ({"torch", "transformers", "optimum"}, {"models"}),
     "export": (
         {"numpy", "onnxruntime", "torch", "transformers", "optimum", "onnxscript", "onnx_ir", "gguf", "safetensors"}
-        | {"tokenizers", "PIL"},
+        | {"tokenizers", "PIL", "packaging"},
         {"models", "runtime", "export"},
     ),
 }
@@ -81,7 +81,8 @@ ORDER = {
         "transcription",
     ),
     "export": (
-        "options report write",
+        "options tested_versions write",
+        "report",
         "graph tokenization",
         "checkpoint",
         "describe",
