@@ -35,10 +35,11 @@ ONNXRUNTIME = ("runtime/graphs/", "export/runners.py")
 # each other.
 ORDER = {
     "runtime": (
+        "printable",
         "errors",
         "extras",
         "arithmetic",
-        "json_dataclasses",
+        "json_dataclasses sealed_json verified_files turns",
         "files",
         "bundle",
         "text",
