@@ -1,9 +1,8 @@
-"""A decoder becomes a bundle: trace, fuse, verify, measure, quantize, compare, write."""
+"""Exports a decoder: trace, fuse, verify, calibrate, quantize, compare, write."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,53 +16,49 @@ from transformers import PretrainedConfig
 from triform.export.checkpoint import source
 from triform.export.checkpoint.source import Checkpoint, Source, save_tokenizer
 from triform.export.describe.generation_defaults import generation_defaults
-from triform.export.describe.normal_config import normal_config
+from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
+from triform.export.describe.plan import Row, plan_rows, size_rows, vocabulary_row
+from triform.export.describe.special_tokens import special_strings, tokens_of
 from triform.export.graph.fused import fused_graph
 from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.energies import add_energy_outputs, energies
-from triform.export.report import Clock, Report, versions
-from triform.export.runners import GraphRunner, usable_cores
+from triform.export.report import Clock, Report, finish
+from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
-from triform.export.verify import decoder as verify
-from triform.export.verify.decoder import check_states, reference_states
-from triform.export.write import describe_files, describe_graph, staged, write_graph
+from triform.export.verify.decoder import (
+    all_logits,
+    quantized_decoder_parity,
+    reference_logits,
+    reference_states,
+    verify_decoder,
+    verify_states,
+)
+from triform.export.write import describe_graph, staged, write_graph
 from triform.models import catalog
 from triform.models.decoder.graph import decoder_spec
 from triform.models.decoder.hidden_states import with_hidden_states
 from triform.models.spec import GraphSpec
-from triform.runtime.bundle import manifest as contract
-from triform.runtime.bundle.export_record import ExportInfo, QuantizedParity
+from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, LayerCacheInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
-# Tokens used for parity, for calibration, and for comparing the quantized graph.
+# Tokens for parity, for calibration, for comparing the quantized graph, and in a window of such a text.
 _PARITY_TOKENS, _CALIBRATION_TOKENS, _COMPARED_TOKENS, _WINDOW = 192, 1536, 1024, 512
 
 
-def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[tuple[str, str]]:
-    """What `export` would do, from the config alone: rows of (what, value)."""
-    normal = normal_config(config)
+def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
+    """What `export` would do, from the config alone."""
     scheme = _scheme(options)
     stored = "float32" if scheme is None else f"{scheme.bits} bit, blocks of {scheme.block_size}"
     if scheme is not None and scheme.block_size > SENSITIVE_BLOCK_SIZE:
         stored += f" ({SENSITIVE_BLOCK_SIZE} for attention inputs, head and embedding)"
-    return [
-        ("model", found.name),
-        ("form", "decoder"),
-        ("task", catalog.decoder_task()),
-        ("model type", config.model_type),
-        ("layers", str(normal.get("num_layers", "?"))),
-        ("hidden size", str(normal.get("hidden_size", "?"))),
-        ("vocabulary", str(normal.get("vocab_size", "?"))),
-        ("context length", str(_max_length(config, options))),
-        ("weights", stored),
-        ("steps", "load, trace, fuse, verify against PyTorch, quantize, compare, write"),
-    ]
+    details = [*size_rows(config), vocabulary_row(config), ("context length", str(_max_length(config, options)))]
+    return plan_rows(origin.name, "decoder", catalog.decoder_task(), config.model_type, details, stored)
 
 
-def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
+def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
     """Load the checkpoint with its language-model head.
 
     Raises:
@@ -71,7 +66,7 @@ def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Che
         InputError: the context length is beyond the model's.
     """
     _max_length(config, options)
-    return source.load(found, config, transformers.AutoModelForCausalLM)
+    return source.load(origin, config, transformers.AutoModelForCausalLM)
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
@@ -87,34 +82,34 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         ids = texts.ids(checkpoint.tokenizer, "evaluation", _COMPARED_TOKENS, checkpoint.model)
         with clock.step("reference"):
             parity_ids = ids[: min(_PARITY_TOKENS, max_length - 8)]
-            expected = verify.reference_logits(checkpoint.model, parity_ids)
+            logits = reference_logits(checkpoint.model, parity_ids)
             states = reference_states(checkpoint.model, parity_ids) if options.hidden_states else None
         graph, spec = _graph(checkpoint, max_length, options.hidden_states, clock)
-        layers = [contract.LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
+        layers = [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
         with clock.step("verify"):
-            original, weights = _float_graph(graph, Path(scratch) if scheme else folder, scheme is not None)
-            runner = GraphRunner(original, layers, usable_cores())
-            parity = verify.compare_with_reference(runner, expected, parity_ids)
+            path, energy_outputs = _write_float_graph(graph, Path(scratch) if scheme else folder, scheme is not None)
+            original = DecoderRunner(path, layers, usable_cores())
+            parity = verify_decoder(original, logits, parity_ids)
             if states is not None:
-                check_states(runner, states, parity_ids)
-        quantization = contract.Quantization("none")
+                verify_states(original, states, parity_ids)
+        quantization = Quantization("none")
         if scheme is not None:
+            window = min(_WINDOW, max_length)
             with clock.step("quantize"):
-                importance = _importance(runner, weights, checkpoint, min(_WINDOW, max_length))
-                count = lower_to_blocks(graph, scheme, importance)
+                count = lower_to_blocks(graph, scheme, _importance(original, energy_outputs, checkpoint, window))
                 write_graph(graph, folder / "decoder.onnx")
                 quantization = _describe_scheme(scheme, count)
             with clock.step("compare"):
-                quantized = GraphRunner(folder / "decoder.onnx", layers, usable_cores())
-                parity = dataclasses.replace(parity, quantized=_compare(runner, quantized, ids, max_length))
+                quantized = DecoderRunner(folder / "decoder.onnx", layers, usable_cores())
+                quantized_parity = quantized_decoder_parity(
+                    lambda piece: all_logits(original, piece), quantized, ids, window
+                )
+                parity = dataclasses.replace(parity, quantized=quantized_parity)
         with clock.step("write"):
             template = save_tokenizer(checkpoint.tokenizer, folder)
             info = describe_graph(graph, folder / "decoder.onnx", quantization, dict(spec.notes))
-            record = _manifest(checkpoint, info, layers, max_length, template, folder)
-            record = dataclasses.replace(record, export=ExportInfo(versions(), dict(clock.seconds), parity))
-            (folder / contract.MANIFEST).write_text(record.to_json(), encoding="utf-8")
-    size_after = sum(file.stat().st_size for file in bundle.iterdir())
-    return Report(bundle, clock.seconds, checkpoint.weights_size, size_after, parity)
+            write_manifest(_manifest(checkpoint, info, layers, max_length, template), folder, parity, clock)
+    return finish(bundle, checkpoint.weights_size, parity, clock)
 
 
 def _scheme(options: ExportOptions) -> Scheme | None:
@@ -134,35 +129,35 @@ def _graph(checkpoint: Checkpoint, max_length: int, hidden_states: bool, clock: 
     return fused_graph(checkpoint.source.name, prepare, clock)
 
 
-def _float_graph(graph: ir.Model, folder: Path, measured: bool) -> tuple[Path, dict[str, str]]:
-    """Write the float32 graph; when `measured`, a copy of it that also reports its Linear inputs."""
+def _write_float_graph(graph: ir.Model, folder: Path, calibrated: bool) -> tuple[Path, dict[str, str]]:
+    """Write the float32 graph: to keep, or a copy that also gives the energies of its Linear inputs.
+
+    Returns:
+        the file, and by weight name the output with the energies of the weight's input.
+    """
     path = folder / "decoder.onnx"
-    if not measured:
+    if not calibrated:
         lower_to_float(graph)
         write_graph(graph, path)
         return path, {}
-    twin = graph.clone()
-    weights = add_energy_outputs(twin)
-    lower_to_float(twin)
-    write_graph(twin, path)
-    return path, weights
+    copy = graph.clone()
+    energy_outputs = add_energy_outputs(copy)
+    lower_to_float(copy)
+    write_graph(copy, path)
+    return path, energy_outputs
 
 
 def _importance(
-    runner: GraphRunner, weights: dict[str, str], checkpoint: Checkpoint, window: int
+    runner: DecoderRunner, energy_outputs: dict[str, str], checkpoint: Checkpoint, window: int
 ) -> dict[str, torch.Tensor]:
+    """By weight name, the energy of each input channel over the calibration text."""
     ids = texts.ids(checkpoint.tokenizer, "calibration", _CALIBRATION_TOKENS, checkpoint.model)
-    found = energies(runner, ids, window)
-    return {weight: found[output] for weight, output in weights.items()}
+    by_output = energies(runner, ids, window)
+    return {weight: by_output[output] for weight, output in energy_outputs.items()}
 
 
-def _compare(original: GraphRunner, quantized: GraphRunner, ids: list[int], max_length: int) -> QuantizedParity:
-    window = min(_WINDOW, max_length)
-    return verify.compare_quantized(lambda piece: verify.all_logits(original, piece), quantized, ids, window)
-
-
-def _describe_scheme(scheme: Scheme, count: int) -> contract.Quantization:
-    return contract.Quantization(
+def _describe_scheme(scheme: Scheme, count: int) -> Quantization:
+    return Quantization(
         scheme=f"int{scheme.bits}",
         bits=scheme.bits,
         block_size=scheme.block_size,
@@ -174,56 +169,31 @@ def _describe_scheme(scheme: Scheme, count: int) -> contract.Quantization:
 
 def _max_length(config: Any, options: ExportOptions) -> int:
     own = getattr(config.get_text_config(), "max_position_embeddings", None)
-    asked = options.context_length
-    if own is None and asked is None:
+    wanted = options.context_length
+    if own is None and wanted is None:
         raise ExportError(f"{config.model_type} sets no limit to its context; give one with --context-length")
-    if own is not None and asked is not None and asked > own:
-        raise InputError(f"--context-length {asked} is more than the model's own limit of {own}")
-    limit = asked if asked is not None else own
+    if own is not None and wanted is not None and wanted > own:
+        raise InputError(f"--context-length {wanted} is more than the model's own limit of {own}")
+    limit = wanted if wanted is not None else own
     return int(limit or 0)
 
 
 def _manifest(
     checkpoint: Checkpoint,
-    graph: contract.GraphInfo,
-    layers: list[contract.LayerCacheInfo],
+    graph: GraphInfo,
+    layers: list[LayerCacheInfo],
     max_length: int,
     template: str | None,
-    folder: Path,
-) -> contract.Manifest:
-    model, config = checkpoint.model, checkpoint.model.config
-    text = config.get_text_config()
-    return contract.Manifest(
-        schema_version=contract.SCHEMA_VERSION,
-        triform_version=importlib.metadata.version("triform"),
-        form="decoder",
-        task=catalog.decoder_task(),
-        model_type=config.model_type,
-        model_name=checkpoint.source.name,
-        graphs={"decoder": graph},
-        cache=contract.CacheInfo("float32", layers),
+) -> Manifest:
+    model = checkpoint.model
+    vocabulary = VocabularyInfo(
+        tokenizer=TokenizerInfo("tokenizer.json", template, special_strings(checkpoint.tokenizer)),
+        tokens=tokens_of(checkpoint),
+        size=int(model.config.get_text_config().vocab_size),
         max_length=max_length,
-        vocab_size=int(text.vocab_size),
-        parameters=model.num_parameters(),
-        tokens=_tokens(checkpoint),
-        generation=generation_defaults(model.generation_config),
-        tokenizer=TokenizerInfo("tokenizer.json", template, _special_strings(checkpoint.tokenizer)),
-        files=describe_files(folder),
-        export=ExportInfo({}, {}),
-        encoder=None,
-        encoder_decoder=None,
     )
-
-
-def _tokens(checkpoint: Checkpoint) -> contract.Tokens:
-    """Ids from the generation config, which knows best when to stop; the tokenizer fills the gaps."""
-    generation, tokenizer = checkpoint.model.generation_config, checkpoint.tokenizer
-    eos = generation.eos_token_id if generation.eos_token_id is not None else tokenizer.eos_token_id
-    listed = [] if eos is None else [int(one) for one in (eos if isinstance(eos, list) else [eos])]
-    bos = generation.bos_token_id if generation.bos_token_id is not None else tokenizer.bos_token_id
-    pad = generation.pad_token_id if generation.pad_token_id is not None else tokenizer.pad_token_id
-    return contract.Tokens(bos, listed, pad)
-
-
-def _special_strings(tokenizer: Any) -> dict[str, str]:
-    return {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    return dataclasses.replace(
+        form_manifest(model_info(checkpoint, "decoder", catalog.decoder_task()), vocabulary, {"decoder": graph}),
+        cache=CacheInfo("float32", layers),
+        generation=generation_defaults(model.generation_config),
+    )

@@ -16,6 +16,7 @@ from typing import IO, Self
 import numpy as np
 
 from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.extras import missing_extra
 from triform.runtime.media.sound_files import Samples, open_sound
 
 STDIN = "-"
@@ -34,7 +35,7 @@ def require_audio() -> None:
         UnsupportedError: a package is not installed, or libsndfile is missing.
     """
     if find_spec("soundfile") is None or find_spec("soxr") is None:
-        raise UnsupportedError("sound needs soundfile and soxr: pip install 'triform[audio]'")
+        raise missing_extra("sound needs soundfile and soxr", "audio")
     try:
         import soundfile  # noqa: F401
     except OSError:
