@@ -17,8 +17,8 @@ from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import BundleError
 from triform.runtime.printable import quoted
 
-# What systems put into folders that people look at: macOS, Windows and KDE.
-_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory")
+# What systems put into folders that people look at: macOS, Windows and KDE; and what a model's page on a hub has.
+_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory", ".gitattributes", ".cache", "README.md", "LICENSE")
 # What macOS keeps beside a file on disks that have no place for it.
 _APPLE_DOUBLE = "._"
 
@@ -107,8 +107,21 @@ def _check_name(folder: Path, name: str) -> None:
 
 def _refuse_link(folder: Path, name: str) -> None:
     # Also where it stays inside: a copy tool may follow a link or keep it, and a bundle needs none.
-    if (folder / name).is_symlink():
-        raise BundleError(f"{folder} is unsafe: {name} is a symbolic link; replace it by the file")
+    file = folder / name
+    if file.is_symlink() and not _is_in_hub_cache(folder, file):
+        raise BundleError(
+            f"{folder} is unsafe: {name} is a symbolic link to {quoted(os.readlink(file))}; replace it by the file"
+        )
+
+
+def _is_in_hub_cache(folder: Path, link: Path) -> bool:
+    """Whether a link leads from a snapshot of huggingface_hub's cache to a file among the blobs of the same model.
+
+    The cache holds ``models--ORG--NAME/blobs/HASH``, and ``models--ORG--NAME/snapshots/REVISION`` with links to them.
+    """
+    snapshots = folder.resolve().parent
+    target = link.resolve()
+    return snapshots.name == "snapshots" and target.parent == snapshots.parent / "blobs" and target.is_file()
 
 
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
@@ -120,7 +133,7 @@ def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
                 "move it away, or export the model again"
             )
         # A graph reads any file of the folder that it names.
-        written = name.lower().encode()
+        written = (f"{name}/" if (folder / name).is_dir() else name).lower().encode()
         for info in manifest.graphs.values():
             if written in (folder / info.file).read_bytes().lower():
                 raise BundleError(
