@@ -91,5 +91,5 @@ def test_links_that_leave_the_models_blobs_are_refused(float_bundle, tmp_path, p
     other.write_bytes((float_bundle / "tokenizer.json").read_bytes())
     (snapshot / "tokenizer.json").unlink()
     (snapshot / "tokenizer.json").symlink_to(other)
-    with pytest.raises(BundleError, match="tokenizer.json is a symbolic link"):
+    with pytest.raises(BundleError, match=r"tokenizer\.json is a symbolic link"):
         open_bundle(snapshot)
