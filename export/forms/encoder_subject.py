@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.sentence_transformers import SentenceModules, check_case, read_modules
-from triform.export.checkpoint.source import Checkpoint
+from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.graph.tracing import quiet
 from triform.export.options import ExportOptions
 from triform.export.samples import texts
@@ -61,7 +62,7 @@ def subject_of(checkpoint: Checkpoint, options: ExportOptions) -> Subject:
     """
     config, model = checkpoint.model.config, checkpoint.model
     task = options.task or task_of(config)
-    found = read_modules(Path(checkpoint.source.location)) if task == "feature-extraction" else None
+    found = _modules(checkpoint.source) if task == "feature-extraction" else None
     modules = found or SentenceModules()
     check_case(modules, checkpoint.tokenizer)
     accepted = inspect.signature(model.forward).parameters
@@ -84,6 +85,13 @@ def subject_of(checkpoint: Checkpoint, options: ExportOptions) -> Subject:
         raise UnsupportedError(f"{checkpoint.source.name} cannot be exported: {error}") from error
     max_length = _max_length(checkpoint, modules, options)
     return Subject(checkpoint, task, modules, traced, traced.names, max_length, min_length)
+
+
+def _modules(source: Source) -> SentenceModules | None:
+    if source.gguf is None:
+        return read_modules(Path(source.location))
+    pooling = gguf.pooling_of(source.gguf)
+    return None if pooling is None else SentenceModules(pooling=(pooling,))
 
 
 def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTask:

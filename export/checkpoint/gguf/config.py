@@ -96,6 +96,8 @@ def _attention(file: GgufFile, architecture: Architecture, settings: Settings) -
     width, heads = int(settings.need("embedding_length")), int(settings.need("attention.head_count"))
     head_dim = int(settings.same("attention.key_length", width // heads))
     settings.expect("attention.value_length", head_dim)
+    if "num_key_value_heads" not in architecture.options:
+        settings.expect("attention.head_count_kv", heads)
     if not architecture.rotary:
         settings.expect("attention.key_length", width // heads)
         return {}

@@ -18,6 +18,7 @@ from triform.export.checkpoint.gguf.generation import generation_config
 from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
 from triform.export.checkpoint.gguf.placement import Placement, place
 from triform.export.checkpoint.gguf.rope import apply_frequency_factors
+from triform.export.checkpoint.gguf.tokenizer import build_tokenizer
 from triform.runtime.errors import ExportError
 
 
@@ -74,6 +75,16 @@ def pooling_of(path: Path) -> str | None:
     return configs.pooling_of(opened(path))
 
 
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer, with its chat templates, as transformers holds it.
+
+    Raises:
+        ExportError: the vocabulary is damaged, or has keys that are not understood.
+        UnsupportedError: it is of a kind that is not supported.
+    """
+    return build_tokenizer(opened(path))
+
+
 def load_model(path: Path, config: PretrainedConfig, auto_class: Any) -> GgufModel:
     """Load the weights in float32.
 
@@ -89,10 +100,11 @@ def load_model(path: Path, config: PretrainedConfig, auto_class: Any) -> GgufMod
     architecture = configs.architecture_of(file)
     with torch.device("meta"):
         empty = auto_class.from_config(config)
-    placements = {
-        _name_in(empty, name): placement for name, placement in place(file, architecture, _heads(config)).items()
-    }
     wanted = empty.state_dict()
+    placements = {
+        _name_in(wanted, f"{empty.base_model_prefix}.", name): placement
+        for name, placement in place(file, architecture, _heads(config)).items()
+    }
     turned = {f"{name}.weight" for name, module in empty.named_modules() if isinstance(module, Conv1D)}
     state = {
         name: _numbers(placement, name, wanted, turned, architecture.norm_offset)
@@ -118,13 +130,10 @@ def _heads(config: PretrainedConfig) -> dict[str, int]:
     return {"q": size * heads, "k": key_value, "v": key_value, "head": size}
 
 
-def _name_in(model: PreTrainedModel, name: str) -> str:
+def _name_in(wanted: Mapping[str, torch.Tensor], prefix: str, name: str) -> str:
     """What a class of models calls a parameter: with or without the prefix of the model inside it."""
-    known, prefix = model.state_dict(), f"{model.base_model_prefix}."
-    for candidate in (name, name.removeprefix(prefix), f"{prefix}{name}"):
-        if candidate in known:
-            return candidate
-    return name
+    candidates = (name, name.removeprefix(prefix), f"{prefix}{name}")
+    return next((candidate for candidate in candidates if candidate in wanted), name)
 
 
 def _numbers(
@@ -139,7 +148,8 @@ def _numbers(
         values = values.T.contiguous()
     if values.shape != wanted[name].shape:
         raise ExportError(
-            f"{placement.tensor.name} is {list(placement.tensor.shape)}, but its keys ask for {list(wanted[name].shape)}"
+            f"{placement.tensor.name} is {list(placement.tensor.shape)}, but by the file's keys it would be "
+            f"{list(wanted[name].shape)}"
         )
     return values
 

@@ -7,6 +7,7 @@ from gguf import GGMLQuantizationType as Format
 from gguf import dequantize
 from numpy.typing import NDArray
 
+from triform.export.checkpoint.gguf.blocks import can_decode, decode
 from triform.export.checkpoint.gguf.container import Tensor
 from triform.runtime.errors import ExportError
 
@@ -20,6 +21,8 @@ def values_of(tensor: Tensor) -> NDArray[np.float32]:
     Raises:
         ExportError: there is no way to decode its format.
     """
+    if len(tensor.shape) == 2 and can_decode(tensor.format):
+        return decode(tensor).values
     try:
         if tensor.format is Format.F64:
             found = tensor.data.view(np.float64).astype(np.float32)

@@ -68,12 +68,11 @@ def build_tokenizer(file: GgufFile) -> Any:
 
 def _check_keys(file: GgufFile) -> None:
     prefix = "tokenizer.ggml."
-    unknown = [
-        key for key in file.values if key.startswith(prefix) and key.removeprefix(prefix) not in _KNOWN
-    ]
+    unknown = [key for key in file.values if key.startswith(prefix) and key.removeprefix(prefix) not in _KNOWN]
     if unknown:
         raise ExportError(
-            f"{file.path.name} has keys that are not supported and may change its tokens: {', '.join(sorted(unknown)[:3])}"
+            f"{file.path.name} has keys that are not supported and may change its tokens: "
+            f"{', '.join(sorted(unknown)[:3])}"
         )
 
 
@@ -150,7 +149,9 @@ def _byte_level(file: GgufFile, tokens: list[str], kinds: list[int], ids: Specia
     # A merge's first part may itself begin with a space.
     merges = [(merge[: merge.index(" ", 1)], merge[merge.index(" ", 1) + 1 :]) for merge in listed if " " in merge[1:]]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    merges = [pair for pair in merges if "".join(pair) in vocabulary and pair[0] in vocabulary and pair[1] in vocabulary]
+    merges = [
+        pair for pair in merges if "".join(pair) in vocabulary and pair[0] in vocabulary and pair[1] in vocabulary
+    ]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=way.ignore_merges))
     if way.composed:
         tokenizer.normalizer = normalizers.NFC()
