@@ -12,8 +12,8 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType as Format
 from gguf import MODEL_ARCH
+from gguf import GGMLQuantizationType as Format
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
@@ -70,12 +70,16 @@ FAMILIES: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
     "bert": (MODEL_ARCH.BERT, "bert", {**SIZES, "type_vocab_size": 2, "layer_norm_eps": 1e-3}),
     "nomic-bert": (
         MODEL_ARCH.NOMIC_BERT, "nomic_bert",
-        {**SIZES, "type_vocab_size": 2, "layer_norm_eps": 1e-3, "rope_parameters": {"rope_type": "default", "rope_theta": 1e3}},
+        {
+            **SIZES, "type_vocab_size": 2, "layer_norm_eps": 1e-3,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e3},
+        },
     ),
 }  # fmt: skip
 ENCODERS = ("bert", "nomic-bert")
 _TURNED = (MODEL_ARCH.LLAMA, MODEL_ARCH.GRANITE, MODEL_ARCH.SMOLLM3)
 _SHIFTED = (MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3)
+_EPSILONS = ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
 CONTROL, NORMAL, USER_DEFINED = 3, 1, 4
 
 
@@ -106,7 +110,7 @@ def make_model(name: str, *, vocab_size: int = 260, **changes: Any) -> Any:
     return model.float().eval()
 
 
-def write_gguf(  # noqa: PLR0913 -- what a file may differ in
+def write_gguf(
     path: Path,
     name: str,
     model: Any,
@@ -175,8 +179,7 @@ def _keys(name: str, config: Any, arch: str) -> dict[str, Any]:
         else getattr(config, "num_key_value_heads", None),
         "attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),
         "attention.layer_norm_epsilon": next(
-            (getattr(config, key) for key in ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon") if hasattr(config, key)),
-            None,
+            (getattr(config, key) for key in _EPSILONS if hasattr(config, key)), None
         ),
         "attention.sliding_window": getattr(config, "sliding_window", None),
         "attention.causal": False if name in ENCODERS else None,

@@ -159,7 +159,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         mapped = np.memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise ExportError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    cursor = _Cursor(memoryview(mapped), path.name)
+    cursor = _Cursor(mapped.data, path.name)
     if bytes(cursor.take(4)) != b"GGUF":
         raise ExportError(f"{path.name} is not a GGUF file: it does not begin with the bytes GGUF")
     version = cursor.number("<I")

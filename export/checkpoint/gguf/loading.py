@@ -37,13 +37,19 @@ class GgufModel:
     placements: Mapping[str, Placement]
 
 
-@lru_cache(maxsize=1)
 def opened(path: Path) -> GgufFile:
     """The file, read once for the config, the weights and the tokenizer.
 
     Raises:
         ExportError: it is damaged.
     """
+    status = path.stat()
+    return _opened(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, *_: int) -> GgufFile:
+    # The further arguments tell a file from another one that took its place.
     return open_gguf(path)
 
 

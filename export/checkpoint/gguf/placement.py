@@ -90,8 +90,8 @@ def _placed(
     if stem == _PACKED and stem not in architecture.tensors:
         start = 0
         for part, own in zip("qkv", _SEPARATE, strict=True):
-            rows = _rows(own, start, heads[part], architecture, heads["head"])
-            yield f"{architecture.tensors[own].format(index)}.{kind}", Placement(tensor, rows)
+            share = _rows(own, start, heads[part], architecture, heads["head"])
+            yield f"{architecture.tensors[own].format(index)}.{kind}", Placement(tensor, share)
             start += heads[part]
         return
     target = architecture.tensors.get(stem)

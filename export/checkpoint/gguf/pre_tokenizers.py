@@ -213,3 +213,8 @@ def pre_tokenizer_of(file: GgufFile) -> PreTokenizer:
             f"{file.path.name} cuts texts by the pre-tokenizer {name!r} (tokenizer.ggml.pre), which is not supported"
         )
     return _BY_NAME[name]
+
+
+def names() -> tuple[str, ...]:
+    """Those that are known."""
+    return tuple(_BY_NAME)
