@@ -13,7 +13,7 @@ from triform.export.checkpoint.gguf.architectures import ARCHITECTURES, Architec
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.export.checkpoint.gguf.rope import rope_parameters
 from triform.export.checkpoint.gguf.settings import Settings
-from triform.export.checkpoint.gguf.special_tokens import special_ids
+from triform.export.checkpoint.gguf.vocabulary.special_tokens import special_ids
 from triform.runtime.errors import ExportError, UnsupportedError
 
 _WINDOW = "attention.sliding_window"

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from triform.export.checkpoint.gguf.container import GgufFile
-from triform.export.checkpoint.gguf.special_tokens import special_ids
+from triform.export.checkpoint.gguf.vocabulary.special_tokens import special_ids
 
 _SAMPLING = {
     "general.sampling.temp": "temperature",

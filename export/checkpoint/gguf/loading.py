@@ -18,7 +18,7 @@ from triform.export.checkpoint.gguf.generation import generation_config
 from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
 from triform.export.checkpoint.gguf.placement import Placement, place
 from triform.export.checkpoint.gguf.rope import apply_frequency_factors
-from triform.export.checkpoint.gguf.tokenizer import build_tokenizer
+from triform.export.checkpoint.gguf.vocabulary.tokenizer import build_tokenizer
 from triform.runtime.errors import ExportError
 
 

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tests.checkpoints.decoders import byte_level_tokenizer
 from tests.checkpoints.gguf_files import CONTROL, NORMAL, USER_DEFINED, byte_vocabulary, words_of_bert
 from triform.export.checkpoint.gguf.container import GgufFile
-from triform.export.checkpoint.gguf.pre_tokenizers import pre_tokenizer_of
-from triform.export.checkpoint.gguf.tokenizer import build_tokenizer, merges_of
+from triform.export.checkpoint.gguf.vocabulary.pre_tokenizers import pre_tokenizer_of
+from triform.export.checkpoint.gguf.vocabulary.tokenizer import build_tokenizer, merges_of
 from triform.export.samples import texts
 from triform.export.tokenization.conversion import difficult_texts
 from triform.runtime.errors import ExportError, UnsupportedError
@@ -66,7 +66,7 @@ def test_pieces(tmp_path, pre, text, pieces):
 
 
 def test_every_pre_tokenizer_has_patterns_that_compile(tmp_path):
-    from triform.export.checkpoint.gguf import pre_tokenizers as ours
+    from triform.export.checkpoint.gguf.vocabulary import pre_tokenizers as ours
 
     for name in ours.names():
         vocabulary = {**byte_vocabulary(), "pre": name}

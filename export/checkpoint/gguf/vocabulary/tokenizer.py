@@ -10,9 +10,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from triform.export.checkpoint.gguf.container import GgufFile
-from triform.export.checkpoint.gguf.pre_tokenizers import pre_tokenizer_of
-from triform.export.checkpoint.gguf.special_tokens import CONTROL, SpecialIds, special_ids
-from triform.export.checkpoint.gguf.templates import chat_templates
+from triform.export.checkpoint.gguf.vocabulary.pre_tokenizers import pre_tokenizer_of
+from triform.export.checkpoint.gguf.vocabulary.special_tokens import CONTROL, SpecialIds, special_ids
+from triform.export.checkpoint.gguf.vocabulary.templates import chat_templates
 from triform.runtime.errors import ExportError, UnsupportedError
 
 # Kinds of tokens, as llama.cpp numbers them; see also CONTROL.
