@@ -127,7 +127,7 @@ def speech_spans(blocks: Iterable[Samples], options: VoiceActivityOptions | None
 def spans_of(probabilities: Iterable[float], options: VoiceActivityOptions) -> Iterator[SpeechSpan]:
     """Turn probabilities of speech, one each 32 ms, into spans.
 
-    As Silero's own `VADIterator`, but that speech which would overlap once padded is one span from the start.
+    As Silero's own ``VADIterator``, but that speech which would overlap once padded is one span from the start.
     """
     # Any closer, and their paddings would meet.
     gap = _frame_count(max(options.min_silence, 2 * options.padding))

@@ -48,7 +48,7 @@ def test_sources_that_are_none(capsys, tmp_path):
     (tmp_path / "fake.gguf").write_text("hello")
     assert "does not begin with the bytes GGUF" in fails(capsys, "export", tmp_path / "fake.gguf", target)
     (tmp_path / "short.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
-    assert "cannot be read" in fails(capsys, "export", tmp_path / "short.gguf", target)
+    assert "ends in the middle of its header" in fails(capsys, "export", tmp_path / "short.gguf", target)
     assert list(tmp_path.glob("*out*")) == []
 
 
