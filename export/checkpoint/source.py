@@ -21,6 +21,7 @@ from triform.export.checkpoint.static_vectors import is_static
 from triform.export.tokenization import code_points
 from triform.export.tokenization import conversion as tokenizer_conversion
 from triform.models.encoder.static import StaticConfig
+from triform.models.errors import first_line
 from triform.runtime.errors import ExportError
 
 
@@ -131,7 +132,7 @@ def read_config(source: Source) -> transformers.PretrainedConfig:
         try:
             config = AutoConfig.from_pretrained(source.location, **source.arguments)
         except Exception as error:  # transformers raises anything from KeyError to OSError here
-            raise ExportError(f"the config of {source.name} cannot be read: {_first_line(error)}") from error
+            raise ExportError(f"the config of {source.name} cannot be read: {first_line(error)}") from error
     return config
 
 
@@ -169,7 +170,7 @@ def load_model(
                 **source.arguments,
             )  # fmt: skip
         except Exception as error:  # safetensors, gguf and transformers each have their own errors
-            raise ExportError(f"the weights of {source.name} cannot be loaded: {_first_line(error)}") from error
+            raise ExportError(f"the weights of {source.name} cannot be loaded: {first_line(error)}") from error
     absent = sorted(report.get("missing_keys", ()))
     _check_missing(source, absent, unused)
     model.eval()
@@ -192,7 +193,7 @@ def load_image_processor(source: Source) -> Any:
         try:
             return AutoImageProcessor.from_pretrained(source.location, backend="pil", **source.arguments)
         except Exception as error:  # as above
-            raise ExportError(f"{source.name} has no usable image processor: {_first_line(error)}") from error
+            raise ExportError(f"{source.name} has no usable image processor: {first_line(error)}") from error
 
 
 def load_tokenizer(source: Source) -> Any:
@@ -222,7 +223,7 @@ def load_original_tokenizer(source: Source) -> Any:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.location, **source.arguments)
         except Exception as error:  # as above
-            raise ExportError(f"{source.name} has no usable tokenizer: {_first_line(error)}") from error
+            raise ExportError(f"{source.name} has no usable tokenizer: {first_line(error)}") from error
     if hasattr(tokenizer, "backend_tokenizer") and not tokenizer.backend_tokenizer.get_vocab_size():
         raise ExportError(f"{source.name} has no tokenizer: add tokenizer.json to the folder")
     return tokenizer
@@ -254,11 +255,6 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> str | None:
 
 def _bytes_of(model: PreTrainedModel) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
 
 
 @contextmanager
