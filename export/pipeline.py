@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint.gguf import reading_once
-from triform.export.checkpoint.source import find, read_config
+from triform.export.checkpoint.loading import read_config
+from triform.export.checkpoint.purpose import Purpose, decide
+from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.source import Source
 from triform.export.describe.plan import Row
 from triform.export.forms import decoder as decoder_export
 from triform.export.forms import encoder as encoder_export
@@ -17,9 +21,7 @@ from triform.export.forms import static as static_export
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
-from triform.models import catalog
-from triform.models.errors import UnsupportedModelError
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError
 
 __all__ = ["ExportOptions", "Report", "export", "plan"]
 
@@ -33,24 +35,23 @@ _FORMS = {
 
 
 def plan(source: str, options: ExportOptions) -> list[Row]:
-    """What `export` would do, from the config alone: rows of (what, value).
+    """What `export` would do, from the config and the names of the weights: rows of (what, value).
 
     Raises:
         ExportError: the source cannot be read.
         UnsupportedError: the model type is not supported.
     """
-    found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
-    config = read_config(found)
-    form = _form(config, options)
-    _check_options(form, options)
-    return _FORMS[form].plan(found, config, options)
+    found, config, purpose = _opened(source, options, weights=False)
+    rows = _FORMS[purpose.form].plan(found, config, options)
+    after = [what for what, _ in rows].index("task") + 1
+    return [*rows[:after], ("decided by", purpose.because), *rows[after:]]
 
 
 def export(source: str, bundle: Path, options: ExportOptions, progress: Progress = lambda _: None) -> Report:
     """Turn a checkpoint into a verified bundle.
 
     Args:
-        source: a transformers folder, a GGUF file, or a hub id.
+        source: a transformers folder, a GGUF file, word vectors, or a hub id.
         bundle: the folder to make.
         options: see `ExportOptions`.
         progress: called with the name of each step as it starts.
@@ -63,20 +64,20 @@ def export(source: str, bundle: Path, options: ExportOptions, progress: Progress
     with reading_once():
         clock = Clock(progress)
         with clock.step("load"):
-            found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
-            config = read_config(found)
-            form = _form(config, options)
-            _check_options(form, options)
-            steps = _FORMS[form]
+            found, config, purpose = _opened(source, options, weights=True)
+            steps = _FORMS[purpose.form]
             checkpoint = steps.load(found, config, options)
-    return steps.export(checkpoint, bundle, options, clock)
+    report = steps.export(checkpoint, bundle, options, clock)
+    return dataclasses.replace(report, task=purpose.task, decided_by=purpose.because)
 
 
-def _form(config: PretrainedConfig, options: ExportOptions) -> str:
-    try:
-        return catalog.form_of(config, options.task)
-    except UnsupportedModelError as error:
-        raise UnsupportedError(str(error)) from error
+def _opened(source: str, options: ExportOptions, *, weights: bool) -> tuple[Source, PretrainedConfig, Purpose]:
+    """A source on this machine, its config, and what it is for."""
+    found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision, weights=weights)
+    config = read_config(found)
+    purpose = decide(found, config, options.task)
+    _check_options(purpose.form, options)
+    return dataclasses.replace(found, task=purpose.task), config, purpose
 
 
 def _check_options(form: str, options: ExportOptions) -> None:

@@ -18,13 +18,25 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What an export did: seconds per step, bytes of weights before and of the bundle after, parity."""
+    """What an export did.
+
+    Attributes:
+        bundle: the folder that was made.
+        seconds: by step.
+        size_before: bytes of the weights.
+        size_after: bytes of the bundle.
+        parity: how its graphs compare with PyTorch.
+        task: what it is for.
+        decided_by: what said so, in words.
+    """
 
     bundle: Path
     seconds: dict[str, float]
     size_before: int
     size_after: int
     parity: Parity | EncoderParity
+    task: str = ""
+    decided_by: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""

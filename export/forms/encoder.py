@@ -9,12 +9,13 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-import transformers
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint import source
-from triform.export.checkpoint.sentence_transformers import relevance_of
-from triform.export.checkpoint.source import Checkpoint, Source, save_tokenizer
+from triform.export.checkpoint import loading
+from triform.export.checkpoint.processors import save_tokenizer
+from triform.export.checkpoint.purpose import UNUSED
+from triform.export.checkpoint.sentence.sentence_transformers import relevance_of
+from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as, vocabulary_row
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
@@ -35,8 +36,8 @@ from triform.export.samples.batches import Sample, padded
 from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.tokenization.code_points import describe
 from triform.export.write import describe_graph, staged
+from triform.models.catalog import auto_class
 from triform.models.encoder.graph import encoder_spec, reference_outputs
-from triform.models.encoder.tasks import head_of, task_of
 from triform.models.spec import GraphSpec
 from triform.runtime.bundle import manifest as contract
 from triform.runtime.bundle.text_info import TokenizerInfo
@@ -48,22 +49,16 @@ _CALIBRATION_ROWS = 48
 def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """What `export` would do, from the config alone: rows of (what, value)."""
     details = [*size_rows(config), vocabulary_row(config)]
-    task, weights = options.task or task_of(config), stored_as(options.quantize)
-    return plan_rows(found.name, "encoder", task, config.model_type, details, weights)
+    return plan_rows(found.name, "encoder", found.task, config.model_type, details, stored_as(options.quantize))
 
 
-def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
+def load(found: Source, config: PretrainedConfig, _: ExportOptions) -> Checkpoint:
     """Load the checkpoint with its task's head.
 
     Raises:
-        ExportError: see `source.load`.
+        ExportError: see `loading.load`.
     """
-    task = options.task or task_of(config)
-    auto_class = head_of(task).auto_class
-    if task == "feature-extraction" and getattr(config, "is_encoder_decoder", False):
-        auto_class = transformers.AutoModelForTextEncoding
-    unused = ("pooler",) if task == "feature-extraction" else ()
-    return source.load(found, config, auto_class, unused=unused)
+    return loading.load(found, config, auto_class(config, found.task), unused=UNUSED.get(found.task, ()))
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
@@ -143,7 +138,7 @@ def _encoder_info(subject: Subject, spec: GraphSpec, graph: contract.GraphInfo) 
             embedding = contract.EmbeddingInfo(
                 width,
                 pooling,
-                modules.normalize,
+                modules.normalize and modules.dimensions is None,
                 modules.prompts,
                 modules.default_prompt,
                 modules.include_prompt,
@@ -153,7 +148,7 @@ def _encoder_info(subject: Subject, spec: GraphSpec, graph: contract.GraphInfo) 
     kept = sum(name.startswith("hidden_states.") for name in spec.outputs)
     relevance = None
     if subject.task == "text-classification" and len(labels) == 1:
-        relevance = relevance_of(config, Path(subject.checkpoint.source.location))
+        relevance = relevance_of(config, subject.checkpoint.source.path)
     return contract.EncoderInfo(
         embedding=embedding, labels=labels, problem_type=problem_type_of(subject), hidden_states=kept,
         relevance=relevance,

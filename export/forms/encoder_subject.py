@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from triform.export.checkpoint.sentence_transformers import SentenceModules, check_case, read_modules
+from triform.export.checkpoint.sentence.sentence_transformers import SentenceModules, lower_case, read_modules
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.graph.tracing import quiet
 from triform.export.options import ExportOptions
@@ -20,10 +19,10 @@ from triform.export.samples import texts
 from triform.export.samples.batches import Sample
 from triform.models.encoder.equal_lengths import shortest_row, without_padding
 from triform.models.encoder.pooling import sentence_embedding
-from triform.models.encoder.tasks import task_of, text_task
+from triform.models.encoder.tasks import text_task
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import EncoderTask
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import ExportError, InputError, UnsupportedError
 
 # Texts compared with PyTorch, and compared with the quantized graph.
 PARITY_ROWS, COMPARED_ROWS = 5, 48
@@ -59,11 +58,11 @@ def subject_of(checkpoint: Checkpoint, options: ExportOptions) -> Subject:
         UnsupportedError: there is no such task.
         InputError: the context length is beyond the model's.
     """
-    config, model = checkpoint.model.config, checkpoint.model
-    task = options.task or task_of(config)
-    found = read_modules(Path(checkpoint.source.location)) if task == "feature-extraction" else None
-    modules = found or SentenceModules()
-    check_case(modules, checkpoint.tokenizer)
+    model = checkpoint.model
+    task = checkpoint.source.task
+    modules = _modules(checkpoint, task)
+    if modules.lower_case:
+        lower_case(checkpoint.tokenizer)
     accepted = inspect.signature(model.forward).parameters
     inputs = tuple(
         name
@@ -86,6 +85,19 @@ def subject_of(checkpoint: Checkpoint, options: ExportOptions) -> Subject:
     return Subject(checkpoint, task, modules, traced, traced.names, max_length, min_length)
 
 
+def _modules(checkpoint: Checkpoint, task: str) -> SentenceModules:
+    """What a folder of sentence-transformers says of a text; the mean of its tokens where it is none."""
+    known = read_modules(checkpoint.source.path) if task in ("feature-extraction", "text-classification") else None
+    if known is None:
+        return SentenceModules()
+    width = getattr(checkpoint.model.config.get_text_config(), "hidden_size", None)
+    if task == "feature-extraction" and known.width is not None and width is not None and known.width != width:
+        raise ExportError(
+            f"the pooling of {checkpoint.source.name} is for vectors of {known.width} numbers, its model gives {width}"
+        )
+    return known
+
+
 def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTask:
     """The same task with one more output, the vector of the whole text."""
 
@@ -93,6 +105,7 @@ def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTas
         states, mask = found["last_hidden_state"], found["attention_mask"]
         lengths = found.get("prompt_lengths")
         vector = sentence_embedding(states, mask, modules.pooling, modules.dense, modules.normalize, lengths)
+        vector = vector[:, : modules.dimensions]
         return {**traced.outputs(found), "sentence_embedding": vector}
 
     return dataclasses.replace(traced, outputs=outputs, beside=() if modules.include_prompt else ("prompt_lengths",))

@@ -9,8 +9,9 @@ from pathlib import Path
 import onnx_ir as ir
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint import source
-from triform.export.checkpoint.source import Checkpoint, Source, save_tokenizer
+from triform.export.checkpoint import loading
+from triform.export.checkpoint.processors import load_image_processor, save_tokenizer
+from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
@@ -24,7 +25,7 @@ from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.verify.encoder import together
 from triform.export.write import describe_graph, staged
 from triform.models.encoder.graph import encoder_spec
-from triform.models.encoder.image_tasks import CONTRAST, IMAGE_HEADS, LABELS, VECTORS, image_task_of
+from triform.models.encoder.image_tasks import CONTRAST, IMAGE_HEADS, LABELS, VECTORS
 from triform.runtime.bundle import manifest as contract
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError
@@ -34,7 +35,7 @@ from triform.runtime.media.image import require_pillow
 def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """What `export` would do, from the config alone: rows of (what, value)."""
     details = size_rows(getattr(config, "vision_config", config))
-    task, weights = options.task or str(image_task_of(config)), stored_as(options.quantize)
+    task, weights = found.task, stored_as(options.quantize)
     return plan_rows(found.name, "encoder", task, config.model_type, details, weights)
 
 
@@ -42,17 +43,17 @@ def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Che
     """Load the checkpoint with its task's head, its image processor, and the tokenizer of one that reads texts too.
 
     Raises:
-        ExportError: see `source.load` and `source.load_image_processor`.
+        ExportError: see `loading.load` and `load_image_processor`.
         UnsupportedError: Pillow is not installed.
     """
     require_pillow()
-    task = options.task or image_task_of(config)
+    task = found.task
     if options.hidden_states and task == CONTRAST:
         raise InputError(f"--hidden-states is not for {CONTRAST}; export for {VECTORS} instead")
-    processor = source.load_image_processor(found)
+    processor = load_image_processor(found)
     unused = ("pooler",) if task == VECTORS else ()
-    loader = source.load if task == CONTRAST else source.load_model
-    checkpoint = loader(found, config, IMAGE_HEADS[str(task)], unused=unused)
+    loader = loading.load if task == CONTRAST else loading.load_model
+    checkpoint = loader(found, config, IMAGE_HEADS[task], unused=unused)
     return dataclasses.replace(checkpoint, image_processor=processor)
 
 

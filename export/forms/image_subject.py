@@ -21,7 +21,6 @@ from triform.models.encoder.image_tasks import (
     CONTRAST,
     LABELS,
     contrast_tasks,
-    image_task_of,
     is_pooled,
     labels_task,
     see,
@@ -137,7 +136,7 @@ def _subject(checkpoint: Checkpoint, options: ExportOptions) -> Subject:
     model = checkpoint.model
     image = image_info(checkpoint.image_processor)
     check_pixel_values(checkpoint.image_processor, image)
-    task = options.task or str(image_task_of(model.config))
+    task = checkpoint.source.task
     shape = (image.channels, image.height, image.width)
     seen = see(model, shape)
     if task == CONTRAST:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 
+from triform.export.checkpoint.sentence.static_vectors import StaticTable, read_table
 from triform.export.checkpoint.source import Source
-from triform.export.checkpoint.static_vectors import StaticTable, read_table
 from triform.export.describe.manifest import ModelInfo, VocabularyInfo, form_manifest, write_manifest
 from triform.export.describe.plan import Row, plan_rows, stored_as
 from triform.export.graph.fusion import fuse
@@ -56,11 +56,9 @@ def load(found: Source, _: PretrainedConfig, options: ExportOptions) -> StaticCh
         InputError: an option is for models with layers.
         ExportError: see `read_table`.
     """
-    if options.task not in (None, _TASK):
-        raise InputError(f"--task {options.task} is not for static embeddings, which are for {_TASK}")
     if options.hidden_states:
         raise InputError("--hidden-states is not for static embeddings, which have no layers")
-    return StaticCheckpoint(found, read_table(Path(found.location)))
+    return StaticCheckpoint(found, read_table(found.path))
 
 
 def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import transformers
 
-from triform.export.checkpoint.source import find, load, read_config
+from triform.export.checkpoint.loading import load, read_config
+from triform.export.checkpoint.resolve import find
 from triform.export.recheck.encoder import verify_encoder
 from triform.export.recheck.encoder_decoder import verify_pair_against
 from triform.export.runners import GraphRunner, usable_cores

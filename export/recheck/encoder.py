@@ -51,7 +51,8 @@ def verify_encoder(bundle: Bundle, found: Source, config: PretrainedConfig) -> E
     """Compare an encoder with the checkpoint it came from; see `recheck.verify_against`."""
     manifest, encoder = bundle.manifest, bundle.manifest.encoder
     keeps_states = encoder is not None and encoder.hidden_states > 0
-    options = ExportOptions(task=manifest.task, hidden_states=keeps_states)
+    found = dataclasses.replace(found, task=manifest.task)
+    options = ExportOptions(hidden_states=keeps_states)
     if isinstance(config, StaticConfig):
         originals = [_static_original(bundle, found, config)]
     elif encoder is not None and encoder.image is not None:

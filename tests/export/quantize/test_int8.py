@@ -102,7 +102,8 @@ def test_small_heads_stay_in_float(tmp_path):
 
 
 def test_biases_move_without_changing_a_number(tmp_path):
-    from triform.export.checkpoint.source import find, read_config
+    from triform.export.checkpoint.loading import read_config
+    from triform.export.checkpoint.resolve import find
     from triform.export.forms import encoder as encoder_export
     from triform.export.report import Clock
 

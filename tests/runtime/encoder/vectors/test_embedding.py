@@ -20,7 +20,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tests.checkpoints.encoders import sentence_folder
 from tests.helpers.commands import invoke, one_line
 from tests.helpers.sentences import MAX_LENGTH, TEXTS, mean_vectors, token_vectors
-from triform.export.checkpoint.sentence_transformers import check_case, read_modules
+from triform.export.checkpoint.sentence.sentence_transformers import check_case, read_modules
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.models.encoder.pooling import POOLINGS, sentence_embedding

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from safetensors import safe_open
 
-from triform.export.checkpoint.json_files import read_object
+from triform.export.checkpoint.files.json_files import read_object
 from triform.runtime.errors import ExportError
 
 _SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
@@ -147,7 +147,7 @@ def _safetensors(path: Path, stack: ExitStack) -> dict[str, Any]:
     _refuse_pointer(path)
     try:
         file = stack.enter_context(safe_open(path, framework="pt"))
-        return {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 it is no mapping
+        return {name: file.get_slice(name) for name in file.keys()}
     except Exception as error:  # safetensors has errors of its own
         raise ExportError(f"{path} cannot be read: {error}") from error
 
