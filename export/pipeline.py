@@ -1,4 +1,4 @@
-"""A checkpoint becomes a bundle: find out what it is, and hand it to its form's own steps."""
+"""Exports a checkpoint: finds out what form it has and runs that form's steps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from triform.export.checkpoint.purpose import Purpose, decide
 from triform.export.checkpoint.resolve import find
 from triform.export.checkpoint.source import Source
 from triform.export.describe.plan import Row
-from triform.export.forms import decoder as decoder_export
-from triform.export.forms import encoder as encoder_export
-from triform.export.forms import encoder_decoder as encoder_decoder_export
-from triform.export.forms import image as image_export
-from triform.export.forms import static as static_export
+from triform.export.forms import decoder, encoder, encoder_decoder, image, static
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
@@ -26,11 +22,11 @@ from triform.runtime.errors import InputError
 __all__ = ["ExportOptions", "Report", "export", "plan"]
 
 _FORMS = {
-    "decoder": decoder_export,
-    "encoder": encoder_export,
-    "encoder-decoder": encoder_decoder_export,
-    "image": image_export,
-    "static": static_export,
+    "decoder": decoder,
+    "encoder": encoder,
+    "encoder-decoder": encoder_decoder,
+    "image": image,
+    "static": static,
 }
 
 
@@ -41,8 +37,8 @@ def plan(source: str, options: ExportOptions) -> list[Row]:
         ExportError: the source cannot be read.
         UnsupportedError: the model type is not supported.
     """
-    found, config, purpose = _opened(source, options, weights=False)
-    rows = _FORMS[purpose.form].plan(found, config, options)
+    origin, config, purpose = _opened(source, options, weights=False)
+    rows = _FORMS[purpose.form].plan(origin, config, options)
     after = [what for what, _ in rows].index("task") + 1
     return [*rows[:after], ("decided by", purpose.because), *rows[after:]]
 
@@ -64,20 +60,20 @@ def export(source: str, bundle: Path, options: ExportOptions, progress: Progress
     with reading_once():
         clock = Clock(progress)
         with clock.step("load"):
-            found, config, purpose = _opened(source, options, weights=True)
+            origin, config, purpose = _opened(source, options, weights=True)
             steps = _FORMS[purpose.form]
-            checkpoint = steps.load(found, config, options)
+            checkpoint = steps.load(origin, config, options)
     report = steps.export(checkpoint, bundle, options, clock)
     return dataclasses.replace(report, task=purpose.task, decided_by=purpose.because)
 
 
 def _opened(source: str, options: ExportOptions, *, weights: bool) -> tuple[Source, PretrainedConfig, Purpose]:
     """A source on this machine, its config, and what it is for."""
-    found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision, weights=weights)
-    config = read_config(found)
-    purpose = decide(found, config, options.task)
+    origin = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision, weights=weights)
+    config = read_config(origin)
+    purpose = decide(origin, config, options.task)
     _check_options(purpose.form, options)
-    return dataclasses.replace(found, task=purpose.task), config, purpose
+    return dataclasses.replace(origin, task=purpose.task), config, purpose
 
 
 def _check_options(form: str, options: ExportOptions) -> None:

@@ -18,7 +18,8 @@ from triform.runtime.errors import ExportError
 NAMES = [
     ".gitattributes", "README.md", "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors",
     "2_Dense/pytorch_model.bin", "config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5",
-    "rust_model.ot",     "onnx/model.onnx", "onnx/config.json", "openvino/openvino_model.xml", "openvino/openvino_model.bin",
+    "rust_model.ot", "onnx/model.onnx", "onnx/config.json",
+    "openvino/openvino_model.xml", "openvino/openvino_model.bin",
     "modules.json", "tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "modeling_own.py", "picture.png",
     "checkpoint-500/config.json", "checkpoint-500/model.safetensors", "training_args.bin", "optimizer.pt",
 ]  # fmt: skip
