@@ -77,20 +77,24 @@ def without_weights(model_class: Any, config: PretrainedConfig) -> PreTrainedMod
         return None
 
 
-def left_out(name: str, model: PreTrainedModel, names: Iterable[str]) -> tuple[str, ...]:
+def left_out(name: str, model: PreTrainedModel, unexpected: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
     """The tensors that a loaded model does not read and that belong to heads for other tasks.
 
     Args:
         name: of the checkpoint.
         model: as loaded.
+        unexpected: what transformers reports as such, under the names that it gave them.
         names: of all tensors of the checkpoint.
 
     Raises:
         ExportError: there are others that it does not read.
     """
-    unread = match(model, names).unread
+    reported = set(unexpected)
+    if not reported:
+        return ()
+    unread = frozenset(one for one in match(model, names).unread if renamed(model, one) in reported)
     unknown = unread
-    for other in _relatives(model) if unread else ():
+    for other in _relatives(model):
         empty = without_weights(other, model.config)
         unknown = unknown & match(empty, unknown).unread if empty is not None else unknown
     if unknown:

@@ -68,7 +68,9 @@ def load_model(
             raise ExportError(f"the weights of {source.name} cannot be loaded: {error}") from error
         except Exception as error:  # gguf and transformers each have their own errors
             raise ExportError(f"the weights of {source.name} cannot be loaded: {first_line(error)}") from error
-        beyond = left_out(source.name, model, tensor_names(source.weights)) if source.weights is not None else ()
+        beyond: tuple[str, ...] = ()
+        if source.weights is not None:
+            beyond = left_out(source.name, model, report["unexpected_keys"], tensor_names(source.weights))
     absent = set(report.get("missing_keys", ()))
     if source.adapter is not None:
         absent -= merge(model, source.adapter)

@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 
 from triform.export.checkpoint.accounting import Match, match, without_weights
 from triform.export.checkpoint.adapter import adapter_task
+from triform.export.checkpoint.files.json_files import content_of
 from triform.export.checkpoint.files.weights import tensor_names
 from triform.export.checkpoint.sentence.sentence_transformers import sentence_task
 from triform.export.checkpoint.source import Source
@@ -94,7 +95,7 @@ def _by_weights(source: Source, config: PretrainedConfig) -> tuple[str, str]:
     if not names:
         return named, by_name
     if named not in (*HEADS, catalog.WRITE):
-        return _bare_pair(config, named, names)
+        return _bare_pair(source, config, named, names)
     fit = _fit(config, named, names)
     if fit is None:
         return named, by_name
@@ -108,11 +109,14 @@ def _by_weights(source: Source, config: PretrainedConfig) -> tuple[str, str]:
     return named, by_name
 
 
-def _bare_pair(config: PretrainedConfig, named: str, names: list[str]) -> tuple[str, str]:
+def _bare_pair(source: Source, config: PretrainedConfig, named: str, names: list[str]) -> tuple[str, str]:
     """An encoder-decoder whose class name has no head: one whose head is its embedding has all weights."""
     loaded = catalog.model_class(config, named)
     empty = None if loaded is None else without_weights(loaded, config)
-    if empty is not None and match(empty, names).missing:
+    # transformers reads some configs as if they were tied even where they say that they are not.
+    written = content_of(source.model_folder / "config.json")
+    untied = isinstance(written, dict) and written.get("tie_word_embeddings") is False and "lm_head.weight" not in names
+    if empty is not None and (untied or match(empty, names).missing):
         raise UnsupportedModelError(f"{(config.architectures or [''])[0]} writes no text: it has no weights of a head")
     return named, "the weights, which have all that its head needs"
 
@@ -144,7 +148,7 @@ def _fit(config: PretrainedConfig, task: str, names: Iterable[str]) -> Match | N
 def _lacks_head(config: PretrainedConfig, fit: Match, names: list[str]) -> bool:
     """Whether all weights are there but those of the head, of which there is none, rather than only some."""
     bare = _fit(config, _VECTORS, names)
-    return bare is not None and not bare.missing and bare.unread == fit.unread
+    return bare is not None and not bare.missing and bare.unread <= fit.unread
 
 
 def _fits(config: PretrainedConfig, task: str, names: Iterable[str]) -> bool:

@@ -57,6 +57,7 @@ _OVERALL_KEYS = {
     "__version__", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "model_type",
     "activation_fn", "requirements", "keep_in_fp32_modules",
 }  # fmt: skip
+_MODEL_TYPES = ("SentenceTransformer", "CrossEncoder")
 _WIDTHS = ("word_embedding_dimension", "embedding_dimension")
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -149,6 +150,8 @@ def _read_transformer(folder: Path, place: Path, task: str) -> SentenceModules:
         raise ExportError(f"{place} is for {reading['transformer_task']}, but its modules are for {task}")
     overall = first_object(folder, (_OVERALL,))
     check_keys(folder / _OVERALL, overall, _OVERALL_KEYS)
+    if overall.get("model_type") not in (None, *_MODEL_TYPES):
+        raise ExportError(f"{folder / _OVERALL} says that it is a {overall['model_type']}, which is not supported")
     prompts, default = read_prompts(folder)
     return SentenceModules(
         dimensions=_number(folder / _OVERALL, overall, "truncate_dim"),

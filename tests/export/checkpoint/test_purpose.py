@@ -121,9 +121,12 @@ class TestHeads:
         saved(tmp_path, architecture, settings)
         assert decided(tmp_path)[:2] == ("encoder-decoder", "text2text-generation")
 
-    def test_a_bare_encoder_decoder_without_its_head(self, tmp_path):
-        saved(tmp_path, "T5Model", T5, tie_word_embeddings=False)
-        with pytest.raises(UnsupportedError, match="T5Model writes no text: it has no weights of a head"):
+    @pytest.mark.parametrize(("architecture", "settings"), [("BartModel", BART), ("T5Model", T5)])
+    def test_a_bare_encoder_decoder_without_its_head(self, tmp_path, architecture, settings):
+        saved(tmp_path, architecture, settings)
+        config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+        with pytest.raises(UnsupportedError, match=f"{architecture} writes no text: it has no weights of a head"):
             purpose(tmp_path)
 
     def test_a_head_that_the_class_name_does_not_tell_of(self, tmp_path):
