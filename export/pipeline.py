@@ -11,7 +11,7 @@ from triform.export.checkpoint.gguf import reading_once
 from triform.export.checkpoint.loading import read_config
 from triform.export.checkpoint.purpose import Purpose, decide
 from triform.export.checkpoint.resolve import find
-from triform.export.checkpoint.source import Source
+from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.plan import Row
 from triform.export.forms import decoder, encoder, encoder_decoder, image, static
 from triform.export.options import ExportOptions
@@ -64,7 +64,8 @@ def export(source: str, bundle: Path, options: ExportOptions, progress: Progress
             steps = _FORMS[purpose.form]
             checkpoint = steps.load(origin, config, options)
     report = steps.export(checkpoint, bundle, options, clock)
-    return dataclasses.replace(report, task=purpose.task, decided_by=purpose.because)
+    unread = checkpoint.left_out if isinstance(checkpoint, Checkpoint) else ()
+    return dataclasses.replace(report, task=purpose.task, decided_by=purpose.because, left_out=unread)
 
 
 def _opened(source: str, options: ExportOptions, *, weights: bool) -> tuple[Source, PretrainedConfig, Purpose]:

@@ -28,6 +28,7 @@ class Report:
         parity: how its graphs compare with PyTorch.
         task: what it is for.
         decided_by: what said so, in words.
+        left_out: names of weights of heads for other tasks.
     """
 
     bundle: Path
@@ -37,6 +38,7 @@ class Report:
     parity: Parity | EncoderParity
     task: str = ""
     decided_by: str = ""
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""

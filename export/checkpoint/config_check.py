@@ -86,7 +86,7 @@ def _check_rope(source: Source, rope: Mapping[str, Any]) -> None:
 
 def _check_overlooked(source: Source, config: PretrainedConfig, written: Mapping[str, Any]) -> None:
     """Refuse a key of `_CHANGING` that neither the config's class nor the model's code mentions."""
-    declared = {field.name for field in dataclasses.fields(config)} | set(config.attribute_map)  # type: ignore[arg-type]
+    declared = {field.name for field in dataclasses.fields(config)} | set(config.attribute_map)
     model_class = MODEL_MAPPING.get(type(config), None)
     code = "" if model_class is None else inspect.getsource(sys.modules[_first(model_class).__module__])
     for key, harmless in _CHANGING.items():

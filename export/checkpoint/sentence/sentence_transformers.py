@@ -204,7 +204,8 @@ def lower_case(tokenizer: Any) -> None:
     if backend is None:
         raise ExportError("it asks for texts in lower case (do_lower_case), which its tokenizer cannot do")
     own = backend.normalizer
-    steps = list(own) if isinstance(own, Sequence) else [] if own is None else [own]
+    is_sequence = isinstance(own, Sequence)
+    steps = list(own) if is_sequence else [] if own is None else [own]
     if not any(isinstance(step, Lowercase) for step in steps):
         backend.normalizer = Sequence([Lowercase(), *steps])
 
