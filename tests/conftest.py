@@ -17,6 +17,14 @@ from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Nothing is remembered of the bundles of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def export_once(tmp_path_factory, worker_id):
     """From a name, a checkpoint and options to a bundle that worker processes share: the first that asks writes it."""

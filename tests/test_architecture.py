@@ -37,9 +37,10 @@ ONNXRUNTIME = ("runtime/graphs/", "export/runners.py")
 # each other.
 ORDER = {
     "runtime": (
+        "printable",
         "errors",
         "arithmetic",
-        "json_dataclasses",
+        "json_dataclasses sealed_json verified_files turns",
         "files",
         "bundle",
         "text",

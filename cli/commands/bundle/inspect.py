@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -29,7 +28,7 @@ def run(
     from triform.runtime.bundle.folder import open_bundle
 
     manifest = open_bundle(bundle).manifest
-    print(json.dumps(dataclasses.asdict(manifest)) if as_json else _render(manifest))
+    print(json.dumps(json.loads(manifest.to_json())) if as_json else _render(manifest))
     return 0
 
 

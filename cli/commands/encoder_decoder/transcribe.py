@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
 
 if TYPE_CHECKING:
     from triform.cli.commands.encoder_decoder.transcript_files import Transcripts
@@ -81,6 +81,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     asked = dict(locals())
@@ -97,7 +98,7 @@ def run(
     transcripts = transcripts_of(names, output, output_format, as_json=as_json, width=max_line_width)
     start = time.perf_counter()
     model = load_encoder_decoder(
-        folder, provider=provider, provider_options=key_values(provider_option), threads=threads
+        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
     audio_info(model)
     loaded = time.perf_counter()
