@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -108,7 +110,7 @@ def test_biases_move_without_changing_a_number(tmp_path):
     from triform.export.forms import encoder
     from triform.export.report import Clock
 
-    source = find(str(bert_folder(tmp_path / "bert", num_hidden_layers=3)))
+    source = replace(find(str(bert_folder(tmp_path / "bert", num_hidden_layers=3))), task="feature-extraction")
     options = ExportOptions(quantize="none")
     checkpoint = encoder.load(source, read_config(source), options)
     graph, _ = encoder.text_graph(encoder.text_encoder(checkpoint, options), Clock(lambda _: None))
