@@ -7,7 +7,6 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint.gguf import reading_once
 from triform.export.checkpoint.loading import read_config
 from triform.export.checkpoint.purpose import Purpose, decide
 from triform.export.checkpoint.resolve import find
@@ -57,12 +56,11 @@ def export(source: str, bundle: Path, options: ExportOptions, progress: Progress
         UnsupportedError: the model type is not supported.
     """
     check_target(bundle, options.force)
-    with reading_once():
-        clock = Clock(progress)
-        with clock.step("load"):
-            origin, config, purpose = _opened(source, options, weights=True)
-            steps = _FORMS[purpose.form]
-            checkpoint = steps.load(origin, config, options)
+    clock = Clock(progress)
+    with clock.step("load"):
+        origin, config, purpose = _opened(source, options, weights=True)
+        steps = _FORMS[purpose.form]
+        checkpoint = steps.load(origin, config, options)
     report = steps.export(checkpoint, bundle, options, clock)
     unread = checkpoint.left_out if isinstance(checkpoint, Checkpoint) else ()
     return dataclasses.replace(report, task=purpose.task, decided_by=purpose.because, left_out=unread)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triform.runtime.bundle.export_record import EncoderParity, Parity
+from triform.export.tested_versions import newer_than_tested
+from triform.runtime.bundle.export_record import EncoderParity, NewerVersion, Parity
 
 Progress = Callable[[str], None]
 
@@ -22,12 +22,13 @@ class Report:
 
     Attributes:
         bundle: the folder that was made.
-        seconds: by step.
-        size_before: bytes of the weights.
+        seconds: of each step.
+        size_before: bytes of weights that were read.
         size_after: bytes of the bundle.
-        parity: how its graphs compare with PyTorch.
-        task: what it is for.
-        decided_by: what said so, in words.
+        parity: how close the graphs are to PyTorch.
+        newer_than_tested: installed packages that are newer than what this release was tested with, by package.
+        task: what the bundle is for.
+        decided_by: what decided the task, in words.
         left_out: names of weights of heads for other tasks.
     """
 
@@ -36,6 +37,7 @@ class Report:
     size_before: int
     size_after: int
     parity: Parity | EncoderParity
+    newer_than_tested: dict[str, NewerVersion]
     task: str = ""
     decided_by: str = ""
     left_out: tuple[str, ...] = ()
@@ -63,10 +65,5 @@ class Clock:
 
 def finish(bundle: Path, size_before: int, parity: Parity | EncoderParity, clock: Clock) -> Report:
     """Report on a bundle that is in its place, made from `size_before` bytes of weights."""
-    return Report(bundle, clock.seconds, size_before, sum(file.stat().st_size for file in bundle.iterdir()), parity)
-
-
-def versions() -> dict[str, str]:
-    """The versions of what takes part in an export."""
-    names = ("torch", "transformers", "optimum", "onnxscript", "onnx-ir", "onnxruntime", "tokenizers", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}
+    size_after = sum(file.stat().st_size for file in bundle.iterdir())
+    return Report(bundle, clock.seconds, size_before, size_after, parity, newer_than_tested())

@@ -1,7 +1,7 @@
 """A LoRA adapter of peft becomes part of its model's weights: W + scale * B A.
 
-Format: https://huggingface.co/docs/peft/developer_guides/checkpoint. peft itself is not needed: its releases go with
-those of transformers, and of its many methods this one is what people publish; the others are refused by name.
+The format is that of peft's checkpoints. peft itself is not needed: its releases go with those of transformers, and of
+its many methods this one is what people publish; the others are refused by name.
 """
 
 from __future__ import annotations

@@ -57,13 +57,13 @@ def check_config(source: Source, config: PretrainedConfig) -> None:
         for rope in _ropes(getattr(part, "rope_parameters", None)):
             _check_rope(source, rope)
     written = content_of(source.model_folder / "config.json")
-    if isinstance(written, dict) and not source.is_gguf:
+    if isinstance(written, dict):
         _check_overlooked(source, config, written)
 
 
 def _check_quantization(source: Source, config: PretrainedConfig) -> None:
     asked = getattr(config, "quantization_config", None)
-    if not asked or source.is_gguf:
+    if not asked:
         return
     settings = asked if isinstance(asked, dict) else asked.to_dict()
     method = str(getattr(settings.get("quant_method"), "value", settings.get("quant_method")))

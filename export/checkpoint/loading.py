@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,14 @@ from triform.export.checkpoint.accounting import left_out
 from triform.export.checkpoint.adapter import merge
 from triform.export.checkpoint.config_check import check_config
 from triform.export.checkpoint.files.weights import open_weights, tensor_names
+from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.processors import load_tokenizer
-from triform.export.checkpoint.quiet import first_line, quiet
+from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.sentence.static_vectors import is_static
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.models.catalog import class_of
 from triform.models.encoder.static import StaticConfig
+from triform.models.errors import first_line
 from triform.runtime.errors import ExportError
 
 
@@ -30,6 +33,9 @@ def read_config(source: Source) -> PretrainedConfig:
     """
     if is_static(source.path):
         return StaticConfig()
+    if source.gguf is not None:
+        with quiet():
+            return gguf.read_config(source.gguf)
     with quiet():
         try:
             config = AutoConfig.from_pretrained(source.model_folder, **source.arguments)
@@ -60,13 +66,17 @@ def load_model(
     source: Source, config: PretrainedConfig, auto_class: Any, *, unused: tuple[str, ...] = ()
 ) -> Checkpoint:
     """Load the weights alone. Arguments and errors as `load`."""
+    if source.gguf is not None:
+        with quiet():
+            loaded = gguf.load_model(source.gguf, config, auto_class)
+        _check_missing(source, loaded.missing, unused)
+        return Checkpoint(source, loaded.model, None, source.size, missing=loaded.missing, placements=loaded.placements)
     with quiet():
         try:
-            read = _from_gguf if source.is_gguf else _read
-            model, report = read(source, config, auto_class)
+            model, report = _read(source, config, auto_class)
         except ExportError as error:
             raise ExportError(f"the weights of {source.name} cannot be loaded: {error}") from error
-        except Exception as error:  # gguf and transformers each have their own errors
+        except Exception as error:  # transformers raises whatever its readers raise
             raise ExportError(f"the weights of {source.name} cannot be loaded: {first_line(error)}") from error
         beyond: tuple[str, ...] = ()
         if source.weights is not None:
@@ -74,17 +84,15 @@ def load_model(
     absent = set(report.get("missing_keys", ()))
     if source.adapter is not None:
         absent -= merge(model, source.adapter)
-    missing = sorted(key for key in absent if not set(key.split(".")) & set(unused))
-    if missing:
-        raise ExportError(f"{source.name} lacks {len(missing)} weights its config asks for, such as {missing[0]}")
+    _check_missing(source, sorted(absent), unused)
     model.eval()
     return Checkpoint(source, model, None, source.size, missing=tuple(sorted(absent)), left_out=beyond)
 
 
-def _from_gguf(source: Source, config: PretrainedConfig, auto_class: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-    return auto_class.from_pretrained(
-        source.model_folder, dtype=torch.float32, output_loading_info=True, config=config, **source.arguments
-    )
+def _check_missing(source: Source, absent: Iterable[str], unused: tuple[str, ...]) -> None:
+    missing = [key for key in absent if not set(key.split(".")) & set(unused)]
+    if missing:
+        raise ExportError(f"{source.name} lacks {len(missing)} weights its config asks for, such as {missing[0]}")
 
 
 def _read(source: Source, config: PretrainedConfig, auto_class: Any) -> tuple[PreTrainedModel, dict[str, Any]]:

@@ -7,10 +7,12 @@ from typing import Any
 
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from triform.export.checkpoint.quiet import first_line, quiet
+from triform.export.checkpoint.gguf import loading as gguf
+from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.source import Source
 from triform.export.tokenization import code_points
 from triform.export.tokenization import conversion as tokenizer_conversion
+from triform.models.errors import first_line
 from triform.runtime.errors import ExportError
 
 
@@ -47,6 +49,9 @@ def load_original_tokenizer(source: Source) -> Any:
     Raises:
         ExportError: there is none.
     """
+    if source.gguf is not None:
+        with quiet():
+            return gguf.load_tokenizer(source.gguf)
     with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.tokenizer_folder, **source.arguments)

@@ -28,12 +28,6 @@ def quiet() -> Iterator[None]:
                 logging.disable(level)
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, without its full stop; its class where it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
-
-
 @contextmanager
 def _stderr_to(sink: Any) -> Iterator[None]:
     """Silence tqdm bars, which the GGUF reader writes to sys.stderr directly."""

@@ -143,7 +143,7 @@ def _adapter_alone(folder: Path, name: str, wish: _Wish) -> Source:
         )
     except (ExportError, InputError) as error:
         raise ExportError(f"{folder} holds an adapter, and its base model cannot be used: {error}") from error
-    if found.adapter is not None or found.is_gguf:
+    if found.adapter is not None or found.gguf is not None:
         raise ExportError(f"{folder} holds an adapter of {base}, which is no checkpoint that it can be merged into")
     own_tokenizer = any((folder / file).is_file() for file in _TOKENIZER)
     place = folder if own_tokenizer else found.tokenizer_folder

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from triform.export.checkpoint.files.weights import WeightFiles
+from triform.export.checkpoint.gguf.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,14 @@ class Source:
     task: str = ""
 
     @property
-    def is_gguf(self) -> bool:
-        """Whether it is a GGUF file."""
-        return self.path.suffix.lower() == ".gguf" and self.path.is_file()
+    def gguf(self) -> Path | None:
+        """The GGUF file, where it is one."""
+        return self.path if self.path.suffix.lower() == ".gguf" and self.path.is_file() else None
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of `from_pretrained` besides the folder."""
-        gguf_file = {"gguf_file": self.path.name} if self.is_gguf else {}
-        return {"trust_remote_code": self.trust_remote_code, "local_files_only": True, **gguf_file}
+        return {"trust_remote_code": self.trust_remote_code, "local_files_only": True}
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Checkpoint:
         weights_size: bytes.
         image_processor: None for a model that sees no pictures.
         missing: names of parameters that the checkpoint has no weights for, and no output needs.
+        placements: of a GGUF file, where each parameter is in it, by name.
         left_out: names of tensors of the checkpoint that the model does not read: those of heads for other tasks.
     """
 
@@ -70,3 +72,4 @@ class Checkpoint:
     image_processor: Any = None
     missing: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    placements: Mapping[str, Placement] = field(default_factory=dict)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.sentence.sentence_transformers import SentenceModules, lower_case, read_modules
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.graph.tracing import quiet
@@ -117,6 +118,9 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
 
 def _modules(checkpoint: Checkpoint, task: str) -> SentenceModules:
     """What a folder of sentence-transformers says of a text; the mean of its tokens where it is none."""
+    if checkpoint.source.gguf is not None:
+        pooling = gguf.pooling_of(checkpoint.source.gguf)
+        return SentenceModules() if pooling is None else SentenceModules(pooling=(pooling,))
     modules = read_modules(checkpoint.source.path) if task in ("feature-extraction", "text-classification") else None
     if modules is None:
         return SentenceModules()

@@ -28,7 +28,7 @@ HELP = """Write down what is said in recordings.
   triform transcribe BUNDLE meeting.ogg --vad --batch 8 --json > meeting.json
   curl ... | triform transcribe BUNDLE -
 
-Reads WAV, FLAC, OGG, MP3, AIFF and more; needs pip install 'triform[audio]'. Without --language it is detected.
+Reads WAV, FLAC, OGG, MP3, AIFF and more; needs the extra audio. Without --language it is detected.
 --vad skips what is not speech. --batch reads several windows of 30 s at once: faster, but each by itself, so add --vad,
 which cuts at pauses. --temperature, repeated, gives what is tried in turn as long as an answer repeats itself (its
 compression ratio is above the threshold) or is unlikely (its mean log-probability is below the threshold);

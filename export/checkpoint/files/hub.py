@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from triform.export.checkpoint.files.json_files import content_of
+from triform.models.errors import first_line
 from triform.runtime.errors import ExportError
 
 # What is no part of a model that transformers loads: weights, which are chosen below, other frameworks' files, media.
@@ -154,7 +155,7 @@ def _names_of(repository: str, revision: str | None) -> list[str]:
     except OfflineModeIsEnabled:
         raise _UnreachableError("HF_HUB_OFFLINE is set") from None
     except Exception as error:  # the client's transport has errors of its own
-        raise _UnreachableError(_first_line(error)) from error
+        raise _UnreachableError(first_line(error)) from error
 
 
 def _cached(repository: str, revision: str | None, ignored: list[str], reason: str) -> Path:
@@ -179,9 +180,4 @@ def _downloaded(repository: str, revision: str | None, names: list[str]) -> Path
             snapshot_download(repository, revision=revision, allow_patterns=[glob.escape(name) for name in names])
         )
     except Exception as error:  # as above
-        raise ExportError(f"{repository} cannot be fetched: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
+        raise ExportError(f"{repository} cannot be fetched: {first_line(error)}") from error

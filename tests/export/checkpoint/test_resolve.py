@@ -122,8 +122,7 @@ class TestGguf:
     def test_the_only_one_of_a_folder(self, tmp_path):
         path = self.write(tmp_path / "m.Q4_K_M.gguf")
         source = find(str(tmp_path))
-        assert (source.path, source.is_gguf, source.name) == (path, True, "m.Q4_K_M")
-        assert source.arguments["gguf_file"] == path.name
+        assert (source.path, source.gguf, source.name) == (path, path, "m.Q4_K_M")
 
     def test_of_several_one_is_to_be_named(self, tmp_path):
         for kind in ("Q4_K_M", "Q8_0"):
