@@ -58,7 +58,7 @@ def open_session(
             )
         return _open_on_cpu(ort, path, settings)
     try:
-        session = _create(ort, path, settings, [(chosen, dict(provider_options or {})), _CPU])
+        session: GraphSession = _create(ort, path, settings, [(chosen, dict(provider_options or {})), _CPU])
     except Exception as error:  # onnxruntime's exceptions share no base class
         # Is it the graph, or the provider? The graph is at fault if the CPU cannot open it either.
         _open_on_cpu(ort, path, settings)
