@@ -10,7 +10,6 @@ from triform.runtime.bundle.tasks import COMMANDS
 from triform.runtime.errors import BundleError, UnsupportedError
 from triform.runtime.graphs.encoder_batch import EncoderStep
 from triform.runtime.graphs.session import open_session
-from triform.runtime.graphs.signature import check_graph
 from triform.runtime.text.rows import RowReader
 from triform.runtime.text.tokenizer import bundle_tokenizer
 
@@ -45,7 +44,7 @@ class OpenEncoder:
             strict: refuse texts that are longer than the model can read, rather than cutting them.
 
         Raises:
-            BundleError: a file is damaged, or a graph is not what the manifest says.
+            BundleError: a file is damaged.
             ProviderError: the named provider cannot be used.
         """
         manifest = bundle.manifest
@@ -60,14 +59,12 @@ class OpenEncoder:
             self.rows = RowReader(tokenizer, *limits, strict=strict, min_length=self.info.min_length)
         path, graph = bundle.graph("encoder")
         session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
-        check_graph(session, graph, path)
         self.providers: list[str] = session.get_providers()
         self.step = EncoderStep(session, graph, manifest.tokens.pad, equal_lengths=self.info.equal_lengths)
         self.images: EncoderStep | None = self.step if self.info.image is not None else None
         if self.info.contrast is not None:
             path, graph = bundle.graph("image")
             session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
-            check_graph(session, graph, path)
             self.images = EncoderStep(session, graph, None)
 
     @property

@@ -28,7 +28,7 @@ from triform.runtime.graphs.encoder_decoder import SourceReader
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.graphs.padding import text_arrays
 from triform.runtime.graphs.session import open_session
-from triform.runtime.graphs.signature import check_decoder_of, check_graph
+from triform.runtime.graphs.signature import check_decoder_of
 from triform.runtime.text.stop_strings import TextStops
 
 __all__ = ["Ask", "EncoderDecoder", "Written"]
@@ -96,9 +96,8 @@ class EncoderDecoder:
         )  # fmt: skip
         sessions = {}
         for name in ("encoder", "decoder"):
-            path, graph = bundle.graph(name)
+            path, _ = bundle.graph(name)
             sessions[name] = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
-            check_graph(sessions[name], graph, path)
         self.providers: list[str] = sessions["decoder"].get_providers()
         cache = check_decoder_of(sessions["encoder"], sessions["decoder"], manifest, bundle.folder)
         self.reader = SourceReader(sessions["encoder"], sessions["decoder"], manifest, cache)

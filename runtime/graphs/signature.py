@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, Manifest, TensorInfo
+from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import BundleError
 from triform.runtime.graphs.protocols import GraphSession, Node
 
@@ -14,8 +14,6 @@ from triform.runtime.graphs.protocols import GraphSession, Node
 CROSS_ATTENTIONS = "cross_attentions"
 # An output of decoders exported with hidden states, of every token: (batch, sequence, hidden_size).
 LAST_HIDDEN_STATE = "last_hidden_state"
-# ONNX Runtime's names of dtypes where they are not numpy's.
-_TYPES = {"float32": "float", "float64": "double"}
 
 
 @dataclass(frozen=True)
@@ -28,15 +26,6 @@ class _Tensor:
     @property
     def shape(self) -> str:
         return f"({', '.join(str(size) for size in self.sizes)})"
-
-
-def check_graph(session: GraphSession, graph: GraphInfo, path: Path) -> None:
-    """Compare a graph with what the manifest lists of it.
-
-    Raises:
-        BundleError: a tensor is missing, unknown, or of another dtype or size.
-    """
-    _compare(session, _listed(graph.inputs), _listed(graph.outputs), path)
 
 
 def check_decoder(session: GraphSession, manifest: Manifest, path: Path) -> CacheInfo:
@@ -106,10 +95,6 @@ def _check_decoder(session: GraphSession, manifest: Manifest, path: Path, encode
 
 def _floats(*sizes: int | str) -> _Tensor:
     return _Tensor("tensor(float)", sizes)
-
-
-def _listed(infos: Sequence[TensorInfo]) -> dict[str, _Tensor]:
-    return {info.name: _Tensor(f"tensor({_TYPES.get(info.dtype, info.dtype)})", info.shape) for info in infos}
 
 
 def _tensor(node: Node) -> _Tensor:
