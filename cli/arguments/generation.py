@@ -204,8 +204,7 @@ def _split(name: str, value: str) -> tuple[str, ...]:
 
 
 def _file(name: str, path: Path) -> str:
-    from triform.runtime.errors import InputError
-    from triform.runtime.generation.options.checks import flag
+    from triform.runtime.errors import InputError, flag
 
     try:
         return path.read_text(encoding="utf-8")
@@ -238,8 +237,7 @@ def _decay(name: str, value: str) -> tuple[int, float]:
 
 
 def _number(name: str, text: str, kind: type[Number], wanted: str) -> Number:
-    from triform.runtime.errors import InputError
-    from triform.runtime.generation.options.checks import flag
+    from triform.runtime.errors import InputError, flag
 
     try:
         return kind(text)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from triform.runtime.errors import InputError
+from triform.runtime.text.unicode_check import invalid_at
 
 # The field of a conversation, where commands take one.
 _MESSAGES = "messages"
@@ -119,13 +120,8 @@ class Records:
             return Record(number, "", found, content)
         if not isinstance(content, str):
             raise InputError(f"{where} is not an object with a text called {name!r}; --skip-errors goes on without it")
-        try:
-            content.encode("utf-8")
-        except UnicodeEncodeError:
-            # JSON can write half of a surrogate pair.
-            raise InputError(
-                f"{where} has a text that is not valid Unicode; --skip-errors goes on without it"
-            ) from None
+        if invalid_at(content) is not None:
+            raise InputError(f"{where} has a text that is not valid Unicode; --skip-errors goes on without it")
         return Record(number, content, found)
 
 

@@ -14,16 +14,32 @@ _PENALTIES = (
 )  # fmt: skip
 
 
-def with_defaults(options: GenerationOptions, defaults: GenerationDefaults, prompt_length: int) -> GenerationOptions:
-    """Fill in what the user left open.
+def with_defaults(options: GenerationOptions, defaults: GenerationDefaults) -> GenerationOptions:
+    """Fill in what the user left open, but for the lengths: see `with_lengths`.
 
     Args:
         options: what the user asked for.
         defaults: what the model's generation config says.
-        prompt_length: tokens of the prompt, for limits that include it.
 
     Returns:
         options of which `temperature` is a number, 0 for the most likely token always.
+    """
+    return dataclasses.replace(
+        options,
+        stop=options.stop or tuple(defaults.stop_strings),
+        penalties=_penalties(options.penalties, defaults),
+        constraints=_constraints(options.constraints, defaults),
+        **_sampling(options, defaults),
+    )
+
+
+def with_lengths(options: GenerationOptions, defaults: GenerationDefaults, prompt_length: int) -> GenerationOptions:
+    """Fill in the least and the most tokens of an answer, where the user left them open.
+
+    Args:
+        options: what the user asked for.
+        defaults: what the model's generation config says.
+        prompt_length: tokens of the prompt, which the config's `min_length` and `max_length` include.
     """
     least = _first(options.min_new_tokens, defaults.min_new_tokens)
     if least is None and defaults.min_length is not None:
@@ -34,15 +50,7 @@ def with_defaults(options: GenerationOptions, defaults: GenerationDefaults, prom
     if most is not None and least is not None and least > most:
         # The user's limit holds, and the model's gives way, whichever of the two that is.
         least, most = (min(least, most), most) if options.max_new_tokens is not None else (least, least)
-    return dataclasses.replace(
-        options,
-        min_new_tokens=least,
-        max_new_tokens=most,
-        stop=options.stop or tuple(defaults.stop_strings),
-        penalties=_penalties(options.penalties, defaults),
-        constraints=_constraints(options.constraints, defaults),
-        **_sampling(options, defaults),
-    )
+    return dataclasses.replace(options, min_new_tokens=least, max_new_tokens=most)
 
 
 def _sampling(options: GenerationOptions, defaults: GenerationDefaults) -> dict[str, Any]:
