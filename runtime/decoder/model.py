@@ -165,26 +165,22 @@ class Decoder:
             InputError: as `generate`, the line naming the prompt; or an option that batches do not have.
         """
         at_least_one().judge("batch", batch)
-        settled = self.settle(options, beams=beams, several=True)
+        settled = self._settled(options, beams or Beams(), several=True)
         asked = (PromptInput(prompt, system, raw, tools) for prompt in prompts)
         return self._batches.answers(asked, settled, batch)
 
-    def settle(
-        self, options: GenerationOptions | None = None, *, beams: Beams | None = None, several: bool = False
-    ) -> Settled:
+    def settle(self, options: GenerationOptions | None = None, *, beams: Beams | None = None) -> Settled:
         """What `generate` would do: `search` is None where one answer is followed, and could be streamed.
 
         Args:
             options: see `generate`.
             beams: see `generate`.
-            several: whether as `generate_all`, which refuses what follows a single answer.
 
         Raises:
             InputError: options that do not go together, or do not fit the model.
             UnsupportedError: see `generate`.
         """
-        asked = options or GenerationOptions()
-        return settle(asked, self.manifest, self._tokenizer, beams=beams or Beams(), several=several)
+        return self._settled(options, beams or Beams())
 
     def count_tokens(
         self, prompt: Prompt, *, system: str | None = None, raw: bool = False, tools: Tools | None = None
@@ -374,9 +370,12 @@ class Decoder:
         texts = tuple(self._tokenizer.decode([one], skip_special_tokens=False) for one in ids)
         return TextScore(tuple(ids), texts, (None, *logprobs))
 
-    def _stream(self, prompt: PromptInput, options: GenerationOptions | None, watch: Watch) -> Iterator[Piece]:
+    def _settled(self, options: GenerationOptions | None, beams: Beams | None, *, several: bool = False) -> Settled:
         asked = options or GenerationOptions()
-        return self._pieces(prompt, settle(asked, self.manifest, self._tokenizer), watch)
+        return settle(asked, self.manifest, self._tokenizer, beams=beams, several=several)
+
+    def _stream(self, prompt: PromptInput, options: GenerationOptions | None, watch: Watch) -> Iterator[Piece]:
+        return self._pieces(prompt, self._settled(options, None), watch)
 
     def _pieces(self, prompt: PromptInput, settled: Settled, watch: Watch) -> Iterator[Piece]:
         """Check everything that can be wrong with a prompt now; return what will run the model."""

@@ -54,9 +54,7 @@ class PromptEncoder:
         if isinstance(prompt.content, str) and (prompt.raw or not has_template):
             for what, given in (("a system message needs", prompt.system), ("tools need", prompt.tools)):
                 if given is not None:
-                    raise InputError(
-                        f"{what} a chat template; this bundle has none, or {flag('raw')} was given"
-                    )
+                    raise InputError(f"{what} a chat template; this bundle has none, or {flag('raw')} was given")
             return self.text_ids(prompt.content)
         if prompt.raw:
             raise InputError(f"messages cannot be taken raw, only a text can; leave {flag('raw')} out")

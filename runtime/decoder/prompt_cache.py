@@ -93,7 +93,9 @@ def read_prompt_cache(path: Path, manifest: Manifest) -> tuple[list[int], dict[s
         header, start = _header(data)
         metadata = header["__metadata__"]
         if metadata["bundle"] != bundle_hash(manifest):
-            raise InputError(f"{flag('prompt_cache')} {path} was made with another bundle; delete it, or name another file")
+            raise InputError(
+                f"{flag('prompt_cache')} {path} was made with another bundle; delete it, or name another file"
+            )
         return _content(header, data[start:], manifest)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {str(error)[:80]}") from None

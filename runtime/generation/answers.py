@@ -6,15 +6,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from numpy.typing import NDArray
-
 from triform.runtime.generation.logprobs import TokenLogprobs
 from triform.runtime.generation.loop import Token
 from triform.runtime.generation.search.batch import Hypothesis
 from triform.runtime.generation.search.choice import run_search
 from triform.runtime.generation.setup import Row, Settled
 from triform.runtime.generation.speculation.pace import Pace
-from triform.runtime.generation.steps import BatchStep, FinishReason
+from triform.runtime.generation.steps import BatchStep, FinishReason, Logits
 from triform.runtime.text.stop_strings import StopStrings, TextStops
 
 
@@ -151,11 +149,11 @@ class WatchedStep:
     def __init__(self, step: BatchStep, watch: Watch) -> None:
         self._step, self._watch = step, watch
 
-    def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def prefill(self, rows: Sequence[Sequence[int]]) -> Logits:
         """See `BatchStep`."""
         return self._step.prefill(rows)
 
-    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
+    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> Logits:
         """See `BatchStep`."""
         self._watch.note()
         return self._step.next(tokens, parents)

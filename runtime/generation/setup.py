@@ -28,7 +28,7 @@ from triform.runtime.generation.processors.build import ProcessorContext, build_
 from triform.runtime.generation.processors.contract import Processor
 from triform.runtime.generation.processors.form import Form, compile_form
 from triform.runtime.generation.sampling import Sampler, ahead, make_sampler, row_generator
-from triform.runtime.generation.steps import Ids, Logits
+from triform.runtime.generation.steps import Logits
 from triform.runtime.text.tokenizer import Tokenizer
 
 

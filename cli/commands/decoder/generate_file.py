@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import tee
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
     from triform.runtime.decoder.model import Decoder
-    from triform.runtime.decoder.prompt import Prompt
+    from triform.runtime.decoder.prompt import Prompt, Tools
     from triform.runtime.generation.answers import Written
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
@@ -34,14 +34,38 @@ class Job:
         options: see `GenerationOptions`.
         beams: see `Beams`.
         batch: prompts to run at once.
-        prompting: `system` and `raw`, see `Decoder.generate`.
+        system: see `Decoder.generate`.
+        raw: see `Decoder.generate`.
+        tools: see `Decoder.generate`.
     """
 
     model: Decoder
     options: GenerationOptions
     beams: Beams
     batch: int
-    prompting: dict[str, Any]
+    system: str | None
+    raw: bool
+    tools: Tools | None
+
+    def work(self, prompts: Iterable[Prompt]) -> Iterator[list[Written]]:
+        """The answers to each prompt, the best first."""
+        return self.model.generate_all(
+            prompts,
+            self.options,
+            beams=self.beams,
+            batch=self.batch,
+            system=self.system,
+            raw=self.raw,
+            tools=self.tools,
+        )
+
+    def check(self, prompt: Prompt) -> None:
+        """Refuse a prompt that the model cannot read.
+
+        Raises:
+            InputError: it is empty, too long, or needs a chat template that is not there.
+        """
+        self.model.count_tokens(prompt, system=self.system, raw=self.raw, tools=self.tools)
 
 
 def write_answers(job: Job, records: Records, output: Path | None, *, stats: bool) -> None:
@@ -62,8 +86,7 @@ def write_answers(job: Job, records: Records, output: Path | None, *, stats: boo
     start, answers, tokens = time.perf_counter(), 0, 0
     with _lines_to(output, records.file) as file:
         first, second = tee(_readable(job, with_progress(records, results_to=output), records))
-        prompts = (_prompt(record) for record in first)
-        found = job.model.generate_all(prompts, job.options, beams=job.beams, batch=job.batch, **job.prompting)
+        found = job.work(_prompt(record) for record in first)
         # In this order, so that a record is not read only to find that there is no answer to come.
         for written, record in zip(found, second, strict=False):
             file.write(json.dumps(_object(record, written)) + "\n")
@@ -88,7 +111,7 @@ def _readable(job: Job, found: Iterator[Record], records: Records) -> Iterator[R
 
     for record in found:
         try:
-            job.model.count_tokens(_prompt(record), **job.prompting)
+            job.check(_prompt(record))
         except InputError as error:
             if not records.skip_errors:
                 raise InputError(f"{records.place(record.number)}: {error}; --skip-errors goes on without it") from None

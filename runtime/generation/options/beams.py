@@ -92,7 +92,7 @@ class Beams:
         return dataclasses.replace(options, temperature=0.0)
 
     def _values(self, num_beams: int | None) -> dict[str, Any]:
-        # One beam is no beam search, and the model's own number of beams is not asked for, so neither contradicts draws.
+        # One beam is no search, and the model's own number of beams is not asked for: neither contradicts draws.
         alone = self.best_of is not None and (self.num_beams or 1) == 1
         return {**vars(self), "num_beams": None if alone else num_beams}
 

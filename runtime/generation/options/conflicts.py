@@ -135,7 +135,10 @@ _PENALTIES = [
     ),
 ]
 _FORMS = [
-    *(Conflict(one, other, "{option} and {other} exclude each other; give one", _both) for one, other in combinations(FORMS, 2)),
+    *(
+        Conflict(one, other, "{option} and {other} exclude each other; give one", _both)
+        for one, other in combinations(FORMS, 2)
+    ),
     Conflict(
         "target_lang", "forced_bos_token_id", "{option} already says what the first token is; leave {other} out", _both
     ),
@@ -233,7 +236,10 @@ _SEARCHES = [
     ),
     *(
         Conflict(
-            name, SEVERAL_ANSWERS, "{option} does not go with a search, which follows several answers; leave it out", _both
+            name,
+            SEVERAL_ANSWERS,
+            "{option} does not go with a search, which follows several answers; leave it out",
+            _both,
         )
         for name in ("prompt_cache", "draft", "stats")
     ),

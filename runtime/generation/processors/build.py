@@ -157,12 +157,12 @@ def check_tokens(options: GenerationOptions, bad_words: Sequence[Sequence[int]],
     for name, tokens in named.items():
         largest = max(tokens or (), default=0)
         if largest >= vocab_size:
-            raise InputError(
-                f"{flag(name)} names token {largest}, but the vocabulary has {vocab_size}, counted from 0"
-            )
+            raise InputError(f"{flag(name)} names token {largest}, but the vocabulary has {vocab_size}, counted from 0")
 
 
-def _sampling_steps(options: GenerationOptions, row: ProcessorContext, generator: np.random.Generator) -> dict[str, Processor]:
+def _sampling_steps(
+    options: GenerationOptions, row: ProcessorContext, generator: np.random.Generator
+) -> dict[str, Processor]:
     asked, least = options.truncation, row.min_tokens_to_keep
     steps: dict[str, Processor] = {}
     _add(steps, "temperature", options.temperature, 1, Temperature)

@@ -49,9 +49,7 @@ def diverse_beam_search(
     """
     # A single group has no others to keep away from, whatever that would cost.
     penalty = diversity_penalty if num_beam_groups > 1 else None
-    check_conflicts(
-        {"num_beams": options.num_beams, "num_beam_groups": num_beam_groups, "diversity_penalty": penalty}
-    )
+    check_conflicts({"num_beams": options.num_beams, "num_beam_groups": num_beam_groups, "diversity_penalty": penalty})
     if not 0 <= diversity_penalty < np.inf:
         raise InputError(f"{flag('diversity_penalty')} must be 0 or more, not {diversity_penalty}")
     group = replace(options, num_beams=options.num_beams // num_beam_groups, num_return_sequences=1)

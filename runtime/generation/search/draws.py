@@ -53,9 +53,7 @@ def drawn_by(sampler: Sampler) -> Choice:
     return choose
 
 
-def allowed_by(
-    processors: Sequence[Processor], temperature: float, generator: np.random.Generator | None
-) -> Choice:
+def allowed_by(processors: Sequence[Processor], temperature: float, generator: np.random.Generator | None) -> Choice:
     """What is drawn of the tokens that processors leave, with the probability among those, at a temperature of 1.
 
     Args:
