@@ -75,7 +75,7 @@ def test_beams(decoder, wandering_llama, beams, settings):
     found = list(decoder.generate_all(PROMPTS, GREEDY, beams=beams, batch=2, raw=True))
     model = wandering_llama.model
     for prompt, answers in zip(PROMPTS, found, strict=True):
-        ids = torch.tensor([decoder._prompts.prompt_ids(prompt, system=None, raw=True)])
+        ids = torch.tensor([decoder._prompts.text_ids(prompt)])
         with torch.no_grad():
             made = model.generate(
                 ids, do_sample=False, max_new_tokens=12, return_dict_in_generate=True, output_scores=True, **settings
@@ -94,10 +94,9 @@ def test_beams(decoder, wandering_llama, beams, settings):
 def test_a_search_by_number_draws_only_when_told_to(decoder):
     """The model's own temperature is meant for one answer at a time."""
     beams, limit = Beams(num_beams=3), {"max_new_tokens": 12}
-    plan, _ = decoder._batches.plan(GenerationOptions(**limit), beams)
-    assert plan.temperature == 0
+    assert decoder.settle(GenerationOptions(**limit), beams=beams).options.temperature == 0
     drawing = GenerationOptions(temperature=1.2, seed=1, **limit)
-    assert decoder._batches.plan(drawing, beams)[0] == drawing
+    assert decoder.settle(drawing, beams=beams).options.temperature == 1.2
     drawn = [texts(decoder.generate_all(PROMPTS, drawing, beams=beams, batch=batch, raw=True)) for batch in (1, 4)]
     assert drawn[0] == drawn[1] != texts(decoder.generate_all(PROMPTS, GREEDY, beams=beams, raw=True))
 
@@ -116,7 +115,7 @@ def test_best_of_several(decoder):
     (answers,) = decoder.generate_all(PROMPTS[:1], options, beams=Beams(best_of=6, num_return_sequences=6), raw=True)
     assert len({one.token_ids for one in answers}) > 3
     # The model's own mean log-probability, which scoring the text again gives, too.
-    ids = decoder._prompts.prompt_ids(PROMPTS[0], system=None, raw=True)
+    ids = decoder._prompts.text_ids(PROMPTS[0])
     for answer in answers:
         decoder.forget()
         logits = np.concatenate(list(decoder._step.logits_in_chunks([*ids, *answer.token_ids])))[len(ids) - 1 : -1]
