@@ -180,7 +180,7 @@ _ALONE = [
         )
     ),
     *(
-        Conflict(name, SEVERAL_ANSWERS, f"{said} of one answer at a time, without beams; leave {it} out", clash)
+        Conflict(name, SEVERAL_ANSWERS, f"{said} one answer at a time, without beams; leave {it} out", clash)
         for name, said, it, clash in (
             ("speculate", "{option} {value} is for", "it", _is("lookup")),
             ("on_overflow", "{option} {value} is for", "it", _is("shift")),

@@ -12,7 +12,7 @@ import triform
 from triform.runtime.errors import InputError
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.generation.options.groups import Penalties, Truncation
+from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 
 PROMPTS = [
     "The ferry left",
@@ -183,3 +183,41 @@ def test_a_prompt_that_is_refused_is_named(decoder):
         next(found)
     with pytest.raises(InputError, match="--batch must be at least 1, not 0"):
         decoder.generate_all(["a"], batch=0)
+
+
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 3}}, "required": ["name"]}
+
+
+@pytest.mark.parametrize("beams", [None, Beams(num_beams=2)])
+def test_a_form_is_compiled_once_a_call(decoder, compiled, beams):
+    options = GenerationOptions(max_new_tokens=2, temperature=0, constraints=Constraints(json_schema=SCHEMA))
+    found = list(decoder.generate_all(["Name a ferry."] * 100, options, beams=beams, batch=25, raw=True))
+    assert len(found) == 100
+    assert len(compiled) == 1
+    assert {answers[0].text[:1] for answers in found} == {"{"}
+
+
+@pytest.mark.parametrize(
+    ("options", "beams"),
+    [
+        ({}, Beams(num_beams=3)),
+        ({"temperature": 0.9, "seed": 4}, Beams(num_beams=3)),
+        ({}, Beams(num_beams=4, num_beam_groups=2, diversity_penalty=0.5)),
+        ({"temperature": 0.9, "seed": 4}, Beams(best_of=3)),
+    ],
+)
+def test_generate_gives_the_best_of_a_search(decoder, options, beams):
+    asked = GenerationOptions(max_new_tokens=10, **options)
+    ((best, *_),) = decoder.generate_all(PROMPTS[1:2], asked, beams=beams, raw=True)
+    found = decoder.generate(PROMPTS[1], asked, beams=beams, raw=True)
+    assert (found.text, found.token_ids, found.finish_reason) == (best.text, best.token_ids, best.finish_reason)
+    assert found.prompt_tokens == len(decoder._prompts.text_ids(PROMPTS[1]))
+    # The first token aside, a time for every step of the search.
+    assert len(found.timings.tokens) >= len(found.token_ids) - 1
+
+
+def test_a_single_answer_needs_no_beams(decoder):
+    alone = decoder.generate(PROMPTS[0], GREEDY, raw=True)
+    assert decoder.generate(PROMPTS[0], GREEDY, beams=Beams(num_beams=1), raw=True).token_ids == alone.token_ids
+    with pytest.raises(InputError, match="--logprobs are of one answer at a time"):
+        decoder.generate(PROMPTS[0], GenerationOptions(logprobs=1), beams=Beams(num_beams=2), raw=True)
