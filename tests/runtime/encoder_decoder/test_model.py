@@ -70,7 +70,9 @@ def test_logprobs_are_of_the_model_before_any_processor(model, reference):
     options = GenerationOptions(max_new_tokens=8, temperature=0, logprobs=0, penalties=Penalties(**penalty))
     found = model.generate(TEXT, options).logprobs
     assert [one.id for one in found] == tokens
-    assert [one.logprob for one in found] == pytest.approx([float(row[one]) for row, one in zip(table, tokens, strict=True)], abs=2e-4)
+    assert [one.logprob for one in found] == pytest.approx(
+        [float(row[one]) for row, one in zip(table, tokens, strict=True)], abs=2e-4
+    )
     assert {one.top for one in found} == {()}
 
 
@@ -160,10 +162,12 @@ def test_an_answer_of_one_token_has_no_speed(clocked):
     assert (timings.prefill, timings.tokens, timings.decode_tokens_per_second) == (7, (), 0)
 
 
-def test_a_form_is_compiled_once_a_call(exported_family, compiled):
-    model = load_encoder_decoder(exported_family("bart")[1])
-    options = GenerationOptions(max_new_tokens=3, temperature=0, constraints=Constraints(choices=("a", "b")))
-    found = list(model.generate_all([TEXT] * 100, options, batch=25))
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_form_is_compiled_once_a_call(exported_family, compiled, beams):
+    model = load_encoder_decoder(exported_family("fsmt")[1])
+    schema = Constraints(json_schema={"enum": [12, 345]})
+    options = GenerationOptions(max_new_tokens=6, temperature=0, constraints=schema)
+    found = list(model.generate_all([TEXT] * 100, options, beams=Beams(num_beams=beams), batch=25))
     assert len(found) == 100
-    assert compiled == ["choices"]
-    assert {answer.text for (answer,) in found} <= {"a", "b"}
+    assert len(compiled) == 1
+    assert {answer.text for (answer,) in found} <= {"12", "345"}

@@ -59,7 +59,10 @@ def test_nothing_given_is_no_conflict():
         ),
         ({"best_of": 2, "early_stopping": True}, "--best-of draws answers instead of following beams; leave"),
         ({"best_of": 2, "early_stopping": False}, "--best-of draws answers instead of following beams; leave"),
-        ({"speculate": "lookup", conflicts.ENCODER_DECODER: True}, "--speculate lookup is for decoders, and this model"),
+        (
+            {"speculate": "lookup", conflicts.ENCODER_DECODER: True},
+            "--speculate lookup is for decoders, and this model",
+        ),
         ({"on_overflow": "shift", conflicts.NO_LIMIT: True}, "--on-overflow shift may go on for ever; give --max-new-"),
         (
             {"target_lang": "de", "forced_bos_token_id": 4},
