@@ -49,10 +49,10 @@ class DecoderLoops:
             InputError: the options do not fit the model's context.
             UnsupportedError: they need hidden states, which the graph does not give.
         """
-        options, context = row.options, self._manifest.max_length
+        options, context = row.settled.options, self._manifest.max_length
         if options.penalty_alpha is not None:
             hidden = self._make_hidden_step(min(options.top_k or 0, self._manifest.vocab_size))
-            return self._contrastive(hidden, row, options.penalty_alpha)
+            return self._contrastive(hidden, row)
         step: KeepingStep = self._step
         if options.on_overflow == "shift":
             step = ShiftingStep(self._step, context, options.keep or 0)
@@ -62,27 +62,31 @@ class DecoderLoops:
         """One token after another, or several proposed ones in a run, on top of what the cache holds already."""
         watch.cached_tokens = step.shared(row.ids)
         self._step.cache.reserve(self._length(row))
-        growing = row.growing(row.sampler())
         if propose is None:
-            yield from plain_loop(step, row.ids, growing)
+            yield from plain_loop(step, row.ids, row.growing())
         else:
-            yield from speculative_loop(step, row.ids, growing, pace=watch.pace, propose=propose)
+            yield from speculative_loop(step, row.ids, row.growing(), pace=watch.pace, propose=propose)
 
-    def _contrastive(self, step: HiddenStep, row: Row, penalty_alpha: float) -> Iterator[Token]:
+    def _contrastive(self, step: HiddenStep, row: Row) -> Iterator[Token]:
         step.cache.reserve(self._length(row))
+        asked = row.settled.options
         search = ContrastiveSearch(
-            step, row.processors(), top_k=row.options.top_k or 0, penalty_alpha=penalty_alpha, room=row.limit
+            step,
+            row.processors(),
+            top_k=asked.top_k or 0,
+            penalty_alpha=asked.penalty_alpha or 0.0,
+            room=row.limit,
         )
         yield from plain_loop(search, row.ids, row.growing(search.choose))
 
     def _length(self, row: Row) -> int:
         """Tokens to make room for: with a limit the cache is made once; without one it grows by doubling."""
-        room = row.limit if row.options.max_new_tokens else min(row.limit, _ROOM)
+        room = row.limit if row.limited else min(row.limit, _ROOM)
         return min(len(row.ids) + room, self._manifest.max_length)
 
     def proposer(self, row: Row) -> Proposer | None:
         """What proposes tokens to try in one run; None where one is run after another."""
-        asked, form = row.options.speculate, row.context.form
+        asked, form = row.settled.options.speculate, row.context.spelled.form
         # Several tokens in a run may give other last digits than one by one: done only where that cannot show.
         exact = asked == "lookup" or (asked == "auto" and not _rounds_activations(self._manifest))
         propose: Proposer | None = None

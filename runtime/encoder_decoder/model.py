@@ -198,8 +198,8 @@ class EncoderDecoder:
             row: decoder tokens to begin with, and how to go on.
             watch: notes each token.
         """
-        tokens = plain_loop(self.reader.step(encoded), row.ids, row.growing(row.sampler()))
-        return pieces_of(tokens, TextStops(self.text.target, row.options.stop), watch or Watch())
+        tokens = plain_loop(self.reader.step(encoded), row.ids, row.growing())
+        return pieces_of(tokens, TextStops(self.text.target, row.settled.options.stop), watch or Watch())
 
     def write(
         self,

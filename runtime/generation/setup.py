@@ -21,12 +21,11 @@ from triform.runtime.generation.options.conflicts import (
     SEVERAL_ANSWERS,
     check_conflicts,
 )
-from triform.runtime.generation.options.defaults import with_defaults, with_lengths
+from triform.runtime.generation.options.defaults import Lengths, lengths_of, with_defaults
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.generation.options.groups import DRY_BREAKERS
-from triform.runtime.generation.processors.build import ProcessorContext, build_processors, check_tokens
+from triform.runtime.generation.processors.build import ProcessorContext, build_processors
 from triform.runtime.generation.processors.contract import Processor
-from triform.runtime.generation.processors.form import Form, compile_form
+from triform.runtime.generation.processors.spelling import Spelled, spell
 from triform.runtime.generation.sampling import Sampler, ahead, make_sampler, row_generator
 from triform.runtime.generation.steps import Logits
 from triform.runtime.text.tokenizer import Tokenizer
@@ -37,27 +36,20 @@ class Settled:
     """What holds for every answer of a call; see `settle`.
 
     Attributes:
-        options: the user's, with the model's defaults filled in, but for the lengths that depend on the prompt.
+        options: the user's, with the model's defaults filled in.
         search: None where each answer is followed alone, token by token.
+        lengths: how long answers are to be.
+        spelled: the options that are texts, and the form.
         manifest: of the model, or of the task that it is given.
         tokenizer: of what is generated.
-        form: that every answer has; None where answers are free.
-        dry_breakers: token ids at which DRY's sequences end.
-        bad_words_ids: token sequences of the texts that are banned.
     """
 
     options: GenerationOptions
     search: Search | None
+    lengths: Lengths
+    spelled: Spelled
     manifest: Manifest
     tokenizer: Tokenizer
-    form: Form | None
-    dry_breakers: frozenset[int]
-    bad_words_ids: tuple[tuple[int, ...], ...]
-
-    @property
-    def draws(self) -> bool:
-        """Whether tokens are drawn, rather than the most likely ones taken."""
-        return bool(self.options.temperature)
 
     def row(self, ids: Sequence[int], index: int = 0, *, encoder_ids: Sequence[int] | None = None) -> Row:
         """The answer to one prompt, ready to begin.
@@ -71,20 +63,25 @@ class Settled:
             ContextError: the prompt leaves no room for an answer.
             InputError: nothing limits an answer that may outgrow the context.
         """
-        options = with_lengths(self.options, self.manifest.generation, len(ids))
-        limit = _limit(options, len(ids), self.manifest.max_length)
+        least, most = self.lengths.after(len(ids))
+        if self.options.on_overflow == "shift":
+            check_conflicts({"on_overflow": "shift", NO_LIMIT: True if most is None else None})
+            limit = most or 0
+        else:
+            check_length(len(ids), self.manifest.max_length, room=1)
+            room = self.manifest.max_length - len(ids)
+            limit = min(most or room, room)
         context = ProcessorContext(
             prompt_length=len(ids),
             max_length=len(ids) + limit,
             vocab_size=self.manifest.vocab_size,
             eos=tuple(self.manifest.tokens.eos),
-            generator=row_generator(options.seed, index) if self.draws else None,
-            dry_breakers=self.dry_breakers,
-            bad_words_ids=self.bad_words_ids,
+            generator=row_generator(self.options.seed, index) if self.options.temperature else None,
+            min_new_tokens=least or 0,
+            spelled=self.spelled,
             encoder_ids=None if encoder_ids is None else np.asarray(encoder_ids, np.int64),
-            form=self.form,
         )
-        return Row(ids, options, limit, context, self.tokenizer)
+        return Row(self, ids, limit, most is not None, context)
 
 
 @dataclass(frozen=True)
@@ -92,22 +89,22 @@ class Row:
     """One prompt, and how its answer is made.
 
     Attributes:
+        settled: what holds for every answer of the call.
         ids: the prompt.
-        options: of the call, with the lengths that hold for this prompt.
         limit: tokens to generate at most.
+        limited: whether something else than the context sets the limit.
         context: what its processors know.
-        tokenizer: for texts of tokens.
     """
 
+    settled: Settled
     ids: Sequence[int]
-    options: GenerationOptions
     limit: int
+    limited: bool
     context: ProcessorContext
-    tokenizer: Tokenizer
 
     def processors(self) -> list[Processor]:
         """The row's processors, made anew: some have a state."""
-        return build_processors(self.options, self.context)
+        return build_processors(self.settled.options, self.context)
 
     def sampler(self) -> Sampler:
         """What chooses the row's tokens; see `make_sampler`."""
@@ -119,18 +116,22 @@ class Row:
         if generator is None:
             return self.sampler()
         context = dataclasses.replace(self.context, generator=ahead(generator, answer))
-        return make_sampler(build_processors(self.options, context), context.generator)
+        return make_sampler(build_processors(self.settled.options, context), context.generator)
 
-    def growing(self, sampler: Sampler) -> GrowingRow:
-        """The answer, still empty, that a sampler chooses; with log-probabilities where they are asked for."""
-        count = self.options.logprobs
+    def growing(self, sampler: Sampler | None = None) -> GrowingRow:
+        """The answer, still empty, with log-probabilities where they are asked for.
+
+        Args:
+            sampler: what chooses its tokens; `sampler` when None.
+        """
+        count, tokenizer = self.settled.options.logprobs, self.settled.tokenizer
 
         def observe(logits: Logits, token: int) -> TokenLogprobs:
-            return token_logprobs(self.tokenizer, logits, token, count or 0)
+            return token_logprobs(tokenizer, logits, token, count or 0)
 
         return GrowingRow(
             self.ids,
-            sampler,
+            sampler or self.sampler(),
             eos=self.context.eos,
             max_new_tokens=self.limit,
             observe=None if count is None else observe,
@@ -160,23 +161,15 @@ def settle(
         UnsupportedError: the model cannot be held to a form.
     """
     search = beams.settled(manifest.generation) if beams is not None else None
-    settled = with_defaults(beams.drawing(options) if beams is not None else options, manifest.generation)
+    asked = beams.drawing(options) if beams is not None else options
+    settled, lengths = with_defaults(asked, manifest.generation), lengths_of(asked, manifest.generation)
     situation = {**situation_of(search), **_situation_of(manifest)}
     if several or search is not None:
         situation[SEVERAL_ANSWERS] = True
     # Of the penalties the user's alone: a model's own ones may be for a part that it does not have here.
     check_conflicts({**vars(settled), **vars(settled.truncation), **vars(options.penalties), **situation})
-    bad_words = _spellings(settled.constraints.bad_words or (), tokenizer)
-    check_tokens(settled, bad_words, manifest.vocab_size)
-    return Settled(
-        settled,
-        search,
-        manifest,
-        tokenizer,
-        compile_form(settled.constraints, tokenizer, manifest.vocab_size, manifest.tokens.eos),
-        _breakers(settled, tokenizer),
-        bad_words,
-    )
+    spelled = spell(settled, tokenizer, manifest.vocab_size, manifest.tokens.eos)
+    return Settled(settled, search, lengths, spelled, manifest, tokenizer)
 
 
 def check_length(length: int, context: int, *, room: int) -> None:
@@ -202,33 +195,3 @@ def _situation_of(manifest: Manifest) -> dict[str, object]:
     if info is None:
         return {DECODER: True}
     return {ENCODER_DECODER: True} if info.source == "text" else {ENCODER_DECODER: True, NO_SOURCE_TEXT: True}
-
-
-def _limit(options: GenerationOptions, length: int, context: int) -> int:
-    """Tokens to generate at most after a prompt of so many."""
-    if options.on_overflow == "error":
-        check_length(length, context, room=1)
-        return min(options.max_new_tokens or context, context - length)
-    unlimited = {NO_LIMIT: True} if options.max_new_tokens is None else {}
-    check_conflicts({"on_overflow": options.on_overflow, **unlimited})
-    return options.max_new_tokens or context
-
-
-def _breakers(options: GenerationOptions, tokenizer: Tokenizer) -> frozenset[int]:
-    """The token that ends a word followed by each breaker, as DRY's author looks them up."""
-    if not options.penalties.dry_multiplier:
-        return frozenset()
-    texts = options.penalties.dry_sequence_breakers
-    texts = DRY_BREAKERS if texts is None else texts
-    return frozenset(_ids("a" + text, tokenizer)[-1] for text in texts)
-
-
-def _spellings(words: tuple[str, ...], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
-    """Each text as it is written and with a space before it, which most tokenizers spell with other tokens."""
-    spelled = (tuple(_ids(text, tokenizer)) for word in words for text in (word, " " + word))
-    return tuple(dict.fromkeys(ids for ids in spelled if ids))
-
-
-def _ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return ids

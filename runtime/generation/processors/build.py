@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from triform.runtime.errors import InputError, flag
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.step_order import reordered
 from triform.runtime.generation.processors import bans as constraints
 from triform.runtime.generation.processors import penalties, truncation
 from triform.runtime.generation.processors.contract import Processor, Temperature
-from triform.runtime.generation.processors.form import Form
 from triform.runtime.generation.processors.mirostat import Mirostat
+from triform.runtime.generation.processors.spelling import Spelled
 from triform.runtime.generation.steps import Ids
 
 _DRY_BASE, _DRY_ALLOWED_LENGTH, _MIROSTAT_ETA = 1.75, 2, 0.1
@@ -31,11 +30,10 @@ class ProcessorContext:
         vocab_size: logits at each step.
         eos: ids that end the row.
         generator: the row's random numbers; None when nothing is drawn, and the steps of sampling are left out.
-        dry_breakers: token ids at which DRY's sequences end.
-        bad_words_ids: token sequences of the texts that are banned.
+        min_new_tokens: tokens before which the row may not end.
+        spelled: the options that are texts.
         encoder_ids: int64 (length,), what the encoder read; None without one.
         min_tokens_to_keep: what every truncation leaves at least; beams need as many as there are ends, and one more.
-        form: that the answer has; None where it is free.
     """
 
     prompt_length: int
@@ -43,11 +41,10 @@ class ProcessorContext:
     vocab_size: int
     eos: tuple[int, ...] = ()
     generator: np.random.Generator | None = None
-    dry_breakers: frozenset[int] = frozenset()
-    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    min_new_tokens: int = 0
+    spelled: Spelled = field(default_factory=Spelled)
     encoder_ids: Ids | None = None
     min_tokens_to_keep: int = 1
-    form: Form | None = None
 
 
 def build_processors(options: GenerationOptions, row: ProcessorContext) -> list[Processor]:
@@ -103,19 +100,19 @@ def _add(steps: dict[str, Processor], name: str, value: Any, off: float, make: C
 def _dry(multiplier: float, options: GenerationOptions, row: ProcessorContext) -> Processor:
     asked = options.penalties
     base = _DRY_BASE if asked.dry_base is None else asked.dry_base
-    return penalties.dry(multiplier, base, asked.dry_allowed_length or _DRY_ALLOWED_LENGTH, row.dry_breakers)
+    return penalties.dry(multiplier, base, asked.dry_allowed_length or _DRY_ALLOWED_LENGTH, row.spelled.dry_breakers)
 
 
 def _constraint_steps(options: GenerationOptions, row: ProcessorContext) -> dict[str, Processor]:
     asked, eos, start = options.constraints, row.eos, row.prompt_length
-    bad_words = (*(asked.bad_words_ids or ()), *row.bad_words_ids)
+    bad_words = (*(asked.bad_words_ids or ()), *row.spelled.bad_words_ids)
     steps: dict[str, Processor] = {}
     if asked.logit_bias:
         steps["logit-bias"] = constraints.sequence_bias({(token,): bias for token, bias in asked.logit_bias.items()})
     if bad_words:
         steps["bad-words"] = constraints.bad_words(bad_words, eos)
-    if options.min_new_tokens and eos:
-        steps["min-length"] = constraints.min_length(start + options.min_new_tokens, eos)
+    if row.min_new_tokens and eos:
+        steps["min-length"] = constraints.min_length(start + row.min_new_tokens, eos)
     if asked.forced_bos_token_id is not None:
         steps["forced-bos"] = constraints.forced_bos(asked.forced_bos_token_id)
     if asked.forced_eos_token_id:
@@ -128,36 +125,9 @@ def _constraint_steps(options: GenerationOptions, row: ProcessorContext) -> dict
         # After a token that was forced upon it, a row is still at its beginning.
         begin = start + 1 if start <= 1 and asked.forced_bos_token_id is not None else start
         steps["begin-suppress-tokens"] = constraints.suppress_at_begin(asked.begin_suppress_tokens, begin)
-    if row.form is not None:
-        steps["form"] = row.form.constraint(start)
+    if row.spelled.form is not None:
+        steps["form"] = row.spelled.form.constraint(start)
     return steps
-
-
-def check_tokens(options: GenerationOptions, bad_words: Sequence[Sequence[int]], vocab_size: int) -> None:
-    """Check the token ids that options name.
-
-    Args:
-        options: with the model's defaults filled in.
-        bad_words: token sequences of the texts that are banned.
-        vocab_size: of the model.
-
-    Raises:
-        InputError: the vocabulary does not have one of them.
-    """
-    asked = options.constraints
-    named = {
-        "logit_bias": asked.logit_bias,
-        "bad_words": [token for sequence in (*(asked.bad_words_ids or ()), *bad_words) for token in sequence],
-        "suppress_tokens": asked.suppress_tokens,
-        "begin_suppress_tokens": asked.begin_suppress_tokens,
-        "forced_bos_token_id": None if asked.forced_bos_token_id is None else [asked.forced_bos_token_id],
-        "forced_eos_token_id": asked.forced_eos_token_id,
-        "forced_tokens": None if asked.forced_tokens is None else asked.forced_tokens.values(),
-    }
-    for name, tokens in named.items():
-        largest = max(tokens or (), default=0)
-        if largest >= vocab_size:
-            raise InputError(f"{flag(name)} names token {largest}, but the vocabulary has {vocab_size}, counted from 0")
 
 
 def _sampling_steps(

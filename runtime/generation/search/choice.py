@@ -17,10 +17,10 @@ from triform.runtime.text.stop_strings import TextStops
 
 def single_request(row: Row) -> Request:
     """A row whose answer is followed alone: its own sampler chooses, and it ends at a stop string."""
-    sampler, stop = row.sampler(), row.options.stop
+    sampler, stop = row.sampler(), row.settled.options.stop
     if not stop:
         return Request(row.ids, row.limit, sampler=sampler)
-    return Request(row.ids, row.limit, sampler=sampler, ends=TextStops(row.tokenizer, stop))
+    return Request(row.ids, row.limit, sampler=sampler, ends=TextStops(row.settled.tokenizer, stop))
 
 
 def run_search(step: BatchStep, rows: Sequence[Row], search: Search | None) -> list[list[Hypothesis]]:

@@ -7,7 +7,8 @@ import pytest
 from triform.runtime.errors import InputError
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
-from triform.runtime.generation.processors.build import ProcessorContext, build_processors, check_tokens
+from triform.runtime.generation.processors.build import ProcessorContext, build_processors
+from triform.runtime.generation.processors.spelling import spell
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_contradictions_are_named(changes, message):
 def test_tokens_beyond_the_vocabulary_are_named(changes, name):
     options = GenerationOptions(temperature=0, constraints=Constraints(**changes))
     with pytest.raises(InputError, match=f"--{name} names token 9, but the vocabulary has 9"):
-        check_tokens(options, (), 9)
+        spell(options, None, 9, ())
 
 
 def test_what_is_off_is_not_there():
