@@ -1,4 +1,4 @@
-"""A checkpoint becomes a bundle: find out what it is, and hand it to its form's own steps."""
+"""Exports a checkpoint: finds out what form it has and runs that form's steps."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint.gguf import reading_once
 from triform.export.checkpoint.source import find, read_config
 from triform.export.describe.plan import Row
-from triform.export.forms import decoder as decoder_export
-from triform.export.forms import encoder as encoder_export
-from triform.export.forms import encoder_decoder as encoder_decoder_export
-from triform.export.forms import image as image_export
-from triform.export.forms import static as static_export
+from triform.export.forms import decoder, encoder, encoder_decoder, image, static
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
@@ -24,11 +19,11 @@ from triform.runtime.errors import InputError, UnsupportedError
 __all__ = ["ExportOptions", "Report", "export", "plan"]
 
 _FORMS = {
-    "decoder": decoder_export,
-    "encoder": encoder_export,
-    "encoder-decoder": encoder_decoder_export,
-    "image": image_export,
-    "static": static_export,
+    "decoder": decoder,
+    "encoder": encoder,
+    "encoder-decoder": encoder_decoder,
+    "image": image,
+    "static": static,
 }
 
 
@@ -39,11 +34,11 @@ def plan(source: str, options: ExportOptions) -> list[Row]:
         ExportError: the source cannot be read.
         UnsupportedError: the model type is not supported.
     """
-    found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
-    config = read_config(found)
+    origin = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
+    config = read_config(origin)
     form = _form(config, options)
     _check_options(form, options)
-    return _FORMS[form].plan(found, config, options)
+    return _FORMS[form].plan(origin, config, options)
 
 
 def export(source: str, bundle: Path, options: ExportOptions, progress: Progress = lambda _: None) -> Report:
@@ -60,15 +55,14 @@ def export(source: str, bundle: Path, options: ExportOptions, progress: Progress
         UnsupportedError: the model type is not supported.
     """
     check_target(bundle, options.force)
-    with reading_once():
-        clock = Clock(progress)
-        with clock.step("load"):
-            found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
-            config = read_config(found)
-            form = _form(config, options)
-            _check_options(form, options)
-            steps = _FORMS[form]
-            checkpoint = steps.load(found, config, options)
+    clock = Clock(progress)
+    with clock.step("load"):
+        origin = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
+        config = read_config(origin)
+        form = _form(config, options)
+        _check_options(form, options)
+        steps = _FORMS[form]
+        checkpoint = steps.load(origin, config, options)
     return steps.export(checkpoint, bundle, options, clock)
 
 

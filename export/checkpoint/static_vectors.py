@@ -45,6 +45,11 @@ class StaticTable:
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
 
+    @property
+    def pad(self) -> int:
+        """Token id that pads."""
+        return self.unknown or 0
+
 
 def is_static(path: Path) -> bool:
     """Whether a source holds static embeddings: word vectors as text, or a folder of one of the two kinds."""
@@ -95,7 +100,7 @@ def read_table(path: Path) -> StaticTable:
 
 
 def _read_model2vec(folder: Path) -> StaticTable:
-    """Format: https://github.com/MinishLab/model2vec, `persistence.py` and `model.py`."""
+    """The format is that of model2vec's ``persistence.py`` and ``model.py``."""
     config = _content(folder / "config.json")
     vectors, tokenizer = _read_vectors(folder)
     unknown = _unknown(tokenizer)

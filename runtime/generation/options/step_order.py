@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from triform.runtime.errors import InputError, flag
 
-# The order of transformers' `_get_logits_processor`; steps it does not have stand where their kind does. Described in
+# The order of transformers' ``_get_logits_processor``; steps it does not have stand where their kind does. Described in
 # docs/decoding.md. Steps from "temperature" on are for sampling.
 ORDER = (
     "logit-bias",

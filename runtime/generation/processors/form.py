@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.errors import InputError, UnsupportedError, flag
+from triform.runtime.extras import missing_extra
 from triform.runtime.generation.options.conflicts import FORMS
 from triform.runtime.generation.options.groups import Constraints
 from triform.runtime.generation.processors.contract import NEVER, only
@@ -139,7 +140,7 @@ def compile_form(asked: Constraints, tokenizer: Tokenizer, vocab_size: int, eos:
     try:
         from llguidance import LLMatcher
     except ImportError:
-        raise UnsupportedError(f"{flag(name)} needs llguidance: pip install 'triform[constraints]'") from None
+        raise missing_extra(f"{flag(name)} needs llguidance", "constraints") from None
     if not eos:
         raise UnsupportedError(f"{flag(name)} needs a model that can end its answer, and this one has no token for it")
     backend: Any = tokenizer
