@@ -33,7 +33,10 @@ def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 def log_sum_exp(logits: Array) -> NDArray[np.float64]:
     """The logarithm of the sum of exponentials over the last axis, which is kept with a size of 1."""
     largest = logits.max(-1, keepdims=True)
-    total: NDArray[np.float64] = largest + np.log(np.exp(logits - largest).sum(-1, keepdims=True, dtype=np.float64))
+    # One temporary of the logits' size.
+    powers = logits - largest
+    np.exp(powers, out=powers)
+    total: NDArray[np.float64] = largest + np.log(powers.sum(-1, keepdims=True, dtype=np.float64))
     return total
 
 

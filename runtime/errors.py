@@ -1,4 +1,7 @@
-"""Everything a user can get wrong, as one root and a few leaves. Messages are one line: what, which, what to do."""
+"""Every failure with a cause outside the program: one root, a few leaves, and how their messages name options.
+
+A message is one line: what was wrong, which file or argument, what to do.
+"""
 
 from __future__ import annotations
 
@@ -40,3 +43,12 @@ class ProviderError(TriformError):
 
 class ExportError(TriformError):
     """A checkpoint could not be turned into a bundle."""
+
+
+def flag(name: str) -> str:
+    """How messages name an option: as the command line spells it.
+
+    Args:
+        name: as in Python, such as ``max_new_tokens``.
+    """
+    return f"--{name.replace('_', '-')}"

@@ -205,7 +205,7 @@ def _split(name: str, value: str) -> tuple[str, ...]:
 
 def _file(name: str, path: Path) -> str:
     from triform.cli.inputs.whole_text import read_text_file
-    from triform.runtime.generation.options.checks import flag
+    from triform.runtime.errors import flag
 
     return read_text_file(flag(name), path)
 
@@ -233,8 +233,7 @@ def _decay(name: str, value: str) -> tuple[int, float]:
 
 
 def _number(name: str, text: str, kind: type[Number], wanted: str) -> Number:
-    from triform.runtime.errors import InputError
-    from triform.runtime.generation.options.checks import flag
+    from triform.runtime.errors import InputError, flag
 
     try:
         return kind(text)

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Literal
 
 from triform.runtime.errors import InputError
 from triform.runtime.text.encoding import looks_like_utf_16, utf8_lines
+from triform.runtime.text.unicode_check import invalid_at
 
 Format = Literal["lines", "json", "csv", "tsv"]
 
@@ -195,14 +196,8 @@ def _of_object(number: int, value: Any, layout: Layout) -> Parsed:
 
 
 def _is_text(value: Any) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        # JSON can write half of a surrogate pair.
-        return False
-    return True
+    # JSON can write half of a surrogate pair.
+    return isinstance(value, str) and invalid_at(value) is None
 
 
 def _table(lines: Iterator[_Line], layout: Layout) -> Iterator[Parsed]:

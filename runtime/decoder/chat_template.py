@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, flag
 
 Message = Mapping[str, Any]
 
@@ -56,7 +56,9 @@ def render_chat(
             documents=None,
         )
     except Exception as error:  # what a template raises through a filter or a function arrives as it is
-        raise InputError(f"the chat template refuses these messages: {_reason(error)}; --raw bypasses it") from None
+        raise InputError(
+            f"the chat template refuses these messages: {_reason(error)}; {flag('raw')} bypasses it"
+        ) from None
     return text
 
 

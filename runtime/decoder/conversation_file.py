@@ -11,6 +11,7 @@ from triform.runtime.decoder.chat_template import Message
 from triform.runtime.errors import InputError
 from triform.runtime.files import whole_file
 from triform.runtime.text.encoding import decode_text
+from triform.runtime.text.unicode_check import invalid_at
 
 
 def write_conversation(path: Path, messages: Sequence[Message]) -> None:
@@ -67,9 +68,8 @@ def check_messages(messages: Sequence[Any]) -> None:
         if not (isinstance(content, str | list) or calls):
             raise InputError(f"message {number} has no content")
         try:
-            json.dumps(message, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            # JSON can write half of a surrogate pair.
-            raise InputError(f"message {number} is not valid Unicode text") from None
+            text = json.dumps(message, ensure_ascii=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"message {number} is not JSON ({error})") from None
+        if invalid_at(text) is not None:
+            raise InputError(f"message {number} is not valid Unicode text")

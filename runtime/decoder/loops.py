@@ -1,27 +1,22 @@
-"""Which loop a decoder's answer is made by: one token after another, with proposals, for ever, or contrastive."""
+"""Decides which loop makes an answer, and begins it: plain, speculative, with a shifting context, or contrastive."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from triform.runtime.bundle.manifest import Manifest
 from triform.runtime.generation.answers import Watch
 from triform.runtime.generation.contrastive import ContrastiveSearch
-from triform.runtime.generation.logprobs import TokenLogprobs, token_logprobs
-from triform.runtime.generation.loop import GrowingRow, Token, plain_loop
-from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.generation.sampling import Sampler
-from triform.runtime.generation.setup import RowSetup
+from triform.runtime.generation.loop import Token, plain_loop
+from triform.runtime.generation.setup import Row
 from triform.runtime.generation.shifting import ShiftingStep
 from triform.runtime.generation.speculation.draft import Draft
 from triform.runtime.generation.speculation.forced import ForcedTokens
 from triform.runtime.generation.speculation.lookup import look_up
 from triform.runtime.generation.speculation.loop import Proposer, speculative_loop
-from triform.runtime.generation.speculation.pace import Pace
-from triform.runtime.generation.steps import Logits, SpeculativeStep
+from triform.runtime.generation.steps import KeepingStep
 from triform.runtime.graphs.decoder_branches import HiddenStep
 from triform.runtime.graphs.decoder_step import DecoderStep
-from triform.runtime.text.tokenizer import Tokenizer
 
 # Room made at first for an answer of unknown length.
 _ROOM = 512
@@ -34,124 +29,74 @@ class DecoderLoops:
         step: that keeps what was read and written last.
         make_hidden_step: from a number of candidates to a step that gives hidden states, too.
         manifest: the bundle's.
-        tokenizer: for the texts of log-probabilities.
 
     Attributes:
         draft: proposes tokens, where there is one.
     """
 
-    def __init__(
-        self,
-        step: DecoderStep,
-        make_hidden_step: Callable[[int], HiddenStep],
-        manifest: Manifest,
-        tokenizer: Tokenizer,
-    ) -> None:
+    def __init__(self, step: DecoderStep, make_hidden_step: Callable[[int], HiddenStep], manifest: Manifest) -> None:
         self.draft: Draft | None = None
-        self._step, self._make_hidden_step = step, make_hidden_step
-        self._manifest, self._tokenizer = manifest, tokenizer
+        self._step, self._make_hidden_step, self._manifest = step, make_hidden_step, manifest
 
-    def check(self, options: GenerationOptions) -> None:
-        """Refuse now what `tokens` would refuse.
+    def tokens(self, row: Row, watch: Watch) -> Iterator[Token]:
+        """Choose the loop that the row's options ask for. The model runs as tokens are asked for.
+
+        Args:
+            row: the prompt and how it is to be answered.
+            watch: told how many tokens need not be run, and of proposals.
 
         Raises:
             InputError: the options do not fit the model's context.
             UnsupportedError: they need hidden states, which the graph does not give.
         """
-        if options.penalty_alpha is None:
-            self._step_for(options)
+        options, context = row.settled.options, self._manifest.max_length
+        if options.penalty_alpha is not None:
+            hidden = self._make_hidden_step(min(options.top_k or 0, self._manifest.vocab_size))
+            return self._contrastive(hidden, row)
+        step: KeepingStep = self._step
+        if options.on_overflow == "shift":
+            step = ShiftingStep(self._step, context, options.keep or 0)
+        return self._kept(step, row, self.proposer(row), watch)
+
+    def _kept(self, step: KeepingStep, row: Row, propose: Proposer | None, watch: Watch) -> Iterator[Token]:
+        """One token after another, or several proposed ones in a run, on top of what the cache holds already."""
+        watch.cached_tokens = step.shared(row.ids)
+        self._step.cache.reserve(self._length(row))
+        if propose is None:
+            yield from plain_loop(step, row.ids, row.growing())
         else:
-            self._hidden_step(options)
+            yield from speculative_loop(step, row.ids, row.growing(), pace=watch.pace, propose=propose)
 
-    def tokens(self, ids: list[int], setup: RowSetup, watch: Watch) -> Iterator[Token]:
-        """Begin the loop that the options ask for.
+    def _contrastive(self, step: HiddenStep, row: Row) -> Iterator[Token]:
+        step.cache.reserve(self._length(row))
+        asked = row.settled.options
+        search = ContrastiveSearch(
+            step,
+            row.processors(),
+            top_k=asked.top_k or 0,
+            penalty_alpha=asked.penalty_alpha or 0.0,
+            room=row.limit,
+        )
+        yield from plain_loop(search, row.ids, row.growing(search.choose))
 
-        Args:
-            ids: the prompt, at least one token.
-            setup: from `set_up_row`.
-            watch: told how many tokens need not be run, and of proposals.
-        """
-        # With a limit the cache is made once; without one it grows by doubling.
-        length = len(ids) + (setup.limit if setup.options.max_new_tokens else min(setup.limit, _ROOM))
-        length = min(length, self._manifest.max_length)
-        if setup.options.penalty_alpha is not None:
-            hidden = self._hidden_step(setup.options)
-            hidden.cache.reserve(length)
-            return contrastive_tokens(hidden, ids, setup, self._tokenizer)
-        step = self._step_for(setup.options)
-        watch.cached_tokens = step.shared(ids)
-        self._step.cache.reserve(length)
-        return row_tokens(step, ids, setup, self._tokenizer, propose=self._proposer(setup), pace=watch.pace)
+    def _length(self, row: Row) -> int:
+        """Tokens to make room for: with a limit the cache is made once; without one it grows by doubling."""
+        room = row.limit if row.limited else min(row.limit, _ROOM)
+        return min(len(row.ids) + room, self._manifest.max_length)
 
-    def _hidden_step(self, options: GenerationOptions) -> HiddenStep:
-        return self._make_hidden_step(min(options.top_k or 0, self._manifest.vocab_size))
-
-    def _proposer(self, setup: RowSetup) -> Proposer | None:
-        guess: Proposer | None = look_up if setup.looks_up else None
-        if setup.options.speculate == "auto" and self.draft is not None:
-            guess = self.draft
-        form = setup.row.form
-        if form is None or not setup.fast_forwards:
-            return guess
-        return ForcedTokens(form(), guess)
-
-    def _step_for(self, options: GenerationOptions) -> DecoderStep | ShiftingStep:
-        if options.on_overflow == "error":
-            return self._step
-        return ShiftingStep(self._step, self._manifest.max_length, options.keep or 0)
+    def proposer(self, row: Row) -> Proposer | None:
+        """What proposes tokens to try in one run; None where one is run after another."""
+        asked, form = row.settled.options.speculate, row.context.spelled.form
+        # Several tokens in a run may give other last digits than one by one: done only where that cannot show.
+        exact = asked == "lookup" or (asked == "auto" and not _rounds_activations(self._manifest))
+        propose: Proposer | None = None
+        if asked == "auto" and self.draft is not None:
+            propose = self.draft
+        elif asked == "lookup" or (exact and row.context.generator is None):
+            propose = look_up
+        return ForcedTokens(form.constraint(len(row.ids)), propose) if form is not None and exact else propose
 
 
-def row_tokens(
-    step: SpeculativeStep,
-    ids: Sequence[int],
-    setup: RowSetup,
-    tokenizer: Tokenizer,
-    *,
-    propose: Proposer | None,
-    pace: Pace,
-) -> Iterator[Token]:
-    """Generate one row.
-
-    Args:
-        step: the model.
-        ids: the prompt, at least one token.
-        setup: from `set_up_row`.
-        tokenizer: for the texts of log-probabilities.
-        propose: gives tokens to try in one run; None takes one after another.
-        pace: says how many, and learns what became of them.
-
-    Yields:
-        one `Token` at a time.
-    """
-    row = _growing_row(ids, setup, tokenizer, setup.sampler())
-    if propose is None:
-        return plain_loop(step, ids, row)
-    return speculative_loop(step, ids, row, pace=pace, propose=propose)
-
-
-def contrastive_tokens(step: HiddenStep, ids: Sequence[int], setup: RowSetup, tokenizer: Tokenizer) -> Iterator[Token]:
-    """Generate one row by contrastive search. Arguments and result as `row_tokens`."""
-    asked = setup.options
-    search = ContrastiveSearch(
-        step,
-        setup.processors(),
-        top_k=asked.top_k or 0,
-        penalty_alpha=asked.penalty_alpha or 0.0,
-        room=setup.limit,
-    )
-    return plain_loop(search, ids, _growing_row(ids, setup, tokenizer, search.choose))
-
-
-def _growing_row(ids: Sequence[int], setup: RowSetup, tokenizer: Tokenizer, sampler: Sampler) -> GrowingRow:
-    count = setup.options.logprobs
-
-    def observe(logits: Logits, token: int) -> TokenLogprobs:
-        return token_logprobs(tokenizer, logits, token, count or 0)
-
-    return GrowingRow(
-        ids,
-        sampler,
-        eos=setup.row.eos,
-        max_new_tokens=setup.limit,
-        observe=None if count is None else observe,
-    )
+def _rounds_activations(manifest: Manifest) -> bool:
+    """Whether a token's logits may depend, in the last digits of a rounding, on how many are run with it."""
+    return manifest.graphs["decoder"].quantization.accuracy_level == 4

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,16 @@ from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import Manifest
 from triform.runtime.decoder.batches import PromptBatches
 from triform.runtime.decoder.loops import DecoderLoops
-from triform.runtime.decoder.prompt import Prompt, PromptEncoder, Tools
+from triform.runtime.decoder.prompt import Prompt, PromptEncoder, PromptInput, Tools
 from triform.runtime.decoder.prompt_cache import read_prompt_cache, write_prompt_cache
 from triform.runtime.decoder.scoring import Perplexity, TextScore, losses_of, perplexity
 from triform.runtime.errors import InputError
-from triform.runtime.generation.answers import Generation, Piece, Timings, Watch, Written
+from triform.runtime.generation.answers import Generation, Piece, Timings, Watch, Written, pieces_of
+from triform.runtime.generation.loop import Token
 from triform.runtime.generation.options.beams import Beams
+from triform.runtime.generation.options.checks import at_least_one
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.generation.setup import RowSetup, set_up_row
+from triform.runtime.generation.setup import Settled, check_length, settle
 from triform.runtime.generation.speculation.draft import Draft
 from triform.runtime.graphs.decoder_branches import HiddenStep
 from triform.runtime.graphs.decoder_step import DecoderStep
@@ -82,9 +84,9 @@ class Decoder:
         cache = check_decoder(session, bundle.manifest, path)
         self._step = DecoderStep(session, bundle.manifest, cache)
         make_hidden_step = partial(HiddenStep, session, bundle.manifest, cache)
-        self._loops = DecoderLoops(self._step, make_hidden_step, bundle.manifest, self._tokenizer)
+        self._loops = DecoderLoops(self._step, make_hidden_step, bundle.manifest)
         self._prompts = PromptEncoder(bundle, self._tokenizer)
-        self._batches = PromptBatches(session, bundle.manifest, cache, self._prompts, self._tokenizer)
+        self._batches = PromptBatches(session, bundle.manifest, cache, self._prompts)
         self._thread: ModelThread | None = None
         # Counts what has used the cache, so that a generation notices when another took it over.
         self._turn = 0
@@ -100,13 +102,36 @@ class Decoder:
         prompt: Prompt,
         options: GenerationOptions | None = None,
         *,
+        beams: Beams | None = None,
         system: str | None = None,
         raw: bool = False,
         tools: Tools | None = None,
     ) -> Generation:
-        """Generate a whole answer. Arguments and errors as `stream`."""
-        asked = options or GenerationOptions()
-        return self.stream_to(prompt, asked, system=system, raw=raw, tools=tools, show=lambda text: None)
+        """Generate a whole answer.
+
+        Args:
+            prompt: a text, or messages with "role" and "content". With a chat template a text is the user's message.
+            options: greedy or the model's own defaults when None.
+            beams: how many answers to follow at once; the model's own defaults when None.
+            system: a system message to put first; needs a chat template.
+            raw: take the text as it is, without the template.
+            tools: JSON schemas of functions that the model may call, for chat templates that tell it of them.
+
+        Returns:
+            the answer, of a search the best one.
+
+        Raises:
+            InputError: an empty prompt, or one that does not fit the model's context, or no template for messages or
+                tools; two options that do not go together.
+            UnsupportedError: an option needs what the bundle or this device does not have.
+        """
+        watch, settled = Watch(), self.settle(options, beams=beams)
+        asked = PromptInput(prompt, system, raw, tools)
+        if settled.search is None:
+            return watch.finished(list(self._pieces(asked, settled, watch)), self._load_seconds)
+        row = settled.row(self._prompts.prompt_ids(asked))
+        watch.prompt_tokens = len(row.ids)
+        return watch.searched(self._batches.best(row, settled, watch), self._load_seconds)
 
     def generate_all(
         self,
@@ -125,44 +150,48 @@ class Decoder:
         beams a prompt is read as soon as another one's answer has ended.
 
         Args:
-            prompts: texts or messages, see `stream`; taken as there is room for them.
-            options: see `stream`; of every answer. With a seed, what is drawn depends on a prompt's place among all.
-            beams: how many answers to follow at once; the model's own defaults when None.
+            prompts: texts or messages, see `generate`; taken as there is room for them.
+            options: see `generate`; of every answer. With a seed, what is drawn depends on a prompt's place among all.
+            beams: see `generate`.
             batch: prompts to run at once.
-            system: see `stream`.
-            raw: see `stream`.
-            tools: see `stream`.
+            system: see `generate`.
+            raw: see `generate`.
+            tools: see `generate`.
 
         Yields:
             the answers to each prompt, in the order of the prompts: as many as `beams` asks for, the best first.
 
         Raises:
-            InputError: as `stream`, the line naming the prompt; or an option that batches do not have.
+            InputError: as `generate`, the line naming the prompt; or an option that batches do not have.
         """
-        asked, prompting = options or GenerationOptions(), _prompting(system, raw, tools)
-        return self._batches.answers(prompts, asked, beams or Beams(), batch=batch, prompting=prompting)
+        at_least_one().judge("batch", batch)
+        settled = self._settled(options, beams or Beams(), several=True)
+        asked = (PromptInput(prompt, system, raw, tools) for prompt in prompts)
+        return self._batches.answers(asked, settled, batch)
 
-    def searches(self, options: GenerationOptions, beams: Beams) -> bool:
-        """Whether several answers to a prompt are followed at once, and none can be shown as it is written.
+    def settle(self, options: GenerationOptions | None = None, *, beams: Beams | None = None) -> Settled:
+        """What `generate` would do: `search` is None where one answer is followed, and could be streamed.
+
+        Args:
+            options: see `generate`.
+            beams: see `generate`.
 
         Raises:
-            InputError: options contradict each other.
+            InputError: options that do not go together, or do not fit the model.
+            UnsupportedError: see `generate`.
         """
-        if beams.settled(self.manifest.generation) is None:
-            return False
-        self._batches.plan(options, beams)
-        return True
+        return self._settled(options, beams or Beams())
 
     def count_tokens(
         self, prompt: Prompt, *, system: str | None = None, raw: bool = False, tools: Tools | None = None
     ) -> int:
-        """How many tokens a prompt has. Arguments as `stream`.
+        """How many tokens a prompt has. Arguments as `generate`.
 
         Raises:
             InputError: it is empty, or leaves no room for an answer in the model's context.
         """
-        ids = self._prompts.prompt_ids(prompt, system=system, raw=raw, tools=tools)
-        self._prompts.check_length(ids, room=1)
+        ids = self._prompts.prompt_ids(PromptInput(prompt, system, raw, tools))
+        check_length(len(ids), self.manifest.max_length, room=1)
         return len(ids)
 
     def stream(
@@ -174,27 +203,18 @@ class Decoder:
         raw: bool = False,
         tools: Tools | None = None,
     ) -> Iterator[Piece]:
-        """Generate piece by piece; joined texts equal what `generate` returns.
+        """Generate one answer piece by piece, without beams; joined texts equal what `generate` then returns.
 
         The prompt is checked at once, the model runs as pieces are asked for. Stop asking, or close the iterator, to
-        stop the model; the decoder stays usable.
-
-        Args:
-            prompt: a text, or messages with "role" and "content". With a chat template a text is the user's message.
-            options: greedy or the model's own defaults when None.
-            system: a system message to put first; needs a chat template.
-            raw: take the text as it is, without the template.
-            tools: JSON schemas of functions that the model may call, for chat templates that tell it of them.
+        stop the model; the decoder stays usable. Arguments and errors as `generate`.
 
         Returns:
             an iterator of at least one `Piece`; the last has a finish_reason.
 
         Raises:
-            InputError: an empty prompt, or one that does not fit the model's context, or no template for messages or
-                tools.
-                While iterating: another generation with the same decoder has begun.
+            InputError: while iterating: another generation with the same decoder has begun.
         """
-        return self._pieces(prompt, options or GenerationOptions(), _prompting(system, raw, tools), Watch())
+        return self._stream(PromptInput(prompt, system, raw, tools), options, Watch())
 
     def stream_async(
         self,
@@ -211,11 +231,11 @@ class Decoder:
         usable. As ever, a generation that begins ends the one before.
 
         Args:
-            prompt: see `stream`.
-            options: see `stream`.
-            system: see `stream`.
-            raw: see `stream`.
-            tools: see `stream`.
+            prompt: see `generate`.
+            options: see `generate`.
+            system: see `generate`.
+            raw: see `generate`.
+            tools: see `generate`.
 
         Returns:
             an asynchronous iterator of what `stream` gives. What `stream` raises comes with the first piece.
@@ -229,16 +249,16 @@ class Decoder:
     def stream_to(
         self,
         prompt: Prompt,
-        options: GenerationOptions,
+        options: GenerationOptions | None = None,
         *,
         system: str | None = None,
         raw: bool = False,
         tools: Tools | None = None,
-        show: Any,
+        show: Callable[[str], None],
     ) -> Generation:
-        """Generate, calling `show(text)` with each piece as it comes, and return the whole."""
+        """As `stream`, calling `show` with each piece's text as it comes; returns the whole."""
         watch, pieces = Watch(), []
-        for piece in self._pieces(prompt, options, _prompting(system, raw, tools), watch):
+        for piece in self._stream(PromptInput(prompt, system, raw, tools), options, watch):
             show(piece.text)
             pieces.append(piece)
         return watch.finished(pieces, self._load_seconds)
@@ -304,7 +324,7 @@ class Decoder:
             InputError: the text is empty or longer than the model's context.
         """
         ids = self._prompts.text_ids(text)
-        self._prompts.check_length(ids, room=0)
+        check_length(len(ids), self.manifest.max_length, room=0)
         self.forget()
         result, done = np.empty((len(ids), self.manifest.vocab_size), np.float32), 0
         for logits in self._step.logits_in_chunks(ids):
@@ -350,44 +370,27 @@ class Decoder:
         texts = tuple(self._tokenizer.decode([one], skip_special_tokens=False) for one in ids)
         return TextScore(tuple(ids), texts, (None, *logprobs))
 
-    def _pieces(
-        self, prompt: Prompt, options: GenerationOptions, prompting: Mapping[str, Any], watch: Watch
-    ) -> Iterator[Piece]:
-        """Check everything that can be wrong with a prompt now; return what will run the model."""
-        start = time.perf_counter()
-        ids = self._prompts.prompt_ids(prompt, **prompting)
-        if options.on_overflow == "error":
-            self._prompts.check_length(ids, room=1)
-        self._loops.check(options)
-        setup = set_up_row(options, self.manifest, self._tokenizer, len(ids))
-        watch.prompt_tokens = len(ids)
-        watch.prefill = time.perf_counter() - start
-        return self._run(ids, setup, watch)
+    def _settled(self, options: GenerationOptions | None, beams: Beams | None, *, several: bool = False) -> Settled:
+        asked = options or GenerationOptions()
+        return settle(asked, self.manifest, self._tokenizer, beams=beams, several=several)
 
-    def _run(self, ids: list[int], setup: RowSetup, watch: Watch) -> Iterator[Piece]:
-        start = time.perf_counter() - watch.prefill
-        shown = TextStops(self._tokenizer, setup.options.stop)
+    def _stream(self, prompt: PromptInput, options: GenerationOptions | None, watch: Watch) -> Iterator[Piece]:
+        return self._pieces(prompt, self._settled(options, None), watch)
+
+    def _pieces(self, prompt: PromptInput, settled: Settled, watch: Watch) -> Iterator[Piece]:
+        """Check everything that can be wrong with a prompt now; return what will run the model."""
+        row = settled.row(self._prompts.prompt_ids(prompt))
+        watch.prompt_tokens = len(row.ids)
+        return self._run(self._loops.tokens(row, watch), settled.options.stop, watch)
+
+    def _run(self, tokens: Iterator[Token], stop: Sequence[str], watch: Watch) -> Iterator[Piece]:
         turn = self._begin()
-        for token in self._loops.tokens(ids, setup, watch):
-            start = watch.note(start)
-            text = shown.push(token.id)
-            reason = token.finish_reason
-            if reason is not None:
-                text += shown.flush()
-            if shown.found:
-                reason = "stop"
-            yield Piece(text, (token.id,), reason, None if token.logprobs is None else (token.logprobs,))
-            if reason is not None:
-                return
-            if self._turn != turn:
+        for piece in pieces_of(tokens, TextStops(self._tokenizer, stop), watch):
+            yield piece
+            if piece.finish_reason is None and self._turn != turn:
                 raise InputError("this generation ended when another one with the same decoder began")
 
     def _begin(self) -> int:
         """Take over the cache; return whose turn it is now."""
         self._turn += 1
         return self._turn
-
-
-def _prompting(system: str | None, raw: bool, tools: Tools | None) -> dict[str, Any]:
-    """What `PromptEncoder.prompt_ids` is told beside the prompt."""
-    return {"system": system, "raw": raw, "tools": tools}

@@ -1,17 +1,36 @@
-"""From what a user says, a text or messages, to the token ids a model is fed."""
+"""Turns a prompt, a text or messages, into the token ids that a model is fed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.decoder.chat_template import Message, render_chat
-from triform.runtime.errors import BundleError, ContextError, InputError
+from triform.runtime.errors import BundleError, InputError, flag
 from triform.runtime.text.tokenizer import Tokenizer
+from triform.runtime.text.unicode_check import invalid_at
 
 Prompt = str | Sequence[Message]
 Tools = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class PromptInput:
+    """Everything that a model is prompted with.
+
+    Attributes:
+        content: a text, or messages with "role" and "content". With a chat template a text is the user's message.
+        system: a system message to put first; needs a chat template.
+        raw: take the text as it is, without the template.
+        tools: JSON schemas of functions that the model may call; need a chat template that knows of tools.
+    """
+
+    content: Prompt
+    system: str | None = None
+    raw: bool = False
+    tools: Tools | None = None
 
 
 class PromptEncoder:
@@ -22,35 +41,31 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._template: str | None = None
 
-    def prompt_ids(self, prompt: Prompt, *, system: str | None, raw: bool, tools: Tools | None = None) -> list[int]:
+    def prompt_ids(self, prompt: PromptInput) -> list[int]:
         """Token ids of a prompt, at least one.
 
         Args:
-            prompt: a text, or messages with "role" and "content". With a chat template a text is the user's message.
-            system: a system message to put first; needs a chat template.
-            raw: take the text as it is, without the template.
-            tools: JSON schemas of functions that the model may call; need a chat template that knows of tools.
+            prompt: see `PromptInput`.
 
         Raises:
             InputError: the prompt is empty, is no text or messages, or something needs a template that is not there.
         """
         has_template = self._bundle.tokenizer.chat_template is not None
-        if isinstance(prompt, str) and (raw or not has_template):
-            if system is not None:
-                raise InputError("a system message needs a chat template; this bundle has none, or --raw was given")
-            if tools is not None:
-                raise InputError("tools need a chat template; this bundle has none, or --raw was given")
-            return self.text_ids(prompt)
-        if raw:
-            raise InputError("messages cannot be taken raw, only a text can; leave --raw out")
+        if isinstance(prompt.content, str) and (prompt.raw or not has_template):
+            for what, given in (("a system message needs", prompt.system), ("tools need", prompt.tools)):
+                if given is not None:
+                    raise InputError(f"{what} a chat template; this bundle has none, or {flag('raw')} was given")
+            return self.text_ids(prompt.content)
+        if prompt.raw:
+            raise InputError(f"messages cannot be taken raw, only a text can; leave {flag('raw')} out")
         if not has_template:
             raise InputError("messages need a chat template and this bundle has none; give a plain text")
-        messages = _as_messages(prompt)
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
+        messages = _as_messages(prompt.content)
+        if prompt.system is not None:
+            messages.insert(0, {"role": "system", "content": prompt.system})
         template = self._read_template()
-        _check_tools(tools, template)
-        text = render_chat(template, messages, self._bundle.tokenizer.special, tools=tools)
+        _check_tools(prompt.tools, template)
+        text = render_chat(template, messages, self._bundle.tokenizer.special, tools=prompt.tools)
         # The template has written the special tokens already.
         return self._encode(text, special=False)
 
@@ -63,23 +78,6 @@ class PromptEncoder:
         if not text:
             raise InputError("the prompt is empty")
         return self._encode(text, special=True)
-
-    def check_length(self, ids: Sequence[int], *, room: int) -> None:
-        """Refuse a prompt that the model cannot read.
-
-        Args:
-            ids: of the prompt.
-            room: tokens that have to fit behind it.
-
-        Raises:
-            ContextError: it is too long.
-        """
-        limit = self._bundle.manifest.max_length
-        if len(ids) + room > limit:
-            more, other = (", answer included", ", or see --on-overflow") if room else ("", "")
-            raise ContextError(
-                f"the prompt has {len(ids)} tokens but this model's context is {limit}{more}; shorten it{other}"
-            )
 
     def known(self, token: int) -> int:
         """The same token id.
@@ -136,8 +134,6 @@ def _check_tools(tools: Tools | None, template: str) -> None:
 
 
 def _check_unicode(text: str) -> None:
-    # A command line hands over bytes that are no text as lone surrogates.
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(f"the prompt is not valid Unicode text at character {error.start + 1}") from None
+    place = invalid_at(text)
+    if place is not None:
+        raise InputError(f"the prompt is not valid Unicode text at character {place}")

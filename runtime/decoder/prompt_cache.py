@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import Manifest
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, flag
 from triform.runtime.files import whole_file
 
 _FLOAT = np.dtype("<f4")
@@ -88,14 +88,16 @@ def read_prompt_cache(path: Path, manifest: Manifest) -> tuple[list[int], dict[s
     try:
         data = np.memmap(path, np.uint8, mode="r")
     except OSError as error:
-        raise InputError(f"--prompt-cache {path} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"{flag('prompt_cache')} {path} cannot be read: {error.strerror or error}") from None
     except ValueError:
         raise _damaged(path, "it is empty") from None
     try:
         header, start = _header(data)
         metadata = header["__metadata__"]
         if metadata["bundle"] != bundle_hash(manifest):
-            raise InputError(f"--prompt-cache {path} was made with another bundle; delete it, or name another file")
+            raise InputError(
+                f"{flag('prompt_cache')} {path} was made with another bundle; delete it, or name another file"
+            )
         return _content(header, data[start:], manifest)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {str(error)[:80]}") from None
@@ -148,4 +150,4 @@ def _array(entry: Any, data: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArr
 
 
 def _damaged(path: Path, what: str) -> InputError:
-    return InputError(f"--prompt-cache {path} is damaged, or no such file at all ({what}); delete it")
+    return InputError(f"{flag('prompt_cache')} {path} is damaged, or no such file at all ({what}); delete it")

@@ -10,8 +10,12 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.runtime.arithmetic import log_sum_exp
 from triform.runtime.errors import InputError
 from triform.runtime.graphs.decoder_step import DecoderStep
+
+# Positions whose probabilities are summed up at once: they take a copy of their logits.
+_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,8 @@ def _losses(step: DecoderStep, ids: Sequence[int]) -> Iterator[NDArray[np.float6
     for logits in step.logits_in_chunks(ids):
         # The last position of all predicts what the text does not say.
         chunk = targets[done : done + len(logits)]
-        table = logits[: len(chunk)]
-        table -= table.max(-1, keepdims=True)
-        wanted = table[np.arange(len(chunk)), chunk]
-        yield np.log(np.exp(table, out=table).sum(-1, dtype=np.float64)) - wanted
+        for start in range(0, len(chunk), _ROWS):
+            part = chunk[start : start + _ROWS]
+            table = logits[start : start + len(part)]
+            yield log_sum_exp(table)[:, 0] - table[np.arange(len(part)), part]
         done += len(logits)

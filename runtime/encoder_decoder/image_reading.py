@@ -14,6 +14,7 @@ from triform.runtime.encoder_decoder.model import EncoderDecoder
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.generation.answers import Written
 from triform.runtime.generation.options.beams import Beams
+from triform.runtime.generation.options.checks import at_least_one
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.media.image import pixel_values, read_image
 
@@ -71,8 +72,7 @@ def read_pixels(
         InputError: an option that does not fit.
         TriformError: onnxruntime failed.
     """
-    if batch < 1:
-        raise InputError(f"--batch must be at least 1, not {batch}")
+    at_least_one().judge("batch", batch)
     source, first = iter(pixels), 0
     while chosen := list(islice(source, batch)):
         answers = model.write({"pixel_values": np.stack(chosen)}, options, beams=beams, first=first)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.folder import Bundle
@@ -17,13 +15,14 @@ from triform.runtime.bundle.manifest import EncoderDecoderInfo, Manifest
 from triform.runtime.encoder_decoder.ask import Ask, manifest_for, prefix_for
 from triform.runtime.encoder_decoder.source_text import SourceText
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
-from triform.runtime.generation.answers import Generation, Piece, Timings, Written, written
-from triform.runtime.generation.loop import decode_loop
-from triform.runtime.generation.options.beams import Beams, Search, check_search
+from triform.runtime.generation.answers import Generation, Piece, Watch, Written, best_answer, pieces_of, written
+from triform.runtime.generation.loop import plain_loop
+from triform.runtime.generation.options.beams import Beams
+from triform.runtime.generation.options.checks import at_least_one
+from triform.runtime.generation.options.conflicts import check_conflicts
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.generation.search.batch import Hypothesis
 from triform.runtime.generation.search.choice import run_search
-from triform.runtime.generation.setup import RowSetup, set_up_row
+from triform.runtime.generation.setup import Row, Settled, settle
 from triform.runtime.graphs.encoder_decoder import SourceReader
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.graphs.padding import text_arrays
@@ -37,15 +36,6 @@ __all__ = ["Ask", "EncoderDecoder", "Written"]
 _WINDOW = 256
 # Source texts of models without a limit of their own are cut here.
 _LONGEST = 2**14
-
-
-@dataclass(frozen=True)
-class _Settled:
-    """The user's options, the search to make, and the manifest whose defaults fill in the rest."""
-
-    options: GenerationOptions
-    search: Search | None
-    manifest: Manifest
 
 
 class EncoderDecoder:
@@ -125,20 +115,21 @@ class EncoderDecoder:
             beams: how many answers to follow at once; the model's own defaults when None.
 
         Returns:
-            the answer, of a beam search the best one; `prompt_tokens` counts the source's.
+            the answer, of a search the best one; `prompt_tokens` counts the source's.
 
         Raises:
             InputError: an empty text, or one that is too long for a strict reader; an option, a task or a language
-                that the model does not have.
+                that the model does not have; two options that do not go together.
             UnsupportedError: the model reads something else than texts.
         """
-        start = time.perf_counter()
-        ids = self._ids([source], ask or Ask(), 1)[0]
-        (found,) = self._answers([ids], self._settled(options, ask, beams))
-        best = found[0]
-        seconds = time.perf_counter() - start
-        timings = Timings(self._load_seconds, seconds)
-        return Generation(best.text, best.token_ids, best.finish_reason, len(ids), timings)
+        watch, settled = Watch(), self.settle(options, ask=ask, beams=beams)
+        (ids,) = self._ids([source], ask or Ask(), 1)
+        watch.prompt_tokens = len(ids)
+        row, encoded = self._row(settled, ids, 0), self._read([ids])
+        if settled.search is None:
+            return watch.finished(list(self.pieces(encoded, row, watch)), self._load_seconds)
+        best = best_answer(self.reader.batch_step(encoded), row, settled, watch)
+        return watch.searched(best, self._load_seconds)
 
     def generate_all(
         self,
@@ -153,7 +144,7 @@ class EncoderDecoder:
 
         Args:
             sources: the texts.
-            options: see `generate`.
+            options: see `generate`. With a seed, what is drawn depends on a text's place among all.
             ask: see `generate`.
             beams: see `generate`.
             batch: texts to run at once.
@@ -162,25 +153,12 @@ class EncoderDecoder:
             the answers to each text, in the order of the texts: as many as `beams` asks for, the best first.
 
         Raises:
-            InputError: see `generate`.
+            InputError: see `generate`; or an option that batches do not have.
             UnsupportedError: see `generate`.
         """
-        if batch < 1:
-            raise InputError(f"--batch must be at least 1, not {batch}")
-        settled = self._settled(options, ask, beams)
-        source, first = iter(sources), 1
-        while window := list(islice(source, _WINDOW)):
-            rows = self._ids(window, ask or Ask(), first)
-            found: list[list[Written]] = [[]] * len(rows)
-            order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
-            for start in range(0, len(order), batch):
-                chosen = order[start : start + batch]
-                places = [first + index - 1 for index in chosen]
-                answers = self._answers([rows[index] for index in chosen], settled, places)
-                for index, answer in zip(chosen, answers, strict=True):
-                    found[index] = answer
-            yield from found
-            first += len(window)
+        at_least_one().judge("batch", batch)
+        settled = self._settled(options, ask or Ask(), beams or Beams(), several=True)
+        return self._all(sources, settled, ask or Ask(), batch)
 
     def stream(
         self, source: str, options: GenerationOptions | None = None, *, ask: Ask | None = None
@@ -190,48 +168,39 @@ class EncoderDecoder:
         Returns:
             an iterator of at least one `Piece`; the last has a finish_reason.
         """
-        ids = self._ids([source], ask or Ask(), 1)[0]
-        setup = self._setup(self._settled(options, ask, None), ids, 0)
-        return self.pieces(self._read([ids]), [self.info.decoder_start], setup)
+        settled = self._settled(options, ask or Ask(), None)
+        (ids,) = self._ids([source], ask or Ask(), 1)
+        return self.pieces(self._read([ids]), self._row(settled, ids, 0))
 
-    def pieces(self, encoded: EncoderOutput, prompt: Sequence[int], setup: RowSetup) -> Iterator[Piece]:
+    def settle(
+        self,
+        options: GenerationOptions | None = None,
+        *,
+        ask: Ask | None = None,
+        beams: Beams | None = None,
+    ) -> Settled:
+        """What `generate` would do: `search` is None where one answer is followed, and could be streamed.
+
+        Args:
+            options: see `generate`.
+            ask: see `generate`.
+            beams: see `generate`.
+
+        Raises:
+            InputError: an option, a task or a language that the model does not have; two that do not go together.
+        """
+        return self._settled(options, ask or Ask(), beams or Beams())
+
+    def pieces(self, encoded: EncoderOutput, row: Row, watch: Watch | None = None) -> Iterator[Piece]:
         """Write about one source that was read.
 
         Args:
             encoded: from `reader.read`.
-            prompt: decoder tokens to begin with.
-            setup: from `set_up_row`.
+            row: decoder tokens to begin with, and how to go on.
+            watch: notes each token.
         """
-        shown = TextStops(self.text.target, setup.options.stop)
-        step = self.reader.step(encoded)
-        for token in decode_loop(step, prompt, setup.sampler(), eos=setup.row.eos, max_new_tokens=setup.limit):
-            text = shown.push(token.id)
-            reason = token.finish_reason
-            if reason is not None:
-                text += shown.flush()
-            if shown.found:
-                reason = "stop"
-            yield Piece(text, (token.id,), reason)
-            if reason is not None:
-                return
-
-    def search(
-        self,
-        encoded: EncoderOutput,
-        prompts: Sequence[Sequence[int]],
-        setups: Sequence[RowSetup],
-        search: Search | None,
-    ) -> list[list[Hypothesis]]:
-        """Answers about the sources that were read, the best first.
-
-        Args:
-            encoded: from `reader.read`, one source a prompt.
-            prompts: decoder tokens that each answer begins with.
-            setups: one a prompt, from `set_up_row`.
-            search: None for one answer each, token by token.
-        """
-        step = self.reader.batch_step(encoded)
-        return run_search(step, prompts, setups, search, self.text.target, eos=self.manifest.tokens.eos)
+        tokens = plain_loop(self.reader.step(encoded), row.ids, row.growing())
+        return pieces_of(tokens, TextStops(self.text.target, row.settled.options.stop), watch or Watch())
 
     def write(
         self,
@@ -246,60 +215,52 @@ class EncoderDecoder:
 
         Args:
             arrays: a batch, by the names of the encoder's inputs.
-            options: see `generate`.
+            options: see `generate_all`.
             ask: the language.
             beams: see `generate`.
             first: the place of the first source among all; with a seed, its random numbers depend on it.
         """
+        settled = self._settled(options, ask or Ask(), beams or Beams(), several=True)
         count = len(next(iter(arrays.values())))
-        places = range(first, first + count)
-        return self._write(self.reader.read(arrays), self._settled(options, ask, beams), [[]] * count, places)
+        rows = [self._row(settled, None, place) for place in range(first, first + count)]
+        return self._write(self.reader.read(arrays), settled, rows)
 
-    def plan(
-        self, options: GenerationOptions | None = None, ask: Ask | None = None, beams: Beams | None = None
-    ) -> tuple[Search | None, int]:
-        """What `generate` would do: the search, None for one token after another, and the most tokens it would write.
+    def _all(self, sources: Iterable[str], settled: Settled, ask: Ask, batch: int) -> Iterator[list[Written]]:
+        source, first = iter(sources), 1
+        while window := list(islice(source, _WINDOW)):
+            ids = self._ids(window, ask, first)
+            found: list[list[Written]] = [[]] * len(ids)
+            order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
+            for start in range(0, len(order), batch):
+                chosen = order[start : start + batch]
+                rows = [self._row(settled, ids[index], first + index - 1) for index in chosen]
+                answers = self._write(self._read([ids[index] for index in chosen]), settled, rows)
+                for index, answer in zip(chosen, answers, strict=True):
+                    found[index] = answer
+            yield from found
+            first += len(window)
 
-        Raises:
-            InputError: an option, a task or a language that the model does not have.
-        """
-        settled = self._settled(options, ask, beams)
-        return settled.search, self._setup(settled, [], 0).limit
-
-    def _answers(
-        self, rows: Sequence[Sequence[int]], settled: _Settled, places: Sequence[int] = (0,)
-    ) -> list[list[Written]]:
-        return self._write(self._read(rows), settled, rows, places)
-
-    def _write(
-        self, encoded: EncoderOutput, settled: _Settled, rows: Sequence[Sequence[int]], places: Sequence[int]
-    ) -> list[list[Written]]:
-        setups = [self._setup(settled, ids, place) for ids, place in zip(rows, places, strict=True)]
-        found = self.search(encoded, [[self.info.decoder_start]] * len(setups), setups, settled.search)
-        scored, stops = settled.search is not None, setups[0].options.stop
-        return [[written(one, self.text.target, stops, scored) for one in hypotheses] for hypotheses in found]
+    def _write(self, encoded: EncoderOutput, settled: Settled, rows: Sequence[Row]) -> list[list[Written]]:
+        found = run_search(self.reader.batch_step(encoded), rows, settled.search)
+        return [[written(one, settled) for one in hypotheses] for hypotheses in found]
 
     def _read(self, rows: Sequence[Sequence[int]]) -> EncoderOutput:
         return self.reader.read(text_arrays(rows, self.manifest.tokens.pad))
 
-    def _setup(self, settled: _Settled, ids: Sequence[int], index: int) -> RowSetup:
-        read = np.array(ids, np.int64)
-        return set_up_row(settled.options, settled.manifest, self.text.target, 1, index=index, encoder_ids=read)
+    def _row(self, settled: Settled, encoder_ids: Sequence[int] | None, index: int) -> Row:
+        return settled.row([self.info.decoder_start], index, encoder_ids=encoder_ids)
 
-    def _settled(self, options: GenerationOptions | None, ask: Ask | None, beams: Beams | None) -> _Settled:
-        """What the user asked for, with what the task and the language asked for add to it."""
-        ask, found = ask or Ask(), options or GenerationOptions()
-        manifest = manifest_for(self.manifest, ask)
-        forced = self.text.forced(ask.target_lang)
-        if ask.target_lang is not None and forced and found.constraints.forced_bos_token_id is not None:
-            raise InputError("--target-lang already says what the first token is; leave --forced-bos-token-id out")
-        if forced and found.constraints.forced_bos_token_id is None:
-            constraints = dataclasses.replace(found.constraints, forced_bos_token_id=forced[0])
-            found = dataclasses.replace(found, constraints=constraints)
-        beams = beams or Beams()
-        settled = _Settled(beams.drawing(found), beams.settled(manifest.generation), manifest)
-        check_search(settled.search, self._setup(settled, [], 0).options)
-        return settled
+    def _settled(
+        self, options: GenerationOptions | None, ask: Ask, beams: Beams | None, *, several: bool = False
+    ) -> Settled:
+        """What the user asked for, with what the task and the language add to it."""
+        asked = options or GenerationOptions()
+        forced, given = self.text.forced(ask.target_lang), asked.constraints.forced_bos_token_id
+        check_conflicts({"target_lang": ask.target_lang if forced else None, "forced_bos_token_id": given})
+        if forced and given is None:
+            constraints = dataclasses.replace(asked.constraints, forced_bos_token_id=forced[0])
+            asked = dataclasses.replace(asked, constraints=constraints)
+        return settle(asked, manifest_for(self.manifest, ask), self.text.target, beams=beams, several=several)
 
     def _ids(self, sources: Sequence[str], ask: Ask, first: int) -> list[list[int]]:
         if self.info.source != "text":

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from triform.runtime.generation.logprobs import TokenLogprobs
+from triform.runtime.generation.loop import Token
 from triform.runtime.generation.search.batch import Hypothesis
+from triform.runtime.generation.search.choice import run_search
+from triform.runtime.generation.setup import Row, Settled
 from triform.runtime.generation.speculation.pace import Pace
-from triform.runtime.generation.steps import FinishReason
-from triform.runtime.text.stop_strings import StopStrings
-from triform.runtime.text.tokenizer import Tokenizer
+from triform.runtime.generation.steps import BatchStep, FinishReason, Logits
+from triform.runtime.text.stop_strings import StopStrings, TextStops
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Timings:
     Attributes:
         load: opening the bundle.
         prefill: from the call to the first token.
-        tokens: each further token; of several that one run gave, the first has its time.
+        tokens: each further token; of several that one run gave, the first has its time. Of a search each further
+            step, which makes every answer that it follows a token longer.
     """
 
     load: float
@@ -85,31 +88,26 @@ class Generation:
 
 @dataclass
 class Watch:
-    """Counts and seconds of one generation.
+    """Counts and seconds of one generation, from when it is made.
 
     Attributes:
         prompt_tokens: of the prompt.
         cached_tokens: of these, those that the cache held.
-        prefill: seconds up to the first token.
-        tokens: seconds of each further token.
+        times: seconds up to the first token, and those of each further one.
         pace: of speculation.
     """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    prefill: float = 0.0
-    tokens: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
-    _started: bool = False
+    _last: float = field(default_factory=lambda: time.perf_counter())
 
-    def note(self, since: float) -> float:
-        """Note the time a token took; return the time now."""
+    def note(self) -> None:
+        """Note that a token is there."""
         now = time.perf_counter()
-        if self._started:
-            self.tokens.append(now - since)
-        else:
-            self._started, self.prefill = True, now - since
-        return now
+        self.times.append(now - self._last)
+        self._last = now
 
     def finished(self, pieces: Sequence[Piece], load: float) -> Generation:
         """The record of a whole generation.
@@ -124,12 +122,41 @@ class Watch:
             token_ids=tuple(token for piece in pieces for token in piece.token_ids),
             finish_reason=pieces[-1].finish_reason or "length",
             prompt_tokens=self.prompt_tokens,
-            timings=Timings(load, self.prefill, tuple(self.tokens)),
+            timings=self._timings(load),
             logprobs=tuple(logprobs) if logprobs else None,
             cached_tokens=self.cached_tokens,
             proposed_tokens=self.pace.proposed,
             accepted_tokens=self.pace.accepted,
         )
+
+    def searched(self, best: Written, load: float) -> Generation:
+        """The record of the best answer of a search.
+
+        Args:
+            best: the answer.
+            load: seconds it took to open the bundle.
+        """
+        return Generation(best.text, best.token_ids, best.finish_reason, self.prompt_tokens, self._timings(load))
+
+    def _timings(self, load: float) -> Timings:
+        first, *further = self.times
+        return Timings(load, first, tuple(further))
+
+
+class WatchedStep:
+    """A `BatchStep` whose runs are noted by a watch: a search chooses tokens between one run and the next."""
+
+    def __init__(self, step: BatchStep, watch: Watch) -> None:
+        self._step, self._watch = step, watch
+
+    def prefill(self, rows: Sequence[Sequence[int]]) -> Logits:
+        """See `BatchStep`."""
+        return self._step.prefill(rows)
+
+    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> Logits:
+        """See `BatchStep`."""
+        self._watch.note()
+        return self._step.next(tokens, parents)
 
 
 @dataclass(frozen=True)
@@ -149,16 +176,55 @@ class Written:
     score: float | None = None
 
 
-def written(hypothesis: Hypothesis, tokenizer: Tokenizer, stops: Sequence[str], scored: bool) -> Written:
+def written(hypothesis: Hypothesis, settled: Settled) -> Written:
     """A hypothesis as text.
 
     Args:
-        hypothesis: what a search found.
-        tokenizer: decodes it.
-        stops: texts at which it ends.
-        scored: whether its score means anything.
+        hypothesis: from `run_search`.
+        settled: what holds for all answers of the call.
     """
-    stop = StopStrings(stops)
+    stop, tokenizer = StopStrings(settled.options.stop), settled.tokenizer
     text = stop.push(tokenizer.decode(list(hypothesis.token_ids), skip_special_tokens=True)) + stop.flush()
     reason: FinishReason = "stop" if stop.found else hypothesis.finish_reason
-    return Written(text, hypothesis.token_ids, reason, hypothesis.score if scored else None)
+    return Written(text, hypothesis.token_ids, reason, hypothesis.score if settled.search is not None else None)
+
+
+def pieces_of(tokens: Iterable[Token], stops: TextStops, watch: Watch) -> Iterator[Piece]:
+    """Tokens as pieces of text, up to a stop string.
+
+    Args:
+        tokens: as they are generated.
+        stops: turns them into text.
+        watch: notes each of them.
+
+    Yields:
+        a piece for each token; nothing is generated after the last.
+    """
+    for token in tokens:
+        watch.note()
+        text, reason = stops.push(token.id), token.finish_reason
+        if reason is not None:
+            text += stops.flush()
+        if stops.found:
+            reason = "stop"
+        yield Piece(text, (token.id,), reason, None if token.logprobs is None else (token.logprobs,))
+        if reason is not None:
+            return
+
+
+def best_answer(step: BatchStep, row: Row, settled: Settled, watch: Watch) -> Written:
+    """Search for the best answer to one prompt.
+
+    Args:
+        step: the model, with room for `rows_of` the search.
+        row: the prompt.
+        settled: what holds for its answers.
+        watch: notes each step of the search.
+
+    Raises:
+        InputError: a sequence outgrows the model's context.
+        TriformError: onnxruntime failed, or the logits are not numbers.
+    """
+    ((best, *_),) = run_search(WatchedStep(step, watch), [row], settled.search)
+    watch.note()
+    return written(best, settled)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.arithmetic import unit
+from triform.runtime.arithmetic import log_sum_exp, unit
 from triform.runtime.generation.processors.contract import Processor
 from triform.runtime.generation.sampling import greedy, process
 from triform.runtime.generation.steps import BranchingStep, Ids, Logits
@@ -91,9 +91,9 @@ def likeliest(logits: Logits, count: int) -> tuple[NDArray[np.int64], NDArray[np
         BundleError: the logits hold NaN or an infinity.
         InputError: every token is banned.
     """
-    largest = logits[greedy(logits)]
-    weights = np.exp(logits - largest)
+    # For what it refuses.
+    greedy(logits)
     kept = np.argpartition(-logits, min(count, len(logits)) - 1)[:count]
     kept = kept[logits[kept] > -math.inf]
     tokens = kept[np.lexsort((kept, -logits[kept]))]
-    return tokens, weights[tokens] / weights.sum()
+    return tokens, np.exp(logits[tokens] - log_sum_exp(logits)).astype(np.float32)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from triform.runtime.arithmetic import log_sum_exp
 from triform.runtime.generation.processors.ranking import largest
-from triform.runtime.generation.processors.truncation import weights_of
 from triform.runtime.generation.steps import Logits
 from triform.runtime.text.tokenizer import Tokenizer
 
@@ -46,7 +45,7 @@ def token_logprobs(tokenizer: Tokenizer, logits: Logits, token: int, count: int)
     top = largest(logits, known) if known else np.zeros(0, np.int64)
     # Of tokens as likely as the last of them, the first ones.
     top = top[np.argsort(-logits[top], kind="stable")][:known]
-    total = float(logits.max()) + math.log(float(weights_of(logits).sum()))
+    total = float(log_sum_exp(logits)[0])
 
     def told(id_: int) -> TokenLogprob:
         return TokenLogprob(id_, tokenizer.decode([id_], skip_special_tokens=False), float(logits[id_]) - total)

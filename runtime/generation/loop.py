@@ -1,4 +1,4 @@
-"""The decoding loop: token ids in, tokens out. It knows no text and no files."""
+"""The plain decoding loop, and the row that it grows: token ids in, tokens out. It knows no text and no files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,16 @@ class GrowingRow:
         observe: Callable[[Logits, int], TokenLogprobs] | None = None,
         ends: Callable[[int], bool] = lambda token: False,
     ) -> None:
-        """Begin with a prompt. Arguments as `decode_loop`, and `ends` as `Request` has it."""
+        """Begin with a prompt.
+
+        Args:
+            ids: the prompt, at least one token.
+            sampler: from the ids so far and the logits after them to a token.
+            eos: tokens that end the sequence.
+            max_new_tokens: at least 1.
+            observe: called with the model's logits and the token chosen, for its log-probabilities.
+            ends: called with each token; whether the sequence ends with it for another reason.
+        """
         # One array for the whole generation, of which the sampler sees the part that is there.
         self._history = np.empty(len(ids) + max_new_tokens, np.int64)
         self._history[: len(ids)] = ids
@@ -77,34 +86,17 @@ class GrowingRow:
         return Token(token, reason, self._observe(logits, token) if self._observe else None)
 
 
-def decode_loop(
-    step: Step,
-    ids: Sequence[int],
-    sampler: Sampler,
-    *,
-    eos: Collection[int],
-    max_new_tokens: int,
-    observe: Callable[[Logits, int], TokenLogprobs] | None = None,
-) -> Iterator[Token]:
-    """Generate until an end-of-sequence token or the limit.
+def plain_loop(step: Step, ids: Sequence[int], row: GrowingRow) -> Iterator[Token]:
+    """Generate one token after another, until an end-of-sequence token or the limit.
 
     Args:
         step: the model.
         ids: the prompt, at least one token.
-        sampler: the ids so far and the logits after them to a token.
-        eos: tokens that end the sequence.
-        max_new_tokens: at least 1.
-        observe: called with the model's logits and the token chosen, for its log-probabilities.
+        row: what chooses the tokens; holds the prompt.
 
     Yields:
         one `Token` at a time. The last one is not fed back, so a limit costs no run whose logits nobody reads.
     """
-    row = GrowingRow(ids, sampler, eos=eos, max_new_tokens=max_new_tokens, observe=observe)
-    return plain_loop(step, ids, row)
-
-
-def plain_loop(step: Step, ids: Sequence[int], row: GrowingRow) -> Iterator[Token]:
-    """As `decode_loop`, with a row that holds the prompt."""
     token = row.choose(step.prefill(ids))
     yield token
     while token.finish_reason is None:

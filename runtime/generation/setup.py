@@ -1,164 +1,197 @@
-"""Everything a generation settles before its first token: limits, processors and random numbers of each row."""
+"""What a call settles before its first token: its options, search and form once, then each prompt's row."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from triform.runtime.bundle.manifest import Manifest
-from triform.runtime.errors import InputError
-from triform.runtime.generation.options.checks import flag
-from triform.runtime.generation.options.defaults import with_defaults
+from triform.runtime.errors import ContextError, flag
+from triform.runtime.generation.logprobs import TokenLogprobs, token_logprobs
+from triform.runtime.generation.loop import GrowingRow
+from triform.runtime.generation.options.beams import Beams, Search, situation_of
+from triform.runtime.generation.options.conflicts import (
+    DECODER,
+    ENCODER_DECODER,
+    NO_LIMIT,
+    NO_SOURCE_TEXT,
+    SEVERAL_ANSWERS,
+    check_conflicts,
+)
+from triform.runtime.generation.options.defaults import Lengths, lengths_of, with_defaults
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.generation.options.groups import DRY_BREAKERS
-from triform.runtime.generation.processors.build import Row, build_processors
+from triform.runtime.generation.processors.build import ProcessorContext, build_processors
 from triform.runtime.generation.processors.contract import Processor
-from triform.runtime.generation.processors.form import make_constraint
+from triform.runtime.generation.processors.spelling import Spelled, spell
 from triform.runtime.generation.sampling import Sampler, ahead, make_sampler, row_generator
-from triform.runtime.generation.steps import Ids
+from triform.runtime.generation.steps import Logits
 from triform.runtime.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class RowSetup:
-    """One row, ready to generate.
+class Settled:
+    """What holds for every answer of a call; see `settle`.
 
     Attributes:
         options: the user's, with the model's defaults filled in.
-        row: what its processors know.
-        limit: tokens to generate at most.
-        rounds: whether a token's logits may depend, in the last digits of a rounding, on how many are run with it.
+        search: None where each answer is followed alone, token by token.
+        lengths: how long answers are to be.
+        spelled: the options that are texts, and the form.
+        manifest: of the model, or of the task that it is given.
+        tokenizer: of what is generated.
     """
 
     options: GenerationOptions
-    row: Row
+    search: Search | None
+    lengths: Lengths
+    spelled: Spelled
+    manifest: Manifest
+    tokenizer: Tokenizer
+
+    def row(self, ids: Sequence[int], index: int = 0, *, encoder_ids: Sequence[int] | None = None) -> Row:
+        """The answer to one prompt, ready to begin.
+
+        Args:
+            ids: the prompt, at least one token.
+            index: its place among all prompts of the call; its random numbers depend on it and on the seed.
+            encoder_ids: what the encoder reads, of a model that reads a text.
+
+        Raises:
+            ContextError: the prompt leaves no room for an answer.
+            InputError: nothing limits an answer that may outgrow the context.
+        """
+        least, most = self.lengths.after(len(ids))
+        if self.options.on_overflow == "shift":
+            check_conflicts({"on_overflow": "shift", NO_LIMIT: True if most is None else None})
+            limit = most or 0
+        else:
+            check_length(len(ids), self.manifest.max_length, room=1)
+            room = self.manifest.max_length - len(ids)
+            limit = min(most or room, room)
+        context = ProcessorContext(
+            prompt_length=len(ids),
+            max_length=len(ids) + limit,
+            vocab_size=self.manifest.vocab_size,
+            eos=tuple(self.manifest.tokens.eos),
+            generator=row_generator(self.options.seed, index) if self.options.temperature else None,
+            min_new_tokens=least or 0,
+            spelled=self.spelled,
+            encoder_ids=None if encoder_ids is None else np.asarray(encoder_ids, np.int64),
+        )
+        return Row(self, ids, limit, most is not None, context)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt, and how its answer is made.
+
+    Attributes:
+        settled: what holds for every answer of the call.
+        ids: the prompt.
+        limit: tokens to generate at most.
+        limited: whether something else than the context sets the limit.
+        context: what its processors know.
+    """
+
+    settled: Settled
+    ids: Sequence[int]
     limit: int
-    rounds: bool = False
+    limited: bool
+    context: ProcessorContext
 
     def processors(self) -> list[Processor]:
         """The row's processors, made anew: some have a state."""
-        return build_processors(self.options, self.row)
-
-    @property
-    def looks_up(self) -> bool:
-        """Whether to try tokens copied from what was there before."""
-        return self.options.speculate == "lookup" or (self.fast_forwards and self.row.generator is None)
-
-    @property
-    def fast_forwards(self) -> bool:
-        """Whether to try tokens that the form of the answer forces."""
-        asked = self.options.speculate
-        return asked == "lookup" or (asked == "auto" and not self.rounds)
+        return build_processors(self.settled.options, self.context)
 
     def sampler(self) -> Sampler:
         """What chooses the row's tokens; see `make_sampler`."""
-        return make_sampler(self.processors(), self.row.generator)
+        return make_sampler(self.processors(), self.context.generator)
 
-    def answer_sampler(self, index: int) -> Sampler:
-        """What chooses the tokens of one of several answers; the first of them is the row's own."""
-        if self.row.generator is None:
+    def sampler_of(self, answer: int) -> Sampler:
+        """What chooses the tokens of one of several answers; the first of them draws as `sampler` does."""
+        generator = self.context.generator
+        if generator is None:
             return self.sampler()
-        generator = ahead(self.row.generator, index)
-        row = dataclasses.replace(self.row, generator=generator)
-        return make_sampler(build_processors(self.options, row), generator)
+        context = dataclasses.replace(self.context, generator=ahead(generator, answer))
+        return make_sampler(build_processors(self.settled.options, context), context.generator)
+
+    def growing(self, sampler: Sampler | None = None) -> GrowingRow:
+        """The answer, still empty, with log-probabilities where they are asked for.
+
+        Args:
+            sampler: what chooses its tokens; `sampler` when None.
+        """
+        count, tokenizer = self.settled.options.logprobs, self.settled.tokenizer
+
+        def observe(logits: Logits, token: int) -> TokenLogprobs:
+            return token_logprobs(tokenizer, logits, token, count or 0)
+
+        return GrowingRow(
+            self.ids,
+            sampler or self.sampler(),
+            eos=self.context.eos,
+            max_new_tokens=self.limit,
+            observe=None if count is None else observe,
+        )
 
 
-def set_up_row(
+def settle(
     options: GenerationOptions,
     manifest: Manifest,
     tokenizer: Tokenizer,
-    prompt_length: int,
     *,
-    index: int = 0,
-    encoder_ids: Ids | None = None,
-    min_tokens_to_keep: int = 1,
-) -> RowSetup:
-    """Settle one row of a batch.
+    beams: Beams | None = None,
+    several: bool = False,
+) -> Settled:
+    """Settle everything that does not depend on the prompt, and refuse what cannot be done.
 
     Args:
         options: what the user asked for.
         manifest: the model's; its defaults fill in the rest.
-        tokenizer: for options that are texts.
-        prompt_length: ids before the first generated one.
-        index: the row's place in the batch; its random numbers depend on it and on the seed.
-        encoder_ids: what the encoder read, of an encoder-decoder.
-        min_tokens_to_keep: see `Row`.
+        tokenizer: of what is generated.
+        beams: how many answers to follow at once; None follows one, whatever the model's defaults are.
+        several: whether prompts share a batch, so that what follows a single answer is refused.
 
     Raises:
-        InputError: an option names a token that the vocabulary does not have, or needs an encoder; or the form of the
-            answer that is asked for cannot be used.
+        InputError: two options do not go together, or one does not fit the model; an option names a token that the
+            vocabulary does not have; the form of the answer cannot be used.
         UnsupportedError: the model cannot be held to a form.
     """
-    if encoder_ids is None:
-        _refuse_encoders(options)
-    else:
-        _refuse_decoders(options)
-    settled = with_defaults(options, manifest.generation, prompt_length)
-    limit = _limit(settled, manifest.max_length - prompt_length)
-    eos = tuple(manifest.tokens.eos)
-    row = Row(
-        prompt_length=prompt_length,
-        max_length=prompt_length + limit,
-        vocab_size=manifest.vocab_size,
-        eos=eos,
-        generator=row_generator(settled.seed, index) if settled.temperature else None,
-        dry_breakers=_breakers(settled, tokenizer),
-        bad_words_ids=_spellings(settled.constraints.bad_words or (), tokenizer),
-        encoder_ids=None if encoder_ids is None else np.asarray(encoder_ids, np.int64),
-        min_tokens_to_keep=min_tokens_to_keep,
-        form=make_constraint(settled.constraints, tokenizer, manifest.vocab_size, eos, prompt_length),
-    )
-    found = RowSetup(settled, row, limit, _rounds_activations(manifest))
-    # For what it refuses: the caller learns now, not at the first token.
-    found.processors()
-    return found
+    search = beams.settled(manifest.generation) if beams is not None else None
+    asked = beams.drawing(options) if beams is not None else options
+    settled, lengths = with_defaults(asked, manifest.generation), lengths_of(asked, manifest.generation)
+    situation = {**situation_of(search), **_situation_of(manifest)}
+    if several or search is not None:
+        situation[SEVERAL_ANSWERS] = True
+    # Of the penalties the user's alone: a model's own ones may be for a part that it does not have here.
+    check_conflicts({**vars(settled), **vars(settled.truncation), **vars(options.penalties), **situation})
+    spelled = spell(settled, tokenizer, manifest.vocab_size, manifest.tokens.eos)
+    return Settled(settled, search, lengths, spelled, manifest, tokenizer)
 
 
-def _rounds_activations(manifest: Manifest) -> bool:
-    graph = manifest.graphs.get("decoder")
-    return graph is not None and graph.quantization.accuracy_level == 4
+def check_length(length: int, context: int, *, room: int) -> None:
+    """Refuse a prompt that the model cannot read.
+
+    Args:
+        length: tokens of the prompt.
+        context: tokens that the model holds.
+        room: tokens that have to fit behind the prompt.
+
+    Raises:
+        ContextError: it is too long.
+    """
+    if length + room > context:
+        more, other = (", answer included", f", or see {flag('on_overflow')}") if room else ("", "")
+        raise ContextError(
+            f"the prompt has {length} tokens but this model's context is {context}{more}; shorten it{other}"
+        )
 
 
-def _refuse_encoders(options: GenerationOptions) -> None:
-    for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"):
-        if getattr(options.penalties, name) is not None:
-            raise InputError(f"{flag(name)} is for models with an encoder, and this is a decoder; leave it out")
-
-
-def _refuse_decoders(options: GenerationOptions) -> None:
-    for name, word in (("speculate", "lookup"), ("on_overflow", "shift")):
-        if getattr(options, name) == word:
-            raise InputError(f"{flag(name)} {word} is for decoders, and this model reads a source; leave it out")
-    if options.penalty_alpha is not None:
-        raise InputError("--penalty-alpha is for decoders, and this model reads a source; leave it out")
-
-
-def _limit(options: GenerationOptions, room: int) -> int:
-    """Tokens to generate at most, where there is room for so many in the context."""
-    if options.on_overflow == "error":
-        return min(options.max_new_tokens or room, room)
-    if options.max_new_tokens is None:
-        raise InputError("--on-overflow shift may go on for ever; give --max-new-tokens too")
-    return options.max_new_tokens
-
-
-def _breakers(options: GenerationOptions, tokenizer: Tokenizer) -> frozenset[int]:
-    """The token that ends a word followed by each breaker, as DRY's author looks them up."""
-    if not options.penalties.dry_multiplier:
-        return frozenset()
-    texts = options.penalties.dry_sequence_breakers
-    texts = DRY_BREAKERS if texts is None else texts
-    return frozenset(_ids("a" + text, tokenizer)[-1] for text in texts)
-
-
-def _spellings(words: tuple[str, ...], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
-    """Each text as it is written and with a space before it, which most tokenizers spell with other tokens."""
-    found = (tuple(_ids(text, tokenizer)) for word in words for text in (word, " " + word))
-    return tuple(dict.fromkeys(ids for ids in found if ids))
-
-
-def _ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
+def _situation_of(manifest: Manifest) -> dict[str, object]:
+    info = manifest.encoder_decoder
+    if info is None:
+        return {DECODER: True}
+    return {ENCODER_DECODER: True} if info.source == "text" else {ENCODER_DECODER: True, NO_SOURCE_TEXT: True}

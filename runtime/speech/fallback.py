@@ -22,8 +22,8 @@ from triform.runtime.generation.processors.contract import Processor
 from triform.runtime.generation.sampling import row_generator
 from triform.runtime.generation.search.batch import Hypothesis, Request
 from triform.runtime.generation.search.beams import beam_search
-from triform.runtime.generation.search.draws import choice, take
-from triform.runtime.generation.setup import set_up_row
+from triform.runtime.generation.search.draws import allowed_by, best_of
+from triform.runtime.generation.setup import settle
 from triform.runtime.graphs.encoder_decoder import SourceBatchStep
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.speech.options import TranscribeOptions
@@ -59,6 +59,9 @@ class WindowDecoder:
         self._options = options
         self._speech = model.info.speech
         self._eos = model.manifest.tokens.eos
+        # What is drawn is drawn here, so that how likely it was is known.
+        asked = GenerationOptions(temperature=0, max_new_tokens=options.max_new_tokens)
+        self._settled = settle(asked, model.manifest, model.text.target)
         # Of everything that is drawn, so that no two draws use the same random numbers.
         self._draws = count()
 
@@ -122,24 +125,22 @@ class WindowDecoder:
         else:
             answers = self._options.best_of if temperature else 1
             choices = [
-                [choice(temperature, row_generator(self._options.seed, next(self._draws))) for _ in range(answers)]
-                for _ in prompts
+                [
+                    allowed_by(request.processors, temperature, row_generator(self._options.seed, next(self._draws)))
+                    for _ in range(answers)
+                ]
+                for request in requests
             ]
-            found = take(step, requests, choices, eos=self._eos)
+            found = [best for best, *_ in best_of(step, requests, choices, eos=self._eos)]
         silence = self._no_speech(step.first)
         return [self._heard(*pair, temperature) for pair in zip(found, silence, strict=True)]
 
     def _request(self, prompt: Sequence[int]) -> Request:
-        # What is drawn is drawn here, so that how likely it was is known.
-        options = GenerationOptions(temperature=0, max_new_tokens=self._options.max_new_tokens)
-        nothing = np.zeros(0, np.int64)
-        setup = set_up_row(
-            options, self._model.manifest, self._model.text.target, len(prompt), encoder_ids=nothing
-        )  # fmt: skip
+        row = self._settled.row(prompt)
         rules: list[Processor] = []
         if self._speech and self._options.timestamps:
             rules = [TimestampRules(self._speech, len(prompt), self._eos[0])]
-        return Request(prompt, setup.limit, [*setup.processors(), *rules])
+        return Request(prompt, row.limit, [*row.processors(), *rules])
 
     def _starts(self, prompts: Sequence[Sequence[int]]) -> list[int]:
         """Where in each prompt decoding starts: what comes before is what was said before."""

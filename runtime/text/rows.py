@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from triform.runtime.errors import BundleError, InputError
+from triform.runtime.text.unicode_check import invalid_at
 
 Pair = tuple[str, str]
 
@@ -156,12 +157,9 @@ class RowReader:
     def _encode(self, texts: Sequence[str | Pair], add_special_tokens: bool, first: int) -> list[Any]:
         for number, text in enumerate(texts, first):
             for part in (text,) if isinstance(text, str) else text:
-                try:
-                    part.encode("utf-8")
-                except UnicodeEncodeError as error:
-                    raise InputError(
-                        f"text {number} is not valid Unicode at character {error.start + 1}: {_start(text)}"
-                    ) from None
+                place = invalid_at(part)
+                if place is not None:
+                    raise InputError(f"text {number} is not valid Unicode at character {place}: {_start(text)}")
         self.tokenizer.no_padding()
         encodings: list[Any] = self.tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         for encoding in encodings:

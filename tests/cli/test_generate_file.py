@@ -97,10 +97,18 @@ def test_bad_lines(call, float_bundle, tmp_path):
     part = tmp_path / "out.jsonl.part"
     assert [json.loads(line)["prompt"] for line in part.read_text().splitlines()] == ["Snow"]
     assert str(part) in err
-    code, _, err = call("generate", float_bundle, "--input", file, *GREEDY, "--skip-errors", "--output", output)
+    again = ("generate", float_bundle, "--input", file, *GREEDY, "--skip-errors", "--output", output)
+    # Nothing that was answered is thrown away in silence.
+    code, _, err = call(*again)
+    assert code == 2
+    assert "--resume goes on from there" in one_line(err)
+    code, _, err = call(*again, "--resume")
     assert code == 0
+    assert not part.exists()
     assert [json.loads(line)["prompt"] for line in output.read_text().splitlines()] == ["Snow", "Rain"]
-    assert err == "note: 3 lines could not be read and were skipped\n"
+    assert err.startswith(
+        f"note: 3 inputs could not be used and were skipped; the first is line 2 of {file}: it is not"
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,3 +162,26 @@ def test_a_draft(call, float_bundle, int4_bundle, real_bundle):
     code, _, err = call(*asked, "--draft", int4_bundle, "--num-beams", 2)
     assert code == 2
     assert "--draft does not go with a search" in one_line(err)
+
+
+def test_a_run_that_was_killed_is_resumed(call, float_bundle, tmp_path):
+    """The answers are those of a run that was not killed, and none is computed twice."""
+    file, output = tmp_path / "a.txt", tmp_path / "out.jsonl"
+    file.write_text("Snow\n\nRain\nHail\n")
+    asked = ("generate", float_bundle, "--input", file, *GREEDY, "--output")
+    assert call(*asked, tmp_path / "whole.jsonl")[0] == 0
+    whole = (tmp_path / "whole.jsonl").read_bytes()
+    part = tmp_path / "out.jsonl.part"
+    part.write_bytes(whole[: len(whole) // 2])
+    done = part.read_bytes().count(b"\n")
+    assert 0 < done < 3
+    code, _, err = call(*asked, output, "--resume", "--stats")
+    assert code == 0
+    assert err.startswith("note: 1 blank lines were left out\n")
+    assert f"\n{3 - done} prompts, " in err
+    assert output.read_bytes() == whole
+    file.write_text("Sun\nWind\nHail\n")
+    part.write_bytes(whole[: whole.index(b"\n") + 1])
+    code, _, err = call(*asked, output, "--resume")
+    assert code == 2
+    assert "answers something else than the input asks" in err

@@ -20,7 +20,8 @@ from triform.runtime.encoder_decoder.model import EncoderDecoder
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties
-from triform.runtime.generation.setup import set_up_row
+from triform.runtime.generation.search.choice import run_search
+from triform.runtime.generation.setup import settle
 from triform.runtime.media.audio_features import audio_features
 from triform.runtime.media.image import pixel_values
 from triform.runtime.opening import load_encoder_decoder
@@ -153,23 +154,24 @@ def sources_of(one: Made) -> list[dict[str, np.ndarray]]:
 @pytest.mark.parametrize("name", HEARING_OR_SEEING)
 def test_sounds_and_pictures(made, name):
     one = made(name)
-    bundle, start = one.bundle, one.bundle.info.decoder_start
+    bundle = one.bundle
     sources = sources_of(one)
     for kind, search in searches_for(one.family):
         options, beams = options_of(search)
         forced = bundle.text.forced(one.family.target_lang)
         if forced:
             options, beams = options_of(search, constraints=Constraints(forced_bos_token_id=forced[0]))
-        setup = set_up_row(options, bundle.manifest, bundle.text.target, 1)
-        settled, answers = beams.settled(bundle.manifest.generation), []
+        settled, answers = settle(options, bundle.manifest, bundle.text.target, beams=beams), []
+        row = settled.row([bundle.info.decoder_start])
         for arrays in sources:
-            ((best,),) = bundle.search(bundle.reader.read(arrays), [[start]], [setup], settled)
+            step = bundle.reader.batch_step(bundle.reader.read(arrays))
+            ((best,),) = run_search(step, [row], settled.search)
             inputs = {key: torch.from_numpy(value) for key, value in arrays.items()}
             more = {"forced_bos_token_id": forced[0]} if forced else {}
             assert [list(best.token_ids)] == expected(plain(one.original), inputs, search, **more), kind
             answers.append(best.token_ids)
-            if settled is None:
-                pieces = bundle.pieces(bundle.reader.read(arrays), [start], setup)
+            if settled.search is None:
+                pieces = bundle.pieces(bundle.reader.read(arrays), row)
                 assert tuple(id_ for piece in pieces for id_ in piece.token_ids) == best.token_ids
         if kind == "greedy":
             check_variety(answers)

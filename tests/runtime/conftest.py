@@ -66,3 +66,22 @@ def fed(monkeypatch):
 
     monkeypatch.setattr(step, "run_step", counted)
     return found
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """The forms that llguidance compiled: one entry for each parser that was made, and none for its copies."""
+    import llguidance
+
+    found, original = [], llguidance.LLMatcher
+
+    class Counted:
+        def __call__(self, tokenizer, grammar, **more):
+            found.append(grammar)
+            return original(tokenizer, grammar, **more)
+
+        def __getattr__(self, name):
+            return getattr(original, name)
+
+    monkeypatch.setattr(llguidance, "LLMatcher", Counted())
+    return found

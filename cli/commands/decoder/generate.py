@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -64,6 +64,9 @@ def run(
     input_file: Annotated[Optional[Path], typer.Option("--input", help="Answer each prompt of a file.")] = None,
     field: Annotated[Optional[str], typer.Option(help="Of --input: where in its objects the prompt is.")] = None,
     output: Annotated[Optional[Path], typer.Option(help="Of --input: write to a file.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Of --output: go on behind the answers of a run that did not end.")
+    ] = False,
     batch: Annotated[int, typer.Option(help="Of --input: prompts to run at once.")] = 8,
     skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Of --input: go on without bad lines.")] = False,
     tools: Annotated[Optional[Path], typer.Option(help="A JSON list of functions that the model may call.")] = None,
@@ -77,36 +80,40 @@ def run(
     from triform.cli.inputs.tools_file import read_tools
     from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.errors import InputError
+    from triform.runtime.generation.options.conflicts import SEVERAL_ANSWERS, check_conflicts
     from triform.runtime.opening import load_decoder
 
-    if input_file is None and (output is not None or field is not None or skip_errors):
-        raise InputError("--output, --field and --skip-errors go with --input; a single answer goes to standard output")
+    if input_file is None and (output is not None or field is not None or skip_errors or resume):
+        raise InputError(
+            "--output, --resume, --field and --skip-errors go with --input; a single answer goes to standard output"
+        )
     options = _with_logprobs(options, logprobs, as_json=as_json or input_file is not None)
-    prompting: dict[str, Any] = {"system": system, "raw": raw, "tools": read_tools(tools)}
+    functions = read_tools(tools)
     folder, prompt = bundle_and_prompt(bundle, prompt)
     load = partial(
         load_decoder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
     if input_file is not None:
-        alone = {"a prompt": prompt, "--file": file, "--prompt-cache": prompt_cache, "--draft": draft}
-        records = _records(input_file, field, skip_errors, alone)
-        job = Job(load(folder), options, beams, batch, prompting)
-        write_answers(job, records, output, stats=stats)
+        single = {"a prompt": prompt, "--file": file, "--prompt-cache": prompt_cache, "--draft": draft}
+        records = _records(input_file, field, skip_errors, single)
+        job = Job(load(folder), options, beams, batch, system, raw, functions)
+        write_answers(job, records, output, resume=resume, stats=stats)
         return 0
     text = whole_text("prompt", prompt, file)
     model = load(folder)
-    single: dict[str, object] = {"--prompt-cache": prompt_cache, "--draft": draft}
-    if model.searches(options, beams):
-        _refuse({**single, "--stats": stats or None}, "a search, which follows several answers")
-        _show_answers(next(model.generate_all([text], options, beams=beams, **prompting)), as_json=as_json)
+    if model.settle(options, beams=beams).search is not None:
+        one_answer = {"prompt_cache": prompt_cache, "draft": draft, "stats": stats or None}
+        check_conflicts({**one_answer, SEVERAL_ANSWERS: True})
+        job = Job(model, options, beams, 1, system, raw, functions)
+        _show_answers(next(job.work([text])), as_json=as_json)
         return 0
-    if options.penalty_alpha is not None:
-        _refuse(single, "--penalty-alpha")
+    check_conflicts({**vars(options), "prompt_cache": prompt_cache, "draft": draft})
     if draft is not None:
         model.use_draft(load(draft))
     if prompt_cache is not None and prompt_cache.exists():
         model.load_prompt_cache(prompt_cache)
-    generation = _stream(partial(model.stream_to, text, options, **prompting), as_json=as_json)
+    answer = partial(model.stream_to, text, options, system=system, raw=raw, tools=functions)
+    generation = _stream(answer, as_json=as_json)
     _finish(generation, as_json=as_json, stats=stats)
     # A file that knew half of the prompt is good enough: it is written again only as a conversation doubles.
     if prompt_cache is not None and 2 * generation.cached_tokens < generation.prompt_tokens:
@@ -136,14 +143,6 @@ def _records(path: Path, field: str | None, skip_errors: bool, others: Mapping[s
         if value is not None:
             raise InputError(f"give {name} or --input, not both")
     return Records([], path, field, skip_errors, FIELDS)
-
-
-def _refuse(given: Mapping[str, object], what: str) -> None:
-    from triform.runtime.errors import InputError
-
-    for name, value in given.items():
-        if value is not None:
-            raise InputError(f"{name} does not go with {what}; leave it out")
 
 
 def _show_answers(answers: Sequence[Written], *, as_json: bool) -> None:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
+    from triform.cli.outputs.answers_file import AnswersFile
     from triform.runtime.decoder.model import Decoder
-    from triform.runtime.decoder.prompt import Prompt
+    from triform.runtime.decoder.prompt import Prompt, Tools
     from triform.runtime.generation.answers import Written
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
 # Where in a JSON object a prompt is looked for.
 FIELDS = ("prompt", "messages", "text")
+# What answers add to the object that held the prompt.
+_ADDED = ("generated_text", "finish_reason", "generated_tokens", "score", "alternatives")
 
 
 @dataclass(frozen=True)
@@ -34,45 +34,70 @@ class Job:
         options: see `GenerationOptions`.
         beams: see `Beams`.
         batch: prompts to run at once.
-        prompting: `system` and `raw`, see `Decoder.generate`.
+        system: see `Decoder.generate`.
+        raw: see `Decoder.generate`.
+        tools: see `Decoder.generate`.
     """
 
     model: Decoder
     options: GenerationOptions
     beams: Beams
     batch: int
-    prompting: dict[str, Any]
+    system: str | None
+    raw: bool
+    tools: Tools | None
+
+    def work(self, prompts: Iterable[Prompt]) -> Iterator[list[Written]]:
+        """The answers to each prompt, the best first."""
+        return self.model.generate_all(
+            prompts,
+            self.options,
+            beams=self.beams,
+            batch=self.batch,
+            system=self.system,
+            raw=self.raw,
+            tools=self.tools,
+        )
+
+    def check(self, prompt: Prompt) -> None:
+        """Refuse a prompt that the model cannot read.
+
+        Raises:
+            InputError: it is empty, too long, or needs a chat template that is not there.
+        """
+        self.model.count_tokens(prompt, system=self.system, raw=self.raw, tools=self.tools)
 
 
-def write_answers(job: Job, records: Records, output: Path | None, *, stats: bool) -> None:
+def write_answers(job: Job, records: Records, output: Path | None, *, resume: bool, stats: bool) -> None:
     """Answer each record with one JSON object, in order and in bounded memory.
 
     Args:
         job: what to do.
         records: the prompts.
         output: the file to write; standard output when None.
+        resume: go on behind the answers that an earlier run left.
         stats: say on standard error how fast it was.
 
     Raises:
         InputError: a prompt is refused, or the file cannot be written.
     """
+    from triform.cli.outputs.answers_file import answers_file
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_progress
 
     start, answers, tokens = time.perf_counter(), 0, 0
-    with _lines_to(output, records.file) as file:
+    with answers_file(output, source=records.file, resume=resume) as file:
         shown = with_progress(records, results_to=output)
-        readable = records.use(shown, lambda record: job.model.count_tokens(_prompt(record), **job.prompting))
-        first, second = tee(record for record, _ in readable)
-        prompts = (_prompt(record) for record in first)
-        found = job.model.generate_all(prompts, job.options, beams=job.beams, batch=job.batch, **job.prompting)
+        readable = (record for record, _ in records.use(shown, lambda record: job.check(_prompt(record))))
+        first, second = tee(_unanswered(readable, file))
+        written_all = job.work(_prompt(record) for record in first)
         # In this order, so that a record is not read only to find that there is no answer to come.
-        for written, record in zip(found, second, strict=False):
-            file.write(json.dumps(_object(record, written)) + "\n")
-            file.flush()
+        for written, record in zip(written_all, second, strict=False):
+            file.write(_object(record, written))
             answers += 1
             tokens += len(written[0].token_ids)
-    end_inputs(records, None)
+        # While the file is still unfinished: a bad line keeps it so.
+        end_inputs(records, None)
     if stats:
         seconds = time.perf_counter() - start
         print(
@@ -80,8 +105,22 @@ def write_answers(job: Job, records: Records, output: Path | None, *, stats: boo
         )
 
 
+def _unanswered(records: Iterable[Record], file: AnswersFile) -> Iterator[Record]:
+    """The records behind those that an earlier run answered."""
+    for place, record in enumerate(records, 1):
+        if place > file.done:
+            yield record
+        elif place == file.done:
+            file.check_question(_question(record))
+
+
 def _prompt(record: Record) -> Prompt:
     return record.text if record.messages is None else record.messages
+
+
+def _question(record: Record) -> dict[str, Any]:
+    """What of a record its answer repeats, whatever the answer adds to it."""
+    return {name: value for name, value in (record.value or {"prompt": record.text}).items() if name not in _ADDED}
 
 
 def _object(record: Record, written: list[Written]) -> dict[str, Any]:
@@ -93,32 +132,3 @@ def _object(record: Record, written: list[Written]) -> dict[str, Any]:
     if len(written) > 1:
         value["alternatives"] = [{"generated_text": one.text, "score": one.score} for one in written[1:]]
     return value
-
-
-@contextlib.contextmanager
-def _lines_to(output: Path | None, source: Path | None) -> Iterator[TextIO]:
-    """Where to write lines as they come: a file that takes its name when all are there; until then another's."""
-    from triform.runtime.errors import InputError
-
-    if output is None:
-        yield sys.stdout
-        return
-    if output.exists() and (
-        not output.is_file() or (source is not None and source.exists() and output.samefile(source))
-    ):
-        raise InputError(f"{output} cannot be written: it is {'the input' if output.is_file() else 'not a file'}")
-    unfinished = output.with_name(output.name + ".part")
-    try:
-        file = unfinished.open("w", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror}") from None
-    try:
-        with file:
-            yield file
-    except BaseException:
-        if unfinished.stat().st_size:
-            print(f"note: the answers up to here are in {unfinished}", file=sys.stderr)
-        else:
-            unfinished.unlink()
-        raise
-    os.replace(unfinished, output)

@@ -91,6 +91,7 @@ def _pair(record: Record, names: tuple[str, str] | None) -> tuple[dict[str, Any]
         InputError: there are not two.
     """
     from triform.runtime.errors import InputError
+    from triform.runtime.text.unicode_check import invalid_at
 
     if names is None:
         first, tab, second = record.text.partition("\t")
@@ -101,10 +102,8 @@ def _pair(record: Record, names: tuple[str, str] | None) -> tuple[dict[str, Any]
     other = value.get(names[1])
     if not isinstance(other, str):
         raise InputError(f"it is not an object with a text called {names[1]!r}")
-    try:
-        other.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InputError(f"its {names[1]!r} is not valid Unicode") from None
+    if invalid_at(other) is not None:
+        raise InputError(f"its {names[1]!r} is not valid Unicode")
     return value, record.text, other
 
 

@@ -110,7 +110,7 @@ def _write(job: Job, records: Records | list[Record], cutter: Cutter, *, streams
     from triform.runtime.text.documents import Line, summaries
 
     source = iter(with_progress(records, results_to=None) if isinstance(records, Records) else records)
-    _, most = job.model.plan(job.options, job.ask, job.beams)
+    most = job.longest_answer
     while chunk := list(islice(source, _TEXTS)):
         for record in chunk:
             if not record.text.strip():

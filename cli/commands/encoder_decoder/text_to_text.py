@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import tee
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from triform.runtime.generation.answers import Written
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.generation.setup import Settled
     from triform.runtime.text.documents import Cutter, Line
 
 Task = Annotated[str | None, typer.Option(help="One of the model's tasks, by name; `inspect --json` lists them.")]
@@ -62,8 +64,17 @@ class Job:
     @property
     def streams(self) -> bool:
         """Whether the answer to a single text can be shown as it is written: neither beams nor JSON are wanted."""
-        search, _ = self.model.plan(self.options, self.ask, self.beams)
-        return self.key is None and search is None
+        return self.key is None and self.settled.search is None
+
+    @property
+    def longest_answer(self) -> int:
+        """The most tokens of an answer."""
+        return self.settled.row([self.model.info.decoder_start]).limit
+
+    @cached_property
+    def settled(self) -> Settled:
+        """What holds for every answer."""
+        return self.model.settle(self.options, ask=self.ask, beams=self.beams)
 
 
 def load(folder: Path, *, strict: bool, **opening: Any) -> EncoderDecoder:

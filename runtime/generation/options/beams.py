@@ -1,23 +1,22 @@
-"""What a user may ask of a search for several answers."""
+"""Searches for several answers to a prompt: what a user may ask for, and what is then done."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
-from triform.runtime.errors import InputError
-from triform.runtime.generation.options.checks import flag
+from triform.runtime.errors import InputError, flag
+from triform.runtime.generation.options.conflicts import BEAM_GROUPS, BEAMS, BEST_OF, check_conflicts
 from triform.runtime.generation.options.generation import GenerationOptions
 
-# Options that say how to draw; where a model's own defaults of them apply, a search asked for by number does not draw.
+# Options that say how to draw. The model's own defaults of them are meant for one answer, so a search that is asked for
+# does not apply them.
 _DRAWING = ("temperature", "top_k", "top_p")
-# What follows one answer as it grows, or rolls dice for it.
-_ALONE = ("mirostat_tau", "xtc_threshold")
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Beams:
         length_penalty: above 0 favors long answers, below 0 short ones; see `BeamOptions`.
         early_stopping: true, false or "never"; see `BeamOptions`.
         num_return_sequences: answers to return, at most `num_beams` or `best_of`; 1 when None.
-        num_beam_groups: groups of beams that keep out of each other's way; see `diverse_beam_search`.
+        num_beam_groups: groups of beams that are kept apart; divides `num_beams`; see `diverse_beam_search`.
         diversity_penalty: what it costs a group to choose what another has chosen, in nats; needs groups.
         best_of: instead of beams, answers to draw, of which those that the model finds likeliest are returned.
 
@@ -51,31 +50,22 @@ class Beams:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InputError(f"{flag(name)} must be a whole number of at least 1, not {value!r}")
         if self.length_penalty is not None and not math.isfinite(self.length_penalty):
-            raise InputError(f"--length-penalty must be a finite number, not {self.length_penalty}")
+            raise InputError(f"{flag('length_penalty')} must be a finite number, not {self.length_penalty}")
         if self.early_stopping not in (None, True, False, "never"):
-            raise InputError(f"--early-stopping must be true, false or never, not {self.early_stopping!r}")
-        if (self.num_beam_groups or 1) > 1 and self.diversity_penalty is None:
-            raise InputError("--num-beam-groups needs --diversity-penalty, or all groups find the same; give both")
-        if self.diversity_penalty is not None and (self.num_beam_groups or 1) == 1:
-            raise InputError("--diversity-penalty needs --num-beam-groups; give both")
-        for name in ("num_beams", "length_penalty", "early_stopping", "num_beam_groups"):
-            if self.best_of is not None and getattr(self, name) not in (None, 1):
-                raise InputError(f"--best-of draws answers instead of following beams; leave {flag(name)} out")
+            raise InputError(f"{flag('early_stopping')} must be true, false or never, not {self.early_stopping!r}")
+        check_conflicts(self._values(self.num_beams))
 
     def settled(self, defaults: GenerationDefaults) -> Search | None:
-        """The search to make, the model's defaults filled in; None where there is a single beam.
+        """The search to make, the model's defaults filled in; None where a single answer is followed.
 
         Raises:
-            InputError: more answers are asked for than there are beams.
+            InputError: more answers are asked for than there are beams or draws.
         """
+        count = self.num_beams or defaults.num_beams or 1
+        check_conflicts(self._values(count))
         wanted = self.num_return_sequences or 1
         if self.best_of is not None:
-            if wanted > self.best_of:
-                raise InputError(f"--num-return-sequences {wanted} is more than --best-of {self.best_of}")
             return BestOf(self.best_of, wanted)
-        count = self.num_beams or defaults.num_beams or 1
-        if wanted > count:
-            raise InputError(f"--num-return-sequences {wanted} is more than --num-beams {count}")
         if count == 1:
             return None
         stopping = self.early_stopping if self.early_stopping is not None else defaults.early_stopping
@@ -91,9 +81,9 @@ class Beams:
         return DiverseBeams(beams, self.num_beam_groups or 1, self.diversity_penalty)
 
     def drawing(self, options: GenerationOptions) -> GenerationOptions:
-        """The options of a generation, where beams are asked for and nothing is said of drawing: without drawing.
+        """The options of the search: where nothing is said of drawing, beams do not draw.
 
-        A model's own temperature is meant for one answer; beams draw their candidates only when told to.
+        The model's own temperature is meant for one answer; beams draw their candidates only when told to.
         """
         said = [name for name in _DRAWING if getattr(options, name) is not None]
         said += [name for name, value in vars(options.truncation).items() if value is not None]
@@ -101,26 +91,10 @@ class Beams:
             return options
         return dataclasses.replace(options, temperature=0.0)
 
-
-def check_search(search: Search | None, options: GenerationOptions) -> None:
-    """Refuse options that contradict a search.
-
-    Args:
-        search: from `Beams.settled`.
-        options: with the model's defaults filled in.
-
-    Raises:
-        InputError: they do.
-    """
-    if isinstance(search, BestOf):
-        if not options.temperature:
-            raise InputError("--best-of draws answers, and without --temperature above 0 they would all be the same")
-    elif search is not None:
-        for name in _ALONE:
-            if getattr(options.truncation, name) is not None:
-                raise InputError(f"{flag(name)} follows one answer, and --num-beams several; leave one out")
-        if isinstance(search, DiverseBeams) and options.temperature:
-            raise InputError("--num-beam-groups do not draw; leave --temperature out")
+    def _values(self, num_beams: int | None) -> dict[str, Any]:
+        # One beam is no search, and the model's own number of beams is not asked for: neither contradicts draws.
+        alone = self.best_of is not None and (self.num_beams or 1) == 1
+        return {**vars(self), "num_beams": None if alone else num_beams}
 
 
 @dataclass(frozen=True)
@@ -147,14 +121,14 @@ class BeamOptions:
 
     def __post_init__(self) -> None:
         if self.num_beams < 1:
-            raise InputError(f"--num-beams must be at least 1, not {self.num_beams}")
+            raise InputError(f"{flag('num_beams')} must be at least 1, not {self.num_beams}")
         if not np.isfinite(self.length_penalty):
-            raise InputError(f"--length-penalty must be a finite number, not {self.length_penalty}")
+            raise InputError(f"{flag('length_penalty')} must be a finite number, not {self.length_penalty}")
         if self.early_stopping not in (True, False, "never"):
-            raise InputError(f"--early-stopping must be true, false or never, not {self.early_stopping!r}")
+            raise InputError(f"{flag('early_stopping')} must be true, false or never, not {self.early_stopping!r}")
         if not 1 <= self.num_return_sequences <= self.num_beams:
             raise InputError(
-                f"--num-return-sequences must be between 1 and --num-beams ({self.num_beams}), "
+                f"{flag('num_return_sequences')} must be between 1 and {flag('num_beams')} ({self.num_beams}), "
                 f"not {self.num_return_sequences}"
             )
 
@@ -186,3 +160,12 @@ def rows_of(search: Search | None) -> int:
     if isinstance(search, BestOf):
         return search.count
     return (search.beams if isinstance(search, DiverseBeams) else search).num_beams
+
+
+def situation_of(search: Search | None) -> dict[str, object]:
+    """What a search is to `check_conflicts`."""
+    if search is None:
+        return {}
+    if isinstance(search, BestOf):
+        return {BEST_OF: True}
+    return {BEAMS: True, BEAM_GROUPS: True} if isinstance(search, DiverseBeams) else {BEAMS: True}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, flag
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,6 @@ def check_one_of(options: object, choices: Sequence[str], name: str) -> None:
     value = getattr(options, name)
     if value not in choices:
         raise InputError(f"{flag(name)} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
-
-
-def flag(name: str) -> str:
-    """The command line's spelling of an option's name."""
-    return f"--{name.replace('_', '-')}"
 
 
 def finite() -> Check:

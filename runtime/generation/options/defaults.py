@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
@@ -14,34 +15,69 @@ _PENALTIES = (
 )  # fmt: skip
 
 
-def with_defaults(options: GenerationOptions, defaults: GenerationDefaults, prompt_length: int) -> GenerationOptions:
-    """Fill in what the user left open.
+def with_defaults(options: GenerationOptions, defaults: GenerationDefaults) -> GenerationOptions:
+    """Fill in what the user left open, but for the lengths: see `lengths_of`.
 
     Args:
         options: what the user asked for.
         defaults: what the model's generation config says.
-        prompt_length: tokens of the prompt, for limits that include it.
 
     Returns:
         options of which `temperature` is a number, 0 for the most likely token always.
     """
-    least = _first(options.min_new_tokens, defaults.min_new_tokens)
-    if least is None and defaults.min_length is not None:
-        least = max(defaults.min_length - prompt_length, 0)
-    most = _first(options.max_new_tokens, defaults.max_new_tokens)
-    if most is None and defaults.max_length is not None and defaults.max_length > prompt_length:
-        most = defaults.max_length - prompt_length
-    if most is not None and least is not None and least > most:
-        # The user's limit holds, and the model's gives way, whichever of the two that is.
-        least, most = (min(least, most), most) if options.max_new_tokens is not None else (least, least)
     return dataclasses.replace(
         options,
-        min_new_tokens=least,
-        max_new_tokens=most,
         stop=options.stop or tuple(defaults.stop_strings),
         penalties=_penalties(options.penalties, defaults),
         constraints=_constraints(options.constraints, defaults),
         **_sampling(options, defaults),
+    )
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The least and the most tokens of an answer, as far as the user and the model say.
+
+    Attributes:
+        least: by the user or the model.
+        most: by the user or the model.
+        shortest: by the model, the prompt included; where `least` is None.
+        longest: by the model, the prompt included; where `most` is None.
+        given: whether `most` is the user's.
+    """
+
+    least: int | None
+    most: int | None
+    shortest: int | None
+    longest: int | None
+    given: bool
+
+    def after(self, prompt_length: int) -> tuple[int | None, int | None]:
+        """The least and the most tokens of an answer to a prompt of so many."""
+        least, most = self.least, self.most
+        if least is None and self.shortest is not None:
+            least = max(self.shortest - prompt_length, 0)
+        if most is None and self.longest is not None and self.longest > prompt_length:
+            most = self.longest - prompt_length
+        if most is not None and least is not None and least > most:
+            # The user's limit holds, and the model's gives way, whichever of the two that is.
+            return (min(least, most), most) if self.given else (least, least)
+        return least, most
+
+
+def lengths_of(options: GenerationOptions, defaults: GenerationDefaults) -> Lengths:
+    """How long answers are to be.
+
+    Args:
+        options: what the user asked for.
+        defaults: what the model's generation config says.
+    """
+    return Lengths(
+        _first(options.min_new_tokens, defaults.min_new_tokens),
+        _first(options.max_new_tokens, defaults.max_new_tokens),
+        defaults.min_length,
+        defaults.max_length,
+        options.max_new_tokens is not None,
     )
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, flag
 from triform.runtime.generation.options.checks import (
     above_zero,
     at_least_one,
     check,
     check_one_of,
-    flag,
     not_negative,
     whole_from_zero,
 )
+from triform.runtime.generation.options.conflicts import check_conflicts
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 from triform.runtime.generation.options.step_order import check_order
 
@@ -21,8 +22,8 @@ __all__ = ["Constraints", "GenerationOptions", "Penalties", "Truncation"]
 
 # A seed is one half of a Philox key.
 _SEEDS = 2**64
-_SPECULATE = ("auto", "lookup", "off")
-_ON_OVERFLOW = ("error", "shift")
+Speculate = Literal["auto", "lookup", "off"]
+OnOverflow = Literal["error", "shift"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class GenerationOptions:
     penalties: Penalties = field(default_factory=Penalties)
     constraints: Constraints = field(default_factory=Constraints)
     order: tuple[str, ...] = ()
-    speculate: str = "auto"
-    on_overflow: str = "error"
+    speculate: Speculate = "auto"
+    on_overflow: OnOverflow = "error"
     keep: int | None = None
     penalty_alpha: float | None = None
 
@@ -83,41 +84,12 @@ class GenerationOptions:
         check(self, above_zero(1), "top_p")
         check(self, whole_from_zero(_SEEDS), "seed")
         if isinstance(self.stop, str) or any(not isinstance(text, str) or not text for text in self.stop):
-            raise InputError("--stop must be a text that is not empty")
+            raise InputError(f"{flag('stop')} must be a text that is not empty")
         check_order(self.order)
-        check_one_of(self, _SPECULATE, "speculate")
-        check_one_of(self, _ON_OVERFLOW, "on_overflow")
-        self._check_contradictions()
+        check_one_of(self, get_args(Speculate), "speculate")
+        check_one_of(self, get_args(OnOverflow), "on_overflow")
         if self.penalty_alpha is not None:
-            self._check_contrastive(self.penalty_alpha)
-
-    def _check_contradictions(self) -> None:
-        most, least = self.max_new_tokens, self.min_new_tokens
-        if most is not None and least is not None and least > most:
-            raise InputError(f"--min-new-tokens {least} is more than --max-new-tokens {most}")
-        if self.keep is not None and self.on_overflow != "shift":
-            raise InputError("--keep needs --on-overflow shift; give both")
-        cuts = self.truncation
-        for name in ("xtc_threshold", "mirostat_tau"):
-            if self.temperature == 0 and getattr(cuts, name) is not None:
-                raise InputError(f"--temperature 0 draws nothing, so {flag(name)} contradicts it; leave one out")
-        if cuts.mirostat_tau is not None:
-            others = {"top_k": self.top_k or None, "top_p": self.top_p}
-            others |= {name: value for name, value in vars(cuts).items() if not name.startswith("mirostat")}
-            for name, value in others.items():
-                if value is not None:
-                    raise InputError(f"--mirostat-tau replaces every other truncation, so leave out {flag(name)}")
-
-    def _check_contrastive(self, alpha: float) -> None:
-        above_zero().judge("penalty_alpha", alpha)
-        if alpha >= 1:
-            raise InputError(f"--penalty-alpha must be below 1, not {alpha}")
-        if (self.top_k or 0) < 2:
-            raise InputError("--penalty-alpha chooses among several tokens; give --top-k of at least 2 too")
-        drawing = {"temperature": self.temperature or None, "top_p": self.top_p, **vars(self.truncation)}
-        for name, value in drawing.items():
-            if value is not None:
-                raise InputError(f"--penalty-alpha draws nothing, so {flag(name)} contradicts it; leave one out")
-        for name, word in (("speculate", "lookup"), ("on_overflow", "shift")):
-            if getattr(self, name) == word:
-                raise InputError(f"{flag(name)} {word} does not go with --penalty-alpha; leave one out")
+            above_zero().judge("penalty_alpha", self.penalty_alpha)
+            if self.penalty_alpha >= 1:
+                raise InputError(f"{flag('penalty_alpha')} must be below 1, not {self.penalty_alpha}")
+        check_conflicts({**vars(self), **vars(self.truncation)})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, flag
 from triform.runtime.generation.options.checks import (
     above_zero,
     at_least_one,
@@ -14,15 +14,13 @@ from triform.runtime.generation.options.checks import (
     check,
     check_ids,
     finite,
-    flag,
     not_negative,
     whole_from_zero,
 )
+from triform.runtime.generation.options.conflicts import FORMS, check_conflicts
 
 # What ends a sequence for DRY, as its author proposes.
 DRY_BREAKERS = ("\n", ":", '"', "*")
-# Those of `Constraints` that describe a whole answer.
-FORMS = ("json_schema", "regex", "grammar", "choices")
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,7 @@ class Truncation:
         check(self, above_zero(1), "typical_p")
         check(self, above_zero(0.5), "xtc_threshold")
         check(self, above_zero(), "top_n_sigma", "mirostat_tau", "mirostat_eta")
-        if (self.xtc_threshold is None) != (self.xtc_probability is None):
-            raise InputError("--xtc-threshold and --xtc-probability need each other; give both or neither")
-        if self.mirostat_eta is not None and self.mirostat_tau is None:
-            raise InputError("--mirostat-eta needs --mirostat-tau")
+        check_conflicts(vars(self))
 
 
 @dataclass(frozen=True)
@@ -105,10 +100,7 @@ class Penalties:
         check(self, not_negative(), "dry_multiplier")
         check(self, between(1, 1000), "dry_base")
         check(self, at_least_one(), "dry_allowed_length")
-        if self.dry_multiplier is None:
-            for name in ("dry_base", "dry_allowed_length", "dry_sequence_breakers"):
-                if getattr(self, name) is not None:
-                    raise InputError(f"{flag(name)} needs --dry-multiplier")
+        check_conflicts(vars(self))
         if self.exponential_decay_length_penalty is not None:
             start, factor = self.exponential_decay_length_penalty
             whole_from_zero().judge("exponential_decay_length_penalty", start)
@@ -160,20 +152,18 @@ class Constraints:
         for sequence in self.bad_words_ids or ():
             check_ids("bad_words_ids", sequence)
         if any(not one for one in (*(self.bad_words or ()), *(self.bad_words_ids or ()))):
-            raise InputError("--bad-words must not be empty")
+            raise InputError(f"{flag('bad_words')} must not be empty")
         self._check_forms()
 
     def _check_forms(self) -> None:
-        given = [name for name in FORMS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise InputError(f"{' and '.join(map(flag, given))} exclude each other; give one")
+        check_conflicts({name: getattr(self, name) for name in FORMS})
         for name in ("regex", "grammar"):
             if not isinstance(getattr(self, name), str | None):
                 raise InputError(f"{flag(name)} must be a text, not {getattr(self, name)!r:.60}")
         if not isinstance(self.json_schema, str | Mapping | None):
-            raise InputError(f"--json-schema must be JSON text or a mapping, not {self.json_schema!r:.60}")
+            raise InputError(f"{flag('json_schema')} must be JSON text or a mapping, not {self.json_schema!r:.60}")
         choices = self.choices
         if choices is not None:
             wrong = isinstance(choices, str) or any(not isinstance(one, str) or not one for one in choices)
             if wrong or not choices:
-                raise InputError("--choices must be texts that are not empty, at least one")
+                raise InputError(f"{flag('choices')} must be texts that are not empty, at least one")

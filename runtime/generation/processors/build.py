@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from triform.runtime.errors import InputError
+from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.generation.options.step_order import reordered
 from triform.runtime.generation.processors import bans as constraints
 from triform.runtime.generation.processors import penalties, truncation
 from triform.runtime.generation.processors.contract import Processor, Temperature
 from triform.runtime.generation.processors.mirostat import Mirostat
+from triform.runtime.generation.processors.spelling import Spelled
 from triform.runtime.generation.steps import Ids
-
-if TYPE_CHECKING:
-    from triform.runtime.generation.options.generation import GenerationOptions
-    from triform.runtime.generation.processors.form import Constraint
-from triform.runtime.generation.options.step_order import reordered
 
 _DRY_BASE, _DRY_ALLOWED_LENGTH, _MIROSTAT_ETA = 1.75, 2, 0.1
 
 
 @dataclass(frozen=True)
-class Row:
-    """What is constant for one row of one generation.
+class ProcessorContext:
+    """What processors know of the row that they serve, beside its ids so far.
 
     Attributes:
         prompt_length: ids before the first generated one.
@@ -33,11 +30,10 @@ class Row:
         vocab_size: logits at each step.
         eos: ids that end the row.
         generator: the row's random numbers; None when nothing is drawn, and the steps of sampling are left out.
-        dry_breakers: token ids at which DRY's sequences end.
-        bad_words_ids: token sequences of the texts that are banned.
+        min_new_tokens: tokens before which the row may not end.
+        spelled: the options that are texts.
         encoder_ids: int64 (length,), what the encoder read; None without one.
         min_tokens_to_keep: what every truncation leaves at least; beams need as many as there are ends, and one more.
-        form: makes what holds the answer to a form; None where it is free. See `make_constraint`.
     """
 
     prompt_length: int
@@ -45,22 +41,18 @@ class Row:
     vocab_size: int
     eos: tuple[int, ...] = ()
     generator: np.random.Generator | None = None
-    dry_breakers: frozenset[int] = frozenset()
-    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    min_new_tokens: int = 0
+    spelled: Spelled = field(default_factory=Spelled)
     encoder_ids: Ids | None = None
     min_tokens_to_keep: int = 1
-    form: Callable[[], Constraint] | None = None
 
 
-def build_processors(options: GenerationOptions, row: Row) -> list[Processor]:
+def build_processors(options: GenerationOptions, row: ProcessorContext) -> list[Processor]:
     """The processors of one row, in the order in which they apply. What is off is not there.
 
     Args:
         options: with the model's defaults filled in, see `with_defaults`.
         row: what else they need to know.
-
-    Raises:
-        InputError: an option names a token that the vocabulary does not have.
     """
     steps = _constraint_steps(options, row) | _penalty_steps(options, row)
     if row.generator is not None:
@@ -68,7 +60,7 @@ def build_processors(options: GenerationOptions, row: Row) -> list[Processor]:
     return [steps[name] for name in reordered(options.order) if name in steps]
 
 
-def _penalty_steps(options: GenerationOptions, row: Row) -> dict[str, Processor]:
+def _penalty_steps(options: GenerationOptions, row: ProcessorContext) -> dict[str, Processor]:
     asked, start = options.penalties, row.prompt_length
     steps: dict[str, Processor] = {}
     _add(steps, "repetition-penalty", asked.repetition_penalty, 1, penalties.repetition_penalty)
@@ -105,23 +97,22 @@ def _add(steps: dict[str, Processor], name: str, value: Any, off: float, make: C
         steps[name] = make(value)
 
 
-def _dry(multiplier: float, options: GenerationOptions, row: Row) -> Processor:
+def _dry(multiplier: float, options: GenerationOptions, row: ProcessorContext) -> Processor:
     asked = options.penalties
     base = _DRY_BASE if asked.dry_base is None else asked.dry_base
-    return penalties.dry(multiplier, base, asked.dry_allowed_length or _DRY_ALLOWED_LENGTH, row.dry_breakers)
+    return penalties.dry(multiplier, base, asked.dry_allowed_length or _DRY_ALLOWED_LENGTH, row.spelled.dry_breakers)
 
 
-def _constraint_steps(options: GenerationOptions, row: Row) -> dict[str, Processor]:
+def _constraint_steps(options: GenerationOptions, row: ProcessorContext) -> dict[str, Processor]:
     asked, eos, start = options.constraints, row.eos, row.prompt_length
-    bad_words = (*(asked.bad_words_ids or ()), *row.bad_words_ids)
-    _check_known(options, bad_words, row.vocab_size)
+    bad_words = (*(asked.bad_words_ids or ()), *row.spelled.bad_words_ids)
     steps: dict[str, Processor] = {}
     if asked.logit_bias:
         steps["logit-bias"] = constraints.sequence_bias({(token,): bias for token, bias in asked.logit_bias.items()})
     if bad_words:
         steps["bad-words"] = constraints.bad_words(bad_words, eos)
-    if options.min_new_tokens and eos:
-        steps["min-length"] = constraints.min_length(start + options.min_new_tokens, eos)
+    if row.min_new_tokens and eos:
+        steps["min-length"] = constraints.min_length(start + row.min_new_tokens, eos)
     if asked.forced_bos_token_id is not None:
         steps["forced-bos"] = constraints.forced_bos(asked.forced_bos_token_id)
     if asked.forced_eos_token_id:
@@ -134,29 +125,14 @@ def _constraint_steps(options: GenerationOptions, row: Row) -> dict[str, Process
         # After a token that was forced upon it, a row is still at its beginning.
         begin = start + 1 if start <= 1 and asked.forced_bos_token_id is not None else start
         steps["begin-suppress-tokens"] = constraints.suppress_at_begin(asked.begin_suppress_tokens, begin)
-    if row.form is not None:
-        steps["form"] = row.form()
+    if row.spelled.form is not None:
+        steps["form"] = row.spelled.form.constraint(start)
     return steps
 
 
-def _check_known(options: GenerationOptions, bad_words: Sequence[Sequence[int]], vocab_size: int) -> None:
-    asked = options.constraints
-    named = {
-        "logit-bias": asked.logit_bias,
-        "bad-words": [token for sequence in bad_words for token in sequence],
-        "suppress-tokens": asked.suppress_tokens,
-        "begin-suppress-tokens": asked.begin_suppress_tokens,
-        "forced-bos-token-id": None if asked.forced_bos_token_id is None else [asked.forced_bos_token_id],
-        "forced-eos-token-id": asked.forced_eos_token_id,
-        "forced-tokens": None if asked.forced_tokens is None else asked.forced_tokens.values(),
-    }
-    for name, tokens in named.items():
-        largest = max(tokens or (), default=0)
-        if largest >= vocab_size:
-            raise InputError(f"--{name} names token {largest}, but the vocabulary has {vocab_size}, counted from 0")
-
-
-def _sampling_steps(options: GenerationOptions, row: Row, generator: np.random.Generator) -> dict[str, Processor]:
+def _sampling_steps(
+    options: GenerationOptions, row: ProcessorContext, generator: np.random.Generator
+) -> dict[str, Processor]:
     asked, least = options.truncation, row.min_tokens_to_keep
     steps: dict[str, Processor] = {}
     _add(steps, "temperature", options.temperature, 1, Temperature)

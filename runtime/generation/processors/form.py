@@ -7,17 +7,17 @@ nothing may follow any more, the end is forced.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError, UnsupportedError, flag
 from triform.runtime.extras import missing_extra
-from triform.runtime.generation.options.checks import flag
-from triform.runtime.generation.options.groups import FORMS, Constraints
+from triform.runtime.generation.options.conflicts import FORMS
+from triform.runtime.generation.options.groups import Constraints
 from triform.runtime.generation.processors.contract import NEVER, only
 from triform.runtime.generation.steps import Ids, Logits
 from triform.runtime.text.tokenizer import Tokenizer
@@ -102,20 +102,33 @@ class Constraint:
         return count == len(generated)
 
 
-def make_constraint(
-    asked: Constraints, tokenizer: Tokenizer, vocab_size: int, eos: Sequence[int], prompt_length: int
-) -> Callable[[], Constraint] | None:
-    """Prepare what holds an answer to the form that is asked for.
+class Form:
+    """A form of answers, compiled once for any number of them; see `compile_form`."""
+
+    def __init__(self, matcher: LLMatcher, name: str, eos: Sequence[int], vocab_size: int) -> None:
+        """Keep a parser of the form at its beginning. Arguments as `Constraint`."""
+        self._matcher, self._name, self._eos, self._vocab_size = matcher, name, eos, vocab_size
+
+    def constraint(self, prompt_length: int) -> Constraint:
+        """A processor that holds one row to the form.
+
+        Args:
+            prompt_length: ids of the row before the first generated one.
+        """
+        return Constraint(self._matcher.deep_copy(), self._name, self._eos, prompt_length, self._vocab_size)
+
+
+def compile_form(asked: Constraints, tokenizer: Tokenizer, vocab_size: int, eos: Sequence[int]) -> Form | None:
+    """Compile the form that answers are to have.
 
     Args:
         asked: at most one of its forms is given.
         tokenizer: tokenizers.Tokenizer, whose tokens are bytes in the end.
         vocab_size: logits at each step.
         eos: ids that end a row.
-        prompt_length: ids before the first generated one.
 
     Returns:
-        what makes a new `Constraint`; None when no form is asked for.
+        the form; None when none is asked for.
 
     Raises:
         InputError: the form cannot be read, llguidance does not support it, or nothing has it.
@@ -138,12 +151,10 @@ def make_constraint(
     matcher = LLMatcher(vocabulary, _grammar(name, getattr(asked, name)), log_level=0)
     if matcher.is_error():
         raise InputError(f"{flag(name)} cannot be used: {_reason(matcher.get_error())}")
-
-    def make() -> Constraint:
-        return Constraint(matcher.deep_copy(), name, eos, prompt_length, vocabulary.vocab_size)
-
-    make().allowed()
-    return make
+    form = Form(matcher, name, eos, vocabulary.vocab_size)
+    # For what it refuses: the caller learns now, not at the first token.
+    form.constraint(0).allowed()
+    return form
 
 
 # Takes about a second for fifty thousand tokens, and is the same for every row.

@@ -25,9 +25,9 @@ class Request:
     Attributes:
         ids: the prompt, at least one token.
         max_new_tokens: at least 1; together with the prompt no more than the model's context.
-        processors: applied in turn to the log-probabilities of each of its beams; none of them may have a state, as
-            beams come and go.
-        sampler: chooses a token after another, its own processors applied, where there are no beams.
+        processors: where beams are followed, applied in turn to the log-probabilities of each; none of them may have a
+            state, as beams come and go.
+        sampler: where one answer is followed, chooses a token after another, its own processors applied.
         ends: told each token that the sampler chose; whether the answer ends with it. The row's own.
     """
 
@@ -63,7 +63,7 @@ class Hypothesis:
     finish_reason: FinishReason
 
 
-class Search(Protocol):
+class PromptSearch(Protocol):
     """What one prompt makes of its rows; knows nothing of the other prompts in the batch."""
 
     def advance(self, logits: NDArray[np.float32]) -> Branches:
@@ -77,7 +77,7 @@ class Search(Protocol):
         """
 
 
-def run_searches(step: BatchStep, requests: Sequence[Request], searches: Sequence[Search]) -> None:
+def run_searches(step: BatchStep, requests: Sequence[Request], searches: Sequence[PromptSearch]) -> None:
     """Run one search a request, all in one batch, until all are over.
 
     Raises:
@@ -95,10 +95,10 @@ def run_searches(step: BatchStep, requests: Sequence[Request], searches: Sequenc
 
 
 def _advance(
-    live: Sequence[tuple[Search, int]], logits: NDArray[np.float32]
-) -> tuple[list[tuple[Search, int]], list[int], list[int]]:
+    live: Sequence[tuple[PromptSearch, int]], logits: NDArray[np.float32]
+) -> tuple[list[tuple[PromptSearch, int]], list[int], list[int]]:
     """Advance each search on its rows; give those that go on with their new row counts, and the batch's branches."""
-    remaining: list[tuple[Search, int]] = []
+    remaining: list[tuple[PromptSearch, int]] = []
     tokens: list[int] = []
     parents: list[int] = []
     start = 0

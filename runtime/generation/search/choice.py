@@ -2,53 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from triform.runtime.generation.options.beams import BestOf, DiverseBeams, Search
+from triform.runtime.generation.options.beams import BeamOptions, BestOf, DiverseBeams, Search
 from triform.runtime.generation.search.batch import Hypothesis, Request
 from triform.runtime.generation.search.beams import beam_sample, beam_search
 from triform.runtime.generation.search.diverse_beams import diverse_beam_search
-from triform.runtime.generation.search.draws import best_of
+from triform.runtime.generation.search.draws import best_of, drawn_by
 from triform.runtime.generation.search.one_each import sample
-from triform.runtime.generation.setup import RowSetup
+from triform.runtime.generation.setup import Row
 from triform.runtime.generation.steps import BatchStep
 from triform.runtime.text.stop_strings import TextStops
-from triform.runtime.text.tokenizer import Tokenizer
 
 
-def request_of(ids: Sequence[int], setup: RowSetup, tokenizer: Tokenizer) -> Request:
-    """What a batch is asked to do for one row.
-
-    Args:
-        ids: the prompt.
-        setup: of its answer.
-        tokenizer: for texts at which it ends.
-    """
-    request = Request(ids, setup.limit, setup.processors(), setup.sampler())
-    if not setup.options.stop:
-        return request
-    return dataclasses.replace(request, ends=TextStops(tokenizer, setup.options.stop))
+def single_request(row: Row) -> Request:
+    """A row whose answer is followed alone: its own sampler chooses, and it ends at a stop string."""
+    sampler, stop = row.sampler(), row.settled.options.stop
+    if not stop:
+        return Request(row.ids, row.limit, sampler=sampler)
+    return Request(row.ids, row.limit, sampler=sampler, ends=TextStops(row.settled.tokenizer, stop))
 
 
-def run_search(
-    step: BatchStep,
-    prompts: Sequence[Sequence[int]],
-    setups: Sequence[RowSetup],
-    search: Search | None,
-    tokenizer: Tokenizer,
-    *,
-    eos: Collection[int],
-) -> list[list[Hypothesis]]:
+def run_search(step: BatchStep, rows: Sequence[Row], search: Search | None) -> list[list[Hypothesis]]:
     """Answer prompts, all in one batch.
 
     Args:
         step: the model.
-        prompts: token ids of each, at least one.
-        setups: one a prompt; those of one call draw, or do not, alike.
+        rows: of one call, at least one.
         search: None for one answer each, token by token.
-        tokenizer: for texts at which an answer ends.
-        eos: tokens that end a sequence.
 
     Returns:
         for each prompt its answers, the best first.
@@ -57,12 +38,19 @@ def run_search(
         InputError: a sequence outgrows the model's context.
         TriformError: onnxruntime failed, or the logits are not numbers.
     """
-    requests = [request_of(ids, setup, tokenizer) for ids, setup in zip(prompts, setups, strict=True)]
+    eos = rows[0].context.eos
     if search is None:
-        return sample(step, requests, eos=eos)
+        return sample(step, [single_request(row) for row in rows], eos=eos)
     if isinstance(search, BestOf):
-        found = best_of(step, requests, search.count, [setup.answer_sampler for setup in setups], eos=eos)
+        choices = [[drawn_by(row.sampler_of(answer)) for answer in range(search.count)] for row in rows]
+        found = best_of(step, [Request(row.ids, row.limit) for row in rows], choices, eos=eos)
         return [answers[: search.num_return_sequences] for answers in found]
+    return _run_beams(step, rows, search)
+
+
+def _run_beams(step: BatchStep, rows: Sequence[Row], search: BeamOptions | DiverseBeams) -> list[list[Hypothesis]]:
+    eos = rows[0].context.eos
+    requests = [Request(row.ids, row.limit, row.processors()) for row in rows]
     if isinstance(search, DiverseBeams):
         return diverse_beam_search(
             step,
@@ -72,8 +60,8 @@ def run_search(
             diversity_penalty=search.diversity_penalty,
             eos=eos,
         )
-    generators = [setup.row.generator for setup in setups]
+    generators = [row.context.generator for row in rows]
     drawing = [one for one in generators if one is not None]
-    if len(drawing) == len(setups):
+    if len(drawing) == len(rows):
         return beam_sample(step, requests, search, drawing, eos=eos)
     return beam_search(step, requests, search, eos=eos)

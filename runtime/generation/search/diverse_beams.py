@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, flag
 from triform.runtime.generation.options.beams import BeamOptions
+from triform.runtime.generation.options.conflicts import check_conflicts
 from triform.runtime.generation.search.batch import Branches, Hypothesis, Request, run_searches
 from triform.runtime.generation.search.beams import BeamSearch, most_likely
 from triform.runtime.generation.steps import BatchStep
@@ -46,10 +47,11 @@ def diverse_beam_search(
         InputError: a number does not fit the others, or a sequence outgrows the model's context.
         TriformError: onnxruntime failed, or the logits are not numbers.
     """
-    if num_beam_groups < 1 or options.num_beams % num_beam_groups:
-        raise InputError(f"--num-beam-groups must divide --num-beams ({options.num_beams}), not {num_beam_groups}")
+    # A single group has no others to keep away from, whatever that would cost.
+    penalty = diversity_penalty if num_beam_groups > 1 else None
+    check_conflicts({"num_beams": options.num_beams, "num_beam_groups": num_beam_groups, "diversity_penalty": penalty})
     if not 0 <= diversity_penalty < np.inf:
-        raise InputError(f"--diversity-penalty must be 0 or more, not {diversity_penalty}")
+        raise InputError(f"{flag('diversity_penalty')} must be 0 or more, not {diversity_penalty}")
     group = replace(options, num_beams=options.num_beams // num_beam_groups, num_return_sequences=1)
     searches = [
         _Groups([BeamSearch(request, group, eos, most_likely) for _ in range(num_beam_groups)], diversity_penalty)
@@ -69,7 +71,7 @@ class _Groups:
         self._live = [(group, slice(0, 1)) for group in groups]
 
     def advance(self, logits: NDArray[np.float32]) -> Branches:
-        """Advance the groups in turn. Arguments and result as `Search`."""
+        """Advance the groups in turn. Arguments and result as `PromptSearch`."""
         chosen = np.zeros(logits.shape[1], np.float32)
         live, all_tokens, all_parents, end = [], [], [], 0
         for group, rows in self._live:

@@ -1,4 +1,4 @@
-"""Best of n: answer several times by sampling, all at once, and keep what the model itself finds likeliest."""
+"""Answers to a prompt drawn several times, all at once, and ranked by how likely the model finds them."""
 
 from __future__ import annotations
 
@@ -7,153 +7,117 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.arithmetic import log_probability, log_softmax
-from triform.runtime.generation.processors.contract import Temperature
+from triform.runtime.arithmetic import log_probability
+from triform.runtime.generation.loop import GrowingRow
+from triform.runtime.generation.processors.contract import Processor, Temperature
 from triform.runtime.generation.processors.truncation import weights_of
 from triform.runtime.generation.sampling import Sampler, draw, greedy, process
 from triform.runtime.generation.search.batch import Branches, Hypothesis, Request, run_searches
-from triform.runtime.generation.steps import BatchStep, Ids, Logits
+from triform.runtime.generation.steps import BatchStep, FinishReason, Ids, Logits
+
+# From the ids so far and the logits after them to a token and the natural logarithm of its probability.
+Choice = Callable[[Ids, Logits], tuple[int, float]]
 
 
 def best_of(
-    step: BatchStep,
-    requests: Sequence[Request],
-    count: int,
-    make_samplers: Sequence[Callable[[int], Sampler]],
-    *,
-    eos: Collection[int],
+    step: BatchStep, requests: Sequence[Request], choices: Sequence[Sequence[Choice]], *, eos: Collection[int]
 ) -> list[list[Hypothesis]]:
-    """Sample `count` answers to each prompt, all prompts in one batch; each prompt is read once.
+    """Answer each prompt as often as there are choices for it, all prompts in one batch; each prompt is read once.
 
     Args:
         step: the model.
         requests: the prompts. Their own samplers and processors are not used.
-        count: answers a prompt, at least 1.
-        make_samplers: for each prompt, from the number of an answer, 0 to `count` - 1, to a sampler for it alone.
+        choices: for each prompt, what chooses the tokens of each of its answers, at least one.
         eos: tokens that end a sequence.
 
     Returns:
-        for each prompt `count` hypotheses, the best first. The score is the mean log-probability of an answer's tokens
-        under the model as it is, before any processor.
+        for each prompt all its answers, the best first. The score is the mean of the log-probabilities of an answer's
+        tokens, that of its end included.
 
     Raises:
         InputError: a sequence outgrows the model's context.
         TriformError: onnxruntime failed, or the logits are not numbers.
     """
-    searches = [
-        _Samples(request, [make(index) for index in range(count)], eos)
-        for request, make in zip(requests, make_samplers, strict=True)
-    ]
+    searches = [_Answers(request, chosen, eos) for request, chosen in zip(requests, choices, strict=True)]
     run_searches(step, requests, searches)
     return [sorted(search.finished, key=lambda hypothesis: -hypothesis.score) for search in searches]
 
 
-class _Samples:
-    """The answers to one prompt, as one search."""
+def drawn_by(sampler: Sampler) -> Choice:
+    """What a sampler chooses, with the probability under the model as it is, before any processor."""
 
-    def __init__(self, request: Request, samplers: Sequence[Sampler], eos: Collection[int]) -> None:
-        self.finished: list[Hypothesis] = []
-        self._prompt_length = len(request.ids)
-        self._length = len(request.ids) + request.max_new_tokens
-        self._eos = frozenset(eos)
-        # Sampler, ids so far, sum of log-probabilities, and row in the logits of each answer that goes on.
-        self._live = [(sampler, np.array(request.ids, np.int64), 0.0, 0) for sampler in samplers]
+    def choose(ids: Ids, logits: Logits) -> tuple[int, float]:
+        token = sampler(ids, logits)
+        return token, log_probability(logits, token)
 
-    def advance(self, logits: NDArray[np.float32]) -> Branches:
-        """Draw a token for each answer. Arguments and result as `Search`."""
-        log_probabilities = log_softmax(logits)
-        live: list[tuple[Sampler, NDArray[np.int64], float, int]] = []
-        tokens, parents = [], []
-        for sampler, ids, total, row in self._live:
-            token = sampler(ids, logits[row])
-            ids = np.append(ids, token)
-            total += float(log_probabilities[row, token])
-            if token in self._eos or len(ids) == self._length:
-                self._finish(ids, total, token)
-            else:
-                live.append((sampler, ids, total, len(live)))
-                tokens.append(token)
-                parents.append(row)
-        self._live = live
-        return np.array(tokens, np.int64), np.array(parents, np.int64)
-
-    def _finish(self, ids: NDArray[np.int64], total: float, last: int) -> None:
-        answer = tuple(ids[self._prompt_length :].tolist())
-        self.finished.append(Hypothesis(answer, total / len(answer), "stop" if last in self._eos else "length"))
+    return choose
 
 
-# From logits, processors applied, to a token.
-Choice = Callable[[Logits], int]
-
-
-def choice(temperature: float, generator: np.random.Generator | None) -> Choice:
-    """How to choose a token.
+def allowed_by(processors: Sequence[Processor], temperature: float, generator: np.random.Generator | None) -> Choice:
+    """What is drawn of the tokens that processors leave, with the probability among those, at a temperature of 1.
 
     Args:
-        temperature: 0 takes the likeliest.
+        processors: the row's.
+        temperature: 0 takes the most likely token.
         generator: to draw with, where the temperature is above 0.
     """
-    if not temperature or generator is None:
-        return greedy
-    warm = Temperature(temperature)
-    nothing: Ids = np.zeros(0, np.int64)
-    return lambda logits: draw(weights_of(warm(nothing, logits)), generator.random())
+    warm = Temperature(temperature) if temperature and generator is not None else None
+
+    def choose(ids: Ids, logits: Logits) -> tuple[int, float]:
+        allowed = process(processors, ids, logits)
+        if warm is None or generator is None:
+            token = greedy(allowed)
+        else:
+            token = draw(weights_of(warm(ids, allowed)), generator.random())
+        return token, log_probability(allowed, token)
+
+    return choose
 
 
-def take(
-    step: BatchStep, requests: Sequence[Request], choices: Sequence[Sequence[Choice]], *, eos: Collection[int]
-) -> list[Hypothesis]:
-    """Answer each prompt as often as there are choices for it, and keep the likeliest answer.
-
-    Args:
-        step: the model.
-        requests: the prompts with their processors.
-        choices: for each prompt, one for each of its answers.
-        eos: tokens that end an answer.
-
-    Returns:
-        one hypothesis a prompt. Its score is the mean log-probability of its tokens, the end's included, once the
-        processors have forbidden what they forbid, at a temperature of 1.
-
-    Raises:
-        InputError: a sequence outgrows the model's context.
-        TriformError: onnxruntime failed, or the logits are not numbers.
-    """
-    searches = [_Takes(request, chosen, eos) for request, chosen in zip(requests, choices, strict=True)]
-    run_searches(step, requests, searches)
-    return [max(search.finished, key=lambda hypothesis: hypothesis.score) for search in searches]
-
-
-class _Takes:
+class _Answers:
     """The answers to one prompt, as one search."""
 
     def __init__(self, request: Request, choices: Sequence[Choice], eos: Collection[int]) -> None:
-        self.finished: list[Hypothesis] = []
-        self._processors = request.processors
-        self._prompt = len(request.ids)
-        self._length = self._prompt + request.max_new_tokens
-        self._eos = frozenset(eos)
-        # Choice, ids so far, sum of log-probabilities, and row in the logits of each answer that goes on.
-        self._live = [(chosen, np.array(request.ids, np.int64), 0.0, 0) for chosen in choices]
+        self._answers = [_Answer(request, choice, eos) for choice in choices]
+        # Each answer that goes on, and its row in the logits; at first the prompt's only one, for all of them.
+        self._live = [(answer, 0) for answer in self._answers]
+
+    @property
+    def finished(self) -> list[Hypothesis]:
+        """The answers, in the order of their choices."""
+        return [answer.hypothesis() for answer in self._answers]
 
     def advance(self, logits: NDArray[np.float32]) -> Branches:
-        """Choose a token for each answer. Arguments and result as `Search`."""
-        live: list[tuple[Choice, NDArray[np.int64], float, int]] = []
-        tokens, parents = [], []
-        for chosen, ids, total, row in self._live:
-            allowed = process(self._processors, ids, logits[row])
-            token = chosen(allowed)
-            total += log_probability(allowed, token)
-            ids = np.append(ids, token)
-            if token in self._eos or len(ids) == self._length:
-                self._finish(ids, total, token)
-            else:
-                live.append((chosen, ids, total, len(live)))
-                tokens.append(token)
-                parents.append(row)
-        self._live = live
-        return np.array(tokens, np.int64), np.array(parents, np.int64)
+        """Choose a token for each answer. Arguments and result as `PromptSearch`."""
+        going = [(answer, row) for answer, row in self._live if answer.advance(logits[row])]
+        self._live = [(answer, place) for place, (answer, _) in enumerate(going)]
+        tokens = np.array([answer.last for answer, _ in going], np.int64)
+        return tokens, np.array([row for _, row in going], np.int64)
 
-    def _finish(self, ids: NDArray[np.int64], total: float, last: int) -> None:
-        answer = tuple(ids[self._prompt :].tolist())
-        self.finished.append(Hypothesis(answer, total / len(answer), "stop" if last in self._eos else "length"))
+
+class _Answer:
+    """An answer, and the sum of its tokens' log-probabilities."""
+
+    def __init__(self, request: Request, choice: Choice, eos: Collection[int]) -> None:
+        self._row = GrowingRow(request.ids, self._chosen, eos=eos, max_new_tokens=request.max_new_tokens)
+        self._choice, self._total = choice, 0.0
+        self._reason: FinishReason | None = None
+
+    def advance(self, logits: Logits) -> bool:
+        """Choose the next token; whether the answer goes on after it."""
+        self._reason = self._row.choose(logits).finish_reason
+        return self._reason is None
+
+    @property
+    def last(self) -> int:
+        return int(self._row.ids[-1])
+
+    def hypothesis(self) -> Hypothesis:
+        """The answer with its score."""
+        tokens = self._row.answer
+        return Hypothesis(tokens, self._total / len(tokens), self._reason or "length")
+
+    def _chosen(self, ids: Ids, logits: Logits) -> int:
+        token, logprob = self._choice(ids, logits)
+        self._total += logprob
+        return token

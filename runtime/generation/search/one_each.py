@@ -39,7 +39,7 @@ class _Row:
         self._reason: FinishReason | None = None
 
     def advance(self, logits: NDArray[np.float32]) -> Branches:
-        """Choose a token. Arguments and result as `Search`."""
+        """Choose a token. Arguments and result as `PromptSearch`."""
         token = self._row.choose(logits[0])
         self._reason = token.finish_reason
         if self._reason is not None:

@@ -28,7 +28,7 @@ def speculative_loop(
     propose: Proposer,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Token]:
-    """As `decode_loop`, in fewer runs of the model where `propose` guesses well.
+    """As `plain_loop`, in fewer runs of the model where `propose` guesses well.
 
     Args:
         step: the model.

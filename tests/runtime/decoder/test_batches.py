@@ -12,7 +12,7 @@ import triform
 from triform.runtime.errors import InputError
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.generation.options.groups import Penalties, Truncation
+from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 
 PROMPTS = [
     "The ferry left",
@@ -75,7 +75,7 @@ def test_beams(decoder, wandering_llama, beams, settings):
     found = list(decoder.generate_all(PROMPTS, GREEDY, beams=beams, batch=2, raw=True))
     model = wandering_llama.model
     for prompt, answers in zip(PROMPTS, found, strict=True):
-        ids = torch.tensor([decoder._prompts.prompt_ids(prompt, system=None, raw=True)])
+        ids = torch.tensor([decoder._prompts.text_ids(prompt)])
         with torch.no_grad():
             made = model.generate(
                 ids, do_sample=False, max_new_tokens=12, return_dict_in_generate=True, output_scores=True, **settings
@@ -94,10 +94,9 @@ def test_beams(decoder, wandering_llama, beams, settings):
 def test_a_search_by_number_draws_only_when_told_to(decoder):
     """The model's own temperature is meant for one answer at a time."""
     beams, limit = Beams(num_beams=3), {"max_new_tokens": 12}
-    plan, _ = decoder._batches.plan(GenerationOptions(**limit), beams)
-    assert plan.temperature == 0
+    assert decoder.settle(GenerationOptions(**limit), beams=beams).options.temperature == 0
     drawing = GenerationOptions(temperature=1.2, seed=1, **limit)
-    assert decoder._batches.plan(drawing, beams)[0] == drawing
+    assert decoder.settle(drawing, beams=beams).options.temperature == 1.2
     drawn = [texts(decoder.generate_all(PROMPTS, drawing, beams=beams, batch=batch, raw=True)) for batch in (1, 4)]
     assert drawn[0] == drawn[1] != texts(decoder.generate_all(PROMPTS, GREEDY, beams=beams, raw=True))
 
@@ -116,7 +115,7 @@ def test_best_of_several(decoder):
     (answers,) = decoder.generate_all(PROMPTS[:1], options, beams=Beams(best_of=6, num_return_sequences=6), raw=True)
     assert len({one.token_ids for one in answers}) > 3
     # The model's own mean log-probability, which scoring the text again gives, too.
-    ids = decoder._prompts.prompt_ids(PROMPTS[0], system=None, raw=True)
+    ids = decoder._prompts.text_ids(PROMPTS[0])
     for answer in answers:
         decoder.forget()
         logits = np.concatenate(list(decoder._step.logits_in_chunks([*ids, *answer.token_ids])))[len(ids) - 1 : -1]
@@ -184,3 +183,41 @@ def test_a_prompt_that_is_refused_is_named(decoder):
         next(found)
     with pytest.raises(InputError, match="--batch must be at least 1, not 0"):
         decoder.generate_all(["a"], batch=0)
+
+
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 3}}, "required": ["name"]}
+
+
+@pytest.mark.parametrize("beams", [None, Beams(num_beams=2)])
+def test_a_form_is_compiled_once_a_call(decoder, compiled, beams):
+    options = GenerationOptions(max_new_tokens=2, temperature=0, constraints=Constraints(json_schema=SCHEMA))
+    found = list(decoder.generate_all(["Name a ferry."] * 100, options, beams=beams, batch=25, raw=True))
+    assert len(found) == 100
+    assert len(compiled) == 1
+    assert {answers[0].text[:1] for answers in found} == {"{"}
+
+
+@pytest.mark.parametrize(
+    ("options", "beams"),
+    [
+        ({}, Beams(num_beams=3)),
+        ({"temperature": 0.9, "seed": 4}, Beams(num_beams=3)),
+        ({}, Beams(num_beams=4, num_beam_groups=2, diversity_penalty=0.5)),
+        ({"temperature": 0.9, "seed": 4}, Beams(best_of=3)),
+    ],
+)
+def test_generate_gives_the_best_of_a_search(decoder, options, beams):
+    asked = GenerationOptions(max_new_tokens=10, **options)
+    ((best, *_),) = decoder.generate_all(PROMPTS[1:2], asked, beams=beams, raw=True)
+    found = decoder.generate(PROMPTS[1], asked, beams=beams, raw=True)
+    assert (found.text, found.token_ids, found.finish_reason) == (best.text, best.token_ids, best.finish_reason)
+    assert found.prompt_tokens == len(decoder._prompts.text_ids(PROMPTS[1]))
+    # The first token aside, a time for every step of the search.
+    assert len(found.timings.tokens) >= len(found.token_ids) - 1
+
+
+def test_a_single_answer_needs_no_beams(decoder):
+    alone = decoder.generate(PROMPTS[0], GREEDY, raw=True)
+    assert decoder.generate(PROMPTS[0], GREEDY, beams=Beams(num_beams=1), raw=True).token_ids == alone.token_ids
+    with pytest.raises(InputError, match="--logprobs are of one answer at a time"):
+        decoder.generate(PROMPTS[0], GenerationOptions(logprobs=1), beams=Beams(num_beams=2), raw=True)

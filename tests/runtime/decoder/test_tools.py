@@ -11,6 +11,7 @@ import triform
 from tests.checkpoints.decoders import byte_level_tokenizer
 from tests.helpers.bundles import adopt, read_manifest_json, write_manifest
 from tests.runtime.decoder.test_chat_template import CALL, CONVERSATIONS, USER, WEATHER
+from triform.runtime.decoder.prompt import PromptInput
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.generation.options.generation import GenerationOptions
 
@@ -60,7 +61,7 @@ def theirs(bundle, messages, tools):
 def test_prompts_with_tools_equal_transformers(caller, name, tools):
     model, messages = triform.load(caller), CONVERSATIONS[name]
     expected = theirs(caller, messages, tools)
-    assert model._prompts.prompt_ids(messages, system=None, raw=False, tools=tools) == expected
+    assert model._prompts.prompt_ids(PromptInput(messages, tools=tools)) == expected
     one = GenerationOptions(max_new_tokens=1)
     assert model.count_tokens(messages, tools=tools) == len(expected)
     assert model.generate(messages, one, tools=tools).prompt_tokens == len(expected)

@@ -11,7 +11,7 @@ import pytest
 from tests.checkpoints.encoder_decoder_families import READS, TASKS
 from tests.helpers.commands import one_line
 from triform.runtime.encoder_decoder.ask import Ask
-from triform.runtime.generation.options.beams import Beams
+from triform.runtime.generation.options.beams import BeamOptions, Beams
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.opening import load_encoder_decoder
 
@@ -283,5 +283,7 @@ def test_python(t5, written):
     answer = model.generate(SENTENCES[0], ask=ask)
     assert answer.text == french(written, SENTENCES[0])
     assert "".join(piece.text for piece in model.stream(SENTENCES[0], ask=ask)) == answer.text
-    assert model.plan(ask=ask) == (None, 14)
-    assert model.plan(GenerationOptions(max_new_tokens=3), Ask(), Beams(num_beams=2))[1] == 3
+    settled = model.settle(ask=ask)
+    assert (settled.search, settled.row([0]).limit) == (None, 14)
+    settled = model.settle(GenerationOptions(max_new_tokens=3), beams=Beams(num_beams=2))
+    assert (settled.search, settled.row([0]).limit) == (BeamOptions(2), 3)

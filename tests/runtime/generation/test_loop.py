@@ -7,11 +7,15 @@ import pytest
 
 from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo
 from triform.runtime.errors import InputError
-from triform.runtime.generation.loop import Token, decode_loop
+from triform.runtime.generation.loop import GrowingRow, Token, plain_loop
 from triform.runtime.generation.sampling import make_sampler
 from triform.runtime.graphs.cache import KVCache
 
 greedy = make_sampler([], None)
+
+
+def generated(step, ids, eos, limit):
+    return list(plain_loop(step, ids, GrowingRow(ids, greedy, eos=eos, max_new_tokens=limit)))
 
 
 class Successor:
@@ -34,22 +38,20 @@ class Successor:
 
 def test_stops_at_an_end_token_and_yields_it():
     step = Successor()
-    tokens = list(decode_loop(step, [3, 4], greedy, eos={8, 15}, max_new_tokens=50))
+    tokens = generated(step, [3, 4], {8, 15}, 50)
     assert tokens == [Token(5, None), Token(6, None), Token(7, None), Token(8, "stop")]
     assert step.fed == [3, 4, 5, 6, 7]
 
 
 def test_stops_at_the_limit_without_a_wasted_run():
     step = Successor()
-    tokens = list(decode_loop(step, [3], greedy, eos=(), max_new_tokens=2))
+    tokens = generated(step, [3], (), 2)
     assert tokens == [Token(4, None), Token(5, "length")]
     assert step.fed == [3, 4]
 
 
 def test_an_end_token_at_the_limit_is_a_stop():
-    assert [token.finish_reason for token in decode_loop(Successor(), [3], greedy, eos=[4], max_new_tokens=1)] == [
-        "stop"
-    ]
+    assert [token.finish_reason for token in generated(Successor(), [3], [4], 1)] == ["stop"]
 
 
 INFO = CacheInfo("float32", [LayerCacheInfo(2, 8), LayerCacheInfo(3, 16)])

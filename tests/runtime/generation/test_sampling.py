@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.errors import BundleError, InputError
-from triform.runtime.generation.options.defaults import with_defaults
+from triform.runtime.generation.options.defaults import lengths_of, with_defaults
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 from triform.runtime.generation.options.step_order import ORDER, reordered
-from triform.runtime.generation.processors.build import Row, build_processors
+from triform.runtime.generation.processors.build import ProcessorContext, build_processors
 from triform.runtime.generation.sampling import draw, greedy, make_sampler, process, row_generator
 
 NO_IDS = np.zeros(0, np.int64)
@@ -25,9 +25,11 @@ CHI_SQUARE = {4: 18.467, 10: 29.588, 49: 85.351}
 
 
 def sampler_of(options, vocab_size, prompt_length=0, eos=(), index=0):
-    settled = with_defaults(options, GenerationDefaults(), prompt_length)
+    settled = with_defaults(options, GenerationDefaults())
     generator = row_generator(settled.seed, index) if settled.temperature else None
-    row = Row(prompt_length, 10_000, vocab_size, eos, generator)
+    row = ProcessorContext(
+        prompt_length, 10_000, vocab_size, eos, generator, min_new_tokens=options.min_new_tokens or 0
+    )
     return make_sampler(build_processors(settled, row), generator)
 
 
@@ -124,7 +126,10 @@ def test_a_sampler_draws_what_its_processors_leave(vocab_size):
     for seed in range(30):
         logits = (np.random.default_rng(seed).standard_normal(vocab_size) * 4).astype(np.float32)
         one, two = row_generator(seed), row_generator(seed)
-        steps = [build_processors(EVERYTHING, Row(5, 50, vocab_size, (1, 2), generator)) for generator in (one, two)]
+        steps = [
+            build_processors(EVERYTHING, ProcessorContext(5, 50, vocab_size, (1, 2), generator))
+            for generator in (one, two)
+        ]
         left = process(steps[1], ids, logits).astype(np.float64)
         ends = np.cumsum(np.exp(left - left.max()))
         expected = int(np.searchsorted(ends, two.random() * ends[-1]))
@@ -172,13 +177,13 @@ def test_another_order():
 
 def test_the_models_defaults_apply_only_when_nothing_is_asked():
     sampling = GenerationDefaults(do_sample=True, temperature=0.7, top_k=3, min_p=0.1)
-    found = with_defaults(GenerationOptions(), sampling, 5)
+    found = with_defaults(GenerationOptions(), sampling)
     assert (found.temperature, found.top_k, found.truncation.min_p) == (0.7, 3, 0.1)
     for asked in (GenerationOptions(top_p=0.5), GenerationOptions(truncation=Truncation(typical_p=0.5))):
-        found = with_defaults(asked, sampling, 5)
+        found = with_defaults(asked, sampling)
         assert (found.temperature, found.top_k, found.truncation.min_p) == (1.0, None, None)
-    assert with_defaults(GenerationOptions(temperature=0), sampling, 5).temperature == 0
-    assert with_defaults(GenerationOptions(), GenerationDefaults(temperature=9.0), 5).temperature == 0
+    assert with_defaults(GenerationOptions(temperature=0), sampling).temperature == 0
+    assert with_defaults(GenerationOptions(), GenerationDefaults(temperature=9.0)).temperature == 0
 
 
 def test_the_models_other_defaults_apply_one_by_one():
@@ -186,24 +191,24 @@ def test_the_models_other_defaults_apply_one_by_one():
         repetition_penalty=1.3, no_repeat_ngram_size=2, suppress_tokens=[5], min_length=9, max_length=20,
         exponential_decay_length_penalty=[3.0, 1.5], stop_strings=["END"], bad_words_ids=[[1, 2]],
     )  # fmt: skip
-    found = with_defaults(GenerationOptions(), defaults, 6)
+    found = with_defaults(GenerationOptions(), defaults)
     assert found.penalties == Penalties(
         repetition_penalty=1.3, no_repeat_ngram_size=2, exponential_decay_length_penalty=(3, 1.5)
     )
     assert (found.constraints.suppress_tokens, found.constraints.bad_words_ids) == ((5,), ((1, 2),))
-    assert (found.min_new_tokens, found.max_new_tokens, found.stop) == (3, 14, ("END",))
+    assert (lengths_of(GenerationOptions(), defaults).after(6), found.stop) == ((3, 14), ("END",))
     off = GenerationOptions(
         max_new_tokens=1,
         stop=("x",),
         penalties=Penalties(repetition_penalty=1.0, no_repeat_ngram_size=0),
         constraints=Constraints(suppress_tokens=()),
     )
-    found = with_defaults(off, defaults, 6)
+    found = with_defaults(off, defaults)
     assert (found.penalties.repetition_penalty, found.penalties.no_repeat_ngram_size) == (1.0, 0)
-    assert (found.constraints.suppress_tokens, found.min_new_tokens, found.stop) == ((), 1, ("x",))
+    assert (found.constraints.suppress_tokens, lengths_of(off, defaults).after(6)[0], found.stop) == ((), 1, ("x",))
     # What the user says of the least holds against the model's most, and a prompt beyond the model's most is no error.
-    assert with_defaults(GenerationOptions(min_new_tokens=30), defaults, 6).max_new_tokens == 30
-    assert with_defaults(GenerationOptions(), defaults, 20).max_new_tokens is None
+    assert lengths_of(GenerationOptions(min_new_tokens=30), defaults).after(6) == (30, 30)
+    assert lengths_of(GenerationOptions(), defaults).after(20) == (0, None)
 
 
 @pytest.mark.parametrize("options", [GenerationOptions(temperature=0), GenerationOptions(temperature=1.0, top_k=3)])

@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM
 import triform
 from triform.runtime.errors import InputError
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.generation.setup import set_up_row
 from triform.runtime.generation.shifting import ShiftingStep
 
 SHIFT = {"temperature": 0, "on_overflow": "shift"}
@@ -56,7 +55,7 @@ def test_logits_after_a_shift_equal_a_recomputation(decoder, model, keep, prompt
 def test_a_generation_goes_on_beyond_the_context(decoder, model):
     limit, keep = decoder.manifest.max_length, 20
     prompt = "The ferry left the harbor. " * 30
-    ids = decoder._prompts.prompt_ids(prompt, system=None, raw=True)
+    ids = decoder._prompts.text_ids(prompt)
     assert limit - 30 > len(ids) > limit / 2
     count = limit - len(ids) + 60
     options = GenerationOptions(max_new_tokens=count, keep=keep, min_new_tokens=count, **SHIFT)
@@ -75,7 +74,7 @@ def test_a_generation_goes_on_beyond_the_context(decoder, model):
 def test_a_prompt_longer_than_the_context(decoder, model):
     limit, keep = decoder.manifest.max_length, 7
     prompt = "The ferry left the harbor. " * 150
-    ids = decoder._prompts.prompt_ids(prompt, system=None, raw=True)
+    ids = decoder._prompts.text_ids(prompt)
     assert len(ids) > limit
     found = decoder.generate(prompt, GenerationOptions(max_new_tokens=1, keep=keep, **SHIFT), raw=True)
     assert found.token_ids == (after(model, ids[:keep] + ids[-((limit - keep) // 2) :]).argmax(),)
@@ -106,9 +105,3 @@ def test_what_cannot_be(decoder):
         decoder.generate("a", GenerationOptions(max_new_tokens=1, keep=639, **SHIFT))
     with pytest.raises(InputError, match="give --max-new-tokens too"):
         decoder.generate("a", GenerationOptions(**SHIFT))
-    for changes, message in (
-        ({"speculate": "lookup"}, "--speculate lookup is for decoders"),
-        ({"on_overflow": "shift"}, "--on-overflow shift is for decoders"),
-    ):
-        with pytest.raises(InputError, match=message):
-            set_up_row(GenerationOptions(**changes), decoder.manifest, decoder._tokenizer, 1, encoder_ids=np.array([5]))

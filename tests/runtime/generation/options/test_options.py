@@ -7,7 +7,8 @@ import pytest
 from triform.runtime.errors import InputError
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
-from triform.runtime.generation.processors.build import Row, build_processors
+from triform.runtime.generation.processors.build import ProcessorContext, build_processors
+from triform.runtime.generation.processors.spelling import spell
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ from triform.runtime.generation.processors.build import Row, build_processors
         (Truncation, {"xtc_threshold": 0.1}, "--xtc-threshold and --xtc-probability need each other"),
         (Truncation, {"mirostat_tau": 0}, "--mirostat-tau must be above 0"),
         (Truncation, {"mirostat_eta": 0.1}, "--mirostat-eta needs --mirostat-tau"),
+        (Truncation, {"mirostat_tau": 5, "typical_p": 0.5}, "--mirostat-tau replaces every other truncation, so leave"),
         (Penalties, {"repetition_penalty": 0}, "--repetition-penalty must be above 0, not 0"),
         (Penalties, {"frequency_penalty": float("inf")}, "--frequency-penalty must be a finite number"),
         (Penalties, {"no_repeat_ngram_size": -1}, "--no-repeat-ngram-size must be 0 or more"),
@@ -83,7 +85,6 @@ def test_options_out_of_range_are_named(kind, changes, message):
         ),
         ({"top_k": 5, "truncation": Truncation(mirostat_tau=5)}, "so leave out --top-k"),
         ({"top_p": 0.5, "truncation": Truncation(mirostat_tau=5)}, "so leave out --top-p"),
-        ({"truncation": Truncation(mirostat_tau=5, typical_p=0.5)}, "so leave out --typical-p"),
     ],
 )
 def test_contradictions_are_named(changes, message):
@@ -106,7 +107,7 @@ def test_contradictions_are_named(changes, message):
 def test_tokens_beyond_the_vocabulary_are_named(changes, name):
     options = GenerationOptions(temperature=0, constraints=Constraints(**changes))
     with pytest.raises(InputError, match=f"--{name} names token 9, but the vocabulary has 9"):
-        build_processors(options, Row(1, 10, 9))
+        spell(options, None, 9, ())
 
 
 def test_what_is_off_is_not_there():
@@ -123,4 +124,4 @@ def test_what_is_off_is_not_there():
     )
     import numpy as np
 
-    assert build_processors(options, Row(1, 10, 9, (2,), np.random.default_rng(0))) == []
+    assert build_processors(options, ProcessorContext(1, 10, 9, (2,), np.random.default_rng(0))) == []

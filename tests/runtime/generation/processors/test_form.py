@@ -23,7 +23,7 @@ from triform.runtime.generation.options.beams import BeamOptions
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Truncation
 from triform.runtime.generation.processors.contract import Temperature
-from triform.runtime.generation.processors.form import make_constraint
+from triform.runtime.generation.processors.form import compile_form
 from triform.runtime.generation.sampling import make_sampler, row_generator
 from triform.runtime.generation.search.batch import Request
 from triform.runtime.generation.search.beams import beam_search
@@ -52,9 +52,9 @@ BYTE_FALLBACK = byte_fallback_tokenizer()
 
 
 def maker(asked, tokenizer=BYTE_LEVEL, eos=EOS):
-    make = make_constraint(asked, tokenizer, LOGITS, eos, len(PROMPT))
-    assert make is not None
-    return make
+    form = compile_form(asked, tokenizer, LOGITS, eos)
+    assert form is not None
+    return lambda: form.constraint(len(PROMPT))
 
 
 def spoken(make, seed, *, tokenizer=BYTE_LEVEL, temperature=1.0, limit=3000):
@@ -230,7 +230,7 @@ def test_the_input_is_not_written_to_and_values_are_kept():
 )
 def test_forms_that_cannot_be_are_one_line(changes, message):
     with pytest.raises(InputError, match=message) as caught:
-        make_constraint(Constraints(**changes), BYTE_LEVEL, LOGITS, EOS, 1)
+        compile_form(Constraints(**changes), BYTE_LEVEL, LOGITS, EOS)
     assert "\n" not in str(caught.value)
 
 
@@ -253,18 +253,18 @@ def test_forms_are_checked_with_the_options(changes, message):
 
 def test_models_that_cannot_be_held_to_a_form(monkeypatch):
     asked = Constraints(regex="a")
-    assert make_constraint(Constraints(), BYTE_LEVEL, LOGITS, (), 1) is None
+    assert compile_form(Constraints(), BYTE_LEVEL, LOGITS, ()) is None
     with pytest.raises(UnsupportedError, match=r"^--regex needs a model that can end"):
-        make_constraint(asked, BYTE_LEVEL, LOGITS, (), 1)
+        compile_form(asked, BYTE_LEVEL, LOGITS, ())
     words = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "##b": 2}, unk_token="[UNK]"))
     words.decoder = decoders.WordPiece()
     for tokenizer in (words, object()):
         with pytest.raises(UnsupportedError, match=r"^--regex does not work with this model: ") as caught:
-            make_constraint(asked, tokenizer, 3, (0,), 1)
+            compile_form(asked, tokenizer, 3, (0,))
         assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(UnsupportedError) as caught:
-        make_constraint(asked, BYTE_LEVEL, LOGITS, EOS, 1)
+        compile_form(asked, BYTE_LEVEL, LOGITS, EOS)
     assert str(caught.value) == f"--regex needs llguidance: {install_command('constraints')}"
 
 
@@ -327,8 +327,8 @@ def test_what_is_forced_is_tried_at_once(float_bundle, changes, speculate):
 
 
 def test_what_is_forced():
-    make = make_constraint(Constraints(choices=("abcdef", "abcxyz")), BYTE_LEVEL, LOGITS, EOS, len(PROMPT))
-    constraint = make()
+    form = compile_form(Constraints(choices=("abcdef", "abcxyz")), BYTE_LEVEL, LOGITS, EOS)
+    constraint = form.constraint(len(PROMPT))
 
     def forced(text, *more):
         ids = BYTE_LEVEL.encode(text, add_special_tokens=False).ids

@@ -14,7 +14,7 @@ from triform.runtime.generation.options.beams import BeamOptions
 from triform.runtime.generation.search.batch import Request
 from triform.runtime.generation.search.beams import beam_search
 from triform.runtime.generation.search.diverse_beams import diverse_beam_search
-from triform.runtime.generation.search.draws import best_of
+from triform.runtime.generation.search.draws import best_of, drawn_by
 
 
 def slow_groups(step, prompt, beams, groups, strength, eos, limit):
@@ -92,17 +92,15 @@ def test_best_of_ranks_by_the_mean_log_probability_of_the_model():
     step, eos = FakeStep(12, spread=1.0), {5}
     answers = {1: [[5], [2, 3, 5], [4, 4, 4, 4, 4]], 9: [[1, 2, 5], [8, 8, 8, 8, 8], [7, 5]]}
 
-    def scripted(prompt):
-        def make(index):
-            def choose(ids, logits):
-                assert (logits == step.logits(ids)).all()
-                return answers[prompt][index][len(ids) - int(prompt == 9) - 1]
+    def scripted(prompt, answer):
+        def choose(ids, logits):
+            assert (logits == step.logits(ids)).all()
+            return answer[len(ids) - int(prompt == 9) - 1]
 
-            return choose
+        return drawn_by(choose)
 
-        return make
-
-    found = best_of(step, [Request([1], 5), Request([9, 9], 5)], 3, [scripted(1), scripted(9)], eos=eos)
+    choices = [[scripted(prompt, answer) for answer in answers[prompt]] for prompt in (1, 9)]
+    found = best_of(step, [Request([1], 5), Request([9, 9], 5)], choices, eos=eos)
     for prompt, hypotheses in zip(((1,), (9, 9)), found, strict=True):
         expected = []
         for answer in answers[prompt[0]]:

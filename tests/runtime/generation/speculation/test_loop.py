@@ -10,15 +10,17 @@ import pytest
 import triform
 from tests.helpers.fake_step import FakeStep
 from triform.runtime.bundle.manifest import Quantization
-from triform.runtime.generation.loop import GrowingRow, decode_loop
+from triform.runtime.decoder.loops import DecoderLoops
+from triform.runtime.generation.loop import GrowingRow, plain_loop
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Penalties, Truncation
 from triform.runtime.generation.processors.mirostat import Mirostat
 from triform.runtime.generation.sampling import make_sampler, row_generator
-from triform.runtime.generation.setup import set_up_row
+from triform.runtime.generation.setup import settle
 from triform.runtime.generation.speculation.lookup import look_up
 from triform.runtime.generation.speculation.loop import speculative_loop
 from triform.runtime.generation.speculation.pace import SIZES, Pace
+from triform.runtime.graphs.decoder_branches import HiddenStep
 
 REPEATING = "The ferry left the harbor. The ferry left the island. The ferry left the harbor. " * 3
 
@@ -98,7 +100,7 @@ class Always(Pace):
 def both(sampler, count, *, eos=(), slope=0.25, context=10_000, prompt=(1, 2, 3)):
     """Tokens without and with speculation, and the step that speculated."""
     plain = Speculative(context=context)
-    expected = list(decode_loop(plain, prompt, sampler(), eos=eos, max_new_tokens=count))
+    expected = list(plain_loop(plain, prompt, GrowingRow(prompt, sampler(), eos=eos, max_new_tokens=count)))
     step = Speculative(context=context)
     row = GrowingRow(prompt, sampler(), eos=eos, max_new_tokens=count)
     found = list(speculative_loop(step, prompt, row, pace=Pace(), propose=look_up, clock=Ticking(step, slope)))
@@ -255,4 +257,5 @@ def test_rounded_activations_are_tried_only_when_asked(decoder, level, tried):
     )
     for asked, expected in (("auto", tried), ("lookup", True), ("off", False)):
         options = GenerationOptions(temperature=0, speculate=asked)
-        assert set_up_row(options, manifest, decoder._tokenizer, 3).looks_up == expected
+        row = settle(options, manifest, decoder._tokenizer).row([5, 6, 7])
+        assert (DecoderLoops(decoder._step, HiddenStep, manifest).proposer(row) is look_up) == expected

@@ -1,0 +1,247 @@
+"""What does not go together: one table of pairs of options, and of options and situations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from triform.runtime.errors import InputError, flag
+
+# Situations, which stand in the table where another option would.
+DECODER = "the model is a decoder"
+ENCODER_DECODER = "the model reads a source"
+NO_SOURCE_TEXT = "the model reads a source that is no text"
+SEVERAL_ANSWERS = "several prompts, or several answers to a prompt, are followed at once"
+BEAMS = "beams are followed"
+BEAM_GROUPS = "groups of beams are followed"
+BEST_OF = "answers are drawn to choose among"
+NO_LIMIT = "nothing limits the length of the answer"
+
+# Options of which an answer can have one: each describes all of it.
+FORMS = ("json_schema", "regex", "grammar", "choices")
+# The attributes of `Truncation` that cut off unlikely tokens, Mirostat's aside.
+CUTS = ("min_p", "typical_p", "top_n_sigma", "epsilon_cutoff", "eta_cutoff", "xtc_threshold", "xtc_probability")
+MIROSTAT = ("mirostat_tau", "mirostat_eta")
+
+
+class Conflict(NamedTuple):
+    """Two options, or an option and a situation, that do not go together.
+
+    Attributes:
+        option: the name of an option.
+        other: the name of another, or a situation.
+        sentence: the message. ``{option}`` and ``{other}`` are the options as messages name them, ``{value}`` and
+            ``{limit}`` their values, and any other name in braces is an option of that name.
+        clash: called with the two values; whether they do not go together. None is an option that is not given, or a
+            situation that is not the case.
+    """
+
+    option: str
+    other: str
+    sentence: str
+    clash: Callable[[Any, Any], bool]
+
+
+def check_conflicts(values: Mapping[str, object]) -> None:
+    """Refuse what does not go together.
+
+    Args:
+        values: of options by name, None where not given; and of situations, by the constants above, True.
+
+    Raises:
+        InputError: two of them do not go together.
+    """
+    for option, other, sentence, clash in CONFLICTS:
+        value, limit = values.get(option), values.get(other)
+        if clash(value, limit):
+            names = _Flags(option=flag(option), other=flag(other), value=value, limit=limit)
+            raise InputError(sentence.format_map(names))
+
+
+class _Flags(dict[str, object]):
+    def __missing__(self, name: str) -> str:
+        return flag(name)
+
+
+def _both(value: object, other: object) -> bool:
+    return value is not None and other is not None
+
+
+def _lacks(value: object, other: object) -> bool:
+    return value is not None and other is None
+
+
+def _more(value: Any, limit: Any) -> bool:
+    return _both(value, limit) and bool(value > limit)
+
+
+def _is(word: object) -> Callable[[object, object], bool]:
+    return lambda value, other: value == word and other is not None
+
+
+def _other_than_one(value: object, other: object) -> bool:
+    return value is not None and other is not None and (other is True or other != 1)
+
+
+_LENGTH = [
+    Conflict("min_new_tokens", "max_new_tokens", "{option} {value} is more than {other} {limit}", _more),
+    Conflict(
+        "keep",
+        "on_overflow",
+        "{option} needs {other} shift; give both",
+        lambda keep, overflow: keep is not None and overflow != "shift",
+    ),
+    Conflict(
+        "on_overflow",
+        NO_LIMIT,
+        "{option} shift may go on for ever; give {max_new_tokens} too",
+        _is("shift"),
+    ),
+]
+_DRAWING = [
+    *(
+        Conflict(one, other, "{xtc_threshold} and {xtc_probability} need each other; give both or neither", _lacks)
+        for one, other in (("xtc_threshold", "xtc_probability"), ("xtc_probability", "xtc_threshold"))
+    ),
+    Conflict("mirostat_eta", "mirostat_tau", "{option} needs {other}", _lacks),
+    *(
+        Conflict("temperature", name, "{option} 0 draws nothing, so {other} contradicts it; leave one out", _is(0))
+        for name in ("xtc_threshold", "mirostat_tau")
+    ),
+    Conflict(
+        "mirostat_tau",
+        "top_k",
+        "{option} replaces every other truncation, so leave out {other}",
+        lambda tau, top_k: tau is not None and bool(top_k),
+    ),
+    *(
+        Conflict("mirostat_tau", name, "{option} replaces every other truncation, so leave out {other}", _both)
+        for name in ("top_p", *CUTS)
+    ),
+]
+_PENALTIES = [
+    *(
+        Conflict(name, "dry_multiplier", "{option} needs {other}", _lacks)
+        for name in ("dry_base", "dry_allowed_length", "dry_sequence_breakers")
+    ),
+    *(
+        Conflict(name, DECODER, "{option} is for models with an encoder, and this is a decoder; leave it out", _both)
+        for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size")
+    ),
+    *(
+        Conflict(name, NO_SOURCE_TEXT, "{option} is for models that read a text; leave it out", _both)
+        for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size")
+    ),
+]
+_FORMS = [
+    *(
+        Conflict(one, other, "{option} and {other} exclude each other; give one", _both)
+        for one, other in combinations(FORMS, 2)
+    ),
+    Conflict(
+        "target_lang", "forced_bos_token_id", "{option} already says what the first token is; leave {other} out", _both
+    ),
+]
+_CONTRASTIVE = [
+    Conflict(
+        "penalty_alpha",
+        "top_k",
+        "{option} chooses among several tokens; give {other} of at least 2 too",
+        lambda alpha, top_k: alpha is not None and (top_k or 0) < 2,
+    ),
+    Conflict(
+        "penalty_alpha",
+        "temperature",
+        "{option} draws nothing, so {other} contradicts it; leave one out",
+        lambda alpha, temperature: alpha is not None and bool(temperature),
+    ),
+    *(
+        Conflict("penalty_alpha", name, "{option} draws nothing, so {other} contradicts it; leave one out", _both)
+        for name in ("top_p", *CUTS, *MIROSTAT)
+    ),
+    *(
+        Conflict(name, "penalty_alpha", "{option} {value} does not go with {other}; leave one out", _is(word))
+        for name, word in (("speculate", "lookup"), ("on_overflow", "shift"))
+    ),
+    *(
+        Conflict(name, "penalty_alpha", "{option} does not go with {other}; leave it out", _both)
+        for name in ("prompt_cache", "draft")
+    ),
+]
+# What follows one answer of a decoder as it grows.
+_ALONE = [
+    *(
+        Conflict(name, ENCODER_DECODER, f"{said} is for decoders, and this model reads a source; leave it out", clash)
+        for name, said, clash in (
+            ("speculate", "{option} {value}", _is("lookup")),
+            ("on_overflow", "{option} {value}", _is("shift")),
+            ("penalty_alpha", "{option}", _both),
+        )
+    ),
+    *(
+        Conflict(name, SEVERAL_ANSWERS, f"{said} one answer at a time, without beams; leave {it} out", clash)
+        for name, said, it, clash in (
+            ("speculate", "{option} {value} is for", "it", _is("lookup")),
+            ("on_overflow", "{option} {value} is for", "it", _is("shift")),
+            ("penalty_alpha", "{option} is for", "it", _both),
+            ("logprobs", "{option} are of", "them", _both),
+        )
+    ),
+]
+_SEARCHES = [
+    Conflict(
+        "num_beam_groups",
+        "diversity_penalty",
+        "{option} needs {other}, or all groups find the same; give both",
+        lambda groups, penalty: (groups or 1) > 1 and penalty is None,
+    ),
+    Conflict(
+        "diversity_penalty",
+        "num_beam_groups",
+        "{option} needs {other}; give both",
+        lambda penalty, groups: penalty is not None and (groups or 1) == 1,
+    ),
+    *(
+        Conflict(
+            "best_of", name, "{option} draws answers instead of following beams; leave {other} out", _other_than_one
+        )
+        for name in ("num_beams", "length_penalty", "early_stopping", "num_beam_groups")
+    ),
+    *(
+        Conflict("num_return_sequences", name, "{option} {value} is more than {other} {limit}", _more)
+        for name in ("best_of", "num_beams")
+    ),
+    Conflict(
+        "num_beam_groups",
+        "num_beams",
+        "{option} must divide {other} ({limit}), not {value}",
+        lambda groups, beams: _both(groups, beams) and (groups < 1 or beams % groups != 0),
+    ),
+    *(
+        Conflict(name, BEAMS, "{option} follows one answer, and {num_beams} several; leave one out", _both)
+        for name in ("mirostat_tau", "xtc_threshold")
+    ),
+    Conflict(
+        "temperature",
+        BEAM_GROUPS,
+        "{num_beam_groups} do not draw; leave {option} out",
+        lambda temperature, groups: bool(temperature) and groups is not None,
+    ),
+    Conflict(
+        "temperature",
+        BEST_OF,
+        "{best_of} draws answers, and without {option} above 0 they would all be the same",
+        lambda temperature, draws: not temperature and draws is not None,
+    ),
+    *(
+        Conflict(
+            name,
+            SEVERAL_ANSWERS,
+            "{option} does not go with a search, which follows several answers; leave it out",
+            _both,
+        )
+        for name in ("prompt_cache", "draft", "stats")
+    ),
+]
+CONFLICTS = (*_LENGTH, *_DRAWING, *_PENALTIES, *_FORMS, *_CONTRASTIVE, *_ALONE, *_SEARCHES)

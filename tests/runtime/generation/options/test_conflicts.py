@@ -1,0 +1,85 @@
+"""The table of what does not go together: its names exist, and a pair is refused wherever it is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from triform.runtime.encoder_decoder.ask import Ask
+from triform.runtime.errors import InputError
+from triform.runtime.generation.options import conflicts
+from triform.runtime.generation.options.beams import Beams
+from triform.runtime.generation.options.conflicts import CONFLICTS, CUTS, FORMS, MIROSTAT, check_conflicts
+from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
+
+GROUPS = (GenerationOptions, Truncation, Penalties, Constraints, Beams, Ask)
+OPTIONS = {field.name for group in GROUPS for field in dataclasses.fields(group)}
+# Of the command line, and what `Decoder` is told by methods of these names.
+COMMAND_LINE = {"prompt_cache", "draft", "stats"}
+SITUATIONS = {value for name, value in vars(conflicts).items() if name.isupper() and isinstance(value, str)}
+
+
+def test_every_name_is_an_option_or_a_situation():
+    assert len(SITUATIONS) == 8
+    for option, other, sentence, _ in CONFLICTS:
+        assert option in OPTIONS | COMMAND_LINE
+        assert other in OPTIONS | SITUATIONS
+        names = set(re.findall(r"{(\w+)}", sentence)) - {"option", "other", "value", "limit"}
+        assert names <= OPTIONS
+        assert ("{other}" in sentence) <= (other in OPTIONS)
+
+
+def test_no_pair_stands_twice():
+    pairs = [(option, other) for option, other, *_ in CONFLICTS]
+    assert len(pairs) == len(set(pairs))
+
+
+def test_groups_of_names_are_whole():
+    assert {*CUTS, *MIROSTAT} == {field.name for field in dataclasses.fields(Truncation)}
+    assert set(FORMS) <= {field.name for field in dataclasses.fields(Constraints)}
+
+
+def test_nothing_given_is_no_conflict():
+    check_conflicts({})
+    check_conflicts(dict.fromkeys(OPTIONS))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "--min-new-tokens 9 is more than --max-new-tokens 8"),
+        ({"keep": 0, "on_overflow": "error"}, "--keep needs --on-overflow shift; give both"),
+        ({"regex": "a", "choices": ("b",)}, "--regex and --choices exclude each other; give one"),
+        (
+            {"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 1.0},
+            "--num-beam-groups must divide --num-beams (4), not 3",
+        ),
+        ({"best_of": 2, "early_stopping": True}, "--best-of draws answers instead of following beams; leave"),
+        ({"best_of": 2, "early_stopping": False}, "--best-of draws answers instead of following beams; leave"),
+        (
+            {"speculate": "lookup", conflicts.ENCODER_DECODER: True},
+            "--speculate lookup is for decoders, and this model",
+        ),
+        ({"on_overflow": "shift", conflicts.NO_LIMIT: True}, "--on-overflow shift may go on for ever; give --max-new-"),
+        (
+            {"target_lang": "de", "forced_bos_token_id": 4},
+            "--target-lang already says what the first token is; leave --forced-bos-token-id out",
+        ),
+        ({"draft": "x", "penalty_alpha": 0.5, "top_k": 4}, "--draft does not go with --penalty-alpha; leave it out"),
+        ({"stats": True, conflicts.SEVERAL_ANSWERS: True}, "--stats does not go with a search, which follows several"),
+    ],
+)
+def test_what_does_not_go_together_is_named(values, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_conflicts(values)
+    # Each is welcome without the other, which is an option that needs nothing or a situation.
+    last = list(values)[-1]
+    if last not in ("on_overflow", "diversity_penalty", "top_k"):
+        check_conflicts({name: value for name, value in values.items() if name != last})
+
+
+def test_one_beam_goes_with_draws():
+    Beams(best_of=3, num_beams=1, num_beam_groups=1, length_penalty=1.0, num_return_sequences=3)
