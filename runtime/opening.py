@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triform.runtime.bundle.folder import Bundle, open_bundle
-from triform.runtime.bundle.tasks import COMMANDS
+from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.errors import UnsupportedError
 
 # Each form's class is imported when it is asked for: starting is most of the time of a short command.
@@ -112,8 +112,7 @@ def load_encoder_decoder(
 def _check_form(bundle: Bundle, wanted: str) -> None:
     form, task = bundle.manifest.form, bundle.manifest.task
     if form != wanted:
-        fitting = COMMANDS.get(task)
-        hint = f"use `triform {fitting}`" if fitting else "upgrade, or export another model"
+        hint = method_hint(task, "upgrade, or export another model")
         raise UnsupportedError(
             f"{bundle.folder} is of the form {form!r}, for {task}, not of the form {wanted!r}: {hint}"
         )

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.arithmetic import Array
+from triform.runtime.arithmetic import Array, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.encoder.windows import run_windows
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 from triform.runtime.text.rows import Pair, Row, RowReader
 
 # Tokens of a window, question included, and of what neighbors share: as models are trained, and transformers asks them.
@@ -80,9 +80,9 @@ def answer(
         BundleError: while iterating, the logits are not numbers.
     """
     encoder.require("answer", "question-answering")
-    for name, value, least in (("top-k", top_k, 1), ("max-answer-length", max_answer_length, 1), ("stride", stride, 0)):
+    for name, value, least in (("top_k", top_k, 1), ("max_answer_length", max_answer_length, 1), ("stride", stride, 0)):
         if value is not None and value < least:
-            raise InputError(f"--{name} must be at least {least}, not {value}")
+            raise InputError(f"{option(name)} must be at least {least}, not {value}")
     return _answers(encoder, questions, _Limits(top_k, max_answer_length), stride, no_answer)
 
 
@@ -116,7 +116,9 @@ def _windows(reader: RowReader, pair: Pair, stride: int | None) -> list[Row]:
     if room < 1:
         raise InputError(f"the question is too long: it leaves no room for a text in {reader.max_length} tokens")
     if stride is not None and stride >= room:
-        raise InputError(f"--stride must be less than the {room} tokens that the question leaves, not {stride}")
+        raise InputError(
+            f"{option('stride')} must be less than the {room} tokens that the question leaves, not {stride}"
+        )
     return reader.read_windows(pair, stride=min(_STRIDE, room // 2) if stride is None else stride)
 
 
@@ -136,8 +138,8 @@ class _Window:
         in_context = np.array([sequence == 1 for sequence in row.sequence_ids])
         possible = in_context | np.array([token == first for token in row.ids])
         self._tokens = np.flatnonzero(in_context)
-        self._start = _softmax(start_logits, possible)
-        self._end = _softmax(end_logits, possible)
+        self._start = _probabilities(start_logits, possible)
+        self._end = _probabilities(end_logits, possible)
 
     def no_answer(self) -> float:
         """How likely both point to the first token, which means that the answer is not here."""
@@ -157,13 +159,11 @@ class _Window:
         return Answer(context[begin:stop], float(score), begin, stop)
 
 
-def _softmax(logits: Array, possible: NDArray[np.bool_]) -> Array:
+def _probabilities(logits: Array, possible: NDArray[np.bool_]) -> Array:
     """Probabilities of the possible tokens; 0 for the others."""
     if not possible.any():
         return np.zeros_like(logits)
-    weights: Array = np.exp(np.where(possible, logits - logits[possible].max(), -np.inf))
-    scores: Array = weights / weights.sum()
-    return scores
+    return softmax(np.where(possible, logits, np.float32(-np.inf)))
 
 
 def _words(row: Row, first: int, last: int) -> tuple[int, int]:

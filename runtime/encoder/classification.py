@@ -76,7 +76,7 @@ def scores(logits: NDArray[np.floating], problem_type: str | None) -> NDArray[np
         return logits
     if problem_type == "multi_label_classification" or logits.shape[-1] == 1:
         return sigmoid(logits)
-    return softmax(logits)
+    return softmax(logits.astype(np.float64))
 
 
 def next_sentence(model: OpenEncoder, pairs: Iterable[Pair]) -> Iterator[float]:
@@ -99,4 +99,4 @@ def next_sentence(model: OpenEncoder, pairs: Iterable[Pair]) -> Iterator[float]:
     """
     model.require("next-sentence", "next-sentence-prediction")
     for (logits,) in model.step.in_batches(model.reader().stream(pairs), ("logits",)):
-        yield float(softmax(logits)[0])
+        yield float(softmax(logits.astype(np.float64))[0])

@@ -138,7 +138,7 @@ def _positions(row: Row, mask: int) -> list[int]:
 
 def _best(logits: NDArray[np.float32], top_k: int, targets: Sequence[int] | None) -> list[tuple[int, float]]:
     """Token and probability, among all tokens, of the likeliest of those to choose from."""
-    chances = softmax(logits)
+    chances = softmax(logits.astype(np.float64))
     allowed = np.arange(len(chances)) if targets is None else np.unique(targets)
     best = allowed[np.argsort(-chances[allowed], kind="stable")[:top_k]]
     return list(zip(best.tolist(), chances[best].tolist(), strict=True))

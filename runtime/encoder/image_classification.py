@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OWN_LABELS = "image-classification"
 # What OpenAI's CLIP was measured with first of all.
 TEMPLATE = "a photo of {}."
-_SCORES: dict[str, Callable[[NDArray[np.float32]], NDArray[Any]]] = {
+_SCORES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "single_label_classification": softmax,
     "multi_label_classification": sigmoid,
     "regression": np.asarray,
@@ -54,7 +54,7 @@ def classify_images(model: OpenEncoder, pictures: Iterable[Picture]) -> Iterator
             raise BundleError(
                 f"the bundle names {len(labels)} labels for a graph that gives {len(logits)}; export the model again"
             )
-        yield _ranked(labels, score(logits))
+        yield _ranked(labels, score(logits.astype(np.float64)))
 
 
 def match_labels(
@@ -84,7 +84,8 @@ def match_labels(
     texts = np.stack(list(embed(model, _in_words(labels, template))))
     function = softmax if contrast.scores == "softmax" else sigmoid
     for vector in _outputs(model, pictures, "image_embedding"):
-        yield _ranked(labels, function(contrast.scale * (texts @ vector) + contrast.bias))
+        logits = contrast.scale * (texts @ vector) + contrast.bias
+        yield _ranked(labels, function(logits.astype(np.float64)))
 
 
 def _outputs(model: OpenEncoder, pictures: Iterable[Picture], name: str) -> Iterator[NDArray[np.float32]]:
@@ -99,5 +100,5 @@ def _in_words(labels: Sequence[str], template: str) -> list[str]:
     return [template.replace("{}", label) for label in labels]
 
 
-def _ranked(labels: Sequence[str], scores: NDArray[Any]) -> list[tuple[str, float]]:
+def _ranked(labels: Sequence[str], scores: NDArray[np.float64]) -> list[tuple[str, float]]:
     return sorted(zip(labels, scores.tolist(), strict=True), key=lambda pair: pair[1], reverse=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import EncoderInfo, Manifest
-from triform.runtime.bundle.tasks import COMMANDS
+from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.errors import BundleError, UnsupportedError
 from triform.runtime.graphs.encoder_batch import EncoderStep
 from triform.runtime.graphs.session import open_session
@@ -90,6 +90,5 @@ class OpenEncoder:
         """
         task = self.manifest.task
         if task not in tasks:
-            fitting = COMMANDS.get(task)
-            hint = f"use `triform {fitting}`" if fitting else "export another model"
+            hint = method_hint(task, "export another model")
             raise UnsupportedError(f"{command} needs a bundle for {' or '.join(tasks)}; this one is for {task}: {hint}")

@@ -58,10 +58,10 @@ def _check(model: OpenEncoder) -> None:
     if model.manifest.task == "feature-extraction":
         raise UnsupportedError(
             "rerank needs a model that reads query and document together (text-classification with one label); "
-            "this one makes a vector of each: use `triform search`"
+            "this one makes a vector of each: use `Encoder.search`"
         )
     model.require("rerank", TASK)
     if len(model.info.labels) != 1:
         raise UnsupportedError(
-            f"rerank needs a model with one label; this one has {len(model.info.labels)}: use `triform classify`"
+            f"rerank needs a model with one label; this one has {len(model.info.labels)}: use `Encoder.classify`"
         )

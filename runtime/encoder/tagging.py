@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from triform.runtime.arithmetic import Array
+from triform.runtime.arithmetic import Array, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.encoder.windows import run_windows
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 from triform.runtime.text.rows import Row
 
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
@@ -84,11 +84,11 @@ def tag(
     """
     encoder.require("tag", "token-classification")
     if aggregation not in AGGREGATIONS:
-        raise InputError(f"--aggregation must be one of {', '.join(AGGREGATIONS)}, not {aggregation!r}")
+        raise InputError(f"{option('aggregation')} must be one of {', '.join(AGGREGATIONS)}, not {aggregation!r}")
     room = encoder.reader().room()
     shared = room // 4 if stride is None else stride
     if not 0 <= shared < room:
-        raise InputError(f"--stride must be from 0 to {room - 1}, not {stride}")
+        raise InputError(f"{option('stride')} must be from 0 to {room - 1}, not {stride}")
     return _tagged(encoder, texts, aggregation, shared)
 
 
@@ -119,7 +119,7 @@ class _Words:
 
     def pieces(self, text: str, row: Row, logits: Array) -> list[_Piece]:
         """The tokens of a row that come from its text; `logits` are (sequence, labels)."""
-        scores = _softmax(logits)
+        scores = softmax(logits)
         return [
             _Piece(start, end, scores[index], self._goes_on(text, row.ids[index], start, end))
             for index, (start, end) in enumerate(row.offsets)
@@ -132,12 +132,6 @@ class _Words:
         if self._marks:
             return len(self._tokenizer.id_to_token(token)) != end - start
         return start > 0 and " " not in text[start - 1 : start + 1]
-
-
-def _softmax(logits: Array) -> Array:
-    weights: Array = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    scores: Array = weights / weights.sum(axis=-1, keepdims=True)
-    return scores
 
 
 def _named(spans: Iterable[_Span]) -> list[_Span]:

@@ -52,7 +52,7 @@ def zero_shot(
     pairs = ((text, hypothesis) for text in texts for hypothesis in hypotheses)
     logits = label_logits(model, pairs, _COMMAND)
     while group := list(islice(logits, len(labels))):
-        found = np.stack(group)
+        found = np.stack(group).astype(np.float64)
         if multi_label or len(labels) == 1:
             scores = _against(found, entailment, contradiction)
         else:
@@ -87,6 +87,6 @@ def _find_labels(model: OpenEncoder) -> tuple[int, int]:
     return entailment, next(named, len(names) - 1 if entailment == 0 else 0)
 
 
-def _against(logits: NDArray[np.float32], entailment: int, contradiction: int) -> NDArray[np.float64]:
+def _against(logits: NDArray[np.float64], entailment: int, contradiction: int) -> NDArray[np.float64]:
     found: NDArray[np.float64] = softmax(logits[:, [contradiction, entailment]])[:, 1]
     return found

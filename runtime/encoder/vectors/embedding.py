@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from triform.runtime.arithmetic import Array, check_numbers
+from triform.runtime.arithmetic import Array, check_numbers, cosines, unit
 from triform.runtime.bundle.manifest import EmbeddingInfo
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError, UnsupportedError, option
 from triform.runtime.text.rows import Row
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
-from triform.runtime.arithmetic import unit
 
 # Texts tokenized at a time: enough for the tokenizer's threads and for batches of like length; few enough that
 # neither many texts nor long ones fill the memory.
@@ -60,6 +60,45 @@ def embed(
     return _vectors(model, (before + text for text in texts), dimensions, left_out)
 
 
+def embedding_matrix(
+    model: OpenEncoder,
+    texts: Iterable[str],
+    *,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
+    dimensions: int | None = None,
+) -> Array:
+    """All vectors at once, float32 (texts, dimensions). Arguments and errors as `embed`."""
+    vectors = embed(model, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
+    return np.array(list(vectors), np.float32).reshape(-1, width_of(embedding_info(model), dimensions))
+
+
+def similarities(
+    model: OpenEncoder,
+    texts: Iterable[str],
+    others: Iterable[str] | None = None,
+    *,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
+) -> NDArray[np.float64]:
+    """The cosine of each text with each of the others, from -1 to 1: float64 (texts, others).
+
+    Args:
+        model: see `embed`.
+        texts: any number of texts.
+        others: what to compare them with; themselves when None.
+        prompt: see `embed`.
+        prompt_name: see `embed`.
+
+    Raises:
+        TriformError: as `embed`.
+    """
+    left = embedding_matrix(model, texts, prompt=prompt, prompt_name=prompt_name)
+    if others is None:
+        return cosines(left, left)
+    return cosines(left, embedding_matrix(model, others, prompt=prompt, prompt_name=prompt_name))
+
+
 def embedding_info(model: OpenEncoder) -> EmbeddingInfo:
     """What the model's vectors are.
 
@@ -84,7 +123,7 @@ def width_of(info: EmbeddingInfo, dimensions: int | None) -> int:
         InputError: it is not a number of them that the model has.
     """
     if dimensions is not None and not 1 <= dimensions <= info.dimension:
-        raise InputError(f"dimensions must be between 1 and the model's {info.dimension}, not {dimensions}")
+        raise InputError(f"{option('dimensions')} must be between 1 and the model's {info.dimension}, not {dimensions}")
     return dimensions or info.dimension
 
 
@@ -113,12 +152,12 @@ def resolve_prompt(info: EmbeddingInfo, prompt: str | None, prompt_name: str | N
     return info.prompts[name]
 
 
-def query_prompt(info: EmbeddingInfo) -> str:
+def default_query_prompt(info: EmbeddingInfo) -> str:
     """What goes before a query, as in sentence-transformers' ``encode_query``: never the default prompt."""
     return _first(info.prompts, _QUERY_PROMPTS)
 
 
-def document_prompt(info: EmbeddingInfo) -> str:
+def default_document_prompt(info: EmbeddingInfo) -> str:
     """What goes before a text that is searched, as sentence-transformers documents ``encode_document``."""
     return _first(info.prompts, _DOCUMENT_PROMPTS)
 

@@ -56,6 +56,12 @@ def embed_pixels(model: OpenEncoder, pixels: Iterable[Array], *, dimensions: int
     return (shortened(vector, info, dimensions) for vector in run_pixels(model, pixels, "image_embedding"))
 
 
+def image_embedding_matrix(model: OpenEncoder, pictures: Iterable[Picture], *, dimensions: int | None = None) -> Array:
+    """All vectors at once, float32 (pictures, dimensions). Arguments and errors as `embed_images`."""
+    vectors = embed_images(model, pictures, dimensions=dimensions)
+    return np.array(list(vectors), np.float32).reshape(-1, width_of(image_embedding_info(model), dimensions))
+
+
 def image_embedding_info(model: OpenEncoder) -> EmbeddingInfo:
     """What the vectors of pictures are.
 

@@ -1,4 +1,4 @@
-"""The texts nearest to queries, by exact cosine: from a stream, or from vectors saved once in a folder.
+"""Keeps the vectors of texts in a folder, and finds the texts nearest to a query by exact cosine.
 
 The folder holds ``vectors.npy`` (float32, rows of length 1, mapped into memory), ``texts.jsonl`` (the texts),
 ``offsets.bin`` (where each line of it ends, as int64) and ``index.json`` (what it was made of).
@@ -9,12 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice, tee
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -23,9 +20,9 @@ from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array, unit
 from triform.runtime.bundle.manifest import FileInfo
-from triform.runtime.encoder.vectors.embedding import embed, embedding_info
+from triform.runtime.encoder.vectors.embedding import default_document_prompt, embed, embedding_info
 from triform.runtime.errors import InputError
-from triform.runtime.files import write_npy
+from triform.runtime.files import whole_folder, write_npy
 from triform.runtime.json_dataclasses import Mismatch, build
 
 if TYPE_CHECKING:
@@ -33,8 +30,8 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _INFO, _VECTORS, _TEXTS, _OFFSETS = "index.json", "vectors.npy", "texts.jsonl", "offsets.bin"
-# Vectors compared at a time, and texts of a stream held at a time.
-_BLOCK, _HELD = 16384, 256
+# Vectors compared at a time.
+_BLOCK = 16384
 # Of a JSON object, where none is named.
 DEFAULT_FIELD = "text"
 
@@ -54,6 +51,11 @@ class Document:
     value: dict[str, Any] | None = None
 
 
+def as_documents(texts: Iterable[str]) -> Iterator[Document]:
+    """Texts as documents, numbered from 1."""
+    return (Document(number, text) for number, text in enumerate(texts, 1))
+
+
 @dataclass(frozen=True)
 class Hit:
     """A document that was found, and its cosine with the query."""
@@ -69,7 +71,7 @@ class IndexInfo:
     Attributes:
         version: of the folder's format.
         bundle: fingerprint of the bundle that made the vectors.
-        source: size and SHA-256 of the file of texts.
+        source: size and SHA-256 of the file of texts; None where they came from no file.
         field: which field of its JSON objects holds the text; None for plain text.
         prompt: what was put before each text.
         count: number of texts.
@@ -78,7 +80,7 @@ class IndexInfo:
 
     version: int
     bundle: str
-    source: FileInfo
+    source: FileInfo | None
     field: str | None
     prompt: str
     count: int
@@ -104,57 +106,39 @@ def describe_source(path: Path) -> FileInfo:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def nearest(
-    model: OpenEncoder, queries: Array, documents: Iterable[Document], *, prompt: str, top_k: int
-) -> list[list[Hit]]:
-    """The documents nearest to each query, the best first, equal ones in their order; keeps few more than it returns.
-
-    Args:
-        model: gives the vectors.
-        queries: vectors (queries, dimension) of length 1.
-        documents: any number of them.
-        prompt: put before each text.
-        top_k: how many to return at most.
-
-    Raises:
-        TriformError: as `embed`.
-    """
-    best: list[list[Hit]] = [[] for _ in queries]
-    source = _embedded(model, documents, prompt)
-    while block := list(islice(source, _HELD)):
-        scores = queries @ np.stack([vector for vector, _ in block]).T
-        for index, row in enumerate(scores):
-            found = [Hit(float(row[place]), block[place][1]) for place in _largest(row, top_k)]
-            best[index] = sorted([*best[index], *found], key=lambda hit: -hit.score)[:top_k]
-    return best
-
-
 def build_index(
-    folder: Path, model: OpenEncoder, documents: Iterable[Document], *, prompt: str, field: str | None, source: FileInfo
+    folder: Path,
+    model: OpenEncoder,
+    documents: Iterable[Document],
+    *,
+    prompt: str | None = None,
+    field: str | None = None,
+    source: FileInfo | None = None,
 ) -> None:
-    """Save the vectors of documents in a new folder, which is there whole or not at all, in bounded memory.
+    """Save documents and their vectors in a new folder, which appears whole or not at all, in bounded memory.
 
     Args:
-        folder: is made.
+        folder: to make.
         model: gives the vectors.
         documents: at least one.
-        prompt: put before each text.
+        prompt: put before each text; when None the model's prompt for documents, see `search`.
         field: which field of their JSON objects holds the text; None for plain text.
-        source: the file they come from.
+        source: the file they come from; None where they come from no file.
 
     Raises:
         InputError: the folder cannot be made, or there are no documents.
         TriformError: as `embed`.
     """
-    dimension = embedding_info(model).dimension
-    with _staged(folder) as staging:
+    embedding = embedding_info(model)
+    before = default_document_prompt(embedding) if prompt is None else prompt
+    with whole_folder(folder) as staging:
         with (staging / _TEXTS).open("wb") as texts, (staging / _OFFSETS).open("wb") as offsets:
-            kept = _keep_texts(_embedded(model, documents, prompt), texts, offsets)
+            kept = _keep_texts(embedded(model, documents, before), texts, offsets)
             with (staging / _VECTORS).open("wb") as vectors:
-                count = write_npy(vectors, kept, dimension, "float32")
+                count = write_npy(vectors, kept, embedding.dimension, "float32")
         if not count:
             raise InputError("there are no texts to search")
-        info = IndexInfo(_VERSION, fingerprint(model), source, field, prompt, count, dimension)
+        info = IndexInfo(_VERSION, fingerprint(model), source, field, before, count, embedding.dimension)
         (staging / _INFO).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n", encoding="utf-8")
 
 
@@ -219,7 +203,7 @@ class SearchIndex:
         for start in range(0, self.info.count, _BLOCK):
             scores = queries @ self._vectors[start : start + _BLOCK].T
             for index, row in enumerate(scores):
-                found = [(float(row[place]), start + int(place)) for place in _largest(row, top_k)]
+                found = [(float(row[place]), start + int(place)) for place in largest(row, top_k)]
                 best[index] = sorted([*best[index], *found], key=lambda pair: -pair[0])[:top_k]
         with (self._folder / _TEXTS).open("rb") as texts:
             return [[Hit(score, self._document(texts, place)) for score, place in one] for one in best]
@@ -247,8 +231,13 @@ def _read_info(folder: Path) -> IndexInfo:
     return info
 
 
-def _largest(scores: Array, count: int) -> NDArray[np.int64]:
-    """Places of the `count` largest, the largest first, equal ones in their order."""
+def largest(scores: Array, count: int) -> NDArray[np.int64]:
+    """Indices of the `count` largest scores, the largest first, equal ones in their order: int64 (at most `count`).
+
+    Args:
+        scores: float32 (any number).
+        count: how many to return at most.
+    """
     places = np.arange(len(scores))
     if len(scores) > count:
         least = np.partition(scores, len(scores) - count)[len(scores) - count]
@@ -264,25 +253,8 @@ def _keep_texts(found: Iterable[tuple[Array, Document]], texts: BinaryIO, offset
         yield vector
 
 
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its name when all went well."""
-    target = folder.resolve()
-    if target.exists():
-        raise InputError(f"{folder} exists already")
-    staging = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        staging.mkdir()
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made: {error.strerror}") from None
-    try:
-        yield staging
-        os.replace(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _embedded(model: OpenEncoder, documents: Iterable[Document], prompt: str) -> Iterator[tuple[Array, Document]]:
+def embedded(model: OpenEncoder, documents: Iterable[Document], prompt: str) -> Iterator[tuple[Array, Document]]:
+    """Each document behind its vector, float32 (dimension,) of length 1; lazily, in order, in bounded memory."""
     first, second = tee(documents)
     vectors = embed(model, (document.text for document in first), prompt=prompt)
     return zip((unit(vector) for vector in vectors), second, strict=True)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import numpy as np
-
 from triform.runtime.arithmetic import Array, check_numbers
 from triform.runtime.encoder.opened import OpenEncoder
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError, UnsupportedError, option
 from triform.runtime.text.token_view import TokenView, view_row
 
 _LAST = "last_hidden_state"
@@ -62,7 +60,9 @@ def token_vectors(encoder: OpenEncoder, text: str, layer: int | None = None) -> 
     reader = encoder.reader()
     output = _output(encoder, layer)
     if encoder.step.outputs[output].shape[1] != "sequence":
-        raise UnsupportedError(f"layer {layer} of this model has no vector for each token; choose another --layer")
+        raise UnsupportedError(
+            f"layer {layer} of this model has no vector for each token; choose another {option('layer')}"
+        )
     row = reader.read([text])[0]
     if not row.ids:
         raise InputError("the text is empty: it has no tokens")
@@ -71,19 +71,14 @@ def token_vectors(encoder: OpenEncoder, text: str, layer: int | None = None) -> 
     return TokenVectors(text, view_row(reader.tokenizer, row, text), vectors)
 
 
-def cosine(one: Array, other: Array) -> float:
-    """The cosine of the angle between two vectors."""
-    return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12))
-
-
 def _output(encoder: OpenEncoder, layer: int | None) -> str:
     kept = encoder.info.hidden_states
     if layer is None and _LAST in encoder.step.outputs:
         return _LAST
     if not kept:
         what = "its layers" if layer is not None else "the vectors of its tokens"
-        raise UnsupportedError(f"this bundle does not give {what}: export the model with --hidden-states")
+        raise UnsupportedError(f"this bundle does not give {what}: export the model with `ExportOptions.hidden_states`")
     wanted = kept - 1 if layer is None else layer
     if not 0 <= wanted < kept:
-        raise InputError(f"--layer must be from 0 to {kept - 1}, not {wanted}")
+        raise InputError(f"{option('layer')} must be from 0 to {kept - 1}, not {wanted}")
     return f"hidden_states.{wanted}"

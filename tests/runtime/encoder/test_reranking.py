@@ -174,7 +174,7 @@ def test_a_model_that_makes_vectors(capsys, bundle, tmp_path):
 def test_a_model_of_several_labels(bundle):
     model = load_encoder(bundle)
     model.info.labels.append("another")
-    with pytest.raises(UnsupportedError, match=r"with one label; this one has 2: use `triform classify`$"):
+    with pytest.raises(UnsupportedError, match=r"with one label; this one has 2: use `Encoder.classify`$"):
         rerank(model, QUERY, DOCUMENTS)
 
 

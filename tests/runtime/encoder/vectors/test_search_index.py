@@ -12,11 +12,11 @@ import pytest
 
 from tests.helpers.commands import invoke, one_line
 from tests.helpers.sentences import MAX_LENGTH, TEXTS, mean_vectors
-from triform.cli.commands.encoder import search as search_command
 from triform.runtime.arithmetic import unit
-from triform.runtime.bundle.manifest import FileInfo
+from triform.runtime.encoder.vectors import search as searching
 from triform.runtime.encoder.vectors import search_index
-from triform.runtime.encoder.vectors.search_index import Document, SearchIndex, build_index, nearest
+from triform.runtime.encoder.vectors.search import nearest
+from triform.runtime.encoder.vectors.search_index import Document, SearchIndex, build_index
 from triform.runtime.errors import InputError
 from triform.runtime.opening import load_encoder
 
@@ -154,7 +154,7 @@ def test_many_queries(call, sentence_bundle, sentence_source, text_file, tmp_pat
     (tmp_path / "queries.jsonl").write_text("".join(json.dumps(one) + "\n" for one in objects))
     options = ("search", sentence_bundle, "--top-k", 3, "--queries")
     plain, stored = [{"query": query} for query in QUERIES], ("--index", tmp_path / "index")
-    monkeypatch.setattr(search_command, "_AT_ONCE", 3)
+    monkeypatch.setattr(searching, "_QUERIES", 3)
     for more in (["--file", text_file], ["--file", text_file, *stored], stored):
         code, out, _ = call(*options, tmp_path / "queries.txt", *more)
         assert code == 0
@@ -251,10 +251,10 @@ def test_an_index_is_whole_or_not_there(call, sentence_bundle, tmp_path):
 
 def test_an_index_is_searched_in_parts(model, tmp_path, monkeypatch):
     documents = [Document(number, text) for number, text in enumerate(LINES, 1)]
-    build_index(tmp_path / "index", model, documents, prompt="", field=None, source=FileInfo(0, ""))
+    build_index(tmp_path / "index", model, documents, prompt="")
     queries = unit(model.embed([QUERY, TEXTS[2], "fish"]))
     monkeypatch.setattr(search_index, "_BLOCK", 3)
-    monkeypatch.setattr(search_index, "_HELD", 2)
+    monkeypatch.setattr(searching, "_DOCUMENTS", 2)
     found = SearchIndex(tmp_path / "index").search(queries, 4)
     streamed = nearest(model, queries, documents, prompt="", top_k=4)
     every = queries @ unit(model.embed(LINES)).T
@@ -265,7 +265,7 @@ def test_an_index_is_searched_in_parts(model, tmp_path, monkeypatch):
             assert [hit.document.number - 1 for hit in hits] == places.tolist()
             assert [hit.score for hit in hits] == pytest.approx(scores[places].tolist(), abs=1e-6)
     with pytest.raises(InputError, match="exists already"):
-        build_index(tmp_path / "index", model, documents, prompt="", field=None, source=FileInfo(0, ""))
+        build_index(tmp_path / "index", model, documents, prompt="")
 
 
 @pytest.mark.parametrize(
