@@ -8,6 +8,7 @@ from transformers import PretrainedConfig
 
 from triform.export.checkpoint.gguf import reading_once
 from triform.export.checkpoint.source import find, read_config
+from triform.export.describe.plan import Row
 from triform.export.forms import decoder as decoder_export
 from triform.export.forms import encoder as encoder_export
 from triform.export.forms import encoder_decoder as encoder_decoder_export
@@ -31,7 +32,7 @@ _FORMS = {
 }
 
 
-def plan(source: str, options: ExportOptions) -> list[tuple[str, str]]:
+def plan(source: str, options: ExportOptions) -> list[Row]:
     """What `export` would do, from the config alone: rows of (what, value).
 
     Raises:

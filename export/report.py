@@ -47,6 +47,11 @@ class Clock:
         self.seconds[name] = round(time.perf_counter() - start, 2)
 
 
+def finish(bundle: Path, size_before: int, parity: Parity | EncoderParity, clock: Clock) -> Report:
+    """Report on a bundle that is in its place, made from `size_before` bytes of weights."""
+    return Report(bundle, clock.seconds, size_before, sum(file.stat().st_size for file in bundle.iterdir()), parity)
+
+
 def versions() -> dict[str, str]:
     """The versions of what takes part in an export."""
     names = ("torch", "transformers", "optimum", "onnxscript", "onnx-ir", "onnxruntime", "tokenizers", "numpy")

@@ -1,4 +1,4 @@
-"""The special tokens of a model that generates: where sequences begin and end, what pads, what recognizes speech."""
+"""A model's special tokens: where sequences begin and end, what pads, what recognizes speech."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from triform.runtime.bundle.media_info import SpeechInfo
 
 
 def tokens_of(checkpoint: Checkpoint) -> Tokens:
-    """Ids from the generation config, which knows best when to stop; the tokenizer fills the gaps."""
+    """Ids of a model that generates: from the generation config where it has them, else from the tokenizer."""
     generation, tokenizer = checkpoint.model.generation_config, checkpoint.tokenizer
     eos = generation.eos_token_id if generation.eos_token_id is not None else tokenizer.eos_token_id
     listed = [] if eos is None else [int(one) for one in (eos if isinstance(eos, list) else [eos])]
     bos = generation.bos_token_id if generation.bos_token_id is not None else tokenizer.bos_token_id
     pad = generation.pad_token_id if generation.pad_token_id is not None else tokenizer.pad_token_id
     return Tokens(bos, listed, pad)
+
+
+def encoder_tokens(tokenizer: Any) -> Tokens:
+    """Ids from the tokenizer; a model that does not generate has no generation config."""
+    eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return Tokens(tokenizer.bos_token_id, eos, tokenizer.pad_token_id, tokenizer.mask_token_id)
 
 
 def special_strings(tokenizer: Any) -> dict[str, str]:

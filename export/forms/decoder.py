@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,23 +16,25 @@ from transformers import PretrainedConfig
 from triform.export.checkpoint import source
 from triform.export.checkpoint.source import Checkpoint, Source, save_tokenizer
 from triform.export.describe.generation_defaults import generation_defaults
-from triform.export.describe.normal_config import normal_config
+from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
+from triform.export.describe.plan import Row, plan_rows, size_rows, vocabulary_row
+from triform.export.describe.special_tokens import special_strings, tokens_of
 from triform.export.graph.fused import fused_graph
 from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.energies import add_energy_outputs, energies
-from triform.export.report import Clock, Report, versions
+from triform.export.report import Clock, Report, finish
 from triform.export.runners import GraphRunner, usable_cores
 from triform.export.samples import texts
 from triform.export.verify import decoder as verify
 from triform.export.verify.decoder import check_states, reference_states
-from triform.export.write import describe_files, describe_graph, staged, write_graph
+from triform.export.write import describe_graph, staged, write_graph
 from triform.models import catalog
 from triform.models.decoder.graph import decoder_spec
 from triform.models.decoder.hidden_states import with_hidden_states
 from triform.models.spec import GraphSpec
 from triform.runtime.bundle import manifest as contract
-from triform.runtime.bundle.export_record import ExportInfo, QuantizedParity
+from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError
 
@@ -42,25 +43,14 @@ _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
 _PARITY_TOKENS, _CALIBRATION_TOKENS, _COMPARED_TOKENS, _WINDOW = 192, 1536, 1024, 512
 
 
-def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[tuple[str, str]]:
+def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """What `export` would do, from the config alone: rows of (what, value)."""
-    normal = normal_config(config)
     scheme = _scheme(options)
     stored = "float32" if scheme is None else f"{scheme.bits} bit, blocks of {scheme.block_size}"
     if scheme is not None and scheme.block_size > SENSITIVE_BLOCK_SIZE:
         stored += f" ({SENSITIVE_BLOCK_SIZE} for attention inputs, head and embedding)"
-    return [
-        ("model", found.name),
-        ("form", "decoder"),
-        ("task", catalog.decoder_task()),
-        ("model type", config.model_type),
-        ("layers", str(normal.get("num_layers", "?"))),
-        ("hidden size", str(normal.get("hidden_size", "?"))),
-        ("vocabulary", str(normal.get("vocab_size", "?"))),
-        ("context length", str(_max_length(config, options))),
-        ("weights", stored),
-        ("steps", "load, trace, fuse, verify against PyTorch, quantize, compare, write"),
-    ]
+    details = [*size_rows(config), vocabulary_row(config), ("context length", str(_max_length(config, options)))]
+    return plan_rows(found.name, "decoder", catalog.decoder_task(), config.model_type, details, stored)
 
 
 def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
@@ -110,11 +100,8 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         with clock.step("write"):
             template = save_tokenizer(checkpoint.tokenizer, folder)
             info = describe_graph(graph, folder / "decoder.onnx", quantization, dict(spec.notes))
-            record = _manifest(checkpoint, info, layers, max_length, template, folder)
-            record = dataclasses.replace(record, export=ExportInfo(versions(), dict(clock.seconds), parity))
-            (folder / contract.MANIFEST).write_text(record.to_json(), encoding="utf-8")
-    size_after = sum(file.stat().st_size for file in bundle.iterdir())
-    return Report(bundle, clock.seconds, checkpoint.weights_size, size_after, parity)
+            write_manifest(_manifest(checkpoint, info, layers, max_length, template), folder, parity, clock)
+    return finish(bundle, checkpoint.weights_size, parity, clock)
 
 
 def _scheme(options: ExportOptions) -> Scheme | None:
@@ -189,41 +176,16 @@ def _manifest(
     layers: list[contract.LayerCacheInfo],
     max_length: int,
     template: str | None,
-    folder: Path,
 ) -> contract.Manifest:
-    model, config = checkpoint.model, checkpoint.model.config
-    text = config.get_text_config()
-    return contract.Manifest(
-        schema_version=contract.SCHEMA_VERSION,
-        triform_version=importlib.metadata.version("triform"),
-        form="decoder",
-        task=catalog.decoder_task(),
-        model_type=config.model_type,
-        model_name=checkpoint.source.name,
-        graphs={"decoder": graph},
-        cache=contract.CacheInfo("float32", layers),
+    model = checkpoint.model
+    vocabulary = VocabularyInfo(
+        tokenizer=TokenizerInfo("tokenizer.json", template, special_strings(checkpoint.tokenizer)),
+        tokens=tokens_of(checkpoint),
+        size=int(model.config.get_text_config().vocab_size),
         max_length=max_length,
-        vocab_size=int(text.vocab_size),
-        parameters=model.num_parameters(),
-        tokens=_tokens(checkpoint),
-        generation=generation_defaults(model.generation_config),
-        tokenizer=TokenizerInfo("tokenizer.json", template, _special_strings(checkpoint.tokenizer)),
-        files=describe_files(folder),
-        export=ExportInfo({}, {}),
-        encoder=None,
-        encoder_decoder=None,
     )
-
-
-def _tokens(checkpoint: Checkpoint) -> contract.Tokens:
-    """Ids from the generation config, which knows best when to stop; the tokenizer fills the gaps."""
-    generation, tokenizer = checkpoint.model.generation_config, checkpoint.tokenizer
-    eos = generation.eos_token_id if generation.eos_token_id is not None else tokenizer.eos_token_id
-    listed = [] if eos is None else [int(one) for one in (eos if isinstance(eos, list) else [eos])]
-    bos = generation.bos_token_id if generation.bos_token_id is not None else tokenizer.bos_token_id
-    pad = generation.pad_token_id if generation.pad_token_id is not None else tokenizer.pad_token_id
-    return contract.Tokens(bos, listed, pad)
-
-
-def _special_strings(tokenizer: Any) -> dict[str, str]:
-    return {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    return dataclasses.replace(
+        form_manifest(model_info(checkpoint, "decoder", catalog.decoder_task()), vocabulary, {"decoder": graph}),
+        cache=contract.CacheInfo("float32", layers),
+        generation=generation_defaults(model.generation_config),
+    )

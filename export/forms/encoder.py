@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ from transformers import PretrainedConfig
 from triform.export.checkpoint import source
 from triform.export.checkpoint.sentence_transformers import relevance_of
 from triform.export.checkpoint.source import Checkpoint, Source, save_tokenizer
-from triform.export.describe.normal_config import normal_config
-from triform.export.forms.encoder_graph import Trial, finish
+from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
+from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as, vocabulary_row
+from triform.export.describe.special_tokens import encoder_tokens, special_strings
+from triform.export.forms.encoder_graph import Trial, finish_graph
 from triform.export.forms.encoder_subject import (
     COMPARED_ROWS,
     Subject,
@@ -29,38 +30,26 @@ from triform.export.forms.encoder_subject import (
 )
 from triform.export.graph.fused import encoder_notes, fused_graph
 from triform.export.options import ExportOptions
-from triform.export.report import Clock, Report, versions
+from triform.export.report import Clock, Report, finish
 from triform.export.samples.batches import Sample, padded
 from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.tokenization.code_points import describe
-from triform.export.write import describe_files, describe_graph, staged
+from triform.export.write import describe_graph, staged
 from triform.models.encoder.graph import encoder_spec, reference_outputs
 from triform.models.encoder.tasks import head_of, task_of
 from triform.models.spec import GraphSpec
 from triform.runtime.bundle import manifest as contract
-from triform.runtime.bundle.export_record import ExportInfo
-from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError
 
 _CALIBRATION_ROWS = 48
 
 
-def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[tuple[str, str]]:
+def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """What `export` would do, from the config alone: rows of (what, value)."""
-    normal = normal_config(config)
-    name = options.quantize or "int8"
-    return [
-        ("model", found.name),
-        ("form", "encoder"),
-        ("task", options.task or task_of(config)),
-        ("model type", config.model_type),
-        ("layers", str(normal.get("num_layers", "?"))),
-        ("hidden size", str(normal.get("hidden_size", "?"))),
-        ("vocabulary", str(normal.get("vocab_size", "?"))),
-        ("weights", "float32" if name == "none" else name),
-        ("steps", "load, trace, fuse, verify against PyTorch, quantize, compare, write"),
-    ]
+    details = [*size_rows(config), vocabulary_row(config)]
+    task, weights = options.task or task_of(config), stored_as(options.quantize)
+    return plan_rows(found.name, "encoder", task, config.model_type, details, weights)
 
 
 def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
@@ -90,16 +79,12 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             trial = _trial(subject)
         graph, spec = _graph(subject, clock)
         path = folder / "encoder.onnx"
-        quantization, parity = finish(graph, spec.outputs, trial, path, Path(scratch), options, clock)
+        quantization, parity = finish_graph(graph, spec.outputs, trial, path, Path(scratch), options, clock)
         with clock.step("write"):
             tokenizer = _write_tokenizer(checkpoint.tokenizer, folder)
             info = describe_graph(graph, path, quantization, encoder_notes(graph))
-            record = _manifest(subject, spec, info, tokenizer, folder)
-            times = ExportInfo(versions(), dict(clock.seconds), encoder_parity=parity)
-            record = dataclasses.replace(record, export=times)
-            (folder / contract.MANIFEST).write_text(record.to_json(), encoding="utf-8")
-    size_after = sum(file.stat().st_size for file in bundle.iterdir())
-    return Report(bundle, clock.seconds, checkpoint.weights_size, size_after, parity)
+            write_manifest(_manifest(subject, spec, info, tokenizer), folder, parity, clock)
+    return finish(bundle, checkpoint.weights_size, parity, clock)
 
 
 def _trial(subject: Subject) -> Trial:
@@ -126,7 +111,7 @@ def _graph(subject: Subject, clock: Clock) -> tuple[ir.Model, GraphSpec]:
 
 
 def _write_tokenizer(tokenizer: Any, folder: Path) -> TokenizerInfo:
-    special = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    special = special_strings(tokenizer)
     points = describe(tokenizer)
     if points is not None:
         return TokenizerInfo(None, None, special, points)
@@ -136,31 +121,14 @@ def _write_tokenizer(tokenizer: Any, folder: Path) -> TokenizerInfo:
 
 
 def _manifest(
-    subject: Subject, spec: GraphSpec, graph: contract.GraphInfo, info: TokenizerInfo, folder: Path
+    subject: Subject, spec: GraphSpec, graph: contract.GraphInfo, tokenizer: TokenizerInfo
 ) -> contract.Manifest:
-    model, tokenizer = subject.checkpoint.model, subject.checkpoint.tokenizer
-    config = model.config
-    eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return contract.Manifest(
-        schema_version=contract.SCHEMA_VERSION,
-        triform_version=importlib.metadata.version("triform"),
-        form="encoder",
-        task=subject.task,
-        model_type=config.model_type,
-        model_name=subject.checkpoint.source.name,
-        graphs={"encoder": graph},
-        cache=None,
-        max_length=subject.max_length,
-        vocab_size=vocab_size(subject.checkpoint),
-        parameters=model.num_parameters(),
-        tokens=contract.Tokens(tokenizer.bos_token_id, eos, tokenizer.pad_token_id, tokenizer.mask_token_id),
-        generation=GenerationDefaults(),
-        tokenizer=info,
-        files=describe_files(folder),
-        export=ExportInfo({}, {}),
-        encoder=_encoder_info(subject, spec, graph),
-        encoder_decoder=None,
+    checkpoint = subject.checkpoint
+    vocabulary = VocabularyInfo(
+        tokenizer, encoder_tokens(checkpoint.tokenizer), vocab_size(checkpoint), subject.max_length
     )
+    manifest = form_manifest(model_info(checkpoint, "encoder", subject.task), vocabulary, {"encoder": graph})
+    return dataclasses.replace(manifest, encoder=_encoder_info(subject, spec, graph))
 
 
 def _encoder_info(subject: Subject, spec: GraphSpec, graph: contract.GraphInfo) -> contract.EncoderInfo:

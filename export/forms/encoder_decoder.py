@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,9 @@ from transformers import PretrainedConfig
 from triform.export.checkpoint import source
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.generation_defaults import generation_defaults
+from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.normal_config import normal_config
+from triform.export.describe.plan import Row, plan_rows, stored_as
 from triform.export.describe.special_tokens import decoder_start, special_strings, speech_info, tokens_of
 from triform.export.graph.fused import encoder_notes
 from triform.export.graph.fusion import fuse
@@ -21,18 +22,17 @@ from triform.export.graph.tracing import quiet, trace
 from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.blocks import Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.encoder import FloatGraph, quantize_encoder, write_float, write_twin
-from triform.export.report import Clock, Report, versions
+from triform.export.report import Clock, Report, finish
 from triform.export.runners import PairRunner, usable_cores
 from triform.export.samples.sources import Sources, audio_sources, image_sources, text_sources, traced_source
 from triform.export.tokenization.seq2seq import save_tokenizers
 from triform.export.tokenization.seq2seq_languages import task_prefixes
 from triform.export.verify import encoder_decoder as verify_pair
-from triform.export.write import describe_files, describe_graph, staged, write_graph
+from triform.export.write import describe_graph, staged, write_graph
 from triform.models.encoder_decoder.graph import Pair, encoder_decoder_specs
 from triform.models.encoder_decoder.kinds import Kind, encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
 from triform.runtime.bundle import manifest as contract
-from triform.runtime.bundle.export_record import ExportInfo
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, UnsupportedError
 
@@ -50,21 +50,17 @@ class _Graphs:
     pair: Pair
 
 
-def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[tuple[str, str]]:
+def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """What `export` would do, from the config alone: rows of (what, value)."""
     kind, text = encoder_decoder_kind(config), config.get_text_config(decoder=True)
-    return [
-        ("model", found.name),
-        ("form", "encoder-decoder"),
-        ("task", kind.task),
-        ("model type", config.model_type),
+    details = [
         ("reads", kind.source),
         ("hidden size", str(normal_config(text).get("hidden_size", "?"))),
         ("vocabulary", str(text.vocab_size)),
         ("longest answer", f"{_max_length(config, options)} tokens"),
-        ("weights", "float32" if options.quantize == "none" else str(options.quantize or "int8")),
-        ("steps", "load, trace, fuse, verify against PyTorch, quantize, compare, write"),
     ]
+    weights = stored_as(options.quantize)
+    return plan_rows(found.name, "encoder-decoder", kind.task, config.model_type, details, weights)
 
 
 def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
@@ -126,11 +122,9 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
                 "decoder": describe_graph(graphs.decoder, folder / "decoder.onnx", quantization[1], {}),
             }
             info = _info(checkpoint, kind, sources, folder, start)
-            record = _manifest(checkpoint, kind, written, layers, max_length, info, folder)
-            record = dataclasses.replace(record, export=ExportInfo(versions(), dict(clock.seconds), parity))
-            (folder / contract.MANIFEST).write_text(record.to_json(), encoding="utf-8")
-    size_after = sum(file.stat().st_size for file in bundle.iterdir())
-    return Report(bundle, clock.seconds, checkpoint.weights_size, size_after, parity)
+            manifest = _manifest(checkpoint, kind, written, layers, max_length, info)
+            write_manifest(manifest, folder, parity, clock)
+    return finish(bundle, checkpoint.weights_size, parity, clock)
 
 
 def sources_of(kind: Kind, checkpoint: Checkpoint) -> Sources:
@@ -244,26 +238,17 @@ def _manifest(
     layers: list[contract.LayerCacheInfo],
     max_length: int,
     info: contract.EncoderDecoderInfo,
-    folder: Path,
 ) -> contract.Manifest:
-    model, config = checkpoint.model, checkpoint.model.config
-    return contract.Manifest(
-        schema_version=contract.SCHEMA_VERSION,
-        triform_version=importlib.metadata.version("triform"),
-        form="encoder-decoder",
-        task=kind.task,
-        model_type=config.model_type,
-        model_name=checkpoint.source.name,
-        graphs=graphs,
-        cache=contract.CacheInfo("float32", layers),
-        max_length=max_length,
-        vocab_size=int(config.get_text_config(decoder=True).vocab_size),
-        parameters=model.num_parameters(),
-        tokens=tokens_of(checkpoint),
-        generation=generation_defaults(model.generation_config),
+    model = checkpoint.model
+    vocabulary = VocabularyInfo(
         tokenizer=TokenizerInfo("tokenizer.json", None, special_strings(checkpoint.tokenizer)),
-        files=describe_files(folder),
-        export=ExportInfo({}, {}),
-        encoder=None,
+        tokens=tokens_of(checkpoint),
+        size=int(model.config.get_text_config(decoder=True).vocab_size),
+        max_length=max_length,
+    )
+    return dataclasses.replace(
+        form_manifest(model_info(checkpoint, "encoder-decoder", kind.task), vocabulary, graphs),
+        cache=contract.CacheInfo("float32", layers),
+        generation=generation_defaults(model.generation_config),
         encoder_decoder=info,
     )

@@ -44,7 +44,7 @@ class Trial:
     others: Sequence[tuple[Sequence[Sample], Sequence[torch.Tensor]]] = ()
 
 
-def finish(
+def finish_graph(
     graph: ir.Model, names: Sequence[str], trial: Trial, path: Path, scratch: Path, options: ExportOptions, clock: Clock
 ) -> tuple[Quantization, EncoderParity]:
     """Write a graph as `options` ask for it, and measure it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import tempfile
 from pathlib import Path
 
@@ -12,40 +11,31 @@ from transformers import PretrainedConfig
 
 from triform.export.checkpoint import source
 from triform.export.checkpoint.source import Checkpoint, Source, save_tokenizer
-from triform.export.describe.normal_config import normal_config
-from triform.export.forms.encoder_graph import finish
+from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
+from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as
+from triform.export.describe.special_tokens import encoder_tokens, special_strings
+from triform.export.forms.encoder_graph import finish_graph
 from triform.export.forms.image_subject import Subject, Tower, subject_of, trials_of
 from triform.export.graph.fused import encoder_notes, fused_graph
 from triform.export.graph.tracing import quiet
 from triform.export.options import ExportOptions
-from triform.export.report import Clock, Report, versions
+from triform.export.report import Clock, Report, finish
 from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.verify.encoder import together
-from triform.export.write import describe_files, describe_graph, staged
+from triform.export.write import describe_graph, staged
 from triform.models.encoder.graph import encoder_spec
 from triform.models.encoder.image_tasks import CONTRAST, IMAGE_HEADS, LABELS, VECTORS, image_task_of
 from triform.runtime.bundle import manifest as contract
-from triform.runtime.bundle.export_record import ExportInfo
-from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError
 from triform.runtime.media.image import require_pillow
 
 
-def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[tuple[str, str]]:
+def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """What `export` would do, from the config alone: rows of (what, value)."""
-    normal = normal_config(getattr(config, "vision_config", config))
-    name = options.quantize or "int8"
-    return [
-        ("model", found.name),
-        ("form", "encoder"),
-        ("task", options.task or str(image_task_of(config))),
-        ("model type", config.model_type),
-        ("layers", str(normal.get("num_layers", "?"))),
-        ("hidden size", str(normal.get("hidden_size", "?"))),
-        ("weights", "float32" if name == "none" else name),
-        ("steps", "load, trace, fuse, verify against PyTorch, quantize, compare, write"),
-    ]
+    details = size_rows(getattr(config, "vision_config", config))
+    task, weights = options.task or str(image_task_of(config)), stored_as(options.quantize)
+    return plan_rows(found.name, "encoder", task, config.model_type, details, weights)
 
 
 def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
@@ -81,7 +71,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         for tower, trial in zip(subject.towers, trials, strict=True):
             path = folder / f"{tower.name}.onnx"
             graph, names = _graph(subject, tower, clock)
-            quantization, parity = finish(graph, names, trial, path, Path(scratch), options, clock)
+            quantization, parity = finish_graph(graph, names, trial, path, Path(scratch), options, clock)
             graphs[tower.name] = describe_graph(graph, path, quantization, encoder_notes(graph))
             parities.append(parity)
         with clock.step("write"):
@@ -89,11 +79,8 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
                 save_tokenizer(checkpoint.tokenizer, folder)
                 clean_up_decoding(checkpoint.tokenizer, folder)
             parity = together(parities)
-            times = ExportInfo(versions(), dict(clock.seconds), encoder_parity=parity)
-            record = dataclasses.replace(_manifest(subject, graphs, folder), export=times)
-            (folder / contract.MANIFEST).write_text(record.to_json(), encoding="utf-8")
-    size_after = sum(file.stat().st_size for file in bundle.iterdir())
-    return Report(bundle, clock.seconds, checkpoint.weights_size, size_after, parity)
+            write_manifest(_manifest(subject, graphs), folder, parity, clock)
+    return finish(bundle, checkpoint.weights_size, parity, clock)
 
 
 def _graph(subject: Subject, tower: Tower, clock: Clock) -> tuple[ir.Model, tuple[str, ...]]:
@@ -104,33 +91,18 @@ def _graph(subject: Subject, tower: Tower, clock: Clock) -> tuple[ir.Model, tupl
     return graph, spec.outputs
 
 
-def _manifest(subject: Subject, graphs: dict[str, contract.GraphInfo], folder: Path) -> contract.Manifest:
-    model, tokenizer = subject.checkpoint.model, subject.checkpoint.tokenizer
-    tokens, special = contract.Tokens(None, [], None), {}
+def _manifest(subject: Subject, graphs: dict[str, contract.GraphInfo]) -> contract.Manifest:
+    checkpoint, tokenizer = subject.checkpoint, subject.checkpoint.tokenizer
+    vocabulary = VocabularyInfo()
     if tokenizer is not None:
-        special = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-        eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        tokens = contract.Tokens(tokenizer.bos_token_id, eos, tokenizer.pad_token_id, tokenizer.mask_token_id)
-    return contract.Manifest(
-        schema_version=contract.SCHEMA_VERSION,
-        triform_version=importlib.metadata.version("triform"),
-        form="encoder",
-        task=subject.task,
-        model_type=model.config.model_type,
-        model_name=subject.checkpoint.source.name,
-        graphs=graphs,
-        cache=None,
-        max_length=subject.max_length,
-        vocab_size=0 if tokenizer is None else int(model.config.get_text_config().vocab_size),
-        parameters=model.num_parameters(),
-        tokens=tokens,
-        generation=GenerationDefaults(),
-        tokenizer=None if tokenizer is None else TokenizerInfo("tokenizer.json", None, special),
-        files=describe_files(folder),
-        export=ExportInfo({}, {}),
-        encoder=_encoder_info(subject, graphs),
-        encoder_decoder=None,
-    )
+        vocabulary = VocabularyInfo(
+            tokenizer=TokenizerInfo("tokenizer.json", None, special_strings(tokenizer)),
+            tokens=encoder_tokens(tokenizer),
+            size=int(checkpoint.model.config.get_text_config().vocab_size),
+            max_length=subject.max_length,
+        )
+    manifest = form_manifest(model_info(checkpoint, "encoder", subject.task), vocabulary, graphs)
+    return dataclasses.replace(manifest, encoder=_encoder_info(subject, graphs))
 
 
 def _encoder_info(subject: Subject, graphs: dict[str, contract.GraphInfo]) -> contract.EncoderInfo:

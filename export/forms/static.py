@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,19 @@ from transformers import PretrainedConfig
 
 from triform.export.checkpoint.source import Source
 from triform.export.checkpoint.static_vectors import StaticTable, read_table
+from triform.export.describe.manifest import ModelInfo, VocabularyInfo, form_manifest, write_manifest
+from triform.export.describe.plan import Row, plan_rows, stored_as
 from triform.export.graph.fusion import fuse
 from triform.export.graph.tracing import trace
 from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.blocks import Scheme, lower_embeddings
-from triform.export.report import Clock, Report, versions
+from triform.export.report import Clock, Report, finish
 from triform.export.runners import EncoderRunner
 from triform.export.samples.batches import Sample, padded
 from triform.export.verify.encoder import compare_quantized, compare_with_reference
-from triform.export.write import describe_files, describe_graph, staged, write_graph
+from triform.export.write import describe_graph, staged, write_graph
 from triform.models.encoder.static import StaticEncoder, static_spec
 from triform.runtime.bundle import manifest as contract
-from triform.runtime.bundle.export_record import ExportInfo
-from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import InputError
 
@@ -44,17 +43,10 @@ class StaticCheckpoint:
     table: StaticTable
 
 
-def plan(found: Source, _: PretrainedConfig, options: ExportOptions) -> list[tuple[str, str]]:
+def plan(found: Source, _: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """What `export` would do: rows of (what, value)."""
-    name = options.quantize or "int8"
-    return [
-        ("model", found.name),
-        ("form", "encoder"),
-        ("task", _TASK),
-        ("model type", "static"),
-        ("weights", "float32" if name == "none" else name),
-        ("steps", "load, trace, verify against PyTorch, quantize, compare, write"),
-    ]
+    steps = "load, trace, verify against PyTorch, quantize, compare, write"
+    return plan_rows(found.name, "encoder", _TASK, "static", [], stored_as(options.quantize), steps)
 
 
 def load(found: Source, _: PretrainedConfig, options: ExportOptions) -> StaticCheckpoint:
@@ -112,11 +104,8 @@ def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, c
         with clock.step("write"):
             table.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
             info = describe_graph(graph, folder / "encoder.onnx", quantization, {"attention": "none"})
-            times = ExportInfo(versions(), dict(clock.seconds), encoder_parity=parity)
-            record = _manifest(checkpoint, spec.max_length or 0, info, folder, times)
-            (folder / contract.MANIFEST).write_text(record.to_json(), encoding="utf-8")
-    size_after = sum(file.stat().st_size for file in bundle.iterdir())
-    return Report(bundle, clock.seconds, checkpoint.source.size, size_after, parity)
+            write_manifest(_manifest(checkpoint, spec.max_length or 0, info), folder, parity, clock)
+    return finish(bundle, checkpoint.source.size, parity, clock)
 
 
 def samples_of(table: StaticTable) -> list[Sample]:
@@ -128,30 +117,13 @@ def samples_of(table: StaticTable) -> list[Sample]:
     ]
 
 
-def _manifest(
-    checkpoint: StaticCheckpoint, max_length: int, graph: contract.GraphInfo, folder: Path, times: ExportInfo
-) -> contract.Manifest:
+def _manifest(checkpoint: StaticCheckpoint, max_length: int, graph: contract.GraphInfo) -> contract.Manifest:
     table = checkpoint.table
-    rows, dimension = table.vectors.shape
-    return contract.Manifest(
-        schema_version=contract.SCHEMA_VERSION,
-        triform_version=importlib.metadata.version("triform"),
-        form="encoder",
-        task=_TASK,
-        model_type="static",
-        model_name=checkpoint.source.name,
-        graphs={"encoder": graph},
-        cache=None,
-        max_length=max_length,
-        vocab_size=rows,
-        parameters=rows * dimension,
-        tokens=contract.Tokens(None, [], table.unknown or 0),
-        generation=GenerationDefaults(),
-        tokenizer=TokenizerInfo("tokenizer.json", None, {}),
-        files=describe_files(folder),
-        export=times,
-        encoder=contract.EncoderInfo(
-            embedding=contract.EmbeddingInfo(dimension, "mean", table.normalize, table.prompts, table.default_prompt)
-        ),
-        encoder_decoder=None,
+    size, dimension = table.vectors.shape
+    tokens = contract.Tokens(None, [], table.unknown or 0)
+    vocabulary = VocabularyInfo(TokenizerInfo("tokenizer.json", None, {}), tokens, size, max_length)
+    model = ModelInfo("encoder", _TASK, "static", checkpoint.source.name, size * dimension)
+    embedding = contract.EmbeddingInfo(dimension, "mean", table.normalize, table.prompts, table.default_prompt)
+    return dataclasses.replace(
+        form_manifest(model, vocabulary, {"encoder": graph}), encoder=contract.EncoderInfo(embedding=embedding)
     )

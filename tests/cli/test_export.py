@@ -151,12 +151,12 @@ def test_the_report_for_people(capsys, checkpoint, tmp_path):
 
 
 def test_a_full_disk_leaves_nothing(capsys, checkpoint, tmp_path, monkeypatch):
-    import triform.export.decoder_export as pipeline
+    from triform.export.forms import decoder
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pipeline, "save_tokenizer", full)
+    monkeypatch.setattr(decoder, "save_tokenizer", full)
     target = tmp_path / "place" / "out"
     assert "No space left on device" in fails(capsys, "export", checkpoint, target)
     assert list((tmp_path / "place").iterdir()) == []
@@ -198,10 +198,10 @@ def test_missing_export_packages_are_named(capsys, checkpoint, tmp_path, monkeyp
 
 
 def test_a_graph_that_differs_from_pytorch_fails(capsys, tmp_path, monkeypatch):
-    import triform.export.verify as verify
+    from triform.export.verify import decoder
 
-    real = verify.reference_logits
-    monkeypatch.setattr(verify, "reference_logits", lambda *arguments: real(*arguments) * 1.01)
+    real = decoder.reference_logits
+    monkeypatch.setattr(decoder, "reference_logits", lambda *arguments: real(*arguments) * 1.01)
     folder = llama_folder(tmp_path / "model")
     assert "does not compute what PyTorch does" in fails(capsys, "export", folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()

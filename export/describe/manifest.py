@@ -1,0 +1,110 @@
+"""Builds and writes a bundle's manifest: the part that is the same for every form."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from triform.export.checkpoint.source import Checkpoint
+from triform.export.report import Clock, versions
+from triform.export.write import describe_files
+from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Parity
+from triform.runtime.bundle.generation_defaults import GenerationDefaults
+from triform.runtime.bundle.manifest import MANIFEST, SCHEMA_VERSION, GraphInfo, Manifest, Tokens
+from triform.runtime.bundle.text_info import TokenizerInfo
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model as the manifest names it.
+
+    Attributes:
+        form: encoder, decoder or encoder-decoder.
+        task: transformers' name of the task.
+        model_type: as in the config.
+        name: of the checkpoint.
+        parameters: how many numbers the model has learned.
+    """
+
+    form: str
+    task: str
+    model_type: str
+    name: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class VocabularyInfo:
+    """The texts a model reads or writes; the defaults are those of a model without texts.
+
+    Attributes:
+        tokenizer: its files.
+        tokens: ids of special tokens.
+        size: number of token ids the model knows.
+        max_length: most tokens of a text.
+    """
+
+    tokenizer: TokenizerInfo | None = None
+    tokens: Tokens = field(default_factory=lambda: Tokens(None, [], None))
+    size: int = 0
+    max_length: int = 0
+
+
+def model_info(checkpoint: Checkpoint, form: str, task: str) -> ModelInfo:
+    """Describe a checkpoint of transformers."""
+    model = checkpoint.model
+    return ModelInfo(form, task, model.config.model_type, checkpoint.source.name, model.num_parameters())
+
+
+def form_manifest(model: ModelInfo, vocabulary: VocabularyInfo, graphs: dict[str, GraphInfo]) -> Manifest:
+    """Build the manifest of a bundle, without the fields of its form.
+
+    Args:
+        model: see `ModelInfo`.
+        vocabulary: see `VocabularyInfo`.
+        graphs: by name.
+
+    Returns:
+        a manifest to complete with `dataclasses.replace`: `cache` and `generation` for a model that generates,
+        `encoder` or `encoder_decoder` for those forms. `write_manifest` adds `files` and `export`.
+    """
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        triform_version=importlib.metadata.version("triform"),
+        form=model.form,
+        task=model.task,
+        model_type=model.model_type,
+        model_name=model.name,
+        graphs=graphs,
+        cache=None,
+        max_length=vocabulary.max_length,
+        vocab_size=vocabulary.size,
+        parameters=model.parameters,
+        tokens=vocabulary.tokens,
+        generation=GenerationDefaults(),
+        tokenizer=vocabulary.tokenizer,
+        files={},
+        export=ExportInfo({}, {}),
+        encoder=None,
+        encoder_decoder=None,
+    )
+
+
+def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderParity, clock: Clock) -> None:
+    """Write manifest.json with the hash of every other file in `folder` and the record of this export.
+
+    Args:
+        manifest: from `form_manifest`, completed.
+        folder: holds every other file of the bundle.
+        parity: how close the graphs are to PyTorch.
+        clock: knows the seconds of the finished steps.
+    """
+    export = ExportInfo(versions(), dict(clock.seconds))
+    if isinstance(parity, EncoderParity):
+        export = dataclasses.replace(export, encoder_parity=parity)
+    else:
+        export = dataclasses.replace(export, parity=parity)
+    complete = dataclasses.replace(manifest, files=describe_files(folder), export=export)
+    (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
