@@ -19,7 +19,7 @@ from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
 from triform.models import catalog
 from triform.models.errors import UnsupportedModelError
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError, UnsupportedError, option
 
 __all__ = ["ExportOptions", "Report", "export", "plan"]
 
@@ -32,44 +32,51 @@ _FORMS = {
 }
 
 
-def plan(source: str, options: ExportOptions) -> list[Row]:
-    """What `export` would do, from the config alone: rows of (what, value).
+def plan(source: str | Path, options: ExportOptions | None = None) -> list[Row]:
+    """What `export` would do, from the config alone: rows of (what, value). Arguments as `export`.
 
     Raises:
         ExportError: the source cannot be read.
         UnsupportedError: the model type is not supported.
     """
-    found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
+    options = options or ExportOptions()
+    found = find(str(source), trust_remote_code=options.trust_remote_code, revision=options.revision)
     config = read_config(found)
     form = _form(config, options)
     _check_options(form, options)
     return _FORMS[form].plan(found, config, options)
 
 
-def export(source: str, bundle: Path, options: ExportOptions, progress: Progress = lambda _: None) -> Report:
+def export(
+    source: str | Path,
+    bundle: str | Path,
+    options: ExportOptions | None = None,
+    progress: Progress = lambda _: None,
+) -> Report:
     """Turn a checkpoint into a verified bundle.
 
     Args:
         source: a transformers folder, a GGUF file, or a hub id.
         bundle: the folder to make.
-        options: see `ExportOptions`.
+        options: the defaults when None.
         progress: called with the name of each step as it starts.
 
     Raises:
         ExportError: the source or the target cannot be used, or the graph does not match PyTorch.
         UnsupportedError: the model type is not supported.
     """
-    check_target(bundle, options.force)
+    options, target = options or ExportOptions(), Path(bundle)
+    check_target(target, options.force)
     with reading_once():
         clock = Clock(progress)
         with clock.step("load"):
-            found = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
+            found = find(str(source), trust_remote_code=options.trust_remote_code, revision=options.revision)
             config = read_config(found)
             form = _form(config, options)
             _check_options(form, options)
             steps = _FORMS[form]
             checkpoint = steps.load(found, config, options)
-    return steps.export(checkpoint, bundle, options, clock)
+    return steps.export(checkpoint, target, options, clock)
 
 
 def _form(config: PretrainedConfig, options: ExportOptions) -> str:
@@ -81,6 +88,9 @@ def _form(config: PretrainedConfig, options: ExportOptions) -> str:
 
 def _check_options(form: str, options: ExportOptions) -> None:
     if form in ("encoder", "image") and options.block_size is not None and options.quantize != "int4":
-        raise InputError("--block-size is for --quantize int4 here: 8-bit encoders have one scale per output column")
+        raise InputError(
+            f"{option('block_size')} is for {option('quantize')} int4 here: "
+            "8-bit encoders have one scale per output column"
+        )
     if form != "encoder-decoder" and options.word_timestamps:
-        raise InputError(f"--word-timestamps is for speech models; this model is of the form {form}")
+        raise InputError(f"{option('word_timestamps')} is for speech models; this model is of the form {form}")

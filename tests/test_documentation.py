@@ -7,21 +7,17 @@ import sys
 
 import pytest
 
-from tests.checkpoints.encoders import sentence_folder
 from tests.helpers.documentation import BLOCKS, ROOT
-from triform.export import ExportOptions, export
 
 
 @pytest.fixture(scope="module")
-def workplace(float_bundle, exported_family, checkpoint, speech_clips, tmp_path_factory):
+def workplace(float_bundle, sentence_bundle, exported_family, checkpoint, speech_clips, tmp_path_factory):
     """A folder with what the blocks name."""
     folder = tmp_path_factory.mktemp("documentation")
-    pooling = {"word_embedding_dimension": 48, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
-    source = sentence_folder(folder / "my-encoder-model", pooling, [], normalize=True)
-    export(source, folder / "my-encoder", ExportOptions(quantize="none"))
     links = {
         "my-model": checkpoint,
         "my-bundle": float_bundle,
+        "my-encoder": sentence_bundle,
         "my-translator": exported_family("nllb")[1],
         "my-whisper": exported_family("whisper")[1],
         "talk.wav": speech_clips[0][0],

@@ -36,7 +36,7 @@ from triform.models.spec import GraphSpec
 from triform.runtime.bundle import manifest as contract
 from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import ExportError, InputError
+from triform.runtime.errors import ExportError, InputError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
 # Tokens used for parity, for calibration, and for comparing the quantized graph.
@@ -163,9 +163,9 @@ def _max_length(config: Any, options: ExportOptions) -> int:
     own = getattr(config.get_text_config(), "max_position_embeddings", None)
     asked = options.context_length
     if own is None and asked is None:
-        raise ExportError(f"{config.model_type} sets no limit to its context; give one with --context-length")
+        raise ExportError(f"{config.model_type} sets no limit to its context; give one with {option('context_length')}")
     if own is not None and asked is not None and asked > own:
-        raise InputError(f"--context-length {asked} is more than the model's own limit of {own}")
+        raise InputError(f"{option('context_length')} {asked} is more than the model's own limit of {own}")
     limit = asked if asked is not None else own
     return int(limit or 0)
 

@@ -34,7 +34,7 @@ from triform.models.encoder_decoder.kinds import Kind, encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
 from triform.runtime.bundle import manifest as contract
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import ExportError, InputError, UnsupportedError
+from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 32}
 # Where a model's positions are relative and nothing else sets a limit.
@@ -71,7 +71,7 @@ def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Che
         InputError: an option is not for encoder-decoders, or the context length is beyond the model's.
     """
     if options.hidden_states:
-        raise InputError("--hidden-states is for encoders and decoders; this model is an encoder-decoder")
+        raise InputError(f"{option('hidden_states')} is for encoders and decoders; this model is an encoder-decoder")
     _max_length(config, options)
     kind = encoder_decoder_kind(config)
     checkpoint = source.load_model(found, config, kind.auto_class)
@@ -147,7 +147,8 @@ def _watched(checkpoint: Checkpoint, options: ExportOptions) -> list[tuple[int, 
     speech = speech_info(checkpoint)
     if speech is None or not speech.alignment_heads:
         raise InputError(
-            f"--word-timestamps needs alignment_heads in generation_config.json; {checkpoint.source.name} has none"
+            f"{option('word_timestamps')} needs alignment_heads in generation_config.json; "
+            f"{checkpoint.source.name} has none"
         )
     return sorted((layer, head) for layer, head in speech.alignment_heads)
 
@@ -202,7 +203,7 @@ def _max_length(config: PretrainedConfig, options: ExportOptions) -> int:
     own = getattr(config, "max_target_positions", None) or getattr(text, "max_position_embeddings", None)
     asked = options.context_length
     if own is not None and asked is not None and asked > own:
-        raise InputError(f"--context-length {asked} is more than the model's own limit of {own}")
+        raise InputError(f"{option('context_length')} {asked} is more than the model's own limit of {own}")
     return int(asked or own or _UNLIMITED)
 
 

@@ -23,7 +23,7 @@ from triform.models.encoder.pooling import sentence_embedding
 from triform.models.encoder.tasks import task_of, text_task
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import EncoderTask
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError, UnsupportedError, option
 
 # Texts compared with PyTorch, and compared with the quantized graph.
 PARITY_ROWS, COMPARED_ROWS = 5, 48
@@ -147,7 +147,7 @@ def _max_length(checkpoint: Checkpoint, modules: SentenceModules, options: Expor
     asked = options.context_length
     positions = _positions(checkpoint.model)
     if asked is not None and positions is not None and asked > positions:
-        raise InputError(f"--context-length {asked} is more than the model's own limit of {positions}")
+        raise InputError(f"{option('context_length')} {asked} is more than the model's own limit of {positions}")
     return asked or own
 
 

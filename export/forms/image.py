@@ -27,7 +27,7 @@ from triform.models.encoder.graph import encoder_spec
 from triform.models.encoder.image_tasks import CONTRAST, IMAGE_HEADS, LABELS, VECTORS, image_task_of
 from triform.runtime.bundle import manifest as contract
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import ExportError, InputError
+from triform.runtime.errors import ExportError, InputError, option
 from triform.runtime.media.image import require_pillow
 
 
@@ -48,7 +48,7 @@ def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Che
     require_pillow()
     task = options.task or image_task_of(config)
     if options.hidden_states and task == CONTRAST:
-        raise InputError(f"--hidden-states is not for {CONTRAST}; export for {VECTORS} instead")
+        raise InputError(f"{option('hidden_states')} is not for {CONTRAST}; export for {VECTORS} instead")
     processor = source.load_image_processor(found)
     unused = ("pooler",) if task == VECTORS else ()
     loader = source.load if task == CONTRAST else source.load_model

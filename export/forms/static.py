@@ -27,7 +27,7 @@ from triform.export.write import describe_graph, staged, write_graph
 from triform.models.encoder.static import StaticEncoder, static_spec
 from triform.runtime.bundle import manifest as contract
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 
 _TASK = "feature-extraction"
 # Numbers that share a scale in a quantized table.
@@ -57,9 +57,9 @@ def load(found: Source, _: PretrainedConfig, options: ExportOptions) -> StaticCh
         ExportError: see `read_table`.
     """
     if options.task not in (None, _TASK):
-        raise InputError(f"--task {options.task} is not for static embeddings, which are for {_TASK}")
+        raise InputError(f"{option('task')} {options.task} is not for static embeddings, which are for {_TASK}")
     if options.hidden_states:
-        raise InputError("--hidden-states is not for static embeddings, which have no layers")
+        raise InputError(f"{option('hidden_states')} is not for static embeddings, which have no layers")
     return StaticCheckpoint(found, read_table(Path(found.location)))
 
 

@@ -59,7 +59,7 @@ def reference(source, function):
 def test_scores(source, bundle):
     model = load_encoder(bundle)
     expected = reference(source, "sigmoid")
-    assert list(rerank(model, QUERY, DOCUMENTS)) == pytest.approx(expected, abs=2e-5)
+    assert model.rerank(QUERY, DOCUMENTS) == pytest.approx(expected, abs=2e-5)
     assert list(relevance(model, QUERY, DOCUMENTS)) == pytest.approx(reference(source, "none"), abs=1e-4)
     assert max(expected) - min(expected) > 1e-3
     labeled = classify(model, [(QUERY, document) for document in DOCUMENTS])

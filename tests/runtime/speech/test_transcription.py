@@ -184,7 +184,7 @@ def test_words_of_a_batch(whisper, sounds):
 
 
 def test_words_need_their_export(int8, sounds):
-    with pytest.raises(UnsupportedError, match="export the model again, with `ExportOptions.word_timestamps`"):
+    with pytest.raises(UnsupportedError, match=r"export the model again, with `ExportOptions\.word_timestamps`"):
         transcribe(int8, sounds[0], TranscribeOptions(word_timestamps=True))
 
 

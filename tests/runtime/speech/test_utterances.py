@@ -104,5 +104,5 @@ def test_options_of_other_models(options, name):
 
 
 def test_a_model_of_texts():
-    with pytest.raises(UnsupportedError, match="listener reads text, not sound: use `EncoderDecoder.generate`"):
+    with pytest.raises(UnsupportedError, match=r"listener reads text, not sound: use `EncoderDecoder\.generate`"):
         transcribe(model_of(source="text"), voice(1))

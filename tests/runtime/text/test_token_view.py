@@ -130,7 +130,7 @@ def test_vectors_are_those_of_transformers(layers, text):
     model = load_encoder(layers.bundle, threads=1)
     expected = layers.expected(text)
     for layer, wanted in [*enumerate(expected), (None, expected[-1])]:
-        found = token_vectors(model, text, layer)
+        (found,) = model.token_vectors([text], layer=layer)
         assert found.vectors.shape == wanted.shape
         np.testing.assert_allclose(found.vectors, wanted, rtol=0, atol=1e-4)
         assert found.tokens == split_text(open_bundle(layers.bundle), text)

@@ -268,6 +268,52 @@ def test_an_index_is_searched_in_parts(model, tmp_path, monkeypatch):
         build_index(tmp_path / "index", model, documents, prompt="")
 
 
+def test_from_python(model, sentence_source, tmp_path):
+    expected = [scores(sentence_source, query) for query in (QUERY, "two boats")]
+    for documents in (LINES, model.build_search_index(tmp_path / "index", LINES)):
+        found = model.search([QUERY, "two boats"], documents, top_k=3)
+        for hits, cosines_of in zip(found, expected, strict=True):
+            best = np.argsort(-cosines_of, kind="stable")[:3]
+            assert [hit.document.text for hit in hits] == [LINES[place] for place in best]
+            assert [hit.score for hit in hits] == pytest.approx(cosines_of[best].tolist(), abs=TOLERANCE)
+    (hits,) = model.search([QUERY], iter(LINES), query_prompt="", document_prompt="", top_k=100)
+    assert len(hits) == len(LINES)
+    assert hits[0].score == pytest.approx(max(scores(sentence_source, QUERY, ("", ""))), abs=TOLERANCE)
+    assert model.search([], LINES) == []
+
+
+def test_an_index_from_python_is_the_command_line_s_too(call, model, sentence_bundle, expected, text_file, tmp_path):
+    model.build_search_index(tmp_path / "index", LINES)
+    arguments = ("search", sentence_bundle, QUERY, "--index", tmp_path / "index", "--top-k", 3)
+    _, out, _ = call(*arguments, "--json")
+    check(out, expected, 3)
+    # It came from no file, so that it cannot be compared with one.
+    code, _, err = call(*arguments, "--file", text_file)
+    assert code == 2
+    assert "texts.txt is not what" in one_line(err)
+
+
+def test_what_python_refuses(model, tmp_path):
+    model.build_search_index(tmp_path / "index", LINES, prompt="Other: ")
+    index = model.open_search_index(tmp_path / "index")
+    with pytest.raises(InputError, match="was made with the prompt 'Other: ', not 'Text: '"):
+        model.search([QUERY], index, document_prompt="Text: ")
+    with pytest.raises(InputError, match=r"^`top_k` must be at least 1, not 0$"):
+        model.search([QUERY], index, top_k=0)
+    with pytest.raises(InputError, match="index exists already"):
+        model.build_search_index(tmp_path / "index", LINES)
+    with pytest.raises(InputError, match="there are no texts to search"):
+        model.build_search_index(tmp_path / "empty", [])
+    assert not (tmp_path / "empty").exists()
+
+
+def test_similarity_from_python(model, sentence_source):
+    vectors = mean_vectors(sentence_source, TEXTS[:3])
+    np.testing.assert_allclose(model.similarity(TEXTS[:3]), vectors @ vectors.T, atol=TOLERANCE)
+    np.testing.assert_allclose(model.similarity(TEXTS[:2], TEXTS[2:3]), vectors[:2] @ vectors[2:].T, atol=TOLERANCE)
+    assert model.similarity([], TEXTS[:2]).shape == (0, 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
