@@ -1,4 +1,4 @@
-"""Labels for pictures: those a model was trained to give, or any that are put into words."""
+"""Scores labels for pictures: those that a model was trained to give, or any in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from triform.runtime.encoder.vectors.image_embedding import Picture
 
 OWN_LABELS = "image-classification"
-# What OpenAI's CLIP was measured with first of all.
+# The first of the templates that OpenAI's CLIP was evaluated with.
 TEMPLATE = "a photo of {}."
 _SCORES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "single_label_classification": softmax,
@@ -28,16 +28,16 @@ _SCORES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 
 
 def classify_images(model: OpenEncoder, pictures: Iterable[Picture]) -> Iterator[list[tuple[str, float]]]:
-    """Every label's score for each picture, as transformers' image-classification pipeline computes it.
+    """Score every label for each picture, as transformers' image-classification pipeline does.
 
     Args:
         model: an image-classification bundle.
-        pictures: any number of files, contents of files, or Pillow pictures.
+        pictures: any number of files, contents of files, or Pillow images.
 
     Yields:
-        for each picture, (label, score) of every label, the highest score first: probabilities that sum to 1 when one
-        label applies; each label's own probability when several may, or there is only one; the model's number as it
-        is for a regression.
+        for each picture, (label, score) of every label, the highest score first: probabilities that sum to 1 where one
+        label applies; each label's own probability where several may apply; the model's number as it is for a
+        regression.
 
     Raises:
         UnsupportedError: the bundle is for another task, or Pillow is not installed.
@@ -60,13 +60,13 @@ def classify_images(model: OpenEncoder, pictures: Iterable[Picture]) -> Iterator
 def match_labels(
     model: OpenEncoder, pictures: Iterable[Picture], labels: Sequence[str], *, template: str = TEMPLATE
 ) -> Iterator[list[tuple[str, float]]]:
-    """How well each of some labels describes each picture, as transformers' zero-shot-image-classification pipeline.
+    """Score how well each label describes each picture, as transformers' zero-shot-image-classification pipeline does.
 
     Args:
         model: a zero-shot-image-classification bundle.
-        pictures: any number of files, contents of files, or Pillow pictures.
+        pictures: any number of files, contents of files, or Pillow images.
         labels: at least one, in any words.
-        template: a sentence with {} where the label belongs.
+        template: a sentence with {} for the label.
 
     Yields:
         for each picture, (label, score), the highest score first: probabilities that sum to 1, or each label's own,
@@ -74,14 +74,14 @@ def match_labels(
 
     Raises:
         UnsupportedError: the bundle is for another task, or Pillow is not installed.
-        InputError: a picture cannot be read, there are no labels, one is empty, or the template has no place for it.
+        InputError: a picture cannot be read, there are no labels, a label is empty, or the template has no {}.
         TriformError: onnxruntime failed.
     """
     model.require("classify-image", ANY_LABELS)
     contrast = model.info.contrast
     if contrast is None:
         raise BundleError("the bundle does not say how pictures and texts are compared; export the model again")
-    texts = np.stack(list(embed(model, _in_words(labels, template))))
+    texts = np.stack(list(embed(model, _sentences(labels, template))))
     function = softmax if contrast.scores == "softmax" else sigmoid
     for vector in _outputs(model, pictures, "image_embedding"):
         logits = contrast.scale * (texts @ vector) + contrast.bias
@@ -92,7 +92,7 @@ def _outputs(model: OpenEncoder, pictures: Iterable[Picture], name: str) -> Iter
     return run_pixels(model, (pixels_of(model, picture) for picture in pictures), name)
 
 
-def _in_words(labels: Sequence[str], template: str) -> list[str]:
+def _sentences(labels: Sequence[str], template: str) -> list[str]:
     if not labels or not all(label.strip() for label in labels):
         raise InputError("give at least one label, and none that is empty")
     if template.count("{}") != 1:

@@ -126,13 +126,13 @@ class Encoder(OpenEncoder):
         Args:
             queries: see `embed`.
             documents: texts, read once and in bounded memory; or an index that this model made.
-            top_k: how many documents to return for each query at most.
+            top_k: the most documents to return for each query.
             query_prompt: put before each query; by default the model's prompt called ``query``, if it has one.
             document_prompt: put before each document; by default the model's prompt called ``document``, ``passage`` or
                 ``corpus``, if it has one. An index keeps the prompt that it was made with.
 
         Returns:
-            for each query its documents and their cosines, the nearest first, equal ones in their order.
+            for each query its documents and their cosines, the nearest first, equally near ones in their order.
 
         Raises:
             InputError: `top_k` is less than 1; or the index was made with another bundle or prompt, or is damaged.
@@ -237,9 +237,9 @@ class Encoder(OpenEncoder):
 
         Args:
             texts: what the model cannot read at once is read in overlapping windows.
-            aggregation: what becomes a span. ``none``: each token. ``simple``: neighboring tokens of one label. The
-                others first give all tokens of a word one label: ``first`` that of its first token, ``max`` that of its
-                most certain token, ``average`` the best by mean probability.
+            aggregation: what becomes a span. ``none``: each token. ``simple``: neighboring tokens of the same label.
+                The others first give all tokens of a word the same label: ``first`` that of its first token, ``max``
+                that of the most probable token, ``average`` the label with the highest mean probability.
             stride: tokens that neighboring windows share; a quarter of a window when None.
 
         Returns:
@@ -265,8 +265,8 @@ class Encoder(OpenEncoder):
 
         Args:
             questions: (question, text) each.
-            top_k: answers to each question at most.
-            max_answer_length: tokens of an answer at most.
+            top_k: the most answers to each question.
+            max_answer_length: the most tokens of an answer.
             stride: tokens of the text that neighboring windows share; 128 when None, or half of what the question
                 leaves of a window where that is less.
             no_answer: whether "there is no answer" counts as an answer, an empty text.
@@ -292,15 +292,15 @@ class Encoder(OpenEncoder):
     def fill_mask(
         self, texts: Sequence[str], *, top_k: int = 5, targets: Sequence[int] | None = None
     ) -> list[list[list[Filling]]]:
-        """Find the likeliest tokens for every mask of each text, with a fill-mask model.
+        """Find the most likely tokens for every mask of each text, with a fill-mask model.
 
         Args:
-            texts: each with one mask or more, written as the model's own, [MASK] or <mask>.
+            texts: each with at least one mask, written as the model's own, [MASK] or <mask>.
             top_k: fillings for each mask.
             targets: ids of the tokens to choose from, see `find_targets`; all tokens when None.
 
         Returns:
-            for each text, for each of its masks, `top_k` fillings, the likeliest first.
+            for each text, for each of its masks, `top_k` fillings, the most likely first.
 
         Raises:
             UnsupportedError: the tokenizer has no mask.
@@ -339,7 +339,7 @@ class Encoder(OpenEncoder):
         Args:
             texts: the texts.
             layer: 0 for the embeddings, 1 for the first layer, and so on; the last when None. Other layers than the
-                last need a bundle exported with ``--hidden-states``.
+                last need a bundle exported with `ExportOptions.hidden_states`.
 
         Returns:
             for each text its tokens, with vectors float32 (tokens, hidden size).

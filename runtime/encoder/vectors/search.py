@@ -1,4 +1,4 @@
-"""Finds the documents nearest to queries, by exact cosine: among documents that are read once, or in an index."""
+"""Finds the documents nearest to queries by exact cosine, in a stream of documents or in an index."""
 
 from __future__ import annotations
 
@@ -34,25 +34,24 @@ def search(
     query_prompt: str | None = None,
     document_prompt: str | None = None,
 ) -> Iterator[list[Hit]]:
-    """The documents nearest to each query, lazily, in the order of the queries.
+    """Find the documents nearest to each query, lazily, in the order of the queries.
 
-    An index is searched for some queries at a time. Documents are read once, after all queries.
+    An index is searched for a few queries at a time. A stream of documents is read once, after all queries.
 
     Args:
-        model: gives the vectors.
+        model: computes the vectors.
         queries: any number of texts.
-        documents: any number of them, or an index that `model` made.
-        top_k: how many documents to return for each query at most.
+        documents: any number of documents, or an index that was made with `model`.
+        top_k: the most documents to return for each query.
         query_prompt: put before each query; when None the model's prompt called ``query``, if it has one.
         document_prompt: put before each document; when None the model's prompt called ``document``, ``passage`` or
             ``corpus``, if it has one. An index keeps the prompt that it was made with.
 
     Returns:
-        for each query its documents, the nearest first, equal ones in their order.
+        for each query its documents, the nearest first, equally near ones in their order.
 
     Raises:
-        UnsupportedError: the model gives no vectors for texts. Raised by the call itself, as is what is wrong with
-            an option.
+        UnsupportedError: the model gives no vectors for texts. Raised by the call itself, as are errors of options.
         InputError: `top_k` is less than 1; or the index was made with another bundle or prompt, or is damaged; or a
             text is not valid Unicode, or too long for a strict model.
         TriformError: onnxruntime failed.
@@ -83,14 +82,14 @@ def _compared(
 def nearest(
     model: OpenEncoder, queries: Array, documents: Iterable[Document], *, prompt: str, top_k: int
 ) -> list[list[Hit]]:
-    """The documents nearest to each query, the best first, equal ones in their order; keeps few more than it returns.
+    """Find the documents nearest to each query in one pass: the nearest first, equally near ones in their order.
 
     Args:
-        model: gives the vectors.
+        model: computes the vectors.
         queries: vectors (queries, dimension) of length 1.
-        documents: any number of them.
-        prompt: put before each text.
-        top_k: how many to return at most.
+        documents: any number of documents.
+        prompt: put before each document.
+        top_k: the most documents to return for each query.
 
     Raises:
         TriformError: as `embed`.
@@ -100,6 +99,6 @@ def nearest(
     while block := list(islice(source, _DOCUMENTS)):
         scores = queries @ np.stack([vector for vector, _ in block]).T
         for index, row in enumerate(scores):
-            found = [Hit(float(row[place]), block[place][1]) for place in largest(row, top_k)]
-            best[index] = sorted([*best[index], *found], key=lambda hit: -hit.score)[:top_k]
+            hits = [Hit(float(row[place]), block[place][1]) for place in largest(row, top_k)]
+            best[index] = sorted([*best[index], *hits], key=lambda hit: -hit.score)[:top_k]
     return best

@@ -1,7 +1,7 @@
 """Keeps the vectors of texts in a folder, and finds the texts nearest to a query by exact cosine.
 
 The folder holds ``vectors.npy`` (float32, rows of length 1, mapped into memory), ``texts.jsonl`` (the texts),
-``offsets.bin`` (where each line of it ends, as int64) and ``index.json`` (what it was made of).
+``offsets.bin`` (the end of each of its lines, int64) and ``index.json`` (`IndexInfo`).
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _VERSION = 1
 _INFO, _VECTORS, _TEXTS, _OFFSETS = "index.json", "vectors.npy", "texts.jsonl", "offsets.bin"
 # Vectors compared at a time.
 _BLOCK = 16384
-# Of a JSON object, where none is named.
+# The field of a JSON object that holds the text, unless another is named.
 DEFAULT_FIELD = "text"
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text that can be found.
+    """A text to search.
 
     Attributes:
-        number: its line in the file it comes from; the first is 1.
-        text: what is compared.
-        value: the JSON object it is part of; None for plain text.
+        number: its line in the file that it comes from, or its place in a list; the first is 1.
+        text: the text.
+        value: the JSON object that the text is part of; None for plain text.
     """
 
     number: int
@@ -58,7 +58,7 @@ def as_documents(texts: Iterable[str]) -> Iterator[Document]:
 
 @dataclass(frozen=True)
 class Hit:
-    """A document that was found, and its cosine with the query."""
+    """A document that a search returns, and its cosine with the query as `score`."""
 
     score: float
     document: Document
@@ -66,16 +66,16 @@ class Hit:
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an index was made of.
+    """What an index was made from.
 
     Attributes:
         version: of the folder's format.
-        bundle: fingerprint of the bundle that made the vectors.
-        source: size and SHA-256 of the file of texts; None where they came from no file.
-        field: which field of its JSON objects holds the text; None for plain text.
-        prompt: what was put before each text.
+        bundle: `fingerprint` of the bundle that computed the vectors.
+        source: size and SHA-256 of the file of texts; None for texts that came from no file.
+        field: the field of its JSON objects that holds the text; None for plain text.
+        prompt: put before each text.
         count: number of texts.
-        dimension: of a vector.
+        dimension: numbers in each vector.
     """
 
     version: int
@@ -88,16 +88,16 @@ class IndexInfo:
 
 
 def fingerprint(model: OpenEncoder) -> str:
-    """One string for everything in a bundle that its vectors depend on."""
+    """A hash of everything in a bundle that its vectors depend on."""
     files = sorted((name, info.sha256) for name, info in model.manifest.files.items())
     return hashlib.sha256(json.dumps([files, model.manifest.max_length]).encode()).hexdigest()
 
 
 def describe_source(path: Path) -> FileInfo:
-    """Size and SHA-256 of a file of texts.
+    """The size and the SHA-256 of a file of texts.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -119,11 +119,11 @@ def build_index(
 
     Args:
         folder: to make.
-        model: gives the vectors.
+        model: computes the vectors.
         documents: at least one.
         prompt: put before each text; when None the model's prompt for documents, see `search`.
-        field: which field of their JSON objects holds the text; None for plain text.
-        source: the file they come from; None where they come from no file.
+        field: the field of their JSON objects that holds the text; None for plain text.
+        source: the file that they come from, if any.
 
     Raises:
         InputError: the folder cannot be made, or there are no documents.
@@ -143,17 +143,17 @@ def build_index(
 
 
 class SearchIndex:
-    """A folder that `build_index` made, opened; its vectors stay on disk until they are compared.
+    """A folder that `build_index` made. Its vectors stay on disk until they are compared.
 
     Attributes:
-        info: what it was made of.
+        info: what it was made from.
     """
 
     def __init__(self, folder: Path) -> None:
         """Open a folder.
 
         Raises:
-            InputError: it is not an index, or is damaged.
+            InputError: the folder is not an index, or is damaged.
         """
         self._folder = folder
         try:
@@ -168,7 +168,7 @@ class SearchIndex:
             raise self._damaged()
 
     def check(self, model: OpenEncoder, prompt: str | None) -> None:
-        """Check that the index is of `model`, and of `prompt` where that is not None.
+        """Check that the index was made with `model`, and with `prompt` unless that is None.
 
         Raises:
             InputError: it was made with another bundle or prompt.
@@ -179,10 +179,10 @@ class SearchIndex:
             raise InputError(f"{self._folder} was made with the prompt {self.info.prompt!r}, not {prompt!r}")
 
     def check_source(self, path: Path, field: str | None) -> None:
-        """Check that the index is of a file as it is now.
+        """Check that the index was made from this file, and that the file has not changed since.
 
         Raises:
-            InputError: the file is another or has changed, or its texts are in another field.
+            InputError: the file is another one or has changed, or its texts are in another field.
         """
         if self.info.field != field:
             raise InputError(f"{self._folder} was made of another field; delete it to have it made again")
@@ -190,11 +190,11 @@ class SearchIndex:
             raise InputError(f"{path} is not what {self._folder} was made of; delete the folder to have it made again")
 
     def search(self, queries: Array, top_k: int) -> list[list[Hit]]:
-        """The documents nearest to each query, the best first, equal ones in their order.
+        """Find the documents nearest to each query: the nearest first, equally near ones in their order.
 
         Args:
             queries: vectors (queries, dimension) of length 1.
-            top_k: how many to return at most.
+            top_k: the most documents to return for each query.
 
         Raises:
             InputError: the index is damaged.
@@ -203,10 +203,10 @@ class SearchIndex:
         for start in range(0, self.info.count, _BLOCK):
             scores = queries @ self._vectors[start : start + _BLOCK].T
             for index, row in enumerate(scores):
-                found = [(float(row[place]), start + int(place)) for place in largest(row, top_k)]
-                best[index] = sorted([*best[index], *found], key=lambda pair: -pair[0])[:top_k]
+                nearest = [(float(row[place]), start + int(place)) for place in largest(row, top_k)]
+                best[index] = sorted([*best[index], *nearest], key=lambda pair: -pair[0])[:top_k]
         with (self._folder / _TEXTS).open("rb") as texts:
-            return [[Hit(score, self._document(texts, place)) for score, place in one] for one in best]
+            return [[Hit(score, self._document(texts, place)) for score, place in pairs] for pairs in best]
 
     def _document(self, texts: BinaryIO, place: int) -> Document:
         begin = int(self._ends[place - 1]) if place else 0
@@ -245,16 +245,16 @@ def largest(scores: Array, count: int) -> NDArray[np.int64]:
     return places[np.argsort(-scores[places], kind="stable")[:count]]
 
 
-def _keep_texts(found: Iterable[tuple[Array, Document]], texts: BinaryIO, offsets: BinaryIO) -> Iterator[Array]:
-    """The vectors, while their documents are written."""
-    for vector, document in found:
+def _keep_texts(pairs: Iterable[tuple[Array, Document]], texts: BinaryIO, offsets: BinaryIO) -> Iterator[Array]:
+    """Write the documents as they come, and yield their vectors."""
+    for vector, document in pairs:
         texts.write(json.dumps([document.number, document.value or document.text]).encode() + b"\n")
         offsets.write(np.array(texts.tell(), "<i8").tobytes())
         yield vector
 
 
 def embedded(model: OpenEncoder, documents: Iterable[Document], prompt: str) -> Iterator[tuple[Array, Document]]:
-    """Each document behind its vector, float32 (dimension,) of length 1; lazily, in order, in bounded memory."""
+    """The vector of each document, float32 (dimension,) of length 1, and the document; lazily, in bounded memory."""
     first, second = tee(documents)
     vectors = embed(model, (document.text for document in first), prompt=prompt)
     return zip((unit(vector) for vector in vectors), second, strict=True)
