@@ -1,4 +1,4 @@
-"""A checkpoint becomes a bundle: find out what it is, and hand it to its form's own steps."""
+"""Exports a checkpoint: finds out what form it has and runs that form's steps."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from transformers import PretrainedConfig
 from triform.export.checkpoint.gguf import reading_once
 from triform.export.checkpoint.source import find, read_config
 from triform.export.describe.plan import Row
-from triform.export.forms import decoder as decoder_export
-from triform.export.forms import encoder as encoder_export
-from triform.export.forms import encoder_decoder as encoder_decoder_export
-from triform.export.forms import image as image_export
-from triform.export.forms import static as static_export
+from triform.export.forms import decoder, encoder, encoder_decoder, image, static
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
@@ -24,11 +20,11 @@ from triform.runtime.errors import InputError, UnsupportedError, option
 __all__ = ["ExportOptions", "Report", "export", "plan"]
 
 _FORMS = {
-    "decoder": decoder_export,
-    "encoder": encoder_export,
-    "encoder-decoder": encoder_decoder_export,
-    "image": image_export,
-    "static": static_export,
+    "decoder": decoder,
+    "encoder": encoder,
+    "encoder-decoder": encoder_decoder,
+    "image": image,
+    "static": static,
 }
 
 
@@ -40,11 +36,11 @@ def plan(source: str | Path, options: ExportOptions | None = None) -> list[Row]:
         UnsupportedError: the model type is not supported.
     """
     options = options or ExportOptions()
-    found = find(str(source), trust_remote_code=options.trust_remote_code, revision=options.revision)
-    config = read_config(found)
+    origin = find(str(source), trust_remote_code=options.trust_remote_code, revision=options.revision)
+    config = read_config(origin)
     form = _form(config, options)
     _check_options(form, options)
-    return _FORMS[form].plan(found, config, options)
+    return _FORMS[form].plan(origin, config, options)
 
 
 def export(
@@ -70,12 +66,12 @@ def export(
     with reading_once():
         clock = Clock(progress)
         with clock.step("load"):
-            found = find(str(source), trust_remote_code=options.trust_remote_code, revision=options.revision)
-            config = read_config(found)
+            origin = find(str(source), trust_remote_code=options.trust_remote_code, revision=options.revision)
+            config = read_config(origin)
             form = _form(config, options)
             _check_options(form, options)
             steps = _FORMS[form]
-            checkpoint = steps.load(found, config, options)
+            checkpoint = steps.load(origin, config, options)
     return steps.export(checkpoint, target, options, clock)
 
 

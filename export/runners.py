@@ -1,4 +1,4 @@
-"""Running a decoder graph over token ids, for measuring it.
+"""Runs the exported graphs with ONNX Runtime, to verify, calibrate and measure them.
 
 The runtime's own loop is not used on purpose: what verifies a graph should not share its mistakes.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -15,28 +16,40 @@ import onnxruntime as ort
 from triform.export.samples.batches import Array
 from triform.runtime.bundle.manifest import LayerCacheInfo
 
+# Begins the names of the extra outputs of a graph that is calibrated; see `quantize/activations.py`.
+ACTIVATION_PREFIX = "activation."
 
-class GraphRunner:
-    """A decoder graph with growing past arrays, fed and read through plain numpy.
+
+class FedDecoder(Protocol):
+    """A decoder that is fed chunks of token ids; the methods are those of `DecoderRunner`."""
+
+    def start(self, batch: int, capacity: int) -> None:
+        """Empty the cache."""
+
+    def feed(self, input_ids: Array, positions: Array) -> tuple[Array, dict[str, Array]]:
+        """Run one chunk."""
+
+
+class DecoderRunner:
+    """A decoder graph with a cache that grows as tokens are fed.
 
     Attributes:
-        given: further inputs, by name, the same at each run: what an encoder gave.
+        encoder_outputs: the graph's inputs that come from an encoder, by name; the same at each run.
+        lengths: int32 (batch,), tokens in each row's cache.
+        extra_outputs: names of the outputs other than logits and cache.
     """
 
     def __init__(self, path: Path, layers: Sequence[LayerCacheInfo], threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = _session(path, threads)
         self._layers = layers
-        self.given: dict[str, Array] = {}
+        self.encoder_outputs: dict[str, Array] = {}
         self.extra_outputs = [
             output.name for output in self._session.get_outputs() if not output.name.startswith(("logits", "present."))
         ]
         self.start(1, 0)
 
     def start(self, batch: int, capacity: int) -> None:
-        """Begin anew with empty caches for `batch` rows of at most `capacity` tokens."""
+        """Empty the cache and make room for `batch` rows of at most `capacity` tokens."""
         self._past = {}
         for index, layer in enumerate(self._layers):
             for part in ("key", "value"):
@@ -49,7 +62,7 @@ class GraphRunner:
 
         Args:
             input_ids: int64 (batch, sequence).
-            positions: int64 (batch, num_logits), which positions of the chunk to return logits for.
+            positions: int64 (batch, num_logits), the positions of the chunk to return logits for.
             lengths: int32 (batch,), real tokens of each row in the chunk; all of them when None.
 
         Returns:
@@ -60,7 +73,7 @@ class GraphRunner:
             "past_lengths": self.lengths,
             "logits_positions": positions.astype(np.int64),
             **self._past,
-            **self.given,
+            **self.encoder_outputs,
         }
         presents = [name.replace("past_key_values", "present") for name in self._past]
         names = ["logits", *self.extra_outputs, *presents]
@@ -70,27 +83,43 @@ class GraphRunner:
         return results.pop("logits"), results
 
 
-def usable_cores() -> int:
-    """Cores, hyperthreads counted, that the operating system lets this process run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class EncoderRunner:
+    """An encoder graph.
+
+    Attributes:
+        outputs: names of all outputs.
+        ragged: names of the outputs with an axis for tokens, whose padded rows have more than the sample's.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._session = _session(path, threads)
+        self.outputs = [output.name for output in self._session.get_outputs()]
+        self.ragged = {output.name for output in self._session.get_outputs() if output.shape[1:2] == ["sequence"]}
+
+    def run(self, arrays: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
+        """The outputs called `names`, by name; all outputs when `names` is empty."""
+        wanted = list(names) or self.outputs
+        return dict(zip(wanted, self._session.run(wanted, dict(arrays)), strict=True))
 
 
-class PairRunner:
-    """The graphs of one folder. What verifies a graph does not share the runtime's code."""
+class EncoderDecoderRunner:
+    """Both graphs of an encoder-decoder."""
 
-    def __init__(self, encoder: Path, decoder: Path, layers: list[LayerCacheInfo], threads: int) -> None:
+    def __init__(self, encoder: Path, decoder: Path, layers: Sequence[LayerCacheInfo], threads: int) -> None:
         self.encoder = EncoderRunner(encoder, threads)
-        self.decoder = GraphRunner(decoder, layers, threads)
+        self.decoder = DecoderRunner(decoder, layers, threads)
 
-    def read(self, arrays: Mapping[str, Array]) -> GraphRunner:
-        """The decoder, about to answer to what `arrays` are: one source, or several of one batch."""
-        found = self.encoder.run(arrays)
-        self.decoder.given = {name: value for name, value in found.items() if not name.startswith("activation.")}
+    def read(self, arrays: Mapping[str, Array]) -> DecoderRunner:
+        """Run the encoder on a batch of sources; returns the decoder, ready to answer them."""
+        outputs = self.encoder.run(arrays)
+        self.decoder.encoder_outputs = {
+            name: value for name, value in outputs.items() if not name.startswith(ACTIVATION_PREFIX)
+        }
         return self.decoder
 
 
-def answer(decoder: GraphRunner, start: int, count: int) -> list[int]:
-    """The first tokens of the likeliest answer, the one decoding starts with included; goes on past its end."""
+def greedy_tokens(decoder: FedDecoder, start: int, count: int) -> list[int]:
+    """The first `count` tokens of the greedy answer, beginning with `start`; ends of sequence do not stop it."""
     decoder.start(1, count)
     ids = [start]
     while len(ids) < count:
@@ -99,20 +128,13 @@ def answer(decoder: GraphRunner, start: int, count: int) -> list[int]:
     return ids
 
 
-class EncoderRunner:
-    """An encoder graph fed and read through plain numpy. What verifies a graph does not share the runtime's code."""
+def usable_cores() -> int:
+    """Cores, counting hyperthreads, that the operating system lets this process run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def __init__(self, path: Path, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.outputs = [output.name for output in self._session.get_outputs()]
-        # Those with an axis for tokens, of which a padded row has too many.
-        self.ragged = {output.name for output in self._session.get_outputs() if output.shape[1:2] == ["sequence"]}
 
-    def run(self, arrays: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
-        """The outputs called `names`, by name; every one when none is named."""
-        wanted = list(names) or self.outputs
-        found = self._session.run(wanted, dict(arrays))
-        return dict(zip(wanted, found, strict=True))
+def _session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

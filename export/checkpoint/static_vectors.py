@@ -45,6 +45,11 @@ class StaticTable:
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
 
+    @property
+    def pad(self) -> int:
+        """Token id that pads."""
+        return self.unknown or 0
+
 
 def is_static(path: Path) -> bool:
     """Whether a source holds static embeddings: word vectors as text, or a folder of one of the two kinds."""

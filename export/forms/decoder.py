@@ -1,4 +1,4 @@
-"""A decoder becomes a bundle: trace, fuse, verify, measure, quantize, compare, write."""
+"""Exports a decoder: trace, fuse, verify, calibrate, quantize, compare, write."""
 
 from __future__ import annotations
 
@@ -24,36 +24,41 @@ from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.energies import add_energy_outputs, energies
 from triform.export.report import Clock, Report, finish
-from triform.export.runners import GraphRunner, usable_cores
+from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
-from triform.export.verify import decoder as verify
-from triform.export.verify.decoder import check_states, reference_states
+from triform.export.verify.decoder import (
+    all_logits,
+    quantized_decoder_parity,
+    reference_logits,
+    reference_states,
+    verify_decoder,
+    verify_states,
+)
 from triform.export.write import describe_graph, staged, write_graph
 from triform.models import catalog
 from triform.models.decoder.graph import decoder_spec
 from triform.models.decoder.hidden_states import with_hidden_states
 from triform.models.spec import GraphSpec
-from triform.runtime.bundle import manifest as contract
-from triform.runtime.bundle.export_record import QuantizedParity
+from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, LayerCacheInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
-# Tokens used for parity, for calibration, and for comparing the quantized graph.
+# Tokens for parity, for calibration, for comparing the quantized graph, and in a window of such a text.
 _PARITY_TOKENS, _CALIBRATION_TOKENS, _COMPARED_TOKENS, _WINDOW = 192, 1536, 1024, 512
 
 
-def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
-    """What `export` would do, from the config alone: rows of (what, value)."""
+def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
+    """What `export` would do, from the config alone."""
     scheme = _scheme(options)
     stored = "float32" if scheme is None else f"{scheme.bits} bit, blocks of {scheme.block_size}"
     if scheme is not None and scheme.block_size > SENSITIVE_BLOCK_SIZE:
         stored += f" ({SENSITIVE_BLOCK_SIZE} for attention inputs, head and embedding)"
     details = [*size_rows(config), vocabulary_row(config), ("context length", str(_max_length(config, options)))]
-    return plan_rows(found.name, "decoder", catalog.decoder_task(), config.model_type, details, stored)
+    return plan_rows(origin.name, "decoder", catalog.decoder_task(), config.model_type, details, stored)
 
 
-def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
+def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
     """Load the checkpoint with its language-model head.
 
     Raises:
@@ -61,7 +66,7 @@ def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Che
         InputError: the context length is beyond the model's.
     """
     _max_length(config, options)
-    return source.load(found, config, transformers.AutoModelForCausalLM)
+    return source.load(origin, config, transformers.AutoModelForCausalLM)
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
@@ -77,26 +82,29 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         ids = texts.ids(checkpoint.tokenizer, "evaluation", _COMPARED_TOKENS, checkpoint.model)
         with clock.step("reference"):
             parity_ids = ids[: min(_PARITY_TOKENS, max_length - 8)]
-            expected = verify.reference_logits(checkpoint.model, parity_ids)
+            logits = reference_logits(checkpoint.model, parity_ids)
             states = reference_states(checkpoint.model, parity_ids) if options.hidden_states else None
         graph, spec = _graph(checkpoint, max_length, options.hidden_states, clock)
-        layers = [contract.LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
+        layers = [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
         with clock.step("verify"):
-            original, weights = _float_graph(graph, Path(scratch) if scheme else folder, scheme is not None)
-            runner = GraphRunner(original, layers, usable_cores())
-            parity = verify.compare_with_reference(runner, expected, parity_ids)
+            path, energy_outputs = _write_float_graph(graph, Path(scratch) if scheme else folder, scheme is not None)
+            original = DecoderRunner(path, layers, usable_cores())
+            parity = verify_decoder(original, logits, parity_ids)
             if states is not None:
-                check_states(runner, states, parity_ids)
-        quantization = contract.Quantization("none")
+                verify_states(original, states, parity_ids)
+        quantization = Quantization("none")
         if scheme is not None:
+            window = min(_WINDOW, max_length)
             with clock.step("quantize"):
-                importance = _importance(runner, weights, checkpoint, min(_WINDOW, max_length))
-                count = lower_to_blocks(graph, scheme, importance)
+                count = lower_to_blocks(graph, scheme, _importance(original, energy_outputs, checkpoint, window))
                 write_graph(graph, folder / "decoder.onnx")
                 quantization = _describe_scheme(scheme, count)
             with clock.step("compare"):
-                quantized = GraphRunner(folder / "decoder.onnx", layers, usable_cores())
-                parity = dataclasses.replace(parity, quantized=_compare(runner, quantized, ids, max_length))
+                quantized = DecoderRunner(folder / "decoder.onnx", layers, usable_cores())
+                quantized_parity = quantized_decoder_parity(
+                    lambda piece: all_logits(original, piece), quantized, ids, window
+                )
+                parity = dataclasses.replace(parity, quantized=quantized_parity)
         with clock.step("write"):
             template = save_tokenizer(checkpoint.tokenizer, folder)
             info = describe_graph(graph, folder / "decoder.onnx", quantization, dict(spec.notes))
@@ -121,35 +129,35 @@ def _graph(checkpoint: Checkpoint, max_length: int, hidden_states: bool, clock: 
     return fused_graph(checkpoint.source.name, prepare, clock)
 
 
-def _float_graph(graph: ir.Model, folder: Path, measured: bool) -> tuple[Path, dict[str, str]]:
-    """Write the float32 graph; when `measured`, a copy of it that also reports its Linear inputs."""
+def _write_float_graph(graph: ir.Model, folder: Path, calibrated: bool) -> tuple[Path, dict[str, str]]:
+    """Write the float32 graph: to keep, or a copy that also gives the energies of its Linear inputs.
+
+    Returns:
+        the file, and by weight name the output with the energies of the weight's input.
+    """
     path = folder / "decoder.onnx"
-    if not measured:
+    if not calibrated:
         lower_to_float(graph)
         write_graph(graph, path)
         return path, {}
-    twin = graph.clone()
-    weights = add_energy_outputs(twin)
-    lower_to_float(twin)
-    write_graph(twin, path)
-    return path, weights
+    copy = graph.clone()
+    energy_outputs = add_energy_outputs(copy)
+    lower_to_float(copy)
+    write_graph(copy, path)
+    return path, energy_outputs
 
 
 def _importance(
-    runner: GraphRunner, weights: dict[str, str], checkpoint: Checkpoint, window: int
+    runner: DecoderRunner, energy_outputs: dict[str, str], checkpoint: Checkpoint, window: int
 ) -> dict[str, torch.Tensor]:
+    """By weight name, the energy of each input channel over the calibration text."""
     ids = texts.ids(checkpoint.tokenizer, "calibration", _CALIBRATION_TOKENS, checkpoint.model)
-    found = energies(runner, ids, window)
-    return {weight: found[output] for weight, output in weights.items()}
+    by_output = energies(runner, ids, window)
+    return {weight: by_output[output] for weight, output in energy_outputs.items()}
 
 
-def _compare(original: GraphRunner, quantized: GraphRunner, ids: list[int], max_length: int) -> QuantizedParity:
-    window = min(_WINDOW, max_length)
-    return verify.compare_quantized(lambda piece: verify.all_logits(original, piece), quantized, ids, window)
-
-
-def _describe_scheme(scheme: Scheme, count: int) -> contract.Quantization:
-    return contract.Quantization(
+def _describe_scheme(scheme: Scheme, count: int) -> Quantization:
+    return Quantization(
         scheme=f"int{scheme.bits}",
         bits=scheme.bits,
         block_size=scheme.block_size,
@@ -161,22 +169,22 @@ def _describe_scheme(scheme: Scheme, count: int) -> contract.Quantization:
 
 def _max_length(config: Any, options: ExportOptions) -> int:
     own = getattr(config.get_text_config(), "max_position_embeddings", None)
-    asked = options.context_length
-    if own is None and asked is None:
+    wanted = options.context_length
+    if own is None and wanted is None:
         raise ExportError(f"{config.model_type} sets no limit to its context; give one with {option('context_length')}")
-    if own is not None and asked is not None and asked > own:
-        raise InputError(f"{option('context_length')} {asked} is more than the model's own limit of {own}")
-    limit = asked if asked is not None else own
+    if own is not None and wanted is not None and wanted > own:
+        raise InputError(f"{option('context_length')} {wanted} is more than the model's own limit of {own}")
+    limit = wanted if wanted is not None else own
     return int(limit or 0)
 
 
 def _manifest(
     checkpoint: Checkpoint,
-    graph: contract.GraphInfo,
-    layers: list[contract.LayerCacheInfo],
+    graph: GraphInfo,
+    layers: list[LayerCacheInfo],
     max_length: int,
     template: str | None,
-) -> contract.Manifest:
+) -> Manifest:
     model = checkpoint.model
     vocabulary = VocabularyInfo(
         tokenizer=TokenizerInfo("tokenizer.json", template, special_strings(checkpoint.tokenizer)),
@@ -186,6 +194,6 @@ def _manifest(
     )
     return dataclasses.replace(
         form_manifest(model_info(checkpoint, "decoder", catalog.decoder_task()), vocabulary, {"decoder": graph}),
-        cache=contract.CacheInfo("float32", layers),
+        cache=CacheInfo("float32", layers),
         generation=generation_defaults(model.generation_config),
     )

@@ -1,4 +1,4 @@
-"""An encoder becomes a bundle: trace, fuse, verify, quantize, compare, write."""
+"""Exports an encoder of texts: trace, fuse, verify, quantize, compare, write."""
 
 from __future__ import annotations
 
@@ -8,51 +8,48 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import torch
 import transformers
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint import source
 from triform.export.checkpoint.sentence_transformers import relevance_of
 from triform.export.checkpoint.source import Checkpoint, Source, save_tokenizer
+from triform.export.describe.encoder import hidden_state_count, label_names, vector_width
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as, vocabulary_row
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
-from triform.export.forms.encoder_graph import Trial, finish_graph
-from triform.export.forms.encoder_subject import (
-    COMPARED_ROWS,
-    Subject,
+from triform.export.forms.encoder_graph import EncoderChecks, write_encoder_graph
+from triform.export.forms.text_encoder import (
+    EVALUATION_ROWS,
+    TextEncoder,
     parity_batches,
-    problem_type_of,
-    samples_of,
-    subject_of,
-    vocab_size,
+    text_encoder,
+    text_reference,
+    text_samples,
 )
 from triform.export.graph.fused import encoder_notes, fused_graph
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Report, finish
-from triform.export.samples.batches import Sample, padded
 from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.tokenization.code_points import describe
 from triform.export.write import describe_graph, staged
-from triform.models.encoder.graph import encoder_spec, reference_outputs
+from triform.models.encoder.graph import encoder_spec
 from triform.models.encoder.tasks import head_of, task_of
 from triform.models.spec import GraphSpec
-from triform.runtime.bundle import manifest as contract
+from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import ExportError
 
 _CALIBRATION_ROWS = 48
 
 
-def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
-    """What `export` would do, from the config alone: rows of (what, value)."""
+def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
+    """What `export` would do, from the config alone."""
     details = [*size_rows(config), vocabulary_row(config)]
     task, weights = options.task or task_of(config), stored_as(options.quantize)
-    return plan_rows(found.name, "encoder", task, config.model_type, details, weights)
+    return plan_rows(origin.name, "encoder", task, config.model_type, details, weights)
 
 
-def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
+def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
     """Load the checkpoint with its task's head.
 
     Raises:
@@ -63,7 +60,7 @@ def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Che
     if task == "feature-extraction" and getattr(config, "is_encoder_decoder", False):
         auto_class = transformers.AutoModelForTextEncoding
     unused = ("pooler",) if task == "feature-extraction" else ()
-    return source.load(found, config, auto_class, unused=unused)
+    return source.load(origin, config, auto_class, unused=unused)
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
@@ -73,40 +70,40 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         ExportError: the target cannot be used, or the graph does not match PyTorch.
         UnsupportedError: the architecture cannot be traced.
     """
-    subject = subject_of(checkpoint, options)
+    encoder = text_encoder(checkpoint, options)
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("reference"):
-            trial = _trial(subject)
-        graph, spec = _graph(subject, clock)
+            checks = _checks(encoder)
+        graph, spec = text_graph(encoder, clock)
         path = folder / "encoder.onnx"
-        quantization, parity = finish_graph(graph, spec.outputs, trial, path, Path(scratch), options, clock)
+        quantization, parity = write_encoder_graph(graph, spec.outputs, checks, path, Path(scratch), options, clock)
         with clock.step("write"):
             tokenizer = _write_tokenizer(checkpoint.tokenizer, folder)
             info = describe_graph(graph, path, quantization, encoder_notes(graph))
-            write_manifest(_manifest(subject, spec, info, tokenizer), folder, parity, clock)
+            write_manifest(_manifest(encoder, info, tokenizer), folder, parity, clock)
     return finish(bundle, checkpoint.weights_size, parity, clock)
 
 
-def _trial(subject: Subject) -> Trial:
-    pad = subject.checkpoint.tokenizer.pad_token_id or 0
-    first, *others = [(batch, _expected(subject, batch, pad)) for batch in parity_batches(subject)]
-    calibration = samples_of(subject, "calibration", _CALIBRATION_ROWS)
-    compared = samples_of(subject, "evaluation", COMPARED_ROWS)
-    return Trial(*first, calibration, compared, pad, problem_type_of(subject), others)
+def text_graph(encoder: TextEncoder, clock: Clock) -> tuple[ir.Model, GraphSpec]:
+    """Trace and fuse an encoder's graph.
 
-
-def _expected(subject: Subject, samples: list[Sample], pad: int) -> tuple[torch.Tensor, ...]:
-    batch = padded(samples, pad)
-    inputs = tuple(torch.from_numpy(batch[name]) for name in subject.names)
-    return reference_outputs(subject.checkpoint.model, subject.traced, inputs)
-
-
-def _graph(subject: Subject, clock: Clock) -> tuple[ir.Model, GraphSpec]:
-    model = subject.checkpoint.model
+    Raises:
+        UnsupportedError: the architecture cannot be traced.
+    """
+    checkpoint = encoder.checkpoint
     return fused_graph(
-        subject.checkpoint.source.name,
-        lambda: encoder_spec(model, subject.traced, "encoder", subject.max_length),
+        checkpoint.source.name,
+        lambda: encoder_spec(checkpoint.model, encoder.traced, "encoder", encoder.max_length),
         clock,
+    )
+
+
+def _checks(encoder: TextEncoder) -> EncoderChecks:
+    return EncoderChecks(
+        [text_reference(encoder, samples) for samples in parity_batches(encoder)],
+        text_samples(encoder, "calibration", _CALIBRATION_ROWS),
+        text_samples(encoder, "evaluation", EVALUATION_ROWS),
+        encoder.problem_type,
     )
 
 
@@ -120,42 +117,40 @@ def _write_tokenizer(tokenizer: Any, folder: Path) -> TokenizerInfo:
     return TokenizerInfo("tokenizer.json", None, special)
 
 
-def _manifest(
-    subject: Subject, spec: GraphSpec, graph: contract.GraphInfo, tokenizer: TokenizerInfo
-) -> contract.Manifest:
-    checkpoint = subject.checkpoint
-    vocabulary = VocabularyInfo(
-        tokenizer, encoder_tokens(checkpoint.tokenizer), vocab_size(checkpoint), subject.max_length
-    )
-    manifest = form_manifest(model_info(checkpoint, "encoder", subject.task), vocabulary, {"encoder": graph})
-    return dataclasses.replace(manifest, encoder=_encoder_info(subject, spec, graph))
+def _manifest(encoder: TextEncoder, graph: GraphInfo, tokenizer: TokenizerInfo) -> Manifest:
+    checkpoint = encoder.checkpoint
+    tokens = encoder_tokens(checkpoint.tokenizer)
+    vocabulary = VocabularyInfo(tokenizer, tokens, encoder.vocab_size, encoder.max_length)
+    manifest = form_manifest(model_info(checkpoint, "encoder", encoder.task), vocabulary, {"encoder": graph})
+    return dataclasses.replace(manifest, encoder=_encoder_info(encoder, graph))
 
 
-def _encoder_info(subject: Subject, spec: GraphSpec, graph: contract.GraphInfo) -> contract.EncoderInfo:
-    config, modules = subject.checkpoint.model.config, subject.modules
-    embedding = None
-    for output in graph.outputs:
-        if output.name == "sentence_embedding":
-            width = output.shape[-1]
-            if not isinstance(width, int):
-                raise ExportError("the sentence embedding has no fixed width; please report this model")
-            pooling = ", ".join(modules.pooling)
-            embedding = contract.EmbeddingInfo(
-                width,
-                pooling,
-                modules.normalize,
-                modules.prompts,
-                modules.default_prompt,
-                modules.include_prompt,
-            )
-    labelled = subject.task in ("text-classification", "token-classification")
-    labels = [str(config.id2label[index]) for index in range(config.num_labels)] if labelled else []
-    kept = sum(name.startswith("hidden_states.") for name in spec.outputs)
+def _encoder_info(encoder: TextEncoder, graph: GraphInfo) -> EncoderInfo:
+    config = encoder.checkpoint.model.config
+    labels = label_names(config) if encoder.task in ("text-classification", "token-classification") else []
     relevance = None
-    if subject.task == "text-classification" and len(labels) == 1:
-        relevance = relevance_of(config, Path(subject.checkpoint.source.location))
-    return contract.EncoderInfo(
-        embedding=embedding, labels=labels, problem_type=problem_type_of(subject), hidden_states=kept,
+    if encoder.task == "text-classification" and len(labels) == 1:
+        relevance = relevance_of(config, Path(encoder.checkpoint.source.location))
+    return EncoderInfo(
+        embedding=_embedding_info(encoder, graph),
+        labels=labels,
+        problem_type=encoder.problem_type,
         relevance=relevance,
-        equal_lengths=subject.equal_lengths, min_length=subject.min_length,
-    )  # fmt: skip
+        hidden_states=hidden_state_count(graph.outputs),
+        equal_lengths=encoder.equal_lengths,
+        min_length=encoder.min_length,
+    )
+
+
+def _embedding_info(encoder: TextEncoder, graph: GraphInfo) -> EmbeddingInfo | None:
+    width, modules = vector_width(graph.outputs, "sentence_embedding"), encoder.modules
+    if width is None:
+        return None
+    return EmbeddingInfo(
+        dimension=width,
+        pooling=", ".join(modules.pooling),
+        normalized=modules.normalize,
+        prompts=modules.prompts,
+        default_prompt=modules.default_prompt,
+        include_prompt=modules.include_prompt,
+    )

@@ -1,4 +1,4 @@
-"""An encoder-decoder becomes a bundle: trace both graphs, fuse, verify, quantize, compare, write."""
+"""Exports an encoder-decoder: trace both graphs, fuse, verify, quantize, compare, write."""
 
 from __future__ import annotations
 
@@ -21,37 +21,54 @@ from triform.export.graph.fusion import fuse
 from triform.export.graph.tracing import quiet, trace
 from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.blocks import Scheme, lower_to_blocks, lower_to_float
-from triform.export.quantize.encoder import FloatGraph, quantize_encoder, write_float, write_twin
+from triform.export.quantize.encoder import (
+    FloatGraph,
+    quantize_encoder,
+    write_calibration_graph,
+    write_float_graph,
+)
 from triform.export.report import Clock, Report, finish
-from triform.export.runners import PairRunner, usable_cores
-from triform.export.samples.sources import Sources, audio_sources, image_sources, text_sources, traced_source
+from triform.export.runners import EncoderDecoderRunner, usable_cores
+from triform.export.samples.sources import Sources, audio_sources, example_inputs, image_sources, text_sources
 from triform.export.tokenization.seq2seq import save_tokenizers
 from triform.export.tokenization.seq2seq_languages import task_prefixes
-from triform.export.verify import encoder_decoder as verify_pair
+from triform.export.verify.encoder_decoder import (
+    quantized_encoder_decoder_parity,
+    reference_answers,
+    verify_encoder_decoder,
+)
 from triform.export.write import describe_graph, staged, write_graph
-from triform.models.encoder_decoder.graph import Pair, encoder_decoder_specs
+from triform.models.encoder_decoder.graph import encoder_decoder_specs
 from triform.models.encoder_decoder.kinds import Kind, encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
-from triform.runtime.bundle import manifest as contract
+from triform.models.spec import LayerCache
+from triform.runtime.bundle.manifest import (
+    CacheInfo,
+    EncoderDecoderInfo,
+    GraphInfo,
+    LayerCacheInfo,
+    Manifest,
+    Quantization,
+)
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 32}
-# Where a model's positions are relative and nothing else sets a limit.
+# For models with relative positions, which set no limit.
 _UNLIMITED = 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class _Graphs:
-    """Both graphs, fused."""
+    """Both graphs, fused, and the geometry of the decoder's cache."""
 
     encoder: ir.Model
     decoder: ir.Model
-    pair: Pair
+    cache: tuple[LayerCache, ...]
 
 
-def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
-    """What `export` would do, from the config alone: rows of (what, value)."""
+def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
+    """What `export` would do, from the config alone."""
     kind, text = encoder_decoder_kind(config), config.get_text_config(decoder=True)
     details = [
         ("reads", kind.source),
@@ -60,11 +77,11 @@ def plan(found: Source, config: PretrainedConfig, options: ExportOptions) -> lis
         ("longest answer", f"{_max_length(config, options)} tokens"),
     ]
     weights = stored_as(options.quantize)
-    return plan_rows(found.name, "encoder-decoder", kind.task, config.model_type, details, weights)
+    return plan_rows(origin.name, "encoder-decoder", kind.task, config.model_type, details, weights)
 
 
-def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
-    """Load the checkpoint with its language-model head, its tokenizer and what reads its sources.
+def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
+    """Load the checkpoint with its language-model head, its tokenizer and, for pictures, its image processor.
 
     Raises:
         ExportError: see `source.load`.
@@ -74,9 +91,9 @@ def load(found: Source, config: PretrainedConfig, options: ExportOptions) -> Che
         raise InputError(f"{option('hidden_states')} is for encoders and decoders; this model is an encoder-decoder")
     _max_length(config, options)
     kind = encoder_decoder_kind(config)
-    checkpoint = source.load_model(found, config, kind.auto_class)
-    tokenizer = source.load_original_tokenizer(found)
-    processor = source.load_image_processor(found) if kind.source == "image" else None
+    checkpoint = source.load_model(origin, config, kind.auto_class)
+    tokenizer = source.load_original_tokenizer(origin)
+    processor = source.load_image_processor(origin) if kind.source == "image" else None
     return dataclasses.replace(checkpoint, tokenizer=tokenizer, image_processor=processor)
 
 
@@ -85,50 +102,58 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
 
     Raises:
         ExportError: the target cannot be used, or a graph does not match PyTorch.
-        UnsupportedError: the architecture cannot be traced, or its tokenizer or preprocessing cannot be written down.
+        UnsupportedError: the architecture cannot be traced, or its tokenizer or preprocessing cannot be described.
     """
     config = checkpoint.model.config
     kind, max_length = encoder_decoder_kind(config), _max_length(config, options)
-    watched = _watched(checkpoint, options)
+    alignment_heads = _alignment_heads(checkpoint, options)
     start = decoder_start(checkpoint)
     if start is None:
         raise ExportError(f"{checkpoint.source.name} does not say which token its decoder starts with")
     sources = sources_of(kind, checkpoint)
+    pad = tokens_of(checkpoint).pad or 0
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("reference"):
-            trial = verify_pair.trial_of(checkpoint.model, sources, start, max_length, tokens_of(checkpoint).pad or 0)
-        graphs = _fused(checkpoint, sources, max_length, watched, clock)
-        layers = [
-            contract.LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.pair.decoder.cache
-        ]
+            reference = reference_answers(checkpoint.model, sources, start, max_length, pad)
+        graphs = _fused(checkpoint, sources, max_length, alignment_heads, clock)
+        layers = [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.cache]
         quantized = options.quantize != "none"
         with clock.step("verify"):
-            twin = _write_float(graphs, folder, Path(scratch), quantized)
             target = Path(scratch) if quantized else folder
-            floats = PairRunner(target / "encoder.onnx", target / "decoder.onnx", layers, usable_cores())
-            parity = verify_pair.compare_with_reference(floats, trial)
-        quantization = (contract.Quantization("none"), contract.Quantization("none"))
+            float_encoder = _write_float_graphs(graphs, target, quantized)
+            original = _runner(target, layers)
+            parity = verify_encoder_decoder(original, reference)
+        quantization = (Quantization("none"), Quantization("none"))
         if quantized:
             with clock.step("quantize"):
-                quantization = _quantize(graphs, twin, sources, options, folder)
+                quantization = _quantize(graphs, float_encoder, sources, options, folder)
             with clock.step("compare"):
-                small = PairRunner(folder / "encoder.onnx", folder / "decoder.onnx", layers, usable_cores())
-                parity = dataclasses.replace(parity, quantized=verify_pair.compare_quantized(floats, small, trial))
+                quantized_parity = quantized_encoder_decoder_parity(original.read, _runner(folder, layers), reference)
+                parity = dataclasses.replace(parity, quantized=quantized_parity)
         with clock.step("write"):
-            written = {
-                "encoder": describe_graph(
-                    graphs.encoder, folder / "encoder.onnx", quantization[0], encoder_notes(graphs.encoder)
-                ),
-                "decoder": describe_graph(graphs.decoder, folder / "decoder.onnx", quantization[1], {}),
-            }
+            infos = _describe_graphs(graphs, folder, quantization)
             info = _info(checkpoint, kind, sources, folder, start)
-            manifest = _manifest(checkpoint, kind, written, layers, max_length, info)
+            manifest = _manifest(checkpoint, kind, infos, layers, max_length, info)
             write_manifest(manifest, folder, parity, clock)
     return finish(bundle, checkpoint.weights_size, parity, clock)
 
 
+def _runner(folder: Path, layers: list[LayerCacheInfo]) -> EncoderDecoderRunner:
+    return EncoderDecoderRunner(folder / "encoder.onnx", folder / "decoder.onnx", layers, usable_cores())
+
+
+def _describe_graphs(
+    graphs: _Graphs, folder: Path, quantization: tuple[Quantization, Quantization]
+) -> dict[str, GraphInfo]:
+    notes = encoder_notes(graphs.encoder)
+    return {
+        "encoder": describe_graph(graphs.encoder, folder / "encoder.onnx", quantization[0], notes),
+        "decoder": describe_graph(graphs.decoder, folder / "decoder.onnx", quantization[1], {}),
+    }
+
+
 def sources_of(kind: Kind, checkpoint: Checkpoint) -> Sources:
-    """What the encoder of a loaded checkpoint is tried with. Errors as `audio_sources` and `image_sources`."""
+    """Sample sources for the encoder of a loaded checkpoint. Errors as `audio_sources` and `image_sources`."""
     if kind.source == "audio":
         return audio_sources(checkpoint)
     if kind.source == "image":
@@ -136,11 +161,11 @@ def sources_of(kind: Kind, checkpoint: Checkpoint) -> Sources:
     return text_sources(checkpoint, _max_source_length(checkpoint))
 
 
-def _watched(checkpoint: Checkpoint, options: ExportOptions) -> list[tuple[int, int]]:
-    """The cross-attentions that follow the sound, (layer, head), layers in order; none where they are not wanted.
+def _alignment_heads(checkpoint: Checkpoint, options: ExportOptions) -> list[tuple[int, int]]:
+    """The cross-attentions that word timestamps need, (layer, head), layers in order; none without them.
 
     Raises:
-        InputError: they are wanted of a model that says nothing of them.
+        InputError: the model does not name them.
     """
     if not options.word_timestamps:
         return []
@@ -154,73 +179,73 @@ def _watched(checkpoint: Checkpoint, options: ExportOptions) -> list[tuple[int, 
 
 
 def _fused(
-    checkpoint: Checkpoint, sources: Sources, max_length: int, watched: list[tuple[int, int]], clock: Clock
+    checkpoint: Checkpoint,
+    sources: Sources,
+    max_length: int,
+    alignment_heads: list[tuple[int, int]],
+    clock: Clock,
 ) -> _Graphs:
     try:
         with clock.step("trace"), quiet():
-            example = traced_source(sources, checkpoint.model.generation_config.pad_token_id or 0)
-            pair, prepared = encoder_decoder_specs(checkpoint.model, example, max_length, watched)
+            example = example_inputs(sources, checkpoint.model.generation_config.pad_token_id or 0)
+            specs, prepared = encoder_decoder_specs(checkpoint.model, example, max_length, alignment_heads)
             with prepared:
-                encoder, decoder = trace(pair.encoder), trace(pair.decoder)
+                encoder, decoder = trace(specs.encoder), trace(specs.decoder)
         with clock.step("fuse"), quiet():
             fuse(encoder)
             fuse(decoder)
     except UnsupportedModelError as error:
         raise UnsupportedError(f"{checkpoint.source.name} cannot be exported: {error}") from error
-    return _Graphs(encoder, decoder, pair)
+    return _Graphs(encoder, decoder, specs.decoder.cache)
 
 
-def _write_float(graphs: _Graphs, folder: Path, scratch: Path, quantized: bool) -> FloatGraph:
-    """Write both graphs in float32: to keep, or to measure with while `graphs` stay as they are."""
+def _write_float_graphs(graphs: _Graphs, folder: Path, quantized: bool) -> FloatGraph:
+    """Write both graphs in float32: to keep, or to calibrate with while `graphs` stay as they are."""
     if not quantized:
         lower_to_float(graphs.decoder)
         write_graph(graphs.decoder, folder / "decoder.onnx")
-        return write_float(graphs.encoder, folder / "encoder.onnx", usable_cores())
-    twin = graphs.decoder.clone()
-    lower_to_float(twin)
-    write_graph(twin, scratch / "decoder.onnx")
-    return write_twin(graphs.encoder, scratch / "encoder.onnx", usable_cores())
+        return write_float_graph(graphs.encoder, folder / "encoder.onnx", usable_cores())
+    decoder = graphs.decoder.clone()
+    lower_to_float(decoder)
+    write_graph(decoder, folder / "decoder.onnx")
+    return write_calibration_graph(graphs.encoder, folder / "encoder.onnx", usable_cores())
 
 
 def _quantize(
-    graphs: _Graphs, twin: FloatGraph, sources: Sources, options: ExportOptions, folder: Path
-) -> tuple[contract.Quantization, contract.Quantization]:
-    encoder = quantize_encoder(graphs.encoder, options, twin, sources.calibration)
+    graphs: _Graphs, float_encoder: FloatGraph, sources: Sources, options: ExportOptions, folder: Path
+) -> tuple[Quantization, Quantization]:
+    encoder = quantize_encoder(graphs.encoder, options, float_encoder, sources.samples.calibration)
     write_graph(graphs.encoder, folder / "encoder.onnx")
     name = options.quantize or "int8"
     scheme = Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
     count = lower_to_blocks(graphs.decoder, scheme, {})
     write_graph(graphs.decoder, folder / "decoder.onnx")
-    decoder = contract.Quantization(
-        name, scheme.bits, scheme.block_size, accuracy_level=scheme.accuracy_level, matrices=count
-    )
+    decoder = Quantization(name, scheme.bits, scheme.block_size, accuracy_level=scheme.accuracy_level, matrices=count)
     return encoder, decoder
 
 
 def _max_length(config: PretrainedConfig, options: ExportOptions) -> int:
-    """Most tokens of an answer, the one that decoding starts with included."""
+    """Most tokens of an answer, including the one that decoding starts with."""
     text = config.get_text_config(decoder=True)
     own = getattr(config, "max_target_positions", None) or getattr(text, "max_position_embeddings", None)
-    asked = options.context_length
-    if own is not None and asked is not None and asked > own:
-        raise InputError(f"{option('context_length')} {asked} is more than the model's own limit of {own}")
-    return int(asked or own or _UNLIMITED)
+    wanted = options.context_length
+    if own is not None and wanted is not None and wanted > own:
+        raise InputError(f"{option('context_length')} {wanted} is more than the model's own limit of {own}")
+    return int(wanted or own or _UNLIMITED)
 
 
 def _max_source_length(checkpoint: Checkpoint) -> int | None:
-    """Most tokens of a source text; None where positions are relative and the tokenizer sets no limit either."""
+    """Most tokens of a source text; None when neither the model nor its tokenizer sets a limit."""
     own = getattr(checkpoint.model.config.get_text_config(encoder=True), "max_position_embeddings", None)
     limit = checkpoint.tokenizer.model_max_length
     if own is not None:
         return int(min(own, limit))
-    # The tokenizers' way of saying that there is none.
+    # Tokenizers without a limit have a very large number.
     return int(limit) if limit < 1e9 else None
 
 
-def _info(
-    checkpoint: Checkpoint, kind: Kind, sources: Sources, folder: Path, start: int
-) -> contract.EncoderDecoderInfo:
-    return contract.EncoderDecoderInfo(
+def _info(checkpoint: Checkpoint, kind: Kind, sources: Sources, folder: Path, start: int) -> EncoderDecoderInfo:
+    return EncoderDecoderInfo(
         source=kind.source,
         decoder_start=start,
         max_source_length=_max_source_length(checkpoint) if kind.source == "text" else None,
@@ -235,11 +260,11 @@ def _info(
 def _manifest(
     checkpoint: Checkpoint,
     kind: Kind,
-    graphs: dict[str, contract.GraphInfo],
-    layers: list[contract.LayerCacheInfo],
+    graphs: dict[str, GraphInfo],
+    layers: list[LayerCacheInfo],
     max_length: int,
-    info: contract.EncoderDecoderInfo,
-) -> contract.Manifest:
+    info: EncoderDecoderInfo,
+) -> Manifest:
     model = checkpoint.model
     vocabulary = VocabularyInfo(
         tokenizer=TokenizerInfo("tokenizer.json", None, special_strings(checkpoint.tokenizer)),
@@ -249,7 +274,7 @@ def _manifest(
     )
     return dataclasses.replace(
         form_manifest(model_info(checkpoint, "encoder-decoder", kind.task), vocabulary, graphs),
-        cache=contract.CacheInfo("float32", layers),
+        cache=CacheInfo("float32", layers),
         generation=generation_defaults(model.generation_config),
         encoder_decoder=info,
     )

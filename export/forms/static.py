@@ -1,9 +1,10 @@
-"""Static embeddings become a bundle: read, trace, verify, quantize, compare, write."""
+"""Exports a table of static embeddings: read, trace, verify, quantize, compare, write."""
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,46 +22,46 @@ from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.blocks import Scheme, lower_embeddings
 from triform.export.report import Clock, Report, finish
 from triform.export.runners import EncoderRunner
-from triform.export.samples.batches import Sample, padded
-from triform.export.verify.encoder import compare_quantized, compare_with_reference
+from triform.export.samples.batches import Array, Sample, padded
+from triform.export.verify.encoder import ReferenceBatch, quantized_encoder_parity, verify_encoder
 from triform.export.write import describe_graph, staged, write_graph
 from triform.models.encoder.static import StaticEncoder, static_spec
-from triform.runtime.bundle import manifest as contract
+from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest, Quantization, Tokens
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import InputError, option
 
-_TASK = "feature-extraction"
-# Numbers that share a scale in a quantized table.
+_TASK, _OUTPUT = "feature-extraction", "sentence_embedding"
+# Weights that share a scale in a quantized table.
 _BLOCK_SIZE = 32
-PARITY_ROWS, _COMPARED_ROWS = 5, 48
+_PARITY_ROWS, _EVALUATION_ROWS = 5, 48
 
 
 @dataclass(frozen=True)
 class StaticCheckpoint:
-    """What was read, and where from."""
+    """A table of vectors and where it came from."""
 
     source: Source
     table: StaticTable
 
 
-def plan(found: Source, _: PretrainedConfig, options: ExportOptions) -> list[Row]:
-    """What `export` would do: rows of (what, value)."""
+def plan(origin: Source, _: PretrainedConfig, options: ExportOptions) -> list[Row]:
+    """What `export` would do, without reading the table."""
     steps = "load, trace, verify against PyTorch, quantize, compare, write"
-    return plan_rows(found.name, "encoder", _TASK, "static", [], stored_as(options.quantize), steps)
+    return plan_rows(origin.name, "encoder", _TASK, "static", [], stored_as(options.quantize), steps)
 
 
-def load(found: Source, _: PretrainedConfig, options: ExportOptions) -> StaticCheckpoint:
+def load(origin: Source, _: PretrainedConfig, options: ExportOptions) -> StaticCheckpoint:
     """Read the vectors.
 
     Raises:
-        InputError: an option is for models with layers.
+        InputError: an option is not for static embeddings.
         ExportError: see `read_table`.
     """
     if options.task not in (None, _TASK):
         raise InputError(f"{option('task')} {options.task} is not for static embeddings, which are for {_TASK}")
     if options.hidden_states:
         raise InputError(f"{option('hidden_states')} is not for static embeddings, which have no layers")
-    return StaticCheckpoint(found, read_table(Path(found.location)))
+    return StaticCheckpoint(origin, read_table(Path(origin.location)))
 
 
 def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
@@ -72,11 +73,9 @@ def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, c
     table = checkpoint.table
     bits = BITS.get(options.quantize or "int8")
     block_size = options.block_size or _BLOCK_SIZE
-    missing = -table.vectors.shape[1] % min(block_size, _BLOCK_SIZE) if bits else 0
-    widened = torch.nn.functional.pad(table.vectors, (0, missing))
-    encoder = StaticEncoder(widened, table.vectors.shape[1], table.unknown, table.normalize)
+    encoder = _encoder(table, min(block_size, _BLOCK_SIZE) if bits else 1)
     spec = static_spec(encoder, options.context_length or table.max_length)
-    pad = table.unknown or 0
+    reference, evaluation = static_samples(table)
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("trace"):
             graph = trace(spec)
@@ -85,22 +84,23 @@ def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, c
             path = (Path(scratch) if bits else folder) / "encoder.onnx"
             write_graph(graph, path)
             runner = EncoderRunner(path, threads=1)
-            compared = samples_of(table)
-            samples = compared[:PARITY_ROWS]
-            batch = {name: torch.from_numpy(value) for name, value in padded(samples, pad).items()}
-            expected = [encoder(**batch)]
-            parity = compare_with_reference(runner, spec.outputs, expected, samples, pad)
-        quantization = contract.Quantization("none")
+            batch = ReferenceBatch(reference, [static_outputs(encoder, padded(reference, table.pad))], table.pad)
+            parity = verify_encoder(runner, spec.outputs, batch)
+        quantization = Quantization("none")
         if bits:
             with clock.step("quantize"):
                 count = lower_embeddings(graph, Scheme(bits, block_size, options.accuracy_level), {})
                 write_graph(graph, folder / "encoder.onnx")
-                quantization = contract.Quantization(options.quantize or "int8", bits, matrices=count)
+                quantization = Quantization(options.quantize or "int8", bits, matrices=count)
             with clock.step("compare"):
-                small = EncoderRunner(folder / "encoder.onnx", threads=1)
-                judged = "sentence_embedding"
-                measured = compare_quantized(lambda one: runner.run(one)[judged], small, judged, compared, pad)
-                parity = dataclasses.replace(parity, quantized=measured)
+                quantized_parity = quantized_encoder_parity(
+                    lambda arrays: runner.run(arrays)[_OUTPUT],
+                    EncoderRunner(folder / "encoder.onnx", threads=1),
+                    _OUTPUT,
+                    evaluation,
+                    table.pad,
+                )
+                parity = dataclasses.replace(parity, quantized=quantized_parity)
         with clock.step("write"):
             table.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
             info = describe_graph(graph, folder / "encoder.onnx", quantization, {"attention": "none"})
@@ -108,22 +108,36 @@ def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, c
     return finish(bundle, checkpoint.source.size, parity, clock)
 
 
-def samples_of(table: StaticTable) -> list[Sample]:
-    """Rows of random tokens: a text would have none of the words of a table in another language."""
+def _encoder(table: StaticTable, multiple: int) -> StaticEncoder:
+    """The model to trace; its vectors are padded with zeros to a multiple of a block's size."""
+    dimension = table.vectors.shape[1]
+    widened = torch.nn.functional.pad(table.vectors, (0, -dimension % multiple))
+    return StaticEncoder(widened, dimension, table.unknown, table.normalize)
+
+
+def static_samples(table: StaticTable) -> tuple[list[Sample], list[Sample]]:
+    """Rows of random tokens for parity and for evaluation: a text might have no word of a table in another language."""
     generator = np.random.default_rng(0)
-    return [
+    samples: list[Sample] = [
         {"input_ids": generator.integers(0, len(table.vectors), length), "attention_mask": np.ones(length, np.int64)}
-        for length in generator.integers(2, 80, _COMPARED_ROWS)
+        for length in generator.integers(2, 80, _EVALUATION_ROWS)
     ]
+    return samples[:_PARITY_ROWS], samples
 
 
-def _manifest(checkpoint: StaticCheckpoint, max_length: int, graph: contract.GraphInfo) -> contract.Manifest:
+def static_outputs(encoder: StaticEncoder, arrays: Mapping[str, Array]) -> torch.Tensor:
+    """PyTorch's vectors for the arrays of a batch, float32 (batch, dimension)."""
+    vectors: torch.Tensor = encoder(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+    return vectors
+
+
+def _manifest(checkpoint: StaticCheckpoint, max_length: int, graph: GraphInfo) -> Manifest:
     table = checkpoint.table
     size, dimension = table.vectors.shape
-    tokens = contract.Tokens(None, [], table.unknown or 0)
+    tokens = Tokens(None, [], table.pad)
     vocabulary = VocabularyInfo(TokenizerInfo("tokenizer.json", None, {}), tokens, size, max_length)
     model = ModelInfo("encoder", _TASK, "static", checkpoint.source.name, size * dimension)
-    embedding = contract.EmbeddingInfo(dimension, "mean", table.normalize, table.prompts, table.default_prompt)
+    embedding = EmbeddingInfo(dimension, "mean", table.normalize, table.prompts, table.default_prompt)
     return dataclasses.replace(
-        form_manifest(model, vocabulary, {"encoder": graph}), encoder=contract.EncoderInfo(embedding=embedding)
+        form_manifest(model, vocabulary, {"encoder": graph}), encoder=EncoderInfo(embedding=embedding)
     )

@@ -1,4 +1,4 @@
-"""Makes an ONNX graph of a traced model, and makes it smaller: tracing, fusion, cache inputs and outputs.
+"""Traces a model to an ONNX graph and fuses its operators.
 
 May import nothing else in `export/` but `options.py`, `report.py` and `write.py`. Read `tracing.py` first.
 """

@@ -1,4 +1,4 @@
-"""The key/value cache of a traced graph: inputs and outputs that every attention node gets after tracing."""
+"""Adds the key/value cache to a traced graph, as inputs and outputs of its attention nodes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from triform.models.spec import LayerCache
 
 
 def add_cache(model: ir.Model, layers: Sequence[LayerCache]) -> None:
-    """Give the attention nodes, in the order they run, past_key_values.{i} as inputs and present.{i} as outputs.
+    """Give the attention nodes the inputs past_key_values.{i} and the outputs present.{i}, in the order they run.
 
     Args:
         model: changed in place.
         layers: the geometry of each layer's buffers.
 
     Raises:
-        ValueError: the graph has another number of attention nodes.
+        ValueError: the numbers of attention nodes and of layers differ.
     """
     graph = model.graph
     for index, (node, layer) in enumerate(zip(nodes(graph, "GroupQueryAttention"), layers, strict=True)):
         shape = ("batch", layer.num_key_value_heads, "capacity", layer.head_dim)
         past = [_value(f"past_key_values.{index}.{part}", shape) for part in ("key", "value")]
         graph.inputs.extend(past)
-        made = insert(
+        attention = insert(
             graph,
             node,
             node.op_type,
@@ -34,8 +34,8 @@ def add_cache(model: ir.Model, layers: Sequence[LayerCache]) -> None:
             attributes={name: item.value for name, item in node.attributes.items()},
             outputs=3,
         )
-        replace(node.outputs[0], made.outputs[0])
-        for output, part in zip(made.outputs[1:], ("key", "value"), strict=True):
+        replace(node.outputs[0], attention.outputs[0])
+        for output, part in zip(attention.outputs[1:], ("key", "value"), strict=True):
             output.name, output.shape, output.dtype = f"present.{index}.{part}", ir.Shape(shape), ir.DataType.FLOAT
             graph.outputs.append(output)
         graph.remove(node, safe=True)

@@ -1,8 +1,7 @@
-"""What tracing leaves open in a decoder of an encoder-decoder, put in by ONNX Runtime's operators.
+"""Replaces the placeholder nodes in the decoder of an encoder-decoder by operators of ONNX Runtime.
 
-The rows of a decoder may be several for each row of the encoder: the beams of one source. Their queries lie behind one
-another as if they were the queries of one row, so that the source's keys and values are never copied: attention to a
-source has no order among its queries.
+A decoder may have several rows for one row of the encoder: the beams of one source. Cross-attention has no order among
+its queries, so the queries of these rows are joined into one row, and the source's keys and values are never copied.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from triform.export.graph.nodes import MICROSOFT, add_initializer, attribute, describe, insert, nodes, replace
+from triform.export.graph.nodes import MICROSOFT, add_initializer, attribute, insert, nodes, replace, set_type
 
 _FLOAT_MIN = float(np.finfo(np.float32).min)
 
 
 def lower_cross_attention(model: ir.Model) -> None:
-    """Replace each CrossAttention node by MultiHeadAttention, or by plain operators where scores are capped.
+    """Replace each CrossAttention node by MultiHeadAttention, or by standard operators where scores are capped.
 
-    Operator contract: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MultiHeadAttention
+    The operator is described in docs/ContribOperators.md of ONNX Runtime, as com.microsoft.MultiHeadAttention.
     """
     graph = model.graph
     shapes: dict[tuple[int, ...], ir.Value] = {}
@@ -29,11 +28,11 @@ def lower_cross_attention(model: ir.Model) -> None:
         if query is None or key is None or query.shape is None:
             raise ValueError(f"CrossAttention node {node.name} lacks an input")
         heads, head_dim, capped = (attribute(node, name) for name in ("num_heads", "head_dim", "softcap"))
-        last = (heads, head_dim) if capped else (heads * head_dim,)
-        if last not in shapes:
-            shapes[last] = _by_source(graph, node, key, last)
-        merged = insert(graph, node, "Reshape", [query, shapes[last]])
-        describe(merged.outputs[0], query, [None, None, *last])
+        last_axes = (heads, head_dim) if capped else (heads * head_dim,)
+        if last_axes not in shapes:
+            shapes[last_axes] = _source_rows(graph, node, key, last_axes)
+        merged = insert(graph, node, "Reshape", [query, shapes[last_axes]])
+        set_type(merged.outputs[0], query, [None, None, *last_axes])
         result = (_capped if capped else _fused)(graph, node, merged.outputs[0])
         shape = insert(graph, node, "Shape", [query])
         replace(node.outputs[0], insert(graph, node, "Reshape", [result, shape.outputs[0]]).outputs[0])
@@ -41,7 +40,7 @@ def lower_cross_attention(model: ir.Model) -> None:
 
 
 def lower_cross_weights(model: ir.Model) -> None:
-    """Replace each CrossWeights node by plain operators."""
+    """Replace each CrossWeights node by standard operators that compute the attention's weights."""
     graph = model.graph
     for node in nodes(graph, "CrossWeights"):
         query, key = node.inputs
@@ -49,9 +48,9 @@ def lower_cross_weights(model: ir.Model) -> None:
             raise ValueError(f"CrossWeights node {node.name} lacks an input")
         heads, head_dim = attribute(node, "num_heads"), attribute(node, "head_dim")
         apply = _Applier(graph, node)
-        split = apply("Reshape", query, _by_source(graph, node, key, (heads, head_dim)))
-        turned = apply("Transpose", split, perm=[0, 2, 1, 3])
-        scores = apply("MatMul", turned, apply("Transpose", key, perm=[0, 1, 3, 2]))
+        split = apply("Reshape", query, _source_rows(graph, node, key, (heads, head_dim)))
+        queries = apply("Transpose", split, perm=[0, 2, 1, 3])
+        scores = apply("MatMul", queries, apply("Transpose", key, perm=[0, 1, 3, 2]))
         scores = apply("Mul", scores, apply.number("scale", attribute(node, "scale")))
         weights = apply("Transpose", apply("Softmax", scores, axis=-1), perm=[0, 2, 1, 3])
         rows = apply("Shape", query, start=0, end=2)
@@ -69,11 +68,11 @@ def count_keys(model: ir.Model) -> None:
         return
     total = nodes(graph, "GroupQueryAttention")[0].inputs[6]
     first = next(node for node in graph if positions in node.inputs)
-    made = total.producer() if total is not None else None
-    if total is None or made is None:
+    total_node = total.producer() if total is not None else None
+    if total is None or total_node is None:
         raise ValueError("the number of keys is not computed")
-    # The sum must stand before what reads it, wherever tracing put it.
-    _move_up(graph, made, first)
+    # Tracing may have put the sum behind the node that reads it now.
+    _move_up(graph, total_node, first)
     wide = insert(graph, first, "Cast", [total], attributes={"to": ir.DataType.INT64})
     axes = add_initializer(graph, "key_positions.axes", np.array([0], np.int64))
     limit = insert(graph, first, "Squeeze", [wide.outputs[0], axes])
@@ -86,25 +85,25 @@ def count_keys(model: ir.Model) -> None:
 
 
 def _move_up(graph: ir.Graph, node: ir.Node, before: ir.Node) -> None:
-    """Place a node, and what it needs, in front of another if it stands behind it."""
-    order = {id(one): index for index, one in enumerate(graph)}
-    wanted, seen = [node], {id(node)}
-    for one in wanted:
-        for value in one.inputs:
+    """Move a node, and the nodes it depends on, before another node; those that are already before it stay."""
+    order = {id(item): index for index, item in enumerate(graph)}
+    needed, seen = [node], {id(node)}
+    for item in needed:
+        for value in item.inputs:
             source = value.producer() if value is not None else None
             if source is not None and id(source) not in seen:
                 seen.add(id(source))
-                wanted.append(source)
-    for one in sorted(wanted, key=lambda one: order[id(one)]):
-        if order[id(one)] > order[id(before)]:
-            graph.remove(one)
-            graph.insert_before(before, [one])
+                needed.append(source)
+    for item in sorted(needed, key=lambda item: order[id(item)]):
+        if order[id(item)] > order[id(before)]:
+            graph.remove(item)
+            graph.insert_before(before, [item])
 
 
-def _by_source(graph: ir.Graph, node: ir.Node, key: ir.Value, last: tuple[int, ...]) -> ir.Value:
-    """A shape, int64: sources, as many queries as there are, and the last axes."""
+def _source_rows(graph: ir.Graph, node: ir.Node, key: ir.Value, last_axes: tuple[int, ...]) -> ir.Value:
+    """The shape, int64, of queries joined by source: (sources, all queries of a source, *last_axes)."""
     sources = insert(graph, node, "Shape", [key], attributes={"start": 0, "end": 1})
-    rest = add_initializer(graph, "cross_attention.queries", np.array([-1, *last], np.int64))
+    rest = add_initializer(graph, "cross_attention.queries", np.array([-1, *last_axes], np.int64))
     return insert(graph, node, "Concat", [sources.outputs[0], rest], attributes={"axis": 0}).outputs[0]
 
 
@@ -123,14 +122,14 @@ def _capped(graph: ir.Graph, node: ir.Node, query: ir.Value) -> ir.Value:
     scores = apply("Mul", apply("Tanh", scores), apply.number("softcap", softcap))
     if padding is not None:
         axes = add_initializer(graph, "cross_attention.axes", np.array([1, 2], np.int64))
-        seen = apply("Unsqueeze", apply("Cast", padding, to=ir.DataType.BOOL), axes)
-        scores = apply("Where", seen, scores, apply.number("hidden", _FLOAT_MIN))
+        is_token = apply("Unsqueeze", apply("Cast", padding, to=ir.DataType.BOOL), axes)
+        scores = apply("Where", is_token, scores, apply.number("hidden", _FLOAT_MIN))
     return apply("Transpose", apply("MatMul", apply("Softmax", scores, axis=-1), value), perm=[0, 2, 1, 3])
 
 
 @dataclass(frozen=True)
 class _Applier:
-    """Puts operators in front of a node."""
+    """Inserts operators before a node."""
 
     graph: ir.Graph
     node: ir.Node

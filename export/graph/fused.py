@@ -1,4 +1,4 @@
-"""From a model prepared for tracing to a fused graph, the same for every form."""
+"""Traces a prepared model and fuses its graph; the same for every form with one graph."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from triform.runtime.errors import UnsupportedError
 def fused_graph(
     name: str, prepare: Callable[[], tuple[GraphSpec, ExitStack]], clock: Clock
 ) -> tuple[ir.Model, GraphSpec]:
-    """Prepare, trace and fuse.
+    """Prepare a model, trace it and fuse its graph.
 
     Args:
         name: of the model, for messages.
-        prepare: gives what to trace, and a stack that undoes the preparation when closed.
+        prepare: returns what to trace, and a stack that undoes the preparation when closed.
         clock: times the steps.
 
     Raises:
@@ -41,6 +41,6 @@ def fused_graph(
 
 
 def encoder_notes(graph: ir.Model) -> dict[str, str]:
-    """What the manifest says of an encoder's graph: which attention it computes."""
+    """Notes for the manifest on an encoder's graph: its attention operator."""
     replaced = any(node.op_type == "MultiHeadAttention" for node in graph.graph)
     return {"attention": "com.microsoft::MultiHeadAttention" if replaced else "the model's own"}

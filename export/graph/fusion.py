@@ -1,6 +1,6 @@
-"""Graph passes that make a traced graph as small as the model is.
+"""Removes what tracing adds to a model's graph, and fuses operators.
 
-Each pass is exact: it changes which operators run, never what they compute.
+Each pass is exact: it changes which operators run, not their results.
 """
 
 from __future__ import annotations
@@ -8,32 +8,32 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnxscript.optimizer import fold_constants
 
-from triform.export.graph import linear
+from triform.export.graph.linear import find_linears, pack_linears
 from triform.export.graph.nodes import (
     MICROSOFT,
     attribute,
     constant,
-    describe,
     insert,
     nodes,
     only_user,
     producer,
     replace,
     same_shape,
+    set_type,
     sweep,
 )
 
 
 def fuse(model: ir.Model) -> None:
-    """Run every pass, in the order in which one opens the way for the next."""
-    # Small sums over constants only: slice bounds, shapes. Weights are far over the size limit.
+    """Run every pass. The order matters: passes work on what earlier passes leave."""
+    # The size limit keeps weights out: only slice bounds, shapes and the like are folded.
     fold_constants(model, onnx_shape_inference=False, input_size_limit=1024, output_size_limit=1024)
     cancel_layout_changes(model)
-    linear.find(model)
+    find_linears(model)
     join_slices(model)
     normalize_before_transposing(model)
     cancel_layout_changes(model)
-    linear.pack(model)
+    pack_linears(model)
     fuse_silu(model)
     lower_rms_norm(model)
     fuse_skip_norms(model)
@@ -42,7 +42,7 @@ def fuse(model: ir.Model) -> None:
 
 
 def cancel_layout_changes(model: ir.Model) -> None:
-    """Drop Reshape and Transpose nodes that undo one another."""
+    """Remove Reshape and Transpose nodes that cancel each other."""
     changed = True
     while changed:
         changed = False
@@ -72,8 +72,8 @@ def _cancel_transpose(graph: ir.Graph, node: ir.Node, source: ir.Value, result: 
     if inner is None:
         return False
     before = list(attribute(inner, "perm"))
-    made = insert(graph, node, "Transpose", [inner.inputs[0]], attributes={"perm": [before[axis] for axis in perm]})
-    replace(result, made.outputs[0])
+    merged = insert(graph, node, "Transpose", [inner.inputs[0]], attributes={"perm": [before[axis] for axis in perm]})
+    replace(result, merged.outputs[0])
     return True
 
 
@@ -89,7 +89,7 @@ def _cancel_reshape(node: ir.Node, source: ir.Value, result: ir.Value) -> bool:
 
 
 def join_slices(model: ir.Model) -> None:
-    """Drop a Concat that puts the pieces of one value back in order (partial rotary embeddings leave these)."""
+    """Remove a Concat of all the slices of one value in order, as partial rotary embeddings leave them."""
     for node in nodes(model.graph, "Slice"):
         if node.inputs[0] is not None and same_shape(node.inputs[0], node.outputs[0]):
             replace(node.outputs[0], node.inputs[0])
@@ -119,7 +119,7 @@ def _whole_of(concat: ir.Node) -> ir.Value | None:
 
 
 def _last_axis_span(piece: ir.Node | None) -> tuple[int, int] | None:
-    """Start and end of a Slice along its last axis, or None when it is another kind of slice."""
+    """Start and end of a Slice along its last axis; None for any other slice."""
     if piece is None or piece.op_type != "Slice" or piece.inputs[0] is None or piece.inputs[0].shape is None:
         return None
     values = [constant(value) for value in piece.inputs[1:]]
@@ -134,65 +134,65 @@ def _last_axis_span(piece: ir.Node | None) -> tuple[int, int] | None:
 
 
 def normalize_before_transposing(model: ir.Model) -> None:
-    """Swap a Transpose that leaves the last axis alone with the norm over that axis behind it.
+    """Move a norm over the last axis before a Transpose that keeps this axis last.
 
-    Norms of queries and keys stand between the transposes that split and merge heads; swapped, these can cancel.
+    Norms of queries and keys stand between the transposes that split and merge heads; once moved, these can cancel.
     """
     for node in nodes(model.graph, "RMSNorm", "LayerNormalization"):
-        turn = producer(node.inputs[0], "Transpose")
-        if turn is None or only_user(turn.outputs[0]) is not node:
+        transpose = producer(node.inputs[0], "Transpose")
+        if transpose is None or only_user(transpose.outputs[0]) is not node:
             continue
-        perm = list(attribute(turn, "perm"))
+        perm = list(attribute(transpose, "perm"))
         last = perm[-1] == len(perm) - 1 and attribute(node, "axis", -1) in (-1, len(perm) - 1)
-        source = turn.inputs[0]
+        source = transpose.inputs[0]
         if not last or source is None:
             continue
         attributes = {name: item.value for name, item in node.attributes.items()}
-        inner = insert(
+        norm = insert(
             model.graph, node, node.op_type, [source, *node.inputs[1:]], domain=node.domain, attributes=attributes
         )
-        describe(inner.outputs[0], source)
-        made = insert(model.graph, node, "Transpose", [inner.outputs[0]], attributes={"perm": perm})
-        replace(node.outputs[0], made.outputs[0])
+        set_type(norm.outputs[0], source)
+        moved = insert(model.graph, node, "Transpose", [norm.outputs[0]], attributes={"perm": perm})
+        replace(node.outputs[0], moved.outputs[0])
     sweep(model)
 
 
 def fuse_silu(model: ir.Model) -> None:
-    """Turn x * sigmoid(x) into QuickGelu with alpha 1, which is the same function in one operator."""
+    """Replace x * sigmoid(x) by QuickGelu with alpha 1, the same function in one operator."""
     for node in nodes(model.graph, "Mul"):
         for x, gate in (tuple(node.inputs), tuple(reversed(node.inputs))):
             sigmoid = producer(gate, "Sigmoid")
             if sigmoid is not None and sigmoid.inputs[0] is x:
-                made = insert(model.graph, node, "QuickGelu", [x], domain=MICROSOFT, attributes={"alpha": 1.0})
-                replace(node.outputs[0], made.outputs[0])
+                fused = insert(model.graph, node, "QuickGelu", [x], domain=MICROSOFT, attributes={"alpha": 1.0})
+                replace(node.outputs[0], fused.outputs[0])
                 break
     sweep(model)
 
 
 def lower_rms_norm(model: ir.Model) -> None:
-    """Our RMSNorm node becomes ONNX Runtime's SimplifiedLayerNormalization."""
+    """Replace the placeholder RMSNorm by ONNX Runtime's SimplifiedLayerNormalization."""
     for node in nodes(model.graph, "RMSNorm"):
         attributes = {"axis": -1, "epsilon": attribute(node, "epsilon"), "stash_type": 1}
-        made = insert(model.graph, node, "SimplifiedLayerNormalization", list(node.inputs), attributes=attributes)
-        replace(node.outputs[0], made.outputs[0])
+        norm = insert(model.graph, node, "SimplifiedLayerNormalization", list(node.inputs), attributes=attributes)
+        replace(node.outputs[0], norm.outputs[0])
     sweep(model)
 
 
 def fuse_skip_norms(model: ir.Model) -> None:
-    """A residual addition followed by an RMS norm becomes one operator that gives both results.
+    """Fuse a residual addition and the RMS norm that follows into one operator, which returns both results.
 
-    Its sibling for layer norms takes five times as long on a CPU as the two operators it stands for, and is not used.
+    The same operator for layer norms is not used: on a CPU it takes five times as long as the two it replaces.
     """
     for node in nodes(model.graph, "SimplifiedLayerNormalization"):
         add = producer(node.inputs[0], "Add")
         if add is None or not _is_residual(add):
             continue
-        made = insert(
+        fused = insert(
             model.graph, add, "SkipSimplifiedLayerNormalization", [*add.inputs, *node.inputs[1:]], domain=MICROSOFT,
             attributes={"epsilon": attribute(node, "epsilon", 1e-5)}, outputs=4,
         )  # fmt: skip
-        replace(node.outputs[0], made.outputs[0])
-        replace(add.outputs[0], made.outputs[3])
+        replace(node.outputs[0], fused.outputs[0])
+        replace(add.outputs[0], fused.outputs[3])
     sweep(model)
 
 
@@ -204,7 +204,7 @@ def _is_residual(add: ir.Node) -> bool:
 
 
 def feed_packed_qkv(model: ir.Model) -> None:
-    """Hand the packed projection to attention as it is, when it is split only to be handed over in pieces."""
+    """Pass the packed q, k and v projection to attention unsplit, if attention is all that uses the parts."""
     for node in nodes(model.graph, "GroupQueryAttention"):
         split = producer(node.inputs[0], "Split")
         if split is None or len(split.outputs) != 3 or tuple(node.inputs[:3]) != tuple(split.outputs):

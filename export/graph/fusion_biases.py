@@ -1,4 +1,4 @@
-"""Biases into the operators that follow, which add them in passing; an Add would read and write everything again."""
+"""Fuses biases into the operators that follow, because a separate Add reads and writes the whole activation again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ATTENTION_BIAS = 3
 
 
 def fuse_biases(model: ir.Model) -> None:
-    """Hand the bias of a lowered Linear to the activation or attention behind it, where that is its only use."""
+    """Move the bias of a lowered Linear into the activation or attention that follows, if that is its only user."""
     for add in nodes(model.graph, "Add"):
         product, bias = add.inputs
         user = only_user(add.outputs[0])
@@ -30,8 +30,8 @@ def _is_vector(value: ir.Value) -> bool:
 
 def _into_gelu(graph: ir.Graph, gelu: ir.Node, product: ir.Value, bias: ir.Value) -> None:
     exact = attribute(gelu, "approximate", "none") == "none"
-    made = insert(graph, gelu, "BiasGelu" if exact else "FastGelu", [product, bias], domain=MICROSOFT)
-    replace(gelu.outputs[0], made.outputs[0])
+    fused = insert(graph, gelu, "BiasGelu" if exact else "FastGelu", [product, bias], domain=MICROSOFT)
+    replace(gelu.outputs[0], fused.outputs[0])
 
 
 def _into_attention(split: ir.Node, product: ir.Value, bias: ir.Value) -> None:
@@ -40,10 +40,10 @@ def _into_attention(split: ir.Node, product: ir.Value, bias: ir.Value) -> None:
         return
     if any(only_user(output) is not attention for output in split.outputs):
         return
-    given = [*attention.inputs, None]
-    if tuple(given[:3]) != tuple(split.outputs) or given[_ATTENTION_BIAS] is not None:
+    inputs = [*attention.inputs, None]
+    if tuple(inputs[:3]) != tuple(split.outputs) or inputs[_ATTENTION_BIAS] is not None:
         return
-    # Pictures have no padding, and no input behind the values.
+    # Attention without padding has three inputs.
     attention.resize_inputs(max(len(attention.inputs), _ATTENTION_BIAS + 1))
     attention.replace_input_with(_ATTENTION_BIAS, bias)
     split.replace_input_with(0, product)

@@ -1,9 +1,9 @@
-"""Linear layers as first-class nodes.
+"""Represents linear layers as nodes of their own.
 
-`find` turns every product of an activation with a constant matrix into one `triform::Linear(x, weight, bias?)` node
-whose weight lies as PyTorch keeps it, (out_features, in_features): the layout that block quantization wants. `pack`
-merges those that read the same activation (q, k and v; gate and up). `lower.py` and `quantize.py` then replace the
-nodes by operators ONNX Runtime has.
+`find_linears` turns every product of an activation with a constant matrix into one `triform::Linear(x, weight, bias?)`
+node. Its weight has PyTorch's layout, (out_features, in_features), which block quantization needs. `pack_linears`
+merges nodes that read the same activation (q, k and v; gate and up). `quantize/` later replaces the nodes by operators
+of ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from triform.export.graph.nodes import (
     add_initializer,
     attribute,
-    describe,
     insert,
     nodes,
     only_user,
     producer,
     replace,
+    set_type,
     sweep,
 )
 
@@ -28,8 +28,8 @@ LINEAR = "Linear"
 DOMAIN = "triform"
 
 
-def find(model: ir.Model) -> None:
-    """Replace MatMul and Gemm by constant matrices, with the bias that follows, by Linear nodes."""
+def find_linears(model: ir.Model) -> None:
+    """Replace each MatMul or Gemm with a constant matrix, and the bias added to it, by a Linear node."""
     graph = model.graph
     for node in nodes(graph, "MatMul", "Gemm"):
         weight = _weight(graph, node)
@@ -41,8 +41,8 @@ def find(model: ir.Model) -> None:
             x, result = _without_flattening(node)
         else:
             bias, result = _following_bias(result)
-        made = insert(graph, _producer_of(result), LINEAR, [x, weight, bias], domain=DOMAIN)
-        replace(result, made.outputs[0])
+        linear = insert(graph, _producer_of(result), LINEAR, [x, weight, bias], domain=DOMAIN)
+        replace(result, linear.outputs[0])
     sweep(model)
 
 
@@ -58,13 +58,13 @@ def _is_matrix(value: ir.Value | None) -> bool:
 
 
 def _weight(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
-    """The constant (out, in) matrix a product multiplies by, or None."""
+    """The constant matrix of a product, (out_features, in_features); None if there is none."""
     if node.op_type == "Gemm" and (attribute(node, "alpha", 1.0) != 1 or attribute(node, "transA", 0)):
         return None
     right = node.inputs[1]
-    turned = producer(right, "Transpose")
-    if turned is not None and _is_matrix(turned.inputs[0]):
-        return turned.inputs[0] if not attribute(node, "transB", 0) else None
+    transpose = producer(right, "Transpose")
+    if transpose is not None and _is_matrix(transpose.inputs[0]):
+        return transpose.inputs[0] if not attribute(node, "transB", 0) else None
     if right is None or not _is_matrix(right):
         return None
     return right if attribute(node, "transB", 0) else _transposed(graph, right)
@@ -78,7 +78,11 @@ def _transposed(graph: ir.Graph, value: ir.Value) -> ir.Value:
 
 
 def matrix(value: ir.Value) -> torch.Tensor:
-    """An initializer's numbers as a torch tensor, without a copy where they are one already."""
+    """The values of an initializer as a torch tensor; not copied if the initializer holds a torch tensor.
+
+    Raises:
+        ValueError: `value` is not a constant.
+    """
     tensor = value.const_value
     if tensor is None:
         raise ValueError(f"{value.name} is not a constant")
@@ -97,7 +101,10 @@ def _following_bias(product: ir.Value) -> tuple[ir.Value | None, ir.Value]:
 
 
 def _without_flattening(gemm: ir.Node) -> tuple[ir.Value, ir.Value]:
-    """Undo the flattening to two dimensions that Gemm needed, when the reshapes around it are its alone."""
+    """The input before the Reshape to two dimensions that Gemm needs, and the output after the Reshape back.
+
+    The Gemm's own input and output when there are no such reshapes.
+    """
     x, result = gemm.inputs[0], gemm.outputs[0]
     if x is None:
         raise ValueError(f"{gemm.name} has no input")
@@ -112,11 +119,11 @@ def _without_flattening(gemm: ir.Node) -> tuple[ir.Value, ir.Value]:
     return source, target
 
 
-def pack(model: ir.Model) -> None:
+def pack_linears(model: ir.Model) -> None:
     """Merge Linear nodes that read the same value into one, followed by a Split.
 
-    Weights are joined along out_features, so every output column keeps its own quantization blocks: packing changes
-    no number, only how many products run.
+    Weights are joined along out_features, so every output column keeps its own quantization blocks. Packing changes no
+    result; fewer, larger products run faster.
     """
     graph = model.graph
     readers: dict[int, list[ir.Node]] = {}
@@ -143,7 +150,7 @@ def _merge(graph: ir.Graph, group: list[ir.Node]) -> None:
     split = insert(graph, first, "Split", [joined.outputs[0], lengths], attributes={"axis": -1}, outputs=len(group))
     first_output = first.outputs[0]
     if first_output.shape is not None:
-        describe(joined.outputs[0], first_output, [*list(first_output.shape)[:-1], sum(sizes)])
+        set_type(joined.outputs[0], first_output, [*list(first_output.shape)[:-1], sum(sizes)])
     for node, output in zip(group, split.outputs, strict=True):
         replace(node.outputs[0], output)
 

@@ -1,4 +1,4 @@
-"""Small helpers over onnx_ir that every graph pass uses."""
+"""Helpers for onnx_ir graphs, used by every graph pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
-    """The numbers of an initializer or of a Constant node; None for anything computed."""
+    """The values of an initializer or of a Constant node; None for anything that is computed."""
     if value is None:
         return None
     tensor = ir.convenience.get_const_tensor(value)
@@ -28,7 +28,7 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
 
 
 def only_user(value: ir.Value) -> ir.Node | None:
-    """The node that uses `value`, when there is exactly one use and it is not a graph output."""
+    """The node that uses `value`; None if it has several uses or is a graph output."""
     users = list(value.uses())
     return users[0].node if len(users) == 1 and not value.is_graph_output() else None
 
@@ -43,7 +43,7 @@ def same_shape(first: ir.Value, second: ir.Value) -> bool:
 
 
 def replace(old: ir.Value, new: ir.Value) -> None:
-    """Send every use of `old` to `new`, keeping names and shapes known for `old` where `new` has none."""
+    """Replace every use of `old` by `new`, which takes over an output's name, and shape and type if it has none."""
     if new.shape is None:
         new.shape = old.shape
     if new.type is None:
@@ -53,8 +53,8 @@ def replace(old: ir.Value, new: ir.Value) -> None:
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
-def describe(value: ir.Value, like: ir.Value, shape: Sequence[int | ir.SymbolicDim | str | None] | None = None) -> None:
-    """Give a new value the type of `like`, and its shape or the one given."""
+def set_type(value: ir.Value, like: ir.Value, shape: Sequence[int | ir.SymbolicDim | str | None] | None = None) -> None:
+    """Give a new value the type of `like`, and `shape` or else the shape of `like`."""
     value.type = like.type
     value.shape = like.shape if shape is None else ir.Shape(shape)
 
@@ -69,14 +69,14 @@ def insert(
     attributes: dict[str, Any] | None = None,
     outputs: int = 1,
 ) -> ir.Node:
-    """Make a node and place it before another."""
+    """Create a node and insert it before another."""
     node = ir.node(op_type, inputs, attributes or {}, domain=domain, num_outputs=outputs)
     graph.insert_before(before, [node])
     return node
 
 
 def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """Add a constant under `name`, or under `name` with a number when that is taken."""
+    """Add a constant called `name`, with a number appended if that name is taken."""
     unique, number = name, 1
     while unique in graph.initializers:
         number += 1
@@ -88,12 +88,12 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value
 
 
 def nodes(graph: ir.Graph, *op_types: str) -> list[ir.Node]:
-    """The graph's nodes of these types, as they stand now, so that a pass may change the graph meanwhile."""
+    """A list of the graph's nodes of these types; a pass may change the graph while it iterates."""
     return [node for node in graph if node.op_type in op_types]
 
 
 def sweep(model: ir.Model) -> None:
-    """Drop nodes and initializers nothing uses."""
+    """Remove unused nodes and initializers."""
     RemoveUnusedNodesPass()(model)
     graph = model.graph
     for name in [
@@ -103,6 +103,6 @@ def sweep(model: ir.Model) -> None:
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
-    """The plain value of a node's attribute."""
-    found = node.attributes.get(name)
-    return default if found is None else found.value
+    """The value of a node's attribute, or `default`."""
+    value = node.attributes.get(name)
+    return default if value is None else value.value

@@ -1,4 +1,4 @@
-"""From a prepared PyTorch module to an ONNX graph, with torch.export and torch.onnx."""
+"""Traces a prepared PyTorch module to an ONNX graph, with torch.export and torch.onnx."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import onnx_ir as ir
@@ -22,16 +23,17 @@ OPSET = 21
 
 
 def trace(spec: GraphSpec) -> ir.Model:
-    """Trace `spec.module` into one graph whose inputs, outputs and dynamic axes carry the names of `spec`.
+    """Trace `spec.module` into one graph whose inputs, outputs and dynamic axes have the names of `spec`.
 
-    Weights stay shared with the module's parameters; nothing is copied.
+    The graph shares its weights with the module's parameters; nothing is copied.
 
     Raises:
-        UnsupportedModelError: what the module does depends on its inputs in a way that no graph can express.
+        UnsupportedModelError: the module cannot be traced, for example because its control flow depends on its inputs.
     """
     examples = tuple(item.example for item in spec.inputs)
     axes: tuple[Any, ...] = tuple({axis: torch.export.Dim.DYNAMIC for axis, _ in item.axes} for item in spec.inputs)
-    if any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(spec.module.forward).parameters.values()):
+    parameters = inspect.signature(spec.module.forward).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         axes = (axes,)
     try:
         result = _exported(spec, examples, axes)
@@ -67,7 +69,7 @@ def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...])
 
 
 def _check_lengths(program: Any, spec: GraphSpec) -> None:
-    """Refuse what torch.export does in silence: to trace for some lengths only, such as those of one block."""
+    """Refuse a trace that is valid for some lengths only, such as those of one block; torch.export does not tell."""
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     for name, item in zip(program.graph_signature.user_inputs, spec.inputs, strict=True):
         for axis, axis_name in item.axes:
@@ -78,13 +80,13 @@ def _check_lengths(program: Any, spec: GraphSpec) -> None:
 
 
 def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    # torch.onnx's own translation depends on the rank of x; this one shape is what `linear.py` looks for.
+    # torch.onnx's own translation depends on the rank of x; `find_linears` recognizes this one.
     product = op.MatMul(x, op.Transpose(weight, perm=[1, 0]))
     return product if bias is None else op.Add(product, bias)
 
 
 def _name_axes(graph: ir.Graph, spec: GraphSpec) -> None:
-    """Call each dynamic axis of inputs and outputs by its name in the spec, instead of s57."""
+    """Name each dynamic axis as in the spec; torch.export calls them s57 and the like."""
     names: dict[str, str] = {}
     for value, item in zip(graph.inputs, spec.inputs, strict=True):
         for axis, name in item.axes:
@@ -105,8 +107,8 @@ def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | str | No
 
 
 @contextlib.contextmanager
-def quiet() -> Any:
-    """torch.onnx talks on stdout and through warnings; none of it is for the person who exports."""
+def quiet() -> Iterator[None]:
+    """Hide warnings, log lines and standard output of torch.onnx, which are not for the user."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Linear nodes to operators ONNX Runtime has: in float32, or blockwise quantized."""
+"""Replaces Linear nodes by operators of ONNX Runtime: in float32, or with blockwise quantized weights."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import onnx_ir as ir
 import torch
 
 from triform.export.graph.linear import LINEAR, matrix
-from triform.export.graph.nodes import MICROSOFT, add_initializer, describe, insert, nodes, replace, sweep
+from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type, sweep
 from triform.export.quantize.blockwise import Blocks, quantize_matrix
 
-# Products with fewer columns than this are routers and the like: small, and decisive.
+# Products with fewer columns, such as routers, are small, and their errors do much harm; they stay in float32.
 _FEWEST_COLUMNS = 16
-# Numbers of a table of hashes, which no table of positions or token types reaches.
+# Tables of hashed tokens have at least so many numbers; tables of positions or token types have fewer.
 _LARGE_TABLE = 2**20
-# The block size of products whose error reaches furthest: into the attention, and straight into the logits.
+# Block size of the products whose errors matter most: those that feed attention, and the language-model head.
 SENSITIVE_BLOCK_SIZE = 32
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """How the weights of a graph are quantized.
+    """How to quantize the weights of a graph.
 
     Attributes:
         bits: 4 or 8.
@@ -48,25 +48,25 @@ def _reaches_attention(linear: ir.Node) -> bool:
 
 
 def lower_to_float(model: ir.Model) -> None:
-    """Every Linear becomes a float32 product that reads the weight as PyTorch keeps it, so none is stored twice."""
+    """Replace every Linear by a float32 product that reads the weight in PyTorch's layout, so none is stored twice."""
     for node in nodes(model.graph, LINEAR):
         x, weight, bias = _inputs(node)
-        made = insert(
+        product = insert(
             model.graph, node, "FusedMatMul", [x, weight], domain=MICROSOFT, attributes={"transB": 1}
         ).outputs[0]
-        _finish(model.graph, node, made, bias)
+        _finish(model.graph, node, product, bias)
     sweep(model)
 
 
 def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, torch.Tensor]) -> int:
-    """Every Linear, and the token embedding, becomes blockwise quantized.
+    """Quantize every Linear and the token embeddings blockwise.
 
-    A tied embedding and head share one stored matrix: both operators read the same bytes.
+    A head that is tied to the embedding shares its stored matrix: both operators read the same bytes.
 
     Args:
         model: changed in place.
         scheme: bits, block sizes and accuracy level.
-        importance: by weight name, what `measure.py` found.
+        importance: by weight name, the energy of each input channel, float32 (in_features,); see `energies`.
 
     Returns:
         how many matrices were quantized.
@@ -87,24 +87,24 @@ def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, to
 
 
 def lower_product(graph: ir.Graph, node: ir.Node, blocks: Blocks, accuracy_level: int) -> None:
-    """One Linear becomes a MatMulNBits of these blocks."""
+    """Replace a Linear by MatMulNBits with these blocks."""
     x, weight, bias = _inputs(node)
     attributes = {
         "K": matrix(weight).shape[1], "N": matrix(weight).shape[0], "bits": blocks.bits,
         "block_size": blocks.block_size, "accuracy_level": accuracy_level,
     }  # fmt: skip
     inputs = [x, *_constants(graph, str(weight.name), blocks), None, bias][: 6 if bias is not None else 4]
-    made = insert(graph, node, "MatMulNBits", inputs, domain=MICROSOFT, attributes=attributes)
-    replace(node.outputs[0], made.outputs[0])
+    product = insert(graph, node, "MatMulNBits", inputs, domain=MICROSOFT, attributes=attributes)
+    replace(node.outputs[0], product.outputs[0])
 
 
 def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]) -> int:
-    """Token embeddings become blockwise quantized; tables looked up by anything else, or small ones, stay as they are.
+    """Quantize token embeddings blockwise; small tables, and those indexed by other values, stay as they are.
 
     Args:
         model: changed in place.
         scheme: bits and block sizes.
-        done: what was quantized already, by the identity of the value: a tied head's blocks are shared.
+        done: blocks of matrices that are quantized already, by the identity of the value; a tied head's are shared.
 
     Returns:
         how many matrices were quantized.
@@ -112,7 +112,7 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
     count = 0
     for node in nodes(model.graph, "Gather"):
         table, ids = node.inputs
-        if table is None or ids is None or not table.is_initializer() or not _looked_up_by_tokens(model, table, ids):
+        if table is None or ids is None or not table.is_initializer() or not _is_token_table(model, table, ids):
             continue
         width = matrix(table).shape[1]
         shared = done.get(id(table))
@@ -127,17 +127,17 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
         )  # fmt: skip
         data, scales, zero_points = _constants(model.graph, f"{table.name}.rows", flat)
         attributes = {"bits": flat.bits, "block_size": flat.block_size, "gather_axis": 0, "quantize_axis": 1}
-        made = insert(
+        gather = insert(
             model.graph, node, "GatherBlockQuantized", [data, ids, scales, zero_points], domain=MICROSOFT,
             attributes=attributes,
         )  # fmt: skip
-        replace(node.outputs[0], made.outputs[0])
+        replace(node.outputs[0], gather.outputs[0])
     sweep(model)
     return count
 
 
-def _looked_up_by_tokens(model: ir.Model, table: ir.Value, ids: ir.Value) -> bool:
-    """Whether a table's rows are chosen by token ids: as they are or, of a large table, by what is computed of them."""
+def _is_token_table(model: ir.Model, table: ir.Value, ids: ir.Value) -> bool:
+    """Whether a table is indexed by token ids, or, for a large table, by values computed from them."""
     if ids in model.graph.inputs:
         return True
     if matrix(table).numel() < _LARGE_TABLE:
@@ -148,10 +148,10 @@ def _looked_up_by_tokens(model: ir.Model, table: ir.Value, ids: ir.Value) -> boo
         if value.name == "input_ids":
             return True
         node = value.producer()
-        # Positions come from how many tokens there are.
+        # Positions are computed from the shape of the token ids.
         if node is not None and node.op_type != "Shape" and node not in seen:
             seen.add(node)
-            pending.extend(one for one in node.inputs if one is not None)
+            pending.extend(item for item in node.inputs if item is not None)
     return False
 
 
@@ -172,6 +172,6 @@ def _constants(graph: ir.Graph, name: str, blocks: Blocks) -> tuple[ir.Value, ir
 
 def _finish(graph: ir.Graph, node: ir.Node, product: ir.Value, bias: ir.Value | None) -> None:
     if bias is not None:
-        describe(product, node.outputs[0])
+        set_type(product, node.outputs[0])
         product = insert(graph, node, "Add", [product, bias]).outputs[0]
     replace(node.outputs[0], product)

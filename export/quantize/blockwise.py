@@ -1,9 +1,9 @@
-"""Blockwise weight quantization: the numbers, without any graph.
+"""Quantizes matrices blockwise; knows nothing of graphs.
 
-A row of weights is cut into blocks of `block_size`; each block keeps `bits`-bit integers q, one scale s and one zero
-point z, and stands for (q - z) * s. Scales and zero points are searched so that the error that matters is small: each
-weight's error counts by the mean square of the activation it multiplies (the diagonal of the layer's Hessian, as in
-AWQ, https://arxiv.org/abs/2306.00978, and llama.cpp's importance matrices).
+A row of weights is split into blocks of `block_size`. Each block stores `bits`-bit integers q, one scale s and one zero
+point z; a weight is (q - z) * s. The search for scales and zero points minimizes the squared error, weighted by the
+mean square of the activation that each weight multiplies (the diagonal of the layer's Hessian, as in AWQ,
+arXiv:2306.00978, and llama.cpp's importance matrices).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# Fractions of the full range tried for each block: clipping the extremes buys resolution for the rest. More or finer
-# steps changed the divergence on SmolLM2-135M by less than 2 %.
+# Fractions of the full range to try for each block: clipping the extremes leaves finer steps for the rest. More or
+# finer fractions changed the divergence on SmolLM2-135M by less than 2 %.
 _FRACTIONS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0)
 _ROWS_AT_ONCE = 2048
 
@@ -25,7 +25,7 @@ class Blocks:
     """A quantized matrix in the layout of com.microsoft::MatMulNBits.
 
     Attributes:
-        packed: uint8 (out_features, blocks, block_size * bits / 8), two 4-bit numbers a byte, the first one low.
+        packed: uint8 (out_features, blocks, block_size * bits / 8), two 4-bit integers a byte, low bits first.
         scales: float32 (out_features, blocks).
         zero_points: uint8 (out_features, ceil(blocks * bits / 8)), packed like the weights.
         bits: 4 or 8.
@@ -44,9 +44,9 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
 
     Args:
         weight: float32 (out_features, in_features).
-        importance: float32 (in_features,), mean square of each input channel; all alike when None.
+        importance: float32 (in_features,), mean square of each input channel; all channels count the same when None.
         bits: 4 or 8.
-        block_size: a power of two, at least 16. A last block that is not full is padded with zeros.
+        block_size: a power of two, at least 16. The last block is padded with zeros.
     """
     missing = -weight.shape[1] % block_size
     channel = torch.ones(weight.shape[1]) if importance is None else importance / importance.mean().clamp(min=1e-12)
@@ -55,14 +55,16 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
     parts = [
         search_blocks(_in_blocks(rows, missing, block_size), channel, bits) for rows in weight.split(_ROWS_AT_ONCE)
     ]
-    numbers, scales, zeros = (torch.cat(group) for group in zip(*parts, strict=True))
-    return join_blocks(numbers, scales, zeros, bits, block_size)
+    integers, scales, zeros = (torch.cat(group) for group in zip(*parts, strict=True))
+    return join_blocks(integers, scales, zeros, bits, block_size)
 
 
-def join_blocks(numbers: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, bits: int, block_size: int) -> Blocks:
-    """What `search_blocks` gives, in the operator's layout."""
+def join_blocks(
+    integers: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, bits: int, block_size: int
+) -> Blocks:
+    """The results of `search_blocks` in the operator's layout."""
     return Blocks(
-        packed=_pack(numbers, bits),
+        packed=_pack(integers, bits),
         scales=scales.squeeze(-1).numpy(),
         zero_points=_pack(_even(zeros.squeeze(-1).to(torch.uint8), bits), bits),
         bits=bits,
@@ -70,12 +72,12 @@ def join_blocks(numbers: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
     )
 
 
-def restore(blocks: Blocks, in_features: int) -> NDArray[np.float32]:
-    """The matrix that `blocks` stands for, float32 (out_features, in_features)."""
+def dequantize(blocks: Blocks, in_features: int) -> NDArray[np.float32]:
+    """The dequantized matrix, float32 (out_features, in_features)."""
     count = blocks.scales.shape[1]
-    numbers = _unpack(blocks.packed, blocks.bits).reshape(len(blocks.scales), count, blocks.block_size)
+    integers = _unpack(blocks.packed, blocks.bits).reshape(len(blocks.scales), count, blocks.block_size)
     zeros = _unpack(blocks.zero_points, blocks.bits)[:, :count, None]
-    values = (numbers.astype(np.float32) - zeros) * blocks.scales[..., None]
+    values = (integers.astype(np.float32) - zeros) * blocks.scales[..., None]
     return values.reshape(len(blocks.scales), -1)[:, :in_features]
 
 
@@ -86,15 +88,15 @@ def _in_blocks(rows: torch.Tensor, missing: int, block_size: int) -> torch.Tenso
 def search_blocks(
     rows: torch.Tensor, channel: torch.Tensor, bits: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Find the scales and zero points with the least weighted error.
+    """Find the scales and zero points with the smallest weighted error.
 
     Args:
         rows: float32 (rows, blocks, block_size).
-        channel: float32 (1, blocks, block_size), how much an error counts.
+        channel: float32 (1, blocks, block_size), the weight of an error in each input channel.
         bits: 4 or 8.
 
     Returns:
-        numbers uint8 (rows, blocks, block_size), scales and zero points float32 (rows, blocks, 1).
+        integers uint8 (rows, blocks, block_size), scales and zero points float32 (rows, blocks, 1).
     """
     levels = 2**bits - 1
     low = rows.amin(-1, keepdim=True).clamp(max=0)
@@ -104,8 +106,8 @@ def search_blocks(
     for fraction in _FRACTIONS if bits < 8 else _FRACTIONS[-1:]:
         scale = span * (fraction / levels)
         zero = (-low * fraction / scale).round().clamp(0, levels)
-        numbers = ((rows / scale).round() + zero).clamp(0, levels)
-        centered = numbers - zero
+        integers = ((rows / scale).round() + zero).clamp(0, levels)
+        centered = integers - zero
         weighted = channel * centered
         norm = (weighted * centered).sum(-1, keepdim=True)
         # With the integers fixed, the best scale is a least-squares fit.
@@ -113,7 +115,7 @@ def search_blocks(
         error = (channel * (centered * scale - rows) ** 2).sum(-1, keepdim=True)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
-        best = [torch.where(better, new, old) for new, old in zip((numbers, scale, zero), best, strict=True)]
+        best = [torch.where(better, new, old) for new, old in zip((integers, scale, zero), best, strict=True)]
     return best[0].to(torch.uint8), best[1], best[2]
 
 
@@ -121,8 +123,8 @@ def _even(zeros: torch.Tensor, bits: int) -> torch.Tensor:
     return torch.nn.functional.pad(zeros, (0, zeros.shape[1] % 2)) if bits == 4 else zeros
 
 
-def _pack(numbers: torch.Tensor, bits: int) -> NDArray[np.uint8]:
-    array: NDArray[np.uint8] = numbers.numpy()
+def _pack(integers: torch.Tensor, bits: int) -> NDArray[np.uint8]:
+    array: NDArray[np.uint8] = integers.numpy()
     if bits == 8:
         return array
     joined: NDArray[np.uint8] = np.bitwise_or(array[..., 0::2], np.left_shift(array[..., 1::2], 4))

@@ -1,4 +1,4 @@
-"""Quantize an encoder graph by what flows through it on calibration inputs."""
+"""Quantizes an encoder graph, calibrated on the activations of sample inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from triform.export.graph.fusion_biases import fuse_biases
 from triform.export.options import ExportOptions
-from triform.export.quantize.activations import add_activation_outputs, catch
+from triform.export.quantize.activations import add_activation_outputs, collect_activations
 from triform.export.quantize.blocks import Scheme, lower_embeddings, lower_to_float
 from triform.export.quantize.int4 import lower_to_int4
 from triform.export.quantize.int8 import lower_to_int8
@@ -20,26 +20,26 @@ from triform.export.samples.batches import Sample, padded
 from triform.export.write import write_graph
 from triform.runtime.bundle.manifest import Quantization
 
-# Vectors kept of each Linear's input.
+# Vectors to keep of each Linear's input.
 _ROWS = 1024
-# Blocks of 4-bit weights. Embeddings are averages of all they read, and show every error.
+# 4-bit weights that share a scale: few, because every error shows in an embedding, the average of all tokens.
 _BLOCK_SIZE = 32
 
 
 @dataclass(frozen=True)
 class FloatGraph:
-    """The float graph on disk, opened.
+    """A float graph on disk, ready to run.
 
     Attributes:
         runner: runs it.
-        activations: by weight, the extra output that holds what the weight multiplies; none in a graph to keep.
+        activations: of a graph for calibration, the name of the output that holds a weight's input, by weight name.
     """
 
     runner: EncoderRunner
     activations: dict[str, str]
 
 
-def write_float(graph: ir.Model, path: Path, threads: int) -> FloatGraph:
+def write_float_graph(graph: ir.Model, path: Path, threads: int) -> FloatGraph:
     """Lower a fused graph in place, write it, and open it."""
     lower_to_float(graph)
     fuse_biases(graph)
@@ -47,29 +47,29 @@ def write_float(graph: ir.Model, path: Path, threads: int) -> FloatGraph:
     return FloatGraph(EncoderRunner(path, threads), {})
 
 
-def write_twin(graph: ir.Model, path: Path, threads: int) -> FloatGraph:
-    """As `write_float`, of a copy that also gives what quantizing must see; `graph` stays as it is."""
-    twin = graph.clone()
-    activations = add_activation_outputs(twin)
-    return FloatGraph(write_float(twin, path, threads).runner, activations)
+def write_calibration_graph(graph: ir.Model, path: Path, threads: int) -> FloatGraph:
+    """As `write_float_graph`, for a copy that has each Linear's input as an output too; `graph` stays as it is."""
+    copy = graph.clone()
+    activations = add_activation_outputs(copy)
+    return FloatGraph(write_float_graph(copy, path, threads).runner, activations)
 
 
 def quantize_encoder(
-    graph: ir.Model, options: ExportOptions, twin: FloatGraph, samples: Sequence[Sample]
+    graph: ir.Model, options: ExportOptions, original: FloatGraph, samples: Sequence[Sample]
 ) -> Quantization:
     """Replace the graph's Linear nodes and token embeddings by quantized ones.
 
     Args:
         graph: fused, not lowered yet; changed in place.
-        options: says how; int8 when it does not.
-        twin: from `write_twin`.
-        samples: calibration inputs.
+        options: the scheme; int8 when not given.
+        original: from `write_calibration_graph`.
+        samples: for calibration.
     """
-    inputs = _linear_inputs(twin, samples)
+    inputs = _linear_inputs(original, samples)
     name = options.quantize or "int8"
     if name == "int8":
         activations = lower_to_int8(graph, inputs)
-        # 8-bit rows, which GatherBlockQuantized reads; see there for the block.
+        # GatherBlockQuantized reads 8-bit rows in blocks too.
         tables = lower_embeddings(graph, Scheme(8, _BLOCK_SIZE, options.accuracy_level), {})
         fuse_biases(graph)
         return Quantization(name, 8, matrices=len(activations) + tables, activations=activations)
@@ -80,8 +80,8 @@ def quantize_encoder(
     return Quantization(name, 4, scheme.block_size, None, scheme.accuracy_level, matrices, activations)
 
 
-def _linear_inputs(twin: FloatGraph, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
-    """By weight, some of the vectors it multiplies."""
+def _linear_inputs(original: FloatGraph, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    """Some of the vectors that each weight multiplies, float32 (rows, in_features) by weight name."""
     batches = (padded([sample], 0) for sample in samples)
-    caught = catch(twin.runner, batches, set(twin.activations.values()), _ROWS)
-    return {weight: caught[output] for weight, output in twin.activations.items()}
+    collected = collect_activations(original.runner, batches, set(original.activations.values()), _ROWS)
+    return {weight: collected[output] for weight, output in original.activations.items()}

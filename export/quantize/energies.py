@@ -1,7 +1,7 @@
-"""How strongly each input channel of each Linear is driven, measured by the graph itself.
+"""Measures the energy of every input channel of every Linear, in the graph itself.
 
-The float graph gets one more output per Linear: the sum of squares of its input over all tokens, one number a channel.
-Every architecture and form is calibrated the same way, without knowing a module's name.
+The float graph gets one more output per Linear: the sum of squares of its input over all tokens, one number per
+channel. This needs no module names, so it works for every architecture.
 """
 
 from __future__ import annotations
@@ -11,42 +11,44 @@ import onnx_ir as ir
 import torch
 
 from triform.export.graph.linear import LINEAR
-from triform.export.graph.nodes import add_initializer, describe, insert, nodes
-from triform.export.runners import GraphRunner
+from triform.export.graph.nodes import add_initializer, insert, nodes, set_type
+from triform.export.runners import DecoderRunner
 
-PREFIX = "energy."
+_PREFIX = "energy."
 
 
 def add_energy_outputs(model: ir.Model) -> dict[str, str]:
     """Add the outputs, before the Linear nodes are lowered.
 
     Returns:
-        weight name by output name.
+        output name by weight name.
     """
-    graph, found, made = model.graph, {}, {}
+    graph = model.graph
+    output_by_weight: dict[str, str] = {}
+    output_by_input: dict[int, str] = {}
     for index, node in enumerate(nodes(graph, LINEAR)):
         x, weight = node.inputs[:2]
         if x is None or weight is None or x.shape is None:
             continue
-        if id(x) not in made:
-            axes = add_initializer(graph, f"{PREFIX}axes.{index}", np.arange(len(x.shape) - 1))
+        if id(x) not in output_by_input:
+            axes = add_initializer(graph, f"{_PREFIX}axes.{index}", np.arange(len(x.shape) - 1))
             output = insert(graph, node, "ReduceSumSquare", [x, axes], attributes={"keepdims": 0}).outputs[0]
-            output.name = f"{PREFIX}{index}"
-            describe(output, x, [x.shape[-1]])
+            output.name = f"{_PREFIX}{index}"
+            set_type(output, x, [x.shape[-1]])
             graph.outputs.append(output)
-            made[id(x)] = output.name
-        found[str(weight.name)] = made[id(x)]
-    return found
+            output_by_input[id(x)] = str(output.name)
+        output_by_weight[str(weight.name)] = output_by_input[id(x)]
+    return output_by_weight
 
 
-def energies(runner: GraphRunner, ids: list[int], window: int) -> dict[str, torch.Tensor]:
-    """Sums of squares of the Linear inputs over `ids`, read in windows; see `measure.py`."""
+def energies(runner: DecoderRunner, ids: list[int], window: int) -> dict[str, torch.Tensor]:
+    """Sums of squares of the Linear inputs over `ids`, by output name; each window starts with an empty cache."""
     total: dict[str, torch.Tensor] = {}
     for start in range(0, len(ids), window):
         chunk = np.array([ids[start : start + window]])
         runner.start(1, chunk.shape[1])
         _, extra = runner.feed(chunk, np.zeros((1, 1)))
-        for name in [one for one in extra if one.startswith(PREFIX)]:
-            value = extra[name]
-            total[name] = total.get(name, torch.zeros(value.shape)) + torch.from_numpy(value)
+        for name, value in extra.items():
+            if name.startswith(_PREFIX):
+                total[name] = total.get(name, torch.zeros(value.shape)) + torch.from_numpy(value)
     return total

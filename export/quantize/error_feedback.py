@@ -1,7 +1,7 @@
-"""Blockwise quantization that makes later columns of a matrix pay for the errors of earlier ones.
+"""Quantizes matrices blockwise with GPTQ (arXiv:2210.17323).
 
-GPTQ (https://arxiv.org/abs/2210.17323): columns are rounded one after the other, and what rounding one changes in the
-layer's output is taken back, as far as the calibration inputs allow, by shifting those not rounded yet.
+Columns are rounded one after the other. The change that rounding a column makes to the layer's output is compensated,
+as far as the calibration inputs allow, by changing the columns that are not rounded yet.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import torch
 
 from triform.export.quantize.blockwise import Blocks, join_blocks, search_blocks
 
-# Added to the diagonal of the inputs' second moments, as a share of its mean. Small samples want more than GPTQ's 0.01.
+# Added to the diagonal of the inputs' second moments, as a share of its mean. Small samples need more than GPTQ's 0.01.
 _DAMPING = 0.1
 
 
-def quantize_with_feedback(weight: torch.Tensor, inputs: torch.Tensor, bits: int, block_size: int) -> Blocks:
-    """Quantize one matrix for the inputs it will meet.
+def quantize_with_gptq(weight: torch.Tensor, inputs: torch.Tensor, bits: int, block_size: int) -> Blocks:
+    """Quantize one matrix, calibrated on sample inputs.
 
     Args:
         weight: float32 (out_features, in_features).
         inputs: float32 (rows, in_features), calibration inputs.
         bits: 4 or 8.
-        block_size: a power of two, at least 16. A last block that is not full is padded with zeros.
+        block_size: a power of two, at least 16. The last block is padded with zeros.
     """
     missing = -weight.shape[1] % block_size
-    # One column of the matrix a row, so that what is worked on lies together in memory.
+    # Transposed, so that a column of the matrix is contiguous in memory.
     columns = torch.nn.functional.pad(weight, (0, missing)).T.contiguous()
     factor = _inverse_factor(torch.nn.functional.pad(inputs, (0, missing)))
     parts = []
@@ -33,8 +33,8 @@ def quantize_with_feedback(weight: torch.Tensor, inputs: torch.Tensor, bits: int
         rounded, errors = _round_block(columns[start:end], factor[start:end, start:end], bits)
         parts.append(rounded)
         columns[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
-    numbers, scales, zeros = (torch.cat(group, 1) for group in zip(*parts, strict=True))
-    return join_blocks(numbers, scales, zeros, bits, block_size)
+    integers, scales, zeros = (torch.cat(group, 1) for group in zip(*parts, strict=True))
+    return join_blocks(integers, scales, zeros, bits, block_size)
 
 
 def _inverse_factor(inputs: torch.Tensor) -> torch.Tensor:
@@ -57,17 +57,17 @@ def _round_block(block: torch.Tensor, factor: torch.Tensor, bits: int) -> tuple[
         bits: 4 or 8.
 
     Returns:
-        numbers, scales and zero points as `join_blocks` takes them for one block, and float32 (block_size,
-        out_features), what each column's error amounts to.
+        integers, scales and zero points of one block, as for `join_blocks`; and each column's error divided by the
+        diagonal of `factor`, float32 (block_size, out_features).
     """
     importance = factor.diagonal().reciprocal().square()
     _, scales, zeros = search_blocks(block.T[:, None].contiguous(), importance.view(1, 1, -1), bits)
     scale, zero = scales[:, 0, 0], zeros[:, 0, 0]
-    numbers, errors = torch.empty_like(block, dtype=torch.uint8), torch.empty_like(block)
+    integers, errors = torch.empty_like(block, dtype=torch.uint8), torch.empty_like(block)
     for index in range(len(block)):
         column = block[index]
         rounded = ((column / scale).round() + zero).clamp(0, 2**bits - 1)
-        numbers[index] = rounded.to(torch.uint8)
+        integers[index] = rounded.to(torch.uint8)
         errors[index] = (column - (rounded - zero) * scale) / factor[index, index]
         block[index + 1 :].addr_(factor[index, index + 1 :], errors[index], alpha=-1)
-    return (numbers.T[:, None].contiguous(), scales, zeros), errors
+    return (integers.T[:, None].contiguous(), scales, zeros), errors

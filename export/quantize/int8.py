@@ -1,4 +1,4 @@
-"""Linear nodes to 8-bit products of 8-bit activations."""
+"""Replaces Linear nodes by products of 8-bit weights and 8-bit activations."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ import onnx_ir as ir
 import torch
 
 from triform.export.graph.linear import LINEAR, matrix
-from triform.export.graph.nodes import MICROSOFT, add_initializer, describe, insert, nodes, replace
+from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type
 from triform.export.quantize.blocks import lower_to_float
-from triform.export.quantize.int8_search import Rows, Static, Weights, choose
+from triform.export.quantize.int8_search import Int8Weights, RowQuantization, StaticQuantization, choose_quantization
 
-# Products with fewer columns than this are heads and routers: small, and decisive.
+# Products with fewer columns, such as heads and routers, are small, and their errors do much harm.
 _FEWEST_COLUMNS = 16
 
 
 def lower_to_int8(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Every Linear becomes an 8-bit product, except small ones and those that share their matrix with an embedding.
+    """Quantize every Linear but small ones and those that share their matrix with an embedding.
 
     Args:
         model: changed in place.
         inputs: by weight name, calibration inputs float32 (rows, in_features).
 
     Returns:
-        by weight name, how its activations are rounded: "static" or "rows"; those left in float32 are not in it.
+        by weight name, how activations are quantized: "static" or "rows". Products in float32 are left out.
     """
-    chosen = {
+    kinds = {
         name: lower_product_to_int8(model.graph, node, inputs[name])
         for name, node in quantizable(model, inputs).items()
     }
     lower_to_float(model)
-    return chosen
+    return kinds
 
 
 def quantizable(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str, ir.Node]:
-    """By weight name, the Linear nodes worth quantizing: not small, not sharing their matrix with an embedding."""
-    found = {}
+    """By weight name, the Linear nodes that are not small and share no matrix with an embedding."""
+    linears = {}
     for node in nodes(model.graph, LINEAR):
         weight = node.inputs[1]
         if weight is None or str(weight.name) not in inputs or _is_looked_up(weight):
             continue
         if matrix(weight).shape[0] >= _FEWEST_COLUMNS:
-            found[str(weight.name)] = node
-    return found
+            linears[str(weight.name)] = node
+    return linears
 
 
 def lower_product_to_int8(graph: ir.Graph, node: ir.Node, inputs: torch.Tensor) -> str:
-    """One Linear becomes an 8-bit product.
+    """Replace one Linear by an 8-bit product.
 
     Args:
         graph: changed in place.
@@ -56,14 +56,14 @@ def lower_product_to_int8(graph: ir.Graph, node: ir.Node, inputs: torch.Tensor) 
         inputs: calibration inputs float32 (rows, in_features).
 
     Returns:
-        how its activations are rounded: "static" or "rows".
+        how activations are quantized: "static" or "rows".
     """
     x, weight = node.inputs[:2]
     if x is None or weight is None:
         raise ValueError(f"Linear node {node.name} lacks an input")
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    recipe = choose(inputs, matrix(weight).float())
-    if isinstance(recipe, Static):
+    recipe = choose_quantization(inputs, matrix(weight).float())
+    if isinstance(recipe, StaticQuantization):
         result, kind = _lower_static(graph, node, x, str(weight.name), bias, recipe), "static"
     else:
         result, kind = _lower_rows(graph, node, x, str(weight.name), bias, recipe), "rows"
@@ -76,16 +76,16 @@ def _is_looked_up(weight: ir.Value) -> bool:
 
 
 def _lower_static(
-    graph: ir.Graph, node: ir.Node, x: ir.Value, name: str, bias: ir.Value | None, recipe: Static
+    graph: ir.Graph, node: ir.Node, x: ir.Value, name: str, bias: ir.Value | None, recipe: StaticQuantization
 ) -> ir.Value:
     factors = add_initializer(graph, f"{name}.factors", recipe.factors.numpy())
     scaled = _like(insert(graph, node, "Mul", [x, factors]), x)
-    numbers = _rounded(graph, node, scaled, name, recipe.zero_point)
-    return _product(graph, node, numbers, name, recipe.weights, recipe.scale, recipe.zero_point, bias)
+    integers = _rounded(graph, node, scaled, name, recipe.zero_point)
+    return _product(graph, node, integers, name, recipe.weights, recipe.scale, recipe.zero_point, bias)
 
 
 def _lower_rows(
-    graph: ir.Graph, node: ir.Node, x: ir.Value, name: str, bias: ir.Value | None, recipe: Rows
+    graph: ir.Graph, node: ir.Node, x: ir.Value, name: str, bias: ir.Value | None, recipe: RowQuantization
 ) -> ir.Value:
     axes = add_initializer(graph, f"{name}.axis", np.array([-1]))
     size = x if recipe.one_sided else _like(insert(graph, node, "Abs", [x]), x)
@@ -94,8 +94,8 @@ def _lower_rows(
     floor = add_initializer(graph, f"{name}.floor", np.array([recipe.floor], np.float32))
     step = insert(graph, node, "Max", [insert(graph, node, "Mul", [peak, share]).outputs[0], floor]).outputs[0]
     scaled = _like(insert(graph, node, "Div", [x, step]), x)
-    numbers = _rounded(graph, node, scaled, name, recipe.zero_point)
-    product = _product(graph, node, numbers, name, recipe.weights, 1.0, recipe.zero_point, None)
+    integers = _rounded(graph, node, scaled, name, recipe.zero_point)
+    product = _product(graph, node, integers, name, recipe.weights, 1.0, recipe.zero_point, None)
     result = _like(insert(graph, node, "Mul", [product, step]), node.outputs[0])
     return result if bias is None else _like(insert(graph, node, "Add", [result, bias]), node.outputs[0])
 
@@ -103,32 +103,32 @@ def _lower_rows(
 def _rounded(graph: ir.Graph, node: ir.Node, scaled: ir.Value, name: str, zero_point: int) -> ir.Value:
     one = add_initializer(graph, f"{name}.one", np.array(1, np.float32))
     zero = add_initializer(graph, f"{name}.zero", np.array(zero_point, np.uint8))
-    numbers = insert(graph, node, "QuantizeLinear", [scaled, one, zero]).outputs[0]
-    numbers.shape, numbers.type = scaled.shape, ir.TensorType(ir.DataType.UINT8)
-    return numbers
+    integers = insert(graph, node, "QuantizeLinear", [scaled, one, zero]).outputs[0]
+    integers.shape, integers.type = scaled.shape, ir.TensorType(ir.DataType.UINT8)
+    return integers
 
 
 def _product(
     graph: ir.Graph,
     node: ir.Node,
-    numbers: ir.Value,
+    integers: ir.Value,
     name: str,
-    weights: Weights,
+    weights: Int8Weights,
     scale: float,
     zero_point: int,
     bias: ir.Value | None,
 ) -> ir.Value:
     constants = (
-        add_initializer(graph, f"{name}.int8", weights.numbers.T.contiguous().numpy()),
+        add_initializer(graph, f"{name}.int8", weights.integers.T.contiguous().numpy()),
         add_initializer(graph, f"{name}.scale", np.array(scale, np.float32)),
         add_initializer(graph, f"{name}.scales", weights.scales.numpy()),
         add_initializer(graph, f"{name}.zero_point", np.array(zero_point, np.uint8)),
     )
-    inputs = [numbers, *constants, None, *(() if bias is None else (bias,))]
-    made = insert(graph, node, "MatMulIntegerToFloat", inputs, domain=MICROSOFT)
-    return _like(made, node.outputs[0])
+    inputs = [integers, *constants, None, *(() if bias is None else (bias,))]
+    product = insert(graph, node, "MatMulIntegerToFloat", inputs, domain=MICROSOFT)
+    return _like(product, node.outputs[0])
 
 
 def _like(node: ir.Node, value: ir.Value) -> ir.Value:
-    describe(node.outputs[0], value)
+    set_type(node.outputs[0], value)
     return node.outputs[0]

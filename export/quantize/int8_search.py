@@ -1,12 +1,12 @@
-"""How to feed a Linear with 8-bit activations: the numbers, without any graph.
+"""Chooses how to quantize the weights and activations of a Linear to 8 bits; knows nothing of graphs.
 
-Two ways, each giving every row of activations the same treatment whatever it is batched with:
+There are two ways. With both, the result of a row does not depend on the other rows of the batch.
 
-*static*: channels are divided by factors that move the range of strong ones into the weights (SmoothQuant,
-https://arxiv.org/abs/2211.10438), then all are rounded on one grid found by calibration. Cheapest.
+*static*: one scale and zero point for all activations, from calibration. Before that, channels are divided by factors
+that move the range of the largest channels into the weights (SmoothQuant, arXiv:2211.10438). This is the cheapest way.
 
-*rows*: each row of activations has a grid of its own, from its largest value. For inputs whose strong values come and
-go, such as those behind an activation function.
+*rows*: one scale for each row of activations, from its largest value. It suits inputs whose large values are in other
+channels from row to row, such as the outputs of an activation function.
 """
 
 from __future__ import annotations
@@ -15,98 +15,99 @@ from dataclasses import dataclass
 
 import torch
 
-# How much of a channel's range moves into the weights; tried one by one.
+# How much of a channel's range moves into the weights (the migration strength of SmoothQuant); each is tried.
 _STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9)
-# Other texts reach further than those calibrated on.
+# The largest activations of other texts are beyond those of the calibration text.
 _MARGIN = 1.3
-# Rows may cost more time, so they must be better by this much.
+# Quantizing by row takes more time, so it must be better by this factor.
 _WORTH = 1.1
-# Where negative values are this small beside the positive ones, the grid is mostly for the latter.
+# Where the negative values are smaller than this share of the positive ones, most levels go to the latter.
 _ONE_SIDED = 0.14
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A matrix as signed 8-bit integers, one scale an output column.
+class Int8Weights:
+    """A matrix of signed 8-bit integers with one scale per output column.
 
     Attributes:
-        numbers: int8 (out_features, in_features).
+        integers: int8 (out_features, in_features).
         scales: float32 (out_features,).
     """
 
-    numbers: torch.Tensor
+    integers: torch.Tensor
     scales: torch.Tensor
 
 
 @dataclass(frozen=True)
-class Static:
-    """Activations are multiplied by `factors` and rounded, then `zero_point` is added.
+class StaticQuantization:
+    """One scale for all rows: activations are multiplied by `factors` and rounded, then `zero_point` is added.
 
     Attributes:
         factors: float32 (in_features,).
         zero_point: from 0 to 255.
-        scale: what one step stands for, before the weights took over the channels' ranges.
-        weights: what to multiply by.
-        error: of the product, relative to its own energy, on the calibration inputs.
+        scale: of an activation, after smoothing.
+        weights: smoothed and quantized.
+        error: squared error of the product on the calibration inputs, relative to its squared values.
     """
 
     factors: torch.Tensor
     zero_point: int
     scale: float
-    weights: Weights
+    weights: Int8Weights
     error: float
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A row is divided by its step, rounded, and `zero_point` is added.
+class RowQuantization:
+    """One scale for each row: a row is divided by its scale and rounded, then `zero_point` is added.
 
     Attributes:
         zero_point: from 0 to 255.
-        one_sided: whether the step comes from the row's largest value rather than its largest magnitude.
-        levels: steps from zero to that value.
-        floor: the smallest step, which keeps the values on the other side inside the grid.
-        weights: what to multiply by.
-        error: as of `Static`.
+        one_sided: whether the scale comes from the row's largest value rather than its largest magnitude.
+        levels: integers from zero to that value.
+        floor: the smallest scale; it keeps negative values in range when `one_sided`.
+        weights: quantized.
+        error: as in `StaticQuantization`.
     """
 
     zero_point: int
     one_sided: bool
     levels: int
     floor: float
-    weights: Weights
+    weights: Int8Weights
     error: float
 
 
-def choose(inputs: torch.Tensor, weight: torch.Tensor) -> Static | Rows:
-    """Try both ways on calibration inputs; take the cheaper one unless the other is clearly better.
+def choose_quantization(inputs: torch.Tensor, weight: torch.Tensor) -> StaticQuantization | RowQuantization:
+    """Try both ways on calibration inputs; choose the cheaper way unless the other is clearly better.
 
     Args:
         inputs: float32 (rows, in_features).
         weight: float32 (out_features, in_features).
     """
     expected = inputs @ weight.T
-    static = min((_static(inputs, weight, expected, strength) for strength in _STRENGTHS), key=lambda one: one.error)
+    candidates = (_static(inputs, weight, expected, strength) for strength in _STRENGTHS)
+    static = min(candidates, key=lambda candidate: candidate.error)
     rows = _rows(inputs, weight, expected)
     return rows if static.error > _WORTH**2 * rows.error else static
 
 
-def _static(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor, strength: float) -> Static:
-    reach = inputs.abs().amax(0).clamp(min=1e-5)
-    width = weight.abs().amax(0).clamp(min=1e-5)
-    smooth = reach**strength / width ** (1 - strength) if strength else torch.ones_like(reach)
+def _static(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor, strength: float) -> StaticQuantization:
+    input_range = inputs.abs().amax(0).clamp(min=1e-5)
+    weight_range = weight.abs().amax(0).clamp(min=1e-5)
+    smooth = input_range**strength / weight_range ** (1 - strength) if strength else torch.ones_like(input_range)
     smooth = smooth / smooth.log().mean().exp()
-    moved = inputs / smooth
-    low, high = _MARGIN * float(moved.min().clamp(max=0)), _MARGIN * float(moved.max().clamp(min=0))
+    smoothed = inputs / smooth
+    low, high = _MARGIN * float(smoothed.min().clamp(max=0)), _MARGIN * float(smoothed.max().clamp(min=0))
     scale = max(high - low, 1e-9) / 255
     zero_point = round(-low / scale)
     weights = _quantize(weight * smooth)
-    numbers = ((moved / scale).round() + zero_point).clamp(0, 255) - zero_point
-    error = _error(numbers * scale, weights, expected)
-    return Static(1 / (smooth * scale), zero_point, scale, weights, error)
+    integers = ((smoothed / scale).round() + zero_point).clamp(0, 255) - zero_point
+    error = _error(integers * scale, weights, expected)
+    return StaticQuantization(1 / (smooth * scale), zero_point, scale, weights, error)
 
 
-def _rows(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor) -> Rows:
+def _rows(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor) -> RowQuantization:
     low, high = float(inputs.min()), float(inputs.max())
     one_sided = -low < _ONE_SIDED * high
     zero_point = 32 if one_sided else 128
@@ -115,15 +116,15 @@ def _rows(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor) ->
     peak = inputs.amax(1, keepdim=True) if one_sided else inputs.abs().amax(1, keepdim=True)
     step = (peak / levels).clamp(min=floor)
     weights = _quantize(weight)
-    numbers = ((inputs / step).round() + zero_point).clamp(0, 255) - zero_point
-    return Rows(zero_point, one_sided, levels, floor, weights, _error(numbers * step, weights, expected))
+    integers = ((inputs / step).round() + zero_point).clamp(0, 255) - zero_point
+    return RowQuantization(zero_point, one_sided, levels, floor, weights, _error(integers * step, weights, expected))
 
 
-def _quantize(weight: torch.Tensor) -> Weights:
+def _quantize(weight: torch.Tensor) -> Int8Weights:
     scales = weight.abs().amax(1).clamp(min=1e-12) / 127
-    return Weights((weight / scales[:, None]).round().to(torch.int8), scales)
+    return Int8Weights((weight / scales[:, None]).round().to(torch.int8), scales)
 
 
-def _error(inputs: torch.Tensor, weights: Weights, expected: torch.Tensor) -> float:
-    actual = inputs @ (weights.numbers.float() * weights.scales[:, None]).T
+def _error(inputs: torch.Tensor, weights: Int8Weights, expected: torch.Tensor) -> float:
+    actual = inputs @ (weights.integers.float() * weights.scales[:, None]).T
     return float((actual - expected).pow(2).sum() / expected.pow(2).sum().clamp(min=1e-30))

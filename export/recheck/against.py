@@ -1,23 +1,31 @@
-"""Parity of a finished bundle with its source, again."""
+"""Compares a finished bundle with its source, for `triform verify --against`."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import transformers
 
-from triform.export.checkpoint.source import find, load, read_config
-from triform.export.recheck.encoder import verify_encoder
-from triform.export.recheck.encoder_decoder import verify_pair_against
-from triform.export.runners import GraphRunner, usable_cores
+from triform.export.checkpoint.source import Checkpoint, find, load, read_config
+from triform.export.recheck.encoder import recheck_encoder
+from triform.export.recheck.encoder_decoder import recheck_encoder_decoder
+from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
-from triform.export.verify import decoder as verify
-from triform.export.verify.decoder import check_states, reference_states
+from triform.export.verify.decoder import (
+    decoder_parity,
+    quantized_decoder_parity,
+    reference_logits,
+    reference_states,
+    verify_decoder,
+    verify_states,
+)
 from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.bundle.export_record import EncoderParity, Parity
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import Manifest
 from triform.runtime.errors import ExportError
 
-_TOKENS, _WINDOW = 1024, 512
+_TOKENS, _PARITY_TOKENS, _WINDOW = 1024, 192, 512
 
 
 def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
@@ -33,34 +41,36 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
         ExportError: the source cannot be loaded, is of another architecture, or a float bundle's outputs differ.
     """
     manifest = bundle.manifest
-    found = find(source)
-    config = read_config(found)
+    origin = find(source)
+    config = read_config(origin)
     if config.model_type != manifest.model_type or not _same_vocabulary(config, manifest):
         raise ExportError(f"{source} is not what {bundle.folder} was exported from: it is another architecture")
     if manifest.form == "encoder":
-        return verify_encoder(bundle, found, config)
+        return recheck_encoder(bundle, origin, config)
     if manifest.form == "encoder-decoder":
-        return verify_pair_against(bundle, found, config)
-    checkpoint = load(found, config, transformers.AutoModelForCausalLM)
+        return recheck_encoder_decoder(bundle, origin, config)
+    return _recheck_decoder(bundle, load(origin, config, transformers.AutoModelForCausalLM))
+
+
+def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint) -> Parity:
+    manifest, model = bundle.manifest, checkpoint.model
     path, info = bundle.graph("decoder")
     layers = manifest.cache.layers if manifest.cache is not None else []
-    runner = GraphRunner(path, layers, usable_cores())
-    ids = texts.ids(checkpoint.tokenizer, "evaluation", _TOKENS, checkpoint.model)
-    first = ids[: min(192, manifest.max_length - 8)]
-    expected = verify.reference_logits(checkpoint.model, first)
+    runner = DecoderRunner(path, layers, usable_cores())
+    ids = texts.ids(checkpoint.tokenizer, "evaluation", _TOKENS, model)
+    first = ids[: min(_PARITY_TOKENS, manifest.max_length - 8)]
+    logits = reference_logits(model, first)
     if info.quantization.scheme == "none":
         if LAST_HIDDEN_STATE in runner.extra_outputs:
-            check_states(runner, reference_states(checkpoint.model, first), first)
-        return verify.compare_with_reference(runner, expected, first)
-    parity = verify.measure(runner, expected, first)
-    quantized = verify.compare_quantized(
-        lambda piece: verify.reference_logits(checkpoint.model, piece), runner, ids, min(_WINDOW, manifest.max_length)
-    )
-    return Parity(parity.prefill, parity.chunked, parity.step, parity.ragged, parity.scale, parity.tolerance, quantized)
+            verify_states(runner, reference_states(model, first), first)
+        return verify_decoder(runner, logits, first)
+    window = min(_WINDOW, manifest.max_length)
+    quantized = quantized_decoder_parity(lambda piece: reference_logits(model, piece), runner, ids, window)
+    return dataclasses.replace(decoder_parity(runner, logits, first), quantized=quantized)
 
 
 def _same_vocabulary(config: transformers.PretrainedConfig, manifest: Manifest) -> bool:
-    """Whether a config has as many tokens as a bundle, where it tells and the bundle reads texts."""
+    """Whether a config has as many tokens as a bundle; true if it gives no number, or the bundle reads no texts."""
     # Both sides of an encoder-decoder may have a vocabulary of their own.
     text = config.get_text_config(decoder=True if manifest.form == "encoder-decoder" else None)
     size = getattr(text, "vocab_size", None)

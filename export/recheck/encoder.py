@@ -1,4 +1,4 @@
-"""Parity of a finished encoder with its source, again: of texts, of pictures, or a table of static vectors."""
+"""Compares an encoder's bundle with its source: an encoder of texts or pictures, or a table of static vectors."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ import torch
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint.source import Source
-from triform.export.forms import encoder as encoder_export
-from triform.export.forms import encoder_subject, image_subject
-from triform.export.forms import image as image_export
-from triform.export.forms import static as static_export
+from triform.export.forms import encoder, image, static
+from triform.export.forms.image_encoder import ImageEncoder, Tower, image_encoder, image_outputs
+from triform.export.forms.text_encoder import EVALUATION_ROWS, parity_batches, text_encoder, text_outputs, text_samples
 from triform.export.graph.tracing import quiet
 from triform.export.options import ExportOptions
 from triform.export.runners import EncoderRunner, usable_cores
 from triform.export.samples.batches import Array, Sample, padded
-from triform.export.verify.encoder import compare_quantized, compare_with_reference, judged_output, measure, together
-from triform.models.encoder.graph import reference_outputs
+from triform.export.verify.encoder import (
+    ReferenceBatch,
+    encoder_parity,
+    quantized_encoder_parity,
+    task_output,
+    verify_encoder,
+    worst_parity,
+)
 from triform.models.encoder.static import StaticConfig, StaticEncoder
 from triform.runtime.bundle.export_record import EncoderParity
 from triform.runtime.bundle.folder import Bundle
@@ -28,13 +33,13 @@ from triform.runtime.errors import ExportError
 
 @dataclass(frozen=True)
 class _Original:
-    """One graph's source.
+    """PyTorch's counterpart of one graph.
 
     Attributes:
-        graph: its name.
-        outputs: PyTorch's, for the arrays of a batch, in the order of the graph's.
-        parity: inputs to compare.
-        compared: inputs to measure a quantized graph with.
+        graph: the graph's name.
+        outputs: PyTorch's outputs for the arrays of a batch, in the order of the graph's.
+        parity: samples to compare the graph with PyTorch on.
+        evaluation: samples to measure a quantized graph on.
         pad: token id that pads.
         problem_type: of a classification.
     """
@@ -42,91 +47,93 @@ class _Original:
     graph: str
     outputs: Callable[[Mapping[str, Array]], Sequence[torch.Tensor]]
     parity: Sequence[Sample]
-    compared: Sequence[Sample]
+    evaluation: Sequence[Sample]
     pad: int
     problem_type: str | None = None
 
 
-def verify_encoder(bundle: Bundle, found: Source, config: PretrainedConfig) -> EncoderParity:
-    """Compare an encoder with the checkpoint it came from; see `recheck.verify_against`."""
-    manifest, encoder = bundle.manifest, bundle.manifest.encoder
-    keeps_states = encoder is not None and encoder.hidden_states > 0
+def recheck_encoder(bundle: Bundle, origin: Source, config: PretrainedConfig) -> EncoderParity:
+    """Compare an encoder's bundle with its source; see `verify_against`."""
+    manifest, info = bundle.manifest, bundle.manifest.encoder
+    keeps_states = info is not None and info.hidden_states > 0
     options = ExportOptions(task=manifest.task, hidden_states=keeps_states)
     if isinstance(config, StaticConfig):
-        originals = [_static_original(bundle, found, config)]
-    elif encoder is not None and encoder.image is not None:
+        originals = [_static_original(bundle, origin, config)]
+    elif info is not None and info.image is not None:
         with quiet():
-            originals = _image_originals(bundle, found, config, options)
+            originals = _image_originals(bundle, origin, config, options)
     else:
         options = dataclasses.replace(options, context_length=manifest.max_length)
-        originals = [_text_original(found, config, options)]
-    return together([_compare(bundle, original) for original in originals])
+        originals = [_text_original(origin, config, options)]
+    return worst_parity([_compare(bundle, original) for original in originals])
 
 
 def _compare(bundle: Bundle, original: _Original) -> EncoderParity:
     path, info = bundle.graph(original.graph)
     runner, names = EncoderRunner(path, usable_cores()), [output.name for output in info.outputs]
     samples, pad = original.parity, original.pad
-    expected = original.outputs(padded(samples, pad))
+    batch = ReferenceBatch(samples, original.outputs(padded(samples, pad)), pad)
     if info.quantization.scheme == "none":
-        return compare_with_reference(runner, names, expected, samples, pad)
-    parity = measure(runner, names, expected, samples, pad)
-    judged = judged_output(names)
-    place = names.index(judged)
-    quantized = compare_quantized(
-        lambda one: original.outputs(one)[place].numpy(), runner, judged, original.compared, pad, original.problem_type
+        return verify_encoder(runner, names, batch)
+    parity = encoder_parity(runner, names, batch)
+    name = task_output(names)
+    place = names.index(name)
+    quantized = quantized_encoder_parity(
+        lambda arrays: original.outputs(arrays)[place].numpy(),
+        runner,
+        name,
+        original.evaluation,
+        pad,
+        original.problem_type,
     )
     return dataclasses.replace(parity, quantized=quantized)
 
 
-def _text_original(found: Source, config: PretrainedConfig, options: ExportOptions) -> _Original:
-    subject = encoder_subject.subject_of(encoder_export.load(found, config, options), options)
-    model, pad = subject.checkpoint.model, subject.checkpoint.tokenizer.pad_token_id or 0
-
-    def outputs(arrays: Mapping[str, Array]) -> Sequence[torch.Tensor]:
-        return reference_outputs(model, subject.traced, tuple(torch.from_numpy(arrays[name]) for name in subject.names))
-
-    compared = encoder_subject.samples_of(subject, "evaluation", encoder_subject.COMPARED_ROWS)
-    problem_type = encoder_subject.problem_type_of(subject)
-    parity = encoder_subject.parity_batches(subject)[0]
-    return _Original("encoder", outputs, parity, compared, pad, problem_type)
+def _text_original(origin: Source, config: PretrainedConfig, options: ExportOptions) -> _Original:
+    model = text_encoder(encoder.load(origin, config, options), options)
+    return _Original(
+        "encoder",
+        lambda arrays: text_outputs(model, arrays),
+        parity_batches(model)[0],
+        text_samples(model, "evaluation", EVALUATION_ROWS),
+        model.pad,
+        model.problem_type,
+    )
 
 
 def _image_originals(
-    bundle: Bundle, found: Source, config: PretrainedConfig, options: ExportOptions
+    bundle: Bundle, origin: Source, config: PretrainedConfig, options: ExportOptions
 ) -> list[_Original]:
-    subject = image_subject.subject_of(image_export.load(found, config, options), options)
-    encoder = bundle.manifest.encoder
-    if encoder is None or subject.image != encoder.image:
-        raise ExportError(f"{found.name} makes other pixels of a picture than {bundle.folder} does")
-    if subject.contrast != encoder.contrast:
-        raise ExportError(f"{found.name} compares pictures with texts in another way than {bundle.folder} does")
-
-    def original(tower: image_subject.Tower) -> _Original:
-        samples = tower.samples
-        return _Original(
-            tower.name, lambda arrays: image_subject.reference(subject, tower, arrays), samples.parity,
-            samples.compared, subject.pad, subject.problem_type,
-        )  # fmt: skip
-
-    return [original(tower) for tower in subject.towers]
+    model = image_encoder(image.load(origin, config, options), options)
+    info = bundle.manifest.encoder
+    if info is None or model.image != info.image:
+        raise ExportError(f"{origin.name} makes other pixels of a picture than {bundle.folder} does")
+    if model.contrast != info.contrast:
+        raise ExportError(f"{origin.name} compares pictures with texts in another way than {bundle.folder} does")
+    return [_tower_original(model, tower) for tower in model.towers]
 
 
-def _static_original(bundle: Bundle, found: Source, config: PretrainedConfig) -> _Original:
-    checkpoint = static_export.load(found, config, ExportOptions())
-    table = checkpoint.table
-    encoder = bundle.manifest.encoder
-    known = encoder.embedding if encoder is not None else None
-    shape = (bundle.manifest.vocab_size, 0 if known is None else known.dimension)
+def _tower_original(model: ImageEncoder, tower: Tower) -> _Original:
+    return _Original(
+        tower.name,
+        lambda arrays: image_outputs(model, tower, arrays),
+        tower.samples.parity,
+        tower.samples.evaluation,
+        model.pad,
+        model.problem_type,
+    )
+
+
+def _static_original(bundle: Bundle, origin: Source, config: PretrainedConfig) -> _Original:
+    table = static.load(origin, config, ExportOptions()).table
+    info = bundle.manifest.encoder
+    embedding = info.embedding if info is not None else None
+    shape = (bundle.manifest.vocab_size, 0 if embedding is None else embedding.dimension)
     if tuple(table.vectors.shape) != shape:
         raise ExportError(
-            f"{found.name} is not what {bundle.folder} was exported from: it has {len(table.vectors)} vectors of "
+            f"{origin.name} is not what {bundle.folder} was exported from: it has {len(table.vectors)} vectors of "
             f"{table.vectors.shape[1]} numbers, not {shape[0]} of {shape[1]}"
         )
     model = StaticEncoder(table.vectors, shape[1], table.unknown, table.normalize)
-
-    def outputs(arrays: Mapping[str, Array]) -> Sequence[torch.Tensor]:
-        return [model(**{name: torch.from_numpy(value) for name, value in arrays.items()})]
-
-    compared = static_export.samples_of(table)
-    return _Original("encoder", outputs, compared[: static_export.PARITY_ROWS], compared, table.unknown or 0)
+    parity, evaluation = static.static_samples(table)
+    return _Original("encoder", lambda arrays: [static.static_outputs(model, arrays)], parity, evaluation, table.pad)

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-
-def together(samples: Sequence[Sample], pad: int) -> dict[str, Array]:
-    """Sources as one batch; shorter ones are padded behind, with `pad` where there are tokens, else with zeros."""
-    batch = {}
-    for name in samples[0]:
-        longest = max(len(sample[name]) for sample in samples)
-        fill = pad if name == "input_ids" else 0
-        rows = []
-        for sample in samples:
-            row = sample[name]
-            missing = [(0, longest - len(row)), *[(0, 0)] * (row.ndim - 1)]
-            rows.append(np.pad(row, missing, constant_values=fill))
-        batch[name] = np.stack(rows)
-    return batch
-
 
 Array = NDArray[Any]
 # One input of the model: its arrays by name, without the batch axis.
 Sample = Mapping[str, Array]
 
 
+@dataclass(frozen=True)
+class SampleSets:
+    """Samples of one graph, by what they are for.
+
+    Attributes:
+        parity: for comparing the float graph with PyTorch; their lengths differ where lengths can.
+        calibration: for choosing how to quantize.
+        evaluation: for comparing the quantized graph with the float graph.
+    """
+
+    parity: Sequence[Sample]
+    calibration: Sequence[Sample]
+    evaluation: Sequence[Sample]
+
+
 def padded(samples: Sequence[Sample], pad: int) -> dict[str, Array]:
-    """Samples as one batch: token rows padded on the right, everything else stacked."""
-    batch = {}
-    for name in samples[0]:
-        rows = [sample[name] for sample in samples]
-        if rows[0].ndim == 1:
-            longest = max(len(row) for row in rows)
-            fill = pad if name == "input_ids" else 0
-            rows = [np.concatenate([row, np.full(longest - len(row), fill, row.dtype)]) for row in rows]
-        batch[name] = np.stack(rows)
-    return batch
+    """Stack samples into one batch, padded at the end of their first axis: `input_ids` with `pad`, others with 0."""
+    return {
+        name: np.stack(_equally_long([sample[name] for sample in samples], pad if name == "input_ids" else 0))
+        for name in samples[0]
+    }
+
+
+def _equally_long(rows: list[Array], fill: int) -> list[Array]:
+    if rows[0].ndim == 0:
+        return rows
+    longest = max(len(row) for row in rows)
+    later_axes = [(0, 0)] * (rows[0].ndim - 1)
+    return [np.pad(row, [(0, longest - len(row)), *later_axes], constant_values=fill) for row in rows]

@@ -1,4 +1,4 @@
-"""What the encoder of an encoder-decoder is tried with: texts, sounds or pictures, as the model is given them."""
+"""Samples for the encoder of an encoder-decoder: texts, sounds or pictures, as the model takes them."""
 
 from __future__ import annotations
 
@@ -12,41 +12,37 @@ from triform.export.checkpoint.source import Checkpoint
 from triform.export.describe.audio import read_audio_info
 from triform.export.describe.image import calibration_samples, check_pixel_values, evaluation_samples, image_info
 from triform.export.samples import texts
-from triform.export.samples.batches import Sample, together
+from triform.export.samples.batches import Sample, SampleSets, padded
 from triform.export.samples.voices import voice
 from triform.models.encoder_decoder.graph import Source
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.media.audio_features import audio_features
 
-# Sources compared with PyTorch, calibrated on, and compared with the quantized graphs.
-_PARITY, _CALIBRATION, _COMPARED = 3, 24, 6
+# Number of sources for parity, for calibration and for evaluation.
+_PARITY, _CALIBRATION, _EVALUATION = 3, 24, 6
 _SECONDS = (2.7, 1.3, 4.1)
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Inputs of an encoder.
+    """Samples of what an encoder reads.
 
     Attributes:
-        parity: to compare with PyTorch; of different lengths where lengths differ.
-        calibration: to calibrate on.
-        compared: to compare the quantized graphs on.
-        audio: how sound became inputs.
-        image: how pictures did.
-        padded: whether sources of different lengths can be put together by padding, without changing anything.
+        samples: by purpose.
+        audio: how sound becomes arrays; None for other sources.
+        image: how pictures become arrays; None for other sources.
+        can_be_padded: whether padding sources of different lengths to one batch leaves their results as they are.
     """
 
-    parity: list[Sample]
-    calibration: list[Sample]
-    compared: list[Sample]
+    samples: SampleSets
     audio: AudioInfo | None = None
     image: ImageInfo | None = None
-    padded: bool = True
+    can_be_padded: bool = True
 
 
 def text_sources(checkpoint: Checkpoint, max_length: int | None) -> Sources:
-    """Passages of the texts shipped with the exporter, as the tokenizer reads them."""
+    """Passages of the texts in `data/`, as token ids."""
     limit = min(max_length or 512, 512)
     size = _vocabulary(checkpoint.model.config)
 
@@ -54,46 +50,48 @@ def text_sources(checkpoint: Checkpoint, max_length: int | None) -> Sources:
         ids = np.array(checkpoint.tokenizer(text)["input_ids"][:limit], np.int64) % size
         return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
-    rows = [sample(text) for text in texts.passages("evaluation", 2 * _COMPARED)]
+    rows = [sample(text) for text in texts.passages("evaluation", 2 * _EVALUATION)]
     calibration = [sample(text) for text in texts.passages("calibration", _CALIBRATION)]
-    return Sources(rows[1 : 1 + _PARITY], calibration, rows[1::2])
+    return Sources(SampleSets(rows[1 : 1 + _PARITY], calibration, rows[1::2]))
 
 
 def audio_sources(checkpoint: Checkpoint) -> Sources:
-    """Made-up voices, as the feature extractor hears them.
+    """Synthetic voices, as the feature extractor's arrays.
 
     Raises:
         ExportError: see `read_audio_info`.
         UnsupportedError: see `read_audio_info`.
     """
     info = read_audio_info(checkpoint.source.location)
-    named = checkpoint.model.main_input_name
+    input_name = checkpoint.model.main_input_name
     fixed = info.kind == "log_mel"
 
     def sample(seconds: float, seed: int) -> Sample:
         features = audio_features(voice(seconds, info.sampling_rate, seed), info)
         mask = {} if fixed else {"attention_mask": np.ones(len(features), np.int64)}
-        return {named: features, **mask}
+        return {input_name: features, **mask}
 
-    rows = [sample(_SECONDS[seed % 3], seed) for seed in range(_PARITY + _COMPARED)]
+    rows = [sample(_SECONDS[seed % 3], seed) for seed in range(_PARITY + _EVALUATION)]
     calibration = [sample(8.0, 100 + seed) for seed in range(2 if fixed else 4)]
-    # A waveform's encoder normalizes over all of its row, padding included.
-    return Sources(rows[:_PARITY], calibration, rows[_PARITY:], audio=info, padded=info.kind != "waveform")
+    samples = SampleSets(rows[:_PARITY], calibration, rows[_PARITY:])
+    # An encoder of waveforms normalizes over the whole row, including padding.
+    return Sources(samples, audio=info, can_be_padded=info.kind != "waveform")
 
 
 def image_sources(checkpoint: Checkpoint) -> Sources:
-    """Made-up pictures, as the image processor sees them."""
+    """Synthetic pictures, as the image processor's arrays. Errors as `image_info` and `check_pixel_values`."""
     info = image_info(checkpoint.image_processor)
     check_pixel_values(checkpoint.image_processor, info)
-    rows: list[Sample] = [{"pixel_values": one} for one in evaluation_samples(info, _PARITY + _COMPARED)]
-    calibration: list[Sample] = [{"pixel_values": one} for one in calibration_samples(info, _CALIBRATION)]
-    return Sources(rows[:_PARITY], calibration, rows[_PARITY:], image=info)
+    rows: list[Sample] = [{"pixel_values": pixels} for pixels in evaluation_samples(info, _PARITY + _EVALUATION)]
+    calibration: list[Sample] = [{"pixel_values": pixels} for pixels in calibration_samples(info, _CALIBRATION)]
+    return Sources(SampleSets(rows[:_PARITY], calibration, rows[_PARITY:]), image=info)
 
 
-def traced_source(sources: Sources, pad: int) -> Source:
-    """The example to trace an encoder with: two sources of different lengths."""
-    batch = together(sources.parity[:2], pad)
-    lengths = [len(sample[name]) for name in batch for sample in sources.parity]
+def example_inputs(sources: Sources, pad: int) -> Source:
+    """The inputs to trace an encoder with: two sources, of different lengths where lengths can differ."""
+    parity = sources.samples.parity
+    batch = padded(parity[:2], pad)
+    lengths = [len(sample[name]) for name in batch for sample in parity]
     axes = {}
     for name, array in batch.items():
         varies = len(set(lengths)) > 1 and name != "pixel_values" and array.shape[1] == max(lengths[:2])
@@ -102,8 +100,8 @@ def traced_source(sources: Sources, pad: int) -> Source:
 
 
 def _vocabulary(config: Any) -> int:
-    """Tokens that an encoder knows, which may be another number than its decoder's."""
-    known = getattr(config, "src_vocab_size", None) or config.get_text_config(encoder=True).vocab_size
-    if not isinstance(known, int):
+    """Number of tokens in the encoder's vocabulary, which may differ from the decoder's."""
+    size = getattr(config, "src_vocab_size", None) or config.get_text_config(encoder=True).vocab_size
+    if not isinstance(size, int):
         raise UnsupportedError(f"{config.model_type} models do not say how many tokens they know")
-    return known
+    return size

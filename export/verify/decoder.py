@@ -1,14 +1,15 @@
-"""Every export proves itself: the float graph against PyTorch, the quantized graph against the float one."""
+"""Verifies a decoder: the float graph against PyTorch, the quantized graph against the float graph."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from triform.export.runners import GraphRunner
+from triform.export.runners import DecoderRunner, FedDecoder
 from triform.export.samples.batches import Array
 from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.bundle.export_record import Parity, QuantizedParity
@@ -20,18 +21,32 @@ _CHUNK = 128
 
 
 def reference_logits(model: PreTrainedModel, ids: list[int]) -> Array:
-    """PyTorch's own logits, float32 (len(ids), vocab_size), with the model's own attention."""
+    """PyTorch's logits, float32 (len(ids), vocab_size), computed with transformers' eager attention."""
+    with _eager(model):
+        logits: Array = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
+    return logits
+
+
+def reference_states(model: PreTrainedModel, ids: list[int]) -> Array:
+    """PyTorch's last hidden states, float32 (len(ids), hidden_size), computed with transformers' eager attention."""
+    with _eager(model):
+        outputs = model(input_ids=torch.tensor([ids]), use_cache=False, output_hidden_states=True)
+    states: Array = outputs.hidden_states[-1][0].float().numpy()
+    return states
+
+
+@contextmanager
+def _eager(model: PreTrainedModel) -> Iterator[None]:
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
         with torch.no_grad():
-            logits: Array = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
+            yield
     finally:
         model.set_attn_implementation(implementation)
-    return logits
 
 
-def compare_with_reference(runner: GraphRunner, expected: Array, ids: list[int]) -> Parity:
+def verify_decoder(runner: DecoderRunner, expected: Array, ids: list[int]) -> Parity:
     """Feed `ids` in four ways and compare each with PyTorch's logits.
 
     Args:
@@ -42,13 +57,13 @@ def compare_with_reference(runner: GraphRunner, expected: Array, ids: list[int])
     Raises:
         ExportError: a difference exceeds the tolerance.
     """
-    parity = measure(runner, expected, ids)
-    check(parity)
+    parity = decoder_parity(runner, expected, ids)
+    check_parity(parity)
     return parity
 
 
-def measure(runner: GraphRunner, expected: Array, ids: list[int]) -> Parity:
-    """The differences of `compare_with_reference`, without judging them."""
+def decoder_parity(runner: DecoderRunner, expected: Array, ids: list[int]) -> Parity:
+    """Measure the differences that `verify_decoder` checks; none is too large here."""
     scale = float(np.abs(expected).max())
     third = len(ids) // 3
     return Parity(
@@ -61,7 +76,7 @@ def measure(runner: GraphRunner, expected: Array, ids: list[int]) -> Parity:
     )
 
 
-def check(parity: Parity) -> None:
+def check_parity(parity: Parity) -> None:
     """Raise when any difference exceeds the tolerance.
 
     Raises:
@@ -77,7 +92,7 @@ def check(parity: Parity) -> None:
             )
 
 
-def _difference(runner: GraphRunner, expected: Array, ids: list[int], chunks: list[int]) -> float:
+def _difference(runner: DecoderRunner, expected: Array, ids: list[int], chunks: list[int]) -> float:
     runner.start(1, len(ids))
     done, worst = 0, 0.0
     for size in chunks:
@@ -87,8 +102,8 @@ def _difference(runner: GraphRunner, expected: Array, ids: list[int], chunks: li
     return worst
 
 
-def _ragged_difference(runner: GraphRunner, expected: Array, ids: list[int]) -> float:
-    """Two rows of one text in one batch, the second shorter: a padded prefill, then single steps."""
+def _ragged_difference(runner: DecoderRunner, expected: Array, ids: list[int]) -> float:
+    """Two rows of the same text in one batch, the second shorter: a padded prefill, then single steps."""
     long, short, steps = len(ids) // 2, len(ids) // 3, 6
     runner.start(2, long + steps)
     rows = np.array([ids[:long], [*ids[:short], *[0] * (long - short)]])
@@ -102,18 +117,20 @@ def _ragged_difference(runner: GraphRunner, expected: Array, ids: list[int]) -> 
 
 
 def _worst(worst: float, difference: Array) -> float:
-    # np.maximum and not max(): a NaN must come through.
+    # np.maximum and not max(), which can lose a NaN.
     return float(np.maximum(worst, np.abs(difference).max()))
 
 
-def compare_quantized(original: Any, quantized: GraphRunner, ids: list[int], window: int) -> QuantizedParity:
-    """How far the quantized graph's predictions are from the original's.
+def quantized_decoder_parity(
+    original: Callable[[list[int]], Array], quantized: DecoderRunner, ids: list[int], window: int
+) -> QuantizedParity:
+    """Measure how far a quantized graph's predictions are from the original's.
 
     Args:
-        original: called with a list of token ids, gives logits float32 (tokens, vocab_size).
-        quantized: the graph to judge.
-        ids: the text, read in windows of `window` tokens, each with an empty cache.
-        window: tokens a window.
+        original: from token ids to logits, float32 (tokens, vocab_size).
+        quantized: the graph to measure.
+        ids: a text, read in windows; each starts with an empty cache.
+        window: tokens per window.
     """
     agreements, divergences, losses = [], [], []
     for start in range(0, len(ids), window):
@@ -128,17 +145,17 @@ def compare_quantized(original: Any, quantized: GraphRunner, ids: list[int], win
         divergences.append(torch.nn.functional.kl_div(actual, expected, reduction="none", log_target=True).sum(-1))
         targets = torch.tensor(piece[1:])[:, None]
         losses.append([-table[:-1].gather(-1, targets)[:, 0].numpy() for table in (expected, actual)])
-    per_model = [np.concatenate([pair[index] for pair in losses]) for index in (0, 1)]
+    original_losses, quantized_losses = (np.concatenate(parts) for parts in zip(*losses, strict=True))
     return QuantizedParity(
         top1_agreement=float(np.concatenate(agreements).mean()),
         mean_kl=float(np.concatenate(divergences).mean()),
-        perplexity_original=float(np.exp(per_model[0].mean())),
-        perplexity_quantized=float(np.exp(per_model[1].mean())),
-        tokens=len(per_model[0]),
+        perplexity_original=float(np.exp(original_losses.mean())),
+        perplexity_quantized=float(np.exp(quantized_losses.mean())),
+        tokens=len(original_losses),
     )
 
 
-def all_logits(runner: GraphRunner, ids: list[int]) -> Array:
+def all_logits(runner: FedDecoder, ids: list[int]) -> Array:
     """Logits of every position, float32 (len(ids), vocab_size), fed in chunks."""
     runner.start(1, len(ids))
     parts = []
@@ -148,21 +165,8 @@ def all_logits(runner: GraphRunner, ids: list[int]) -> Array:
     return np.concatenate(parts)
 
 
-def reference_states(model: PreTrainedModel, ids: list[int]) -> Array:
-    """The last of PyTorch's own hidden states, float32 (len(ids), hidden_size)."""
-    implementation = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        with torch.no_grad():
-            found = model(input_ids=torch.tensor([ids]), use_cache=False, output_hidden_states=True)
-    finally:
-        model.set_attn_implementation(implementation)
-    states: Array = found.hidden_states[-1][0].float().numpy()
-    return states
-
-
-def check_states(runner: GraphRunner, expected: Array, ids: list[int]) -> None:
-    """Feed `ids` in several runs and compare every token's state with PyTorch's.
+def verify_states(runner: DecoderRunner, expected: Array, ids: list[int]) -> None:
+    """Feed `ids` in several runs and compare every token's hidden state with PyTorch's.
 
     Args:
         runner: the float graph.
@@ -170,7 +174,7 @@ def check_states(runner: GraphRunner, expected: Array, ids: list[int]) -> None:
         ids: at least 16 token ids.
 
     Raises:
-        ExportError: a difference exceeds the tolerance of logits.
+        ExportError: a difference exceeds the tolerance.
     """
     runner.start(1, len(ids))
     parts, done = [], 0

@@ -1,8 +1,9 @@
-"""Every encoder proves itself: the float graph against PyTorch, the quantized graph against the float one."""
+"""Verifies an encoder: the float graph against PyTorch, the quantized graph against the float graph."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,29 +14,40 @@ from triform.runtime.bundle.export_record import EncoderParity, QuantizedEncoder
 from triform.runtime.encoder.classification import scores
 from triform.runtime.errors import ExportError
 
-# As for decoders; see verify.py.
+# As for decoders; see `verify/decoder.py`.
 _RELATIVE_TOLERANCE = 5e-4
-# What a task's user sees, of all that a graph may give; the first of these it has.
 _VECTORS = ("sentence_embedding", "image_embedding")
-_JUDGED = (*_VECTORS, "logits", "end_logits")
+# The outputs that tasks are about; a graph is compared by the first of these that it has.
+_TASK_OUTPUTS = (*_VECTORS, "logits", "end_logits")
 
 
-def compare_with_reference(
-    runner: EncoderRunner, names: Sequence[str], expected: Sequence[torch.Tensor], samples: Sequence[Sample], pad: int
-) -> EncoderParity:
-    """Run the samples as one batch and one by one, and compare each with PyTorch's outputs for the batch.
+@dataclass(frozen=True)
+class ReferenceBatch:
+    """A batch of samples, padded where their lengths differ, and what PyTorch gives for it.
+
+    Attributes:
+        samples: at least two, of different lengths where the graph takes a mask.
+        outputs: PyTorch's, in the order of the graph's outputs.
+        pad: token id that pads.
+    """
+
+    samples: Sequence[Sample]
+    outputs: Sequence[torch.Tensor]
+    pad: int
+
+
+def verify_encoder(runner: EncoderRunner, names: Sequence[str], batch: ReferenceBatch) -> EncoderParity:
+    """Run the samples as one batch and one by one, and compare each row with PyTorch's.
 
     Args:
         runner: a float graph.
         names: of the outputs.
-        expected: what PyTorch gives for the padded batch, in the order of `names`.
-        samples: at least two, of different lengths where there are tokens.
-        pad: token id that pads.
+        batch: what to compare with.
 
     Raises:
         ExportError: a difference exceeds the tolerance.
     """
-    parity = measure(runner, names, expected, samples, pad)
+    parity = encoder_parity(runner, names, batch)
     # Written so that NaN fails.
     if not (parity.batch <= parity.tolerance and parity.single <= parity.tolerance):
         raise ExportError(
@@ -45,36 +57,34 @@ def compare_with_reference(
     return parity
 
 
-def measure(
-    runner: EncoderRunner, names: Sequence[str], expected: Sequence[torch.Tensor], samples: Sequence[Sample], pad: int
-) -> EncoderParity:
-    """The differences of `compare_with_reference`, without judging them.
+def encoder_parity(runner: EncoderRunner, names: Sequence[str], batch: ReferenceBatch) -> EncoderParity:
+    """Measure the differences that `verify_encoder` checks; none is too large here.
 
     Raises:
         ExportError: an output has another shape than PyTorch's.
     """
-    wanted = dict(zip(names, (tensor.float().numpy() for tensor in expected), strict=True))
-    together = runner.run(padded(samples, pad), names)
-    scale = max(float(np.abs(tensor).max()) for tensor in wanted.values())
-    batch = single = 0.0
-    for index, sample in enumerate(samples):
-        alone = runner.run(padded([sample], pad), names)
+    expected = dict(zip(names, (tensor.float().numpy() for tensor in batch.outputs), strict=True))
+    together = runner.run(padded(batch.samples, batch.pad), names)
+    scale = max(float(np.abs(tensor).max()) for tensor in expected.values())
+    worst_batch = worst_single = 0.0
+    for index, sample in enumerate(batch.samples):
+        alone = runner.run(padded([sample], batch.pad), names)
         for name in names:
-            if together[name].shape != wanted[name].shape:
-                raise ExportError(f"the output {name} has the shape {together[name].shape}, not {wanted[name].shape}")
+            if together[name].shape != expected[name].shape:
+                raise ExportError(f"the output {name} has the shape {together[name].shape}, not {expected[name].shape}")
             length = len(sample["input_ids"]) if name in runner.ragged else None
-            row = wanted[name][index][:length]
-            batch = _worst(batch, together[name][index][:length] - row)
-            single = _worst(single, alone[name][0] - row)
-    return EncoderParity(batch, single, scale, _RELATIVE_TOLERANCE * scale)
+            row = expected[name][index][:length]
+            worst_batch = _worst(worst_batch, together[name][index][:length] - row)
+            worst_single = _worst(worst_single, alone[name][0] - row)
+    return EncoderParity(worst_batch, worst_single, scale, _RELATIVE_TOLERANCE * scale)
 
 
-def judged_output(names: Sequence[str]) -> str:
-    """Which of a graph's outputs `compare_quantized` should compare: what its task is about, not its layers."""
-    return next(name for name in _JUDGED if name in names)
+def task_output(names: Sequence[str]) -> str:
+    """The output that a graph's task is about, of the outputs it has."""
+    return next(name for name in _TASK_OUTPUTS if name in names)
 
 
-def compare_quantized(
+def quantized_encoder_parity(
     original: Callable[[Mapping[str, Array]], Array],
     quantized: EncoderRunner,
     name: str,
@@ -82,56 +92,61 @@ def compare_quantized(
     pad: int,
     problem_type: str | None = None,
 ) -> QuantizedEncoderParity:
-    """How far output `name` of a quantized graph is from what it came from: cosines of vectors, differences of scores.
+    """Measure how far an output of a quantized graph is from the original's: cosines of vectors, or score differences.
 
     Args:
-        original: called with the arrays of one sample, gives the output as it should be.
-        quantized: the graph to judge.
-        name: of its output.
+        original: from the arrays of one sample to the original's output.
+        quantized: the graph to measure.
+        name: of the output.
         samples: the inputs, run one by one.
         pad: token id that pads.
-        problem_type: of a classification, says what the scores are; None for one of several labels, or words, or
-            places in a text, of which one is right.
+        problem_type: of a classification; None where one of several labels, words or places in a text is right.
     """
-    found = []
+    measured = []
     for sample in samples:
         arrays = padded([sample], pad)
-        pair = original(arrays).astype(np.float64), quantized.run(arrays, [name])[name].astype(np.float64)
-        found.append(_cosine(*pair) if name in _VECTORS else _score_difference(*pair, problem_type))
+        expected, actual = original(arrays).astype(np.float64), quantized.run(arrays, [name])[name].astype(np.float64)
+        if name in _VECTORS:
+            measured.append(_cosine(expected, actual))
+        else:
+            measured.append(float(np.abs(scores(expected, problem_type) - scores(actual, problem_type)).max()))
     if name in _VECTORS:
-        return QuantizedEncoderParity(len(found), float(np.mean(found)), float(np.min(found)))
-    return QuantizedEncoderParity(len(found), score_mean=float(np.mean(found)), score_worst=float(np.max(found)))
+        return QuantizedEncoderParity(len(measured), float(np.mean(measured)), float(np.min(measured)))
+    return QuantizedEncoderParity(
+        len(measured), score_mean=float(np.mean(measured)), score_worst=float(np.max(measured))
+    )
 
 
-def _cosine(one: Array, other: Array) -> float:
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one.ravel() @ other.ravel()) / max(lengths, 1e-30)
+def _cosine(vector: Array, other: Array) -> float:
+    lengths = float(np.linalg.norm(vector) * np.linalg.norm(other))
+    return float(vector.ravel() @ other.ravel()) / max(lengths, 1e-30)
 
 
-def _score_difference(one: Array, other: Array, problem_type: str | None) -> float:
-    return float(np.abs(scores(one, problem_type) - scores(other, problem_type)).max())
-
-
-def together(parities: Sequence[EncoderParity]) -> EncoderParity:
-    """One record for all graphs of a bundle, which give vectors if there are several: the worst of each number."""
+def worst_parity(parities: Sequence[EncoderParity]) -> EncoderParity:
+    """One record for several batches or graphs: the worst of each number. Several graphs give vectors, not scores."""
     if len(parities) == 1:
         return parities[0]
-    measured = [parity.quantized for parity in parities if parity.quantized is not None]
+    quantized_parities = [parity.quantized for parity in parities if parity.quantized is not None]
     quantized = None
-    if measured:
-        rows = sum(one.rows for one in measured)
-        mean = sum((one.cosine_mean or 0) * one.rows for one in measured) / rows
-        worst = min(one.cosine_worst or 0 for one in measured)
+    if quantized_parities:
+        rows = sum(parity.rows for parity in quantized_parities)
+        mean = sum((parity.cosine_mean or 0) * parity.rows for parity in quantized_parities) / rows
+        worst = min(parity.cosine_worst or 0 for parity in quantized_parities)
         quantized = QuantizedEncoderParity(rows, mean, worst)
     return EncoderParity(
-        batch=max(parity.batch for parity in parities),
-        single=max(parity.single for parity in parities),
-        scale=max(parity.scale for parity in parities),
-        tolerance=max(parity.tolerance for parity in parities),
+        batch=_largest(parity.batch for parity in parities),
+        single=_largest(parity.single for parity in parities),
+        scale=_largest(parity.scale for parity in parities),
+        tolerance=_largest(parity.tolerance for parity in parities),
         quantized=quantized,
     )
 
 
+def _largest(numbers: Iterable[float]) -> float:
+    # np.max and not max(), which can lose a NaN.
+    return float(np.max(list(numbers)))
+
+
 def _worst(worst: float, difference: Array) -> float:
-    # np.maximum and not max(): a NaN must come through.
+    # np.maximum and not max(), which can lose a NaN.
     return float(np.maximum(worst, np.abs(difference).max()))

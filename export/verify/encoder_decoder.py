@@ -1,19 +1,18 @@
-"""Every encoder-decoder proves itself: the float graphs against PyTorch, the quantized ones against the float ones."""
+"""Verifies an encoder-decoder: the float graphs against PyTorch, the quantized graphs against the float graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from triform.export.runners import PairRunner, answer
-from triform.export.samples.batches import Array, Sample, together
+from triform.export.runners import EncoderDecoderRunner, FedDecoder, greedy_tokens
+from triform.export.samples.batches import Array, Sample, padded
 from triform.export.samples.sources import Sources
-from triform.export.verify import decoder as verify
+from triform.export.verify.decoder import all_logits, check_parity, decoder_parity, quantized_decoder_parity
 from triform.models.encoder_decoder.graph import reference_logits
 from triform.runtime.bundle.export_record import Parity, QuantizedParity
 
@@ -22,107 +21,116 @@ _PARITY_TOKENS, _COMPARED_TOKENS = 48, 32
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What the graphs are tried with.
+class ReferenceAnswers:
+    """Sources, decoder tokens, and PyTorch's logits for them.
 
     Attributes:
-        sources: one by one, and as a batch if they can be put together.
-        expected: of each source, PyTorch's logits after each of `ids`.
-        expected_together: the same of the batch; None where there is none.
-        compared: sources to compare quantized graphs on.
-        ids: decoder tokens.
-        start: the token that decoding starts with.
-        pad: the token that pads.
+        sources: compared one by one, and as a batch if they can be padded.
+        logits: of each source after each of `ids`, float32 (len(ids), vocab_size).
+        batch_logits: the same of the padded batch, float32 (sources, len(ids), vocab_size); None without a batch.
+        evaluation: sources to compare the quantized graphs on.
+        ids: decoder tokens, beginning with the one that decoding starts with.
+        pad: token id that pads.
     """
 
     sources: Sequence[Sample]
-    expected: Sequence[Array]
-    expected_together: Array | None
-    compared: Sequence[Sample]
+    logits: Sequence[Array]
+    batch_logits: Array | None
+    evaluation: Sequence[Sample]
     ids: list[int]
-    start: int
     pad: int
 
 
-def trial_of(model: PreTrainedModel, sources: Sources, start: int, max_length: int, pad: int) -> Trial:
-    """Ask PyTorch what it makes of a few sources and some decoder tokens."""
+def reference_answers(
+    model: PreTrainedModel, sources: Sources, start: int, max_length: int, pad: int
+) -> ReferenceAnswers:
+    """Run PyTorch's model on the sources, with random decoder tokens after `start`."""
     size = model.config.get_text_config(decoder=True).vocab_size
     count = min(_PARITY_TOKENS, max_length - 1)
     generator = torch.Generator().manual_seed(0)
     ids = [start, *torch.randint(size // 10, size, (count - 1,), generator=generator).tolist()]
-    expected = [_logits(model, [one], ids, pad)[0] for one in sources.parity]
-    batch = _logits(model, sources.parity, ids, pad) if sources.padded else None
-    return Trial(sources.parity, expected, batch, sources.compared, ids, start, pad)
+    parity = sources.samples.parity
+    logits = [_logits(model, [sample], ids, pad)[0] for sample in parity]
+    batch_logits = _logits(model, parity, ids, pad) if sources.can_be_padded else None
+    return ReferenceAnswers(parity, logits, batch_logits, sources.samples.evaluation, ids, pad)
 
 
-def compare_with_reference(runner: PairRunner, trial: Trial) -> Parity:
-    """Compare the float graphs with PyTorch: each source by itself in the four ways of a decoder, and all in one batch.
+def verify_encoder_decoder(runner: EncoderDecoderRunner, reference: ReferenceAnswers) -> Parity:
+    """Compare the float graphs with PyTorch: each source alone in the four ways of a decoder, and all in one batch.
 
     Raises:
         ExportError: a difference exceeds the tolerance.
     """
-    parity = measure(runner, trial)
-    verify.check(parity)
+    parity = encoder_decoder_parity(runner, reference)
+    check_parity(parity)
     return parity
 
 
-def measure(runner: PairRunner, trial: Trial) -> Parity:
-    """The differences of `compare_with_reference`, without judging them; `ragged` covers the batch, too."""
-    found = [
-        verify.measure(runner.read(together([one], trial.pad)), expected, trial.ids)
-        for one, expected in zip(trial.sources, trial.expected, strict=True)
+def encoder_decoder_parity(runner: EncoderDecoderRunner, reference: ReferenceAnswers) -> Parity:
+    """Measure the differences that `verify_encoder_decoder` checks; none is too large here. `ragged` has the batch."""
+    parities = [
+        decoder_parity(runner.read(padded([sample], reference.pad)), logits, reference.ids)
+        for sample, logits in zip(reference.sources, reference.logits, strict=True)
     ]
-    batch = [] if trial.expected_together is None else [_batch_difference(runner, trial)]
+    batch = [] if reference.batch_logits is None else [_batch_difference(runner, reference, reference.batch_logits)]
     return Parity(
-        prefill=_worst(one.prefill for one in found),
-        chunked=_worst(one.chunked for one in found),
-        step=_worst(one.step for one in found),
-        ragged=_worst([*(one.ragged for one in found), *batch]),
-        scale=_worst(one.scale for one in found),
-        tolerance=_worst(one.tolerance for one in found),
+        prefill=_largest(parity.prefill for parity in parities),
+        chunked=_largest(parity.chunked for parity in parities),
+        step=_largest(parity.step for parity in parities),
+        ragged=_largest([*(parity.ragged for parity in parities), *batch]),
+        scale=_largest(parity.scale for parity in parities),
+        tolerance=_largest(parity.tolerance for parity in parities),
     )
 
 
-def compare_quantized(original: Any, quantized: PairRunner, trial: Trial) -> QuantizedParity:
-    """How far the quantized graphs' predictions are from the original's, along the original's own answers.
+def quantized_encoder_decoder_parity(
+    original: Callable[[Mapping[str, Array]], FedDecoder],
+    quantized: EncoderDecoderRunner,
+    reference: ReferenceAnswers,
+) -> QuantizedParity:
+    """Measure how far the quantized graphs' predictions are from the original's, along its greedy answers.
 
     Args:
-        original: a `PairRunner`, or what can be used as one.
-        quantized: the graphs.
-        trial: what to compare them on.
+        original: reads a batch of one source and gives the decoder that answers it.
+        quantized: the graphs to measure.
+        reference: the sources.
     """
-    found = []
-    for sample in trial.compared:
-        arrays = together([sample], trial.pad)
-        decoder, small = original.read(arrays), quantized.read(arrays)
-        ids = answer(decoder, trial.start, min(_COMPARED_TOKENS, len(trial.ids)))
-        found.append(
-            verify.compare_quantized(lambda piece, run=decoder: verify.all_logits(run, piece), small, ids, len(ids))
-        )
+    parities = []
+    for sample in reference.evaluation:
+        arrays = padded([sample], reference.pad)
+        decoder = original(arrays)
+        ids = greedy_tokens(decoder, reference.ids[0], min(_COMPARED_TOKENS, len(reference.ids)))
+        parities.append(_along(decoder, quantized, arrays, ids))
     return QuantizedParity(
-        top1_agreement=float(np.mean([one.top1_agreement for one in found])),
-        mean_kl=float(np.mean([one.mean_kl for one in found])),
-        # Every source counts the same number of tokens, so the mean of logarithms is that of all tokens.
-        perplexity_original=float(np.exp(np.mean([np.log(one.perplexity_original) for one in found]))),
-        perplexity_quantized=float(np.exp(np.mean([np.log(one.perplexity_quantized) for one in found]))),
-        tokens=sum(one.tokens for one in found),
+        top1_agreement=float(np.mean([parity.top1_agreement for parity in parities])),
+        mean_kl=float(np.mean([parity.mean_kl for parity in parities])),
+        # Every answer has the same number of tokens, so the mean of the logarithms is the mean over all tokens.
+        perplexity_original=float(np.exp(np.mean([np.log(parity.perplexity_original) for parity in parities]))),
+        perplexity_quantized=float(np.exp(np.mean([np.log(parity.perplexity_quantized) for parity in parities]))),
+        tokens=sum(parity.tokens for parity in parities),
     )
 
 
-def _worst(numbers: Iterable[float]) -> float:
-    # np.max and not max(): a NaN must come through.
+def _along(
+    decoder: FedDecoder, quantized: EncoderDecoderRunner, arrays: Mapping[str, Array], ids: list[int]
+) -> QuantizedParity:
+    return quantized_decoder_parity(lambda piece: all_logits(decoder, piece), quantized.read(arrays), ids, len(ids))
+
+
+def _largest(numbers: Iterable[float]) -> float:
+    # np.max and not max(), which can lose a NaN.
     return float(np.max(list(numbers)))
 
 
 def _logits(model: PreTrainedModel, samples: Sequence[Sample], ids: list[int], pad: int) -> Array:
-    arrays = {name: torch.from_numpy(array) for name, array in together(samples, pad).items()}
-    found: Array = reference_logits(model, arrays, torch.tensor([ids] * len(samples))).float().numpy()
-    return found
+    arrays = {name: torch.from_numpy(array) for name, array in padded(samples, pad).items()}
+    logits: Array = reference_logits(model, arrays, torch.tensor([ids] * len(samples))).float().numpy()
+    return logits
 
 
-def _batch_difference(runner: PairRunner, trial: Trial) -> float:
-    decoder = runner.read(together(trial.sources, trial.pad))
-    rows = np.array([trial.ids] * len(trial.sources))
+def _batch_difference(runner: EncoderDecoderRunner, reference: ReferenceAnswers, expected: Array) -> float:
+    decoder = runner.read(padded(reference.sources, reference.pad))
+    rows = np.array([reference.ids] * len(reference.sources))
     decoder.start(len(rows), rows.shape[1])
     logits, _ = decoder.feed(rows, np.arange(rows.shape[1])[None].repeat(len(rows), 0))
-    return float(np.abs(logits - trial.expected_together).max())
+    return float(np.abs(logits - expected).max())

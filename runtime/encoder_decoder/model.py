@@ -25,6 +25,7 @@ from triform.runtime.generation.search.batch import Hypothesis
 from triform.runtime.generation.search.choice import run_search
 from triform.runtime.generation.setup import RowSetup, set_up_row
 from triform.runtime.graphs.encoder_decoder import SourceReader, text_arrays
+from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.graphs.session import open_session
 from triform.runtime.graphs.signature import check_decoder_of
 from triform.runtime.text.stop_strings import TextStops
@@ -192,16 +193,16 @@ class EncoderDecoder:
         setup = self._setup(self._settled(options, ask, None), ids, 0)
         return self.pieces(self._read([ids]), [self.info.decoder_start], setup)
 
-    def pieces(self, given: dict[str, Any], prompt: Sequence[int], setup: RowSetup) -> Iterator[Piece]:
+    def pieces(self, encoded: EncoderOutput, prompt: Sequence[int], setup: RowSetup) -> Iterator[Piece]:
         """Write about one source that was read.
 
         Args:
-            given: from `reader.read`.
+            encoded: from `reader.read`.
             prompt: decoder tokens to begin with.
             setup: from `set_up_row`.
         """
         shown = TextStops(self.text.target, setup.options.stop)
-        step = self.reader.step(given)
+        step = self.reader.step(encoded)
         for token in decode_loop(step, prompt, setup.sampler(), eos=setup.row.eos, max_new_tokens=setup.limit):
             text = shown.push(token.id)
             reason = token.finish_reason
@@ -215,7 +216,7 @@ class EncoderDecoder:
 
     def search(
         self,
-        given: dict[str, Any],
+        encoded: EncoderOutput,
         prompts: Sequence[Sequence[int]],
         setups: Sequence[RowSetup],
         search: Search | None,
@@ -223,12 +224,12 @@ class EncoderDecoder:
         """Answers about the sources that were read, the best first.
 
         Args:
-            given: from `reader.read`, one source a prompt.
+            encoded: from `reader.read`, one source a prompt.
             prompts: decoder tokens that each answer begins with.
             setups: one a prompt, from `set_up_row`.
             search: None for one answer each, token by token.
         """
-        step = self.reader.batch_step(given)
+        step = self.reader.batch_step(encoded)
         return run_search(step, prompts, setups, search, self.text.target, eos=self.manifest.tokens.eos)
 
     def write(
@@ -270,14 +271,14 @@ class EncoderDecoder:
         return self._write(self._read(rows), settled, rows, places)
 
     def _write(
-        self, given: dict[str, Any], settled: _Settled, rows: Sequence[Sequence[int]], places: Sequence[int]
+        self, encoded: EncoderOutput, settled: _Settled, rows: Sequence[Sequence[int]], places: Sequence[int]
     ) -> list[list[Written]]:
         setups = [self._setup(settled, ids, place) for ids, place in zip(rows, places, strict=True)]
-        found = self.search(given, [[self.info.decoder_start]] * len(setups), setups, settled.search)
+        found = self.search(encoded, [[self.info.decoder_start]] * len(setups), setups, settled.search)
         scored, stops = settled.search is not None, setups[0].options.stop
         return [[written(one, self.text.target, stops, scored) for one in hypotheses] for hypotheses in found]
 
-    def _read(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+    def _read(self, rows: Sequence[Sequence[int]]) -> EncoderOutput:
         return self.reader.read(text_arrays(rows, self.manifest.tokens.pad))
 
     def _setup(self, settled: _Settled, ids: Sequence[int], index: int) -> RowSetup:

@@ -12,26 +12,25 @@ from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.graphs.binding import StepBinding, run_step
 from triform.runtime.graphs.cache import KVCache
 from triform.runtime.graphs.decoder_step import DecoderStep
+from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.graphs.session import run_failure
 from triform.runtime.graphs.signature import CROSS_ATTENTIONS
 
 
 class SourceSession:
-    """A decoder's session to which what the encoder gave is bound, once for all runs; never copied.
+    """A decoder's session to which the encoder's output is bound, once for all runs; never copied."""
 
-    Attributes:
-        given: onnxruntime.OrtValue by input name; the first axis is the source.
-    """
-
-    def __init__(self, session: Any, given: dict[str, Any]) -> None:
+    def __init__(self, session: Any, encoded: EncoderOutput) -> None:
         self._session = session
-        self.given = given
+        self._encoded = encoded
 
     def io_binding(self) -> Any:
         """A binding that lacks only what changes from step to step."""
+        from onnxruntime import OrtValue
+
         io = self._session.io_binding()
-        for name, value in self.given.items():
-            io.bind_ortvalue_input(name, value)
+        for name, value in self._encoded.values.items():
+            io.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(value))
         return io
 
     def run_with_iobinding(self, io: Any) -> None:
@@ -40,13 +39,7 @@ class SourceSession:
 
     def keep(self, sources: Sequence[int]) -> None:
         """Forget all but some of the sources."""
-        from onnxruntime import OrtValue
-
-        chosen = list(sources)
-        self.given = {
-            name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[chosen]))
-            for name, value in self.given.items()
-        }
+        self._encoded = self._encoded.only(sources)
 
 
 class SourceReader:
@@ -60,37 +53,31 @@ class SourceReader:
         self._taken = [node.name for node in encoder.get_inputs()]
         self._outputs = [node.name for node in encoder.get_outputs()]
 
-    def read(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    def read(self, arrays: Mapping[str, NDArray[Any]]) -> EncoderOutput:
         """Run the encoder on a batch of sources.
 
         Args:
             arrays: by name, what the encoder takes; others are ignored. The first axis is the source.
 
-        Returns:
-            what the decoder is to be given: onnxruntime.OrtValue by name.
-
         Raises:
             TriformError: onnxruntime failed.
         """
-        from onnxruntime import OrtValue
-
-        inputs = {name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(arrays[name])) for name in self._taken}
         try:
-            found = self._encoder.run_with_ort_values(self._outputs, inputs)
+            outputs = self._encoder.run(self._outputs, {name: arrays[name] for name in self._taken})
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise run_failure("encoder", error) from error
-        return dict(zip(self._outputs, found, strict=True))
+        return EncoderOutput(dict(zip(self._outputs, outputs, strict=True)))
 
     @property
     def attends(self) -> bool:
         """Whether the decoder tells what it attends to, see `attend`."""
         return any(node.name == CROSS_ATTENTIONS for node in self._decoder.get_outputs())
 
-    def attend(self, given: dict[str, Any], ids: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def attend(self, encoded: EncoderOutput, ids: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What the decoder says of, and attends to in, the one source that was read.
 
         Args:
-            given: from `read`.
+            encoded: from `read`, one source.
             ids: all that is written about it, at least one token.
 
         Returns:
@@ -105,25 +92,25 @@ class SourceReader:
 
         speech = self._manifest.encoder_decoder and self._manifest.encoder_decoder.speech
         heads = len(speech.alignment_heads) if speech else 0
-        session = SourceSession(self._decoder, given)
+        session = SourceSession(self._decoder, encoded)
         cache = KVCache(self._cache, self._manifest.max_length)
         cache.reserve(len(ids))
         binding = StepBinding(session, (1, len(ids)), len(ids), self._manifest.vocab_size)
         binding.input_ids[0] = ids
         binding.logits_positions[0] = np.arange(len(ids))
-        weights = np.empty((1, heads, len(ids), next(iter(given.values())).shape()[2]), np.float32)
+        weights = np.empty((1, heads, len(ids), next(iter(encoded.values.values())).shape[2]), np.float32)
         binding.io.bind_ortvalue_output(CROSS_ATTENTIONS, OrtValue.ortvalue_from_numpy(weights))
         cache.bind(binding.io)
         run_step(session, binding)
         return binding.logits[0], weights[0]
 
-    def step(self, given: dict[str, Any]) -> DecoderStep:
+    def step(self, encoded: EncoderOutput) -> DecoderStep:
         """What writes about the one source that was read, one token after another."""
-        return DecoderStep(SourceSession(self._decoder, given), self._manifest, self._cache)
+        return DecoderStep(SourceSession(self._decoder, encoded), self._manifest, self._cache)
 
-    def batch_step(self, given: dict[str, Any]) -> SourceBatchStep:
+    def batch_step(self, encoded: EncoderOutput) -> SourceBatchStep:
         """What writes about all sources that were read, in as many rows each as are wanted."""
-        return SourceBatchStep(SourceSession(self._decoder, given), self._manifest, self._cache)
+        return SourceBatchStep(SourceSession(self._decoder, encoded), self._manifest, self._cache)
 
 
 class SourceBatchStep:
@@ -245,13 +232,3 @@ def text_arrays(rows: Sequence[Sequence[int]], pad: int | None) -> dict[str, NDA
         arrays["input_ids"][index, : len(ids)] = ids
         arrays["attention_mask"][index, : len(ids)] = 1
     return arrays
-
-
-def only_sources(given: dict[str, Any], chosen: Sequence[int]) -> dict[str, Any]:
-    """What the encoder gave of some of the sources it has read, copied."""
-    from onnxruntime import OrtValue
-
-    return {
-        name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[list(chosen)]))
-        for name, value in given.items()
-    }

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,8 @@ from triform.runtime.generation.search.batch import Hypothesis, Request
 from triform.runtime.generation.search.beams import beam_search
 from triform.runtime.generation.search.draws import choice, take
 from triform.runtime.generation.setup import set_up_row
-from triform.runtime.graphs.encoder_decoder import SourceBatchStep, only_sources
+from triform.runtime.graphs.encoder_decoder import SourceBatchStep
+from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.speech.timestamp_rules import TimestampRules
 
@@ -62,11 +62,11 @@ class WindowDecoder:
         # Of everything that is drawn, so that no two draws use the same random numbers.
         self._draws = count()
 
-    def decode(self, given: dict[str, Any], prompts: Sequence[Sequence[int]]) -> list[Heard]:
+    def decode(self, encoded: EncoderOutput, prompts: Sequence[Sequence[int]]) -> list[Heard]:
         """Write down windows, all in one batch.
 
         Args:
-            given: from `SourceReader.read`, one window a prompt.
+            encoded: from `SourceReader.read`, one window a prompt.
             prompts: the tokens each begins with; the same number of them follow the start in each.
 
         Raises:
@@ -76,10 +76,8 @@ class WindowDecoder:
         tries: list[list[Heard]] = [[] for _ in prompts]
         pending = list(range(len(prompts)))
         for temperature in self._options.temperatures:
-            chosen = given if len(pending) == len(prompts) else only_sources(given, pending)
-            for index, heard in zip(
-                pending, self._try(chosen, [prompts[i] for i in pending], temperature), strict=True
-            ):
+            answers = self._try(encoded.only(pending), [prompts[i] for i in pending], temperature)
+            for index, heard in zip(pending, answers, strict=True):
                 tries[index].append(heard)
             pending = [index for index in pending if self._failed(tries[index][-1])]
             if not pending:
@@ -115,9 +113,9 @@ class WindowDecoder:
             return tries[-1]
         return max(tries, key=lambda heard: (not self._repeats(heard), heard.avg_logprob))
 
-    def _try(self, given: dict[str, Any], prompts: Sequence[Sequence[int]], temperature: float) -> list[Heard]:
+    def _try(self, encoded: EncoderOutput, prompts: Sequence[Sequence[int]], temperature: float) -> list[Heard]:
         requests = [self._request(prompt) for prompt in prompts]
-        step = _Watched(self._model.reader.batch_step(given), self._starts(prompts))
+        step = _Watched(self._model.reader.batch_step(encoded), self._starts(prompts))
         if temperature == 0 and self._options.num_beams > 1:
             beams = BeamOptions(self._options.num_beams)
             found = [hypotheses[0] for hypotheses in beam_search(step, requests, beams, eos=self._eos)]

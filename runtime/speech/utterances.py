@@ -99,8 +99,8 @@ def _decoded(
     while group := list(islice(pieces, options.batch)):
         heard = [(span, samples) for span, samples in group if _is_heard(samples, info)]
         if heard:
-            given = model.reader.read(_arrays(model, info, [samples for _, samples in heard]))
-            answers = decoder.decode(given, [prompt] * len(heard))
+            encoded = model.reader.read(_arrays(model, info, [samples for _, samples in heard]))
+            answers = decoder.decode(encoded, [prompt] * len(heard))
             for (span, _), answer in zip(heard, answers, strict=True):
                 if answer.text.strip():
                     yield _segment(span, answer, options.language)

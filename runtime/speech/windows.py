@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from triform.runtime.bundle.media_info import AudioInfo, SpeechInfo
 from triform.runtime.encoder_decoder.model import EncoderDecoder
 from triform.runtime.errors import BundleError
-from triform.runtime.graphs.encoder_decoder import only_sources
+from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.media.log_mel import Features
 from triform.runtime.speech.fallback import Heard, WindowDecoder
 from triform.runtime.speech.options import TranscribeOptions
@@ -139,31 +138,30 @@ class WindowReader:
             first += silence if silence == window.count else silence - round(self._rate * _LEAD_IN)
         return None
 
-    def _encode(self, group: Sequence[_Window]) -> dict[str, Any]:
-        given = self._model.reader.read({"input_features": np.stack([window.features for window in group])})
+    def _encode(self, group: Sequence[_Window]) -> EncoderOutput:
+        encoded = self._model.reader.read({"input_features": np.stack([window.features for window in group])})
         if self._language is None and self._speech.languages:
-            self._language = self._detected(given, len(group))
-        return given
+            self._language = self._detected(encoded, len(group))
+        return encoded
 
-    def _detected(self, given: dict[str, Any], count: int) -> str:
+    def _detected(self, encoded: EncoderOutput, count: int) -> str:
         """The language that the first window is most likely in."""
-        logits = self._model.reader.batch_step(given).prefill([[self._model.info.decoder_start]] * count)[0]
+        logits = self._model.reader.batch_step(encoded).prefill([[self._model.info.decoder_start]] * count)[0]
         return max(self._speech.languages, key=lambda code: logits[self._speech.languages[code]])
 
     def _decode(
         self, group: Sequence[_Window], said: Sequence[int], *, keep_rest: bool
     ) -> list[tuple[Heard, Split, list[Segment]]]:
-        given = self._encode(group)
+        encoded = self._encode(group)
         start = self._prompt.start(self._language)
-        decoded = self._decoder.decode(given, [[*self._prompt.before(said), *start]] * len(group))
+        decoded = self._decoder.decode(encoded, [[*self._prompt.before(said), *start]] * len(group))
         found = []
         for index, (heard, window) in enumerate(zip(decoded, group, strict=True)):
             split = self._split(heard, window, keep_rest)
             segments = list(self._segments(window, heard, split.stretches))
             if self._words is not None:
-                own = given if len(group) == 1 else only_sources(given, [index])
                 times = window.first / self._rate, window.count / self._rate
-                segments = self._words.add(own, start, segments, *times)
+                segments = self._words.add(encoded.only([index]), start, segments, *times)
             found.append((heard, split, segments))
         return found
 

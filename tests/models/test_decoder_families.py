@@ -10,8 +10,8 @@ from triform.export.graph.fusion import fuse
 from triform.export.graph.nodes import attribute, nodes
 from triform.export.graph.tracing import trace
 from triform.export.quantize.blocks import lower_to_float
-from triform.export.runners import GraphRunner
-from triform.export.verify import decoder as verify
+from triform.export.runners import DecoderRunner
+from triform.export.verify.decoder import reference_logits, verify_decoder
 from triform.export.write import write_graph
 from triform.models.attention.rotary import rotary_modules
 from triform.models.decoder.graph import decoder_spec
@@ -20,7 +20,7 @@ from triform.runtime.bundle.manifest import LayerCacheInfo
 
 def exported(model, folder, ids):
     """The runner of the model's float graph, PyTorch's logits, and the graph itself."""
-    expected = verify.reference_logits(model, ids)
+    expected = reference_logits(model, ids)
     spec, prepared = decoder_spec(model, CONTEXT)
     with prepared:
         graph = trace(spec)
@@ -29,7 +29,7 @@ def exported(model, folder, ids):
     lower_to_float(graph)
     write_graph(graph, folder / "decoder.onnx")
     layers = [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
-    return GraphRunner(folder / "decoder.onnx", layers, 2), expected, graph, notes
+    return DecoderRunner(folder / "decoder.onnx", layers, 2), expected, graph, notes
 
 
 def some_ids(count):
@@ -41,7 +41,7 @@ def test_family_matches_pytorch(family, tmp_path):
     model = build(*FAMILIES[family])
     ids = some_ids(90)
     runner, expected, graph, notes = exported(model, tmp_path, ids)
-    verify.compare_with_reference(runner, expected, ids)
+    verify_decoder(runner, expected, ids)
     counts = graph_counts(graph)
     assert counts["GroupQueryAttention"] == 3
     assert notes["rotary"] == ("fused" if rotary_modules(model) else "none")
@@ -68,11 +68,11 @@ def test_rope_scaling_matches_pytorch(rope, tmp_path):
     model = build("llama", settings)
     ids = some_ids(60)
     runner, expected, _, notes = exported(model, tmp_path, ids)
-    verify.compare_with_reference(runner, expected, ids)
+    verify_decoder(runner, expected, ids)
     assert notes["rotary"] == ("native" if rope in ("dynamic", "longrope") else "fused")
     # Past the original context frequencies change with the length, so only a single run has a reference.
     long = some_ids(200)
-    want = verify.reference_logits(model, long)
+    want = reference_logits(model, long)
     runner.start(1, len(long))
     logits, _ = runner.feed(torch.tensor([long]).numpy(), torch.arange(len(long))[None].numpy())
     assert abs(logits[0] - want).max() <= 5e-4 * abs(want).max()

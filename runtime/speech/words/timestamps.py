@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from triform.runtime.arithmetic import log_probability
 from triform.runtime.bundle.media_info import SpeechInfo
 from triform.runtime.encoder_decoder.model import EncoderDecoder
 from triform.runtime.errors import BundleError, UnsupportedError
+from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.speech.transcript import Segment, Word
 from triform.runtime.speech.words.alignment import alignment_matrix, token_frames
 from triform.runtime.speech.words.grouping import (
@@ -52,12 +52,12 @@ class WordFinder:
         self._speech: SpeechInfo = model.info.speech
 
     def add(
-        self, given: dict[str, Any], start: Sequence[int], segments: Sequence[Segment], offset: float, length: float
+        self, encoded: EncoderOutput, start: Sequence[int], segments: Sequence[Segment], offset: float, length: float
     ) -> list[Segment]:
         """The same segments with their words, and with times that fit these.
 
         Args:
-            given: from `SourceReader.read`, of the one window.
+            encoded: from `SourceReader.read`, of the one window.
             start: the tokens a window begins with, without text before.
             segments: of the window, from first to last.
             offset: the window's beginning, in seconds.
@@ -70,7 +70,7 @@ class WordFinder:
         tokens = [token for ids in spoken for token in ids]
         if not tokens:
             return list(segments)
-        words = self._words(given, start, tokens, length, segments[0].language)
+        words = self._words(encoded, start, tokens, length, segments[0].language)
         usual, before = usual_length(words), 0.0
         found = []
         for segment, part in zip(segments, _parts(words, [len(ids) for ids in spoken]), strict=True):
@@ -83,14 +83,14 @@ class WordFinder:
         return [token for token in segment.tokens if token < self._speech.timestamp_begin]
 
     def _words(
-        self, given: dict[str, Any], start: Sequence[int], tokens: list[int], length: float, language: str | None
+        self, encoded: EncoderOutput, start: Sequence[int], tokens: list[int], length: float, language: str | None
     ) -> list[TimedWord]:
         if start[-1] != self._speech.no_timestamps:
             start = [*start, self._speech.no_timestamps]
         first = len(start) - 1
         room = self._model.manifest.max_length - len(start) - 1
         said = tokens[:room]
-        logits, weights = self._model.reader.attend(given, [*start, *said, self._model.manifest.tokens.eos[0]])
+        logits, weights = self._model.reader.attend(encoded, [*start, *said, self._model.manifest.tokens.eos[0]])
         likely = [np.exp(log_probability(logits[first + i], token)) for i, token in enumerate(said)]
         matrix = alignment_matrix(weights[:, :, : self._frames(weights.shape[2], length)])[first:-1]
         times = token_frames(matrix) * self._seconds(weights.shape[2])

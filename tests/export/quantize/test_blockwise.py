@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
-from triform.export.quantize.blockwise import quantize_matrix, restore
+from triform.export.quantize.blockwise import dequantize, quantize_matrix
 
 
 def random_matrix(rows, columns, seed=0):
@@ -33,7 +33,7 @@ def random_matrix(rows, columns, seed=0):
 def test_no_weight_is_further_off_than_its_step(bits, block_size, rows, columns, seed):
     weight = random_matrix(rows, columns, seed)
     blocks = quantize_matrix(weight, None, bits, block_size)
-    error = np.abs(restore(blocks, columns) - weight.numpy())
+    error = np.abs(dequantize(blocks, columns) - weight.numpy())
     span = np.pad(weight.numpy(), ((0, 0), (0, -columns % block_size))).reshape(rows, -1, block_size)
     span = np.maximum(span.max(-1), 0) - np.minimum(span.min(-1), 0)
     # Rounding, and at 4 bits clipping at 0.7 of the range, whose ends then lie up to 0.3 of it away.
@@ -44,21 +44,21 @@ def test_no_weight_is_further_off_than_its_step(bits, block_size, rows, columns,
 def test_numbers_on_the_grid_are_kept_exactly():
     """16 levels of 0.25 from -1.75 to 2.0 need no rounding at all."""
     weight = (torch.arange(16.0) - 7).repeat(2, 4)[:, torch.randperm(64)] / 4
-    assert np.abs(restore(quantize_matrix(weight, None, 4, 64), 64) - weight.numpy()).max() < 1e-6
+    assert np.abs(dequantize(quantize_matrix(weight, None, 4, 64), 64) - weight.numpy()).max() < 1e-6
 
 
 def test_important_channels_are_kept_better():
     weight, importance = random_matrix(64, 128), torch.ones(128)
     importance[::8] = 1000
-    plain = (restore(quantize_matrix(weight, None, 4, 64), 128) - weight.numpy())[:, ::8]
-    weighted = (restore(quantize_matrix(weight, importance, 4, 64), 128) - weight.numpy())[:, ::8]
+    plain = (dequantize(quantize_matrix(weight, None, 4, 64), 128) - weight.numpy())[:, ::8]
+    weighted = (dequantize(quantize_matrix(weight, importance, 4, 64), 128) - weight.numpy())[:, ::8]
     assert (weighted**2).mean() < 0.8 * (plain**2).mean()
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("columns", [128, 96, 80])
 def test_the_operator_reads_what_was_written(bits, columns):
-    """MatMulNBits with the identity gives the restored matrix back."""
+    """MatMulNBits with the identity gives the dequantized matrix back."""
     weight = random_matrix(24, columns)
     blocks = quantize_matrix(weight, None, bits, 64)
     constants = {"B": blocks.packed, "scales": blocks.scales, "zero_points": blocks.zero_points}
@@ -67,7 +67,7 @@ def test_the_operator_reads_what_was_written(bits, columns):
         accuracy_level=1,
     )  # fmt: skip
     found = run(node, constants, {"A": np.eye(columns, dtype=np.float32)}, 2)
-    assert np.abs(found.T - restore(blocks, columns)).max() < 1e-5
+    assert np.abs(found.T - dequantize(blocks, columns)).max() < 1e-5
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -82,7 +82,7 @@ def test_the_embedding_reads_the_same_bytes(bits):
         block_size=32, gather_axis=0, quantize_axis=1,
     )  # fmt: skip
     ids = np.array([3, 39, 0, 7])
-    assert np.abs(run(node, constants, {"ids": ids}, 2) - restore(blocks, 96)[ids]).max() < 1e-6
+    assert np.abs(run(node, constants, {"ids": ids}, 2) - dequantize(blocks, 96)[ids]).max() < 1e-6
 
 
 def run(node, constants, feeds, rank):

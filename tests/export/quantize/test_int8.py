@@ -13,10 +13,10 @@ from triform.export.graph.nodes import nodes
 from triform.export.options import ExportOptions
 from triform.export.pipeline import plan
 from triform.export.quantize.blocks import lower_to_float
-from triform.export.quantize.blockwise import quantize_matrix, restore
-from triform.export.quantize.error_feedback import quantize_with_feedback
+from triform.export.quantize.blockwise import dequantize, quantize_matrix
+from triform.export.quantize.error_feedback import quantize_with_gptq
 from triform.export.quantize.int8 import lower_to_int8
-from triform.export.quantize.int8_search import Rows, Static, choose
+from triform.export.quantize.int8_search import RowQuantization, StaticQuantization, choose_quantization
 from triform.export.runners import EncoderRunner
 from triform.export.write import write_graph
 from triform.runtime.errors import InputError
@@ -30,8 +30,8 @@ def test_a_strong_channel_moves_into_the_weights():
     """One channel 30 times as strong as the rest: on a common grid the others would have 4 steps left."""
     inputs, weight = numbers(0, 200, 32), numbers(1, 24, 32)
     inputs[:, 5] *= 30
-    recipe = choose(inputs, weight)
-    assert isinstance(recipe, Static)
+    recipe = choose_quantization(inputs, weight)
+    assert isinstance(recipe, StaticQuantization)
     assert recipe.error < 1e-3
     assert recipe.factors[5] < recipe.factors.median() / 5
 
@@ -40,16 +40,16 @@ def test_rows_of_different_size_get_grids_of_their_own():
     inputs, weight = numbers(0, 200, 32), numbers(1, 24, 32)
     inputs[:100] *= 0.01
     inputs[0] *= 1000
-    recipe = choose(inputs[:100], weight)
-    assert isinstance(recipe, Rows)
+    recipe = choose_quantization(inputs[:100], weight)
+    assert isinstance(recipe, RowQuantization)
     assert not recipe.one_sided
 
 
 def test_values_behind_a_gelu_are_mostly_positive():
     inputs, weight = torch.nn.functional.gelu(3 * numbers(0, 200, 32)), numbers(1, 24, 32)
     inputs *= torch.linspace(0.05, 1, 200)[:, None]
-    recipe = choose(inputs, weight)
-    assert isinstance(recipe, Rows)
+    recipe = choose_quantization(inputs, weight)
+    assert isinstance(recipe, RowQuantization)
     assert recipe.one_sided
     # No row's grid may end above the smallest value that was seen.
     assert recipe.floor * recipe.zero_point == pytest.approx(-float(inputs.min()))
@@ -73,17 +73,18 @@ def linear_graph(weight, bias):
     return ir.Model(graph, ir_version=10)
 
 
-@pytest.mark.parametrize("kind", [Static, Rows])
+@pytest.mark.parametrize("kind", [StaticQuantization, RowQuantization])
 def test_the_graph_computes_what_the_search_promised(kind, tmp_path):
     inputs, weight, bias = numbers(0, 120, 32), numbers(1, 24, 32), numbers(2, 24)
-    if kind is Rows:
+    if kind is RowQuantization:
         inputs *= torch.logspace(-2, 0, 120)[:, None]
     else:
         inputs[:, 5] *= 30
-    recipe = choose(inputs, weight)
+    recipe = choose_quantization(inputs, weight)
     assert isinstance(recipe, kind)
     model = linear_graph(weight, bias)
-    assert list(lower_to_int8(model, {"weight": inputs}).values()) == ["static" if kind is Static else "rows"]
+    kinds = list(lower_to_int8(model, {"weight": inputs}).values())
+    assert kinds == ["static" if kind is StaticQuantization else "rows"]
     write_graph(model, tmp_path / "graph.onnx")
     runner = EncoderRunner(tmp_path / "graph.onnx", 1)
     found = runner.run({"x": inputs.reshape(4, 30, 32).numpy()})["y"].reshape(120, 24)
@@ -103,13 +104,13 @@ def test_small_heads_stay_in_float(tmp_path):
 
 def test_biases_move_without_changing_a_number(tmp_path):
     from triform.export.checkpoint.source import find, read_config
-    from triform.export.forms import encoder as encoder_export
+    from triform.export.forms import encoder
     from triform.export.report import Clock
 
     source = find(str(bert_folder(tmp_path / "bert", num_hidden_layers=3)))
     options = ExportOptions(quantize="none")
-    checkpoint = encoder_export.load(source, read_config(source), options)
-    graph, _ = encoder_export._graph(encoder_export.subject_of(checkpoint, options), Clock(lambda _: None))
+    checkpoint = encoder.load(source, read_config(source), options)
+    graph, _ = encoder.text_graph(encoder.text_encoder(checkpoint, options), Clock(lambda _: None))
     lower_to_float(graph)
     write_graph(graph, tmp_path / "before.onnx")
     fuse_biases(graph)
@@ -132,8 +133,8 @@ def test_later_columns_pay_for_the_errors_of_earlier_ones():
     alone = numbers(0, 4000, 64)
     errors = {}
     for name, inputs in (("together", together), ("alone", alone)):
-        plain = restore(quantize_matrix(weight, inputs.pow(2).mean(0), 4, 32), 64)
-        fed_back = restore(quantize_with_feedback(weight, inputs, 4, 32), 64)
+        plain = dequantize(quantize_matrix(weight, inputs.pow(2).mean(0), 4, 32), 64)
+        fed_back = dequantize(quantize_with_gptq(weight, inputs, 4, 32), 64)
         errors[name] = [float((inputs @ (torch.from_numpy(one) - weight).T).pow(2).sum()) for one in (plain, fed_back)]
     assert errors["together"][1] < 0.6 * errors["together"][0]
     assert errors["alone"][1] == pytest.approx(errors["alone"][0], rel=0.15)
@@ -141,10 +142,10 @@ def test_later_columns_pay_for_the_errors_of_earlier_ones():
 
 def test_blocks_that_are_not_full_are_padded():
     weight, inputs = numbers(1, 24, 40), numbers(0, 300, 40)
-    blocks = quantize_with_feedback(weight, inputs, 4, 32)
+    blocks = quantize_with_gptq(weight, inputs, 4, 32)
     assert blocks.packed.shape == (24, 2, 16)
     # Sixteen levels over a normal distribution's reach of about 4 leave an error of some 0.1 a weight.
-    assert np.abs(restore(blocks, 40) - weight.numpy()).mean() < 0.15
+    assert np.abs(dequantize(blocks, 40) - weight.numpy()).mean() < 0.15
 
 
 def test_a_block_size_is_refused_where_there_are_no_blocks(tmp_path):

@@ -15,8 +15,8 @@ from triform.cli.main import run
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.recheck.against import verify_against
-from triform.export.runners import GraphRunner
-from triform.export.verify.decoder import check_states, reference_states
+from triform.export.runners import DecoderRunner
+from triform.export.verify.decoder import reference_states, verify_states
 from triform.runtime.bundle.folder import open_bundle
 from triform.runtime.decoder.model import Decoder
 from triform.runtime.errors import ExportError, InputError, UnsupportedError
@@ -229,13 +229,13 @@ def test_the_manifest_says_so(llama, wandering_llama):
 def test_what_is_not_pytorchs_is_found_out(llama):
     assert verify_against(llama.bundle, str(llama.checkpoint)).prefill < 1e-3
     path, _ = llama.bundle.graph("decoder")
-    runner = GraphRunner(path, llama.bundle.manifest.cache.layers, 1)
+    runner = DecoderRunner(path, llama.bundle.manifest.cache.layers, 1)
     ids = llama.ids * 2
     expected = reference_states(llama.model, ids)
-    check_states(runner, expected, ids)
+    verify_states(runner, expected, ids)
     expected[7, 3] += 1e-3 * np.abs(expected).max()
     with pytest.raises(ExportError, match="hidden states differ by"):
-        check_states(runner, expected, ids)
+        verify_states(runner, expected, ids)
 
 
 def test_a_bundle_without_hidden_states_refuses(wandering_llama):

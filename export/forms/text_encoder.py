@@ -1,0 +1,198 @@
+"""Works out how to export an encoder of texts: its task, its inputs, its limits, and sample texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from triform.export.checkpoint.sentence_transformers import SentenceModules, check_case, read_modules
+from triform.export.checkpoint.source import Checkpoint
+from triform.export.graph.tracing import quiet
+from triform.export.options import ExportOptions
+from triform.export.samples import texts
+from triform.export.samples.batches import Array, Sample, padded
+from triform.export.verify.encoder import ReferenceBatch
+from triform.models.encoder.equal_lengths import shortest_row, without_padding
+from triform.models.encoder.graph import reference_outputs
+from triform.models.encoder.pooling import sentence_embedding
+from triform.models.encoder.tasks import task_of, text_task
+from triform.models.errors import UnsupportedModelError
+from triform.models.spec import EncoderTask
+from triform.runtime.errors import InputError, UnsupportedError, option
+
+# Texts compared with PyTorch, and texts that the quantized graph is compared on.
+_PARITY_ROWS, EVALUATION_ROWS = 5, 48
+# Lengths compared with PyTorch where rows cannot be padded: around the sizes of blocks and strides, and the longest.
+_PARITY_LENGTHS = (1, 5, 6, 7, 8, 31, 32, 33, 127, 128, 129, 10**6)
+# For tokenizers and models that set no limit.
+_DEFAULT_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A checkpoint and how to export it.
+
+    Attributes:
+        checkpoint: the model and its tokenizer.
+        task: transformers' name of it.
+        modules: pooling and what follows it, of sentence-transformers.
+        traced: the computation to trace.
+        max_length: most tokens of a row.
+        min_length: fewest tokens of a row.
+    """
+
+    checkpoint: Checkpoint
+    task: str
+    modules: SentenceModules
+    traced: EncoderTask
+    max_length: int
+    min_length: int = 1
+
+    @property
+    def equal_lengths(self) -> bool:
+        """Whether rows of one run must have the same number of tokens."""
+        return "attention_mask" not in self.traced.names
+
+    @property
+    def pad(self) -> int:
+        """Token id that pads."""
+        return self.checkpoint.tokenizer.pad_token_id or 0
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids that the model knows."""
+        size = getattr(self.checkpoint.model.config.get_text_config(), "vocab_size", None)
+        return int(self.checkpoint.tokenizer.vocab_size if size is None else size)
+
+    @property
+    def problem_type(self) -> str | None:
+        """What a classification's scores are, in transformers' terms; None for other tasks."""
+        config = self.checkpoint.model.config
+        if self.task != "text-classification":
+            return None
+        # What transformers assumes of a config that does not say.
+        default = "multi_label_classification" if config.num_labels == 1 else "single_label_classification"
+        return config.problem_type or default
+
+
+def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
+    """Work out how to export a checkpoint.
+
+    Raises:
+        ExportError: its sentence-transformers modules cannot be read.
+        UnsupportedError: the task is not supported, or the model cannot run without padding.
+        InputError: the context length is beyond the model's.
+    """
+    config, model = checkpoint.model.config, checkpoint.model
+    task = options.task or task_of(config)
+    modules = SentenceModules()
+    if task == "feature-extraction":
+        modules = read_modules(Path(checkpoint.source.location)) or modules
+    check_case(modules, checkpoint.tokenizer)
+    accepted = inspect.signature(model.forward).parameters
+    inputs = tuple(
+        name
+        for name in ("input_ids", "attention_mask", "token_type_ids")
+        if name in accepted and (name != "token_type_ids" or name in checkpoint.tokenizer.model_input_names)
+    )
+    try:
+        traced = text_task(task, inputs, options.hidden_states)
+    except UnsupportedModelError as error:
+        raise UnsupportedError(str(error)) from error
+    if task == "feature-extraction":
+        traced = _with_embedding(traced, modules)
+    try:
+        with quiet():
+            traced = without_padding(model, traced)
+            min_length = shortest_row(model, traced) if "attention_mask" not in traced.inputs else 1
+    except UnsupportedModelError as error:
+        raise UnsupportedError(f"{checkpoint.source.name} cannot be exported: {error}") from error
+    return TextEncoder(checkpoint, task, modules, traced, _max_length(checkpoint, modules, options), min_length)
+
+
+def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTask:
+    """The same task with one more output, the vector of the whole text."""
+
+    def outputs(values: Any) -> dict[str, torch.Tensor]:
+        states, mask = values["last_hidden_state"], values["attention_mask"]
+        lengths = values.get("prompt_lengths")
+        vector = sentence_embedding(states, mask, modules.pooling, modules.dense, modules.normalize, lengths)
+        return {**traced.outputs(values), "sentence_embedding": vector}
+
+    return dataclasses.replace(traced, outputs=outputs, beside=() if modules.include_prompt else ("prompt_lengths",))
+
+
+def text_samples(encoder: TextEncoder, name: Literal["calibration", "evaluation"], count: int) -> list[Sample]:
+    """Passages of a text, as the checkpoint's own tokenizer reads them."""
+    tokenizer, names = encoder.checkpoint.tokenizer, encoder.traced.names
+    samples: list[Sample] = []
+    for text in texts.passages(name, count):
+        encoded = tokenizer(text, truncation=True, max_length=encoder.max_length)
+        arrays: dict[str, Array] = {key: np.array(encoded[key], np.int64) for key in names if key in encoded}
+        arrays["input_ids"] %= encoder.vocab_size
+        if encoder.traced.picks_positions:
+            arrays["logits_positions"] = np.arange(2)
+        if "prompt_lengths" in names:
+            # From no token to all but the last.
+            arrays["prompt_lengths"] = np.array(len(samples) % len(arrays["input_ids"]))
+        samples.append(arrays)
+    return samples
+
+
+def parity_batches(encoder: TextEncoder) -> list[list[Sample]]:
+    """Samples to compare with PyTorch: one batch of all lengths, or one batch for each of several lengths."""
+    samples = text_samples(encoder, "evaluation", _PARITY_ROWS)
+    if not encoder.equal_lengths:
+        return [samples]
+    longest = max(len(sample["input_ids"]) for sample in samples)
+    lengths = {max(encoder.min_length, min(longest, length)) for length in _PARITY_LENGTHS}
+    return [
+        [
+            {name: array[:length] for name, array in sample.items()}
+            for sample in samples
+            if len(sample["input_ids"]) >= length
+        ]
+        for length in sorted(lengths, reverse=True)
+    ]
+
+
+def text_reference(encoder: TextEncoder, samples: list[Sample]) -> ReferenceBatch:
+    """Run PyTorch's model on a batch."""
+    return ReferenceBatch(samples, text_outputs(encoder, padded(samples, encoder.pad)), encoder.pad)
+
+
+def text_outputs(encoder: TextEncoder, arrays: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
+    """PyTorch's outputs for the arrays of a batch."""
+    inputs = tuple(torch.from_numpy(arrays[name]) for name in encoder.traced.names)
+    return reference_outputs(encoder.checkpoint.model, encoder.traced, inputs)
+
+
+def _max_length(checkpoint: Checkpoint, modules: SentenceModules, options: ExportOptions) -> int:
+    positions = _positions(checkpoint.model)
+    # The limit of sentence-transformers replaces the tokenizer's.
+    limits = [modules.max_length or checkpoint.tokenizer.model_max_length, positions]
+    # Tokenizers without a limit have a very large number.
+    own = min((int(limit) for limit in limits if limit and limit < 10**9), default=_DEFAULT_LENGTH)
+    wanted = options.context_length
+    if wanted is not None and positions is not None and wanted > positions:
+        raise InputError(f"{option('context_length')} {wanted} is more than the model's own limit of {positions}")
+    return wanted or own
+
+
+def _positions(model: PreTrainedModel) -> int | None:
+    """How many tokens the model has positions for; None when there is no limit."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for module in model.modules():
+        table = getattr(module, "position_embeddings", None)
+        # RoBERTa and models like it start counting positions after the padding index.
+        if limit and isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
+            return int(limit) - table.padding_idx - 1
+    return limit if limit and limit > 0 else None
