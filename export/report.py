@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,20 +10,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triform.runtime.bundle.export_record import EncoderParity, Parity
+from triform.export.tested_versions import newer_than_tested
+from triform.runtime.bundle.export_record import EncoderParity, NewerVersion, Parity
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an export did: seconds per step, bytes of weights before and of the bundle after, parity."""
+    """What an export did.
+
+    Attributes:
+        bundle: the folder that was made.
+        seconds: of each step.
+        size_before: bytes of weights that were read.
+        size_after: bytes of the bundle.
+        parity: how close the graphs are to PyTorch.
+        newer_than_tested: installed packages that are newer than what this release was tested with, by package.
+    """
 
     bundle: Path
     seconds: dict[str, float]
     size_before: int
     size_after: int
     parity: Parity | EncoderParity
+    newer_than_tested: dict[str, NewerVersion]
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -49,10 +59,5 @@ class Clock:
 
 def finish(bundle: Path, size_before: int, parity: Parity | EncoderParity, clock: Clock) -> Report:
     """Report on a bundle that is in its place, made from `size_before` bytes of weights."""
-    return Report(bundle, clock.seconds, size_before, sum(file.stat().st_size for file in bundle.iterdir()), parity)
-
-
-def versions() -> dict[str, str]:
-    """The versions of what takes part in an export."""
-    names = ("torch", "transformers", "optimum", "onnxscript", "onnx-ir", "onnxruntime", "tokenizers", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}
+    size_after = sum(file.stat().st_size for file in bundle.iterdir())
+    return Report(bundle, clock.seconds, size_before, size_after, parity, newer_than_tested())

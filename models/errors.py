@@ -3,3 +3,10 @@
 
 class UnsupportedModelError(ValueError):
     """The architecture, or something its config asks for, cannot become one of our graphs."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message that is not blank; its type's name where there is none."""
+    # A KeyError's message is the bare key.
+    text = repr(error) if isinstance(error, KeyError) else str(error)
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

@@ -7,9 +7,20 @@ command line prints flags and commands in their place.
 
 from __future__ import annotations
 
+from triform.runtime.printable import one_line, shortened
+
+# Above the longest list of languages that a message enumerates.
+_LONGEST = 4000
+
 
 class TriformError(Exception):
-    """Root of every failure with a cause outside the program."""
+    """Root of every failure with a cause outside the program.
+
+    The message is one printable line, whatever a file or a bundle contributed to it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(one_line(message), _LONGEST))
 
 
 class BundleError(TriformError):

@@ -60,9 +60,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} cannot be made: {error.strerror}") from None
     try:
         yield unfinished
-        os.replace(unfinished, target)
+        _take_name(unfinished, target, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _take_name(unfinished: Path, target: Path, path: Path) -> None:
+    try:
+        os.replace(unfinished, target)
+    except OSError:
+        if target.exists():
+            raise InputError(f"{path} was made by another process meanwhile; try again to use it") from None
+        raise
 
 
 def write_npy(file: BinaryIO, rows: Iterable[NDArray[Any]], width: int, dtype: str) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any
 
-# How much of a wrong value an error message quotes.
-_QUOTED = 60
+from triform.runtime.printable import quoted
 
 
 class Mismatch(Exception):
@@ -18,7 +18,7 @@ class Mismatch(Exception):
 def build(kind: Any, value: Any, where: str = "") -> Any:
     """Turn plain JSON into `kind`, a dataclass, a container, a union or a plain type.
 
-    Keys that `kind` does not have are ignored.
+    Keys that `kind` does not have are ignored. Numbers are finite: JSON has no others, and Python's reader does.
 
     Args:
         kind: what to build, as a type annotation.
@@ -52,8 +52,10 @@ def _build_plain(kind: Any, value: Any, where: str) -> Any:
             return float(value)
         except OverflowError:
             raise Mismatch(f"{where} is too large a number") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Mismatch(f"{where} must be a finite number, not {value}")
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise Mismatch(f"{where} must be a {kind.__name__}, not {repr(value)[:_QUOTED]}")
+        raise Mismatch(f"{where} must be a {kind.__name__}, not {quoted(value)}")
     return value
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from triform.runtime.bundle.folder import Bundle, open_bundle
 from triform.runtime.bundle.tasks import method_hint
+from triform.runtime.bundle.verification import check_files
 from triform.runtime.errors import UnsupportedError
+from triform.runtime.verified_files import Verify
 
 # Each form's class is imported when it is asked for: starting is most of the time of a short command.
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ def load(
     provider: str = "auto",
     provider_options: Mapping[str, str] | None = None,
     threads: int | None = None,
+    verify: Verify = "once",
 ) -> Decoder | Encoder | EncoderDecoder:
     """Load a bundle of any form.
 
@@ -31,13 +34,15 @@ def load(
         provider: ``auto``, or an execution provider by name (cpu, cuda, …).
         provider_options: passed to the provider as they are.
         threads: the physical cores this process may use when None.
+        verify: when to compare files with their hashes: ``always``; ``once``, which hashes weights again only after
+            they changed; or ``never``. See `check_files`.
 
     Raises:
         BundleError: the bundle is missing, damaged or unsafe.
         ProviderError: the named provider is not available.
         UnsupportedError: the bundle is of a form this version does not run.
     """
-    bundle = open_bundle(path)
+    bundle = _open(path, verify)
     form = bundle.manifest.form
     if form == "decoder":
         from triform.runtime.decoder.model import Decoder
@@ -60,9 +65,10 @@ def load_decoder(
     provider: str = "auto",
     provider_options: Mapping[str, str] | None = None,
     threads: int | None = None,
+    verify: Verify = "once",
 ) -> Decoder:
     """Load a bundle that generates text. Arguments and errors as `load`."""
-    bundle = open_bundle(path)
+    bundle = _open(path, verify)
     _check_form(bundle, "decoder")
     from triform.runtime.decoder.model import Decoder
 
@@ -75,6 +81,7 @@ def load_encoder(
     provider: str = "auto",
     provider_options: Mapping[str, str] | None = None,
     threads: int | None = None,
+    verify: Verify = "once",
     strict: bool = False,
 ) -> Encoder:
     """Load a bundle that reads texts or pictures as a whole. Arguments and errors as `load`.
@@ -84,9 +91,10 @@ def load_encoder(
         provider: see `load`.
         provider_options: see `load`.
         threads: see `load`.
+        verify: see `load`.
         strict: refuse texts that are longer than the model can read, rather than cutting them.
     """
-    bundle = open_bundle(path)
+    bundle = _open(path, verify)
     _check_form(bundle, "encoder")
     from triform.runtime.encoder.model import Encoder
 
@@ -99,14 +107,21 @@ def load_encoder_decoder(
     provider: str = "auto",
     provider_options: Mapping[str, str] | None = None,
     threads: int | None = None,
+    verify: Verify = "once",
     strict: bool = False,
 ) -> EncoderDecoder:
     """Load a bundle that writes about what it reads. Arguments and errors as `load_encoder`."""
-    bundle = open_bundle(path)
+    bundle = _open(path, verify)
     _check_form(bundle, "encoder-decoder")
     from triform.runtime.encoder_decoder.model import EncoderDecoder
 
     return EncoderDecoder(bundle, provider=provider, provider_options=provider_options, threads=threads, strict=strict)
+
+
+def _open(path: str | Path, verify: Verify) -> Bundle:
+    bundle = open_bundle(path)
+    check_files(bundle, verify)
+    return bundle
 
 
 def _check_form(bundle: Bundle, wanted: str) -> None:

@@ -14,8 +14,17 @@ from filelock import FileLock
 
 from tests.checkpoints.decoders import llama_folder
 from tests.checkpoints.encoders import sentence_folder
+from tests.helpers.wheels import build_wheel
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Nothing is remembered of the bundles of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +133,12 @@ def trained(tmp_path_factory):
     from tests.checkpoints.seq2seq_tokenizers import Trained
 
     return Trained(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """Triform's wheel."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")

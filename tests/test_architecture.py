@@ -25,7 +25,7 @@ ALLOWED = {
     "models": ({"torch", "transformers", "optimum"}, {"models"}),
     "export": (
         {"numpy", "onnxruntime", "torch", "transformers", "optimum", "onnxscript", "onnx_ir", "gguf", "safetensors"}
-        | {"tokenizers", "PIL"},
+        | {"tokenizers", "PIL", "packaging"},
         {"models", "runtime", "export"},
     ),
 }
@@ -35,9 +35,11 @@ ONNXRUNTIME = ("runtime/graphs/", "export/runners.py")
 # each other.
 ORDER = {
     "runtime": (
+        "printable",
         "errors",
+        "extras",
         "arithmetic",
-        "json_dataclasses",
+        "json_dataclasses sealed_json verified_files turns",
         "files",
         "bundle",
         "text",
@@ -80,7 +82,8 @@ ORDER = {
         "transcription",
     ),
     "export": (
-        "options report write",
+        "options tested_versions write",
+        "report",
         "graph tokenization",
         "checkpoint",
         "describe",
@@ -92,7 +95,7 @@ ORDER = {
         "recheck",
         "pipeline",
     ),
-    "models": ("errors spec", "attention traceable", "decoder encoder encoder_decoder", "catalog"),
+    "models": ("errors spec", "paths", "attention traceable", "decoder encoder encoder_decoder", "catalog"),
     "cli": ("inputs", "outputs", "arguments", "chat", "commands", "main"),
 }
 # Pairs to the contrary.

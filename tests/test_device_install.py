@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
-from pathlib import Path
+import tomllib
 
 import pytest
+from packaging.requirements import Requirement
 
 import triform
+from tests.helpers.wheels import ROOT
+from triform.runtime.extras import install_command
 from triform.runtime.generation.options.generation import GenerationOptions
 
-ROOT = Path(__file__).parent.parent
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
 @pytest.fixture(scope="module")
-def device(tmp_path_factory):
+def device(tmp_path_factory, wheel):
     folder = tmp_path_factory.mktemp("device")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, ROOT], check=True, capture_output=True)
+    # The same versions as here, whether those are the constraints' or the newest.
+    freeze = [sys.executable, "-m", "pip", "freeze", "--exclude-editable"]
+    (folder / "versions.txt").write_bytes(subprocess.run(freeze, check=True, capture_output=True).stdout)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--constraint", folder / "versions.txt"]
+    subprocess.run([*pip, wheel], check=True, capture_output=True)
     return folder
 
 
@@ -49,8 +56,18 @@ def test_exporting_says_what_to_install(device, tmp_path):
         [device / "bin" / "triform", "export", "x", "y"], cwd=device, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == "error: exporting needs PyTorch: pip install 'triform[export]'\n"
-    assert "triform[export]" in done.stderr
+    assert done.stderr == f"error: exporting needs PyTorch: {install_command('export')}\n"
+
+
+def test_what_every_extra_needs_is_named_from_a_wheel(device):
+    """As pip takes it, by the wheel's own metadata."""
+    code = "import sys; from triform.runtime.extras import install_command as c; [print(c(e)) for e in sys.argv[1:]]"
+    command = [device / "bin" / "python", "-c", code, *EXTRAS]
+    done = subprocess.run(command, cwd=device, capture_output=True, text=True, check=True)
+    for extra, line in zip(EXTRAS, done.stdout.splitlines(), strict=True):
+        pip, install, *packages = shlex.split(line)
+        assert [pip, install] == ["pip", "install"]
+        assert [Requirement(package) for package in packages] == [Requirement(package) for package in EXTRAS[extra]]
 
 
 def test_size_on_disk_is_reported(device, capsys):

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import tomllib
 import zipfile
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-
-
-def tracked(*folders):
-    done = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.split()
+from tests.helpers.wheels import ROOT, tracked
 
 
-def test_the_wheel_holds_exactly_the_packages_that_git_tracks(tmp_path):
-    """Built from a copy, so that neither git-ignored links nor old build folders can lend a file."""
-    source = tmp_path / "source"
-    for name in tracked("src", "cli", "export", "models", "runtime", "pyproject.toml", "README.md", "LICENSE"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--wheel-dir", tmp_path, source], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+def test_the_wheel_holds_exactly_what_git_tracks(wheel):
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {name.removeprefix("src/") for name in tracked("src")}
     expected |= {f"triform/{name}" for name in tracked("cli", "export", "models", "runtime")}
-    assert found == expected
+    assert packed == expected
+
+
+def test_the_packages_are_listed_in_order():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    files = tracked("cli", "export", "models", "runtime")
+    folders = {name.rpartition("/")[0] for name in files if name.endswith("/__init__.py")}
+    assert setuptools["packages"] == ["triform", *sorted(f"triform.{folder.replace('/', '.')}" for folder in folders)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,3 +16,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="Refuse texts that are to
 Provider = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 ProviderOptions = Annotated[list[str] | None, typer.Option(help="KEY=VALUE, repeatable.")]
 Threads = Annotated[int | None, typer.Option(help="Physical cores when not given.")]
+Verify = Annotated[
+    Literal["always", "once", "never"],
+    typer.Option(help="Hash the bundle's files: always; once, weights only until they change; never."),
+]

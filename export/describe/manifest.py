@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from triform.export.checkpoint.source import Checkpoint
-from triform.export.report import Clock, versions
+from triform.export.report import Clock
+from triform.export.tested_versions import installed_versions, newer_than_tested
 from triform.export.write import describe_files
 from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Parity
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
@@ -101,7 +102,7 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
         parity: how close the graphs are to PyTorch.
         clock: knows the seconds of the finished steps.
     """
-    export = ExportInfo(versions(), dict(clock.seconds))
+    export = ExportInfo(installed_versions(), dict(clock.seconds), newer_than_tested=newer_than_tested())
     if isinstance(parity, EncoderParity):
         export = dataclasses.replace(export, encoder_parity=parity)
     else:

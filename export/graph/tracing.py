@@ -16,7 +16,7 @@ from onnxscript import opset21 as op
 
 from triform.export.graph.cache import add_cache
 from triform.export.graph.cross_attention import count_keys, lower_cross_attention, lower_cross_weights
-from triform.models.errors import UnsupportedModelError
+from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.spec import GraphSpec
 
 OPSET = 21
@@ -38,8 +38,7 @@ def trace(spec: GraphSpec) -> ir.Model:
     try:
         result = _exported(spec, examples, axes)
     except Exception as error:  # torch.export and torch.onnx raise errors of a dozen kinds
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UnsupportedModelError(f"PyTorch cannot trace it: {reason[:200]}") from error
+        raise UnsupportedModelError(f"PyTorch cannot trace it: {first_line(error)[:200]}") from error
     if result is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     model = result.model

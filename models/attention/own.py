@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.models.fsmt.modeling_fsmt import Attention as FSMTAttention
 from transformers.models.trocr.modeling_trocr import TrOCRAttention
 
@@ -34,13 +35,12 @@ def through_interface(model: torch.nn.Module) -> Iterator[None]:
 
 def _trocr(module: Any) -> Any:
     def forward(
-        hidden_states: torch.Tensor,
-        key_value_states: torch.Tensor | None = None,
-        past_key_values: Any = None,
-        **_: Any,
+        hidden_states: torch.Tensor, key_value_states: torch.Tensor | None = None, **others: Any
     ) -> tuple[torch.Tensor, None]:
+        # Known by its type: transformers has had two names for it.
+        cache = next((item for item in others.values() if isinstance(item, EncoderDecoderCache)), None)
         # A decoder only; its encoder is another model's, whose pictures have no padding.
-        return _attention(module, hidden_states, key_value_states, past_key_values, Causal(None)), None
+        return _attention(module, hidden_states, key_value_states, cache, Causal(None)), None
 
     return forward
 

@@ -12,11 +12,9 @@ from transformers import PreTrainedModel
 from triform.models.attention.causal import IMPLEMENTATION, LayerFacts, Step, announce, attending
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.errors import UnsupportedModelError
+from triform.models.paths import choose_path, relative_difference
 from triform.models.spec import GraphInput, GraphSpec
 from triform.models.traceable.substitutions import single_operators
-
-# Probing tolerance, relative to the largest logit: float32 rounding of another order of the same operations.
-_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -127,24 +125,17 @@ def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, list[L
     paths = [_Path("native", True), _Path("native", False)]
     if not varying:
         paths = [_Path("fused", True), _Path("fused", False), *paths]
-    problem: Exception | None = None
-    for path in paths:
-        with ExitStack() as stack:
-            stack.enter_context(_prepared(model, path, max_length))
-            try:
-                actual, layers = _probe(model, ids)
-            except UnsupportedModelError:
-                raise
-            except (LookupError, RuntimeError, TypeError, ValueError) as error:
-                problem = error
-                continue
-            if (actual - expected).abs().max() <= _TOLERANCE * expected.abs().max():
-                return path, layers, stack.pop_all()
-    raise UnsupportedModelError("its logits change when its attention is replaced") from problem
+
+    def attempt(path: _Path, stack: ExitStack) -> tuple[float, list[LayerFacts]]:
+        stack.enter_context(_prepared(model, path, max_length))
+        actual, layers = _probe(model, ids)
+        return relative_difference(expected, actual), layers
+
+    return choose_path("logits", paths, attempt)
 
 
 def _probe(model: PreTrainedModel, ids: torch.Tensor) -> tuple[torch.Tensor, list[LayerFacts]]:
-    with attending(Step()) as step, torch.no_grad():
+    with attending(Step()) as step:
         positions = torch.arange(ids.shape[1])[None]
         logits: torch.Tensor = model(input_ids=ids, position_ids=positions, use_cache=False).logits
     return logits, step.layers

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from triform.models.encoder.graph import EncoderGraph, reference_outputs
 from triform.models.encoder.probing import probe_inputs, reads_padding
-from triform.models.errors import UnsupportedModelError
+from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.spec import EncoderTask
 
 # No model needs as many tokens as that to say anything.
@@ -32,7 +32,8 @@ def without_padding(model: PreTrainedModel, task: EncoderTask) -> EncoderTask:
     try:
         padding_is_read = reads_padding(graph, task, inputs, reference_outputs(model, task, inputs))
     except (RuntimeError, ValueError, IndexError) as error:
-        raise UnsupportedModelError(f"it does not read a text of {inputs[0].shape[1]} tokens") from error
+        length = inputs[0].shape[1]
+        raise UnsupportedModelError(f"it does not read a text of {length} tokens: {first_line(error)}") from error
     finally:
         graph.release()
     alone = tuple(name for name in task.inputs if name != "attention_mask")
@@ -46,12 +47,12 @@ def shortest_row(model: PreTrainedModel, task: EncoderTask) -> int:
         UnsupportedModelError: no short row can be read.
     """
     inputs = probe_inputs(model, task)
-    problem: Exception | None = None
+    failure = ""
     for length in range(1, _LONGEST_MINIMUM + 1):
         try:
             reference_outputs(model, task, tuple(tensor[:1, :1].expand(1, length) for tensor in inputs))
         except (RuntimeError, ValueError, IndexError) as error:
-            problem = error
+            failure = first_line(error)
             continue
         return length
-    raise UnsupportedModelError("it reads no short text") from problem
+    raise UnsupportedModelError(f"it reads no text of up to {_LONGEST_MINIMUM} tokens: {failure}")

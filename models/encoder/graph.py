@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from triform.models.attention import bidirectional
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
-from triform.models.encoder.probing import agree, probe_inputs, reads_padding, tokens
+from triform.models.encoder.probing import difference_at_tokens, probe_inputs, reads_padding, tokens
 from triform.models.errors import UnsupportedModelError
+from triform.models.paths import choose_path
 from triform.models.spec import EncoderTask, GraphInput, GraphSpec
 from triform.models.traceable.any_length import any_length
 from triform.models.traceable.convolutions import as_products
@@ -163,19 +164,15 @@ def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None)
         expected = graph(*inputs)
     if reads_padding(graph, task, inputs, expected):
         raise UnsupportedModelError("what it says of a text depends on how much padding stands behind it")
-    problem: Exception | None = None
-    for path in _paths(graph.model, max_length):
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(_prepared(graph.model, path))
-                with torch.no_grad():
-                    actual = graph(*inputs)
-            except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-                problem = error
-                continue
-            if all(agree(*pair, mask=tokens(task, inputs)) for pair in zip(expected, actual, strict=True)):
-                return _output_names(graph, task, inputs), stack.pop_all()
-    raise UnsupportedModelError("its outputs change when its attention is replaced") from problem
+    mask = tokens(task, inputs)
+
+    def attempt(path: _Path, stack: ExitStack) -> tuple[float, None]:
+        stack.enter_context(_prepared(graph.model, path))
+        pairs = zip(expected, graph(*inputs), strict=True)
+        return max(difference_at_tokens(*pair, mask) for pair in pairs), None
+
+    _, _, stack = choose_path("outputs", _paths(graph.model, max_length), attempt)
+    return _output_names(graph, task, inputs), stack
 
 
 def _output_names(graph: EncoderGraph, task: EncoderTask, inputs: tuple[torch.Tensor, ...]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING,
 )
 
-from triform.models.errors import UnsupportedModelError
+from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.spec import EncoderTask
 
 LABELS, VECTORS, CONTRAST = "image-classification", "image-feature-extraction", "zero-shot-image-classification"
@@ -88,9 +88,9 @@ def see(model: PreTrainedModel, shape: Shape) -> Mapping[str, Any]:
         with torch.no_grad():
             found: Mapping[str, Any] = function(pixel_values=torch.zeros(1, *shape))
     except Exception as error:  # each architecture has its own checks
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         size = " x ".join(map(str, shape))
-        raise UnsupportedModelError(f"it does not take the {size} pixels of its image processor: {reason}") from error
+        message = f"it does not take the {size} pixels of its image processor: {first_line(error)}"
+        raise UnsupportedModelError(message) from error
     return found
 
 

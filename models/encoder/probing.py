@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedModel
 
+from triform.models.paths import TOLERANCE, relative_difference
+
 if TYPE_CHECKING:
     from triform.models.spec import EncoderTask
 
-# Relative to the largest output: float32 rounding of another order of the same operations.
-_TOLERANCE = 1e-4
 # Ids to probe with, of a vocabulary that may be larger, or be all of Unicode.
 _FEW_IDS = 100
 
@@ -57,7 +57,7 @@ def reads_padding(
         actual = graph(*alone)
     for together, single in zip(expected, actual, strict=True):
         own = together[1:, :length] if together.shape[:2] == mask.shape else together[1:]
-        if own.shape != single.shape or not agree(own, single, None):
+        if own.shape != single.shape or relative_difference(own, single) > TOLERANCE:
             return True
     return False
 
@@ -67,8 +67,14 @@ def tokens(task: EncoderTask, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor 
     return inputs[task.inputs.index("attention_mask")].bool() if "attention_mask" in task.inputs else None
 
 
-def agree(expected: torch.Tensor, actual: torch.Tensor, mask: torch.Tensor | None) -> bool:
-    """Whether two outputs are the same where there are tokens; what comes out at padding means nothing."""
+def difference_at_tokens(expected: torch.Tensor, actual: torch.Tensor, mask: torch.Tensor | None) -> float:
+    """The relative difference of two outputs where there are tokens; what comes out at padding means nothing.
+
+    Args:
+        expected: float (batch, sequence, ...), or of any other shape, of which all is compared.
+        actual: as `expected`.
+        mask: from `tokens`.
+    """
     if mask is not None and expected.shape[:2] == mask.shape:
         expected, actual = expected[mask], actual[mask]
-    return bool((actual - expected).abs().max() <= _TOLERANCE * expected.abs().max())
+    return relative_difference(expected, actual)

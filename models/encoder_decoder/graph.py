@@ -23,14 +23,13 @@ from triform.models.attention.own import through_interface
 from triform.models.attention.rotary import native_rotary
 from triform.models.encoder_decoder.positions import Positions, placed, uses_distances
 from triform.models.errors import UnsupportedModelError
+from triform.models.paths import choose_path, relative_difference
 from triform.models.spec import GraphInput, GraphSpec
 from triform.models.traceable.frame_lengths import whole_frame_lengths
 from triform.models.traceable.frame_masks import traceable_frame_masks
 from triform.models.traceable.substitutions import single_operators
 from triform.models.traceable.token_blocks import blocks_of_any_number
 
-# Probing tolerance, relative to the largest logit: float32 rounding of another order of the same operations.
-_TOLERANCE = 1e-4
 PADDING = "encoder_attention_mask"
 
 
@@ -159,7 +158,7 @@ def collect(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], places: 
     token = torch.zeros(batch, 1, dtype=torch.int64)
     places.queries, places.keys = token, token[0]
     with exchanging(exchange):
-        model(**inputs, decoder_input_ids=token, past_key_values=exchange.cache(), use_cache=True)
+        model(**inputs, decoder_input_ids=token, use_cache=True, **_cache_argument(model, exchange))
     return exchange
 
 
@@ -186,11 +185,17 @@ def decode(
         logits: torch.Tensor = model(
             encoder_outputs=stand_in,
             decoder_input_ids=input_ids,
-            past_key_values=exchange.cache(),
             use_cache=True,
+            **_cache_argument(model, exchange),
             **places,
         ).logits
     return logits
+
+
+def _cache_argument(model: Any, exchange: Exchange) -> dict[str, Any]:
+    """The exchange's cache by the name that the model has for it: transformers has had two."""
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return {name: exchange.cache()}
 
 
 def _takes_positions(model: Any) -> bool:
@@ -281,23 +286,19 @@ def _choose_path(
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     ids = torch.randint(3, vocabulary, (batch, 6), generator=torch.Generator().manual_seed(0))
     expected = reference_logits(model, source.examples, ids)
-    problem: Exception | None = None
-    for substitute in (True, False):
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(_prepared(model, places, max_length, substitute, source))
-                with torch.no_grad(), attending(Step()) as step:
-                    exchange = collect(model, source.examples, places)
-                    places.keys = torch.arange(ids.shape[1])
-                    places.queries = places.keys.expand(ids.shape)
-                    given = Exchange(exchange.keys, exchange.values, exchange.padding, collecting=False)
-                    actual = decode(model, ids, places.queries, given)
-            except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-                problem = error
-                continue
-            if (actual - expected).abs().max() <= _TOLERANCE * expected.abs().max():
-                return exchange, step.layers, stack.pop_all()
-    raise UnsupportedModelError("its logits change when its attention is replaced") from problem
+
+    def attempt(substitute: bool, stack: ExitStack) -> tuple[float, tuple[Exchange, list[LayerFacts]]]:
+        stack.enter_context(_prepared(model, places, max_length, substitute, source))
+        with attending(Step()) as step:
+            exchange = collect(model, source.examples, places)
+            places.keys = torch.arange(ids.shape[1])
+            places.queries = places.keys.expand(ids.shape)
+            given = Exchange(exchange.keys, exchange.values, exchange.padding, collecting=False)
+            actual = decode(model, ids, places.queries, given)
+        return relative_difference(expected, actual), (exchange, step.layers)
+
+    _, (exchange, layers), stack = choose_path("logits", (True, False), attempt)
+    return exchange, layers, stack
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.functional import embedding
 
-from triform.models.errors import UnsupportedModelError
+from triform.models.errors import UnsupportedModelError, first_line
 
 
 @dataclass
@@ -88,7 +88,7 @@ def _absolute_table(module: torch.nn.Module, max_length: int, run: Callable[[tor
     except _Found as stopped:
         return stopped.output.reshape(max_length, -1).detach().clone()
     except (IndexError, RuntimeError, ValueError) as error:
-        raise UnsupportedModelError(f"its decoder has no {max_length} positions") from error
+        raise UnsupportedModelError(f"its decoder has no {max_length} positions: {first_line(error)}") from error
     finally:
         hook.remove()
     raise UnsupportedModelError("its decoder does not use its own positions")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,32 @@ class EncoderParity:
 
 
 @dataclass(frozen=True)
+class NewerVersion:
+    """A package that was newer than what the exporter had been tested with.
+
+    Attributes:
+        installed: the version that was installed.
+        tested: the version that the exporter had been tested with.
+    """
+
+    installed: str
+    tested: str
+
+
+@dataclass(frozen=True)
 class ExportInfo:
-    """How the bundle came to be: tool versions, seconds per step, parity of a decoder or of an encoder."""
+    """How the bundle came to be.
+
+    Attributes:
+        versions: of the packages that take part in an export, by package.
+        seconds: of each step.
+        parity: of a decoder or an encoder-decoder.
+        encoder_parity: of an encoder.
+        newer_than_tested: those of `versions` that were newer than what the exporter had been tested with, by package.
+    """
 
     versions: dict[str, str]
     seconds: dict[str, float]
     parity: Parity | None = None
     encoder_parity: EncoderParity | None = None
+    newer_than_tested: dict[str, NewerVersion] = field(default_factory=dict)

@@ -1,24 +1,33 @@
 """The manifest: everything export knew about a model, and all the runtime may know.
 
 One JSON file, ``manifest.json``, read into frozen dataclasses. Keys that are not known are ignored, so that a later
-version may add some without a new schema; a newer schema is refused.
+version may add some without a new schema; another schema is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 
 from triform.runtime.bundle.export_record import ExportInfo
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo, SpeechInfo
 from triform.runtime.bundle.text_info import SourceTextInfo, TaskPrefix, TokenizerInfo
+from triform.runtime.sealed_json import sealed
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+# The key of the hash that it carries of itself.
+CHECKSUM = "manifest_sha256"
+# 2 added the hash that a manifest carries of itself.
+SCHEMA_VERSION = 2
+# How weights are stored, see `Quantization.scheme`.
+SCHEMES = ("none", "int8", "int4")
+# What a classification's logits mean, see `EncoderInfo.problem_type`.
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 # What makes a score of the number a cross-encoder gives.
 RELEVANCE = ("identity", "sigmoid", "tanh")
+# What an encoder-decoder reads, see `EncoderDecoderInfo.source`.
+SOURCES = ("text", "audio", "image")
 
 
 @dataclass(frozen=True)
@@ -222,4 +231,4 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of manifest.json."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return sealed(dataclasses.asdict(self), CHECKSUM)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 # Pillow's names of its filters, in the order of its numbers for them.
 RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+# What sound may become, see `AudioInfo.kind`.
+SOUND_KINDS = ("log_mel", "fbank", "waveform")
 
 
 @dataclass(frozen=True)

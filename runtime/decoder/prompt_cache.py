@@ -1,9 +1,9 @@
 """Keys and values of a prompt on disk, so that the next start need not compute them again.
 
 The file is a safetensors file (https://huggingface.co/docs/safetensors): the length of a JSON header, the header, and
-the numbers. One tensor for each of the cache's buffers, float32 (num_key_value_heads, tokens, head_dim); what they are
-the keys and values of, and of which bundle, is in the header's metadata. Of the format this much is needed and no more,
-so that a device needs no package for it.
+the numbers. One tensor for each of the cache's buffers, float32 (num_key_value_heads, tokens, head_dim). The header's
+metadata says what they are the keys and values of, and of which bundle, and has a checksum of the header and the
+numbers. Of the format this much is needed and no more, so that a device needs no package for it.
 """
 
 from __future__ import annotations
@@ -46,17 +46,19 @@ def write_prompt_cache(
         InputError: it cannot be written. A disk that fills up raises OSError.
     """
     header: dict[str, Any] = {}
-    end = checksum = 0
+    end = 0
     for name, array in arrays.items():
         header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
         end += array.nbytes
-        checksum = zlib.crc32(_plain(array.astype(_FLOAT, copy=False)), checksum)
     header["__metadata__"] = {
         "bundle": bundle_hash(manifest),
         "token_ids": json.dumps(list(map(int, ids))),
         "length": str(len(ids)),
-        "crc32": str(checksum),
     }
+    checksum = _header_checksum(header)
+    for array in arrays.values():
+        checksum = zlib.crc32(_plain(array.astype(_FLOAT, copy=False)), checksum)
+    header["__metadata__"]["crc32"] = str(checksum)
     text = json.dumps(header).encode()
     # The format pads with spaces, so that the numbers begin at a multiple of eight.
     text += b" " * (-len(text) % 8)
@@ -126,9 +128,15 @@ def _content(
             arrays[name] = _array(header[name], data, shape)
     if sum(array.nbytes for array in arrays.values()) != len(data):
         raise ValueError("it is cut off, or goes on")
-    if zlib.crc32(data.data) != int(metadata["crc32"]):
+    if zlib.crc32(data.data, _header_checksum(header)) != int(metadata["crc32"]):
         raise ValueError("its checksum differs")
     return ids, arrays
+
+
+def _header_checksum(header: Mapping[str, Any]) -> int:
+    """CRC-32 of all that a header says but this number, whatever its order and its spaces."""
+    metadata = {name: value for name, value in header["__metadata__"].items() if name != "crc32"}
+    return zlib.crc32(json.dumps({**header, "__metadata__": metadata}, sort_keys=True).encode())
 
 
 def _array(entry: Any, data: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -6,11 +6,10 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
-from triform.runtime.bundle.generation_defaults import GenerationDefaults, generation_limits
+from triform.runtime.bundle.limits.encoder_decoder import task_defaults
 from triform.runtime.bundle.manifest import EncoderDecoderInfo, Manifest
 from triform.runtime.bundle.text_info import TaskPrefix
-from triform.runtime.errors import BundleError, InputError
-from triform.runtime.json_dataclasses import Mismatch, build
+from triform.runtime.errors import InputError
 
 # transformers' names of tasks, in a config's task_specific_params.
 _TRANSLATION = re.compile(r"translation_(\w+)_to_(\w+)")
@@ -50,20 +49,11 @@ def manifest_for(manifest: Manifest, ask: Ask) -> Manifest:
 
     Raises:
         InputError: the model has no such task.
-        BundleError: the task's settings are of a wrong type or out of range.
     """
     if ask.task is None or manifest.encoder_decoder is None:
         return manifest
-    asked = _task(manifest.encoder_decoder, ask.task).generation
-    try:
-        # Settings that are no defaults of a generation are ignored here.
-        defaults: GenerationDefaults = build(GenerationDefaults, {**dataclasses.asdict(manifest.generation), **asked})
-        for key, value, fits, wanted in generation_limits(defaults):
-            if not fits:
-                raise Mismatch(f"{key} must be {wanted}, not {value!r}")
-    except Mismatch as mismatch:
-        raise BundleError(f"the settings of the task {ask.task!r}: {mismatch}; export the model again") from None
-    return dataclasses.replace(manifest, generation=defaults)
+    _task(manifest.encoder_decoder, ask.task)
+    return dataclasses.replace(manifest, generation=task_defaults(manifest, ask.task))
 
 
 def translation_ask(info: EncoderDecoderInfo, source_lang: str | None = None, target_lang: str | None = None) -> Ask:

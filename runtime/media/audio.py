@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.extras import missing_extra
 
 Samples = NDArray[np.float32]
 
@@ -46,7 +47,7 @@ def require_audio() -> None:
         UnsupportedError: a package is not installed, or libsndfile is missing.
     """
     if find_spec("soundfile") is None or find_spec("soxr") is None:
-        raise UnsupportedError("sound needs soundfile and soxr: pip install 'triform[audio]'")
+        raise missing_extra("sound needs soundfile and soxr", "audio")
     try:
         import soundfile  # noqa: F401
     except OSError:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import ImageInfo
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError
+from triform.runtime.extras import missing_extra
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,7 +31,7 @@ def require_pillow() -> None:
         UnsupportedError: Pillow is not installed.
     """
     if find_spec("PIL") is None:
-        raise UnsupportedError("pictures need Pillow: pip install 'triform[image]'")
+        raise missing_extra("pictures need Pillow", "image")
 
 
 def read_image(source: str | Path | bytes) -> Image.Image:

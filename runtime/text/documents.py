@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TypeVar
 
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError
+from triform.runtime.extras import missing_extra
 
 Result = TypeVar("Result")
 
@@ -151,9 +152,8 @@ def sentences(text: str, language: str) -> list[str]:
         UnsupportedError: sentencex is not installed.
     """
     if find_spec("sentencex") is None:
-        raise UnsupportedError(
-            "a text longer than the model reads is cut at the ends of sentences, which needs sentencex: "
-            "pip install 'triform[documents]'"
+        raise missing_extra(
+            "a text longer than the model reads is cut at the ends of sentences, which needs sentencex", "documents"
         )
     from sentencex import segment
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from triform.runtime.errors import UnsupportedError
+from triform.runtime.extras import missing_extra
 
 
 class MosesTokenizer:
@@ -39,9 +39,7 @@ class MosesTokenizer:
         try:
             import sacremoses
         except ImportError:
-            raise UnsupportedError(
-                "cutting this model's texts into words needs sacremoses: pip install 'triform[moses]'"
-            ) from None
+            raise missing_extra("cutting this model's texts into words needs sacremoses", "moses") from None
         self._backend = backend
         self._lowercase = lowercase
         self._replaced = dict(replaced or {})

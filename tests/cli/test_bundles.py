@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import pytest
 
+from tests.helpers.bundles import adopt, change, read_manifest_json, write_manifest
 from triform.cli.main import run
 from triform.runtime.bundle.reading import read_manifest
 
@@ -19,11 +19,6 @@ def fails(capsys, *arguments, code=1):
     assert captured.out == ""
     assert found == code
     return captured.err
-
-
-def change(bundle, **entries):
-    path = bundle / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
 
 
 def test_missing_empty_or_not_a_bundle(capsys, tmp_path, checkpoint):
@@ -43,9 +38,11 @@ def test_manifest_not_json(capsys, own_bundle):
     assert "manifest.json" in fails(capsys, "inspect", own_bundle)
 
 
-def test_manifest_of_a_newer_schema(capsys, own_bundle):
-    change(own_bundle, schema_version=2)
-    assert "newer Triform" in fails(capsys, "inspect", own_bundle)
+def test_manifest_of_another_schema(capsys, own_bundle):
+    change(own_bundle, schema_version=3)
+    assert "a newer Triform; this one reads version 2: upgrade" in fails(capsys, "inspect", own_bundle)
+    change(own_bundle, schema_version=1)
+    assert "an older Triform; this one reads version 2: export the model again" in fails(capsys, "inspect", own_bundle)
 
 
 KEYS = (
@@ -57,11 +54,10 @@ KEYS = (
 
 @pytest.mark.parametrize("key", KEYS)
 def test_manifest_without_a_key(capsys, own_bundle, key):
-    path = own_bundle / "manifest.json"
-    content = json.loads(path.read_text())
-    assert set(content) == set(KEYS)
+    content = read_manifest_json(own_bundle)
+    assert set(content) == {*KEYS, "manifest_sha256"}
     del content[key]
-    path.write_text(json.dumps(content))
+    write_manifest(own_bundle, content)
     assert f"the key {key} is missing" in fails(capsys, "generate", own_bundle, "x")
 
 
@@ -97,14 +93,6 @@ def test_a_flipped_bit_is_found_by_verify(capsys, own_bundle, name):
     assert f"{name} is damaged: its SHA-256 differs" in fails(capsys, "verify", own_bundle)
 
 
-def adopt(bundle, name, content):
-    """Put other content under a name, with a manifest that agrees: past the size check, on to the parsers."""
-    (bundle / name).write_bytes(content)
-    files = json.loads((bundle / "manifest.json").read_text())["files"]
-    files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    change(bundle, files=files)
-
-
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x0a" * 50])
 def test_a_graph_that_is_none(capsys, own_bundle, content):
     adopt(own_bundle, "decoder.onnx", content)
@@ -128,9 +116,8 @@ def test_a_tokenizer_that_is_none(capsys, own_bundle):
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "C:\\x", "..", ""])
 def test_names_that_leave_the_bundle_are_refused(capsys, own_bundle, name):
-    files = json.loads((own_bundle / "manifest.json").read_text())["files"]
-    files[name] = {"size": 1, "sha256": "0" * 64}
-    change(own_bundle, files=files)
+    files = read_manifest_json(own_bundle)["files"]
+    change(own_bundle, files={**files, name: {"size": 1, "sha256": "0" * 64}})
     assert "unsafe" in fails(capsys, "generate", own_bundle, "x")
 
 
@@ -155,8 +142,10 @@ def test_external_data_outside_the_bundle_is_refused(capsys, own_bundle, tmp_pat
 
 
 def test_another_form_is_refused(capsys, own_bundle):
-    change(own_bundle, form="encoder")
+    change(own_bundle, form="diffusion")
     assert "not of the form 'decoder'" in fails(capsys, "generate", own_bundle, "x")
+    change(own_bundle, form="encoder")
+    assert "graphs must be ['encoder'], not ['decoder']" in fails(capsys, "generate", own_bundle, "x")
 
 
 def test_inspect_shows_the_bundle(capsys, int4_bundle):

@@ -8,6 +8,7 @@ import re
 import pytest
 
 import triform
+from tests.helpers.bundles import adopt, change, read_manifest_json
 from tests.helpers.talking import FIRST, GREEDY, SECOND, SHORT, answers
 from triform.cli.chat.parameters import changed, described
 from triform.runtime.generation.options.generation import GenerationOptions
@@ -202,10 +203,7 @@ def test_what_cannot_begin(type_in, float_bundle, own_bundle, monkeypatch):
     code, out, err = type_in("chat", "/nowhere")
     assert (code, out) == (1, "")
     assert "/nowhere does not exist" in one_line(err)
-    manifest = own_bundle / "manifest.json"
-    found = json.loads(manifest.read_text())
-    found["tokenizer"]["chat_template"] = None
-    manifest.write_text(json.dumps(found))
+    change(own_bundle, tokenizer={**read_manifest_json(own_bundle)["tokenizer"], "chat_template": None})
     code, out, err = type_in("chat", own_bundle, typed=FIRST)
     assert (code, out) == (1, "")
     assert "needs a chat template and this bundle has none; use `triform generate`" in one_line(err)
@@ -221,12 +219,8 @@ def test_tools_of_generate(type_in, own_bundle, tmp_path):
     code, _, err = type_in(*asked)
     assert code == 2
     assert "chat template knows of no tools" in one_line(err)
-    template = own_bundle / "chat_template.jinja"
-    source = "{{ tools | tojson }}" + template.read_text()
-    template.write_text(source)
-    manifest = json.loads((own_bundle / "manifest.json").read_text())
-    manifest["files"][template.name]["size"] = len(source)
-    (own_bundle / "manifest.json").write_text(json.dumps(manifest))
+    template = (own_bundle / "chat_template.jinja").read_text()
+    adopt(own_bundle, "chat_template.jinja", ("{{ tools | tojson }}" + template).encode())
     code, out, _ = type_in(*asked)
     model = triform.load(own_bundle)
     assert (code, json.loads(out)["prompt_tokens"]) == (0, model.count_tokens(FIRST, tools=TOOLS))

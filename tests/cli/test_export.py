@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from tests.checkpoints.decoders import llama_folder
 from tests.cli.test_generate import hear_ctrl_c
 from triform.cli.commands.bundle.export import _STEPS
 from triform.cli.main import run
+from triform.runtime.extras import install_command
 
 
 def fails(capsys, *arguments, code=1):
@@ -194,7 +196,32 @@ def test_missing_export_packages_are_named(capsys, checkpoint, tmp_path, monkeyp
 
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else real(name, *rest))
-    assert "pip install 'triform[export]'" in fails(capsys, "export", checkpoint, tmp_path / "out")
+    error = fails(capsys, "export", checkpoint, tmp_path / "out")
+    assert f"exporting needs PyTorch: {install_command('export')}" in error
+
+
+def test_what_is_newer_than_it_was_tested_is_named(capsys, checkpoint, tmp_path, monkeypatch):
+    torch = importlib.metadata.version("torch")
+    monkeypatch.setattr(
+        "triform.export.tested_versions.read_tested_versions", lambda: {"torch": "2.1.0", "gguf": "99.0"}
+    )
+    assert run(["export", str(checkpoint), str(tmp_path / "out"), "--quantize", "none", "--json"]) == 0
+    out, err = capsys.readouterr()
+    note = f"note: newer than this release was tested with: torch {torch} (tested with 2.1.0)"
+    assert [line for line in err.splitlines() if line.startswith("note: ")] == [note]
+    newer = {"torch": {"installed": torch, "tested": "2.1.0"}}
+    assert json.loads(out)["newer_than_tested"] == newer
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["export"]["newer_than_tested"] == newer
+    assert run(["inspect", str(tmp_path / "out")]) == 0
+    assert "tested with    torch 2.1.0 only" in capsys.readouterr().out
+
+
+def test_the_note_comes_before_a_failure_that_it_may_explain(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("triform.export.tested_versions.read_tested_versions", lambda: {"torch": "2.1.0"})
+    assert run(["export", str(tmp_path / "none"), str(tmp_path / "out")]) == 1
+    note, error = capsys.readouterr().err.splitlines()
+    assert note.startswith("note: newer than this release was tested with: torch ")
+    assert error.startswith("error: ")
 
 
 def test_a_graph_that_differs_from_pytorch_fails(capsys, tmp_path, monkeypatch):

@@ -113,8 +113,20 @@ def test_a_model_for_one_length_is_refused():
             raise RuntimeError("eight")
 
     model.register_forward_pre_hook(only_eight, with_kwargs=True)
-    with pytest.raises(UnsupportedModelError, match=r"^it does not read a text of 11 tokens$"):
+    with pytest.raises(UnsupportedModelError, match=r"^it does not read a text of 11 tokens: eight$"):
         without_padding(model, task("input_ids", "attention_mask"))
+
+
+def test_a_model_that_reads_nothing_short_is_refused_with_its_own_words():
+    model = build_encoder("bert")
+
+    def nothing(module, arguments, options):
+        raise RuntimeError(f"{options['input_ids'].shape[1]} tokens are too few")
+
+    model.register_forward_pre_hook(nothing, with_kwargs=True)
+    message = r"^it reads no text of up to 64 tokens: 64 tokens are too few$"
+    with pytest.raises(UnsupportedModelError, match=message):
+        shortest_row(model, task("input_ids"))
 
 
 class Blocks(torch.nn.Module):

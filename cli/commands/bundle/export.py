@@ -59,6 +59,7 @@ def run(
     from triform.cli.outputs.tables import rows
 
     check_installed()
+    _say_newer()
     from triform.export.pipeline import ExportOptions, export, plan
 
     options = ExportOptions(
@@ -81,6 +82,17 @@ def run(
         report = export(source, bundle, options, progress)
     print(json.dumps(report.to_json()) if as_json else _render(report))
     return 0
+
+
+def _say_newer() -> None:
+    """Name what is newer than it was tested, before anything that may fail for that reason."""
+    from triform.cli.outputs.notes import say
+    from triform.export.tested_versions import newer_than_tested
+
+    newer = newer_than_tested()
+    if newer:
+        named = (f"{package} {version.installed} (tested with {version.tested})" for package, version in newer.items())
+        say(f"note: newer than this release was tested with: {', '.join(named)}")
 
 
 @contextmanager

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 def check_installed() -> None:
     """Raise when a package that only exporting needs is missing."""
     from importlib.util import find_spec
 
-    from triform.runtime.errors import UnsupportedError
+    from triform.runtime.extras import missing_extra
 
     missing = [name for name in ("torch", "transformers", "onnxscript", "optimum") if find_spec(name) is None]
     if missing:
         # On a device all of them are missing, and one name says it.
         needed = "PyTorch" if "torch" in missing else ", ".join(missing)
-        raise UnsupportedError(f"exporting needs {needed}: pip install 'triform[export]'")
+        raise missing_extra(f"exporting needs {needed}", "export")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from triform.runtime.bundle.export_record import ExportInfo
     from triform.runtime.bundle.manifest import GraphInfo, Manifest, TensorInfo
 
 HELP = """Show what a bundle is: form, task, graphs, shapes, sizes, quantization, parity.
@@ -29,7 +29,7 @@ def run(
     from triform.runtime.bundle.folder import open_bundle
 
     manifest = open_bundle(bundle).manifest
-    print(json.dumps(dataclasses.asdict(manifest)) if as_json else _render(manifest))
+    print(json.dumps(json.loads(manifest.to_json())) if as_json else _render(manifest))
     return 0
 
 
@@ -57,10 +57,15 @@ def _render(manifest: Manifest) -> str:
         lines += parity_rows(manifest.export.parity)
     if manifest.export.encoder_parity is not None:
         lines += encoder_parity_rows(manifest.export.encoder_parity)
-    lines.append(
-        ("exported with", ", ".join(f"{name} {version}" for name, version in manifest.export.versions.items()))
-    )
-    return rows(lines)
+    return rows([*lines, *_version_rows(manifest.export)])
+
+
+def _version_rows(export: ExportInfo) -> list[tuple[str, str]]:
+    lines = [("exported with", ", ".join(f"{name} {version}" for name, version in export.versions.items()))]
+    if export.newer_than_tested:
+        tested = ", ".join(f"{name} {version.tested}" for name, version in export.newer_than_tested.items())
+        lines.append(("tested with", f"{tested} only"))
+    return lines
 
 
 def _graph_rows(name: str, graph: GraphInfo) -> list[tuple[str, str]]:

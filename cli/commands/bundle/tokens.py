@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle
+from triform.cli.arguments.common import Bundle, Verify
 
 if TYPE_CHECKING:
     from triform.runtime.text.token_view import TokenView
@@ -27,15 +27,19 @@ def run(
     bundle: Bundle = None,
     text: Annotated[Optional[str], typer.Argument(help="The text; - or nothing reads standard input.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of tokens.")] = False,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_prompt
     from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.bundle.folder import open_bundle
+    from triform.runtime.bundle.verification import check_file
     from triform.runtime.text.token_view import split_text
 
     folder, text = bundle_and_prompt(bundle, text)
     opened = open_bundle(folder)
+    if verify != "never" and opened.tokenizer.file is not None:
+        check_file(opened, opened.tokenizer.file, once=False)
     tokens = split_text(opened, whole_text("text", text))
     (_print_json if as_json else _print)(tokens)
     most = opened.manifest.max_length

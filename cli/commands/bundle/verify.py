@@ -25,7 +25,8 @@ def run(
     """Parse, call, render."""
     from triform.cli.outputs.tables import encoder_parity_rows, parity_rows, rows
     from triform.runtime.bundle.export_record import Parity
-    from triform.runtime.bundle.folder import open_bundle, verify_files
+    from triform.runtime.bundle.folder import open_bundle
+    from triform.runtime.bundle.verification import verify_files
 
     opened = open_bundle(bundle)
     files = verify_files(opened)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
 from triform.cli.arguments.generation import CONTEXT, DECODER, with_generation_options
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
     *,
     options: GenerationOptions,
 ) -> int:
@@ -54,7 +55,9 @@ def run(
     from triform.runtime.opening import load_decoder
 
     folder, _ = bundle_and_prompt(bundle, "" if bundle else None)
-    model = load_decoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    model = load_decoder(
+        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
+    )
     conversation = Conversation(model, options=options)
     if load is not None:
         conversation.load(load)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
 from triform.cli.arguments.generation import CONTEXT, DECODER, SEVERAL, with_generation_options
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
     prompt_cache: Annotated[
         Optional[Path], typer.Option(help="Keep the prompt's keys and values in this file, and use them.")
     ] = None,
@@ -80,7 +81,9 @@ def run(
     options = _with_logprobs(options, logprobs, as_json=as_json or input_file is not None)
     prompting: dict[str, Any] = {"system": system, "raw": raw, "tools": read_tools(tools)}
     folder, prompt = bundle_and_prompt(bundle, prompt)
-    load = partial(load_decoder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    load = partial(
+        load_decoder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
+    )
     if input_file is not None:
         alone = {"a prompt": prompt, "--file": file, "--prompt-cache": prompt_cache, "--draft": draft}
         records = _records(input_file, field, skip_errors, alone)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -33,6 +33,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     import dataclasses
@@ -43,7 +44,9 @@ def run(
 
     folder, file = bundle_and_prompt(bundle, file)
     with _opened(file) as text:
-        model = load_decoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+        model = load_decoder(
+            folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
+        )
         found = model.file_perplexity(text)
     if as_json:
         print(json.dumps(dataclasses.asdict(found)))

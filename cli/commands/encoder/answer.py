@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.answering import Answer
@@ -39,6 +39,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_prompt, key_values
@@ -51,7 +52,9 @@ def run(
     if question is None:
         raise InputError("there is no question: give one after the bundle")
     pair = (question, whole_text("context", context, file))
-    model = load_encoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    model = load_encoder(
+        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
+    )
     found = answer(model, [pair], top_k=top_k, max_answer_length=max_answer_length, stride=stride, no_answer=no_answer)
     (_print_json if as_json else _print)(next(found))
     return 0

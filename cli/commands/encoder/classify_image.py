@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.model import Encoder
@@ -36,6 +36,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
@@ -48,7 +49,9 @@ def run(
     folder, given = bundle_and_texts(bundle, images)
     if not given:
         raise InputError("no pictures: give files, or - for standard input")
-    model = load_encoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    model = load_encoder(
+        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
+    )
     found = _results(model, given, labels, template)
     most = top_k or (1 if labels is None else None)
     for name, result in zip(given, found, strict=True):

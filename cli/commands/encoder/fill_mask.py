@@ -17,6 +17,7 @@ from triform.cli.arguments.common import (
     TextFile,
     Texts,
     Threads,
+    Verify,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
@@ -61,7 +63,9 @@ def run(
     folder, given = bundle_and_texts(bundle, texts)
     records = Records(given, file, field, skip_errors)
     options = key_values(provider_option)
-    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    model = load_encoder(
+        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
+    )
     tokens = None if targets is None else _tokens(model, targets)
     found = with_results(records, lambda lines: fill_mask(model, lines, top_k=top_k, targets=tokens))
     for record, masks in found:

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Strict, Threads
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Strict, Threads, Verify
 
 HELP = """Tell whether one text follows another.
 
@@ -26,6 +26,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
@@ -38,7 +39,9 @@ def run(
     if len(texts) != 2:
         raise InputError(f"give two texts, not {len(texts)}")
     options = key_values(provider_option)
-    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    model = load_encoder(
+        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
+    )
     (score,) = next_sentence(model, [(texts[0], texts[1])])
     if as_json:
         import json

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads
+from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads, Verify
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
@@ -41,6 +41,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
@@ -57,7 +58,9 @@ def run(
         raise InputError("no query: give it as the argument before the documents")
     records = Records(given[1:], file, field, skip_errors)
     options = key_values(provider_option)
-    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    model = load_encoder(
+        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
+    )
     found = with_results(records, lambda lines: relevance(model, given[0], lines))
     scored = ((logit, record) for record, logit in found)
     for rank, (logit, record) in enumerate(_best(scored, top_k), 1):

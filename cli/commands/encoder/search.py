@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads
+from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads, Verify
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
     from triform.runtime.bundle.manifest import EmbeddingInfo
     from triform.runtime.encoder.model import Encoder
     from triform.runtime.encoder.vectors.search_index import Document, Hit, SearchIndex
+    from triform.runtime.verified_files import Verify as When
 
 HELP = """Find the texts nearest to a query.
 
@@ -53,6 +54,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one, bundle_and_prompt, key_values
@@ -65,10 +67,12 @@ def run(
     records = _records(file, field, index, skip_errors)
     questions = _questions(asked, queries, query_field, skip_errors, records)
     options = key_values(provider_option)
-    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    model = load_encoder(
+        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
+    )
     info = embedding_info(model)
     before, wanted = _chosen(info, query_prompt, query_prompt_name), _chosen(info, prompt, prompt_name)
-    documents = _documents(records) if index is None else _index(model, index, records, wanted)
+    documents = _documents(records) if index is None else _index(model, index, records, wanted, verify)
     for question, hits in _answered(model, questions, documents, (before, wanted), top_k):
         if queries is not None:
             _print_all(question, hits)
@@ -135,21 +139,21 @@ def _chosen(info: EmbeddingInfo, prompt: str | None, name: str | None) -> str | 
     return None if prompt is None and name is None else resolve_prompt(info, prompt, name)
 
 
-def _index(model: Encoder, folder: Path, records: Records | None, prompt: str | None) -> SearchIndex:
+def _index(model: Encoder, folder: Path, records: Records | None, prompt: str | None, verify: When) -> SearchIndex:
     """The index in `folder`, made of the records when there is none."""
-    from triform.runtime.encoder.vectors.search_index import DEFAULT_FIELD, SearchIndex, build_index, describe_source
+    from triform.runtime.encoder.vectors.search_index import DEFAULT_FIELD, SearchIndex, build_index, describe_file
 
     field = records.field or DEFAULT_FIELD if records is not None and records.is_json else None
     file = None if records is None else records.file
     if file is None or folder.exists():
-        found = SearchIndex(folder)
+        found = SearchIndex(folder, verify)
         found.check(model, prompt)
         if file is not None:
             found.check_source(file, field)
         return found
-    source = describe_source(file)
+    source = describe_file(file)
     build_index(folder, model, _documents(records), prompt=prompt, field=field, source=source)
-    return SearchIndex(folder)
+    return SearchIndex(folder, verify)
 
 
 def _documents(records: Records | None) -> Iterator[Document]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, SkipErrors, Strict, Threads
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, SkipErrors, Strict, Threads, Verify
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
@@ -42,6 +42,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
@@ -57,7 +58,9 @@ def run(
     names = _names(fields, file)
     records = Records(given, file, names[0] if names else None, skip_errors)
     options = key_values(provider_option)
-    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    model = load_encoder(
+        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
+    )
     before = resolve_prompt(embedding_info(model), prompt, prompt_name)
     if file is None:
         _compare_all(model, given, before, as_json)

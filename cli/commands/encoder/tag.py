@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, TextFile, Texts, Threads
+from triform.cli.arguments.common import (
+    Bundle,
+    Field,
+    Provider,
+    ProviderOptions,
+    SkipErrors,
+    TextFile,
+    Texts,
+    Threads,
+    Verify,
+)
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
@@ -39,6 +49,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
@@ -50,7 +61,9 @@ def run(
 
     folder, given = bundle_and_texts(bundle, texts)
     records = Records(given, file, field, skip_errors)
-    model = load_encoder(folder, provider=provider, provider_options=key_values(provider_option), threads=threads)
+    model = load_encoder(
+        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
+    )
     found = with_results(records, lambda lines: tag(model, lines, aggregation=aggregation, stride=stride))
     for record, tags in found:
         if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Strict, Threads
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Strict, Threads, Verify
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.vectors.token_vectors import TokenVectors
@@ -38,6 +38,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
@@ -53,7 +54,9 @@ def run(
     if output is not None and (len(given) > 1 or as_json):
         raise InputError("--output is for one text, without --json")
     options = key_values(provider_option)
-    model = load_encoder(folder, provider=provider, provider_options=options, threads=threads, strict=strict)
+    model = load_encoder(
+        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
+    )
     found = (token_vectors(model, text, layer) for text in given or [whole_text("text", None)])
     if word is not None:
         _compare(list(found), word, as_json=as_json)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
 from triform.cli.arguments.generation import BEAMS, DECODER, with_generation_options
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson
 
@@ -48,6 +48,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
     *,
     beams: Beams,
     options: GenerationOptions,
@@ -62,7 +63,7 @@ def run(
     folder, given = bundle_and_texts(bundle, images)
     records = Records(given, file, None, skip_errors)
     model = load_encoder_decoder(
-        folder, provider=provider, provider_options=key_values(provider_option), threads=threads
+        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
     image_info_of(model)
     first, second = tee(_seen(model, with_progress(records, results_to=None), skip_errors))

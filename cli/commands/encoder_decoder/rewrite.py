@@ -14,6 +14,7 @@ from triform.cli.arguments.common import (
     TextFile,
     Texts,
     Threads,
+    Verify,
 )
 from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
@@ -50,6 +51,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
     *,
     beams: Beams,
     options: GenerationOptions,
@@ -63,7 +65,12 @@ def run(
     folder, given = bundle_and_texts(bundle, texts)
     records = Records(given, file, field, skip_errors)
     model = load(
-        folder, strict=strict, provider=provider, provider_options=key_values(provider_option), threads=threads
+        folder,
+        strict=strict,
+        provider=provider,
+        provider_options=key_values(provider_option),
+        threads=threads,
+        verify=verify,
     )
     job = Job(model, options, chosen(task, prefix, Ask), beams, batch, "generated_text" if as_json else None)
     write_lines(job, records, _whole)

@@ -18,6 +18,7 @@ from triform.cli.arguments.common import (
     TextFile,
     Texts,
     Threads,
+    Verify,
 )
 from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
@@ -64,6 +65,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
     *,
     beams: Beams,
     options: GenerationOptions,
@@ -77,7 +79,12 @@ def run(
     folder, given = bundle_and_texts(bundle, texts)
     records = Records(given, file, field, skip_errors)
     model = load(
-        folder, strict=strict, provider=provider, provider_options=key_values(provider_option), threads=threads
+        folder,
+        strict=strict,
+        provider=provider,
+        provider_options=key_values(provider_option),
+        threads=threads,
+        verify=verify,
     )
     ask = chosen(task, prefix, lambda: summary_ask(model.info))
     job = Job(model, options, ask, beams, batch, "summary_text" if as_json else None)

@@ -78,8 +78,9 @@ def load(folder: Path, *, strict: bool, **opening: Any) -> EncoderDecoder:
 
     model = load_encoder_decoder(folder, strict=strict, **opening)
     if model.info.source != "text":
-        command = COMMANDS[model.manifest.task]
-        raise UnsupportedError(f"{folder} reads {model.info.source}, not texts: use `triform {command}`")
+        command = COMMANDS.get(model.manifest.task)
+        hint = f"use `triform {command}`" if command else "upgrade, or export another model"
+        raise UnsupportedError(f"{folder} reads {model.info.source}, not texts: {hint}")
     return model
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
 
 if TYPE_CHECKING:
     from triform.cli.commands.encoder_decoder.transcript_files import Transcripts
@@ -28,7 +28,7 @@ HELP = """Write down what is said in recordings.
   triform transcribe BUNDLE meeting.ogg --vad --batch 8 --json > meeting.json
   curl ... | triform transcribe BUNDLE -
 
-Reads WAV, FLAC, OGG, MP3, AIFF and more; needs pip install 'triform[audio]'. Without --language it is detected.
+Reads WAV, FLAC, OGG, MP3, AIFF and more; needs the extra audio. Without --language it is detected.
 --vad skips what is not speech. --batch reads several windows of 30 s at once: faster, but each by itself, so add --vad,
 which cuts at pauses. --temperature, repeated, gives what is tried in turn as long as an answer repeats itself (its
 compression ratio is above the threshold) or is unlikely (its mean log-probability is below the threshold);
@@ -81,6 +81,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
     asked = dict(locals())
@@ -97,7 +98,7 @@ def run(
     transcripts = transcripts_of(names, output, output_format, as_json=as_json, width=max_line_width)
     start = time.perf_counter()
     model = load_encoder_decoder(
-        folder, provider=provider, provider_options=key_values(provider_option), threads=threads
+        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
     audio_info(model)
     loaded = time.perf_counter()

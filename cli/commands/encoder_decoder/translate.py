@@ -16,6 +16,7 @@ from triform.cli.arguments.common import (
     TextFile,
     Texts,
     Threads,
+    Verify,
 )
 from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
@@ -56,6 +57,7 @@ def run(
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
+    verify: Verify = "once",
     *,
     beams: Beams,
     options: GenerationOptions,
@@ -72,7 +74,12 @@ def run(
     folder, given = bundle_and_texts(bundle, texts)
     records = Records(given, file, field, skip_errors)
     model = load(
-        folder, strict=strict, provider=provider, provider_options=key_values(provider_option), threads=threads
+        folder,
+        strict=strict,
+        provider=provider,
+        provider_options=key_values(provider_option),
+        threads=threads,
+        verify=verify,
     )
     ask = chosen(task, prefix, lambda: translation_ask(model.info, source_lang, target_lang))
     job = Job(model, options, ask, beams, batch, "translation_text" if as_json else None)

@@ -1,7 +1,7 @@
 """Keeps the vectors of texts in a folder, and finds the texts nearest to a query by exact cosine.
 
 The folder holds ``vectors.npy`` (float32, rows of length 1, mapped into memory), ``texts.jsonl`` (the texts),
-``offsets.bin`` (the end of each of its lines, int64) and ``index.json`` (`IndexInfo`).
+``offsets.bin`` (the end of each of its lines, int64) and ``index.json`` (`IndexInfo`, and its own hash).
 """
 
 from __future__ import annotations
@@ -24,12 +24,18 @@ from triform.runtime.encoder.vectors.embedding import default_document_prompt, e
 from triform.runtime.errors import InputError
 from triform.runtime.files import whole_folder, write_npy
 from triform.runtime.json_dataclasses import Mismatch, build
+from triform.runtime.printable import shortened
+from triform.runtime.sealed_json import is_whole, sealed
+from triform.runtime.verified_files import Verify, check_verify, is_whole_file
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
 
-_VERSION = 1
+# 2 added the hashes.
+_VERSION = 2
 _INFO, _VECTORS, _TEXTS, _OFFSETS = "index.json", "vectors.npy", "texts.jsonl", "offsets.bin"
+# The key of the hash that index.json carries of itself.
+_CHECKSUM = "index_sha256"
 # Vectors compared at a time.
 _BLOCK = 16384
 # The field of a JSON object that holds the text, unless another is named.
@@ -76,6 +82,7 @@ class IndexInfo:
         prompt: put before each text.
         count: number of texts.
         dimension: numbers in each vector.
+        files: size and SHA-256 of the other files in the folder, by name.
     """
 
     version: int
@@ -85,6 +92,7 @@ class IndexInfo:
     prompt: str
     count: int
     dimension: int
+    files: dict[str, FileInfo]
 
 
 def fingerprint(model: OpenEncoder) -> str:
@@ -93,8 +101,8 @@ def fingerprint(model: OpenEncoder) -> str:
     return hashlib.sha256(json.dumps([files, model.manifest.max_length]).encode()).hexdigest()
 
 
-def describe_source(path: Path) -> FileInfo:
-    """The size and the SHA-256 of a file of texts.
+def describe_file(path: Path) -> FileInfo:
+    """The size and the SHA-256 of a file, such as one of texts.
 
     Raises:
         InputError: the file cannot be read.
@@ -138,8 +146,9 @@ def build_index(
                 count = write_npy(vectors, kept, embedding.dimension, "float32")
         if not count:
             raise InputError("there are no texts to search")
-        info = IndexInfo(_VERSION, fingerprint(model), source, field, before, count, embedding.dimension)
-        (staging / _INFO).write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n", encoding="utf-8")
+        files = {name: describe_file(staging / name) for name in (_VECTORS, _TEXTS, _OFFSETS)}
+        info = IndexInfo(_VERSION, fingerprint(model), source, field, before, count, embedding.dimension, files)
+        (staging / _INFO).write_text(sealed(dataclasses.asdict(info), _CHECKSUM), encoding="utf-8")
 
 
 class SearchIndex:
@@ -149,22 +158,33 @@ class SearchIndex:
         info: what it was made from.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, verify: Verify = "once") -> None:
         """Open a folder.
+
+        Args:
+            folder: that `build_index` made.
+            verify: whether its files are hashed always, once until they change, or never.
 
         Raises:
             InputError: the folder is not an index, or is damaged.
         """
+        check_verify(verify)
         self._folder = folder
         try:
             self.info = _read_info(folder)
+            self._check_files(verify)
             self._vectors: Array = np.load(folder / _VECTORS, mmap_mode="r")
             self._ends = np.memmap(folder / _OFFSETS, "<i8", "r")
-        except (OSError, ValueError, Mismatch) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+        except InputError:
+            raise
+        except Exception as error:  # numpy's reader of headers raises anything from tokenize's errors to OverflowError
+            reason = shortened(getattr(error, "strerror", None) or str(error))
             raise InputError(f"{folder} is not a search index ({reason}); delete it to have it made again") from None
         shape = (self.info.count, self.info.dimension)
         if self._vectors.shape != shape or self._vectors.dtype != np.float32 or self._ends.shape != shape[:1]:
+            raise self._damaged()
+        lines = np.diff(self._ends, prepend=0)
+        if lines.min() < 1 or self._ends[-1] != self.info.files[_TEXTS].size:
             raise self._damaged()
 
     def check(self, model: OpenEncoder, prompt: str | None) -> None:
@@ -186,7 +206,7 @@ class SearchIndex:
         """
         if self.info.field != field:
             raise InputError(f"{self._folder} was made of another field; delete it to have it made again")
-        if self.info.source != describe_source(path):
+        if self.info.source != describe_file(path):
             raise InputError(f"{path} is not what {self._folder} was made of; delete the folder to have it made again")
 
     def search(self, queries: Array, top_k: int) -> list[list[Hit]]:
@@ -202,6 +222,8 @@ class SearchIndex:
         best: list[list[tuple[float, int]]] = [[] for _ in queries]
         for start in range(0, self.info.count, _BLOCK):
             scores = queries @ self._vectors[start : start + _BLOCK].T
+            if not np.isfinite(scores).all():
+                raise self._damaged()
             for index, row in enumerate(scores):
                 nearest = [(float(row[place]), start + int(place)) for place in largest(row, top_k)]
                 best[index] = sorted([*best[index], *nearest], key=lambda pair: -pair[0])[:top_k]
@@ -212,22 +234,36 @@ class SearchIndex:
         begin = int(self._ends[place - 1]) if place else 0
         texts.seek(begin)
         try:
-            number, value = json.loads(texts.read(max(0, int(self._ends[place]) - begin)))
+            number, value = json.loads(texts.read(int(self._ends[place]) - begin))
             if isinstance(value, str):
                 return Document(number, value)
             return Document(number, value[self.info.field or DEFAULT_FIELD], value)
         except (ValueError, TypeError, KeyError, RecursionError):
             raise self._damaged() from None
 
+    def _check_files(self, verify: Verify) -> None:
+        for name, info in self.info.files.items():
+            path = self._folder / name
+            whole = path.stat().st_size == info.size
+            if verify != "never":
+                whole = whole and is_whole_file(path, info.sha256, once=verify == "once")
+            if not whole:
+                raise self._damaged()
+
     def _damaged(self) -> InputError:
         return InputError(f"{self._folder} is damaged; delete it to have it made again")
 
 
 def _read_info(folder: Path) -> IndexInfo:
-    content = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-    info: IndexInfo = build(IndexInfo, content)
-    if info.version != _VERSION or info.count < 1 or info.dimension < 1:
+    data = (folder / _INFO).read_bytes()
+    content = json.loads(data.decode("utf-8"))
+    if not isinstance(content, dict) or content.get("version") != _VERSION:
         raise Mismatch("made by another version")
+    if not is_whole(data, str(content.get(_CHECKSUM))):
+        raise Mismatch(f"{_INFO} is damaged")
+    info: IndexInfo = build(IndexInfo, content)
+    if not (1 <= info.count and 1 <= info.dimension and set(info.files) == {_VECTORS, _TEXTS, _OFFSETS}):
+        raise Mismatch(f"{_INFO} is damaged")
     return info
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.extras import missing_extra
 from triform.runtime.generation.options.checks import flag
 from triform.runtime.generation.options.groups import FORMS, Constraints
 from triform.runtime.generation.processors.contract import NEVER, only
@@ -126,7 +127,7 @@ def make_constraint(
     try:
         from llguidance import LLMatcher
     except ImportError:
-        raise UnsupportedError(f"{flag(name)} needs llguidance: pip install 'triform[constraints]'") from None
+        raise missing_extra(f"{flag(name)} needs llguidance", "constraints") from None
     if not eos:
         raise UnsupportedError(f"{flag(name)} needs a model that can end its answer, and this one has no token for it")
     backend: Any = tokenizer

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import triform
+from tests.helpers.bundles import change, read_manifest_json
 from triform.export.describe.generation_defaults import generation_defaults
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.errors import BundleError
@@ -40,9 +39,7 @@ def test_a_config_that_says_everything():
 
 
 def with_defaults(bundle, **defaults):
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["generation"] |= defaults
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    change(bundle, generation=read_manifest_json(bundle)["generation"] | defaults)
     return triform.load(bundle)
 
 

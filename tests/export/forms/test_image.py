@@ -14,6 +14,7 @@ from triform.export.options import ExportOptions
 from triform.export.pipeline import export, plan
 from triform.models.encoder.image_tasks import image_task_of
 from triform.runtime.errors import ExportError, InputError, TriformError, UnsupportedError
+from triform.runtime.extras import install_command
 
 
 def refusal(folder, target, **options):
@@ -115,7 +116,7 @@ def test_a_task_the_model_is_not_for(vit_folder, exported, tmp_path):
 def test_exporting_without_pillow(vit_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("triform.runtime.media.image.find_spec", lambda name: None)
     assert run(["export", str(vit_folder), str(tmp_path / "bundle")]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "error: pictures need Pillow: pip install 'triform[image]'"
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: pictures need Pillow: {install_command('image')}"
 
 
 def test_one_label_has_a_probability_of_its_own(exported):

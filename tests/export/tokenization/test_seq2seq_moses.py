@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from re import escape
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.checkpoints.seq2seq_tokenizers import SENTENCES
 from triform.runtime.bundle.text_info import MosesInfo
 from triform.runtime.encoder_decoder.source_text import SourceText
 from triform.runtime.errors import UnsupportedError
+from triform.runtime.extras import install_command
 from triform.runtime.text.detokenizer import IncrementalDetokenizer
 
 NO_LIMIT = 1 << 30
@@ -79,6 +81,6 @@ def test_a_piece_that_only_the_other_vocabulary_has_is_unknown(families):
 def test_words_need_their_package(families, monkeypatch):
     _, folder, info = families("fsmt")
     monkeypatch.setitem(sys.modules, "sacremoses", None)
-    message = r"^cutting this model's texts into words needs sacremoses: pip install 'triform\[moses\]'$"
+    message = f"^cutting this model's texts into words needs sacremoses: {escape(install_command('moses'))}$"
     with pytest.raises(UnsupportedError, match=message):
         SourceText(folder, info, NO_LIMIT, NO_LIMIT)

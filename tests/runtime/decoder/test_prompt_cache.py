@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import zlib
+
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -134,16 +137,29 @@ def kept(decoder, tmp_path):
     return file
 
 
+def parts(file):
+    """The header, and the numbers."""
+    data = file.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]), data[end:]
+
+
+def write_parts(file, header, numbers):
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write_bytes(len(text).to_bytes(8, "little") + text + numbers)
+
+
 def test_a_file_that_safetensors_writes_is_read(decoder, kept):
     with safe_open(kept, "np") as file:
         metadata = file.metadata()
     arrays = load_file(kept)
-    # It orders the numbers otherwise, so the checksum is another one.
-    ordered = dict(sorted(arrays.items()))
-    import zlib
-
-    metadata["crc32"] = str(zlib.crc32(b"".join(array.tobytes() for array in ordered.values())))
-    save_file(ordered, kept, metadata)
+    # It orders the numbers otherwise, so the checksum is another one: of the header, then of the numbers.
+    del metadata["crc32"]
+    save_file(dict(sorted(arrays.items())), kept, metadata)
+    header, numbers = parts(kept)
+    checksum = zlib.crc32(numbers, zlib.crc32(json.dumps(header, sort_keys=True).encode()))
+    write_parts(kept, {**header, "__metadata__": {**metadata, "crc32": str(checksum)}}, numbers)
     assert decoder.load_prompt_cache(kept) == int(metadata["length"])
 
 
@@ -171,6 +187,28 @@ def test_a_damaged_file_is_refused_in_one_line(decoder, kept, damage, message):
         decoder.load_prompt_cache(kept)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_other_tokens_are_refused(decoder, kept):
+    """Those of the vocabulary, too: the numbers are not theirs."""
+    header, numbers = parts(kept)
+    ids = json.loads(header["__metadata__"]["token_ids"])
+    for place in (0, len(ids) // 2, len(ids) - 1):
+        other = [*ids[:place], (ids[place] + 1) % decoder.manifest.vocab_size, *ids[place + 1 :]]
+        metadata = {**header["__metadata__"], "token_ids": json.dumps(other)}
+        write_parts(kept, {**header, "__metadata__": metadata}, numbers)
+        with pytest.raises(InputError, match="its checksum differs"):
+            decoder.load_prompt_cache(kept)
+    write_parts(kept, header, numbers)
+    assert decoder.load_prompt_cache(kept) == len(ids)
+
+
+def test_swapped_buffers_are_refused(decoder, kept):
+    header, numbers = parts(kept)
+    header["0.key"], header["0.value"] = header["0.value"], header["0.key"]
+    write_parts(kept, header, numbers)
+    with pytest.raises(InputError, match="its checksum differs"):
+        decoder.load_prompt_cache(kept)
 
 
 def test_another_bundles_file_is_refused(kept, int4_bundle):

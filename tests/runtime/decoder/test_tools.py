@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
@@ -10,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 import triform
 from tests.checkpoints.decoders import byte_level_tokenizer
+from tests.helpers.bundles import adopt, read_manifest_json, write_manifest
 from tests.runtime.decoder.test_chat_template import CALL, CONVERSATIONS, USER, WEATHER
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.generation.options.generation import GenerationOptions
@@ -27,15 +27,14 @@ TEMPLATE = """{% if tools %}<|system|>{% for tool in tools %}
 def with_template(bundle, folder, template):
     """A copy of a bundle with another chat template, or none."""
     shutil.copytree(bundle, folder)
-    file, manifest = folder / "chat_template.jinja", json.loads((folder / "manifest.json").read_text())
-    if template is None:
-        file.unlink()
-        del manifest["files"][file.name]
-        manifest["tokenizer"]["chat_template"] = None
-    else:
-        file.write_text(template, encoding="utf-8")
-        manifest["files"][file.name]["size"] = file.stat().st_size
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    if template is not None:
+        adopt(folder, "chat_template.jinja", template.encode())
+        return folder
+    (folder / "chat_template.jinja").unlink()
+    manifest = read_manifest_json(folder)
+    del manifest["files"]["chat_template.jinja"]
+    manifest["tokenizer"]["chat_template"] = None
+    write_manifest(folder, manifest)
     return folder
 
 

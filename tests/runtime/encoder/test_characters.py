@@ -14,6 +14,7 @@ import torch
 from transformers import CanineTokenizer
 
 from tests.checkpoints.encoder_families import build_encoder
+from tests.helpers.bundles import read_manifest_json, write_manifest
 from tests.helpers.commands import invoke, one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
@@ -104,19 +105,23 @@ def test_manifest_says_what_a_runtime_must_know(embedder):
     [
         (("tokenizer", "code_points"), None, "tokenizer.file must be a file, or null with code_points"),
         (("tokenizer", "file"), "encoder.onnx", "tokenizer.file must be a file, or null with code_points"),
-        (("tokenizer", "code_points", "first"), 0x110000, "tokenizer.code_points must be code points"),
-        (("tokenizer", "code_points", "special"), [-1], "tokenizer.code_points must be code points"),
+        (
+            ("tokenizer", "code_points", "first"),
+            0x110000,
+            "tokenizer.code_points.first must be a token id from 0 to 1114111",
+        ),
+        (("tokenizer", "code_points", "special"), [-1], r"tokenizer.code_points.special\[0\] must be a token id"),
         (("encoder", "min_length"), 0, "encoder.min_length must be at least 1"),
     ],
 )
 def test_damaged_manifests(embedder, tmp_path, place, value, problem):
-    content = json.loads((embedder.bundle / "manifest.json").read_text())
+    content = read_manifest_json(embedder.bundle)
     *way, last = place
     inner = content
     for key in way:
         inner = inner[key]
     inner[last] = value
-    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    write_manifest(tmp_path, content)
     with pytest.raises(BundleError, match=problem):
         open_bundle(tmp_path)
 

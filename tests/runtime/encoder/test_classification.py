@@ -9,6 +9,7 @@ import pytest
 from transformers import pipeline
 
 from tests.checkpoints.encoders import bert_folder
+from tests.helpers.bundles import change, read_manifest_json
 from tests.helpers.commands import invoke, one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
@@ -62,14 +63,12 @@ def made(tmp_path_factory):
 def damaged(made, tmp_path):
     """A copy of the NLI bundle whose labels a test may change."""
 
-    def change(labels):
+    def with_labels(labels):
         bundle = shutil.copytree(made("nli")[1], tmp_path / "changed")
-        manifest = json.loads((bundle / "manifest.json").read_text())
-        manifest["encoder"]["labels"] = labels
-        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        change(bundle, encoder={**read_manifest_json(bundle)["encoder"], "labels": labels})
         return bundle
 
-    return change
+    return with_labels
 
 
 def assert_same(found, expected):
@@ -164,8 +163,8 @@ def test_a_model_without_entailment(made):
 
 
 def test_labels_that_are_not_the_graphs(damaged):
-    with pytest.raises(BundleError, match=r"names 2 labels for a graph that gives 3; export the model again$"):
-        next(classify(load_encoder(damaged(["yes", "no"])), TEXTS))
+    with pytest.raises(BundleError, match=r"encoder\.labels must be as many as .* logits, not '2 labels'"):
+        load_encoder(damaged(["yes", "no"]))
 
 
 def test_lines_of_output(capsys, made):

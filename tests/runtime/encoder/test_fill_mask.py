@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
 from tests.checkpoints.encoders import bert_folder
+from tests.helpers.bundles import change, read_manifest_json
 from tests.helpers.commands import invoke, one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
@@ -141,9 +142,7 @@ def test_a_text_without_a_mask(bundle):
 
 def test_a_tokenizer_without_a_mask(bundle, tmp_path):
     folder = shutil.copytree(bundle, tmp_path / "bundle")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["tokens"]["mask"] = None
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    change(folder, tokens={**read_manifest_json(folder)["tokens"], "mask": None})
     with pytest.raises(UnsupportedError, match="no token for a mask"):
         next(fill_mask(load_encoder(folder), TEXTS))
 

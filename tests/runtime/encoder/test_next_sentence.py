@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer, BertForNextSentencePrediction
 
 from tests.checkpoints.encoders import bert_folder
+from tests.helpers.bundles import change, read_manifest_json
 from tests.helpers.commands import invoke, one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
@@ -75,8 +76,7 @@ def test_a_default_bundle(capsys, bundle, expected, monkeypatch):
 def test_a_bundle_for_something_else(capsys, bundle, tmp_path):
     """Seen by its task alone."""
     folder = shutil.copytree(bundle, tmp_path / "bundle")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "task": "fill-mask"}))
+    change(folder, task="feature-extraction", encoder={**read_manifest_json(folder)["encoder"], "labels": ["a", "b"]})
     code, out, err = invoke(capsys, "next-sentence", folder, *PAIRS[0])
     assert (code, out) == (1, "")
-    assert "use `triform fill-mask`" in one_line(err)
+    assert "use `triform embed`" in one_line(err)

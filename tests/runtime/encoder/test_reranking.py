@@ -14,6 +14,7 @@ import pytest
 from transformers import AutoConfig, PretrainedConfig, pipeline
 
 from tests.checkpoints.encoders import bert_folder
+from tests.helpers.bundles import change, read_manifest_json
 from tests.helpers.commands import invoke, one_line
 from triform.export.checkpoint.sentence_transformers import relevance_of
 from triform.export.options import ExportOptions
@@ -86,10 +87,9 @@ def edited(source, folder, **changes):
 def test_scores_are_made_as_the_config_says(capsys, source, bundle, tmp_path, name):
     """What export reads of the config, in the manifest of the bundle whose weights are the same."""
     config = AutoConfig.from_pretrained(edited(source, tmp_path / "source", **ACTIVATIONS[name]))
-    manifest = json.loads((shutil.copytree(bundle, tmp_path / "bundle") / "manifest.json").read_text())
-    assert manifest["encoder"]["relevance"] == "sigmoid"
-    manifest["encoder"]["relevance"] = relevance_of(config, tmp_path / "source")
-    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(manifest))
+    info = read_manifest_json(shutil.copytree(bundle, tmp_path / "bundle"))["encoder"]
+    assert info["relevance"] == "sigmoid"
+    change(tmp_path / "bundle", encoder={**info, "relevance": relevance_of(config, tmp_path / "source")})
     numbers = reference(source, "none")
     expected = [FUNCTIONS[name](number) for number in numbers]
     assert list(rerank(load_encoder(tmp_path / "bundle"), QUERY, DOCUMENTS)) == pytest.approx(expected, abs=1e-4)
@@ -115,9 +115,8 @@ def test_which_activation_counts(source, tmp_path):
 
 
 def test_a_manifest_with_an_unknown_function(capsys, bundle, tmp_path):
-    manifest = json.loads((shutil.copytree(bundle, tmp_path / "bundle") / "manifest.json").read_text())
-    manifest["encoder"]["relevance"] = "exec"
-    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(manifest))
+    info = read_manifest_json(shutil.copytree(bundle, tmp_path / "bundle"))["encoder"]
+    change(tmp_path / "bundle", encoder={**info, "relevance": "exec"})
     code, out, err = invoke(capsys, "rerank", tmp_path / "bundle", QUERY, "a")
     assert (code, out) == (1, "")
     assert "encoder.relevance must be identity or sigmoid or tanh, not 'exec'" in one_line(err)
@@ -161,8 +160,7 @@ def test_a_default_bundle(capsys, bundle, monkeypatch):
 def test_a_model_that_makes_vectors(capsys, bundle, tmp_path):
     """Seen by its task alone."""
     folder = shutil.copytree(bundle, tmp_path / "bi-encoder")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "task": "feature-extraction"}))
+    change(folder, task="feature-extraction")
     code, out, err = invoke(capsys, "rerank", folder, QUERY, *DOCUMENTS)
     assert (code, out) == (1, "")
     assert "use `triform search`" in one_line(err)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.helpers.bundles import read_manifest_json, write_manifest
 from tests.helpers.commands import one_line
 from tests.runtime.encoder_decoder.test_commands import TEXTS
 from triform.export.options import ExportOptions
@@ -93,10 +94,10 @@ def test_a_changed_file_is_found(call, t5, tmp_path):
 def test_a_task_of_a_damaged_manifest(call, t5, tmp_path):
     for path in t5.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest = read_manifest_json(tmp_path)
     for value, message in (("many", "num_beams"), (0, "generation.num_beams must be at least 1, not 0")):
         manifest["encoder_decoder"]["tasks"]["summarization"]["generation"]["num_beams"] = value
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        write_manifest(tmp_path, manifest)
         code, _, err = call("summarize", tmp_path, "a")
         assert code == 1
         assert message in one_line(err)

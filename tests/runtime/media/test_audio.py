@@ -10,6 +10,7 @@ import sys
 import threading
 import tracemalloc
 import types
+from re import escape
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import soundfile
 from tests.helpers.signals import RATE, noise, silence, tone
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.extras import install_command
 from triform.runtime.media.audio import open_audio, read_audio
 from triform.runtime.media.log_mel import LogMelWindows, log_mel_maximum
 
@@ -231,7 +233,7 @@ def test_names_that_lead_nowhere_are_one_line(tmp_path):
 def test_a_missing_package_is_one_line(monkeypatch, missing):
     found = importlib.util.find_spec
     monkeypatch.setattr("triform.runtime.media.audio.find_spec", lambda name: None if name == missing else found(name))
-    with pytest.raises(UnsupportedError, match=r"pip install 'triform\[audio\]'"):
+    with pytest.raises(UnsupportedError, match=escape(install_command("audio"))):
         open_audio(written(SOUND), never)
 
 

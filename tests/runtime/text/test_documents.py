@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from re import escape
 
 import pytest
 
 from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.extras import install_command
 from triform.runtime.text.documents import Cutter, in_pieces, join, put_together, sentences, summaries
 
 TEXT = "One two three. Four five? Six seven eight nine! Ten eleven. Twelve."
@@ -85,7 +87,7 @@ def test_what_finds_sentences_may_be_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencex", None)
     monkeypatch.setattr("triform.runtime.text.documents.find_spec", lambda name: None)
     assert pieces(13) == [[TEXT]]
-    with pytest.raises(UnsupportedError, match=r"needs sentencex: pip install 'triform\[documents\]'$"):
+    with pytest.raises(UnsupportedError, match=f"needs sentencex: {escape(install_command('documents'))}$"):
         pieces(12)
 
 

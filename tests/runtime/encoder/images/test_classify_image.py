@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import triform
+from tests.helpers.bundles import read_manifest_json, write_manifest
 from triform.cli.main import run
 from triform.runtime.encoder.image_classification import TEMPLATE, classify_images, match_labels
 
@@ -124,23 +125,23 @@ def test_a_bundle_for_something_else_names_its_command(call, float_bundle, expor
         (("image", "resample"), "cubic", "encoder.image.resample must be nearest or"),
         (("image", "resize"), [0, 40], "encoder.image.resize must be"),
         (("image", "resize"), [], "encoder.image.resize must be"),
-        (("image", "height"), 25, "encoder.image.crop must be such that pictures end up as [25, 40]"),
-        (("image", "crop"), [24, 41], "encoder.image.crop must be"),
+        (("image", "height"), 25, "encoder.image.resize must be the picture's size [25, 40]"),
+        (("image", "crop"), [24, 41], "encoder.image.crop must be the picture's size [24, 40]"),
         (("image", "mean"), [0.5], "encoder.image.mean must be a number for each channel"),
         (("image", "channels"), 1, "encoder.image.channels must be 3"),
-        (("problem_type",), "guess", "does not say what its labels' scores are"),
-        (("image",), None, "export the model again"),
+        (("problem_type",), "guess", "encoder.problem_type must be single_label_classification or"),
+        (("image",), None, "encoder.image must be given where a graph takes pixel_values"),
     ],
 )
 def test_a_damaged_manifest_ends_in_one_line(call, vit, pictures, tmp_path, path, value, message):
     for file in vit.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    content = json.loads((tmp_path / "manifest.json").read_text())
+    content = read_manifest_json(tmp_path)
     place = content["encoder"]
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    write_manifest(tmp_path, content)
     code, out, err = call(tmp_path, pictures[0])
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert message in err

@@ -18,6 +18,7 @@ import transformers
 from numpy.testing import assert_allclose, assert_array_equal
 
 from tests.checkpoints.encoders import sentence_folder
+from tests.helpers.bundles import change, read_manifest_json
 from tests.helpers.commands import invoke, one_line
 from tests.helpers.sentences import MAX_LENGTH, TEXTS, mean_vectors, token_vectors
 from triform.export.checkpoint.sentence_transformers import check_case, read_modules
@@ -29,7 +30,7 @@ from triform.runtime.bundle.manifest import EmbeddingInfo
 from triform.runtime.encoder.vectors import embedding
 from triform.runtime.encoder.vectors.embedding import default_document_prompt, default_query_prompt, embed
 from triform.runtime.encoder.vectors.quantization import int8_ranges, quantize
-from triform.runtime.errors import BundleError, ExportError, InputError, UnsupportedError
+from triform.runtime.errors import BundleError, ExportError, InputError
 from triform.runtime.opening import load_encoder
 
 TOLERANCE = 2e-6
@@ -280,15 +281,13 @@ def test_bundles_for_something_else(call, sentence_bundle, float_bundle, tmp_pat
     assert (code, out) == (1, "")
     assert "this one is for feature-extraction" in one_line(err)
     other = shutil.copytree(sentence_bundle, tmp_path / "bundle")
-    manifest = json.loads((other / "manifest.json").read_text())
-    (other / "manifest.json").write_text(json.dumps({**manifest, "task": "text-classification"}))
+    change(other, task="something-new")
     code, out, err = call("embed", other, "a text")
     assert (code, out) == (1, "")
-    assert "use `triform classify`" in one_line(err)
-    manifest["encoder"]["embedding"] = None
-    (other / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UnsupportedError, match="no output sentence_embedding"):
-        load_encoder(other).embed(["a text"])
+    assert "this one is for something-new: export another model" in one_line(err)
+    change(other, task="feature-extraction", encoder={**read_manifest_json(other)["encoder"], "embedding": None})
+    with pytest.raises(BundleError, match=r"encoder\.embedding\.dimension must be 48 as in sentence_embedding"):
+        load_encoder(other)
 
 
 def lines_of(text):

@@ -18,6 +18,7 @@ import triform
 from tests.checkpoints.decoders import VOCAB, byte_level_tokenizer
 from tests.helpers.fake_step import FakeStep
 from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.extras import install_command
 from triform.runtime.generation.options.beams import BeamOptions
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Truncation
@@ -264,7 +265,7 @@ def test_models_that_cannot_be_held_to_a_form(monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(UnsupportedError) as caught:
         make_constraint(asked, BYTE_LEVEL, LOGITS, EOS, 1)
-    assert str(caught.value) == "--regex needs llguidance: pip install 'triform[constraints]'"
+    assert str(caught.value) == f"--regex needs llguidance: {install_command('constraints')}"
 
 
 PERSON = {

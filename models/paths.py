@@ -1,0 +1,76 @@
+"""How a path is chosen, of several ways to trace a model: the first that gives the model's own outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import TypeVar
+
+import torch
+
+from triform.models.errors import UnsupportedModelError, first_line
+
+Path = TypeVar("Path")
+Result = TypeVar("Result")
+
+# Largest difference, relative to the largest output: float32 rounding of another order of the same operations.
+TOLERANCE = 1e-4
+# What a path that does not suit a model may raise.
+_EXPECTED = (LookupError, RuntimeError, TypeError, ValueError, AttributeError)
+
+
+def relative_difference(expected: torch.Tensor, actual: torch.Tensor) -> float:
+    """The largest difference between two float tensors of one shape, divided by the largest expected value.
+
+    Infinite where either holds a number that is not finite, or nothing but zeros was expected.
+    """
+    difference = float((actual - expected).abs().max())
+    largest = float(expected.abs().max())
+    if difference == 0:
+        return 0.0
+    return difference / largest if largest and math.isfinite(difference / largest) else math.inf
+
+
+def choose_path(
+    outputs: str, paths: Iterable[Path], attempt: Callable[[Path, ExitStack], tuple[float, Result]]
+) -> tuple[Path, Result, ExitStack]:
+    """Take the first path that reproduces the model's own outputs, and stay prepared for it.
+
+    Args:
+        outputs: what the model gives, for the error.
+        paths: fastest first.
+        attempt: called with a path and a stack, without gradients. Enters on the stack what prepares the model for the
+            path, runs the model on a small input, and returns the `relative_difference` of its outputs to the model's
+            own, and what it learned of the model.
+
+    Returns:
+        the path, what was learned on it, and the stack; closing the stack undoes the preparation.
+
+    Raises:
+        UnsupportedModelError: no path does; or an attempt raised it, since no other path could help then.
+    """
+    smallest: float | None = None
+    problem: Exception | None = None
+    for path in paths:
+        with ExitStack() as stack:
+            try:
+                with torch.no_grad():
+                    difference, result = attempt(path, stack)
+            except UnsupportedModelError:
+                raise
+            except _EXPECTED as error:
+                problem = error
+                continue
+            if difference <= TOLERANCE:
+                return path, result, stack.pop_all()
+            smallest = difference if smallest is None else min(smallest, difference)
+    raise UnsupportedModelError(_reason(outputs, smallest, problem)) from problem
+
+
+def _reason(outputs: str, difference: float | None, problem: Exception | None) -> str:
+    failure = "" if problem is None else first_line(problem)
+    if difference is None:
+        return f"its attention cannot be replaced: {failure}"
+    changed = f"its {outputs} change when its attention is replaced, by {difference:.2g} of the largest"
+    return f"{changed}; another way fails: {failure}" if failure else changed

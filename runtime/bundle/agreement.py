@@ -1,0 +1,171 @@
+"""Does what a manifest says of its model agree with the tensors that it lists for the graphs?
+
+`graphs/opening.py` compares those with the graphs themselves, so that both together hold every claim to the graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from triform.runtime.bundle.limits.contract import Limit
+from triform.runtime.bundle.manifest import EncoderDecoderInfo, EncoderInfo, GraphInfo, Manifest, TensorInfo
+from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
+from triform.runtime.printable import quoted
+
+# The graphs of a form, besides the one that sees pictures where they are compared with texts.
+_GRAPHS = {"decoder": ("decoder",), "encoder": ("encoder",), "encoder-decoder": ("encoder", "decoder")}
+_TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "prompt_lengths", "logits_positions"}
+# The outputs that a task needs, by the graph that gives them.
+_NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
+    "text-classification": {"encoder": ("logits",)},
+    "token-classification": {"encoder": ("logits",)},
+    "fill-mask": {"encoder": ("logits",)},
+    "next-sentence-prediction": {"encoder": ("logits",)},
+    "image-classification": {"encoder": ("logits",)},
+    "question-answering": {"encoder": ("start_logits", "end_logits")},
+    "image-feature-extraction": {"encoder": ("image_embedding",)},
+    "zero-shot-image-classification": {"encoder": ("sentence_embedding",), "image": ("image_embedding",)},
+}
+# What an encoder of each kind of sound takes.
+_SOUND = {"log_mel": "input_features", "fbank": "input_features", "waveform": "input_values"}
+
+
+def disagreements(manifest: Manifest) -> Iterator[str]:
+    """What does not agree, each in a few words that begin with a key.
+
+    Args:
+        manifest: whose values are in range.
+    """
+    for limit in _claims(manifest):
+        if not limit.fits:
+            yield f"{limit.key} must be {limit.wanted}, not {quoted(limit.value)}"
+
+
+def _claims(manifest: Manifest) -> Iterator[Limit]:
+    contrast = manifest.encoder is not None and manifest.encoder.contrast is not None
+    needed = {*_GRAPHS.get(manifest.form, ()), *(("image",) if contrast else ())}
+    names = set(manifest.graphs)
+    yield Limit("graphs", sorted(names), needed == names or manifest.form not in _GRAPHS, f"{sorted(needed)}")
+    if needed != names:
+        return
+    if manifest.encoder is not None:
+        yield from _encoder(manifest, manifest.encoder)
+    if manifest.encoder_decoder is not None:
+        yield from _encoder_decoder(manifest, manifest.encoder_decoder)
+
+
+def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
+    for graph, names in _NEEDED.get(manifest.task, {}).items():
+        listed = [tensor.name for tensor in _outputs(manifest, graph)]
+        for name in names:
+            yield Limit(f"graphs.{graph}.outputs", listed, name in listed, f"such that {name} is among them")
+    for graph in manifest.graphs:
+        inputs = {tensor.name for tensor in manifest.graphs[graph].inputs}
+        known = {"pixel_values"} if graph == "image" or manifest.tokenizer is None else _TEXT_INPUTS
+        yield Limit(f"graphs.{graph}.inputs", sorted(inputs), inputs <= known, f"among {', '.join(sorted(known))}")
+    yield from _vectors(manifest, info)
+    yield from _logits(manifest, info)
+    yield from _rows(manifest, info)
+    pictured = [graph for graph in manifest.graphs.values() if any(one.name == "pixel_values" for one in graph.inputs)]
+    said = info.image is not None
+    yield Limit("encoder.image", said, said == bool(pictured), "given where a graph takes pixel_values, and only there")
+    if info.image is not None:
+        for seeing in pictured:
+            yield from _pixels(seeing, info.image, "encoder.image")
+
+
+def _vectors(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
+    every = [tensor for graph in manifest.graphs for tensor in _outputs(manifest, graph)]
+    for tensor in every:
+        if tensor.name in ("sentence_embedding", "image_embedding"):
+            said = None if info.embedding is None else info.embedding.dimension
+            yield Limit("encoder.embedding.dimension", said, tensor.shape[1:] == [said], _as(tensor, tensor.shape[1:]))
+    hidden = sorted(tensor.name for tensor in every if tensor.name.startswith("hidden_states."))
+    wanted = sorted(f"hidden_states.{index}" for index in range(info.hidden_states))
+    yield Limit("encoder.hidden_states", info.hidden_states, hidden == wanted, f"{len(hidden)}, as many as graphs give")
+
+
+def _logits(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
+    for tensor in _outputs(manifest, "encoder"):
+        if tensor.name != "logits":
+            continue
+        width = tensor.shape[-1:]
+        if manifest.task == "fill-mask":
+            yield Limit("vocab_size", manifest.vocab_size, width == [manifest.vocab_size], _as(tensor, width))
+        elif manifest.task == "next-sentence-prediction":
+            yield Limit("graphs.encoder.outputs", tensor.shape, width == [2], "such that logits has two columns")
+        else:
+            count = len(info.labels)
+            yield Limit("encoder.labels", f"{count} labels", width == [count], f"as many as {_as(tensor, width)}")
+
+
+def _rows(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
+    """How rows of a batch are put together."""
+    if manifest.tokenizer is None:
+        return
+    inputs = {tensor.name for tensor in manifest.graphs["encoder"].inputs}
+    masked = "attention_mask" in inputs
+    unpadded = info.equal_lengths or (info.contrast is not None and info.contrast.text_length is not None)
+    yield Limit("encoder.equal_lengths", info.equal_lengths, masked or unpadded, "true where nothing hides padding")
+    if info.embedding is not None:
+        counted = info.embedding.include_prompt
+        fits = counted == ("prompt_lengths" not in inputs)
+        yield Limit("encoder.embedding.include_prompt", counted, fits, "false where the graph takes prompt_lengths")
+    masks = "logits_positions" in inputs
+    yield Limit("task", manifest.task, masks == (manifest.task == "fill-mask"), "fill-mask with logits_positions")
+
+
+def _encoder_decoder(manifest: Manifest, info: EncoderDecoderInfo) -> Iterator[Limit]:
+    encoder = manifest.graphs["encoder"]
+    if info.image is not None:
+        yield from _pixels(encoder, info.image, "encoder_decoder.image")
+    if info.audio is not None:
+        yield from _sound(encoder, info.audio, "encoder_decoder.audio")
+    if info.source == "text":
+        inputs = [tensor.name for tensor in encoder.inputs]
+        fits = set(inputs) <= {"input_ids", "attention_mask"}
+        yield Limit("graphs.encoder.inputs", inputs, fits, "input_ids and attention_mask")
+    if info.speech is not None:
+        for tensor in _outputs(manifest, "decoder"):
+            if tensor.name == "cross_attentions":
+                count = len(info.speech.alignment_heads)
+                wanted = f"as many as {_as(tensor, tensor.shape[1:2])}"
+                key = "encoder_decoder.speech.alignment_heads"
+                yield Limit(key, f"{count} heads", tensor.shape[1:2] == [count], wanted)
+
+
+def _sound(graph: GraphInfo, info: AudioInfo, key: str) -> Iterator[Limit]:
+    name = _SOUND[info.kind]
+    inputs = [tensor.name for tensor in graph.inputs]
+    fits = name in inputs and set(inputs) <= {name, "attention_mask"}
+    yield Limit(f"{key}.kind", info.kind, fits, f"such that the encoder takes {inputs}")
+    for tensor in graph.inputs:
+        if tensor.name == name and info.kind == "log_mel":
+            frames = (info.chunk_length or 0) * info.sampling_rate // info.hop_length
+            yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 1, info.feature_size), _as(tensor))
+            wanted = f"such that a chunk has the frames of {_as(tensor)}"
+            yield Limit(f"{key}.hop_length", info.hop_length, _may_be(tensor, 2, frames), wanted)
+        elif tensor.name == name and info.kind == "fbank":
+            yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 2, info.feature_size), _as(tensor))
+
+
+def _pixels(graph: GraphInfo, info: ImageInfo, key: str) -> Iterator[Limit]:
+    size = [info.channels, info.height, info.width]
+    for tensor in graph.inputs:
+        fits = tensor.name == "pixel_values" and tensor.shape[1:] == size
+        yield Limit(f"{key}.height", size, fits, f"as in {_as(tensor)}")
+
+
+def _may_be(tensor: TensorInfo, axis: int, size: int) -> bool:
+    """Whether an axis has this size, or is open."""
+    return len(tensor.shape) == 3 and (isinstance(tensor.shape[axis], str) or tensor.shape[axis] == size)
+
+
+def _as(tensor: TensorInfo, sizes: Sequence[int | str] | None = None) -> str:
+    shown = tensor.shape if sizes is None else sizes
+    return f"{', '.join(map(str, shown))} as in {tensor.name}"
+
+
+def _outputs(manifest: Manifest, graph: str) -> list[TensorInfo]:
+    info = manifest.graphs.get(graph)
+    return [] if info is None else info.outputs

@@ -1,0 +1,70 @@
+"""Ranges of what is said of graphs: their tensors, their quantization, the cache, and what the export measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Parity
+from triform.runtime.bundle.limits.contract import Limit, one_of, within
+from triform.runtime.bundle.manifest import SCHEMES, CacheInfo, GraphInfo
+
+_MOST_LAYERS = 10_000
+# Numbers of all heads of a layer for one token.
+_WIDEST_STATE = 2**20
+# Perplexities of random weights are large; nothing measured is larger.
+_LARGEST_MEASURED = 1e15
+# Cosines, and shares of what was compared.
+_RANGES: dict[str, tuple[float, float]] = {
+    "top1_agreement": (0, 1),
+    "cosine_mean": (-1.001, 1.001),
+    "cosine_worst": (-1.001, 1.001),
+}
+
+
+def graph_limits(name: str, info: GraphInfo) -> Iterator[Limit]:
+    """The rules for the graph of a name."""
+    key = f"graphs.{name}"
+    for part in ("inputs", "outputs"):
+        for index, tensor in enumerate(getattr(info, part)):
+            for axis, size in enumerate(tensor.shape):
+                if isinstance(size, int):
+                    yield within(f"{key}.{part}[{index}].shape[{axis}]", size, 1)
+    for operator, count in info.operators.items():
+        yield within(f"{key}.operators.{operator}", count, 1)
+    stored = info.quantization
+    yield one_of(f"{key}.quantization.scheme", stored.scheme, SCHEMES)
+    yield within(f"{key}.quantization.bits", stored.bits, 1, 32)
+    yield within(f"{key}.quantization.block_size", stored.block_size, 1)
+    yield within(f"{key}.quantization.sensitive_block_size", stored.sensitive_block_size, 1)
+    yield within(f"{key}.quantization.accuracy_level", stored.accuracy_level, 0, 4)
+    yield within(f"{key}.quantization.matrices", stored.matrices, 0)
+
+
+def cache_limits(cache: CacheInfo) -> Iterator[Limit]:
+    """The rules for a decoder's key/value buffers."""
+    yield Limit("cache.dtype", cache.dtype, cache.dtype == "float32", "float32")
+    count = len(cache.layers)
+    yield Limit("cache.layers", f"{count} layers", 1 <= count <= _MOST_LAYERS, f"1 to {_MOST_LAYERS} layers")
+    for index, layer in enumerate(cache.layers):
+        for name in ("num_key_value_heads", "head_dim"):
+            yield within(f"cache.layers[{index}].{name}", getattr(layer, name), 1, _WIDEST_STATE)
+
+
+def export_limits(info: ExportInfo) -> Iterator[Limit]:
+    """The rules for what the export measured, which only people read."""
+    for step, seconds in info.seconds.items():
+        yield within(f"export.seconds.{step}", seconds, 0)
+    for name in ("parity", "encoder_parity"):
+        parity = getattr(info, name)
+        if parity is not None:
+            yield from _parity_limits(parity, f"export.{name}")
+            if parity.quantized is not None:
+                yield from _parity_limits(parity.quantized, f"export.{name}.quantized")
+
+
+def _parity_limits(parity: Parity | EncoderParity, key: str) -> Iterator[Limit]:
+    for item in fields(parity):
+        value = getattr(parity, item.name)
+        if isinstance(value, int | float):
+            yield within(f"{key}.{item.name}", value, *_RANGES.get(item.name, (0, _LARGEST_MEASURED)))

@@ -1,0 +1,99 @@
+"""Ranges of what says how pictures and sound become a model's input, and of a speech model's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from triform.runtime.bundle.limits.contract import Limit, one_of, token_id, within
+from triform.runtime.bundle.media_info import RESAMPLING, SOUND_KINDS, AudioInfo, ImageInfo, SpeechInfo
+
+# In pixels; a picture of this size is a quarter of a gigabyte of float32.
+_LONGEST_EDGE = 2**14
+# Means, deviations and padding are within a few units of 0; with such numbers float32 computes without overflow.
+_LARGEST_VALUE = 1e6
+# What a sound file may have, too.
+_RATES = (1000, 1_000_000)
+_LONGEST_CHUNK = 3600
+# Points of a Fourier transform: more than a second at every usual sampling rate.
+_LONGEST_FRAME = 2**16
+# A window of Whisper's is 30 s of 0.02 s; an hour is a chunk's limit.
+_LATEST_TIMESTAMP = _LONGEST_CHUNK * 50
+
+
+def image_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
+    """The rules for pictures; `key` is where they stand in the manifest."""
+    yield Limit(f"{key}.channels", info.channels, info.channels == 3, "3")
+    yield within(f"{key}.height", info.height, 1, _LONGEST_EDGE)
+    yield within(f"{key}.width", info.width, 1, _LONGEST_EDGE)
+    yield one_of(f"{key}.resample", info.resample, RESAMPLING)
+    yield Limit(f"{key}.resize", info.resize, len(info.resize) in (1, 2), "one or two numbers")
+    for index, edge in enumerate(info.resize):
+        yield within(f"{key}.resize[{index}]", edge, 1, _LONGEST_EDGE)
+    size = [info.height, info.width]
+    last = info.crop if info.crop is not None else info.resize
+    yield Limit(f"{key}.{'resize' if info.crop is None else 'crop'}", last, last == size, f"the picture's size {size}")
+    inside = all(edge <= whole for edge, whole in zip(size, info.resize * 2, strict=False))
+    yield Limit(f"{key}.crop", info.crop, inside, f"within resize {info.resize}")
+    if info.rescale is not None:
+        fits = 0 < info.rescale <= _LARGEST_VALUE
+        yield Limit(f"{key}.rescale", info.rescale, fits, f"above 0 and at most {_LARGEST_VALUE:g}")
+    yield from _channel_limits(f"{key}.mean", info.mean, info.channels, -_LARGEST_VALUE)
+    yield from _channel_limits(f"{key}.std", info.std, info.channels, 1 / _LARGEST_VALUE)
+    both = (info.mean is None) == (info.std is None)
+    yield Limit(f"{key}.std", info.std, both, "given where mean is, and only there")
+
+
+def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
+    """The rules for sound; `key` is where they stand in the manifest."""
+    yield one_of(f"{key}.kind", info.kind, SOUND_KINDS)
+    yield within(f"{key}.sampling_rate", info.sampling_rate, *_RATES)
+    yield within(f"{key}.padding_value", info.padding_value, -_LARGEST_VALUE, _LARGEST_VALUE)
+    yield within(f"{key}.chunk_length", info.chunk_length, 1, _LONGEST_CHUNK)
+    if info.kind == "waveform":
+        yield Limit(f"{key}.feature_size", info.feature_size, info.feature_size == 1, "1 for a waveform")
+        for name in ("win_length", "n_fft", "hop_length"):
+            yield Limit(f"{key}.{name}", getattr(info, name), getattr(info, name) == 0, "0 for a waveform")
+        means, variances = info.normalize_means, info.normalize_vars
+        yield Limit(f"{key}.normalize_vars", variances, means == variances, "as normalize_means is for a waveform")
+        return
+    yield within(f"{key}.n_fft", info.n_fft, 2, _LONGEST_FRAME)
+    yield within(f"{key}.win_length", info.win_length, 2, info.n_fft)
+    # Otherwise samples between two frames would go unheard.
+    yield within(f"{key}.hop_length", info.hop_length, 1, info.win_length)
+    # A transform of n_fft points tells so many frequencies apart.
+    yield within(f"{key}.feature_size", info.feature_size, 1, info.n_fft // 2 + 1)
+    if info.kind == "log_mel":
+        chunk = info.chunk_length
+        yield Limit(f"{key}.chunk_length", chunk, chunk is not None, "a number of seconds for log_mel")
+        yield Limit(f"{key}.win_length", info.win_length, info.win_length == info.n_fft, "n_fft for log_mel")
+
+
+def speech_limits(info: SpeechInfo, vocab_size: int, layers: int, key: str) -> Iterator[Limit]:
+    """The rules for a speech model's tokens.
+
+    Args:
+        info: the tokens.
+        vocab_size: how many tokens the model writes.
+        layers: how many layers its decoder has.
+        key: where the tokens stand in the manifest.
+    """
+    for name in ("timestamp_begin", "no_timestamps", "transcribe", "translate", "no_speech", "previous"):
+        yield token_id(f"{key}.{name}", getattr(info, name), vocab_size)
+    for language, token in info.languages.items():
+        yield token_id(f"{key}.languages.{language}", token, vocab_size)
+    latest = info.max_initial_timestamp_index
+    yield within(f"{key}.max_initial_timestamp_index", latest, 0, _LATEST_TIMESTAMP)
+    for index, pair in enumerate(info.alignment_heads):
+        place = f"{key}.alignment_heads[{index}]"
+        yield Limit(place, pair, len(pair) == 2, "a layer and a head")
+        if len(pair) == 2:
+            yield within(f"{place}[0]", pair[0], 0, layers - 1)
+            yield within(f"{place}[1]", pair[1], 0)
+
+
+def _channel_limits(key: str, values: Sequence[float] | None, channels: int, least: float) -> Iterator[Limit]:
+    if values is None:
+        return
+    yield Limit(key, values, len(values) == channels, "a number for each channel")
+    for index, value in enumerate(values):
+        yield within(f"{key}[{index}]", value, least, _LARGEST_VALUE)

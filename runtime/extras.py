@@ -1,0 +1,45 @@
+"""What a device may need besides triform's own packages, and how to install it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from triform.runtime.errors import UnsupportedError
+
+
+def missing_extra(need: str, extra: str) -> UnsupportedError:
+    """The error that says what is needed and how to install it.
+
+    Args:
+        need: what is needed for what, such as "pictures need Pillow".
+        extra: the optional dependencies, of pyproject.toml, that it is part of.
+    """
+    return UnsupportedError(f"{need}: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """The command that installs the packages of an extra.
+
+    It names packages, since triform itself may have been installed from a folder or a wheel, which no index has. They
+    are read from the metadata that was installed with it; where that is missing, this says where they are listed.
+    """
+    packages = _packages(extra)
+    if not packages:
+        return f"install what triform's pyproject.toml lists for the extra {extra}"
+    return f"pip install {shlex.join(packages)}"
+
+
+def _packages(extra: str) -> list[str]:
+    """Each as pip takes it, such as ``pillow>=11``."""
+    # Imported here, since only a command that fails needs it.
+    from importlib import metadata
+
+    try:
+        requirements = metadata.requires("triform") or []
+    except metadata.PackageNotFoundError:
+        return []
+    # As in `pillow>=11; extra == "image"`.
+    of_extra = re.compile(rf"""extra\s*==\s*["']{re.escape(extra)}["']""")
+    split = (requirement.partition(";") for requirement in requirements)
+    return [package.strip() for package, _, marker in split if of_extra.search(marker)]
