@@ -50,7 +50,7 @@ constraints:
 wheel: | $(VENV)/pyvenv.cfg
 	rm -rf build
 	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
-	rm -rf build
+	rm -rf build *.egg-info
 
 dev: $(VENV)/dev.stamp $(LINKS)
 

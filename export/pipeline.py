@@ -6,7 +6,6 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint.gguf import reading_once
 from triform.export.checkpoint.source import find, read_config
 from triform.export.describe.plan import Row
 from triform.export.forms import decoder, encoder, encoder_decoder, image, static
@@ -63,15 +62,14 @@ def export(
     """
     options, target = options or ExportOptions(), Path(bundle)
     check_target(target, options.force)
-    with reading_once():
-        clock = Clock(progress)
-        with clock.step("load"):
-            origin = find(str(source), trust_remote_code=options.trust_remote_code, revision=options.revision)
-            config = read_config(origin)
-            form = _form(config, options)
-            _check_options(form, options)
-            steps = _FORMS[form]
-            checkpoint = steps.load(origin, config, options)
+    clock = Clock(progress)
+    with clock.step("load"):
+        origin = find(str(source), trust_remote_code=options.trust_remote_code, revision=options.revision)
+        config = read_config(origin)
+        form = _form(config, options)
+        _check_options(form, options)
+        steps = _FORMS[form]
+        checkpoint = steps.load(origin, config, options)
     return steps.export(checkpoint, target, options, clock)
 
 

@@ -39,7 +39,7 @@ class GraphSpec:
         inputs: the graph's inputs, in order.
         outputs: the names of the graph's outputs, in order.
         cache: one record per attention layer that keeps keys and values, in the order the layers run; empty for
-            graphs without a cache. The traced module does not see the cache: `export/cache_io.py` adds it.
+            graphs without a cache. The traced module does not see the cache: `export/graph/cache.py` adds it.
         max_length: most positions (tokens) one sequence may have, or None when the architecture sets no limit.
         notes: which paths the architecture took (attention, rotary), in words, for the manifest.
     """

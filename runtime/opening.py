@@ -31,7 +31,7 @@ def load(
 
     Args:
         path: the bundle's folder.
-        provider: ``auto``, or an execution provider by name (cpu, cuda, …).
+        provider: an execution provider by name (cpu, cuda, …); ``auto`` is the CPU, for which bundles are made.
         provider_options: passed to the provider as they are.
         threads: the physical cores this process may use when None.
         verify: when to compare files with their hashes: ``always``; ``once``, which hashes weights again only after

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 from pathlib import Path
@@ -234,6 +235,13 @@ def test_a_folder_shows_what_it_holds(folder):
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_a_file_is_not_too_long(path):
     assert len((ROOT / path).read_text().splitlines()) <= LINES_A_FILE
+
+
+def test_every_folder_is_listed_for_the_wheel():
+    """In order; a folder that is not listed is missing wherever triform is installed from a wheel."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = sorted({str(path.parent).replace("/", ".") for path in FILES})
+    assert setuptools["packages"] == ["triform", *(f"triform.{folder}" for folder in folders)]
 
 
 def test_no_private_name_is_imported():

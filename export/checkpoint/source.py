@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedModel
 
+from triform.export.checkpoint.gguf import loading as gguf
+from triform.export.checkpoint.gguf.placement import Placement
 from triform.export.checkpoint.static_vectors import is_static
 from triform.export.tokenization import code_points
 from triform.export.tokenization import conversion as tokenizer_conversion
 from triform.models.encoder.static import StaticConfig
+from triform.models.errors import first_line
 from triform.runtime.errors import ExportError
 
 
@@ -38,6 +41,12 @@ class Source:
     arguments: dict[str, Any]
     size: int
 
+    @property
+    def gguf(self) -> Path | None:
+        """The GGUF file, where it is one."""
+        name = self.arguments.get("gguf_file")
+        return None if name is None else Path(self.location) / name
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -50,6 +59,7 @@ class Checkpoint:
         weights_size: bytes.
         image_processor: None for a model that sees no pictures.
         missing: names of parameters that the checkpoint has no weights for, and no output needs.
+        placements: of a GGUF file, where each parameter is in it, by name.
     """
 
     source: Source
@@ -58,6 +68,7 @@ class Checkpoint:
     weights_size: int
     image_processor: Any = None
     missing: tuple[str, ...] = ()
+    placements: Mapping[str, Placement] = field(default_factory=dict)
 
 
 def find(source: str, *, trust_remote_code: bool = False, revision: str | None = None) -> Source:
@@ -114,11 +125,14 @@ def read_config(source: Source) -> transformers.PretrainedConfig:
     """
     if is_static(Path(source.location)):
         return StaticConfig()
+    if source.gguf is not None:
+        with _quiet():
+            return gguf.read_config(source.gguf)
     with _quiet():
         try:
             config = AutoConfig.from_pretrained(source.location, **source.arguments)
         except Exception as error:  # transformers raises anything from KeyError to OSError here
-            raise ExportError(f"the config of {source.name} cannot be read: {_first_line(error)}") from error
+            raise ExportError(f"the config of {source.name} cannot be read: {first_line(error)}") from error
     return config
 
 
@@ -144,6 +158,11 @@ def load_model(
     source: Source, config: transformers.PretrainedConfig, auto_class: Any, *, unused: tuple[str, ...] = ()
 ) -> Checkpoint:
     """Load the weights alone. Arguments and errors as `load`."""
+    if source.gguf is not None:
+        with _quiet():
+            loaded = gguf.load_model(source.gguf, config, auto_class)
+        _check_missing(source, loaded.missing, unused)
+        return Checkpoint(source, loaded.model, None, source.size, missing=loaded.missing, placements=loaded.placements)
     with _quiet():
         try:
             model, report = auto_class.from_pretrained(
@@ -151,13 +170,17 @@ def load_model(
                 **source.arguments,
             )  # fmt: skip
         except Exception as error:  # safetensors, gguf and transformers each have their own errors
-            raise ExportError(f"the weights of {source.name} cannot be loaded: {_first_line(error)}") from error
+            raise ExportError(f"the weights of {source.name} cannot be loaded: {first_line(error)}") from error
     absent = sorted(report.get("missing_keys", ()))
+    _check_missing(source, absent, unused)
+    model.eval()
+    return Checkpoint(source, model, None, source.size or _bytes_of(model), missing=tuple(absent))
+
+
+def _check_missing(source: Source, absent: Iterable[str], unused: tuple[str, ...]) -> None:
     missing = [key for key in absent if not set(key.split(".")) & set(unused)]
     if missing:
         raise ExportError(f"{source.name} lacks {len(missing)} weights its config asks for, such as {missing[0]}")
-    model.eval()
-    return Checkpoint(source, model, None, source.size or _bytes_of(model), missing=tuple(absent))
 
 
 def load_image_processor(source: Source) -> Any:
@@ -170,7 +193,7 @@ def load_image_processor(source: Source) -> Any:
         try:
             return AutoImageProcessor.from_pretrained(source.location, backend="pil", **source.arguments)
         except Exception as error:  # as above
-            raise ExportError(f"{source.name} has no usable image processor: {_first_line(error)}") from error
+            raise ExportError(f"{source.name} has no usable image processor: {first_line(error)}") from error
 
 
 def load_tokenizer(source: Source) -> Any:
@@ -193,11 +216,14 @@ def load_original_tokenizer(source: Source) -> Any:
     Raises:
         ExportError: there is none.
     """
+    if source.gguf is not None:
+        with _quiet():
+            return gguf.load_tokenizer(source.gguf)
     with _quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.location, **source.arguments)
         except Exception as error:  # as above
-            raise ExportError(f"{source.name} has no usable tokenizer: {_first_line(error)}") from error
+            raise ExportError(f"{source.name} has no usable tokenizer: {first_line(error)}") from error
     if hasattr(tokenizer, "backend_tokenizer") and not tokenizer.backend_tokenizer.get_vocab_size():
         raise ExportError(f"{source.name} has no tokenizer: add tokenizer.json to the folder")
     return tokenizer
@@ -229,11 +255,6 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> str | None:
 
 def _bytes_of(model: PreTrainedModel) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def read_table(path: Path) -> StaticTable:
 
 
 def _read_model2vec(folder: Path) -> StaticTable:
-    """Format: https://github.com/MinishLab/model2vec, `persistence.py` and `model.py`."""
+    """The format is that of model2vec's ``persistence.py`` and ``model.py``."""
     config = _content(folder / "config.json")
     vectors, tokenizer = _read_vectors(folder)
     unknown = _unknown(tokenizer)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.models.errors import first_line
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.errors import ExportError, UnsupportedError
 from triform.runtime.media.audio_features import audio_features
@@ -30,7 +31,7 @@ def read_audio_info(folder: str | Path) -> AudioInfo:
     try:
         extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises whatever its readers raise
-        raise ExportError(f"{folder} has no usable preprocessor_config.json: {_first_line(error)}") from error
+        raise ExportError(f"{folder} has no usable preprocessor_config.json: {first_line(error)}") from error
     info = audio_info(extractor)
     check_audio_features(extractor, info)
     return info
@@ -66,7 +67,7 @@ def check_audio_features(extractor: Any, info: AudioInfo) -> None:
         given = extractor(samples, sampling_rate=info.sampling_rate, return_tensors="np")
         expected: NDArray[Any] = np.asarray(given[extractor.model_input_names[0]][0])
     except Exception as error:  # each extractor has its own
-        raise ExportError(f"the feature extractor {_name(extractor)} failed: {_first_line(error)}") from error
+        raise ExportError(f"the feature extractor {_name(extractor)} failed: {first_line(error)}") from error
     if expected.shape != found.shape:
         raise ExportError(
             f"the feature extractor {_name(extractor)} gives features of shape {expected.shape}, not {found.shape}; "
@@ -133,7 +134,3 @@ _READERS = {
 
 def _name(extractor: Any) -> str:
     return type(extractor).__name__
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.models.errors import first_line
 from triform.runtime.bundle.media_info import RESAMPLING, ImageInfo
 from triform.runtime.errors import ExportError, UnsupportedError
 from triform.runtime.media.image import pixel_values, read_image
@@ -68,8 +69,8 @@ def check_pixel_values(processor: Any, info: ImageInfo) -> None:
         try:
             expected = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"][0])
         except Exception as error:  # each processor has its own
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ExportError(f"the image processor {_name(processor)} failed on a picture: {reason}") from error
+            name, reason = _name(processor), first_line(error)
+            raise ExportError(f"the image processor {name} failed on a picture: {reason}") from error
         found = pixel_values(picture, info)
         if expected.shape != found.shape:
             raise ExportError(

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.sentence_transformers import SentenceModules, check_case, read_modules
-from triform.export.checkpoint.source import Checkpoint
+from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.graph.tracing import quiet
 from triform.export.options import ExportOptions
 from triform.export.samples import texts
@@ -95,7 +96,7 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
     task = options.task or task_of(config)
     modules = SentenceModules()
     if task == "feature-extraction":
-        modules = read_modules(Path(checkpoint.source.location)) or modules
+        modules = _modules(checkpoint.source) or modules
     check_case(modules, checkpoint.tokenizer)
     accepted = inspect.signature(model.forward).parameters
     inputs = tuple(
@@ -116,6 +117,13 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
     except UnsupportedModelError as error:
         raise UnsupportedError(f"{checkpoint.source.name} cannot be exported: {error}") from error
     return TextEncoder(checkpoint, task, modules, traced, _max_length(checkpoint, modules, options), min_length)
+
+
+def _modules(source: Source) -> SentenceModules | None:
+    if source.gguf is None:
+        return read_modules(Path(source.location))
+    pooling = gguf.pooling_of(source.gguf)
+    return None if pooling is None else SentenceModules(pooling=(pooling,))
 
 
 def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTask:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-# transformers' `clean_up_tokenization`, in its order.
+# transformers' ``clean_up_tokenization``, in its order.
 _REPLACED = {
     " .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", " 'm": "'m", " 's": "'s", " 've": "'ve",
     " 're": "'re",

@@ -1,4 +1,4 @@
 """Compares graphs with PyTorch while a bundle is made, one module a form.
 
-May import `export/runners`, `export/samples` and `export/graph`. Read `decoder.py` first.
+May import `export/runners.py`, `export/samples` and `export/graph`. Read `decoder.py` first.
 """

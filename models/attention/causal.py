@@ -172,7 +172,7 @@ class _Layer:
 def _emit(step: Step, layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """One operator node without its cache: tracing 2 more inputs and outputs a layer would only take time.
 
-    `export/cache_io.py` adds them to the finished graph, in the order of the layers.
+    `export/graph/cache.py` adds them to the finished graph, in the order of the layers.
     """
     batch, heads, length, head_dim = query.shape
     attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": key.shape[1], "scale": layer.scale}

@@ -24,7 +24,7 @@ from triform.models.attention.exchange import Exchange
 from triform.models.attention.layout import merge_heads
 
 IMPLEMENTATION = "triform_encoder_decoder"
-# Stands in a traced graph for the operators that `export/cross_attention.py` puts there.
+# Stands in a traced graph for the operators that `export/graph/cross_attention.py` puts there.
 OPERATOR = "triform::CrossAttention"
 # Gives the weights that one would compute, float (batch, sequence, heads, source); of models without padding.
 WEIGHTS = "triform::CrossWeights"

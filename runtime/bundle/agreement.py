@@ -1,6 +1,6 @@
 """Does what a manifest says of its model agree with the tensors that it lists for the graphs?
 
-`graphs/opening.py` compares those with the graphs themselves, so that both together hold every claim to the graphs.
+`runtime/graphs` compares those with the graphs themselves, so that both together hold every claim to the graphs.
 """
 
 from __future__ import annotations

@@ -82,6 +82,7 @@ def test_relative_difference():
 
 def test_first_line():
     assert first_line(ValueError("a\nb")) == "a"
+    assert first_line(ValueError("\n  Not a rotation.\nb")) == "Not a rotation"
     assert first_line(ValueError()) == "ValueError"
     assert first_line(KeyError("rope_type")) == "KeyError('rope_type')"
 

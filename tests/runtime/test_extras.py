@@ -1,19 +1,12 @@
-"""What to install for a part of triform that needs more than a device has."""
+"""What to install for a part of triform that needs more than a device has. test_device_install.py has every extra."""
 
 from __future__ import annotations
 
-import shlex
-import tomllib
 from importlib import metadata
-from pathlib import Path
-
-import pytest
-from packaging.requirements import Requirement
 
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.extras import install_command, missing_extra
 
-EXTRAS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 # As setuptools writes it.
 METADATA = [
     "numpy>=2.0",
@@ -38,10 +31,3 @@ def test_without_metadata(monkeypatch):
 
     monkeypatch.setattr(metadata, "requires", nothing)
     assert install_command("image") == "install what triform's pyproject.toml lists for the extra image"
-
-
-@pytest.mark.parametrize("extra", EXTRAS)
-def test_every_extra_as_it_was_installed(extra):
-    pip, install, *packages = shlex.split(install_command(extra))
-    assert [pip, install] == ["pip", "install"]
-    assert [Requirement(package) for package in packages] == [Requirement(package) for package in EXTRAS[extra]]

@@ -41,7 +41,7 @@ class GenerationOptions:
         truncation: further ways to cut off unlikely tokens.
         penalties: against repetition, and for an end.
         constraints: tokens to ban, to force, or to shift.
-        order: steps to apply in another order, by name; see `processors_order`.
+        order: steps to apply in another order, by name; see `step_order`.
         speculate: whether to try tokens copied from what was there before, several in one run: "lookup", "off", or
             "auto": those of a draft where there is one (`Decoder.use_draft`); copied ones when the most likely token is
             taken always and no rounding of activations to 8 bits can make the tokens others than those of one at a

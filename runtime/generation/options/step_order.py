@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     pass
 
 
-# The order of transformers' `_get_logits_processor`; steps it does not have stand where their kind does. Described in
+# The order of transformers' ``_get_logits_processor``; steps it does not have stand where their kind does. Described in
 # docs/decoding.md. Steps from "temperature" on are for sampling.
 ORDER = (
     "logit-bias",

@@ -1,7 +1,7 @@
 """What stands between a model's logits and the choice of a token: the contract, and what all steps share.
 
 A processor is called with one row, its token ids so far and the logits after them, and returns the logits to go on
-with. The steps themselves are in `penalties`, `constraints` and `truncation`, in the order of `processor_order`.
+with. The steps themselves are in `penalties`, `bans` and `truncation`, in the order of `options/step_order.py`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,212 @@
+"""The blocks of a quantized tensor taken apart: integers, and what a block of them is multiplied by and added to.
+
+Every format decoded here stands for `scale * q + minimum`, or for `scale * (q - 2 ** (bits - 1))` where it has no
+minimum. Layouts: https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES
+from gguf import GGMLQuantizationType as Format
+from numpy.typing import NDArray
+
+from triform.export.checkpoint.gguf.container import Tensor
+
+_Bytes = NDArray[np.uint8]
+# What IQ4_NL's and IQ4_XS's 4 bits stand for.
+_NONLINEAR = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One number for each block, kept as small as the file has it.
+
+    Attributes:
+        base: float16 (rows, super-blocks).
+        steps: int8 or uint8 (rows, blocks), that multiply the base of their super-block; None where a super-block is
+            one block.
+    """
+
+    base: NDArray[np.float16]
+    steps: NDArray[np.int8] | NDArray[np.uint8] | None = None
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """Float32 (rows, blocks)."""
+        base = self.base.astype(np.float32)
+        if self.steps is None:
+            return base
+        rows, count = self.steps.shape
+        grouped = self.steps.reshape(rows, base.shape[1], -1).astype(np.float32)
+        return (base[..., None] * grouped).reshape(rows, count)
+
+
+@dataclass(frozen=True)
+class BlockMatrix:
+    """A quantized matrix.
+
+    Attributes:
+        numbers: uint8 (rows, blocks, block_size), less than 2 ** bits.
+        bits: of a number.
+        scales: of the blocks.
+        minimums: what is taken away from each block; None where 0 is the number in the middle.
+    """
+
+    numbers: _Bytes
+    bits: int
+    scales: Factors
+    minimums: Factors | None = None
+
+    @property
+    def block_size(self) -> int:
+        """Numbers in a block."""
+        return int(self.numbers.shape[2])
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """What it stands for, float32 (rows, columns)."""
+        scales = self.scales.values[..., None]
+        if self.minimums is None:
+            found = (self.numbers.astype(np.float32) - 2 ** (self.bits - 1)) * scales
+        else:
+            found = self.numbers.astype(np.float32) * scales - self.minimums.values[..., None]
+        return found.reshape(len(found), -1)
+
+
+def can_decode(kind: Format) -> bool:
+    """Whether `decode` takes a format apart."""
+    return kind in _DECODERS
+
+
+def decode(tensor: Tensor) -> BlockMatrix:
+    """Take a matrix apart.
+
+    Args:
+        tensor: of a format that `can_decode`, with two dimensions.
+    """
+    rows, (length, size) = tensor.shape[0], GGML_QUANT_SIZES[tensor.format]
+    blocks = np.ascontiguousarray(tensor.data).reshape(rows, tensor.shape[1] // length, size)
+    return _DECODERS[tensor.format](blocks)
+
+
+def _half(blocks: _Bytes, start: int) -> NDArray[np.float16]:
+    return np.ascontiguousarray(blocks[..., start : start + 2]).view(np.float16)[..., 0]
+
+
+def _fields(packed: _Bytes, width: int, run: int) -> _Bytes:
+    """Numbers of `width` bits: of each run of bytes first the lowest bits of all, then the next ones, and so on.
+
+    Args:
+        packed: uint8 (rows, blocks, bytes).
+        width: bits of a number.
+        run: bytes.
+
+    Returns:
+        uint8 (rows, blocks, bytes * 8 / width).
+    """
+    shifts = np.arange(0, 8, width, dtype=np.uint8)[:, None]
+    runs = packed.reshape(*packed.shape[:2], -1, 1, run)
+    return ((runs >> shifts) & np.uint8(2**width - 1)).reshape(*packed.shape[:2], -1)
+
+
+def _bits(packed: _Bytes) -> _Bytes:
+    """One bit for each number, lowest first."""
+    return np.unpackbits(packed, axis=-1, bitorder="little")
+
+
+def _cut(numbers: _Bytes, block_size: int) -> _Bytes:
+    return np.ascontiguousarray(numbers).reshape(len(numbers), -1, block_size)
+
+
+def _q4_0(blocks: _Bytes) -> BlockMatrix:
+    return BlockMatrix(_fields(blocks[..., 2:], 4, 16), 4, Factors(_half(blocks, 0)))
+
+
+def _q4_1(blocks: _Bytes) -> BlockMatrix:
+    return BlockMatrix(_fields(blocks[..., 4:], 4, 16), 4, Factors(_half(blocks, 0)), Factors(-_half(blocks, 2)))
+
+
+def _q5(blocks: _Bytes, start: int) -> _Bytes:
+    return _fields(blocks[..., start + 4 :], 4, 16) | (_bits(blocks[..., start : start + 4]) << np.uint8(4))
+
+
+def _q5_0(blocks: _Bytes) -> BlockMatrix:
+    return BlockMatrix(_q5(blocks, 2), 5, Factors(_half(blocks, 0)))
+
+
+def _q5_1(blocks: _Bytes) -> BlockMatrix:
+    return BlockMatrix(_q5(blocks, 4), 5, Factors(_half(blocks, 0)), Factors(-_half(blocks, 2)))
+
+
+def _q8_0(blocks: _Bytes) -> BlockMatrix:
+    # A signed number and 128 is the same number with its highest bit turned over.
+    return BlockMatrix(blocks[..., 2:] ^ np.uint8(128), 8, Factors(_half(blocks, 0)))
+
+
+def _steps(blocks: _Bytes, start: int) -> tuple[_Bytes, _Bytes]:
+    """Eight scales and eight minimums of 6 bits in 12 bytes, uint8 (rows, blocks)."""
+    first, second, both = (blocks[..., start + at : start + at + 4] for at in (0, 4, 8))
+    scales = np.concatenate([first & 63, (both & 15) | ((first >> 2) & 48)], -1)
+    minimums = np.concatenate([second & 63, (both >> 4) | ((second >> 2) & 48)], -1)
+    return scales.reshape(len(blocks), -1), minimums.reshape(len(blocks), -1)
+
+
+def _k_factors(blocks: _Bytes) -> tuple[Factors, Factors]:
+    scales, minimums = _steps(blocks, 4)
+    return Factors(_half(blocks, 0), scales), Factors(_half(blocks, 2), minimums)
+
+
+def _q4_k(blocks: _Bytes) -> BlockMatrix:
+    return BlockMatrix(_cut(_fields(blocks[..., 16:], 4, 32), 32), 4, *_k_factors(blocks))
+
+
+def _q5_k(blocks: _Bytes) -> BlockMatrix:
+    high = _fields(blocks[..., 16:48], 1, 32)
+    return BlockMatrix(_cut(_fields(blocks[..., 48:], 4, 32) | (high << np.uint8(4)), 32), 5, *_k_factors(blocks))
+
+
+def _q2_k(blocks: _Bytes) -> BlockMatrix:
+    both = blocks[..., :16].reshape(len(blocks), -1)
+    numbers = _cut(_fields(blocks[..., 16:80], 2, 32), 16)
+    return BlockMatrix(numbers, 2, Factors(_half(blocks, 80), both & 15), Factors(_half(blocks, 82), both >> 4))
+
+
+def _q3_k(blocks: _Bytes) -> BlockMatrix:
+    low, high = _fields(blocks[..., 96:104], 4, 8), _fields(blocks[..., 104:108], 2, 4)
+    steps = ((low | (high << np.uint8(4))).astype(np.int8) - np.int8(32)).reshape(len(blocks), -1)
+    numbers = _fields(blocks[..., 32:96], 2, 32) | (_fields(blocks[..., :32], 1, 32) << np.uint8(2))
+    return BlockMatrix(_cut(numbers, 16), 3, Factors(_half(blocks, 108), steps))
+
+
+def _q6_k(blocks: _Bytes) -> BlockMatrix:
+    steps = np.ascontiguousarray(blocks[..., 192:208]).view(np.int8).reshape(len(blocks), -1)
+    numbers = _fields(blocks[..., :128], 4, 64) | (_fields(blocks[..., 128:192], 2, 32) << np.uint8(4))
+    return BlockMatrix(_cut(numbers, 16), 6, Factors(_half(blocks, 208), steps))
+
+
+def _nonlinear(codes: _Bytes) -> _Bytes:
+    """Eight-bit numbers around 128 for 4-bit codes."""
+    return _NONLINEAR.view(np.uint8)[codes] ^ np.uint8(128)
+
+
+def _iq4_nl(blocks: _Bytes) -> BlockMatrix:
+    return BlockMatrix(_nonlinear(_fields(blocks[..., 2:], 4, 16)), 8, Factors(_half(blocks, 0)))
+
+
+def _iq4_xs(blocks: _Bytes) -> BlockMatrix:
+    high = np.ascontiguousarray(blocks[..., 2:4]).view("<u2") >> np.arange(0, 16, 2, dtype=np.uint16)
+    low = _fields(blocks[..., 4:8, None].reshape(*blocks.shape[:2], -1), 4, 1)
+    steps = ((low | ((high & 3).astype(np.uint8) << 4)).astype(np.int8) - np.int8(32)).reshape(len(blocks), -1)
+    numbers = _cut(_nonlinear(_fields(blocks[..., 8:], 4, 16)), 32)
+    return BlockMatrix(numbers, 8, Factors(_half(blocks, 0), steps))
+
+
+_DECODERS: dict[Format, Callable[[_Bytes], BlockMatrix]] = {
+    Format.Q4_0: _q4_0, Format.Q4_1: _q4_1, Format.Q5_0: _q5_0, Format.Q5_1: _q5_1, Format.Q8_0: _q8_0,
+    Format.Q2_K: _q2_k, Format.Q3_K: _q3_k, Format.Q4_K: _q4_k, Format.Q5_K: _q5_k, Format.Q6_K: _q6_k,
+    Format.IQ4_NL: _iq4_nl, Format.IQ4_XS: _iq4_xs,
+}  # fmt: skip

@@ -1,0 +1,157 @@
+"""The config of a file: the one that transformers would have had for the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import CONFIG_MAPPING, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
+
+from triform.export.checkpoint.gguf.architectures import ARCHITECTURES, Architecture
+from triform.export.checkpoint.gguf.container import GgufFile
+from triform.export.checkpoint.gguf.rope import rope_parameters
+from triform.export.checkpoint.gguf.settings import Settings
+from triform.export.checkpoint.gguf.vocabulary.special_tokens import special_ids
+from triform.runtime.errors import ExportError, UnsupportedError
+
+_WINDOW = "attention.sliding_window"
+# Gemma's whose scores are scaled by the width of the model rather than the size of heads: the largest, by its layers.
+_SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}
+# Of llama.cpp, for a file of Gemma 2 that does not say.
+_GEMMA2_WINDOW = 4096
+# What a pooling is called by its number, in sentence-transformers' terms. 0 is none and 4 a classifier's.
+_POOLINGS = {1: "mean", 2: "cls", 3: "lasttoken"}
+
+
+def architecture_of(file: GgufFile) -> Architecture:
+    """The entry of the table for a file.
+
+    Raises:
+        ExportError: the file is no model but something that goes with one.
+        UnsupportedError: there is no entry.
+    """
+    name, kind = file.architecture, file.values.get("general.type", "model")
+    if kind != "model":
+        raise ExportError(f"{file.path.name} holds no model but a part of one ({kind}); give the model's own file")
+    if name not in ARCHITECTURES:
+        raise UnsupportedError(
+            f"{file.path.name} is of the architecture {name}, which is not supported; "
+            f"those that are: {', '.join(ARCHITECTURES)}"
+        )
+    found = ARCHITECTURES[name]
+    if not file.values.get(f"{name}.{_WINDOW}"):
+        return found
+    if name == "llama":
+        # Mistral's files are called llama's, and llama.cpp passes over their windows.
+        options = {**found.options, "sliding_window": _WINDOW}
+        return dataclasses.replace(found, model_type="mistral", options=options, biases={})
+    if name == "olmo2":
+        return dataclasses.replace(found, model_type="olmo3", pattern=4, local_theta=0.0)
+    return found
+
+
+def read_config(file: GgufFile) -> PretrainedConfig:
+    """The config of a model.
+
+    Raises:
+        ExportError: a key is missing, is not known, or has a value that is not supported.
+        UnsupportedError: the architecture is not supported.
+    """
+    architecture, settings = architecture_of(file), Settings(file)
+    values: dict[str, Any] = {name: settings.need(key) for name, key in architecture.sizes.items()}
+    for name, key in architecture.options.items():
+        value = settings.same(key)
+        if value is not None:
+            # No window is 0.
+            values[name] = None if key == _WINDOW and not value else value
+    values |= _attention(file, architecture, settings)
+    values |= _from_tensors(file, architecture)
+    _check(settings, architecture)
+    ids = special_ids(file)
+    values |= {"bos_token_id": ids.bos, "eos_token_id": ids.eos}
+    if ids.pad is not None or not architecture.encoder:
+        values["pad_token_id"] = ids.pad
+    try:
+        config = CONFIG_MAPPING[architecture.model_type](**values)
+    except Exception as error:  # each config of transformers has rules of its own
+        reason = str(error.__cause__ or error).splitlines()[-1].strip()
+        raise ExportError(f"the keys of {file.path.name} make no {architecture.model_type}: {reason}") from error
+    names: Mapping[str, Any] = MODEL_MAPPING_NAMES if architecture.encoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    config.architectures = [names[architecture.model_type]]
+    return config
+
+
+def pooling_of(file: GgufFile) -> str | None:
+    """How the vectors of tokens become one, in sentence-transformers' terms; None when the file does not say.
+
+    Raises:
+        ExportError: in a way that is not supported.
+    """
+    number = int(file.values.get(f"{file.architecture}.pooling_type", 0))
+    if number and number not in _POOLINGS:
+        raise ExportError(f"{file.path.name} has {file.architecture}.pooling_type = {number}, which is not supported")
+    return _POOLINGS.get(number)
+
+
+def _attention(file: GgufFile, architecture: Architecture, settings: Settings) -> dict[str, Any]:
+    """Heads, positions, windows and scales."""
+    width, heads = int(settings.need("embedding_length")), int(settings.need("attention.head_count"))
+    head_dim = int(settings.same("attention.key_length", width // heads))
+    settings.expect("attention.value_length", head_dim)
+    if "num_key_value_heads" not in architecture.options:
+        settings.expect("attention.head_count_kv", heads)
+    if not architecture.rotary:
+        settings.expect("attention.key_length", width // heads)
+        return {}
+    rope = rope_parameters(file, settings, head_dim)
+    values: dict[str, Any] = {"head_dim": head_dim, "rope_parameters": rope}
+    if architecture.pattern:
+        values |= _windows(architecture, settings, rope)
+    if file.architecture in _SCALED_BY_WIDTH:
+        by_width = settings.need("block_count") == _SCALED_BY_WIDTH[file.architecture]
+        values["query_pre_attn_scalar"] = width // heads if by_width else head_dim
+    if file.architecture == "granite" and not settings.same("attention.scale"):
+        values["attention_multiplier"] = head_dim**-0.5
+    return values
+
+
+def _windows(architecture: Architecture, settings: Settings, rope: dict[str, Any]) -> dict[str, Any]:
+    layers = int(settings.need("block_count"))
+    window = settings.same(_WINDOW, _GEMMA2_WINDOW if architecture.model_type == "gemma2" else None)
+    pattern = settings.get("attention.sliding_window_pattern", architecture.pattern)
+    if not isinstance(pattern, list):
+        # As llama.cpp reads a number: 0 is windows everywhere.
+        pattern = [not pattern or layer % pattern < pattern - 1 for layer in range(layers)]
+    kinds = ["sliding_attention" if window and local else "full_attention" for local in pattern[:layers]]
+    values: dict[str, Any] = {"sliding_window": window or None, "layer_types": kinds}
+    if architecture.local_theta is None:
+        settings.expect("rope.freq_base_swa", rope["rope_theta"])
+        return values
+    theta = settings.same("rope.freq_base_swa") or architecture.local_theta or rope["rope_theta"]
+    local = {"rope_type": "default", "rope_theta": float(theta)}
+    return {**values, "rope_parameters": {"full_attention": rope, "sliding_attention": local}}
+
+
+def _from_tensors(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
+    """What the tensors say of a config and no key does."""
+    embedding = file.tensors.get("token_embd.weight")
+    if embedding is None:
+        raise ExportError(f"{file.path.name} has no token_embd.weight")
+    values: dict[str, Any] = {"vocab_size": embedding.shape[0]}
+    if "token_types.weight" in file.tensors:
+        values["type_vocab_size"] = file.tensors["token_types.weight"].shape[0]
+    if not architecture.encoder:
+        values["tie_word_embeddings"] = "output.weight" not in file.tensors
+    return values | {name: True for name, tensor in architecture.biases.items() if tensor in file.tensors}
+
+
+def _check(settings: Settings, architecture: Architecture) -> None:
+    """Keys that change nothing as long as they have the value all files have; then all others."""
+    settings.expect("attention.causal", not architecture.encoder)
+    settings.expect("expert_count", 0)
+    settings.expect("expert_used_count", 0)
+    for key in ("vocab_size", "tensor_data_layout", "pooling_type"):
+        settings.get(key)
+    settings.check_all_read()

@@ -1,0 +1,202 @@
+"""A GGUF file as it lies on disk: keys, values, and tensors that are mapped rather than read.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from numpy.typing import NDArray
+
+from triform.runtime.errors import ExportError
+
+_VERSIONS = (2, 3)
+_STRING, _ARRAY, _BOOL = 8, 9, 7
+# By the number of a value's type in the file.
+_SCALARS = {
+    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", _BOOL: "<u1", 10: "<u8", 11: "<i8", 12: "<f8",
+}  # fmt: skip
+_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file.
+
+    Attributes:
+        name: as the file has it.
+        format: how its numbers are stored.
+        shape: outermost dimension first, as PyTorch has it.
+        data: uint8, mapped from the file; a row is a whole number of blocks.
+    """
+
+    name: str
+    format: GGMLQuantizationType
+    shape: tuple[int, ...]
+    data: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """All parts of a file.
+
+    Attributes:
+        path: of the part that was named.
+        values: by key.
+        tensors: by name.
+    """
+
+    path: Path
+    values: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def architecture(self) -> str:
+        """What the file says the model is.
+
+        Raises:
+            ExportError: it does not say.
+        """
+        found = self.values.get("general.architecture")
+        if not isinstance(found, str):
+            raise ExportError(f"{self.path.name} does not name its architecture (general.architecture)")
+        return found
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files of a model that was split: `path` alone when its name does not end in -00001-of-00003.gguf.
+
+    Raises:
+        ExportError: a part is not there.
+    """
+    found = _PART.search(path.name)
+    if found is None:
+        return [path]
+    count = int(found[2])
+    parts = [
+        path.with_name(f"{path.name[: found.start()]}-{number:05d}-of-{found[2]}.gguf")
+        for number in range(1, count + 1)
+    ]
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing:
+        raise ExportError(f"{path.name} is one of {count} parts, and {', '.join(missing)} is not beside it")
+    return parts
+
+
+def open_gguf(path: Path) -> GgufFile:
+    """Read the keys of a file and map its tensors, with those of all its parts.
+
+    Raises:
+        ExportError: the file is damaged or incomplete, or a tensor is in a format that is not known.
+    """
+    values: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    parts = parts_of(path)
+    for part in parts:
+        own, mapped = _read(part)
+        values = {**own, **values}
+        tensors |= mapped
+    count = int(values.get("split.count", 0) or 1)
+    if count > len(parts):
+        raise ExportError(
+            f"{path.name} is part {int(values.get('split.no', 0)) + 1} of {count} and not named like one "
+            f"(…-00001-of-{count:05d}.gguf); merge the parts with llama-gguf-split --merge"
+        )
+    expected = values.get("split.tensors.count")
+    if expected is not None and int(expected) != len(tensors):
+        raise ExportError(f"the parts of {path.name} have {len(tensors)} tensors together, not {expected}")
+    return GgufFile(path, values, tensors)
+
+
+class _Cursor:
+    """Reads numbers and texts one after the other."""
+
+    def __init__(self, content: memoryview, name: str) -> None:
+        self._content, self._name = content, name
+        self.position = 0
+
+    def take(self, size: int) -> memoryview:
+        end = self.position + size
+        if size < 0 or end > len(self._content):
+            raise ExportError(f"{self._name} ends in the middle of its header; is the download complete?")
+        taken = self._content[self.position : end]
+        self.position = end
+        return taken
+
+    def number(self, kind: str) -> Any:
+        return struct.unpack(kind, self.take(struct.calcsize(kind)))[0]
+
+    def text(self) -> str:
+        # Vocabularies hold pieces that are no UTF-8, which llama.cpp keeps as they are.
+        return bytes(self.take(self.number("<Q"))).decode("utf-8", errors="replace")
+
+    def value(self, kind: int) -> Any:
+        if kind == _STRING:
+            return self.text()
+        if kind == _ARRAY:
+            inner, count = self.number("<I"), self.number("<Q")
+            if inner in _SCALARS:
+                scalars = np.frombuffer(self.take(count * np.dtype(_SCALARS[inner]).itemsize), _SCALARS[inner])
+                return scalars.astype(bool) if inner == _BOOL else scalars
+            return [self.value(inner) for _ in range(count)]
+        if kind not in _SCALARS:
+            raise ExportError(f"{self._name} has a value of type {kind}, which is not one of GGUF's")
+        found = np.frombuffer(self.take(np.dtype(_SCALARS[kind]).itemsize), _SCALARS[kind])[0].item()
+        return bool(found) if kind == _BOOL else found
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        mapped = np.memmap(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    cursor = _Cursor(mapped.data, path.name)
+    if bytes(cursor.take(4)) != b"GGUF":
+        raise ExportError(f"{path.name} is not a GGUF file: it does not begin with the bytes GGUF")
+    version = cursor.number("<I")
+    if version not in _VERSIONS:
+        raise ExportError(
+            f"{path.name} is GGUF version {version}; versions 2 and 3 of little-endian files are supported"
+        )
+    count, keys = cursor.number("<Q"), cursor.number("<Q")
+    values = {cursor.text(): cursor.value(cursor.number("<I")) for _ in range(keys)}
+    infos = [_tensor_info(cursor, path) for _ in range(count)]
+    alignment = int(values.get("general.alignment", 32))
+    start = cursor.position + -cursor.position % alignment
+    return values, {tensor.name: tensor for tensor in _mapped(infos, mapped, start, path)}
+
+
+_Info = tuple[str, GGMLQuantizationType, tuple[int, ...], int]
+
+
+def _tensor_info(cursor: _Cursor, path: Path) -> _Info:
+    name, rank = cursor.text(), cursor.number("<I")
+    shape = tuple(cursor.number("<Q") for _ in range(rank))[::-1]
+    kind, offset = cursor.number("<I"), cursor.number("<Q")
+    try:
+        return name, GGMLQuantizationType(kind), shape, offset
+    except ValueError:
+        raise ExportError(
+            f"{path.name} stores {name} in format {kind}, which is not known here; a newer gguf package may know it"
+        ) from None
+
+
+def _mapped(infos: list[_Info], content: NDArray[np.uint8], start: int, path: Path) -> Iterator[Tensor]:
+    for name, kind, shape, offset in infos:
+        length, size = GGML_QUANT_SIZES[kind]
+        if not shape or shape[-1] % length:
+            raise ExportError(f"{path.name}: rows of {name} {list(shape)} are not whole blocks of {kind.name}")
+        count = math.prod(shape) // length * size
+        if start + offset + count > len(content):
+            raise ExportError(f"{path.name} ends before the tensor {name} does; is the download complete?")
+        data = content[start + offset : start + offset + count]
+        yield Tensor(name, kind, shape, data.reshape(*shape[:-1], shape[-1] // length * size))

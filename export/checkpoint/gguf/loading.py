@@ -1,0 +1,170 @@
+"""A GGUF file as a model of transformers, with the numbers that the file has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from triform.export.checkpoint.gguf import config as configs
+from triform.export.checkpoint.gguf.container import GgufFile, open_gguf
+from triform.export.checkpoint.gguf.generation import generation_config
+from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
+from triform.export.checkpoint.gguf.placement import Placement, place
+from triform.export.checkpoint.gguf.rope import apply_frequency_factors
+from triform.export.checkpoint.gguf.vocabulary.tokenizer import build_tokenizer
+from triform.runtime.errors import ExportError
+
+
+@dataclass(frozen=True)
+class GgufModel:
+    """A loaded model.
+
+    Attributes:
+        model: in float32, on CPU, in evaluation mode.
+        missing: names of parameters that the file has nothing for.
+        placements: where each parameter is in the file, by name.
+    """
+
+    model: PreTrainedModel
+    missing: tuple[str, ...]
+    placements: Mapping[str, Placement]
+
+
+def opened(path: Path) -> GgufFile:
+    """The file, read once for the config, the weights and the tokenizer.
+
+    Raises:
+        ExportError: it is damaged.
+    """
+    status = path.stat()
+    return _opened(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, *_: int) -> GgufFile:
+    # The further arguments tell a file from another one that took its place.
+    return open_gguf(path)
+
+
+def is_quantized(path: Path) -> bool:
+    """Whether a file's matrices are stored in blocks, and not as floats.
+
+    Raises:
+        ExportError: it is damaged.
+    """
+    return any(tensor.format not in FLOATS for tensor in opened(path).tensors.values())
+
+
+def read_config(path: Path) -> PretrainedConfig:
+    """The config of a model.
+
+    Raises:
+        ExportError: the file is damaged, or has keys that are not understood.
+        UnsupportedError: the architecture is not supported.
+    """
+    return configs.read_config(opened(path))
+
+
+def pooling_of(path: Path) -> str | None:
+    """How an embedding model makes one vector of its tokens', in sentence-transformers' terms; None when nothing says.
+
+    Raises:
+        ExportError: in a way that is not supported.
+    """
+    return configs.pooling_of(opened(path))
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer, with its chat templates, as transformers holds it.
+
+    Raises:
+        ExportError: the vocabulary is damaged, or has keys that are not understood.
+        UnsupportedError: it is of a kind that is not supported.
+    """
+    return build_tokenizer(opened(path))
+
+
+def load_model(path: Path, config: PretrainedConfig, auto_class: Any) -> GgufModel:
+    """Load the weights in float32.
+
+    Args:
+        path: of the file, or of one of its parts.
+        config: from `read_config`.
+        auto_class: the transformers class of models to make.
+
+    Raises:
+        ExportError: the file has tensors that have no place in the model, or that do not fit it.
+    """
+    file = opened(path)
+    architecture = configs.architecture_of(file)
+    with torch.device("meta"):
+        empty = auto_class.from_config(config)
+    wanted = empty.state_dict()
+    placements = {
+        _name_in(wanted, f"{empty.base_model_prefix}.", name): placement
+        for name, placement in place(file, architecture, _heads(config)).items()
+    }
+    turned = {f"{name}.weight" for name, module in empty.named_modules() if isinstance(module, Conv1D)}
+    state = {
+        name: _numbers(placement, name, wanted, turned, architecture.norm_offset)
+        for name, placement in placements.items()
+    }
+    absent = _absent(empty, state)
+    for name in [name for name in absent if _is_bias_of_matrix(name, wanted)]:
+        # llama.cpp adds a bias only where the file has one; transformers' config has a switch for several at once.
+        state[name] = torch.zeros(wanted[name].shape)
+        absent.remove(name)
+    model = type(empty).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
+    apply_frequency_factors(file, model)
+    if model.can_generate():
+        model.generation_config = generation_config(file, GenerationConfig.from_model_config(config))
+    return GgufModel(model.eval(), tuple(absent), placements)
+
+
+def _heads(config: PretrainedConfig) -> dict[str, int]:
+    """Rows of queries, keys and values, and of one head."""
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    key_value = size * (getattr(config, "num_key_value_heads", None) or heads)
+    return {"q": size * heads, "k": key_value, "v": key_value, "head": size}
+
+
+def _name_in(wanted: Mapping[str, torch.Tensor], prefix: str, name: str) -> str:
+    """What a class of models calls a parameter: with or without the prefix of the model inside it."""
+    candidates = (name, name.removeprefix(prefix), f"{prefix}{name}")
+    return next((candidate for candidate in candidates if candidate in wanted), name)
+
+
+def _numbers(
+    placement: Placement, name: str, wanted: Mapping[str, torch.Tensor], turned: set[str], norm_offset: float
+) -> torch.Tensor:
+    if name not in wanted:
+        raise ExportError(f"{placement.tensor.name} has no place in the model ({name})")
+    values = torch.from_numpy(values_of(placement.stored))
+    if norm_offset and name.endswith("norm.weight"):
+        values -= norm_offset
+    if name in turned:
+        values = values.T.contiguous()
+    if values.shape != wanted[name].shape:
+        raise ExportError(
+            f"{placement.tensor.name} is {list(placement.tensor.shape)}, but by the file's keys it would be "
+            f"{list(wanted[name].shape)}"
+        )
+    return values
+
+
+def _absent(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> list[str]:
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    return sorted(set(dict(model.named_parameters())) - set(state) - tied)
+
+
+def _is_bias_of_matrix(name: str, wanted: Mapping[str, torch.Tensor]) -> bool:
+    weight = wanted.get(f"{name.removesuffix('.bias')}.weight")
+    return name.endswith(".bias") and weight is not None and weight.ndim == 2

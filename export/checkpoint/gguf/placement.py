@@ -1,0 +1,110 @@
+"""Which rows of which tensor each parameter of a model holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.export.checkpoint.gguf.architectures import Architecture
+from triform.export.checkpoint.gguf.container import GgufFile, Tensor
+from triform.export.checkpoint.gguf.rope import FREQUENCIES, LONG, SHORT
+from triform.runtime.errors import ExportError
+
+_LAYER = re.compile(r"^blk\.(\d+)\.")
+_PACKED, _SEPARATE = "blk.{}.attn_qkv", ("blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v")
+_TURNED = ("blk.{}.attn_q", "blk.{}.attn_k")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A parameter's numbers in the file.
+
+    Attributes:
+        tensor: that holds them.
+        rows: of the tensor, in the parameter's order; None for all as they are.
+    """
+
+    tensor: Tensor
+    rows: NDArray[np.int64] | None = None
+
+    @property
+    def stored(self) -> Tensor:
+        """The tensor with those rows only."""
+        if self.rows is None:
+            return self.tensor
+        shape = (len(self.rows), *self.tensor.shape[1:])
+        data = self.tensor.data
+        if len(self.tensor.shape) == 1:
+            # A vector's elements, each of a whole number of bytes, are its rows.
+            data = data.reshape(self.tensor.shape[0], -1)[self.rows].reshape(-1)
+            return Tensor(self.tensor.name, self.tensor.format, shape, data)
+        return Tensor(self.tensor.name, self.tensor.format, shape, data[self.rows])
+
+
+def place(file: GgufFile, architecture: Architecture, heads: Mapping[str, int]) -> dict[str, Placement]:
+    """Where a model's parameters are, by name.
+
+    Args:
+        file: whose tensors must all be used.
+        architecture: of the file.
+        heads: rows of the queries and of the keys ("q", "k", "v"), and of a head ("head").
+
+    Raises:
+        ExportError: names tensors that the architecture has no place for.
+    """
+    placed: dict[str, Placement] = {}
+    unknown = []
+    for name, tensor in file.tensors.items():
+        found = dict(_placed(name, tensor, architecture, heads))
+        placed |= found
+        if not found and not _is_of_rope(name, architecture):
+            unknown.append(name)
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise ExportError(
+            f"{file.path.name} has tensors that a model of {file.architecture} does not read and that would be lost: "
+            f"{', '.join(sorted(unknown)[:3])}{more}"
+        )
+    return placed
+
+
+def _is_of_rope(name: str, architecture: Architecture) -> bool:
+    """Whether `rope` reads a tensor."""
+    return name in (LONG, SHORT) or (name == FREQUENCIES and architecture.frequency_factors)
+
+
+def _placed(
+    name: str, tensor: Tensor, architecture: Architecture, heads: Mapping[str, int]
+) -> Iterator[tuple[str, Placement]]:
+    stem, _, kind = name.rpartition(".")
+    layer = _LAYER.match(name)
+    if layer is not None:
+        stem = f"blk.{{}}.{stem[layer.end() :]}"
+    index = layer[1] if layer is not None else ""
+    if kind not in ("weight", "bias"):
+        return
+    if stem == _PACKED and stem not in architecture.tensors:
+        start = 0
+        for part, own in zip("qkv", _SEPARATE, strict=True):
+            share = _rows(own, start, heads[part], architecture, heads["head"])
+            yield f"{architecture.tensors[own].format(index)}.{kind}", Placement(tensor, share)
+            start += heads[part]
+        return
+    target = architecture.tensors.get(stem)
+    if target is None:
+        return
+    turned = architecture.permuted and stem in _TURNED
+    rows = _rows(stem, 0, tensor.shape[0], architecture, heads["head"]) if turned else None
+    yield f"{target.format(index)}.{kind}", Placement(tensor, rows)
+
+
+def _rows(stem: str, start: int, count: int, architecture: Architecture, head_dim: int) -> NDArray[np.int64]:
+    """Rows of a tensor in transformers' order: llama.cpp's rotation has the two of a pair side by side."""
+    rows = np.arange(start, start + count)
+    if architecture.permuted and stem in _TURNED and count % head_dim == 0:
+        rows = rows.reshape(-1, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
+    return rows

@@ -1,0 +1,111 @@
+"""Rotary embeddings as a file describes them, in transformers' terms.
+
+Linear, yarn and longrope become rope parameters of the config. Factors by frequency (`rope_freqs.weight`, which
+Llama 3.1 files have) are applied to the model's inverse frequencies, since no rope type holds any factors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from triform.export.checkpoint.gguf.container import GgufFile
+from triform.export.checkpoint.gguf.numbers import values_of
+from triform.export.checkpoint.gguf.settings import Settings
+from triform.runtime.errors import ExportError
+
+FREQUENCIES = "rope_freqs.weight"
+LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
+# llama.cpp's, for files that name none.
+_THETA = 10000.0
+_YARN = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
+
+
+def rope_parameters(file: GgufFile, settings: Settings, head_dim: int) -> dict[str, Any]:
+    """The `rope_parameters` of a config.
+
+    Raises:
+        ExportError: they are of a kind that is not supported, or incomplete.
+    """
+    parameters: dict[str, Any] = {
+        "rope_type": "default",
+        "rope_theta": float(settings.same("rope.freq_base", _THETA)),
+    }
+    dimensions = int(settings.same("rope.dimension_count", head_dim))
+    if dimensions != head_dim:
+        parameters["partial_rotary_factor"] = dimensions / head_dim
+    return parameters | _scaling(file, settings)
+
+
+def _scaling(file: GgufFile, settings: Settings) -> dict[str, Any]:
+    factor = float(settings.get("rope.scaling.factor") or settings.get("rope.scale_linear") or 1.0)
+    original = settings.get("rope.scaling.original_context_length")
+    attention = float(settings.get("rope.scaling.attn_factor") or 1.0)
+    settings.get("rope.scaling.finetuned")
+    kind = settings.get("rope.scaling.type") or ("linear" if factor != 1 else "none")
+    if LONG in file.tensors or SHORT in file.tensors:
+        kind = "longrope"
+    if kind == "yarn":
+        return _yarn(settings, factor, original, attention)
+    if kind == "longrope":
+        return _longrope(file, original, attention, factor)
+    if kind not in ("none", "linear"):
+        raise ExportError(f"{file.path.name} scales its positions by {kind!r}, which is not supported")
+    if attention != 1:
+        raise ExportError(f"{file.path.name} has rope.scaling.attn_factor = {attention}, which is not supported")
+    # llama.cpp ignores a factor of type none.
+    return {} if kind == "none" or factor == 1 else {"rope_type": "linear", "factor": factor}
+
+
+def _yarn(settings: Settings, factor: float, original: int | None, attention: float) -> dict[str, Any]:
+    settings.expect("rope.scaling.yarn_ext_factor", 1.0)
+    settings.expect("rope.scaling.yarn_log_multiplier", 0.0)
+    own = settings.get("rope.scaling.yarn_attn_factor")
+    found: dict[str, Any] = {"rope_type": "yarn", "factor": factor}
+    found["original_max_position_embeddings"] = int(original or settings.need("context_length"))
+    for key, name in _YARN.items():
+        value = settings.get(f"rope.scaling.{key}")
+        if value is not None:
+            found[name] = float(value)
+    if own is not None or attention != 1:
+        # Without one of the file's own, what yarn multiplies cosines and sines by.
+        found["attention_factor"] = attention * (float(own) if own is not None else 0.1 * math.log(factor) + 1)
+    return found
+
+
+def _longrope(file: GgufFile, original: int | None, attention: float, factor: float) -> dict[str, Any]:
+    if LONG not in file.tensors or SHORT not in file.tensors or not original:
+        raise ExportError(
+            f"{file.path.name} scales its positions by longrope but lacks {LONG}, {SHORT} or "
+            "rope.scaling.original_context_length"
+        )
+    return {
+        "rope_type": "longrope",
+        "long_factor": values_of(file.tensors[LONG]).tolist(),
+        "short_factor": values_of(file.tensors[SHORT]).tolist(),
+        "original_max_position_embeddings": int(original),
+        "attention_factor": attention,
+        "factor": factor,
+    }
+
+
+def apply_frequency_factors(file: GgufFile, model: torch.nn.Module) -> None:
+    """Divide a model's inverse frequencies by the file's factors, where it has any.
+
+    Raises:
+        ExportError: there are more or fewer factors than frequencies.
+    """
+    tensor = file.tensors.get(FREQUENCIES)
+    if tensor is None:
+        return
+    factors = torch.from_numpy(values_of(tensor))
+    # By address, since a module may hold the same frequencies under two names.
+    buffers = {buffer.data_ptr(): buffer for name, buffer in model.named_buffers() if name.endswith("inv_freq")}
+    for buffer in buffers.values():
+        if buffer.shape != factors.shape:
+            raise ExportError(
+                f"{file.path.name}: {FREQUENCIES} has {len(factors)} factors for {len(buffer)} frequencies"
+            )
+        buffer.div_(factors)

@@ -1,0 +1,93 @@
+"""Which tokens of a vocabulary begin, end, fill and mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from triform.export.checkpoint.gguf.container import GgufFile
+from triform.runtime.errors import ExportError
+
+CONTROL = 3
+# Tokens that end what a model writes, where they are control tokens, as llama.cpp knows them.
+_ENDS = (
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]",
+    "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|return|>", "<|call|>",
+    "<｜end▁of▁sentence｜>",
+)  # fmt: skip
+# Where these two are, <|end|> ends a message and not the answer.
+_HARMONY = ("<|return|>", "<|call|>")
+# What llama.cpp assumes of a file that does not say, by the kind of tokenizer.
+_DEFAULTS: dict[str, dict[str, int]] = {
+    "llama": {"bos": 1, "eos": 2, "unknown": 0},
+    "bert": {"bos": 101, "unknown": 100, "seperator": 102, "padding": 0, "mask": 103},
+}
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids by what they are for; None where there is none.
+
+    Attributes:
+        ends: all that end an answer, the tokenizer's own end first.
+    """
+
+    bos: int | None
+    eos: int | None
+    ends: list[int]
+    unknown: int | None
+    separator: int | None
+    pad: int | None
+    mask: int | None
+
+
+def special_ids(file: GgufFile) -> SpecialIds:
+    """The special tokens of a file.
+
+    Raises:
+        ExportError: one of them is not in the vocabulary, or there is none.
+    """
+    tokens = file.values.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not tokens:
+        raise ExportError(f"{file.path.name} has no vocabulary (tokenizer.ggml.tokens)")
+    ids = {name: _id(file, name, len(tokens)) for name in ("bos", "eos", "unknown", "seperator", "padding", "mask")}
+    ids |= {"cls": _id(file, "cls", len(tokens))}
+    ends = [ids["eos"], _id(file, "eot", len(tokens)), _id(file, "eom", len(tokens))]
+    ends += [int(token) for token in _listed(file.values.get("tokenizer.ggml.eos_token_ids"))]
+    ends += _control_ends(file, tokens)
+    return SpecialIds(
+        bos=ids["bos"] if ids["bos"] is not None else ids["cls"],
+        eos=ids["eos"],
+        ends=list(dict.fromkeys(token for token in ends if token is not None)),
+        unknown=ids["unknown"],
+        separator=ids["seperator"],
+        pad=ids["padding"],
+        mask=ids["mask"],
+    )
+
+
+def _id(file: GgufFile, name: str, size: int) -> int | None:
+    # "seperator" is how the format spells it.
+    default = _DEFAULTS.get(str(file.values.get("tokenizer.ggml.model")), {}).get(name)
+    key = f"tokenizer.ggml.{name}_token_id"
+    found = file.values.get(key)
+    if found is None:
+        return default if default is not None and default < size else None
+    if not 0 <= int(found) < size:
+        raise ExportError(f"{file.path.name} has {key} = {found}, but {size} tokens")
+    return int(found)
+
+
+def _control_ends(file: GgufFile, tokens: list[str]) -> list[int]:
+    kinds: Any = file.values.get("tokenizer.ggml.token_type")
+    if kinds is None:
+        return []
+    control = {tokens[index]: int(index) for index in np.flatnonzero(np.asarray(kinds) == CONTROL)}
+    passed_over = {"<|end|>"} if all(name in control for name in _HARMONY) else set()
+    return [control[name] for name in _ENDS if name in control and name not in passed_over]
+
+
+def _listed(found: Any) -> list[Any]:
+    return [] if found is None else list(np.atleast_1d(np.asarray(found)))

@@ -1,0 +1,20 @@
+"""The chat templates of a file: one, or several by name."""
+
+from __future__ import annotations
+
+from triform.export.checkpoint.gguf.container import GgufFile
+
+_DEFAULT = "tokenizer.chat_template"
+
+
+def chat_templates(file: GgufFile) -> str | dict[str, str] | None:
+    """The templates as transformers holds them: a text, several by name, or None."""
+    named = {
+        key.removeprefix(f"{_DEFAULT}."): str(text)
+        for key, text in file.values.items()
+        if key.startswith(f"{_DEFAULT}.")
+    }
+    default = file.values.get(_DEFAULT)
+    if not named:
+        return None if default is None else str(default)
+    return named if default is None else {"default": str(default), **named}

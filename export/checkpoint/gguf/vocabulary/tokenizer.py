@@ -1,0 +1,224 @@
+"""The tokenizer of a file, built from its vocabulary: byte-level BPE, sentencepiece's BPE, or WordPiece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from triform.export.checkpoint.gguf.container import GgufFile
+from triform.export.checkpoint.gguf.vocabulary.pre_tokenizers import pre_tokenizer_of
+from triform.export.checkpoint.gguf.vocabulary.special_tokens import CONTROL, SpecialIds, special_ids
+from triform.export.checkpoint.gguf.vocabulary.templates import chat_templates
+from triform.runtime.errors import ExportError, UnsupportedError
+
+# Kinds of tokens, as llama.cpp numbers them; see also CONTROL.
+_NORMAL, _UNKNOWN, _USER_DEFINED = 1, 2, 4
+_SPACE = "▁"
+# Of Phi-3's tokens, those that do not swallow the spaces behind them.
+_KEEPS_SPACES = ("<unk>", "<s>", "<|endoftext|>")
+_KNOWN = {
+    "model", "pre", "tokens", "scores", "token_type", "merges", "bos_token_id", "eos_token_id", "eos_token_ids",
+    "eot_token_id", "eom_token_id", "unknown_token_id", "seperator_token_id", "padding_token_id", "cls_token_id",
+    "mask_token_id", "add_bos_token", "add_eos_token", "add_sep_token", "add_space_prefix", "suppress_tokens",
+    "token_type_count", "normalizer.lowercase", "normalizer.strip_accents",
+    # For filling gaps in code, which templates do by name.
+    "fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id", "fim_pad_token_id", "fim_rep_token_id",
+    "fim_sep_token_id", "prefix_token_id", "suffix_token_id", "middle_token_id",
+    # For vocabularies of type t5, which are refused.
+    "remove_extra_whitespaces", "precompiled_charsmap",
+}  # fmt: skip
+
+
+def build_tokenizer(file: GgufFile) -> Any:
+    """The tokenizer as transformers would hold it, with its chat templates.
+
+    Raises:
+        ExportError: the vocabulary is damaged, or has keys that are not known.
+        UnsupportedError: it is of a kind that is not supported.
+    """
+    _check_keys(file)
+    kind = file.values.get("tokenizer.ggml.model")
+    if kind not in _BUILDERS:
+        raise UnsupportedError(
+            f"{file.path.name} has a tokenizer of type {kind!r}, which is not supported; "
+            f"those that are: {', '.join(_BUILDERS)}"
+        )
+    tokens, ids = _tokens(file), special_ids(file)
+    kinds = _kinds(file, len(tokens))
+    tokenizer, add_bos = _BUILDERS[kind](file, tokens, kinds, ids)
+    tokenizer.add_tokens(_added(file, tokens, kinds))
+    _surround(tokenizer, file, tokens, ids, add_bos)
+    named = {
+        "bos_token": ids.bos, "eos_token": ids.eos, "unk_token": ids.unknown, "pad_token": ids.pad,
+        "sep_token": ids.separator, "mask_token": ids.mask, "cls_token": ids.bos if kind == "bert" else None,
+    }  # fmt: skip
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        chat_template=chat_templates(file),
+        clean_up_tokenization_spaces=False,
+        model_max_length=int(file.values.get(f"{file.architecture}.context_length", 10**30)),
+        model_input_names=["input_ids", *(["token_type_ids"] if kind == "bert" else []), "attention_mask"],
+        **{name: _plain(tokenizer, index) for name, index in named.items() if index is not None},
+    )
+
+
+def _check_keys(file: GgufFile) -> None:
+    prefix = "tokenizer.ggml."
+    unknown = [key for key in file.values if key.startswith(prefix) and key.removeprefix(prefix) not in _KNOWN]
+    if unknown:
+        raise ExportError(
+            f"{file.path.name} has keys that are not supported and may change its tokens: "
+            f"{', '.join(sorted(unknown)[:3])}"
+        )
+
+
+def _plain(tokenizer: Tokenizer, index: int) -> str:
+    return str(tokenizer.id_to_token(index))
+
+
+def _tokens(file: GgufFile) -> list[str]:
+    tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(file.values["tokenizer.ggml.tokens"])]
+    if len(set(tokens)) != len(tokens):
+        twice = next(token for index, token in enumerate(tokens) if token in tokens[:index])
+        raise ExportError(f"{file.path.name} has the token {twice!r} twice in its vocabulary")
+    rows = file.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in file.tensors else len(tokens)
+    if len(tokens) > rows:
+        raise ExportError(f"{file.path.name} has {len(tokens)} tokens but {rows} rows in token_embd.weight")
+    return tokens
+
+
+def _kinds(file: GgufFile, count: int) -> list[int]:
+    found = file.values.get("tokenizer.ggml.token_type")
+    kinds = [_NORMAL] * count if found is None else np.asarray(found).tolist()
+    if len(kinds) < count:
+        raise ExportError(f"{file.path.name} has {count} tokens but {len(kinds)} kinds of tokens")
+    return kinds
+
+
+def _added(file: GgufFile, tokens: list[str], kinds: list[int]) -> list[AddedToken]:
+    """Tokens that are looked for in a text before anything else is done with it."""
+    is_phi3 = file.architecture == "phi3" and file.values.get("tokenizer.ggml.model") == "llama"
+    return [
+        AddedToken(
+            token,
+            special=kind != _USER_DEFINED,
+            normalized=False,
+            rstrip=is_phi3 and kind == CONTROL and token not in _KEEPS_SPACES,
+        )
+        for token, kind in zip(tokens, kinds, strict=False)
+        if kind in (CONTROL, _UNKNOWN, _USER_DEFINED)
+    ]
+
+
+def _surround(tokenizer: Tokenizer, file: GgufFile, tokens: list[str], ids: SpecialIds, add_bos: bool) -> None:
+    """What stands before and behind a text."""
+    values = file.values
+    is_bert = values.get("tokenizer.ggml.model") == "bert"
+    before = ids.bos if values.get("tokenizer.ggml.add_bos_token", add_bos) or is_bert else None
+    behind = ids.separator if is_bert else (ids.eos if values.get("tokenizer.ggml.add_eos_token", False) else None)
+    if is_bert and (before is None or behind is None):
+        raise ExportError(f"{file.path.name} does not say which tokens stand around a text (cls and separator)")
+    if before is None and behind is None:
+        return
+    first = "" if before is None else f"{before}:0 "
+    last = "" if behind is None else f" {behind}:0"
+    # BERT reads a pair as one text with a token between; others as one text after the other.
+    again = "" if is_bert else first.replace(":0", ":1")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first}$A:0{last}".split(" "),
+        pair=f"{first}$A:0{last} {again}$B:1{last.replace(':0', ':1')}".split(" "),
+        special_tokens=[
+            {"id": str(index), "ids": [index], "tokens": [_plain(tokenizer, index)]}
+            for index in sorted({index for index in (before, behind) if index is not None})
+        ],
+    )
+
+
+_Built = tuple[Tokenizer, bool]
+
+
+def _byte_level(file: GgufFile, tokens: list[str], kinds: list[int], ids: SpecialIds) -> _Built:
+    way = pre_tokenizer_of(file)
+    listed = file.values.get("tokenizer.ggml.merges")
+    if listed is None:
+        raise ExportError(f"{file.path.name} has no merges (tokenizer.ggml.merges)")
+    # A merge's first part may itself begin with a space.
+    merges = [(merge[: merge.index(" ", 1)], merge[merge.index(" ", 1) + 1 :]) for merge in listed if " " in merge[1:]]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    merges = [
+        pair for pair in merges if "".join(pair) in vocabulary and pair[0] in vocabulary and pair[1] in vocabulary
+    ]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=way.ignore_merges))
+    if way.composed:
+        tokenizer.normalizer = normalizers.NFC()
+    cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in way.patterns]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer, way.add_bos
+
+
+def _sentencepiece(file: GgufFile, tokens: list[str], kinds: list[int], ids: SpecialIds) -> _Built:
+    scores = file.values.get("tokenizer.ggml.scores")
+    if scores is None or len(scores) < len(tokens):
+        raise ExportError(f"{file.path.name} has no score for each of its tokens (tokenizer.ggml.scores)")
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    unknown = None if ids.unknown is None else tokens[ids.unknown]
+    merges = merges_of(tokens, np.asarray(scores, np.float64).tolist())
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    prefixed = bool(file.values.get("tokenizer.ggml.add_space_prefix", True))
+    steps = [normalizers.Prepend(_SPACE)] if prefixed else []
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
+    back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*back, *([decoders.Strip(" ", 1, 0)] if prefixed else [])])
+    return tokenizer, True
+
+
+def merges_of(tokens: list[str], scores: list[float]) -> list[tuple[str, str]]:
+    """The merges that lead to each token from two others, in the order in which sentencepiece would take them.
+
+    Args:
+        tokens: by id.
+        scores: by id; of two merges, that to the token with the higher score comes first.
+    """
+    ids = {token: index for index, token in enumerate(tokens)}
+    found: list[tuple[float, int, int, int]] = []
+    for index, token in enumerate(tokens):
+        for cut in range(1, len(token)):
+            left, right = ids.get(token[:cut]), ids.get(token[cut:])
+            if left is not None and right is not None:
+                found.append((-scores[index], index, left, right))
+    found.sort()
+    return [(tokens[left], tokens[right]) for _, _, left, right in found]
+
+
+def _word_piece(file: GgufFile, tokens: list[str], kinds: list[int], ids: SpecialIds) -> _Built:
+    """llama.cpp marks the beginnings of words, and WordPiece all other pieces."""
+    pieces = [
+        token if kind == CONTROL else token[1:] if token.startswith(_SPACE) else f"##{token}"
+        for token, kind in zip(tokens, kinds, strict=False)
+    ]
+    if len(set(pieces)) != len(pieces) or ids.unknown is None:
+        raise ExportError(f"{file.path.name} has a vocabulary that is not one of BERT's")
+    # Files that do not say whether letters stay as they are, which most do not, have capitals or none.
+    cased = any(piece != piece.lower() for piece, kind in zip(pieces, kinds, strict=False) if kind == _NORMAL)
+    lowercase = bool(file.values.get("tokenizer.ggml.normalizer.lowercase", not cased))
+    strip = file.values.get("tokenizer.ggml.normalizer.strip_accents", lowercase)
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=pieces[ids.unknown]))
+    tokenizer.normalizer = normalizers.BertNormalizer(strip_accents=bool(strip), lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer, True
+
+
+_BUILDERS: dict[str, Callable[[GgufFile, list[str], list[int], SpecialIds], _Built]] = {
+    "gpt2": _byte_level,
+    "llama": _sentencepiece,
+    "bert": _word_piece,
+}

@@ -1,0 +1,33 @@
+"""A model written as GGUF and read again is the same model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForCausalLM
+
+from tests.checkpoints.gguf_files import ENCODERS, FAMILIES, make_model, write_gguf
+from triform.export.checkpoint.gguf import loading
+
+IDS = torch.arange(3, 23)[None]
+
+
+def outputs(model):
+    with torch.no_grad():
+        found = model(input_ids=IDS)
+    return found.logits if "logits" in found else found.last_hidden_state
+
+
+def read(path, name="llama"):
+    config = loading.read_config(path)
+    return loading.load_model(path, config, AutoModel if name in ENCODERS else AutoModelForCausalLM).model
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_model_comes_back_as_it_was(name, tmp_path):
+    size = 61 if name in ENCODERS else 260
+    model = make_model(name, vocab_size=size)
+    path = write_gguf(tmp_path / "model.gguf", name, model)
+    found = read(path, name)
+    assert type(found) is type(model)
+    torch.testing.assert_close(outputs(found), outputs(model), rtol=1e-4, atol=1e-4)
