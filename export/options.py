@@ -20,8 +20,8 @@ class ExportOptions:
         context_length: most tokens the bundle must handle; the model's own limit when None.
         force: replace a bundle that exists.
         trust_remote_code: run code that comes with the checkpoint.
-        revision: of a hub id.
-        task: what to export an encoder for; what it was trained for when None.
+        revision: of a hub id: a branch, a tag or a commit.
+        task: what to export for, by a name of the hub; what the checkpoint was trained for when None.
         hidden_states: keep the outputs of an encoder's every layer, or of a decoder's last one.
         word_timestamps: have a speech model's decoder give the attention that times of words are read from.
     """

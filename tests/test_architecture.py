@@ -14,7 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("runtime", "models", "export", "cli")
-HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "optimum", "scipy", "safetensors", "gguf"}
+HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "optimum", "scipy", "safetensors", "gguf"} | {
+    "huggingface_hub"
+}
 # Packages of others that a folder may import anywhere, and folders of triform's own.
 ALLOWED = {
     "runtime": (
@@ -26,7 +28,7 @@ ALLOWED = {
     "models": ({"torch", "transformers", "optimum"}, {"models"}),
     "export": (
         {"numpy", "onnxruntime", "torch", "transformers", "optimum", "onnxscript", "onnx_ir", "gguf", "safetensors"}
-        | {"tokenizers", "PIL", "packaging"},
+        | {"tokenizers", "PIL", "packaging", "huggingface_hub"},
         {"models", "runtime", "export"},
     ),
 }

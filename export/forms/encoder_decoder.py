@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx_ir as ir
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint import source
+from triform.export.checkpoint import loading
+from triform.export.checkpoint.processors import load_image_processor, load_original_tokenizer
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.generation_defaults import generation_defaults
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
@@ -84,16 +85,16 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
     """Load the checkpoint with its language-model head, its tokenizer and, for pictures, its image processor.
 
     Raises:
-        ExportError: see `source.load`.
+        ExportError: see `loading.load`.
         InputError: an option is not for encoder-decoders, or the context length is beyond the model's.
     """
     if options.hidden_states:
         raise InputError(f"{option('hidden_states')} is for encoders and decoders; this model is an encoder-decoder")
     _max_length(config, options)
     kind = encoder_decoder_kind(config)
-    checkpoint = source.load_model(origin, config, kind.auto_class)
-    tokenizer = source.load_original_tokenizer(origin)
-    processor = source.load_image_processor(origin) if kind.source == "image" else None
+    checkpoint = loading.load_model(origin, config, kind.auto_class)
+    tokenizer = load_original_tokenizer(origin)
+    processor = load_image_processor(origin) if kind.source == "image" else None
     return dataclasses.replace(checkpoint, tokenizer=tokenizer, image_processor=processor)
 
 

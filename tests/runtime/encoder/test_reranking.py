@@ -16,7 +16,7 @@ from transformers import AutoConfig, PretrainedConfig, pipeline
 from tests.checkpoints.encoders import bert_folder
 from tests.helpers.bundles import change, read_manifest_json
 from tests.helpers.commands import invoke, one_line
-from triform.export.checkpoint.sentence_transformers import relevance_of
+from triform.export.checkpoint.sentence.sentence_transformers import relevance_of
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.runtime.encoder.classification import classify
