@@ -23,8 +23,9 @@ from triform.runtime.generation.options.conflicts import check_conflicts
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.search.choice import run_search
 from triform.runtime.generation.setup import Row, Settled, settle
-from triform.runtime.graphs.encoder_decoder import SourceReader, text_arrays
+from triform.runtime.graphs.encoder_decoder import SourceReader
 from triform.runtime.graphs.encoder_output import EncoderOutput
+from triform.runtime.graphs.padding import text_arrays
 from triform.runtime.graphs.session import open_session
 from triform.runtime.graphs.signature import check_decoder_of
 from triform.runtime.text.stop_strings import TextStops
