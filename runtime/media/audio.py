@@ -1,4 +1,4 @@
-"""Sound files as a model hears them: one channel, the model's sampling rate, block by block in constant memory."""
+"""Reads sound files of any length: one channel, at the model's sampling rate, block by block in constant memory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from triform.runtime.extras import missing_extra
 from triform.runtime.media.sound_files import Samples, open_sound
 
 STDIN = "-"
-# What does not fit into this many bytes of memory goes to a temporary file.
+# A stream with more bytes than this is copied to a temporary file instead of memory.
 _SPOOLED = 1 << 26
-# Anything else is not sound, but would be resampled to gigabytes.
+# Rates in Hz. A damaged file may claim any other rate, and would be resampled to gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 1_000_000
-# A compressed file's length may be off by what its encoder added.
+# Encoders add to the length of compressed files.
 _TOLERATED_SECONDS = 0.1
 
 
@@ -39,7 +39,7 @@ def require_audio() -> None:
     try:
         import soundfile  # noqa: F401
     except OSError:
-        # Wheels for less usual platforms leave it to the system.
+        # Wheels for less common platforms do not contain libsndfile.
         raise UnsupportedError(
             "soundfile does not find libsndfile: install it, as apt-get install libsndfile1"
         ) from None
@@ -47,12 +47,12 @@ def require_audio() -> None:
 
 @dataclass
 class Audio:
-    """A sound file that can be read more than once, each time from its beginning. Close it, or use it in a `with`.
+    """A sound file that can be read several times, each time from its beginning. Close it, or use it in a `with`.
 
     Attributes:
-        name: for messages.
+        name: of the file, for messages.
         sampling_rate: of the file, in Hz.
-        channels: of the file.
+        channels: number of channels in the file.
         duration: in seconds; None where the container does not know it.
     """
 
@@ -65,16 +65,16 @@ class Audio:
     _said: set[str] = field(default_factory=set)
 
     def blocks(self, sampling_rate: int) -> Iterator[Samples]:
-        """The sound: channels mixed down to their mean, then resampled by soxr at its quality HQ.
+        """Read the sound: channels are averaged, then resampled by soxr at its quality HQ.
 
-        Of a file that is cut off or damaged, what can be read is, and a warning is given when its end is reached.
-        Samples that are not numbers become 0, with a warning too.
+        A file that is cut off or damaged is read as far as possible, with a warning at its end. Samples that are not
+        numbers become 0, with a warning too.
 
         Args:
             sampling_rate: to resample to, in Hz.
 
         Yields:
-            float32 (samples), never empty; none at all of a file without sound.
+            float32 (samples), never empty; nothing at all for a file without sound.
         """
         if sampling_rate == self.sampling_rate:
             yield from self._mono()
@@ -89,12 +89,12 @@ class Audio:
             yield rest
 
     def close(self) -> None:
-        """Free the temporary file, if there is one."""
+        """Delete the temporary file, if there is one."""
         if not isinstance(self._content, Path):
             self._content.close()
 
     def __enter__(self) -> Self:
-        """The sound itself."""
+        """Return the sound itself."""
         return self
 
     def __exit__(
@@ -122,14 +122,14 @@ class Audio:
             self._say(f"{self.name} holds samples that are not numbers; they are taken as silence")
 
     def _say(self, warning: str) -> None:
-        """Warn, but not again when the file is read again."""
+        """Warn once, however often the file is read."""
         if warning not in self._said:
             self._said.add(warning)
             self._warn(warning)
 
 
 def open_audio(source: str | Path | bytes, warn: Callable[[str], None]) -> Audio:
-    """Open a sound file, of any format that libsndfile or FFmpeg reads: WAV, FLAC, OGG, MP3, M4A, MP4, ….
+    """Open a sound file of any format that libsndfile or FFmpeg reads: WAV, FLAC, OGG, MP3, M4A, MP4 and more.
 
     Args:
         source: a file, its content, or "-" for standard input.
@@ -157,7 +157,7 @@ def open_audio(source: str | Path | bytes, warn: Callable[[str], None]) -> Audio
 
 
 def _content(source: str | Path | bytes) -> tuple[Path | IO[bytes], str]:
-    """What to read from, and what to call it. What cannot be read twice is copied."""
+    """What to read from, and its name. A source that cannot be read twice is copied."""
     if isinstance(source, bytes):
         return _not_empty(BytesIO(source), "the content")
     if source == STDIN:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.encoder_decoder.model import EncoderDecoder
-from triform.runtime.errors import BundleError, InputError, flag
+from triform.runtime.errors import BundleError, InputError, option
 from triform.runtime.media.audio_features import audio_features, pad_features
 from triform.runtime.media.sound_files import Samples
 from triform.runtime.media.voice_activity import SpeechSpan
@@ -48,11 +48,11 @@ def transcribe_utterances(
 
 def _check(options: TranscribeOptions) -> None:
     useless = {
-        f"{flag('task')} translate": options.task == "translate",
-        flag("word_timestamps"): options.word_timestamps,
-        flag("initial_prompt"): options.initial_prompt is not None,
-        flag("hotwords"): options.hotwords is not None,
-        flag("condition_on_previous_text"): bool(options.condition_on_previous_text),
+        f"{option('task')} translate": options.task == "translate",
+        option("word_timestamps"): options.word_timestamps,
+        option("initial_prompt"): options.initial_prompt is not None,
+        option("hotwords"): options.hotwords is not None,
+        option("condition_on_previous_text"): bool(options.condition_on_previous_text),
     }
     for name, asked in useless.items():
         if asked:

@@ -15,7 +15,7 @@ import numpy as np
 from triform.runtime.arithmetic import log_probability
 from triform.runtime.bundle.media_info import SpeechInfo
 from triform.runtime.encoder_decoder.model import EncoderDecoder
-from triform.runtime.errors import BundleError, UnsupportedError, flag
+from triform.runtime.errors import BundleError, UnsupportedError
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.speech.transcript import Segment, Word
 from triform.runtime.speech.words.alignment import alignment_matrix, token_frames
@@ -43,7 +43,8 @@ class WordFinder:
         """
         if not model.reader.attends:
             raise UnsupportedError(
-                f"this bundle cannot tell when words are said: export the model again, with {flag('word_timestamps')}"
+                "this bundle cannot tell when words are said: export the model again, "
+                "with `ExportOptions.word_timestamps`"
             )
         if model.info.speech is None:
             raise BundleError("the bundle does not say what its tokens of time are; export the model again")
