@@ -16,7 +16,7 @@ from triform.export.forms import decoder, encoder, encoder_decoder, image, stati
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 
 __all__ = ["ExportOptions", "Report", "export", "plan"]
 
@@ -29,39 +29,50 @@ _FORMS = {
 }
 
 
-def plan(source: str, options: ExportOptions) -> list[Row]:
+def plan(source: str | Path, options: ExportOptions | None = None) -> list[Row]:
     """What `export` would do, from the config and the names of the weights: rows of (what, value).
+
+    Args:
+        source: see `export`.
+        options: see `export`.
 
     Raises:
         ExportError: the source cannot be read.
         UnsupportedError: the model type is not supported.
     """
-    origin, config, purpose = _opened(source, options, weights=False)
+    options = options or ExportOptions()
+    origin, config, purpose = _opened(str(source), options, weights=False)
     rows = _FORMS[purpose.form].plan(origin, config, options)
     after = [what for what, _ in rows].index("task") + 1
     return [*rows[:after], ("decided by", purpose.because), *rows[after:]]
 
 
-def export(source: str, bundle: Path, options: ExportOptions, progress: Progress = lambda _: None) -> Report:
+def export(
+    source: str | Path,
+    bundle: str | Path,
+    options: ExportOptions | None = None,
+    progress: Progress = lambda _: None,
+) -> Report:
     """Turn a checkpoint into a verified bundle.
 
     Args:
         source: a transformers folder, a GGUF file, word vectors, or a hub id.
         bundle: the folder to make.
-        options: see `ExportOptions`.
+        options: the defaults when None.
         progress: called with the name of each step as it starts.
 
     Raises:
         ExportError: the source or the target cannot be used, or the graph does not match PyTorch.
         UnsupportedError: the model type is not supported.
     """
-    check_target(bundle, options.force)
+    options, target = options or ExportOptions(), Path(bundle)
+    check_target(target, options.force)
     clock = Clock(progress)
     with clock.step("load"):
-        origin, config, purpose = _opened(source, options, weights=True)
+        origin, config, purpose = _opened(str(source), options, weights=True)
         steps = _FORMS[purpose.form]
         checkpoint = steps.load(origin, config, options)
-    report = steps.export(checkpoint, bundle, options, clock)
+    report = steps.export(checkpoint, target, options, clock)
     unread = checkpoint.left_out if isinstance(checkpoint, Checkpoint) else ()
     return dataclasses.replace(report, task=purpose.task, decided_by=purpose.because, left_out=unread)
 
@@ -77,6 +88,9 @@ def _opened(source: str, options: ExportOptions, *, weights: bool) -> tuple[Sour
 
 def _check_options(form: str, options: ExportOptions) -> None:
     if form in ("encoder", "image") and options.block_size is not None and options.quantize != "int4":
-        raise InputError("--block-size is for --quantize int4 here: 8-bit encoders have one scale per output column")
+        raise InputError(
+            f"{option('block_size')} is for {option('quantize')} int4 here: "
+            "8-bit encoders have one scale per output column"
+        )
     if form != "encoder-decoder" and options.word_timestamps:
-        raise InputError(f"--word-timestamps is for speech models; this model is of the form {form}")
+        raise InputError(f"{option('word_timestamps')} is for speech models; this model is of the form {form}")

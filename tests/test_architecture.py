@@ -230,7 +230,8 @@ def test_a_folder_shows_what_it_holds(folder):
     body = ast.parse(text).body
     docstring = ast.get_docstring(ast.parse(text))
     assert docstring and "May import" in docstring and "first" in docstring
-    assert len(body) == 1 or folder == "runtime", "an __init__.py is a docstring"
+    # Two packages hand on what their users hold: `triform` itself, and this one for those who export.
+    assert len(body) == 1 or folder == "export", "an __init__.py is a docstring"
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

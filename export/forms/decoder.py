@@ -42,7 +42,7 @@ from triform.models.decoder.hidden_states import with_hidden_states
 from triform.models.spec import GraphSpec
 from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, LayerCacheInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import ExportError, InputError
+from triform.runtime.errors import ExportError, InputError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
 # Tokens for parity, for calibration, for comparing the quantized graph, and in a window of such a text.
@@ -172,9 +172,9 @@ def _max_length(config: Any, options: ExportOptions) -> int:
     own = getattr(config.get_text_config(), "max_position_embeddings", None)
     wanted = options.context_length
     if own is None and wanted is None:
-        raise ExportError(f"{config.model_type} sets no limit to its context; give one with --context-length")
+        raise ExportError(f"{config.model_type} sets no limit to its context; give one with {option('context_length')}")
     if own is not None and wanted is not None and wanted > own:
-        raise InputError(f"--context-length {wanted} is more than the model's own limit of {own}")
+        raise InputError(f"{option('context_length')} {wanted} is more than the model's own limit of {own}")
     limit = wanted if wanted is not None else own
     return int(limit or 0)
 

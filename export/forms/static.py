@@ -28,7 +28,7 @@ from triform.export.write import describe_graph, staged, write_graph
 from triform.models.encoder.static import StaticEncoder, static_spec
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest, Quantization, Tokens
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 
 _TASK, _OUTPUT = "feature-extraction", "sentence_embedding"
 # Weights that share a scale in a quantized table.
@@ -58,7 +58,7 @@ def load(origin: Source, _: PretrainedConfig, options: ExportOptions) -> StaticC
         ExportError: see `read_table`.
     """
     if options.hidden_states:
-        raise InputError("--hidden-states is not for static embeddings, which have no layers")
+        raise InputError(f"{option('hidden_states')} is not for static embeddings, which have no layers")
     return StaticCheckpoint(origin, read_table(origin.path))
 
 

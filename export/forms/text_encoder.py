@@ -26,7 +26,7 @@ from triform.models.encoder.pooling import sentence_embedding
 from triform.models.encoder.tasks import text_task
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import EncoderTask
-from triform.runtime.errors import ExportError, InputError, UnsupportedError
+from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
 
 # Texts compared with PyTorch, and texts that the quantized graph is compared on.
 _PARITY_ROWS, EVALUATION_ROWS = 5, 48
@@ -198,7 +198,7 @@ def _max_length(checkpoint: Checkpoint, modules: SentenceModules, options: Expor
     own = min((int(limit) for limit in limits if limit and limit < 10**9), default=_DEFAULT_LENGTH)
     wanted = options.context_length
     if wanted is not None and positions is not None and wanted > positions:
-        raise InputError(f"--context-length {wanted} is more than the model's own limit of {positions}")
+        raise InputError(f"{option('context_length')} {wanted} is more than the model's own limit of {positions}")
     return wanted or own
 
 

@@ -41,7 +41,9 @@ class HiddenStep:
         """
         hidden_size = hidden_size_of(manifest)
         if hidden_size is None:
-            raise UnsupportedError("this bundle does not give hidden states: export the model with --hidden-states")
+            raise UnsupportedError(
+                "this bundle does not give hidden states: export the model with `ExportOptions.hidden_states`"
+            )
         self._session = session
         self._sizes = manifest.vocab_size, hidden_size
         self.cache = KVCache(cache, manifest.max_length, paired(rows))

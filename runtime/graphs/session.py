@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from triform.runtime.errors import BundleError, InputError, ProviderError, TriformError
+from triform.runtime.errors import BundleError, InputError, ProviderError, TriformError, option
 from triform.runtime.graphs.protocols import GraphSession
 
 _CPU = "CPUExecutionProvider"
@@ -41,7 +41,7 @@ def open_session(
         InputError: `threads` is out of range, or there are options for the CPU, which takes none.
     """
     if threads is not None and not 1 <= threads <= _MOST_THREADS:
-        raise InputError(f"--threads must be between 1 and {_MOST_THREADS}, not {threads}")
+        raise InputError(f"{option('threads')} must be between 1 and {_MOST_THREADS}, not {threads}")
     # The attention kernel's non-flash path is up to twice as fast on prompts as its flash path on the processors
     # measured; it wants a matrix of scores, which feeding prompts in chunks keeps small. Read at session creation.
     os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
@@ -53,8 +53,8 @@ def open_session(
         if provider_options:
             # onnxruntime would ignore them without a word.
             raise InputError(
-                f"--provider-option {next(iter(provider_options))}: the cpu provider takes no options; "
-                "name another with --provider"
+                f"{option('provider_options')} {next(iter(provider_options))}: the cpu provider takes no options; "
+                f"name another with {option('provider')}"
             )
         return _open_on_cpu(ort, path, settings)
     try:

@@ -136,5 +136,5 @@ def test_a_provider_that_is_absent_fails_clearly(float_bundle):
 
 
 def test_threads_below_one_are_refused(float_bundle):
-    with pytest.raises(InputError, match="--threads"):
+    with pytest.raises(InputError, match=r"^`threads` must be between"):
         triform.load(float_bundle, threads=0)

@@ -81,7 +81,7 @@ def test_options_that_a_provider_refuses_are_named(graph, monkeypatch, capfd):
 
 @pytest.mark.parametrize("provider", ["auto", "cpu"])
 def test_options_for_the_cpu_are_refused(graph, provider):
-    with pytest.raises(InputError, match=r"^--provider-option speed: the cpu provider takes no options; name another"):
+    with pytest.raises(InputError, match=r"^`provider_options` speed: the cpu provider takes no options; name another"):
         open_session(graph, provider=provider, provider_options={"speed": "high"})
 
 

@@ -24,10 +24,10 @@ from tests.helpers.sentences import MAX_LENGTH, TEXTS, mean_vectors, token_vecto
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.models.encoder.pooling import POOLINGS, sentence_embedding
-from triform.runtime.arithmetic import cosine, unit
+from triform.runtime.arithmetic import cosines, unit
 from triform.runtime.bundle.manifest import EmbeddingInfo
 from triform.runtime.encoder.vectors import embedding
-from triform.runtime.encoder.vectors.embedding import document_prompt, embed, query_prompt
+from triform.runtime.encoder.vectors.embedding import default_document_prompt, default_query_prompt, embed
 from triform.runtime.encoder.vectors.quantization import int8_ranges, quantize
 from triform.runtime.errors import BundleError, InputError
 from triform.runtime.opening import load_encoder
@@ -170,11 +170,11 @@ def test_which_prompt_searches_take():
     def info(**prompts):
         return EmbeddingInfo(4, "mean", True, prompts, default_prompt=next(iter(prompts), None))
 
-    assert (query_prompt(info()), document_prompt(info())) == ("", "")
-    assert (query_prompt(info(other="o")), document_prompt(info(other="o"))) == ("", "")
-    assert query_prompt(info(document="d", query="q")) == "q"
-    assert document_prompt(info(query="q", corpus="c", passage="p")) == "p"
-    assert document_prompt(info(passage="p", document="d")) == "d"
+    assert (default_query_prompt(info()), default_document_prompt(info())) == ("", "")
+    assert (default_query_prompt(info(other="o")), default_document_prompt(info(other="o"))) == ("", "")
+    assert default_query_prompt(info(document="d", query="q")) == "q"
+    assert default_document_prompt(info(query="q", corpus="c", passage="p")) == "p"
+    assert default_document_prompt(info(passage="p", document="d")) == "d"
 
 
 @pytest.mark.parametrize(
@@ -268,8 +268,8 @@ def test_int8_rounds_numbers_of_vectors_of_length_1(expected):
 def test_lengths_and_cosines():
     assert_array_equal(unit(np.zeros(3, np.float32)), np.zeros(3))
     assert_allclose(unit(np.array([[3, 4]], np.float32)), [[0.6, 0.8]], rtol=1e-6)
-    assert cosine(np.array([1, 2], np.float32), np.array([2, 4], np.float32)) == pytest.approx(1, abs=1e-12)
-    assert cosine(np.array([1, 0], np.float32), np.array([1, 1], np.float32)) == pytest.approx(0.5**0.5, abs=1e-7)
+    assert cosines(np.array([1, 2], np.float32), np.array([2, 4], np.float32)) == pytest.approx(1, abs=1e-12)
+    assert cosines(np.array([1, 0], np.float32), np.array([1, 1], np.float32)) == pytest.approx(0.5**0.5, abs=1e-7)
 
 
 def test_bundles_for_something_else(call, sentence_bundle, float_bundle, tmp_path):
