@@ -115,10 +115,17 @@ def speed(work: Path, bundle: Path):
 
 
 def _prompt(bundle: Path):
-    from triform.export.samples import texts
-    from triform.runtime.text.tokenizer import load_tokenizer
+    return _ids(bundle)[:PROMPT_TOKENS]
 
-    return load_tokenizer(bundle / "tokenizer.json").encode(texts.read("evaluation")).ids[:PROMPT_TOKENS]
+
+def _ids(bundle: Path):
+    """The tokens of the text that exports are compared on."""
+    from tokenizers import Tokenizer
+
+    text = (HERE.parent / "export" / "samples" / "data" / "evaluation.txt").read_text(encoding="utf-8")
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    tokenizer.no_truncation()
+    return tokenizer.encode(text).ids
 
 
 def cold(work: Path, bundle: Path):
@@ -149,10 +156,7 @@ def cold(work: Path, bundle: Path):
 
 def quality(work: Path, bundle: Path):
     """Perplexity on one text, the same token ids in windows of 512 for each engine."""
-    from triform.export.samples import texts
-    from triform.runtime.text.tokenizer import load_tokenizer
-
-    ids = load_tokenizer(bundle / "tokenizer.json").encode(texts.read("evaluation")).ids[:1024]
+    ids = _ids(bundle)[:1024]
     print("engine    perplexity")
     for name, model in _models(work, bundle).items():
         process = _start(work, name, model)

@@ -18,14 +18,12 @@ BATCH = 32
 
 class Triform:
     def __init__(self, model, work, threads):
-        from triform.runtime.opening import load_encoder
+        import triform
 
-        self.model = load_encoder(model, threads=threads)
+        self.model = triform.load_encoder(model, threads=threads)
 
     def encode(self, texts):
-        from triform.runtime.encoder.vectors.embedding import embed
-
-        return np.stack(list(embed(self.model, texts)))
+        return self.model.embed(texts)
 
 
 class Torch:

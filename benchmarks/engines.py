@@ -18,7 +18,7 @@ class Triform:
     def __init__(self, model, threads):
         import triform
 
-        self.step = triform.load(model, threads=threads)._step
+        self.step = triform.load_decoder(model, threads=threads)._step
 
     def speed(self, ids, new):
         self.step.cache.reset()

@@ -16,14 +16,13 @@ COUNT = 8
 
 class Triform:
     def __init__(self, model, threads, new_tokens):
-        from triform.runtime.generation.options.generation import GenerationOptions
-        from triform.runtime.opening import load_encoder_decoder
+        import triform
 
-        self.model = load_encoder_decoder(model, threads=threads)
-        self.options = GenerationOptions(max_new_tokens=new_tokens, min_new_tokens=new_tokens, temperature=0)
+        self.model = triform.load_encoder_decoder(model, threads=threads)
+        self.options = triform.GenerationOptions(max_new_tokens=new_tokens, min_new_tokens=new_tokens, temperature=0)
 
     def write(self, texts, beams, batch):
-        from triform.runtime.generation.options.beams import Beams
+        from triform import Beams
 
         found = self.model.generate_all(texts, self.options, beams=Beams(num_beams=beams), batch=batch)
         return [len(answers[0].token_ids) for answers in found]

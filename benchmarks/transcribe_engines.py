@@ -13,14 +13,12 @@ import time
 
 class Triform:
     def __init__(self, model, threads):
-        from triform.runtime.opening import load_encoder_decoder
+        import triform
 
-        self.model = load_encoder_decoder(model, threads=threads)
+        self.model = triform.load_encoder_decoder(model, threads=threads)
 
     def transcribe(self, sound, beams):
-        from triform.runtime.media.audio import open_audio
-        from triform.runtime.speech.options import TranscribeOptions
-        from triform.runtime.speech.transcription import transcribe
+        from triform import TranscribeOptions, open_audio, transcribe
 
         options = TranscribeOptions(num_beams=beams, temperatures=(0.0,), condition_on_previous_text=False)
         with open_audio(sound, lambda line: print(line, file=sys.stderr)) as audio:

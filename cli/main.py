@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from triform.cli.arguments.bundle import default_bundle
 from triform.cli.outputs.pipes import ReaderGone
+from triform.cli.outputs.spelling import spelled, use_flags_of
 
 # Name to module; each module has one function of the command's name. Their help lines are repeated here so that
 # `triform --help` need not import them.
@@ -83,7 +84,9 @@ class _LazyGroup(TyperGroup):
         single.command(cmd_name, help=module.HELP, short_help=_COMMANDS[cmd_name][1], no_args_is_help=bare_is_help)(
             module.run
         )
-        return typer.main.get_command(single)
+        command = typer.main.get_command(single)
+        use_flags_of(command)
+        return command
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
         with _reader_may_leave():
@@ -163,9 +166,9 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         return _say_usage(error)
     except InputError as error:
-        return _say(str(error), 2)
+        return _say(spelled(str(error)), 2)
     except TriformError as error:
-        return _say(str(error), 1)
+        return _say(spelled(str(error)), 1)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except ReaderGone:

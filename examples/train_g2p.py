@@ -209,7 +209,7 @@ def pronounce_with_transformers(folder: Path, words: Sequence[str]) -> list[str]
 
 def pronounce_with_triform(folder: Path, words: Sequence[str]) -> list[str]:
     """The same with a bundle of Triform, in which neither PyTorch nor transformers takes part."""
-    model = triform.load(folder)
+    model = triform.load_encoder_decoder(folder)
     return [model.generate(word).text for word in words]
 
 

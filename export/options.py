@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 
 BITS = {"int8": 8, "int4": 4}
 
@@ -20,8 +20,8 @@ class ExportOptions:
         context_length: most tokens the bundle must handle; the model's own limit when None.
         force: replace a bundle that exists.
         trust_remote_code: run code that comes with the checkpoint.
-        revision: of a hub id.
-        task: what to export an encoder for; what it was trained for when None.
+        revision: of a hub id: a branch, a tag or a commit.
+        task: what to export for, by a name of the hub; what the checkpoint was trained for when None.
         hidden_states: keep the outputs of an encoder's every layer, or of a decoder's last one.
         word_timestamps: have a speech model's decoder give the attention that times of words are read from.
     """
@@ -39,10 +39,10 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.quantize not in (None, "none", *BITS):
-            raise InputError(f"--quantize must be none, int8 or int4, not {self.quantize}")
+            raise InputError(f"{option('quantize')} must be none, int8 or int4, not {self.quantize}")
         if self.block_size is not None and self.block_size not in (16, 32, 64, 128, 256):
-            raise InputError(f"--block-size must be 16, 32, 64, 128 or 256, not {self.block_size}")
+            raise InputError(f"{option('block_size')} must be 16, 32, 64, 128 or 256, not {self.block_size}")
         if self.accuracy_level not in (0, 1, 2, 3, 4):
-            raise InputError(f"--accuracy-level must be 0 to 4, not {self.accuracy_level}")
+            raise InputError(f"{option('accuracy_level')} must be 0 to 4, not {self.accuracy_level}")
         if self.context_length is not None and self.context_length < 32:
-            raise InputError(f"--context-length must be at least 32, not {self.context_length}")
+            raise InputError(f"{option('context_length')} must be at least 32, not {self.context_length}")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint.source import find, read_config
+from triform.export.checkpoint.loading import read_config
+from triform.export.checkpoint.purpose import Purpose, decide
+from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.plan import Row
 from triform.export.forms import decoder, encoder, encoder_decoder, image, static
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
-from triform.models import catalog
-from triform.models.errors import UnsupportedModelError
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError, option
 
 __all__ = ["ExportOptions", "Report", "export", "plan"]
 
@@ -27,54 +29,68 @@ _FORMS = {
 }
 
 
-def plan(source: str, options: ExportOptions) -> list[Row]:
-    """What `export` would do, from the config alone: rows of (what, value).
+def plan(source: str | Path, options: ExportOptions | None = None) -> list[Row]:
+    """What `export` would do, from the config and the names of the weights: rows of (what, value).
+
+    Args:
+        source: see `export`.
+        options: see `export`.
 
     Raises:
         ExportError: the source cannot be read.
         UnsupportedError: the model type is not supported.
     """
-    origin = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
-    config = read_config(origin)
-    form = _form(config, options)
-    _check_options(form, options)
-    return _FORMS[form].plan(origin, config, options)
+    options = options or ExportOptions()
+    origin, config, purpose = _opened(str(source), options, weights=False)
+    rows = _FORMS[purpose.form].plan(origin, config, options)
+    after = [what for what, _ in rows].index("task") + 1
+    return [*rows[:after], ("decided by", purpose.because), *rows[after:]]
 
 
-def export(source: str, bundle: Path, options: ExportOptions, progress: Progress = lambda _: None) -> Report:
+def export(
+    source: str | Path,
+    bundle: str | Path,
+    options: ExportOptions | None = None,
+    progress: Progress = lambda _: None,
+) -> Report:
     """Turn a checkpoint into a verified bundle.
 
     Args:
-        source: a transformers folder, a GGUF file, or a hub id.
+        source: a transformers folder, a GGUF file, word vectors, or a hub id.
         bundle: the folder to make.
-        options: see `ExportOptions`.
+        options: the defaults when None.
         progress: called with the name of each step as it starts.
 
     Raises:
         ExportError: the source or the target cannot be used, or the graph does not match PyTorch.
         UnsupportedError: the model type is not supported.
     """
-    check_target(bundle, options.force)
+    options, target = options or ExportOptions(), Path(bundle)
+    check_target(target, options.force)
     clock = Clock(progress)
     with clock.step("load"):
-        origin = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision)
-        config = read_config(origin)
-        form = _form(config, options)
-        _check_options(form, options)
-        steps = _FORMS[form]
+        origin, config, purpose = _opened(str(source), options, weights=True)
+        steps = _FORMS[purpose.form]
         checkpoint = steps.load(origin, config, options)
-    return steps.export(checkpoint, bundle, options, clock)
+    report = steps.export(checkpoint, target, options, clock)
+    unread = checkpoint.left_out if isinstance(checkpoint, Checkpoint) else ()
+    return dataclasses.replace(report, task=purpose.task, decided_by=purpose.because, left_out=unread)
 
 
-def _form(config: PretrainedConfig, options: ExportOptions) -> str:
-    try:
-        return catalog.form_of(config, options.task)
-    except UnsupportedModelError as error:
-        raise UnsupportedError(str(error)) from error
+def _opened(source: str, options: ExportOptions, *, weights: bool) -> tuple[Source, PretrainedConfig, Purpose]:
+    """A source on this machine, its config, and what it is for."""
+    origin = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision, weights=weights)
+    config = read_config(origin)
+    purpose = decide(origin, config, options.task)
+    _check_options(purpose.form, options)
+    return dataclasses.replace(origin, task=purpose.task), config, purpose
 
 
 def _check_options(form: str, options: ExportOptions) -> None:
     if form in ("encoder", "image") and options.block_size is not None and options.quantize != "int4":
-        raise InputError("--block-size is for --quantize int4 here: 8-bit encoders have one scale per output column")
+        raise InputError(
+            f"{option('block_size')} is for {option('quantize')} int4 here: "
+            "8-bit encoders have one scale per output column"
+        )
     if form != "encoder-decoder" and options.word_timestamps:
-        raise InputError(f"--word-timestamps is for speech models; this model is of the form {form}")
+        raise InputError(f"{option('word_timestamps')} is for speech models; this model is of the form {form}")

@@ -27,6 +27,9 @@ class Report:
         size_after: bytes of the bundle.
         parity: how close the graphs are to PyTorch.
         newer_than_tested: installed packages that are newer than what this release was tested with, by package.
+        task: what the bundle is for.
+        decided_by: what decided the task, in words.
+        left_out: names of weights of heads for other tasks.
     """
 
     bundle: Path
@@ -35,6 +38,9 @@ class Report:
     size_after: int
     parity: Parity | EncoderParity
     newer_than_tested: dict[str, NewerVersion]
+    task: str = ""
+    decided_by: str = ""
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from triform.runtime.bundle.manifest import MANIFEST, FileInfo, GraphInfo, Quantization, TensorInfo
-from triform.runtime.errors import ExportError
+from triform.runtime.errors import ExportError, option
 
 # Tensors are aligned to memory pages, so that the runtime can map each one; smaller ones stay inside the graph file.
 _PAGE = 4096
@@ -119,7 +119,7 @@ def check_target(bundle: Path, force: bool) -> None:
     if not bundle.exists() and not bundle.is_symlink():
         return
     if not force:
-        raise ExportError(f"{bundle} exists; use --force to replace it")
+        raise ExportError(f"{bundle} exists; use {option('force')} to replace it")
     if not bundle.is_dir() or (any(bundle.iterdir()) and not (bundle / MANIFEST).is_file()):
         raise ExportError(f"{bundle} exists and is not a bundle; remove it yourself or choose another target")
 

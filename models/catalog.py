@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from functools import cache
+from typing import Any
 
-from optimum.exporters.tasks import TasksManager
-from transformers import PretrainedConfig
+from transformers import AutoModelForCausalLM, AutoModelForTextEncoding, PretrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -14,13 +15,29 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from triform.models.encoder.image_tasks import IMAGE_HEADS, image_task_of
-from triform.models.encoder.static import StaticConfig
-from triform.models.encoder.tasks import head_of
+from triform.models.encoder.tasks import HEADS, head_of, task_named
 from triform.models.encoder_decoder.kinds import encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
 
 # Types of which transformers has a causal language model and no masked one.
 _ONLY_DECODERS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+WRITE = "text-generation"
+_REWRITE = ("text2text-generation", "automatic-speech-recognition", "image-to-text")
+# By the names that the hub has for them.
+TASKS = (WRITE, *_REWRITE, *HEADS, *IMAGE_HEADS)
+# What the hub, optimum or transformers' pipelines call the same.
+_SYNONYMS = {
+    "conversational": WRITE,
+    "translation": "text2text-generation",
+    "summarization": "text2text-generation",
+    "sentence-similarity": "feature-extraction",
+    "text-ranking": "text-classification",
+    "zero-shot-classification": "text-classification",
+    "sentiment-analysis": "text-classification",
+    "ner": "token-classification",
+}
+# How transformers' classes are called that write text after text.
+_WRITING = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel")
 # Families compared with transformers, number for number, in the tests.
 TESTED_DECODERS = (
     "gemma2", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama", "mistral", "mixtral", "olmo2", "opt", "phi",
@@ -28,35 +45,102 @@ TESTED_DECODERS = (
 )  # fmt: skip
 
 
-def form_of(config: PretrainedConfig, task: str | None = None) -> str:
-    """How a checkpoint is exported: as one of the three forms, or as an encoder of images or of single words.
+def task_called(name: str) -> str:
+    """The task that a user names, by any of its names on the Hugging Face hub.
+
+    Raises:
+        UnsupportedModelError: it is not supported.
+    """
+    task = _SYNONYMS.get("translation" if name.startswith("translation_") else name, name)
+    if task not in TASKS:
+        raise UnsupportedModelError(f"no task is called {name}; there are: {', '.join((*TASKS, *_SYNONYMS))}")
+    return task
+
+
+def named_task(config: PretrainedConfig) -> str:
+    """The task a checkpoint was trained for, by the class that its config names, or by its type where it names none.
+
+    Raises:
+        UnsupportedModelError: an encoder-decoder whose type is not supported.
+    """
+    seen = image_task_of(config)
+    if seen is not None:
+        return seen
+    architecture = (config.architectures or [""])[0]
+    task = task_named(architecture)
+    if task is not None:
+        return task
+    if getattr(config, "is_encoder_decoder", False) and not architecture.endswith("EncoderModel"):
+        return encoder_decoder_kind(config).task
+    if architecture.endswith(_WRITING) or (config.model_type in _ONLY_DECODERS and not architecture.endswith("Model")):
+        return WRITE
+    return "feature-extraction"
+
+
+def form_of(config: PretrainedConfig, task: str) -> str:
+    """How a checkpoint is exported for a task: as one of the three forms, or as an encoder of images.
 
     Args:
         config: the checkpoint's.
-        task: an encoder's task, when one is asked for.
+        task: one of `TASKS`.
 
     Returns:
-        decoder, encoder, encoder-decoder, image or static.
+        decoder, encoder, encoder-decoder or image.
 
     Raises:
-        UnsupportedModelError: neither can be done; names the nearest families that are supported.
+        UnsupportedModelError: it cannot be done; names the nearest families that are supported.
     """
-    if isinstance(config, StaticConfig):
-        return "static"
-    if task in IMAGE_HEADS or (task is None and image_task_of(config) is not None):
+    if task in IMAGE_HEADS:
         return "image"
-    if task is not None:
-        head_of(task)
-        return "encoder"
-    architecture = (config.architectures or [""])[0]
-    generates = architecture.endswith(("ForCausalLM", "LMHeadModel")) or config.model_type in _ONLY_DECODERS
-    if getattr(config, "is_encoder_decoder", False) and not architecture.endswith("EncoderModel"):
-        encoder_decoder_kind(config)
+    if task == WRITE:
+        check_decoder(config)
+        return "decoder"
+    if task in _REWRITE:
+        if not getattr(config, "is_encoder_decoder", False) or encoder_decoder_kind(config).task != task:
+            raise UnsupportedModelError(f"{config.model_type} models are not for {task}")
         return "encoder-decoder"
-    if not generates:
-        return "encoder"
-    check_decoder(config)
-    return "decoder"
+    loaded = model_class(config, task)
+    if loaded is not None and "decoder_input_ids" in inspect.signature(loaded.forward).parameters:
+        raise UnsupportedModelError(f"heads on encoder-decoders, here {loaded.__name__}, are not supported for {task}")
+    return "encoder"
+
+
+def auto_class(config: PretrainedConfig, task: str) -> Any:
+    """The class of transformers that loads any model for a task.
+
+    Args:
+        config: the checkpoint's.
+        task: one of `TASKS`.
+
+    Raises:
+        UnsupportedModelError: an encoder-decoder whose type is not supported.
+    """
+    if task in IMAGE_HEADS:
+        return IMAGE_HEADS[task]
+    if task == WRITE:
+        return AutoModelForCausalLM
+    if task in _REWRITE:
+        return encoder_decoder_kind(config).auto_class
+    if task == "feature-extraction" and getattr(config, "is_encoder_decoder", False):
+        return AutoModelForTextEncoding
+    return head_of(task).auto_class
+
+
+def model_class(config: PretrainedConfig, task: str) -> Any:
+    """The class of transformers that loads a model of a config for a task; None where it has none. As `auto_class`."""
+    return class_of(auto_class(config, task), config)
+
+
+def class_of(auto_class: Any, config: PretrainedConfig) -> Any:
+    """The class that one of transformers' auto classes takes for a config; None where it has none."""
+    mapping = getattr(auto_class, "_model_mapping", None)
+    if mapping is None:
+        return auto_class
+    found = mapping[type(config)] if type(config) in mapping else None
+    if isinstance(found, list | tuple):
+        named = config.architectures or []
+        return next((one for one in found if one.__name__ in named), found[0])
+    return found
 
 
 def check_decoder(config: PretrainedConfig) -> None:
@@ -76,11 +160,6 @@ def check_decoder(config: PretrainedConfig) -> None:
         raise UnsupportedModelError(
             f"{model_type} models do their attention in a way that cannot be exported; {_nearest(model_type)}"
         )
-
-
-def decoder_task() -> str:
-    """The task a decoder is exported for, in the Hugging Face hub's terms."""
-    return TasksManager.map_from_synonym("causal-lm")
 
 
 @cache

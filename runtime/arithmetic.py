@@ -1,4 +1,4 @@
-"""Probabilities, unit vectors and checks for NaN: the few formulas that several forms share."""
+"""Probabilities, unit vectors and checks for NaN: the formulas that several forms share."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from triform.runtime.errors import BundleError
 
 # float32 of any shape.
 Array = NDArray[np.float32]
-# Vectors keep the precision that they have.
+# The result has the precision of the argument.
 Floats = TypeVar("Floats", NDArray[np.float32], NDArray[np.float64])
 
 
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities that sum to 1 over the last axis."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    probabilities: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+def softmax(logits: Floats) -> Floats:
+    """Probabilities that sum to 1 over the last axis; minus infinity becomes 0."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: Floats = powers / powers.sum(axis=-1, keepdims=True)
     return probabilities
 
 
@@ -73,10 +73,18 @@ def units(vectors: Sequence[Array]) -> Array:
     return unit(np.stack(vectors))
 
 
-def cosine(left: Array, right: Array) -> float:
-    """The cosine of two vectors (dimension,), from -1 to 1; 0 where one of them is all zeros."""
-    product = float(unit(left.astype(np.float64)) @ unit(right.astype(np.float64)))
-    return max(-1.0, min(1.0, product))
+def cosines(left: Array, right: Array) -> NDArray[np.float64]:
+    """The cosine of each vector with each, from -1 to 1; 0 where one of the two is all zeros.
+
+    Args:
+        left: (rows, dimension), or (dimension,).
+        right: the same, of as many dimensions as `left`.
+
+    Returns:
+        (rows of `left`, rows of `right`), without the axis that a single vector does not have.
+    """
+    products = unit(left.astype(np.float64)) @ unit(right.astype(np.float64)).T
+    return np.clip(products, -1.0, 1.0)
 
 
 def check_numbers(results: Iterable[Array]) -> None:

@@ -1,4 +1,9 @@
-"""Everything a user can get wrong, as one root and a few leaves. Messages are one line: what, which, what to do."""
+"""The errors that a user can cause: one root and a few leaves.
+
+A message is one line: what is wrong, which file or option, what to do. It names things as Python does: an option as
+`` `top_k` ``, see `option`; a method, or an attribute that is not the caller's own, as `` `Encoder.embed` ``. The
+command line prints flags and commands in their place.
+"""
 
 from __future__ import annotations
 
@@ -40,3 +45,8 @@ class ProviderError(TriformError):
 
 class ExportError(TriformError):
     """A checkpoint could not be turned into a bundle."""
+
+
+def option(name: str) -> str:
+    """The name of an argument or of an attribute of the options, as messages write it."""
+    return f"`{name}`"

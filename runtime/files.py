@@ -1,8 +1,9 @@
-"""Vectors to files, row by row in constant memory; a file is there whole, or not at all."""
+"""Writes files and folders that appear whole or not at all, and arrays row by row in constant memory."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,37 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             # A full disk, of which the system does not say what was being written.
             error.filename = str(path)
         unfinished.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Make a folder to write into that takes the name `path` when all went well.
+
+    Raises:
+        InputError: something of that name exists, or the folder cannot be made.
+    """
+    target = path.resolve()
+    if target.exists():
+        raise InputError(f"{path} exists already")
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        unfinished.mkdir()
+    except OSError as error:
+        raise InputError(f"{path} cannot be made: {error.strerror}") from None
+    try:
+        yield unfinished
+        _take_name(unfinished, target, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _take_name(unfinished: Path, target: Path, path: Path) -> None:
+    try:
+        os.replace(unfinished, target)
+    except OSError:
+        if target.exists():
+            raise InputError(f"{path} was made by another process meanwhile; try again to use it") from None
         raise
 
 

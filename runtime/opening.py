@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triform.runtime.bundle.folder import Bundle, open_bundle
-from triform.runtime.bundle.tasks import COMMANDS
+from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.bundle.verification import check_files
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.verified_files import Verify
@@ -31,7 +31,7 @@ def load(
 
     Args:
         path: the bundle's folder.
-        provider: ``auto``, or an execution provider by name (cpu, cuda, …).
+        provider: an execution provider by name (cpu, cuda, …); ``auto`` is the CPU, for which bundles are made.
         provider_options: passed to the provider as they are.
         threads: the physical cores this process may use when None.
         verify: when to compare files with their hashes: ``always``; ``once``, which hashes weights again only after
@@ -127,8 +127,7 @@ def _open(path: str | Path, verify: Verify) -> Bundle:
 def _check_form(bundle: Bundle, wanted: str) -> None:
     form, task = bundle.manifest.form, bundle.manifest.task
     if form != wanted:
-        fitting = COMMANDS.get(task)
-        hint = f"use `triform {fitting}`" if fitting else "upgrade, or export another model"
+        hint = method_hint(task, "upgrade, or export another model")
         raise UnsupportedError(
             f"{bundle.folder} is of the form {form!r}, for {task}, not of the form {wanted!r}: {hint}"
         )

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Literal, get_args
 
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 
 # When files are hashed: always; large ones only once, until they change; or never.
 Verify = Literal["always", "once", "never"]
@@ -29,7 +29,7 @@ def check_verify(verify: str) -> None:
         InputError: it is not.
     """
     if verify not in get_args(Verify):
-        raise InputError(f"verify must be always, once or never, not {verify!r}")
+        raise InputError(f"{option('verify')} must be always, once or never, not {verify!r}")
 
 
 def is_whole_file(path: Path, sha256: str, *, once: bool) -> bool:

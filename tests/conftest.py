@@ -13,6 +13,7 @@ import transformers
 from filelock import FileLock
 
 from tests.checkpoints.decoders import llama_folder
+from tests.checkpoints.encoders import sentence_folder
 from tests.helpers.wheels import build_wheel
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
@@ -105,6 +106,25 @@ def speech_clips() -> list[tuple[Path, str]]:
     lines = (folder / "transcription").read_text().splitlines()
     found = [re.fullmatch(r"<s> (?P<words>.+) </s> \((?P<name>.+)\)", line) for line in lines]
     return [(folder / f"{line['name']}.wav", line["words"]) for line in found]
+
+
+@pytest.fixture(scope="session")
+def sentence_source(tmp_path_factory) -> Path:
+    """Mean pooling, length 1, a prompt for queries and one for everything that says nothing else."""
+    return sentence_folder(
+        tmp_path_factory.mktemp("sentence") / "checkpoint",
+        {"word_embedding_dimension": 48, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False},
+        [],
+        normalize=True,
+        prompts={"query": "Find what answers: ", "passage": "Text: ", "plain": ""},
+    )
+
+
+@pytest.fixture(scope="session")
+def sentence_bundle(sentence_source, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sentence") / "bundle"
+    export(str(sentence_source), folder, ExportOptions(quantize="none"))
+    return folder
 
 
 @pytest.fixture(scope="session")

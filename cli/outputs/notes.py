@@ -1,9 +1,11 @@
-"""What a command says on standard error about inputs it did not take as they were."""
+"""What a command says on standard error about inputs that it cut, skipped or refused."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
+
+from triform.cli.outputs.spelling import spelled
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Records
@@ -32,6 +34,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def say_skipped(error: Exception) -> None:
+    """Say why an input is skipped."""
+    say(f"note: skipped: {spelled(str(error))}")
+
+
 def complain(error: Exception) -> None:
     """Say in one line what is wrong."""
-    say(f"error: {' '.join(str(error).split())}")
+    say(f"error: {' '.join(spelled(str(error)).split())}")

@@ -13,8 +13,9 @@ import torch
 import transformers
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint import source
-from triform.export.checkpoint.source import Checkpoint, Source, save_tokenizer
+from triform.export.checkpoint import loading
+from triform.export.checkpoint.processors import save_tokenizer
+from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.generation_defaults import generation_defaults
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, vocabulary_row
@@ -41,7 +42,7 @@ from triform.models.decoder.hidden_states import with_hidden_states
 from triform.models.spec import GraphSpec
 from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, LayerCacheInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import ExportError, InputError
+from triform.runtime.errors import ExportError, InputError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
 # Tokens for parity, for calibration, for comparing the quantized graph, and in a window of such a text.
@@ -55,18 +56,18 @@ def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> li
     if scheme is not None and scheme.block_size > SENSITIVE_BLOCK_SIZE:
         stored += f" ({SENSITIVE_BLOCK_SIZE} for attention inputs, head and embedding)"
     details = [*size_rows(config), vocabulary_row(config), ("context length", str(_max_length(config, options)))]
-    return plan_rows(origin.name, "decoder", catalog.decoder_task(), config.model_type, details, stored)
+    return plan_rows(origin.name, "decoder", catalog.WRITE, config.model_type, details, stored)
 
 
 def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
     """Load the checkpoint with its language-model head.
 
     Raises:
-        ExportError: see `source.load`.
+        ExportError: see `loading.load`.
         InputError: the context length is beyond the model's.
     """
     _max_length(config, options)
-    return source.load(origin, config, transformers.AutoModelForCausalLM)
+    return loading.load(origin, config, transformers.AutoModelForCausalLM)
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
@@ -171,9 +172,9 @@ def _max_length(config: Any, options: ExportOptions) -> int:
     own = getattr(config.get_text_config(), "max_position_embeddings", None)
     wanted = options.context_length
     if own is None and wanted is None:
-        raise ExportError(f"{config.model_type} sets no limit to its context; give one with --context-length")
+        raise ExportError(f"{config.model_type} sets no limit to its context; give one with {option('context_length')}")
     if own is not None and wanted is not None and wanted > own:
-        raise InputError(f"--context-length {wanted} is more than the model's own limit of {own}")
+        raise InputError(f"{option('context_length')} {wanted} is more than the model's own limit of {own}")
     limit = wanted if wanted is not None else own
     return int(limit or 0)
 
@@ -193,7 +194,7 @@ def _manifest(
         max_length=max_length,
     )
     return dataclasses.replace(
-        form_manifest(model_info(checkpoint, "decoder", catalog.decoder_task()), vocabulary, {"decoder": graph}),
+        form_manifest(model_info(checkpoint, "decoder", catalog.WRITE), vocabulary, {"decoder": graph}),
         cache=CacheInfo("float32", layers),
         generation=generation_defaults(model.generation_config),
     )

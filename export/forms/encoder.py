@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import transformers
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint import source
-from triform.export.checkpoint.sentence_transformers import relevance_of
-from triform.export.checkpoint.source import Checkpoint, Source, save_tokenizer
+from triform.export.checkpoint import loading
+from triform.export.checkpoint.processors import save_tokenizer
+from triform.export.checkpoint.purpose import UNUSED
+from triform.export.checkpoint.sentence.sentence_transformers import relevance_of
+from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.encoder import hidden_state_count, label_names, vector_width
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as, vocabulary_row
@@ -33,8 +34,8 @@ from triform.export.report import Clock, Report, finish
 from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.tokenization.code_points import describe
 from triform.export.write import describe_graph, staged
+from triform.models import catalog
 from triform.models.encoder.graph import encoder_spec
-from triform.models.encoder.tasks import head_of, task_of
 from triform.models.spec import GraphSpec
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest
 from triform.runtime.bundle.text_info import TokenizerInfo
@@ -45,22 +46,17 @@ _CALIBRATION_ROWS = 48
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """What `export` would do, from the config alone."""
     details = [*size_rows(config), vocabulary_row(config)]
-    task, weights = options.task or task_of(config), stored_as(options.quantize)
-    return plan_rows(origin.name, "encoder", task, config.model_type, details, weights)
+    return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_as(options.quantize))
 
 
-def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
+def load(origin: Source, config: PretrainedConfig, _: ExportOptions) -> Checkpoint:
     """Load the checkpoint with its task's head.
 
     Raises:
-        ExportError: see `source.load`.
+        ExportError: see `loading.load`.
     """
-    task = options.task or task_of(config)
-    auto_class = head_of(task).auto_class
-    if task == "feature-extraction" and getattr(config, "is_encoder_decoder", False):
-        auto_class = transformers.AutoModelForTextEncoding
-    unused = ("pooler",) if task == "feature-extraction" else ()
-    return source.load(origin, config, auto_class, unused=unused)
+    auto_class = catalog.auto_class(config, origin.task)
+    return loading.load(origin, config, auto_class, unused=UNUSED.get(origin.task, ()))
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
@@ -130,7 +126,7 @@ def _encoder_info(encoder: TextEncoder, graph: GraphInfo) -> EncoderInfo:
     labels = label_names(config) if encoder.task in ("text-classification", "token-classification") else []
     relevance = None
     if encoder.task == "text-classification" and len(labels) == 1:
-        relevance = relevance_of(config, Path(encoder.checkpoint.source.location))
+        relevance = relevance_of(config, encoder.checkpoint.source.path)
     return EncoderInfo(
         embedding=_embedding_info(encoder, graph),
         labels=labels,
@@ -149,7 +145,7 @@ def _embedding_info(encoder: TextEncoder, graph: GraphInfo) -> EmbeddingInfo | N
     return EmbeddingInfo(
         dimension=width,
         pooling=", ".join(modules.pooling),
-        normalized=modules.normalize,
+        normalized=modules.normalize and modules.dimensions is None,
         prompts=modules.prompts,
         default_prompt=modules.default_prompt,
         include_prompt=modules.include_prompt,

@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx_ir as ir
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint import source
+from triform.export.checkpoint import loading
+from triform.export.checkpoint.processors import load_image_processor, load_original_tokenizer
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.generation_defaults import generation_defaults
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
@@ -51,7 +52,7 @@ from triform.runtime.bundle.manifest import (
     Quantization,
 )
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import ExportError, InputError, UnsupportedError
+from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 32}
 # For models with relative positions, which set no limit.
@@ -84,16 +85,16 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
     """Load the checkpoint with its language-model head, its tokenizer and, for pictures, its image processor.
 
     Raises:
-        ExportError: see `source.load`.
+        ExportError: see `loading.load`.
         InputError: an option is not for encoder-decoders, or the context length is beyond the model's.
     """
     if options.hidden_states:
-        raise InputError("--hidden-states is for encoders and decoders; this model is an encoder-decoder")
+        raise InputError(f"{option('hidden_states')} is for encoders and decoders; this model is an encoder-decoder")
     _max_length(config, options)
     kind = encoder_decoder_kind(config)
-    checkpoint = source.load_model(origin, config, kind.auto_class)
-    tokenizer = source.load_original_tokenizer(origin)
-    processor = source.load_image_processor(origin) if kind.source == "image" else None
+    checkpoint = loading.load_model(origin, config, kind.auto_class)
+    tokenizer = load_original_tokenizer(origin)
+    processor = load_image_processor(origin) if kind.source == "image" else None
     return dataclasses.replace(checkpoint, tokenizer=tokenizer, image_processor=processor)
 
 
@@ -172,7 +173,8 @@ def _alignment_heads(checkpoint: Checkpoint, options: ExportOptions) -> list[tup
     speech = speech_info(checkpoint)
     if speech is None or not speech.alignment_heads:
         raise InputError(
-            f"--word-timestamps needs alignment_heads in generation_config.json; {checkpoint.source.name} has none"
+            f"{option('word_timestamps')} needs alignment_heads in generation_config.json; "
+            f"{checkpoint.source.name} has none"
         )
     return sorted((layer, head) for layer, head in speech.alignment_heads)
 
@@ -229,7 +231,7 @@ def _max_length(config: PretrainedConfig, options: ExportOptions) -> int:
     own = getattr(config, "max_target_positions", None) or getattr(text, "max_position_embeddings", None)
     wanted = options.context_length
     if own is not None and wanted is not None and wanted > own:
-        raise InputError(f"--context-length {wanted} is more than the model's own limit of {own}")
+        raise InputError(f"{option('context_length')} {wanted} is more than the model's own limit of {own}")
     return int(wanted or own or _UNLIMITED)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import onnx_ir as ir
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint import source
-from triform.export.checkpoint.source import Checkpoint, Source, save_tokenizer
+from triform.export.checkpoint import loading
+from triform.export.checkpoint.processors import load_image_processor, save_tokenizer
+from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.encoder import hidden_state_count, label_names, vector_width
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as
@@ -25,36 +26,35 @@ from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.verify.encoder import worst_parity
 from triform.export.write import describe_graph, staged
 from triform.models.encoder.graph import encoder_spec
-from triform.models.encoder.image_tasks import CONTRAST, IMAGE_HEADS, LABELS, VECTORS, image_task_of
+from triform.models.encoder.image_tasks import CONTRAST, IMAGE_HEADS, LABELS, VECTORS
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 from triform.runtime.media.image import require_pillow
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """What `export` would do, from the config alone."""
     details = size_rows(getattr(config, "vision_config", config))
-    task, weights = options.task or str(image_task_of(config)), stored_as(options.quantize)
-    return plan_rows(origin.name, "encoder", task, config.model_type, details, weights)
+    return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_as(options.quantize))
 
 
 def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
     """Load the checkpoint with its task's head and its image processor; also the tokenizer if it reads texts too.
 
     Raises:
-        ExportError: see `source.load` and `source.load_image_processor`.
+        ExportError: see `loading.load` and `load_image_processor`.
         InputError: the option is not for the task.
         UnsupportedError: Pillow is not installed.
     """
     require_pillow()
-    task = options.task or image_task_of(config)
+    task = origin.task
     if options.hidden_states and task == CONTRAST:
-        raise InputError(f"--hidden-states is not for {CONTRAST}; export for {VECTORS} instead")
-    processor = source.load_image_processor(origin)
+        raise InputError(f"{option('hidden_states')} is not for {CONTRAST}; export for {VECTORS} instead")
+    processor = load_image_processor(origin)
     unused = ("pooler",) if task == VECTORS else ()
-    loader = source.load if task == CONTRAST else source.load_model
-    loaded = loader(origin, config, IMAGE_HEADS[str(task)], unused=unused)
+    loader = loading.load if task == CONTRAST else loading.load_model
+    loaded = loader(origin, config, IMAGE_HEADS[task], unused=unused)
     return dataclasses.replace(loaded, image_processor=processor)
 
 

@@ -22,7 +22,6 @@ from triform.models.encoder.image_tasks import (
     CONTRAST,
     LABELS,
     contrast_tasks,
-    image_task_of,
     is_pooled,
     labels_task,
     see,
@@ -132,7 +131,7 @@ def _image_encoder(checkpoint: Checkpoint, options: ExportOptions) -> ImageEncod
     model = checkpoint.model
     image = image_info(checkpoint.image_processor)
     check_pixel_values(checkpoint.image_processor, image)
-    task = options.task or str(image_task_of(model.config))
+    task = checkpoint.source.task
     shape = (image.channels, image.height, image.width)
     seen = see(model, shape)
     if task == CONTRAST:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 
+from triform.export.checkpoint.sentence.static_vectors import StaticTable, read_table
 from triform.export.checkpoint.source import Source
-from triform.export.checkpoint.static_vectors import StaticTable, read_table
 from triform.export.describe.manifest import ModelInfo, VocabularyInfo, form_manifest, write_manifest
 from triform.export.describe.plan import Row, plan_rows, stored_as
 from triform.export.graph.fusion import fuse
@@ -28,7 +28,7 @@ from triform.export.write import describe_graph, staged, write_graph
 from triform.models.encoder.static import StaticEncoder, static_spec
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest, Quantization, Tokens
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 
 _TASK, _OUTPUT = "feature-extraction", "sentence_embedding"
 # Weights that share a scale in a quantized table.
@@ -57,11 +57,9 @@ def load(origin: Source, _: PretrainedConfig, options: ExportOptions) -> StaticC
         InputError: an option is not for static embeddings.
         ExportError: see `read_table`.
     """
-    if options.task not in (None, _TASK):
-        raise InputError(f"--task {options.task} is not for static embeddings, which are for {_TASK}")
     if options.hidden_states:
-        raise InputError("--hidden-states is not for static embeddings, which have no layers")
-    return StaticCheckpoint(origin, read_table(Path(origin.location)))
+        raise InputError(f"{option('hidden_states')} is not for static embeddings, which have no layers")
+    return StaticCheckpoint(origin, read_table(origin.path))
 
 
 def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:

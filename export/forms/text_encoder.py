@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,8 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from triform.export.checkpoint.gguf import loading as gguf
-from triform.export.checkpoint.sentence_transformers import SentenceModules, check_case, read_modules
-from triform.export.checkpoint.source import Checkpoint, Source
+from triform.export.checkpoint.sentence.sentence_transformers import SentenceModules, lower_case, read_modules
+from triform.export.checkpoint.source import Checkpoint
 from triform.export.graph.tracing import quiet
 from triform.export.options import ExportOptions
 from triform.export.samples import texts
@@ -24,10 +23,10 @@ from triform.export.verify.encoder import ReferenceBatch
 from triform.models.encoder.equal_lengths import shortest_row, without_padding
 from triform.models.encoder.graph import reference_outputs
 from triform.models.encoder.pooling import sentence_embedding
-from triform.models.encoder.tasks import task_of, text_task
+from triform.models.encoder.tasks import text_task
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import EncoderTask
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
 
 # Texts compared with PyTorch, and texts that the quantized graph is compared on.
 _PARITY_ROWS, EVALUATION_ROWS = 5, 48
@@ -92,12 +91,10 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
         UnsupportedError: the task is not supported, or the model cannot run without padding.
         InputError: the context length is beyond the model's.
     """
-    config, model = checkpoint.model.config, checkpoint.model
-    task = options.task or task_of(config)
-    modules = SentenceModules()
-    if task == "feature-extraction":
-        modules = _modules(checkpoint.source) or modules
-    check_case(modules, checkpoint.tokenizer)
+    model, task = checkpoint.model, checkpoint.source.task
+    modules = _modules(checkpoint, task)
+    if modules.lower_case:
+        lower_case(checkpoint.tokenizer)
     accepted = inspect.signature(model.forward).parameters
     inputs = tuple(
         name
@@ -119,11 +116,20 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
     return TextEncoder(checkpoint, task, modules, traced, _max_length(checkpoint, modules, options), min_length)
 
 
-def _modules(source: Source) -> SentenceModules | None:
-    if source.gguf is None:
-        return read_modules(Path(source.location))
-    pooling = gguf.pooling_of(source.gguf)
-    return None if pooling is None else SentenceModules(pooling=(pooling,))
+def _modules(checkpoint: Checkpoint, task: str) -> SentenceModules:
+    """What a folder of sentence-transformers says of a text; the mean of its tokens where it is none."""
+    if checkpoint.source.gguf is not None:
+        pooling = gguf.pooling_of(checkpoint.source.gguf)
+        return SentenceModules() if pooling is None else SentenceModules(pooling=(pooling,))
+    modules = read_modules(checkpoint.source.path) if task in ("feature-extraction", "text-classification") else None
+    if modules is None:
+        return SentenceModules()
+    width = getattr(checkpoint.model.config.get_text_config(), "hidden_size", None)
+    if task == "feature-extraction" and modules.width is not None and width is not None and modules.width != width:
+        raise ExportError(
+            f"the pooling of {checkpoint.source.name} is for vectors of {modules.width} numbers but gets {width}"
+        )
+    return modules
 
 
 def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTask:
@@ -133,6 +139,7 @@ def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTas
         states, mask = values["last_hidden_state"], values["attention_mask"]
         lengths = values.get("prompt_lengths")
         vector = sentence_embedding(states, mask, modules.pooling, modules.dense, modules.normalize, lengths)
+        vector = vector[:, : modules.dimensions]
         return {**traced.outputs(values), "sentence_embedding": vector}
 
     return dataclasses.replace(traced, outputs=outputs, beside=() if modules.include_prompt else ("prompt_lengths",))
@@ -191,7 +198,7 @@ def _max_length(checkpoint: Checkpoint, modules: SentenceModules, options: Expor
     own = min((int(limit) for limit in limits if limit and limit < 10**9), default=_DEFAULT_LENGTH)
     wanted = options.context_length
     if wanted is not None and positions is not None and wanted > positions:
-        raise InputError(f"--context-length {wanted} is more than the model's own limit of {positions}")
+        raise InputError(f"{option('context_length')} {wanted} is more than the model's own limit of {positions}")
     return wanted or own
 
 

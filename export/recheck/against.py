@@ -6,7 +6,9 @@ import dataclasses
 
 import transformers
 
-from triform.export.checkpoint.source import Checkpoint, find, load, read_config
+from triform.export.checkpoint.loading import load, read_config
+from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.source import Checkpoint
 from triform.export.recheck.encoder import recheck_encoder
 from triform.export.recheck.encoder_decoder import recheck_encoder_decoder
 from triform.export.runners import DecoderRunner, usable_cores

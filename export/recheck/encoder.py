@@ -56,7 +56,8 @@ def recheck_encoder(bundle: Bundle, origin: Source, config: PretrainedConfig) ->
     """Compare an encoder's bundle with its source; see `verify_against`."""
     manifest, info = bundle.manifest, bundle.manifest.encoder
     keeps_states = info is not None and info.hidden_states > 0
-    options = ExportOptions(task=manifest.task, hidden_states=keeps_states)
+    origin = dataclasses.replace(origin, task=manifest.task)
+    options = ExportOptions(hidden_states=keeps_states)
     if isinstance(config, StaticConfig):
         originals = [_static_original(bundle, origin, config)]
     elif info is not None and info.image is not None:

@@ -62,7 +62,7 @@ def audio_sources(checkpoint: Checkpoint) -> Sources:
         ExportError: see `read_audio_info`.
         UnsupportedError: see `read_audio_info`.
     """
-    info = read_audio_info(checkpoint.source.location)
+    info = read_audio_info(checkpoint.source.model_folder)
     input_name = checkpoint.model.main_input_name
     fixed = info.kind == "log_mel"
 

@@ -13,7 +13,7 @@ from triform.export.runners import DecoderRunner, FedDecoder
 from triform.export.samples.batches import Array
 from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.bundle.export_record import Parity, QuantizedParity
-from triform.runtime.errors import ExportError
+from triform.runtime.errors import ExportError, option
 
 # Float32 sums in another order differ by about 1e-6 of the largest term per product; dozens of layers add up.
 RELATIVE_TOLERANCE = 5e-4
@@ -188,5 +188,5 @@ def verify_states(runner: DecoderRunner, expected: Array, ids: list[int]) -> Non
     if not difference <= allowed:
         raise ExportError(
             f"the exported graph does not compute what PyTorch does: hidden states differ by {difference:.2g} "
-            f"(allowed {allowed:.2g}); export without --hidden-states, and please report this model"
+            f"(allowed {allowed:.2g}); export without {option('hidden_states')}, and please report this model"
         )

@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PretrainedConfig
 
-from triform.models.encoder.image_tasks import IMAGE_HEADS, image_task_of
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import EncoderTask
 
@@ -51,23 +49,19 @@ _SUFFIXES = {
 }
 
 
-def task_of(config: PretrainedConfig) -> str:
-    """The task a checkpoint was trained for, by the class that its config names."""
-    seen = image_task_of(config)
-    if seen is not None:
-        return seen
-    architecture = (config.architectures or [""])[0]
-    return next((task for suffix, task in _SUFFIXES.items() if architecture.endswith(suffix)), "feature-extraction")
+def task_named(architecture: str) -> str | None:
+    """The task in the name of a class of transformers; None where it names none of `HEADS`."""
+    return next((task for suffix, task in _SUFFIXES.items() if architecture.endswith(suffix)), None)
 
 
 def head_of(task: str) -> Head:
     """The head of a task.
 
     Raises:
-        UnsupportedModelError: there is no such task.
+        UnsupportedModelError: it is none of `HEADS`.
     """
     if task not in HEADS:
-        raise UnsupportedModelError(f"no task is called {task}; there are: {', '.join([*HEADS, *IMAGE_HEADS])}")
+        raise UnsupportedModelError(f"{task} is no task of encoders of texts; there are: {', '.join(HEADS)}")
     return HEADS[task]
 
 

@@ -36,14 +36,11 @@ _IMAGE = Kind("image", "image-to-text", transformers.VisionEncoderDecoderModel)
 
 
 def encoder_decoder_kind(config: PretrainedConfig) -> Kind:
-    """What kind of encoder-decoder a checkpoint is.
+    """What kind of encoder-decoder a checkpoint is, by its model type.
 
     Raises:
-        UnsupportedModelError: it does not write text, or transformers has no class that loads it.
+        UnsupportedModelError: transformers has no class that loads it with a language-model head.
     """
-    architecture = (config.architectures or ["ForConditionalGeneration"])[0]
-    if not architecture.endswith(("ForConditionalGeneration", "MTModel", "EncoderDecoderModel", "LMHeadModel")):
-        raise UnsupportedModelError(f"{architecture} writes no text; of encoder-decoders those that do are supported")
     if config.model_type == "vision-encoder-decoder":
         return _IMAGE
     if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:

@@ -1,4 +1,4 @@
-"""Which command is for which task, for messages that send a user to the right one."""
+"""The method and the command for each task, for messages that send a user to the right one."""
 
 from __future__ import annotations
 
@@ -17,3 +17,24 @@ COMMANDS = {
     "automatic-speech-recognition": "transcribe",
     "image-to-text": "read-image",
 }
+
+_METHODS = {
+    "feature-extraction": "Encoder.embed",
+    "text-classification": "Encoder.classify",
+    "token-classification": "Encoder.tag",
+    "fill-mask": "Encoder.fill_mask",
+    "question-answering": "Encoder.answer",
+    "next-sentence-prediction": "Encoder.next_sentence",
+    "image-classification": "Encoder.classify_images",
+    "image-feature-extraction": "Encoder.embed_images",
+    "zero-shot-image-classification": "Encoder.match_labels",
+    "text-generation": "Decoder.generate",
+    "text2text-generation": "EncoderDecoder.generate",
+    "automatic-speech-recognition": "SpeechModel.transcribe",
+    "image-to-text": "EncoderDecoder.read_images",
+}
+
+
+def method_hint(task: str, otherwise: str) -> str:
+    """What to do instead, for the end of a message: use the method for a task, or `otherwise` where there is none."""
+    return f"use `{_METHODS[task]}`" if task in _METHODS else otherwise

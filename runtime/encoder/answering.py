@@ -1,7 +1,7 @@
-"""Extractive question answering: the spans of a text that answer a question.
+"""Extractive question answering: finds the spans of a text that answer a question.
 
-The arithmetic is that of transformers' QuestionAnsweringPipeline, which its version 4 had. What that lists with a score
-of 0 where a text has fewer spans than were asked for, such as ends before starts, is left out.
+The arithmetic is that of QuestionAnsweringPipeline in version 4 of transformers. Where a text has fewer spans than
+`top_k`, the pipeline adds impossible ones with a score of 0, such as an end before a start; they are left out here.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.arithmetic import Array
+from triform.runtime.arithmetic import Array, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.encoder.windows import run_windows
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 from triform.runtime.text.rows import Pair, Row, RowReader
 
-# Tokens of a window, question included, and of what neighbors share: as models are trained, and transformers asks them.
+# Tokens of a window, the question included, and tokens that neighbors share: transformers' defaults, in training too.
 _WINDOW, _STRIDE = 384, 128
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer.
+    """An answer.
 
     Attributes:
-        text: the context from `start` to `end`, whole words; empty when there is no answer in the context.
-        score: the product of the probabilities that it begins and ends there, among the tokens of a window; summed
-            where the same words were found several times, so that it may exceed 1.
-        start: in characters of the context.
-        end: behind its last character.
+        text: the context from `start` to `end`, whole words; empty for "there is no answer in the context".
+        score: the probability that the answer begins at `start` times the probability that it ends at `end`, among the
+            tokens of a window; summed over all spans of the same words, so that it may exceed 1.
+        start: index of the first character in the context.
+        end: index after the last character.
     """
 
     text: str
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Limits:
-    """How many answers, and how long in tokens."""
+    """The most answers to a question, and the most tokens of an answer."""
 
     top_k: int
     longest: int
@@ -58,17 +58,17 @@ def answer(
     stride: int | None = None,
     no_answer: bool = False,
 ) -> Iterator[list[Answer]]:
-    """Answer questions from texts of any length, in order.
+    """Answer questions from texts of any length.
 
     Args:
-        encoder: a bundle for question answering.
+        encoder: a question-answering bundle.
         questions: any number of (question, context).
-        top_k: answers at most, for each question.
-        max_answer_length: tokens of an answer at most.
-        stride: tokens of the context that neighboring windows share; by default 128, or half of what the question
-            leaves of a window where that is less.
-        no_answer: whether that there is no answer is one of the answers; its score is the product of the probabilities
-            of the first token, in the window that shows least of it.
+        top_k: the most answers to each question.
+        max_answer_length: the most tokens of an answer.
+        stride: tokens of the context that neighboring windows share; when None 128, or half of what the question leaves
+            of a window where that is less.
+        no_answer: whether "there is no answer" counts as an answer. Its score is the probability that the answer begins
+            and ends at the first token, in the window where that is least likely.
 
     Returns:
         for each question its answers, the best first.
@@ -77,12 +77,12 @@ def answer(
         UnsupportedError: the bundle is for another task.
         InputError: a limit is out of range; while iterating, a question or context is empty or not valid Unicode, or a
             question or the stride leaves no room for a context.
-        BundleError: while iterating, the logits are not numbers.
+        BundleError: while iterating, the logits hold NaN or an infinity.
     """
     encoder.require("answer", "question-answering")
-    for name, value, least in (("top-k", top_k, 1), ("max-answer-length", max_answer_length, 1), ("stride", stride, 0)):
+    for name, value, least in (("top_k", top_k, 1), ("max_answer_length", max_answer_length, 1), ("stride", stride, 0)):
         if value is not None and value < least:
-            raise InputError(f"--{name} must be at least {least}, not {value}")
+            raise InputError(f"{option(name)} must be at least {least}, not {value}")
     return _answers(encoder, questions, _Limits(top_k, max_answer_length), stride, no_answer)
 
 
@@ -95,16 +95,16 @@ def _answers(
     first = reader.tokenizer.token_to_id((info.special if info else {}).get("cls_token", ""))
     inputs = ((pair[1], _windows(small, pair, stride)) for pair in questions)
     for context, rows, results in run_windows(encoder.step, inputs, ["start_logits", "end_logits"]):
-        found: dict[str, Answer] = {}
+        by_text: dict[str, Answer] = {}
         nulls: list[float] = []
         for row, (start, end) in zip(rows, results, strict=True):
             window = _Window(row, start, end, first)
             nulls.append(window.no_answer())
-            _collect(found, window.best(context, limits))
-        answers = list(found.values())
+            _collect(by_text, window.best(context, limits))
+        answers = list(by_text.values())
         if no_answer:
             answers.append(Answer("", min(nulls, default=0.0), 0, 0))
-        yield sorted(answers, key=lambda one: -one.score)[: limits.top_k]
+        yield sorted(answers, key=lambda answer: -answer.score)[: limits.top_k]
 
 
 def _windows(reader: RowReader, pair: Pair, stride: int | None) -> list[Row]:
@@ -116,35 +116,37 @@ def _windows(reader: RowReader, pair: Pair, stride: int | None) -> list[Row]:
     if room < 1:
         raise InputError(f"the question is too long: it leaves no room for a text in {reader.max_length} tokens")
     if stride is not None and stride >= room:
-        raise InputError(f"--stride must be less than the {room} tokens that the question leaves, not {stride}")
+        raise InputError(
+            f"{option('stride')} must be less than the {room} tokens that the question leaves, not {stride}"
+        )
     return reader.read_windows(pair, stride=min(_STRIDE, room // 2) if stride is None else stride)
 
 
-def _collect(found: dict[str, Answer], answers: Iterable[Answer]) -> None:
-    """Add answers to those found so far; the same words add to their score."""
-    for one in answers:
-        key = one.text.lower()
-        known = found.get(key)
-        found[key] = one if known is None else replace(known, score=known.score + one.score)
+def _collect(by_text: dict[str, Answer], answers: Iterable[Answer]) -> None:
+    """Add answers to those of earlier windows; the scores of the same words are summed."""
+    for new in answers:
+        key = new.text.lower()
+        known = by_text.get(key)
+        by_text[key] = new if known is None else replace(known, score=known.score + new.score)
 
 
 class _Window:
-    """The probabilities of one window: of beginning and end, over its part of the context and the first token."""
+    """Probabilities that an answer begins and ends at each token of a window: of the context, and the first token."""
 
     def __init__(self, row: Row, start_logits: Array, end_logits: Array, first: int | None) -> None:
         self._row = row
         in_context = np.array([sequence == 1 for sequence in row.sequence_ids])
         possible = in_context | np.array([token == first for token in row.ids])
         self._tokens = np.flatnonzero(in_context)
-        self._start = _softmax(start_logits, possible)
-        self._end = _softmax(end_logits, possible)
+        self._start = _probabilities(start_logits, possible)
+        self._end = _probabilities(end_logits, possible)
 
     def no_answer(self) -> float:
-        """How likely both point to the first token, which means that the answer is not here."""
+        """The probability that the answer begins and ends at the first token, which means that it is not here."""
         return float(self._start[0] * self._end[0])
 
     def best(self, context: str, limits: _Limits) -> list[Answer]:
-        """The likeliest answers, some more than asked for: those that are the same words will become one."""
+        """The most likely answers, more than `top_k`, because those of the same words will be joined."""
         outer = np.outer(self._start[self._tokens], self._end[self._tokens])
         starts, ends = np.nonzero(np.tril(np.triu(np.ones_like(outer, np.bool_)), limits.longest - 1))
         scores = outer[starts, ends]
@@ -157,17 +159,15 @@ class _Window:
         return Answer(context[begin:stop], float(score), begin, stop)
 
 
-def _softmax(logits: Array, possible: NDArray[np.bool_]) -> Array:
+def _probabilities(logits: Array, possible: NDArray[np.bool_]) -> Array:
     """Probabilities of the possible tokens; 0 for the others."""
     if not possible.any():
         return np.zeros_like(logits)
-    weights: Array = np.exp(np.where(possible, logits - logits[possible].max(), -np.inf))
-    scores: Array = weights / weights.sum()
-    return scores
+    return softmax(np.where(possible, logits, np.float32(-np.inf)))
 
 
 def _words(row: Row, first: int, last: int) -> tuple[int, int]:
-    """The tokens from `first` to `last`, and what the window has of the words they are parts of."""
+    """The span from `first` to `last`, widened to whole words as far as the window holds them."""
     if row.words[first] is None or row.words[last] is None:
         return first, last
     while first > 0 and _same_word(row, first, first - 1):
@@ -177,6 +177,6 @@ def _words(row: Row, first: int, last: int) -> tuple[int, int]:
     return first, last
 
 
-def _same_word(row: Row, one: int, other: int) -> bool:
+def _same_word(row: Row, left: int, right: int) -> bool:
     words: Sequence[int | None] = row.words
-    return words[one] == words[other] and row.sequence_ids[one] == row.sequence_ids[other]
+    return words[left] == words[right] and row.sequence_ids[left] == row.sequence_ids[right]

@@ -1,4 +1,4 @@
-"""Labels for texts, by a model that was trained to give them."""
+"""Scores a model's own labels for texts and pairs of texts, and whether one text follows another."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ TASK = "text-classification"
 
 
 def classify(model: OpenEncoder, texts: Iterable[str | Pair]) -> Iterator[list[tuple[str, float]]]:
-    """Every label's score for each text, as transformers' text-classification pipeline computes it.
+    """Score every label for each text, as transformers' text-classification pipeline does.
 
     Args:
         model: a text-classification bundle.
         texts: any number of texts, or pairs of texts.
 
     Yields:
-        for each text, (label, score) of every label, the highest score first: probabilities that sum to 1 when one
-        label applies; each label's own probability when several may, or there is only one; the model's number as it
-        is for a regression.
+        for each text, (label, score) of every label, the highest score first: probabilities that sum to 1 where one
+        label applies; each label's own probability where several may apply or there is only one label; the model's
+        number as it is for a regression.
 
     Raises:
         UnsupportedError: the bundle is for another task.
-        BundleError: it does not name its labels.
+        BundleError: the bundle does not name its labels.
         InputError: a text cannot be read.
         TriformError: onnxruntime failed.
     """
@@ -38,24 +38,24 @@ def classify(model: OpenEncoder, texts: Iterable[str | Pair]) -> Iterator[list[t
         yield sorted(named, key=lambda pair: pair[1], reverse=True)
 
 
-def label_logits(model: OpenEncoder, texts: Iterable[str | Pair], command: str) -> Iterator[NDArray[np.float32]]:
-    """What the model says of each label, before it is made a probability.
+def label_logits(model: OpenEncoder, texts: Iterable[str | Pair], purpose: str) -> Iterator[NDArray[np.float32]]:
+    """Compute the logits of the labels for each text.
 
     Args:
         model: a text-classification bundle.
         texts: any number of texts, or pairs of texts.
-        command: who asks, for errors.
+        purpose: see `OpenEncoder.require`.
 
     Yields:
         for each text, float32 of shape (labels,).
 
     Raises:
         UnsupportedError: the bundle is for another task.
-        BundleError: it does not name its labels.
+        BundleError: the bundle does not name its labels.
         InputError: a text cannot be read.
         TriformError: onnxruntime failed.
     """
-    model.require(command, TASK)
+    model.require(purpose, TASK)
     labels = model.info.labels
     for (logits,) in model.step.in_batches(model.reader().stream(texts), ("logits",)):
         if len(logits) != len(labels):
@@ -66,24 +66,24 @@ def label_logits(model: OpenEncoder, texts: Iterable[str | Pair], command: str) 
 
 
 def scores(logits: NDArray[np.floating], problem_type: str | None) -> NDArray[np.floating]:
-    """What transformers' pipelines make of logits (…, labels): probabilities, or a regression's numbers as they are.
+    """Turn logits (…, labels) into scores as transformers' pipelines do: probabilities, or a regression's numbers.
 
     Args:
-        logits: what a model says of each label.
-        problem_type: single_label_classification, as which None counts, multi_label_classification or regression.
+        logits: of each label.
+        problem_type: regression, multi_label_classification, or single_label_classification, also meant by None.
     """
     if problem_type == "regression":
         return logits
     if problem_type == "multi_label_classification" or logits.shape[-1] == 1:
         return sigmoid(logits)
-    return softmax(logits)
+    return softmax(logits.astype(np.float64))
 
 
 def next_sentence(model: OpenEncoder, pairs: Iterable[Pair]) -> Iterator[float]:
-    """The probability that the second text of each pair follows the first.
+    """Compute the probability that the second text of each pair follows the first.
 
-    Of the graph's two logits the first stands for "is next" (Devlin et al. 2018, https://arxiv.org/abs/1810.04805;
-    transformers' BertForNextSentencePrediction numbers them so).
+    The first of the graph's two logits means "is next" (Devlin et al. 2018, https://arxiv.org/abs/1810.04805, in the
+    order of transformers' BertForNextSentencePrediction).
 
     Args:
         model: a next-sentence-prediction bundle.
@@ -99,4 +99,4 @@ def next_sentence(model: OpenEncoder, pairs: Iterable[Pair]) -> Iterator[float]:
     """
     model.require("next-sentence", "next-sentence-prediction")
     for (logits,) in model.step.in_batches(model.reader().stream(pairs), ("logits",)):
-        yield float(softmax(logits)[0])
+        yield float(softmax(logits.astype(np.float64))[0])

@@ -1,4 +1,4 @@
-"""What may stand where a text has a mask."""
+"""Predicts the tokens behind the masks of texts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
 from triform.runtime.text.rows import Row
 
-# How people write a mask, whatever the model calls it.
+# How a user may write a mask, whatever the model's own is.
 _MASKS = ("[MASK]", "<mask>")
-# Logits of a whole vocabulary are large: few texts at a time.
+# Texts in a batch: logits of a whole vocabulary are large.
 _TEXTS = 8
 
 
@@ -25,10 +25,10 @@ class Filling:
     """One way to fill a mask.
 
     Attributes:
-        score: its probability.
+        score: the probability of the token.
         token: its id.
         token_str: its text.
-        sequence: the whole text with it; other masks stay as they are.
+        sequence: the whole text with the token in place of the mask; other masks stay as they are.
     """
 
     score: float
@@ -39,13 +39,13 @@ class Filling:
 
 @dataclass(frozen=True)
 class Target:
-    """A word to look at, as a token.
+    """A word to choose from, as a token.
 
     Attributes:
         word: as it was given.
-        token: the id of the word, or of its first part.
+        token: the id of the word, or of its first token where it is several.
         piece: how the tokenizer spells that token.
-        whole: whether the word is one token.
+        whole: whether the word is a single token.
     """
 
     word: str
@@ -57,21 +57,21 @@ class Target:
 def fill_mask(
     model: OpenEncoder, texts: Iterable[str], *, top_k: int = 5, targets: Sequence[int] | None = None
 ) -> Iterator[list[list[Filling]]]:
-    """The likeliest tokens for every mask of each text, as transformers' fill-mask pipeline finds them.
+    """Find the most likely tokens for every mask of each text, as transformers' fill-mask pipeline does.
 
     Args:
         model: a fill-mask bundle.
-        texts: any number of texts, each with one mask or more, written as the model's own, [MASK] or <mask>. Masks of
-            one text are filled each for itself.
-        top_k: how many.
-        targets: ids of the tokens to choose from, see `find_targets`; all when None.
+        texts: any number of texts, each with at least one mask, written as the model's own, [MASK] or <mask>. Several
+            masks of a text are filled independently.
+        top_k: fillings for each mask.
+        targets: ids of the tokens to choose from, see `find_targets`; all tokens when None.
 
     Yields:
-        for each text, for each mask in it, `top_k` fillings, the likeliest first.
+        for each text, for each of its masks, `top_k` fillings, the most likely first.
 
     Raises:
         UnsupportedError: the bundle is for another task, or its tokenizer has no mask.
-        InputError: a text has no mask, or none among the tokens the model can read.
+        InputError: a text has no mask among the tokens that the model can read.
         TriformError: onnxruntime failed.
     """
     mask, own = _mask(model)
@@ -85,15 +85,15 @@ def fill_mask(
                 raise InputError(f"text {number} has no {own}{within}; put one where a word is to be predicted")
         results = model.step.run(rows, ("logits",), positions)
         for row, places, (logits,) in zip(rows, positions, results, strict=True):
-            # A text with fewer masks than another of the same run has more logits than masks.
+            # Rows are padded: a text with fewer masks than another in the batch has more logits than masks.
             yield [
-                [_filling(model, row, place, *choice, alone=len(places) == 1) for choice in _best(one, top_k, targets)]
-                for place, one in zip(places, logits, strict=False)
+                [_filling(model, row, place, *best, alone=len(places) == 1) for best in _best(scores, top_k, targets)]
+                for place, scores in zip(places, logits, strict=False)
             ]
 
 
 def find_targets(model: OpenEncoder, words: Sequence[str]) -> list[Target]:
-    """Words as tokens. Of a word that is not one token the first is taken, as transformers does.
+    """Look up the tokens of words. For a word of several tokens the first is taken, as transformers does.
 
     Raises:
         UnsupportedError: the bundle is for another task.
@@ -115,7 +115,7 @@ def _target(model: OpenEncoder, word: str) -> Target:
 
 
 def _mask(model: OpenEncoder) -> tuple[int, str]:
-    """The mask's id and how it is written."""
+    """The id of the mask and its text."""
     model.require("fill-mask", "fill-mask")
     mask = model.manifest.tokens.mask
     if mask is None:
@@ -137,16 +137,16 @@ def _positions(row: Row, mask: int) -> list[int]:
 
 
 def _best(logits: NDArray[np.float32], top_k: int, targets: Sequence[int] | None) -> list[tuple[int, float]]:
-    """Token and probability, among all tokens, of the likeliest of those to choose from."""
-    chances = softmax(logits)
-    allowed = np.arange(len(chances)) if targets is None else np.unique(targets)
-    best = allowed[np.argsort(-chances[allowed], kind="stable")[:top_k]]
-    return list(zip(best.tolist(), chances[best].tolist(), strict=True))
+    """The most likely of the tokens to choose from, with their probabilities among all tokens."""
+    probabilities = softmax(logits.astype(np.float64))
+    allowed = np.arange(len(probabilities)) if targets is None else np.unique(targets)
+    best = allowed[np.argsort(-probabilities[allowed], kind="stable")[:top_k]]
+    return list(zip(best.tolist(), probabilities[best].tolist(), strict=True))
 
 
 def _filling(model: OpenEncoder, row: Row, place: int, token: int, score: float, *, alone: bool) -> Filling:
     tokenizer, pad = model.reader().tokenizer, model.manifest.tokens.pad
-    ids = [one for one in (*row.ids[:place], token, *row.ids[place + 1 :]) if one != pad]
-    # Masks are special tokens: to show those that are left, all special tokens are shown.
+    ids = [id_ for id_ in (*row.ids[:place], token, *row.ids[place + 1 :]) if id_ != pad]
+    # Masks are special tokens: where others remain, all special tokens are shown.
     sequence = tokenizer.decode(ids, skip_special_tokens=alone)
     return Filling(score, token, tokenizer.decode([token], skip_special_tokens=False), sequence)

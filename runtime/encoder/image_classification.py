@@ -1,9 +1,9 @@
-"""Labels for pictures: those a model was trained to give, or any that are put into words."""
+"""Scores labels for pictures: those that a model was trained to give, or any in words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from triform.runtime.encoder.vectors.image_embedding import Picture
 
 OWN_LABELS = "image-classification"
-# What OpenAI's CLIP was measured with first of all.
+# The first of the templates that OpenAI's CLIP was evaluated with.
 TEMPLATE = "a photo of {}."
-_SCORES: dict[str, Callable[[NDArray[np.float32]], NDArray[Any]]] = {
+_SCORES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "single_label_classification": softmax,
     "multi_label_classification": sigmoid,
     "regression": np.asarray,
@@ -28,16 +28,16 @@ _SCORES: dict[str, Callable[[NDArray[np.float32]], NDArray[Any]]] = {
 
 
 def classify_images(model: OpenEncoder, pictures: Iterable[Picture]) -> Iterator[list[tuple[str, float]]]:
-    """Every label's score for each picture, as transformers' image-classification pipeline computes it.
+    """Score every label for each picture, as transformers' image-classification pipeline does.
 
     Args:
         model: an image-classification bundle.
-        pictures: any number of files, contents of files, or Pillow pictures.
+        pictures: any number of files, contents of files, or Pillow images.
 
     Yields:
-        for each picture, (label, score) of every label, the highest score first: probabilities that sum to 1 when one
-        label applies; each label's own probability when several may, or there is only one; the model's number as it
-        is for a regression.
+        for each picture, (label, score) of every label, the highest score first: probabilities that sum to 1 where one
+        label applies; each label's own probability where several may apply; the model's number as it is for a
+        regression.
 
     Raises:
         UnsupportedError: the bundle is for another task, or Pillow is not installed.
@@ -54,19 +54,19 @@ def classify_images(model: OpenEncoder, pictures: Iterable[Picture]) -> Iterator
             raise BundleError(
                 f"the bundle names {len(labels)} labels for a graph that gives {len(logits)}; export the model again"
             )
-        yield _ranked(labels, score(logits))
+        yield _ranked(labels, score(logits.astype(np.float64)))
 
 
 def match_labels(
     model: OpenEncoder, pictures: Iterable[Picture], labels: Sequence[str], *, template: str = TEMPLATE
 ) -> Iterator[list[tuple[str, float]]]:
-    """How well each of some labels describes each picture, as transformers' zero-shot-image-classification pipeline.
+    """Score how well each label describes each picture, as transformers' zero-shot-image-classification pipeline does.
 
     Args:
         model: a zero-shot-image-classification bundle.
-        pictures: any number of files, contents of files, or Pillow pictures.
+        pictures: any number of files, contents of files, or Pillow images.
         labels: at least one, in any words.
-        template: a sentence with {} where the label belongs.
+        template: a sentence with {} for the label.
 
     Yields:
         for each picture, (label, score), the highest score first: probabilities that sum to 1, or each label's own,
@@ -74,24 +74,25 @@ def match_labels(
 
     Raises:
         UnsupportedError: the bundle is for another task, or Pillow is not installed.
-        InputError: a picture cannot be read, there are no labels, one is empty, or the template has no place for it.
+        InputError: a picture cannot be read, there are no labels, a label is empty, or the template has no {}.
         TriformError: onnxruntime failed.
     """
     model.require("classify-image", ANY_LABELS)
     contrast = model.info.contrast
     if contrast is None:
         raise BundleError("the bundle does not say how pictures and texts are compared; export the model again")
-    texts = np.stack(list(embed(model, _in_words(labels, template))))
+    texts = np.stack(list(embed(model, _sentences(labels, template))))
     function = softmax if contrast.scores == "softmax" else sigmoid
     for vector in _outputs(model, pictures, "image_embedding"):
-        yield _ranked(labels, function(contrast.scale * (texts @ vector) + contrast.bias))
+        logits = contrast.scale * (texts @ vector) + contrast.bias
+        yield _ranked(labels, function(logits.astype(np.float64)))
 
 
 def _outputs(model: OpenEncoder, pictures: Iterable[Picture], name: str) -> Iterator[NDArray[np.float32]]:
     return run_pixels(model, (pixels_of(model, picture) for picture in pictures), name)
 
 
-def _in_words(labels: Sequence[str], template: str) -> list[str]:
+def _sentences(labels: Sequence[str], template: str) -> list[str]:
     if not labels or not all(label.strip() for label in labels):
         raise InputError("give at least one label, and none that is empty")
     if template.count("{}") != 1:
@@ -99,5 +100,5 @@ def _in_words(labels: Sequence[str], template: str) -> list[str]:
     return [template.replace("{}", label) for label in labels]
 
 
-def _ranked(labels: Sequence[str], scores: NDArray[Any]) -> list[tuple[str, float]]:
+def _ranked(labels: Sequence[str], scores: NDArray[np.float64]) -> list[tuple[str, float]]:
     return sorted(zip(labels, scores.tolist(), strict=True), key=lambda pair: pair[1], reverse=True)

@@ -1,21 +1,47 @@
-"""The encoder form in a user's hands: every task of an encoder is a method."""
+"""The encoder that a user holds: each task is a method, which takes a list and returns a list.
+
+Behind each method is a function of its name, or nearly so, that takes any number of inputs and yields results as they
+come, in bounded memory: `classification.classify(encoder, texts)`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from triform.runtime.encoder.opened import OpenEncoder
+from triform.runtime.text.inputs import pairs, several
 
+# Each method imports its task: starting is most of the time of a short command.
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from triform.runtime.encoder.answering import Answer
+    from triform.runtime.encoder.fill_mask import Filling, Target
+    from triform.runtime.encoder.tagging import Tag
     from triform.runtime.encoder.vectors.image_embedding import Picture
+    from triform.runtime.encoder.vectors.search_index import Hit, SearchIndex
+    from triform.runtime.encoder.vectors.token_vectors import TokenVectors
+    from triform.runtime.text.rows import Pair
+
+    # Labels and their scores, the highest first.
+    Labels = list[tuple[str, float]]
 
 
 class Encoder(OpenEncoder):
-    """An encoder bundle, loaded."""
+    """An encoder bundle, loaded. Reusable, not thread-safe.
+
+    Which tasks a bundle is for, `manifest.task` says; a method for another task raises `UnsupportedError`. All methods
+    raise `InputError` for a text that is not valid Unicode, `BundleError` where the model computes numbers that are
+    not finite, and `TriformError` where onnxruntime fails.
+
+    Example:
+        >>> encoder = triform.load_encoder("all-minilm-int8")  # doctest: +SKIP
+        >>> encoder.embed(["A cat on a mat.", "A kitten on a rug."]).shape  # doctest: +SKIP
+        (2, 384)
+    """
 
     def embed(
         self,
@@ -25,20 +51,343 @@ class Encoder(OpenEncoder):
         prompt_name: str | None = None,
         dimensions: int | None = None,
     ) -> NDArray[np.float32]:
-        """One vector a text, all at once: float32 (len(texts), dimensions). See `vectors.embedding.embed`."""
-        from triform.runtime.encoder.vectors.embedding import embed, embedding_info
+        """Compute one vector for each text.
 
-        width = dimensions or embedding_info(self).dimension
-        vectors = embed(self, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
-        return np.array(list(vectors), np.float32).reshape(len(texts), width)
+        Args:
+            texts: what is longer than the model can read is cut, or refused by a strict model.
+            prompt: put before each text.
+            prompt_name: the same, by its name in the model; the model's default prompt when neither is given.
+            dimensions: keep only the first numbers of each vector, for models trained for that (Matryoshka). Where the
+                model's vectors have length 1, so have the shortened ones.
+
+        Returns:
+            float32 (texts, dimensions).
+
+        Raises:
+            InputError: an option does not fit the model, or a text is too long for a strict model.
+        """
+        from triform.runtime.encoder.vectors.embedding import embedding_matrix
+
+        return embedding_matrix(self, several(texts), prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
 
     def embed_images(self, pictures: Sequence[Picture], *, dimensions: int | None = None) -> NDArray[np.float32]:
-        """One vector a picture, all at once: float32 (len(pictures), dimensions).
+        """Compute one vector for each picture.
 
-        See `vectors.image_embedding.embed_images`.
+        Args:
+            pictures: files, contents of files, or Pillow images.
+            dimensions: see `embed`.
+
+        Returns:
+            float32 (pictures, dimensions).
+
+        Raises:
+            UnsupportedError: Pillow is not installed.
+            InputError: a picture cannot be read, or the model's vectors have fewer dimensions.
         """
-        from triform.runtime.encoder.vectors.image_embedding import embed_images, image_embedding_info
+        from triform.runtime.encoder.vectors.image_embedding import image_embedding_matrix
 
-        width = dimensions or image_embedding_info(self).dimension
-        vectors = embed_images(self, pictures, dimensions=dimensions)
-        return np.array(list(vectors), np.float32).reshape(len(pictures), width)
+        return image_embedding_matrix(self, several(pictures), dimensions=dimensions)
+
+    def similarity(
+        self,
+        texts: Sequence[str],
+        others: Sequence[str] | None = None,
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+    ) -> NDArray[np.float64]:
+        """Compare each text with each of the others by the cosine of their vectors, from -1 to 1.
+
+        Args:
+            texts: as in `embed`, as are prompts and errors.
+            others: what to compare them with; themselves when None.
+            prompt: put before each text.
+            prompt_name: the same, by its name in the model.
+
+        Returns:
+            float64 (texts, others).
+        """
+        from triform.runtime.encoder.vectors.embedding import similarities
+
+        compared = None if others is None else several(others)
+        return similarities(self, several(texts), compared, prompt=prompt, prompt_name=prompt_name)
+
+    def search(
+        self,
+        queries: Sequence[str],
+        documents: Iterable[str] | SearchIndex,
+        *,
+        top_k: int = 10,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+    ) -> list[list[Hit]]:
+        """Find the documents nearest to each query, by exact cosine.
+
+        Args:
+            queries: see `embed`.
+            documents: texts, read once and in bounded memory; or an index that this model made.
+            top_k: the most documents to return for each query.
+            query_prompt: put before each query; by default the model's prompt called ``query``, if it has one.
+            document_prompt: put before each document; by default the model's prompt called ``document``, ``passage`` or
+                ``corpus``, if it has one. An index keeps the prompt that it was made with.
+
+        Returns:
+            for each query its documents and their cosines, the nearest first, equally near ones in their order.
+
+        Raises:
+            InputError: `top_k` is less than 1; or the index was made with another bundle or prompt, or is damaged.
+        """
+        from triform.runtime.encoder.vectors.search import search
+        from triform.runtime.encoder.vectors.search_index import SearchIndex, as_documents
+
+        searched = documents if isinstance(documents, SearchIndex) else as_documents(several(documents))
+        hits = search(
+            self,
+            several(queries),
+            searched,
+            top_k=top_k,
+            query_prompt=query_prompt,
+            document_prompt=document_prompt,
+        )
+        return list(hits)
+
+    def build_search_index(self, folder: str | Path, texts: Iterable[str], *, prompt: str | None = None) -> SearchIndex:
+        """Save texts and their vectors in a new folder, which appears whole or not at all, and open it for `search`.
+
+        Args:
+            folder: to make.
+            texts: at least one; read once, in bounded memory.
+            prompt: put before each text; see `document_prompt` of `search`.
+
+        Raises:
+            InputError: the folder exists or cannot be made, there are no texts, or one cannot be used.
+        """
+        from triform.runtime.encoder.vectors.search_index import as_documents, build_index
+
+        build_index(Path(folder), self, as_documents(several(texts)), prompt=prompt)
+        return self.open_search_index(folder)
+
+    def open_search_index(self, folder: str | Path) -> SearchIndex:
+        """Open a folder that `build_search_index` or ``triform search --index`` made. Its vectors stay on disk.
+
+        Raises:
+            InputError: it is not an index, is damaged, or was made with another bundle.
+        """
+        from triform.runtime.encoder.vectors.search_index import SearchIndex
+
+        index = SearchIndex(Path(folder))
+        index.check(self, None)
+        return index
+
+    def classify(self, texts: Sequence[str | Pair]) -> list[Labels]:
+        """Score every label that a text-classification model was trained to give, as transformers' pipeline does.
+
+        Args:
+            texts: texts, or pairs of texts.
+
+        Returns:
+            for each text, (label, score) of every label, the highest score first: probabilities that sum to 1 where
+            one label applies; each label's own probability where several may, or there is only one; the model's number
+            as it is for a regression.
+        """
+        from triform.runtime.encoder.classification import classify
+
+        return list(classify(self, several(texts)))
+
+    def zero_shot(
+        self, texts: Sequence[str], labels: Sequence[str], *, template: str | None = None, multi_label: bool = False
+    ) -> list[Labels]:
+        """Score labels of your own, with a model trained on natural language inference.
+
+        Args:
+            texts: the texts.
+            labels: at least one.
+            template: the hypothesis, with {} for the label; "This example is {}." when None.
+            multi_label: whether several labels may fit a text; each then has a probability of its own.
+
+        Returns:
+            for each text, (label, score) of every label, the highest score first. The scores sum to 1 unless
+            `multi_label`; a single label has its own probability either way.
+
+        Raises:
+            InputError: there is no label, or the template has no {}.
+        """
+        from triform.runtime.encoder.zero_shot import TEMPLATE, zero_shot
+
+        wording = TEMPLATE if template is None else template
+        return list(zero_shot(self, several(texts), several(labels), template=wording, multi_label=multi_label))
+
+    def rerank(self, query: str, documents: Sequence[str]) -> list[float]:
+        """Score how well each document answers a query, with a text-classification model of one label.
+
+        Args:
+            query: the query.
+            documents: texts.
+
+        Returns:
+            a score for each document, in their order; higher is better. It is what sentence-transformers' CrossEncoder
+            gives: a probability by the sigmoid, unless the model's config asks for something else.
+        """
+        from triform.runtime.encoder.reranking import rerank
+
+        return list(rerank(self, query, several(documents)))
+
+    def tag(self, texts: Sequence[str], *, aggregation: str = "simple", stride: int | None = None) -> list[list[Tag]]:
+        """Find names and other spans in texts of any length, with a token-classification model.
+
+        Args:
+            texts: what the model cannot read at once is read in overlapping windows.
+            aggregation: what becomes a span. ``none``: each token. ``simple``: neighboring tokens of the same label.
+                The others first give all tokens of a word the same label: ``first`` that of its first token, ``max``
+                that of the most probable token, ``average`` the label with the highest mean probability.
+            stride: tokens that neighboring windows share; a quarter of a window when None.
+
+        Returns:
+            for each text its spans, in order.
+
+        Raises:
+            InputError: there is no such aggregation, or the stride does not fit.
+        """
+        from triform.runtime.encoder.tagging import tag
+
+        return list(tag(self, several(texts), aggregation=aggregation, stride=stride))
+
+    def answer(
+        self,
+        questions: Sequence[Pair],
+        *,
+        top_k: int = 1,
+        max_answer_length: int = 15,
+        stride: int | None = None,
+        no_answer: bool = False,
+    ) -> list[list[Answer]]:
+        """Find the answers to questions in texts of any length, with a question-answering model.
+
+        Args:
+            questions: (question, text) each.
+            top_k: the most answers to each question.
+            max_answer_length: the most tokens of an answer.
+            stride: tokens of the text that neighboring windows share; 128 when None, or half of what the question
+                leaves of a window where that is less.
+            no_answer: whether "there is no answer" counts as an answer, an empty text.
+
+        Returns:
+            for each question its answers, the best first.
+
+        Raises:
+            InputError: an option is out of range, a question or text is empty, or a question leaves no room for a text.
+        """
+        from triform.runtime.encoder.answering import answer
+
+        found = answer(
+            self,
+            pairs(questions),
+            top_k=top_k,
+            max_answer_length=max_answer_length,
+            stride=stride,
+            no_answer=no_answer,
+        )
+        return list(found)
+
+    def fill_mask(
+        self, texts: Sequence[str], *, top_k: int = 5, targets: Sequence[int] | None = None
+    ) -> list[list[list[Filling]]]:
+        """Find the most likely tokens for every mask of each text, with a fill-mask model.
+
+        Args:
+            texts: each with at least one mask, written as the model's own, [MASK] or <mask>.
+            top_k: fillings for each mask.
+            targets: ids of the tokens to choose from, see `find_targets`; all tokens when None.
+
+        Returns:
+            for each text, for each of its masks, `top_k` fillings, the most likely first.
+
+        Raises:
+            UnsupportedError: the tokenizer has no mask.
+            InputError: a text has no mask among the tokens that the model can read.
+        """
+        from triform.runtime.encoder.fill_mask import fill_mask
+
+        return list(fill_mask(self, several(texts), top_k=top_k, targets=targets))
+
+    def find_targets(self, words: Sequence[str]) -> list[Target]:
+        """Look up words for `fill_mask`: ``targets=[target.token for target in encoder.find_targets(words)]``.
+
+        Returns:
+            for each word its token. Where a word is not one token, `Target.whole` is False and the token is the first
+            of the word's, as in transformers.
+
+        Raises:
+            InputError: a word has no token at all.
+        """
+        from triform.runtime.encoder.fill_mask import find_targets
+
+        return find_targets(self, several(words))
+
+    def next_sentence(self, texts: Sequence[Pair]) -> list[float]:
+        """Compute the probability that the second text of each pair follows the first: from 0 to 1.
+
+        Needs a next-sentence-prediction model.
+        """
+        from triform.runtime.encoder.classification import next_sentence
+
+        return list(next_sentence(self, pairs(texts)))
+
+    def token_vectors(self, texts: Sequence[str], *, layer: int | None = None) -> list[TokenVectors]:
+        """Compute the vector of each token of each text, in its context; what is too long for the model is cut.
+
+        Args:
+            texts: the texts.
+            layer: 0 for the embeddings, 1 for the first layer, and so on; the last when None. Other layers than the
+                last need a bundle exported with `ExportOptions.hidden_states`.
+
+        Returns:
+            for each text its tokens, with vectors float32 (tokens, hidden size).
+
+        Raises:
+            UnsupportedError: the bundle does not give these vectors.
+            InputError: there is no such layer, or a text has no tokens.
+        """
+        from triform.runtime.encoder.vectors.token_vectors import token_vectors
+
+        return [token_vectors(self, text, layer) for text in several(texts)]
+
+    def classify_images(self, pictures: Sequence[Picture]) -> list[Labels]:
+        """Score every label that an image-classification model was trained to give, as transformers' pipeline does.
+
+        Args:
+            pictures: see `embed_images`.
+
+        Returns:
+            for each picture, (label, score) of every label, the highest score first; see `classify`.
+
+        Raises:
+            UnsupportedError: Pillow is not installed.
+            InputError: a picture cannot be read.
+        """
+        from triform.runtime.encoder.image_classification import classify_images
+
+        return list(classify_images(self, several(pictures)))
+
+    def match_labels(
+        self, pictures: Sequence[Picture], labels: Sequence[str], *, template: str | None = None
+    ) -> list[Labels]:
+        """Score how well labels of your own describe each picture, with a zero-shot-image-classification model (CLIP).
+
+        Args:
+            pictures: see `embed_images`.
+            labels: at least one, in any words.
+            template: a sentence with {} for the label; "a photo of {}." when None.
+
+        Returns:
+            for each picture, (label, score), the highest score first: probabilities that sum to 1, or each label's
+            own, as the model was trained.
+
+        Raises:
+            UnsupportedError: Pillow is not installed.
+            InputError: a picture cannot be read, there are no labels, one is empty, or the template has no {}.
+        """
+        from triform.runtime.encoder.image_classification import TEMPLATE, match_labels
+
+        wording = TEMPLATE if template is None else template
+        return list(match_labels(self, several(pictures), several(labels), template=wording))

@@ -1,4 +1,4 @@
-"""An encoder bundle that is open: its graphs, its tokenizer and what its outputs mean."""
+"""Opens an encoder bundle: its graphs, its tokenizer and what its outputs mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import EncoderInfo, Manifest
-from triform.runtime.bundle.tasks import COMMANDS
+from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.errors import BundleError, UnsupportedError
 from triform.runtime.graphs.encoder_batch import EncoderStep
 from triform.runtime.graphs.session import open_session
@@ -15,12 +15,12 @@ from triform.runtime.text.tokenizer import bundle_tokenizer
 
 
 class OpenEncoder:
-    """An encoder bundle, loaded: what every task needs of it. `Encoder` adds the tasks.
+    """What every task needs of an encoder bundle. `Encoder` adds the tasks.
 
     Attributes:
         providers: the execution providers in use, the first choice first.
-        step: runs rows of token ids; for a model that only sees pictures, the same as `images`.
-        images: runs arrays of pixels; None for a model that sees no pictures.
+        step: runs rows of token ids; the same as `images` for a model that reads pictures only.
+        images: runs arrays of pixels; None for a model that reads no pictures.
         rows: turns texts into rows; None for a model that reads no text.
         info: what the outputs mean.
     """
@@ -34,14 +34,14 @@ class OpenEncoder:
         threads: int | None = None,
         strict: bool = False,
     ) -> None:
-        """Open the bundle's graph and tokenizer.
+        """Open the bundle's graphs and tokenizer.
 
         Args:
             bundle: from `open_bundle`.
             provider: see `open_session`.
             provider_options: see `open_session`.
             threads: see `open_session`.
-            strict: refuse texts that are longer than the model can read, rather than cutting them.
+            strict: refuse texts that are longer than the model can read, instead of cutting them.
 
         Raises:
             BundleError: a file is damaged.
@@ -69,7 +69,7 @@ class OpenEncoder:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
+        """The bundle's manifest."""
         return self._bundle.manifest
 
     def reader(self) -> RowReader:
@@ -82,14 +82,17 @@ class OpenEncoder:
             raise UnsupportedError(f"{self._bundle.folder} is for {self.manifest.task}: it reads no text")
         return self.rows
 
-    def require(self, command: str, *tasks: str) -> None:
+    def require(self, purpose: str, *tasks: str) -> None:
         """Check that the bundle is for one of `tasks`.
 
+        Args:
+            purpose: what the bundle is needed for, for the message.
+            tasks: by their names in the manifest.
+
         Raises:
-            UnsupportedError: it is for another; says which command that would be.
+            UnsupportedError: it is for another task; the message names the method for that task.
         """
         task = self.manifest.task
         if task not in tasks:
-            fitting = COMMANDS.get(task)
-            hint = f"use `triform {fitting}`" if fitting else "export another model"
-            raise UnsupportedError(f"{command} needs a bundle for {' or '.join(tasks)}; this one is for {task}: {hint}")
+            hint = method_hint(task, "export another model")
+            raise UnsupportedError(f"{purpose} needs a bundle for {' or '.join(tasks)}; this one is for {task}: {hint}")

@@ -1,4 +1,4 @@
-"""How well documents answer a query, by a model that reads both together."""
+"""Scores how well documents answer a query, with a model that reads both together."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _FUNCTIONS: dict[str, Callable[[np.float64], np.float64]] = {
 
 
 def rerank(model: OpenEncoder, query: str, documents: Iterable[str]) -> Iterator[float]:
-    """How well each document answers the query, as a CrossEncoder of sentence-transformers says it.
+    """Score how well each document answers the query, as a CrossEncoder of sentence-transformers does.
 
-    That is `relevance` after the function that the model's config asks for: a probability by sigmoid if it asks for
-    nothing, or the number as it is.
+    The score is the logit of `relevance` after the function that the model's config asks for: the sigmoid, which makes
+    it a probability, where the config asks for none.
 
     Args:
         model: a text-classification bundle with one label.
-        query: what is asked.
+        query: the query.
         documents: any number of texts.
 
     Yields:
-        for each document, higher is better.
+        for each document its score; higher is better.
 
     Raises:
         UnsupportedError: the bundle is for another task, or has several labels.
@@ -41,16 +41,16 @@ def rerank(model: OpenEncoder, query: str, documents: Iterable[str]) -> Iterator
 
 
 def relevance(model: OpenEncoder, query: str, documents: Iterable[str]) -> Iterator[float]:
-    """The model's own number for each document: higher is better, with no bounds. Arguments and errors as `rerank`.
+    """Compute the model's logit for each document: higher is better. Arguments and errors as `rerank`.
 
-    Sort by it: scores near a function's bounds may be equal where these numbers are not.
+    Sort by the logits: scores that are rounded to 0 or 1 are equal where the logits are not.
     """
     _check(model)
     return (float(logits[0]) for logits in label_logits(model, ((query, text) for text in documents), "rerank"))
 
 
 def score(model: OpenEncoder, logit: float) -> float:
-    """The score for a number that `relevance` gave."""
+    """The score of a logit that `relevance` gave."""
     return float(_FUNCTIONS[model.info.relevance or "sigmoid"](np.float64(logit)))
 
 
@@ -58,10 +58,10 @@ def _check(model: OpenEncoder) -> None:
     if model.manifest.task == "feature-extraction":
         raise UnsupportedError(
             "rerank needs a model that reads query and document together (text-classification with one label); "
-            "this one makes a vector of each: use `triform search`"
+            "this one makes a vector of each: use `Encoder.search`"
         )
     model.require("rerank", TASK)
     if len(model.info.labels) != 1:
         raise UnsupportedError(
-            f"rerank needs a model with one label; this one has {len(model.info.labels)}: use `triform classify`"
+            f"rerank needs a model with one label; this one has {len(model.info.labels)}: use `Encoder.classify`"
         )

@@ -1,6 +1,6 @@
-"""Token classification: names and other spans of texts, with where they stand.
+"""Token classification: finds names and other spans in texts.
 
-What is grouped, scored and merged is what transformers' TokenClassificationPipeline does with a fast tokenizer.
+Tokens are grouped, scored and merged as transformers' TokenClassificationPipeline does with a fast tokenizer.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from triform.runtime.arithmetic import Array
+from triform.runtime.arithmetic import Array, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.encoder.windows import run_windows
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 from triform.runtime.text.rows import Row
 
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
-# The label of what is no span.
+# The label of tokens that belong to no span.
 _OUTSIDE = "O"
 
 
@@ -27,10 +27,10 @@ class Tag:
     """One span of a text.
 
     Attributes:
-        label: without B- or I-, unless nothing was aggregated.
-        score: probability of the label, the mean over the span's tokens or words.
-        start: of the span, in characters of the text.
-        end: behind its last character.
+        label: without B- or I-, unless the aggregation is ``none``.
+        score: the probability of the label, averaged over the span's tokens or words.
+        start: index of the first character of the span in the text.
+        end: index after the last character.
         text: the text from `start` to `end`.
     """
 
@@ -43,12 +43,12 @@ class Tag:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A token of the text. `scores` are probabilities, (labels,); `goes_on` says that it begins no word."""
+    """A token of the text. `scores` are probabilities (labels,); `continues` tells that it does not begin a word."""
 
     start: int
     end: int
     scores: Array
-    goes_on: bool
+    continues: bool
 
 
 @dataclass(frozen=True)
@@ -62,33 +62,34 @@ class _Span:
 def tag(
     encoder: OpenEncoder, texts: Iterable[str], *, aggregation: str = "simple", stride: int | None = None
 ) -> Iterator[list[Tag]]:
-    """Find the spans of texts, in order. Texts of any length: what the model cannot read at once it reads in windows.
+    """Find spans in texts of any length; a text that the model cannot read at once is read in windows.
 
     Args:
-        encoder: a bundle for token classification.
-        texts: any number.
-        aggregation: what becomes a span. ``none``: each token. ``simple``: neighboring tokens of one label, B- and I-
-            seen as beginning and inside. The others first give all tokens of a word one label: ``first`` that of its
-            first token, ``max`` that of its surest token, ``average`` the best by mean probability.
-        stride: tokens that neighboring windows share; by default a quarter of a window. Of spans that overlap because
-            two windows found them, the longer stays, or the surer of two as long.
+        encoder: a token-classification bundle.
+        texts: any number of texts.
+        aggregation: what becomes a span. ``none``: each token. ``simple``: neighboring tokens of the same label, where
+            B- begins a span and I- continues it. The others first give all tokens of a word the same label: ``first``
+            that of its first token, ``max`` that of the token with the highest probability, ``average`` the label with
+            the highest mean probability.
+        stride: tokens that neighboring windows share; a quarter of a window when None. Of two windows' spans that
+            overlap the longer is kept, or the more probable of two of the same length.
 
     Returns:
-        for each text its spans that have a label other than O, in order.
+        for each text its spans with a label other than O, in order.
 
     Raises:
         UnsupportedError: the bundle is for another task.
         InputError: there is no such aggregation, or the stride does not fit; while iterating, a text is not valid
             Unicode.
-        BundleError: while iterating, the logits are not numbers.
+        BundleError: while iterating, the logits hold NaN or an infinity.
     """
     encoder.require("tag", "token-classification")
     if aggregation not in AGGREGATIONS:
-        raise InputError(f"--aggregation must be one of {', '.join(AGGREGATIONS)}, not {aggregation!r}")
+        raise InputError(f"{option('aggregation')} must be one of {', '.join(AGGREGATIONS)}, not {aggregation!r}")
     room = encoder.reader().room()
     shared = room // 4 if stride is None else stride
     if not 0 <= shared < room:
-        raise InputError(f"--stride must be from 0 to {room - 1}, not {stride}")
+        raise InputError(f"{option('stride')} must be from 0 to {room - 1}, not {stride}")
     return _tagged(encoder, texts, aggregation, shared)
 
 
@@ -108,25 +109,25 @@ def _tagged(encoder: OpenEncoder, texts: Iterable[str], aggregation: str, stride
 
 
 class _Words:
-    """Tells tokens that begin a word from those that go on with one, as transformers does."""
+    """Tells tokens that begin a word from those that continue one, as transformers does."""
 
     def __init__(self, encoder: OpenEncoder) -> None:
         self._tokenizer = encoder.reader().tokenizer
         info = encoder.manifest.tokenizer
         self._unknown = self._tokenizer.token_to_id((info.special if info else {}).get("unk_token", ""))
-        # Tokenizers that mark the tokens inside a word make them longer than their text.
+        # Where a tokenizer marks tokens inside a word, they are longer than their text.
         self._marks = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
 
     def pieces(self, text: str, row: Row, logits: Array) -> list[_Piece]:
         """The tokens of a row that come from its text; `logits` are (sequence, labels)."""
-        scores = _softmax(logits)
+        scores = softmax(logits)
         return [
-            _Piece(start, end, scores[index], self._goes_on(text, row.ids[index], start, end))
+            _Piece(start, end, scores[index], self._continues(text, row.ids[index], start, end))
             for index, (start, end) in enumerate(row.offsets)
             if row.sequence_ids[index] is not None
         ]
 
-    def _goes_on(self, text: str, token: int, start: int, end: int) -> bool:
+    def _continues(self, text: str, token: int, start: int, end: int) -> bool:
         if token == self._unknown:
             return False
         if self._marks:
@@ -134,18 +135,12 @@ class _Words:
         return start > 0 and " " not in text[start - 1 : start + 1]
 
 
-def _softmax(logits: Array) -> Array:
-    weights: Array = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    scores: Array = weights / weights.sum(axis=-1, keepdims=True)
-    return scores
-
-
 def _named(spans: Iterable[_Span]) -> list[_Span]:
     return [span for span in spans if span.label != _OUTSIDE]
 
 
 def _labeled(pieces: Iterable[_Piece], labels: Sequence[str]) -> list[_Span]:
-    """A span for each piece, with its likeliest label."""
+    """A span for each token, with its most likely label."""
     return [_best(piece.scores, labels, piece.start, piece.end) for piece in pieces]
 
 
@@ -155,7 +150,7 @@ def _best(scores: Any, labels: Sequence[str], start: int, end: int) -> _Span:
 
 
 def _grouped(pieces: list[_Piece], labels: Sequence[str], aggregation: str) -> list[_Span]:
-    """Neighbors of one label as one span."""
+    """Neighbors of the same label as one span."""
     if aggregation == "simple":
         spans = _labeled(pieces, labels)
     else:
@@ -174,7 +169,7 @@ def _grouped(pieces: list[_Piece], labels: Sequence[str], aggregation: str) -> l
 def _in_words(pieces: Iterable[_Piece]) -> list[list[_Piece]]:
     words: list[list[_Piece]] = []
     for piece in pieces:
-        if words and piece.goes_on:
+        if words and piece.continues:
             words[-1].append(piece)
         else:
             words.append([piece])
@@ -198,24 +193,28 @@ def _kind(label: str) -> str:
 
 
 def _joined(group: list[_Span]) -> _Span:
-    # Not `_kind`: the pipeline drops whatever stands before a hyphen.
+    # Not `_kind`: the pipeline drops everything up to the first hyphen, whatever it is.
     label = group[0].label.split("-", 1)[-1]
     return _Span(label, float(np.mean([span.score for span in group])), group[0].start, group[-1].end)
 
 
 def _without_overlaps(spans: list[_Span]) -> list[_Span]:
-    """Of spans that begin inside another, the longer one, or the surer of two as long."""
+    """Of spans that overlap, the longer one, or the more probable of two of the same length."""
     kept: list[_Span] = []
     for span in sorted(spans, key=lambda span: span.start):
         if kept and kept[-1].start <= span.start < kept[-1].end:
-            kept[-1] = max(kept[-1], span, key=lambda one: (one.end - one.start, one.score))
+            kept[-1] = max(kept[-1], span, key=_preference)
         else:
             kept.append(span)
     return kept
 
 
+def _preference(span: _Span) -> tuple[int, float]:
+    return span.end - span.start, span.score
+
+
 def _without_repeats(windows: list[list[_Piece]], stride: int) -> list[list[_Piece]]:
-    """Each token once, from the window that shows more of what surrounds it."""
+    """Each token once, from the window that holds more of its context."""
     before, last = stride // 2, len(windows) - 1
     after = stride - before
     return [

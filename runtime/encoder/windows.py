@@ -1,4 +1,4 @@
-"""Inputs that take several rows each, run with all the others in batches and put together again."""
+"""Runs inputs that were cut into several rows, in batches with all others, and collects the results of each input."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from triform.runtime.arithmetic import Array, check_numbers
 from triform.runtime.graphs.encoder_batch import EncoderStep
 from triform.runtime.text.rows import Row
 
-T = TypeVar("T")
+Input = TypeVar("Input")
 
 
 def run_windows(
-    step: EncoderStep, inputs: Iterable[tuple[T, Sequence[Row]]], outputs: Sequence[str]
-) -> Iterator[tuple[T, list[Row], list[tuple[Array, ...]]]]:
+    step: EncoderStep, inputs: Iterable[tuple[Input, Sequence[Row]]], outputs: Sequence[str]
+) -> Iterator[tuple[Input, list[Row], list[tuple[Array, ...]]]]:
     """Run the windows of any number of inputs, in bounded memory.
 
     Args:
-        step: runs them.
-        inputs: anything, and the windows it was cut into; windows without tokens are left out.
+        step: runs the rows.
+        inputs: each input with the windows that it was cut into; windows without tokens are left out.
         outputs: names of graph outputs.
 
     Yields:
-        each input, its windows, and for each window what `EncoderStep.run` returns.
+        each input, its windows, and what `EncoderStep.run` returns for each window.
 
     Raises:
         BundleError: an output holds NaN or an infinity.
         TriformError: onnxruntime failed.
     """
-    waiting: deque[tuple[T, list[Row]]] = deque()
+    waiting: deque[tuple[Input, list[Row]]] = deque()
 
     def rows() -> Iterator[Row]:
-        for one, windows in inputs:
+        for item, windows in inputs:
             filled = [window for window in windows if window.ids]
-            waiting.append((one, filled))
+            waiting.append((item, filled))
             yield from filled
 
-    found: list[tuple[Array, ...]] = []
+    results: list[tuple[Array, ...]] = []
     for result in step.in_batches(rows(), outputs):
         while not waiting[0][1]:
             yield (*waiting.popleft(), [])
         check_numbers(result)
-        found.append(result)
-        if len(found) == len(waiting[0][1]):
-            yield (*waiting.popleft(), found)
-            found = []
-    yield from ((*one, []) for one in waiting)
+        results.append(result)
+        if len(results) == len(waiting[0][1]):
+            yield (*waiting.popleft(), results)
+            results = []
+    yield from ((*item, []) for item in waiting)

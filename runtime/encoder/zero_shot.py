@@ -1,4 +1,4 @@
-"""Labels of the user's own for texts, by a model that tells whether one text follows from another."""
+"""Scores labels of the user's own for texts, with a model trained on natural language inference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import softmax
 from triform.runtime.encoder.classification import label_logits
@@ -25,25 +24,26 @@ def zero_shot(
     template: str = TEMPLATE,
     multi_label: bool = False,
 ) -> Iterator[list[tuple[str, float]]]:
-    """How well each of the user's labels fits each text, as transformers' zero-shot-classification pipeline does it.
+    """Score how well each label fits each text, as transformers' zero-shot-classification pipeline does.
 
-    The model reads each text together with each label's hypothesis. One difference to transformers: it looks for the
-    label of entailment by name and takes the first or last label for that of contradiction; here both go by name.
+    The model reads each text together with each label's hypothesis. One difference from transformers: it finds the
+    model's label for entailment by name, and assumes that the first or last label is the one for contradiction; here
+    both are found by name.
 
     Args:
         model: a text-classification bundle of a model trained on natural language inference.
         texts: any number of texts.
         labels: at least one.
-        template: a hypothesis with {} for the label.
-        multi_label: whether several labels may fit a text; each then has a probability of its own.
+        template: the hypothesis, with {} for the label.
+        multi_label: whether several labels may fit a text; each label then has a probability of its own.
 
     Yields:
         for each text, (label, score) of every label, the highest score first. The scores sum to 1 unless
         `multi_label`; a single label has its own probability either way.
 
     Raises:
-        UnsupportedError: the bundle is not of such a model.
-        BundleError: it does not name the labels its graph gives.
+        UnsupportedError: the bundle's model was not trained for this.
+        BundleError: the bundle does not name its labels.
         InputError: there is no label, the template has no {}, or a text cannot be read.
         TriformError: onnxruntime failed.
     """
@@ -52,11 +52,11 @@ def zero_shot(
     pairs = ((text, hypothesis) for text in texts for hypothesis in hypotheses)
     logits = label_logits(model, pairs, _COMMAND)
     while group := list(islice(logits, len(labels))):
-        found = np.stack(group)
+        rows = np.stack(group).astype(np.float64)
         if multi_label or len(labels) == 1:
-            scores = _against(found, entailment, contradiction)
+            scores = softmax(rows[:, [contradiction, entailment]])[:, 1]
         else:
-            scores = softmax(found[:, entailment])
+            scores = softmax(rows[:, entailment])
         yield sorted(zip(labels, scores.tolist(), strict=True), key=lambda pair: pair[1], reverse=True)
 
 
@@ -64,12 +64,12 @@ def _hypotheses(labels: Sequence[str], template: str) -> list[str]:
     if not labels:
         raise InputError("give at least one label")
     try:
-        found = [template.format(label) for label in labels]
+        hypotheses = [template.format(label) for label in labels]
     except (LookupError, ValueError, AttributeError):
-        found = [template]
-    if template in found:
+        hypotheses = [template]
+    if template in hypotheses:
         raise InputError(f"the hypothesis template {template!r} must have one {{}}, where the label goes")
-    return found
+    return hypotheses
 
 
 def _find_labels(model: OpenEncoder) -> tuple[int, int]:
@@ -83,10 +83,5 @@ def _find_labels(model: OpenEncoder) -> tuple[int, int]:
             f"this one has: {known}"
         )
     named = (index for index, name in enumerate(names) if name.startswith("contra"))
-    # Models of two labels call the other one "not_entailment".
+    # Models with two labels call the second "not_entailment".
     return entailment, next(named, len(names) - 1 if entailment == 0 else 0)
-
-
-def _against(logits: NDArray[np.float32], entailment: int, contradiction: int) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = softmax(logits[:, [contradiction, entailment]])[:, 1]
-    return found

@@ -24,8 +24,9 @@ from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.search.batch import Hypothesis
 from triform.runtime.generation.search.choice import run_search
 from triform.runtime.generation.setup import RowSetup, set_up_row
-from triform.runtime.graphs.encoder_decoder import SourceReader, text_arrays
+from triform.runtime.graphs.encoder_decoder import SourceReader
 from triform.runtime.graphs.encoder_output import EncoderOutput
+from triform.runtime.graphs.padding import text_arrays
 from triform.runtime.graphs.session import open_session
 from triform.runtime.graphs.signature import check_decoder_of
 from triform.runtime.text.stop_strings import TextStops

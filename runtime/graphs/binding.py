@@ -1,45 +1,99 @@
-"""The buffers of one run of a decoder graph, bound to its inputs and outputs."""
+"""The arrays that a decoder graph reads and writes, and a run on them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from triform.runtime.arithmetic import Array
+from triform.runtime.graphs.protocols import BindableSession, Binding
 from triform.runtime.graphs.session import run_failure
+
+if TYPE_CHECKING:
+    from onnxruntime import OrtValue
+
+# What every decoder graph takes besides the cache and what an encoder computed.
+STEP_INPUTS = ("input_ids", "past_lengths", "logits_positions")
+# The memory that numpy's arrays are in, as ONNX Runtime calls it.
+_HOST = "Cpu"
 
 
 class StepBinding:
-    """Fixed numpy buffers behind a graph's inputs and logits: writing to them is all a step needs.
+    """Fixed arrays bound to a decoder graph: a step writes its inputs into them, runs, and reads the logits.
+
+    ONNX Runtime reads an input in place where the graph takes it from host memory. An input that the graph takes from
+    a device is copied there when it is bound, and what is written into the array later is never seen. So inputs that
+    change are bound anew for each run. Outputs are copied back into their arrays by each run.
 
     Attributes:
         input_ids: int64 (batch, sequence).
         past_lengths: int32 (batch,).
         logits_positions: int64 (batch, num_logits), 0 at first.
-        logits: float32 (batch, num_logits, vocab_size).
+        outputs: float32, by name; ``logits`` are (batch, num_logits, vocab_size).
     """
 
-    def __init__(self, session: Any, shape: tuple[int, int], num_logits: int, vocab_size: int) -> None:
-        from onnxruntime import OrtValue
-
-        self.io = session.io_binding()
+    def __init__(self, session: BindableSession, shape: tuple[int, int], num_logits: int, vocab_size: int) -> None:
         batch, _ = shape
+        self._io = session.io_binding()
+        nodes, memories = session.get_inputs(), session.get_input_memory_infos()
+        self._in_place = {node.name for node, memory in zip(nodes, memories, strict=True) if memory.name == _HOST}
         self.input_ids = np.zeros(shape, np.int64)
         self.past_lengths = np.zeros(batch, np.int32)
         self.logits_positions = np.zeros((batch, num_logits), np.int64)
-        self.logits = np.empty((batch, num_logits, vocab_size), np.float32)
-        for name in ("input_ids", "past_lengths", "logits_positions"):
-            self.io.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(getattr(self, name)))
-        self.io.bind_ortvalue_output("logits", OrtValue.ortvalue_from_numpy(self.logits))
+        # Bound for each run.
+        self._inputs = {name: _shared(getattr(self, name)) for name in STEP_INPUTS}
+        self.outputs: dict[str, Array] = {}
+        self.add_output("logits", (batch, num_logits, vocab_size))
+
+    @property
+    def logits(self) -> Array:
+        """Float32 (batch, num_logits, vocab_size)."""
+        return self.outputs["logits"]
+
+    def add_output(self, name: str, shape: Sequence[int]) -> None:
+        """Bind a further output, float32 of this shape."""
+        self.outputs[name] = np.empty(shape, np.float32)
+        self._io.bind_ortvalue_output(name, _shared(self.outputs[name]))
+
+    def bind_state(self, past: str, present: str, array: Array) -> None:
+        """Bind a buffer that each run reads, and changes.
+
+        Args:
+            past: the input that reads it.
+            present: the output that writes it.
+            array: the buffer; the caller keeps it alive.
+        """
+        value = _shared(array)
+        if past in self._in_place:
+            self._io.bind_ortvalue_input(past, value)
+        else:
+            self._inputs[past] = value
+        self._io.bind_ortvalue_output(present, value)
+
+    def ready(self) -> Binding:
+        """Bind what may have changed since the last run."""
+        for name, value in self._inputs.items():
+            self._io.bind_ortvalue_input(name, value)
+        return self._io
 
 
-def run_step(session: Any, binding: StepBinding) -> None:
+def run_step(session: BindableSession, binding: StepBinding) -> None:
     """Run the decoder graph on what is bound.
 
     Raises:
         TriformError: onnxruntime failed.
     """
     try:
-        session.run_with_iobinding(binding.io)
+        session.run_with_iobinding(binding.ready())
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise run_failure("decoder", error) from error
+
+
+def _shared(array: NDArray[Any]) -> OrtValue:
+    """A value that shares the array's memory."""
+    from onnxruntime import OrtValue
+
+    return OrtValue.ortvalue_from_numpy(array)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from triform.runtime.graphs.binding import StepBinding
 
 # Capacities are multiples of this, so that small differences in prompt length reuse the same buffers.
 _STEP = 64
@@ -28,6 +31,9 @@ class KVCache:
         self._max_length = max_length
         # Rows that left keep their memory: the buffers may have more rows than the batch, and never fewer.
         self._rows = batch
+        # Steps' arrays that are bound to the buffers, and the layout they were bound at.
+        self._bindings: dict[int, StepBinding] = {}
+        self._bound_layout = (0, 0, 0)
         self._arrays: dict[str, NDArray[np.float32]] = {}
         self.lengths = np.zeros(batch, np.int32)
         # How many tokens from the start two rows have in common, as far as it is known.
@@ -41,7 +47,7 @@ class KVCache:
 
     @property
     def layout(self) -> tuple[int, int, int]:
-        """Rows in the batch, rows and tokens there is room for; when it changes the cache must be bound again."""
+        """Rows in the batch, rows and tokens there is room for."""
         return len(self.lengths), self._rows, self.capacity
 
     def reset(self) -> None:
@@ -64,7 +70,7 @@ class KVCache:
         Grows to at least twice the present capacity, so that a long generation copies its cache a few times only.
 
         Returns:
-            whether the buffers changed, and must be bound again.
+            whether the buffers changed.
 
         Raises:
             InputError: `length` is more than the model's limit, or than fits into memory.
@@ -158,22 +164,35 @@ class KVCache:
             array[0, :, :length] = arrays[name][:, :length]
         self.lengths[0] = length
 
-    def bind(self, binding: Any) -> None:
-        """Bind every buffer as the graph's past and present.
+    def bind(self, binding: StepBinding) -> None:
+        """Bind every buffer as the graph's past and present; good until the layout changes."""
+        for name, array in self._arrays.items():
+            binding.bind_state(f"past_key_values.{name}", f"present.{name}", array[: len(self.lengths)])
+
+    def kept_binding(self, tokens: int, make: Callable[[], StepBinding]) -> StepBinding:
+        """A step's arrays, bound to this cache and kept for the next step until the layout changes.
 
         Args:
-            binding: onnxruntime.IOBinding.
+            tokens: in each row of the step.
+            make: makes the arrays.
         """
-        from onnxruntime import OrtValue
+        if self._bound_layout != self.layout:
+            self.forget_bindings()
+        binding = self._bindings.get(tokens)
+        if binding is None:
+            binding = make()
+            self.bind(binding)
+            self._bindings[tokens], self._bound_layout = binding, self.layout
+        return binding
 
-        for name, array in self._arrays.items():
-            # Shares memory with the array: the graph reads and writes the buffer itself.
-            value = OrtValue.ortvalue_from_numpy(array[: len(self.lengths)])
-            binding.bind_ortvalue_input(f"past_key_values.{name}", value)
-            binding.bind_ortvalue_output(f"present.{name}", value)
+    def forget_bindings(self) -> None:
+        """Make the next steps bind anew."""
+        self._bindings.clear()
 
     def _allocate(self, rows: int, capacity: int) -> None:
         """Move everything into buffers of this many rows and tokens, one buffer at a time."""
+        # They would keep the old buffers alive beside the new ones.
+        self.forget_bindings()
         try:
             for index, layer in enumerate(self._info.layers):
                 shape = (rows, layer.num_key_value_heads, capacity, layer.head_dim)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from triform.runtime.errors import InputError
 from triform.runtime.graphs.binding import StepBinding, run_step
 from triform.runtime.graphs.cache import KVCache, settle
 from triform.runtime.graphs.decoder_step import paired, prefill_row, resumable
+from triform.runtime.graphs.protocols import BindableSession
 
 
 class DecoderBatchStep:
@@ -27,11 +27,11 @@ class DecoderBatchStep:
         cache: all sequences so far, in an order of its own: a row stays where it is as long as it can.
     """
 
-    def __init__(self, session: Any, manifest: Manifest, cache: CacheInfo, rows: int = 1) -> None:
+    def __init__(self, session: BindableSession, manifest: Manifest, cache: CacheInfo, rows: int = 1) -> None:
         """Make a batch of no rows.
 
         Args:
-            session: onnxruntime.InferenceSession of the decoder graph.
+            session: of the decoder graph.
             manifest: the bundle's.
             cache: the manifest's cache.
             rows: how many rows to expect at most, so that no row moves when another joins; more may come.
@@ -44,8 +44,6 @@ class DecoderBatchStep:
         self._places = np.zeros(0, np.int64)
         # What is in each place of the cache of the prompt that was read there, whether or not its row has left.
         self._read: list[list[int]] = []
-        self._binding: StepBinding | None = None
-        self._bound: tuple[int, ...] = ()
 
     def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Begin anew with one row a prompt, each at least one token; lengths may differ.
@@ -113,7 +111,7 @@ class DecoderBatchStep:
         self._make_room(int(self.cache.lengths.max()) + 1, paired(rows))
         # The graph writes a token into the idle row.
         self._read[rows : paired(rows)] = [[]] * (paired(rows) - rows)
-        binding = self._bind()
+        binding = self.cache.kept_binding(1, self._binding)
         binding.input_ids[self._places, 0] = tokens
         binding.past_lengths[:] = self.cache.lengths
         run_step(self._session, binding)
@@ -144,9 +142,5 @@ class DecoderBatchStep:
         best = max(range(len(shared)), key=lambda one: (shared[one], one == place))
         return best, shared[best]
 
-    def _bind(self) -> StepBinding:
-        if self._binding is None or self._bound != self.cache.layout:
-            self._binding = StepBinding(self._session, (len(self.cache.lengths), 1), 1, self._vocab_size)
-            self.cache.bind(self._binding.io)
-            self._bound = self.cache.layout
-        return self._binding
+    def _binding(self) -> StepBinding:
+        return StepBinding(self._session, (len(self.cache.lengths), 1), 1, self._vocab_size)

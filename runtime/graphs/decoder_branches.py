@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from triform.runtime.errors import UnsupportedError
 from triform.runtime.graphs.binding import StepBinding, run_step
 from triform.runtime.graphs.cache import KVCache
 from triform.runtime.graphs.decoder_step import CHUNK, paired
+from triform.runtime.graphs.protocols import BindableSession
 from triform.runtime.graphs.signature import LAST_HIDDEN_STATE, hidden_size_of
 
 # Logits and hidden states.
@@ -26,11 +27,11 @@ class HiddenStep:
         cache: a row for each token that was tried last, of the sequence with that token.
     """
 
-    def __init__(self, session: Any, manifest: Manifest, cache: CacheInfo, rows: int) -> None:
+    def __init__(self, session: BindableSession, manifest: Manifest, cache: CacheInfo, rows: int) -> None:
         """Make the cache, without any room.
 
         Args:
-            session: onnxruntime.InferenceSession of the decoder graph.
+            session: of the decoder graph.
             manifest: the bundle's.
             cache: the manifest's cache.
             rows: how many tokens will be tried at a time at most.
@@ -40,12 +41,12 @@ class HiddenStep:
         """
         hidden_size = hidden_size_of(manifest)
         if hidden_size is None:
-            raise UnsupportedError("this bundle does not give hidden states: export the model with --hidden-states")
+            raise UnsupportedError(
+                "this bundle does not give hidden states: export the model with `ExportOptions.hidden_states`"
+            )
         self._session = session
         self._sizes = manifest.vocab_size, hidden_size
         self.cache = KVCache(cache, manifest.max_length, paired(rows))
-        self._run: _Run | None = None
-        self._bound: tuple[int, ...] = ()
 
     def prefill(self, ids: Sequence[int]) -> Outputs:
         """Make the sequence `ids`, at least one.
@@ -64,10 +65,12 @@ class HiddenStep:
         logits = np.empty(0, np.float32)
         for start in range(0, len(ids), CHUNK):
             chunk = np.asarray(ids[start : start + CHUNK])
-            run = self._bind((1, len(chunk)))
-            run.step.logits_positions[0] = len(chunk) - 1
-            logits = self._append(run, chunk[None])[0][0]
-            states[start : start + len(chunk)] = run.states[0]
+            binding = self._binding((1, len(chunk)))
+            binding.logits_positions[0] = len(chunk) - 1
+            self.cache.bind(binding)
+            self._append(binding, chunk[None])
+            logits = binding.logits[0, 0]
+            states[start : start + len(chunk)] = binding.outputs[LAST_HIDDEN_STATE][0]
         return logits, states
 
     def branch(self, tokens: Sequence[int] | NDArray[np.int64], row: int) -> Outputs:
@@ -81,35 +84,24 @@ class HiddenStep:
             InputError: the sequence outgrows the model's context, or the cache does not fit into memory.
             TriformError: onnxruntime failed.
         """
-        rows = paired(len(tokens))
+        count, rows = len(tokens), paired(len(tokens))
         self.cache.reserve(int(self.cache.lengths[row]) + 1)
         self.cache.select([row] * rows)
-        if self._run is None or self._bound != self.cache.layout:
-            self._run, self._bound = self._bind((rows, 1)), self.cache.layout
+        binding = self.cache.kept_binding(1, partial(self._binding, (rows, 1)))
         padded = np.zeros((rows, 1), np.int64)
-        padded[: len(tokens), 0] = tokens
-        logits = self._append(self._run, padded)
-        return logits[: len(tokens), 0], self._run.states[: len(tokens), 0]
+        padded[:count, 0] = tokens
+        self._append(binding, padded)
+        return binding.logits[:count, 0], binding.outputs[LAST_HIDDEN_STATE][:count, 0]
 
-    def _bind(self, shape: tuple[int, int]) -> _Run:
-        run = _Run(self._session, shape, *self._sizes)
-        self.cache.bind(run.step.io)
-        return run
+    def _binding(self, shape: tuple[int, int]) -> StepBinding:
+        """Arrays for a run that gives the hidden states of all its tokens, and logits after one of each row's."""
+        vocab_size, hidden_size = self._sizes
+        binding = StepBinding(self._session, shape, 1, vocab_size)
+        binding.add_output(LAST_HIDDEN_STATE, (*shape, hidden_size))
+        return binding
 
-    def _append(self, run: _Run, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        run.step.input_ids[:] = input_ids
-        run.step.past_lengths[:] = self.cache.lengths
-        run_step(self._session, run.step)
+    def _append(self, binding: StepBinding, input_ids: NDArray[np.int64]) -> None:
+        binding.input_ids[:] = input_ids
+        binding.past_lengths[:] = self.cache.lengths
+        run_step(self._session, binding)
         self.cache.advance(input_ids.shape[1])
-        return run.step.logits
-
-
-class _Run:
-    """Buffers of one shape of input: those of a step, and the hidden states of all its tokens."""
-
-    def __init__(self, session: Any, shape: tuple[int, int], vocab_size: int, hidden_size: int) -> None:
-        from onnxruntime import OrtValue
-
-        self.step = StepBinding(session, shape, 1, vocab_size)
-        self.states = np.empty((*shape, hidden_size), np.float32)
-        self.step.io.bind_ortvalue_output(LAST_HIDDEN_STATE, OrtValue.ortvalue_from_numpy(self.states))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.graphs.binding import StepBinding, run_step
 from triform.runtime.graphs.cache import KVCache
+from triform.runtime.graphs.protocols import BindableSession
 
 # Tokens of a prompt fed at once: enough for full speed, few enough to keep activations and score matrices small.
 CHUNK = 512
@@ -28,13 +30,10 @@ class DecoderStep:
         cache: the sequence so far; `cache.reset()` starts another that shares nothing with it.
     """
 
-    def __init__(self, session: Any, manifest: Manifest, cache: CacheInfo) -> None:
+    def __init__(self, session: BindableSession, manifest: Manifest, cache: CacheInfo) -> None:
         self._session = session
         self._vocab_size, self._max_length = manifest.vocab_size, manifest.max_length
         self.cache = KVCache(cache, manifest.max_length)
-        # By tokens in a run, buffers that are kept, and what the cache was like when it was bound to them.
-        self._kept: dict[int, StepBinding] = {}
-        self._bound: dict[int, tuple[int, ...]] = {}
         # Noted before it is run; as many as the cache is long are what it holds, whoever trimmed it, whatever failed.
         self._fed: list[int] = []
 
@@ -111,13 +110,7 @@ class DecoderStep:
         """
         cache, count = self.cache, len(tokens)
         cache.reserve(int(cache.lengths[0]) + count)
-        binding = self._kept.get(count)
-        if binding is None:
-            binding = self._kept[count] = StepBinding(self._session, (1, count), count, self._vocab_size)
-            binding.logits_positions[0] = np.arange(count)
-        if self._bound.get(count) != cache.layout:
-            cache.bind(binding.io)
-            self._bound[count] = cache.layout
+        binding = cache.kept_binding(count, partial(self._binding, count))
         binding.input_ids[0] = tokens
         binding.past_lengths[:] = cache.lengths
         self.ids.extend(tokens)
@@ -125,6 +118,12 @@ class DecoderStep:
         cache.advance(count)
         result: NDArray[np.float32] = binding.logits[0]
         return result
+
+    def _binding(self, count: int) -> StepBinding:
+        """Arrays for a run of `count` tokens that gives the logits after each."""
+        binding = StepBinding(self._session, (1, count), count, self._vocab_size)
+        binding.logits_positions[0] = np.arange(count)
+        return binding
 
     def logits_in_chunks(self, ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """Append `ids` and give the logits after each of them, a few positions at a time.
@@ -161,7 +160,7 @@ def paired(rows: int) -> int:
     return -(-rows // _PAIR) * _PAIR
 
 
-def prefill_row(session: Any, cache: KVCache, ids: Sequence[int], vocab_size: int) -> NDArray[np.float32]:
+def prefill_row(session: BindableSession, cache: KVCache, ids: Sequence[int], vocab_size: int) -> NDArray[np.float32]:
     """Append `ids`, at least one, to the one row of `cache`, which has room for them.
 
     Returns:
@@ -179,14 +178,14 @@ def prefill_row(session: Any, cache: KVCache, ids: Sequence[int], vocab_size: in
 
 
 def _append(
-    session: Any, cache: KVCache, ids: Sequence[int], positions: NDArray[Any], vocab_size: int
+    session: BindableSession, cache: KVCache, ids: Sequence[int], positions: NDArray[Any], vocab_size: int
 ) -> NDArray[np.float32]:
     """Append a chunk to the one row of `cache`; give the logits of these positions in it."""
     binding = StepBinding(session, (1, len(ids)), len(positions), vocab_size)
     binding.input_ids[0] = ids
     binding.past_lengths[:] = cache.lengths
     binding.logits_positions[0] = positions
-    cache.bind(binding.io)
+    cache.bind(binding)
     run_step(session, binding)
     cache.advance(len(ids))
     result: NDArray[np.float32] = binding.logits[0]

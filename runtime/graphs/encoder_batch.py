@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array
 from triform.runtime.bundle.manifest import GraphInfo
-from triform.runtime.graphs.session import run_failure
+from triform.runtime.graphs.encoder_output import run_encoder
+from triform.runtime.graphs.padding import pad_rows, text_arrays
+from triform.runtime.graphs.protocols import GraphSession
 from triform.runtime.text.rows import Row
 
 # Tokens, padding included, of one batch: enough to keep every core busy, few enough to stay in its cache.
@@ -23,11 +25,13 @@ WINDOW = 4096
 class EncoderStep:
     """Drives one encoder session. Knows token ids and arrays only: no text, no files."""
 
-    def __init__(self, session: Any, graph: GraphInfo, pad: int | None, *, equal_lengths: bool = False) -> None:
+    def __init__(
+        self, session: GraphSession, graph: GraphInfo, pad: int | None, *, equal_lengths: bool = False
+    ) -> None:
         """Keep a session.
 
         Args:
-            session: of onnxruntime.
+            session: of the encoder graph.
             graph: what the manifest says of it.
             pad: token id that pads; 0 when None.
             equal_lengths: whether rows of one run must have the same number of tokens.
@@ -35,7 +39,7 @@ class EncoderStep:
         self._session = session
         self._equal_lengths = equal_lengths
         self._inputs = [info.name for info in graph.inputs]
-        self._pad = pad or 0
+        self._pad = pad
         self.outputs = {info.name: info for info in graph.outputs}
 
     def run(
@@ -57,21 +61,13 @@ class EncoderStep:
         lengths = {len(row.ids) for row in rows}
         if self._equal_lengths and len(lengths) > 1:
             return self._run_by_length(rows, outputs, positions)
-        shape = (len(rows), max(lengths))
         arrays = {
-            "input_ids": np.full(shape, self._pad, np.int64),
-            "attention_mask": np.zeros(shape, np.int64),
-            "token_type_ids": np.zeros(shape, np.int64),
+            **text_arrays([row.ids for row in rows], self._pad),
+            "token_type_ids": pad_rows([row.type_ids for row in rows]),
             "prompt_lengths": np.array([row.prompt_length for row in rows], np.int64),
         }
-        for index, row in enumerate(rows):
-            size = len(row.ids)
-            arrays["input_ids"][index, :size] = row.ids
-            arrays["attention_mask"][index, :size] = 1
-            arrays["token_type_ids"][index, :size] = row.type_ids
         if positions is not None:
-            most = max(len(one) for one in positions)
-            arrays["logits_positions"] = np.array([[*one, *[0] * (most - len(one))] for one in positions], np.int64)
+            arrays["logits_positions"] = pad_rows(positions)
         results = self.feed(arrays, outputs)
         return [
             tuple(self._own(name, result[index], len(row.ids)) for name, result in zip(outputs, results, strict=True))
@@ -93,13 +89,10 @@ class EncoderStep:
         """Run the graph on arrays by name; those it does not take are ignored.
 
         Raises:
+            BundleError: it takes something else.
             TriformError: onnxruntime failed.
         """
-        try:
-            found: list[Array] = self._session.run(list(outputs), {name: arrays[name] for name in self._inputs})
-        except Exception as error:  # onnxruntime's exceptions share no base class
-            raise run_failure("encoder", error) from error
-        return found
+        return run_encoder(self._session, self._inputs, outputs, arrays)
 
     def in_batches(self, rows: Iterable[Row], outputs: Sequence[str]) -> Iterator[tuple[Array, ...]]:
         """Run any number of rows, those of like length together, in bounded memory.

@@ -12,20 +12,21 @@ from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.graphs.binding import StepBinding, run_step
 from triform.runtime.graphs.cache import KVCache
 from triform.runtime.graphs.decoder_step import DecoderStep
-from triform.runtime.graphs.encoder_output import EncoderOutput
-from triform.runtime.graphs.session import run_failure
+from triform.runtime.graphs.encoder_output import EncoderOutput, run_encoder
+from triform.runtime.graphs.padding import pad_rows
+from triform.runtime.graphs.protocols import BindableSession, Binding, GraphSession, Memory, Node
 from triform.runtime.graphs.signature import CROSS_ATTENTIONS
 
 
 class SourceSession:
-    """A decoder's session to which the encoder's output is bound, once for all runs; never copied."""
+    """A decoder's session whose bindings hold the encoder's output: bound once, for it never changes."""
 
-    def __init__(self, session: Any, encoded: EncoderOutput) -> None:
+    def __init__(self, session: BindableSession, encoded: EncoderOutput) -> None:
         self._session = session
         self._encoded = encoded
 
-    def io_binding(self) -> Any:
-        """A binding that lacks only what changes from step to step."""
+    def io_binding(self) -> Binding:
+        """See `BindableSession`."""
         from onnxruntime import OrtValue
 
         io = self._session.io_binding()
@@ -33,9 +34,17 @@ class SourceSession:
             io.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(value))
         return io
 
-    def run_with_iobinding(self, io: Any) -> None:
-        """Run the decoder."""
-        self._session.run_with_iobinding(io)
+    def run_with_iobinding(self, iobinding: Any, /) -> None:
+        """See `BindableSession`."""
+        self._session.run_with_iobinding(iobinding)
+
+    def get_inputs(self) -> Sequence[Node]:
+        """See `BindableSession`."""
+        return self._session.get_inputs()
+
+    def get_input_memory_infos(self) -> Sequence[Memory]:
+        """See `BindableSession`."""
+        return self._session.get_input_memory_infos()
 
     def keep(self, sources: Sequence[int]) -> None:
         """Forget all but some of the sources."""
@@ -45,7 +54,7 @@ class SourceSession:
 class SourceReader:
     """An encoder's session, and the decoder's that waits for what it gives."""
 
-    def __init__(self, encoder: Any, decoder: Any, manifest: Manifest, cache: CacheInfo) -> None:
+    def __init__(self, encoder: GraphSession, decoder: GraphSession, manifest: Manifest, cache: CacheInfo) -> None:
         self._encoder = encoder
         self._decoder = decoder
         self._manifest = manifest
@@ -60,12 +69,10 @@ class SourceReader:
             arrays: by name, what the encoder takes; others are ignored. The first axis is the source.
 
         Raises:
+            BundleError: the encoder takes something else.
             TriformError: onnxruntime failed.
         """
-        try:
-            outputs = self._encoder.run(self._outputs, {name: arrays[name] for name in self._taken})
-        except Exception as error:  # onnxruntime's exceptions share no base class
-            raise run_failure("encoder", error) from error
+        outputs = run_encoder(self._encoder, self._taken, self._outputs, arrays)
         return EncoderOutput(dict(zip(self._outputs, outputs, strict=True)))
 
     @property
@@ -88,8 +95,6 @@ class SourceReader:
             InputError: there are more tokens than the model's context holds.
             TriformError: onnxruntime failed.
         """
-        from onnxruntime import OrtValue
-
         speech = self._manifest.encoder_decoder and self._manifest.encoder_decoder.speech
         heads = len(speech.alignment_heads) if speech else 0
         session = SourceSession(self._decoder, encoded)
@@ -98,11 +103,11 @@ class SourceReader:
         binding = StepBinding(session, (1, len(ids)), len(ids), self._manifest.vocab_size)
         binding.input_ids[0] = ids
         binding.logits_positions[0] = np.arange(len(ids))
-        weights = np.empty((1, heads, len(ids), next(iter(encoded.values.values())).shape[2]), np.float32)
-        binding.io.bind_ortvalue_output(CROSS_ATTENTIONS, OrtValue.ortvalue_from_numpy(weights))
-        cache.bind(binding.io)
+        frames = next(iter(encoded.values.values())).shape[2]
+        binding.add_output(CROSS_ATTENTIONS, (1, heads, len(ids), frames))
+        cache.bind(binding)
         run_step(session, binding)
-        return binding.logits[0], weights[0]
+        return binding.logits[0], binding.outputs[CROSS_ATTENTIONS][0]
 
     def step(self, encoded: EncoderOutput) -> DecoderStep:
         """What writes about the one source that was read, one token after another."""
@@ -128,8 +133,6 @@ class SourceBatchStep:
         self._places = np.zeros(0, np.int64)
         self._sources = np.zeros(0, np.int64)
         self._slots = 0
-        self._binding: StepBinding | None = None
-        self._bound: tuple[int, ...] = ()
 
     def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Begin: one row a source, in the sources' order, each at least one token; lengths may differ.
@@ -161,15 +164,13 @@ class SourceBatchStep:
         self.cache.reserve(int(lengths.max()))
         shape = (len(rows), int(lengths.max()))
         binding = StepBinding(self._session, shape, positions.shape[1], self._vocab_size)
-        for index, ids in enumerate(rows):
-            binding.input_ids[index, : len(ids)] = ids
-        binding.past_lengths[:] = 0
+        binding.input_ids[:] = pad_rows(rows)
         binding.logits_positions[:] = positions
-        self.cache.bind(binding.io)
+        self.cache.bind(binding)
         run_step(self._session, binding)
         self.cache.advance(lengths)
         self._places = self._sources = np.arange(len(rows))
-        self._slots, self._binding = len(rows), None
+        self._slots = len(rows)
         return binding.logits
 
     def next(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
@@ -184,7 +185,7 @@ class SourceBatchStep:
         """
         self._arrange(np.asarray(parents, np.int64))
         self.cache.reserve(int(self.cache.lengths.max()) + 1)
-        binding = self._bind()
+        binding = self.cache.kept_binding(1, self._binding)
         binding.input_ids[self._places, 0] = tokens
         binding.past_lengths[:] = self.cache.lengths
         run_step(self._session, binding)
@@ -199,7 +200,8 @@ class SourceBatchStep:
         if 2 * len(live) <= self._slots and len(live) < self._slots:
             self._session.keep(live.tolist())
             sources, self._slots = np.searchsorted(live, sources), len(live)
-            self._binding = None
+            # What is bound holds the sources that are gone.
+            self.cache.forget_bindings()
         # The number of each row among its source's.
         first = np.searchsorted(sources, sources, side="left")
         places = np.arange(len(sources)) - first
@@ -211,24 +213,5 @@ class SourceBatchStep:
         self.cache.select(chosen)
         self._places, self._sources = places, sources
 
-    def _bind(self) -> StepBinding:
-        if self._binding is None or self._bound != self.cache.layout:
-            self._binding = StepBinding(self._session, (len(self.cache.lengths), 1), 1, self._vocab_size)
-            self.cache.bind(self._binding.io)
-            self._bound = self.cache.layout
-        return self._binding
-
-
-def text_arrays(rows: Sequence[Sequence[int]], pad: int | None) -> dict[str, NDArray[Any]]:
-    """Token ids of texts as an encoder takes them: ``input_ids`` and ``attention_mask``, int64 (batch, sequence).
-
-    Args:
-        rows: of each text, at least one.
-        pad: what shorter ones are filled up with.
-    """
-    shape = (len(rows), max(map(len, rows)))
-    arrays = {"input_ids": np.full(shape, pad or 0, np.int64), "attention_mask": np.zeros(shape, np.int64)}
-    for index, ids in enumerate(rows):
-        arrays["input_ids"][index, : len(ids)] = ids
-        arrays["attention_mask"][index, : len(ids)] = 1
-    return arrays
+    def _binding(self) -> StepBinding:
+        return StepBinding(self._session, (len(self.cache.lengths), 1), 1, self._vocab_size)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from triform.runtime.errors import BundleError, InputError, ProviderError, TriformError
+from triform.runtime.errors import BundleError, InputError, ProviderError, TriformError, option
+from triform.runtime.graphs.protocols import GraphSession
 
-# Tried in this order by "auto": what a machine with that hardware would want.
-_PREFERRED = ("CUDAExecutionProvider", "ROCMExecutionProvider", "CoreMLExecutionProvider", "DmlExecutionProvider")
 _CPU = "CPUExecutionProvider"
 # onnxruntime starts as many as it is told to; ten thousand never finish starting.
 _MOST_THREADS = 1024
@@ -23,73 +23,110 @@ def open_session(
     provider: str = "auto",
     provider_options: Mapping[str, str] | None = None,
     threads: int | None = None,
-) -> Any:
+) -> GraphSession:
     """Open one graph.
+
+    Warns in one line where the provider leaves operators to the CPU.
 
     Args:
         path: the .onnx file; its data file is memory-mapped from beside it.
-        provider: ``auto``, or a name ONNX Runtime knows, with or without "ExecutionProvider" (cpu, cuda, …).
+        provider: a name that ONNX Runtime knows, with or without "ExecutionProvider" (cpu, cuda, …). ``auto`` is the
+            CPU: bundles are made for it, and a GPU runs their operators in part only.
         provider_options: passed to the provider as they are.
         threads: threads within one operator; the physical cores this process may use when None.
 
-    Returns:
-        onnxruntime.InferenceSession.
-
     Raises:
-        ProviderError: the named provider is not in this onnxruntime, or cannot start.
+        ProviderError: the named provider is not in this onnxruntime, refuses its options, or cannot start.
         BundleError: the graph or its data is damaged.
         InputError: `threads` is out of range, or there are options for the CPU, which takes none.
     """
     if threads is not None and not 1 <= threads <= _MOST_THREADS:
-        raise InputError(f"--threads must be between 1 and {_MOST_THREADS}, not {threads}")
+        raise InputError(f"{option('threads')} must be between 1 and {_MOST_THREADS}, not {threads}")
     # The attention kernel's non-flash path is up to twice as fast on prompts as its flash path on the processors
     # measured; it wants a matrix of scores, which feeding prompts in chunks keeps small. Read at session creation.
     os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
     import onnxruntime as ort
 
     chosen = _choose(provider, ort.get_available_providers())
-    if chosen == _CPU and provider_options:
-        # onnxruntime would ignore them without a word.
-        raise InputError(f"--provider-option {next(iter(provider_options))}: the cpu provider takes no options")
-    if chosen == _CPU or provider.lower() != "auto":
-        return _create(ort, path, chosen, provider_options, threads)
+    settings = _settings(ort, threads)
+    if chosen == _CPU:
+        if provider_options:
+            # onnxruntime would ignore them without a word.
+            raise InputError(
+                f"{option('provider_options')} {next(iter(provider_options))}: the cpu provider takes no options; "
+                f"name another with {option('provider')}"
+            )
+        return _open_on_cpu(ort, path, settings)
     try:
-        return _create(ort, path, chosen, provider_options, threads)
-    except ProviderError as error:
-        warnings.warn(f"{error}; using the CPU", stacklevel=2)
-        return _create(ort, path, _CPU, None, threads)
+        session: GraphSession = _create(ort, path, settings, [(chosen, dict(provider_options or {})), _CPU])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        # Is it the graph, or the provider? The graph is at fault if the CPU cannot open it either.
+        _open_on_cpu(ort, path, settings)
+        given = "".join(f" {name}={value}" for name, value in (provider_options or {}).items())
+        options = f" with --provider-option{given}" if given else ""
+        raise ProviderError(f"provider {provider} could not start{options}: {_first_line(error)}") from error
+    if chosen not in session.get_providers():
+        raise ProviderError(f"provider {provider} could not start; see onnxruntime's requirements for it")
+    _warn_of_fallback(session, path, chosen)
+    return session
 
 
 def _choose(provider: str, available: list[str]) -> str:
-    if provider.lower() == "auto":
-        return next((name for name in _PREFERRED if name in available), _CPU)
     wanted = provider.lower().removesuffix("executionprovider")
+    if wanted == "auto":
+        return _CPU
     for name in available:
         if name.lower().removesuffix("executionprovider") == wanted:
             return name
-    names = ", ".join(name.removesuffix("ExecutionProvider").lower() for name in available)
+    names = ", ".join(map(_short, available))
     raise ProviderError(f"provider {provider} is not available in this onnxruntime; available: {names}")
 
 
-def _create(ort: Any, path: Path, provider: str, options: Mapping[str, str] | None, threads: int | None) -> Any:
+def _short(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider").lower()
+
+
+def _settings(ort: Any, threads: int | None) -> Any:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads or physical_cores()
     settings.log_severity_level = 4
     # The graph was optimized at export; looking for more only costs start-up time.
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    providers: list[Any] = [(provider, dict(options or {}))]
-    if provider != _CPU:
-        providers.append(_CPU)
+    return settings
+
+
+def _create(ort: Any, path: Path, settings: Any, providers: list[Any]) -> Any:
+    if providers != [_CPU]:
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    with warnings.catch_warnings():
+        # onnxruntime warns of an absent provider and goes on; `open_session` says it itself.
+        warnings.simplefilter("ignore")
+        # Without this, a provider that fails is replaced by the CPU, with four lines on the standard output.
+        return ort.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+
+
+def _open_on_cpu(ort: Any, path: Path, settings: Any) -> GraphSession:
     try:
-        with warnings.catch_warnings():
-            # onnxruntime warns of an absent provider and goes on; we say it ourselves, below.
-            warnings.simplefilter("ignore")
-            session = ort.InferenceSession(str(path), settings, providers=providers)
+        session: GraphSession = _create(ort, path, settings, [_CPU])
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise _explain(path, provider, error) from error
-    if provider not in session.get_providers():
-        raise ProviderError(f"provider {provider} could not start; see onnxruntime's requirements for it")
+        raise BundleError(
+            f"{path} cannot be opened: run `triform verify {path.parent}`, or export it again ({_first_line(error)})"
+        ) from error
     return session
+
+
+def _warn_of_fallback(session: Any, path: Path, provider: str) -> None:
+    """Say in one line which operators the provider left to others."""
+    placed = [
+        (node.op_type, subgraph.ep_name)
+        for subgraph in session.get_provider_graph_assignment_info()
+        for node in subgraph.get_nodes()
+    ]
+    left = Counter(operator for operator, name in placed if name != provider)
+    if left:
+        listed = ", ".join(f"{count} {operator}" for operator, count in left.most_common())
+        count = f"{left.total()} of {len(placed)} operators"
+        warnings.warn(f"provider {_short(provider)} leaves {count} of {path} to the cpu: {listed}", stacklevel=3)
 
 
 def run_failure(graph: str, error: Exception) -> TriformError:
@@ -101,21 +138,29 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
-def _explain(path: Path, provider: str, error: Exception) -> Exception:
-    text = _first_line(error)
-    if provider != _CPU and provider in str(error):
-        return ProviderError(f"provider {provider} could not start: {text}")
-    return BundleError(f"{path} cannot be opened: run `triform verify {path.parent}`, or export it again ({text})")
-
-
 _CPUS = Path("/sys/devices/system/cpu")
+# A container's share of processor time: microseconds, and the period in which it may use as many; "max" if unlimited.
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def physical_cores() -> int:
-    """Physical cores among the processors this process is allowed to use.
+    """Physical cores among the processors this process is allowed to use; no more than its container's share of time.
 
-    Two hardware threads of one core share its arithmetic units, so counting both makes matrix products slower.
+    Two hardware threads of one core share its arithmetic units, so counting both makes matrix products slower. Threads
+    beyond a container's share make it wait for its next period.
     """
+    return min(_allowed_cores(), _quota())
+
+
+def _quota() -> int:
+    try:
+        share, period = map(int, _QUOTA.read_text().split())
+        return max(1, -(-share // period))
+    except (OSError, ValueError):
+        return _MOST_THREADS
+
+
+def _allowed_cores() -> int:
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     if allowed is None:
         # No topology without Linux's /sys; half of the processors is right where each core has two threads.

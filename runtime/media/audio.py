@@ -1,4 +1,4 @@
-"""Sound files as a model hears them: one channel, the model's sampling rate, block by block in constant memory."""
+"""Reads sound files of any length: one channel, at the model's sampling rate, block by block in constant memory."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from triform.runtime.extras import missing_extra
 Samples = NDArray[np.float32]
 
 STDIN = "-"
-# Of every channel, at once.
+# Samples of each channel in a block.
 _BLOCK = 1 << 16
-# What does not fit into this many bytes of memory goes to a temporary file.
+# A stream with more bytes than this is copied to a temporary file instead of memory.
 _SPOOLED = 1 << 26
-# Anything else is not sound, but would be resampled to gigabytes.
+# Rates in Hz. A damaged file may claim any other rate, and would be resampled to gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 1_000_000
-# What libsndfile gives for a length that the container does not know.
+# The length that libsndfile reports where the container does not know it.
 _UNKNOWN_FRAMES = 2**63 - 1
-# Programs that write WAV into a pipe give sizes from here on, because they do not know them yet.
+# Programs that write WAV to a pipe do not know its size yet and write this number or a larger one.
 _UNKNOWN_SIZE = 0x7FFFF000
-# Sizes may be off by padding, and a compressed file's length by what its encoder added.
+# Padding makes sizes differ, and encoders add to the length of compressed files.
 _TOLERATED_BYTES = 8
 _TOLERATED_SECONDS = 0.1
-# libsndfile's number for content that it does not know.
+# libsndfile's error code for an unknown format.
 _UNRECOGNISED_FORMAT = 1
 
 
@@ -51,7 +51,7 @@ def require_audio() -> None:
     try:
         import soundfile  # noqa: F401
     except OSError:
-        # Wheels for less usual platforms leave it to the system.
+        # Wheels for less common platforms do not contain libsndfile.
         raise UnsupportedError(
             "soundfile does not find libsndfile: install it, as apt-get install libsndfile1"
         ) from None
@@ -59,12 +59,12 @@ def require_audio() -> None:
 
 @dataclass
 class Audio:
-    """A sound file that can be read more than once, each time from its beginning. Close it, or use it in a `with`.
+    """A sound file that can be read several times, each time from its beginning. Close it, or use it in a `with`.
 
     Attributes:
-        name: for messages.
+        name: of the file, for messages.
         sampling_rate: of the file, in Hz.
-        channels: of the file.
+        channels: number of channels in the file.
         duration: in seconds; None where the container does not know it.
     """
 
@@ -77,16 +77,16 @@ class Audio:
     _said: set[str] = field(default_factory=set)
 
     def blocks(self, sampling_rate: int) -> Iterator[Samples]:
-        """The sound: channels mixed down to their mean, then resampled by soxr at its quality HQ.
+        """Read the sound: channels are averaged, then resampled by soxr at its quality HQ.
 
-        Of a file that is cut off or damaged, what can be read is, and a warning is given when its end is reached.
-        Samples that are not numbers become 0, with a warning too.
+        A file that is cut off or damaged is read as far as possible, with a warning at its end. Samples that are not
+        numbers become 0, with a warning too.
 
         Args:
             sampling_rate: to resample to, in Hz.
 
         Yields:
-            float32 (samples), never empty; none at all of a file without sound.
+            float32 (samples), never empty; nothing at all for a file without sound.
         """
         if sampling_rate == self.sampling_rate:
             yield from self._mono()
@@ -101,12 +101,12 @@ class Audio:
             yield rest
 
     def close(self) -> None:
-        """Free the temporary file, if there is one."""
+        """Delete the temporary file, if there is one."""
         if not isinstance(self._content, Path):
             self._content.close()
 
     def __enter__(self) -> Self:
-        """The sound itself."""
+        """Return the sound itself."""
         return self
 
     def __exit__(
@@ -138,14 +138,14 @@ class Audio:
             self._say(f"{self.name} holds samples that are not numbers; they are taken as silence")
 
     def _say(self, warning: str) -> None:
-        """Warn, but not again when the file is read again."""
+        """Warn once, however often the file is read."""
         if warning not in self._said:
             self._said.add(warning)
             self._warn(warning)
 
 
 def open_audio(source: str | Path | bytes, warn: Callable[[str], None]) -> Audio:
-    """Open a sound file, of any format that libsndfile reads: WAV, FLAC, OGG, MP3, AIFF, ….
+    """Open a sound file of any format that libsndfile reads: WAV, FLAC, OGG, MP3, AIFF and more.
 
     Args:
         source: a file, its content, or "-" for standard input.
@@ -183,7 +183,7 @@ def read_audio(source: str | Path | bytes, sampling_rate: int, warn: Callable[[s
 
 
 def _content(source: str | Path | bytes) -> tuple[Path | IO[bytes], str]:
-    """What to read from, and what to call it. What cannot be read twice is copied."""
+    """What to read from, and its name. A source that cannot be read twice is copied."""
     if isinstance(source, bytes):
         return _not_empty(BytesIO(source), "the content")
     if source == STDIN:
@@ -228,7 +228,7 @@ def _open(content: Path | IO[bytes], name: str) -> Any:
         if error.code != _UNRECOGNISED_FORMAT:
             raise InputError(f"{name} cannot be read as sound: {error.error_string}") from None
     except TypeError:
-        pass  # soundfile takes a file called .raw for samples without a header
+        pass  # soundfile expects samples without a header in a file called .raw
     raise InputError(
         f"{name} is not sound of a kind that can be read (WAV, FLAC, OGG, MP3, AIFF, …); "
         "if it is another kind or a video, convert it first, as ffmpeg -i FILE sound.wav does"
@@ -239,7 +239,7 @@ def _next_block(file: Any) -> tuple[Samples, bool]:
     """The next samples, float32 (frames, channels), and whether reading failed after them."""
     import soundfile
 
-    # libsndfile does not say how far it came before it failed, but it leaves the rest as it was.
+    # libsndfile does not tell how far it read before it failed, but leaves the rest of the block unchanged.
     block = np.full((_BLOCK, file.channels), np.nan, np.float32)
     try:
         return file.read(out=block), False
@@ -249,7 +249,7 @@ def _next_block(file: Any) -> tuple[Samples, bool]:
 
 
 def _says_it_is_cut(log: str) -> bool:
-    """Whether libsndfile's log of a file's structure says that it ends too early."""
+    """Whether libsndfile's log of the file's structure tells that the file ends too early."""
     for claimed, there in re.findall(r": (\d+) \(should be (\d+)\)", log):
         if int(there) + _TOLERATED_BYTES < int(claimed) < _UNKNOWN_SIZE:
             return True

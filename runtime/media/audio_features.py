@@ -1,4 +1,4 @@
-"""Sound as a model hears it, whichever of the three kinds of features it takes."""
+"""Computes a model's features of sound: a log-mel spectrogram, filter bank features, or the waveform itself."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from triform.runtime.errors import UnsupportedError
 from triform.runtime.media.fbank import fbank
 from triform.runtime.media.log_mel import log_mel
 
-# Added to a variance, so that silence is not divided by 0.
+# Added to the variance, so that silence is not divided by 0.
 _VARIANCE_FLOOR = 1e-7
 
 
 def audio_features(samples: Array, info: AudioInfo) -> Array:
-    """What a model is given for one utterance, computed as transformers' feature extractors compute it.
+    """Compute the features of one utterance as transformers' feature extractors do.
 
     Args:
         samples: float32 (samples), at ``info.sampling_rate``.
-        info: what to do.
+        info: which features the model reads.
 
     Returns:
-        float32: (feature_size, frames) of ``log_mel``, (frames, feature_size) of ``fbank``, (samples) of ``waveform``.
+        float32: (feature_size, frames) for ``log_mel``, (frames, feature_size) for ``fbank``, (samples) for
+        ``waveform``.
 
     Raises:
-        UnsupportedError: a kind that this version does not know.
+        UnsupportedError: this version does not know the kind of features.
     """
     if info.kind not in _KINDS:
         raise UnsupportedError(f"the model takes sound of the kind {info.kind!r}, which this version lacks: upgrade")
@@ -36,9 +37,9 @@ def audio_features(samples: Array, info: AudioInfo) -> Array:
 
 
 def waveform(samples: Array, info: AudioInfo) -> Array:
-    """The samples themselves, shifted and scaled to mean 0 and variance 1 if the model wants that.
+    """The samples themselves, shifted and scaled to mean 0 and variance 1 where the model needs that.
 
-    Source: transformers' Wav2Vec2FeatureExtractor, whose kind Moonshine takes.
+    Source: transformers' Wav2Vec2FeatureExtractor, which Moonshine uses.
 
     Args:
         samples: float32 (samples).
@@ -53,11 +54,11 @@ def waveform(samples: Array, info: AudioInfo) -> Array:
 
 
 def pad_features(rows: Sequence[Array], info: AudioInfo) -> tuple[Array, NDArray[np.int64]]:
-    """Utterances of different lengths in one batch.
+    """Pad utterances of different lengths to one batch.
 
     Args:
-        rows: what `audio_features` gave, of a kind whose first axis is time.
-        info: has the value to pad with.
+        rows: from `audio_features`, of a kind whose first axis is time.
+        info: gives the value to pad with.
 
     Returns:
         float32 (batch, longest, …), and the attention mask, int64 (batch, longest): 1 where there is sound.

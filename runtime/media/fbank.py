@@ -1,7 +1,6 @@
 """Kaldi's log-mel filter bank features, normalized over an utterance.
 
-Source: transformers' Speech2TextFeatureExtractor in the form it has without torchaudio, after Kaldi's
-``compute-fbank-feats``.
+Source: transformers' Speech2TextFeatureExtractor without torchaudio, which follows Kaldi's ``compute-fbank-feats``.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.media.mel_filters import band_energies, kaldi_filters
 
-# Kaldi counts samples as 16-bit integers.
+# Kaldi expects samples as 16-bit integers.
 _SCALE = np.float32(2**15)
 _PREEMPHASIS = 0.97
 # float32's machine epsilon.
@@ -25,13 +24,13 @@ _FRAMES_AT_ONCE = 500
 
 
 def fbank(samples: NDArray[np.float32], info: AudioInfo) -> NDArray[np.float32]:
-    """Features of an utterance.
+    """Compute the features of an utterance.
 
-    A band that never changes, as in silence, becomes 0 but for rounding; transformers divides it by its deviation of 0.
+    A band that never changes, as in silence, becomes 0 except for rounding; transformers divides by its deviation of 0.
 
     Args:
-        samples: float32 (samples). What is left after the last whole frame is not used; what is shorter than a frame
-            is filled up with silence.
+        samples: float32 (samples). Samples after the last whole frame are not used; an utterance shorter than a frame
+            is padded with silence.
         info: of the kind ``fbank``.
 
     Returns:
@@ -52,7 +51,7 @@ def fbank(samples: NDArray[np.float32], info: AudioInfo) -> NDArray[np.float32]:
 
 
 def _log_energies(frames: NDArray[Any], info: AudioInfo) -> NDArray[np.float64]:
-    """Natural logarithm of the energy in each band: (frames, feature_size)."""
+    """The natural logarithm of the energy in each band: (frames, feature_size)."""
     centered = frames.astype(np.float64)
     centered -= centered.mean(axis=1, keepdims=True)
     emphasized = centered.copy()
@@ -66,5 +65,5 @@ def _log_energies(frames: NDArray[Any], info: AudioInfo) -> NDArray[np.float64]:
 
 @lru_cache
 def _povey(length: int) -> NDArray[np.float64]:
-    """The window that Daniel Povey made for Kaldi."""
+    """The window function that Daniel Povey designed for Kaldi."""
     return np.asarray(np.hanning(length) ** 0.85)

@@ -1,4 +1,4 @@
-"""Pictures as a model sees them: files read safely, then resized, cut and normalized."""
+"""Reads pictures safely, and resizes, crops and normalizes them for a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from triform.runtime.extras import missing_extra
 if TYPE_CHECKING:
     from PIL import Image
 
-# Read by Pillow itself. Of its other readers some start programs, and many are seldom tried.
+# Formats that Pillow reads itself. Some of its other readers start programs, and many are rarely used.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF")
 
 
@@ -35,19 +35,19 @@ def require_pillow() -> None:
 
 
 def read_image(source: str | Path | bytes) -> Image.Image:
-    """Read a picture, turned the way its EXIF orientation says; of an animation, the first frame.
+    """Read a picture, rotated by its EXIF orientation; of an animation, the first frame.
 
-    Transparency is dropped rather than blended with a background, as transformers' pipelines do it. Pixels of 16 bits
-    keep their upper 8, in gray as in color; transformers turns almost all of the gray ones white.
+    Transparency is dropped and not blended with a background, as in transformers' pipelines. Pixels of 16 bits keep
+    their upper 8 bits, in gray as in color; transformers turns almost all such gray pixels white.
 
     Args:
         source: a file, or its content.
 
     Returns:
-        an RGB picture.
+        an RGB image.
 
     Raises:
-        InputError: the file cannot be read, is no picture, is damaged, or is so large that it may be an attack.
+        InputError: the file cannot be read, is not a picture, is damaged, or is so large that it may be an attack.
         UnsupportedError: Pillow is not installed.
     """
     require_pillow()
@@ -61,7 +61,7 @@ def read_image(source: str | Path | bytes) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A Pillow picture upright and in RGB; see `read_image`.
+    """Convert a Pillow image to RGB, rotated by its EXIF orientation; see `read_image`.
 
     Raises:
         InputError: its pixels have no known range.
@@ -77,11 +77,11 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
-    """A picture as a model's input, computed as transformers' image processors compute it with Pillow and numpy.
+    """Compute a model's input from a picture, as transformers' image processors do with Pillow and numpy.
 
     Args:
-        image: RGB.
-        info: what to do, see `ImageInfo`.
+        image: in RGB.
+        info: what the model reads.
 
     Returns:
         float32 (channels, height, width).
@@ -95,7 +95,7 @@ def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
     resized = image.resize((width, height), Image.Resampling[info.resample.upper()])
     pixels: NDArray[Any] = np.asarray(resized)
     if info.crop is not None:
-        # Where an edge of odd length leaves a choice, the half pixel goes the way transformers rounds.
+        # Where the border is an odd number of pixels, it is rounded as transformers does.
         top, left = ((have - want) // 2 for have, want in zip(pixels.shape, info.crop, strict=False))
         pixels = pixels[top : top + info.crop[0], left : left + info.crop[1]]
     if info.rescale is not None:
@@ -107,7 +107,7 @@ def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
 
 
 def _resized(image: Image.Image, resize: list[int]) -> tuple[int, int]:
-    """Height and width to resize to. The longer edge is cut to whole pixels, not rounded, as transformers does it."""
+    """The height and width to resize to. The longer edge is truncated to whole pixels, as in transformers."""
     from PIL import Image
 
     if len(resize) == 2:
@@ -121,12 +121,12 @@ def _resized(image: Image.Image, resize: list[int]) -> tuple[int, int]:
 
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
-    """Turn whatever reading a picture raises into one line."""
+    """Turn whatever reading a picture raises into an error of one line."""
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # Pillow only warns of a picture that may be made to fill the memory.
+        # Pillow only warns of a picture that may be an attack on the memory.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             yield

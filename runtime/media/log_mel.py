@@ -1,11 +1,11 @@
-"""Whisper's log-mel spectrogram, of sound that fits in memory and of sound that does not.
+"""Computes Whisper's log-mel spectrogram, of sound that fits in memory and of sound that does not.
 
-Source: transformers' WhisperFeatureExtractor, after openai/whisper's ``log_mel_spectrogram``. Values below the loudest
-one by more than 80 dB are raised to that, so that every value depends on which loudest one is meant. For sound longer
-than the model reads at once both programs take the whole file's: they compute one spectrogram (transformers with
-``truncation=False``) and cut windows from it. `LogMelWindows` gives the same windows without the whole file in memory,
-if it is told the file's maximum, which `log_mel_maximum` finds in a pass of its own, about 1/2000 of the time the sound
-takes to play. Without it the maximum so far is used, which is all that sound not yet heard allows.
+Source: transformers' WhisperFeatureExtractor, which follows openai/whisper's ``log_mel_spectrogram``. Values more than
+80 dB below the maximum are raised to that level, so that every value depends on the maximum. For sound longer than the
+model reads at once, both programs use the maximum of the whole file: they compute one spectrogram (transformers with
+``truncation=False``) and cut windows from it. `LogMelWindows` gives the same windows without the whole file in memory
+when it is given that maximum, which `log_mel_maximum` computes in a pass of its own, in about 1/2000 of the time that
+the sound takes to play. Without it, as for sound that is still being recorded, the maximum so far is used.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from triform.runtime.media.mel_filters import band_energies, slaney_filters
 Samples = NDArray[np.float32]
 Features = NDArray[np.float32]
 
-# Where Whisper's filters end, whatever the sampling rate, in Hz.
+# The upper end of Whisper's filters in Hz, whatever the sampling rate.
 _HIGHEST = 8000.0
 _SMALLEST_POWER = np.float32(1e-10)
-# log10 of it: silence.
+# Its log10: silence.
 _QUIETEST = -10.0
 _RANGE = 8.0
-# So many frames at once stay in the processor's cache.
+# Frames computed at a time: they stay in the processor's cache.
 _FRAMES_AT_ONCE = 250
 
 
 def log_mel(samples: Samples, info: AudioInfo) -> Features:
-    """The spectrogram of sound as a whole, what is shorter than the model reads at once being padded.
+    """Compute the spectrogram of a whole sound, padded to the length that the model reads at once.
 
     Args:
-        samples: float32 (samples); longer than ``info.chunk_length`` it is not cut.
+        samples: float32 (samples); sound longer than ``info.chunk_length`` is not cut.
         info: of the kind ``log_mel``.
 
     Returns:
-        float32 (feature_size, frames), a frame for every ``hop_length`` samples.
+        float32 (feature_size, frames), with a frame for every ``hop_length`` samples.
     """
     wanted = max(_chunk_samples(info), len(samples))
     half = info.n_fft // 2
-    # From here on frames see nothing but padding.
-    heard = min(wanted, len(samples) + 2 * half)
-    padded = np.pad(samples, (0, heard - len(samples)), constant_values=info.padding_value)
+    # Frames after this sample hold nothing but padding.
+    used = min(wanted, len(samples) + 2 * half)
+    padded = np.pad(samples, (0, used - len(samples)), constant_values=info.padding_value)
     energies = np.empty((info.feature_size, wanted // info.hop_length), np.float32)
-    full = heard == wanted
+    full = used == wanted
     count = energies.shape[1] if full else -(-(len(samples) + half) // info.hop_length)
     energies[:, :count] = _log_energies(np.pad(padded, half, mode="reflect"), count, info)
     if not full:
@@ -59,20 +59,20 @@ def log_mel(samples: Samples, info: AudioInfo) -> Features:
 
 
 def log_mel_maximum(blocks: Iterable[Samples], info: AudioInfo) -> float:
-    """The maximum of a whole file's spectrogram, for `LogMelWindows`, in constant memory.
+    """Compute the maximum of a whole file's spectrogram for `LogMelWindows`, in constant memory.
 
     Args:
         blocks: float32 (samples) each.
         info: of the kind ``log_mel``.
 
     Returns:
-        log10 of the largest energy; -10 of silence.
+        log10 of the largest energy; -10 for silence.
     """
     windows = LogMelWindows(blocks, info)
-    first, found = 0, windows.length
-    while found == windows.length:
-        _, found = windows.window(first)
-        first += found
+    first, count = 0, windows.length
+    while count == windows.length:
+        _, count = windows.window(first)
+        first += count
     return windows.maximum
 
 
@@ -81,7 +81,7 @@ class LogMelWindows:
 
     Attributes:
         length: frames of a window.
-        maximum: log10 of the largest energy so far, or what was given if that is larger.
+        maximum: log10 of the largest energy so far, or the maximum that was given if that is larger.
     """
 
     def __init__(self, blocks: Iterable[Samples], info: AudioInfo, maximum: float = _QUIETEST) -> None:
@@ -90,7 +90,7 @@ class LogMelWindows:
         Args:
             blocks: float32 (samples) each, read as windows need them.
             info: of the kind ``log_mel``.
-            maximum: see `log_mel_maximum`; what is heard raises it.
+            maximum: see `log_mel_maximum`; louder sound raises it.
         """
         self.length = _chunk_samples(info) // info.hop_length
         self.maximum = maximum
@@ -103,17 +103,17 @@ class LogMelWindows:
     def window(self, first: int) -> tuple[Features, int]:
         """The window that starts at a frame.
 
-        Frames after the file's end are 0, as transformers and openai/whisper pad windows of long files; of a file that
-        is shorter than a window they pad the sound instead, for which see `log_mel`.
+        Frames after the end of the file are 0, as in transformers and openai/whisper for long files. Of a file shorter
+        than a window they pad the sound instead; see `log_mel`.
 
         Args:
-            first: not smaller than the last time.
+            first: the first frame, not before that of the last call.
 
         Returns:
             float32 (feature_size, length), and how many of its frames are the file's.
 
         Raises:
-            ValueError: the window lies before the last one.
+            ValueError: the window starts before the last one.
         """
         hop, half = self._info.hop_length, self._info.n_fft // 2
         begin, end = first * hop - half, (first + self.length - 1) * hop + half
@@ -131,7 +131,7 @@ class LogMelWindows:
         return features, count
 
     def _hold(self, begin: int, end: int) -> None:
-        """Forget samples before `begin`, and read on to `end` or the file's end."""
+        """Drop samples before `begin`, and read on to `end` or to the end of the file."""
         parts = [self._samples]
         known = self._offset + len(self._samples)
         while self._blocks is not None and known < end:
@@ -145,7 +145,7 @@ class LogMelWindows:
                 parts, self._offset = [], known
         samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         drop = min(begin - self._offset, len(samples))
-        # A copy, or what is forgotten would stay in memory.
+        # A view would keep the dropped samples in memory.
         self._samples = samples[drop:].copy()
         self._offset += drop
 
@@ -158,7 +158,7 @@ def _log_energies(padded: Samples, count: int, info: AudioInfo) -> Features:
     energies = np.empty((info.feature_size, count), np.float32)
     for start in range(0, count, _FRAMES_AT_ONCE):
         stop = min(count, start + _FRAMES_AT_ONCE)
-        # Of float64: float32's rounding of the loudest bin would cover bins that are 80 dB below it, and is no faster.
+        # In float64: in float32 the rounding of the loudest bin hides bins 80 dB below it, and it is not faster.
         spectrum = np.fft.rfft(frames[start:stop] * window)
         power = np.square(spectrum.real) + np.square(spectrum.imag)
         energies[:, start:stop] = band_energies(power.astype(np.float32), filters).T
@@ -167,7 +167,7 @@ def _log_energies(padded: Samples, count: int, info: AudioInfo) -> Features:
 
 
 def _compressed(energies: Features, maximum: float) -> Features:
-    """Whisper's range, about -1 to 1.5. Changes `energies`."""
+    """Scale to Whisper's range, about -1 to 1.5. Changes `energies`."""
     np.maximum(energies, np.float32(maximum - _RANGE), out=energies)
     energies += np.float32(4)
     energies /= np.float32(4)
@@ -176,7 +176,7 @@ def _compressed(energies: Features, maximum: float) -> Features:
 
 @lru_cache
 def _hann(length: int) -> NDArray[np.float64]:
-    """Hann's window, periodic."""
+    """The periodic Hann window."""
     return np.hanning(length + 1)[:-1]
 
 

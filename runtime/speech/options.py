@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 from triform.runtime.media.voice_activity import VoiceActivityOptions
 
 Task = Literal["transcribe", "translate"]
@@ -67,21 +67,23 @@ class TranscribeOptions:
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
-            raise InputError(f"--task must be {' or '.join(TASKS)}, not {self.task!r}")
+            raise InputError(f"{option('task')} must be {' or '.join(TASKS)}, not {self.task!r}")
         for name in ("batch", "num_beams", "best_of", "max_new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+                raise InputError(f"{option(name)} must be at least 1, not {value}")
         if not self.temperatures or not all(0 <= one < math.inf for one in self.temperatures):
-            raise InputError("--temperature must be one or more numbers, 0 or more")
+            raise InputError(f"{option('temperatures')} must be one or more numbers, 0 or more")
         for name in ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"):
             value = getattr(self, name)
             if value is not None and math.isnan(value):
-                raise InputError(f"--{name.replace('_', '-')} must be a number")
+                raise InputError(f"{option(name)} must be a number")
         if self.seed is not None and not 0 <= self.seed < 2**64:
-            raise InputError(f"--seed must be a whole number from 0 to 2**64 - 1, not {self.seed}")
+            raise InputError(f"{option('seed')} must be a whole number from 0 to 2**64 - 1, not {self.seed}")
         if self.condition_on_previous_text and self.batch > 1:
-            raise InputError("--condition-on-previous-text reads one window after another: leave out --batch")
+            raise InputError(
+                f"{option('condition_on_previous_text')} reads one window after another: leave out {option('batch')}"
+            )
 
     @property
     def conditioned(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from triform.runtime.bundle.manifest import Manifest
 from triform.runtime.bundle.media_info import SpeechInfo
 from triform.runtime.encoder_decoder.source_text import find_language
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.text.tokenizer import Tokenizer
 
@@ -43,8 +43,8 @@ class SpeechPrompt:
         self._options = options
         # openai/whisper leaves half of the context for what is said, and a token for the one before the text.
         self._room = manifest.max_length // 2 - 1
-        self.carried = self._words(tokenizer, options.initial_prompt, "--initial-prompt")
-        self._hotwords = self._words(tokenizer, options.hotwords, "--hotwords")[: self._room]
+        self.carried = self._words(tokenizer, options.initial_prompt, "initial_prompt")
+        self._hotwords = self._words(tokenizer, options.hotwords, "hotwords")[: self._room]
 
     def before(self, previous: Sequence[int]) -> list[int]:
         """The tokens before the start of a window.
@@ -70,11 +70,11 @@ class SpeechPrompt:
             tokens += [self._info.languages[language], *([] if task is None else [task])]
         return tokens if self._options.timestamps else [*tokens, self._info.no_timestamps]
 
-    def _words(self, tokenizer: Tokenizer, text: str | None, option: str) -> list[int]:
+    def _words(self, tokenizer: Tokenizer, text: str | None, name: str) -> list[int]:
         if text is None or not text.strip():
             return []
         if self._info.previous is None:
-            raise InputError(f"this model takes no text before a window: leave out {option}")
+            raise InputError(f"this model takes no text before a window: leave out {option(name)}")
         ids: list[int] = tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
         return ids
 
@@ -87,10 +87,10 @@ def check_language(info: SpeechInfo, options: TranscribeOptions) -> str | None:
     """
     if info.languages:
         if options.task == "translate" and info.translate is None:
-            raise InputError("this model cannot translate: leave out --task translate")
+            raise InputError(f"this model cannot translate: leave out {option('task')} translate")
         return None if options.language is None else find_language(options.language, info.languages)
     if options.task == "translate":
-        raise InputError("this model knows English only and cannot translate: leave out --task translate")
+        raise InputError(f"this model knows English only and cannot translate: leave out {option('task')} translate")
     if options.language is not None and options.language.strip().lower() not in _ENGLISH:
-        raise InputError(f"this model knows English only, not {options.language!r}: leave out --language")
+        raise InputError(f"this model knows English only, not {options.language!r}: leave out {option('language')}")
     return None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import AudioInfo
-from triform.runtime.bundle.tasks import COMMANDS
+from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.encoder_decoder.model import EncoderDecoder
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.speech.options import TranscribeOptions
@@ -63,7 +63,6 @@ def audio_info(model: EncoderDecoder) -> AudioInfo:
     """
     info = model.info.audio
     if info is None:
-        fitting = COMMANDS.get(model.manifest.task)
-        hint = f"use `triform {fitting}`" if fitting else "export a speech model"
+        hint = method_hint(model.manifest.task, "export a speech model")
         raise UnsupportedError(f"{model.manifest.model_name} reads {model.info.source}, not sound: {hint}")
     return info

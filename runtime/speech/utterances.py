@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.encoder_decoder.model import EncoderDecoder
-from triform.runtime.errors import BundleError, InputError
+from triform.runtime.errors import BundleError, InputError, option
 from triform.runtime.media.audio_features import audio_features, pad_features
 from triform.runtime.media.log_mel import Samples
 from triform.runtime.media.voice_activity import SpeechSpan
@@ -48,11 +48,11 @@ def transcribe_utterances(
 
 def _check(options: TranscribeOptions) -> None:
     useless = {
-        "--task translate": options.task == "translate",
-        "--word-timestamps": options.word_timestamps,
-        "--initial-prompt": options.initial_prompt is not None,
-        "--hotwords": options.hotwords is not None,
-        "--condition-on-previous-text": bool(options.condition_on_previous_text),
+        f"{option('task')} translate": options.task == "translate",
+        option("word_timestamps"): options.word_timestamps,
+        option("initial_prompt"): options.initial_prompt is not None,
+        option("hotwords"): options.hotwords is not None,
+        option("condition_on_previous_text"): bool(options.condition_on_previous_text),
     }
     for name, asked in useless.items():
         if asked:

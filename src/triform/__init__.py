@@ -1,27 +1,145 @@
-"""Triform: trained transformers to small ONNX bundles, and bundles to text, offline."""
+"""Triform: trained transformers as small ONNX bundles, run offline.
+
+Everything that a program needs to run bundles is here, and is imported when it is first used: `import triform` itself
+imports neither numpy nor onnxruntime. Making bundles from Python is `triform.export`'s.
+
+    model = triform.load_decoder("my-bundle")
+    print(model.generate("Why is the sky blue?").text)
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from triform.runtime.decoder.conversation import Conversation
+    from triform.runtime.decoder.model import Decoder
+    from triform.runtime.decoder.scoring import Perplexity, TextScore
+    from triform.runtime.encoder.answering import Answer
+    from triform.runtime.encoder.fill_mask import Filling, Target
+    from triform.runtime.encoder.model import Encoder
+    from triform.runtime.encoder.tagging import Tag
+    from triform.runtime.encoder.vectors.quantization import quantize
+    from triform.runtime.encoder.vectors.search_index import Document, Hit, SearchIndex
+    from triform.runtime.encoder.vectors.token_vectors import TokenVectors
+    from triform.runtime.encoder_decoder.ask import Ask
+    from triform.runtime.encoder_decoder.model import EncoderDecoder
+    from triform.runtime.errors import (
+        BundleError,
+        ContextError,
+        ExportError,
+        InputError,
+        ProviderError,
+        TriformError,
+        UnsupportedError,
+    )
+    from triform.runtime.generation.answers import Generation, Piece, Timings, Written
+    from triform.runtime.generation.logprobs import TokenLogprobs
+    from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
-    from triform.runtime.opening import load
+    from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
+    from triform.runtime.media.audio import Audio, open_audio
+    from triform.runtime.media.voice_activity import VoiceActivityOptions
+    from triform.runtime.opening import load, load_decoder, load_encoder, load_encoder_decoder
+    from triform.runtime.speech.options import TranscribeOptions
+    from triform.runtime.speech.transcript import Segment, Word
+    from triform.runtime.speech.transcription import transcribe
+    from triform.runtime.text.token_view import TokenView
 
     __version__: str
 
-__all__ = ["Conversation", "GenerationOptions", "__version__", "load"]
+__all__ = [
+    "Answer",
+    "Ask",
+    "Audio",
+    "Beams",
+    "BundleError",
+    "Constraints",
+    "ContextError",
+    "Conversation",
+    "Decoder",
+    "Document",
+    "Encoder",
+    "EncoderDecoder",
+    "ExportError",
+    "Filling",
+    "Generation",
+    "GenerationOptions",
+    "Hit",
+    "InputError",
+    "Penalties",
+    "Perplexity",
+    "Piece",
+    "ProviderError",
+    "SearchIndex",
+    "Segment",
+    "Tag",
+    "Target",
+    "TextScore",
+    "Timings",
+    "TokenLogprobs",
+    "TokenVectors",
+    "TokenView",
+    "TranscribeOptions",
+    "TriformError",
+    "Truncation",
+    "UnsupportedError",
+    "VoiceActivityOptions",
+    "Word",
+    "Written",
+    "__version__",
+    "load",
+    "load_decoder",
+    "load_encoder",
+    "load_encoder_decoder",
+    "open_audio",
+    "quantize",
+    "transcribe",
+]
+
+# Where each name is, as type checkers read it above.
+_MODULES = {
+    "decoder.conversation": ("Conversation",),
+    "decoder.model": ("Decoder",),
+    "decoder.scoring": ("Perplexity", "TextScore"),
+    "encoder.answering": ("Answer",),
+    "encoder.fill_mask": ("Filling", "Target"),
+    "encoder.model": ("Encoder",),
+    "encoder.tagging": ("Tag",),
+    "encoder.vectors.quantization": ("quantize",),
+    "encoder.vectors.search_index": ("Document", "Hit", "SearchIndex"),
+    "encoder.vectors.token_vectors": ("TokenVectors",),
+    "encoder_decoder.ask": ("Ask",),
+    "encoder_decoder.model": ("EncoderDecoder",),
+    "errors": (
+        "BundleError", "ContextError", "ExportError", "InputError", "ProviderError", "TriformError", "UnsupportedError",
+    ),
+    "generation.answers": ("Generation", "Piece", "Timings", "Written"),
+    "generation.logprobs": ("TokenLogprobs",),
+    "generation.options.beams": ("Beams",),
+    "generation.options.generation": ("GenerationOptions",),
+    "generation.options.groups": ("Constraints", "Penalties", "Truncation"),
+    "media.audio": ("Audio", "open_audio"),
+    "media.voice_activity": ("VoiceActivityOptions",),
+    "opening": ("load", "load_decoder", "load_encoder", "load_encoder_decoder"),
+    "speech.options": ("TranscribeOptions",),
+    "speech.transcript": ("Segment", "Word"),
+    "speech.transcription": ("transcribe",),
+    "text.token_view": ("TokenView",),
+}  # fmt: skip
+_HOMES = {name: f"triform.runtime.{module}" for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily, so that `import triform` costs nothing until something is used.
-    if name in ("load", "Conversation", "GenerationOptions"):
-        from triform import runtime
-
-        return getattr(runtime, name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     if name == "__version__":
         from importlib.metadata import version
 
         return version("triform")
     raise AttributeError(f"module 'triform' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

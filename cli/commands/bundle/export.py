@@ -18,10 +18,11 @@ from triform.cli.commands.bundle.export_extra import check_installed
 HELP = """Turn a checkpoint into a bundle, verified against PyTorch.
 
 \b
-  triform export ./my-model bundle                       a transformers folder (safetensors)
-  triform export model.Q4_1.gguf bundle --quantize int4  a GGUF file
-  triform export org/name bundle --quantize int8         a hub id (downloads it)
-  triform export ./my-model bundle --dry-run             what would be done
+  triform export ./my-model bundle                       a folder of transformers or sentence-transformers
+  triform export ./my-adapter bundle                     a LoRA adapter, merged into the base that it names
+  triform export model.Q4_1.gguf bundle --quantize int4  a GGUF file; org/name/model.Q4_1.gguf of the hub
+  triform export org/name bundle --revision v1.0         a hub id, from its cache where there is no network
+  triform export ./my-model bundle --dry-run             what would be done, for which task, and what decided
 
 The bundle is written whole or not at all.
 """
@@ -36,7 +37,7 @@ def run(
         Optional[str], typer.Option(help="none, int8 or int4; int4 for decoders and int8 for others when not given.")
     ] = None,
     task: Annotated[
-        Optional[str], typer.Option(help="What to export an encoder for; what it was trained for when not given.")
+        Optional[str], typer.Option(help="A task by its name on the hub; what it was trained for when not given.")
     ] = None,
     hidden_states: Annotated[
         bool, typer.Option("--hidden-states", help="Keep the outputs of an encoder's every layer, of a decoder's last.")
@@ -52,7 +53,7 @@ def run(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
     ] = False,
-    revision: Annotated[Optional[str], typer.Option(help="Of a hub id.")] = None,
+    revision: Annotated[Optional[str], typer.Option(help="Of a hub id: a branch, a tag or a commit.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
     """Parse, call, render."""
@@ -121,10 +122,15 @@ def _render(report: Report) -> str:
 
     seconds = [(name, f"{value:.1f} s") for name, value in report.seconds.items()]
     total = ("total", f"{sum(report.seconds.values()):.1f} s")
+    purpose = [("task", f"{report.task}, by {report.decided_by}")]
+    if report.left_out:
+        purpose.append(
+            ("left out", f"{len(report.left_out)} weights of heads for other tasks, {report.left_out[0]}, …")
+        )
     sizes = [
         ("weights before", megabytes(report.size_before)),
         ("bundle", f"{megabytes(report.size_after)}  {report.bundle}"),
     ]
     parity = report.parity
     found = parity_rows(parity) if isinstance(parity, Parity) else encoder_parity_rows(parity)
-    return rows([*seconds, total, *sizes, *found])
+    return rows([*seconds, total, *purpose, *sizes, *found])

@@ -124,6 +124,7 @@ def _of_pictures(model: Encoder, records: Records, dimensions: int | None, outpu
 
 def _seen(model: Encoder, records: Iterable[Record], skip_errors: bool) -> Iterator[tuple[Record, Any]]:
     """Each picture's pixels, but for those that cannot be read."""
+    from triform.cli.outputs.notes import say_skipped
     from triform.runtime.encoder.vectors.image_embedding import pixels_of
     from triform.runtime.errors import InputError
 
@@ -133,7 +134,7 @@ def _seen(model: Encoder, records: Iterable[Record], skip_errors: bool) -> Itera
         except InputError as error:
             if not skip_errors:
                 raise InputError(f"{error}; --skip-errors goes on without it") from None
-            print(f"note: skipped: {error}", file=sys.stderr)
+            say_skipped(error)
 
 
 def _check_options(**given: object) -> None:

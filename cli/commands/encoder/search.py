@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -32,9 +32,6 @@ With --queries, one JSON object a query: {"query": ..., "results": [...]}; of .j
 A model's prompts called query, and document, passage or corpus, are used unless others are given.
 """
 
-# Queries that an index is searched for at a time.
-_AT_ONCE = 256
-
 
 def run(
     bundle: Bundle = None,
@@ -63,7 +60,6 @@ def run(
     from triform.cli.arguments.bundle import at_least_one, bundle_and_prompt, key_values
     from triform.cli.outputs.notes import say_left_out
     from triform.runtime.encoder.vectors.embedding import embedding_info
-    from triform.runtime.encoder.vectors.embedding import query_prompt as default_prompt
     from triform.runtime.opening import load_encoder
 
     at_least_one("--top-k", top_k)
@@ -76,8 +72,8 @@ def run(
     )
     info = embedding_info(model)
     before, wanted = _chosen(info, query_prompt, query_prompt_name), _chosen(info, prompt, prompt_name)
-    search = _searcher(model, index, records, wanted, top_k, verify)
-    for question, hits in _answered(model, questions, default_prompt(info) if before is None else before, search):
+    documents = _documents(records) if index is None else _index(model, index, records, wanted, verify)
+    for question, hits in _answered(model, questions, documents, (before, wanted), top_k):
         if queries is not None:
             _print_all(question, hits)
         else:
@@ -106,34 +102,22 @@ def _questions(
     return Records([] if query is None else [query], file, field, skip_errors)
 
 
-def _searcher(
-    model: Encoder, folder: Path | None, records: Records | None, prompt: str | None, top_k: int, verify: When
-) -> tuple[int | None, Callable[[Any], list[list[Hit]]]]:
-    """How many queries to search for at a time, all when None, and what finds the texts nearest to each."""
-    from triform.runtime.encoder.vectors.embedding import document_prompt, embedding_info
-    from triform.runtime.encoder.vectors.search_index import nearest
-
-    if folder is not None:
-        index = _index(model, folder, records, prompt, verify)
-        return _AT_ONCE, lambda vectors: index.search(vectors, top_k)
-    given = document_prompt(embedding_info(model)) if prompt is None else prompt
-    return None, lambda vectors: nearest(model, vectors, _documents(records), prompt=given, top_k=top_k)
-
-
 def _answered(
-    model: Encoder, questions: Records, prompt: str, search: tuple[int | None, Callable[[Any], list[list[Hit]]]]
+    model: Encoder,
+    questions: Records,
+    documents: Iterator[Document] | SearchIndex,
+    prompts: tuple[str | None, str | None],
+    top_k: int,
 ) -> Iterator[tuple[Record, list[Hit]]]:
-    """Each query and what was found."""
-    from itertools import islice, tee
+    """Each query and what was found; `prompts` are for queries and documents."""
+    from itertools import tee
 
-    from triform.runtime.arithmetic import units
-    from triform.runtime.encoder.vectors.embedding import embed
+    from triform.runtime.encoder.vectors.search import search
 
     first, second = tee(questions)
-    vectors = embed(model, (question.text for question in first), prompt=prompt)
-    size, find = search
-    while chunk := list(islice(vectors, size)):
-        yield from zip(islice(second, len(chunk)), find(units(chunk)), strict=True)
+    texts, (before, wanted) = (question.text for question in first), prompts
+    hits = search(model, texts, documents, query_prompt=before, document_prompt=wanted, top_k=top_k)
+    return zip(second, hits, strict=True)
 
 
 def _records(file: Path | None, field: str | None, index: Path | None, skip_errors: bool) -> Records | None:
@@ -157,7 +141,6 @@ def _chosen(info: EmbeddingInfo, prompt: str | None, name: str | None) -> str | 
 
 def _index(model: Encoder, folder: Path, records: Records | None, prompt: str | None, verify: When) -> SearchIndex:
     """The index in `folder`, made of the records when there is none."""
-    from triform.runtime.encoder.vectors.embedding import document_prompt, embedding_info
     from triform.runtime.encoder.vectors.search_index import DEFAULT_FIELD, SearchIndex, build_index, describe_file
 
     field = records.field or DEFAULT_FIELD if records is not None and records.is_json else None
@@ -168,9 +151,8 @@ def _index(model: Encoder, folder: Path, records: Records | None, prompt: str | 
         if file is not None:
             found.check_source(file, field)
         return found
-    given = document_prompt(embedding_info(model)) if prompt is None else prompt
     source = describe_file(file)
-    build_index(folder, model, _documents(records), prompt=given, field=field, source=source)
+    build_index(folder, model, _documents(records), prompt=prompt, field=field, source=source)
     return SearchIndex(folder, verify)
 
 

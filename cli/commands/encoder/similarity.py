@@ -121,23 +121,21 @@ def _compare_pairs(
     import json
     from itertools import tee
 
-    from triform.runtime.arithmetic import cosine
+    from triform.runtime.arithmetic import cosines
     from triform.runtime.encoder.vectors.embedding import embed
 
     first, second = tee(pairs)
     vectors = embed(model, (text for _, *both in first for text in both), prompt=prompt)
     # Taken from one iterator twice: two vectors a pair.
     for (value, *_), left, right in zip(second, vectors, vectors, strict=True):
-        score = cosine(left, right)
+        score = float(cosines(left, right))
         print(json.dumps({**value, "similarity": score}) if as_json else f"{score:.4f}")
 
 
 def _compare_all(model: Encoder, texts: list[str], prompt: str, as_json: bool) -> None:
-    from triform.runtime.arithmetic import cosine
-    from triform.runtime.encoder.vectors.embedding import embed
+    from triform.runtime.encoder.vectors.embedding import similarities
 
-    vectors = list(embed(model, texts, prompt=prompt))
-    table = [[cosine(left, right) for right in vectors] for left in vectors]
+    table = similarities(model, texts, prompt=prompt).tolist()
     if as_json:
         import json
 

@@ -73,11 +73,11 @@ def _compare(found: list[TokenVectors], word: str, *, as_json: bool) -> None:
     import json
     from itertools import combinations
 
-    from triform.runtime.encoder.vectors.token_vectors import cosine
+    from triform.runtime.arithmetic import cosines
 
     words = [(one.text, one.of_word(word)) for one in found]
     for (first, one), (second, other) in combinations(words, 2):
-        value = cosine(one, other)
+        value = float(cosines(one, other))
         if as_json:
             print(json.dumps({"word": word, "cosine": value, "texts": [first, second]}))
         else:

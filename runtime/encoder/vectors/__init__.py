@@ -1,4 +1,4 @@
-"""Vectors of texts, pictures and tokens, how they are stored, and search over them.
+"""Computes vectors of texts, pictures and tokens, stores them, and searches them.
 
 May import `encoder/opened.py` and `encoder/windows.py`. Read `embedding.py` first.
 """

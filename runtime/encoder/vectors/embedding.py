@@ -1,4 +1,4 @@
-"""Texts as vectors: sentence embeddings, the prompts that go before a text, shorter vectors and smaller numbers."""
+"""Computes the vectors of texts: sentence embeddings, with their prompts and number of dimensions."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from triform.runtime.arithmetic import Array, check_numbers
+from triform.runtime.arithmetic import Array, check_numbers, cosines, unit
 from triform.runtime.bundle.manifest import EmbeddingInfo
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError, UnsupportedError, option
 from triform.runtime.text.rows import Row
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
-from triform.runtime.arithmetic import unit
 
-# Texts tokenized at a time: enough for the tokenizer's threads and for batches of like length; few enough that
+# Texts tokenized at a time: enough for the tokenizer's threads and for batches of similar length, and few enough that
 # neither many texts nor long ones fill the memory.
 _CHUNK_TEXTS, _CHUNK_CHARACTERS = 1024, 2**20
-# What gives vectors of texts: a model for that, or one that compares texts with pictures.
+# Models that give vectors of texts: those made for it, and those that compare texts with pictures.
 _TASKS = ("feature-extraction", "zero-shot-image-classification")
-# Prompts for what is searched, by the names models give them, the first choice first.
+# The names that models give to prompts of queries and documents, the preferred name first.
 _QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 
 
@@ -33,22 +33,22 @@ def embed(
     prompt_name: str | None = None,
     dimensions: int | None = None,
 ) -> Iterator[Array]:
-    """One vector a text, lazily, in order, in bounded memory.
+    """Compute one vector for each text, lazily, in order, in bounded memory.
 
     Args:
-        model: its bundle is for feature-extraction, or compares texts with pictures.
-        texts: any number of them. What is longer than the model can read is cut, or refused by a strict model.
+        model: a bundle for feature-extraction, or one that compares texts with pictures.
+        texts: any number of texts. What is longer than the model can read is cut, or refused by a strict model.
         prompt: put before each text.
         prompt_name: the same, by its name in the model; the model's default prompt when neither is given.
-        dimensions: keep the first so many numbers of each vector, for models trained for it (Matryoshka). Where the
+        dimensions: keep only the first numbers of each vector, for models trained for that (Matryoshka). Where the
             model's vectors have length 1, so have the shortened ones; sentence-transformers does that only with
             ``normalize_embeddings=True``. Cosines are the same either way.
 
     Yields:
-        float32 (dimensions,); zeros for a text of which the tokenizer leaves nothing.
+        float32 (dimensions,); zeros for a text without any token.
 
     Raises:
-        UnsupportedError: the model gives no vectors for texts. Raised by the call itself, as is a bad option.
+        UnsupportedError: the model gives no vectors for texts. Raised by the call itself, as are errors of options.
         InputError: an option does not fit the model; or a text is not valid Unicode, or too long for a strict model.
         BundleError: a vector holds NaN or an infinity.
         TriformError: onnxruntime failed.
@@ -60,11 +60,50 @@ def embed(
     return _vectors(model, (before + text for text in texts), dimensions, left_out)
 
 
-def embedding_info(model: OpenEncoder) -> EmbeddingInfo:
-    """What the model's vectors are.
+def embedding_matrix(
+    model: OpenEncoder,
+    texts: Iterable[str],
+    *,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
+    dimensions: int | None = None,
+) -> Array:
+    """All vectors at once, float32 (texts, dimensions). Arguments and errors as `embed`."""
+    vectors = embed(model, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
+    return np.array(list(vectors), np.float32).reshape(-1, width_of(embedding_info(model), dimensions))
+
+
+def similarities(
+    model: OpenEncoder,
+    texts: Iterable[str],
+    others: Iterable[str] | None = None,
+    *,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
+) -> NDArray[np.float64]:
+    """The cosine of each text with each of the others, from -1 to 1: float64 (texts, others).
+
+    Args:
+        model: see `embed`.
+        texts: any number of texts.
+        others: what to compare them with; themselves when None.
+        prompt: see `embed`.
+        prompt_name: see `embed`.
 
     Raises:
-        UnsupportedError: it gives none for texts.
+        TriformError: as `embed`.
+    """
+    left = embedding_matrix(model, texts, prompt=prompt, prompt_name=prompt_name)
+    if others is None:
+        return cosines(left, left)
+    return cosines(left, embedding_matrix(model, others, prompt=prompt, prompt_name=prompt_name))
+
+
+def embedding_info(model: OpenEncoder) -> EmbeddingInfo:
+    """The description of the model's vectors.
+
+    Raises:
+        UnsupportedError: the model gives no vectors for texts.
     """
     model.require("embedding", *_TASKS)
     if model.info.embedding is None or "sentence_embedding" not in model.step.outputs:
@@ -74,31 +113,31 @@ def embedding_info(model: OpenEncoder) -> EmbeddingInfo:
 
 
 def width_of(info: EmbeddingInfo, dimensions: int | None) -> int:
-    """How many numbers of a vector are kept.
+    """How many numbers of each vector are kept.
 
     Args:
         info: of the vectors.
-        dimensions: how many are asked for; all when None.
+        dimensions: how many to keep; all when None.
 
     Raises:
-        InputError: it is not a number of them that the model has.
+        InputError: the model's vectors have fewer.
     """
     if dimensions is not None and not 1 <= dimensions <= info.dimension:
-        raise InputError(f"dimensions must be between 1 and the model's {info.dimension}, not {dimensions}")
+        raise InputError(f"{option('dimensions')} must be between 1 and the model's {info.dimension}, not {dimensions}")
     return dimensions or info.dimension
 
 
 def shortened(vector: Array, info: EmbeddingInfo, dimensions: int | None) -> Array:
-    """The first `dimensions` numbers of a vector, of length 1 again where the model's vectors are; all when None."""
+    """The first `dimensions` numbers of a vector, all when None; scaled to length 1 where the model's vectors are."""
     kept = vector[:dimensions]
     return unit(kept) if info.normalized and dimensions is not None else kept
 
 
 def resolve_prompt(info: EmbeddingInfo, prompt: str | None, prompt_name: str | None) -> str:
-    """The text to put before each input, as sentence-transformers' ``encode`` chooses it.
+    """The text to put before each input, chosen as in sentence-transformers' ``encode``.
 
     Raises:
-        InputError: both are given, or the model has no prompt of that name.
+        InputError: both a prompt and a name are given, or the model has no prompt of that name.
     """
     if prompt is not None and prompt_name is not None:
         raise InputError("give a prompt or the name of one, not both")
@@ -113,18 +152,18 @@ def resolve_prompt(info: EmbeddingInfo, prompt: str | None, prompt_name: str | N
     return info.prompts[name]
 
 
-def query_prompt(info: EmbeddingInfo) -> str:
-    """What goes before a query, as in sentence-transformers' ``encode_query``: never the default prompt."""
+def default_query_prompt(info: EmbeddingInfo) -> str:
+    """The prompt of a query, as in sentence-transformers' ``encode_query``: never the model's default prompt."""
     return _first(info.prompts, _QUERY_PROMPTS)
 
 
-def document_prompt(info: EmbeddingInfo) -> str:
-    """What goes before a text that is searched, as sentence-transformers documents ``encode_document``."""
+def default_document_prompt(info: EmbeddingInfo) -> str:
+    """The prompt of a document, as sentence-transformers documents ``encode_document``."""
     return _first(info.prompts, _DOCUMENT_PROMPTS)
 
 
 def _prompt_length(model: OpenEncoder, prompt: str) -> int:
-    """How many tokens of a row are a prompt's, as sentence-transformers counts them: not a special one at its end."""
+    """How many tokens belong to a prompt, as sentence-transformers counts: without a special one at its end."""
     if not prompt or model.manifest.tokenizer is None:
         return 0
     reader = model.reader()
@@ -138,9 +177,11 @@ def _vectors(model: OpenEncoder, texts: Iterable[str], dimensions: int | None, l
     least = 0 if contrast is None else contrast.text_length or 0
     first = 1
     for chunk in _chunks(texts):
-        found = [_padded(row, least, model.manifest.tokens.pad or 0) for row in model.reader().read(chunk, first=first)]
-        # Without what only tells where tokens come from: most of a row's memory.
-        rows = [Row(row.ids, row.type_ids, prompt_length=left_out) for row in found]
+        padded = [
+            _padded(row, least, model.manifest.tokens.pad or 0) for row in model.reader().read(chunk, first=first)
+        ]
+        # Without the offsets and words of tokens, which are most of a row's memory.
+        rows = [Row(row.ids, row.type_ids, prompt_length=left_out) for row in padded]
         results = model.step.in_batches((row for row in rows if row.ids), ["sentence_embedding"])
         for row in rows:
             vector = _checked(next(results)) if row.ids else np.zeros(info.dimension, np.float32)
@@ -167,7 +208,7 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _padded(row: Row, length: int, pad: int) -> Row:
-    """The row with padding up to `length`, which the model reads as if it were text: some have always seen it."""
+    """The row padded to `length` with tokens that count as text, for models that were trained that way."""
     missing = max(0, length - len(row.ids))
     return Row(row.ids + missing * [pad], row.type_ids + missing * [0])
 

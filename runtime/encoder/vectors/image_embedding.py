@@ -1,4 +1,4 @@
-"""Pictures as vectors, and as the pixels that a bundle's model sees."""
+"""Computes the vectors of pictures, and the pixels that a model reads."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ if TYPE_CHECKING:
 
     from triform.runtime.encoder.opened import OpenEncoder
 
-    # A file, a file's content, or a picture that is open already.
+    # A file, the content of a file, or an open Pillow image.
     Picture = str | Path | bytes | Image.Image
 
 VECTORS, ANY_LABELS = "image-feature-extraction", "zero-shot-image-classification"
-# Enough to keep every core busy; all activations of a batch are in memory at once.
+# Pictures in a batch: enough to keep every core busy, few because all activations are in memory at once.
 _BATCH = 8
 
 
 def embed_images(model: OpenEncoder, pictures: Iterable[Picture], *, dimensions: int | None = None) -> Iterator[Array]:
-    """One vector a picture, lazily, in order, in bounded memory; what it is, `model.info.embedding` says.
+    """Compute one vector for each picture, lazily, in order, in bounded memory.
 
     Args:
         model: a bundle for image-feature-extraction or zero-shot-image-classification.
-        pictures: any number of files, contents of files, or Pillow pictures.
-        dimensions: keep the first so many numbers of each vector, see `embedding.embed`.
+        pictures: any number of files, contents of files, or Pillow images.
+        dimensions: keep only the first numbers of each vector, see `embedding.embed`.
 
     Yields:
         float32 (dimensions,).
 
     Raises:
-        UnsupportedError: the bundle is for another task, or Pillow is not installed. The first is raised by the call
-            itself, as is a bad number of dimensions.
-        InputError: a picture cannot be read, or there are not so many dimensions.
+        UnsupportedError: the bundle is for another task, which the call itself raises; or Pillow is not installed.
+        InputError: the vectors have fewer dimensions, which the call itself raises; or a picture cannot be read.
         BundleError: a vector holds NaN or an infinity.
         TriformError: onnxruntime failed.
     """
@@ -50,17 +49,23 @@ def embed_images(model: OpenEncoder, pictures: Iterable[Picture], *, dimensions:
 
 
 def embed_pixels(model: OpenEncoder, pixels: Iterable[Array], *, dimensions: int | None = None) -> Iterator[Array]:
-    """As `embed_images`, of what `pixels_of` gives."""
+    """As `embed_images`, for pixels that `pixels_of` returned."""
     info = image_embedding_info(model)
     width_of(info, dimensions)
     return (shortened(vector, info, dimensions) for vector in run_pixels(model, pixels, "image_embedding"))
 
 
+def image_embedding_matrix(model: OpenEncoder, pictures: Iterable[Picture], *, dimensions: int | None = None) -> Array:
+    """All vectors at once, float32 (pictures, dimensions). Arguments and errors as `embed_images`."""
+    vectors = embed_images(model, pictures, dimensions=dimensions)
+    return np.array(list(vectors), np.float32).reshape(-1, width_of(image_embedding_info(model), dimensions))
+
+
 def image_embedding_info(model: OpenEncoder) -> EmbeddingInfo:
-    """What the vectors of pictures are.
+    """The description of the vectors of pictures.
 
     Raises:
-        UnsupportedError: the model gives none.
+        UnsupportedError: the model gives no vectors for pictures.
     """
     model.require("embedding pictures", VECTORS, ANY_LABELS)
     if model.info.embedding is None or model.images is None or "image_embedding" not in model.images.outputs:
@@ -69,10 +74,10 @@ def image_embedding_info(model: OpenEncoder) -> EmbeddingInfo:
 
 
 def pixels_of(model: OpenEncoder, picture: Picture) -> Array:
-    """A picture as the model sees it, float32 (channels, height, width).
+    """The pixels of a picture as the model reads them, float32 (channels, height, width).
 
     Raises:
-        UnsupportedError: the bundle does not say how it sees pictures, or Pillow is not installed.
+        UnsupportedError: the model reads no pictures, or Pillow is not installed.
         InputError: the picture cannot be read.
     """
     if model.info.image is None:
@@ -86,10 +91,10 @@ def pixels_of(model: OpenEncoder, picture: Picture) -> Array:
 
 
 def run_pixels(model: OpenEncoder, pixels: Iterable[Array], name: str) -> Iterator[Array]:
-    """The output `name` for each picture's pixels, in order and in bounded memory.
+    """The graph's output `name` for each picture's pixels, in order and in bounded memory.
 
     Raises:
-        UnsupportedError: the bundle does not say how it sees pictures.
+        UnsupportedError: the model reads no pictures.
         BundleError: an output holds NaN or an infinity.
         TriformError: onnxruntime failed.
     """
@@ -97,6 +102,6 @@ def run_pixels(model: OpenEncoder, pixels: Iterable[Array], name: str) -> Iterat
         raise UnsupportedError("the bundle does not say how it sees pictures; export the model again")
     source = iter(pixels)
     while batch := list(islice(source, _BATCH)):
-        found = model.images.feed({"pixel_values": np.stack(batch)}, (name,))[0]
-        check_numbers([found])
-        yield from found
+        results = model.images.feed({"pixel_values": np.stack(batch)}, (name,))[0]
+        check_numbers([results])
+        yield from results

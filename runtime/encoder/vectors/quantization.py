@@ -1,42 +1,40 @@
-"""Vectors in fewer bytes: float16, 8 bits or one bit a number."""
+"""Stores vectors in fewer bytes: float16, 8 bits or one bit for each number."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 from triform.runtime.arithmetic import Array, unit
+from triform.runtime.errors import InputError
 
 DTYPES = ("float32", "float16", "int8", "binary")
 
 
 def int8_ranges(dimension: int) -> Array:
-    """The least and the greatest value that int8 stands for, the same in every dimension: (2, dimension).
+    """The least and the greatest value that int8 represents, the same in every dimension: float32 (2, dimension).
 
-    Numbers of a vector of length 1 are about ``1 / sqrt(dimension)`` large; 127 stands for eight times that, or for 1.
-    Fixed, so that what was embedded today compares with what is embedded tomorrow; and the same in every dimension,
-    so that cosines stay what they are. The ends are such that quantizing rounds to the nearest step.
+    Numbers of a vector of length 1 are about ``1 / sqrt(dimension)`` large; 127 represents eight times that, or 1 where
+    that is less. The range is fixed, so that vectors computed at different times can be compared, and the same in every
+    dimension, so that cosines are preserved. It is chosen so that quantizing rounds to the nearest step.
     """
     step = min(1.0, 8 / dimension**0.5) / 127
     return np.repeat(np.array([[-128.5 * step], [126.5 * step]], np.float32), dimension, axis=1)
 
 
 def quantize(vectors: Array, dtype: str, ranges: Array | None = None) -> NDArray[Any]:
-    """Vectors as smaller numbers, as sentence-transformers' ``quantize_embeddings`` defines them.
+    """Quantize vectors as sentence-transformers' ``quantize_embeddings`` does.
 
     Source: https://sbert.net/docs/package_reference/util/quantization.html
 
     Args:
         vectors: float32 (…, dimension).
-        dtype: float32; float16; int8: 256 steps over `ranges`; or binary: one bit a number, set where it is above 0,
-            the first number in the highest bit of the first byte, less 128: int8 (…, ceil(dimension / 8)).
-        ranges: for int8, the least and the greatest value in each dimension, float32 (2, dimension). When None,
+        dtype: float32; float16; int8, which is 256 steps over `ranges`; or binary, which is one bit for each number,
+            set where it is above 0. The first number is the highest bit of the first byte; 128 is subtracted from each
+            byte to make it int8 (…, ceil(dimension / 8)).
+        ranges: for int8, the least and the greatest value in each dimension, float32 (2, dimension). When None the
             vectors are scaled to length 1 first, and `int8_ranges` is used.
 
     Raises:
@@ -57,15 +55,15 @@ def quantize(vectors: Array, dtype: str, ranges: Array | None = None) -> NDArray
 
 
 def check_dtype(dtype: str) -> None:
-    """Check that `quantize` knows a dtype.
+    """Check the name of a dtype for `quantize`.
 
     Raises:
-        InputError: it does not.
+        InputError: there is no such dtype.
     """
     if dtype not in DTYPES:
         raise InputError(f"vectors can be {', '.join(DTYPES)}, not {dtype}")
 
 
 def storage(dimensions: int, dtype: str) -> tuple[int, str]:
-    """How many numbers, of which numpy dtype, `quantize` makes of a vector."""
+    """The length and the numpy dtype of a vector of `dimensions` numbers after `quantize`."""
     return (-(-dimensions // 8), "int8") if dtype == "binary" else (dimensions, dtype)

@@ -1,8 +1,7 @@
-"""The texts nearest to queries, by exact cosine: from a stream, or from vectors saved once in a folder.
+"""Keeps the vectors of texts in a folder, and finds the texts nearest to a query by exact cosine.
 
 The folder holds ``vectors.npy`` (float32, rows of length 1, mapped into memory), ``texts.jsonl`` (the texts),
-``offsets.bin`` (where each line of it ends, as int64) and ``index.json`` (what it was made of, and the hashes of the
-other three and of itself).
+``offsets.bin`` (the end of each of its lines, int64) and ``index.json`` (`IndexInfo`, and its own hash).
 """
 
 from __future__ import annotations
@@ -10,12 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice, tee
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,9 +20,9 @@ from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array, unit
 from triform.runtime.bundle.manifest import FileInfo
-from triform.runtime.encoder.vectors.embedding import embed, embedding_info
+from triform.runtime.encoder.vectors.embedding import default_document_prompt, embed, embedding_info
 from triform.runtime.errors import InputError
-from triform.runtime.files import write_npy
+from triform.runtime.files import whole_folder, write_npy
 from triform.runtime.json_dataclasses import Mismatch, build
 from triform.runtime.printable import shortened
 from triform.runtime.sealed_json import is_whole, sealed
@@ -40,20 +36,20 @@ _VERSION = 2
 _INFO, _VECTORS, _TEXTS, _OFFSETS = "index.json", "vectors.npy", "texts.jsonl", "offsets.bin"
 # The key of the hash that index.json carries of itself.
 _CHECKSUM = "index_sha256"
-# Vectors compared at a time, and texts of a stream held at a time.
-_BLOCK, _HELD = 16384, 256
-# Of a JSON object, where none is named.
+# Vectors compared at a time.
+_BLOCK = 16384
+# The field of a JSON object that holds the text, unless another is named.
 DEFAULT_FIELD = "text"
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text that can be found.
+    """A text to search.
 
     Attributes:
-        number: its line in the file it comes from; the first is 1.
-        text: what is compared.
-        value: the JSON object it is part of; None for plain text.
+        number: its line in the file that it comes from, or its place in a list; the first is 1.
+        text: the text.
+        value: the JSON object that the text is part of; None for plain text.
     """
 
     number: int
@@ -61,9 +57,14 @@ class Document:
     value: dict[str, Any] | None = None
 
 
+def as_documents(texts: Iterable[str]) -> Iterator[Document]:
+    """Texts as documents, numbered from 1."""
+    return (Document(number, text) for number, text in enumerate(texts, 1))
+
+
 @dataclass(frozen=True)
 class Hit:
-    """A document that was found, and its cosine with the query."""
+    """A document that a search returns, and its cosine with the query as `score`."""
 
     score: float
     document: Document
@@ -71,22 +72,22 @@ class Hit:
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an index was made of.
+    """What an index was made from.
 
     Attributes:
         version: of the folder's format.
-        bundle: fingerprint of the bundle that made the vectors.
-        source: size and SHA-256 of the file of texts.
-        field: which field of its JSON objects holds the text; None for plain text.
-        prompt: what was put before each text.
+        bundle: `fingerprint` of the bundle that computed the vectors.
+        source: size and SHA-256 of the file of texts; None for texts that came from no file.
+        field: the field of its JSON objects that holds the text; None for plain text.
+        prompt: put before each text.
         count: number of texts.
-        dimension: of a vector.
+        dimension: numbers in each vector.
         files: size and SHA-256 of the other files in the folder, by name.
     """
 
     version: int
     bundle: str
-    source: FileInfo
+    source: FileInfo | None
     field: str | None
     prompt: str
     count: int
@@ -95,16 +96,16 @@ class IndexInfo:
 
 
 def fingerprint(model: OpenEncoder) -> str:
-    """One string for everything in a bundle that its vectors depend on."""
+    """A hash of everything in a bundle that its vectors depend on."""
     files = sorted((name, info.sha256) for name, info in model.manifest.files.items())
     return hashlib.sha256(json.dumps([files, model.manifest.max_length]).encode()).hexdigest()
 
 
 def describe_file(path: Path) -> FileInfo:
-    """Size and SHA-256 of a file, such as one of texts.
+    """The size and the SHA-256 of a file, such as one of texts.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -113,66 +114,48 @@ def describe_file(path: Path) -> FileInfo:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def nearest(
-    model: OpenEncoder, queries: Array, documents: Iterable[Document], *, prompt: str, top_k: int
-) -> list[list[Hit]]:
-    """The documents nearest to each query, the best first, equal ones in their order; keeps few more than it returns.
-
-    Args:
-        model: gives the vectors.
-        queries: vectors (queries, dimension) of length 1.
-        documents: any number of them.
-        prompt: put before each text.
-        top_k: how many to return at most.
-
-    Raises:
-        TriformError: as `embed`.
-    """
-    best: list[list[Hit]] = [[] for _ in queries]
-    source = _embedded(model, documents, prompt)
-    while block := list(islice(source, _HELD)):
-        scores = queries @ np.stack([vector for vector, _ in block]).T
-        for index, row in enumerate(scores):
-            found = [Hit(float(row[place]), block[place][1]) for place in _largest(row, top_k)]
-            best[index] = sorted([*best[index], *found], key=lambda hit: -hit.score)[:top_k]
-    return best
-
-
 def build_index(
-    folder: Path, model: OpenEncoder, documents: Iterable[Document], *, prompt: str, field: str | None, source: FileInfo
+    folder: Path,
+    model: OpenEncoder,
+    documents: Iterable[Document],
+    *,
+    prompt: str | None = None,
+    field: str | None = None,
+    source: FileInfo | None = None,
 ) -> None:
-    """Save the vectors of documents in a new folder, which is there whole or not at all, in bounded memory.
+    """Save documents and their vectors in a new folder, which appears whole or not at all, in bounded memory.
 
     Args:
-        folder: is made.
-        model: gives the vectors.
+        folder: to make.
+        model: computes the vectors.
         documents: at least one.
-        prompt: put before each text.
-        field: which field of their JSON objects holds the text; None for plain text.
-        source: the file they come from.
+        prompt: put before each text; when None the model's prompt for documents, see `search`.
+        field: the field of their JSON objects that holds the text; None for plain text.
+        source: the file that they come from, if any.
 
     Raises:
         InputError: the folder cannot be made, or there are no documents.
         TriformError: as `embed`.
     """
-    dimension = embedding_info(model).dimension
-    with _staged(folder) as staging:
+    embedding = embedding_info(model)
+    before = default_document_prompt(embedding) if prompt is None else prompt
+    with whole_folder(folder) as staging:
         with (staging / _TEXTS).open("wb") as texts, (staging / _OFFSETS).open("wb") as offsets:
-            kept = _keep_texts(_embedded(model, documents, prompt), texts, offsets)
+            kept = _keep_texts(embedded(model, documents, before), texts, offsets)
             with (staging / _VECTORS).open("wb") as vectors:
-                count = write_npy(vectors, kept, dimension, "float32")
+                count = write_npy(vectors, kept, embedding.dimension, "float32")
         if not count:
             raise InputError("there are no texts to search")
         files = {name: describe_file(staging / name) for name in (_VECTORS, _TEXTS, _OFFSETS)}
-        info = IndexInfo(_VERSION, fingerprint(model), source, field, prompt, count, dimension, files)
+        info = IndexInfo(_VERSION, fingerprint(model), source, field, before, count, embedding.dimension, files)
         (staging / _INFO).write_text(sealed(dataclasses.asdict(info), _CHECKSUM), encoding="utf-8")
 
 
 class SearchIndex:
-    """A folder that `build_index` made, opened; its vectors stay on disk until they are compared.
+    """A folder that `build_index` made. Its vectors stay on disk until they are compared.
 
     Attributes:
-        info: what it was made of.
+        info: what it was made from.
     """
 
     def __init__(self, folder: Path, verify: Verify = "once") -> None:
@@ -183,7 +166,7 @@ class SearchIndex:
             verify: whether its files are hashed always, once until they change, or never.
 
         Raises:
-            InputError: it is not an index, or is damaged.
+            InputError: the folder is not an index, or is damaged.
         """
         check_verify(verify)
         self._folder = folder
@@ -205,7 +188,7 @@ class SearchIndex:
             raise self._damaged()
 
     def check(self, model: OpenEncoder, prompt: str | None) -> None:
-        """Check that the index is of `model`, and of `prompt` where that is not None.
+        """Check that the index was made with `model`, and with `prompt` unless that is None.
 
         Raises:
             InputError: it was made with another bundle or prompt.
@@ -216,10 +199,10 @@ class SearchIndex:
             raise InputError(f"{self._folder} was made with the prompt {self.info.prompt!r}, not {prompt!r}")
 
     def check_source(self, path: Path, field: str | None) -> None:
-        """Check that the index is of a file as it is now.
+        """Check that the index was made from this file, and that the file has not changed since.
 
         Raises:
-            InputError: the file is another or has changed, or its texts are in another field.
+            InputError: the file is another one or has changed, or its texts are in another field.
         """
         if self.info.field != field:
             raise InputError(f"{self._folder} was made of another field; delete it to have it made again")
@@ -227,11 +210,11 @@ class SearchIndex:
             raise InputError(f"{path} is not what {self._folder} was made of; delete the folder to have it made again")
 
     def search(self, queries: Array, top_k: int) -> list[list[Hit]]:
-        """The documents nearest to each query, the best first, equal ones in their order.
+        """Find the documents nearest to each query: the nearest first, equally near ones in their order.
 
         Args:
             queries: vectors (queries, dimension) of length 1.
-            top_k: how many to return at most.
+            top_k: the most documents to return for each query.
 
         Raises:
             InputError: the index is damaged.
@@ -242,10 +225,10 @@ class SearchIndex:
             if not np.isfinite(scores).all():
                 raise self._damaged()
             for index, row in enumerate(scores):
-                found = [(float(row[place]), start + int(place)) for place in _largest(row, top_k)]
-                best[index] = sorted([*best[index], *found], key=lambda pair: -pair[0])[:top_k]
+                nearest = [(float(row[place]), start + int(place)) for place in largest(row, top_k)]
+                best[index] = sorted([*best[index], *nearest], key=lambda pair: -pair[0])[:top_k]
         with (self._folder / _TEXTS).open("rb") as texts:
-            return [[Hit(score, self._document(texts, place)) for score, place in one] for one in best]
+            return [[Hit(score, self._document(texts, place)) for score, place in pairs] for pairs in best]
 
     def _document(self, texts: BinaryIO, place: int) -> Document:
         begin = int(self._ends[place - 1]) if place else 0
@@ -284,8 +267,13 @@ def _read_info(folder: Path) -> IndexInfo:
     return info
 
 
-def _largest(scores: Array, count: int) -> NDArray[np.int64]:
-    """Places of the `count` largest, the largest first, equal ones in their order."""
+def largest(scores: Array, count: int) -> NDArray[np.int64]:
+    """Indices of the `count` largest scores, the largest first, equal ones in their order: int64 (at most `count`).
+
+    Args:
+        scores: float32 (any number).
+        count: how many to return at most.
+    """
     places = np.arange(len(scores))
     if len(scores) > count:
         least = np.partition(scores, len(scores) - count)[len(scores) - count]
@@ -293,42 +281,16 @@ def _largest(scores: Array, count: int) -> NDArray[np.int64]:
     return places[np.argsort(-scores[places], kind="stable")[:count]]
 
 
-def _keep_texts(found: Iterable[tuple[Array, Document]], texts: BinaryIO, offsets: BinaryIO) -> Iterator[Array]:
-    """The vectors, while their documents are written."""
-    for vector, document in found:
+def _keep_texts(pairs: Iterable[tuple[Array, Document]], texts: BinaryIO, offsets: BinaryIO) -> Iterator[Array]:
+    """Write the documents as they come, and yield their vectors."""
+    for vector, document in pairs:
         texts.write(json.dumps([document.number, document.value or document.text]).encode() + b"\n")
         offsets.write(np.array(texts.tell(), "<i8").tobytes())
         yield vector
 
 
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its name when all went well."""
-    target = folder.resolve()
-    if target.exists():
-        raise InputError(f"{folder} exists already")
-    staging = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        staging.mkdir()
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made: {error.strerror}") from None
-    try:
-        yield staging
-        _rename(staging, target, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _rename(staging: Path, target: Path, folder: Path) -> None:
-    try:
-        os.replace(staging, target)
-    except OSError:
-        if target.exists():
-            raise InputError(f"{folder} was made by another process meanwhile; search again to use it") from None
-        raise
-
-
-def _embedded(model: OpenEncoder, documents: Iterable[Document], prompt: str) -> Iterator[tuple[Array, Document]]:
+def embedded(model: OpenEncoder, documents: Iterable[Document], prompt: str) -> Iterator[tuple[Array, Document]]:
+    """The vector of each document, float32 (dimension,) of length 1, and the document; lazily, in bounded memory."""
     first, second = tee(documents)
     vectors = embed(model, (document.text for document in first), prompt=prompt)
     return zip((unit(vector) for vector in vectors), second, strict=True)

@@ -1,15 +1,13 @@
-"""The vector of each token of a text, as the text around it makes it."""
+"""Computes the vector of each token of a text in its context."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-import numpy as np
-
 from triform.runtime.arithmetic import Array, check_numbers
 from triform.runtime.encoder.opened import OpenEncoder
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError, UnsupportedError, option
 from triform.runtime.text.token_view import TokenView, view_row
 
 _LAST = "last_hidden_state"
@@ -20,8 +18,8 @@ class TokenVectors:
     """Tokens and their vectors.
 
     Attributes:
-        text: the text they come from.
-        tokens: special ones included.
+        text: the text that they come from.
+        tokens: all tokens, special ones included.
         vectors: float32 (tokens, hidden size).
     """
 
@@ -30,16 +28,16 @@ class TokenVectors:
     vectors: Array
 
     def of_word(self, word: str) -> Array:
-        """The mean vector of the tokens that a word's first occurrence is made of, float32 (hidden size,).
+        """The mean vector of the tokens of a word's first occurrence, float32 (hidden size,).
 
         Raises:
-            InputError: the word is not in the text, or the model did not read so far.
+            InputError: the word is not in the text, or in a part that the model did not read.
         """
         # Not `\b`, which finds no border beside punctuation that is part of the word.
-        found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", self.text, re.IGNORECASE) if word else None
-        if found is None:
+        match = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", self.text, re.IGNORECASE) if word else None
+        if match is None:
             raise InputError(f"the word {word!r} is not in {self.text[:60]!r}")
-        inside = [one.index for one in self.tokens if one.start < found.end() and one.end > found.start()]
+        inside = [token.index for token in self.tokens if token.start < match.end() and token.end > match.start()]
         if not inside:
             raise InputError(f"the model does not read as far as the word {word!r} in {self.text[:60]!r}")
         mean: Array = self.vectors[inside].mean(axis=0)
@@ -50,19 +48,21 @@ def token_vectors(encoder: OpenEncoder, text: str, layer: int | None = None) -> 
     """Compute the vector of each token of a text; what is too long for the model is cut.
 
     Args:
-        encoder: a bundle for feature extraction, or one exported with ``--hidden-states``.
+        encoder: a feature-extraction bundle, or one exported with `ExportOptions.hidden_states`.
         text: the text.
-        layer: 0 for the embeddings, 1 for the first layer, …; the last by default.
+        layer: 0 for the embeddings, 1 for the first layer, and so on; the last layer when None.
 
     Raises:
-        UnsupportedError: the bundle does not give the vectors.
+        UnsupportedError: the bundle does not give these vectors.
         InputError: there is no such layer, or the text has no tokens or is not valid Unicode.
-        BundleError: the vectors are not numbers.
+        BundleError: the vectors hold NaN or an infinity.
     """
     reader = encoder.reader()
     output = _output(encoder, layer)
     if encoder.step.outputs[output].shape[1] != "sequence":
-        raise UnsupportedError(f"layer {layer} of this model has no vector for each token; choose another --layer")
+        raise UnsupportedError(
+            f"layer {layer} of this model has no vector for each token; choose another {option('layer')}"
+        )
     row = reader.read([text])[0]
     if not row.ids:
         raise InputError("the text is empty: it has no tokens")
@@ -71,19 +71,14 @@ def token_vectors(encoder: OpenEncoder, text: str, layer: int | None = None) -> 
     return TokenVectors(text, view_row(reader.tokenizer, row, text), vectors)
 
 
-def cosine(one: Array, other: Array) -> float:
-    """The cosine of the angle between two vectors."""
-    return float(one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12))
-
-
 def _output(encoder: OpenEncoder, layer: int | None) -> str:
     kept = encoder.info.hidden_states
     if layer is None and _LAST in encoder.step.outputs:
         return _LAST
     if not kept:
         what = "its layers" if layer is not None else "the vectors of its tokens"
-        raise UnsupportedError(f"this bundle does not give {what}: export the model with --hidden-states")
+        raise UnsupportedError(f"this bundle does not give {what}: export the model with `ExportOptions.hidden_states`")
     wanted = kept - 1 if layer is None else layer
     if not 0 <= wanted < kept:
-        raise InputError(f"--layer must be from 0 to {kept - 1}, not {wanted}")
+        raise InputError(f"{option('layer')} must be from 0 to {kept - 1}, not {wanted}")
     return f"hidden_states.{wanted}"

@@ -43,7 +43,8 @@ class WordFinder:
         """
         if not model.reader.attends:
             raise UnsupportedError(
-                "this bundle cannot tell when words are said: export the model again, with --word-timestamps"
+                "this bundle cannot tell when words are said: export the model again, "
+                "with `ExportOptions.word_timestamps`"
             )
         if model.info.speech is None:
             raise BundleError("the bundle does not say what its tokens of time are; export the model again")

@@ -6,7 +6,7 @@ import pytest
 from transformers import AddedToken, ByT5Tokenizer, CanineTokenizer, PreTrainedTokenizerFast
 
 from tests.checkpoints.decoders import byte_level_tokenizer
-from triform.export.checkpoint import source
+from triform.export.checkpoint.processors import save_tokenizer
 from triform.export.tokenization.code_points import describe
 from triform.runtime.bundle.text_info import CodePointsInfo
 from triform.runtime.errors import ExportError
@@ -55,4 +55,4 @@ def test_a_tokenizer_with_a_backend_is_not():
 
 def test_it_is_for_encoders_of_texts(tmp_path):
     with pytest.raises(ExportError, match="for encoders of texts only"):
-        source.save_tokenizer(CanineTokenizer(), tmp_path)
+        save_tokenizer(CanineTokenizer(), tmp_path)

@@ -21,7 +21,8 @@ from transformers import (
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from tests.checkpoints.encoder_families import build_encoder
-from triform.export.checkpoint import source
+from triform.export.checkpoint.processors import load_tokenizer, save_tokenizer
+from triform.export.checkpoint.source import Source
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.samples import texts
@@ -119,7 +120,7 @@ def test_what_is_written_is_compared_with_the_original(checkpoint, tmp_path, mon
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     monkeypatch.setattr(tokenizer_conversion, "_compact_merges", lambda model: model["merges"].pop(0))
     with pytest.raises(ExportError, match=r"^the tokenizer\.json written reads .* otherwise"):
-        source.save_tokenizer(tokenizer, tmp_path)
+        save_tokenizer(tokenizer, tmp_path)
 
 
 # Where transformers' own fast tokenizers depart from the originals: control characters and unassigned ones.
@@ -142,10 +143,10 @@ def test_vocab_txt_alone(tmp_path):
     ]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     BertConfig(vocab_size=len(words)).save_pretrained(tmp_path)
-    tokenizer = source.load_tokenizer(source.Source("x", str(tmp_path), {}, 0))
+    tokenizer = load_tokenizer(Source("x", tmp_path, tmp_path, tmp_path))
     folder = tmp_path / "out"
     folder.mkdir()
-    source.save_tokenizer(tokenizer, folder)
+    save_tokenizer(tokenizer, folder)
     written = Tokenizer.from_file(str(folder / "tokenizer.json"))
     original = BertTokenizerLegacy(str(tmp_path / "vocab.txt"))
     compared = [text for text in difficult_texts() if ordinary(text)]
@@ -157,10 +158,10 @@ def test_vocab_txt_alone(tmp_path):
 def test_spiece_model_alone(tmp_path):
     path = trained_sentencepiece(tmp_path, pad_id=0, eos_id=1, bos_id=-1, unk_id=2)
     T5Config(vocab_size=400, d_model=16).save_pretrained(tmp_path)
-    tokenizer = source.load_tokenizer(source.Source("x", str(tmp_path), {}, 0))
+    tokenizer = load_tokenizer(Source("x", tmp_path, tmp_path, tmp_path))
     folder = tmp_path / "out"
     folder.mkdir()
-    source.save_tokenizer(tokenizer, folder)
+    save_tokenizer(tokenizer, folder)
     written = Tokenizer.from_file(str(folder / "tokenizer.json"))
     original = sentencepiece.SentencePieceProcessor(model_file=str(path))
     for text in (text for text in difficult_texts() if ordinary(text)):

@@ -137,7 +137,7 @@ def test_the_option(capsys, own_bundle):
     assert (code, WEIGHTS in one_line(err)) == (1, True)
     code, _, err = invoke(capsys, "generate", own_bundle, "a", "--verify", "sometimes")
     assert (code, "--verify" in one_line(err)) == (2, True)
-    with pytest.raises(InputError, match="verify must be always, once or never, not 'sometimes'"):
+    with pytest.raises(InputError, match="`verify` must be always, once or never, not 'sometimes'"):
         triform.load(own_bundle, verify="sometimes")
 
 

@@ -116,7 +116,7 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_answers_are_those_of_transformers(reader, options):
     """Ours in one batch of ragged windows, theirs one at a time."""
-    found = list(answer(reader.model, PAIRS, **options))
+    found = reader.model.answer(PAIRS, **options)
     expected = [reader.expected(pair, **options) for pair in PAIRS]
     assert [[(one.start, one.end, one.text) for one in each] for each in found] == [
         [one[:3] for one in each] for each, _ in expected
@@ -156,10 +156,10 @@ def test_a_long_question_leaves_less_to_share(reader):
         (("", "a lamp"), {}, "the question is empty"),
         (("Who?", " \n"), {}, "the context is empty"),
         (("who " * 400, "a lamp"), {}, "the question is too long: it leaves no room for a text in 384 tokens"),
-        (("Who?", "a lamp"), {"stride": 384}, "--stride must be less than"),
-        (("Who?", "a lamp"), {"stride": -1}, "--stride must be at least 0, not -1"),
-        (("Who?", "a lamp"), {"top_k": 0}, "--top-k must be at least 1, not 0"),
-        (("Who?", "a lamp"), {"max_answer_length": 0}, "--max-answer-length must be at least 1, not 0"),
+        (("Who?", "a lamp"), {"stride": 384}, "`stride` must be less than"),
+        (("Who?", "a lamp"), {"stride": -1}, "`stride` must be at least 0, not -1"),
+        (("Who?", "a lamp"), {"top_k": 0}, "`top_k` must be at least 1, not 0"),
+        (("Who?", "a lamp"), {"max_answer_length": 0}, "`max_answer_length` must be at least 1, not 0"),
         (("Who?", "bad \udcff"), {}, "not valid Unicode"),
         (("bad \udcff", "a lamp"), {}, "not valid Unicode"),
     ],
@@ -172,7 +172,7 @@ def test_what_cannot_be_answered(reader, capfd, pair, options, text):
 
 
 def test_another_task(call, reader, float_bundle):
-    with pytest.raises(UnsupportedError, match="use `triform answer`"):
+    with pytest.raises(UnsupportedError, match=r"use `Encoder\.answer`"):
         reader.model.require("tag", "token-classification")
     code, out, err = call("answer", float_bundle, "Who?", "--context", "a lamp")
     assert (code, out) == (1, "")

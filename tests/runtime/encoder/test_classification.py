@@ -82,9 +82,9 @@ def test_scores_are_the_pipelines(made, kind):
     source, bundle = made(kind)
     reference = pipeline("text-classification", model=str(source))
     model = load_encoder(bundle)
-    for text, found in zip(TEXTS, classify(model, TEXTS), strict=True):
+    for text, found in zip(TEXTS, model.classify(TEXTS), strict=True):
         assert_same(found, reference(text, top_k=None))
-    for pair, found in zip(PAIRS, classify(model, PAIRS), strict=True):
+    for pair, found in zip(PAIRS, model.classify(PAIRS), strict=True):
         assert_same(found, reference({"text": pair[0], "text_pair": pair[1]}, top_k=None))
     spread = [dict(found)[model.info.labels[0]] for found in classify(model, TEXTS)]
     assert max(spread) - min(spread) > 1e-3
@@ -118,7 +118,7 @@ def test_zero_shot_scores_are_the_pipelines(made, labels, multi_label):
     source, bundle = made("nli")
     reference = pipeline("zero-shot-classification", model=str(source))
     texts = [text for text in TEXTS if text]
-    ours = zero_shot(load_encoder(bundle), texts, labels, template=TEMPLATE, multi_label=multi_label)
+    ours = load_encoder(bundle).zero_shot(texts, labels, template=TEMPLATE, multi_label=multi_label)
     for text, found in zip(texts, ours, strict=True):
         expected = reference(text, labels, hypothesis_template=TEMPLATE, multi_label=multi_label)
         pairs = zip(expected["labels"], expected["scores"], strict=True)

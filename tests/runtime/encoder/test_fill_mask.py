@@ -16,7 +16,7 @@ from tests.helpers.commands import invoke, one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.tokenization.clean_up import clean_up_decoding
-from triform.runtime.encoder.fill_mask import fill_mask, find_targets
+from triform.runtime.encoder.fill_mask import fill_mask
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.opening import load_encoder
 
@@ -66,7 +66,7 @@ def assert_same(masks, expected):
 
 @pytest.mark.parametrize("top_k", [5, 40])
 def test_fillings_are_the_pipelines(bundle, reference, top_k):
-    for text, masks in zip(TEXTS, fill_mask(load_encoder(bundle), TEXTS, top_k=top_k), strict=True):
+    for text, masks in zip(TEXTS, load_encoder(bundle).fill_mask(TEXTS, top_k=top_k), strict=True):
         assert_same(masks, reference(text, top_k=top_k))
 
 
@@ -95,7 +95,7 @@ def test_targets(bundle, source, reference):
     """A word, the same again, a part of a word, and a word of several tokens."""
     words = ["the", "the", "##s", "harborside"]
     tokenizer = AutoTokenizer.from_pretrained(source)
-    found = find_targets(load_encoder(bundle), words)
+    found = load_encoder(bundle).find_targets(words)
     pieces = tokenizer.tokenize("harborside")
     assert len(pieces) > 1
     assert [(one.piece, one.whole) for one in found] == [

@@ -14,7 +14,6 @@ from tests.helpers.bundles import change, read_manifest_json
 from tests.helpers.commands import invoke, one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
-from triform.runtime.encoder.classification import next_sentence
 from triform.runtime.opening import load_encoder
 
 PAIRS = [
@@ -47,7 +46,7 @@ def expected(source):
 
 
 def test_probabilities(bundle, expected):
-    assert list(next_sentence(load_encoder(bundle), PAIRS)) == pytest.approx(expected, abs=2e-5)
+    assert load_encoder(bundle).next_sentence(PAIRS) == pytest.approx(expected, abs=2e-5)
     assert max(expected) - min(expected) > 1e-3
 
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig, PretrainedConfig, pipeline
 from tests.checkpoints.encoders import bert_folder
 from tests.helpers.bundles import change, read_manifest_json
 from tests.helpers.commands import invoke, one_line
-from triform.export.checkpoint.sentence_transformers import relevance_of
+from triform.export.checkpoint.sentence.sentence_transformers import relevance_of
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.runtime.encoder.classification import classify
@@ -60,7 +60,7 @@ def reference(source, function):
 def test_scores(source, bundle):
     model = load_encoder(bundle)
     expected = reference(source, "sigmoid")
-    assert list(rerank(model, QUERY, DOCUMENTS)) == pytest.approx(expected, abs=2e-5)
+    assert model.rerank(QUERY, DOCUMENTS) == pytest.approx(expected, abs=2e-5)
     assert list(relevance(model, QUERY, DOCUMENTS)) == pytest.approx(reference(source, "none"), abs=1e-4)
     assert max(expected) - min(expected) > 1e-3
     labeled = classify(model, [(QUERY, document) for document in DOCUMENTS])
@@ -172,7 +172,7 @@ def test_a_model_that_makes_vectors(capsys, bundle, tmp_path):
 def test_a_model_of_several_labels(bundle):
     model = load_encoder(bundle)
     model.info.labels.append("another")
-    with pytest.raises(UnsupportedError, match=r"with one label; this one has 2: use `triform classify`$"):
+    with pytest.raises(UnsupportedError, match=r"with one label; this one has 2: use `Encoder.classify`$"):
         rerank(model, QUERY, DOCUMENTS)
 
 

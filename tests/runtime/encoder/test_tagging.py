@@ -124,7 +124,7 @@ def assert_same(found, expected):
 def test_tags_are_those_of_transformers(taggers, kind, aggregation):
     """Ours in one batch of ragged rows, theirs one at a time."""
     tagger = taggers[kind]
-    found = list(tag(tagger.model, TEXTS, aggregation=aggregation))
+    found = tagger.model.tag(TEXTS, aggregation=aggregation)
     assert_same(found, by_transformers(tagger.pipeline, TEXTS, aggregation_strategy=aggregation))
     assert len({one.label for each in found for one in each}) > 1
     assert all(one.text == text[one.start : one.end] for text, each in zip(TEXTS, found, strict=True) for one in each)

@@ -240,7 +240,7 @@ def test_what_is_not_pytorchs_is_found_out(llama):
 
 def test_a_bundle_without_hidden_states_refuses(wandering_llama):
     options = GenerationOptions(penalty_alpha=0.6, top_k=4)
-    with pytest.raises(UnsupportedError, match="export the model with --hidden-states") as caught:
+    with pytest.raises(UnsupportedError, match=r"export the model with `ExportOptions\.hidden_states`") as caught:
         Decoder(open_bundle(wandering_llama.path.parent)).stream(PROMPT, options, raw=True)
     assert "\n" not in str(caught.value)
 

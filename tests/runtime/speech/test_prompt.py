@@ -67,7 +67,7 @@ def test_what_was_said_before():
 def test_a_model_that_takes_no_text_before():
     info = dataclasses.replace(INFO, previous=None)
     assert prompt_of(info).before([1, 2]) == []
-    with pytest.raises(InputError, match="leave out --hotwords"):
+    with pytest.raises(InputError, match="leave out `hotwords`"):
         prompt_of(info, hotwords="Anna")
 
 

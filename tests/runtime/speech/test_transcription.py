@@ -184,7 +184,7 @@ def test_words_of_a_batch(whisper, sounds):
 
 
 def test_words_need_their_export(int8, sounds):
-    with pytest.raises(UnsupportedError, match="export the model again, with --word-timestamps"):
+    with pytest.raises(UnsupportedError, match=r"export the model again, with `ExportOptions\.word_timestamps`"):
         transcribe(int8, sounds[0], TranscribeOptions(word_timestamps=True))
 
 
@@ -249,14 +249,14 @@ def test_english_may_be_said(whisper, sounds, language):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "sing"}, "--task must be transcribe or translate, not 'sing'"),
-        ({"batch": 0}, "--batch must be at least 1, not 0"),
-        ({"num_beams": 0}, "--num-beams must be at least 1"),
-        ({"temperatures": ()}, "--temperature must be"),
-        ({"temperatures": (0.0, -1.0)}, "--temperature must be"),
-        ({"no_speech_threshold": float("nan")}, "--no-speech-threshold must be a number"),
-        ({"seed": -1}, "--seed must be"),
-        ({"batch": 2, "condition_on_previous_text": True}, "leave out --batch"),
+        ({"task": "sing"}, "`task` must be transcribe or translate, not 'sing'"),
+        ({"batch": 0}, "`batch` must be at least 1, not 0"),
+        ({"num_beams": 0}, "`num_beams` must be at least 1"),
+        ({"temperatures": ()}, "`temperatures` must be"),
+        ({"temperatures": (0.0, -1.0)}, "`temperatures` must be"),
+        ({"no_speech_threshold": float("nan")}, "`no_speech_threshold` must be a number"),
+        ({"seed": -1}, "`seed` must be"),
+        ({"batch": 2, "condition_on_previous_text": True}, "leave out `batch`"),
     ],
 )
 def test_options_are_checked(options, message):

@@ -91,11 +91,11 @@ def test_cutting():
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        ({"task": "translate"}, "--task translate"),
-        ({"word_timestamps": True}, "--word-timestamps"),
-        ({"hotwords": "Anna"}, "--hotwords"),
-        ({"initial_prompt": "Anna"}, "--initial-prompt"),
-        ({"condition_on_previous_text": True}, "--condition-on-previous-text"),
+        ({"task": "translate"}, "`task` translate"),
+        ({"word_timestamps": True}, "`word_timestamps`"),
+        ({"hotwords": "Anna"}, "`hotwords`"),
+        ({"initial_prompt": "Anna"}, "`initial_prompt`"),
+        ({"condition_on_previous_text": True}, "`condition_on_previous_text`"),
     ],
 )
 def test_options_of_other_models(options, name):
@@ -104,5 +104,5 @@ def test_options_of_other_models(options, name):
 
 
 def test_a_model_of_texts():
-    with pytest.raises(UnsupportedError, match="listener reads text, not sound: use `triform rewrite`"):
+    with pytest.raises(UnsupportedError, match=r"listener reads text, not sound: use `EncoderDecoder\.generate`"):
         transcribe(model_of(source="text"), voice(1))

@@ -23,8 +23,9 @@ from tests.checkpoints.encoders import bert_folder
 from tests.helpers.commands import invoke, one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
+from triform.runtime.arithmetic import cosines
 from triform.runtime.bundle.folder import open_bundle
-from triform.runtime.encoder.vectors.token_vectors import cosine, token_vectors
+from triform.runtime.encoder.vectors.token_vectors import token_vectors
 from triform.runtime.errors import InputError
 from triform.runtime.opening import load_encoder
 from triform.runtime.text.token_view import split_text
@@ -129,7 +130,7 @@ def test_vectors_are_those_of_transformers(layers, text):
     model = load_encoder(layers.bundle, threads=1)
     expected = layers.expected(text)
     for layer, wanted in [*enumerate(expected), (None, expected[-1])]:
-        found = token_vectors(model, text, layer)
+        (found,) = model.token_vectors([text], layer=layer)
         assert found.vectors.shape == wanted.shape
         np.testing.assert_allclose(found.vectors, wanted, rtol=0, atol=1e-4)
         assert found.tokens == split_text(open_bundle(layers.bundle), text)
@@ -167,7 +168,7 @@ def test_the_first_occurrence_as_a_word(layers):
     whole = word_vector(layers, found.text, 15, 19)
     np.testing.assert_allclose(found.of_word("BANK"), whole, rtol=0, atol=1e-4)
     np.testing.assert_allclose(found.of_word("c++"), word_vector(layers, found.text, 25, 28), rtol=0, atol=1e-4)
-    assert cosine(found.of_word("code"), found.of_word("code")) == pytest.approx(1)
+    assert cosines(found.of_word("code"), found.of_word("code")) == pytest.approx(1)
     for word in ("emb", "river", ""):
         with pytest.raises(InputError, match="is not in"):
             found.of_word(word)

@@ -38,7 +38,7 @@ def assert_same_ranking(found, expected):
 def test_scores_are_those_of_the_pipeline(exported, pictures, name):
     folder, bundle = exported(name)
     expected = pipeline("image-classification", folder)([str(path) for path in pictures], top_k=len(LABELS))
-    found = list(classify_images(triform.load(bundle), pictures))
+    found = triform.load_encoder(bundle).classify_images(pictures)
     assert len(found) == len(pictures)
     for one, wanted in zip(found, expected, strict=True):
         assert_same_ranking(one, wanted)
@@ -90,7 +90,7 @@ def test_a_pooler_without_weights_is_not_used(tmp_path, pictures):
 def test_any_labels_score_as_in_the_pipeline(exported, pictures, name, labels, template):
     folder, bundle = exported(name)
     pipe = pipeline("zero-shot-image-classification", folder)
-    found = match_labels(triform.load(bundle), pictures, labels, template=template)
+    found = triform.load_encoder(bundle).match_labels(pictures, labels, template=template)
     for path, one in zip(pictures, found, strict=True):
         assert_same_ranking(one, pipe(str(path), candidate_labels=labels, hypothesis_template=template))
 

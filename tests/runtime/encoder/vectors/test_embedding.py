@@ -21,16 +21,15 @@ from tests.checkpoints.encoders import sentence_folder
 from tests.helpers.bundles import change, read_manifest_json
 from tests.helpers.commands import invoke, one_line
 from tests.helpers.sentences import MAX_LENGTH, TEXTS, mean_vectors, token_vectors
-from triform.export.checkpoint.sentence_transformers import check_case, read_modules
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.models.encoder.pooling import POOLINGS, sentence_embedding
-from triform.runtime.arithmetic import cosine, unit
+from triform.runtime.arithmetic import cosines, unit
 from triform.runtime.bundle.manifest import EmbeddingInfo
 from triform.runtime.encoder.vectors import embedding
-from triform.runtime.encoder.vectors.embedding import document_prompt, embed, query_prompt
+from triform.runtime.encoder.vectors.embedding import default_document_prompt, default_query_prompt, embed
 from triform.runtime.encoder.vectors.quantization import int8_ranges, quantize
-from triform.runtime.errors import BundleError, ExportError, InputError
+from triform.runtime.errors import BundleError, InputError
 from triform.runtime.opening import load_encoder
 
 TOLERANCE = 2e-6
@@ -171,11 +170,11 @@ def test_which_prompt_searches_take():
     def info(**prompts):
         return EmbeddingInfo(4, "mean", True, prompts, default_prompt=next(iter(prompts), None))
 
-    assert (query_prompt(info()), document_prompt(info())) == ("", "")
-    assert (query_prompt(info(other="o")), document_prompt(info(other="o"))) == ("", "")
-    assert query_prompt(info(document="d", query="q")) == "q"
-    assert document_prompt(info(query="q", corpus="c", passage="p")) == "p"
-    assert document_prompt(info(passage="p", document="d")) == "d"
+    assert (default_query_prompt(info()), default_document_prompt(info())) == ("", "")
+    assert (default_query_prompt(info(other="o")), default_document_prompt(info(other="o"))) == ("", "")
+    assert default_query_prompt(info(document="d", query="q")) == "q"
+    assert default_document_prompt(info(query="q", corpus="c", passage="p")) == "p"
+    assert default_document_prompt(info(passage="p", document="d")) == "d"
 
 
 @pytest.mark.parametrize(
@@ -269,8 +268,8 @@ def test_int8_rounds_numbers_of_vectors_of_length_1(expected):
 def test_lengths_and_cosines():
     assert_array_equal(unit(np.zeros(3, np.float32)), np.zeros(3))
     assert_allclose(unit(np.array([[3, 4]], np.float32)), [[0.6, 0.8]], rtol=1e-6)
-    assert cosine(np.array([1, 2], np.float32), np.array([2, 4], np.float32)) == pytest.approx(1, abs=1e-12)
-    assert cosine(np.array([1, 0], np.float32), np.array([1, 1], np.float32)) == pytest.approx(0.5**0.5, abs=1e-7)
+    assert cosines(np.array([1, 2], np.float32), np.array([2, 4], np.float32)) == pytest.approx(1, abs=1e-12)
+    assert cosines(np.array([1, 0], np.float32), np.array([1, 1], np.float32)) == pytest.approx(0.5**0.5, abs=1e-7)
 
 
 def test_bundles_for_something_else(call, sentence_bundle, float_bundle, tmp_path):
@@ -440,83 +439,3 @@ def test_progress_on_a_terminal(sentence_bundle, text_file, tmp_path):
     shown = os.read(ours, 10**6).decode()
     os.close(ours)
     assert f"{len(TEXTS)}/{len(TEXTS)}" in shown
-
-
-def test_what_is_read_of_a_folder(whole_source, sentence_source, tmp_path):
-    found = read_modules(sentence_source)
-    assert (found.pooling, found.dense, found.normalize, found.max_length) == (("mean",), (), True, MAX_LENGTH)
-    assert found.prompts == {"query": "Find what answers: ", "passage": "Text: ", "plain": ""}
-    found = read_modules(whole_source)
-    assert (found.pooling, found.default_prompt, found.normalize) == (tuple(POOLINGS), "query", False)
-    assert read_modules(tmp_path) is None
-    (whole_copy := tmp_path / "copy").mkdir()
-    shutil.copytree(whole_source, whole_copy, dirs_exist_ok=True)
-    (whole_copy / "1_Pooling" / "config.json").write_text('{"embedding_dimension": 48, "pooling_mode": ["max", "cls"]}')
-    assert read_modules(whole_copy).pooling == ("max", "cls")
-
-
-def edit(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def retype(index, kind):
-    def damage(folder):
-        modules = json.loads((folder / "modules.json").read_text())
-        modules[index]["type"] = kind
-        (folder / "modules.json").write_text(json.dumps(modules))
-
-    return damage
-
-
-@pytest.mark.parametrize(
-    ("damage", "text"),
-    [
-        (lambda folder: (folder / "modules.json").write_text("{"), "modules.json cannot be read"),
-        (lambda folder: (folder / "modules.json").write_text("{}"), "must hold a list"),
-        (lambda folder: (folder / "modules.json").write_text("[]"), "in an order that is not supported: none"),
-        (retype(2, "sentence_transformers.models.LSTM"), "a module sentence_transformers.models.LSTM"),
-        (retype(0, "custom_code.Transformer"), "a module custom_code.Transformer"),
-        (retype(2, "sentence_transformers.models.Normalize"), "Transformer, Pooling, Normalize, Dropout, LayerNorm"),
-        (retype(2, "sentence_transformers.models.Pooling"), "in an order"),
-        (lambda folder: edit(folder / "1_Pooling" / "config.json", pooling_mode="median"), "pooling median"),
-        (lambda folder: (folder / "1_Pooling" / "config.json").unlink(), "config.json cannot be read"),
-        (lambda folder: edit(folder / "sentence_bert_config.json", transformer_task="fill-mask"), "is for fill-mask"),
-        (lambda folder: edit(folder / "2_Dense" / "config.json", use_residual=True), "a residual"),
-        (
-            lambda folder: edit(folder / "2_Dense" / "config.json", module_input_name="token_embeddings"),
-            "works on token_embeddings",
-        ),
-        (lambda folder: edit(folder / "2_Dense" / "config.json", module_output_name="other"), "works on other"),
-        (lambda folder: edit(folder / "2_Dense" / "config.json", activation_function="a.B"), "the activation a.B"),
-        (lambda folder: edit(folder / "2_Dense" / "config.json", in_features=3), "cannot be loaded"),
-        (lambda folder: (folder / "2_Dense" / "config.json").write_text("{}"), "has no in_features"),
-        (lambda folder: (folder / "2_Dense" / "model.safetensors").unlink(), "has no model.safetensors"),
-        (lambda folder: edit(folder / "config_sentence_transformers.json", prompts=["a"]), "prompts must be"),
-        (lambda folder: edit(folder / "config_sentence_transformers.json", prompts={"a": 1}), "prompts must be"),
-        (lambda folder: edit(folder / "sentence_bert_config.json", max_seq_length="long"), "max_seq_length must be"),
-        (
-            lambda folder: edit(folder / "config_sentence_transformers.json", default_prompt_name="gone"),
-            "no prompt called 'gone'",
-        ),
-    ],
-)
-def test_folders_that_are_refused(whole_source, tmp_path, damage, text):
-    folder = shutil.copytree(whole_source, tmp_path / "folder")
-    damage(folder)
-    with pytest.raises(ExportError, match=text):
-        read_modules(folder)
-
-
-def test_lower_case_that_the_tokenizer_does_not_make(sentence_source, tmp_path):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(sentence_source)
-    modules = read_modules(sentence_source)
-    assert modules.lower_case
-    check_case(modules, tokenizer)
-    content = json.loads(tokenizer.backend_tokenizer.to_str())
-    folder = shutil.copytree(sentence_source, tmp_path / "folder")
-    (folder / "tokenizer.json").write_text(json.dumps({**content, "normalizer": None}))
-    edit(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
-    with pytest.raises(ExportError, match="do_lower_case"):
-        check_case(modules, AutoTokenizer.from_pretrained(folder))

@@ -13,11 +13,11 @@ import pytest
 from tests.helpers.bundles import adopt
 from tests.helpers.commands import invoke, one_line
 from tests.helpers.sentences import MAX_LENGTH, TEXTS, mean_vectors
-from triform.cli.commands.encoder import search as search_command
 from triform.runtime.arithmetic import unit
-from triform.runtime.bundle.manifest import FileInfo
+from triform.runtime.encoder.vectors import search as searching
 from triform.runtime.encoder.vectors import search_index
-from triform.runtime.encoder.vectors.search_index import Document, SearchIndex, build_index, nearest
+from triform.runtime.encoder.vectors.search import nearest
+from triform.runtime.encoder.vectors.search_index import Document, SearchIndex, build_index
 from triform.runtime.errors import InputError
 from triform.runtime.opening import load_encoder
 
@@ -155,7 +155,7 @@ def test_many_queries(call, sentence_bundle, sentence_source, text_file, tmp_pat
     (tmp_path / "queries.jsonl").write_text("".join(json.dumps(one) + "\n" for one in objects))
     options = ("search", sentence_bundle, "--top-k", 3, "--queries")
     plain, stored = [{"query": query} for query in QUERIES], ("--index", tmp_path / "index")
-    monkeypatch.setattr(search_command, "_AT_ONCE", 3)
+    monkeypatch.setattr(searching, "_QUERIES", 3)
     for more in (["--file", text_file], ["--file", text_file, *stored], stored):
         code, out, _ = call(*options, tmp_path / "queries.txt", *more)
         assert code == 0
@@ -249,10 +249,10 @@ def test_an_index_is_whole_or_not_there(call, sentence_bundle, tmp_path):
 
 def test_an_index_is_searched_in_parts(model, tmp_path, monkeypatch):
     documents = [Document(number, text) for number, text in enumerate(LINES, 1)]
-    build_index(tmp_path / "index", model, documents, prompt="", field=None, source=FileInfo(0, ""))
+    build_index(tmp_path / "index", model, documents, prompt="")
     queries = unit(model.embed([QUERY, TEXTS[2], "fish"]))
     monkeypatch.setattr(search_index, "_BLOCK", 3)
-    monkeypatch.setattr(search_index, "_HELD", 2)
+    monkeypatch.setattr(searching, "_DOCUMENTS", 2)
     found = SearchIndex(tmp_path / "index").search(queries, 4)
     streamed = nearest(model, queries, documents, prompt="", top_k=4)
     every = queries @ unit(model.embed(LINES)).T
@@ -263,7 +263,53 @@ def test_an_index_is_searched_in_parts(model, tmp_path, monkeypatch):
             assert [hit.document.number - 1 for hit in hits] == places.tolist()
             assert [hit.score for hit in hits] == pytest.approx(scores[places].tolist(), abs=1e-6)
     with pytest.raises(InputError, match="exists already"):
-        build_index(tmp_path / "index", model, documents, prompt="", field=None, source=FileInfo(0, ""))
+        build_index(tmp_path / "index", model, documents, prompt="")
+
+
+def test_from_python(model, sentence_source, tmp_path):
+    expected = [scores(sentence_source, query) for query in (QUERY, "two boats")]
+    for documents in (LINES, model.build_search_index(tmp_path / "index", LINES)):
+        found = model.search([QUERY, "two boats"], documents, top_k=3)
+        for hits, cosines_of in zip(found, expected, strict=True):
+            best = np.argsort(-cosines_of, kind="stable")[:3]
+            assert [hit.document.text for hit in hits] == [LINES[place] for place in best]
+            assert [hit.score for hit in hits] == pytest.approx(cosines_of[best].tolist(), abs=TOLERANCE)
+    (hits,) = model.search([QUERY], iter(LINES), query_prompt="", document_prompt="", top_k=100)
+    assert len(hits) == len(LINES)
+    assert hits[0].score == pytest.approx(max(scores(sentence_source, QUERY, ("", ""))), abs=TOLERANCE)
+    assert model.search([], LINES) == []
+
+
+def test_an_index_from_python_is_the_command_line_s_too(call, model, sentence_bundle, expected, text_file, tmp_path):
+    model.build_search_index(tmp_path / "index", LINES)
+    arguments = ("search", sentence_bundle, QUERY, "--index", tmp_path / "index", "--top-k", 3)
+    _, out, _ = call(*arguments, "--json")
+    check(out, expected, 3)
+    # It came from no file, so that it cannot be compared with one.
+    code, _, err = call(*arguments, "--file", text_file)
+    assert code == 2
+    assert "texts.txt is not what" in one_line(err)
+
+
+def test_what_python_refuses(model, tmp_path):
+    model.build_search_index(tmp_path / "index", LINES, prompt="Other: ")
+    index = model.open_search_index(tmp_path / "index")
+    with pytest.raises(InputError, match="was made with the prompt 'Other: ', not 'Text: '"):
+        model.search([QUERY], index, document_prompt="Text: ")
+    with pytest.raises(InputError, match=r"^`top_k` must be at least 1, not 0$"):
+        model.search([QUERY], index, top_k=0)
+    with pytest.raises(InputError, match="index exists already"):
+        model.build_search_index(tmp_path / "index", LINES)
+    with pytest.raises(InputError, match="there are no texts to search"):
+        model.build_search_index(tmp_path / "empty", [])
+    assert not (tmp_path / "empty").exists()
+
+
+def test_similarity_from_python(model, sentence_source):
+    vectors = mean_vectors(sentence_source, TEXTS[:3])
+    np.testing.assert_allclose(model.similarity(TEXTS[:3]), vectors @ vectors.T, atol=TOLERANCE)
+    np.testing.assert_allclose(model.similarity(TEXTS[:2], TEXTS[2:3]), vectors[:2] @ vectors[2:].T, atol=TOLERANCE)
+    assert model.similarity([], TEXTS[:2]).shape == (0, 2)
 
 
 @pytest.mark.parametrize(

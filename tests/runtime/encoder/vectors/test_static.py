@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tests.helpers.commands import invoke, one_line
-from triform.export.checkpoint.static_vectors import read_table
+from triform.export.checkpoint.sentence.static_vectors import read_table
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export, plan
 from triform.runtime.errors import ExportError, InputError

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from triform.export.checkpoint.sentence_transformers import read_prompts, static_modules
+from triform.export.checkpoint.files.json_files import content_of
+from triform.export.checkpoint.sentence.sentence_transformers import read_prompts, static_modules
 from triform.runtime.errors import ExportError
 
 WORD_FILES = (".txt", ".vec")
@@ -59,22 +60,15 @@ def is_static(path: Path) -> bool:
 
 
 def _is_model2vec(folder: Path) -> bool:
-    config = _content(folder / "config.json")
+    config = content_of(folder / "config.json")
     return isinstance(config, dict) and config.get("model_type") == "model2vec"
 
 
 def _first_module(folder: Path) -> str:
     """The type of a sentence-transformers folder's first module; empty where that cannot be told."""
-    modules = _content(folder / "modules.json")
+    modules = content_of(folder / "modules.json")
     first = modules[0] if isinstance(modules, list) and modules else None
     return str(first.get("type", "")) if isinstance(first, dict) else ""
-
-
-def _content(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
 
 
 def _ends_in_a_number(path: Path) -> bool:
@@ -101,7 +95,7 @@ def read_table(path: Path) -> StaticTable:
 
 def _read_model2vec(folder: Path) -> StaticTable:
     """The format is that of model2vec's ``persistence.py`` and ``model.py``."""
-    config = _content(folder / "config.json")
+    config = content_of(folder / "config.json")
     vectors, tokenizer = _read_vectors(folder)
     unknown = _unknown(tokenizer)
     length = int(config.get("max_length") or _MODEL2VEC_LENGTH) + (unknown is not None)

@@ -1,0 +1,156 @@
+"""Nothing is dropped silently: what a model does with each tensor of a checkpoint, by names alone.
+
+transformers loads what fits and goes on. Here a tensor that no part of the model reads must have a reason: it is a
+buffer or a copy that transformers itself knows as superseded, or a part of a head for another task. Any other stops the
+export.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+from triform.runtime.errors import ExportError
+
+# Names told in an error.
+_TOLD = 3
+
+
+@dataclass(frozen=True)
+class Match:
+    """How the tensors of a checkpoint fit a model.
+
+    Attributes:
+        missing: parameters and buffers of the model without a tensor; tied copies and what transformers computes are
+            not among them.
+        unread: tensors that no part of the model reads.
+    """
+
+    missing: frozenset[str]
+    unread: frozenset[str]
+
+
+def match(model: PreTrainedModel, names: Iterable[str]) -> Match:
+    """Match the names of a checkpoint's tensors with a model, renamed as transformers renames them on loading.
+
+    Args:
+        model: may be without weights.
+        names: of the checkpoint.
+    """
+    held = model.state_dict()
+    renamings, converters = _transforms(model)
+    read = {name: _renamed(model, name, held, renamings, converters) for name in names}
+    targets = set(read.values())
+    for converter in converters:
+        # Several tensors become one, or one becomes several, which all have their names from the first.
+        targets |= {
+            target.replace(converter.target_patterns[0], other)
+            for target in tuple(targets)
+            for other in converter.target_patterns[1:]
+        }
+    absent = _without(set(held) - targets - _tied(model), model._keys_to_ignore_on_load_missing)
+    beyond = {name for name, renamed in read.items() if renamed not in held}
+    superseded = [*(model._keys_to_ignore_on_load_unexpected or ()), *_superseded_buffers(model)]
+    return Match(frozenset(absent), frozenset(_without(beyond, superseded)))
+
+
+def renamed(model: PreTrainedModel, name: str) -> str:
+    """The model's own name of a tensor of a checkpoint."""
+    return _renamed(model, name, model.state_dict(), *_transforms(model))
+
+
+def without_weights(model_class: Any, config: PretrainedConfig) -> PreTrainedModel | None:
+    """A model of a class with names and shapes only; None where the class does not take the config."""
+    try:
+        with torch.device("meta"):
+            return model_class(config)
+    except Exception:  # each class has its own demands of a config
+        return None
+
+
+def left_out(name: str, model: PreTrainedModel, unexpected: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """The tensors that a loaded model does not read and that belong to heads for other tasks.
+
+    Args:
+        name: of the checkpoint.
+        model: as loaded.
+        unexpected: what transformers reports as such, under the names that it gave them.
+        names: of all tensors of the checkpoint.
+
+    Raises:
+        ExportError: there are others that it does not read.
+    """
+    reported = set(unexpected)
+    if not reported:
+        return ()
+    unread = frozenset(one for one in match(model, names).unread if renamed(model, one) in reported)
+    unknown = unread
+    for other in _relatives(model):
+        empty = without_weights(other, model.config)
+        unknown = unknown & match(empty, unknown).unread if empty is not None else unknown
+    if unknown:
+        told = sorted(unknown)
+        more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        raise ExportError(
+            f"{name} has weights that a {type(model).__name__} does not read and that would be lost: "
+            f"{', '.join(told[:_TOLD])}{more}; its config does not say what they are for"
+        )
+    return tuple(sorted(unread))
+
+
+def _transforms(model: PreTrainedModel) -> tuple[list[Any], list[Any]]:
+    """How transformers renames a checkpoint's tensors for a model, and which it joins or splits."""
+    mapping = get_model_conversion_mapping(model, None, getattr(model, "hf_quantizer", None))
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    return renamings, [entry for entry in mapping if isinstance(entry, WeightConverter)]
+
+
+def _renamed(
+    model: PreTrainedModel, name: str, held: dict[str, Any], renamings: list[Any], converters: list[Any]
+) -> str:
+    found: str = rename_source_key(name, renamings, converters, model.base_model_prefix, held)[0]
+    if found not in held and name in held:
+        # Not every name that looks like one of another release is one.
+        found = rename_source_key(name, [], [], model.base_model_prefix, held)[0]
+    return found
+
+
+def _relatives(model: PreTrainedModel) -> list[Any]:
+    """The classes of the same family, which read the same config."""
+    module = sys.modules[type(model).__module__]
+    return [
+        other
+        for _, other in inspect.getmembers(module, inspect.isclass)
+        if issubclass(other, PreTrainedModel)
+        and other is not type(model)
+        and getattr(other, "config_class", None) is type(model.config)
+        and other.__module__ == module.__name__
+    ]
+
+
+def _tied(model: PreTrainedModel) -> set[str]:
+    return set(getattr(model, "all_tied_weights_keys", None) or ())
+
+
+def _superseded_buffers(model: PreTrainedModel) -> list[str]:
+    """Buffers that older releases saved and that transformers computes today."""
+    buffers = [name for name, _ in model.named_buffers()]
+    found = []
+    if any(name.endswith("rotary_emb.inv_freq") for name in buffers):
+        found.append(r"rotary_emb\.inv_freq")
+    if any(name.endswith("position_ids") for name in buffers):
+        found.append(r"(^|\.)position_ids$")
+    return found
+
+
+def _without(names: set[str], patterns: Iterable[str] | None) -> set[str]:
+    return {name for name in names if not any(re.search(pattern, name) for pattern in patterns or ())}

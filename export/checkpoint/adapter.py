@@ -1,0 +1,197 @@
+"""A LoRA adapter of peft becomes part of its model's weights: W + scale * B A.
+
+The format is that of peft's checkpoints. peft itself is not needed: its releases go with those of transformers, and of
+its many methods this one is what people publish; the others are refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from triform.export.checkpoint.accounting import renamed
+from triform.export.checkpoint.files.json_files import read_object
+from triform.export.checkpoint.files.weights import find_weights, load_tensors
+from triform.runtime.errors import ExportError
+
+CONFIG = "adapter_config.json"
+_TASKS = {
+    "CAUSAL_LM": "text-generation",
+    "SEQ_2_SEQ_LM": "text2text-generation",
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "QUESTION_ANS": "question-answering",
+    "FEATURE_EXTRACTION": "feature-extraction",
+}
+# What says how the adapter was trained or where it goes, which its tensors' names say too; and what is used below.
+_UNDERSTOOD = {
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out",
+    "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout",
+    "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern",
+    "revision", "runtime_config", "target_modules", "task_type", "use_rslora", "ensure_weight_tying", "eva_config",
+}  # fmt: skip
+# Initializations that leave the model's own weights as they are; the others take something out of them.
+_PLAIN_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
+_PREFIX = "base_model.model."
+_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?")
+
+
+@dataclass
+class _Factors:
+    """The two factors of one module's change, (r, in) and (out, r); of an embedding (r, rows) and (width, r)."""
+
+    embedding: bool = False
+    a: torch.Tensor | None = None
+    b: torch.Tensor | None = None
+
+
+def adapter_task(folder: Path) -> str | None:
+    """The task an adapter was trained for, by its name on the hub; None where its config does not say.
+
+    Raises:
+        ExportError: the config cannot be read.
+    """
+    return _TASKS.get(str(read_object(folder / CONFIG).get("task_type")))
+
+
+def merge(model: PreTrainedModel, folder: Path) -> frozenset[str]:
+    """Merge an adapter into a loaded model.
+
+    Args:
+        model: its base, in float32; changed in place.
+        folder: with adapter_config.json and adapter_model.safetensors, or .bin.
+
+    Returns:
+        the names of the model's parameters that the adapter replaced, such as a new head's.
+
+    Raises:
+        ExportError: it is not a LoRA adapter, has a setting that is not supported, or does not fit the model.
+    """
+    config = _config(folder)
+    tensors = {name.removeprefix(_PREFIX): value for name, value in load_tensors(_files(folder)).items()}
+    changes: dict[str, _Factors] = {}
+    replaced = set()
+    with torch.no_grad():
+        for name, value in tensors.items():
+            found = _FACTOR.fullmatch(name)
+            if found is None:
+                replaced.add(_replace(model, folder, name, value))
+                continue
+            factors = changes.setdefault(found["module"], _Factors(found["embedding"] is not None))
+            setattr(factors, found["factor"].lower(), value.float())
+        for module, factors in changes.items():
+            _add(model, folder, module, factors, config)
+    return frozenset(replaced)
+
+
+def _files(folder: Path) -> Any:
+    return find_weights(folder, "adapter_model")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    config = read_object(path)
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise ExportError(
+            f"{path} is of an adapter of the kind {kind}, of which only LORA is supported; merge it first"
+        )
+    for key, value in config.items():
+        if key not in _UNDERSTOOD and value not in (None, False, "", [], {}):
+            raise ExportError(f"{path} sets {key}, which is not supported; merge the adapter with peft first")
+    start = config.get("init_lora_weights", True)
+    if start not in _PLAIN_BEGINNINGS:
+        raise ExportError(
+            f"{path} has init_lora_weights {start}, which changes the base model too; merge the adapter with peft first"
+        )
+    return config
+
+
+def _replace(model: PreTrainedModel, folder: Path, name: str, value: torch.Tensor) -> str:
+    """Put a tensor of the adapter in the place of the model's own: a bias, or part of a module trained whole."""
+    if ".lora_" in name or ".base_layer." in name:
+        raise ExportError(f"{folder} holds {name}, which is not supported; merge the adapter with peft first")
+    target = _place(model, folder, name)
+    own = model.get_parameter(target)
+    if own.shape != value.shape:
+        raise ExportError(
+            f"{folder} holds {name} of the shape {tuple(value.shape)}, but its base model has {tuple(own.shape)}; "
+            "merge the adapter with peft first"
+        )
+    if target in _shared(model) and not torch.equal(own, value.float()):
+        raise ExportError(
+            f"{folder} replaces {name}, which its base model shares with another layer; merge it with peft first"
+        )
+    own.copy_(value)
+    return target
+
+
+def _add(model: PreTrainedModel, folder: Path, name: str, factors: _Factors, config: Mapping[str, Any]) -> None:
+    """Add one module's change to its weight."""
+    if factors.a is None or factors.b is None:
+        raise ExportError(f"{folder} holds one of the two factors of {name} only")
+    target = _place(model, folder, f"{name}.weight")
+    layer = model.get_submodule(target.removesuffix(".weight"))
+    kind = torch.nn.Embedding if factors.embedding else (torch.nn.Linear, Conv1D)
+    if not isinstance(layer, kind):
+        raise ExportError(f"{folder} adapts {name}, a {type(layer).__name__}, which is not supported; merge it first")
+    if target in _shared(model):
+        raise ExportError(
+            f"{folder} adapts {name}, which its base model shares with another layer; merge it with peft first"
+        )
+    change = factors.b @ factors.a
+    # GPT-2's layers, and embeddings, keep their weights the other way round.
+    if factors.embedding or isinstance(layer, Conv1D):
+        change = change.T
+    if change.shape != layer.weight.shape:
+        raise ExportError(
+            f"{folder} changes {name} by a matrix {tuple(change.shape)}, but its weight is {tuple(layer.weight.shape)}"
+        )
+    layer.weight.add_(_scale(config, name, len(factors.a)) * change)
+
+
+def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
+    """Alpha / r, or alpha / sqrt(r) with rslora; either may have a value of its own for some modules.
+
+    Raises:
+        ExportError: the tensors have another rank than the config says.
+    """
+    said = int(_of_module(config.get("rank_pattern"), name, config.get("r", 8)))
+    if said != rank:
+        raise ExportError(f"{CONFIG} says that {name} has the rank {said}, but its tensors have {rank}")
+    alpha = float(_of_module(config.get("alpha_pattern"), name, config.get("lora_alpha", 8)))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _of_module(patterns: Mapping[str, Any] | None, name: str, default: Any) -> Any:
+    """The value of the first pattern that a module's name ends with, as peft matches them."""
+    return next(
+        (value for pattern, value in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", name)), default
+    )
+
+
+def _place(model: PreTrainedModel, folder: Path, name: str) -> str:
+    """The model's own name of a parameter."""
+    target = renamed(model, name)
+    if target not in dict(model.named_parameters(remove_duplicate=False)):
+        raise ExportError(f"{folder} changes {name}, which its base model, a {type(model).__name__}, does not have")
+    return target
+
+
+def _shared(model: PreTrainedModel) -> set[str]:
+    """The names of parameters that are one with another."""
+    first: dict[int, str] = {}
+    shared = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            shared |= {name, first[id(parameter)]}
+        first.setdefault(id(parameter), name)
+    return shared

@@ -1,0 +1,128 @@
+"""Config keys that change a model's numbers and that transformers would overlook, refused by their names."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from transformers import MODEL_MAPPING, PretrainedConfig
+from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from triform.export.checkpoint.files.json_files import content_of
+from triform.export.checkpoint.source import Source
+from triform.runtime.errors import ExportError
+
+# Quantized weights that transformers turns into plain ones on any machine.
+_DEQUANTIZED = ("fp8", "mxfp4")
+_ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "encoder_hidden_act")
+_ROPE_KEYS = {
+    "rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "attention_factor", "beta_fast",
+    "beta_slow", "short_factor", "long_factor", "low_freq_factor", "high_freq_factor", "partial_rotary_factor",
+    "mscale", "mscale_all_dim", "truncate", "mrope_section", "mrope_interleaved", "finetuned",
+    "max_position_embeddings",
+    "short_mscale", "long_mscale",
+}  # fmt: skip
+# Keys of some families that are known to change what a model computes, with the values that change nothing.
+_CHANGING: dict[str, tuple[Any, ...]] = {
+    "sliding_window": (), "attn_logit_softcapping": (), "final_logit_softcapping": (), "query_pre_attn_scalar": (),
+    "attention_multiplier": (1,), "embedding_multiplier": (1,), "residual_multiplier": (1,), "logits_scaling": (1,),
+    "logit_scale": (1,), "scale_emb": (1,), "scale_depth": (), "attention_bias": (), "mlp_bias": (), "qkv_bias": (),
+    "use_qk_norm": (), "qk_layernorm": (), "qk_norm": (), "partial_rotary_factor": (1,), "rotary_pct": (1,),
+    "no_rope_layers": (), "alibi": (), "parallel_attn": (), "num_local_experts": (), "num_experts": (),
+    "position_embedding_type": ("absolute", "rotary"), "rope_scaling": (), "clip_qkv": (), "head_dim": (),
+}  # fmt: skip
+_NOTHING: tuple[Any, ...] = (None, False, 0, "", [], {})
+
+
+def check_config(source: Source, config: PretrainedConfig) -> None:
+    """Refuse what a config asks for and a model of its type would not do.
+
+    Args:
+        source: where the config comes from.
+        config: as transformers reads it; quantized weights that can be turned into plain ones are asked for so.
+
+    Raises:
+        ExportError: names the key and its value.
+    """
+    _check_quantization(source, config)
+    for part in _parts(config):
+        for key in _ACTIVATIONS:
+            value = getattr(part, key, None)
+            if isinstance(value, str) and value not in ACT2FN:
+                raise ExportError(f"the config of {source.name} has {key} {value}, which transformers does not know")
+        for rope in _ropes(getattr(part, "rope_parameters", None)):
+            _check_rope(source, rope)
+    written = content_of(source.model_folder / "config.json")
+    if isinstance(written, dict):
+        _check_overlooked(source, config, written)
+
+
+def _check_quantization(source: Source, config: PretrainedConfig) -> None:
+    asked = getattr(config, "quantization_config", None)
+    if not asked:
+        return
+    settings = asked if isinstance(asked, dict) else asked.to_dict()
+    method = str(getattr(settings.get("quant_method"), "value", settings.get("quant_method")))
+    if method not in _DEQUANTIZED:
+        raise ExportError(
+            f"the weights of {source.name} are quantized by {method} (quantization_config), which cannot be exported; "
+            "give the checkpoint that they were made from"
+        )
+    config.quantization_config = {**settings, "dequantize": True}
+
+
+def _check_rope(source: Source, rope: Mapping[str, Any]) -> None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
+        raise ExportError(f"the config of {source.name} has the rope type {kind}, which transformers does not know")
+    for key, value in rope.items():
+        if key not in _ROPE_KEYS and value not in _NOTHING:
+            raise ExportError(f"the config of {source.name} has {key} among its rope parameters, which nothing reads")
+
+
+def _check_overlooked(source: Source, config: PretrainedConfig, written: Mapping[str, Any]) -> None:
+    """Refuse a key of `_CHANGING` that neither the config's class nor the model's code mentions."""
+    declared = {field.name for field in dataclasses.fields(config)} | set(config.attribute_map)
+    model_class = MODEL_MAPPING.get(type(config), None)
+    code = "" if model_class is None else inspect.getsource(sys.modules[_first(model_class).__module__])
+    for key, harmless in _CHANGING.items():
+        value = written.get(key)
+        if value in (*_NOTHING, *harmless) or key in declared or not code or key in code or _is_off(key, written):
+            continue
+        if key == "rope_scaling" and "rope_parameters" in declared:
+            continue
+        raise ExportError(
+            f"the config of {source.name} sets {key} to {value}, which a {config.model_type} model does not honour"
+        )
+
+
+def _is_off(key: str, written: Mapping[str, Any]) -> bool:
+    """Whether a sliding window is switched off, or as wide as the model reads."""
+    if key != "sliding_window":
+        return False
+    return written.get("use_sliding_window") is False or written[key] >= written.get("max_position_embeddings", 2**62)
+
+
+def _first(model_class: Any) -> Any:
+    return model_class[0] if isinstance(model_class, list | tuple) else model_class
+
+
+def _parts(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
+    """A config, and those of its towers."""
+    yield config
+    for name in config.sub_configs:
+        part = getattr(config, name, None)
+        if isinstance(part, PretrainedConfig):
+            yield from _parts(part)
+
+
+def _ropes(parameters: Any) -> Iterator[Mapping[str, Any]]:
+    """One set of rope parameters, or one for each kind of layer."""
+    if not isinstance(parameters, dict):
+        return
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    yield from nested or [parameters]

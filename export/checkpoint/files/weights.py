@@ -1,0 +1,202 @@
+"""The weight files of a checkpoint: safetensors or pytorch_model.bin, in one file or in shards; nothing is unpickled.
+
+A .bin file is a pickle. It is read by `torch.load(weights_only=True)`, which rebuilds tensors and refuses everything
+else by its name.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+
+from triform.export.checkpoint.files.json_files import read_object
+from triform.runtime.errors import ExportError
+
+_SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
+# What torch says of the first name in a pickle that is not a tensor's.
+_FORBIDDEN = re.compile(r"(?:GLOBAL|[Cc]lass|function) ([\w.]+\.\w+)")
+_OTHER_FRAMEWORKS = {".h5": "TensorFlow", ".msgpack": "Flax", ".ot": "Rust", ".onnx": "ONNX"}
+_OTHER_NAMES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """Files that together hold a state dict.
+
+    Attributes:
+        files: in order of their names.
+        listed: from tensor to file name, where an index says so; empty without one.
+    """
+
+    files: tuple[Path, ...]
+    listed: dict[str, str]
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+def find_weights(folder: Path, stem: Literal["model", "adapter_model"] = "model") -> WeightFiles:
+    """The weight files of a folder, in the format that transformers prefers of those that exist.
+
+    Args:
+        folder: of a checkpoint, or of one module of it.
+        stem: how the files are called: a model's, or an adapter's.
+
+    Raises:
+        ExportError: there are none, an index is damaged, or a shard is missing. Names the files that cannot be used.
+    """
+    names = (f"{stem}.safetensors", "pytorch_model.bin" if stem == "model" else f"{stem}.bin")
+    for name in names:
+        if (folder / name).is_file():
+            return WeightFiles((folder / name,), {})
+        if (folder / f"{name}.index.json").is_file():
+            return _indexed(folder / f"{name}.index.json")
+        shards = sorted(folder.glob(f"{Path(name).stem}-*-of-*{Path(name).suffix}"))
+        if shards:
+            return _complete(folder, shards)
+    raise ExportError(f"{folder} has no weights, neither {' nor '.join(names)}{_instead(folder)}")
+
+
+def _indexed(index: Path) -> WeightFiles:
+    listed = read_object(index).get("weight_map")
+    if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
+        raise ExportError(f"{index} has no weight_map from tensors to files")
+    files = []
+    for name in sorted(set(listed.values())):
+        if Path(name).name != name:
+            raise ExportError(f"{index} names {name}, which is not a file beside it")
+        if not (index.parent / name).is_file():
+            raise ExportError(f"{index.parent} lacks {name}, which {index.name} names; fetch the model again")
+        files.append(index.parent / name)
+    return WeightFiles(tuple(files), listed)
+
+
+def _complete(folder: Path, shards: list[Path]) -> WeightFiles:
+    """Shards without an index: as many as their names say."""
+    matches = [match for path in shards if (match := _SHARD.fullmatch(path.name))]
+    counts, numbers = {int(match["count"]) for match in matches}, {int(match["number"]) for match in matches}
+    if len(counts) != 1 or numbers != set(range(1, max(counts) + 1)):
+        raise ExportError(f"{folder} has {shards[0].name} but not all of its parts; fetch the model again")
+    return WeightFiles(tuple(shards), {})
+
+
+def _instead(folder: Path) -> str:
+    """What a folder holds instead, and what to do about it."""
+    held = sorted(path for path in folder.iterdir() if path.is_file())
+    for path in held:
+        if path.suffix in _OTHER_FRAMEWORKS:
+            kind = _OTHER_FRAMEWORKS[path.suffix]
+            return f"; {path.name} holds {kind} weights, which are not read: save the model from PyTorch"
+    others = [path.name for path in held if path.suffix in _OTHER_NAMES]
+    if others:
+        return f"; {others[0]} is not a name that transformers reads: save the model with save_pretrained"
+    return "; save the model with save_pretrained"
+
+
+@contextmanager
+def open_weights(weights: WeightFiles) -> Iterator[dict[str, Any]]:
+    """The tensors by name until the block ends: torch tensors, or slices of safetensors that are read when indexed.
+
+    Raises:
+        ExportError: a file is damaged or holds something else than tensors, or an index and its files disagree.
+    """
+    with ExitStack() as stack:
+        tensors: dict[str, Any] = {}
+        for path in weights.files:
+            held = _safetensors(path, stack) if path.suffix == ".safetensors" else _unpickled(path, "cpu")
+            _check_index(weights, path, held)
+            tensors |= held
+        yield tensors
+
+
+def tensor_names(weights: WeightFiles) -> list[str]:
+    """The names of all tensors, without reading their numbers.
+
+    Raises:
+        ExportError: as `open_weights`.
+    """
+    with ExitStack() as stack:
+        names: list[str] = []
+        for path in weights.files:
+            names += _safetensors(path, stack) if path.suffix == ".safetensors" else _unpickled(path, "meta")
+        return names
+
+
+def load_tensors(weights: WeightFiles) -> dict[str, torch.Tensor]:
+    """All tensors in memory, for small modules.
+
+    Raises:
+        ExportError: as `open_weights`.
+    """
+    with open_weights(weights) as tensors:
+        return {name: tensor[...] for name, tensor in tensors.items()}
+
+
+def _safetensors(path: Path, stack: ExitStack) -> dict[str, Any]:
+    _refuse_pointer(path)
+    try:
+        file = stack.enter_context(safe_open(path, framework="pt"))
+        return {name: file.get_slice(name) for name in file.keys()}
+    except Exception as error:  # safetensors has errors of its own
+        raise ExportError(f"{path} cannot be read: {error}") from error
+
+
+def _unpickled(path: Path, device: str) -> dict[str, torch.Tensor]:
+    _refuse_pointer(path)
+    # Only the zip format, which torch has written since 1.6, can stay on disk until a tensor is read.
+    on_disk = zipfile.is_zipfile(path) and device != "meta"
+    try:
+        content = torch.load(path, map_location=device, weights_only=True, mmap=on_disk or None)
+    except Exception as error:  # pickle, zipfile and torch each have their own
+        raise ExportError(f"{path} {_refusal(error)}") from error
+    if not isinstance(content, dict):
+        raise ExportError(f"{path} holds a {type(content).__name__}, not tensors by name")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise ExportError(
+                f"{path} holds {name!r}, a {type(value).__name__}, beside its tensors; save the model with "
+                "save_pretrained"
+            )
+    return content
+
+
+def _refusal(error: Exception) -> str:
+    """One line for an error of `torch.load`, which itself advises to unpickle."""
+    said = str(error)
+    forbidden = _FORBIDDEN.search(said) if isinstance(error, pickle.UnpicklingError) else None
+    if forbidden is not None:
+        return (
+            f"needs {forbidden[1]}, which is no tensor: a pickle can run code, and this one is not loaded; convert it "
+            "to safetensors where you trust it"
+        )
+    if "TorchScript" in said:
+        return "is a TorchScript archive, not a file of weights; save the model with save_pretrained"
+    return "is damaged, or not a file of weights; fetch the model again"
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Refuse what Git leaves in place of a file that it has not fetched."""
+    with path.open("rb") as file:
+        if b"git-lfs" in file.read(64):
+            raise ExportError(f"{path} is a pointer of Git LFS, not the file itself; run git lfs pull")
+
+
+def _check_index(weights: WeightFiles, path: Path, held: dict[str, Any]) -> None:
+    if not weights.listed:
+        return
+    listed = {name for name, file in weights.listed.items() if file == path.name}
+    for missing in sorted(listed - set(held)):
+        raise ExportError(f"{path} lacks {missing}, which its index says it holds; fetch the model again")
+    for beyond in sorted(set(held) - set(weights.listed)):
+        raise ExportError(f"{path} holds {beyond}, which its index does not name; save the model again")

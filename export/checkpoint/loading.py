@@ -1,0 +1,129 @@
+"""Loading a checkpoint safely: its config, and its weights in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+from triform.export.checkpoint.accounting import left_out
+from triform.export.checkpoint.adapter import merge
+from triform.export.checkpoint.config_check import check_config
+from triform.export.checkpoint.files.weights import open_weights, tensor_names
+from triform.export.checkpoint.gguf import loading as gguf
+from triform.export.checkpoint.processors import load_tokenizer
+from triform.export.checkpoint.quiet import quiet
+from triform.export.checkpoint.sentence.static_vectors import is_static
+from triform.export.checkpoint.source import Checkpoint, Source
+from triform.models.catalog import class_of
+from triform.models.encoder.static import StaticConfig
+from triform.models.errors import first_line
+from triform.runtime.errors import ExportError
+
+
+def read_config(source: Source) -> PretrainedConfig:
+    """Read the model's config.
+
+    Raises:
+        ExportError: the config cannot be read, or asks for what transformers does not do.
+    """
+    if is_static(source.path):
+        return StaticConfig()
+    if source.gguf is not None:
+        with quiet():
+            return gguf.read_config(source.gguf)
+    with quiet():
+        try:
+            config = AutoConfig.from_pretrained(source.model_folder, **source.arguments)
+        except Exception as error:  # transformers raises anything from KeyError to OSError here
+            raise ExportError(f"the config of {source.name} cannot be read: {first_line(error)}") from error
+    check_config(source, config)
+    return config
+
+
+def load(source: Source, config: PretrainedConfig, auto_class: Any, *, unused: tuple[str, ...] = ()) -> Checkpoint:
+    """Load the weights, and the tokenizer.
+
+    Args:
+        source: from `find`.
+        config: from `read_config`.
+        auto_class: the transformers class that loads it.
+        unused: parts of the model that may be missing, because no output depends on them.
+
+    Raises:
+        ExportError: weights are damaged or do not fit the config, some would be left out, or there is no usable
+            tokenizer.
+    """
+    tokenizer = load_tokenizer(source)
+    return replace(load_model(source, config, auto_class, unused=unused), tokenizer=tokenizer)
+
+
+def load_model(
+    source: Source, config: PretrainedConfig, auto_class: Any, *, unused: tuple[str, ...] = ()
+) -> Checkpoint:
+    """Load the weights alone. Arguments and errors as `load`."""
+    if source.gguf is not None:
+        with quiet():
+            loaded = gguf.load_model(source.gguf, config, auto_class)
+        _check_missing(source, loaded.missing, unused)
+        return Checkpoint(source, loaded.model, None, source.size, missing=loaded.missing, placements=loaded.placements)
+    with quiet():
+        try:
+            model, report = _read(source, config, auto_class)
+        except ExportError as error:
+            raise ExportError(f"the weights of {source.name} cannot be loaded: {error}") from error
+        except Exception as error:  # transformers raises whatever its readers raise
+            raise ExportError(f"the weights of {source.name} cannot be loaded: {first_line(error)}") from error
+        beyond: tuple[str, ...] = ()
+        if source.weights is not None:
+            beyond = left_out(source.name, model, report["unexpected_keys"], tensor_names(source.weights))
+    absent = set(report.get("missing_keys", ()))
+    if source.adapter is not None:
+        absent -= merge(model, source.adapter)
+    _check_missing(source, sorted(absent), unused)
+    model.eval()
+    return Checkpoint(source, model, None, source.size, missing=tuple(sorted(absent)), left_out=beyond)
+
+
+def _check_missing(source: Source, absent: Iterable[str], unused: tuple[str, ...]) -> None:
+    missing = [key for key in absent if not set(key.split(".")) & set(unused)]
+    if missing:
+        raise ExportError(f"{source.name} lacks {len(missing)} weights its config asks for, such as {missing[0]}")
+
+
+def _read(source: Source, config: PretrainedConfig, auto_class: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model from tensors that `weights` reads; transformers opens no file of weights itself."""
+    if source.weights is None:
+        raise ExportError("they were not fetched")
+    with open_weights(source.weights) as tensors:
+        model, report = _class_of(source, config, auto_class).from_pretrained(
+            None, config=config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
+        )
+    if model.can_generate():
+        model.generation_config = _generation_config(source)
+    return model, report
+
+
+def _class_of(source: Source, config: PretrainedConfig, auto_class: Any) -> Any:
+    """The class that one of transformers' auto classes takes for a config."""
+    own = (getattr(config, "auto_map", None) or {}).get(auto_class.__name__)
+    if own and source.trust_remote_code:
+        return get_class_from_dynamic_module(own, source.model_folder, local_files_only=True)
+    found = class_of(auto_class, config)
+    if found is None:
+        raise ExportError(f"transformers has no {auto_class.__name__} for {config.model_type}")
+    return found
+
+
+def _generation_config(source: Source) -> GenerationConfig:
+    """As `from_pretrained` reads it: its own file, or else what the config says of generating."""
+    folder = source.model_folder
+    if (folder / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return GenerationConfig.from_pretrained(
+        folder, config_file_name="config.json", _from_model_config=True, local_files_only=True
+    )

@@ -1,0 +1,161 @@
+"""What a user names becomes a `Source` once: a folder, a file, or a hub id; afterwards nothing knows which it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from triform.export.checkpoint.files import hub
+from triform.export.checkpoint.files.json_files import content_of, read_object
+from triform.export.checkpoint.files.weights import find_weights
+from triform.export.checkpoint.sentence.static_vectors import is_static
+from triform.export.checkpoint.source import Source
+from triform.runtime.errors import ExportError, InputError
+
+# A folder in the hub's cache: the commit is not what a model is called.
+_SNAPSHOT = re.compile(r"models--(?:.+--)?(?P<name>[^/]+)/snapshots/[^/]+")
+# Parts of a split GGUF file but the first, which stands for all.
+_LATER_PART = re.compile(r".*-(?!00001)\d{5}-of-\d{5}\.gguf")
+_ADAPTER, _TOKENIZER = "adapter_config.json", ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is asked of a source besides its place: see `find`."""
+
+    trust_remote_code: bool
+    weights: bool
+
+
+def find(source: str, *, trust_remote_code: bool = False, revision: str | None = None, weights: bool = True) -> Source:
+    """Tell where a checkpoint and its parts are, without loading anything; fetch it where it is a hub id.
+
+    Args:
+        source: a folder, a GGUF file, a file of word vectors, a hub id, or a GGUF file on the hub (org/name/file.gguf).
+        trust_remote_code: whether Python files of a hub id are fetched, and code of the checkpoint may run.
+        revision: of a hub id.
+        weights: whether they are needed; without them, a hub id's are not fetched.
+
+    Raises:
+        ExportError: there is no such source, or it is not a model; says what it holds instead.
+        InputError: a revision of what is not a hub id.
+    """
+    path, wish = Path(source), _Wish(trust_remote_code, weights)
+    if path.exists():
+        if revision is not None:
+            raise InputError(f"--revision is for hub ids; {source} is a {'folder' if path.is_dir() else 'file'}")
+        return _file(path, wish) if path.is_file() else _folder(path, _name_of(path), wish)
+    parts = PurePosixPath(source).parts
+    if path.is_absolute() or source.startswith((".", "~")):
+        raise ExportError(f"{source} does not exist; give a model folder, a .gguf file or a hub id like org/name")
+    if len(parts) > 2 and source.lower().endswith(".gguf") and hub.is_hub_id("/".join(parts[:2])):
+        return _file(_hub_file("/".join(parts[:2]), "/".join(parts[2:]), revision), wish)
+    if not hub.is_hub_id(source):
+        raise ExportError(f"{source} does not exist; give a model folder, a .gguf file or a hub id like org/name")
+    snapshot = hub.fetch(source, revision, weights=weights, code=trust_remote_code)
+    return _folder(snapshot, parts[-1], wish)
+
+
+def _name_of(folder: Path) -> str:
+    in_the_cache = _SNAPSHOT.search(folder.absolute().as_posix())
+    return in_the_cache["name"] if in_the_cache else folder.resolve().name
+
+
+def _hub_file(repository: str, name: str, revision: str | None) -> Path:
+    """A GGUF file of a repository, with the other parts where it is split."""
+    pattern = re.sub(r"-\d{5}-of-", "-*-of-", name)
+    path = hub.fetch_files(repository, revision, pattern) / name
+    if not path.is_file():
+        raise ExportError(f"{repository} has no file {name} in the hub's cache; fetch it online")
+    return path
+
+
+def _file(path: Path, wish: _Wish) -> Source:
+    size = path.stat().st_size
+    if is_static(path):
+        return Source(path.stem, path, path.parent, path.parent, size)
+    if path.suffix.lower() != ".gguf":
+        raise ExportError(
+            f"{path} is a file but not a GGUF file, nor one of word vectors; give a model folder or a hub id"
+        )
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ExportError(f"{path} is not a GGUF file: it does not begin with the bytes GGUF")
+    return Source(path.stem, path, path.parent, path.parent, size, trust_remote_code=wish.trust_remote_code)
+
+
+def _folder(folder: Path, name: str, wish: _Wish) -> Source:
+    if not any(folder.iterdir()):
+        raise ExportError(f"{folder} is empty; a model folder holds config.json and model.safetensors")
+    if is_static(folder):
+        size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+        return Source(name, folder, folder, folder, size)
+    place = _model_folder(folder)
+    if (place / "config.json").is_file():
+        return _model(folder, place, name, wish)
+    if (folder / _ADAPTER).is_file():
+        return _adapter_alone(folder, name, wish)
+    if _gguf_files(folder):
+        return _file(_only_gguf(folder), wish)
+    raise ExportError(f"{folder} is not a model: it has no config.json")
+
+
+def _model(folder: Path, place: Path, name: str, wish: _Wish) -> Source:
+    found = Source(name, folder, place, place, trust_remote_code=wish.trust_remote_code)
+    if (place / _ADAPTER).is_file():
+        found = dataclasses.replace(found, adapter=place)
+    if not wish.weights:
+        return found
+    try:
+        files = find_weights(place)
+    except ExportError:
+        if not _gguf_files(folder):
+            raise
+        return _file(_only_gguf(folder), wish)
+    return dataclasses.replace(found, weights=files, size=files.size)
+
+
+def _model_folder(folder: Path) -> Path:
+    """Where config.json and the weights are: the folder itself, or the one its modules.json names first.
+
+    Raises:
+        ExportError: it names a place outside.
+    """
+    modules = content_of(folder / "modules.json")
+    first = modules[0] if isinstance(modules, list) and modules else None
+    path = str(first.get("path") or "") if isinstance(first, dict) else ""
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ExportError(f"{folder / 'modules.json'} names {path}, which is not inside the folder")
+    return folder / path
+
+
+def _adapter_alone(folder: Path, name: str, wish: _Wish) -> Source:
+    """An adapter without its model, which its config names."""
+    config = read_object(folder / _ADAPTER)
+    base = config.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ExportError(f"{folder} holds an adapter that names no base model (base_model_name_or_path)")
+    try:
+        found = find(
+            base, trust_remote_code=wish.trust_remote_code, revision=config.get("revision"), weights=wish.weights
+        )
+    except (ExportError, InputError) as error:
+        raise ExportError(f"{folder} holds an adapter, and its base model cannot be used: {error}") from error
+    if found.adapter is not None or found.gguf is not None:
+        raise ExportError(f"{folder} holds an adapter of {base}, which is no checkpoint that it can be merged into")
+    own_tokenizer = any((folder / file).is_file() for file in _TOKENIZER)
+    place = folder if own_tokenizer else found.tokenizer_folder
+    return dataclasses.replace(found, name=name, adapter=folder, tokenizer_folder=place)
+
+
+def _gguf_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.gguf") if not _LATER_PART.fullmatch(path.name))
+
+
+def _only_gguf(folder: Path) -> Path:
+    files = _gguf_files(folder)
+    if len(files) > 1:
+        raise ExportError(f"{folder} holds several GGUF files; give one: {', '.join(path.name for path in files)}")
+    return files[0]

@@ -1,0 +1,104 @@
+"""Finds the documents nearest to queries by exact cosine, in a stream of documents or in an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from triform.runtime.arithmetic import Array, units
+from triform.runtime.encoder.vectors.embedding import (
+    default_document_prompt,
+    default_query_prompt,
+    embed,
+    embedding_info,
+)
+from triform.runtime.encoder.vectors.search_index import Document, Hit, SearchIndex, embedded, largest
+from triform.runtime.errors import InputError, option
+
+if TYPE_CHECKING:
+    from triform.runtime.encoder.opened import OpenEncoder
+
+# Queries that an index is searched for at a time, and documents held at a time.
+_QUERIES, _DOCUMENTS = 256, 256
+
+
+def search(
+    model: OpenEncoder,
+    queries: Iterable[str],
+    documents: Iterable[Document] | SearchIndex,
+    *,
+    top_k: int = 10,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+) -> Iterator[list[Hit]]:
+    """Find the documents nearest to each query, lazily, in the order of the queries.
+
+    An index is searched for a few queries at a time. A stream of documents is read once, after all queries.
+
+    Args:
+        model: computes the vectors.
+        queries: any number of texts.
+        documents: any number of documents, or an index that was made with `model`.
+        top_k: the most documents to return for each query.
+        query_prompt: put before each query; when None the model's prompt called ``query``, if it has one.
+        document_prompt: put before each document; when None the model's prompt called ``document``, ``passage`` or
+            ``corpus``, if it has one. An index keeps the prompt that it was made with.
+
+    Returns:
+        for each query its documents, the nearest first, equally near ones in their order.
+
+    Raises:
+        UnsupportedError: the model gives no vectors for texts. Raised by the call itself, as are errors of options.
+        InputError: `top_k` is less than 1; or the index was made with another bundle or prompt, or is damaged; or a
+            text is not valid Unicode, or too long for a strict model.
+        TriformError: onnxruntime failed.
+    """
+    if top_k < 1:
+        raise InputError(f"{option('top_k')} must be at least 1, not {top_k}")
+    info = embedding_info(model)
+    vectors = embed(model, queries, prompt=default_query_prompt(info) if query_prompt is None else query_prompt)
+    if isinstance(documents, SearchIndex):
+        documents.check(model, document_prompt)
+        return _searched(documents, vectors, top_k)
+    before = default_document_prompt(info) if document_prompt is None else document_prompt
+    return _compared(model, vectors, documents, before, top_k)
+
+
+def _searched(index: SearchIndex, vectors: Iterator[Array], top_k: int) -> Iterator[list[Hit]]:
+    while some := list(islice(vectors, _QUERIES)):
+        yield from index.search(units(some), top_k)
+
+
+def _compared(
+    model: OpenEncoder, vectors: Iterator[Array], documents: Iterable[Document], prompt: str, top_k: int
+) -> Iterator[list[Hit]]:
+    if every := list(vectors):
+        yield from nearest(model, units(every), documents, prompt=prompt, top_k=top_k)
+
+
+def nearest(
+    model: OpenEncoder, queries: Array, documents: Iterable[Document], *, prompt: str, top_k: int
+) -> list[list[Hit]]:
+    """Find the documents nearest to each query in one pass: the nearest first, equally near ones in their order.
+
+    Args:
+        model: computes the vectors.
+        queries: vectors (queries, dimension) of length 1.
+        documents: any number of documents.
+        prompt: put before each document.
+        top_k: the most documents to return for each query.
+
+    Raises:
+        TriformError: as `embed`.
+    """
+    best: list[list[Hit]] = [[] for _ in queries]
+    source = embedded(model, documents, prompt)
+    while block := list(islice(source, _DOCUMENTS)):
+        scores = queries @ np.stack([vector for vector, _ in block]).T
+        for index, row in enumerate(scores):
+            hits = [Hit(float(row[place]), block[place][1]) for place in largest(row, top_k)]
+            best[index] = sorted([*best[index], *hits], key=lambda hit: -hit.score)[:top_k]
+    return best

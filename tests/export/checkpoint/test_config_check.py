@@ -1,0 +1,90 @@
+"""Config keys that transformers overlooks and that would change numbers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from triform.export.checkpoint.files.weights import find_weights, load_tensors
+from triform.export.checkpoint.loading import load_model, read_config
+from triform.export.checkpoint.resolve import find
+from triform.runtime.errors import ExportError
+
+
+def configured(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return read_config(find(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"hidden_act": "swiglu_of_tomorrow"}, "has hidden_act swiglu_of_tomorrow, which transformers does not know"),
+        ({"rope_parameters": {"rope_type": "su", "factor": 2.0, "rope_theta": 1e4}}, "has the rope type su"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4, "slope": 3}},
+            "has slope among its rope parameters",
+        ),
+        ({"sliding_window": 16}, "sets sliding_window to 16, which a llama model does not honour"),
+        ({"attn_logit_softcapping": 50.0}, "sets attn_logit_softcapping to 50.0"),
+        ({"qk_norm": True}, "sets qk_norm to True"),
+        ({"embedding_multiplier": 12.0}, "sets embedding_multiplier"),
+        ({"num_local_experts": 8}, "sets num_local_experts to 8"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "are quantized by gptq"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "are quantized by bitsandby"),
+        ({"quantization_config": {"quant_method": "compressed-tensors"}}, "are quantized by compressed-tensors"),
+    ],
+)
+def test_what_would_be_overlooked_is_refused_by_name(llama, changes, text):
+    with pytest.raises(ExportError, match=text):
+        configured(llama, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sliding_window": None},
+        {"sliding_window": 640},
+        {"sliding_window": 16, "use_sliding_window": False},
+        {"embedding_multiplier": 1.0, "logit_scale": 1, "alibi": False},
+        {"attention_bias": True, "mlp_bias": True},
+        {"unsloth_version": "2024.9", "_name_or_path": "x", "pretraining_tp": 2},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+    ],
+)
+def test_what_changes_nothing_or_is_honoured_passes(llama, changes):
+    configured(llama, **changes)
+
+
+def test_families_that_have_a_key_may_set_it(tmp_path):
+    for name, changes in (("Mistral", {"sliding_window": 16}), ("Gemma2", {"attn_logit_softcapping": 30.0}),
+                          ("Granite", {"embedding_multiplier": 12.0}), ("Mixtral", {"num_local_experts": 2}),
+                          ("Bert", {"position_embedding_type": "absolute"})):  # fmt: skip
+        getattr(transformers, f"{name}Config")(**changes).save_pretrained(tmp_path)
+        (tmp_path / "model.safetensors").write_bytes(b"")
+        read_config(find(str(tmp_path)))
+
+
+def test_weights_in_fp8_become_plain_ones(llama):
+    """Blocks of 128 by 128 share a scale; here one block holds a matrix."""
+    tensors = load_tensors(find_weights(llama))
+    expected, stored = {}, {}
+    for name, weight in tensors.items():
+        if weight.dim() == 2 and "layers" in name:
+            small = (weight * 3).to(torch.float8_e4m3fn)
+            stored |= {name: small, f"{name}_scale_inv": torch.full([-(-size // 128) for size in weight.shape], 0.25)}
+            expected[name] = small.float() * 0.25
+        else:
+            stored[name] = expected[name] = weight
+    save_file(stored, llama / "model.safetensors")
+    settings = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    config = configured(llama, quantization_config=settings)
+    found = load_model(find(str(llama)), config, AutoModelForCausalLM).model.state_dict()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=4e-3, atol=4e-3)

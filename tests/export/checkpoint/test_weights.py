@@ -1,0 +1,169 @@
+"""Files of weights: formats, shards, indexes, and pickles that are not unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from triform.export.checkpoint.files.weights import find_weights, load_tensors, tensor_names
+from triform.export.checkpoint.loading import load_model, read_config
+from triform.export.checkpoint.resolve import find
+from triform.runtime.errors import ExportError
+
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(4, dtype=torch.bfloat16)}
+
+
+class Touches:
+    """What a pickle can do: make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def loaded(folder):
+    source = find(str(folder))
+    return load_model(source, read_config(source), AutoModelForCausalLM).model.state_dict()
+
+
+def as_pickle(folder, **options):
+    """Turn a folder's safetensors into pytorch_model.bin, as older releases of transformers saved it."""
+    tensors = load_tensors(find_weights(folder))
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin", **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}], ids=["zip", "before torch 1.6"])
+def test_a_pickle_of_tensors_gives_the_numbers_of_safetensors(llama, options):
+    expected = AutoModelForCausalLM.from_pretrained(llama).state_dict()
+    as_pickle(llama, **options)
+    found = loaded(llama)
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("indexed", [True, False], ids=["with an index", "without"])
+def test_shards(llama, suffix, indexed):
+    expected = AutoModelForCausalLM.from_pretrained(llama).state_dict()
+    tensors = load_tensors(find_weights(llama))
+    (llama / "model.safetensors").unlink()
+    stem = "model" if suffix == "safetensors" else "pytorch_model"
+    names, weight_map = sorted(tensors), {}
+    for part in (0, 1):
+        file = f"{stem}-{part + 1:05}-of-00002.{suffix}"
+        held = {name: tensors[name] for name in names[part::2]}
+        if suffix == "bin":
+            torch.save(held, llama / file)
+        else:
+            save_file(held, llama / file)
+        weight_map |= dict.fromkeys(held, file)
+    if indexed:
+        (llama / f"{stem}.{suffix}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    found = loaded(llama)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_names_are_read_without_numbers(tmp_path):
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    assert sorted(tensor_names(find_weights(tmp_path))) == ["a.weight", "b.bias"]
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(TENSORS, tmp_path / "pytorch_model.bin")
+    assert sorted(tensor_names(find_weights(tmp_path))) == ["a.weight", "b.bias"]
+
+
+def test_safetensors_come_before_a_pickle(tmp_path):
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    torch.save({"other": torch.ones(1)}, tmp_path / "pytorch_model.bin")
+    assert "a.weight" in load_tensors(find_weights(tmp_path))
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "before torch 1.6"])
+def test_a_pickle_that_runs_code_is_refused_by_name_and_does_not_run(tmp_path, old):
+    mark = tmp_path / "was-here"
+    content = {"a": torch.ones(2), "b": Touches(mark)}
+    torch.save(content, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=not old)
+    for read in (load_tensors, tensor_names):
+        with pytest.raises(ExportError, match=r"pytorch_model\.bin needs posix\.system, which is no tensor"):
+            read(find_weights(tmp_path))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.nn.Linear(2, 2), r"needs torch\.nn\.modules\.linear\.Linear"),
+        ({"state_dict": {"a": torch.ones(1)}}, "holds 'state_dict', a dict, beside its tensors"),
+        ({"a": torch.ones(1), "epoch": 3}, "holds 'epoch', a int, beside its tensors"),
+        ([torch.ones(1)], "holds a list, not tensors by name"),
+    ],
+)
+def test_what_is_more_than_tensors_by_name_is_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ExportError, match=message):
+        load_tensors(find_weights(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"hello", "is damaged, or not a file of weights"),
+        (b"", "is damaged, or not a file of weights"),
+        (b"version: git-lfs pointer", "is a pointer of Git LFS"),
+    ],
+)
+def test_what_is_no_pickle(tmp_path, content, message):
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ExportError, match=message):
+        load_tensors(find_weights(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_torch_script_is_refused(tmp_path):
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ExportError, match="is a TorchScript archive"):
+        load_tensors(find_weights(tmp_path))
+
+
+def test_an_index_and_its_files_agree(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    save_file(TENSORS, tmp_path / "model-00001-of-00001.safetensors")
+    for weight_map, message in (
+        ({"a.weight": "model-00001-of-00001.safetensors"}, "holds b.bias, which its index does not name"),
+        (dict.fromkeys([*TENSORS, "c"], "model-00001-of-00001.safetensors"), "lacks c, which its index says"),
+        ({"a.weight": "model-00002-of-00002.safetensors"}, "lacks model-00002-of-00002.safetensors"),
+        ({"a.weight": "../secret.safetensors"}, "which is not a file beside it"),
+        ({}, "has no weight_map"),
+    ):
+        index.write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(ExportError, match=message):
+            load_tensors(find_weights(tmp_path))
+
+
+def test_a_shard_that_is_missing(tmp_path):
+    save_file(TENSORS, tmp_path / "model-00002-of-00002.safetensors")
+    with pytest.raises(ExportError, match="not all of its parts"):
+        find_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tf_model.h5", "tf_model.h5 holds TensorFlow weights"),
+        ("flax_model.msgpack", "holds Flax weights"),
+        ("model.fp16.safetensors", "model.fp16.safetensors is not a name that transformers reads"),
+        ("weights.pth", "weights.pth is not a name that transformers reads"),
+        ("notes.txt", "neither model.safetensors nor pytorch_model.bin; save the model"),
+    ],
+)
+def test_what_a_folder_holds_instead_is_named(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ExportError, match=message):
+        find_weights(tmp_path)

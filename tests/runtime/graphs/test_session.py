@@ -1,0 +1,149 @@
+"""Sessions of a graph of one addition: providers, their options, threads, and what is said when something fails."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, save
+
+from triform.runtime.errors import BundleError, InputError, ProviderError
+from triform.runtime.graphs import session as sessions
+from triform.runtime.graphs.session import open_session, physical_cores
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """Doubles a vector."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy")
+    made = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
+    save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "double.onnx")
+    return tmp_path / "double.onnx"
+
+
+@pytest.fixture
+def cuda_is_listed(monkeypatch):
+    """onnxruntime-gpu lists CUDA whether or not the machine has a GPU."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+
+
+@pytest.mark.parametrize("name", ["cpu", "CPU", CPU])
+def test_names_of_providers(graph, name):
+    session = open_session(graph, provider=name)
+    assert session.get_providers() == [CPU]
+    (doubled,) = session.run(None, {"x": np.array([1.5, -2], np.float32)})
+    assert doubled.tolist() == [3, -4]
+
+
+@pytest.mark.usefixtures("cuda_is_listed")
+def test_auto_is_the_cpu_without_a_word(graph):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_session(graph).get_providers() == [CPU]
+
+
+def test_an_unknown_provider_is_refused_with_those_there_are(graph):
+    with pytest.raises(
+        ProviderError, match=r"^provider npu is not available in this onnxruntime; available: .*\bcpu\b"
+    ):
+        open_session(graph, provider="npu")
+
+
+@pytest.mark.usefixtures("cuda_is_listed")
+def test_a_provider_that_cannot_start_is_not_replaced(graph, capfd):
+    with pytest.raises(ProviderError, match=r"^provider cuda could not start; see onnxruntime's requirements for it$"):
+        open_session(graph, provider="cuda")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("cuda_is_listed")
+def test_options_that_a_provider_refuses_are_named(graph, monkeypatch, capfd):
+    real = onnxruntime.InferenceSession
+
+    def refuses(path, settings, providers, **more):
+        assert more == {"enable_fallback": 0}
+        if providers != [CPU]:
+            assert providers == [(CUDA, {"speed": "high"}), CPU]
+            raise RuntimeError("Unknown provider option: speed\nand a trace")
+        return real(path, settings, providers=providers, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuses)
+    said = "^provider cuda could not start with --provider-option speed=high: Unknown provider option: speed$"
+    with pytest.raises(ProviderError, match=said):
+        open_session(graph, provider="cuda", provider_options={"speed": "high"})
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("provider", ["auto", "cpu"])
+def test_options_for_the_cpu_are_refused(graph, provider):
+    with pytest.raises(InputError, match=r"^`provider_options` speed: the cpu provider takes no options; name another"):
+        open_session(graph, provider=provider, provider_options={"speed": "high"})
+
+
+def test_what_a_provider_leaves_to_the_cpu_is_said_in_one_line(graph):
+    """Azure's provider is in every package of onnxruntime, and runs no ordinary operator."""
+    with pytest.warns(UserWarning) as caught:
+        session = open_session(graph, provider="azure")
+    (warning,) = caught
+    assert str(warning.message) == f"provider azure leaves 1 of 1 operators of {graph} to the cpu: 1 Add"
+    assert session.get_providers()[0] == "AzureExecutionProvider"
+
+
+@pytest.mark.parametrize("provider", ["cpu", "azure"])
+def test_a_damaged_graph_is_named_whatever_the_provider(graph, provider):
+    graph.write_bytes(graph.read_bytes()[:40])
+    with pytest.raises(BundleError, match=r"double\.onnx cannot be opened: run `triform verify "):
+        open_session(graph, provider=provider)
+
+
+def test_threads(graph):
+    assert open_session(graph, threads=3).get_session_options().intra_op_num_threads == 3
+    for threads in (0, -1, 1025):
+        with pytest.raises(InputError, match=f"^`threads` must be between 1 and 1024, not {threads}$"):
+            open_session(graph, threads=threads)
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Six processors, two to a core; a process that may use the first `allowed`, in a container with a quota."""
+
+    def build(allowed, quota=None):
+        for cpu in range(6):
+            folder = tmp_path / f"cpu{cpu}" / "topology"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "thread_siblings_list").write_text(f"{cpu % 3},{cpu % 3 + 3}\n")
+        if quota is not None:
+            (tmp_path / "cpu.max").write_text(quota)
+        monkeypatch.setattr(sessions, "_CPUS", tmp_path)
+        monkeypatch.setattr(sessions, "_QUOTA", tmp_path / "cpu.max")
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("allowed", "quota", "cores"),
+    [
+        (6, None, 3),
+        (2, None, 2),
+        (4, "max 100000\n", 3),
+        (6, "150000 100000\n", 2),
+        (6, "50000 100000\n", 1),
+        (6, "900000 100000\n", 3),
+        (6, "damaged", 3),
+    ],
+)
+def test_cores_are_physical_allowed_and_paid_for(machine, allowed, quota, cores):
+    machine(allowed, quota)
+    assert physical_cores() == cores
+
+
+def test_cores_without_a_topology(machine, monkeypatch, tmp_path):
+    machine(5)
+    monkeypatch.setattr(sessions, "_CPUS", tmp_path / "absent")
+    assert physical_cores() == 5
