@@ -36,15 +36,19 @@ test: dev $(GGUF) $(MINILM)/model.safetensors $(WHISPER)/model.safetensors $(SPE
 test-latest:
 	rm -rf $(LATEST)
 	$(MAKE) test VENV=$(LATEST) CONSTRAINTS=
+	@touch $(LATEST)/passed.stamp
 
 # Makes what `test-latest` passed with the versions that everything is tested with. A build's own label, such as the
 # +cpu of torch 2.13.0+cpu, is left out: other machines have other builds.
-constraints:
+constraints: $(LATEST)/passed.stamp
 	{ grep '^#' constraints.txt; \
 		$(LATEST)/bin/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+.*//'; } > $(LATEST)/versions
 	cp $(LATEST)/versions constraints.txt
 	grep -E "^($$(cut -d= -f1 $(TESTED) | paste -sd '|' -))==" constraints.txt > $(LATEST)/versions
 	cp $(LATEST)/versions $(TESTED)
+
+$(LATEST)/passed.stamp:
+	@echo "run make test-latest first: what it passed with becomes what is tested" >&2; exit 1
 
 # What a device installs. What an earlier build has left would be packed again, so nothing is left.
 wheel: | $(VENV)/pyvenv.cfg

@@ -104,7 +104,7 @@ def test_a_damaged_graph_is_named_whatever_the_provider(graph, provider):
 def test_threads(graph):
     assert open_session(graph, threads=3).get_session_options().intra_op_num_threads == 3
     for threads in (0, -1, 1025):
-        with pytest.raises(InputError, match=f"^--threads must be between 1 and 1024, not {threads}$"):
+        with pytest.raises(InputError, match=f"^`threads` must be between 1 and 1024, not {threads}$"):
             open_session(graph, threads=threads)
 
 

@@ -123,7 +123,7 @@ def test_a_bundle_for_something_else_names_its_command(call, float_bundle, expor
     ("path", "value", "message"),
     [
         (("image", "resample"), "cubic", "encoder.image.resample must be nearest or"),
-        (("image", "resize"), [0, 40], "encoder.image.resize must be"),
+        (("image", "resize"), [0, 40], "encoder.image.resize[0] must be at least 1"),
         (("image", "resize"), [], "encoder.image.resize must be"),
         (("image", "height"), 25, "encoder.image.resize must be the picture's size [25, 40]"),
         (("image", "crop"), [24, 41], "encoder.image.crop must be the picture's size [24, 40]"),
