@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from triform.runtime.decoder.model import Decoder
     from triform.runtime.encoder.model import Encoder
     from triform.runtime.encoder_decoder.model import EncoderDecoder
+    from triform.runtime.speech.model import SpeechModel
 
 
 def load(
@@ -27,7 +28,7 @@ def load(
     threads: int | None = None,
     verify: Verify = "once",
 ) -> Decoder | Encoder | EncoderDecoder:
-    """Load a bundle of any form.
+    """Load a bundle of any form: a speech model is a `SpeechModel`, which is an `EncoderDecoder` too.
 
     Args:
         path: the bundle's folder.
@@ -53,9 +54,8 @@ def load(
 
         return Encoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
     if form == "encoder-decoder":
-        from triform.runtime.encoder_decoder.model import EncoderDecoder
-
-        return EncoderDecoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
+        kind = _kind_of_encoder_decoder(bundle)
+        return kind(bundle, provider=provider, provider_options=provider_options, threads=threads)
     raise UnsupportedError(f"{path} is of the form {form!r}, which this version does not run: upgrade")
 
 
@@ -113,9 +113,39 @@ def load_encoder_decoder(
     """Load a bundle that writes about what it reads. Arguments and errors as `load_encoder`."""
     bundle = _open(path, verify)
     _check_form(bundle, "encoder-decoder")
+    kind = _kind_of_encoder_decoder(bundle)
+    return kind(bundle, provider=provider, provider_options=provider_options, threads=threads, strict=strict)
+
+
+def load_speech(
+    path: str | Path,
+    *,
+    provider: str = "auto",
+    provider_options: Mapping[str, str] | None = None,
+    threads: int | None = None,
+    verify: Verify = "once",
+) -> SpeechModel:
+    """Load a bundle that transcribes speech. Arguments and errors as `load`."""
+    from triform.runtime.speech.model import SpeechModel
+
+    bundle = _open(path, verify)
+    _check_form(bundle, "encoder-decoder")
+    if _kind_of_encoder_decoder(bundle) is not SpeechModel:
+        hint = method_hint(bundle.manifest.task, "export a speech model")
+        raise UnsupportedError(f"{bundle.folder} is for {bundle.manifest.task}, not for speech: {hint}")
+    return SpeechModel(bundle, provider=provider, provider_options=provider_options, threads=threads)
+
+
+def _kind_of_encoder_decoder(bundle: Bundle) -> type[EncoderDecoder]:
+    """The class of an encoder-decoder by what it reads."""
+    info = bundle.manifest.encoder_decoder
+    if info is not None and info.source == "audio":
+        from triform.runtime.speech.model import SpeechModel
+
+        return SpeechModel
     from triform.runtime.encoder_decoder.model import EncoderDecoder
 
-    return EncoderDecoder(bundle, provider=provider, provider_options=provider_options, threads=threads, strict=strict)
+    return EncoderDecoder
 
 
 def _open(path: str | Path, verify: Verify) -> Bundle:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.folder_order import ORDER
+
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("runtime", "models", "export", "cli")
 HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "optimum", "scipy", "safetensors", "gguf"} | {
@@ -34,74 +36,6 @@ ALLOWED = {
 }
 # The only places that run ONNX graphs.
 ONNXRUNTIME = ("runtime/graphs/", "export/runners.py")
-# What a folder holds, in order: each may import what stands to its left. Those in one string, "a b", may not import
-# each other.
-ORDER = {
-    "runtime": (
-        "printable",
-        "errors",
-        "extras",
-        "arithmetic",
-        "json_dataclasses sealed_json verified_files turns",
-        "files",
-        "bundle",
-        "text",
-        "graphs",
-        "media",
-        "generation",
-        "decoder encoder encoder_decoder",
-        "speech",
-        "opening",
-    ),
-    "runtime/generation": (
-        "steps",
-        "options",
-        "processors",
-        "sampling logprobs",
-        "loop",
-        "setup",
-        "contrastive shifting",
-        "speculation",
-        "search",
-        "answers",
-    ),
-    "runtime/encoder": (
-        "opened",
-        "windows",
-        "vectors",
-        "classification",
-        "zero_shot reranking tagging answering fill_mask image_classification",
-        "model",
-    ),
-    "runtime/speech": (
-        "options transcript",
-        "subtitles",
-        "segments",
-        "timestamp_rules recording",
-        "prompt",
-        "words",
-        "fallback",
-        "utterances",
-        "windows",
-        "transcription",
-    ),
-    "export": (
-        "options tested_versions write",
-        "report",
-        "graph tokenization",
-        "checkpoint",
-        "describe",
-        "samples",
-        "runners",
-        "verify",
-        "quantize",
-        "forms",
-        "recheck",
-        "pipeline",
-    ),
-    "models": ("errors spec", "paths", "attention traceable", "decoder encoder encoder_decoder", "catalog"),
-    "cli": ("inputs", "outputs", "arguments", "chat", "commands", "main"),
-}
 # Pairs to the contrary.
 NEVER = {("runtime/generation", "runtime/graphs"), ("runtime/generation", "runtime/media")} | {
     ("runtime/encoder", "runtime/generation")
@@ -285,3 +219,9 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
+
+
+def test_the_picture_of_the_folders_is_up_to_date():
+    from docs.draw_architecture import PAGE, page
+
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m docs.draw_architecture"

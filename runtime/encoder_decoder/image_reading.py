@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import ImageInfo
-from triform.runtime.encoder_decoder.model import EncoderDecoder
+from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.generation.answers import Written
 from triform.runtime.generation.options.beams import Beams
@@ -21,7 +21,7 @@ from triform.runtime.media.image import pixel_values, read_image
 Pixels = NDArray[np.float32]
 
 
-def image_info_of(model: EncoderDecoder) -> ImageInfo:
+def image_info_of(model: SourceWriter) -> ImageInfo:
     """How the model sees pictures.
 
     Raises:
@@ -32,7 +32,7 @@ def image_info_of(model: EncoderDecoder) -> ImageInfo:
     return model.info.image
 
 
-def pixels_of(model: EncoderDecoder, picture: str | Path | bytes) -> Pixels:
+def pixels_of(model: SourceWriter, picture: str | Path | bytes) -> Pixels:
     """A picture as the model sees it, float32 (channels, height, width).
 
     Args:
@@ -52,7 +52,7 @@ def pixels_of(model: EncoderDecoder, picture: str | Path | bytes) -> Pixels:
 
 
 def read_pixels(
-    model: EncoderDecoder,
+    model: SourceWriter,
     pixels: Iterable[Pixels],
     options: GenerationOptions | None = None,
     *,

@@ -15,7 +15,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.encoder_decoder.model import EncoderDecoder
+from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.generation.options.beams import BeamOptions
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.processors.contract import Processor
@@ -54,7 +54,7 @@ class Heard:
 class WindowDecoder:
     """Writes down windows that the encoder has read."""
 
-    def __init__(self, model: EncoderDecoder, options: TranscribeOptions) -> None:
+    def __init__(self, model: SourceWriter, options: TranscribeOptions) -> None:
         self._model = model
         self._options = options
         self._speech = model.info.speech

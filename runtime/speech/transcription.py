@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.bundle.tasks import method_hint
-from triform.runtime.encoder_decoder.model import EncoderDecoder
+from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.speech.recording import Recording, SamplesRecording
@@ -21,7 +21,7 @@ __all__ = ["TranscribeOptions", "audio_info", "transcribe"]
 
 
 def transcribe(
-    model: EncoderDecoder,
+    model: SourceWriter,
     recording: Recording | NDArray[np.float32],
     options: TranscribeOptions | None = None,
     *,
@@ -55,7 +55,7 @@ def transcribe(
     return reader.read(recording)
 
 
-def audio_info(model: EncoderDecoder) -> AudioInfo:
+def audio_info(model: SourceWriter) -> AudioInfo:
     """How the model is given sound.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import AudioInfo
-from triform.runtime.encoder_decoder.model import EncoderDecoder
+from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.errors import BundleError, InputError, option
 from triform.runtime.media.audio_features import audio_features, pad_features
 from triform.runtime.media.sound_files import Samples
@@ -27,7 +27,7 @@ _SHORTEST = 0.1
 
 
 def transcribe_utterances(
-    model: EncoderDecoder,
+    model: SourceWriter,
     info: AudioInfo,
     recording: Recording,
     options: TranscribeOptions,
@@ -88,7 +88,7 @@ def cut(blocks: Iterable[Samples], spans: Iterable[SpeechSpan], rate: int) -> It
 
 
 def _decoded(
-    model: EncoderDecoder,
+    model: SourceWriter,
     info: AudioInfo,
     decoder: WindowDecoder,
     pieces: Iterator[tuple[SpeechSpan, Samples]],
@@ -111,7 +111,7 @@ def _is_heard(samples: Samples, info: AudioInfo) -> bool:
     return len(samples) >= _SHORTEST * info.sampling_rate and bool(samples.any())
 
 
-def _arrays(model: EncoderDecoder, info: AudioInfo, rows: Sequence[Samples]) -> dict[str, NDArray[Any]]:
+def _arrays(model: SourceWriter, info: AudioInfo, rows: Sequence[Samples]) -> dict[str, NDArray[Any]]:
     """What the encoder graph takes, by name: the features, and where they are."""
     features, mask = pad_features([audio_features(samples, info) for samples in rows], info)
     names = [node.name for node in model.manifest.graphs["encoder"].inputs]

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from triform.runtime.bundle.media_info import AudioInfo, SpeechInfo
-from triform.runtime.encoder_decoder.model import EncoderDecoder
+from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.errors import BundleError
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.media.log_mel import Features
@@ -44,7 +44,7 @@ class WindowReader:
     """Transcribes with a model that says when things are said."""
 
     def __init__(
-        self, model: EncoderDecoder, info: AudioInfo, options: TranscribeOptions, progress: Callable[[float], None]
+        self, model: SourceWriter, info: AudioInfo, options: TranscribeOptions, progress: Callable[[float], None]
     ) -> None:
         """Check what is asked for against what the model can.
 

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
     from triform.runtime.media.audio import Audio, open_audio
     from triform.runtime.media.voice_activity import VoiceActivityOptions
-    from triform.runtime.opening import load, load_decoder, load_encoder, load_encoder_decoder
+    from triform.runtime.opening import load, load_decoder, load_encoder, load_encoder_decoder, load_speech
+    from triform.runtime.speech.model import SpeechModel
     from triform.runtime.speech.options import TranscribeOptions
     from triform.runtime.speech.transcript import Segment, Word
     from triform.runtime.speech.transcription import transcribe
@@ -74,6 +75,7 @@ __all__ = [
     "ProviderError",
     "SearchIndex",
     "Segment",
+    "SpeechModel",
     "Tag",
     "Target",
     "TextScore",
@@ -93,6 +95,7 @@ __all__ = [
     "load_decoder",
     "load_encoder",
     "load_encoder_decoder",
+    "load_speech",
     "open_audio",
     "quantize",
     "transcribe",
@@ -122,7 +125,8 @@ _MODULES = {
     "generation.options.groups": ("Constraints", "Penalties", "Truncation"),
     "media.audio": ("Audio", "open_audio"),
     "media.voice_activity": ("VoiceActivityOptions",),
-    "opening": ("load", "load_decoder", "load_encoder", "load_encoder_decoder"),
+    "opening": ("load", "load_decoder", "load_encoder", "load_encoder_decoder", "load_speech"),
+    "speech.model": ("SpeechModel",),
     "speech.options": ("TranscribeOptions",),
     "speech.transcript": ("Segment", "Word"),
     "speech.transcription": ("transcribe",),

@@ -14,7 +14,7 @@ import numpy as np
 
 from triform.runtime.arithmetic import log_probability
 from triform.runtime.bundle.media_info import SpeechInfo
-from triform.runtime.encoder_decoder.model import EncoderDecoder
+from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.errors import BundleError, UnsupportedError
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.speech.transcript import Segment, Word
@@ -35,7 +35,7 @@ _BEYOND = 0.5
 class WordFinder:
     """Finds words in windows that were written down."""
 
-    def __init__(self, model: EncoderDecoder) -> None:
+    def __init__(self, model: SourceWriter) -> None:
         """Check that the model can.
 
         Raises:

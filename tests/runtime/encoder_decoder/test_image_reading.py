@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, VisionEncoderDecoderModel
 
+import triform
 from tests.helpers.commands import one_line
 
 LIMIT = ("--max-new-tokens", 9)
@@ -74,3 +75,9 @@ def test_what_does_not_fit(call, trocr, pictures, float_bundle):
     assert "reads image, not texts: use `triform read-image`" in one_line(call("rewrite", trocr, "a")[2])
     assert "--batch must be at least 1" in one_line(call("read-image", trocr, pictures[0], "--batch", 0)[2])
     assert "use `triform generate`" in one_line(call("read-image", float_bundle, pictures[0])[2])
+
+
+def test_the_method_reads_what_transformers_reads(trocr, pictures, read):
+    model = triform.load_encoder_decoder(trocr)
+    answers = model.read_images([pictures[0], pictures[1].read_bytes()], triform.GenerationOptions(max_new_tokens=9))
+    assert [answer.text for answer in answers] == [read(path) for path in pictures[:2]]

@@ -1,4 +1,4 @@
 """Vocabularies of GGUF files as tokenizers: what cuts a text, what stands around it, what ends an answer.
 
-May import `export/checkpoint/gguf/container`. Read `tokenizer.py` first.
+May import `export/checkpoint/gguf/container.py`. Read `tokenizer.py` first.
 """

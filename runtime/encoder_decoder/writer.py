@@ -1,0 +1,272 @@
+"""Writes texts about what an encoder read: the engine below the classes that a user holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from numpy.typing import NDArray
+
+from triform.runtime.bundle.folder import Bundle
+from triform.runtime.bundle.manifest import EncoderDecoderInfo, Manifest
+from triform.runtime.encoder_decoder.ask import Ask, manifest_for, prefix_for
+from triform.runtime.encoder_decoder.source_text import SourceText
+from triform.runtime.errors import BundleError, InputError, UnsupportedError
+from triform.runtime.generation.answers import Generation, Piece, Watch, Written, best_answer, pieces_of, written
+from triform.runtime.generation.loop import plain_loop
+from triform.runtime.generation.options.beams import Beams
+from triform.runtime.generation.options.checks import at_least_one
+from triform.runtime.generation.options.conflicts import check_conflicts
+from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.generation.search.choice import run_search
+from triform.runtime.generation.setup import Row, Settled, settle
+from triform.runtime.graphs.encoder_decoder import SourceReader
+from triform.runtime.graphs.encoder_output import EncoderOutput
+from triform.runtime.graphs.padding import text_arrays
+from triform.runtime.graphs.session import open_session
+from triform.runtime.graphs.signature import check_decoder_of
+from triform.runtime.text.stop_strings import TextStops
+
+# Sources read ahead, to put those of like length together.
+_WINDOW = 256
+# Source texts of models without a limit of their own are cut here.
+_LONGEST = 2**14
+
+
+class SourceWriter:
+    """An encoder-decoder bundle, loaded. Reusable, not thread-safe. `EncoderDecoder` adds the tasks of pictures.
+
+    Attributes:
+        providers: the execution providers in use, the first choice first.
+        info: what the model reads.
+        reader: runs the graphs.
+        text: turns source texts into ids, and what is written into text.
+
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        provider: str = "auto",
+        provider_options: Mapping[str, str] | None = None,
+        threads: int | None = None,
+        strict: bool = False,
+    ) -> None:
+        """Open the bundle's graphs and tokenizers.
+
+        Args:
+            bundle: from `open_bundle`.
+            provider: see `open_session`.
+            provider_options: see `open_session`.
+            threads: see `open_session`.
+            strict: refuse texts that are longer than the model can read, rather than cutting them.
+
+        Raises:
+            BundleError: a file is damaged, or a graph is not what the manifest says.
+            ProviderError: the named provider cannot be used.
+        """
+        start = time.perf_counter()
+        manifest = bundle.manifest
+        if manifest.encoder_decoder is None:
+            raise BundleError(f"{bundle.folder} does not say what it reads; export the model again")
+        self._bundle = bundle
+        self.info: EncoderDecoderInfo = manifest.encoder_decoder
+        self.text = SourceText(
+            bundle.folder, self.info.text, self.info.max_source_length or _LONGEST, self._source_vocabulary(),
+            strict=strict,
+        )  # fmt: skip
+        sessions = {}
+        for name in ("encoder", "decoder"):
+            path, _ = bundle.graph(name)
+            sessions[name] = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+        self.providers: list[str] = sessions["decoder"].get_providers()
+        cache = check_decoder_of(sessions["encoder"], sessions["decoder"], manifest, bundle.folder)
+        self.reader = SourceReader(sessions["encoder"], sessions["decoder"], manifest, cache)
+        self._load_seconds = time.perf_counter() - start
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self._bundle.manifest
+
+    def generate(
+        self,
+        source: str,
+        options: GenerationOptions | None = None,
+        *,
+        ask: Ask | None = None,
+        beams: Beams | None = None,
+    ) -> Generation:
+        """Write about one text: translate it, sum it up, or whatever the model does.
+
+        Args:
+            source: the text.
+            options: greedy, or the model's own defaults, when None.
+            ask: the task and the languages.
+            beams: how many answers to follow at once; the model's own defaults when None.
+
+        Returns:
+            the answer, of a search the best one; `prompt_tokens` counts the source's.
+
+        Raises:
+            InputError: an empty text, or one that is too long for a strict reader; an option, a task or a language
+                that the model does not have; two options that do not go together.
+            UnsupportedError: the model reads something else than texts.
+        """
+        watch, settled = Watch(), self.settle(options, ask=ask, beams=beams)
+        (ids,) = self._ids([source], ask or Ask(), 1)
+        watch.prompt_tokens = len(ids)
+        row, encoded = self._row(settled, ids, 0), self._read([ids])
+        if settled.search is None:
+            return watch.finished(list(self.pieces(encoded, row, watch)), self._load_seconds)
+        best = best_answer(self.reader.batch_step(encoded), row, settled, watch)
+        return watch.searched(best, self._load_seconds)
+
+    def generate_all(
+        self,
+        sources: Iterable[str],
+        options: GenerationOptions | None = None,
+        *,
+        ask: Ask | None = None,
+        beams: Beams | None = None,
+        batch: int = 8,
+    ) -> Iterator[list[Written]]:
+        """Write about any number of texts, in bounded memory, those of like length together.
+
+        Args:
+            sources: the texts.
+            options: see `generate`. With a seed, what is drawn depends on a text's place among all.
+            ask: see `generate`.
+            beams: see `generate`.
+            batch: texts to run at once.
+
+        Yields:
+            the answers to each text, in the order of the texts: as many as `beams` asks for, the best first.
+
+        Raises:
+            InputError: see `generate`; or an option that batches do not have.
+            UnsupportedError: see `generate`.
+        """
+        at_least_one().judge("batch", batch)
+        settled = self._settled(options, ask or Ask(), beams or Beams(), several=True)
+        return self._all(sources, settled, ask or Ask(), batch)
+
+    def stream(
+        self, source: str, options: GenerationOptions | None = None, *, ask: Ask | None = None
+    ) -> Iterator[Piece]:
+        """Write about one text piece by piece, without beams. Arguments and errors as `generate`.
+
+        Returns:
+            an iterator of at least one `Piece`; the last has a finish_reason.
+        """
+        settled = self._settled(options, ask or Ask(), None)
+        (ids,) = self._ids([source], ask or Ask(), 1)
+        return self.pieces(self._read([ids]), self._row(settled, ids, 0))
+
+    def settle(
+        self,
+        options: GenerationOptions | None = None,
+        *,
+        ask: Ask | None = None,
+        beams: Beams | None = None,
+    ) -> Settled:
+        """What `generate` would do: `search` is None where one answer is followed, and could be streamed.
+
+        Args:
+            options: see `generate`.
+            ask: see `generate`.
+            beams: see `generate`.
+
+        Raises:
+            InputError: an option, a task or a language that the model does not have; two that do not go together.
+        """
+        return self._settled(options, ask or Ask(), beams or Beams())
+
+    def pieces(self, encoded: EncoderOutput, row: Row, watch: Watch | None = None) -> Iterator[Piece]:
+        """Write about one source that was read.
+
+        Args:
+            encoded: from `reader.read`.
+            row: decoder tokens to begin with, and how to go on.
+            watch: notes each token.
+        """
+        tokens = plain_loop(self.reader.step(encoded), row.ids, row.growing())
+        return pieces_of(tokens, TextStops(self.text.target, row.settled.options.stop), watch or Watch())
+
+    def write(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        options: GenerationOptions | None = None,
+        *,
+        ask: Ask | None = None,
+        beams: Beams | None = None,
+        first: int = 0,
+    ) -> list[list[Written]]:
+        """Write about sources that are no texts, such as pictures.
+
+        Args:
+            arrays: a batch, by the names of the encoder's inputs.
+            options: see `generate_all`.
+            ask: the language.
+            beams: see `generate`.
+            first: the place of the first source among all; with a seed, its random numbers depend on it.
+        """
+        settled = self._settled(options, ask or Ask(), beams or Beams(), several=True)
+        count = len(next(iter(arrays.values())))
+        rows = [self._row(settled, None, place) for place in range(first, first + count)]
+        return self._write(self.reader.read(arrays), settled, rows)
+
+    def _all(self, sources: Iterable[str], settled: Settled, ask: Ask, batch: int) -> Iterator[list[Written]]:
+        source, first = iter(sources), 1
+        while window := list(islice(source, _WINDOW)):
+            ids = self._ids(window, ask, first)
+            found: list[list[Written]] = [[]] * len(ids)
+            order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
+            for start in range(0, len(order), batch):
+                chosen = order[start : start + batch]
+                rows = [self._row(settled, ids[index], first + index - 1) for index in chosen]
+                answers = self._write(self._read([ids[index] for index in chosen]), settled, rows)
+                for index, answer in zip(chosen, answers, strict=True):
+                    found[index] = answer
+            yield from found
+            first += len(window)
+
+    def _write(self, encoded: EncoderOutput, settled: Settled, rows: Sequence[Row]) -> list[list[Written]]:
+        found = run_search(self.reader.batch_step(encoded), rows, settled.search)
+        return [[written(one, settled) for one in hypotheses] for hypotheses in found]
+
+    def _read(self, rows: Sequence[Sequence[int]]) -> EncoderOutput:
+        return self.reader.read(text_arrays(rows, self.manifest.tokens.pad))
+
+    def _row(self, settled: Settled, encoder_ids: Sequence[int] | None, index: int) -> Row:
+        return settled.row([self.info.decoder_start], index, encoder_ids=encoder_ids)
+
+    def _settled(
+        self, options: GenerationOptions | None, ask: Ask, beams: Beams | None, *, several: bool = False
+    ) -> Settled:
+        """What the user asked for, with what the task and the language add to it."""
+        asked = options or GenerationOptions()
+        forced, given = self.text.forced(ask.target_lang), asked.constraints.forced_bos_token_id
+        check_conflicts({"target_lang": ask.target_lang if forced else None, "forced_bos_token_id": given})
+        if forced and given is None:
+            constraints = dataclasses.replace(asked.constraints, forced_bos_token_id=forced[0])
+            asked = dataclasses.replace(asked, constraints=constraints)
+        return settle(asked, manifest_for(self.manifest, ask), self.text.target, beams=beams, several=several)
+
+    def _ids(self, sources: Sequence[str], ask: Ask, first: int) -> list[list[int]]:
+        if self.info.source != "text":
+            raise UnsupportedError(f"{self._bundle.folder} reads {self.info.source}, not texts")
+        prefix = prefix_for(self.info, ask)
+        texts = [prefix + source for source in sources]
+        for number, source in enumerate(sources, first):
+            if not source.strip():
+                raise InputError(f"text {number} is empty")
+        return self.text.read(texts, source_lang=ask.source_lang, target_lang=ask.target_lang, first=first)
+
+    def _source_vocabulary(self) -> int:
+        # What the encoder knows may be more or fewer tokens than what the decoder writes.
+        return max(self.manifest.vocab_size, self.info.text.vocabulary or 0)

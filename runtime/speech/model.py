@@ -1,0 +1,53 @@
+"""Speech models in a user's hands: a recording in, a transcript out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.encoder_decoder.model import EncoderDecoder
+from triform.runtime.media.audio import Audio, open_audio
+from triform.runtime.speech.options import TranscribeOptions
+from triform.runtime.speech.transcript import Segment
+from triform.runtime.speech.transcription import transcribe
+
+
+class SpeechModel(EncoderDecoder):
+    """A bundle that reads sound, loaded. Reusable, not thread-safe.
+
+    Example:
+        >>> model = triform.load_speech("whisper-tiny.en-int8")  # doctest: +SKIP
+        >>> print("".join(segment.text for segment in model.transcribe("talk.mp3")))  # doctest: +SKIP
+    """
+
+    def transcribe(
+        self,
+        recording: str | Path | bytes | Audio | NDArray[np.float32],
+        options: TranscribeOptions | None = None,
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> list[Segment]:
+        """Transcribe a recording of any length. `triform.transcribe` gives the segments as they are ready.
+
+        Args:
+            recording: a sound file, its content, an `Audio`, or samples: float32 (samples,), one channel, at the
+                model's sampling rate.
+            options: the defaults when None.
+            progress: called with how many seconds of the recording are done.
+
+        Returns:
+            the segments in order; none where nobody speaks. A file that is cut off or damaged is read as far as it is
+            whole, with a warning.
+
+        Raises:
+            InputError: an option that the model has no use for, or a file that cannot be read.
+            UnsupportedError: a package for reading sound is missing.
+        """
+        if isinstance(recording, Audio | np.ndarray):
+            return list(transcribe(self, recording, options, progress=progress))
+        with open_audio(recording, lambda warning: warnings.warn(warning, stacklevel=3)) as audio:
+            return list(transcribe(self, audio, options, progress=progress))

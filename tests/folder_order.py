@@ -1,0 +1,73 @@
+"""The order of the folders, which `test_architecture.py` holds the code to and `docs/draw_architecture.py` draws."""
+
+from __future__ import annotations
+
+# What a folder holds, in order: each may import what stands to its left. Those in one string, "a b", may not import
+# each other.
+ORDER = {
+    "runtime": (
+        "printable",
+        "errors",
+        "extras",
+        "arithmetic",
+        "json_dataclasses sealed_json verified_files turns",
+        "files",
+        "bundle",
+        "text",
+        "graphs",
+        "media",
+        "generation",
+        "decoder encoder encoder_decoder",
+        "speech",
+        "opening",
+    ),
+    "runtime/generation": (
+        "steps",
+        "options",
+        "processors",
+        "sampling logprobs",
+        "loop",
+        "setup",
+        "contrastive shifting",
+        "speculation",
+        "search",
+        "answers",
+    ),
+    "runtime/encoder": (
+        "opened",
+        "windows",
+        "vectors",
+        "classification",
+        "zero_shot reranking tagging answering fill_mask image_classification",
+        "model",
+    ),
+    "runtime/speech": (
+        "options transcript",
+        "subtitles",
+        "segments",
+        "timestamp_rules recording",
+        "prompt",
+        "words",
+        "fallback",
+        "utterances",
+        "windows",
+        "transcription",
+        "model",
+    ),
+    "export": (
+        "options tested_versions write",
+        "report",
+        "graph tokenization",
+        "checkpoint",
+        "describe",
+        "samples",
+        "runners",
+        "verify",
+        "quantize",
+        "forms",
+        "recheck",
+        "pipeline",
+    ),
+    "models": ("errors spec", "paths", "attention traceable", "decoder encoder encoder_decoder", "catalog"),
+    "cli": ("inputs", "outputs", "arguments", "chat", "commands", "main"),
+}
