@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
-from triform.cli.inputs.formats import Layout, Record, file_format, parse
+from triform.cli.inputs.formats import Format, Layout, Record, file_format, parse
 from triform.runtime.errors import InputError
 
 __all__ = ["Record", "Records"]
@@ -31,6 +31,7 @@ class Records:
         skip_errors: whether to go on behind records that cannot be used.
         fields: where to look for the text when no field is named; the first that is there.
         blank_lines: whether lines without a text are left out and counted, or are records too.
+        format: of the file; what its name and `field` say when None.
         skipped: records left out so far because they could not be used.
         first_skipped: the first of them, and what is wrong with it.
         blanks: lines without a text left out so far.
@@ -44,6 +45,7 @@ class Records:
     skip_errors: bool
     fields: Sequence[str] = ("text",)
     blank_lines: Literal["skip", "keep"] = "skip"
+    format: Format | None = None
     skipped: int = dataclasses.field(default=0, init=False)
     first_skipped: str = dataclasses.field(default="", init=False)
     blanks: int = dataclasses.field(default=0, init=False)
@@ -61,7 +63,11 @@ class Records:
     @property
     def is_json(self) -> bool:
         """Whether records are objects: of JSON, or the rows of a table."""
-        return not self.texts and file_format(self.file, self.field) != "lines"
+        return not self.texts and self._format != "lines"
+
+    @property
+    def _format(self) -> Format:
+        return self.format or file_format(self.file, self.field)
 
     def __iter__(self) -> Iterator[Record]:
         """Every record that can be used, up to the first that cannot be unless those are skipped.
@@ -112,7 +118,7 @@ class Records:
             raise self.failure
 
     def _read(self, stream: BinaryIO) -> Iterator[Record]:
-        layout = Layout(file_format(self.file, self.field), self.field, self.fields)
+        layout = Layout(self._format, self.field, self.fields)
         for parsed in parse(stream, layout):
             if parsed.problem is not None:
                 if self._refuse(parsed.number, parsed.problem):

@@ -137,6 +137,8 @@ def _adapter_alone(folder: Path, name: str, wish: _Wish) -> Source:
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ExportError(f"{folder} holds an adapter that names no base model (base_model_name_or_path)")
+    if Path(base).resolve() == folder.resolve():
+        raise ExportError(f"{folder} holds an adapter, which names itself as its base model")
     try:
         found = find(
             base, trust_remote_code=wish.trust_remote_code, revision=config.get("revision"), weights=wish.weights

@@ -179,7 +179,10 @@ def test_the_same_seed_gives_the_same_text(call, float_bundle):
         (["--speculate", "on"], "--speculate must be auto, lookup or off, not 'on'"),
         (["--keep", "5"], "--keep needs --on-overflow shift"),
         (["--on-overflow", "shift"], "give --max-new-tokens too"),
-        (["--on-overflow", "shift", "--keep", "640"], "leaves no room in the model's context of 640"),
+        (
+            ["--on-overflow", "shift", "--keep", "640", "--max-new-tokens", "4"],
+            "leaves no room in the model's context of 640",
+        ),
         (["--file", "nowhere.txt"], "not both"),
     ],
 )

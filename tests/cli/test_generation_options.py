@@ -115,7 +115,7 @@ def test_logprobs_are_in_the_json(call, float_bundle):
         (["--suppress-tokens", "100000"], "--suppress-tokens names token 100000, but the vocabulary has 400"),
         (["--exponential-decay-length-penalty", "5"], "wants START,FACTOR"),
         (["--bad-words", ""], "--bad-words must not be empty"),
-        (["--json-schema", "nowhere.json"], "--json-schema: nowhere.json cannot be read"),
+        (["--json-schema", "nowhere.json"], "--json-schema in nowhere.json cannot be read"),
         (["--choices", "yes,,no"], "--choices must be texts that are not empty"),
         (["--regex", "a", "--choices", "yes,no"], "--regex and --choices exclude each other"),
         (["--regex", "("], "--regex cannot be used: "),

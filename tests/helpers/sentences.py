@@ -9,7 +9,7 @@ from transformers import AutoModel, AutoTokenizer
 MAX_LENGTH = 40
 TEXTS = [
     "The ferry left the harbor before dawn.",
-    "",
+    "-",
     "Rain.",
     "A much longer passage " + "about ropes and sails and the men who knew them " * 20,
     "Straße, 東京, naïve; tabs\tand  spaces",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -13,7 +14,7 @@ import typer
 from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
 
 if TYPE_CHECKING:
-    from typing import TextIO
+    from typing import BinaryIO, TextIO
 
 HELP = """Tell how well a model predicts a text: its perplexity, lower is better.
 
@@ -63,7 +64,7 @@ def _opened(file: str | None) -> Iterator[TextIO]:
     if file is None and sys.stdin.isatty():
         raise InputError("there is no text: name a file, or write it to standard input")
     try:
-        opened = nullcontext(sys.stdin.buffer) if file in (None, "-") else Path(str(file)).open("rb")
+        opened = nullcontext(_stdin()) if file in (None, "-") else Path(str(file)).open("rb")
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     try:
@@ -71,3 +72,8 @@ def _opened(file: str | None) -> Iterator[TextIO]:
             yield open_text(stream)
     except UnicodeDecodeError:
         raise InputError(f"the text in {file or 'standard input'} is not UTF-8 text") from None
+
+
+def _stdin() -> BinaryIO:
+    # Something else may stand in for it that has text only.
+    return getattr(sys.stdin, "buffer", None) or BytesIO(sys.stdin.read().encode("utf-8", "surrogateescape"))

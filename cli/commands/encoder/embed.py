@@ -82,13 +82,19 @@ def run(
         kind, width, found = _of_pictures(model, records, dimensions, output)
     else:
         kind, width, found = _of_texts(model, records, (prompt, prompt_name), dimensions, output)
-    vectors = ((record, quantize(vector, output_dtype)) for record, vector in found)
+    vectors = ((record, quantize(vector, output_dtype)) for record, vector in _all_or_error(found, records))
     if chosen == "jsonl":
         _write_lines(kind, vectors, output)
     else:
         _write_numbers((vector for _, vector in vectors), chosen, output, *storage(width, output_dtype))
     end_inputs(records, model.rows)
     return 0
+
+
+def _all_or_error(found: Iterator[tuple[Record, Any]], records: Records) -> Iterator[tuple[Record, Any]]:
+    """The vectors; what ended the reading early is raised behind them, before a file takes its name."""
+    yield from found
+    records.check()
 
 
 def _of_texts(

@@ -165,6 +165,8 @@ def _documents(records: Records | None) -> Iterator[Document]:
         # Nothing is printed before all records are read.
         for record in with_progress(records, results_to=Path(os.devnull)):
             yield Document(record.number, record.text, record.value)
+        # Before an index is made of a part, or the nearest of a part are shown.
+        records.check()
 
 
 def _print_all(question: Record, hits: list[Hit]) -> None:

@@ -11,6 +11,7 @@ import typer
 from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, SkipErrors, Strict, Threads, Verify
 
 if TYPE_CHECKING:
+    from triform.cli.inputs.formats import Format
     from triform.cli.inputs.records import Record
     from triform.runtime.encoder.model import Encoder
 
@@ -56,7 +57,8 @@ def run(
     if file is None and len(given) < 2:
         raise InputError("nothing to compare: give two texts or more, or pairs with --file")
     names = _names(fields, file)
-    records = Records(given, file, names[0] if names else None, skip_errors)
+    layout: Format | None = None if names else "lines"
+    records = Records(given, file, names[0] if names else None, skip_errors, format=layout)
     options = key_values(provider_option)
     model = load_encoder(
         folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
@@ -77,7 +79,7 @@ def _names(fields: str | None, file: Path | None) -> tuple[str, str] | None:
     from triform.runtime.errors import InputError
 
     if fields is None:
-        return ("text1", "text2") if file_format(file, None) != "lines" else None
+        return ("text1", "text2") if file_format(file, None) in ("json", "csv") else None
     first, comma, second = (part.strip() for part in fields.partition(","))
     if not first or not comma or not second or "," in second:
         raise InputError(f"--fields wants two names with a comma between them, not {fields!r}")

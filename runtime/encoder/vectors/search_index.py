@@ -221,7 +221,9 @@ class SearchIndex:
         """
         best: list[list[tuple[float, int]]] = [[] for _ in queries]
         for start in range(0, self.info.count, _BLOCK):
-            scores = queries @ self._vectors[start : start + _BLOCK].T
+            # Vectors that are not numbers are refused below, in one line instead of numpy's warning.
+            with np.errstate(invalid="ignore", over="ignore"):
+                scores = queries @ self._vectors[start : start + _BLOCK].T
             if not np.isfinite(scores).all():
                 raise self._damaged()
             for index, row in enumerate(scores):

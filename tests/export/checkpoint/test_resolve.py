@@ -183,7 +183,7 @@ class TestAdapters:
     def test_an_adapter_of_itself(self, tmp_path):
         place = tmp_path / "tuned"
         self.adapter(place, str(place))
-        with pytest.raises(ExportError, match="holds an adapter"):
+        with pytest.raises(ExportError, match="holds an adapter, which names itself"):
             find(str(place))
 
     def test_beside_its_model(self, folder):

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import triform
+from triform.runtime.decoder.prompt import PromptInput
 from triform.runtime.errors import InputError
 from triform.runtime.generation.options.generation import GenerationOptions
 
@@ -47,7 +48,7 @@ def test_a_second_question_runs_only_what_is_new(decoder, float_bundle, monkeypa
     second = decoder.generate(QUESTIONS[1], GREEDY, system=RULES)
     assert [first.token_ids, second.token_ids] == [one.token_ids for one in expected]
     # What the two have in common, counted by the tokenizer itself.
-    ids = [decoder._prompts.prompt_ids(one, system=RULES, raw=False) for one in QUESTIONS]
+    ids = [decoder._prompts.prompt_ids(PromptInput(question, RULES)) for question in QUESTIONS]
     common = next(place for place, (a, b) in enumerate(zip(*ids, strict=False)) if a != b)
     # A prompt is continued after an even number of tokens.
     kept = common - common % 2

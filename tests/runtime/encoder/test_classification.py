@@ -191,7 +191,7 @@ def test_json_lines_in_and_out(capsys, made, tmp_path):
     code, out, err = invoke(capsys, *arguments, "--skip-errors")
     found = [json.loads(line) for line in out.splitlines()]
     assert (code, [one["id"] for one in found], [one["note"] for one in found]) == (0, [7, 8], ["a cat", "a dog"])
-    assert "1 lines could not be read" in err
+    assert "1 inputs could not be used" in err
     expected = pipeline("text-classification", model=str(made("topics")[0]))(["a cat", "a dog"], top_k=None)
     for one, other in zip(found, expected, strict=True):
         assert_same([(label["label"], label["score"]) for label in one["labels"]], other)

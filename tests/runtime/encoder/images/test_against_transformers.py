@@ -123,6 +123,10 @@ def test_a_clip_of_the_first_kind_finds_the_end_by_its_number(tmp_path):
     np.testing.assert_allclose(triform.load(tmp_path / "bundle").embed(texts), expected, atol=TOLERANCE)
 
 
+# How far a score in 8 bits may be from its own, on processors without VNNI too, where large products saturate.
+CLOSE = 0.03
+
+
 def test_an_int8_bundle_stays_close(tmp_path, pictures):
     changes = {"num_hidden_layers": 1, "problem_type": "multi_label_classification"}
     folder = vision_folder(tmp_path / "checkpoint", "vit", "ViTForImageClassification", **changes)
@@ -132,9 +136,10 @@ def test_an_int8_bundle_stays_close(tmp_path, pictures):
     pipe = pipeline("image-classification", folder)
     for path, found in zip(pictures, classify_images(loaded, pictures), strict=True):
         expected = {one["label"]: one["score"] for one in pipe(str(path), top_k=len(LABELS))}
-        # The scores of seven labels, of which several may apply: their sum tells one function from another.
-        assert sum(score for _, score in found) == pytest.approx(sum(expected.values()), abs=0.03)
-        assert max(abs(expected[label] - score) for label, score in found) < 0.02
+        assert max(abs(expected[label] - score) for label, score in found) < CLOSE
+        # The scores of seven labels, of which several may apply: their sum, off by as much at most, tells one function
+        # from another, as those of a softmax sum to 1.
+        assert sum(score for _, score in found) == pytest.approx(sum(expected.values()), abs=len(LABELS) * CLOSE)
 
 
 @pytest.mark.parametrize("template", ["a photo", "{} and {}", ""])

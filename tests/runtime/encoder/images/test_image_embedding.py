@@ -156,9 +156,7 @@ def test_broken_pictures(call, exported, pictures, tmp_path):
     assert [line["image"] for line in found] == [str(path) for path in pictures[:3]]
     for one, other in zip(found, lines_of(expected), strict=True):
         assert_allclose(one["embedding"], other["embedding"], atol=1e-5)
-    assert [line.split(" ")[:3] for line in err.splitlines()] == [
-        ["note:", "skipped:", f"{path}:" if path.name == "thin.png" else str(path)] for path in broken
-    ]
+    assert err.startswith(f"note: 4 inputs could not be used and were skipped; the first is argument 2: {broken[0]}")
     for path in broken:
         code, out, err = call(bundle, pictures[0], path, "--output", tmp_path / "v.npy")
         assert (code, out) == (2, "")

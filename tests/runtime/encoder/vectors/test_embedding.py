@@ -315,7 +315,7 @@ def test_json_in_is_json_out(call, sentence_bundle, expected, tmp_path):
     (tmp_path / "in.jsonl").write_text("\n\n".join(json.dumps(one) for one in objects) + "\n")
     code, out, err = call("embed", sentence_bundle, "--file", tmp_path / "in.jsonl", "--field", "body")
     found = lines_of(out)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "note: 1 blank lines were left out\n")
     assert_allclose([line.pop("embedding") for line in found], expected[[0, 2]], atol=TOLERANCE)
     assert found == [{"id": 7, "body": TEXTS[0]}, {"body": TEXTS[2], "é": None}]
     (tmp_path / "in.jsonl").write_text('{"embedding": "Rain."}')
@@ -384,21 +384,27 @@ def test_a_file_is_whole_or_not_there(call, sentence_bundle, tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "name", "text"),
     [
-        (b"good\n\xff\xfe\ngood\n", "in.txt", "line 2 of in.txt is not UTF-8"),
-        (b'{"text": "good"}\n{"text": \n{"text": "good"}\n', "in.jsonl", "line 2 of in.jsonl is not JSON"),
-        (b'{"text": "good"}\n[1]\n{"text": "good"}\n', "in.jsonl", "line 2 of in.jsonl is not an object"),
-        (b'{"text": "good"}\n{"text": "\\ud800"}\n{"text": "good"}\n', "in.jsonl", "line 2 of in.jsonl has a text"),
+        (b"good\n\xff\xfe\ngood\n", "in.txt", "line 2 of in.txt: it is not UTF-8"),
+        (b'{"text": "good"}\n{"text": \n{"text": "good"}\n', "in.jsonl", "line 2 of in.jsonl: it is not JSON"),
+        (b'{"text": "good"}\n[1]\n{"text": "good"}\n', "in.jsonl", "line 2 of in.jsonl: it is not an object"),
+        (
+            b'{"text": "good"}\n{"text": "\\ud800"}\n{"text": "good"}\n',
+            "in.jsonl",
+            "line 2 of in.jsonl: its 'text' is not valid Unicode",
+        ),
     ],
 )
 def test_damaged_lines(call, sentence_bundle, tmp_path, monkeypatch, content, name, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_bytes(content)
     code, out, err = call("embed", sentence_bundle, "--file", name)
-    assert (code, out) == (2, "")
+    # What comes before the damaged line is finished first.
+    assert (code, [line["text"] for line in lines_of(out)]) == (2, ["good"])
     assert text in one_line(err)
     code, out, err = call("embed", sentence_bundle, "--file", name, "--skip-errors")
     assert [line["text"] for line in lines_of(out)] == ["good", "good"]
-    assert (code, err) == (0, "note: 1 lines could not be read and were skipped\n")
+    assert code == 0
+    assert err.startswith(f"note: 1 inputs could not be used and were skipped; the first is {text}")
 
 
 def test_strict_refuses_long_texts(call, sentence_bundle, text_file):

@@ -293,7 +293,10 @@ def test_model2vec_damaged(tmp_path):
 
 def test_options_for_other_models_are_refused(tmp_path):
     (tmp_path / "w.txt").write_text("a 1 2\n")
-    for options, name in ((ExportOptions(task="fill-mask"), "--task"), (ExportOptions(hidden_states=True), "--hidden")):
+    for options, name in (
+        (ExportOptions(task="fill-mask"), "task"),
+        (ExportOptions(hidden_states=True), "hidden_states"),
+    ):
         with pytest.raises(InputError, match=name):
             export(str(tmp_path / "w.txt"), tmp_path / "bundle", options)
 
