@@ -50,11 +50,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def say_skipped(error: Exception) -> None:
-    """Say why an input is skipped."""
-    say(f"note: skipped: {spelled(str(error))}")
-
-
 def complain(error: Exception) -> None:
     """Say in one line what is wrong."""
     say(f"error: {' '.join(spelled(str(error)).split())}")
