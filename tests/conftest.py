@@ -157,3 +157,22 @@ def exported_family(trained, tmp_path_factory):
         return folder, root / "bundle"
 
     return find
+
+
+@pytest.fixture(scope="session")
+def exported_image_model(tmp_path_factory):
+    """From the name of a model that sees pictures to the folders of its checkpoint and its bundle."""
+
+    # It would be on the standard error that tests look at.
+    transformers.utils.logging.disable_progress_bar()
+
+    from tests.checkpoints.images import IMAGE_MODELS
+
+    @cache
+    def find(name: str) -> tuple[Path, Path]:
+        root = tmp_path_factory.mktemp(name)
+        folder = IMAGE_MODELS[name](root / "checkpoint")
+        export(str(folder), root / "bundle", ExportOptions(quantize="none"))
+        return folder, root / "bundle"
+
+    return find

@@ -24,25 +24,39 @@ def end_inputs(records: Records | None, reader: RowReader | None) -> None:
     """
     if records is not None:
         _say_left_out(records)
-    if reader is not None and reader.truncated:
-        say(
-            f"note: {reader.truncated} texts were longer than {reader.max_length} tokens and were cut; "
-            "--strict refuses them"
-        )
+    if reader is not None:
+        say_truncated(reader.truncated, "text", reader.max_length)
     if records is not None:
         records.check()
 
 
+def say_truncated(count: int, noun: str, max_length: int) -> None:
+    """Say that inputs were cut, if any were.
+
+    Args:
+        count: how many.
+        noun: what each is, such as text or sentence.
+        max_length: tokens that the model reads.
+    """
+    if count:
+        say(f"note: cut {_counted(count, noun)} longer than {max_length} tokens; --strict refuses such {noun}s")
+
+
 def _say_left_out(records: Records) -> None:
     if records.skipped:
-        say(f"note: {records.skipped} inputs could not be used and were skipped; the first is {records.first_skipped}")
+        skipped = _counted(records.skipped, "input")
+        say(f"note: skipped {skipped} that could not be used; the first is {records.first_skipped}")
     if records.blanks:
-        say(f"note: {records.blanks} blank lines were left out")
+        say(f"note: left out {_counted(records.blanks, 'blank line')}")
     if records.plain_json is not None:
         say(
             f"note: {records.place(records.plain_json)} is a JSON object and was taken as plain text; "
             "--field NAME takes a text out of each"
         )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def say(text: str) -> None:

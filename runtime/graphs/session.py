@@ -90,8 +90,11 @@ def _settings(ort: Any, threads: int | None) -> Any:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads or physical_cores()
     settings.log_severity_level = 4
-    # The graph was optimized at export; looking for more only costs start-up time.
-    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    # Without VNNI, x86 processors add products of 8-bit numbers in 16 bits, and sums that do not fit are cut off.
+    # onnxruntime then takes a product that is exact and some 10 % slower; elsewhere this changes nothing. It belongs
+    # to the extended optimizations.
+    settings.add_session_config_entry("session.x64quantprecision", "1")
     return settings
 
 

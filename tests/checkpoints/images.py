@@ -124,3 +124,14 @@ def siglip_folder(folder: Path) -> Path:
     (folder / "learned.model").write_bytes(content.getvalue())
     SiglipTokenizer(str(folder / "learned.model"), model_input_names=["input_ids"]).save_pretrained(folder)
     return folder
+
+
+# By name, what writes the checkpoint of a model that sees pictures into a folder.
+IMAGE_MODELS = {
+    "vit": lambda folder: vision_folder(folder, "vit", "ViTForImageClassification"),
+    "deit": lambda folder: vision_folder(folder, "deit", "DeiTForImageClassification", num_labels=1),
+    "dinov2": lambda folder: vision_folder(folder, "dinov2", "Dinov2Model"),
+    "beit": lambda folder: vision_folder(folder, "beit", "BeitForImageClassification", problem_type="regression"),
+    "clip": clip_folder,
+    "siglip": siglip_folder,
+}

@@ -106,9 +106,7 @@ def test_bad_lines(call, float_bundle, tmp_path):
     assert code == 0
     assert not part.exists()
     assert [json.loads(line)["prompt"] for line in output.read_text().splitlines()] == ["Snow", "Rain"]
-    assert err.startswith(
-        f"note: 3 inputs could not be used and were skipped; the first is line 2 of {file}: it is not"
-    )
+    assert err.startswith(f"note: skipped 2 inputs that could not be used; the first is line 2 of {file}: it is not")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +175,7 @@ def test_a_run_that_was_killed_is_resumed(call, float_bundle, tmp_path):
     assert 0 < done < 3
     code, _, err = call(*asked, output, "--resume", "--stats")
     assert code == 0
-    assert err.startswith("note: 1 blank lines were left out\n")
+    assert err.startswith("note: left out 1 blank line\n")
     assert f"\n{3 - done} prompts, " in err
     assert output.read_bytes() == whole
     file.write_text("Sun\nWind\nHail\n")

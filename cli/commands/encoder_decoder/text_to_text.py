@@ -183,17 +183,13 @@ def show(job: Job, record: Record, lines: Sequence[Line], answers: Sequence[Sequ
 
 def say_cut(job: Job, records: Records | None, cutter: Cutter | None) -> None:
     """Say how many texts or sentences were cut, and lines skipped, if any."""
-    from triform.cli.outputs.notes import end_inputs
+    from triform.cli.outputs.notes import end_inputs, say_truncated
 
     end_inputs(records, None)
-    most = job.model.text.max_length
-    for count, what in ((job.model.text.truncated, "texts"), (cutter.cut if cutter else 0, "sentences")):
-        if count:
-            said = "cut" if what == "texts" else "cut between words"
-            print(
-                f"note: {count} {what} were longer than {most} tokens and were {said}; --strict refuses them",
-                file=sys.stderr,
-            )
+    text = job.model.text
+    say_truncated(text.truncated, "text", text.max_length)
+    if cutter is not None:
+        say_truncated(cutter.cut, "sentence", text.max_length)
 
 
 def stream(job: Job, lines: Sequence[Line]) -> None:

@@ -13,8 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from tests.checkpoints.images import vision_folder
-from tests.runtime.encoder.images.conftest import MODELS
+from tests.checkpoints.images import IMAGE_MODELS, vision_folder
 from triform.cli.main import run
 from triform.export.describe.image import evaluation_samples
 from triform.export.options import ExportOptions
@@ -32,9 +31,9 @@ def verify(capsys):
     return call
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_float_bundle_matches_its_source(exported, verify, name):
-    folder, bundle = exported(name)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_a_float_bundle_matches_its_source(exported_image_model, verify, name):
+    folder, bundle = exported_image_model(name)
     code, out, _ = verify(bundle, folder)
     parity = json.loads(out)["parity"]
     assert code == 0
@@ -43,8 +42,8 @@ def test_a_float_bundle_matches_its_source(exported, verify, name):
         assert 0 < parity[key] <= parity["tolerance"]
 
 
-def test_other_weights_do_not_match(exported, verify, tmp_path):
-    folder, bundle = exported("clip")
+def test_other_weights_do_not_match(exported_image_model, verify, tmp_path):
+    folder, bundle = exported_image_model("clip")
     other = shutil.copytree(folder, tmp_path / "other")
     weights = load_file(folder / "model.safetensors")
     weights["visual_projection.weight"] += 0.01
@@ -58,8 +57,8 @@ def test_other_weights_do_not_match(exported, verify, tmp_path):
     ("edit", "message"),
     [({"image_mean": [0.5, 0.5, 0.4]}, "makes other pixels of a picture"), ({"resample": 0}, "makes other pixels")],
 )
-def test_another_image_processor(exported, verify, tmp_path, edit, message):
-    folder, bundle = exported("vit")
+def test_another_image_processor(exported_image_model, verify, tmp_path, edit, message):
+    folder, bundle = exported_image_model("vit")
     other = shutil.copytree(folder, tmp_path / "other")
     path = other / "preprocessor_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **edit}))
@@ -68,8 +67,8 @@ def test_another_image_processor(exported, verify, tmp_path, edit, message):
     assert message in err.splitlines()[-1]
 
 
-def test_another_scale_of_comparing(exported, verify, tmp_path):
-    folder, bundle = exported("siglip")
+def test_another_scale_of_comparing(exported_image_model, verify, tmp_path):
+    folder, bundle = exported_image_model("siglip")
     other = shutil.copytree(folder, tmp_path / "other")
     weights = load_file(folder / "model.safetensors")
     weights["logit_scale"] += 0.5
@@ -77,10 +76,10 @@ def test_another_scale_of_comparing(exported, verify, tmp_path):
     assert "compares pictures with texts in another way" in verify(bundle, other)[2].splitlines()[-1]
 
 
-def test_another_model(exported, verify, tmp_path):
-    assert "another architecture" in verify(exported("vit")[1], exported("deit")[0])[2]
+def test_another_model(exported_image_model, verify, tmp_path):
+    assert "another architecture" in verify(exported_image_model("vit")[1], exported_image_model("deit")[0])[2]
     fewer = vision_folder(tmp_path / "fewer", "vit", "ViTForImageClassification", num_labels=2, num_hidden_layers=1)
-    code, _, err = verify(exported("vit")[1], fewer)
+    code, _, err = verify(exported_image_model("vit")[1], fewer)
     assert (code, err.splitlines()[-1]) == (1, "error: the output logits has the shape (4, 7), not (4, 2)")
 
 
@@ -90,7 +89,9 @@ def test_a_quantized_bundle_is_measured_by_its_scores(verify, capsys, tmp_path):
     export(str(folder), tmp_path / "int8", ExportOptions(quantize="int8"))
     manifest = read_manifest(tmp_path / "int8")
     samples = evaluation_samples(manifest.encoder.image, 24)
-    session = ort.InferenceSession(str(tmp_path / "int8" / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    exact = ort.SessionOptions()
+    exact.add_session_config_entry("session.x64quantprecision", "1")
+    session = ort.InferenceSession(str(tmp_path / "int8" / "encoder.onnx"), exact, providers=["CPUExecutionProvider"])
     model = transformers.ViTForImageClassification.from_pretrained(folder)
     with torch.no_grad():
         expected = model(pixel_values=torch.from_numpy(np.stack(samples))).logits.softmax(-1)

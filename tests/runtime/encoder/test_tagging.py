@@ -210,7 +210,7 @@ def test_jsonl_in_and_out(call, tagger, tmp_path, monkeypatch):
     file.write_text("\n".join([*lines[:2], "{damaged", *lines[2:]]))
     where = f"the first is line 3 of {file}"
     code, out, err = call("tag", tagger.bundle, "--file", file, "--field", "body", "--json", "--skip-errors")
-    assert (code, err) == (0, f"note: 1 inputs could not be used and were skipped; {where}: it is not JSON\n")
+    assert (code, err) == (0, f"note: skipped 1 input that could not be used; {where}: it is not JSON\n")
     found = [json.loads(line) for line in out.splitlines()]
     assert [{"id": one["id"], "body": one["body"]} for one in found] == values
     expected = list(tag(tagger.model, TEXTS))

@@ -130,9 +130,7 @@ def test_a_sentence_that_is_too_long(call, t5):
     text = "word " * 200
     code, out, err = call("translate", t5, text, *TO_FRENCH)
     assert (code, out.count("\n")) == (0, 1)
-    assert err == (
-        f"note: 1 sentences were longer than {READS} tokens and were cut between words; --strict refuses them\n"
-    )
+    assert err == (f"note: cut 1 sentence longer than {READS} tokens; --strict refuses such sentences\n")
     code, out, err = call("translate", t5, "a", text, *TO_FRENCH, "--strict")
     assert code == 2
     assert f"text 2 has a sentence longer than the model's {READS} tokens: 'word word" in one_line(err)
@@ -144,7 +142,7 @@ def test_rewrite_gives_the_text_as_it_is(call, t5, written, tmp_path):
     code, out, err = call("rewrite", t5, LONG, "--max-new-tokens", 10)
     cut = written.tokenizer()(LONG, truncation=True, max_length=READS, return_tensors="pt")["input_ids"]
     assert (code, out) == (0, _of_ids(written, t5, cut) + "\n")
-    assert err == f"note: 1 texts were longer than {READS} tokens and were cut; --strict refuses them\n"
+    assert err == f"note: cut 1 text longer than {READS} tokens; --strict refuses such texts\n"
     code, out, err = call("rewrite", t5, LONG, "--strict")
     assert (code, out) == (2, "\n")
     assert f"text 1 is longer than the model's {READS} tokens" in err

@@ -68,7 +68,7 @@ def test_a_broken_picture(call, trocr, pictures, read, tmp_path):
     code, out, err = call("read-image", trocr, *names, *LIMIT, "--skip-errors")
     assert (code, err.count("\n")) == (0, 1)
     assert out.splitlines() == [" ".join(read(path).split()) for path in (pictures[0], pictures[1])]
-    assert err.startswith(f"note: 1 inputs could not be used and were skipped; the first is argument 2: {broken}")
+    assert err.startswith(f"note: skipped 1 input that could not be used; the first is argument 2: {broken}")
 
 
 def test_what_does_not_fit(call, trocr, pictures, float_bundle):

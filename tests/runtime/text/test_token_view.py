@@ -199,7 +199,7 @@ def test_prints_writes_and_lists_vectors(call, layers, tmp_path):
 def test_a_long_text_is_cut_and_says_so(call, layers):
     code, out, err = call("vectors", layers.bundle, "the " * 200)
     assert (code, out.count("\n")) == (0, 96)
-    assert err.startswith("note: 1 texts were longer than 96 tokens and were cut")
+    assert err.startswith("note: cut 1 text longer than 96 tokens")
     code, out, err = call("vectors", layers.bundle, "the " * 200, "--strict")
     assert (code, out) == (2, "")
     assert "longer than the model's 96 tokens" in one_line(err)

@@ -1,44 +1,12 @@
-"""Bundles of models that see pictures, one export each a run, and pictures to show them."""
+"""Pictures to show to models."""
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-import transformers
 from PIL import Image
-
-from tests.checkpoints.images import clip_folder, siglip_folder, vision_folder
-from triform.export.options import ExportOptions
-from triform.export.pipeline import export
-
-MODELS = {
-    "vit": lambda folder: vision_folder(folder, "vit", "ViTForImageClassification"),
-    "deit": lambda folder: vision_folder(folder, "deit", "DeiTForImageClassification", num_labels=1),
-    "dinov2": lambda folder: vision_folder(folder, "dinov2", "Dinov2Model"),
-    "beit": lambda folder: vision_folder(folder, "beit", "BeitForImageClassification", problem_type="regression"),
-    "clip": clip_folder,
-    "siglip": siglip_folder,
-}
-
-
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory):
-    """From a model's name to the folders of its checkpoint and its bundle."""
-
-    # It would be on the standard error that tests look at.
-    transformers.utils.logging.disable_progress_bar()
-
-    @cache
-    def find(name: str) -> tuple[Path, Path]:
-        root = tmp_path_factory.mktemp(name)
-        folder = MODELS[name](root / "checkpoint")
-        export(str(folder), root / "bundle", ExportOptions(quantize="none"))
-        return folder, root / "bundle"
-
-    return find
 
 
 @pytest.fixture(scope="session")

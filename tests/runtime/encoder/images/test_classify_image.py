@@ -28,13 +28,13 @@ def call(capsys, monkeypatch):
 
 
 @pytest.fixture
-def vit(exported):
-    return exported("vit")[1]
+def vit(exported_image_model):
+    return exported_image_model("vit")[1]
 
 
 @pytest.fixture
-def clip(exported):
-    return exported("clip")[1]
+def clip(exported_image_model):
+    return exported_image_model("clip")[1]
 
 
 def test_prints_the_best_label_of_each_picture(call, vit, pictures):
@@ -95,9 +95,9 @@ def test_a_default_bundle_needs_no_naming(call, vit, pictures, monkeypatch):
         ("clip", ["{picture}", "--labels", "a", "--template", "b"], "has {} once"),
     ],
 )
-def test_what_cannot_be_used_ends_in_one_line(call, exported, pictures, model, arguments, message):
+def test_what_cannot_be_used_ends_in_one_line(call, exported_image_model, pictures, model, arguments, message):
     given = [argument.format(picture=pictures[0]) if "picture" in argument else argument for argument in arguments]
-    code, out, err = call(exported(model)[1], *given)
+    code, out, err = call(exported_image_model(model)[1], *given)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert message in err
@@ -111,10 +111,10 @@ def test_pictures_before_a_bad_one_are_labeled(call, vit, pictures, tmp_path):
     assert err.startswith(f"error: {tmp_path / 'bad.png'} cannot be read: ")
 
 
-def test_a_bundle_for_something_else_names_its_command(call, float_bundle, exported, pictures):
+def test_a_bundle_for_something_else_names_its_command(call, float_bundle, exported_image_model, pictures):
     code, _, err = call(float_bundle, pictures[0])
     assert (code, "triform generate" in err) == (1, True)
-    code, _, err = call(exported("dinov2")[1], pictures[0])
+    code, _, err = call(exported_image_model("dinov2")[1], pictures[0])
     assert (code, err.count("\n")) == (1, 1)
     assert "this one is for image-feature-extraction" in err
 
@@ -147,12 +147,12 @@ def test_a_damaged_manifest_ends_in_one_line(call, vit, pictures, tmp_path, path
     assert message in err
 
 
-def test_help_and_inspect_know_pictures(capsys, exported):
+def test_help_and_inspect_know_pictures(capsys, exported_image_model):
     assert run(["classify-image", "--help"]) == 0
     assert "--template" in capsys.readouterr().out
     for name in ("vit", "clip"):
-        assert run(["inspect", str(exported(name)[1])]) == 0
-        assert run(["verify", str(exported(name)[1])]) == 0
+        assert run(["inspect", str(exported_image_model(name)[1])]) == 0
+        assert run(["verify", str(exported_image_model(name)[1])]) == 0
         assert "image-classification" in capsys.readouterr().out
 
 

@@ -64,8 +64,8 @@ def test_the_plan_needs_no_weights(vit_folder):
     assert (found["layers"], found["hidden size"], found["weights"]) == ("1", "48", "int8")
 
 
-def test_the_report_tells_of_both_towers(exported):
-    content = json.loads((exported("clip")[1] / "manifest.json").read_text())
+def test_the_report_tells_of_both_towers(exported_image_model):
+    content = json.loads((exported_image_model("clip")[1] / "manifest.json").read_text())
     assert set(content["graphs"]) == {"encoder", "image"}
     assert content["graphs"]["image"]["inputs"][0]["shape"] == ["batch", 3, 28, 28]
     assert content["graphs"]["encoder"]["operators"]["MultiHeadAttention"] == 2
@@ -103,12 +103,12 @@ def test_a_head_without_weights(vit_folder, tmp_path):
     assert "lacks 1 weights its config asks for, such as classifier.weight" in str(error)
 
 
-def test_hidden_states_are_not_for_two_towers(exported, tmp_path):
-    error = refusal(exported("clip")[0], tmp_path, hidden_states=True)
+def test_hidden_states_are_not_for_two_towers(exported_image_model, tmp_path):
+    error = refusal(exported_image_model("clip")[0], tmp_path, hidden_states=True)
     assert isinstance(error, InputError)
 
 
-def test_a_task_the_model_is_not_for(vit_folder, exported, tmp_path):
+def test_a_task_the_model_is_not_for(vit_folder, exported_image_model, tmp_path):
     assert "vit" in str(refusal(vit_folder, tmp_path, task="zero-shot-image-classification"))
     assert "image-classification" in str(refusal(vit_folder, tmp_path, task="image-segmentation"))
 
@@ -119,7 +119,7 @@ def test_exporting_without_pillow(vit_folder, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines()[-1] == f"error: pictures need Pillow: {install_command('image')}"
 
 
-def test_one_label_has_a_probability_of_its_own(exported):
-    content = json.loads((exported("deit")[1] / "manifest.json").read_text())
+def test_one_label_has_a_probability_of_its_own(exported_image_model):
+    content = json.loads((exported_image_model("deit")[1] / "manifest.json").read_text())
     assert content["encoder"]["problem_type"] == "multi_label_classification"
     assert ViTConfig(num_labels=1).problem_type is None

@@ -30,12 +30,12 @@ def call(capsys, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def reference(exported, pictures):
+def reference(exported_image_model, pictures):
     """From a model's name to what transformers says of all pictures."""
 
     @cache
     def find(name):
-        folder = exported(name)[0]
+        folder = exported_image_model(name)[0]
         model = transformers.AutoModel.from_pretrained(folder).eval()
         processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
         opened = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in pictures]
@@ -53,8 +53,8 @@ def lines_of(text):
 
 
 @pytest.mark.parametrize(("name", "option"), [("dinov2", []), ("dinov2", ["--image"]), ("clip", ["--image"])])
-def test_prints_a_json_object_a_picture(call, exported, pictures, reference, name, option):
-    code, out, err = call(exported(name)[1], *option, *pictures)
+def test_prints_a_json_object_a_picture(call, exported_image_model, pictures, reference, name, option):
+    code, out, err = call(exported_image_model(name)[1], *option, *pictures)
     found = lines_of(out)
     assert (code, err) == (0, "")
     assert [line["image"] for line in found] == [str(path) for path in pictures]
@@ -62,9 +62,9 @@ def test_prints_a_json_object_a_picture(call, exported, pictures, reference, nam
     assert_allclose([line["embedding"] for line in found], expected, atol=TOLERANCE * np.abs(expected).max())
 
 
-def test_the_best_caption_is_the_models(call, exported, pictures, reference):
+def test_the_best_caption_is_the_models(call, exported_image_model, pictures, reference):
     """Texts go where pictures go."""
-    folder, bundle = exported("clip")
+    folder, bundle = exported_image_model("clip")
     texts = ["a boat", "two cats asleep beside a very long lorry", "rain"]
     model = transformers.AutoModel.from_pretrained(folder).eval()
     words = transformers.AutoTokenizer.from_pretrained(folder)(texts, return_tensors="pt", padding=True)
@@ -77,8 +77,8 @@ def test_the_best_caption_is_the_models(call, exported, pictures, reference):
     assert_array_equal((found @ reference("clip").T).argmax(0), (expected @ reference("clip").T).argmax(0))
 
 
-def test_texts_of_siglip_are_padded(exported):
-    folder, bundle = exported("siglip")
+def test_texts_of_siglip_are_padded(exported_image_model):
+    folder, bundle = exported_image_model("siglip")
     texts = ["a boat", "two cats asleep beside a very long lorry"]
     model = transformers.AutoModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -92,8 +92,8 @@ def test_texts_of_siglip_are_padded(exported):
     ("dtype", "stored", "width"),
     [("float32", np.float32, 20), ("float16", np.float16, 20), ("int8", np.int8, 20), ("binary", np.int8, 3)],
 )
-def test_files_of_numbers(call, exported, pictures, reference, tmp_path, dtype, stored, width):
-    bundle = exported("clip")[1]
+def test_files_of_numbers(call, exported_image_model, pictures, reference, tmp_path, dtype, stored, width):
+    bundle = exported_image_model("clip")[1]
     options = (bundle, "--image", *pictures, "--output-dtype", dtype, "--output")
     assert call(*options, tmp_path / "v.npy") == (0, "", "")
     found = np.load(tmp_path / "v.npy")
@@ -104,17 +104,19 @@ def test_files_of_numbers(call, exported, pictures, reference, tmp_path, dtype, 
     assert (tmp_path / "v.bin").read_bytes() == found.tobytes()
 
 
-def test_shortened_vectors(exported, pictures, reference):
+def test_shortened_vectors(exported_image_model, pictures, reference):
     cut = torch.nn.functional.normalize(torch.tensor(reference("clip")[:, :7])).numpy()
-    assert_allclose(triform.load(exported("clip")[1]).embed_images(pictures, dimensions=7), cut, atol=TOLERANCE)
+    assert_allclose(
+        triform.load(exported_image_model("clip")[1]).embed_images(pictures, dimensions=7), cut, atol=TOLERANCE
+    )
     # Of vectors whose length means something, the first numbers.
     cut = reference("dinov2")[:, :7]
-    found = triform.load(exported("dinov2")[1]).embed_images(pictures, dimensions=7)
+    found = triform.load(exported_image_model("dinov2")[1]).embed_images(pictures, dimensions=7)
     assert_allclose(found, cut, atol=TOLERANCE * np.abs(cut).max())
 
 
-def test_names_from_lines(call, exported, pictures, monkeypatch, tmp_path):
-    bundle = exported("dinov2")[1]
+def test_names_from_lines(call, exported_image_model, pictures, monkeypatch, tmp_path):
+    bundle = exported_image_model("dinov2")[1]
     expected = call(bundle, *pictures)
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{path}\n" for path in pictures)))
     assert call(bundle) == expected
@@ -127,23 +129,23 @@ def test_names_from_lines(call, exported, pictures, monkeypatch, tmp_path):
     assert found == objects
 
 
-def test_a_picture_on_standard_input(call, exported, pictures, monkeypatch):
-    bundle = exported("dinov2")[1]
+def test_a_picture_on_standard_input(call, exported_image_model, pictures, monkeypatch):
+    bundle = exported_image_model("dinov2")[1]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pictures[0].read_bytes())))
     _, out, _ = call(bundle, "-")
     _, named, _ = call(bundle, pictures[0])
     assert lines_of(out) == [{**lines_of(named)[0], "image": "-"}]
 
 
-def test_any_number_of_pictures_lazily(exported, pictures, reference):
-    endless = embed_images(triform.load(exported("dinov2")[1]), itertools.cycle(pictures))
+def test_any_number_of_pictures_lazily(exported_image_model, pictures, reference):
+    endless = embed_images(triform.load(exported_image_model("dinov2")[1]), itertools.cycle(pictures))
     found = [next(endless) for _ in range(2 * len(pictures))]
     expected = np.tile(reference("dinov2"), (2, 1))
     assert_allclose(found, expected, atol=TOLERANCE * np.abs(expected).max())
 
 
-def test_broken_pictures(call, exported, pictures, tmp_path):
-    bundle = exported("dinov2")[1]
+def test_broken_pictures(call, exported_image_model, pictures, tmp_path):
+    bundle = exported_image_model("dinov2")[1]
     (tmp_path / "cut.jpg").write_bytes(pictures[0].read_bytes()[:200])
     (tmp_path / "words.png").write_text("no picture")
     Image.new("RGB", (1, 90000)).save(tmp_path / "thin.png")
@@ -156,7 +158,7 @@ def test_broken_pictures(call, exported, pictures, tmp_path):
     assert [line["image"] for line in found] == [str(path) for path in pictures[:3]]
     for one, other in zip(found, lines_of(expected), strict=True):
         assert_allclose(one["embedding"], other["embedding"], atol=1e-5)
-    assert err.startswith(f"note: 4 inputs could not be used and were skipped; the first is argument 2: {broken[0]}")
+    assert err.startswith(f"note: skipped 4 inputs that could not be used; the first is argument 2: {broken[0]}")
     for path in broken:
         code, out, err = call(bundle, pictures[0], path, "--output", tmp_path / "v.npy")
         assert (code, out) == (2, "")
@@ -176,7 +178,7 @@ def test_broken_pictures(call, exported, pictures, tmp_path):
         ("vit", [], 1, "this one is for image-classification: use `triform classify-image`"),
     ],
 )
-def test_options_that_do_not_fit(call, exported, pictures, name, options, code, text):
-    found, out, err = call(exported(name)[1], pictures[0], *options)
+def test_options_that_do_not_fit(call, exported_image_model, pictures, name, options, code, text):
+    found, out, err = call(exported_image_model(name)[1], pictures[0], *options)
     assert (found, out) == (code, "")
     assert text in one_line(err)

@@ -299,7 +299,7 @@ def test_prints_a_json_object_a_text(call, sentence_bundle, expected, monkeypatc
     assert code == 0
     assert [line["text"] for line in found] == TEXTS
     assert_allclose([line["embedding"] for line in found], expected, atol=TOLERANCE)
-    assert err == f"note: 1 texts were longer than {MAX_LENGTH} tokens and were cut; --strict refuses them\n"
+    assert err == f"note: cut 1 text longer than {MAX_LENGTH} tokens; --strict refuses such texts\n"
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(TEXTS)))
     assert call("embed", sentence_bundle) == (code, out, err)
 
@@ -315,7 +315,7 @@ def test_json_in_is_json_out(call, sentence_bundle, expected, tmp_path):
     (tmp_path / "in.jsonl").write_text("\n\n".join(json.dumps(one) for one in objects) + "\n")
     code, out, err = call("embed", sentence_bundle, "--file", tmp_path / "in.jsonl", "--field", "body")
     found = lines_of(out)
-    assert (code, err) == (0, "note: 1 blank lines were left out\n")
+    assert (code, err) == (0, "note: left out 1 blank line\n")
     assert_allclose([line.pop("embedding") for line in found], expected[[0, 2]], atol=TOLERANCE)
     assert found == [{"id": 7, "body": TEXTS[0]}, {"body": TEXTS[2], "é": None}]
     (tmp_path / "in.jsonl").write_text('{"embedding": "Rain."}')
@@ -404,7 +404,7 @@ def test_damaged_lines(call, sentence_bundle, tmp_path, monkeypatch, content, na
     code, out, err = call("embed", sentence_bundle, "--file", name, "--skip-errors")
     assert [line["text"] for line in lines_of(out)] == ["good", "good"]
     assert code == 0
-    assert err.startswith(f"note: 1 inputs could not be used and were skipped; the first is {text}")
+    assert err.startswith(f"note: skipped 1 input that could not be used; the first is {text}")
 
 
 def test_strict_refuses_long_texts(call, sentence_bundle, text_file):

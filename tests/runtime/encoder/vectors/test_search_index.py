@@ -74,7 +74,7 @@ def test_finds_the_nearest(call, sentence_bundle, expected, text_file, tmp_path,
     code, out, err = call(*options, "--json")
     assert (code, err) == (
         0,
-        f"note: 1 texts were longer than {MAX_LENGTH} tokens and were cut; --strict refuses them\n",
+        f"note: cut 1 text longer than {MAX_LENGTH} tokens; --strict refuses such texts\n",
     )
     numbers = check(out, expected, count)
     # Made, used again, and used without the file: the same.
@@ -184,7 +184,7 @@ def test_damaged_queries(call, sentence_bundle, text_file, tmp_path):
     assert "queries.txt: it is not UTF-8" in err.splitlines()[-1]
     code, out, err = call(*options, "--skip-errors")
     assert (code, len(out.splitlines())) == (0, 1)
-    assert "note: 1 inputs could not be used and were skipped" in err
+    assert "note: skipped 1 input that could not be used" in err
 
 
 def test_an_index_goes_with_its_file_and_its_bundle(call, sentence_bundle, text_file, tmp_path):
@@ -244,7 +244,7 @@ def test_an_index_is_whole_or_not_there(call, sentence_bundle, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["texts.txt"]
     code, out, err = call(*options, "--skip-errors")
     assert (code, len(out.splitlines())) == (0, 1)
-    assert err.startswith("note: 1 inputs could not be used and were skipped")
+    assert err.startswith("note: skipped 1 input that could not be used")
 
 
 def test_an_index_is_searched_in_parts(model, tmp_path, monkeypatch):
@@ -420,7 +420,7 @@ def test_damaged_pairs(call, sentence_bundle, tmp_path, monkeypatch, name, conte
     assert text in one_line(err)
     code, out, err = call("similarity", sentence_bundle, "--file", name, "--skip-errors")
     assert (code, len(out.splitlines())) == (0, len(content.splitlines()) - 1)
-    assert err.startswith("note: 1 inputs could not be used and were skipped; the first is line 2 of")
+    assert err.startswith("note: skipped 1 input that could not be used; the first is line 2 of")
 
 
 @pytest.mark.parametrize(
