@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 
 Message = Mapping[str, Any]
 
@@ -57,7 +57,7 @@ def render_chat(
         )
     except Exception as error:  # what a template raises through a filter or a function arrives as it is
         raise InputError(
-            f"the chat template refuses these messages: {_reason(error)}; {flag('raw')} bypasses it"
+            f"the chat template refuses these messages: {_reason(error)}; {option('raw')} bypasses it"
         ) from None
     return text
 

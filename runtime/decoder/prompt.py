@@ -8,7 +8,7 @@ from typing import Any
 
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.decoder.chat_template import Message, render_chat
-from triform.runtime.errors import BundleError, InputError, flag
+from triform.runtime.errors import BundleError, InputError, option
 from triform.runtime.text.tokenizer import Tokenizer
 from triform.runtime.text.unicode_check import invalid_at
 
@@ -54,10 +54,10 @@ class PromptEncoder:
         if isinstance(prompt.content, str) and (prompt.raw or not has_template):
             for what, given in (("a system message needs", prompt.system), ("tools need", prompt.tools)):
                 if given is not None:
-                    raise InputError(f"{what} a chat template; this bundle has none, or {flag('raw')} was given")
+                    raise InputError(f"{what} a chat template; this bundle has none, or {option('raw')} was given")
             return self.text_ids(prompt.content)
         if prompt.raw:
-            raise InputError(f"messages cannot be taken raw, only a text can; leave {flag('raw')} out")
+            raise InputError(f"messages cannot be taken raw, only a text can; leave {option('raw')} out")
         if not has_template:
             raise InputError("messages need a chat template and this bundle has none; give a plain text")
         messages = _as_messages(prompt.content)

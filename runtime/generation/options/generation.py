@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.checks import (
     above_zero,
     at_least_one,
@@ -84,12 +84,12 @@ class GenerationOptions:
         check(self, above_zero(1), "top_p")
         check(self, whole_from_zero(_SEEDS), "seed")
         if isinstance(self.stop, str) or any(not isinstance(text, str) or not text for text in self.stop):
-            raise InputError(f"{flag('stop')} must be a text that is not empty")
+            raise InputError(f"{option('stop')} must be a text that is not empty")
         check_order(self.order)
         check_one_of(self, get_args(Speculate), "speculate")
         check_one_of(self, get_args(OnOverflow), "on_overflow")
         if self.penalty_alpha is not None:
             above_zero().judge("penalty_alpha", self.penalty_alpha)
             if self.penalty_alpha >= 1:
-                raise InputError(f"{flag('penalty_alpha')} must be below 1, not {self.penalty_alpha}")
+                raise InputError(f"{option('penalty_alpha')} must be below 1, not {self.penalty_alpha}")
         check_conflicts({**vars(self), **vars(self.truncation)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import DRY_BREAKERS, Constraints, Penalties
 from triform.runtime.generation.processors.form import Form, compile_form
@@ -60,7 +60,7 @@ def _check_known(asked: Constraints, bad_words: Sequence[Sequence[int]], vocab_s
     for name, tokens in named.items():
         largest = max(tokens or (), default=0)
         if largest >= vocab_size:
-            raise InputError(f"{flag(name)} names token {largest}, but the vocabulary has {vocab_size}, counted from 0")
+            raise InputError(f"{option(name)} names token {largest}; the vocabulary has {vocab_size}, counted from 0")
 
 
 def _breakers(asked: Penalties, tokenizer: Tokenizer) -> frozenset[int]:
