@@ -53,8 +53,9 @@ class GenerationOptions:
         penalty_alpha: take, of the top_k likeliest tokens, one that does not resemble those before it, and weigh the
             resemblance by this, above 0 and below 1; see `ContrastiveSearch`. Nothing is drawn. Of decoders only.
 
-    When temperature, top_k, top_p and truncation say nothing, the model's own defaults of them apply. All other values
-    that are None are the model's own, or off.
+    Values that are None are the model's own, or off. Where temperature, top_k, top_p and truncation say nothing, the
+    model's generation config decides whether to sample. Where tokens are sampled and neither says what top_k is, it is
+    50, as in transformers.
 
     Raises:
         InputError: a value is out of range or of another type, or two contradict each other.
