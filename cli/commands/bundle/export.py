@@ -119,7 +119,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 def _render(report: Report) -> str:
-    from triform.cli.outputs.tables import encoder_parity_rows, megabytes, parity_rows, rows
+    from triform.cli.outputs.tables import encoder_parity_rows, end_tokens, megabytes, parity_rows, rows
     from triform.runtime.bundle.export_record import Parity
 
     seconds = [(name, f"{value:.1f} s") for name, value in report.seconds.items()]
@@ -129,6 +129,8 @@ def _render(report: Report) -> str:
         purpose.append(
             ("left out", f"{len(report.left_out)} weights of heads for other tasks, {report.left_out[0]}, …")
         )
+    if report.end_tokens:
+        purpose.append(("answers end at", end_tokens(report.end_tokens)))
     sizes = [
         ("weights before", megabytes(report.size_before)),
         ("bundle", f"{megabytes(report.size_after)}  {report.bundle}"),

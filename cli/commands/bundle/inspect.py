@@ -34,7 +34,7 @@ def run(
 
 
 def _render(manifest: Manifest) -> str:
-    from triform.cli.outputs.tables import encoder_parity_rows, megabytes, parity_rows, rows
+    from triform.cli.outputs.tables import encoder_parity_rows, end_tokens, megabytes, parity_rows, rows
 
     lines = [
         ("model", manifest.model_name),
@@ -47,6 +47,8 @@ def _render(manifest: Manifest) -> str:
         ("chat template", "yes" if manifest.tokenizer and manifest.tokenizer.chat_template else "no"),
         ("size", megabytes(sum(info.size for info in manifest.files.values()))),
     ]
+    if manifest.export.end_tokens:
+        lines.append(("answers end at", end_tokens(manifest.export.end_tokens)))
     if manifest.cache is not None:
         per_token = sum(8 * layer.num_key_value_heads * layer.head_dim for layer in manifest.cache.layers)
         lines.append(("cache", f"{len(manifest.cache.layers)} layers, {per_token / 1e3:.1f} kB a token"))
