@@ -12,6 +12,7 @@ import typer
 
 from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Template, TemplateVars, Threads, Verify
 from triform.cli.arguments.generation import CONTEXT, DECODER, SEVERAL, with_generation_options
+from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -197,12 +198,11 @@ def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
         print(flush=True)
     if stats:
         timings, cached = generation.timings, generation.cached_tokens
-        print(
+        say(
             f"load {timings.load:.2f} s, prefill {generation.prompt_tokens} tokens, {cached} of them cached, "
             f"in {timings.prefill:.3f} s "
             f"({generation.prefill_tokens_per_second:.0f} tokens/s), "
             f"decode {timings.decode_tokens_per_second:.1f} tokens/s, {len(generation.token_ids)} tokens, "
             f"{generation.proposed_tokens} proposed, {generation.accepted_tokens} of them accepted, "
-            f"finish reason: {generation.finish_reason}",
-            file=sys.stderr,
+            f"finish reason: {generation.finish_reason}"
         )

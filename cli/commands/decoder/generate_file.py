@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -70,7 +69,7 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
         InputError: a prompt is refused, or the file cannot be written.
     """
     from triform.cli.outputs.answers_file import answers_file
-    from triform.cli.outputs.notes import end_inputs
+    from triform.cli.outputs.notes import end_inputs, say
     from triform.cli.outputs.progress import with_progress
 
     start, answers, tokens = time.perf_counter(), 0, 0
@@ -88,9 +87,7 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
         end_inputs(records, None)
     if stats:
         seconds = time.perf_counter() - start
-        print(
-            f"{answers} prompts, {tokens} tokens in {seconds:.1f} s ({tokens / seconds:.1f} tokens/s)", file=sys.stderr
-        )
+        say(f"{answers} prompts, {tokens} tokens in {seconds:.1f} s ({tokens / seconds:.1f} tokens/s)")
 
 
 def _unanswered(records: Iterable[Record], file: AnswersFile) -> Iterator[Record]:
