@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from triform.export.checkpoint.source import Checkpoint, Source
+from triform.export.describe.chat_templates import chat_templates
 from triform.runtime.bundle.export_record import EndToken
 
 # What an assistant says in a probe: no template changes it, and no template contains it.
@@ -54,9 +54,7 @@ def end_tokens(checkpoint: Checkpoint) -> list[EndToken]:
 
 def template_ends(tokenizer: Any) -> list[int]:
     """The tokens that the chat templates of a tokenizer write behind an assistant's message, by rendering one."""
-    templates = tokenizer.chat_template
-    named: Iterable[str] = templates.values() if isinstance(templates, Mapping) else filter(None, [templates])
-    found = (_template_end(tokenizer, template) for template in named)
+    found = (_template_end(tokenizer, template) for template in chat_templates(tokenizer).values())
     return list(dict.fromkeys(token for token in found if token is not None))
 
 

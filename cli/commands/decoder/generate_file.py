@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
     from triform.cli.outputs.answers_file import AnswersFile
     from triform.runtime.decoder.model import Decoder
-    from triform.runtime.decoder.prompt import Prompt, Tools
+    from triform.runtime.decoder.prompt_input import Prompt, PromptOptions
     from triform.runtime.generation.answers import Written
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
@@ -33,30 +33,18 @@ class Job:
         options: see `GenerationOptions`.
         beams: see `Beams`.
         batch: prompts to run at once.
-        system: see `Decoder.generate`.
-        raw: see `Decoder.generate`.
-        tools: see `Decoder.generate`.
+        prompt_options: see `Decoder.generate`.
     """
 
     model: Decoder
     options: GenerationOptions
     beams: Beams
     batch: int
-    system: str | None
-    raw: bool
-    tools: Tools | None
+    prompt_options: PromptOptions
 
     def work(self, prompts: Iterable[Prompt]) -> Iterator[list[Written]]:
         """The answers to each prompt, the best first."""
-        return self.model.generate_all(
-            prompts,
-            self.options,
-            beams=self.beams,
-            batch=self.batch,
-            system=self.system,
-            raw=self.raw,
-            tools=self.tools,
-        )
+        return self.model.generate_all(prompts, self.options, beams=self.beams, batch=self.batch, **self.prompt_options)
 
     def check(self, prompt: Prompt) -> None:
         """Refuse a prompt that the model cannot read.
@@ -64,7 +52,7 @@ class Job:
         Raises:
             InputError: it is empty, too long, or needs a chat template that is not there.
         """
-        self.model.count_tokens(prompt, system=self.system, raw=self.raw, tools=self.tools)
+        self.model.count_tokens(prompt, **self.prompt_options)
 
 
 def write_answers(job: Job, records: Records, output: Path | None, *, resume: bool, stats: bool) -> None:
