@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import Manifest
 from triform.runtime.decoder.batches import PromptBatches
 from triform.runtime.decoder.loops import DecoderLoops
-from triform.runtime.decoder.prompt import Prompt, PromptEncoder, PromptInput, Tools
+from triform.runtime.decoder.prompt import Prompt, PromptEncoder, PromptInput, PromptOptions
 from triform.runtime.decoder.prompt_cache import read_prompt_cache, write_prompt_cache
 from triform.runtime.decoder.scoring import Perplexity, TextScore, losses_of, perplexity
 from triform.runtime.errors import InputError
@@ -103,9 +103,7 @@ class Decoder:
         options: GenerationOptions | None = None,
         *,
         beams: Beams | None = None,
-        system: str | None = None,
-        raw: bool = False,
-        tools: Tools | None = None,
+        **prompt_options: Unpack[PromptOptions],
     ) -> Generation:
         """Generate a whole answer.
 
@@ -113,9 +111,7 @@ class Decoder:
             prompt: a text, or messages with "role" and "content". With a chat template a text is the user's message.
             options: greedy or the model's own defaults when None.
             beams: how many answers to follow at once; the model's own defaults when None.
-            system: a system message to put first; needs a chat template.
-            raw: take the text as it is, without the template.
-            tools: JSON schemas of functions that the model may call, for chat templates that tell it of them.
+            prompt_options: `system`, `raw`, `tools`, `template`, `template_vars` and `prefill`; see `PromptInput`.
 
         Returns:
             the answer, of a search the best one.
@@ -126,7 +122,7 @@ class Decoder:
             UnsupportedError: an option needs what the bundle or this device does not have.
         """
         watch, settled = Watch(), self.settle(options, beams=beams)
-        asked = PromptInput(prompt, system, raw, tools)
+        asked = PromptInput(prompt, **prompt_options)
         if settled.search is None:
             return watch.finished(list(self._pieces(asked, settled, watch)), self._load_seconds)
         row = settled.row(self._prompts.prompt_ids(asked))
@@ -140,9 +136,7 @@ class Decoder:
         *,
         beams: Beams | None = None,
         batch: int = 8,
-        system: str | None = None,
-        raw: bool = False,
-        tools: Tools | None = None,
+        **prompt_options: Unpack[PromptOptions],
     ) -> Iterator[list[Written]]:
         """Answer any number of prompts, several at once, in bounded memory.
 
@@ -154,9 +148,7 @@ class Decoder:
             options: see `generate`; of every answer. With a seed, what is drawn depends on a prompt's place among all.
             beams: see `generate`.
             batch: prompts to run at once.
-            system: see `generate`.
-            raw: see `generate`.
-            tools: see `generate`.
+            prompt_options: see `generate`.
 
         Yields:
             the answers to each prompt, in the order of the prompts: as many as `beams` asks for, the best first.
@@ -166,7 +158,7 @@ class Decoder:
         """
         at_least_one().judge("batch", batch)
         settled = self._settled(options, beams or Beams(), several=True)
-        asked = (PromptInput(prompt, system, raw, tools) for prompt in prompts)
+        asked = (PromptInput(prompt, **prompt_options) for prompt in prompts)
         return self._batches.answers(asked, settled, batch)
 
     def settle(self, options: GenerationOptions | None = None, *, beams: Beams | None = None) -> Settled:
@@ -182,15 +174,13 @@ class Decoder:
         """
         return self._settled(options, beams or Beams())
 
-    def count_tokens(
-        self, prompt: Prompt, *, system: str | None = None, raw: bool = False, tools: Tools | None = None
-    ) -> int:
+    def count_tokens(self, prompt: Prompt, **prompt_options: Unpack[PromptOptions]) -> int:
         """How many tokens a prompt has. Arguments as `generate`.
 
         Raises:
             InputError: it is empty, or leaves no room for an answer in the model's context.
         """
-        ids = self._prompts.prompt_ids(PromptInput(prompt, system, raw, tools))
+        ids = self._prompts.prompt_ids(PromptInput(prompt, **prompt_options))
         check_length(len(ids), self.manifest.max_length, room=1)
         return len(ids)
 
@@ -198,10 +188,7 @@ class Decoder:
         self,
         prompt: Prompt,
         options: GenerationOptions | None = None,
-        *,
-        system: str | None = None,
-        raw: bool = False,
-        tools: Tools | None = None,
+        **prompt_options: Unpack[PromptOptions],
     ) -> Iterator[Piece]:
         """Generate one answer piece by piece, without beams; joined texts equal what `generate` then returns.
 
@@ -214,16 +201,13 @@ class Decoder:
         Raises:
             InputError: while iterating: another generation with the same decoder has begun.
         """
-        return self._stream(PromptInput(prompt, system, raw, tools), options, Watch())
+        return self._stream(PromptInput(prompt, **prompt_options), options, Watch())
 
     def stream_async(
         self,
         prompt: Prompt,
         options: GenerationOptions | None = None,
-        *,
-        system: str | None = None,
-        raw: bool = False,
-        tools: Tools | None = None,
+        **prompt_options: Unpack[PromptOptions],
     ) -> AsyncGenerator[Piece]:
         """As `stream`, for event loops: the prompt is read and the model runs in a thread of the decoder's own.
 
@@ -233,9 +217,7 @@ class Decoder:
         Args:
             prompt: see `generate`.
             options: see `generate`.
-            system: see `generate`.
-            raw: see `generate`.
-            tools: see `generate`.
+            prompt_options: see `generate`.
 
         Returns:
             an asynchronous iterator of what `stream` gives. What `stream` raises comes with the first piece.
@@ -244,21 +226,19 @@ class Decoder:
         from triform.runtime.decoder.async_stream import ModelThread
 
         self._thread = self._thread or ModelThread()
-        return self._thread.pieces(partial(self.stream, prompt, options, system=system, raw=raw, tools=tools))
+        return self._thread.pieces(partial(self.stream, prompt, options, **prompt_options))
 
     def stream_to(
         self,
         prompt: Prompt,
         options: GenerationOptions | None = None,
         *,
-        system: str | None = None,
-        raw: bool = False,
-        tools: Tools | None = None,
         show: Callable[[str], None],
+        **prompt_options: Unpack[PromptOptions],
     ) -> Generation:
         """As `stream`, calling `show` with each piece's text as it comes; returns the whole."""
         watch, pieces = Watch(), []
-        for piece in self._stream(PromptInput(prompt, system, raw, tools), options, watch):
+        for piece in self._stream(PromptInput(prompt, **prompt_options), options, watch):
             show(piece.text)
             pieces.append(piece)
         return watch.finished(pieces, self._load_seconds)

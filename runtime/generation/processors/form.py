@@ -20,7 +20,7 @@ from triform.runtime.generation.options.conflicts import FORMS
 from triform.runtime.generation.options.groups import Constraints
 from triform.runtime.generation.processors.contract import NEVER, only
 from triform.runtime.generation.steps import Ids, Logits
-from triform.runtime.text.tokenizer import Tokenizer
+from triform.runtime.text.tokenizer import JsonTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -123,7 +123,7 @@ def compile_form(asked: Constraints, tokenizer: Tokenizer, vocab_size: int, eos:
 
     Args:
         asked: at most one of its forms is given.
-        tokenizer: tokenizers.Tokenizer, whose tokens are bytes in the end.
+        tokenizer: a tokenizer.json, whose tokens are bytes in the end.
         vocab_size: logits at each step.
         eos: ids that end a row.
 
@@ -163,10 +163,11 @@ def _vocabulary(tokenizer: Any, vocab_size: int, eos: tuple[int, ...]) -> LLToke
     from llguidance import LLTokenizer
     from tokenizers import Tokenizer as Backend
 
-    # Others only wrap one, and make another text of its tokens.
-    if not isinstance(tokenizer, Backend):
+    backend = tokenizer.backend if isinstance(tokenizer, JsonTokenizer) else tokenizer
+    # Others make another text of its tokens.
+    if not isinstance(backend, Backend):
         raise ValueError("its tokenizer is not a tokenizer.json alone")
-    return LLTokenizer(tokenizer.to_str(), n_vocab=max(vocab_size, tokenizer.get_vocab_size()), eos_token=list(eos))
+    return LLTokenizer(backend.to_str(), n_vocab=max(vocab_size, backend.get_vocab_size()), eos_token=list(eos))
 
 
 def _grammar(name: str, form: Any) -> str:
