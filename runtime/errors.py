@@ -35,6 +35,10 @@ class ContextError(InputError):
     """A prompt does not fit the model's context."""
 
 
+class InUseError(InputError):
+    """Another thread uses the model."""
+
+
 class UnsupportedError(TriformError):
     """The model or the platform asks for something Triform does not do."""
 
