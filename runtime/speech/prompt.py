@@ -1,4 +1,4 @@
-"""What a speech model is given to begin with: text before the window, language, task, and whether to say times."""
+"""Builds the prompt of a speech model: previous text, language, task, and whether to predict timestamps."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from triform.runtime.errors import InputError, option
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.text.tokenizer import Tokenizer
 
-# The names a model of English only goes by.
+# Names of the language of an English-only model.
 _ENGLISH = ("en", "english")
 
 
 class SpeechPrompt:
-    """Builds the decoder tokens that windows begin with, as openai/whisper does.
+    """Builds the decoder tokens that each window begins with, as openai/whisper does.
 
     Attributes:
-        carried: the tokens of a text that stands in for what was said before the first window.
+        carried: the tokens of the initial prompt, used as if spoken before the first window.
     """
 
     def __init__(
         self, info: SpeechInfo, manifest: Manifest, start: int, tokenizer: Tokenizer, options: TranscribeOptions
     ) -> None:
-        """Check what is asked for against what the model can.
+        """Check that the model supports the options.
 
         Args:
-            info: the model's tokens.
+            info: the model's special tokens.
             manifest: for the length of its context.
             start: the token that decoding starts with.
-            tokenizer: for texts.
+            tokenizer: for the initial prompt and hotwords.
             options: the user's.
 
         Raises:
-            InputError: a language, a task or a text that the model has no use for.
+            InputError: the model does not support the language, the task, an initial prompt or hotwords.
         """
         check_language(info, options)
         self._info = info
         self._start = start
         self._options = options
-        # openai/whisper leaves half of the context for what is said, and a token for the one before the text.
+        # openai/whisper keeps half of the context for the transcript, and a token for the marker before the text.
         self._room = manifest.max_length // 2 - 1
         self.carried = self._words(tokenizer, options.initial_prompt, "initial_prompt")
         self._hotwords = self._words(tokenizer, options.hotwords, "hotwords")[: self._room]
 
     def before(self, previous: Sequence[int]) -> list[int]:
-        """The tokens before the start of a window.
+        """Return the tokens that precede the start token of a window.
 
         Args:
-            previous: what was said before, the latest last; as much of it as fits is used.
+            previous: text tokens of earlier windows, the latest last; the last ones that fit are used.
         """
         room = self._room - len(self._hotwords)
         kept = list(previous[-room:]) if room else []
@@ -59,10 +59,10 @@ class SpeechPrompt:
         return [self._info.previous, *self._hotwords, *kept]
 
     def start(self, language: str | None) -> list[int]:
-        """The tokens from the start of a window on.
+        """Return the tokens that a window begins with, from the start token on.
 
         Args:
-            language: one of the model's; None for a model of English only.
+            language: one of the model's; None for an English-only model.
         """
         tokens = [self._start]
         if language is not None:
@@ -74,16 +74,16 @@ class SpeechPrompt:
         if text is None or not text.strip():
             return []
         if self._info.previous is None:
-            raise InputError(f"this model takes no text before a window: leave out {option(name)}")
+            raise InputError(f"this model does not take text before a window: leave out {option(name)}")
         ids: list[int] = tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
         return ids
 
 
 def check_language(info: SpeechInfo, options: TranscribeOptions) -> str | None:
-    """The language asked for, as the model calls it; None when it is to be detected, or there is no choice.
+    """Return the code of the language in the options; None if it is to be detected, or the model has only one.
 
     Raises:
-        InputError: the model does not have the language or the task.
+        InputError: the model does not support the language or the task.
     """
     if info.languages:
         if options.task == "translate" and info.translate is None:
