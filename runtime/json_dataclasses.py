@@ -43,7 +43,8 @@ def build(kind: Any, value: Any, where: str = "") -> Any:
         return [build(inner, item, f"{where}[{index}]") for index, item in enumerate(value)]
     if origin is Literal:
         return _build_word(typing.get_args(kind), value, where)
-    if origin is types.UnionType:
+    # `Literal[…] | None` is of the older kind of union.
+    if origin in (types.UnionType, typing.Union):
         return _build_union(typing.get_args(kind), value, where)
     return _build_plain(kind, value, where)
 
