@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 from triform.export.checkpoint.source import find, read_config
 from triform.export.describe.plan import Row
 from triform.export.forms import decoder, encoder, encoder_decoder, image, static
-from triform.export.options import ExportOptions
+from triform.export.options import KEEP, ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
 from triform.models import catalog
@@ -76,5 +76,7 @@ def _form(config: PretrainedConfig, options: ExportOptions) -> str:
 def _check_options(form: str, options: ExportOptions) -> None:
     if form in ("encoder", "image") and options.block_size is not None and options.quantize != "int4":
         raise InputError("--block-size is for --quantize int4 here: 8-bit encoders have one scale per output column")
+    if form != "decoder" and options.quantize == KEEP:
+        raise InputError(f"--quantize keep is for decoders from GGUF files; this model is of the form {form}")
     if form != "encoder-decoder" and options.word_timestamps:
         raise InputError(f"--word-timestamps is for speech models; this model is of the form {form}")

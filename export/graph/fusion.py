@@ -5,6 +5,8 @@ Each pass is exact: it changes which operators run, not their results.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+
 import onnx_ir as ir
 from onnxscript.optimizer import fold_constants
 
@@ -24,8 +26,13 @@ from triform.export.graph.nodes import (
 )
 
 
-def fuse(model: ir.Model) -> None:
-    """Run every pass. The order matters: passes work on what earlier passes leave."""
+def fuse(model: ir.Model, kind_of: Callable[[ir.Value], Hashable] = lambda _: None) -> None:
+    """Run every pass. The order matters: passes work on what earlier passes leave.
+
+    Args:
+        model: changed in place.
+        kind_of: of a weight; products by weights of different kinds are not packed into one.
+    """
     # The size limit keeps weights out: only slice bounds, shapes and the like are folded.
     fold_constants(model, onnx_shape_inference=False, input_size_limit=1024, output_size_limit=1024)
     cancel_layout_changes(model)
@@ -33,7 +40,7 @@ def fuse(model: ir.Model) -> None:
     join_slices(model)
     normalize_before_transposing(model)
     cancel_layout_changes(model)
-    pack_linears(model)
+    pack_linears(model, kind_of)
     fuse_silu(model)
     lower_rms_norm(model)
     fuse_skip_norms(model)

@@ -19,7 +19,7 @@ HELP = """Turn a checkpoint into a bundle, verified against PyTorch.
 
 \b
   triform export ./my-model bundle                       a transformers folder (safetensors)
-  triform export model.Q4_1.gguf bundle --quantize int4  a GGUF file
+  triform export model.Q4_1.gguf bundle                  a GGUF file, with its own quantization
   triform export org/name bundle --quantize int8         a hub id (downloads it)
   triform export ./my-model bundle --dry-run             what would be done
 
@@ -33,7 +33,11 @@ def run(
     source: Annotated[str, typer.Argument(help="A model folder, a GGUF file or a hub id.")],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
     quantize: Annotated[
-        Optional[str], typer.Option(help="none, int8 or int4; int4 for decoders and int8 for others when not given.")
+        Optional[str],
+        typer.Option(
+            help="none, int8, int4, or keep; when not given, keep for decoders from quantized GGUF files, int4 for "
+            "other decoders, int8 for all else."
+        ),
     ] = None,
     task: Annotated[
         Optional[str], typer.Option(help="What to export an encoder for; what it was trained for when not given.")
