@@ -9,7 +9,7 @@ the whole matrix for every call (onnxruntime 1.32, CPU).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ from triform.export.quantize.blocks import (
 )
 from triform.export.quantize.blockwise import Blocks, quantize_matrix
 from triform.export.quantize.stored_constants import StoredConstants
+from triform.runtime.errors import ExportError
 
 # For matrices that are stored as floats, or in blocks that fit none of the operator's.
 _SMALLEST_SCHEME = Scheme(bits=8, block_size=32, accuracy_level=4)
@@ -57,6 +58,24 @@ class StoredWeights:
         """The blocks of a weight that has a kind."""
         return _joined([decode(self.placements[part].stored) for part in parts_of(weight)])
 
+    def check_kept(self, kept: Collection[str]) -> None:
+        """Check that no blocks were passed over that an operator can hold.
+
+        Args:
+            kept: names of initializers.
+
+        Raises:
+            ExportError: names one whose blocks are not in the graph.
+        """
+        names = {self.placements[name].tensor.name for name in kept if name in self.placements}
+        lost = sorted(
+            placement.tensor.name
+            for name, placement in self.placements.items()
+            if self._format(name) is not None and placement.tensor.name not in names
+        )
+        if lost:
+            raise ExportError(f"the blocks of {lost[0]} cannot be kept; export with --quantize int8 or int4")
+
     def _format(self, name: str) -> Format | None:
         placement = self.placements.get(name)
         if placement is None or len(placement.tensor.shape) != 2 or not can_decode(placement.tensor.format):
@@ -74,10 +93,14 @@ def lower_to_stored_blocks(model: ir.Model, stored: StoredWeights, accuracy_leve
 
     Returns:
         how many matrices there are of each format.
+
+    Raises:
+        ExportError: blocks would be lost.
     """
     kept: dict[int, _Kept] = {}
     others: dict[int, Blocks] = {}
     formats: Counter[str] = Counter()
+    names: set[str] = set()
     # Constants are unpacked before everything else, since a head's may be those of the embedding.
     start = next(iter(model.graph))
     means: dict[tuple[int, int], ir.Value] = {}
@@ -85,6 +108,7 @@ def lower_to_stored_blocks(model: ir.Model, stored: StoredWeights, accuracy_leve
         _, weight, _ = linear_inputs(node)
         kind = stored.kind_of(weight)
         if kind is not None:
+            names.update(parts_of(weight))
             kept[id(weight)] = _Kept(StoredConstants(model.graph, start, str(weight.name)), stored.matrix(weight))
             kept[id(weight)].lower_product(model.graph, node, accuracy_level, means)
             formats[kind.name] += len(parts_of(weight))
@@ -95,7 +119,8 @@ def lower_to_stored_blocks(model: ir.Model, stored: StoredWeights, accuracy_leve
             lower_product(model.graph, node, others[id(weight)], accuracy_level)
             formats[_REQUANTIZED] += len(parts_of(weight))
     lower_to_float(model)
-    _lower_token_tables(model, start, stored, kept, formats)
+    names |= _lower_token_tables(model, start, stored, kept, formats)
+    stored.check_kept(names)
     count = lower_embeddings(model, _SMALLEST_SCHEME, others)
     if count:
         formats[_REQUANTIZED] += count
@@ -173,7 +198,8 @@ def _block_means(graph: ir.Graph, node: ir.Node, x: ir.Value, size: int) -> ir.V
 
 def _lower_token_tables(
     model: ir.Model, start: ir.Node, stored: StoredWeights, kept: dict[int, _Kept], formats: Counter[str]
-) -> None:
+) -> set[str]:
+    names: set[str] = set()
     for node in nodes(model.graph, "Gather"):
         table, ids = node.inputs
         if table is None or ids is None or not table.is_initializer() or not is_token_table(model, table, ids):
@@ -184,8 +210,10 @@ def _lower_token_tables(
         if id(table) not in kept:
             kept[id(table)] = _Kept(StoredConstants(model.graph, start, str(table.name)), stored.matrix(table))
             formats[kind.name] += 1
+        names.add(str(table.name))
         kept[id(table)].lower_lookup(model.graph, node)
     sweep(model)
+    return names
 
 
 def _joined(matrices: list[BlockMatrix]) -> BlockMatrix:

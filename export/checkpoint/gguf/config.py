@@ -73,7 +73,11 @@ def read_config(file: GgufFile) -> PretrainedConfig:
     values |= {"bos_token_id": ids.bos, "eos_token_id": ids.eos}
     if ids.pad is not None or not architecture.encoder:
         values["pad_token_id"] = ids.pad
-    config = CONFIG_MAPPING[architecture.model_type](**values)
+    try:
+        config = CONFIG_MAPPING[architecture.model_type](**values)
+    except Exception as error:  # each config of transformers has rules of its own
+        reason = str(error.__cause__ or error).splitlines()[-1].strip()
+        raise ExportError(f"the keys of {file.path.name} make no {architecture.model_type}: {reason}") from error
     names: Mapping[str, Any] = MODEL_MAPPING_NAMES if architecture.encoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     config.architectures = [names[architecture.model_type]]
     return config
