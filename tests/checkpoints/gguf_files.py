@@ -17,6 +17,8 @@ from gguf import GGMLQuantizationType as Format
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from triform.export.checkpoint.gguf.container import Tensor
+
 # Sizes that differ from one another, so that one taken for another shows.
 SIZES = {
     "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
@@ -120,6 +122,7 @@ def write_gguf(
     left_out: Sequence[str] = (),
     format_of: Mapping[str, Format] | Format = Format.F32,
     vocabulary: Mapping[str, Any] | None = None,
+    blocks: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a model of `make_model`.
 
@@ -131,7 +134,8 @@ def write_gguf(
         tensors: further ones, as they are.
         left_out: names of tensors of the file.
         format_of: of matrices, or of some by name.
-        vocabulary: keys behind "tokenizer.ggml.".
+        vocabulary: keys of the tokenizer; the family's own when None.
+        blocks: what to write in place of some tensors, by their names.
     """
     kind = FAMILIES[name][0]
     writer = gguf.GGUFWriter(str(path), gguf.MODEL_ARCH_NAMES[kind])
@@ -141,6 +145,9 @@ def write_gguf(
             _add(writer, key, value)
     for tensor, array in {**_tensors(kind, model), **(tensors or {})}.items():
         if tensor in left_out:
+            continue
+        if blocks is not None and tensor in blocks:
+            writer.add_tensor(tensor, blocks[tensor].data, raw_dtype=blocks[tensor].format)
             continue
         wanted = format_of if isinstance(format_of, Format) else format_of.get(tensor, Format.F32)
         if array.ndim < 2 or wanted is Format.F32:
