@@ -17,6 +17,8 @@ from typer.core import TyperGroup
 from triform.cli.arguments.bundle import default_bundle
 from triform.cli.outputs.pipes import ReaderGone
 from triform.cli.outputs.spelling import spelled, use_flags_of
+from triform.cli.outputs.terminal import guard_terminals
+from triform.cli.signals import end_in_order
 
 # Name to module; each module has one function of the command's name. Their help lines are repeated here so that
 # `triform --help` need not import them.
@@ -45,6 +47,12 @@ _COMMANDS = {
     "inspect": ("bundle.inspect", "Show what a bundle is."),
     "verify": ("bundle.verify", "Check a bundle's files, or its numbers against its source."),
 }
+
+# A full disk, a file or an account that is as large as it may be, and a device that fails.
+_CANNOT_WRITE = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+# How much of an unexpected error's text is shown.
+_LONGEST = 500
 
 _HELP = """Run trained transformers offline, from small self-contained bundles.
 
@@ -138,6 +146,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             _set_encoding(stream)
+    guard_terminals()
+    end_in_order()
     # numpy's linear algebra starts a thread per core when imported, which spins beside the loading of a model.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _leave(run(sys.argv[1:]))
@@ -179,10 +189,13 @@ def run(arguments: list[str]) -> int:
         return _say(spelled(str(error)), 1)
     except (KeyboardInterrupt, typer.Abort):
         return 130
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
     except ReaderGone:
         _drop_stdout()
         return 0
-    except Exception as error:
+    except BaseException as error:
+        # A panic in a library that is written in Rust is no Exception.
         return _unexpected(error)
 
 
@@ -200,21 +213,25 @@ def _say_usage(error: typer.TyperException) -> int:
     return _say(f"{found} See triform --help.", 2)
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: BaseException) -> int:
     if os.environ.get("TRIFORM_DEBUG"):
         raise error
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
         try:
             sys.stdout.flush()
         except OSError:
             _drop_stdout()
         return _say(f"cannot write {error.filename or 'standard output'}: {error.strerror}", 1)
+    from triform.runtime.printable import one_line, shortened
+
     first = (str(error).splitlines() or ["no message"])[0]
-    found = f"{type(error).__name__}: {first}"
-    print(f"internal error: {found}; run with TRIFORM_DEBUG=1 for the traceback", file=sys.stderr)
+    cause = one_line(f"{type(error).__name__}: {shortened(first, _LONGEST)}")
+    print(f"internal error: {cause}; run with TRIFORM_DEBUG=1 for the traceback", file=sys.stderr)
     return 1
 
 
 def _say(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    from triform.runtime.printable import one_line
+
+    print(f"error: {one_line(message)}", file=sys.stderr)
     return code

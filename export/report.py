@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from triform.export.tested_versions import newer_than_tested
-from triform.runtime.bundle.export_record import EncoderParity, NewerVersion, Parity
+from triform.runtime.bundle.export_record import EncoderParity, EndToken, NewerVersion, Parity
 
 Progress = Callable[[str], None]
 
@@ -30,6 +30,7 @@ class Report:
         task: what the bundle is for.
         decided_by: what decided the task, in words.
         left_out: names of weights of heads for other tasks.
+        end_tokens: of a decoder, the tokens that end an answer.
     """
 
     bundle: Path
@@ -41,6 +42,7 @@ class Report:
     task: str = ""
     decided_by: str = ""
     left_out: tuple[str, ...] = ()
+    end_tokens: tuple[EndToken, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""

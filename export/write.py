@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import onnx_ir as ir
 
 from triform.runtime.bundle.manifest import MANIFEST, FileInfo, GraphInfo, Quantization, TensorInfo
 from triform.runtime.errors import ExportError, option
+from triform.runtime.unfinished import retire, unfinished
 
 # Tensors are aligned to memory pages, so that the runtime can map each one; smaller ones stay inside the graph file.
 _PAGE = 4096
@@ -94,25 +93,27 @@ def describe_files(folder: Path) -> dict[str, FileInfo]:
 
 @contextmanager
 def staged(bundle: Path, force: bool) -> Iterator[Path]:
-    """Give a folder beside `bundle` to write into; rename it to `bundle` if the block ends well, else remove it.
+    """Give a folder to write into; rename it to `bundle` if the block ends well, else remove it.
+
+    The folder is alone in one beside `bundle`, where whatever else is written is removed too.
 
     Raises:
-        ExportError: `bundle` exists and `force` is false, or its parent cannot be written.
+        ExportError: `bundle` exists and `force` is false, at the beginning or in the end; or its parent cannot be
+            written.
     """
     check_target(bundle, force)
-    try:
-        bundle.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.", suffix=".partial", dir=bundle.parent))
-    except OSError as error:
-        raise ExportError(f"cannot write beside {bundle}: {error.strerror}; choose another target") from None
-    try:
-        yield folder
-        folder.chmod(0o755)
-        _swap(folder, bundle)
-    except OSError as error:
-        raise ExportError(f"cannot write {bundle}: {error.strerror or error}; nothing was left behind") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            bundle.parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(unfinished(bundle, Path.mkdir)) / "bundle"
+            folder.mkdir()
+        except OSError as error:
+            raise ExportError(f"cannot write beside {bundle}: {error.strerror}; choose another target") from None
+        try:
+            yield folder
+            (_replace if force else _take_name)(folder, bundle)
+        except OSError as error:
+            raise ExportError(f"cannot write {bundle}: {error.strerror or error}; nothing was left behind") from error
 
 
 def check_target(bundle: Path, force: bool) -> None:
@@ -129,11 +130,24 @@ def check_target(bundle: Path, force: bool) -> None:
         raise ExportError(f"{bundle} exists and is not a bundle; remove it yourself or choose another target")
 
 
-def _swap(folder: Path, bundle: Path) -> None:
-    if bundle.exists():
-        retired = folder.with_suffix(".old")
-        bundle.rename(retired)
+def _take_name(folder: Path, bundle: Path) -> None:
+    try:
         folder.rename(bundle)
-        shutil.rmtree(retired, ignore_errors=True)
-    else:
-        folder.rename(bundle)
+    except OSError:
+        if os.path.lexists(bundle):
+            raise ExportError(
+                f"{bundle} was made by another process meanwhile; use {option('force')} to replace it"
+            ) from None
+        raise
+
+
+def _replace(folder: Path, bundle: Path) -> None:
+    while True:
+        retire(bundle, folder.parent)
+        try:
+            folder.rename(bundle)
+            return
+        except OSError:
+            # Another export that may replace it has just done so.
+            if not os.path.lexists(bundle):
+                raise

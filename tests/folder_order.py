@@ -10,7 +10,7 @@ ORDER = {
         "errors",
         "extras",
         "arithmetic",
-        "json_dataclasses sealed_json verified_files turns",
+        "json_dataclasses sealed_json verified_files turns unfinished panics",
         "files",
         "bundle",
         "text",
@@ -69,5 +69,5 @@ ORDER = {
         "pipeline",
     ),
     "models": ("errors spec", "paths", "attention traceable", "decoder encoder encoder_decoder", "catalog"),
-    "cli": ("inputs", "outputs", "arguments", "chat", "commands", "main"),
+    "cli": ("inputs", "outputs", "arguments", "chat", "commands", "signals", "main"),
 }

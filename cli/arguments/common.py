@@ -13,6 +13,11 @@ TextFile = Annotated[Path | None, typer.Option(help="Read texts from a file: lin
 Field = Annotated[str | None, typer.Option(help="Lines are JSON objects; the text is in this field.")]
 SkipErrors = Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")]
+Template = Annotated[str | None, typer.Option(help="Of several chat templates, the one of this name.")]
+TemplateVars = Annotated[
+    list[str] | None,
+    typer.Option("--template-var", help="NAME=VALUE for the chat template, JSON or a text; repeatable."),
+]
 Provider = Annotated[str, typer.Option(help="cpu, cuda, …; auto is the CPU, for which bundles are made.")]
 ProviderOptions = Annotated[list[str] | None, typer.Option(help="KEY=VALUE, repeatable.")]
 Threads = Annotated[int | None, typer.Option(help="Physical cores when not given.")]

@@ -24,17 +24,27 @@ Number = TypeVar("Number", int, float)
 
 
 class Argument(NamedTuple):
-    """An option by the name it has in `GenerationOptions` or one of its groups; texts are read by `_READERS`."""
+    """An option by the name it has in `GenerationOptions` or one of its groups; texts are read by `_READERS`.
+
+    Its flags are those listed, or the one that its name makes.
+    """
 
     name: str
     kind: Any
     help: str
+    flags: tuple[str, ...] = ()
 
 
 DECODER = (
     Argument("max_new_tokens", int, "Stop after this many tokens."),
     Argument("min_new_tokens", int, "Do not end before this many tokens."),
     Argument("stop", list[str], "End before this text; repeatable."),
+    Argument(
+        "stop_token",
+        list[str],
+        "End at this token too, an id or its text; repeatable.",
+        ("--stop-token", "--eos-token"),
+    ),
     Argument("temperature", float, "0 is greedy; higher is more random."),
     Argument("top_k", int, "Sample from the k most likely tokens; 0 is all."),
     Argument("top_p", float, "Sample from the most likely tokens up to this sum."),
@@ -129,7 +139,7 @@ def with_generation_options(
 
 
 def _parameter(argument: Argument) -> inspect.Parameter:
-    option = typer.Option(None, help=argument.help)
+    option = typer.Option(None, *argument.flags, help=argument.help)
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(argument.name, kind, default=option, annotation=argument.kind | None)
 
@@ -199,15 +209,19 @@ def _texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
+def _tokens(name: str, values: Sequence[str]) -> tuple[int | str, ...]:
+    return tuple(int(value) if value.isascii() and value.isdigit() else value for value in values)
+
+
 def _split(name: str, value: str) -> tuple[str, ...]:
     return tuple(one.strip() for one in value.split(","))
 
 
 def _file(name: str, path: Path) -> str:
     from triform.cli.inputs.whole_text import read_text_file
-    from triform.runtime.errors import flag
+    from triform.runtime.errors import option
 
-    return read_text_file(flag(name), path)
+    return read_text_file(option(name), path)
 
 
 def _ids(name: str, value: str) -> tuple[int, ...]:
@@ -233,16 +247,17 @@ def _decay(name: str, value: str) -> tuple[int, float]:
 
 
 def _number(name: str, text: str, kind: type[Number], wanted: str) -> Number:
-    from triform.runtime.errors import InputError, flag
+    from triform.runtime.errors import InputError, option
 
     try:
         return kind(text)
     except ValueError:
-        raise InputError(f"{flag(name)} wants {wanted}, and {text!r} is no number") from None
+        raise InputError(f"{option(name)} wants {wanted}, and {text!r} is no number") from None
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "stop": _texts,
+    "stop_token": _tokens,
     "early_stopping": _early_stopping,
     "order": _split,
     "json_schema": _file,

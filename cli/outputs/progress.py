@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from triform.cli.outputs.terminal import for_progress
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
-from collections.abc import Iterable
-from itertools import tee
-from typing import TYPE_CHECKING, TypeVar
 
 _BLOCK = 2**20
 
@@ -33,7 +33,7 @@ def with_progress(records: Records, *, results_to: Path | None) -> Iterator[Reco
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=for_progress()), transient=True) as bar:
         task = bar.add_task("lines", total=_lines(records.file))
         for record in records:
             bar.update(task, completed=record.number)
@@ -58,7 +58,7 @@ def seconds_bar(total: float | None, *, results_to: Path | None) -> Iterator[Cal
 
     count = "{task.completed:.0f} s" if total is None else "{task.completed:.0f}/{task.total:.0f} s"
     columns = (BarColumn(), TextColumn(count), TimeRemainingColumn(elapsed_when_finished=True))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=for_progress()), transient=True) as bar:
         task = bar.add_task("seconds", total=total)
         yield lambda seconds: bar.update(task, completed=seconds)
 

@@ -62,11 +62,8 @@ def load_original_tokenizer(source: Source) -> Any:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Any, folder: Path) -> str | None:
-    """Write tokenizer.json, and the chat template when there is one.
-
-    Returns:
-        the template's file name, or None.
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write tokenizer.json.
 
     Raises:
         ExportError: what was written gives other ids than the tokenizer.
@@ -77,10 +74,3 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> str | None:
     differing = tokenizer_conversion.difference(tokenizer, written)
     if differing is not None:
         raise ExportError(f"the tokenizer.json written reads {differing} otherwise; please report this model")
-    template = tokenizer.chat_template
-    if isinstance(template, dict):
-        template = template.get("default")
-    if not template:
-        return None
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    return "chat_template.jinja"

@@ -102,7 +102,12 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
         parity: how close the graphs are to PyTorch.
         clock: knows the seconds of the finished steps.
     """
-    export = ExportInfo(installed_versions(), dict(clock.seconds), newer_than_tested=newer_than_tested())
+    export = dataclasses.replace(
+        manifest.export,
+        versions=installed_versions(),
+        seconds=dict(clock.seconds),
+        newer_than_tested=newer_than_tested(),
+    )
     if isinstance(parity, EncoderParity):
         export = dataclasses.replace(export, encoder_parity=parity)
     else:

@@ -16,6 +16,8 @@ from triform.export.checkpoint import loading
 from triform.export.checkpoint.gguf.loading import is_quantized
 from triform.export.checkpoint.processors import save_tokenizer
 from triform.export.checkpoint.source import Checkpoint, Source
+from triform.export.describe.chat_templates import DEFAULT, chat_templates, write_chat_templates
+from triform.export.describe.end_tokens import end_tokens
 from triform.export.describe.generation_defaults import generation_defaults
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, vocabulary_row
@@ -38,6 +40,7 @@ from triform.export.verify.decoder import (
 )
 from triform.export.write import describe_graph, staged, write_graph
 from triform.models import catalog
+from triform.runtime.bundle.export_record import ExportInfo
 from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, LayerCacheInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
@@ -87,11 +90,12 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     with staged(bundle, options.force) as folder:
         decoder = build(checkpoint, folder, max_length, options, clock)
         with clock.step("write"):
-            template = save_tokenizer(checkpoint.tokenizer, folder)
+            tokenizer = _write_tokenizer(checkpoint.tokenizer, folder)
             info = describe_graph(decoder.graph, folder / GRAPH_FILE, decoder.quantization, decoder.notes)
-            manifest = _manifest(checkpoint, info, decoder.layers, max_length, template)
+            manifest = _manifest(checkpoint, info, decoder.layers, max_length, tokenizer)
             write_manifest(manifest, folder, decoder.parity, clock)
-    return finish(bundle, checkpoint.weights_size, decoder.parity, clock)
+    report = finish(bundle, checkpoint.weights_size, decoder.parity, clock)
+    return dataclasses.replace(report, end_tokens=tuple(manifest.export.end_tokens))
 
 
 def _build(
@@ -200,17 +204,25 @@ def _max_length(config: Any, options: ExportOptions) -> int:
     return int(limit or 0)
 
 
+def _write_tokenizer(tokenizer: Any, folder: Path) -> TokenizerInfo:
+    """Write the tokenizer and its chat templates."""
+    save_tokenizer(tokenizer, folder)
+    files = write_chat_templates(chat_templates(tokenizer), folder)
+    default = files.pop(DEFAULT, None)
+    return TokenizerInfo("tokenizer.json", default, special_strings(tokenizer), chat_templates=files)
+
+
 def _manifest(
     checkpoint: Checkpoint,
     graph: GraphInfo,
     layers: list[LayerCacheInfo],
     max_length: int,
-    template: str | None,
+    tokenizer: TokenizerInfo,
 ) -> Manifest:
-    model = checkpoint.model
+    model, ends = checkpoint.model, end_tokens(checkpoint)
     vocabulary = VocabularyInfo(
-        tokenizer=TokenizerInfo("tokenizer.json", template, special_strings(checkpoint.tokenizer)),
-        tokens=tokens_of(checkpoint),
+        tokenizer=tokenizer,
+        tokens=dataclasses.replace(tokens_of(checkpoint), eos=[token.id for token in ends]),
         size=int(model.config.get_text_config().vocab_size),
         max_length=max_length,
     )
@@ -218,4 +230,5 @@ def _manifest(
         form_manifest(model_info(checkpoint, "decoder", catalog.WRITE), vocabulary, {"decoder": graph}),
         cache=CacheInfo("float32", layers),
         generation=generation_defaults(model.generation_config),
+        export=ExportInfo({}, {}, end_tokens=ends),
     )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 
 Message = Mapping[str, Any]
 
@@ -16,6 +16,8 @@ Message = Mapping[str, Any]
 _GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")
 # Steps a template may take: two thousand messages take some hundred thousand; a template that never ends is stopped.
 _FUEL = 50_000_000
+# Stands behind what is to be continued while it is rendered.
+_MARK = "CONTINUE_FINAL_MESSAGE_TAG "
 # Names under which messages carry what a model thought; transformers copies whichever is given to the first two, which
 # templates read.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -24,9 +26,10 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")
 def render_chat(
     template: str,
     messages: Sequence[Message],
-    special: Mapping[str, str],
+    variables: Mapping[str, Any],
     *,
     add_generation_prompt: bool = True,
+    continue_final: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> str:
     """Turn messages into the text the model was trained on.
@@ -34,8 +37,11 @@ def render_chat(
     Args:
         template: Jinja source, as in a tokenizer's `chat_template`.
         messages: each with "role" and "content"; they are not changed, whatever the template does.
-        special: special strings by name (bos_token, eos_token, …), visible to the template.
+        variables: by name what the template may read besides: special strings (bos_token, eos_token, …) and variables
+            of its own.
         add_generation_prompt: end with the opening of the assistant's turn.
+        continue_final: end with the last message instead, where the model is to go on with it. White space at its end
+            that the template removes is no part of it.
         tools: JSON schemas of functions that the model may call, for templates that tell it of them.
 
     Raises:
@@ -44,22 +50,49 @@ def render_chat(
     # Jinja2 reads every line break as one character.
     source = template.replace("\r\n", "\n").replace("\r", "\n")
     source = _GENERATION.sub(lambda tag: f"{tag[1]}{tag[2] or ''}with{tag[3]}", source)
+    shown = [_with_reasoning(_without_none(_plain(message))) for message in messages]
+    if continue_final:
+        content = _mark_end(shown[-1], template)
     try:
         # transformers always passes tools and documents; a template may compare them with none without asking whether
         # they exist.
         text: str = _environment().render_str(
             source,
-            **special,
-            messages=[_with_reasoning(_plain(message)) for message in messages],
-            add_generation_prompt=add_generation_prompt,
+            messages=shown,
+            add_generation_prompt=add_generation_prompt and not continue_final,
             tools=_plain(tools),
-            documents=None,
+            **{"documents": None, **_plain(variables)},
         )
     except Exception as error:  # what a template raises through a filter or a function arrives as it is
         raise InputError(
-            f"the chat template refuses these messages: {_reason(error)}; {flag('raw')} bypasses it"
+            f"the chat template refuses these messages: {_reason(error)}; {option('raw')} bypasses it"
         ) from None
+    return _until_mark(text, content) if continue_final else text
+
+
+def _mark_end(message: dict[str, Any], template: str) -> str:
+    """Put a mark behind a message's text, or its last part that is a text; return what it was."""
+    content = message.get("content")
+    parts = [part for part in content if "text" in part] if isinstance(content, list) else []
+    if not isinstance(content, str) and not parts:
+        raise InputError("the last message is the assistant's and has no text to continue; add a user's message")
+    if "content" not in template:
+        raise InputError("the last message cannot be continued: the chat template reads no message's content")
+    if isinstance(content, str):
+        message["content"] = content + _MARK
+        return content
+    text = str(parts[-1]["text"])
+    parts[-1]["text"] = text + _MARK
     return text
+
+
+def _until_mark(text: str, content: str) -> str:
+    """The text up to the mark, as transformers cuts it for ``continue_final_message``."""
+    place = text.rfind(_MARK.strip())
+    if place < 0 or content.strip() not in text:
+        raise InputError("the last message cannot be continued: the chat template does not show it as it is")
+    # A template that removed the mark's space removes white space at the end of messages.
+    return text[:place] if text.startswith(_MARK, place) else text[:place].rstrip()
 
 
 def _environment() -> Any:
@@ -93,6 +126,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _without_none(message: dict[str, Any]) -> dict[str, Any]:
+    # As transformers does: programs that talk to servers write "content": null, and few templates expect it.
+    return {key: value for key, value in message.items() if value is not None}
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:

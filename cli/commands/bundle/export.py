@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from triform.cli.commands.bundle.export_extra import check_installed
+from triform.cli.outputs.notes import say
+from triform.cli.outputs.terminal import for_progress
+
 if TYPE_CHECKING:
     from triform.export.report import Report
-from triform.cli.commands.bundle.export_extra import check_installed
 
 HELP = """Turn a checkpoint into a bundle, verified against PyTorch.
 
@@ -91,7 +94,6 @@ def run(
 
 def _say_newer() -> None:
     """Name what is newer than it was tested, before anything that may fail for that reason."""
-    from triform.cli.outputs.notes import say
     from triform.export.tested_versions import newer_than_tested
 
     newer = newer_than_tested()
@@ -104,13 +106,13 @@ def _say_newer() -> None:
 def _progress() -> Iterator[Callable[[str], None]]:
     """A bar that names the running step on a terminal; a line a step elsewhere. Always on standard error."""
     if not sys.stderr.isatty():
-        yield lambda name: print(f"{name} …", file=sys.stderr, flush=True)
+        yield lambda name: say(f"{name} …")
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<10}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=for_progress()), transient=True) as bar:
         task = bar.add_task("start", total=len(_STEPS))
 
         def show(name: str) -> None:
@@ -121,7 +123,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 def _render(report: Report) -> str:
-    from triform.cli.outputs.tables import encoder_parity_rows, megabytes, parity_rows, rows
+    from triform.cli.outputs.tables import encoder_parity_rows, end_tokens, megabytes, parity_rows, rows
     from triform.runtime.bundle.export_record import Parity
 
     seconds = [(name, f"{value:.1f} s") for name, value in report.seconds.items()]
@@ -131,6 +133,8 @@ def _render(report: Report) -> str:
         purpose.append(
             ("left out", f"{len(report.left_out)} weights of heads for other tasks, {report.left_out[0]}, …")
         )
+    if report.end_tokens:
+        purpose.append(("answers end at", end_tokens(report.end_tokens)))
     sizes = [
         ("weights before", megabytes(report.size_before)),
         ("bundle", f"{megabytes(report.size_after)}  {report.bundle}"),

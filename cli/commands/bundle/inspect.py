@@ -34,7 +34,7 @@ def run(
 
 
 def _render(manifest: Manifest) -> str:
-    from triform.cli.outputs.tables import encoder_parity_rows, megabytes, parity_rows, rows
+    from triform.cli.outputs.tables import encoder_parity_rows, end_tokens, megabytes, parity_rows, rows
 
     lines = [
         ("model", manifest.model_name),
@@ -44,9 +44,11 @@ def _render(manifest: Manifest) -> str:
         ("parameters", f"{manifest.parameters / 1e6:.1f} M"),
         ("context", f"{manifest.max_length} tokens"),
         ("vocabulary", str(manifest.vocab_size)),
-        ("chat template", "yes" if manifest.tokenizer and manifest.tokenizer.chat_template else "no"),
+        ("chat template", _templates(manifest)),
         ("size", megabytes(sum(info.size for info in manifest.files.values()))),
     ]
+    if manifest.export.end_tokens:
+        lines.append(("answers end at", end_tokens(manifest.export.end_tokens)))
     if manifest.cache is not None:
         per_token = sum(8 * layer.num_key_value_heads * layer.head_dim for layer in manifest.cache.layers)
         lines.append(("cache", f"{len(manifest.cache.layers)} layers, {per_token / 1e3:.1f} kB a token"))
@@ -58,6 +60,14 @@ def _render(manifest: Manifest) -> str:
     if manifest.export.encoder_parity is not None:
         lines += encoder_parity_rows(manifest.export.encoder_parity)
     return rows([*lines, *_version_rows(manifest.export)])
+
+
+def _templates(manifest: Manifest) -> str:
+    info = manifest.tokenizer
+    if info is None or not info.has_chat_template:
+        return "no"
+    names = (["default"] if info.chat_template is not None else []) + list(info.chat_templates)
+    return "yes" if names == ["default"] else ", ".join(names)
 
 
 def _version_rows(export: ExportInfo) -> list[tuple[str, str]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from triform.cli.arguments.common import Bundle, Verify
+from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.runtime.text.token_view import TokenView
@@ -44,7 +44,7 @@ def run(
     (_print_json if as_json else _print)(tokens)
     most = opened.manifest.max_length
     if len(tokens) > most:
-        print(f"note: {len(tokens)} tokens; the model reads at most {most}", file=sys.stderr)
+        say(f"note: {len(tokens)} tokens; the model reads at most {most}")
     return 0
 
 

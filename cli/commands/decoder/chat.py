@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Template, TemplateVars, Threads, Verify
 from triform.cli.arguments.generation import CONTEXT, DECODER, with_generation_options
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def run(
     system: Annotated[Optional[str], typer.Option(help="A system message.")] = None,
     load: Annotated[Optional[Path], typer.Option(help="Go on from a conversation that /save wrote.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Tell the speed of each answer on standard error.")] = False,
+    template: Template = None,
+    template_var: TemplateVars = None,
     history: Annotated[Optional[Path], typer.Option(help="Remember typed lines in this file.")] = None,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
@@ -47,7 +49,7 @@ def run(
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_prompt, key_values
+    from triform.cli.arguments.bundle import bundle_and_prompt, key_values, template_vars
     from triform.cli.chat.lines import Lines
     from triform.cli.chat.session import Chat
     from triform.cli.outputs.notes import say
@@ -58,7 +60,7 @@ def run(
     model = load_decoder(
         folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
-    conversation = Conversation(model, options=options)
+    conversation = Conversation(model, options=options, template=template, template_vars=template_vars(template_var))
     if load is not None:
         conversation.load(load)
     if system is not None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Template, TemplateVars, Threads, Verify
 from triform.cli.arguments.generation import CONTEXT, DECODER, SEVERAL, with_generation_options
+from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +32,13 @@ HELP = """Generate text from a prompt, streaming it as it comes.
   triform generate BUNDLE "And now?" --system "$(cat rules.txt)" --prompt-cache rules.cache
   triform generate BUNDLE "Name three rivers." --stop "4." --repetition-penalty 1.1
   triform generate BUNDLE "Name a river." --num-beams 4 --num-return-sequences 2
+  triform generate BUNDLE "Name a river." --prefill "The longest is" --template-var enable_thinking=false
   triform generate BUNDLE --input prompts.jsonl --output answers.jsonl --batch 8
 
 With TRIFORM_BUNDLE set to a bundle's folder, the prompt alone is enough.
 One line break at the end of a prompt that is read from a file or a pipe is left out.
 Without sampling options the model's own defaults apply. --temperature 0 always takes the most likely token.
+A conversation that ends with the assistant's words, and --prefill, are continued; what they say is not repeated.
 
 --input reads a prompt a line. In a .jsonl, .ndjson or .json file it reads objects with a text called "prompt" or a
 conversation called "messages", in a .csv or .tsv file rows with such a column. Each is answered by one JSON object, in
@@ -70,15 +73,19 @@ def run(
     batch: Annotated[int, typer.Option(help="Of --input: prompts to run at once.")] = 8,
     skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Of --input: go on without bad lines.")] = False,
     tools: Annotated[Optional[Path], typer.Option(help="A JSON list of functions that the model may call.")] = None,
+    template: Template = None,
+    template_var: TemplateVars = None,
+    prefill: Annotated[Optional[str], typer.Option(help="How the answer begins; the model goes on.")] = None,
     *,
     beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_prompt, key_values
+    from triform.cli.arguments.bundle import bundle_and_prompt, key_values, template_vars
     from triform.cli.commands.decoder.generate_file import Job, write_answers
     from triform.cli.inputs.tools_file import read_tools
     from triform.cli.inputs.whole_text import whole_text
+    from triform.runtime.decoder.prompt_input import PromptOptions
     from triform.runtime.errors import InputError
     from triform.runtime.generation.options.conflicts import SEVERAL_ANSWERS, check_conflicts
     from triform.runtime.opening import load_decoder
@@ -88,7 +95,14 @@ def run(
             "--output, --resume, --field and --skip-errors go with --input; a single answer goes to standard output"
         )
     options = _with_logprobs(options, logprobs, as_json=as_json or input_file is not None)
-    functions = read_tools(tools)
+    prompt_options = PromptOptions(
+        system=system,
+        raw=raw,
+        tools=read_tools(tools),
+        template=template,
+        template_vars=template_vars(template_var),
+        prefill=prefill,
+    )
     folder, prompt = bundle_and_prompt(bundle, prompt)
     load = partial(
         load_decoder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
@@ -96,7 +110,7 @@ def run(
     if input_file is not None:
         single = {"a prompt": prompt, "--file": file, "--prompt-cache": prompt_cache, "--draft": draft}
         records = _records(input_file, field, skip_errors, single)
-        job = Job(load(folder), options, beams, batch, system, raw, functions)
+        job = Job(load(folder), options, beams, batch, prompt_options)
         write_answers(job, records, output, resume=resume, stats=stats)
         return 0
     text = whole_text("prompt", prompt, file)
@@ -104,7 +118,7 @@ def run(
     if model.settle(options, beams=beams).search is not None:
         one_answer = {"prompt_cache": prompt_cache, "draft": draft, "stats": stats or None}
         check_conflicts({**one_answer, SEVERAL_ANSWERS: True})
-        job = Job(model, options, beams, 1, system, raw, functions)
+        job = Job(model, options, beams, 1, prompt_options)
         _show_answers(next(job.work([text])), as_json=as_json)
         return 0
     check_conflicts({**vars(options), "prompt_cache": prompt_cache, "draft": draft})
@@ -112,7 +126,7 @@ def run(
         model.use_draft(load(draft))
     if prompt_cache is not None and prompt_cache.exists():
         model.load_prompt_cache(prompt_cache)
-    answer = partial(model.stream_to, text, options, system=system, raw=raw, tools=functions)
+    answer = partial(model.stream_to, text, options, **prompt_options)
     generation = _stream(answer, as_json=as_json)
     _finish(generation, as_json=as_json, stats=stats)
     # A file that knew half of the prompt is good enough: it is written again only as a conversation doubles.
@@ -184,12 +198,11 @@ def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
         print(flush=True)
     if stats:
         timings, cached = generation.timings, generation.cached_tokens
-        print(
+        say(
             f"load {timings.load:.2f} s, prefill {generation.prompt_tokens} tokens, {cached} of them cached, "
             f"in {timings.prefill:.3f} s "
             f"({generation.prefill_tokens_per_second:.0f} tokens/s), "
             f"decode {timings.decode_tokens_per_second:.1f} tokens/s, {len(generation.token_ids)} tokens, "
             f"{generation.proposed_tokens} proposed, {generation.accepted_tokens} of them accepted, "
-            f"finish reason: {generation.finish_reason}",
-            file=sys.stderr,
+            f"finish reason: {generation.finish_reason}"
         )

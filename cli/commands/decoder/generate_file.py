@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
     from triform.cli.outputs.answers_file import AnswersFile
     from triform.runtime.decoder.model import Decoder
-    from triform.runtime.decoder.prompt import Prompt, Tools
+    from triform.runtime.decoder.prompt_input import Prompt, PromptOptions
     from triform.runtime.generation.answers import Written
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
@@ -34,30 +33,18 @@ class Job:
         options: see `GenerationOptions`.
         beams: see `Beams`.
         batch: prompts to run at once.
-        system: see `Decoder.generate`.
-        raw: see `Decoder.generate`.
-        tools: see `Decoder.generate`.
+        prompt_options: see `Decoder.generate`.
     """
 
     model: Decoder
     options: GenerationOptions
     beams: Beams
     batch: int
-    system: str | None
-    raw: bool
-    tools: Tools | None
+    prompt_options: PromptOptions
 
     def work(self, prompts: Iterable[Prompt]) -> Iterator[list[Written]]:
         """The answers to each prompt, the best first."""
-        return self.model.generate_all(
-            prompts,
-            self.options,
-            beams=self.beams,
-            batch=self.batch,
-            system=self.system,
-            raw=self.raw,
-            tools=self.tools,
-        )
+        return self.model.generate_all(prompts, self.options, beams=self.beams, batch=self.batch, **self.prompt_options)
 
     def check(self, prompt: Prompt) -> None:
         """Refuse a prompt that the model cannot read.
@@ -65,7 +52,7 @@ class Job:
         Raises:
             InputError: it is empty, too long, or needs a chat template that is not there.
         """
-        self.model.count_tokens(prompt, system=self.system, raw=self.raw, tools=self.tools)
+        self.model.count_tokens(prompt, **self.prompt_options)
 
 
 def write_answers(job: Job, records: Records, output: Path | None, *, resume: bool, stats: bool) -> None:
@@ -82,7 +69,7 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
         InputError: a prompt is refused, or the file cannot be written.
     """
     from triform.cli.outputs.answers_file import answers_file
-    from triform.cli.outputs.notes import end_inputs
+    from triform.cli.outputs.notes import end_inputs, say
     from triform.cli.outputs.progress import with_progress
 
     start, answers, tokens = time.perf_counter(), 0, 0
@@ -100,9 +87,7 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
         end_inputs(records, None)
     if stats:
         seconds = time.perf_counter() - start
-        print(
-            f"{answers} prompts, {tokens} tokens in {seconds:.1f} s ({tokens / seconds:.1f} tokens/s)", file=sys.stderr
-        )
+        say(f"{answers} prompts, {tokens} tokens in {seconds:.1f} s ({tokens / seconds:.1f} tokens/s)")
 
 
 def _unanswered(records: Iterable[Record], file: AnswersFile) -> Iterator[Record]:

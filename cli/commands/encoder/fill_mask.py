@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -19,6 +18,7 @@ from triform.cli.arguments.common import (
     Threads,
     Verify,
 )
+from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.fill_mask import Filling
@@ -88,8 +88,7 @@ def _tokens(model: Encoder, targets: str) -> list[int]:
     found = find_targets(model, words)
     for target in found:
         if not target.whole:
-            message = f"note: the target {target.word!r} is not one token of this model; taking {target.piece!r} for it"
-            print(message, file=sys.stderr)
+            say(f"note: the target {target.word!r} is not one token of this model; taking {target.piece!r} for it")
     return [target.token for target in found]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Strict, Threads, Verify
+from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.vectors.token_vectors import TokenVectors
@@ -90,7 +90,7 @@ def _write(found: TokenVectors, path: Path) -> None:
     tokens, width = found.vectors.shape
     with whole_file(path) as file:
         write_npy(file, found.vectors, width, found.vectors.dtype.name)
-    print(f"wrote {tokens} vectors of {width} numbers to {path}", file=sys.stderr)
+    say(f"wrote {tokens} vectors of {width} numbers to {path}")
 
 
 def _print(found: TokenVectors) -> None:

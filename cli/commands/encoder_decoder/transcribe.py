@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.cli.commands.encoder_decoder.transcript_files import Transcripts
@@ -109,7 +109,7 @@ def run(
         except InputError as error:
             if not skip_errors:
                 raise
-            print(f"note: skipped: {error}", file=sys.stderr)
+            say(f"note: skipped: {error}")
     if stats:
         counted.show(loaded - start, time.perf_counter() - loaded)
     return 0
@@ -161,7 +161,7 @@ def _transcribe(
             transcripts.write(number, name, counted.of(transcribe(model, audio, options, progress=told)))
         counted.before = counted.seconds
     if counted.segments == before:
-        print(f"note: nobody speaks in {name}", file=sys.stderr)
+        say(f"note: nobody speaks in {name}")
 
 
 class _Counted:
@@ -183,12 +183,11 @@ class _Counted:
 
     def show(self, load: float, work: float) -> None:
         """Print it on standard error."""
-        print(
+        say(
             f"load {load:.2f} s, {self.seconds:.1f} s of sound in {work:.2f} s "
-            f"({self.seconds / work:.1f} times as fast as it plays), {self.segments} segments, {self.tokens} tokens",
-            file=sys.stderr,
+            f"({self.seconds / work:.1f} times as fast as it plays), {self.segments} segments, {self.tokens} tokens"
         )
 
 
 def _warn(warning: str) -> None:
-    print(f"note: {warning}", file=sys.stderr)
+    say(f"note: {warning}")
