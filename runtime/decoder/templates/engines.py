@@ -1,0 +1,45 @@
+"""The engines that render a template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from triform.runtime.bundle.text_info import JINJA2
+
+# Called with a template's source and the variables by name; gives the text. What goes wrong raises whatever it wants.
+Render = Callable[[str, Mapping[str, Any]], str]
+
+
+class Refusal(Exception):
+    """Raised by a template through raise_exception, or by what a template calls."""
+
+
+def renderer(engine: str) -> Render:
+    """What renders templates with an engine, imported when it is used.
+
+    Args:
+        engine: one of `TEMPLATE_ENGINES`.
+
+    Raises:
+        UnsupportedError: Jinja2 is not installed.
+    """
+    if engine == JINJA2:
+        from triform.runtime.decoder.templates import sandbox
+
+        return sandbox.render
+    from triform.runtime.decoder.templates import environment
+
+    return environment.render
+
+
+def raise_exception(message: str) -> None:
+    """What transformers gives templates to refuse a conversation."""
+    raise Refusal(message)
+
+
+def strftime_now(form: str) -> str:
+    """What transformers gives templates to tell the date."""
+    from datetime import datetime
+
+    return datetime.now().strftime(form)
