@@ -1,4 +1,4 @@
 """Jinja templates with Jinja2's meaning, by minijinja, or by Jinja2 itself where a bundle asks for it.
 
-May import nothing of triform but `runtime/bundle`, `runtime/errors` and `runtime/extras`. Read `engines.py` first.
+May import `runtime/bundle`, `runtime/errors.py` and `runtime/extras.py`. Read `engines.py` first.
 """
