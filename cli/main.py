@@ -194,7 +194,8 @@ def run(arguments: list[str]) -> int:
     except ReaderGone:
         _drop_stdout()
         return 0
-    except Exception as error:
+    except BaseException as error:
+        # A panic in a library that is written in Rust is no Exception.
         return _unexpected(error)
 
 
@@ -212,7 +213,7 @@ def _say_usage(error: typer.TyperException) -> int:
     return _say(f"{found} See triform --help.", 2)
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: BaseException) -> int:
     if os.environ.get("TRIFORM_DEBUG"):
         raise error
     if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:

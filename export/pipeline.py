@@ -16,7 +16,8 @@ from triform.export.forms import decoder, encoder, encoder_decoder, image, stati
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import ExportError, InputError, option
+from triform.runtime.panics import panics_as
 
 __all__ = ["ExportOptions", "Report", "export", "plan"]
 
@@ -68,11 +69,12 @@ def export(
     options, target = options or ExportOptions(), Path(bundle)
     check_target(target, options.force)
     clock = Clock(progress)
-    with clock.step("load"):
-        origin, config, purpose = _opened(str(source), options, weights=True)
-        steps = _FORMS[purpose.form]
-        checkpoint = steps.load(origin, config, options)
-    report = steps.export(checkpoint, target, options, clock)
+    with panics_as(lambda reason: ExportError(f"the tokenizer of {source} fails ({reason}); it cannot be exported")):
+        with clock.step("load"):
+            origin, config, purpose = _opened(str(source), options, weights=True)
+            steps = _FORMS[purpose.form]
+            checkpoint = steps.load(origin, config, options)
+        report = steps.export(checkpoint, target, options, clock)
     unread = checkpoint.left_out if isinstance(checkpoint, Checkpoint) else ()
     return dataclasses.replace(report, task=purpose.task, decided_by=purpose.because, left_out=unread)
 

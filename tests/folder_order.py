@@ -10,7 +10,7 @@ ORDER = {
         "errors",
         "extras",
         "arithmetic",
-        "json_dataclasses sealed_json verified_files turns unfinished",
+        "json_dataclasses sealed_json verified_files turns unfinished panics",
         "files",
         "bundle",
         "text",

@@ -219,9 +219,9 @@ def _split(name: str, value: str) -> tuple[str, ...]:
 
 def _file(name: str, path: Path) -> str:
     from triform.cli.inputs.whole_text import read_text_file
-    from triform.runtime.errors import flag
+    from triform.runtime.errors import option
 
-    return read_text_file(flag(name), path)
+    return read_text_file(option(name), path)
 
 
 def _ids(name: str, value: str) -> tuple[int, ...]:
@@ -247,12 +247,12 @@ def _decay(name: str, value: str) -> tuple[int, float]:
 
 
 def _number(name: str, text: str, kind: type[Number], wanted: str) -> Number:
-    from triform.runtime.errors import InputError, flag
+    from triform.runtime.errors import InputError, option
 
     try:
         return kind(text)
     except ValueError:
-        raise InputError(f"{flag(name)} wants {wanted}, and {text!r} is no number") from None
+        raise InputError(f"{option(name)} wants {wanted}, and {text!r} is no number") from None
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {

@@ -17,7 +17,7 @@ from triform.runtime.bundle.text_info import MINIJINJA, TEMPLATE_ENGINES
 from triform.runtime.decoder.chat_template import render_chat
 from triform.runtime.decoder.templates import sandbox
 from triform.runtime.decoder.templates.methods import METHODS
-from triform.runtime.errors import ExportError, InputError
+from triform.runtime.errors import ExportError, InputError, option
 
 _USER = {"role": "user", "content": " Hi \u00e9 <b>\n'two' \"3\" "}
 _SYSTEM = {"role": "system", "content": "Be brief."}
@@ -123,7 +123,10 @@ def choose_engine(tokenizer: Any) -> tuple[str, list[str]]:
             said = [f"the chat template is rendered by Jinja2, which the device needs: {reason}"] if reason else []
             return engine, said + _never_rendered(expected)
         reason = reason or differing
-    raise ExportError(f"the chat template cannot be rendered as transformers does: {differing}; --raw needs none")
+    raise ExportError(
+        f"the chat template cannot be rendered as transformers does: {differing}; "
+        "remove it from the checkpoint to export a model without one"
+    )
 
 
 def _all_of_transformers(tokenizer: Any, template: str) -> dict[int, str | Exception]:
@@ -175,7 +178,7 @@ def _compare(ours: str | InputError, theirs: str | Exception) -> str | None:
     if isinstance(ours, str) and isinstance(theirs, str):
         return None if ours == theirs else _at_difference(ours, theirs)
     if isinstance(theirs, str):
-        said = str(ours).removeprefix("the chat template refuses these messages: ").partition("; --raw")[0]
+        said = str(ours).removeprefix("the chat template refuses these messages: ").partition(f"; {option('raw')}")[0]
         return f"nothing: {said}"
     return f"a text, and transformers none: {first_line(theirs)}" if isinstance(ours, str) else None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from triform.runtime.bundle.text_info import MINIJINJA
 from triform.runtime.decoder.templates.engines import Refusal, renderer
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 
 Message = Mapping[str, Any]
 
@@ -64,7 +64,7 @@ def render_chat(
         )
     except Exception as error:  # what a template raises through a filter or a function arrives as it is
         raise InputError(
-            f"the chat template refuses these messages: {_reason(error)}; {flag('raw')} bypasses it"
+            f"the chat template refuses these messages: {_reason(error)}; {option('raw')} bypasses it"
         ) from None
     return _until_mark(text, content) if continue_final else text
 

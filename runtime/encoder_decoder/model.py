@@ -13,7 +13,7 @@ from triform.runtime.generation.options.generation import GenerationOptions
 
 
 class EncoderDecoder(SourceWriter):
-    """An encoder-decoder bundle, loaded. Reusable, not thread-safe.
+    """An encoder-decoder bundle, loaded. Reusable, by several threads at once.
 
     Example:
         >>> model = triform.load_encoder_decoder("opus-mt-en-de-int8")  # doctest: +SKIP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,18 +45,20 @@ class SourceText:
             BundleError: a file is damaged.
             UnsupportedError: the package that cuts this model's texts into words is missing.
         """
-        backend: Any = load_tokenizer(folder / "tokenizer.json")
+        backend = load_tokenizer(folder / "tokenizer.json")
         self.target: Tokenizer = load_tokenizer(folder / info.target_file) if info.target_file else backend
         self.languages = info.languages or LanguagesInfo()
         self._backend = backend
         self._composed = info.composed
-        reads = backend
+        reads: Any = backend
         if info.moses is not None:
             words = info.moses
             reads = MosesTokenizer(backend, words.source, lowercase=words.lowercase)
             self.target = MosesTokenizer(self.target, words.target, lowercase=words.lowercase, replaced=words.replaced)
         if info.unknown is not None:
             reads = _Known(reads, info.unknown, info.vocabulary or vocab_size)
+        # The tokenizer is told what to put around texts before it gets them; no other thread may come in between.
+        self._lock = threading.Lock()
         self._reader = RowReader(reads, max_length, vocab_size, strict=strict)
 
     @property
@@ -70,8 +73,9 @@ class SourceText:
 
     def length(self, text: str, *, source_lang: str | None = None, target_lang: str | None = None) -> int:
         """Tokens of a text that is not cut, those around it included. Arguments and errors as `read`."""
-        (prepared,) = self._prepared([text], source_lang, target_lang)
-        return self._reader.length(prepared)
+        with self._lock:
+            (prepared,) = self._prepared([text], source_lang, target_lang)
+            return self._reader.length(prepared)
 
     def read(
         self, texts: Sequence[str], *, source_lang: str | None = None, target_lang: str | None = None, first: int = 1
@@ -88,8 +92,9 @@ class SourceText:
             InputError: a language the model does not have, or none where it needs one; a text that is not valid
                 Unicode or, for a strict reader, too long.
         """
-        texts = self._prepared(texts, source_lang, target_lang)
-        return [row.ids for row in self._reader.read(texts, first=first)]
+        with self._lock:
+            texts = self._prepared(texts, source_lang, target_lang)
+            return [row.ids for row in self._reader.read(texts, first=first)]
 
     def forced(self, target_lang: str | None = None) -> list[int]:
         """Ids that a target begins with, after the token that decoding starts with; empty where it is free.
@@ -133,18 +138,8 @@ class SourceText:
         return targets[find_language(name, targets)] if name else None
 
     def _surround(self, source: SourceLanguage, asked: list[int]) -> None:
-        """Let tokenizers itself put ids around the texts: it cuts texts where they leave room for them."""
-        from tokenizers import processors
-
-        around = {"before": [*asked, *source.prefix], "after": source.suffix}
-        around = {name: ids for name, ids in around.items() if ids}
-        self._backend.post_processor = processors.TemplateProcessing(
-            single=[*(["before"] if "before" in around else []), "$A", *(["after"] if "after" in around else [])],
-            special_tokens=[
-                {"id": name, "ids": ids, "tokens": [self._backend.id_to_token(token) for token in ids]}
-                for name, ids in around.items()
-            ],
-        )
+        """Let the tokenizer itself put ids around the texts: it cuts texts where they leave room for them."""
+        self._backend.surround([*asked, *source.prefix], source.suffix)
 
 
 def compose(text: str) -> str:

@@ -37,7 +37,7 @@ _LONGEST = 2**14
 
 
 class SourceWriter:
-    """An encoder-decoder bundle, loaded. Reusable, not thread-safe. `EncoderDecoder` adds the tasks of pictures.
+    """An encoder-decoder bundle, loaded. Several threads may use it at once. `EncoderDecoder` adds pictures.
 
     Attributes:
         providers: the execution providers in use, the first choice first.

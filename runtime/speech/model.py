@@ -17,7 +17,7 @@ from triform.runtime.speech.transcription import transcribe
 
 
 class SpeechModel(EncoderDecoder):
-    """A bundle that reads sound, loaded. Reusable, not thread-safe.
+    """A bundle that reads sound, loaded. Reusable, by several threads at once.
 
     Example:
         >>> model = triform.load_speech("whisper-tiny.en-int8")  # doctest: +SKIP
