@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from triform.runtime.bundle.text_info import MINIJINJA
-from triform.runtime.decoder.templates.engines import Refusal, renderer
+from triform.runtime.decoder.templates.engines import renderer
+from triform.runtime.decoder.templates.functions import Refusal
 from triform.runtime.errors import InputError, option
 
 Message = Mapping[str, Any]

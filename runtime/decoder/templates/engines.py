@@ -11,10 +11,6 @@ from triform.runtime.bundle.text_info import JINJA2
 Render = Callable[[str, Mapping[str, Any]], str]
 
 
-class Refusal(Exception):
-    """Raised by a template through raise_exception, or by what a template calls."""
-
-
 def renderer(engine: str) -> Render:
     """What renders templates with an engine, imported when it is used.
 
@@ -31,15 +27,3 @@ def renderer(engine: str) -> Render:
     from triform.runtime.decoder.templates import environment
 
     return environment.render
-
-
-def raise_exception(message: str) -> None:
-    """What transformers gives templates to refuse a conversation."""
-    raise Refusal(message)
-
-
-def strftime_now(form: str) -> str:
-    """What transformers gives templates to tell the date."""
-    from datetime import datetime
-
-    return datetime.now().strftime(form)

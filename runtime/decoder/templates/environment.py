@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from triform.runtime.decoder.templates.engines import raise_exception, strftime_now
 from triform.runtime.decoder.templates.filters import FILTERS, TESTS
+from triform.runtime.decoder.templates.functions import raise_exception, strftime_now
 from triform.runtime.decoder.templates.methods import call_method
 from triform.runtime.decoder.templates.rewriting import rewritten
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from triform.runtime.decoder.templates.engines import Refusal
+from triform.runtime.decoder.templates.functions import Refusal
 
 # None of them changes its object, runs code, or reads anything but its arguments.
 _STRING = frozenset(

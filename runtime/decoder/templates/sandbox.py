@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from triform.runtime.decoder.templates.engines import Refusal, raise_exception, strftime_now
+from triform.runtime.decoder.templates.functions import Refusal, raise_exception, strftime_now
 from triform.runtime.extras import missing_extra
 
 try:
