@@ -22,6 +22,7 @@ from triform.export.describe.generation_defaults import generation_defaults
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, vocabulary_row
 from triform.export.describe.special_tokens import special_strings, tokens_of
+from triform.export.describe.template_engine import choose_engine
 from triform.export.forms.decoder_blocks import build_from_blocks
 from triform.export.forms.decoder_graph import GRAPH_FILE, StoredDecoder, traced_decoder
 from triform.export.options import BITS, KEEP, ExportOptions
@@ -90,12 +91,12 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     with staged(bundle, options.force) as folder:
         decoder = build(checkpoint, folder, max_length, options, clock)
         with clock.step("write"):
-            tokenizer = _write_tokenizer(checkpoint.tokenizer, folder)
+            tokenizer, notes = _write_tokenizer(checkpoint.tokenizer, folder)
             info = describe_graph(decoder.graph, folder / GRAPH_FILE, decoder.quantization, decoder.notes)
-            manifest = _manifest(checkpoint, info, decoder.layers, max_length, tokenizer)
+            manifest = _manifest(checkpoint, info, decoder.layers, max_length, tokenizer, notes)
             write_manifest(manifest, folder, decoder.parity, clock)
     report = finish(bundle, checkpoint.weights_size, decoder.parity, clock)
-    return dataclasses.replace(report, end_tokens=tuple(manifest.export.end_tokens))
+    return dataclasses.replace(report, end_tokens=tuple(manifest.export.end_tokens), notes=tuple(notes))
 
 
 def _build(
@@ -204,12 +205,13 @@ def _max_length(config: Any, options: ExportOptions) -> int:
     return int(limit or 0)
 
 
-def _write_tokenizer(tokenizer: Any, folder: Path) -> TokenizerInfo:
-    """Write the tokenizer and its chat templates."""
+def _write_tokenizer(tokenizer: Any, folder: Path) -> tuple[TokenizerInfo, list[str]]:
+    """Write the tokenizer and its chat templates; also what is to be said of these."""
     save_tokenizer(tokenizer, folder)
+    engine, notes = choose_engine(tokenizer)
     files = write_chat_templates(chat_templates(tokenizer), folder)
-    default = files.pop(DEFAULT, None)
-    return TokenizerInfo("tokenizer.json", default, special_strings(tokenizer), chat_templates=files)
+    default, special = files.pop(DEFAULT, None), special_strings(tokenizer)
+    return TokenizerInfo("tokenizer.json", default, special, chat_templates=files, template_engine=engine), notes
 
 
 def _manifest(
@@ -218,6 +220,7 @@ def _manifest(
     layers: list[LayerCacheInfo],
     max_length: int,
     tokenizer: TokenizerInfo,
+    notes: list[str],
 ) -> Manifest:
     model, ends = checkpoint.model, end_tokens(checkpoint)
     vocabulary = VocabularyInfo(
@@ -230,5 +233,5 @@ def _manifest(
         form_manifest(model_info(checkpoint, "decoder", catalog.WRITE), vocabulary, {"decoder": graph}),
         cache=CacheInfo("float32", layers),
         generation=generation_defaults(model.generation_config),
-        export=ExportInfo({}, {}, end_tokens=ends),
+        export=ExportInfo({}, {}, end_tokens=ends, notes=notes),
     )

@@ -135,6 +135,7 @@ def _render(report: Report) -> str:
         )
     if report.end_tokens:
         purpose.append(("answers end at", end_tokens(report.end_tokens)))
+    purpose += [("note", note) for note in report.notes]
     sizes = [
         ("weights before", megabytes(report.size_before)),
         ("bundle", f"{megabytes(report.size_after)}  {report.bundle}"),

@@ -49,6 +49,7 @@ def _render(manifest: Manifest) -> str:
     ]
     if manifest.export.end_tokens:
         lines.append(("answers end at", end_tokens(manifest.export.end_tokens)))
+    lines += [("note", note) for note in manifest.export.notes]
     if manifest.cache is not None:
         per_token = sum(8 * layer.num_key_value_heads * layer.head_dim for layer in manifest.cache.layers)
         lines.append(("cache", f"{len(manifest.cache.layers)} layers, {per_token / 1e3:.1f} kB a token"))
