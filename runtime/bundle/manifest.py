@@ -22,7 +22,7 @@ CHECKSUM = "manifest_sha256"
 # 2 added the hash that a manifest carries of itself.
 SCHEMA_VERSION = 2
 # How weights are stored, see `Quantization.scheme`.
-SCHEMES = ("none", "int8", "int4")
+SCHEMES = ("none", "int8", "int4", "keep")
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Relevance = Literal["identity", "sigmoid", "tanh"]
 RELEVANCE: tuple[Relevance, ...] = get_args(Relevance)
@@ -43,12 +43,14 @@ class Quantization:
     """How a graph's weights are stored. Everything but `scheme` is None when it is ``"none"``.
 
     Attributes:
-        scheme: none, int8 or int4.
+        scheme: none, int8, int4, or keep for the blocks of the file that was exported.
         bits: of a weight.
         block_size: weights that share a scale; None where each output column has one.
         sensitive_block_size: the same, of the products whose error matters most.
         accuracy_level: of MatMulNBits.
         matrices: how many are quantized.
+        formats: of ``"keep"``: how many matrices are in each of GGUF's formats; int8 are those that were floats, or in
+            blocks that no operator holds.
         activations: by weight, how what it multiplies is rounded to 8 bits: on one grid for all ("static"), or on a
             grid for each row ("rows").
     """
@@ -60,6 +62,7 @@ class Quantization:
     accuracy_level: int | None = None
     matrices: int | None = None
     activations: dict[str, str] | None = None
+    formats: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)

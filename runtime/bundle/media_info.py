@@ -80,6 +80,8 @@ class SpeechInfo:
         previous: comes before text of the window before.
         max_initial_timestamp_index: the latest a window's first timestamp may be, in steps of 0.02 seconds.
         alignment_heads: [layer, head] of cross-attentions that follow the sound.
+        default_language: the code of the language that a model for one of them expects; None detects it.
+        default_task: transcribe or translate, where a model is for one of them; None is transcribe.
     """
 
     timestamp_begin: int
@@ -91,3 +93,5 @@ class SpeechInfo:
     previous: int | None = None
     max_initial_timestamp_index: int | None = None
     alignment_heads: list[list[int]] = field(default_factory=list)
+    default_language: str | None = None
+    default_task: str | None = None

@@ -79,6 +79,10 @@ def speech_limits(info: SpeechInfo, vocab_size: int, layers: int, key: str) -> I
         yield token_id(f"{key}.{name}", getattr(info, name), vocab_size)
     for language, token in info.languages.items():
         yield token_id(f"{key}.languages.{language}", token, vocab_size)
+    expected, task = info.default_language, info.default_task
+    known = expected is None or expected in info.languages
+    yield Limit(f"{key}.default_language", expected, known, "one of the languages listed")
+    yield Limit(f"{key}.default_task", task, task in (None, "transcribe", "translate"), "transcribe or translate")
     latest = info.max_initial_timestamp_index
     yield within(f"{key}.max_initial_timestamp_index", latest, 0, _LATEST_TIMESTAMP)
     for index, pair in enumerate(info.alignment_heads):
