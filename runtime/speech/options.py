@@ -20,8 +20,8 @@ class TranscribeOptions:
     """How to transcribe. The defaults are those of openai/whisper, except for a single beam.
 
     Attributes:
-        language: its code in the model; detected when None.
-        task: transcribe, or translate into English.
+        language: its code in the model, or "auto" to detect it; when None, the model's default if it has one.
+        task: transcribe, or translate into English; the model's default, or else transcribe, when None.
         timestamps: let the model predict timestamps, and cut long sound at them.
         word_timestamps: find the time of each word.
         vad: skip everything that is not speech (voice activity detection).
@@ -47,7 +47,7 @@ class TranscribeOptions:
     """
 
     language: str | None = None
-    task: Task = "transcribe"
+    task: Task | None = None
     timestamps: bool = True
     word_timestamps: bool = False
     vad: bool = False
@@ -66,7 +66,7 @@ class TranscribeOptions:
     voice_activity: VoiceActivityOptions | None = None
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
+        if self.task not in (None, *TASKS):
             raise InputError(f"{option('task')} must be {' or '.join(TASKS)}, not {self.task!r}")
         for name in ("batch", "num_beams", "best_of", "max_new_tokens"):
             value = getattr(self, name)

@@ -95,6 +95,19 @@ def open_windows(recording: Recording, info: AudioInfo) -> Windows:
     return LogMelWindows(recording.blocks(info.sampling_rate), info, maximum)
 
 
+def reopened(recording: Recording, info: AudioInfo, windows: Windows) -> Windows:
+    """Open the same windows again from the first one on. The previous ones must not be used any more.
+
+    Args:
+        recording: see `open_windows`.
+        info: see `open_windows`.
+        windows: of that recording.
+    """
+    if isinstance(windows, LogMelWindows):
+        return LogMelWindows(recording.blocks(info.sampling_rate), info, windows.maximum)
+    return windows
+
+
 def leading_silence(features: Features) -> int:
     """Count the silent frames at the beginning: digital silence, or 80 dB below the loudest place in the recording.
 

@@ -28,6 +28,8 @@ def as_text(segments: Iterable[Segment]) -> Iterator[str]:
 def as_json(segments: Iterable[Segment], name: str | None = None) -> Iterator[str]:
     """Yield one JSON object: ``text`` (all of it), ``language``, and ``segments`` with all their fields.
 
+    ``language_probability`` is that of a detected language.
+
     Args:
         segments: from first to last.
         name: of the recording, written as the first field ``file``; no such field when None.
@@ -37,6 +39,7 @@ def as_json(segments: Iterable[Segment], name: str | None = None) -> Iterator[st
         **({} if name is None else {"file": name}),
         "text": "".join(segment.text for segment in collected).strip(),
         "language": collected[0].language if collected else None,
+        "language_probability": collected[0].language_probability if collected else None,
         "segments": [dataclasses.asdict(segment) for segment in collected],
     }
     yield json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"

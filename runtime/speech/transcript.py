@@ -37,6 +37,7 @@ class Segment:
         temperature: at which it was sampled; 0 when greedy.
         words: empty without word timestamps.
         language: its code, requested or detected; None if the model has only one.
+        language_probability: of a detected language, among the model's languages; None if it was not detected.
     """
 
     start: float
@@ -49,3 +50,4 @@ class Segment:
     temperature: float
     words: list[Word] = field(default_factory=list)
     language: str | None = None
+    language_probability: float | None = None
