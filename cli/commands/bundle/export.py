@@ -84,6 +84,8 @@ def run(
         return 0
     with _progress() as progress:
         report = export(source, bundle, options, progress)
+    for note in report.notes:
+        say(f"note: {note}")
     print(json.dumps(report.to_json()) if as_json else _render(report))
     return 0
 
