@@ -46,7 +46,7 @@ def check_sizes(name: str, values: Mapping[str, Any], *, tensors: int, size: int
                 )
 
 
-def _numbers(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, int]]:
+def _numbers(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, float]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{where}{key}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.limits.contract import Limit
@@ -42,7 +43,8 @@ def _with_tokens(manifest: Manifest) -> tuple[Manifest, list[str]]:
         name = re.split(r"[.\[]", limit.key)[1]
         notes.append(_note(f"{name} token", limit))
         if name != "eos":
-            tokens = dataclasses.replace(tokens, **{name: None})
+            unset: dict[str, Any] = {name: None}
+            tokens = dataclasses.replace(tokens, **unset)
     kept = [token for token in tokens.eos if 0 <= token < read]
     ends = [token for token in manifest.export.end_tokens if token.id in kept]
     export = dataclasses.replace(manifest.export, end_tokens=ends)
