@@ -31,6 +31,7 @@ class Report:
         decided_by: what decided the task, in words.
         left_out: names of weights of heads for other tasks.
         end_tokens: of a decoder, the tokens that end an answer.
+        notes: what is otherwise than one would expect, a sentence each.
     """
 
     bundle: Path
@@ -43,6 +44,7 @@ class Report:
     decided_by: str = ""
     left_out: tuple[str, ...] = ()
     end_tokens: tuple[EndToken, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""

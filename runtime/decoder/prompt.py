@@ -49,6 +49,7 @@ class PromptEncoder:
             {**self._bundle.tokenizer.special, **_template_vars(prompt, template)},
             continue_final=messages[-1]["role"] == "assistant",
             tools=prompt.tools,
+            engine=self._bundle.tokenizer.template_engine,
         )
         # The template has written the special tokens already.
         return self._encode(text, special=False)

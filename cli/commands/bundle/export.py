@@ -23,7 +23,7 @@ HELP = """Export a checkpoint to a bundle, verified against PyTorch.
 \b
   triform export ./my-model bundle                       a transformers or sentence-transformers folder
   triform export ./my-adapter bundle                     a LoRA adapter, merged into the base that it names
-  triform export model.Q4_1.gguf bundle --quantize int4  a GGUF file; org/name/model.Q4_1.gguf of the hub
+  triform export model.Q4_1.gguf bundle                  a GGUF file (or org/name/FILE of the hub), with its own blocks
   triform export org/name bundle --revision v1.0         a hub id; without a network, from the hub's cache
   triform export ./my-model bundle --dry-run             print what would be done, for which task, and why
 
@@ -37,7 +37,11 @@ def run(
     source: Annotated[str, typer.Argument(help="A model folder, a GGUF file or a hub id.")],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
     quantize: Annotated[
-        Optional[str], typer.Option(help="none, int8 or int4; by default int4 for decoders, int8 for others.")
+        Optional[str],
+        typer.Option(
+            help="none, int8, int4 or keep; by default keep for decoders from quantized GGUF files, int4 for other "
+            "decoders, int8 for all others."
+        ),
     ] = None,
     task: Annotated[
         Optional[str], typer.Option(help="A task by its name on the hub; by default what the model was trained for.")
@@ -134,6 +138,7 @@ def _render(report: Report) -> str:
         )
     if report.end_tokens:
         purpose.append(("answers end at", end_tokens(report.end_tokens)))
+    purpose += [("note", note) for note in report.notes]
     sizes = [
         ("weights before", megabytes(report.size_before)),
         ("bundle", f"{megabytes(report.size_after)}  {report.bundle}"),

@@ -106,29 +106,26 @@ def _of_texts(
     dimensions: int | None,
     output: Path | None,
 ) -> Found:
-    from itertools import tee
-
-    from triform.cli.outputs.progress import with_progress
+    from triform.cli.outputs.progress import alongside, with_progress
     from triform.runtime.encoder.vectors.embedding import embed, embedding_info, width_of
 
-    first, second = tee(with_progress(records, results_to=output))
-    texts = (record.text for record in first)
-    vectors = embed(model, texts, prompt=prompts[0], prompt_name=prompts[1], dimensions=dimensions)
-    return "text", width_of(embedding_info(model), dimensions), zip(second, vectors, strict=True)
+    def vectors_of(some: Iterator[Record]) -> Iterator[Any]:
+        texts, (prompt, prompt_name) = (record.text for record in some), prompts
+        return embed(model, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
+
+    shown = with_progress(records, results_to=output)
+    return "text", width_of(embedding_info(model), dimensions), alongside(shown, vectors_of)
 
 
 def _of_pictures(model: Encoder, records: Records, dimensions: int | None, output: Path | None) -> Found:
-    from itertools import tee
-
-    from triform.cli.outputs.progress import with_progress
+    from triform.cli.outputs.progress import alongside, with_progress
     from triform.runtime.encoder.vectors.embedding import width_of
     from triform.runtime.encoder.vectors.image_embedding import embed_pixels, image_embedding_info
 
     width = width_of(image_embedding_info(model), dimensions)
-    seen = records.use(with_progress(records, results_to=output), lambda record: _pixels(model, record))
-    first, second = tee(seen)
-    vectors = embed_pixels(model, (pixels for _, pixels in first), dimensions=dimensions)
-    return "image", width, zip((record for record, _ in second), vectors, strict=True)
+    opened = records.use(with_progress(records, results_to=output), lambda record: _pixels(model, record))
+    vectors = alongside(opened, lambda some: embed_pixels(model, (pixels for _, pixels in some), dimensions=dimensions))
+    return "image", width, ((record, vector) for (record, _), vector in vectors)
 
 
 def _pixels(model: Encoder, record: Record) -> Any:

@@ -115,14 +115,16 @@ def _answered(
     top_k: int,
 ) -> Iterator[tuple[Record, list[Hit]]]:
     """Each query and what was found; `prompts` are for queries and documents."""
-    from itertools import tee
-
+    from triform.cli.outputs.progress import alongside
     from triform.runtime.encoder.vectors.search import search
 
-    first, second = tee(questions)
-    texts, (before, wanted) = (question.text for question in first), prompts
-    hits = search(model, texts, documents, query_prompt=before, document_prompt=wanted, top_k=top_k)
-    return zip(second, hits, strict=True)
+    def find(records: Iterator[Record]) -> Iterator[list[Hit]]:
+        queries, (query_prompt, document_prompt) = (record.text for record in records), prompts
+        return search(
+            model, queries, documents, query_prompt=query_prompt, document_prompt=document_prompt, top_k=top_k
+        )
+
+    return alongside(questions, find)
 
 
 def _records(file: Path | None, field: str | None, index: Path | None, skip_errors: bool) -> Records | None:

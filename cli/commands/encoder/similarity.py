@@ -117,15 +117,17 @@ def _compare_pairs(
     model: Encoder, pairs: Iterator[tuple[dict[str, Any], str, str]], prompt: str, as_json: bool
 ) -> None:
     import json
-    from itertools import tee
 
+    from triform.cli.outputs.progress import alongside
     from triform.runtime.arithmetic import cosines
     from triform.runtime.encoder.vectors.embedding import embed
 
-    first, second = tee(pairs)
-    vectors = embed(model, (text for _, *both in first for text in both), prompt=prompt)
-    # Taken from one iterator twice: two vectors a pair.
-    for (value, *_), left, right in zip(second, vectors, vectors, strict=True):
+    def vectors_of(some: Iterator[tuple[dict[str, Any], str, str]]) -> Iterator[tuple[Any, Any]]:
+        vectors = embed(model, (text for _, *both in some for text in both), prompt=prompt)
+        # Taken from one iterator twice: two vectors a pair.
+        return zip(vectors, vectors, strict=True)
+
+    for (value, *_), (left, right) in alongside(pairs, vectors_of):
         score = float(cosines(left, right))
         print(json.dumps({**value, "similarity": score}) if as_json else f"{score:.4f}")
 

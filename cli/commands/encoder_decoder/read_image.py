@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -52,7 +51,7 @@ def run(
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
-    from triform.cli.outputs.progress import with_progress
+    from triform.cli.outputs.progress import alongside, with_progress
     from triform.runtime.encoder_decoder.image_reading import image_info_of, read_pixels
     from triform.runtime.opening import load_encoder_decoder
 
@@ -63,9 +62,11 @@ def run(
     )
     image_info_of(model)
     shown = with_progress(records, results_to=None)
-    first, second = tee(records.use(shown, lambda record: _pixels(model, record)))
-    found = read_pixels(model, (pixels for _, pixels in first), options, beams=beams, batch=batch)
-    for (record, _), written in zip(second, found, strict=True):
+    opened = records.use(shown, lambda record: _pixels(model, record))
+    answers = alongside(
+        opened, lambda some: read_pixels(model, (pixels for _, pixels in some), options, beams=beams, batch=batch)
+    )
+    for (record, _), written in answers:
         (_print_json if as_json else _print)(record.text, written)
     end_inputs(records, None)
     return 0

@@ -28,7 +28,8 @@ HELP = """Transcribe speech in recordings.
   triform transcribe BUNDLE meeting.ogg --vad --batch 8 --json > meeting.json
   curl ... | triform transcribe BUNDLE -
 
-Reads WAV, FLAC, OGG, MP3, AIFF and more; needs the extra audio. Without --language the language is detected.
+Reads WAV, FLAC, OGG, MP3, AIFF and more; needs the extra audio. Without --language it is detected, unless the model is
+for a single language: the first windows with speech vote, and --json says how sure that is.
 --vad skips what is not speech. --batch reads several windows of 30 s at once: faster, but each without the text before
 it, so add --vad, which cuts at pauses. --temperature may be repeated: the next one is tried if an answer repeats itself
 (its compression ratio is above the threshold) or is unlikely (its mean log-probability is below the threshold).
@@ -48,8 +49,10 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     output: Annotated[Optional[Path], typer.Option(help="Write to a file, or to a folder with one file each.")] = None,
     max_line_width: Annotated[Optional[int], typer.Option(help="Maximum characters in a line of subtitles.")] = None,
-    language: Annotated[Optional[str], typer.Option(help="Language spoken, by the model's code, such as en.")] = None,
-    task: Annotated[str, typer.Option(help="transcribe, or translate into English.")] = "transcribe",
+    language: Annotated[
+        Optional[str], typer.Option(help="Language spoken, by the model's code, such as en; auto detects it.")
+    ] = None,
+    task: Annotated[Optional[str], typer.Option(help="transcribe, or translate into English.")] = None,
     timestamps: Annotated[
         bool, typer.Option("--timestamps/--no-timestamps", help="Let the model predict the times of segments.")
     ] = True,
