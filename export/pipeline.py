@@ -16,7 +16,7 @@ from triform.export.checkpoint.resolve import find
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.plan import Row
 from triform.export.forms import decoder, encoder, encoder_decoder, image, static
-from triform.export.options import ExportOptions
+from triform.export.options import KEEP, ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
 from triform.models.errors import first_line
@@ -112,5 +112,7 @@ def _check_options(form: str, options: ExportOptions) -> None:
             f"{option('block_size')} is for {option('quantize')} int4 here: "
             "8-bit encoders have one scale per output column"
         )
+    if form != "decoder" and options.quantize == KEEP:
+        raise InputError(f"{option('quantize')} keep is for decoders from GGUF files; this model is of the form {form}")
     if form != "encoder-decoder" and options.word_timestamps:
         raise InputError(f"{option('word_timestamps')} is for speech models; this model is of the form {form}")

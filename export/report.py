@@ -31,7 +31,7 @@ class Report:
         decided_by: what decided the task, in words.
         left_out: names of weights of heads for other tasks.
         end_tokens: of a decoder, the tokens that end an answer.
-        notes: what the checkpoint asks for and the bundle does not have.
+        notes: what is otherwise than one would expect, a sentence each.
     """
 
     bundle: Path

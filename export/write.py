@@ -57,8 +57,13 @@ def write_graph(model: ir.Model, path: Path) -> None:
 def describe_graph(model: ir.Model, path: Path, quantization: Quantization, notes: dict[str, str]) -> GraphInfo:
     """The manifest's entry for a graph that `write_graph` wrote to `path`."""
     operators: dict[str, int] = {}
+    # What is computed from constants alone is computed when the graph is opened.
+    constant = set(model.graph.initializers.values())
     for node in model.graph:
-        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+        if node.inputs and all(value is None or value in constant for value in node.inputs):
+            constant.update(node.outputs)
+        else:
+            operators[node.op_type] = operators.get(node.op_type, 0) + 1
     return GraphInfo(
         file=path.name,
         data=f"{path.name}.data",

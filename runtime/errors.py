@@ -54,12 +54,3 @@ class ExportError(TriformError):
 def option(name: str) -> str:
     """The name of an argument or of an attribute of the options, as messages write it."""
     return f"`{name}`"
-
-
-def flag(name: str) -> str:
-    """How messages name an option: as the command line spells it.
-
-    Args:
-        name: as in Python, such as ``max_new_tokens``.
-    """
-    return f"--{name.replace('_', '-')}"

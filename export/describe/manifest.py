@@ -110,9 +110,10 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
         ExportError: the bundle would be refused by its reader.
     """
     manifest, notes = in_range(manifest)
-    clock.notes += notes
+    clock.notes += [*manifest.export.notes, *notes]
     export = dataclasses.replace(
         manifest.export,
+        notes=list(clock.notes),
         versions=installed_versions(),
         seconds=dict(clock.seconds),
         newer_than_tested=newer_than_tested(),

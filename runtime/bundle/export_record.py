@@ -125,6 +125,7 @@ class ExportInfo:
         encoder_parity: of an encoder.
         newer_than_tested: those of `versions` that were newer than what the exporter had been tested with, by package.
         end_tokens: of a decoder: those of `Manifest.tokens.eos`.
+        notes: what is otherwise than one would expect, a sentence each.
     """
 
     versions: dict[str, str]
@@ -133,3 +134,4 @@ class ExportInfo:
     encoder_parity: EncoderParity | None = None
     newer_than_tested: dict[str, NewerVersion] = field(default_factory=dict)
     end_tokens: list[EndToken] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.decoder.chat_template import render_chat
 from triform.runtime.decoder.prompt_input import Prompt, PromptInput, PromptOptions, Tools, check_unicode
-from triform.runtime.errors import BundleError, InputError, flag
+from triform.runtime.errors import BundleError, InputError, option
 from triform.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["Prompt", "PromptEncoder", "PromptInput", "PromptOptions", "Tools"]
@@ -35,10 +35,10 @@ class PromptEncoder:
         if isinstance(prompt.content, str) and (prompt.raw or not has_template):
             needs = prompt.needs_template()
             if needs is not None:
-                raise InputError(f"{needs} a chat template; this bundle has none, or {flag('raw')} was given")
+                raise InputError(f"{needs} a chat template; this bundle has none, or {option('raw')} was given")
             return self.text_ids(prompt.content)
         if prompt.raw:
-            raise InputError(f"messages cannot be taken raw, only a text can; leave {flag('raw')} out")
+            raise InputError(f"messages cannot be taken raw, only a text can; leave {option('raw')} out")
         if not has_template:
             raise InputError("messages need a chat template and this bundle has none; give a plain text")
         messages, template = prompt.messages(), self._read_template(prompt)
@@ -49,6 +49,7 @@ class PromptEncoder:
             {**self._bundle.tokenizer.special, **_template_vars(prompt, template)},
             continue_final=messages[-1]["role"] == "assistant",
             tools=prompt.tools,
+            engine=self._bundle.tokenizer.template_engine,
         )
         # The template has written the special tokens already.
         return self._encode(text, special=False)
@@ -94,7 +95,7 @@ class PromptEncoder:
             raise InputError(f"this bundle has no chat template {prompt.template!r:.60}; it has: {names}")
         name = prompt.template or ("tool_use" if prompt.tools is not None and "tool_use" in files else "default")
         if name not in files:
-            raise InputError(f"this bundle has several chat templates; choose one with {flag('template')}: {names}")
+            raise InputError(f"this bundle has several chat templates; choose one with {option('template')}: {names}")
         if name not in self._sources:
             path = self._bundle.path(files[name])
             try:
@@ -110,7 +111,7 @@ def _template_vars(prompt: PromptInput, template: str) -> Mapping[str, object]:
     for name in given:
         if not re.search(rf"\b{re.escape(name)}\b", template):
             raise InputError(
-                f"this model's chat template reads no variable {name}; leave out {flag('template_var')} {name}"
+                f"this model's chat template reads no variable {name}; leave out {option('template_vars')} {name}"
             )
     return given
 

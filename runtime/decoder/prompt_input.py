@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from triform.runtime.decoder.chat_template import Message
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.text.unicode_check import invalid_at
 
 Prompt = str | Sequence[Message]
@@ -59,7 +59,7 @@ class PromptInput:
         for name, value in (self.template_vars or {}).items():
             check_template_var(name, value)
         if not isinstance(self.prefill, str | None):
-            raise InputError(f"{flag('prefill')} must be a text, not {self.prefill!r:.60}")
+            raise InputError(f"{option('prefill')} must be a text, not {self.prefill!r:.60}")
         if self.prefill is not None:
             check_unicode(self.prefill)
 
@@ -68,9 +68,9 @@ class PromptInput:
         needs = {
             "a system message needs": self.system,
             "tools need": self.tools,
-            f"{flag('template')} needs": self.template,
-            f"{flag('template_var')} needs": self.template_vars or None,
-            f"{flag('prefill')} needs": self.prefill,
+            f"{option('template')} needs": self.template,
+            f"{option('template_vars')} needs": self.template_vars or None,
+            f"{option('prefill')} needs": self.prefill,
         }
         return next((what for what, given in needs.items() if given is not None), None)
 
@@ -96,7 +96,7 @@ class PromptInput:
         if self.prefill is not None:
             if messages[-1]["role"] == "assistant":
                 raise InputError(
-                    f"the messages end with the assistant's, which is continued; leave {flag('prefill')} out"
+                    f"the messages end with the assistant's, which is continued; leave {option('prefill')} out"
                 )
             messages.append({"role": "assistant", "content": self.prefill})
         return messages
@@ -108,7 +108,7 @@ def check_template_var(name: object, value: object) -> None:
     Raises:
         InputError: its name is none, or that of something else; or it is not JSON.
     """
-    said = f"{flag('template_var')} {name!r:.60}"
+    said = f"{option('template_vars')} {name!r:.60}"
     if not isinstance(name, str) or not name.isidentifier():
         raise InputError(f"{said} is not the name of a variable")
     if name in _RESERVED:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from triform.runtime.bundle.limits.encoder_decoder import task_defaults
 from triform.runtime.bundle.manifest import EncoderDecoderInfo, Manifest
 from triform.runtime.bundle.text_info import TaskPrefix
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 
 # transformers' names of tasks, in a config's task_specific_params.
 _TRANSLATION = re.compile(r"translation_(\w+)_to_(\w+)")
@@ -82,7 +82,8 @@ def translation_ask(info: EncoderDecoderInfo, source_lang: str | None = None, ta
         return Ask(task=fitting[0])
     listed = ", ".join(f"{source} to {target}" for source, target in found.values())
     if fitting:
-        raise InputError(f"this model translates {listed}; choose with {flag('source_lang')} and {flag('target_lang')}")
+        source, target = option("source_lang"), option("target_lang")
+        raise InputError(f"this model translates {listed}; choose with {source} and {target}")
     said = " to ".join(one or "any" for one in asked)
     raise InputError(f"this model does not translate {said}, but {listed}")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from triform.runtime.bundle.manifest import Manifest
-from triform.runtime.errors import ContextError, flag
+from triform.runtime.errors import ContextError, option
 from triform.runtime.generation.logprobs import TokenLogprobs, token_logprobs
 from triform.runtime.generation.loop import GrowingRow
 from triform.runtime.generation.options.beams import Beams, Search, situation_of
@@ -188,7 +188,7 @@ def check_length(length: int, context: int, *, room: int) -> None:
         ContextError: it is too long.
     """
     if length + room > context:
-        more, other = (", answer included", f", or see {flag('on_overflow')}") if room else ("", "")
+        more, other = (", answer included", f", or see {option('on_overflow')}") if room else ("", "")
         raise ContextError(
             f"the prompt has {length} tokens but this model's context is {context}{more}; shorten it{other}"
         )

@@ -63,7 +63,7 @@ def open_session(
         # Is it the graph, or the provider? The graph is at fault if the CPU cannot open it either.
         _open_on_cpu(ort, path, settings)
         given = "".join(f" {name}={value}" for name, value in (provider_options or {}).items())
-        options = f" with --provider-option{given}" if given else ""
+        options = f" with {option('provider_options')}{given}" if given else ""
         raise ProviderError(f"provider {provider} could not start{options}: {_first_line(error)}") from error
     if chosen not in session.get_providers():
         raise ProviderError(f"provider {provider} could not start; see onnxruntime's requirements for it")

@@ -20,8 +20,9 @@ class TranscribeOptions:
     """How to transcribe. The defaults are those of openai/whisper, but for a single beam.
 
     Attributes:
-        language: its code, as the model has it; detected when None.
-        task: write what is said, or what it means in English.
+        language: its code, as the model has it, or "auto" to detect it; when None, the one that the model is for, or
+            detected.
+        task: write what is said, or what it means in English; when None, what the model is for, or what is said.
         timestamps: let the model say when things are said, and cut long sound where it says so.
         word_timestamps: find out when each word is said.
         vad: skip what is not speech.
@@ -47,7 +48,7 @@ class TranscribeOptions:
     """
 
     language: str | None = None
-    task: Task = "transcribe"
+    task: Task | None = None
     timestamps: bool = True
     word_timestamps: bool = False
     vad: bool = False
@@ -66,7 +67,7 @@ class TranscribeOptions:
     voice_activity: VoiceActivityOptions | None = None
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
+        if self.task not in (None, *TASKS):
             raise InputError(f"{option('task')} must be {' or '.join(TASKS)}, not {self.task!r}")
         for name in ("batch", "num_beams", "best_of", "max_new_tokens"):
             value = getattr(self, name)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import Manifest
 from triform.runtime.bundle.media_info import SpeechInfo
@@ -66,7 +70,8 @@ class SpeechPrompt:
         """
         tokens = [self._start]
         if language is not None:
-            task = self._info.translate if self._options.task == "translate" else self._info.transcribe
+            chosen = self._options.task or self._info.default_task
+            task = self._info.translate if chosen == "translate" else self._info.transcribe
             tokens += [self._info.languages[language], *([] if task is None else [task])]
         return tokens if self._options.timestamps else [*tokens, self._info.no_timestamps]
 
@@ -80,7 +85,7 @@ class SpeechPrompt:
 
 
 def check_language(info: SpeechInfo, options: TranscribeOptions) -> str | None:
-    """The language asked for, as the model calls it; None when it is to be detected, or there is no choice.
+    """The language asked for or expected, as the model calls it; None when it is to be detected, or has no choice.
 
     Raises:
         InputError: the model does not have the language or the task.
@@ -88,9 +93,76 @@ def check_language(info: SpeechInfo, options: TranscribeOptions) -> str | None:
     if info.languages:
         if options.task == "translate" and info.translate is None:
             raise InputError(f"this model cannot translate: leave out {option('task')} translate")
-        return None if options.language is None else find_language(options.language, info.languages)
+        if options.language is None:
+            return info.default_language
+        return None if _is_auto(options) else find_language(options.language, info.languages)
     if options.task == "translate":
         raise InputError(f"this model knows English only and cannot translate: leave out {option('task')} translate")
-    if options.language is not None and options.language.strip().lower() not in _ENGLISH:
+    if options.language is not None and not _is_auto(options) and options.language.strip().lower() not in _ENGLISH:
         raise InputError(f"this model knows English only, not {options.language!r}: leave out {option('language')}")
     return None
+
+
+def _is_auto(options: TranscribeOptions) -> bool:
+    return options.language is not None and options.language.strip().lower() == "auto"
+
+
+@dataclass(frozen=True)
+class DetectedLanguage:
+    """A language that was detected.
+
+    Attributes:
+        code: as the model has it.
+        probability: among the model's languages: the mean over the windows that were listened to.
+    """
+
+    code: str
+    probability: float
+
+
+class LanguageVote:
+    """Windows of a recording vote on its language, until one of them has two votes.
+
+    A window without speech, such as music or a ring tone, says nothing of the language; it counts only where no window
+    has speech.
+    """
+
+    def __init__(self, info: SpeechInfo, no_speech_threshold: float | None) -> None:
+        """Begin without votes.
+
+        Args:
+            info: the model's tokens, languages among them.
+            no_speech_threshold: a window of a larger probability that nobody speaks has no speech; None counts all.
+        """
+        self._codes = list(info.languages)
+        self._ids = list(info.languages.values())
+        self._no_speech, self._threshold = info.no_speech, no_speech_threshold
+        self._speech: list[NDArray[np.float64]] = []
+        self._others: list[NDArray[np.float64]] = []
+
+    @property
+    def decided(self) -> bool:
+        """Whether further windows would change nothing."""
+        votes = [int(probabilities.argmax()) for probabilities in self._speech]
+        return len(votes) > len(set(votes))
+
+    def add(self, logits: NDArray[np.float32]) -> None:
+        """Count a window.
+
+        Args:
+            logits: after the start token, float32 (vocab_size,).
+        """
+        weights = np.exp(logits.astype(np.float64) - logits.max())
+        silent = 0.0 if self._no_speech is None else weights[self._no_speech] / weights.sum()
+        heard = self._threshold is None or silent <= self._threshold
+        # Of the languages alone, so that it does not matter how likely other tokens are.
+        likely = np.exp(logits[self._ids].astype(np.float64) - logits[self._ids].max())
+        (self._speech if heard else self._others).append(likely / likely.sum())
+
+    def result(self) -> DetectedLanguage:
+        """The language with two votes, or else the likeliest over all windows; at least one must have been counted."""
+        counted = self._speech or self._others
+        votes = [int(probabilities.argmax()) for probabilities in counted]
+        mean = np.mean(counted, axis=0)
+        best = max(range(len(self._codes)), key=lambda place: (self.decided and votes.count(place) > 1, mean[place]))
+        return DetectedLanguage(self._codes[best], float(mean[best]))

@@ -95,6 +95,19 @@ def open_windows(recording: Recording, info: AudioInfo) -> Windows:
     return LogMelWindows(recording.blocks(info.sampling_rate), info, maximum)
 
 
+def reopened(recording: Recording, info: AudioInfo, windows: Windows) -> Windows:
+    """The same windows from the first one on. Those that were open must not be used any more.
+
+    Args:
+        recording: see `open_windows`.
+        info: see `open_windows`.
+        windows: of that recording.
+    """
+    if isinstance(windows, LogMelWindows):
+        return LogMelWindows(recording.blocks(info.sampling_rate), info, windows.maximum)
+    return windows
+
+
 def leading_silence(features: Features) -> int:
     """How many frames there are before anything is to be heard: nothing, or 80 dB less than elsewhere in the recording.
 

@@ -28,6 +28,8 @@ def as_text(segments: Iterable[Segment]) -> Iterator[str]:
 def as_json(segments: Iterable[Segment], name: str | None = None) -> Iterator[str]:
     """One JSON object: ``text``, the whole, ``language``, and ``segments`` with every field of theirs.
 
+    ``language_probability`` is how sure a detected language is.
+
     Args:
         segments: from first to last.
         name: the recording's, for a first field ``file``; without that when None.
@@ -37,6 +39,7 @@ def as_json(segments: Iterable[Segment], name: str | None = None) -> Iterator[st
         **({} if name is None else {"file": name}),
         "text": "".join(segment.text for segment in found).strip(),
         "language": found[0].language if found else None,
+        "language_probability": found[0].language_probability if found else None,
         "segments": [dataclasses.asdict(segment) for segment in found],
     }
     yield json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"

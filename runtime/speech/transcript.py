@@ -37,6 +37,7 @@ class Segment:
         temperature: of the sampling that gave it; 0 when it was greedy.
         words: empty when times of words were not asked for.
         language: its code, asked for or detected; None where the model has no choice.
+        language_probability: of a language that was detected, among the model's languages; None of one that was not.
     """
 
     start: float
@@ -49,3 +50,4 @@ class Segment:
     temperature: float
     words: list[Word] = field(default_factory=list)
     language: str | None = None
+    language_probability: float | None = None

@@ -15,14 +15,24 @@ from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.media.log_mel import Features
 from triform.runtime.speech.fallback import Heard, WindowDecoder
 from triform.runtime.speech.options import TranscribeOptions
-from triform.runtime.speech.prompt import SpeechPrompt, check_language
-from triform.runtime.speech.recording import Recording, Windows, leading_silence, open_windows, quietest, speech_of
+from triform.runtime.speech.prompt import LanguageVote, SpeechPrompt, check_language
+from triform.runtime.speech.recording import (
+    Recording,
+    Windows,
+    leading_silence,
+    open_windows,
+    quietest,
+    reopened,
+    speech_of,
+)
 from triform.runtime.speech.segments import TIME_STEP, Split, Stretch, split_window
 from triform.runtime.speech.transcript import Segment
 from triform.runtime.speech.words.timestamps import WordFinder
 
 # Where a window was found at a higher temperature, the next is not read with what was said in it.
 _RELIABLE = 0.5
+# Windows to listen to at most before the language is decided.
+_LISTENED = 10
 # Of a window that was cut beforehand, less than this is not worth reading once more, in seconds.
 _SHORTEST_REST = 1.0
 # Where sound is cut beforehand, a pause is looked for at the end of each window, in seconds.
@@ -64,6 +74,9 @@ class WindowReader:
         self._decoder = WindowDecoder(model, options)
         self._words = WordFinder(model) if options.word_timestamps else None
         self._language = check_language(speech, options)
+        self._probability: float | None = None
+        # The first window, by its first frame, as the encoder read it to detect the language.
+        self._read_before: tuple[int, EncoderOutput] | None = None
         # Frames in a second, and in a step of the tokens of time.
         self._rate = info.sampling_rate / info.hop_length
         self._step = round(self._rate * TIME_STEP)
@@ -72,6 +85,10 @@ class WindowReader:
         """Transcribe a recording; see `transcribe`."""
         windows = open_windows(recording, self._info)
         clips = self._clips(recording, windows)
+        if self._language is None and self._speech.languages:
+            known = list(clips)
+            self._detect(windows, known)
+            windows, clips = reopened(recording, self._info, windows), iter(known)
         return self._all_at_once(windows, clips) if self._options.batch > 1 else self._in_turn(windows, clips)
 
     def _clips(self, recording: Recording, windows: Windows) -> Iterator[tuple[int, int | None]]:
@@ -139,15 +156,30 @@ class WindowReader:
         return None
 
     def _encode(self, group: Sequence[_Window]) -> EncoderOutput:
-        encoded = self._model.reader.read({"input_features": np.stack([window.features for window in group])})
-        if self._language is None and self._speech.languages:
-            self._language = self._detected(encoded, len(group))
-        return encoded
+        before, self._read_before = self._read_before, None
+        if before is not None and [window.first for window in group] == [before[0]] and self._options.batch == 1:
+            return before[1]
+        return self._model.reader.read({"input_features": np.stack([window.features for window in group])})
 
-    def _detected(self, encoded: EncoderOutput, count: int) -> str:
-        """The language that the first window is most likely in."""
-        logits = self._model.reader.batch_step(encoded).prefill([[self._model.info.decoder_start]] * count)[0]
-        return max(self._speech.languages, key=lambda code: logits[self._speech.languages[code]])
+    def _detect(self, windows: Windows, clips: Sequence[tuple[int, int | None]]) -> None:
+        """Let windows from the beginning on vote on the language, and remember what the first one was read as."""
+        vote, first = LanguageVote(self._speech, self._options.no_speech_threshold), None
+        for window in islice(self._ahead(windows, clips), _LISTENED):
+            encoded = self._encode([window])
+            vote.add(self._model.reader.batch_step(encoded).prefill([[self._model.info.decoder_start]])[0])
+            first = first or (window.first, encoded)
+            if vote.decided:
+                break
+        if first is not None:
+            found = vote.result()
+            self._language, self._probability, self._read_before = found.code, round(found.probability, 4), first
+
+    def _ahead(self, windows: Windows, clips: Sequence[tuple[int, int | None]]) -> Iterator[_Window]:
+        """The windows of clips, one behind the other."""
+        for first, end in clips:
+            while (window := self._next_window(windows, first, end)) is not None:
+                first = window.first + window.count
+                yield window
 
     def _decode(
         self, group: Sequence[_Window], said: Sequence[int], *, keep_rest: bool
@@ -199,6 +231,7 @@ class WindowReader:
                     heard.compression_ratio,
                     heard.temperature,
                     language=self._language,
+                    language_probability=self._probability,
                 )
 
 

@@ -114,7 +114,7 @@ def test_logprobs_are_in_the_json(call, float_bundle):
         (["--logit-bias", "x=1"], "--logit-bias wants ID=BIAS, and 'x' is no number"),
         (["--logit-bias", "1"], "--logit-bias wants ID=BIAS, and '' is no number"),
         (["--suppress-tokens", "1,,2"], "--suppress-tokens wants token ids"),
-        (["--suppress-tokens", "100000"], "--suppress-tokens names token 100000, but the vocabulary has 400"),
+        (["--suppress-tokens", "100000"], "--suppress-tokens names token 100000; the vocabulary has 400"),
         (["--exponential-decay-length-penalty", "5"], "wants START,FACTOR"),
         (["--bad-words", ""], "--bad-words must not be empty"),
         (["--json-schema", "nowhere.json"], "--json-schema in nowhere.json cannot be read"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Check:
         number = isinstance(value, self.kind) and not isinstance(value, bool)
         if not number or (isinstance(value, float) and not math.isfinite(value)):
             kind = "a whole number" if self.kind is Integral else "a finite number"
-            raise InputError(f"{flag(name)} must be {kind}, not {value!r}")
+            raise InputError(f"{option(name)} must be {kind}, not {value!r}")
         if not self.fits(value):
-            raise InputError(f"{flag(name)} must be {self.wanted}, not {value}")
+            raise InputError(f"{option(name)} must be {self.wanted}, not {value}")
 
 
 def check(options: object, rule: Check, *names: str) -> None:
@@ -60,7 +60,7 @@ def check_one_of(options: object, choices: Sequence[str], name: str) -> None:
     """
     value = getattr(options, name)
     if value not in choices:
-        raise InputError(f"{flag(name)} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
+        raise InputError(f"{option(name)} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
 
 
 def finite() -> Check:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.checks import (
     above_zero,
     at_least_one,
@@ -88,7 +88,7 @@ class GenerationOptions:
         check(self, above_zero(1), "top_p")
         check(self, whole_from_zero(_SEEDS), "seed")
         if isinstance(self.stop, str) or any(not isinstance(text, str) or not text for text in self.stop):
-            raise InputError(f"{flag('stop')} must be a text that is not empty")
+            raise InputError(f"{option('stop')} must be a text that is not empty")
         _check_stop_token(self.stop_token)
         check_order(self.order)
         check_one_of(self, get_args(Speculate), "speculate")
@@ -96,15 +96,15 @@ class GenerationOptions:
         if self.penalty_alpha is not None:
             above_zero().judge("penalty_alpha", self.penalty_alpha)
             if self.penalty_alpha >= 1:
-                raise InputError(f"{flag('penalty_alpha')} must be below 1, not {self.penalty_alpha}")
+                raise InputError(f"{option('penalty_alpha')} must be below 1, not {self.penalty_alpha}")
         check_conflicts({**vars(self), **vars(self.truncation)})
 
 
 def _check_stop_token(given: object) -> None:
     if isinstance(given, str | int) or not isinstance(given, Iterable):
-        raise InputError(f"{flag('stop_token')} must be a list of token ids and texts, not {given!r:.60}")
+        raise InputError(f"{option('stop_token')} must be a list of token ids and texts, not {given!r:.60}")
     for token in given:
         if not isinstance(token, str):
             whole_from_zero().judge("stop_token", token)
         elif not token:
-            raise InputError(f"{flag('stop_token')} must be a token id or a text that is not empty")
+            raise InputError(f"{option('stop_token')} must be a token id or a text that is not empty")

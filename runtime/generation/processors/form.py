@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.errors import InputError, UnsupportedError, flag
+from triform.runtime.errors import InputError, UnsupportedError, option
 from triform.runtime.extras import missing_extra
 from triform.runtime.generation.options.conflicts import FORMS
 from triform.runtime.generation.options.groups import Constraints
@@ -74,9 +74,9 @@ class Constraint:
         fill_next_token_bitmask(self._matcher, self._bits)
         # llguidance lets a row end when it cannot go on, which would look like an answer.
         if self._matcher.is_error():
-            raise InputError(f"{flag(self._name)} cannot be followed: {_reason(self._matcher.get_error())}")
+            raise InputError(f"{option(self._name)} cannot be followed: {_reason(self._matcher.get_error())}")
         if self._matcher.is_stopped() and not self._matcher.is_accepting():
-            raise InputError(f"{flag(self._name)} cannot be followed: no text of this model's vocabulary matches it")
+            raise InputError(f"{option(self._name)} cannot be followed: no text of this model's vocabulary matches it")
         return np.unpackbits(self._bits[0].view(np.uint8), bitorder="little").view(np.bool_)
 
     def forced(self, ids: Ids) -> list[int]:
@@ -140,17 +140,17 @@ def compile_form(asked: Constraints, tokenizer: Tokenizer, vocab_size: int, eos:
     try:
         from llguidance import LLMatcher
     except ImportError:
-        raise missing_extra(f"{flag(name)} needs llguidance", "constraints") from None
+        raise missing_extra(f"{option(name)} needs llguidance", "constraints") from None
     if not eos:
-        raise UnsupportedError(f"{flag(name)} needs a model that can end its answer, and this one has no token for it")
+        raise UnsupportedError(f"{option(name)} needs a model that can end its answer; this one has no token for it")
     backend: Any = tokenizer
     try:
         vocabulary = _vocabulary(backend, vocab_size, tuple(eos))
     except ValueError as error:
-        raise UnsupportedError(f"{flag(name)} does not work with this model: {_reason(str(error))}") from None
+        raise UnsupportedError(f"{option(name)} does not work with this model: {_reason(str(error))}") from None
     matcher = LLMatcher(vocabulary, _grammar(name, getattr(asked, name)), log_level=0)
     if matcher.is_error():
-        raise InputError(f"{flag(name)} cannot be used: {_reason(matcher.get_error())}")
+        raise InputError(f"{option(name)} cannot be used: {_reason(matcher.get_error())}")
     form = Form(matcher, name, eos, vocabulary.vocab_size)
     # For what it refuses: the caller learns now, not at the first token.
     form.constraint(0).allowed()
@@ -189,7 +189,7 @@ def _grammar(name: str, form: Any) -> str:
         # "gbnf" is what tells Lark from GBNF by itself.
         return grammar_from("gbnf" if name == "grammar" else "regex", form)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{flag(name)} cannot be read: {_reason(str(error))}") from None
+        raise InputError(f"{option(name)} cannot be read: {_reason(str(error))}") from None
 
 
 def _reason(text: str) -> str:

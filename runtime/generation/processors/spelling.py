@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import DRY_BREAKERS, Constraints, Penalties
 from triform.runtime.generation.processors.form import Form, compile_form
@@ -70,8 +70,8 @@ def _stop_id(text: str, tokenizer: Tokenizer) -> int:
     if len(ids) == 1 and text in (tokenizer.id_to_token(ids[0]), tokenizer.decode(ids, skip_special_tokens=False)):
         return ids[0]
     raise InputError(
-        f"{flag('stop_token')} {text!r:.60} is not one token of this model, but {len(ids)}; "
-        f"{flag('stop')} ends at a text"
+        f"{option('stop_token')} {text!r:.60} is not one token of this model, but {len(ids)}; "
+        f"{option('stop')} ends at a text"
     )
 
 
@@ -92,7 +92,7 @@ def _check_known(asked: Constraints, bad_words: Sequence[Sequence[int]], vocab_s
 
 
 def _beyond(name: str, token: int, vocab_size: int) -> InputError:
-    return InputError(f"{flag(name)} names token {token}, but the vocabulary has {vocab_size}, counted from 0")
+    return InputError(f"{option(name)} names token {token}; the vocabulary has {vocab_size}, counted from 0")
 
 
 def _breakers(asked: Penalties, tokenizer: Tokenizer) -> frozenset[int]:

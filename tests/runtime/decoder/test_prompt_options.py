@@ -87,10 +87,10 @@ def test_variables_reach_the_template_in_every_call(variables, theirs, given):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"messages": []}, "^--template-var 'messages' cannot be set"),
-        ({"tools": []}, "^--template-var 'tools' cannot be set"),
-        ({"add_generation_prompt": False}, "^--template-var 'add_generation_prompt' cannot be set"),
-        ({"self": 1}, "^--template-var 'self' cannot be set"),
+        ({"messages": []}, "^`template_vars` 'messages' cannot be set"),
+        ({"tools": []}, "^`template_vars` 'tools' cannot be set"),
+        ({"add_generation_prompt": False}, "^`template_vars` 'add_generation_prompt' cannot be set"),
+        ({"self": 1}, "^`template_vars` 'self' cannot be set"),
         ({"enable thinking": 1}, "is not the name of a variable"),
         ({"date": object()}, "must be a text, a number"),
         ({"date": {1: "a"}}, "must be a text, a number"),
@@ -180,7 +180,7 @@ def test_a_continued_answer_goes_on_from_there(float_bundle, theirs, capsys, tmp
 @pytest.mark.parametrize(
     ("template", "messages", "prefill", "message"),
     [
-        (CHAT_TEMPLATE, TURNS, "x", "leave --prefill out"),
+        (CHAT_TEMPLATE, TURNS, "x", "leave `prefill` out"),
         (CHAT_TEMPLATE, [USER, {"role": "assistant", "tool_calls": []}], None, "has no text to continue"),
         (CHAT_TEMPLATE, [USER, {"role": "assistant", "content": [{"type": "image"}]}], None, "no text to continue"),
         ("{{ messages[0].content | upper }}", TURNS, None, "does not show it as it is"),
@@ -196,7 +196,7 @@ def test_what_cannot_be_continued(float_bundle, tmp_path, template, messages, pr
 def test_a_raw_prompt_takes_none_of_it(float_bundle):
     model = triform.load(float_bundle)
     for given in ({"prefill": "x"}, {"template_vars": {"a": 1}}, {"template": "default"}):
-        with pytest.raises(InputError, match=r"needs a chat template; this bundle has none, or --raw was given"):
+        with pytest.raises(InputError, match=r"needs a chat template; this bundle has none, or `raw` was given"):
             model.count_tokens("Hi", raw=True, **given)
 
 
@@ -234,7 +234,7 @@ def test_templates_that_cannot_be_chosen(several, float_bundle, tmp_path, capsys
         triform.load(several).count_tokens("Hi", template="x")
     bundle = with_templates(float_bundle, tmp_path / "bundle", {"a": CHAT_TEMPLATE, "tool_use": SEVERAL["tool_use"]})
     model = triform.load(bundle)
-    with pytest.raises(InputError, match=r"choose one with --template: a, tool_use$"):
+    with pytest.raises(InputError, match=r"choose one with `template`: a, tool_use$"):
         model.count_tokens("Hi")
     assert model.count_tokens("Hi", template="a") == triform.load(float_bundle).count_tokens("Hi")
     assert model.count_tokens("Hi", tools=TOOLS) > model.count_tokens("Hi", template="a")

@@ -145,7 +145,7 @@ def test_a_stop_string_ends_a_generation(decoder):
 
 def test_options_that_fail_do_so_before_anything_runs(decoder):
     options = GenerationOptions(constraints=Constraints(suppress_tokens=(999_999,)))
-    with pytest.raises(InputError, match="--suppress-tokens names token 999999"):
+    with pytest.raises(InputError, match="`suppress_tokens` names token 999999"):
         decoder.stream(PROMPT, options)
     mirostat = GenerationOptions(max_new_tokens=5, seed=1, truncation=Truncation(mirostat_tau=3.0))
     assert decoder.generate(PROMPT, mirostat).token_ids == decoder.generate(PROMPT, mirostat).token_ids

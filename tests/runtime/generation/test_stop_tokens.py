@@ -52,12 +52,12 @@ def test_a_token_by_its_text(model):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("harbor lights",), r"^--stop-token 'harbor lights' is not one token of this model, but \d+; --stop ends"),
-        ((400,), "^--stop-token names token 400, but the vocabulary has 400"),
-        ((-1,), "^--stop-token must be a token id of 0 or more|must be 0 or more"),
-        (("",), "^--stop-token must be a token id or a text that is not empty"),
-        ("<|end|>", "^--stop-token must be a list"),
-        ((1.5,), "^--stop-token must be a whole number"),
+        (("harbor lights",), r"^`stop_token` 'harbor lights' is not one token of this model, but \d+; `stop` ends"),
+        ((400,), "^`stop_token` names token 400; the vocabulary has 400"),
+        ((-1,), "^`stop_token` must be a token id of 0 or more|must be 0 or more"),
+        (("",), "^`stop_token` must be a token id or a text that is not empty"),
+        ("<|end|>", "^`stop_token` must be a list"),
+        ((1.5,), "^`stop_token` must be a whole number"),
     ],
 )
 def test_what_is_no_token_is_refused(model, given, message):
