@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from triform.runtime.bundle.export_record import ExportInfo
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
@@ -22,12 +23,10 @@ CHECKSUM = "manifest_sha256"
 SCHEMA_VERSION = 2
 # How weights are stored, see `Quantization.scheme`.
 SCHEMES = ("none", "int8", "int4", "keep")
-# What a classification's logits mean, see `EncoderInfo.problem_type`.
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
-# What makes a score of the number a cross-encoder gives.
-RELEVANCE = ("identity", "sigmoid", "tanh")
-# What an encoder-decoder reads, see `EncoderDecoderInfo.source`.
-SOURCES = ("text", "audio", "image")
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+Relevance = Literal["identity", "sigmoid", "tanh"]
+RELEVANCE: tuple[Relevance, ...] = get_args(Relevance)
+SourceKind = Literal["text", "audio", "image"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ class ContrastInfo:
 
     scale: float
     bias: float
-    scores: str
+    scores: Literal["softmax", "sigmoid"]
     text_length: int | None = None
 
 
@@ -164,8 +163,8 @@ class EncoderInfo:
 
     embedding: EmbeddingInfo | None = None
     labels: list[str] = field(default_factory=list)
-    problem_type: str | None = None
-    relevance: str | None = None
+    problem_type: ProblemType | None = None
+    relevance: Relevance | None = None
     hidden_states: int = 0
     image: ImageInfo | None = None
     contrast: ContrastInfo | None = None
@@ -188,7 +187,7 @@ class EncoderDecoderInfo:
         speech: None for a model whose tokens say nothing of time and language.
     """
 
-    source: str
+    source: SourceKind
     decoder_start: int
     max_source_length: int | None = None
     text: SourceTextInfo = field(default_factory=SourceTextInfo)

@@ -19,7 +19,7 @@ from transformers import PretrainedConfig
 from triform.export.checkpoint.files.json_files import first_object, read_object, read_objects
 from triform.export.checkpoint.sentence.layers import check_keys, read_layer
 from triform.models.encoder.pooling import POOLINGS
-from triform.runtime.bundle.manifest import RELEVANCE
+from triform.runtime.bundle.manifest import RELEVANCE, Relevance
 from triform.runtime.errors import ExportError
 
 MODULES = "modules.json"
@@ -210,7 +210,7 @@ def lower_case(tokenizer: Any) -> None:
         backend.normalizer = Sequence([Lowercase(), *steps])
 
 
-def relevance_of(config: PretrainedConfig, folder: Path) -> str:
+def relevance_of(config: PretrainedConfig, folder: Path) -> Relevance:
     """How a cross-encoder of one label makes a score of its number: one of the manifest's `RELEVANCE`.
 
     As sentence-transformers' CrossEncoder chooses it: what the folder's own config says, then what the model's says
@@ -231,9 +231,10 @@ def relevance_of(config: PretrainedConfig, folder: Path) -> str:
     ):
         if said is not None and str(said).startswith("torch."):
             name = str(said).rpartition(".")[2].lower()
-            if name not in RELEVANCE:
+            relevance = next((known for known in RELEVANCE if known == name), None)
+            if relevance is None:
                 raise ExportError(f"its config makes scores with {said}, which is not supported")
-            return name
+            return relevance
     return "sigmoid"
 
 
