@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from triform.runtime.generation.setup import Settled
     from triform.runtime.text.documents import Cutter, Line
 
-Task = Annotated[str | None, typer.Option(help="One of the model's tasks, by name; `inspect --json` lists them.")]
-Prefix = Annotated[str | None, typer.Option(help="Put this before each text, instead of a task's.")]
+Task = Annotated[str | None, typer.Option(help="The name of one of the model's tasks; `inspect --json` lists them.")]
+Prefix = Annotated[str | None, typer.Option(help="Put this prefix before each text, instead of a task's.")]
 Batch = Annotated[int, typer.Option(help="Texts to run at once.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")]
 
 
 @dataclass(frozen=True)
