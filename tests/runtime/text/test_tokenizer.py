@@ -12,6 +12,7 @@ from tests.checkpoints.decoders import byte_level_tokenizer
 from triform.runtime.decoder.chat_template import render_chat
 from triform.runtime.errors import InputError
 from triform.runtime.text.detokenizer import IncrementalDetokenizer
+from triform.runtime.text.tokenizer import load_tokenizer
 
 BYTE_LEVEL = byte_level_tokenizer()
 
@@ -112,3 +113,20 @@ def test_chat_templates_equal_transformers(template, messages):
 def test_a_template_that_refuses_says_why():
     with pytest.raises(InputError, match="roles must alternate"):
         render_chat(ALTERNATING, [{"role": "assistant", "content": "x"}], {"bos_token": "", "eos_token": ""})
+
+
+def test_truncation_and_padding_of_the_file_are_left_out(tmp_path):
+    """Files of training carry them; they would cut prompts without a word."""
+    text, backend = "The ferry left the harbor at noon.", byte_level_tokenizer()
+    ids = backend.encode(text).ids
+    backend.enable_truncation(3)
+    backend.enable_padding(length=100, pad_id=1)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(text).ids[:4] == [*ids[:3], 1]
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    assert tokenizer.encode(text).ids == ids
+    assert [encoding.ids for encoding in tokenizer.encode_batch([text, "The"])] == [ids, backend_ids("The")]
+
+
+def backend_ids(text):
+    return byte_level_tokenizer().encode(text).ids
