@@ -29,7 +29,7 @@ def load_image_processor(source: Source) -> Any:
 
 
 def load_tokenizer(source: Source) -> Any:
-    """Load the tokenizer: one with a `tokenizers` backend, or one whose ids are code points.
+    """Load the tokenizer: one with a backend of the tokenizers package, or one whose ids are code points.
 
     Raises:
         ExportError: there is none, or it cannot be written as tokenizer.json.
