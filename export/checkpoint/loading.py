@@ -18,6 +18,7 @@ from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.processors import load_tokenizer
 from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.sentence.static_vectors import is_static
+from triform.export.checkpoint.settings_check import check_settings
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.models.catalog import class_of
 from triform.models.encoder.static import StaticConfig
@@ -36,6 +37,7 @@ def read_config(source: Source) -> PretrainedConfig:
     if source.gguf is not None:
         with quiet():
             return gguf.read_config(source.gguf)
+    check_settings(source)
     with quiet():
         try:
             config = AutoConfig.from_pretrained(source.model_folder, **source.arguments)

@@ -96,7 +96,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             manifest = _manifest(checkpoint, info, decoder.layers, max_length, tokenizer, notes)
             write_manifest(manifest, folder, decoder.parity, clock)
     report = finish(bundle, checkpoint.weights_size, decoder.parity, clock)
-    return dataclasses.replace(report, end_tokens=tuple(manifest.export.end_tokens), notes=tuple(notes))
+    return dataclasses.replace(report, end_tokens=tuple(manifest.export.end_tokens))
 
 
 def _build(
