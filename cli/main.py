@@ -23,29 +23,29 @@ from triform.cli.signals import end_in_order
 # Name to module; each module has one function of the command's name. Their help lines are repeated here so that
 # `triform --help` need not import them.
 _COMMANDS = {
-    "export": ("bundle.export", "Turn a checkpoint into a bundle, verified against PyTorch."),
+    "export": ("bundle.export", "Export a checkpoint to a bundle, verified against PyTorch."),
     "generate": ("decoder.generate", "Generate text from a prompt."),
-    "chat": ("decoder.chat", "Talk with a model."),
-    "score": ("decoder.score", "Tell how well a model predicts a text."),
+    "chat": ("decoder.chat", "Chat with a model."),
+    "score": ("decoder.score", "Measure how well a model predicts a text."),
     "translate": ("encoder_decoder.translate", "Translate texts."),
-    "summarize": ("encoder_decoder.summarize", "Sum up texts."),
-    "rewrite": ("encoder_decoder.rewrite", "Turn texts into texts."),
-    "read-image": ("encoder_decoder.read_image", "Read what is written in pictures, or describe them."),
-    "embed": ("encoder.embed", "Turn texts or pictures into vectors."),
+    "summarize": ("encoder_decoder.summarize", "Summarize texts."),
+    "rewrite": ("encoder_decoder.rewrite", "Run a text-to-text model: corrections, paraphrases, answers."),
+    "read-image": ("encoder_decoder.read_image", "Read the text in images, or caption them."),
+    "embed": ("encoder.embed", "Compute embeddings of texts or images."),
     "similarity": ("encoder.similarity", "Compare texts by meaning."),
     "search": ("encoder.search", "Find the texts nearest to a query."),
     "rerank": ("encoder.rerank", "Order documents by how well they answer a query."),
-    "classify": ("encoder.classify", "Label texts."),
-    "tag": ("encoder.tag", "Find names and other spans in texts."),
+    "classify": ("encoder.classify", "Classify texts."),
+    "tag": ("encoder.tag", "Find named entities and other spans in texts."),
     "fill-mask": ("encoder.fill_mask", "Predict masked words."),
-    "next-sentence": ("encoder.next_sentence", "Tell whether one text follows another."),
+    "next-sentence": ("encoder.next_sentence", "Estimate whether one text follows another."),
     "answer": ("encoder.answer", "Find the answer to a question in a text."),
-    "classify-image": ("encoder.classify_image", "Label pictures."),
-    "transcribe": ("encoder_decoder.transcribe", "Write down what is said in recordings."),
-    "tokens": ("bundle.tokens", "Show how a model splits a text."),
+    "classify-image": ("encoder.classify_image", "Classify images."),
+    "transcribe": ("encoder_decoder.transcribe", "Transcribe speech in recordings."),
+    "tokens": ("bundle.tokens", "Show how a model tokenizes a text."),
     "vectors": ("encoder.vectors", "Show the vector of each token in its context."),
-    "inspect": ("bundle.inspect", "Show what a bundle is."),
-    "verify": ("bundle.verify", "Check a bundle's files, or its numbers against its source."),
+    "inspect": ("bundle.inspect", "Show what a bundle contains."),
+    "verify": ("bundle.verify", "Check a bundle's files, or its outputs against the checkpoint."),
 }
 
 # A full disk, a file or an account that is as large as it may be, and a device that fails.
@@ -62,7 +62,7 @@ Make a bundle, once, where PyTorch is installed:
 Use it, anywhere:
   triform generate smollm2-int4 "Why is the sky blue?"
   echo "Summarize: ..." | triform generate smollm2-int4
-Look at it:
+Inspect it:
   triform inspect smollm2-int4
 """
 

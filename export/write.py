@@ -47,6 +47,7 @@ def write_graph(model: ir.Model, path: Path) -> None:
             )
         file.flush()
         os.fsync(file.fileno())
+    _forget_origin(model)
     try:
         ir.save(model, path)
     finally:
@@ -54,11 +55,29 @@ def write_graph(model: ir.Model, path: Path) -> None:
             value.const_value = tensor
 
 
+def _forget_origin(model: ir.Model) -> None:
+    """Drop where PyTorch traced each node from: it is half of a graph's file, and names folders of this machine."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+
+
 def describe_graph(model: ir.Model, path: Path, quantization: Quantization, notes: dict[str, str]) -> GraphInfo:
     """The manifest's entry for a graph that `write_graph` wrote to `path`."""
     operators: dict[str, int] = {}
+    # What is computed from constants alone is computed when the graph is opened.
+    constant = set(model.graph.initializers.values())
     for node in model.graph:
-        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+        if node.inputs and all(value is None or value in constant for value in node.inputs):
+            constant.update(node.outputs)
+        else:
+            operators[node.op_type] = operators.get(node.op_type, 0) + 1
     return GraphInfo(
         file=path.name,
         data=f"{path.name}.data",

@@ -55,7 +55,7 @@ ORDER = {
         "model",
     ),
     "export": (
-        "options tested_versions write",
+        "options tested_versions write trial",
         "report",
         "graph tokenization",
         "checkpoint",

@@ -72,6 +72,7 @@ def _lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK), b"")) or 1
 
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -84,5 +85,20 @@ def with_results(
         records: the inputs.
         work: takes their texts lazily, gives one result a text.
     """
-    first, second = tee(with_progress(records, results_to=None))
-    return zip(second, work(record.text for record in first), strict=True)
+    shown = with_progress(records, results_to=None)
+    return alongside(shown, lambda some: work(record.text for record in some))
+
+
+def alongside(
+    items: Iterable[Item], work: Callable[[Iterator[Item]], Iterable[Result]]
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with its result, in order and in bounded memory.
+
+    Args:
+        items: taken lazily, as `work` takes them.
+        work: gives one result for each item.
+    """
+    first, second = tee(items)
+    # The result first: an item is not taken only to learn that no result is to come.
+    for result, item in zip(work(first), second, strict=True):
+        yield item, result

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 # Pillow's names of its filters, in the order of its numbers for them.
-RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-# What sound may become, see `AudioInfo.kind`.
-SOUND_KINDS = ("log_mel", "fbank", "waveform")
+Resampling = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+RESAMPLING: tuple[Resampling, ...] = get_args(Resampling)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ImageInfo:
     height: int
     width: int
     resize: list[int]
-    resample: str
+    resample: Resampling
     crop: list[int] | None
     rescale: float | None
     mean: list[float] | None
@@ -54,7 +54,7 @@ class AudioInfo:
         normalize_vars: whether it is then scaled to variance 1. A waveform has both or neither.
     """
 
-    kind: str
+    kind: Literal["log_mel", "fbank", "waveform"]
     sampling_rate: int
     feature_size: int
     padding_value: float

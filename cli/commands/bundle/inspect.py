@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from triform.runtime.bundle.export_record import ExportInfo
     from triform.runtime.bundle.manifest import GraphInfo, Manifest, TensorInfo
 
-HELP = """Show what a bundle is: form, task, graphs, shapes, sizes, quantization, parity.
+HELP = """Show what a bundle contains: form, task, graphs, shapes, sizes, quantization, parity.
 
 \b
   triform inspect BUNDLE
@@ -94,6 +94,9 @@ def _graph_rows(name: str, graph: GraphInfo) -> list[tuple[str, str]]:
             f": {quantization.matrices} matrices, {quantization.bits} bit, blocks of {quantization.block_size} "
             f"({quantization.sensitive_block_size} where it matters), accuracy level {quantization.accuracy_level}"
         )
+    elif quantization.formats is not None:
+        kinds = ", ".join(f"{count} {name}" for name, count in quantization.formats.items())
+        stored += f": {quantization.matrices} matrices ({kinds}), accuracy level {quantization.accuracy_level}"
     operators = ", ".join(f"{count} {kind}" for kind, count in graph.operators.items())
     return [
         (f"graph {name}", f"{sum(graph.operators.values())} operators: {operators}"),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
-HELP = """Generate text from a prompt, streaming it as it comes.
+HELP = """Generate text from a prompt, and stream it.
 
 \b
   triform generate BUNDLE "Write a haiku about rain."
@@ -36,46 +36,52 @@ HELP = """Generate text from a prompt, streaming it as it comes.
   triform generate BUNDLE --input prompts.jsonl --output answers.jsonl --batch 8
 
 With TRIFORM_BUNDLE set to a bundle's folder, the prompt alone is enough.
-One line break at the end of a prompt that is read from a file or a pipe is left out.
-Without sampling options the model's own defaults apply. --temperature 0 always takes the most likely token.
-A conversation that ends with the assistant's words, and --prefill, are continued; what they say is not repeated.
+One line break at the end of a prompt from a file or a pipe is removed.
+Without sampling options the model's own defaults apply. --temperature 0 always chooses the most likely token.
+A last message by the assistant, or --prefill, is continued without being repeated.
 
---input reads a prompt a line. In a .jsonl, .ndjson or .json file it reads objects with a text called "prompt" or a
-conversation called "messages", in a .csv or .tsv file rows with such a column. Each is answered by one JSON object, in
-the same order, --batch of them at a time.
+--input reads one prompt per line. A .jsonl, .ndjson or .json file holds objects with a text "prompt" or a conversation
+"messages"; a .csv or .tsv file has such a column. Each prompt is answered by one JSON object, in the same order,
+--batch of them at a time.
 """
 
 
 @with_generation_options((*DECODER, *CONTEXT), SEVERAL)
 def run(
     bundle: Bundle = None,
-    prompt: Annotated[Optional[str], typer.Argument(help="The prompt; - or nothing reads standard input.")] = None,
+    prompt: Annotated[Optional[str], typer.Argument(help="The prompt; standard input by default, or for -.")] = None,
     file: Annotated[Optional[Path], typer.Option(help="Read the prompt from a file.")] = None,
-    system: Annotated[Optional[str], typer.Option(help="A system message.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Bypass the chat template.")] = False,
+    system: Annotated[Optional[str], typer.Option(help="The system prompt.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Do not apply the chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
-    stats: Annotated[bool, typer.Option("--stats", help="Print speeds on standard error.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Print timings to standard error.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
     verify: Verify = "once",
     prompt_cache: Annotated[
-        Optional[Path], typer.Option(help="Keep the prompt's keys and values in this file, and use them.")
+        Optional[Path], typer.Option(help="Save the prompt's key/value cache to this file, and reuse it.")
     ] = None,
-    draft: Annotated[Optional[Path], typer.Option(help="A smaller bundle that proposes tokens to check.")] = None,
-    logprobs: Annotated[Optional[int], typer.Option(help="With --json: this many likeliest tokens each.")] = None,
-    input_file: Annotated[Optional[Path], typer.Option("--input", help="Answer each prompt of a file.")] = None,
-    field: Annotated[Optional[str], typer.Option(help="Of --input: where in its objects the prompt is.")] = None,
-    output: Annotated[Optional[Path], typer.Option(help="Of --input: write to a file.")] = None,
+    draft: Annotated[
+        Optional[Path], typer.Option(help="Speculative decoding: the bundle of a smaller draft model.")
+    ] = None,
+    logprobs: Annotated[
+        Optional[int], typer.Option(help="With --json: log-probabilities of so many likely tokens.")
+    ] = None,
+    input_file: Annotated[Optional[Path], typer.Option("--input", help="Answer each prompt in a file.")] = None,
+    field: Annotated[
+        Optional[str], typer.Option(help="With --input: the field or column that holds the prompt.")
+    ] = None,
+    output: Annotated[Optional[Path], typer.Option(help="With --input: write the answers to a file.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Of --output: go on behind the answers of a run that did not end.")
+        bool, typer.Option("--resume", help="With --output: continue after the answers of an unfinished run.")
     ] = False,
-    batch: Annotated[int, typer.Option(help="Of --input: prompts to run at once.")] = 8,
-    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Of --input: go on without bad lines.")] = False,
+    batch: Annotated[int, typer.Option(help="With --input: prompts to run at once.")] = 8,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="With --input: skip unusable lines.")] = False,
     tools: Annotated[Optional[Path], typer.Option(help="A JSON list of functions that the model may call.")] = None,
     template: Template = None,
     template_var: TemplateVars = None,
-    prefill: Annotated[Optional[str], typer.Option(help="How the answer begins; the model goes on.")] = None,
+    prefill: Annotated[Optional[str], typer.Option(help="How the answer begins; the model continues it.")] = None,
     *,
     beams: Beams,
     options: GenerationOptions,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,16 +69,14 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
     """
     from triform.cli.outputs.answers_file import answers_file
     from triform.cli.outputs.notes import end_inputs, say
-    from triform.cli.outputs.progress import with_progress
+    from triform.cli.outputs.progress import alongside, with_progress
 
     start, answers, tokens = time.perf_counter(), 0, 0
     with answers_file(output, source=records.file, resume=resume) as file:
         shown = with_progress(records, results_to=output)
         readable = (record for record, _ in records.use(shown, lambda record: job.check(_prompt(record))))
-        first, second = tee(_unanswered(readable, file))
-        written_all = job.work(_prompt(record) for record in first)
-        # In this order, so that a record is not read only to find that there is no answer to come.
-        for written, record in zip(written_all, second, strict=False):
+        unanswered = _unanswered(readable, file)
+        for record, written in alongside(unanswered, lambda some: job.work(_prompt(record) for record in some)):
             file.write(_object(record, written))
             answers += 1
             tokens += len(written[0].token_ids)
