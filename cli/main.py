@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -147,6 +148,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             _set_encoding(stream)
     guard_terminals()
+    # Of a library, about numbers that are checked where they matter.
+    warnings.filterwarnings("ignore", category=RuntimeWarning)
     end_in_order()
     # numpy's linear algebra starts a thread per core when imported, which spins beside the loading of a model.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -222,8 +225,11 @@ def _unexpected(error: BaseException) -> int:
         except OSError:
             _drop_stdout()
         return _say(f"cannot write {error.filename or 'standard output'}: {error.strerror}", 1)
+    from triform.runtime.errors import is_out_of_memory
     from triform.runtime.printable import one_line, shortened
 
+    if is_out_of_memory(error):
+        return _say("this does not fit into memory; give shorter inputs, or fewer at a time", 1)
     first = (str(error).splitlines() or ["no message"])[0]
     cause = one_line(f"{type(error).__name__}: {shortened(first, _LONGEST)}")
     print(f"internal error: {cause}; run with TRIFORM_DEBUG=1 for the traceback", file=sys.stderr)

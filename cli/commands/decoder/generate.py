@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
+# Prompts to run at once where nothing is said.
+_BATCH = 8
+
 HELP = """Generate text from a prompt, and stream it.
 
 \b
@@ -76,7 +79,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="With --output: continue after the answers of an unfinished run.")
     ] = False,
-    batch: Annotated[int, typer.Option(help="With --input: prompts to run at once.")] = 8,
+    batch: Annotated[Optional[int], typer.Option(help="With --input: prompts to run at once, or 8.")] = None,
     skip_errors: Annotated[bool, typer.Option("--skip-errors", help="With --input: skip unusable lines.")] = False,
     tools: Annotated[Optional[Path], typer.Option(help="A JSON list of functions that the model may call.")] = None,
     template: Template = None,
@@ -93,12 +96,15 @@ def run(
     from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.decoder.prompt_input import PromptOptions
     from triform.runtime.errors import InputError
+    from triform.runtime.files import check_writable
     from triform.runtime.generation.options.conflicts import SEVERAL_ANSWERS, check_conflicts
     from triform.runtime.opening import load_decoder
 
-    if input_file is None and (output is not None or field is not None or skip_errors or resume):
+    of_files = output is not None or field is not None or skip_errors or resume or batch is not None
+    if input_file is None and of_files:
         raise InputError(
-            "--output, --resume, --field and --skip-errors go with --input; a single answer goes to standard output"
+            "--output, --resume, --field, --batch and --skip-errors go with --input; "
+            "a single answer goes to standard output"
         )
     options = _with_logprobs(options, logprobs, as_json=as_json or input_file is not None)
     prompt_options = PromptOptions(
@@ -116,10 +122,12 @@ def run(
     if input_file is not None:
         single = {"a prompt": prompt, "--file": file, "--prompt-cache": prompt_cache, "--draft": draft}
         records = _records(input_file, field, skip_errors, single)
-        job = Job(load(folder), options, beams, batch, prompt_options)
+        job = Job(load(folder), options, beams, _BATCH if batch is None else batch, prompt_options)
         write_answers(job, records, output, resume=resume, stats=stats)
         return 0
     text = whole_text("prompt", prompt, file)
+    if prompt_cache is not None and not prompt_cache.exists():
+        check_writable(prompt_cache)
     model = load(folder)
     if model.settle(options, beams=beams).search is not None:
         one_answer = {"prompt_cache": prompt_cache, "draft": draft, "stats": stats or None}
