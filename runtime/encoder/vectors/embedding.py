@@ -128,7 +128,7 @@ def width_of(info: EmbeddingInfo, dimensions: int | None) -> int:
 
 
 def shortened(vector: Array, info: EmbeddingInfo, dimensions: int | None) -> Array:
-    """Keep the first `dimensions` numbers of a vector (all if None); scale it to length 1 if the model's vectors are."""
+    """Keep the first `dimensions` numbers of a vector, all if None; scale it to length 1 if the model's vectors are."""
     kept = vector[:dimensions]
     return unit(kept) if info.normalized and dimensions is not None else kept
 
