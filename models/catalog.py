@@ -1,4 +1,4 @@
-"""Which models can be exported, by what transformers says of their classes rather than by a list."""
+"""Decides which models can be exported, by properties of their transformers classes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from triform.models.encoder.tasks import head_of
 from triform.models.encoder_decoder.kinds import encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
 
-# Types of which transformers has a causal language model and no masked one.
+# Model types with a causal and no masked language model in transformers.
 _ONLY_DECODERS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-# Families compared with transformers, number for number, in the tests.
+# Families whose results are compared with transformers in the tests.
 TESTED_DECODERS = (
     "gemma2", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama", "mistral", "mixtral", "olmo2", "opt", "phi",
     "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
@@ -29,17 +29,17 @@ TESTED_DECODERS = (
 
 
 def form_of(config: PretrainedConfig, task: str | None = None) -> str:
-    """How a checkpoint is exported: as one of the three forms, or as an encoder of images or of single words.
+    """How to export a checkpoint: as one of the three forms, or as an encoder of images or of static embeddings.
 
     Args:
         config: the checkpoint's.
-        task: an encoder's task, when one is asked for.
+        task: an encoder's task, if the user names one.
 
     Returns:
         decoder, encoder, encoder-decoder, image or static.
 
     Raises:
-        UnsupportedModelError: neither can be done; names the nearest families that are supported.
+        UnsupportedModelError: it cannot be exported; names similar families that can.
     """
     if isinstance(config, StaticConfig):
         return "static"
@@ -60,16 +60,16 @@ def form_of(config: PretrainedConfig, task: str | None = None) -> str:
 
 
 def check_decoder(config: PretrainedConfig) -> None:
-    """Refuse a config whose model is not a causal language model on transformers' AttentionInterface.
+    """Refuse a config whose model is not a causal language model that uses transformers' AttentionInterface.
 
     Raises:
-        UnsupportedModelError: names the nearest families that are supported.
+        UnsupportedModelError: names similar families that can be exported.
     """
     model_type = config.model_type
-    # transformers also lists encoders such as BERT here, for those who train them to be decoders.
-    encoder = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    both = getattr(config, "is_encoder_decoder", False)
-    if encoder or both or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    # transformers also lists encoders such as BERT, which can be trained as decoders.
+    is_encoder = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    is_encoder_decoder = getattr(config, "is_encoder_decoder", False)
+    if is_encoder or is_encoder_decoder or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnsupportedModelError(f"{model_type} models are not supported as decoders; {_nearest(model_type)}")
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if not getattr(architecture, "_supports_attention_backend", False):
@@ -79,7 +79,7 @@ def check_decoder(config: PretrainedConfig) -> None:
 
 
 def decoder_task() -> str:
-    """The task a decoder is exported for, in the Hugging Face hub's terms."""
+    """The task of a decoder, by its name on the Hugging Face hub."""
     return TasksManager.map_from_synonym("causal-lm")
 
 

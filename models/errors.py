@@ -1,12 +1,12 @@
-"""Failures of the PyTorch side. `export/` turns them into the errors a user sees."""
+"""The error of `models/`, which `export/` turns into an error for the user."""
 
 
 class UnsupportedModelError(ValueError):
-    """The architecture, or something its config asks for, cannot become one of our graphs."""
+    """The architecture, or a setting of its config, cannot be exported."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message that is not blank; its type's name where there is none."""
+    """The first line of an exception's message that is not blank, or the name of its type."""
     # A KeyError's message is the bare key.
     text = repr(error) if isinstance(error, KeyError) else str(error)
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Which encoder-decoders can be exported, by what they read."""
+"""The kinds of encoder-decoders that can be exported: those of texts, of audio and of images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from triform.models.errors import UnsupportedModelError
 
 @dataclass(frozen=True)
 class Kind:
-    """What an encoder-decoder reads.
+    """A kind of encoder-decoder.
 
     Attributes:
-        source: text, audio or image.
-        task: in the Hugging Face hub's terms.
-        auto_class: loads it with its language-model head.
+        source: what the encoder reads: text, audio or image.
+        task: its name on the Hugging Face hub.
+        auto_class: loads a checkpoint with its language-model head.
     """
 
     source: str
@@ -36,14 +36,14 @@ _IMAGE = Kind("image", "image-to-text", transformers.VisionEncoderDecoderModel)
 
 
 def encoder_decoder_kind(config: PretrainedConfig) -> Kind:
-    """What kind of encoder-decoder a checkpoint is.
+    """The kind of a checkpoint.
 
     Raises:
         UnsupportedModelError: it does not write text, or transformers has no class that loads it.
     """
     architecture = (config.architectures or ["ForConditionalGeneration"])[0]
     if not architecture.endswith(("ForConditionalGeneration", "MTModel", "EncoderDecoderModel", "LMHeadModel")):
-        raise UnsupportedModelError(f"{architecture} writes no text; of encoder-decoders those that do are supported")
+        raise UnsupportedModelError(f"{architecture} writes no text; only encoder-decoders that do are supported")
     if config.model_type == "vision-encoder-decoder":
         return _IMAGE
     if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
