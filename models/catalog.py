@@ -1,4 +1,4 @@
-"""Which models can be exported, by what transformers says of their classes rather than by a list."""
+"""Decides which models can be exported, by properties of their transformers classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from triform.models.encoder.tasks import HEADS, head_of, task_named
 from triform.models.encoder_decoder.kinds import encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
 
-# Types of which transformers has a causal language model and no masked one.
+# Model types with a causal and no masked language model in transformers.
 _ONLY_DECODERS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
 WRITE = "text-generation"
 _REWRITE = ("text2text-generation", "automatic-speech-recognition", "image-to-text")
@@ -144,16 +144,16 @@ def class_of(auto_class: Any, config: PretrainedConfig) -> Any:
 
 
 def check_decoder(config: PretrainedConfig) -> None:
-    """Refuse a config whose model is not a causal language model on transformers' AttentionInterface.
+    """Refuse a config whose model is not a causal language model that uses transformers' AttentionInterface.
 
     Raises:
-        UnsupportedModelError: names the nearest families that are supported.
+        UnsupportedModelError: names similar families that can be exported.
     """
     model_type = config.model_type
-    # transformers also lists encoders such as BERT here, for those who train them to be decoders.
-    encoder = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    both = getattr(config, "is_encoder_decoder", False)
-    if encoder or both or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    # transformers also lists encoders such as BERT, which can be trained as decoders.
+    is_encoder = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    is_encoder_decoder = getattr(config, "is_encoder_decoder", False)
+    if is_encoder or is_encoder_decoder or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnsupportedModelError(f"{model_type} models are not supported as decoders; {_nearest(model_type)}")
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if not getattr(architecture, "_supports_attention_backend", False):

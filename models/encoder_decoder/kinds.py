@@ -1,4 +1,4 @@
-"""Which encoder-decoders can be exported, by what they read."""
+"""The kinds of encoder-decoders that can be exported: those of texts, of audio and of images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from triform.models.errors import UnsupportedModelError
 
 @dataclass(frozen=True)
 class Kind:
-    """What an encoder-decoder reads.
+    """A kind of encoder-decoder.
 
     Attributes:
-        source: text, audio or image.
-        task: in the Hugging Face hub's terms.
-        auto_class: loads it with its language-model head.
+        source: what the encoder reads: text, audio or image.
+        task: its name on the Hugging Face hub.
+        auto_class: loads a checkpoint with its language-model head.
     """
 
     source: str
