@@ -135,6 +135,9 @@ def _emit(
     batch, heads, length, _ = query.shape
     width = value.shape[-1]
     mask = None if padding is None else padding.to(torch.int32)
+    if added is not None and added.shape[2] == 1 and length != 1:
+        # The operator broadcasts over rows and heads only.
+        added = added.expand(*added.shape[:2], length, added.shape[3])
     output = torch.onnx.ops.symbolic(
         "com.microsoft::MultiHeadAttention",
         [*(merge_heads(part) for part in (query, key, value)), None, mask, added],
@@ -162,7 +165,7 @@ def _compute(
         scores = scores + added
     if padding is not None:
         scores = scores.masked_fill(~padding.bool()[:, None, None], torch.finfo(scores.dtype).min)
-    return (scores.softmax(-1) @ value).transpose(1, 2)
+    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous()
 
 
 for _name, _mask in ((WITH_PADDING_MASK, padding_or_bias), (WITH_BIAS, mask_bias)):

@@ -36,6 +36,19 @@ class SlidingWindow:
 
     size: int
 
+    def __getitem__(self, _: Any) -> SlidingWindow:
+        """The mask itself: a model may cut a mask to the keys that it passes on, which the operator does by itself."""
+        return self
+
+
+@dataclass(frozen=True)
+class UnknownMask:
+    """Takes the place of a mask that is neither causal nor a causal sliding window; no layer may use it."""
+
+    def __getitem__(self, _: Any) -> UnknownMask:
+        """The mask itself, as for `SlidingWindow`."""
+        return self
+
 
 @dataclass(frozen=True)
 class LayerFacts:
@@ -55,6 +68,7 @@ class ForwardPass:
         layers: outside tracing, filled by each layer in turn; while tracing, read by each layer in turn.
         traced: number of layers traced so far.
         pending: the rotary table that the current layer announced; its attention takes it.
+        isolated: whether each query attends to itself only, to see what else connects tokens; outside tracing.
     """
 
     seqlens_k: torch.Tensor | None = None
@@ -62,6 +76,7 @@ class ForwardPass:
     layers: list[LayerFacts] = field(default_factory=list)
     traced: int = 0
     pending: RotaryTable | None = None
+    isolated: bool = False
 
 
 def traced_pass(past_lengths: torch.Tensor, length: int, layers: list[LayerFacts]) -> ForwardPass:
@@ -92,20 +107,26 @@ def attending(state: ForwardPass) -> Iterator[ForwardPass]:
 
 
 def announce(table: RotaryTable) -> None:
-    """Have the next attention rotate its queries and keys by `table`."""
+    """Have the next attention rotate its queries and keys by `table`.
+
+    Raises:
+        LookupError: the operator does not take tables of this width.
+    """
     if _current is None:
         raise RuntimeError("rotary embedding applied outside `attending`")
+    if table.cos.shape[-1] % 8:
+        raise LookupError(f"the attention operator does not rotate {2 * table.cos.shape[-1]} of a head's channels")
     _current.pending = table
 
 
-def causal_mask(*_: Any, mask_function: Any, local_size: int | None = None, **__: Any) -> SlidingWindow | None:
+def causal_mask(
+    *_: Any, mask_function: Any, local_size: int | None = None, **__: Any
+) -> SlidingWindow | UnknownMask | None:
     """A mask function for transformers that returns the window of a causal mask instead of a tensor.
 
     Returns:
-        None for a mask without a window; also while tracing, when `LayerFacts` has the window.
-
-    Raises:
-        UnsupportedModelError: the mask is neither causal nor a causal sliding window.
+        None for a mask without a window; also while tracing, when `LayerFacts` has the window. `UnknownMask` for a mask
+        that is neither causal nor a causal sliding window: models also make masks that no layer uses.
     """
     if torch.compiler.is_exporting():
         return None
@@ -114,7 +135,7 @@ def causal_mask(*_: Any, mask_function: Any, local_size: int | None = None, **__
         visible = torch.as_tensor(mask_function(0, 0, torch.tensor(query), keys)).expand(keys.shape)
         in_window = keys > query - local_size if local_size else torch.ones_like(visible)
         if not torch.equal(visible, (keys <= query) & in_window):
-            raise UnsupportedModelError("its attention mask is neither causal nor a causal sliding window")
+            return UnknownMask()
     return SlidingWindow(local_size) if local_size else None
 
 
@@ -123,7 +144,7 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: SlidingWindow | None,
+    attention_mask: SlidingWindow | UnknownMask | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
@@ -137,7 +158,7 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
         module: the calling layer, unused; transformers passes it.
         query: float (batch, num_attention_heads, sequence, head_dim).
         key: float (batch, num_key_value_heads, sequence, head_dim).
-        value: as `key`.
+        value: as `key`; its last axis may be shorter.
         attention_mask: what `causal_mask` returned for this layer.
         scaling: multiplies the scores; 1/sqrt(head_dim) when None.
         dropout: ignored; models are exported in evaluation mode.
@@ -146,12 +167,21 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
         position_bias: float (1 or batch, num_attention_heads, sequence, keys), added to the scores (T5).
 
     Returns:
-        float (batch, sequence, num_attention_heads, head_dim), and None for the weights.
+        float (batch, sequence, num_attention_heads, width of `value`), and None for the weights.
+
+    Raises:
+        UnsupportedModelError: the operator cannot do this.
     """
     if _current is None:
         raise RuntimeError("attention called outside `attending`")
-    if value.shape[-1] != key.shape[-1]:
-        raise UnsupportedModelError(f"its keys have head size {key.shape[-1]} but its values {value.shape[-1]}")
+    width = value.shape[-1]
+    if width > key.shape[-1]:
+        raise UnsupportedModelError(f"its keys have head size {key.shape[-1]} but its values {width}")
+    if width < key.shape[-1]:
+        # The operator takes values as wide as the keys. Zeros behind them add zeros to the output.
+        value = torch.nn.functional.pad(value, (0, key.shape[-1] - width))
+    if isinstance(attention_mask, UnknownMask):
+        raise UnsupportedModelError("its attention mask is neither causal nor a causal sliding window")
     if attention_mask is not None and not isinstance(attention_mask, SlidingWindow):
         raise UnsupportedModelError("it changes the attention mask inside its layers")
     table, _current.pending = _current.pending, None
@@ -169,8 +199,12 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
     )
     if tracing:
         _current.traced += 1
-        return _emit(_current, layer, query, key, value), None
-    return _compute(layer, query, key, value), None
+        output = _emit(_current, layer, query, key, value)
+    elif _current.isolated:
+        output = value.repeat_interleave(query.shape[1] // value.shape[1], 1).transpose(1, 2).contiguous()
+    else:
+        output = _compute(layer, query, key, value)
+    return output if width == value.shape[-1] else output[..., :width].contiguous(), None
 
 
 @dataclass(frozen=True)
@@ -234,7 +268,8 @@ def _compute(layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch
         sink = layer.sink.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
         scores = torch.cat([scores, sink], dim=-1)
     weights = scores.softmax(-1)[..., :length]
-    return (weights @ value).transpose(1, 2)
+    # Contiguous as from transformers' own functions: models take views of it.
+    return (weights @ value).transpose(1, 2).contiguous()
 
 
 ALL_ATTENTION_FUNCTIONS.register(CAUSAL, attend_causal)

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from triform.models.attention.causal import CAUSAL, ForwardPass, LayerFacts, announce, attending, traced_pass
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.errors import UnsupportedModelError
-from triform.models.paths import choose_path, relative_difference
+from triform.models.paths import TOLERANCE, choose_path, relative_difference
 from triform.models.spec import GraphInput, GraphSpec
+from triform.models.traceable.experts import batch_experts
 from triform.models.traceable.picking import pick_positions
 from triform.models.traceable.substitutions import single_operators
 
@@ -111,9 +112,7 @@ def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, list[L
     """
     ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size
     model.set_attn_implementation("eager")
-    if hasattr(model, "set_experts_implementation"):
-        # The only implementation of experts that has no loop over data and no custom operator.
-        model.set_experts_implementation("batched_mm")
+    batch_experts(model)
     with torch.no_grad():
         expected = model(input_ids=ids, use_cache=False).logits
     paths = [_Path("native", True), _Path("native", False)]
@@ -123,6 +122,7 @@ def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, list[L
     def attempt(path: _Path, stack: ExitStack) -> tuple[float, list[LayerFacts]]:
         stack.enter_context(_prepared(model, path, max_length))
         actual, layers = _probe(model, ids)
+        _check_connections(model, ids, layers)
         return relative_difference(expected, actual), layers
 
     return choose_path("logits", paths, attempt)
@@ -133,6 +133,29 @@ def _probe(model: PreTrainedModel, ids: torch.Tensor) -> tuple[torch.Tensor, lis
         positions = torch.arange(ids.shape[1])[None]
         logits: torch.Tensor = model(input_ids=ids, position_ids=positions, use_cache=False).logits
     return logits, state.layers
+
+
+def _check_connections(model: PreTrainedModel, ids: torch.Tensor, layers: list[LayerFacts]) -> None:
+    """Refuse a model in which tokens are connected by anything but the attention that was replaced.
+
+    With attention to itself only, a token's logits must not depend on the tokens before it. Where they do, the model
+    has attention of its own, or a state along the text, which the graph would lose between two chunks.
+    """
+    if not layers:
+        raise UnsupportedModelError("its attention is code of its own, which cannot be replaced")
+    others = ids.clone()
+    others[0, :-1] = ids[0, 1:]
+    logits = []
+    for row in (ids, others):
+        with attending(ForwardPass(isolated=True)):
+            positions = torch.arange(ids.shape[1])[None]
+            output = model(input_ids=row, position_ids=positions, use_cache=False)
+        logits.append(output.logits[0, -1])
+    if relative_difference(*logits) > TOLERANCE:
+        raise UnsupportedModelError(
+            "it carries a state along the text besides keys and values, such as a convolution's or a recurrence's, "
+            "which is not supported"
+        )
 
 
 @contextmanager

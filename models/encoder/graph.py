@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,9 @@ from triform.models.errors import UnsupportedModelError
 from triform.models.paths import choose_path
 from triform.models.spec import EncoderTask, GraphInput, GraphSpec
 from triform.models.traceable.any_length import any_length
+from triform.models.traceable.classified_end import traceable_end
 from triform.models.traceable.convolutions import as_products
+from triform.models.traceable.experts import batch_experts
 from triform.models.traceable.substitutions import single_operators
 
 
@@ -61,9 +64,12 @@ class EncoderGraph(torch.nn.Module):
             the task's outputs, in order.
         """
         values = dict(zip(self._task.names, inputs, strict=True))
-        arguments = {name: values[name] for name in self._task.inputs}
+        arguments: dict[str, Any] = {name: values[name] for name in self._task.inputs}
         self._positions = inputs[-1] if self._task.picks_positions else None
         function = self.model if self._task.call is None else getattr(self.model, self._task.call)
+        if "use_cache" in inspect.signature(function if self._task.call else function.forward).parameters:
+            # The length of a cache with a window would be fixed by tracing.
+            arguments["use_cache"] = False
         result = function(**arguments, **self._task.arguments)
         self._positions = None
         results = {"result": result} if isinstance(result, torch.Tensor) else dict(result)
@@ -160,6 +166,7 @@ def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None)
     """Prepare the model for the first path that reproduces its outputs; returns the outputs' names."""
     inputs = probe_inputs(graph.model, task)
     graph.model.set_attn_implementation("eager")
+    batch_experts(graph.model)
     with torch.no_grad():
         expected = graph(*inputs)
     if reads_padding(graph, task, inputs, expected):
@@ -194,6 +201,7 @@ def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
     model.set_attn_implementation(path.attention)
     with ExitStack() as stack:
         stack.enter_context(any_length(model))
+        stack.enter_context(traceable_end(model))
         if path.rotary_length is None:
             stack.enter_context(native_rotary(model))
         else:

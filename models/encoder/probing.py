@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from triform.models.paths import TOLERANCE, relative_difference
+from triform.models.traceable.classified_end import classifies_end
 
 if TYPE_CHECKING:
     from triform.models.spec import EncoderTask
@@ -29,7 +30,9 @@ def probe_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[torch.Tenso
         elif name == "input_ids":
             most = min(getattr(text, "vocab_size", _PROBE_IDS), _PROBE_IDS)
             inputs[name] = torch.randint(5, max(6, most), (batch, length), generator=generator)
-            inputs[name][1, -padding:] = text.pad_token_id or 0
+            if classifies_end(model):
+                inputs[name][0, -1] = inputs[name][1, -padding - 1] = model.config.eos_token_id
+            inputs[name][1, -padding:] = getattr(text, "pad_token_id", None) or 0
         elif name == "attention_mask":
             inputs[name] = torch.ones(batch, length, dtype=torch.int64)
             inputs[name][1, -padding:] = 0
