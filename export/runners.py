@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -148,7 +148,7 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
         raise ExportError(f"ONNX Runtime cannot load the exported {path.name}: {_reason(error)}") from error
 
 
-def _run(session: ort.InferenceSession, names: Sequence[str], feeds: dict[str, Array]) -> list[Array]:
+def _run(session: ort.InferenceSession, names: Sequence[str], feeds: dict[str, Any]) -> list[Array]:
     """The outputs called `names`.
 
     Raises:

@@ -154,15 +154,18 @@ def form_of(config: PretrainedConfig, task: str) -> str:
             raise UnsupportedModelError(f"{config.model_type} models are not for {task}")
         return "encoder-decoder"
     loaded = model_class(config, task)
-    if loaded is not None and takes(loaded, "decoder_input_ids") and task not in _ON_ENCODER_DECODERS:
-        raise UnsupportedModelError(f"heads on encoder-decoders, here {loaded.__name__}, are not supported for {task}")
     _check_reads(config, task, "input_ids", "texts")
     _check_text_is_enough(loaded)
+    if loaded is not None and takes(loaded, "decoder_input_ids") and task not in _ON_ENCODER_DECODERS:
+        raise UnsupportedModelError(f"heads on encoder-decoders, here {loaded.__name__}, are not supported for {task}")
     return "encoder"
 
 
 def _check_reads(config: PretrainedConfig, task: str, argument: str, what: str) -> None:
     loaded = model_class(config, task)
+    if loaded is None and getattr(config, "auto_map", None):
+        # The class comes with the checkpoint.
+        return
     if loaded is None:
         raise UnsupportedModelError(f"transformers has no {config.model_type} model for {task}")
     if not takes(loaded, argument):

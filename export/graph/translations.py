@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,4 +32,7 @@ def inverse_erf(x: Any) -> Any:
     return y
 
 
-TRANSLATIONS = {torch.ops.aten.linear.default: linear, torch.ops.prims.erf_inv.default: inverse_erf}
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten.linear.default: linear,
+    torch.ops.prims.erf_inv.default: inverse_erf,
+}

@@ -43,6 +43,11 @@ def encoder_decoder_kind(config: PretrainedConfig) -> Kind:
     """
     if config.model_type == "vision-encoder-decoder":
         return _IMAGE
+    if config.model_type.endswith("encoder-decoder"):
+        raise UnsupportedModelError(
+            f"{config.model_type} models join an encoder and a decoder of their own kinds; of these only "
+            "vision-encoder-decoder models are supported"
+        )
     if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
         return _AUDIO
     if config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:

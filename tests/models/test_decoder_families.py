@@ -59,8 +59,8 @@ KEEPS_TRANSPOSES = {
     "latent attention, without experts", "rotation of 8 channels", "window that no layer uses",
     "sparse activations", "gated attention",
 }  # fmt: skip
-# The operator takes neither tables of 4 columns nor keys of which only the end is rotated; Gemma 3n and 4 rotate queries
-# and keys by functions of their own.
+# The operator takes neither tables of 4 columns nor keys of which only the end is rotated; Gemma 3n and 4 rotate
+# queries and keys by functions of their own.
 KEEPS_ROTATION = {
     "rotation of 8 channels", "latent attention", "latent attention, without experts", "shared keys and values",
     "sparse activations",

@@ -11,6 +11,7 @@ from triform.export.checkpoint.purpose import decide
 from triform.export.checkpoint.resolve import find
 from triform.runtime.errors import UnsupportedError
 
+BERT = {"vocab_size": 60, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 2}
 CLIP_VISION = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 2,
                "image_size": 16, "patch_size": 8, "projection_dim": 20}  # fmt: skip
 
@@ -122,3 +123,9 @@ def test_weights_of_a_head_decide(tmp_path):
     transformers.CLIPVisionModel(config).save_pretrained(tmp_path)
     source = find(str(tmp_path))
     assert decide(source, read_config(source), None).task == "image-feature-extraction"
+
+
+def test_two_models_joined(tmp_path):
+    part = {"model_type": "bert", **BERT}
+    config_only(tmp_path, "EncoderDecoderModel", "encoder-decoder", encoder=part, decoder=part)
+    assert refused(tmp_path).startswith("encoder-decoder models join an encoder and a decoder of their own kinds")
