@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,34 +18,42 @@ from typer.core import TyperGroup
 from triform.cli.arguments.bundle import default_bundle
 from triform.cli.outputs.pipes import ReaderGone
 from triform.cli.outputs.spelling import spelled, use_flags_of
+from triform.cli.outputs.terminal import guard_terminals
+from triform.cli.signals import end_in_order
 
 # Name to module; each module has one function of the command's name. Their help lines are repeated here so that
 # `triform --help` need not import them.
 _COMMANDS = {
-    "export": ("bundle.export", "Turn a checkpoint into a bundle, verified against PyTorch."),
+    "export": ("bundle.export", "Export a checkpoint to a bundle, verified against PyTorch."),
     "generate": ("decoder.generate", "Generate text from a prompt."),
-    "chat": ("decoder.chat", "Talk with a model."),
-    "score": ("decoder.score", "Tell how well a model predicts a text."),
+    "chat": ("decoder.chat", "Chat with a model."),
+    "score": ("decoder.score", "Measure how well a model predicts a text."),
     "translate": ("encoder_decoder.translate", "Translate texts."),
-    "summarize": ("encoder_decoder.summarize", "Sum up texts."),
-    "rewrite": ("encoder_decoder.rewrite", "Turn texts into texts."),
-    "read-image": ("encoder_decoder.read_image", "Read what is written in pictures, or describe them."),
-    "embed": ("encoder.embed", "Turn texts or pictures into vectors."),
+    "summarize": ("encoder_decoder.summarize", "Summarize texts."),
+    "rewrite": ("encoder_decoder.rewrite", "Run a text-to-text model: corrections, paraphrases, answers."),
+    "read-image": ("encoder_decoder.read_image", "Read the text in images, or caption them."),
+    "embed": ("encoder.embed", "Compute embeddings of texts or images."),
     "similarity": ("encoder.similarity", "Compare texts by meaning."),
     "search": ("encoder.search", "Find the texts nearest to a query."),
     "rerank": ("encoder.rerank", "Order documents by how well they answer a query."),
-    "classify": ("encoder.classify", "Label texts."),
-    "tag": ("encoder.tag", "Find names and other spans in texts."),
+    "classify": ("encoder.classify", "Classify texts."),
+    "tag": ("encoder.tag", "Find named entities and other spans in texts."),
     "fill-mask": ("encoder.fill_mask", "Predict masked words."),
-    "next-sentence": ("encoder.next_sentence", "Tell whether one text follows another."),
+    "next-sentence": ("encoder.next_sentence", "Estimate whether one text follows another."),
     "answer": ("encoder.answer", "Find the answer to a question in a text."),
-    "classify-image": ("encoder.classify_image", "Label pictures."),
-    "transcribe": ("encoder_decoder.transcribe", "Write down what is said in recordings."),
-    "tokens": ("bundle.tokens", "Show how a model splits a text."),
+    "classify-image": ("encoder.classify_image", "Classify images."),
+    "transcribe": ("encoder_decoder.transcribe", "Transcribe speech in recordings."),
+    "tokens": ("bundle.tokens", "Show how a model tokenizes a text."),
     "vectors": ("encoder.vectors", "Show the vector of each token in its context."),
-    "inspect": ("bundle.inspect", "Show what a bundle is."),
-    "verify": ("bundle.verify", "Check a bundle's files, or its numbers against its source."),
+    "inspect": ("bundle.inspect", "Show what a bundle contains."),
+    "verify": ("bundle.verify", "Check a bundle's files, or its outputs against the checkpoint."),
 }
+
+# A full disk, a file or an account that is as large as it may be, and a device that fails.
+_CANNOT_WRITE = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+# How much of an unexpected error's text is shown.
+_LONGEST = 500
 
 _HELP = """Run trained transformers offline, from small self-contained bundles.
 
@@ -54,7 +63,7 @@ Make a bundle, once, where PyTorch is installed:
 Use it, anywhere:
   triform generate smollm2-int4 "Why is the sky blue?"
   echo "Summarize: ..." | triform generate smollm2-int4
-Look at it:
+Inspect it:
   triform inspect smollm2-int4
 """
 
@@ -138,6 +147,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             _set_encoding(stream)
+    guard_terminals()
+    # Of a library, about numbers that are checked where they matter.
+    warnings.filterwarnings("ignore", category=RuntimeWarning)
+    end_in_order()
     # numpy's linear algebra starts a thread per core when imported, which spins beside the loading of a model.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _leave(run(sys.argv[1:]))
@@ -179,10 +192,13 @@ def run(arguments: list[str]) -> int:
         return _say(spelled(str(error)), 1)
     except (KeyboardInterrupt, typer.Abort):
         return 130
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
     except ReaderGone:
         _drop_stdout()
         return 0
-    except Exception as error:
+    except BaseException as error:
+        # A panic in a library that is written in Rust is no Exception.
         return _unexpected(error)
 
 
@@ -200,21 +216,28 @@ def _say_usage(error: typer.TyperException) -> int:
     return _say(f"{found} See triform --help.", 2)
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: BaseException) -> int:
     if os.environ.get("TRIFORM_DEBUG"):
         raise error
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
         try:
             sys.stdout.flush()
         except OSError:
             _drop_stdout()
         return _say(f"cannot write {error.filename or 'standard output'}: {error.strerror}", 1)
+    from triform.runtime.errors import is_out_of_memory
+    from triform.runtime.printable import one_line, shortened
+
+    if is_out_of_memory(error):
+        return _say("this does not fit into memory; give shorter inputs, or fewer at a time", 1)
     first = (str(error).splitlines() or ["no message"])[0]
-    found = f"{type(error).__name__}: {first}"
-    print(f"internal error: {found}; run with TRIFORM_DEBUG=1 for the traceback", file=sys.stderr)
+    cause = one_line(f"{type(error).__name__}: {shortened(first, _LONGEST)}")
+    print(f"internal error: {cause}; run with TRIFORM_DEBUG=1 for the traceback", file=sys.stderr)
     return 1
 
 
 def _say(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    from triform.runtime.printable import one_line
+
+    print(f"error: {one_line(message)}", file=sys.stderr)
     return code

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from triform.runtime.errors import InputError, option
 
 BITS = {"int8": 8, "int4": 4}
+# Keeps the blocks of a GGUF file.
+KEEP = "keep"
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,8 @@ class ExportOptions:
     """What a user may choose.
 
     Attributes:
-        quantize: how to store weights: none, int8 or int4; what suits the form when None.
+        quantize: how to store weights: none, int8, int4, or keep for the blocks of a quantized GGUF file; what suits
+            the form and the source when None.
         block_size: weights sharing a scale, a power of two from 16 to 256; a good default for the scheme when None.
         accuracy_level: of MatMulNBits: 4 computes with 8-bit activations, 1 with float32.
         context_length: most tokens the bundle must handle; the model's own limit when None.
@@ -38,8 +41,14 @@ class ExportOptions:
     word_timestamps: bool = False
 
     def __post_init__(self) -> None:
-        if self.quantize not in (None, "none", *BITS):
-            raise InputError(f"{option('quantize')} must be none, int8 or int4, not {self.quantize}")
+        if self.quantize not in (None, "none", KEEP, *BITS):
+            raise InputError(f"{option('quantize')} must be none, int8, int4 or keep, not {self.quantize}")
+        if self.quantize == KEEP and self.block_size is not None:
+            raise InputError(
+                f"{option('block_size')} does not go with {option('quantize')} keep, which keeps the blocks of the file"
+            )
+        if self.quantize == "none" and self.block_size is not None:
+            raise InputError(f"{option('block_size')} does not go with {option('quantize')} none, which has no blocks")
         if self.block_size is not None and self.block_size not in (16, 32, 64, 128, 256):
             raise InputError(f"{option('block_size')} must be 16, 32, 64, 128 or 256, not {self.block_size}")
         if self.accuracy_level not in (0, 1, 2, 3, 4):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from triform.export.tested_versions import newer_than_tested
-from triform.runtime.bundle.export_record import EncoderParity, NewerVersion, Parity
+from triform.runtime.bundle.export_record import EncoderParity, EndToken, NewerVersion, Parity
 
 Progress = Callable[[str], None]
 
@@ -30,6 +30,8 @@ class Report:
         task: what the bundle is for.
         decided_by: what decided the task, in words.
         left_out: names of weights of heads for other tasks.
+        end_tokens: of a decoder, the tokens that end an answer.
+        notes: what is otherwise than one would expect, a sentence each.
     """
 
     bundle: Path
@@ -41,6 +43,8 @@ class Report:
     task: str = ""
     decided_by: str = ""
     left_out: tuple[str, ...] = ()
+    end_tokens: tuple[EndToken, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -49,10 +53,11 @@ class Report:
 
 @dataclass
 class Clock:
-    """Times the steps of an export and names each as it starts."""
+    """Times the steps of an export, names each as it starts, and keeps what is to be told in the end."""
 
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -66,4 +71,5 @@ class Clock:
 def finish(bundle: Path, size_before: int, parity: Parity | EncoderParity, clock: Clock) -> Report:
     """Report on a bundle that is in its place, made from `size_before` bytes of weights."""
     size_after = sum(file.stat().st_size for file in bundle.iterdir())
-    return Report(bundle, clock.seconds, size_before, size_after, parity, newer_than_tested())
+    report = Report(bundle, clock.seconds, size_before, size_after, parity, newer_than_tested())
+    return dataclasses.replace(report, notes=tuple(clock.notes))

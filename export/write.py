@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import onnx_ir as ir
 
 from triform.runtime.bundle.manifest import MANIFEST, FileInfo, GraphInfo, Quantization, TensorInfo
 from triform.runtime.errors import ExportError, option
+from triform.runtime.unfinished import retire, unfinished
 
 # Tensors are aligned to memory pages, so that the runtime can map each one; smaller ones stay inside the graph file.
 _PAGE = 4096
@@ -48,6 +47,7 @@ def write_graph(model: ir.Model, path: Path) -> None:
             )
         file.flush()
         os.fsync(file.fileno())
+    _forget_origin(model)
     try:
         ir.save(model, path)
     finally:
@@ -55,11 +55,29 @@ def write_graph(model: ir.Model, path: Path) -> None:
             value.const_value = tensor
 
 
+def _forget_origin(model: ir.Model) -> None:
+    """Drop where PyTorch traced each node from: it is half of a graph's file, and names folders of this machine."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+
+
 def describe_graph(model: ir.Model, path: Path, quantization: Quantization, notes: dict[str, str]) -> GraphInfo:
     """The manifest's entry for a graph that `write_graph` wrote to `path`."""
     operators: dict[str, int] = {}
+    # What is computed from constants alone is computed when the graph is opened.
+    constant = set(model.graph.initializers.values())
     for node in model.graph:
-        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+        if node.inputs and all(value is None or value in constant for value in node.inputs):
+            constant.update(node.outputs)
+        else:
+            operators[node.op_type] = operators.get(node.op_type, 0) + 1
     return GraphInfo(
         file=path.name,
         data=f"{path.name}.data",
@@ -89,25 +107,27 @@ def describe_files(folder: Path) -> dict[str, FileInfo]:
 
 @contextmanager
 def staged(bundle: Path, force: bool) -> Iterator[Path]:
-    """Give a folder beside `bundle` to write into; rename it to `bundle` if the block ends well, else remove it.
+    """Give a folder to write into; rename it to `bundle` if the block ends well, else remove it.
+
+    The folder is alone in one beside `bundle`, where whatever else is written is removed too.
 
     Raises:
-        ExportError: `bundle` exists and `force` is false, or its parent cannot be written.
+        ExportError: `bundle` exists and `force` is false, at the beginning or in the end; or its parent cannot be
+            written.
     """
     check_target(bundle, force)
-    try:
-        bundle.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.", suffix=".partial", dir=bundle.parent))
-    except OSError as error:
-        raise ExportError(f"cannot write beside {bundle}: {error.strerror}; choose another target") from None
-    try:
-        yield folder
-        folder.chmod(0o755)
-        _swap(folder, bundle)
-    except OSError as error:
-        raise ExportError(f"cannot write {bundle}: {error.strerror or error}; nothing was left behind") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            bundle.parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(unfinished(bundle, Path.mkdir)) / "bundle"
+            folder.mkdir()
+        except OSError as error:
+            raise ExportError(f"cannot write beside {bundle}: {error.strerror}; choose another target") from None
+        try:
+            yield folder
+            (_replace if force else _take_name)(folder, bundle)
+        except OSError as error:
+            raise ExportError(f"cannot write {bundle}: {error.strerror or error}; nothing was left behind") from error
 
 
 def check_target(bundle: Path, force: bool) -> None:
@@ -124,11 +144,24 @@ def check_target(bundle: Path, force: bool) -> None:
         raise ExportError(f"{bundle} exists and is not a bundle; remove it yourself or choose another target")
 
 
-def _swap(folder: Path, bundle: Path) -> None:
-    if bundle.exists():
-        retired = folder.with_suffix(".old")
-        bundle.rename(retired)
+def _take_name(folder: Path, bundle: Path) -> None:
+    try:
         folder.rename(bundle)
-        shutil.rmtree(retired, ignore_errors=True)
-    else:
-        folder.rename(bundle)
+    except OSError:
+        if os.path.lexists(bundle):
+            raise ExportError(
+                f"{bundle} was made by another process meanwhile; use {option('force')} to replace it"
+            ) from None
+        raise
+
+
+def _replace(folder: Path, bundle: Path) -> None:
+    while True:
+        retire(bundle, folder.parent)
+        try:
+            folder.rename(bundle)
+            return
+        except OSError:
+            # Another export that may replace it has just done so.
+            if not os.path.lexists(bundle):
+                raise

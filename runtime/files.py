@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +13,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from triform.runtime.errors import InputError
+from triform.runtime.unfinished import unfinished
 
 
 @contextmanager
@@ -26,21 +26,29 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     target = path.resolve()
     if target.exists() and not target.is_file():
         raise InputError(f"{path} cannot be written: it is not a file")
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        file = unfinished.open("xb")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        with file:
-            yield file
-        os.replace(unfinished, target)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
-            # A full disk, of which the system does not say what was being written.
-            error.filename = str(path)
-        unfinished.unlink(missing_ok=True)
-        raise
+    with _beside(target, Path.touch, f"{path} cannot be written") as unnamed:
+        try:
+            with unnamed.open("wb") as file:
+                yield file
+            os.replace(unnamed, target)
+        except OSError as error:
+            if error.filename is None:
+                # A full disk, of which the system does not say what was being written.
+                error.filename = str(path)
+            raise
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be written, before the work whose result it is to hold.
+
+    Raises:
+        InputError: it cannot.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise InputError(f"{path} cannot be written: it is not a file")
+    with _beside(target, Path.touch, f"{path} cannot be written"):
+        return
 
 
 @contextmanager
@@ -48,26 +56,34 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Make a folder to write into that takes the name `path` when all went well.
 
     Raises:
-        InputError: something of that name exists, or the folder cannot be made.
+        InputError: something of that name exists, or the folder cannot be made. A disk that fills up raises OSError.
     """
     target = path.resolve()
     if target.exists():
         raise InputError(f"{path} exists already")
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        unfinished.mkdir()
-    except OSError as error:
-        raise InputError(f"{path} cannot be made: {error.strerror}") from None
-    try:
-        yield unfinished
-        _take_name(unfinished, target, path)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with _beside(target, Path.mkdir, f"{path} cannot be made") as unnamed:
+        try:
+            yield unnamed
+            _take_name(unnamed, target, path)
+        except OSError as error:
+            if error.filename is None:
+                error.filename = str(path)
+            raise
 
 
-def _take_name(unfinished: Path, target: Path, path: Path) -> None:
+@contextmanager
+def _beside(target: Path, make: Callable[[Path], None], problem: str) -> Iterator[Path]:
+    with ExitStack() as stack:
+        try:
+            unnamed = stack.enter_context(unfinished(target, make))
+        except OSError as error:
+            raise InputError(f"{problem}: {error.strerror}") from None
+        yield unnamed
+
+
+def _take_name(unnamed: Path, target: Path, path: Path) -> None:
     try:
-        os.replace(unfinished, target)
+        os.replace(unnamed, target)
     except OSError:
         if target.exists():
             raise InputError(f"{path} was made by another process meanwhile; try again to use it") from None

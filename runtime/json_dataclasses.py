@@ -6,7 +6,7 @@ import dataclasses
 import math
 import types
 import typing
-from typing import Any
+from typing import Any, Literal
 
 from triform.runtime.printable import quoted
 
@@ -41,9 +41,18 @@ def build(kind: Any, value: Any, where: str = "") -> Any:
             raise Mismatch(f"{where} must be a list")
         inner = typing.get_args(kind)[0]
         return [build(inner, item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if origin is types.UnionType:
+    if origin is Literal:
+        return _build_word(typing.get_args(kind), value, where)
+    # `Literal[…] | None` is of the older kind of union.
+    if origin in (types.UnionType, typing.Union):
         return _build_union(typing.get_args(kind), value, where)
     return _build_plain(kind, value, where)
+
+
+def _build_word(words: tuple[str, ...], value: Any, where: str) -> str:
+    if not isinstance(value, str) or value not in words:
+        raise Mismatch(f"{where} must be {' or '.join(words)}, not {quoted(value)}")
+    return value
 
 
 def _build_plain(kind: Any, value: Any, where: str) -> Any:

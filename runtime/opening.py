@@ -27,6 +27,7 @@ def load(
     provider_options: Mapping[str, str] | None = None,
     threads: int | None = None,
     verify: Verify = "once",
+    shared: bool = False,
 ) -> Decoder | Encoder | EncoderDecoder:
     """Load a bundle of any form: a speech model is a `SpeechModel`, which is an `EncoderDecoder` too.
 
@@ -37,6 +38,8 @@ def load(
         threads: the physical cores this process may use when None.
         verify: when to compare files with their hashes: ``always``; ``once``, which hashes weights again only after
             they changed; or ``never``. See `check_files`.
+        shared: let the calls of other threads on a decoder wait for their turn, rather than refuse them. Models of
+            other forms run the calls of several threads side by side.
 
     Raises:
         BundleError: the bundle is missing, damaged or unsafe.
@@ -48,7 +51,7 @@ def load(
     if form == "decoder":
         from triform.runtime.decoder.model import Decoder
 
-        return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
+        return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads, shared=shared)
     if form == "encoder":
         from triform.runtime.encoder.model import Encoder
 
@@ -66,13 +69,14 @@ def load_decoder(
     provider_options: Mapping[str, str] | None = None,
     threads: int | None = None,
     verify: Verify = "once",
+    shared: bool = False,
 ) -> Decoder:
     """Load a bundle that generates text. Arguments and errors as `load`."""
     bundle = _open(path, verify)
     _check_form(bundle, "decoder")
     from triform.runtime.decoder.model import Decoder
 
-    return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
+    return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads, shared=shared)
 
 
 def load_encoder(

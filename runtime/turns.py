@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InUseError
 
 Item = TypeVar("Item")
 # How often one that waits looks whether the thread it waits for has died, in seconds.
@@ -52,7 +52,7 @@ class Turns:
         """Use the model inside the block.
 
         Raises:
-            InputError: another thread uses it.
+            InUseError: another thread uses it.
         """
         holder = self._begin()
         try:
@@ -68,7 +68,7 @@ class Turns:
             make: gives the iterator; called when the first item is asked for.
 
         Raises:
-            InputError: while iterating, another thread uses the model.
+            InUseError: while iterating, another thread uses the model.
         """
         holder = self._begin()
         items: Iterator[Item] | None = None
@@ -123,8 +123,8 @@ class Turns:
             self._running.release()
 
 
-def _in_use() -> InputError:
-    return InputError(
+def _in_use() -> InUseError:
+    return InUseError(
         "the model is in use by another thread, whose call or stream has not ended; close streams that are not read to "
-        "their end, load the model once for each thread, or load it with shared=True to let calls wait for their turn"
+        "their end, load the model once for each thread, or load it with `shared` to let calls wait for their turn"
     )

@@ -10,7 +10,7 @@ ORDER = {
         "errors",
         "extras",
         "arithmetic",
-        "json_dataclasses sealed_json verified_files turns",
+        "json_dataclasses sealed_json verified_files turns unfinished panics",
         "files",
         "bundle",
         "text",
@@ -55,7 +55,7 @@ ORDER = {
         "model",
     ),
     "export": (
-        "options tested_versions write",
+        "options tested_versions write trial",
         "report",
         "graph tokenization",
         "checkpoint",
@@ -75,5 +75,5 @@ ORDER = {
         "decoder encoder encoder_decoder",
         "catalog",
     ),
-    "cli": ("inputs", "outputs", "arguments", "chat", "commands", "main"),
+    "cli": ("inputs", "outputs", "arguments", "chat", "commands", "signals", "main"),
 }

@@ -23,14 +23,14 @@ HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "optimum", "s
 ALLOWED = {
     "runtime": (
         {"numpy", "onnxruntime", "tokenizers", "minijinja", "PIL", "soundfile", "soxr", "sacremoses", "sentencex", "av"}
-        | {"llguidance"},
+        | {"llguidance", "jinja2"},
         {"runtime"},
     ),
     "cli": ({"typer", "rich"}, {"runtime", "cli", "export"}),
     "models": ({"torch", "transformers", "optimum"}, {"models"}),
     "export": (
         {"numpy", "onnxruntime", "torch", "transformers", "optimum", "onnxscript", "onnx_ir", "gguf", "safetensors"}
-        | {"tokenizers", "PIL", "packaging", "huggingface_hub"},
+        | {"tokenizers", "PIL", "packaging", "huggingface_hub", "jinja2"},
         {"models", "runtime", "export"},
     ),
 }

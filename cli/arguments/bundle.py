@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from triform.runtime.errors import InputError
 
@@ -22,6 +24,31 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
             raise InputError(f"--provider-option wants KEY=VALUE, not {pair!r}")
         found[key] = value
     return found
+
+
+def template_vars(pairs: Sequence[str] | None) -> dict[str, Any] | None:
+    """Turn ["enable_thinking=false", "date=today"] into a dictionary; values are JSON, or else texts.
+
+    Raises:
+        InputError: an entry has no "=", or a name comes twice.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise InputError(f"--template-var wants NAME=VALUE, not {pair!r:.60}")
+        if key in found:
+            raise InputError(f"--template-var gives {key!r:.60} twice")
+        found[key] = _json_or_text(value)
+    return found or None
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        # NaN and Infinity are no JSON, though Python reads them.
+        return json.loads(value, parse_constant=lambda name: value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def at_least_one(option: str, value: int | None) -> None:

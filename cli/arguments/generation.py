@@ -24,76 +24,86 @@ Number = TypeVar("Number", int, float)
 
 
 class Argument(NamedTuple):
-    """An option by the name it has in `GenerationOptions` or one of its groups; texts are read by `_READERS`."""
+    """An option by the name it has in `GenerationOptions` or one of its groups; texts are read by `_READERS`.
+
+    Its flags are those listed, or the one that its name makes.
+    """
 
     name: str
     kind: Any
     help: str
+    flags: tuple[str, ...] = ()
 
 
 DECODER = (
-    Argument("max_new_tokens", int, "Stop after this many tokens."),
-    Argument("min_new_tokens", int, "Do not end before this many tokens."),
-    Argument("stop", list[str], "End before this text; repeatable."),
-    Argument("temperature", float, "0 is greedy; higher is more random."),
+    Argument("max_new_tokens", int, "Generate at most this many tokens."),
+    Argument("min_new_tokens", int, "Generate at least this many tokens."),
+    Argument("stop", list[str], "Stop before this text; repeatable."),
+    Argument(
+        "stop_token",
+        list[str],
+        "Also stop at this token, an id or its text; repeatable.",
+        ("--stop-token", "--eos-token"),
+    ),
+    Argument("temperature", float, "Sampling temperature; 0 is greedy, higher is more random."),
     Argument("top_k", int, "Sample from the k most likely tokens; 0 is all."),
-    Argument("top_p", float, "Sample from the most likely tokens up to this sum."),
-    Argument("seed", int, "Make sampling repeatable."),
-    Argument("min_p", float, "Sample from tokens this many times as likely as the likeliest."),
-    Argument("typical_p", float, "Sample from the most typical tokens up to this sum."),
-    Argument("top_n_sigma", float, "Sample from logits this many standard deviations below the largest."),
+    Argument("top_p", float, "Sample from the most likely tokens that together have this probability."),
+    Argument("seed", int, "Random seed; makes sampling repeatable."),
+    Argument("min_p", float, "Sample from tokens at least this fraction as likely as the most likely."),
+    Argument("typical_p", float, "Sample from the most typical tokens that together have this probability."),
+    Argument("top_n_sigma", float, "Sample from logits within this many standard deviations of the largest."),
     Argument("epsilon_cutoff", float, "Sample from tokens of at least this probability."),
-    Argument("eta_cutoff", float, "As --epsilon-cutoff, less where the distribution is flat."),
-    Argument("xtc_threshold", float, "Leave out all but the least likely tokens that reach this probability …"),
-    Argument("xtc_probability", float, "… this often."),
-    Argument("mirostat_tau", float, "Steer to this surprise, in bits a token (Mirostat 2)."),
-    Argument("mirostat_eta", float, "How fast to steer; 0.1 when not given."),
-    Argument("repetition_penalty", float, "Above 1, what has been said becomes less likely."),
-    Argument("frequency_penalty", float, "Subtracted from a logit for every time it was generated."),
-    Argument("presence_penalty", float, "Subtracted from a logit that was generated."),
-    Argument("no_repeat_ngram_size", int, "No run of so many tokens comes twice."),
-    Argument("dry_multiplier", float, "Penalize repeated sequences by this (DRY)."),
-    Argument("dry_base", float, "Growth of that with each token; 1.75 when not given."),
-    Argument("dry_allowed_length", int, "Shorter repetitions are free; 2 when not given."),
-    Argument("dry_sequence_breakers", list[str], "Texts that end a sequence for DRY; repeatable."),
-    Argument("exponential_decay_length_penalty", str, "START,FACTOR: favor an end, ever more, after START tokens."),
-    Argument("logit_bias", list[str], "ID=BIAS: add to a token's logit; repeatable."),
-    Argument("bad_words", list[str], "Never say this; repeatable."),
+    Argument("eta_cutoff", float, "Like --epsilon-cutoff, but lower where the distribution is flat."),
+    Argument("xtc_threshold", float, "XTC: drop all but the least likely token of at least this probability."),
+    Argument("xtc_probability", float, "XTC: how often tokens are dropped, from 0 to 1."),
+    Argument("mirostat_tau", float, "Mirostat 2: target surprise, in bits per token."),
+    Argument("mirostat_eta", float, "Mirostat 2: learning rate; 0.1 by default."),
+    Argument("repetition_penalty", float, "Above 1, tokens already in the text become less likely."),
+    Argument("frequency_penalty", float, "Subtracted from a token's logit for each time it was generated."),
+    Argument("presence_penalty", float, "Subtracted from the logit of a token that was generated before."),
+    Argument("no_repeat_ngram_size", int, "No sequence of this many tokens occurs twice."),
+    Argument("dry_multiplier", float, "DRY: penalty for repeated sequences."),
+    Argument("dry_base", float, "DRY: growth of the penalty per token; 1.75 by default."),
+    Argument("dry_allowed_length", int, "DRY: shorter repetitions are not penalized; 2 by default."),
+    Argument("dry_sequence_breakers", list[str], "DRY: texts that end a sequence; repeatable."),
+    Argument("exponential_decay_length_penalty", str, "START,FACTOR: favor ending, more and more, after START tokens."),
+    Argument("logit_bias", list[str], "ID=BIAS: add BIAS to this token's logit; repeatable."),
+    Argument("bad_words", list[str], "Never generate this text; repeatable."),
     Argument("suppress_tokens", str, "ID,ID,…: never generate these tokens."),
-    Argument("begin_suppress_tokens", str, "ID,ID,…: do not begin with these tokens."),
-    Argument("forced_tokens", list[str], "PLACE=ID: generate this token there, counted from 0; repeatable."),
-    Argument("forced_eos_token_id", str, "ID,ID,…: the last token, when the limit is reached."),
-    Argument("json_schema", Path, "Answer with JSON of the schema in this file."),
-    Argument("regex", str, "Answer with a text that matches this regular expression."),
-    Argument("grammar", Path, "Answer with a text of the grammar in this file, Lark or GBNF."),
+    Argument("begin_suppress_tokens", str, "ID,ID,…: do not generate these tokens first."),
+    Argument("forced_tokens", list[str], "PLACE=ID: generate this token at this place, counted from 0; repeatable."),
+    Argument("forced_eos_token_id", str, "ID,ID,…: the last token, when the length limit is reached."),
+    Argument("json_schema", Path, "Answer with JSON that follows the schema in this file."),
+    Argument("regex", str, "Answer with text that matches this regular expression."),
+    Argument("grammar", Path, "Answer with text that follows the grammar in this file, Lark or GBNF."),
     Argument("choices", str, "TEXT,TEXT,…: answer with one of these."),
     Argument("order", str, "STEP,STEP,…: apply these steps in this order; docs/decoding.md lists them."),
 )
 # What continues a prompt has these too.
 CONTEXT = (
-    Argument("penalty_alpha", float, "With --top-k: of these take the one least like the text so far, 0 to 1."),
-    Argument("speculate", str, "lookup: try several tokens a run, copied from before; auto: where surely exact; off."),
-    Argument("on_overflow", str, "error, or shift: drop the oldest tokens when the context is full."),
-    Argument("keep", int, "With shift: never drop so many tokens at the start."),
+    Argument("penalty_alpha", float, "Contrastive search with --top-k: weight of the similarity penalty, 0 to 1."),
+    Argument("speculate", str, "Prompt lookup decoding: lookup, off, or auto, where it is sure to be exact."),
+    Argument("on_overflow", str, "When the context is full: error, or shift, which drops the oldest tokens."),
+    Argument("keep", int, "With --on-overflow shift: always keep this many tokens at the start."),
 )
 # What reads a source text has these too.
 ENCODER_DECODER = (
     *DECODER,
-    Argument("encoder_repetition_penalty", float, "Above 1, what the source says becomes more likely."),
-    Argument("encoder_no_repeat_ngram_size", int, "No run of so many of the source's tokens is generated."),
-    Argument("forced_bos_token_id", int, "The first token."),
+    Argument("encoder_repetition_penalty", float, "Above 1, tokens of the source become more likely."),
+    Argument("encoder_no_repeat_ngram_size", int, "No sequence of this many tokens of the source is generated."),
+    Argument("forced_bos_token_id", int, "The id of the first token to generate."),
 )
 # Names of `Beams`, for what follows several answers at once …
 BEAMS = (
-    Argument("num_beams", int, "Answers to follow at once; the model's own number if not given."),
-    Argument("length_penalty", float, "Above 0 favors long answers of a beam search."),
-    Argument("early_stopping", str, "When beams end: true, false or never, as in transformers."),
-    Argument("num_beam_groups", int, "Groups of beams that keep out of each other's way."),
-    Argument("diversity_penalty", float, "What it costs a group to say what another says."),
-    Argument("best_of", int, "Draw so many answers and show the likeliest."),
+    Argument("num_beams", int, "Beam search with this many beams; by default the model's own number."),
+    Argument("length_penalty", float, "Beam search: above 0 favors long answers."),
+    Argument("early_stopping", str, "Beam search: true, false or never, as in transformers."),
+    Argument("num_beam_groups", int, "Diverse beam search: number of groups of beams."),
+    Argument("diversity_penalty", float, "Diverse beam search: penalty for tokens that another group chose."),
+    Argument("best_of", int, "Sample this many answers and return the most likely."),
 )
 # … and shows more than the best one.
-SEVERAL = (*BEAMS, Argument("num_return_sequences", int, "Show so many of these answers, the best first."))
+SEVERAL = (*BEAMS, Argument("num_return_sequences", int, "Return this many answers, the best first."))
 
 
 def with_generation_options(
@@ -129,7 +139,7 @@ def with_generation_options(
 
 
 def _parameter(argument: Argument) -> inspect.Parameter:
-    option = typer.Option(None, help=argument.help)
+    option = typer.Option(None, *argument.flags, help=argument.help)
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(argument.name, kind, default=option, annotation=argument.kind | None)
 
@@ -199,15 +209,19 @@ def _texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
+def _tokens(name: str, values: Sequence[str]) -> tuple[int | str, ...]:
+    return tuple(int(value) if value.isascii() and value.isdigit() else value for value in values)
+
+
 def _split(name: str, value: str) -> tuple[str, ...]:
     return tuple(one.strip() for one in value.split(","))
 
 
 def _file(name: str, path: Path) -> str:
     from triform.cli.inputs.whole_text import read_text_file
-    from triform.runtime.errors import flag
+    from triform.runtime.errors import option
 
-    return read_text_file(flag(name), path)
+    return read_text_file(option(name), path)
 
 
 def _ids(name: str, value: str) -> tuple[int, ...]:
@@ -233,16 +247,17 @@ def _decay(name: str, value: str) -> tuple[int, float]:
 
 
 def _number(name: str, text: str, kind: type[Number], wanted: str) -> Number:
-    from triform.runtime.errors import InputError, flag
+    from triform.runtime.errors import InputError, option
 
     try:
         return kind(text)
     except ValueError:
-        raise InputError(f"{flag(name)} wants {wanted}, and {text!r} is no number") from None
+        raise InputError(f"{option(name)} wants {wanted}, and {text!r} is no number") from None
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "stop": _texts,
+    "stop_token": _tokens,
     "early_stopping": _early_stopping,
     "order": _split,
     "json_schema": _file,

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from triform.cli.outputs.spelling import spelled
+from triform.runtime.printable import one_line
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Records
@@ -60,10 +61,10 @@ def _counted(count: int, noun: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell the user something that is no answer."""
-    print(text, file=sys.stderr, flush=True)
+    """Tell the user something that is no answer, in one line."""
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
 def complain(error: Exception) -> None:
     """Say in one line what is wrong."""
-    say(f"error: {' '.join(spelled(str(error)).split())}")
+    say(f"error: {spelled(str(error))}")

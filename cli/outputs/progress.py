@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from triform.cli.outputs.terminal import for_progress
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
-from collections.abc import Iterable
-from itertools import tee
-from typing import TYPE_CHECKING, TypeVar
 
 _BLOCK = 2**20
 
@@ -33,7 +33,7 @@ def with_progress(records: Records, *, results_to: Path | None) -> Iterator[Reco
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=for_progress()), transient=True) as bar:
         task = bar.add_task("lines", total=_lines(records.file))
         for record in records:
             bar.update(task, completed=record.number)
@@ -58,7 +58,7 @@ def seconds_bar(total: float | None, *, results_to: Path | None) -> Iterator[Cal
 
     count = "{task.completed:.0f} s" if total is None else "{task.completed:.0f}/{task.total:.0f} s"
     columns = (BarColumn(), TextColumn(count), TimeRemainingColumn(elapsed_when_finished=True))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=for_progress()), transient=True) as bar:
         task = bar.add_task("seconds", total=total)
         yield lambda seconds: bar.update(task, completed=seconds)
 
@@ -72,6 +72,7 @@ def _lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK), b"")) or 1
 
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -84,5 +85,20 @@ def with_results(
         records: the inputs.
         work: takes their texts lazily, gives one result a text.
     """
-    first, second = tee(with_progress(records, results_to=None))
-    return zip(second, work(record.text for record in first), strict=True)
+    shown = with_progress(records, results_to=None)
+    return alongside(shown, lambda some: work(record.text for record in some))
+
+
+def alongside(
+    items: Iterable[Item], work: Callable[[Iterator[Item]], Iterable[Result]]
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with its result, in order and in bounded memory.
+
+    Args:
+        items: taken lazily, as `work` takes them.
+        work: gives one result for each item.
+    """
+    first, second = tee(items)
+    # The result first: an item is not taken only to learn that no result is to come.
+    for result, item in zip(work(first), second, strict=True):
+        yield item, result

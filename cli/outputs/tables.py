@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from triform.runtime.bundle.export_record import EncoderParity, Parity
+    from triform.runtime.bundle.export_record import EncoderParity, EndToken, Parity
 
 
 def rows(pairs: Iterable[tuple[str, str]]) -> str:
@@ -19,6 +19,11 @@ def rows(pairs: Iterable[tuple[str, str]]) -> str:
 def megabytes(size: int) -> str:
     """Bytes as decimal megabytes."""
     return f"{size / 1e6:.1f} MB"
+
+
+def end_tokens(tokens: Iterable[EndToken]) -> str:
+    """The tokens that end an answer, each with what names it."""
+    return ", ".join(f"{token.text} {token.id} ({', '.join(token.named_by)})" for token in tokens)
 
 
 def parity_rows(parity: Parity) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Config keys that change a model's numbers and that transformers would overlook, refused by their names."""
+"""Refuses config keys that change a model's outputs and that transformers would ignore."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from triform.export.checkpoint.files.json_files import content_of
 from triform.export.checkpoint.source import Source
 from triform.runtime.errors import ExportError
 
-# Quantized weights that transformers turns into plain ones on any machine.
+# Quantization methods that transformers can dequantize on any machine.
 _DEQUANTIZED = ("fp8", "mxfp4")
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "encoder_hidden_act")
 _ROPE_KEYS = {
@@ -39,11 +39,11 @@ _NOTHING: tuple[Any, ...] = (None, False, 0, "", [], {})
 
 
 def check_config(source: Source, config: PretrainedConfig) -> None:
-    """Refuse what a config asks for and a model of its type would not do.
+    """Refuse settings that a model of the config's type would ignore.
 
     Args:
         source: where the config comes from.
-        config: as transformers reads it; quantized weights that can be turned into plain ones are asked for so.
+        config: as transformers reads it; changed to dequantize the weights where that is possible.
 
     Raises:
         ExportError: names the key and its value.
@@ -63,10 +63,10 @@ def check_config(source: Source, config: PretrainedConfig) -> None:
 
 
 def _check_quantization(source: Source, config: PretrainedConfig) -> None:
-    asked = getattr(config, "quantization_config", None)
-    if not asked:
+    quantization = getattr(config, "quantization_config", None)
+    if not quantization:
         return
-    settings = asked if isinstance(asked, dict) else asked.to_dict()
+    settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
     method = str(getattr(settings.get("quant_method"), "value", settings.get("quant_method")))
     if method not in _DEQUANTIZED:
         raise ExportError(
@@ -118,7 +118,7 @@ def _first(model_class: Any) -> Any:
 
 
 def _parts(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
-    """A config, and those of its towers."""
+    """A config, and those of its sub-models."""
     yield config
     for name in config.sub_configs:
         part = getattr(config, name, None)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
+
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE as LANGUAGE_CODES
 
 from triform.export.checkpoint.source import Checkpoint
 from triform.runtime.bundle.manifest import Tokens
 from triform.runtime.bundle.media_info import SpeechInfo
+from triform.runtime.errors import ExportError
+
+_TASKS = ("transcribe", "translate")
+_LANGUAGE = re.compile(r"<\|\w+\|>")
+# openai/whisper's rule, for configs that do not say: the models of English only have one token less.
+_MULTILINGUAL = 51865
 
 
 def tokens_of(checkpoint: Checkpoint) -> Tokens:
@@ -43,22 +53,81 @@ def decoder_start(checkpoint: Checkpoint) -> int | None:
 
 
 def speech_info(checkpoint: Checkpoint) -> SpeechInfo | None:
-    """Whisper's tokens of time, language and task, by the generation config or else by their names; None without."""
-    config, vocabulary = checkpoint.model.generation_config, checkpoint.tokenizer.get_vocab()
+    """Whisper's tokens of time, language and task, by the generation config or else by their names; None without.
+
+    Generation configs that were saved before the middle of 2023, or by a trainer, say nothing of languages and tasks.
+    """
+    config, vocabulary = checkpoint.model.generation_config, _known_tokens(checkpoint)
     silent = getattr(config, "no_timestamps_token_id", None) or vocabulary.get("<|notimestamps|>")
     if silent is None:
         return None
-    languages = getattr(config, "lang_to_id", None) or {}
-    tasks = getattr(config, "task_to_id", None) or {}
+    named = getattr(config, "lang_to_id", None) or _languages_by_name(checkpoint, vocabulary)
+    languages = {name.strip("<|>"): int(id_) for name, id_ in named.items()}
+    by_name = {task: vocabulary.get(f"<|{task}|>") for task in _TASKS if languages}
+    tasks = by_name | (getattr(config, "task_to_id", None) or {})
+    language, task = _forced(checkpoint, {id_: name for name, id_ in languages.items()}, tasks)
     return SpeechInfo(
         # Every tokenizer of Whisper's has the times right behind it.
         timestamp_begin=int(silent) + 1,
         no_timestamps=int(silent),
-        languages={name.strip("<|>"): int(id_) for name, id_ in languages.items()},
+        languages=languages,
         transcribe=tasks.get("transcribe"),
         translate=tasks.get("translate"),
         no_speech=vocabulary.get("<|nospeech|>", vocabulary.get("<|nocaptions|>")),
         previous=getattr(config, "prev_sot_token_id", None) or vocabulary.get("<|startofprev|>"),
         max_initial_timestamp_index=getattr(config, "max_initial_timestamp_index", None),
         alignment_heads=sorted([int(one) for one in pair] for pair in getattr(config, "alignment_heads", None) or ()),
+        default_language=language,
+        default_task=task,
     )
+
+
+def _known_tokens(checkpoint: Checkpoint) -> dict[str, int]:
+    """The vocabulary as far as the model has embeddings."""
+    size = int(checkpoint.model.config.vocab_size)
+    return {token: id_ for token, id_ in checkpoint.tokenizer.get_vocab().items() if id_ < size}
+
+
+def _languages_by_name(checkpoint: Checkpoint, vocabulary: Mapping[str, int]) -> dict[str, int]:
+    """The tokens of languages, which stand between the start and the first task; none of a model of English only."""
+    said = getattr(checkpoint.model.generation_config, "is_multilingual", None)
+    multilingual = checkpoint.model.config.vocab_size >= _MULTILINGUAL if said is None else said
+    first, last = vocabulary.get("<|startoftranscript|>"), vocabulary.get("<|translate|>")
+    if not multilingual or first is None or last is None:
+        return {}
+    return {
+        token: id_
+        for token, id_ in sorted(vocabulary.items(), key=lambda item: item[1])
+        if first < id_ < last and _LANGUAGE.fullmatch(token)
+    }
+
+
+def _forced(
+    checkpoint: Checkpoint, languages: Mapping[int, str], tasks: Mapping[str, Any]
+) -> tuple[str | None, str | None]:
+    """The language and the task that a model is for, as transformers' ``generate`` finds them.
+
+    Args:
+        checkpoint: of the model.
+        languages: by id.
+        tasks: ids by name.
+    """
+    config = checkpoint.model.generation_config
+    language, task = getattr(config, "language", None), getattr(config, "task", None)
+    if language is None and task is None:
+        forced = getattr(config, "forced_decoder_ids", None)
+        if forced is None:
+            forced = getattr(checkpoint.model.config, "forced_decoder_ids", None)
+        ids = [id_ for _, id_ in forced or ()]
+        language = next((languages[id_] for id_ in ids if id_ in languages), None)
+        task = next((name for name, id_ in tasks.items() if id_ is not None and id_ in ids), None)
+        return language, task if languages else None
+    codes = set(languages.values())
+    written = str(language).strip("<|>").lower() if language is not None else None
+    code = LANGUAGE_CODES.get(written, written) if written is not None else None
+    if code is not None and codes and code not in codes:
+        raise ExportError(
+            f"the generation config of {checkpoint.source.name} names the language {language!r:.40}, "
+            "of which the model has no token"
+        )
+    return (code if codes else None), (str(task) if task in _TASKS and codes else None)

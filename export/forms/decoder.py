@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,19 @@ import transformers
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint import loading
+from triform.export.checkpoint.gguf.loading import is_quantized
 from triform.export.checkpoint.processors import save_tokenizer
 from triform.export.checkpoint.source import Checkpoint, Source
+from triform.export.describe.chat_templates import DEFAULT, chat_templates, write_chat_templates
+from triform.export.describe.end_tokens import end_tokens
 from triform.export.describe.generation_defaults import generation_defaults
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, vocabulary_row
 from triform.export.describe.special_tokens import special_strings, tokens_of
-from triform.export.graph.fused import fused_graph
-from triform.export.options import BITS, ExportOptions
+from triform.export.describe.template_engine import choose_engine
+from triform.export.forms.decoder_blocks import build_from_blocks
+from triform.export.forms.decoder_graph import GRAPH_FILE, StoredDecoder, traced_decoder
+from triform.export.options import BITS, KEEP, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.energies import add_energy_outputs, energies
 from triform.export.report import Clock, Report, finish
@@ -37,9 +41,7 @@ from triform.export.verify.decoder import (
 )
 from triform.export.write import describe_graph, staged, write_graph
 from triform.models import catalog
-from triform.models.decoder.graph import decoder_spec
-from triform.models.decoder.hidden_states import with_hidden_states
-from triform.models.spec import GraphSpec
+from triform.runtime.bundle.export_record import ExportInfo
 from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, LayerCacheInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
@@ -51,10 +53,16 @@ _PARITY_TOKENS, _CALIBRATION_TOKENS, _COMPARED_TOKENS, _WINDOW = 192, 1536, 1024
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """What `export` would do, from the config alone."""
+    if _keeps_blocks(origin, options):
+        return _rows(origin, config, options, "the blocks of the file")
     scheme = _scheme(options)
     stored = "float32" if scheme is None else f"{scheme.bits} bit, blocks of {scheme.block_size}"
     if scheme is not None and scheme.block_size > SENSITIVE_BLOCK_SIZE:
         stored += f" ({SENSITIVE_BLOCK_SIZE} for attention inputs, head and embedding)"
+    return _rows(origin, config, options, stored)
+
+
+def _rows(origin: Source, config: PretrainedConfig, options: ExportOptions, stored: str) -> list[Row]:
     details = [*size_rows(config), vocabulary_row(config), ("context length", str(_max_length(config, options)))]
     return plan_rows(origin.name, "decoder", catalog.WRITE, config.model_type, details, stored)
 
@@ -67,6 +75,7 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
         InputError: the context length is beyond the model's.
     """
     _max_length(config, options)
+    _keeps_blocks(origin, options)
     return loading.load(origin, config, transformers.AutoModelForCausalLM)
 
 
@@ -77,40 +86,66 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         ExportError: the target cannot be used, or the graph does not match PyTorch.
         UnsupportedError: the architecture cannot be traced.
     """
-    scheme = _scheme(options)
     max_length = _max_length(checkpoint.model.config, options)
-    with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        ids = texts.ids(checkpoint.tokenizer, "evaluation", _COMPARED_TOKENS, checkpoint.model)
-        with clock.step("reference"):
-            parity_ids = ids[: min(_PARITY_TOKENS, max_length - 8)]
-            logits = reference_logits(checkpoint.model, parity_ids)
-            states = reference_states(checkpoint.model, parity_ids) if options.hidden_states else None
-        graph, spec = _graph(checkpoint, max_length, options.hidden_states, clock)
-        layers = [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
+    build = build_from_blocks if _keeps_blocks(checkpoint.source, options) else _build
+    with staged(bundle, options.force) as folder:
+        decoder = build(checkpoint, folder, max_length, options, clock)
+        with clock.step("write"):
+            tokenizer, notes = _write_tokenizer(checkpoint.tokenizer, folder)
+            info = describe_graph(decoder.graph, folder / GRAPH_FILE, decoder.quantization, decoder.notes)
+            manifest = _manifest(checkpoint, info, decoder.layers, max_length, tokenizer, notes)
+            write_manifest(manifest, folder, decoder.parity, clock)
+    report = finish(bundle, checkpoint.weights_size, decoder.parity, clock)
+    return dataclasses.replace(report, end_tokens=tuple(manifest.export.end_tokens))
+
+
+def _build(
+    checkpoint: Checkpoint, folder: Path, max_length: int, options: ExportOptions, clock: Clock
+) -> StoredDecoder:
+    """Trace a decoder, verify it in float32, and quantize it by what drives its weights in the calibration text."""
+    scheme, window = _scheme(options), min(_WINDOW, max_length)
+    ids = texts.ids(checkpoint.tokenizer, "evaluation", _COMPARED_TOKENS, checkpoint.model, window=window)
+    with clock.step("reference"):
+        parity_ids = ids[: min(_PARITY_TOKENS, max_length - 8)]
+        logits = reference_logits(checkpoint.model, parity_ids)
+        states = reference_states(checkpoint.model, parity_ids) if options.hidden_states else None
+    graph, spec, layers = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
             path, energy_outputs = _write_float_graph(graph, Path(scratch) if scheme else folder, scheme is not None)
             original = DecoderRunner(path, layers, usable_cores())
             parity = verify_decoder(original, logits, parity_ids)
             if states is not None:
                 verify_states(original, states, parity_ids)
-        quantization = Quantization("none")
-        if scheme is not None:
-            window = min(_WINDOW, max_length)
-            with clock.step("quantize"):
-                count = lower_to_blocks(graph, scheme, _importance(original, energy_outputs, checkpoint, window))
-                write_graph(graph, folder / "decoder.onnx")
-                quantization = _describe_scheme(scheme, count)
-            with clock.step("compare"):
-                quantized = DecoderRunner(folder / "decoder.onnx", layers, usable_cores())
-                quantized_parity = quantized_decoder_parity(
-                    lambda piece: all_logits(original, piece), quantized, ids, window
-                )
-                parity = dataclasses.replace(parity, quantized=quantized_parity)
-        with clock.step("write"):
-            template = save_tokenizer(checkpoint.tokenizer, folder)
-            info = describe_graph(graph, folder / "decoder.onnx", quantization, dict(spec.notes))
-            write_manifest(_manifest(checkpoint, info, layers, max_length, template), folder, parity, clock)
-    return finish(bundle, checkpoint.weights_size, parity, clock)
+        if scheme is None:
+            return StoredDecoder(graph, layers, Quantization("none"), parity, dict(spec.notes))
+        with clock.step("quantize"):
+            count = lower_to_blocks(graph, scheme, _importance(original, energy_outputs, checkpoint, window))
+            write_graph(graph, folder / GRAPH_FILE)
+        with clock.step("compare"):
+            quantized = DecoderRunner(folder / GRAPH_FILE, layers, usable_cores())
+            measured = quantized_decoder_parity(lambda piece: all_logits(original, piece), quantized, ids, window)
+    parity = dataclasses.replace(parity, quantized=measured)
+    return StoredDecoder(graph, layers, _describe_scheme(scheme, count), parity, dict(spec.notes))
+
+
+def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
+    """Whether the blocks of a GGUF file are kept, as is the default for one that is quantized.
+
+    Raises:
+        InputError: they are to be kept and there are none, or blocks of another size are wanted.
+    """
+    has_blocks = origin.gguf is not None and is_quantized(origin.gguf)
+    if options.quantize == KEEP and not has_blocks:
+        raise InputError(
+            f"{option('quantize')} keep is for GGUF files with quantized weights, which {origin.name} is not"
+        )
+    keeps = has_blocks and options.quantize in (None, KEEP)
+    if keeps and options.block_size is not None:
+        raise InputError(
+            f"{option('block_size')} needs {option('quantize')} int4 or int8 here: {origin.name} keeps its own blocks"
+        )
+    return keeps
 
 
 def _scheme(options: ExportOptions) -> Scheme | None:
@@ -121,22 +156,13 @@ def _scheme(options: ExportOptions) -> Scheme | None:
     return Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
 
 
-def _graph(checkpoint: Checkpoint, max_length: int, hidden_states: bool, clock: Clock) -> tuple[ir.Model, GraphSpec]:
-    def prepare() -> tuple[GraphSpec, ExitStack]:
-        spec, prepared = decoder_spec(checkpoint.model, max_length)
-        with prepared:
-            return (with_hidden_states(spec) if hidden_states else spec), prepared.pop_all()
-
-    return fused_graph(checkpoint.source.name, prepare, clock)
-
-
 def _write_float_graph(graph: ir.Model, folder: Path, calibrated: bool) -> tuple[Path, dict[str, str]]:
     """Write the float32 graph: to keep, or a copy that also gives the energies of its Linear inputs.
 
     Returns:
         the file, and by weight name the output with the energies of the weight's input.
     """
-    path = folder / "decoder.onnx"
+    path = folder / GRAPH_FILE
     if not calibrated:
         lower_to_float(graph)
         write_graph(graph, path)
@@ -152,7 +178,7 @@ def _importance(
     runner: DecoderRunner, energy_outputs: dict[str, str], checkpoint: Checkpoint, window: int
 ) -> dict[str, torch.Tensor]:
     """By weight name, the energy of each input channel over the calibration text."""
-    ids = texts.ids(checkpoint.tokenizer, "calibration", _CALIBRATION_TOKENS, checkpoint.model)
+    ids = texts.ids(checkpoint.tokenizer, "calibration", _CALIBRATION_TOKENS, checkpoint.model, window=window)
     by_output = energies(runner, ids, window)
     return {weight: by_output[output] for weight, output in energy_outputs.items()}
 
@@ -179,17 +205,27 @@ def _max_length(config: Any, options: ExportOptions) -> int:
     return int(limit or 0)
 
 
+def _write_tokenizer(tokenizer: Any, folder: Path) -> tuple[TokenizerInfo, list[str]]:
+    """Write the tokenizer and its chat templates; also what is to be said of these."""
+    save_tokenizer(tokenizer, folder)
+    engine, notes = choose_engine(tokenizer)
+    files = write_chat_templates(chat_templates(tokenizer), folder)
+    default, special = files.pop(DEFAULT, None), special_strings(tokenizer)
+    return TokenizerInfo("tokenizer.json", default, special, chat_templates=files, template_engine=engine), notes
+
+
 def _manifest(
     checkpoint: Checkpoint,
     graph: GraphInfo,
     layers: list[LayerCacheInfo],
     max_length: int,
-    template: str | None,
+    tokenizer: TokenizerInfo,
+    notes: list[str],
 ) -> Manifest:
-    model = checkpoint.model
+    model, ends = checkpoint.model, end_tokens(checkpoint)
     vocabulary = VocabularyInfo(
-        tokenizer=TokenizerInfo("tokenizer.json", template, special_strings(checkpoint.tokenizer)),
-        tokens=tokens_of(checkpoint),
+        tokenizer=tokenizer,
+        tokens=dataclasses.replace(tokens_of(checkpoint), eos=[token.id for token in ends]),
         size=int(model.config.get_text_config().vocab_size),
         max_length=max_length,
     )
@@ -197,4 +233,5 @@ def _manifest(
         form_manifest(model_info(checkpoint, "decoder", catalog.WRITE), vocabulary, {"decoder": graph}),
         cache=CacheInfo("float32", layers),
         generation=generation_defaults(model.generation_config),
+        export=ExportInfo({}, {}, end_tokens=ends, notes=notes),
     )

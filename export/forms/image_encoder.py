@@ -29,7 +29,7 @@ from triform.models.encoder.image_tasks import (
 )
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import EncoderTask
-from triform.runtime.bundle.manifest import ContrastInfo
+from triform.runtime.bundle.manifest import ContrastInfo, ProblemType
 from triform.runtime.bundle.media_info import ImageInfo
 from triform.runtime.errors import UnsupportedError
 
@@ -77,7 +77,7 @@ class ImageEncoder:
         return 0 if tokenizer is None else tokenizer.pad_token_id or 0
 
     @property
-    def problem_type(self) -> str | None:
+    def problem_type(self) -> ProblemType | None:
         """What transformers' image-classification pipeline takes the logits for; None for other tasks."""
         config = self.checkpoint.model.config
         if self.task != LABELS:

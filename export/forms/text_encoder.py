@@ -26,6 +26,7 @@ from triform.models.encoder.pooling import sentence_embedding
 from triform.models.encoder.tasks import text_task
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import EncoderTask
+from triform.runtime.bundle.manifest import ProblemType
 from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
 
 # Texts compared with PyTorch, and texts that the quantized graph is compared on.
@@ -73,14 +74,16 @@ class TextEncoder:
         return int(self.checkpoint.tokenizer.vocab_size if size is None else size)
 
     @property
-    def problem_type(self) -> str | None:
+    def problem_type(self) -> ProblemType | None:
         """What a classification's scores are, in transformers' terms; None for other tasks."""
         config = self.checkpoint.model.config
         if self.task != "text-classification":
             return None
         # What transformers assumes of a config that does not say.
-        default = "multi_label_classification" if config.num_labels == 1 else "single_label_classification"
-        return config.problem_type or default
+        if config.problem_type is None:
+            return "multi_label_classification" if config.num_labels == 1 else "single_label_classification"
+        problem_type: ProblemType = config.problem_type
+        return problem_type
 
 
 def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:

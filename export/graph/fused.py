@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 
 import onnx_ir as ir
@@ -16,7 +16,10 @@ from triform.runtime.errors import UnsupportedError
 
 
 def fused_graph(
-    name: str, prepare: Callable[[], tuple[GraphSpec, ExitStack]], clock: Clock
+    name: str,
+    prepare: Callable[[], tuple[GraphSpec, ExitStack]],
+    clock: Clock,
+    kind_of: Callable[[ir.Value], Hashable] = lambda _: None,
 ) -> tuple[ir.Model, GraphSpec]:
     """Prepare a model, trace it and fuse its graph.
 
@@ -24,6 +27,7 @@ def fused_graph(
         name: of the model, for messages.
         prepare: returns what to trace, and a stack that undoes the preparation when closed.
         clock: times the steps.
+        kind_of: see `fuse`.
 
     Raises:
         UnsupportedError: the architecture cannot be traced.
@@ -34,7 +38,7 @@ def fused_graph(
             with prepared:
                 graph = trace(spec)
         with clock.step("fuse"), quiet():
-            fuse(graph)
+            fuse(graph, kind_of)
     except UnsupportedModelError as error:
         raise UnsupportedError(f"{name} cannot be exported: {error}") from error
     return graph, spec

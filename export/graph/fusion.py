@@ -5,6 +5,8 @@ Each pass is exact: it changes which operators run, not their results.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+
 import onnx_ir as ir
 from onnxscript.optimizer import fold_constants
 
@@ -24,21 +26,38 @@ from triform.export.graph.nodes import (
 )
 
 
-def fuse(model: ir.Model) -> None:
-    """Run every pass. The order matters: passes work on what earlier passes leave."""
+def fuse(model: ir.Model, kind_of: Callable[[ir.Value], Hashable] = lambda _: None) -> None:
+    """Run every pass. The order matters: passes work on what earlier passes leave.
+
+    Args:
+        model: changed in place.
+        kind_of: of a weight; products by weights of different kinds are not packed into one.
+    """
     # The size limit keeps weights out: only slice bounds, shapes and the like are folded.
-    fold_constants(model, onnx_shape_inference=False, input_size_limit=1024, output_size_limit=1024)
+    fold_constants(
+        model, onnx_shape_inference=False, input_size_limit=1024, output_size_limit=1024, should_fold=_may_fold
+    )
     cancel_layout_changes(model)
     find_linears(model)
     join_slices(model)
     normalize_before_transposing(model)
     cancel_layout_changes(model)
-    pack_linears(model)
+    pack_linears(model, kind_of)
     fuse_silu(model)
     lower_rms_norm(model)
     fuse_skip_norms(model)
     feed_packed_qkv(model)
     sweep(model)
+
+
+def _may_fold(node: ir.Node) -> bool | None:
+    """No to the transpose of a matrix that is multiplied by, which `find_linears` undoes; else by the sizes.
+
+    onnxscript would transpose matrices of any size, into copies without their names.
+    """
+    users = [use.node.op_type for output in node.outputs for use in output.uses()]
+    is_weight = node.op_type == "Transpose" and list(attribute(node, "perm", [])) == [1, 0]
+    return False if is_weight and set(users) == {"MatMul"} else None
 
 
 def cancel_layout_changes(model: ir.Model) -> None:

@@ -8,6 +8,8 @@ of ONNX Runtime.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -26,6 +28,7 @@ from triform.export.graph.nodes import (
 
 LINEAR = "Linear"
 DOMAIN = "triform"
+_PARTS = "parts"
 
 
 def find_linears(model: ir.Model) -> None:
@@ -73,7 +76,8 @@ def _weight(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
 def _transposed(graph: ir.Graph, value: ir.Value) -> ir.Value:
     name = f"{value.name}.transposed"
     if name not in graph.initializers:
-        add_initializer(graph, name, matrix(value).T.contiguous().numpy())
+        transposed = add_initializer(graph, name, matrix(value).T.contiguous().numpy())
+        transposed.meta[_PARTS] = parts_of(value)
     return graph.initializers[name]
 
 
@@ -119,16 +123,26 @@ def _without_flattening(gemm: ir.Node) -> tuple[ir.Value, ir.Value]:
     return source, target
 
 
-def pack_linears(model: ir.Model) -> None:
+def parts_of(weight: ir.Value) -> tuple[str, ...]:
+    """Names of the initializers whose rows, or columns where PyTorch has them transposed, a weight was made of."""
+    parts: tuple[str, ...] = weight.meta.get(_PARTS, (str(weight.name),))
+    return parts
+
+
+def pack_linears(model: ir.Model, kind_of: Callable[[ir.Value], Hashable]) -> None:
     """Merge Linear nodes that read the same value into one, followed by a Split.
 
     Weights are joined along out_features, so every output column keeps its own quantization blocks. Packing changes no
     result; fewer, larger products run faster.
+
+    Args:
+        model: changed in place.
+        kind_of: of a weight; only those of one kind are joined.
     """
     graph = model.graph
-    readers: dict[int, list[ir.Node]] = {}
+    readers: dict[tuple[int, Hashable], list[ir.Node]] = {}
     for node in nodes(graph, LINEAR):
-        readers.setdefault(id(node.inputs[0]), []).append(node)
+        readers.setdefault((id(node.inputs[0]), kind_of(_input(node, 1))), []).append(node)
     for group in readers.values():
         if len(group) > 1:
             _merge(graph, group)
@@ -141,6 +155,7 @@ def _merge(graph: ir.Graph, group: list[ir.Node]) -> None:
     sizes = [weight.shape[0] for weight in weights]
     name = _input(first, 1).name
     merged = add_initializer(graph, f"{name}.packed", torch.cat(weights).numpy())
+    merged.meta[_PARTS] = tuple(part for node in group for part in parts_of(_input(node, 1)))
     bias = None
     if any(len(node.inputs) > 2 and node.inputs[2] is not None for node in group):
         biases = torch.cat([_bias_or_zeros(node) for node in group])

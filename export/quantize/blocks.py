@@ -13,7 +13,7 @@ from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes
 from triform.export.quantize.blockwise import Blocks, quantize_matrix
 
 # Products with fewer columns, such as routers, are small, and their errors do much harm; they stay in float32.
-_FEWEST_COLUMNS = 16
+FEWEST_COLUMNS = 16
 # Tables of hashed tokens have at least so many numbers; tables of positions or token types have fewer.
 _LARGE_TABLE = 2**20
 # Block size of the products whose errors matter most: those that feed attention, and the language-model head.
@@ -50,7 +50,7 @@ def _reaches_attention(linear: ir.Node) -> bool:
 def lower_to_float(model: ir.Model) -> None:
     """Replace every Linear by a float32 product that reads the weight in PyTorch's layout, so none is stored twice."""
     for node in nodes(model.graph, LINEAR):
-        x, weight, bias = _inputs(node)
+        x, weight, bias = linear_inputs(node)
         product = insert(
             model.graph, node, "FusedMatMul", [x, weight], domain=MICROSOFT, attributes={"transB": 1}
         ).outputs[0]
@@ -74,9 +74,9 @@ def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, to
     done: dict[int, Blocks] = {}
     count = 0
     for node in nodes(model.graph, LINEAR):
-        _, weight, _ = _inputs(node)
+        _, weight, _ = linear_inputs(node)
         rows = matrix(weight)
-        if rows.shape[0] < _FEWEST_COLUMNS:
+        if rows.shape[0] < FEWEST_COLUMNS:
             continue
         blocks = quantize_matrix(rows, importance.get(str(weight.name)), scheme.bits, scheme.block_size_of(node))
         done[id(weight)] = blocks
@@ -88,7 +88,7 @@ def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, to
 
 def lower_product(graph: ir.Graph, node: ir.Node, blocks: Blocks, accuracy_level: int) -> None:
     """Replace a Linear by MatMulNBits with these blocks."""
-    x, weight, bias = _inputs(node)
+    x, weight, bias = linear_inputs(node)
     attributes = {
         "K": matrix(weight).shape[1], "N": matrix(weight).shape[0], "bits": blocks.bits,
         "block_size": blocks.block_size, "accuracy_level": accuracy_level,
@@ -112,7 +112,7 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
     count = 0
     for node in nodes(model.graph, "Gather"):
         table, ids = node.inputs
-        if table is None or ids is None or not table.is_initializer() or not _is_token_table(model, table, ids):
+        if table is None or ids is None or not table.is_initializer() or not is_token_table(model, table, ids):
             continue
         width = matrix(table).shape[1]
         shared = done.get(id(table))
@@ -136,7 +136,7 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
     return count
 
 
-def _is_token_table(model: ir.Model, table: ir.Value, ids: ir.Value) -> bool:
+def is_token_table(model: ir.Model, table: ir.Value, ids: ir.Value) -> bool:
     """Whether a table is indexed by token ids, or, for a large table, by values computed from them."""
     if ids in model.graph.inputs:
         return True
@@ -155,7 +155,8 @@ def _is_token_table(model: ir.Model, table: ir.Value, ids: ir.Value) -> bool:
     return False
 
 
-def _inputs(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+def linear_inputs(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+    """The input, the weight and the bias of a Linear node."""
     x, weight = node.inputs[:2]
     if x is None or weight is None:
         raise ValueError(f"Linear node {node.name} lacks an input")

@@ -59,14 +59,14 @@ def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint) -> Parity:
     path, info = bundle.graph("decoder")
     layers = manifest.cache.layers if manifest.cache is not None else []
     runner = DecoderRunner(path, layers, usable_cores())
-    ids = texts.ids(checkpoint.tokenizer, "evaluation", _TOKENS, model)
+    window = min(_WINDOW, manifest.max_length)
+    ids = texts.ids(checkpoint.tokenizer, "evaluation", _TOKENS, model, window=window)
     first = ids[: min(_PARITY_TOKENS, manifest.max_length - 8)]
     logits = reference_logits(model, first)
     if info.quantization.scheme == "none":
         if LAST_HIDDEN_STATE in runner.extra_outputs:
             verify_states(runner, reference_states(model, first), first)
         return verify_decoder(runner, logits, first)
-    window = min(_WINDOW, manifest.max_length)
     quantized = quantized_decoder_parity(lambda piece: reference_logits(model, piece), runner, ids, window)
     return dataclasses.replace(decoder_parity(runner, logits, first), quantized=quantized)
 

@@ -11,16 +11,35 @@ def read(name: Literal["calibration", "evaluation"]) -> str:
     return resources.files("triform.export.samples").joinpath("data", f"{name}.txt").read_text(encoding="utf-8")
 
 
-def ids(tokenizer: Any, name: Literal["calibration", "evaluation"], count: int, model: Any) -> list[int]:
+def ids(
+    tokenizer: Any, name: Literal["calibration", "evaluation"], count: int, model: Any, *, window: int
+) -> list[int]:
     """The first `count` token ids of a text, as this model's tokenizer sees it, repeated when it is too short.
 
     A tokenizer may know more tokens than the model has embeddings (a stand-in for a real one, say); ids beyond
     the model's vocabulary are folded back into it.
+
+    Args:
+        tokenizer: of transformers.
+        name: of the text.
+        count: of tokens.
+        model: of transformers.
+        window: tokens that are read together; each window begins with the token that the tokenizer puts before texts.
     """
-    found = tokenizer(read(name), add_special_tokens=False)["input_ids"]
+    text = read(name)
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    before = _beginning(tokenizer)
     size = model.config.get_text_config().vocab_size
-    repeated = found * (count // max(len(found), 1) + 1)
-    return [token % size for token in repeated[:count]]
+    share = window - len(before)
+    repeated = plain * (count // max(len(plain), 1) + 1)
+    parts = [before + repeated[start : start + share] for start in range(0, count, share)]
+    return [token % size for part in parts for token in part][:count]
+
+
+def _beginning(tokenizer: Any) -> list[int]:
+    """The special tokens that a tokenizer puts before a text."""
+    whole, plain = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    return next((whole[:start] for start in range(len(whole)) if whole[start : start + len(plain)] == plain), [])
 
 
 def passages(name: Literal["calibration", "evaluation"], count: int) -> list[str]:

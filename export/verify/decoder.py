@@ -148,7 +148,8 @@ def quantized_decoder_parity(
     original_losses, quantized_losses = (np.concatenate(parts) for parts in zip(*losses, strict=True))
     return QuantizedParity(
         top1_agreement=float(np.concatenate(agreements).mean()),
-        mean_kl=float(np.concatenate(divergences).mean()),
+        # Of equal distributions the sum may be below zero by its rounding.
+        mean_kl=max(0.0, float(np.concatenate(divergences).mean())),
         perplexity_original=float(np.exp(original_losses.mean())),
         perplexity_quantized=float(np.exp(quantized_losses.mean())),
         tokens=len(original_losses),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import transformers
 from transformers import PretrainedConfig
@@ -25,7 +25,7 @@ class Kind:
         auto_class: loads a checkpoint with its language-model head.
     """
 
-    source: str
+    source: Literal["text", "audio", "image"]
     task: str
     auto_class: Any
 

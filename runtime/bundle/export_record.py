@@ -100,6 +100,21 @@ class NewerVersion:
 
 
 @dataclass(frozen=True)
+class EndToken:
+    """A token that ends an answer.
+
+    Attributes:
+        id: of the token.
+        text: as the vocabulary writes it.
+        named_by: generation config, config, tokenizer or chat template; all that name it.
+    """
+
+    id: int
+    text: str
+    named_by: list[str]
+
+
+@dataclass(frozen=True)
 class ExportInfo:
     """How the bundle came to be.
 
@@ -109,6 +124,8 @@ class ExportInfo:
         parity: of a decoder or an encoder-decoder.
         encoder_parity: of an encoder.
         newer_than_tested: those of `versions` that were newer than what the exporter had been tested with, by package.
+        end_tokens: of a decoder: those of `Manifest.tokens.eos`.
+        notes: what is otherwise than one would expect, a sentence each.
     """
 
     versions: dict[str, str]
@@ -116,3 +133,5 @@ class ExportInfo:
     parity: Parity | None = None
     encoder_parity: EncoderParity | None = None
     newer_than_tested: dict[str, NewerVersion] = field(default_factory=dict)
+    end_tokens: list[EndToken] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)

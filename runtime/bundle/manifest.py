@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from triform.runtime.bundle.export_record import ExportInfo
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
@@ -21,13 +22,11 @@ CHECKSUM = "manifest_sha256"
 # 2 added the hash that a manifest carries of itself.
 SCHEMA_VERSION = 2
 # How weights are stored, see `Quantization.scheme`.
-SCHEMES = ("none", "int8", "int4")
-# What a classification's logits mean, see `EncoderInfo.problem_type`.
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
-# What makes a score of the number a cross-encoder gives.
-RELEVANCE = ("identity", "sigmoid", "tanh")
-# What an encoder-decoder reads, see `EncoderDecoderInfo.source`.
-SOURCES = ("text", "audio", "image")
+SCHEMES = ("none", "int8", "int4", "keep")
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+Relevance = Literal["identity", "sigmoid", "tanh"]
+RELEVANCE: tuple[Relevance, ...] = get_args(Relevance)
+SourceKind = Literal["text", "audio", "image"]
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,14 @@ class Quantization:
     """How a graph's weights are stored. Everything but `scheme` is None when it is ``"none"``.
 
     Attributes:
-        scheme: none, int8 or int4.
+        scheme: none, int8, int4, or keep for the blocks of the file that was exported.
         bits: of a weight.
         block_size: weights that share a scale; None where each output column has one.
         sensitive_block_size: the same, of the products whose error matters most.
         accuracy_level: of MatMulNBits.
         matrices: how many are quantized.
+        formats: of ``"keep"``: how many matrices are in each of GGUF's formats; int8 are those that were floats, or in
+            blocks that no operator holds.
         activations: by weight, how what it multiplies is rounded to 8 bits: on one grid for all ("static"), or on a
             grid for each row ("rows").
     """
@@ -61,6 +62,7 @@ class Quantization:
     accuracy_level: int | None = None
     matrices: int | None = None
     activations: dict[str, str] | None = None
+    formats: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class ContrastInfo:
 
     scale: float
     bias: float
-    scores: str
+    scores: Literal["softmax", "sigmoid"]
     text_length: int | None = None
 
 
@@ -161,8 +163,8 @@ class EncoderInfo:
 
     embedding: EmbeddingInfo | None = None
     labels: list[str] = field(default_factory=list)
-    problem_type: str | None = None
-    relevance: str | None = None
+    problem_type: ProblemType | None = None
+    relevance: Relevance | None = None
     hidden_states: int = 0
     image: ImageInfo | None = None
     contrast: ContrastInfo | None = None
@@ -185,7 +187,7 @@ class EncoderDecoderInfo:
         speech: None for a model whose tokens say nothing of time and language.
     """
 
-    source: str
+    source: SourceKind
     decoder_start: int
     max_source_length: int | None = None
     text: SourceTextInfo = field(default_factory=SourceTextInfo)

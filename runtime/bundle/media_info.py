@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 # Pillow's names of its filters, in the order of its numbers for them.
-RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-# What sound may become, see `AudioInfo.kind`.
-SOUND_KINDS = ("log_mel", "fbank", "waveform")
+Resampling = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+RESAMPLING: tuple[Resampling, ...] = get_args(Resampling)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ImageInfo:
     height: int
     width: int
     resize: list[int]
-    resample: str
+    resample: Resampling
     crop: list[int] | None
     rescale: float | None
     mean: list[float] | None
@@ -54,7 +54,7 @@ class AudioInfo:
         normalize_vars: whether it is then scaled to variance 1. A waveform has both or neither.
     """
 
-    kind: str
+    kind: Literal["log_mel", "fbank", "waveform"]
     sampling_rate: int
     feature_size: int
     padding_value: float
@@ -80,6 +80,8 @@ class SpeechInfo:
         previous: comes before text of the window before.
         max_initial_timestamp_index: the latest a window's first timestamp may be, in steps of 0.02 seconds.
         alignment_heads: [layer, head] of cross-attentions that follow the sound.
+        default_language: the code of the language that a model for one of them expects; None detects it.
+        default_task: transcribe or translate, where a model is for one of them; None is transcribe.
     """
 
     timestamp_begin: int
@@ -91,3 +93,5 @@ class SpeechInfo:
     previous: int | None = None
     max_initial_timestamp_index: int | None = None
     alignment_heads: list[list[int]] = field(default_factory=list)
+    default_language: str | None = None
+    default_task: str | None = None

@@ -94,6 +94,8 @@ def _check_references(manifest: Manifest) -> None:
     if manifest.tokenizer is not None:
         named["tokenizer.file"] = manifest.tokenizer.file
         named["tokenizer.chat_template"] = manifest.tokenizer.chat_template
+        templates = manifest.tokenizer.chat_templates
+        named |= {f"tokenizer.chat_templates.{name}": file for name, file in templates.items()}
     if manifest.encoder_decoder is not None:
         named["encoder_decoder.text.target_file"] = manifest.encoder_decoder.text.target_file
     for graph, info in manifest.graphs.items():

@@ -46,7 +46,7 @@ class PromptBatches:
             InputError: a prompt is refused; the line says which.
         """
         rows, search = self._rows(prompts, settled), settled.search
-        found = self._one_each(rows, batch) if search is None else self._searched(rows, search, batch)
+        found = self._one_each(rows, settled, batch) if search is None else self._searched(rows, search, batch)
         for answers in found:
             yield [written(one, settled) for one in answers]
 
@@ -61,9 +61,9 @@ class PromptBatches:
             except InputError as error:
                 raise InputError(f"prompt {index + 1}: {error}") from None
 
-    def _one_each(self, rows: Iterable[Row], batch: int) -> Iterator[list[Hypothesis]]:
+    def _one_each(self, rows: Iterable[Row], settled: Settled, batch: int) -> Iterator[list[Hypothesis]]:
         requests = (single_request(row) for row in rows)
-        for one in in_order(complete(self._step(batch), requests, rows=batch, eos=self._manifest.tokens.eos)):
+        for one in in_order(complete(self._step(batch), requests, rows=batch, eos=settled.eos)):
             yield [Hypothesis(one.token_ids, 0.0, one.finish_reason)]
 
     def _searched(self, rows: Iterator[Row], search: Search, batch: int) -> Iterator[list[Hypothesis]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triform.runtime.decoder.conversation_file import check_messages, read_conversation, write_conversation
+from triform.runtime.decoder.prompt_input import PromptOptions
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.generation.answers import Generation, Piece
 from triform.runtime.generation.options.generation import GenerationOptions
@@ -16,7 +17,7 @@ from triform.runtime.generation.options.generation import GenerationOptions
 if TYPE_CHECKING:
     from triform.runtime.decoder.chat_template import Message
     from triform.runtime.decoder.model import Decoder
-    from triform.runtime.decoder.prompt import Prompt, Tools
+    from triform.runtime.decoder.prompt_input import Prompt, Tools
 
 
 class Conversation:
@@ -31,7 +32,7 @@ class Conversation:
 
     Attributes:
         options: of the next answer; greedy or the model's own defaults when None.
-        tools: see `Decoder.stream`.
+        prompt_options: what every turn comes with, such as ``{"template_vars": {…}}``; see `PromptInput`.
 
     Example:
         >>> chat = triform.Conversation(model, system="Be brief.")  # doctest: +SKIP
@@ -46,6 +47,8 @@ class Conversation:
         system: str | None = None,
         options: GenerationOptions | None = None,
         tools: Tools | None = None,
+        template: str | None = None,
+        template_vars: Mapping[str, Any] | None = None,
     ) -> None:
         """Begin an empty conversation.
 
@@ -53,13 +56,15 @@ class Conversation:
             model: a decoder with a chat template. Others may use it too, but then the conversation is read anew.
             system: a system message.
             options: see above.
-            tools: see above.
+            tools: see `PromptInput`, of every turn.
+            template: see `PromptInput`, of every turn.
+            template_vars: see `PromptInput`, of every turn.
 
         Raises:
             UnsupportedError: the bundle has no chat template.
         """
         info = model.manifest.tokenizer
-        if info is None or info.chat_template is None:
+        if info is None or not info.has_chat_template:
             raise UnsupportedError(
                 "a conversation needs a chat template and this bundle has none; use `triform generate`, or export a "
                 "model that was trained to chat"
@@ -68,7 +73,7 @@ class Conversation:
         self._messages: list[dict[str, Any]] = []
         self._running: weakref.ref[Generator[Piece]] | None = None
         self.options = options
-        self.tools = tools
+        self.prompt_options = PromptOptions(tools=tools, template=template, template_vars=template_vars)
         self.system = system
 
     @property
@@ -103,7 +108,8 @@ class Conversation:
         """Answer piece by piece.
 
         Args:
-            prompt: what the user says, or messages to add, such as the results of tools.
+            prompt: what the user says, or messages to add, such as the results of tools. Where they end with one of the
+                assistant's, it is continued, and what comes is the rest of it.
 
         Returns:
             an iterator, see `Decoder.stream`; the turn is added with the last piece, or when the iterator is closed.
@@ -113,7 +119,7 @@ class Conversation:
             ContextError: with it the conversation does not fit the model's context.
         """
         asked = self._asked(prompt)
-        pieces = self._model.stream([*self._messages, *asked], self.options, tools=self.tools)
+        pieces = self._model.stream([*self._messages, *asked], self.options, **self.prompt_options)
         running = self._answered(asked, pieces)
         self._running = weakref.ref(running)
         return running
@@ -131,7 +137,7 @@ class Conversation:
 
         prompts, options = [*self._messages, *asked], self.options or GenerationOptions()
         try:
-            generation = self._model.stream_to(prompts, options, tools=self.tools, show=tell)
+            generation = self._model.stream_to(prompts, options, show=tell, **self.prompt_options)
         except BaseException:
             self._add_stopped(asked, said)
             raise
@@ -222,7 +228,11 @@ class Conversation:
             self._add(asked, said)
 
     def _add(self, asked: list[dict[str, Any]], said: Iterable[str]) -> None:
-        self._messages += [*asked, {"role": "assistant", "content": "".join(said)}]
+        text = "".join(said)
+        if asked[-1]["role"] == "assistant":
+            self._messages += [*asked[:-1], _continued(asked[-1], text)]
+        else:
+            self._messages += [*asked, {"role": "assistant", "content": text}]
 
     def _stop(self) -> None:
         """End an answer that is still being given, so that what was said comes before what follows."""
@@ -233,3 +243,11 @@ class Conversation:
 
     def _begins_with_system(self) -> bool:
         return bool(self._messages) and self._messages[0]["role"] == "system"
+
+
+def _continued(message: dict[str, Any], text: str) -> dict[str, Any]:
+    """A message of the assistant's with more text at its end."""
+    content = message["content"]
+    if isinstance(content, str):
+        return {**message, "content": content + text}
+    return {**message, "content": [*content, {"type": "text", "text": text}]}

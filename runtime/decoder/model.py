@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import Manifest
 from triform.runtime.decoder.batches import PromptBatches
 from triform.runtime.decoder.loops import DecoderLoops
-from triform.runtime.decoder.prompt import Prompt, PromptEncoder, PromptInput, Tools
+from triform.runtime.decoder.prompt import Prompt, PromptEncoder, PromptInput, PromptOptions
 from triform.runtime.decoder.prompt_cache import read_prompt_cache, write_prompt_cache
 from triform.runtime.decoder.scoring import Perplexity, TextScore, losses_of, perplexity
 from triform.runtime.errors import InputError
@@ -33,6 +33,7 @@ from triform.runtime.graphs.signature import check_decoder
 from triform.runtime.text.stop_strings import TextStops
 from triform.runtime.text.token_stream import stream_ids
 from triform.runtime.text.tokenizer import bundle_tokenizer
+from triform.runtime.turns import Turns
 
 if TYPE_CHECKING:
     from triform.runtime.decoder.async_stream import ModelThread
@@ -41,10 +42,13 @@ __all__ = ["Decoder", "Generation", "Perplexity", "Piece", "Prompt", "TextScore"
 
 
 class Decoder:
-    """A decoder bundle, loaded. Reusable, not thread-safe: one generation at a time; a new one ends the one before.
+    """A decoder bundle, loaded. Reusable: one generation at a time; a new one of the same thread ends the one before.
 
     What one generation read and wrote is kept for the next: of a prompt that begins with the same tokens only the rest
     is run.
+
+    A call while another thread generates, or has a stream that has not ended, is refused, or waits for its turn if the
+    decoder was loaded with ``shared=True``. Batches need no turn: `generate_all`, and `generate` with beams.
 
     Attributes:
         providers: the execution providers in use, the first choice first.
@@ -61,6 +65,7 @@ class Decoder:
         provider: str = "auto",
         provider_options: Mapping[str, str] | None = None,
         threads: int | None = None,
+        shared: bool = False,
     ) -> None:
         """Open the bundle's graph and tokenizer.
 
@@ -69,6 +74,7 @@ class Decoder:
             provider: see `open_session`.
             provider_options: see `open_session`.
             threads: see `open_session`.
+            shared: let the calls of other threads wait for their turn, rather than refuse them.
 
         Raises:
             BundleError: a file is damaged, or the graph is not what the manifest says.
@@ -88,8 +94,10 @@ class Decoder:
         self._prompts = PromptEncoder(bundle, self._tokenizer)
         self._batches = PromptBatches(session, bundle.manifest, cache, self._prompts)
         self._thread: ModelThread | None = None
+        self._draft: Decoder | None = None
+        self._turns = Turns(shared=shared)
         # Counts what has used the cache, so that a generation notices when another took it over.
-        self._turn = 0
+        self._begun = 0
         self._load_seconds = time.perf_counter() - start
 
     @property
@@ -103,9 +111,7 @@ class Decoder:
         options: GenerationOptions | None = None,
         *,
         beams: Beams | None = None,
-        system: str | None = None,
-        raw: bool = False,
-        tools: Tools | None = None,
+        **prompt_options: Unpack[PromptOptions],
     ) -> Generation:
         """Generate a whole answer.
 
@@ -113,9 +119,7 @@ class Decoder:
             prompt: a text, or messages with "role" and "content". With a chat template a text is the user's message.
             options: greedy or the model's own defaults when None.
             beams: how many answers to follow at once; the model's own defaults when None.
-            system: a system message to put first; needs a chat template.
-            raw: take the text as it is, without the template.
-            tools: JSON schemas of functions that the model may call, for chat templates that tell it of them.
+            prompt_options: `system`, `raw`, `tools`, `template`, `template_vars` and `prefill`; see `PromptInput`.
 
         Returns:
             the answer, of a search the best one.
@@ -124,9 +128,10 @@ class Decoder:
             InputError: an empty prompt, or one that does not fit the model's context, or no template for messages or
                 tools; two options that do not go together.
             UnsupportedError: an option needs what the bundle or this device does not have.
+            InUseError: another thread uses the decoder.
         """
         watch, settled = Watch(), self.settle(options, beams=beams)
-        asked = PromptInput(prompt, system, raw, tools)
+        asked = PromptInput(prompt, **prompt_options)
         if settled.search is None:
             return watch.finished(list(self._pieces(asked, settled, watch)), self._load_seconds)
         row = settled.row(self._prompts.prompt_ids(asked))
@@ -140,23 +145,21 @@ class Decoder:
         *,
         beams: Beams | None = None,
         batch: int = 8,
-        system: str | None = None,
-        raw: bool = False,
-        tools: Tools | None = None,
+        **prompt_options: Unpack[PromptOptions],
     ) -> Iterator[list[Written]]:
         """Answer any number of prompts, several at once, in bounded memory.
 
         Prompts that begin with the same tokens as one that is being answered are read from where they part. Without
         beams a prompt is read as soon as another one's answer has ended.
 
+        Several threads may do this at once, beside any other call; an iterator is for one thread at a time.
+
         Args:
             prompts: texts or messages, see `generate`; taken as there is room for them.
             options: see `generate`; of every answer. With a seed, what is drawn depends on a prompt's place among all.
             beams: see `generate`.
             batch: prompts to run at once.
-            system: see `generate`.
-            raw: see `generate`.
-            tools: see `generate`.
+            prompt_options: see `generate`.
 
         Yields:
             the answers to each prompt, in the order of the prompts: as many as `beams` asks for, the best first.
@@ -166,7 +169,7 @@ class Decoder:
         """
         at_least_one().judge("batch", batch)
         settled = self._settled(options, beams or Beams(), several=True)
-        asked = (PromptInput(prompt, system, raw, tools) for prompt in prompts)
+        asked = (PromptInput(prompt, **prompt_options) for prompt in prompts)
         return self._batches.answers(asked, settled, batch)
 
     def settle(self, options: GenerationOptions | None = None, *, beams: Beams | None = None) -> Settled:
@@ -182,15 +185,13 @@ class Decoder:
         """
         return self._settled(options, beams or Beams())
 
-    def count_tokens(
-        self, prompt: Prompt, *, system: str | None = None, raw: bool = False, tools: Tools | None = None
-    ) -> int:
+    def count_tokens(self, prompt: Prompt, **prompt_options: Unpack[PromptOptions]) -> int:
         """How many tokens a prompt has. Arguments as `generate`.
 
         Raises:
             InputError: it is empty, or leaves no room for an answer in the model's context.
         """
-        ids = self._prompts.prompt_ids(PromptInput(prompt, system, raw, tools))
+        ids = self._prompts.prompt_ids(PromptInput(prompt, **prompt_options))
         check_length(len(ids), self.manifest.max_length, room=1)
         return len(ids)
 
@@ -198,10 +199,7 @@ class Decoder:
         self,
         prompt: Prompt,
         options: GenerationOptions | None = None,
-        *,
-        system: str | None = None,
-        raw: bool = False,
-        tools: Tools | None = None,
+        **prompt_options: Unpack[PromptOptions],
     ) -> Iterator[Piece]:
         """Generate one answer piece by piece, without beams; joined texts equal what `generate` then returns.
 
@@ -212,30 +210,28 @@ class Decoder:
             an iterator of at least one `Piece`; the last has a finish_reason.
 
         Raises:
-            InputError: while iterating: another generation with the same decoder has begun.
+            InputError: while iterating: another generation of the same thread has begun.
+            InUseError: while iterating: another thread uses the decoder.
         """
-        return self._stream(PromptInput(prompt, system, raw, tools), options, Watch())
+        return self._stream(PromptInput(prompt, **prompt_options), options, Watch())
 
     def stream_async(
         self,
         prompt: Prompt,
         options: GenerationOptions | None = None,
-        *,
-        system: str | None = None,
-        raw: bool = False,
-        tools: Tools | None = None,
+        **prompt_options: Unpack[PromptOptions],
     ) -> AsyncGenerator[Piece]:
         """As `stream`, for event loops: the prompt is read and the model runs in a thread of the decoder's own.
 
         Close the iterator, or cancel what awaits it, to stop the model: it ends its present run, and the decoder stays
-        usable. As ever, a generation that begins ends the one before.
+        usable. Tasks of an event loop may stream side by side: a generation that begins ends the one before. Until a
+        stream has ended, other threads are refused or wait, see `Decoder`, the event loop's own too: there, `generate`
+        and `stream` of a shared decoder would wait for ever.
 
         Args:
             prompt: see `generate`.
             options: see `generate`.
-            system: see `generate`.
-            raw: see `generate`.
-            tools: see `generate`.
+            prompt_options: see `generate`.
 
         Returns:
             an asynchronous iterator of what `stream` gives. What `stream` raises comes with the first piece.
@@ -244,21 +240,19 @@ class Decoder:
         from triform.runtime.decoder.async_stream import ModelThread
 
         self._thread = self._thread or ModelThread()
-        return self._thread.pieces(partial(self.stream, prompt, options, system=system, raw=raw, tools=tools))
+        return self._thread.pieces(partial(self.stream, prompt, options, **prompt_options))
 
     def stream_to(
         self,
         prompt: Prompt,
         options: GenerationOptions | None = None,
         *,
-        system: str | None = None,
-        raw: bool = False,
-        tools: Tools | None = None,
         show: Callable[[str], None],
+        **prompt_options: Unpack[PromptOptions],
     ) -> Generation:
         """As `stream`, calling `show` with each piece's text as it comes; returns the whole."""
         watch, pieces = Watch(), []
-        for piece in self._stream(PromptInput(prompt, system, raw, tools), options, watch):
+        for piece in self._stream(PromptInput(prompt, **prompt_options), options, watch):
             show(piece.text)
             pieces.append(piece)
         return watch.finished(pieces, self._load_seconds)
@@ -270,7 +264,7 @@ class Decoder:
         activations are rounded to 8 bits the last digits of these logits differ between one token in a run and several.
 
         Args:
-            draft: of the same vocabulary; it must not be used for anything else meanwhile.
+            draft: of the same vocabulary; while this decoder generates, the draft is in use, too.
 
         Raises:
             InputError: its vocabulary is another.
@@ -281,12 +275,14 @@ class Decoder:
                 f"{draft._bundle.folder} cannot be the draft of {self._bundle.folder}: its vocabulary is another; "
                 "take a smaller model of the same family"
             )
+        self._draft = draft
         self._loops.draft = Draft(draft._step, draft.manifest.max_length, self.manifest.vocab_size)
 
     def forget(self) -> None:
         """Forget what earlier generations left, so that the next one reads its whole prompt."""
-        self._begin()
-        self._step.cache.reset()
+        with self._turns.call():
+            self._begin()
+            self._step.cache.reset()
 
     def save_prompt_cache(self, path: str | Path, tokens: int) -> None:
         """Write the keys and values of the first tokens of what the last generation read and wrote.
@@ -298,10 +294,11 @@ class Decoder:
         Raises:
             InputError: it cannot be written, or nothing was generated yet.
         """
-        ids = self._step.ids[:tokens]
-        if not ids:
-            raise InputError(f"there is no prompt to keep in {path}; generate first")
-        write_prompt_cache(Path(path), self.manifest, ids, self._step.cache.stored(len(ids)))
+        with self._turns.call():
+            ids = self._step.ids[:tokens]
+            if not ids:
+                raise InputError(f"there is no prompt to keep in {path}; generate first")
+            write_prompt_cache(Path(path), self.manifest, ids, self._step.cache.stored(len(ids)))
 
     def load_prompt_cache(self, path: str | Path) -> int:
         """Take what `save_prompt_cache` wrote, for prompts that begin with the same tokens.
@@ -313,8 +310,9 @@ class Decoder:
             InputError: it cannot be read, is damaged, or was made with another bundle.
         """
         ids, arrays = read_prompt_cache(Path(path), self.manifest)
-        self._begin()
-        self._step.adopt(ids, arrays)
+        with self._turns.call():
+            self._begin()
+            self._step.adopt(ids, arrays)
         return len(ids)
 
     def logits(self, text: str) -> NDArray[np.float32]:
@@ -325,11 +323,12 @@ class Decoder:
         """
         ids = self._prompts.text_ids(text)
         check_length(len(ids), self.manifest.max_length, room=0)
-        self.forget()
         result, done = np.empty((len(ids), self.manifest.vocab_size), np.float32), 0
-        for logits in self._step.logits_in_chunks(ids):
-            result[done : done + len(logits)] = logits
-            done += len(logits)
+        with self._turns.call():
+            self.forget()
+            for logits in self._step.logits_in_chunks(ids):
+                result[done : done + len(logits)] = logits
+                done += len(logits)
         return result
 
     def perplexity(self, text: str) -> float:
@@ -341,8 +340,9 @@ class Decoder:
             InputError: the text has fewer than two tokens.
         """
         ids = self._prompts.text_ids(text)
-        self.forget()
-        return perplexity(self._step, ids, self.manifest.max_length).perplexity
+        with self._turns.call():
+            self.forget()
+            return perplexity(self._step, ids, self.manifest.max_length, self._tokenizer).perplexity
 
     def file_perplexity(self, file: TextIO) -> Perplexity:
         """Perplexity of a text of any length, of which only a part is in memory at a time.
@@ -353,9 +353,10 @@ class Decoder:
         Raises:
             InputError: the text has fewer than two tokens.
         """
-        self.forget()
         ids = map(self._prompts.known, stream_ids(self._tokenizer, file))
-        return perplexity(self._step, ids, self.manifest.max_length)
+        with self._turns.call():
+            self.forget()
+            return perplexity(self._step, ids, self.manifest.max_length, self._tokenizer)
 
     def score(self, text: str) -> TextScore:
         """The log-probability of each token of a text given those before it; long texts as in `perplexity`.
@@ -364,9 +365,10 @@ class Decoder:
             InputError: the text is empty.
         """
         ids = self._prompts.text_ids(text)
-        self.forget()
-        losses = losses_of(self._step, ids, self.manifest.max_length) if len(ids) > 1 else ()
-        logprobs = [-float(loss) for part in losses for loss in part]
+        with self._turns.call():
+            self.forget()
+            losses = losses_of(self._step, ids, self.manifest.max_length, self._tokenizer) if len(ids) > 1 else ()
+            logprobs = [-float(loss) for part in losses for loss in part]
         texts = tuple(self._tokenizer.decode([one], skip_special_tokens=False) for one in ids)
         return TextScore(tuple(ids), texts, (None, *logprobs))
 
@@ -381,16 +383,18 @@ class Decoder:
         """Check everything that can be wrong with a prompt now; return what will run the model."""
         row = settled.row(self._prompts.prompt_ids(prompt))
         watch.prompt_tokens = len(row.ids)
-        return self._run(self._loops.tokens(row, watch), settled.options.stop, watch)
+        tokens = self._loops.tokens(row, watch)
+        pieces = self._turns.iterate(partial(self._run, tokens, settled.options.stop, watch))
+        return pieces if self._draft is None else self._draft._turns.iterate(lambda: pieces)
 
     def _run(self, tokens: Iterator[Token], stop: Sequence[str], watch: Watch) -> Iterator[Piece]:
-        turn = self._begin()
+        begun = self._begin()
         for piece in pieces_of(tokens, TextStops(self._tokenizer, stop), watch):
             yield piece
-            if piece.finish_reason is None and self._turn != turn:
+            if piece.finish_reason is None and self._begun != begun:
                 raise InputError("this generation ended when another one with the same decoder began")
 
     def _begin(self) -> int:
-        """Take over the cache; return whose turn it is now."""
-        self._turn += 1
-        return self._turn
+        """Take over the cache; return the number of this use of it."""
+        self._begun += 1
+        return self._begun

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Mapping
 
 from triform.runtime.bundle.folder import Bundle
-from triform.runtime.decoder.chat_template import Message, render_chat
-from triform.runtime.errors import BundleError, InputError, flag
+from triform.runtime.decoder.chat_template import render_chat
+from triform.runtime.decoder.prompt_input import Prompt, PromptInput, PromptOptions, Tools, check_unicode
+from triform.runtime.errors import BundleError, InputError, option
 from triform.runtime.text.tokenizer import Tokenizer
-from triform.runtime.text.unicode_check import invalid_at
 
-Prompt = str | Sequence[Message]
-Tools = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class PromptInput:
-    """Everything that a model is prompted with.
-
-    Attributes:
-        content: a text, or messages with "role" and "content". With a chat template a text is the user's message.
-        system: a system message to put first; needs a chat template.
-        raw: take the text as it is, without the template.
-        tools: JSON schemas of functions that the model may call; need a chat template that knows of tools.
-    """
-
-    content: Prompt
-    system: str | None = None
-    raw: bool = False
-    tools: Tools | None = None
+__all__ = ["Prompt", "PromptEncoder", "PromptInput", "PromptOptions", "Tools"]
 
 
 class PromptEncoder:
-    """The bundle's tokenizer and chat template together. The template is read when a prompt first needs it."""
+    """The bundle's tokenizer and chat templates together. A template is read when a prompt first needs it."""
 
     def __init__(self, bundle: Bundle, tokenizer: Tokenizer) -> None:
         self._bundle = bundle
         self._tokenizer = tokenizer
-        self._template: str | None = None
+        self._sources: dict[str, str] = {}
 
     def prompt_ids(self, prompt: PromptInput) -> list[int]:
         """Token ids of a prompt, at least one.
@@ -50,22 +31,26 @@ class PromptEncoder:
         Raises:
             InputError: the prompt is empty, is no text or messages, or something needs a template that is not there.
         """
-        has_template = self._bundle.tokenizer.chat_template is not None
+        has_template = self._bundle.tokenizer.has_chat_template
         if isinstance(prompt.content, str) and (prompt.raw or not has_template):
-            for what, given in (("a system message needs", prompt.system), ("tools need", prompt.tools)):
-                if given is not None:
-                    raise InputError(f"{what} a chat template; this bundle has none, or {flag('raw')} was given")
+            needs = prompt.needs_template()
+            if needs is not None:
+                raise InputError(f"{needs} a chat template; this bundle has none, or {option('raw')} was given")
             return self.text_ids(prompt.content)
         if prompt.raw:
-            raise InputError(f"messages cannot be taken raw, only a text can; leave {flag('raw')} out")
+            raise InputError(f"messages cannot be taken raw, only a text can; leave {option('raw')} out")
         if not has_template:
             raise InputError("messages need a chat template and this bundle has none; give a plain text")
-        messages = _as_messages(prompt.content)
-        if prompt.system is not None:
-            messages.insert(0, {"role": "system", "content": prompt.system})
-        template = self._read_template()
+        messages, template = prompt.messages(), self._read_template(prompt)
         _check_tools(prompt.tools, template)
-        text = render_chat(template, messages, self._bundle.tokenizer.special, tools=prompt.tools)
+        text = render_chat(
+            template,
+            messages,
+            {**self._bundle.tokenizer.special, **_template_vars(prompt, template)},
+            continue_final=messages[-1]["role"] == "assistant",
+            tools=prompt.tools,
+            engine=self._bundle.tokenizer.template_engine,
+        )
         # The template has written the special tokens already.
         return self._encode(text, special=False)
 
@@ -94,46 +79,47 @@ class PromptEncoder:
         return token
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
-        _check_unicode(text)
+        check_unicode(text)
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
         if not ids:
             raise InputError("the prompt is empty: it has no tokens")
         self.known(max(ids))
         return ids
 
-    def _read_template(self) -> str:
-        name = self._bundle.tokenizer.chat_template
-        if self._template is None and name is not None:
-            path = self._bundle.path(name)
+    def _read_template(self, prompt: PromptInput) -> str:
+        """The template that a prompt names, or that transformers would take."""
+        info = self._bundle.tokenizer
+        files = dict(info.chat_templates) | ({"default": info.chat_template} if info.chat_template is not None else {})
+        names = ", ".join(sorted(files))
+        if prompt.template is not None and prompt.template not in files:
+            raise InputError(f"this bundle has no chat template {prompt.template!r:.60}; it has: {names}")
+        name = prompt.template or ("tool_use" if prompt.tools is not None and "tool_use" in files else "default")
+        if name not in files:
+            raise InputError(f"this bundle has several chat templates; choose one with {option('template')}: {names}")
+        if name not in self._sources:
+            path = self._bundle.path(files[name])
             try:
-                self._template = path.read_text(encoding="utf-8")
+                self._sources[name] = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise BundleError(f"{path} cannot be read ({error}); copy the bundle again") from None
-        return self._template or ""
+        return self._sources[name]
 
 
-def _as_messages(prompt: Prompt) -> list[Message]:
-    messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    if not messages or (isinstance(prompt, str) and not prompt.strip()):
-        raise InputError("the prompt is empty")
-    for index, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise InputError(f"message {index + 1} of the prompt must have a role and a content, not {message!r:.60}")
-        if isinstance(message.get("content"), str):
-            _check_unicode(message["content"])
-    return messages
+def _template_vars(prompt: PromptInput, template: str) -> Mapping[str, object]:
+    """A prompt's variables, each of which the template reads: nobody would know of one that it does not."""
+    given = prompt.template_vars or {}
+    for name in given:
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            raise InputError(
+                f"this model's chat template reads no variable {name}; leave out {option('template_vars')} {name}"
+            )
+    return given
 
 
 def _check_tools(tools: Tools | None, template: str) -> None:
-    for one in tools or ():
-        if not isinstance(one, Mapping):
-            raise InputError(f"tools must be JSON schemas of functions, which are objects, not {one!r:.60}")
+    for tool in tools or ():
+        if not isinstance(tool, Mapping):
+            raise InputError(f"tools must be JSON schemas of functions, which are objects, not {tool!r:.60}")
     # A template that does not name them would leave them out, and nobody would know.
     if tools and "tools" not in template:
         raise InputError("this model's chat template knows of no tools; leave them out, or describe them in a message")
-
-
-def _check_unicode(text: str) -> None:
-    place = invalid_at(text)
-    if place is not None:
-        raise InputError(f"the prompt is not valid Unicode text at character {place}")

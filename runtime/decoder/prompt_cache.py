@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import Manifest
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.files import whole_file
 
 _FLOAT = np.dtype("<f4")
@@ -88,7 +88,7 @@ def read_prompt_cache(path: Path, manifest: Manifest) -> tuple[list[int], dict[s
     try:
         data = np.memmap(path, np.uint8, mode="r")
     except OSError as error:
-        raise InputError(f"{flag('prompt_cache')} {path} cannot be read: {error.strerror or error}") from None
+        raise InputError(f"{option('prompt_cache')} {path} cannot be read: {error.strerror or error}") from None
     except ValueError:
         raise _damaged(path, "it is empty") from None
     try:
@@ -96,7 +96,7 @@ def read_prompt_cache(path: Path, manifest: Manifest) -> tuple[list[int], dict[s
         metadata = header["__metadata__"]
         if metadata["bundle"] != bundle_hash(manifest):
             raise InputError(
-                f"{flag('prompt_cache')} {path} was made with another bundle; delete it, or name another file"
+                f"{option('prompt_cache')} {path} was made with another bundle; delete it, or name another file"
             )
         return _content(header, data[start:], manifest)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -150,4 +150,4 @@ def _array(entry: Any, data: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArr
 
 
 def _damaged(path: Path, what: str) -> InputError:
-    return InputError(f"{flag('prompt_cache')} {path} is damaged, or no such file at all ({what}); delete it")
+    return InputError(f"{option('prompt_cache')} {path} is damaged, or no such file at all ({what}); delete it")

@@ -90,7 +90,7 @@ def _answers(
     encoder: OpenEncoder, questions: Iterable[Pair], limits: _Limits, stride: int | None, no_answer: bool
 ) -> Iterator[list[Answer]]:
     reader = encoder.reader()
-    small = RowReader(reader.tokenizer, min(_WINDOW, reader.max_length), encoder.manifest.vocab_size)
+    small = reader.shorter(_WINDOW)
     info = encoder.manifest.tokenizer
     first = reader.tokenizer.token_to_id((info.special if info else {}).get("cls_token", ""))
     inputs = ((pair[1], _windows(small, pair, stride)) for pair in questions)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Encoder(OpenEncoder):
-    """An encoder bundle, loaded. Reusable, not thread-safe.
+    """An encoder bundle, loaded. Reusable, by several threads at once.
 
     Which tasks a bundle is for, `manifest.task` says; a method for another task raises `UnsupportedError`. All methods
     raise `InputError` for a text that is not valid Unicode, `BundleError` where the model computes numbers that are

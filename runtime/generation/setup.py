@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from triform.runtime.bundle.manifest import Manifest
-from triform.runtime.errors import ContextError, flag
+from triform.runtime.errors import ContextError, option
 from triform.runtime.generation.logprobs import TokenLogprobs, token_logprobs
 from triform.runtime.generation.loop import GrowingRow
 from triform.runtime.generation.options.beams import Beams, Search, situation_of
@@ -25,7 +25,7 @@ from triform.runtime.generation.options.defaults import Lengths, lengths_of, wit
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.processors.build import ProcessorContext, build_processors
 from triform.runtime.generation.processors.contract import Processor
-from triform.runtime.generation.processors.spelling import Spelled, spell
+from triform.runtime.generation.processors.spelling import Spelled, spell, stop_ids
 from triform.runtime.generation.sampling import Sampler, ahead, make_sampler, row_generator
 from triform.runtime.generation.steps import Logits
 from triform.runtime.text.tokenizer import Tokenizer
@@ -42,6 +42,7 @@ class Settled:
         spelled: the options that are texts, and the form.
         manifest: of the model, or of the task that it is given.
         tokenizer: of what is generated.
+        eos: ids that end an answer: the model's, and those that the user added.
     """
 
     options: GenerationOptions
@@ -50,6 +51,7 @@ class Settled:
     spelled: Spelled
     manifest: Manifest
     tokenizer: Tokenizer
+    eos: tuple[int, ...]
 
     def row(self, ids: Sequence[int], index: int = 0, *, encoder_ids: Sequence[int] | None = None) -> Row:
         """The answer to one prompt, ready to begin.
@@ -75,7 +77,7 @@ class Settled:
             prompt_length=len(ids),
             max_length=len(ids) + limit,
             vocab_size=self.manifest.vocab_size,
-            eos=tuple(self.manifest.tokens.eos),
+            eos=self.eos,
             generator=row_generator(self.options.seed, index) if self.options.temperature else None,
             min_new_tokens=least or 0,
             spelled=self.spelled,
@@ -168,8 +170,10 @@ def settle(
         situation[SEVERAL_ANSWERS] = True
     # Of the penalties the user's alone: a model's own ones may be for a part that it does not have here.
     check_conflicts({**vars(settled), **vars(settled.truncation), **vars(options.penalties), **situation})
-    spelled = spell(settled, tokenizer, manifest.vocab_size, manifest.tokens.eos)
-    return Settled(settled, search, lengths, spelled, manifest, tokenizer)
+    added = stop_ids(settled.stop_token, tokenizer, manifest.vocab_size)
+    eos = tuple(dict.fromkeys((*manifest.tokens.eos, *added)))
+    spelled = spell(settled, tokenizer, manifest.vocab_size, eos)
+    return Settled(settled, search, lengths, spelled, manifest, tokenizer, eos)
 
 
 def check_length(length: int, context: int, *, room: int) -> None:
@@ -184,7 +188,7 @@ def check_length(length: int, context: int, *, room: int) -> None:
         ContextError: it is too long.
     """
     if length + room > context:
-        more, other = (", answer included", f", or see {flag('on_overflow')}") if room else ("", "")
+        more, other = (", answer included", f", or see {option('on_overflow')}") if room else ("", "")
         raise ContextError(
             f"the prompt has {length} tokens but this model's context is {context}{more}; shorten it{other}"
         )

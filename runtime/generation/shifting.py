@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.generation.steps import Logits, ShiftableStep
 
 
@@ -28,7 +28,7 @@ class ShiftingStep:
             InputError: they leave no room.
         """
         if keep > context - 2:
-            raise InputError(f"{flag('keep')} {keep} leaves no room in the model's context of {context}; keep fewer")
+            raise InputError(f"{option('keep')} {keep} leaves no room in the model's context of {context}; keep fewer")
         self._step, self._context, self._keep = step, context, keep
 
     def kept(self, ids: Sequence[int]) -> list[int]:

@@ -92,7 +92,11 @@ class KVCache:
         if batch > self._rows:
             self._allocate(batch, self.capacity)
         kept = min(batch, len(self.lengths))
-        lengths, common = np.zeros(batch, np.int32), np.zeros((batch, batch), np.int32)
+        try:
+            lengths, common = np.zeros(batch, np.int32), np.zeros((batch, batch), np.int32)
+        except (MemoryError, ValueError):
+            # numpy's ValueError is of a size that no machine could address.
+            raise InputError(f"a cache of {batch} rows does not fit into memory; ask for fewer at a time") from None
         lengths[:kept] = self.lengths[:kept]
         common[:kept, :kept] = self._common[:kept, :kept]
         self.lengths, self._common = lengths, common

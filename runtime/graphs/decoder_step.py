@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.runtime.arithmetic import not_numbers
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.graphs.binding import StepBinding, run_step
 from triform.runtime.graphs.cache import KVCache
@@ -133,6 +134,7 @@ class DecoderStep:
 
         Raises:
             InputError: the sequence outgrows the model's context.
+            BundleError: a logit is NaN or an infinity.
             TriformError: onnxruntime failed.
         """
         self.cache.reserve(int(self.cache.lengths[0]) + len(ids))
@@ -140,7 +142,10 @@ class DecoderStep:
         for start in range(0, len(ids), size):
             chunk = ids[start : start + size]
             self.ids.extend(chunk)
-            yield _append(self._session, self.cache, chunk, np.arange(len(chunk)), self._vocab_size)
+            logits = _append(self._session, self.cache, chunk, np.arange(len(chunk)), self._vocab_size)
+            if not np.isfinite(logits).all():
+                raise not_numbers()
+            yield logits
 
 
 def resumable(held: Sequence[int], ids: Sequence[int]) -> int:

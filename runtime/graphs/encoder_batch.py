@@ -23,7 +23,12 @@ WINDOW = 4096
 
 
 class EncoderStep:
-    """Drives one encoder session. Knows token ids and arrays only: no text, no files."""
+    """Drives one encoder session. Knows token ids and arrays only: no text, no files.
+
+    Attributes:
+        inputs: names of what the graph takes.
+        outputs: by name, what the manifest says of each output.
+    """
 
     def __init__(
         self, session: GraphSession, graph: GraphInfo, pad: int | None, *, equal_lengths: bool = False
@@ -38,7 +43,7 @@ class EncoderStep:
         """
         self._session = session
         self._equal_lengths = equal_lengths
-        self._inputs = [info.name for info in graph.inputs]
+        self.inputs = [info.name for info in graph.inputs]
         self._pad = pad
         self.outputs = {info.name: info for info in graph.outputs}
 
@@ -92,7 +97,7 @@ class EncoderStep:
             BundleError: it takes something else.
             TriformError: onnxruntime failed.
         """
-        return run_encoder(self._session, self._inputs, outputs, arrays)
+        return run_encoder(self._session, self.inputs, outputs, arrays)
 
     def in_batches(self, rows: Iterable[Row], outputs: Sequence[str]) -> Iterator[tuple[Array, ...]]:
         """Run any number of rows, those of like length together, in bounded memory.

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from triform.runtime.errors import BundleError, InputError, ProviderError, TriformError, option
+from triform.runtime.errors import (
+    BundleError,
+    InputError,
+    OutOfMemoryError,
+    ProviderError,
+    TriformError,
+    is_out_of_memory,
+    option,
+)
 from triform.runtime.graphs.protocols import GraphSession
 
 _CPU = "CPUExecutionProvider"
@@ -63,7 +71,7 @@ def open_session(
         # Is it the graph, or the provider? The graph is at fault if the CPU cannot open it either.
         _open_on_cpu(ort, path, settings)
         given = "".join(f" {name}={value}" for name, value in (provider_options or {}).items())
-        options = f" with --provider-option{given}" if given else ""
+        options = f" with {option('provider_options')}{given}" if given else ""
         raise ProviderError(f"provider {provider} could not start{options}: {_first_line(error)}") from error
     if chosen not in session.get_providers():
         raise ProviderError(f"provider {provider} could not start; see onnxruntime's requirements for it")
@@ -112,6 +120,8 @@ def _open_on_cpu(ort: Any, path: Path, settings: Any) -> GraphSession:
     try:
         session: GraphSession = _create(ort, path, settings, [_CPU])
     except Exception as error:  # onnxruntime's exceptions share no base class
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"{path} does not fit into memory; export it smaller, or free some") from error
         raise BundleError(
             f"{path} cannot be opened: run `triform verify {path.parent}`, or export it again ({_first_line(error)})"
         ) from error
@@ -134,6 +144,10 @@ def _warn_of_fallback(session: Any, path: Path, provider: str) -> None:
 
 def run_failure(graph: str, error: Exception) -> TriformError:
     """What to say when onnxruntime fails while running `graph`."""
+    if is_out_of_memory(error):
+        return OutOfMemoryError(
+            f"running the {graph} does not fit into memory; give a shorter input, or fewer at a time"
+        )
     return TriformError(f"onnxruntime could not run the {graph}: {_first_line(error)}; try `triform verify`")
 
 

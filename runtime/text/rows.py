@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -67,6 +68,17 @@ class RowReader:
         self._vocab_size = vocab_size
         self.max_length = max_length
         self.truncated = 0
+        # The tokenizer is told how to cut before it gets texts; no other thread may come in between.
+        self._lock = threading.Lock()
+
+    def shorter(self, max_length: int) -> RowReader:
+        """A reader of rows of at most `max_length` tokens, which refuses no text for its length.
+
+        It uses the same tokenizer, in turns with this reader.
+        """
+        shorter = RowReader(self.tokenizer, min(max_length, self.max_length), self._vocab_size)
+        shorter._lock = self._lock
+        return shorter
 
     def stream(self, texts: Iterable[str | Pair]) -> Iterator[Row]:
         """What `read` gives for any number of texts, in bounded memory. Errors as `read`."""
@@ -87,8 +99,9 @@ class RowReader:
         Raises:
             InputError: a text is not valid Unicode, too short for the model, or too long for a strict reader.
         """
-        self.tokenizer.enable_truncation(self.max_length)
-        encodings = self._encode(texts, add_special_tokens, first)
+        with self._lock:
+            self.tokenizer.enable_truncation(self.max_length)
+            encodings = self._encode(texts, add_special_tokens, first)
         rows = [_row(encoding) for encoding in encodings]
         for index, row in enumerate(rows):
             self._check_length(row, texts[index], first + index)
@@ -115,8 +128,9 @@ class RowReader:
         # Asked for before: tokenizers prints a traceback of its own, and panics, where the stride leaves no room.
         if stride >= self.room(first):
             raise InputError(f"windows of {self.max_length} tokens that share {stride} leave no room: {_start(text)}")
-        self.tokenizer.enable_truncation(self.max_length, stride=stride, strategy=direction)
-        encoding = self._encode([text], True, number)[0]
+        with self._lock:
+            self.tokenizer.enable_truncation(self.max_length, stride=stride, strategy=direction)
+            encoding = self._encode([text], True, number)[0]
         rows = [_row(one) for one in (encoding, *encoding.overflowing)]
         for row in rows:
             self._check_length(row, text, number)
@@ -134,8 +148,9 @@ class RowReader:
         special: int = self.tokenizer.num_special_tokens_to_add(first is not None)
         if first is None:
             return self.max_length - special
-        self.tokenizer.no_truncation()
-        return self.max_length - special - len(self._encode([first], False, 1)[0].ids)
+        with self._lock:
+            self.tokenizer.no_truncation()
+            return self.max_length - special - len(self._encode([first], False, 1)[0].ids)
 
     def length(self, text: str) -> int:
         """Tokens of a text that is not cut, special ones included.
@@ -143,8 +158,9 @@ class RowReader:
         Raises:
             InputError: the text is not valid Unicode.
         """
-        self.tokenizer.no_truncation()
-        return len(self._encode([text], True, 1)[0].ids)
+        with self._lock:
+            self.tokenizer.no_truncation()
+            return len(self._encode([text], True, 1)[0].ids)
 
     def _check_length(self, row: Row, text: str | Pair, number: int) -> None:
         # A text without any token never reaches the model.

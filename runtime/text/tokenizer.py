@@ -8,7 +8,12 @@ from typing import Any, Protocol
 
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.errors import BundleError
+from triform.runtime.panics import failures_as
+from triform.runtime.printable import shortened
 from triform.runtime.text.code_points import CodePointTokenizer
+
+# How much is quoted of what tokenizers says.
+_LONGEST = 200
 
 
 class Tokenizer(Protocol):
@@ -36,7 +41,71 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
     return load_tokenizer(bundle.path(info.file or ""))
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+class JsonTokenizer:
+    """A tokenizer of tokenizer.json, whose every failure is one `BundleError` that names the file."""
+
+    def __init__(self, backend: Any, path: Path) -> None:
+        """Keep a tokenizers.Tokenizer.
+
+        Args:
+            backend: the tokenizer.
+            path: the file that it was read from.
+        """
+        self.backend = backend
+        self._path = path
+
+    def encode(self, sequence: Any, **options: bool) -> Any:
+        """The encoding of a text, or of words with ``is_pretokenized``. Options as of tokenizers.
+
+        Raises:
+            BundleError: the tokenizer cannot cut it.
+        """
+        with failures_as(self._unusable):
+            return self.backend.encode(sequence, **options)
+
+    def encode_batch(self, sequences: list[Any], **options: bool) -> list[Any]:
+        """The encodings of texts or pairs. Options and errors as `encode`."""
+        with failures_as(self._unusable):
+            encodings: list[Any] = self.backend.encode_batch(sequences, **options)
+        return encodings
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Text of `ids`.
+
+        Raises:
+            BundleError: the tokenizer cannot join them.
+        """
+        with failures_as(self._unusable):
+            text: str = self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        return text
+
+    def surround(self, before: Sequence[int], after: Sequence[int]) -> None:
+        """Put these ids, and nothing else, around texts from now on; texts are cut to where they leave room.
+
+        Raises:
+            BundleError: the vocabulary does not have them.
+        """
+        from tokenizers import processors
+
+        around = {name: list(ids) for name, ids in (("before", before), ("after", after)) if ids}
+        with failures_as(self._unusable):
+            self.backend.post_processor = processors.TemplateProcessing(
+                single=[name for name in ("before", "$A", "after") if name == "$A" or name in around],
+                special_tokens=[
+                    {"id": name, "ids": ids, "tokens": [self.backend.id_to_token(token) for token in ids]}
+                    for name, ids in around.items()
+                ],
+            )
+
+    def __getattr__(self, name: str) -> Any:
+        # What looks something up or sets a limit: it does not fail.
+        return getattr(self.backend, name)
+
+    def _unusable(self, reason: str) -> BundleError:
+        return BundleError(f"{self._path} fails ({shortened(reason, _LONGEST)}); export the model again")
+
+
+def load_tokenizer(path: Path) -> JsonTokenizer:
     """Read tokenizer.json.
 
     Raises:
@@ -44,12 +113,13 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """
     from tokenizers import Tokenizer as Backend
 
-    try:
+    def damaged(reason: str) -> BundleError:
+        reason = shortened(reason, _LONGEST)
+        return BundleError(f"{path} cannot be read as a tokenizer ({reason}); copy the bundle again")
+
+    with failures_as(damaged):
         backend = Backend.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise BundleError(f"{path} cannot be read as a tokenizer ({error}); copy the bundle again") from None
-    # The file may carry the settings of its training, which would cut or fill up prompts without a word.
-    backend.no_truncation()
-    backend.no_padding()
-    tokenizer: Tokenizer = backend
-    return tokenizer
+        # The file may carry the settings of its training, which would cut or fill up prompts without a word.
+        backend.no_truncation()
+        backend.no_padding()
+    return JsonTokenizer(backend, path)

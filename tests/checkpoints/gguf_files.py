@@ -17,6 +17,8 @@ from gguf import GGMLQuantizationType as Format
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from triform.export.checkpoint.gguf.container import Tensor
+
 # Sizes that differ from one another, so that one taken for another shows.
 SIZES = {
     "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
@@ -116,7 +118,7 @@ def write_gguf(
     model: Any,
     *,
     keys: Mapping[str, Any] | None = None,
-    tensors: Mapping[str, np.ndarray] | None = None,
+    tensors: Mapping[str, np.ndarray | Tensor] | None = None,
     left_out: Sequence[str] = (),
     format_of: Mapping[str, Format] | Format = Format.F32,
     vocabulary: Mapping[str, Any] | None = None,
@@ -128,10 +130,10 @@ def write_gguf(
         name: of the family.
         model: of transformers.
         keys: further ones, or others.
-        tensors: further ones, as they are.
+        tensors: further ones or others; a `Tensor` is written as it is, whatever its format.
         left_out: names of tensors of the file.
         format_of: of matrices, or of some by name.
-        vocabulary: keys behind "tokenizer.ggml.".
+        vocabulary: keys of the tokenizer; the family's own when None.
     """
     kind = FAMILIES[name][0]
     writer = gguf.GGUFWriter(str(path), gguf.MODEL_ARCH_NAMES[kind])
@@ -141,6 +143,9 @@ def write_gguf(
             _add(writer, key, value)
     for tensor, array in {**_tensors(kind, model), **(tensors or {})}.items():
         if tensor in left_out:
+            continue
+        if isinstance(array, Tensor):
+            writer.add_tensor(tensor, array.data, raw_dtype=array.format)
             continue
         wanted = format_of if isinstance(format_of, Format) else format_of.get(tensor, Format.F32)
         if array.ndim < 2 or wanted is Format.F32:
@@ -190,7 +195,7 @@ def _keys(name: str, config: Any, arch: str) -> dict[str, Any]:
         plain["rope.freq_base"] = float(whole["rope_theta"])
         if whole["rope_type"] == "linear":
             plain |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(whole["factor"])}
-    heads = FAMILIES[name][2].get("head_dim")
+    heads = config.head_dim if "head_dim" in FAMILIES[name][2] else None
     if heads:
         plain |= {"attention.key_length": heads, "attention.value_length": heads}
     if name == "llama":

@@ -19,6 +19,8 @@ from tests.checkpoints.decoders import llama_folder
 from tests.cli.test_generate import hear_ctrl_c
 from triform.cli.commands.bundle.export import _STEPS
 from triform.cli.main import run
+from triform.export.write import staged
+from triform.runtime.errors import ExportError
 from triform.runtime.extras import install_command
 
 
@@ -176,6 +178,34 @@ def test_an_export_that_is_killed_leaves_no_bundle(checkpoint, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not target.exists()
+    (left,) = tmp_path.iterdir()
+    with staged(target, force=False) as folder:
+        assert not left.exists()
+        (folder / "manifest.json").touch()
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_of_two_exports_to_one_target_the_later_says_so(tmp_path):
+    target = tmp_path / "out"
+    with pytest.raises(ExportError, match="was made by another process meanwhile"), staged(target, force=False):
+        with staged(target, force=False) as first:
+            (first / "manifest.json").write_text("the first")
+    assert (target / "manifest.json").read_text() == "the first"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_force_replaces_what_appears_meanwhile_and_keeps_none_of_its_files(tmp_path):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "manifest.json").touch()
+    with staged(target, force=True) as second:
+        (second / "manifest.json").write_text("the second")
+        with staged(target, force=True) as first:
+            (first / "manifest.json").write_text("the first")
+            (first / "more").touch()
+    assert os.listdir(target) == ["manifest.json"]
+    assert (target / "manifest.json").read_text() == "the second"
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_an_export_that_is_interrupted_cleans_up(checkpoint, tmp_path):

@@ -298,7 +298,7 @@ def test_a_reader_that_leaves_is_no_error(float_bundle):
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [("triform gen", "generate"), ("triform generate --temp", "--temperature"), ("triform verify --ag", "--against")],
+    [("triform gen", "generate"), ("triform generate --temper", "--temperature"), ("triform verify --ag", "--against")],
 )
 def test_the_shell_completes(words, expected):
     asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_TRIFORM_COMPLETE": "complete_bash"}

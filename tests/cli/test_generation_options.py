@@ -46,7 +46,8 @@ def test_every_option_has_a_flag():
 def test_options_are_read():
     found = generation_options(
         {
-            "top_k": 5, "min_p": 0.1, "stop": ["a", "b"], "order": "top-k, temperature", "dry_multiplier": 0.5,
+            "top_k": 5, "min_p": 0.1, "stop": ["a", "b"], "stop_token": ["7", "<|end|>"],
+            "order": "top-k, temperature", "dry_multiplier": 0.5,
             "dry_sequence_breakers": ["x"], "exponential_decay_length_penalty": "5,1.5",
             "logit_bias": ["3=-1.5", "4=2"],
             "bad_words": ["no"], "suppress_tokens": "1,2", "begin_suppress_tokens": "3", "forced_tokens": ["0=7"],
@@ -56,6 +57,7 @@ def test_options_are_read():
     assert found == GenerationOptions(
         top_k=5,
         stop=("a", "b"),
+        stop_token=(7, "<|end|>"),
         order=("top-k", "temperature"),
         truncation=Truncation(min_p=0.1),
         penalties=Penalties(
@@ -112,7 +114,7 @@ def test_logprobs_are_in_the_json(call, float_bundle):
         (["--logit-bias", "x=1"], "--logit-bias wants ID=BIAS, and 'x' is no number"),
         (["--logit-bias", "1"], "--logit-bias wants ID=BIAS, and '' is no number"),
         (["--suppress-tokens", "1,,2"], "--suppress-tokens wants token ids"),
-        (["--suppress-tokens", "100000"], "--suppress-tokens names token 100000, but the vocabulary has 400"),
+        (["--suppress-tokens", "100000"], "--suppress-tokens names token 100000; the vocabulary has 400"),
         (["--exponential-decay-length-penalty", "5"], "wants START,FACTOR"),
         (["--bad-words", ""], "--bad-words must not be empty"),
         (["--json-schema", "nowhere.json"], "--json-schema in nowhere.json cannot be read"),

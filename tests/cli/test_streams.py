@@ -66,6 +66,8 @@ def test_closed_standard_input_is_an_empty_prompt(float_bundle):
     assert "the prompt is empty" in done.stderr
 
 
+# Control characters, but line breaks and tabs.
+STEERING = {chr(code) for code in (*range(32), *range(127, 160))} - {"\n", "\t"}
 ODD = ("a", "--raw", "--temperature", 3, "--seed", 1, "--max-new-tokens", 60)
 
 
@@ -82,10 +84,12 @@ def test_files_and_pipes_get_utf_8(float_bundle, tmp_path, encoding):
 
 
 def test_a_terminal_that_knows_only_ascii(float_bundle):
-    """What it cannot show is a question mark, and the rest is there."""
+    """What it cannot show is a question mark, what would steer it an escape, and the rest is there."""
     arguments = ("generate", float_bundle, *ODD)
     unicode = shell("", *arguments, PYTHONIOENCODING="utf-8").stdout
-    assert _on_a_terminal(*arguments, PYTHONIOENCODING="ascii") == unicode.encode("ascii", "replace").decode()
+    shown = "".join(rf"\x{ord(letter):02x}" if letter in STEERING else letter for letter in unicode[:-1])
+    seen = _on_a_terminal(*arguments, PYTHONIOENCODING="ascii")
+    assert seen == (shown + unicode[-1]).encode("ascii", "replace").decode()
 
 
 def _on_a_terminal(*arguments, **environment):

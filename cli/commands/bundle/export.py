@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from triform.cli.commands.bundle.export_extra import check_installed
+from triform.cli.outputs.notes import say
+from triform.cli.outputs.terminal import for_progress
+
 if TYPE_CHECKING:
     from triform.export.report import Report
-from triform.cli.commands.bundle.export_extra import check_installed
 
-HELP = """Turn a checkpoint into a bundle, verified against PyTorch.
+HELP = """Export a checkpoint to a bundle, verified against PyTorch.
 
 \b
-  triform export ./my-model bundle                       a folder of transformers or sentence-transformers
+  triform export ./my-model bundle                       a transformers or sentence-transformers folder
   triform export ./my-adapter bundle                     a LoRA adapter, merged into the base that it names
-  triform export model.Q4_1.gguf bundle --quantize int4  a GGUF file; org/name/model.Q4_1.gguf of the hub
-  triform export org/name bundle --revision v1.0         a hub id, from its cache where there is no network
-  triform export ./my-model bundle --dry-run             what would be done, for which task, and what decided
+  triform export model.Q4_1.gguf bundle                  a GGUF file (or org/name/FILE of the hub), with its own blocks
+  triform export org/name bundle --revision v1.0         a hub id; without a network, from the hub's cache
+  triform export ./my-model bundle --dry-run             print what would be done, for which task, and why
 
 The bundle is written whole or not at all.
 """
@@ -34,26 +37,33 @@ def run(
     source: Annotated[str, typer.Argument(help="A model folder, a GGUF file or a hub id.")],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
     quantize: Annotated[
-        Optional[str], typer.Option(help="none, int8 or int4; int4 for decoders and int8 for others when not given.")
+        Optional[str],
+        typer.Option(
+            help="none, int8, int4 or keep; by default keep for decoders from quantized GGUF files, int4 for other "
+            "decoders, int8 for all others."
+        ),
     ] = None,
     task: Annotated[
-        Optional[str], typer.Option(help="A task by its name on the hub; what it was trained for when not given.")
+        Optional[str], typer.Option(help="A task by its name on the hub; by default what the model was trained for.")
     ] = None,
     hidden_states: Annotated[
-        bool, typer.Option("--hidden-states", help="Keep the outputs of an encoder's every layer, of a decoder's last.")
+        bool,
+        typer.Option(
+            "--hidden-states", help="Keep the hidden states: all layers of an encoder, the last of a decoder."
+        ),
     ] = False,
     word_timestamps: Annotated[
-        bool, typer.Option("--word-timestamps", help="Let a speech model tell when each word is said.")
+        bool, typer.Option("--word-timestamps", help="Let a speech model compute word timestamps.")
     ] = False,
-    block_size: Annotated[Optional[int], typer.Option(help="Weights sharing a scale: 16 to 256.")] = None,
-    accuracy_level: Annotated[int, typer.Option(help="Activations while computing: 4 is 8 bit, 1 float32.")] = 4,
-    context_length: Annotated[Optional[int], typer.Option(help="The model's own limit when not given.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
+    block_size: Annotated[Optional[int], typer.Option(help="Weights that share a scale: 16 to 256.")] = None,
+    accuracy_level: Annotated[int, typer.Option(help="Precision of activations: 4 is int8, 1 is float32.")] = 4,
+    context_length: Annotated[Optional[int], typer.Option(help="In tokens; by default the model's own limit.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
     ] = False,
-    revision: Annotated[Optional[str], typer.Option(help="Of a hub id: a branch, a tag or a commit.")] = None,
+    revision: Annotated[Optional[str], typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
     """Parse, call, render."""
@@ -87,7 +97,6 @@ def run(
 
 def _say_newer() -> None:
     """Name what is newer than it was tested, before anything that may fail for that reason."""
-    from triform.cli.outputs.notes import say
     from triform.export.tested_versions import newer_than_tested
 
     newer = newer_than_tested()
@@ -100,13 +109,13 @@ def _say_newer() -> None:
 def _progress() -> Iterator[Callable[[str], None]]:
     """A bar that names the running step on a terminal; a line a step elsewhere. Always on standard error."""
     if not sys.stderr.isatty():
-        yield lambda name: print(f"{name} …", file=sys.stderr, flush=True)
+        yield lambda name: say(f"{name} …")
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<10}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=for_progress()), transient=True) as bar:
         task = bar.add_task("start", total=len(_STEPS))
 
         def show(name: str) -> None:
@@ -117,7 +126,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 def _render(report: Report) -> str:
-    from triform.cli.outputs.tables import encoder_parity_rows, megabytes, parity_rows, rows
+    from triform.cli.outputs.tables import encoder_parity_rows, end_tokens, megabytes, parity_rows, rows
     from triform.runtime.bundle.export_record import Parity
 
     seconds = [(name, f"{value:.1f} s") for name, value in report.seconds.items()]
@@ -127,6 +136,9 @@ def _render(report: Report) -> str:
         purpose.append(
             ("left out", f"{len(report.left_out)} weights of heads for other tasks, {report.left_out[0]}, …")
         )
+    if report.end_tokens:
+        purpose.append(("answers end at", end_tokens(report.end_tokens)))
+    purpose += [("note", note) for note in report.notes]
     sizes = [
         ("weights before", megabytes(report.size_before)),
         ("bundle", f"{megabytes(report.size_after)}  {report.bundle}"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from triform.runtime.bundle.export_record import ExportInfo
     from triform.runtime.bundle.manifest import GraphInfo, Manifest, TensorInfo
 
-HELP = """Show what a bundle is: form, task, graphs, shapes, sizes, quantization, parity.
+HELP = """Show what a bundle contains: form, task, graphs, shapes, sizes, quantization, parity.
 
 \b
   triform inspect BUNDLE
@@ -34,7 +34,7 @@ def run(
 
 
 def _render(manifest: Manifest) -> str:
-    from triform.cli.outputs.tables import encoder_parity_rows, megabytes, parity_rows, rows
+    from triform.cli.outputs.tables import encoder_parity_rows, end_tokens, megabytes, parity_rows, rows
 
     lines = [
         ("model", manifest.model_name),
@@ -44,9 +44,12 @@ def _render(manifest: Manifest) -> str:
         ("parameters", f"{manifest.parameters / 1e6:.1f} M"),
         ("context", f"{manifest.max_length} tokens"),
         ("vocabulary", str(manifest.vocab_size)),
-        ("chat template", "yes" if manifest.tokenizer and manifest.tokenizer.chat_template else "no"),
+        ("chat template", _templates(manifest)),
         ("size", megabytes(sum(info.size for info in manifest.files.values()))),
     ]
+    if manifest.export.end_tokens:
+        lines.append(("answers end at", end_tokens(manifest.export.end_tokens)))
+    lines += [("note", note) for note in manifest.export.notes]
     if manifest.cache is not None:
         per_token = sum(8 * layer.num_key_value_heads * layer.head_dim for layer in manifest.cache.layers)
         lines.append(("cache", f"{len(manifest.cache.layers)} layers, {per_token / 1e3:.1f} kB a token"))
@@ -58,6 +61,14 @@ def _render(manifest: Manifest) -> str:
     if manifest.export.encoder_parity is not None:
         lines += encoder_parity_rows(manifest.export.encoder_parity)
     return rows([*lines, *_version_rows(manifest.export)])
+
+
+def _templates(manifest: Manifest) -> str:
+    info = manifest.tokenizer
+    if info is None or not info.has_chat_template:
+        return "no"
+    names = (["default"] if info.chat_template is not None else []) + list(info.chat_templates)
+    return "yes" if names == ["default"] else ", ".join(names)
 
 
 def _version_rows(export: ExportInfo) -> list[tuple[str, str]]:
@@ -83,6 +94,9 @@ def _graph_rows(name: str, graph: GraphInfo) -> list[tuple[str, str]]:
             f": {quantization.matrices} matrices, {quantization.bits} bit, blocks of {quantization.block_size} "
             f"({quantization.sensitive_block_size} where it matters), accuracy level {quantization.accuracy_level}"
         )
+    elif quantization.formats is not None:
+        kinds = ", ".join(f"{count} {name}" for name, count in quantization.formats.items())
+        stored += f": {quantization.matrices} matrices ({kinds}), accuracy level {quantization.accuracy_level}"
     operators = ", ".join(f"{count} {kind}" for kind, count in graph.operators.items())
     return [
         (f"graph {name}", f"{sum(graph.operators.values())} operators: {operators}"),

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from triform.cli.arguments.common import Bundle, Verify
+from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.runtime.text.token_view import TokenView
 
-HELP = """Show how a model splits a text. Reads the tokenizer only, of bundles of any form.
+HELP = """Show how a model tokenizes a text, for bundles of any form. Only the tokenizer is read.
 
 \b
   triform tokens BUNDLE "Tokenization is unavoidable."
   triform tokens BUNDLE --json < letter.txt
 
-One line a token: index, id, token, start-end, text, with tabs between them. Start and end count characters; tokens that
-the model adds stand for none.
+One line per token: index, id, token, start-end, text, separated by tabs. Start and end are character offsets; tokens
+that the model adds cover no characters.
 """
 
 
 def run(
     bundle: Bundle = None,
-    text: Annotated[Optional[str], typer.Argument(help="The text; - or nothing reads standard input.")] = None,
+    text: Annotated[Optional[str], typer.Argument(help="The text; standard input by default, or for -.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of tokens.")] = False,
     verify: Verify = "once",
 ) -> int:
@@ -44,7 +44,7 @@ def run(
     (_print_json if as_json else _print)(tokens)
     most = opened.manifest.max_length
     if len(tokens) > most:
-        print(f"note: {len(tokens)} tokens; the model reads at most {most}", file=sys.stderr)
+        say(f"note: {len(tokens)} tokens; the model reads at most {most}")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-HELP = """Check a bundle: every file's hash, and with --against its numbers.
+HELP = """Check the hash of every file in a bundle, and with --against its outputs.
 
 \b
   triform verify BUNDLE
@@ -19,7 +19,7 @@ HELP = """Check a bundle: every file's hash, and with --against its numbers.
 
 def run(
     bundle: Annotated[Path, typer.Argument(envvar="TRIFORM_BUNDLE", help="The bundle's folder.")],
-    against: Annotated[Optional[str], typer.Option(help="The source it was exported from.")] = None,
+    against: Annotated[Optional[str], typer.Option(help="The checkpoint that it was exported from.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Parse, call, render."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Template, TemplateVars, Threads, Verify
 from triform.cli.arguments.generation import CONTEXT, DECODER, with_generation_options
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from triform.cli.chat.session import Chat
     from triform.runtime.generation.options.generation import GenerationOptions
 
-HELP = """Talk with a model that was trained to chat.
+HELP = """Chat with a model that was trained for it.
 
 \b
   triform chat BUNDLE
@@ -23,22 +23,24 @@ HELP = """Talk with a model that was trained to chat.
   triform chat BUNDLE --load yesterday.json
   printf 'Name a river.\\nWhere does it end?\\n' | triform chat BUNDLE > answers.txt
 
-Lines that begin with a slash are commands, and /help lists them. A line that ends in a backslash goes on with the next;
-lines between one of three double quotes and another go together. Ctrl-C stops an answer, of which stays what was said;
-/exit or the end of input ends the chat.
+Lines that begin with a slash are commands; /help lists them. A line that ends in a backslash continues on the next.
+Lines between \"\"\" and \"\"\" form one message. Ctrl-C stops the answer; what was printed is kept. /exit or the end of
+input ends the chat.
 
-Where standard input is no terminal it is read in the same way. Answers alone go to standard output. The exit code is
-then 1 if anything was refused.
+If standard input is not a terminal, it is read in the same way, and the exit code is 1 if anything was refused. Only
+answers go to standard output.
 """
 
 
 @with_generation_options((*DECODER, *CONTEXT))
 def run(
     bundle: Bundle = None,
-    system: Annotated[Optional[str], typer.Option(help="A system message.")] = None,
-    load: Annotated[Optional[Path], typer.Option(help="Go on from a conversation that /save wrote.")] = None,
-    stats: Annotated[bool, typer.Option("--stats", help="Tell the speed of each answer on standard error.")] = False,
-    history: Annotated[Optional[Path], typer.Option(help="Remember typed lines in this file.")] = None,
+    system: Annotated[Optional[str], typer.Option(help="The system prompt.")] = None,
+    load: Annotated[Optional[Path], typer.Option(help="Continue a conversation that /save wrote.")] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Print the speed of each answer to standard error.")] = False,
+    template: Template = None,
+    template_var: TemplateVars = None,
+    history: Annotated[Optional[Path], typer.Option(help="Keep the history of typed lines in this file.")] = None,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -47,7 +49,7 @@ def run(
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_prompt, key_values
+    from triform.cli.arguments.bundle import bundle_and_prompt, key_values, template_vars
     from triform.cli.chat.lines import Lines
     from triform.cli.chat.session import Chat
     from triform.cli.outputs.notes import say
@@ -58,7 +60,7 @@ def run(
     model = load_decoder(
         folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
-    conversation = Conversation(model, options=options)
+    conversation = Conversation(model, options=options, template=template, template_vars=template_vars(template_var))
     if load is not None:
         conversation.load(load)
     if system is not None:

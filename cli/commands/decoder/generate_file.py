@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
     from triform.cli.outputs.answers_file import AnswersFile
     from triform.runtime.decoder.model import Decoder
-    from triform.runtime.decoder.prompt import Prompt, Tools
+    from triform.runtime.decoder.prompt_input import Prompt, PromptOptions
     from triform.runtime.generation.answers import Written
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
@@ -34,30 +32,18 @@ class Job:
         options: see `GenerationOptions`.
         beams: see `Beams`.
         batch: prompts to run at once.
-        system: see `Decoder.generate`.
-        raw: see `Decoder.generate`.
-        tools: see `Decoder.generate`.
+        prompt_options: see `Decoder.generate`.
     """
 
     model: Decoder
     options: GenerationOptions
     beams: Beams
     batch: int
-    system: str | None
-    raw: bool
-    tools: Tools | None
+    prompt_options: PromptOptions
 
     def work(self, prompts: Iterable[Prompt]) -> Iterator[list[Written]]:
         """The answers to each prompt, the best first."""
-        return self.model.generate_all(
-            prompts,
-            self.options,
-            beams=self.beams,
-            batch=self.batch,
-            system=self.system,
-            raw=self.raw,
-            tools=self.tools,
-        )
+        return self.model.generate_all(prompts, self.options, beams=self.beams, batch=self.batch, **self.prompt_options)
 
     def check(self, prompt: Prompt) -> None:
         """Refuse a prompt that the model cannot read.
@@ -65,7 +51,7 @@ class Job:
         Raises:
             InputError: it is empty, too long, or needs a chat template that is not there.
         """
-        self.model.count_tokens(prompt, system=self.system, raw=self.raw, tools=self.tools)
+        self.model.count_tokens(prompt, **self.prompt_options)
 
 
 def write_answers(job: Job, records: Records, output: Path | None, *, resume: bool, stats: bool) -> None:
@@ -82,17 +68,15 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
         InputError: a prompt is refused, or the file cannot be written.
     """
     from triform.cli.outputs.answers_file import answers_file
-    from triform.cli.outputs.notes import end_inputs
-    from triform.cli.outputs.progress import with_progress
+    from triform.cli.outputs.notes import end_inputs, say
+    from triform.cli.outputs.progress import alongside, with_progress
 
     start, answers, tokens = time.perf_counter(), 0, 0
     with answers_file(output, source=records.file, resume=resume) as file:
         shown = with_progress(records, results_to=output)
         readable = (record for record, _ in records.use(shown, lambda record: job.check(_prompt(record))))
-        first, second = tee(_unanswered(readable, file))
-        written_all = job.work(_prompt(record) for record in first)
-        # In this order, so that a record is not read only to find that there is no answer to come.
-        for written, record in zip(written_all, second, strict=False):
+        unanswered = _unanswered(readable, file)
+        for record, written in alongside(unanswered, lambda some: job.work(_prompt(record) for record in some)):
             file.write(_object(record, written))
             answers += 1
             tokens += len(written[0].token_ids)
@@ -100,9 +84,7 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
         end_inputs(records, None)
     if stats:
         seconds = time.perf_counter() - start
-        print(
-            f"{answers} prompts, {tokens} tokens in {seconds:.1f} s ({tokens / seconds:.1f} tokens/s)", file=sys.stderr
-        )
+        say(f"{answers} prompts, {tokens} tokens in {seconds:.1f} s ({tokens / seconds:.1f} tokens/s)")
 
 
 def _unanswered(records: Iterable[Record], file: AnswersFile) -> Iterator[Record]:

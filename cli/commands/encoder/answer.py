@@ -19,7 +19,7 @@ HELP = """Find the answer to a question in a text of any length.
   triform answer BUNDLE "Who kept the lighthouse?" --file story.txt --top-k 3
   cat story.txt | triform answer BUNDLE "Who kept the lighthouse?" --no-answer --json
 
-One line an answer, the best first: score, start-end, text, with tabs between them. Start and end count characters of
+One line per answer, the best first: score, start-end, text, separated by tabs. Start and end are character offsets in
 the context. With --no-answer the best answer may be that there is none.
 """
 
@@ -27,14 +27,14 @@ the context. With --no-answer the best answer may be that there is none.
 def run(
     bundle: Bundle = None,
     question: Annotated[Optional[str], typer.Argument(help="The question.")] = None,
-    context: Annotated[Optional[str], typer.Option(help="The text; standard input when absent.")] = None,
+    context: Annotated[Optional[str], typer.Option(help="The text; standard input by default.")] = None,
     file: Annotated[Optional[Path], typer.Option(help="Read the text from a file.")] = None,
-    top_k: Annotated[int, typer.Option(help="How many answers to show.")] = 1,
-    max_answer_length: Annotated[int, typer.Option(help="Tokens of an answer at most.")] = 15,
+    top_k: Annotated[int, typer.Option(help="Number of answers to show.")] = 1,
+    max_answer_length: Annotated[int, typer.Option(help="Maximum length of an answer, in tokens.")] = 15,
     stride: Annotated[
-        Optional[int], typer.Option(help="Tokens that windows share; 128 if not given, less after a long question.")
+        Optional[int], typer.Option(help="Overlap of windows in tokens; 128 by default, less after a long question.")
     ] = None,
-    no_answer: Annotated[bool, typer.Option("--no-answer", help="Let there be no answer in the text.")] = False,
+    no_answer: Annotated[bool, typer.Option("--no-answer", help="Allow for a text that holds no answer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of answers.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,

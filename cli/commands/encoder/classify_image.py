@@ -13,7 +13,7 @@ from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Thre
 if TYPE_CHECKING:
     from triform.runtime.encoder.model import Encoder
 
-HELP = """Label pictures.
+HELP = """Classify images.
 
 \b
   triform classify-image BUNDLE cat.jpg dog.png --top-k 3
@@ -21,18 +21,20 @@ HELP = """Label pictures.
   curl -s https://example.org/cat.jpg | triform classify-image BUNDLE -
   triform classify-image BUNDLE *.jpg --json > labeled.jsonl
 
-One line a label: score, label, picture, with tabs between them; a picture's best label first.
---labels are labels of your own, for a model trained on pictures and their captions, such as CLIP or SigLIP.
+One line per label: score, label, image, separated by tabs; the best label of an image first.
+--labels gives your own labels (zero-shot), for a model trained on images and captions, such as CLIP or SigLIP.
 """
 
 
 def run(
     bundle: Bundle = None,
-    images: Annotated[Optional[list[str]], typer.Argument(help="Picture files; - is standard input.")] = None,
-    labels: Annotated[Optional[str], typer.Option(help="Labels of your own, with commas between them.")] = None,
-    template: Annotated[Optional[str], typer.Option(help='A label in words: "a photo of {}." when not given.')] = None,
-    top_k: Annotated[Optional[int], typer.Option(help="Best labels to show; 1 if not given, all of --labels.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture.")] = False,
+    images: Annotated[Optional[list[str]], typer.Argument(help="Image files; - is standard input.")] = None,
+    labels: Annotated[Optional[str], typer.Option(help="Your own labels, separated by commas.")] = None,
+    template: Annotated[Optional[str], typer.Option(help='Caption for a label; "a photo of {}." by default.')] = None,
+    top_k: Annotated[
+        Optional[int], typer.Option(help="Number of labels to show; 1 by default, all of --labels.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,

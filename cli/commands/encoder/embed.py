@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     # What was read ("text" or "image"), how many numbers a vector has, and the vectors.
     Found = tuple[str, int, Iterator[tuple[Record, Any]]]
 
-HELP = """Turn texts or pictures into vectors.
+HELP = """Compute embeddings of texts or images.
 
 \b
   triform embed BUNDLE "A cat on a mat." "Ein Hund im Park."
@@ -28,32 +28,34 @@ HELP = """Turn texts or pictures into vectors.
   triform embed BUNDLE --image cat.jpg dog.png > vectors.jsonl
   find photos -name '*.jpg' | triform embed BUNDLE --image --skip-errors --output photos.npy
 
-One JSON object a text: {"text": ..., "embedding": [...]}; with JSON input the object that was read, and "embedding".
-With --image the arguments or lines name picture files, and {"image": ...} comes out; - is a picture on standard input.
-A bundle that reads no text needs no --image. CLIP and its like put texts and pictures into one space, run by run.
---dimensions keeps the first numbers of each vector; the model should be trained for that. Vectors of models that give
-length 1 are scaled to length 1 again.
---output-dtype int8 scales vectors to length 1; 127 then stands for 8 / sqrt(dimensions), or for 1 if that is less.
-binary is one bit a number, set above 0, packed into int8 bytes as sentence-transformers does.
+One JSON object per text: {"text": ..., "embedding": [...]}; for JSON input, the object read with "embedding" added.
+With --image the arguments or lines name image files, and the output is {"image": ...}; - is an image on standard input.
+A bundle that reads no text needs no --image. CLIP and similar models embed texts and images, in separate runs, into one
+space. --dimensions truncates each vector to its first numbers; the model should be trained for that. If the model
+normalizes its vectors to length 1, truncated ones are normalized again.
+--output-dtype int8 normalizes vectors; 127 then stands for 8 / sqrt(dimensions), or for 1 if that is less.
+binary is one bit per number, set above 0, packed into int8 bytes as sentence-transformers does.
 """
 
 
 def run(
     bundle: Bundle = None,
     inputs: Annotated[
-        Optional[list[str]], typer.Argument(help="Texts, or picture files; standard input's lines when absent.")
+        Optional[list[str]], typer.Argument(help="Texts, or image files; the lines of standard input by default.")
     ] = None,
-    image: Annotated[bool, typer.Option("--image", help="They are picture files.")] = False,
-    file: Annotated[Optional[Path], typer.Option(help="Read texts or names from a file: lines, or .jsonl.")] = None,
+    image: Annotated[bool, typer.Option("--image", help="The inputs are image files.")] = False,
+    file: Annotated[Optional[Path], typer.Option(help="Read texts or names from a file: lines, .jsonl, …")] = None,
     field: Field = None,
     prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
-    prompt_name: Annotated[Optional[str], typer.Option(help="Put the model's prompt of this name there.")] = None,
-    dimensions: Annotated[Optional[int], typer.Option(help="Keep the first so many numbers of each vector.")] = None,
+    prompt_name: Annotated[
+        Optional[str], typer.Option(help="Put the model's prompt of this name before each text.")
+    ] = None,
+    dimensions: Annotated[Optional[int], typer.Option(help="Truncate each vector to this many numbers.")] = None,
     output_dtype: Annotated[str, typer.Option(help="float32, float16, int8 or binary.")] = "float32",
-    output: Annotated[Optional[Path], typer.Option(help="Write to a file, which appears when it is whole.")] = None,
+    output: Annotated[Optional[Path], typer.Option(help="Write to a file, which appears when it is complete.")] = None,
     output_format: Annotated[
         Optional[str],
-        typer.Option("--format", help="jsonl, npy or raw; npy for a file called .npy, else jsonl, when not given."),
+        typer.Option("--format", help="jsonl, npy or raw; by default npy for a .npy file, else jsonl."),
     ] = None,
     skip_errors: SkipErrors = False,
     strict: Strict = False,
@@ -104,29 +106,26 @@ def _of_texts(
     dimensions: int | None,
     output: Path | None,
 ) -> Found:
-    from itertools import tee
-
-    from triform.cli.outputs.progress import with_progress
+    from triform.cli.outputs.progress import alongside, with_progress
     from triform.runtime.encoder.vectors.embedding import embed, embedding_info, width_of
 
-    first, second = tee(with_progress(records, results_to=output))
-    texts = (record.text for record in first)
-    vectors = embed(model, texts, prompt=prompts[0], prompt_name=prompts[1], dimensions=dimensions)
-    return "text", width_of(embedding_info(model), dimensions), zip(second, vectors, strict=True)
+    def vectors_of(some: Iterator[Record]) -> Iterator[Any]:
+        texts, (prompt, prompt_name) = (record.text for record in some), prompts
+        return embed(model, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
+
+    shown = with_progress(records, results_to=output)
+    return "text", width_of(embedding_info(model), dimensions), alongside(shown, vectors_of)
 
 
 def _of_pictures(model: Encoder, records: Records, dimensions: int | None, output: Path | None) -> Found:
-    from itertools import tee
-
-    from triform.cli.outputs.progress import with_progress
+    from triform.cli.outputs.progress import alongside, with_progress
     from triform.runtime.encoder.vectors.embedding import width_of
     from triform.runtime.encoder.vectors.image_embedding import embed_pixels, image_embedding_info
 
     width = width_of(image_embedding_info(model), dimensions)
-    seen = records.use(with_progress(records, results_to=output), lambda record: _pixels(model, record))
-    first, second = tee(seen)
-    vectors = embed_pixels(model, (pixels for _, pixels in first), dimensions=dimensions)
-    return "image", width, zip((record for record, _ in second), vectors, strict=True)
+    opened = records.use(with_progress(records, results_to=output), lambda record: _pixels(model, record))
+    vectors = alongside(opened, lambda some: embed_pixels(model, (pixels for _, pixels in some), dimensions=dimensions))
+    return "image", width, ((record, vector) for (record, _), vector in vectors)
 
 
 def _pixels(model: Encoder, record: Record) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -19,6 +18,7 @@ from triform.cli.arguments.common import (
     Threads,
     Verify,
 )
+from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.fill_mask import Filling
@@ -31,8 +31,8 @@ HELP = """Predict masked words.
   triform fill-mask BUNDLE "Paris is the [MASK] of France." --targets capital,mayor
   triform fill-mask BUNDLE --file texts.txt --top-k 1 --json
 
-A mask is written [MASK], <mask>, or as the model has it; a text may have several, each of which is filled for itself.
-One line a filling: score, word, the whole text, with tabs between them; the likeliest first, mask by mask.
+A mask is written [MASK], <mask>, or as the model writes it; if a text has several, each is predicted independently.
+One line per prediction: score, word, the whole text, separated by tabs; the most likely first, mask by mask.
 """
 
 
@@ -42,10 +42,10 @@ def run(
     file: TextFile = None,
     field: Field = None,
     skip_errors: SkipErrors = False,
-    top_k: Annotated[int, typer.Option(help="Fillings to show for each mask.")] = 5,
-    targets: Annotated[Optional[str], typer.Option(help="Words to choose from, with commas between them.")] = None,
+    top_k: Annotated[int, typer.Option(help="Predictions to show for each mask.")] = 5,
+    targets: Annotated[Optional[str], typer.Option(help="Words to choose from, separated by commas.")] = None,
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -88,8 +88,7 @@ def _tokens(model: Encoder, targets: str) -> list[int]:
     found = find_targets(model, words)
     for target in found:
         if not target.whole:
-            message = f"note: the target {target.word!r} is not one token of this model; taking {target.piece!r} for it"
-            print(message, file=sys.stderr)
+            say(f"note: the target {target.word!r} is not one token of this model; taking {target.piece!r} for it")
     return [target.token for target in found]
 
 

@@ -20,24 +20,24 @@ HELP = """Order documents by how well they answer a query.
   triform rerank BUNDLE "how do plants eat" --file passages.txt --top-k 10
   triform rerank BUNDLE "how do plants eat" --file passages.jsonl --field body --json
 
-One line a document: score, its number, its text, with tabs between them; the best first.
-The score is what the model's config makes of the model's number: a probability, its sigmoid, if it asks for nothing
-else. --json gives the number too, as "logit".
+One line per document: score, number, text, separated by tabs; the best first.
+The score is the model's logit after the activation that its config names, or else a sigmoid, which gives a probability.
+--json also prints the "logit".
 """
 
 
 def run(
     bundle: Bundle = None,
-    query: Annotated[Optional[str], typer.Argument(help="What is asked.")] = None,
+    query: Annotated[Optional[str], typer.Argument(help="The query.")] = None,
     documents: Annotated[
-        Optional[list[str]], typer.Argument(help="Texts to order; standard input's lines when absent.")
+        Optional[list[str]], typer.Argument(help="Documents; the lines of standard input by default.")
     ] = None,
-    file: Annotated[Optional[Path], typer.Option(help="Read documents from a file: lines, or .jsonl.")] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read documents from a file: lines, .jsonl, …")] = None,
     field: Field = None,
     skip_errors: SkipErrors = False,
-    top_k: Annotated[Optional[int], typer.Option(help="Best documents to show; all when not given.")] = None,
+    top_k: Annotated[Optional[int], typer.Option(help="Number of documents to show; all by default.")] = None,
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a document.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per document.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,

@@ -26,31 +26,37 @@ HELP = """Find the texts nearest to a query.
   triform search BUNDLE "and at night?" --index passages.index
   triform search BUNDLE --queries questions.txt --index passages.index > found.jsonl
 
-One line a text: cosine, its line number, the text, with tabs between them; the best first.
-With --queries, one JSON object a query: {"query": ..., "results": [...]}; of .jsonl the object read, and "results".
---index keeps the vectors in a folder, made the first time; it is refused when the file has changed since.
-A model's prompts called query, and document, passage or corpus, are used unless others are given.
+One line per text: cosine, line number, text, separated by tabs; the best first.
+With --queries, one JSON object per query: {"query": ..., "results": [...]}; for JSON input, the object read with
+"results" added. --index keeps the vectors in a folder, made the first time; it is refused if the file has changed
+since. The model's prompts named query, and document, passage or corpus, are used unless others are given.
 """
 
 
 def run(
     bundle: Bundle = None,
     query: Annotated[Optional[str], typer.Argument(help="What to look for.")] = None,
-    queries: Annotated[Optional[Path], typer.Option(help="Many queries: lines, or .jsonl; - is stdin.")] = None,
-    query_field: Annotated[Optional[str], typer.Option(help="Queries are JSON objects; the text is here.")] = None,
+    queries: Annotated[
+        Optional[Path], typer.Option(help="Read queries from a file: lines, .jsonl, …; - is standard input.")
+    ] = None,
+    query_field: Annotated[Optional[str], typer.Option(help="The field or column that holds the query.")] = None,
     file: Annotated[
-        Optional[Path], typer.Option(help="Texts to search: lines, or .jsonl; standard input when absent.")
+        Optional[Path], typer.Option(help="Texts to search: lines, .jsonl, …; standard input by default.")
     ] = None,
     field: Field = None,
-    top_k: Annotated[int, typer.Option(help="How many texts to show.")] = 10,
+    top_k: Annotated[int, typer.Option(help="Number of texts to show.")] = 10,
     index: Annotated[Optional[Path], typer.Option(help="Keep the texts' vectors in this folder.")] = None,
     query_prompt: Annotated[Optional[str], typer.Option(help="Put this before the query.")] = None,
-    query_prompt_name: Annotated[Optional[str], typer.Option(help="Put the prompt of this name there.")] = None,
+    query_prompt_name: Annotated[
+        Optional[str], typer.Option(help="Put the model's prompt of this name before the query.")
+    ] = None,
     prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
-    prompt_name: Annotated[Optional[str], typer.Option(help="Put the prompt of this name there.")] = None,
+    prompt_name: Annotated[
+        Optional[str], typer.Option(help="Put the model's prompt of this name before each text.")
+    ] = None,
     skip_errors: SkipErrors = False,
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -109,14 +115,16 @@ def _answered(
     top_k: int,
 ) -> Iterator[tuple[Record, list[Hit]]]:
     """Each query and what was found; `prompts` are for queries and documents."""
-    from itertools import tee
-
+    from triform.cli.outputs.progress import alongside
     from triform.runtime.encoder.vectors.search import search
 
-    first, second = tee(questions)
-    texts, (before, wanted) = (question.text for question in first), prompts
-    hits = search(model, texts, documents, query_prompt=before, document_prompt=wanted, top_k=top_k)
-    return zip(second, hits, strict=True)
+    def find(records: Iterator[Record]) -> Iterator[list[Hit]]:
+        queries, (query_prompt, document_prompt) = (record.text for record in records), prompts
+        return search(
+            model, queries, documents, query_prompt=query_prompt, document_prompt=document_prompt, top_k=top_k
+        )
+
+    return alongside(questions, find)
 
 
 def _records(file: Path | None, field: str | None, index: Path | None, skip_errors: bool) -> Records | None:

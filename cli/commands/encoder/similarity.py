@@ -23,22 +23,26 @@ HELP = """Compare texts by meaning.
   triform similarity BUNDLE --file pairs.tsv
   triform similarity BUNDLE --file pairs.jsonl --fields sentence1,sentence2 --json
 
-Prints the cosine of two texts, from -1 to 1; of more, a table of each with each.
-A file has a pair a line: two texts with a tab between them, or a JSON object with the fields text1 and text2.
+Prints the cosine similarity of two texts, from -1 to 1; of more texts, a table of all pairs.
+A file has one pair per line: two texts separated by a tab, or a JSON object with the fields text1 and text2.
 """
 
 
 def run(
     bundle: Bundle = None,
-    texts: Annotated[Optional[list[str]], typer.Argument(help="Two texts or more.")] = None,
-    file: Annotated[Optional[Path], typer.Option(help="Read pairs from a file, a pair a line; - is stdin.")] = None,
-    fields: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the texts are in these two.")] = None,
+    texts: Annotated[Optional[list[str]], typer.Argument(help="Two or more texts.")] = None,
+    file: Annotated[
+        Optional[Path], typer.Option(help="Read pairs from a file, one per line; - is standard input.")
+    ] = None,
+    fields: Annotated[Optional[str], typer.Option(help="The two fields or columns that hold the texts.")] = None,
     prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
-    prompt_name: Annotated[Optional[str], typer.Option(help="Put the model's prompt of this name there.")] = None,
+    prompt_name: Annotated[
+        Optional[str], typer.Option(help="Put the model's prompt of this name before each text.")
+    ] = None,
     skip_errors: SkipErrors = False,
     strict: Strict = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON: an object a pair, or one with all texts.")
+        bool, typer.Option("--json", help="Print JSON: one object per pair, or one with all texts.")
     ] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
@@ -113,15 +117,17 @@ def _compare_pairs(
     model: Encoder, pairs: Iterator[tuple[dict[str, Any], str, str]], prompt: str, as_json: bool
 ) -> None:
     import json
-    from itertools import tee
 
+    from triform.cli.outputs.progress import alongside
     from triform.runtime.arithmetic import cosines
     from triform.runtime.encoder.vectors.embedding import embed
 
-    first, second = tee(pairs)
-    vectors = embed(model, (text for _, *both in first for text in both), prompt=prompt)
-    # Taken from one iterator twice: two vectors a pair.
-    for (value, *_), left, right in zip(second, vectors, vectors, strict=True):
+    def vectors_of(some: Iterator[tuple[dict[str, Any], str, str]]) -> Iterator[tuple[Any, Any]]:
+        vectors = embed(model, (text for _, *both in some for text in both), prompt=prompt)
+        # Taken from one iterator twice: two vectors a pair.
+        return zip(vectors, vectors, strict=True)
+
+    for (value, *_), (left, right) in alongside(pairs, vectors_of):
         score = float(cosines(left, right))
         print(json.dumps({**value, "similarity": score}) if as_json else f"{score:.4f}")
 

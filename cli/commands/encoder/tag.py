@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
     from triform.runtime.encoder.tagging import Tag
 
-HELP = """Find names and other spans in texts of any length.
+HELP = """Find named entities and other spans in texts of any length.
 
 \b
   triform tag BUNDLE "Ada Lovelace was born in London."
   triform tag BUNDLE --file letters.txt --aggregation first
   triform tag BUNDLE --file letters.jsonl --field body --json > tagged.jsonl
 
-One line a span: label, score, start-end, text, with tabs between them, and the number of the text or line first unless
-there is one text. Start and end count characters. A text that the model cannot read at once is read in windows that
+One line per span: label, score, start-end, text, separated by tabs, after the number of the text or line unless a
+single text is given. Start and end are character offsets. A text that is too long for the model is read in windows that
 overlap by --stride tokens.
 """
 
@@ -42,10 +42,10 @@ def run(
     field: Field = None,
     skip_errors: SkipErrors = False,
     aggregation: Annotated[
-        str, typer.Option(help="none: each token; simple: neighbors of a label; first, average, max: whole words.")
+        str, typer.Option(help="none: each token; simple: groups of tokens; first, average, max: whole words.")
     ] = "simple",
-    stride: Annotated[Optional[int], typer.Option(help="Tokens that windows share; a quarter if not given.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    stride: Annotated[Optional[int], typer.Option(help="Overlap of windows in tokens; a quarter by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Strict, Threads, Verify
+from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.vectors.token_vectors import TokenVectors
@@ -20,21 +20,21 @@ HELP = """Show the vector of each token in its context, or compare a word's vect
   triform vectors BUNDLE "We sat on the bank of the river." --layer 2 --output bank.npy
   triform vectors BUNDLE --word bank "We sat on the river bank." "She robbed a bank." "The bank lends money."
 
-One line a token: index, token, length of its vector, its first numbers. --json has them all.
-With --word, one line for each two texts: the cosine of the word's vectors in them, and the texts. The same word is
-closer to itself where it means the same.
---layer needs a bundle exported with --hidden-states: 0 are the embeddings, where context plays no part yet.
+One line per token: index, token, norm of its vector, its first numbers. --json prints them all.
+With --word, one line per pair of texts: the cosine similarity of the word's vectors in them, and the texts. It is
+higher where the word means the same.
+--layer needs a bundle exported with --hidden-states; layer 0 is the embeddings, which know nothing of the context.
 """
 
 
 def run(
     bundle: Bundle = None,
-    texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input when absent.")] = None,
-    word: Annotated[Optional[str], typer.Option(help="Compare this word's vectors in two texts or more.")] = None,
-    layer: Annotated[Optional[int], typer.Option(help="The layer to show; the last when not given.")] = None,
-    output: Annotated[Optional[Path], typer.Option(help="Write one text's vectors to a NumPy file.")] = None,
+    texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input by default.")] = None,
+    word: Annotated[Optional[str], typer.Option(help="Compare this word's vectors in two or more texts.")] = None,
+    layer: Annotated[Optional[int], typer.Option(help="The layer to show; the last by default.")] = None,
+    output: Annotated[Optional[Path], typer.Option(help="Write the vectors of one text to a NumPy file.")] = None,
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text, or a comparison.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text, or per comparison.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -90,7 +90,7 @@ def _write(found: TokenVectors, path: Path) -> None:
     tokens, width = found.vectors.shape
     with whole_file(path) as file:
         write_npy(file, found.vectors, width, found.vectors.dtype.name)
-    print(f"wrote {tokens} vectors of {width} numbers to {path}", file=sys.stderr)
+    say(f"wrote {tokens} vectors of {width} numbers to {path}")
 
 
 def _print(found: TokenVectors) -> None:

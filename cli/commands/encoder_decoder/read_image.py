@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
-HELP = """Read what is written in pictures, or describe them, with models such as TrOCR.
+HELP = """Read the text in images, or caption them, with models such as TrOCR.
 
 \b
   triform read-image BUNDLE line.png
@@ -28,21 +27,17 @@ HELP = """Read what is written in pictures, or describe them, with models such a
   find scans -name '*.png' | triform read-image BUNDLE --skip-errors
   curl -s https://example.org/line.png | triform read-image BUNDLE -
 
-One line a picture, in the order they were given. Models that read writing want a single line of it a picture.
+One line per image, in the order given. Models that read text expect an image of a single line of text.
 """
 
 
 @with_generation_options(DECODER, BEAMS)
 def run(
     bundle: Bundle = None,
-    images: Annotated[
-        Optional[list[str]], typer.Argument(help="Picture files; - is a picture on standard input.")
-    ] = None,
-    file: Annotated[Optional[Path], typer.Option(help="Read names from a file of lines.")] = None,
-    batch: Annotated[int, typer.Option(help="Pictures to run at once.")] = 8,
-    skip_errors: Annotated[
-        bool, typer.Option("--skip-errors", help="Go on without pictures that are damaged.")
-    ] = False,
+    images: Annotated[Optional[list[str]], typer.Argument(help="Image files; - is an image on standard input.")] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read the names of images from a file, one per line.")] = None,
+    batch: Annotated[int, typer.Option(help="Images to run at once.")] = 8,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Skip images that cannot be used.")] = False,
     as_json: AsJson = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
@@ -56,7 +51,7 @@ def run(
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
-    from triform.cli.outputs.progress import with_progress
+    from triform.cli.outputs.progress import alongside, with_progress
     from triform.runtime.encoder_decoder.image_reading import image_info_of, read_pixels
     from triform.runtime.opening import load_encoder_decoder
 
@@ -67,9 +62,11 @@ def run(
     )
     image_info_of(model)
     shown = with_progress(records, results_to=None)
-    first, second = tee(records.use(shown, lambda record: _pixels(model, record)))
-    found = read_pixels(model, (pixels for _, pixels in first), options, beams=beams, batch=batch)
-    for (record, _), written in zip(second, found, strict=True):
+    opened = records.use(shown, lambda record: _pixels(model, record))
+    answers = alongside(
+        opened, lambda some: read_pixels(model, (pixels for _, pixels in some), options, beams=beams, batch=batch)
+    )
+    for (record, _), written in answers:
         (_print_json if as_json else _print)(record.text, written)
     end_inputs(records, None)
     return 0

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import tee
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
     from triform.runtime.generation.setup import Settled
     from triform.runtime.text.documents import Cutter, Line
 
-Task = Annotated[str | None, typer.Option(help="One of the model's tasks, by name; `inspect --json` lists them.")]
-Prefix = Annotated[str | None, typer.Option(help="Put this before each text, instead of a task's.")]
+Task = Annotated[str | None, typer.Option(help="The name of one of the model's tasks; `inspect --json` lists them.")]
+Prefix = Annotated[str | None, typer.Option(help="Put this prefix before each text, instead of a task's.")]
 Batch = Annotated[int, typer.Option(help="Texts to run at once.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")]
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def write_lines(job: Job, records: Records, cut: Callable[[str, int], list[Line]
     Raises:
         InputError: an argument is blank, or several answers are wanted of a text in several pieces.
     """
-    from triform.cli.outputs.progress import with_progress
+    from triform.cli.outputs.progress import with_results
     from triform.runtime.errors import InputError
     from triform.runtime.text.documents import in_pieces
 
@@ -144,9 +143,7 @@ def write_lines(job: Job, records: Records, cut: Callable[[str, int], list[Line]
     if job.streams and len(records.texts) == 1:
         stream(job, cut(records.texts[0], 1))
         return
-    first, second = tee(with_progress(records, results_to=None))
-    found = in_pieces((record.text for record in first), cut, job.work)
-    for record, (lines, answers) in zip(second, found, strict=True):
+    for record, (lines, answers) in with_results(records, lambda texts: in_pieces(texts, cut, job.work)):
         show(job, record, lines, answers)
 
 

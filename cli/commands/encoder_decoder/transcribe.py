@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.cli.commands.encoder_decoder.transcript_files import Transcripts
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from triform.runtime.speech.options import TranscribeOptions
     from triform.runtime.speech.transcript import Segment
 
-HELP = """Write down what is said in recordings.
+HELP = """Transcribe speech in recordings.
 
 \b
   triform transcribe BUNDLE talk.mp3
@@ -28,56 +28,59 @@ HELP = """Write down what is said in recordings.
   triform transcribe BUNDLE meeting.ogg --vad --batch 8 --json > meeting.json
   curl ... | triform transcribe BUNDLE -
 
-Reads WAV, FLAC, OGG, MP3, AIFF and more; needs the extra audio. Without --language it is detected.
---vad skips what is not speech. --batch reads several windows of 30 s at once: faster, but each by itself, so add --vad,
-which cuts at pauses. --temperature, repeated, gives what is tried in turn as long as an answer repeats itself (its
-compression ratio is above the threshold) or is unlikely (its mean log-probability is below the threshold);
-a threshold of inf, -inf or, for --no-speech-threshold, 1 never minds.
+Reads WAV, FLAC, OGG, MP3, AIFF and more; needs the extra audio. Without --language it is detected, unless the model is
+for a single language: the first windows with speech vote, and --json says how sure that is.
+--vad skips what is not speech. --batch reads several windows of 30 s at once: faster, but each without the text before
+it, so add --vad, which cuts at pauses. --temperature may be repeated: the next one is tried if an answer repeats itself
+(its compression ratio is above the threshold) or is unlikely (its mean log-probability is below the threshold).
+A threshold of inf, -inf or, for --no-speech-threshold, 1 turns a check off.
 """
 
 
 def run(
     bundle: Bundle = None,
     audio: Annotated[
-        Optional[list[str]], typer.Argument(help="Sound files; - is one on standard input.", metavar="AUDIO...")
+        Optional[list[str]], typer.Argument(help="Audio files; - is standard input.", metavar="AUDIO...")
     ] = None,
     output_format: Annotated[
         Optional[str],
-        typer.Option("--format", help="text, json, srt or vtt; by the name of --output, else text, when not given."),
+        typer.Option("--format", help="text, json, srt or vtt; by default as --output is named, else text."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-    output: Annotated[Optional[Path], typer.Option(help="Write to a file, or to a file each in a folder.")] = None,
-    max_line_width: Annotated[Optional[int], typer.Option(help="Characters in a line of subtitles.")] = None,
-    language: Annotated[Optional[str], typer.Option(help="What is spoken, by the model's code, such as en.")] = None,
-    task: Annotated[str, typer.Option(help="transcribe, or translate into English.")] = "transcribe",
-    timestamps: Annotated[
-        bool, typer.Option("--timestamps/--no-timestamps", help="Let the model say when things are said.")
-    ] = True,
-    word_timestamps: Annotated[bool, typer.Option("--word-timestamps", help="Find when each word is said.")] = False,
-    vad: Annotated[bool, typer.Option("--vad", help="Skip what is not speech.")] = False,
-    vad_threshold: Annotated[Optional[float], typer.Option(help="With --vad: from 0 to 1, 0.5 if not given.")] = None,
-    batch: Annotated[int, typer.Option(help="Windows to read at once, each by itself.")] = 1,
-    num_beams: Annotated[int, typer.Option(help="Answers to follow at once.")] = 1,
-    best_of: Annotated[int, typer.Option(help="Answers to draw above a temperature of 0.")] = 5,
-    temperature: Annotated[
-        Optional[list[float]], typer.Option(help="Repeatable, tried in turn; 0, 0.2, … 1 when not given.")
+    output: Annotated[Optional[Path], typer.Option(help="Write to a file, or to a folder with one file each.")] = None,
+    max_line_width: Annotated[Optional[int], typer.Option(help="Maximum characters in a line of subtitles.")] = None,
+    language: Annotated[
+        Optional[str], typer.Option(help="Language spoken, by the model's code, such as en; auto detects it.")
     ] = None,
-    initial_prompt: Annotated[Optional[str], typer.Option(help="A text as if said before: style and names.")] = None,
+    task: Annotated[Optional[str], typer.Option(help="transcribe, or translate into English.")] = None,
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps/--no-timestamps", help="Let the model predict the times of segments.")
+    ] = True,
+    word_timestamps: Annotated[bool, typer.Option("--word-timestamps", help="Compute the times of each word.")] = False,
+    vad: Annotated[bool, typer.Option("--vad", help="Skip what is not speech.")] = False,
+    vad_threshold: Annotated[Optional[float], typer.Option(help="With --vad: from 0 to 1; 0.5 by default.")] = None,
+    batch: Annotated[int, typer.Option(help="Windows to read at once.")] = 1,
+    num_beams: Annotated[int, typer.Option(help="Beam search with this many beams.")] = 1,
+    best_of: Annotated[int, typer.Option(help="Answers to sample at temperatures above 0.")] = 5,
+    temperature: Annotated[
+        Optional[list[float]], typer.Option(help="Repeatable, tried in turn; by default 0, 0.2, … 1.")
+    ] = None,
+    initial_prompt: Annotated[Optional[str], typer.Option(help="Text before the recording: style and names.")] = None,
     hotwords: Annotated[Optional[str], typer.Option(help="Words to expect in every window.")] = None,
     condition_on_previous_text: Annotated[
         Optional[bool],
         typer.Option(
             "--condition-on-previous-text/--no-condition-on-previous-text",
-            help="Read a window with what was said before it; on without --batch.",
+            help="Give the model the text before each window; on without --batch.",
         ),
     ] = None,
-    compression_ratio_threshold: Annotated[float, typer.Option(help="Above it an answer repeats itself.")] = 2.4,
-    logprob_threshold: Annotated[float, typer.Option(help="Below it an answer is unlikely.")] = -1.0,
-    no_speech_threshold: Annotated[float, typer.Option(help="Above it an unlikely answer is silence.")] = 0.6,
-    max_new_tokens: Annotated[Optional[int], typer.Option(help="Stop a window after this many tokens.")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Make what is drawn repeatable.")] = None,
-    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without files that are damaged.")] = False,
-    stats: Annotated[bool, typer.Option("--stats", help="Print speeds on standard error.")] = False,
+    compression_ratio_threshold: Annotated[float, typer.Option(help="Above it, an answer repeats itself.")] = 2.4,
+    logprob_threshold: Annotated[float, typer.Option(help="Below it, an answer is unlikely.")] = -1.0,
+    no_speech_threshold: Annotated[float, typer.Option(help="Above it, an unlikely answer is silence.")] = 0.6,
+    max_new_tokens: Annotated[Optional[int], typer.Option(help="Generate at most this many tokens per window.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Random seed; makes sampling repeatable.")] = None,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Skip files that cannot be used.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Print timings to standard error.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -109,7 +112,7 @@ def run(
         except InputError as error:
             if not skip_errors:
                 raise
-            print(f"note: skipped: {error}", file=sys.stderr)
+            say(f"note: skipped: {error}")
     if stats:
         counted.show(loaded - start, time.perf_counter() - loaded)
     return 0
@@ -161,7 +164,7 @@ def _transcribe(
             transcripts.write(number, name, counted.of(transcribe(model, audio, options, progress=told)))
         counted.before = counted.seconds
     if counted.segments == before:
-        print(f"note: nobody speaks in {name}", file=sys.stderr)
+        say(f"note: nobody speaks in {name}")
 
 
 class _Counted:
@@ -183,12 +186,11 @@ class _Counted:
 
     def show(self, load: float, work: float) -> None:
         """Print it on standard error."""
-        print(
+        say(
             f"load {load:.2f} s, {self.seconds:.1f} s of sound in {work:.2f} s "
-            f"({self.seconds / work:.1f} times as fast as it plays), {self.segments} segments, {self.tokens} tokens",
-            file=sys.stderr,
+            f"({self.seconds / work:.1f} times as fast as it plays), {self.segments} segments, {self.tokens} tokens"
         )
 
 
 def _warn(warning: str) -> None:
-    print(f"note: {warning}", file=sys.stderr)
+    say(f"note: {warning}")

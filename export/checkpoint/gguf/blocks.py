@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES
@@ -32,7 +33,7 @@ class Factors:
     """
 
     base: NDArray[np.float16]
-    steps: NDArray[np.int8] | NDArray[np.uint8] | None = None
+    steps: NDArray[np.integer[Any]] | None = None
 
     @property
     def values(self) -> NDArray[np.float32]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from triform.runtime.bundle.limits.contract import Limit, one_of, within
+from triform.runtime.bundle.limits.contract import Limit, within
 from triform.runtime.bundle.limits.media import image_limits
-from triform.runtime.bundle.manifest import PROBLEM_TYPES, RELEVANCE, ContrastInfo, EmbeddingInfo, EncoderInfo
+from triform.runtime.bundle.manifest import ContrastInfo, EmbeddingInfo, EncoderInfo
 
 # Hidden states are kept of every layer; no encoder has as many.
 _MOST_LAYERS = 10_000
@@ -17,8 +17,6 @@ _LARGEST_SCALE = 1e6
 
 def encoder_limits(info: EncoderInfo, max_length: int) -> Iterator[Limit]:
     """The rules for an encoder; `max_length` is how many tokens it reads."""
-    yield one_of("encoder.problem_type", info.problem_type, PROBLEM_TYPES)
-    yield one_of("encoder.relevance", info.relevance, RELEVANCE)
     yield within("encoder.hidden_states", info.hidden_states, 0, _MOST_LAYERS)
     yield within("encoder.min_length", info.min_length, 1, max(1, max_length))
     if info.embedding is not None:
@@ -39,5 +37,4 @@ def _contrast_limits(info: ContrastInfo, max_length: int) -> Iterator[Limit]:
     fits = 0 < info.scale <= _LARGEST_SCALE
     yield Limit("encoder.contrast.scale", info.scale, fits, f"above 0 and at most {_LARGEST_SCALE:g}")
     yield within("encoder.contrast.bias", info.bias, -_LARGEST_SCALE, _LARGEST_SCALE)
-    yield Limit("encoder.contrast.scores", info.scores, info.scores in ("softmax", "sigmoid"), "softmax or sigmoid")
     yield within("encoder.contrast.text_length", info.text_length, 1, max_length)

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterator
 
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
-from triform.runtime.bundle.limits.contract import LARGEST, Limit, one_of, token_id, within
+from triform.runtime.bundle.limits.contract import LARGEST, Limit, token_id, within
 from triform.runtime.bundle.limits.generation import generation_limits
 from triform.runtime.bundle.limits.media import audio_limits, image_limits, speech_limits
 from triform.runtime.bundle.limits.text import source_text_limits
-from triform.runtime.bundle.manifest import SOURCES, EncoderDecoderInfo, Manifest
+from triform.runtime.bundle.manifest import EncoderDecoderInfo, Manifest
 from triform.runtime.json_dataclasses import build
 
 _KEY = "encoder_decoder"
@@ -26,7 +26,6 @@ def encoder_decoder_limits(info: EncoderDecoderInfo, manifest: Manifest) -> Iter
     Raises:
         Mismatch: a setting of a task is of another type than the model's own setting of that name.
     """
-    yield one_of(f"{_KEY}.source", info.source, SOURCES)
     yield token_id(f"{_KEY}.decoder_start", info.decoder_start, manifest.vocab_size)
     yield within(f"{_KEY}.max_source_length", info.max_source_length, 1, LARGEST)
     yield from source_text_limits(info.text, manifest.vocab_size, f"{_KEY}.text")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from triform.runtime.bundle.limits.contract import Limit, one_of, token_id, within
-from triform.runtime.bundle.media_info import RESAMPLING, SOUND_KINDS, AudioInfo, ImageInfo, SpeechInfo
+from triform.runtime.bundle.limits.contract import Limit, token_id, within
+from triform.runtime.bundle.media_info import AudioInfo, ImageInfo, SpeechInfo
 
 # In pixels; a picture of this size is a quarter of a gigabyte of float32.
 _LONGEST_EDGE = 2**14
@@ -25,7 +25,6 @@ def image_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
     yield Limit(f"{key}.channels", info.channels, info.channels == 3, "3")
     yield within(f"{key}.height", info.height, 1, _LONGEST_EDGE)
     yield within(f"{key}.width", info.width, 1, _LONGEST_EDGE)
-    yield one_of(f"{key}.resample", info.resample, RESAMPLING)
     yield Limit(f"{key}.resize", info.resize, len(info.resize) in (1, 2), "one or two numbers")
     for index, edge in enumerate(info.resize):
         yield within(f"{key}.resize[{index}]", edge, 1, _LONGEST_EDGE)
@@ -45,7 +44,6 @@ def image_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
 
 def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
     """The rules for sound; `key` is where they stand in the manifest."""
-    yield one_of(f"{key}.kind", info.kind, SOUND_KINDS)
     yield within(f"{key}.sampling_rate", info.sampling_rate, *_RATES)
     yield within(f"{key}.padding_value", info.padding_value, -_LARGEST_VALUE, _LARGEST_VALUE)
     yield within(f"{key}.chunk_length", info.chunk_length, 1, _LONGEST_CHUNK)
@@ -81,6 +79,10 @@ def speech_limits(info: SpeechInfo, vocab_size: int, layers: int, key: str) -> I
         yield token_id(f"{key}.{name}", getattr(info, name), vocab_size)
     for language, token in info.languages.items():
         yield token_id(f"{key}.languages.{language}", token, vocab_size)
+    expected, task = info.default_language, info.default_task
+    known = expected is None or expected in info.languages
+    yield Limit(f"{key}.default_language", expected, known, "one of the languages listed")
+    yield Limit(f"{key}.default_task", task, task in (None, "transcribe", "translate"), "transcribe or translate")
     latest = info.max_initial_timestamp_index
     yield within(f"{key}.max_initial_timestamp_index", latest, 0, _LATEST_TIMESTAMP)
     for index, pair in enumerate(info.alignment_heads):

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 
 from triform.runtime.bundle.limits.contract import LARGEST, Limit, token_id, token_ids, within
 from triform.runtime.bundle.manifest import Tokens
-from triform.runtime.bundle.text_info import CodePointsInfo, LanguagesInfo, SourceTextInfo, TokenizerInfo
+from triform.runtime.bundle.text_info import (
+    TEMPLATE_ENGINES,
+    CodePointsInfo,
+    LanguagesInfo,
+    SourceTextInfo,
+    TokenizerInfo,
+)
 
 
 def token_limits(tokens: Tokens, vocab_size: int) -> Iterator[Limit]:
@@ -22,6 +28,8 @@ def tokenizer_limits(info: TokenizerInfo) -> Iterator[Limit]:
     points = info.code_points
     either = (info.file is None) == (points is not None)
     yield Limit("tokenizer.file", info.file, either, "a file, or null with code_points")
+    engine, wanted = info.template_engine, " or ".join(TEMPLATE_ENGINES)
+    yield Limit("tokenizer.template_engine", engine, engine in TEMPLATE_ENGINES, wanted)
     if points is not None:
         yield from _code_point_limits(points, "tokenizer.code_points")
 

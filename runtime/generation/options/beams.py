@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.conflicts import BEAM_GROUPS, BEAMS, BEST_OF, check_conflicts
 from triform.runtime.generation.options.generation import GenerationOptions
 
@@ -48,11 +48,11 @@ class Beams:
         for name in ("num_beams", "num_return_sequences", "num_beam_groups", "best_of"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InputError(f"{flag(name)} must be a whole number of at least 1, not {value!r}")
+                raise InputError(f"{option(name)} must be a whole number of at least 1, not {value!r}")
         if self.length_penalty is not None and not math.isfinite(self.length_penalty):
-            raise InputError(f"{flag('length_penalty')} must be a finite number, not {self.length_penalty}")
+            raise InputError(f"{option('length_penalty')} must be a finite number, not {self.length_penalty}")
         if self.early_stopping not in (None, True, False, "never"):
-            raise InputError(f"{flag('early_stopping')} must be true, false or never, not {self.early_stopping!r}")
+            raise InputError(f"{option('early_stopping')} must be true, false or never, not {self.early_stopping!r}")
         check_conflicts(self._values(self.num_beams))
 
     def settled(self, defaults: GenerationDefaults) -> Search | None:
@@ -121,14 +121,14 @@ class BeamOptions:
 
     def __post_init__(self) -> None:
         if self.num_beams < 1:
-            raise InputError(f"{flag('num_beams')} must be at least 1, not {self.num_beams}")
+            raise InputError(f"{option('num_beams')} must be at least 1, not {self.num_beams}")
         if not np.isfinite(self.length_penalty):
-            raise InputError(f"{flag('length_penalty')} must be a finite number, not {self.length_penalty}")
+            raise InputError(f"{option('length_penalty')} must be a finite number, not {self.length_penalty}")
         if self.early_stopping not in (True, False, "never"):
-            raise InputError(f"{flag('early_stopping')} must be true, false or never, not {self.early_stopping!r}")
+            raise InputError(f"{option('early_stopping')} must be true, false or never, not {self.early_stopping!r}")
         if not 1 <= self.num_return_sequences <= self.num_beams:
             raise InputError(
-                f"{flag('num_return_sequences')} must be between 1 and {flag('num_beams')} ({self.num_beams}), "
+                f"{option('num_return_sequences')} must be between 1 and {option('num_beams')} ({self.num_beams}), "
                 f"not {self.num_return_sequences}"
             )
 

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
+
+# Logits times or divided by such a number are still numbers, and it is far beyond what makes a difference.
+STRONGEST = 1e6
+# Positions in graphs are int32.
+MOST_TOKENS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,9 @@ class Check:
         number = isinstance(value, self.kind) and not isinstance(value, bool)
         if not number or (isinstance(value, float) and not math.isfinite(value)):
             kind = "a whole number" if self.kind is Integral else "a finite number"
-            raise InputError(f"{flag(name)} must be {kind}, not {value!r}")
+            raise InputError(f"{option(name)} must be {kind}, not {value!r}")
         if not self.fits(value):
-            raise InputError(f"{flag(name)} must be {self.wanted}, not {value}")
+            raise InputError(f"{option(name)} must be {self.wanted}, not {value}")
 
 
 def check(options: object, rule: Check, *names: str) -> None:
@@ -60,7 +65,7 @@ def check_one_of(options: object, choices: Sequence[str], name: str) -> None:
     """
     value = getattr(options, name)
     if value not in choices:
-        raise InputError(f"{flag(name)} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
+        raise InputError(f"{option(name)} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
 
 
 def finite() -> Check:
@@ -71,6 +76,11 @@ def finite() -> Check:
 def not_negative() -> Check:
     """0 or more."""
     return Check(Real, lambda value: value >= 0, "0 or more")
+
+
+def at_most(high: float) -> Check:
+    """No more than `high`, beyond which numbers overflow."""
+    return Check(Real, lambda value: value <= high, f"at most {high:.10g}")
 
 
 def between(low: float, high: float) -> Check:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 
 # Situations, which stand in the table where another option would.
 DECODER = "the model is a decoder"
@@ -52,16 +52,16 @@ def check_conflicts(values: Mapping[str, object]) -> None:
     Raises:
         InputError: two of them do not go together.
     """
-    for option, other, sentence, clash in CONFLICTS:
-        value, limit = values.get(option), values.get(other)
+    for name, other, sentence, clash in CONFLICTS:
+        value, limit = values.get(name), values.get(other)
         if clash(value, limit):
-            names = _Flags(option=flag(option), other=flag(other), value=value, limit=limit)
+            names = _OptionNames(option=option(name), other=option(other), value=value, limit=limit)
             raise InputError(sentence.format_map(names))
 
 
-class _Flags(dict[str, object]):
+class _OptionNames(dict[str, object]):
     def __missing__(self, name: str) -> str:
-        return flag(name)
+        return option(name)
 
 
 def _both(value: object, other: object) -> bool:

@@ -13,6 +13,9 @@ from triform.runtime.generation.options.groups import Constraints, Penalties, Tr
 _PENALTIES = (
     "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
 )  # fmt: skip
+# What transformers' `generate` takes where neither its caller nor the model says anything. Its other defaults turn
+# steps off, except for the length of 20 tokens, which nobody means.
+_TOP_K = 50
 
 
 def with_defaults(options: GenerationOptions, defaults: GenerationDefaults) -> GenerationOptions:
@@ -82,26 +85,33 @@ def lengths_of(options: GenerationOptions, defaults: GenerationDefaults) -> Leng
 
 
 def _sampling(options: GenerationOptions, defaults: GenerationDefaults) -> dict[str, Any]:
-    """How to draw. It belongs together, so the model's defaults apply only when the user says nothing of it at all."""
-    if options.penalty_alpha is not None:
-        return {"temperature": 0.0}
+    """How to draw. Each value is the user's, else the model's, else the one that transformers' `generate` fills in."""
     asked = (options.temperature, options.top_k, options.top_p)
-    if any(value is not None for value in asked) or options.truncation != Truncation():
-        return {"temperature": _first(options.temperature, 1.0)}
-    if not defaults.do_sample:
+    draws = any(value is not None for value in asked) or options.truncation != Truncation()
+    own = bool(defaults.do_sample) and defaults.temperature != 0
+    if options.penalty_alpha is not None or options.temperature == 0 or not (draws or own):
         return {"temperature": 0.0}
+    temperature = _first(options.temperature, defaults.temperature or 1.0)
+    if options.truncation.mirostat_tau is not None:
+        # It replaces every other truncation.
+        return {"temperature": temperature}
     return {
-        "temperature": _first(defaults.temperature, 1.0),
-        "top_k": defaults.top_k,
+        "temperature": temperature,
+        "top_k": _first(options.top_k, _first(defaults.top_k, _TOP_K)),
         # 0 leaves the most likely token alone, as does the least number there is.
-        "top_p": max(defaults.top_p, 1e-9) if defaults.top_p is not None else None,
-        "truncation": Truncation(
-            min_p=defaults.min_p,
-            typical_p=defaults.typical_p or None,
-            epsilon_cutoff=defaults.epsilon_cutoff,
-            eta_cutoff=defaults.eta_cutoff,
-        ),
+        "top_p": _first(options.top_p, None if defaults.top_p is None else max(defaults.top_p, 1e-9)),
+        "truncation": _truncation(options.truncation, defaults),
     }
+
+
+def _truncation(asked: Truncation, defaults: GenerationDefaults) -> Truncation:
+    return dataclasses.replace(
+        asked,
+        min_p=_first(asked.min_p, defaults.min_p),
+        typical_p=_first(asked.typical_p, defaults.typical_p or None),
+        epsilon_cutoff=_first(asked.epsilon_cutoff, defaults.epsilon_cutoff),
+        eta_cutoff=_first(asked.eta_cutoff, defaults.eta_cutoff),
+    )
 
 
 def _penalties(asked: Penalties, defaults: GenerationDefaults) -> Penalties:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.checks import (
+    MOST_TOKENS,
+    STRONGEST,
     above_zero,
     at_least_one,
+    at_most,
     check,
     check_one_of,
     not_negative,
@@ -38,6 +42,7 @@ class GenerationOptions:
         seed: makes sampling repeatable, below 2**64; fresh randomness when None.
         min_new_tokens: do not end before so many.
         stop: texts that end the generation and are not shown.
+        stop_token: tokens that end the generation beside the model's own, each an id, or the text of one token.
         logprobs: how many of the likeliest tokens to report beside each generated one; 0 reports that alone, None none.
         truncation: further ways to cut off unlikely tokens.
         penalties: against repetition, and for an end.
@@ -53,8 +58,9 @@ class GenerationOptions:
         penalty_alpha: take, of the top_k likeliest tokens, one that does not resemble those before it, and weigh the
             resemblance by this, above 0 and below 1; see `ContrastiveSearch`. Nothing is drawn. Of decoders only.
 
-    When temperature, top_k, top_p and truncation say nothing, the model's own defaults of them apply. All other values
-    that are None are the model's own, or off.
+    Values that are None are the model's own, or off. Where temperature, top_k, top_p and truncation say nothing, the
+    model's generation config decides whether to sample. Where tokens are sampled and neither says what top_k is, it is
+    50, as in transformers.
 
     Raises:
         InputError: a value is out of range or of another type, or two contradict each other.
@@ -67,6 +73,7 @@ class GenerationOptions:
     seed: int | None = None
     min_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    stop_token: tuple[int | str, ...] = ()
     logprobs: int | None = None
     truncation: Truncation = field(default_factory=Truncation)
     penalties: Penalties = field(default_factory=Penalties)
@@ -80,16 +87,29 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         check(self, at_least_one(), "max_new_tokens")
         check(self, not_negative(), "temperature")
+        check(self, at_most(STRONGEST), "temperature")
+        check(self, at_most(MOST_TOKENS), "max_new_tokens", "min_new_tokens", "top_k", "keep")
         check(self, whole_from_zero(), "top_k", "min_new_tokens", "logprobs", "keep")
         check(self, above_zero(1), "top_p")
         check(self, whole_from_zero(_SEEDS), "seed")
         if isinstance(self.stop, str) or any(not isinstance(text, str) or not text for text in self.stop):
-            raise InputError(f"{flag('stop')} must be a text that is not empty")
+            raise InputError(f"{option('stop')} must be a text that is not empty")
+        _check_stop_token(self.stop_token)
         check_order(self.order)
         check_one_of(self, get_args(Speculate), "speculate")
         check_one_of(self, get_args(OnOverflow), "on_overflow")
         if self.penalty_alpha is not None:
             above_zero().judge("penalty_alpha", self.penalty_alpha)
             if self.penalty_alpha >= 1:
-                raise InputError(f"{flag('penalty_alpha')} must be below 1, not {self.penalty_alpha}")
+                raise InputError(f"{option('penalty_alpha')} must be below 1, not {self.penalty_alpha}")
         check_conflicts({**vars(self), **vars(self.truncation)})
+
+
+def _check_stop_token(given: object) -> None:
+    if isinstance(given, str | int) or not isinstance(given, Iterable):
+        raise InputError(f"{option('stop_token')} must be a list of token ids and texts, not {given!r:.60}")
+    for token in given:
+        if not isinstance(token, str):
+            whole_from_zero().judge("stop_token", token)
+        elif not token:
+            raise InputError(f"{option('stop_token')} must be a token id or a text that is not empty")

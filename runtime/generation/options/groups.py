@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.checks import (
+    STRONGEST,
     above_zero,
     at_least_one,
     between,
@@ -95,7 +96,9 @@ class Penalties:
 
     def __post_init__(self) -> None:
         check(self, above_zero(), "repetition_penalty", "encoder_repetition_penalty")
+        check(self, between(1 / STRONGEST, STRONGEST), "repetition_penalty", "encoder_repetition_penalty")
         check(self, finite(), "frequency_penalty", "presence_penalty")
+        check(self, between(-STRONGEST, STRONGEST), "frequency_penalty", "presence_penalty")
         check(self, whole_from_zero(), "no_repeat_ngram_size", "encoder_no_repeat_ngram_size")
         check(self, not_negative(), "dry_multiplier")
         check(self, between(1, 1000), "dry_base")
@@ -152,18 +155,18 @@ class Constraints:
         for sequence in self.bad_words_ids or ():
             check_ids("bad_words_ids", sequence)
         if any(not one for one in (*(self.bad_words or ()), *(self.bad_words_ids or ()))):
-            raise InputError(f"{flag('bad_words')} must not be empty")
+            raise InputError(f"{option('bad_words')} must not be empty")
         self._check_forms()
 
     def _check_forms(self) -> None:
         check_conflicts({name: getattr(self, name) for name in FORMS})
         for name in ("regex", "grammar"):
             if not isinstance(getattr(self, name), str | None):
-                raise InputError(f"{flag(name)} must be a text, not {getattr(self, name)!r:.60}")
+                raise InputError(f"{option(name)} must be a text, not {getattr(self, name)!r:.60}")
         if not isinstance(self.json_schema, str | Mapping | None):
-            raise InputError(f"{flag('json_schema')} must be JSON text or a mapping, not {self.json_schema!r:.60}")
+            raise InputError(f"{option('json_schema')} must be JSON text or a mapping, not {self.json_schema!r:.60}")
         choices = self.choices
         if choices is not None:
             wrong = isinstance(choices, str) or any(not isinstance(one, str) or not one for one in choices)
             if wrong or not choices:
-                raise InputError(f"{flag('choices')} must be texts that are not empty, at least one")
+                raise InputError(f"{option('choices')} must be texts that are not empty, at least one")

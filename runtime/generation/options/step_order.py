@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 
 # The order of transformers' ``_get_logits_processor``; steps it does not have stand where their kind does. Described in
 # docs/decoding.md. Steps from "temperature" on are for sampling.
@@ -47,9 +47,9 @@ def check_order(order: Sequence[str]) -> None:
     """
     for index, name in enumerate(order):
         if name not in ORDER:
-            raise InputError(f"{flag('order')} knows no step {name!r}; there are {', '.join(ORDER)}")
+            raise InputError(f"{option('order')} knows no step {name!r}; there are {', '.join(ORDER)}")
         if name in order[:index]:
-            raise InputError(f"{flag('order')} names {name} twice")
+            raise InputError(f"{option('order')} names {name} twice")
 
 
 def reordered(order: Sequence[str]) -> list[str]:

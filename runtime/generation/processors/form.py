@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.errors import InputError, UnsupportedError, flag
+from triform.runtime.errors import InputError, UnsupportedError, option
 from triform.runtime.extras import missing_extra
 from triform.runtime.generation.options.conflicts import FORMS
 from triform.runtime.generation.options.groups import Constraints
 from triform.runtime.generation.processors.contract import NEVER, only
 from triform.runtime.generation.steps import Ids, Logits
-from triform.runtime.text.tokenizer import Tokenizer
+from triform.runtime.text.tokenizer import JsonTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -74,9 +74,9 @@ class Constraint:
         fill_next_token_bitmask(self._matcher, self._bits)
         # llguidance lets a row end when it cannot go on, which would look like an answer.
         if self._matcher.is_error():
-            raise InputError(f"{flag(self._name)} cannot be followed: {_reason(self._matcher.get_error())}")
+            raise InputError(f"{option(self._name)} cannot be followed: {_reason(self._matcher.get_error())}")
         if self._matcher.is_stopped() and not self._matcher.is_accepting():
-            raise InputError(f"{flag(self._name)} cannot be followed: no text of this model's vocabulary matches it")
+            raise InputError(f"{option(self._name)} cannot be followed: no text of this model's vocabulary matches it")
         return np.unpackbits(self._bits[0].view(np.uint8), bitorder="little").view(np.bool_)
 
     def forced(self, ids: Ids) -> list[int]:
@@ -123,7 +123,7 @@ def compile_form(asked: Constraints, tokenizer: Tokenizer, vocab_size: int, eos:
 
     Args:
         asked: at most one of its forms is given.
-        tokenizer: tokenizers.Tokenizer, whose tokens are bytes in the end.
+        tokenizer: a tokenizer.json, whose tokens are bytes in the end.
         vocab_size: logits at each step.
         eos: ids that end a row.
 
@@ -140,17 +140,17 @@ def compile_form(asked: Constraints, tokenizer: Tokenizer, vocab_size: int, eos:
     try:
         from llguidance import LLMatcher
     except ImportError:
-        raise missing_extra(f"{flag(name)} needs llguidance", "constraints") from None
+        raise missing_extra(f"{option(name)} needs llguidance", "constraints") from None
     if not eos:
-        raise UnsupportedError(f"{flag(name)} needs a model that can end its answer, and this one has no token for it")
+        raise UnsupportedError(f"{option(name)} needs a model that can end its answer; this one has no token for it")
     backend: Any = tokenizer
     try:
         vocabulary = _vocabulary(backend, vocab_size, tuple(eos))
     except ValueError as error:
-        raise UnsupportedError(f"{flag(name)} does not work with this model: {_reason(str(error))}") from None
+        raise UnsupportedError(f"{option(name)} does not work with this model: {_reason(str(error))}") from None
     matcher = LLMatcher(vocabulary, _grammar(name, getattr(asked, name)), log_level=0)
     if matcher.is_error():
-        raise InputError(f"{flag(name)} cannot be used: {_reason(matcher.get_error())}")
+        raise InputError(f"{option(name)} cannot be used: {_reason(matcher.get_error())}")
     form = Form(matcher, name, eos, vocabulary.vocab_size)
     # For what it refuses: the caller learns now, not at the first token.
     form.constraint(0).allowed()
@@ -163,10 +163,11 @@ def _vocabulary(tokenizer: Any, vocab_size: int, eos: tuple[int, ...]) -> LLToke
     from llguidance import LLTokenizer
     from tokenizers import Tokenizer as Backend
 
-    # Others only wrap one, and make another text of its tokens.
-    if not isinstance(tokenizer, Backend):
+    backend = tokenizer.backend if isinstance(tokenizer, JsonTokenizer) else tokenizer
+    # Others make another text of its tokens.
+    if not isinstance(backend, Backend):
         raise ValueError("its tokenizer is not a tokenizer.json alone")
-    return LLTokenizer(tokenizer.to_str(), n_vocab=max(vocab_size, tokenizer.get_vocab_size()), eos_token=list(eos))
+    return LLTokenizer(backend.to_str(), n_vocab=max(vocab_size, backend.get_vocab_size()), eos_token=list(eos))
 
 
 def _grammar(name: str, form: Any) -> str:
@@ -188,7 +189,7 @@ def _grammar(name: str, form: Any) -> str:
         # "gbnf" is what tells Lark from GBNF by itself.
         return grammar_from("gbnf" if name == "grammar" else "regex", form)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{flag(name)} cannot be read: {_reason(str(error))}") from None
+        raise InputError(f"{option(name)} cannot be read: {_reason(str(error))}") from None
 
 
 def _reason(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import DRY_BREAKERS, Constraints, Penalties
 from triform.runtime.generation.processors.form import Form, compile_form
@@ -47,6 +47,34 @@ def spell(options: GenerationOptions, tokenizer: Tokenizer, vocab_size: int, eos
     return Spelled(_breakers(options.penalties, tokenizer), bad_words, form)
 
 
+def stop_ids(tokens: Sequence[int | str], tokenizer: Tokenizer, vocab_size: int) -> list[int]:
+    """The ids of tokens that are given by id or by text.
+
+    Args:
+        tokens: see `GenerationOptions.stop_token`.
+        tokenizer: of what is generated.
+        vocab_size: of the model.
+
+    Raises:
+        InputError: the vocabulary has no such token, or a text is several tokens.
+    """
+    ids = [_stop_id(token, tokenizer) if isinstance(token, str) else int(token) for token in tokens]
+    for token in ids:
+        if token >= vocab_size:
+            raise _beyond("stop_token", token, vocab_size)
+    return ids
+
+
+def _stop_id(text: str, tokenizer: Tokenizer) -> int:
+    ids = _ids(text, tokenizer)
+    if len(ids) == 1 and text in (tokenizer.id_to_token(ids[0]), tokenizer.decode(ids, skip_special_tokens=False)):
+        return ids[0]
+    raise InputError(
+        f"{option('stop_token')} {text!r:.60} is not one token of this model, but {len(ids)}; "
+        f"{option('stop')} ends at a text"
+    )
+
+
 def _check_known(asked: Constraints, bad_words: Sequence[Sequence[int]], vocab_size: int) -> None:
     named = {
         "logit_bias": asked.logit_bias,
@@ -60,7 +88,11 @@ def _check_known(asked: Constraints, bad_words: Sequence[Sequence[int]], vocab_s
     for name, tokens in named.items():
         largest = max(tokens or (), default=0)
         if largest >= vocab_size:
-            raise InputError(f"{flag(name)} names token {largest}, but the vocabulary has {vocab_size}, counted from 0")
+            raise _beyond(name, largest, vocab_size)
+
+
+def _beyond(name: str, token: int, vocab_size: int) -> InputError:
+    return InputError(f"{option(name)} names token {token}; the vocabulary has {vocab_size}, counted from 0")
 
 
 def _breakers(asked: Penalties, tokenizer: Tokenizer) -> frozenset[int]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.errors import InputError, flag
+from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.beams import BeamOptions
 from triform.runtime.generation.options.conflicts import check_conflicts
 from triform.runtime.generation.search.batch import Branches, Hypothesis, Request, run_searches
@@ -51,7 +51,7 @@ def diverse_beam_search(
     penalty = diversity_penalty if num_beam_groups > 1 else None
     check_conflicts({"num_beams": options.num_beams, "num_beam_groups": num_beam_groups, "diversity_penalty": penalty})
     if not 0 <= diversity_penalty < np.inf:
-        raise InputError(f"{flag('diversity_penalty')} must be 0 or more, not {diversity_penalty}")
+        raise InputError(f"{option('diversity_penalty')} must be 0 or more, not {diversity_penalty}")
     group = replace(options, num_beams=options.num_beams // num_beam_groups, num_return_sequences=1)
     searches = [
         _Groups([BeamSearch(request, group, eos, most_likely) for _ in range(num_beam_groups)], diversity_penalty)

@@ -146,15 +146,15 @@ DRAWING = {"temperature": 0.7}
 @pytest.mark.parametrize(
     ("options", "beams", "message"),
     [
-        ({"speculate": "lookup"}, {}, "--speculate lookup is for one answer at a time"),
-        ({"on_overflow": "shift", "max_new_tokens": 4}, {}, "--on-overflow shift is for one answer at a time"),
-        ({"logprobs": 1}, {}, "--logprobs are of one answer at a time"),
-        ({"truncation": Truncation(mirostat_tau=3.0)}, {"num_beams": 2}, "--mirostat-tau follows one answer"),
-        ({"truncation": Truncation(xtc_threshold=0.1, xtc_probability=1.0)}, {"num_beams": 2}, "--xtc-threshold"),
-        ({"temperature": 0}, {"best_of": 2}, "--best-of draws answers, and without --temperature above 0"),
-        (DRAWING, {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 1.0}, "--num-beam-groups do not draw"),
-        (DRAWING, {"best_of": 2, "num_return_sequences": 3}, "--num-return-sequences 3 is more than --best-of 2"),
-        ({}, {"num_return_sequences": 3, "num_beams": 2}, "--num-return-sequences 3 is more than --num-beams 2"),
+        ({"speculate": "lookup"}, {}, "`speculate` lookup is for one answer at a time"),
+        ({"on_overflow": "shift", "max_new_tokens": 4}, {}, "`on_overflow` shift is for one answer at a time"),
+        ({"logprobs": 1}, {}, "`logprobs` are of one answer at a time"),
+        ({"truncation": Truncation(mirostat_tau=3.0)}, {"num_beams": 2}, "`mirostat_tau` follows one answer"),
+        ({"truncation": Truncation(xtc_threshold=0.1, xtc_probability=1.0)}, {"num_beams": 2}, "`xtc_threshold`"),
+        ({"temperature": 0}, {"best_of": 2}, "`best_of` draws answers, and without `temperature` above 0"),
+        (DRAWING, {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 1.0}, "`num_beam_groups` do not draw"),
+        (DRAWING, {"best_of": 2, "num_return_sequences": 3}, "`num_return_sequences` 3 is more than `best_of` 2"),
+        ({}, {"num_return_sequences": 3, "num_beams": 2}, "`num_return_sequences` 3 is more than `num_beams` 2"),
     ],
 )  # fmt: skip
 def test_what_contradicts_itself(decoder, options, beams, message):
@@ -165,10 +165,10 @@ def test_what_contradicts_itself(decoder, options, beams, message):
 @pytest.mark.parametrize(
     ("beams", "message"),
     [
-        ({"num_beam_groups": 2, "num_beams": 4}, "--num-beam-groups needs --diversity-penalty"),
-        ({"diversity_penalty": 1.0}, "--diversity-penalty needs --num-beam-groups"),
-        ({"best_of": 2, "num_beams": 4}, "--best-of draws answers instead of following beams; leave --num-beams out"),
-        ({"best_of": 0}, "--best-of must be a whole number of at least 1, not 0"),
+        ({"num_beam_groups": 2, "num_beams": 4}, "`num_beam_groups` needs `diversity_penalty`"),
+        ({"diversity_penalty": 1.0}, "`diversity_penalty` needs `num_beam_groups`"),
+        ({"best_of": 2, "num_beams": 4}, "`best_of` draws answers instead of following beams; leave `num_beams` out"),
+        ({"best_of": 0}, "`best_of` must be a whole number of at least 1, not 0"),
     ],
 )
 def test_searches_that_contradict_themselves(beams, message):
@@ -181,7 +181,7 @@ def test_a_prompt_that_is_refused_is_named(decoder):
     next(found)
     with pytest.raises(InputError, match="prompt 2: the prompt is empty"):
         next(found)
-    with pytest.raises(InputError, match="--batch must be at least 1, not 0"):
+    with pytest.raises(InputError, match="`batch` must be at least 1, not 0"):
         decoder.generate_all(["a"], batch=0)
 
 
@@ -219,5 +219,5 @@ def test_generate_gives_the_best_of_a_search(decoder, options, beams):
 def test_a_single_answer_needs_no_beams(decoder):
     alone = decoder.generate(PROMPTS[0], GREEDY, raw=True)
     assert decoder.generate(PROMPTS[0], GREEDY, beams=Beams(num_beams=1), raw=True).token_ids == alone.token_ids
-    with pytest.raises(InputError, match="--logprobs are of one answer at a time"):
+    with pytest.raises(InputError, match="`logprobs` are of one answer at a time"):
         decoder.generate(PROMPTS[0], GenerationOptions(logprobs=1), beams=Beams(num_beams=2), raw=True)

@@ -184,7 +184,7 @@ def test_a_file_that_safetensors_writes_is_read(decoder, kept):
 )
 def test_a_damaged_file_is_refused_in_one_line(decoder, kept, damage, message):
     kept.write_bytes(damage(kept.read_bytes()))
-    with pytest.raises(InputError, match=r"--prompt-cache .*rules.cache is damaged") as caught:
+    with pytest.raises(InputError, match=r"`prompt_cache` .*rules.cache is damaged") as caught:
         decoder.load_prompt_cache(kept)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -84,10 +84,10 @@ def test_without_logprobs_there_are_none(model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"speculate": "lookup"}, "--speculate lookup is for decoders, and this model reads a source; leave it out"),
-        ({"on_overflow": "shift"}, "--on-overflow shift is for decoders"),
-        ({"penalty_alpha": 0.6, "top_k": 4}, "--penalty-alpha is for decoders"),
-        ({"constraints": Constraints(suppress_tokens=(10**6,))}, "--suppress-tokens names token 1000000"),
+        ({"speculate": "lookup"}, "`speculate` lookup is for decoders, and this model reads a source; leave it out"),
+        ({"on_overflow": "shift"}, "`on_overflow` shift is for decoders"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, "`penalty_alpha` is for decoders"),
+        ({"constraints": Constraints(suppress_tokens=(10**6,))}, "`suppress_tokens` names token 1000000"),
     ],
 )
 def test_what_the_model_cannot_do(model, options, message):
@@ -109,7 +109,7 @@ def test_logprobs_of_several_answers_are_refused(model):
 
 
 def test_a_batch_of_none_is_refused(model):
-    with pytest.raises(InputError, match="--batch must be at least 1, not 0"):
+    with pytest.raises(InputError, match="`batch` must be at least 1, not 0"):
         model.generate_all([TEXT], batch=0)
 
 

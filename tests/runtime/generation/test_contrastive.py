@@ -248,16 +248,16 @@ def test_a_bundle_without_hidden_states_refuses(wandering_llama):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"penalty_alpha": 0}, "--penalty-alpha must be above 0, not 0"),
-        ({"penalty_alpha": 1}, "--penalty-alpha must be below 1, not 1"),
-        ({"penalty_alpha": "x"}, "--penalty-alpha must be a finite number, not 'x'"),
-        ({"top_k": None}, "--penalty-alpha chooses among several tokens; give --top-k of at least 2 too"),
-        ({"top_k": 1}, "--penalty-alpha chooses among several tokens; give --top-k of at least 2 too"),
-        ({"temperature": 0.5}, "--penalty-alpha draws nothing, so --temperature contradicts it; leave one out"),
-        ({"top_p": 0.5}, "--penalty-alpha draws nothing, so --top-p contradicts it; leave one out"),
-        ({"truncation": Truncation(min_p=0.5)}, "--penalty-alpha draws nothing, so --min-p contradicts it; leave on"),
-        ({"speculate": "lookup"}, "--speculate lookup does not go with --penalty-alpha; leave one out"),
-        ({"on_overflow": "shift"}, "--on-overflow shift does not go with --penalty-alpha; leave one out"),
+        ({"penalty_alpha": 0}, "`penalty_alpha` must be above 0, not 0"),
+        ({"penalty_alpha": 1}, "`penalty_alpha` must be below 1, not 1"),
+        ({"penalty_alpha": "x"}, "`penalty_alpha` must be a finite number, not 'x'"),
+        ({"top_k": None}, "`penalty_alpha` chooses among several tokens; give `top_k` of at least 2 too"),
+        ({"top_k": 1}, "`penalty_alpha` chooses among several tokens; give `top_k` of at least 2 too"),
+        ({"temperature": 0.5}, "`penalty_alpha` draws nothing, so `temperature` contradicts it; leave one out"),
+        ({"top_p": 0.5}, "`penalty_alpha` draws nothing, so `top_p` contradicts it; leave one out"),
+        ({"truncation": Truncation(min_p=0.5)}, "`penalty_alpha` draws nothing, so `min_p` contradicts it; leave on"),
+        ({"speculate": "lookup"}, "`speculate` lookup does not go with `penalty_alpha`; leave one out"),
+        ({"on_overflow": "shift"}, "`on_overflow` shift does not go with `penalty_alpha`; leave one out"),
     ],
 )
 def test_bad_options_are_named(changes, message):
@@ -270,7 +270,7 @@ def test_bad_options_are_named(changes, message):
 def test_it_is_for_one_answer_at_a_time(llama):
     options = GenerationOptions(penalty_alpha=0.6, top_k=4)
     for beams in (Beams(num_beams=2), Beams()):
-        with pytest.raises(InputError, match="--penalty-alpha is for one answer at a time"):
+        with pytest.raises(InputError, match="`penalty_alpha` is for one answer at a time"):
             list(llama.decoder.generate_all([PROMPT], options, beams=beams))
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from triform.export.describe.generation_defaults import generation_defaults
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.errors import BundleError, InputError
 from triform.runtime.generation.options.defaults import lengths_of, with_defaults
@@ -175,15 +176,63 @@ def test_another_order():
     assert {before(NO_IDS, logits) for _ in range(100)} == {0}
 
 
-def test_the_models_defaults_apply_only_when_nothing_is_asked():
+# What a generation config says, and what a user asks for besides.
+OWN = ({}, {"temperature": 0.7, "top_k": 3, "min_p": 0.1}, {"top_p": 0.6, "typical_p": 0.7}, {"top_k": 0})
+ASKED = (
+    {"temperature": 0.7}, {"top_p": 0.5}, {"top_k": 0}, {"top_k": 7, "temperature": 2.0}, {"min_p": 0.2},
+    {"typical_p": 0.5}, {"epsilon_cutoff": 0.1, "eta_cutoff": 0.2}, {"top_p": 1.0},
+)  # fmt: skip
+CUTS = ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+@pytest.mark.parametrize("asked", [{}, *ASKED])
+@pytest.mark.parametrize("own", OWN)
+def test_sampling_is_completed_as_transformers_does(checkpoint, own, asked):
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    model.generation_config = GenerationConfig(do_sample=True, **own)
+    expected, _ = model._prepare_generation_config(None, **asked)
+    cuts = Truncation(**{name: value for name, value in asked.items() if name in CUTS})
+    options = GenerationOptions(**{name: value for name, value in asked.items() if name not in CUTS}, truncation=cuts)
+    found = with_defaults(options, generation_defaults(model.generation_config))
+    assert (found.temperature, found.top_k) == (expected.temperature, expected.top_k)
+    off = {"top_p": 1.0, "typical_p": 1.0, "min_p": 0.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
+    for name, value in off.items():
+        ours = getattr(found if name == "top_p" else found.truncation, name)
+        theirs = getattr(expected, name)
+        assert (value if ours is None else ours) == (value if theirs is None else theirs), name
+
+
+def test_every_default_of_transformers_is_followed_or_has_no_effect():
+    """Fields that a release of transformers adds, or whose default it changes, have to be looked at."""
+    followed = {"temperature": 1.0, "top_k": 50, "early_stopping": False, "num_beams": 1, "length_penalty": 1.0}
+    off = {
+        "min_length": 0, "do_sample": False, "top_p": 1.0, "typical_p": 1.0, "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "bad_words_ids": None, "num_return_sequences": 1,
+        "forced_bos_token_id": None, "forced_eos_token_id": None, "exponential_decay_length_penalty": None,
+        "suppress_tokens": None, "begin_suppress_tokens": None, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
+        "encoder_repetition_penalty": 1.0, "num_beam_groups": 1, "diversity_penalty": 0.0,
+    }  # fmt: skip
+    not_followed = {"max_length": 20}
+    how_it_is_run = {
+        "use_cache", "output_scores", "return_dict_in_generate", "remove_invalid_values", "num_assistant_tokens",
+        "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind",
+    }  # fmt: skip
+    theirs = GenerationConfig._get_default_generation_params()
+    assert {name: value for name, value in theirs.items() if name not in how_it_is_run} == {
+        **followed, **off, **not_followed
+    }  # fmt: skip
+
+
+def test_whether_to_sample():
     sampling = GenerationDefaults(do_sample=True, temperature=0.7, top_k=3, min_p=0.1)
-    found = with_defaults(GenerationOptions(), sampling)
-    assert (found.temperature, found.top_k, found.truncation.min_p) == (0.7, 3, 0.1)
-    for asked in (GenerationOptions(top_p=0.5), GenerationOptions(truncation=Truncation(typical_p=0.5))):
-        found = with_defaults(asked, sampling)
-        assert (found.temperature, found.top_k, found.truncation.min_p) == (1.0, None, None)
     assert with_defaults(GenerationOptions(temperature=0), sampling).temperature == 0
     assert with_defaults(GenerationOptions(), GenerationDefaults(temperature=9.0)).temperature == 0
+    assert with_defaults(GenerationOptions(), GenerationDefaults(do_sample=True, temperature=0.0)).temperature == 0
+    found = with_defaults(GenerationOptions(top_p=0.5), GenerationDefaults(temperature=0.0))
+    assert (found.temperature, found.top_k, found.top_p) == (1.0, 50, 0.5)
+    # Mirostat replaces what the model says too.
+    found = with_defaults(GenerationOptions(truncation=Truncation(mirostat_tau=3.0)), sampling)
+    assert (found.temperature, found.top_k, found.truncation) == (0.7, None, Truncation(mirostat_tau=3.0))
 
 
 def test_the_models_other_defaults_apply_one_by_one():

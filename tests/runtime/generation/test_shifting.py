@@ -96,12 +96,12 @@ def test_without_it_the_context_is_the_end(decoder):
     )
     assert found.finish_reason == "length"
     assert found.prompt_tokens + len(found.token_ids) == decoder.manifest.max_length
-    with pytest.raises(InputError, match="context is 640, answer included; shorten it, or see --on-overflow"):
+    with pytest.raises(InputError, match="context is 640, answer included; shorten it, or see `on_overflow`"):
         decoder.generate(prompt * 4, raw=True)
 
 
 def test_what_cannot_be(decoder):
-    with pytest.raises(InputError, match="--keep 639 leaves no room in the model's context of 640"):
+    with pytest.raises(InputError, match="`keep` 639 leaves no room in the model's context of 640"):
         decoder.generate("a", GenerationOptions(max_new_tokens=1, keep=639, **SHIFT))
-    with pytest.raises(InputError, match="give --max-new-tokens too"):
+    with pytest.raises(InputError, match="give `max_new_tokens` too"):
         decoder.generate("a", GenerationOptions(**SHIFT))

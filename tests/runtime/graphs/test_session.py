@@ -73,7 +73,7 @@ def test_options_that_a_provider_refuses_are_named(graph, monkeypatch, capfd):
         return real(path, settings, providers=providers, **more)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuses)
-    said = "^provider cuda could not start with --provider-option speed=high: Unknown provider option: speed$"
+    said = "^provider cuda could not start with `provider_options` speed=high: Unknown provider option: speed$"
     with pytest.raises(ProviderError, match=said):
         open_session(graph, provider="cuda", provider_options={"speed": "high"})
     assert capfd.readouterr() == ("", "")

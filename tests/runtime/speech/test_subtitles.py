@@ -86,13 +86,17 @@ def test_json_has_everything():
         "temperature": 0.0,
         "words": [{"start": 0.5, "end": 0.75, "text": " Hé", "probability": 0.875}],
         "language": None,
+        "language_probability": None,
     }
+    assert (document["language"], document["language_probability"]) == (None, None)
     assert "é" in written
 
 
 def test_nothing_was_said():
     assert [list(WRITERS[name]([])) for name in ("text", "srt", "vtt")] == [[], [], ["WEBVTT\n\n"]]
-    assert json.loads("".join(WRITERS["json"]([]))) == {"text": "", "language": None, "segments": []}
+    assert json.loads("".join(WRITERS["json"]([]))) == {
+        "text": "", "language": None, "language_probability": None, "segments": []
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("writer", [as_srt, as_vtt])

@@ -228,7 +228,8 @@ def test_errors_name_the_text(sentence_bundle, model, monkeypatch):
 def test_a_text_without_tokens(sentence_bundle):
     """As tokenizers that put nothing around a text make of an empty one: the sum of no vectors."""
     model = load_encoder(sentence_bundle)
-    model.rows.tokenizer.post_processor = type(model.rows.tokenizer.post_processor)(single="$A", special_tokens=[])
+    backend = model.rows.tokenizer.backend
+    backend.post_processor = type(backend.post_processor)(single="$A", special_tokens=[])
     vectors = model.embed(["", "rain", " ", "snow", ""])
     assert_array_equal(vectors[[0, 2, 4]], np.zeros((3, 48)))
     assert_allclose(vectors[[1, 3]], model.embed(["rain", "snow"]), atol=TOLERANCE)

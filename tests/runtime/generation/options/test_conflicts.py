@@ -50,26 +50,26 @@ def test_nothing_given_is_no_conflict():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"min_new_tokens": 9, "max_new_tokens": 8}, "--min-new-tokens 9 is more than --max-new-tokens 8"),
-        ({"keep": 0, "on_overflow": "error"}, "--keep needs --on-overflow shift; give both"),
-        ({"regex": "a", "choices": ("b",)}, "--regex and --choices exclude each other; give one"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "`min_new_tokens` 9 is more than `max_new_tokens` 8"),
+        ({"keep": 0, "on_overflow": "error"}, "`keep` needs `on_overflow` shift; give both"),
+        ({"regex": "a", "choices": ("b",)}, "`regex` and `choices` exclude each other; give one"),
         (
             {"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 1.0},
-            "--num-beam-groups must divide --num-beams (4), not 3",
+            "`num_beam_groups` must divide `num_beams` (4), not 3",
         ),
-        ({"best_of": 2, "early_stopping": True}, "--best-of draws answers instead of following beams; leave"),
-        ({"best_of": 2, "early_stopping": False}, "--best-of draws answers instead of following beams; leave"),
+        ({"best_of": 2, "early_stopping": True}, "`best_of` draws answers instead of following beams; leave"),
+        ({"best_of": 2, "early_stopping": False}, "`best_of` draws answers instead of following beams; leave"),
         (
             {"speculate": "lookup", conflicts.ENCODER_DECODER: True},
-            "--speculate lookup is for decoders, and this model",
+            "`speculate` lookup is for decoders, and this model",
         ),
-        ({"on_overflow": "shift", conflicts.NO_LIMIT: True}, "--on-overflow shift may go on for ever; give --max-new-"),
+        ({"on_overflow": "shift", conflicts.NO_LIMIT: True}, "`on_overflow` shift may go on for ever; give `max_new"),
         (
             {"target_lang": "de", "forced_bos_token_id": 4},
-            "--target-lang already says what the first token is; leave --forced-bos-token-id out",
+            "`target_lang` already says what the first token is; leave `forced_bos_token_id` out",
         ),
-        ({"draft": "x", "penalty_alpha": 0.5, "top_k": 4}, "--draft does not go with --penalty-alpha; leave it out"),
-        ({"stats": True, conflicts.SEVERAL_ANSWERS: True}, "--stats does not go with a search, which follows several"),
+        ({"draft": "x", "penalty_alpha": 0.5, "top_k": 4}, "`draft` does not go with `penalty_alpha`; leave it out"),
+        ({"stats": True, conflicts.SEVERAL_ANSWERS: True}, "`stats` does not go with a search, which follows several"),
     ],
 )
 def test_what_does_not_go_together_is_named(values, message):

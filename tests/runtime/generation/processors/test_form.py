@@ -212,20 +212,20 @@ def test_the_input_is_not_written_to_and_values_are_kept():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"regex": "[0-9"}, r"^--regex cannot be used: .*unclosed character class"),
-        ({"regex": r"[^\s\S]"}, r"^--regex cannot be followed: "),
-        ({"json_schema": "{"}, r"^--json-schema cannot be read: "),
-        ({"json_schema": "[1]"}, r"^--json-schema cannot be read: a schema is a JSON object"),
-        ({"json_schema": {"type": "strin"}}, r"^--json-schema cannot be used: Invalid type: strin"),
-        ({"json_schema": "false"}, r"^--json-schema cannot be read: a schema is a JSON object"),
-        ({"json_schema": {"minimum": 2, "maximum": 1, "type": "number"}}, r"^--json-schema cannot be used: Unsat"),
-        ({"json_schema": {"not": {}}}, r'^--json-schema cannot be used: Unimplemented keys: \["not"\]'),
-        ({"json_schema": {"const": {1}}}, r"^--json-schema cannot be read: .*not JSON serializable"),
-        ({"grammar": 'start: "a" b'}, r'^--grammar cannot be used: .*unknown name: "b"'),
-        ({"grammar": 'start: start "a"'}, r"^--grammar cannot be followed: "),
-        ({"grammar": "hello world"}, r"^--grammar cannot be read: .*Expected ::="),
-        ({"grammar": ""}, r"^--grammar cannot be read: "),
-        ({"grammar": 'root ::= "a'}, r"^--grammar cannot be read: "),
+        ({"regex": "[0-9"}, r"^`regex` cannot be used: .*unclosed character class"),
+        ({"regex": r"[^\s\S]"}, r"^`regex` cannot be followed: "),
+        ({"json_schema": "{"}, r"^`json_schema` cannot be read: "),
+        ({"json_schema": "[1]"}, r"^`json_schema` cannot be read: a schema is a JSON object"),
+        ({"json_schema": {"type": "strin"}}, r"^`json_schema` cannot be used: Invalid type: strin"),
+        ({"json_schema": "false"}, r"^`json_schema` cannot be read: a schema is a JSON object"),
+        ({"json_schema": {"minimum": 2, "maximum": 1, "type": "number"}}, r"^`json_schema` cannot be used: Unsat"),
+        ({"json_schema": {"not": {}}}, r'^`json_schema` cannot be used: Unimplemented keys: \["not"\]'),
+        ({"json_schema": {"const": {1}}}, r"^`json_schema` cannot be read: .*not JSON serializable"),
+        ({"grammar": 'start: "a" b'}, r'^`grammar` cannot be used: .*unknown name: "b"'),
+        ({"grammar": 'start: start "a"'}, r"^`grammar` cannot be followed: "),
+        ({"grammar": "hello world"}, r"^`grammar` cannot be read: .*Expected ::="),
+        ({"grammar": ""}, r"^`grammar` cannot be read: "),
+        ({"grammar": 'root ::= "a'}, r"^`grammar` cannot be read: "),
     ],
 )
 def test_forms_that_cannot_be_are_one_line(changes, message):
@@ -237,13 +237,13 @@ def test_forms_that_cannot_be_are_one_line(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"regex": "a", "choices": ("b",)}, "--regex and --choices exclude each other"),
-        ({"json_schema": "{}", "grammar": "x"}, "--json-schema and --grammar exclude each other"),
-        ({"choices": ()}, "--choices must be texts that are not empty"),
-        ({"choices": ("a", "")}, "--choices must be texts that are not empty"),
-        ({"choices": "abc"}, "--choices must be texts that are not empty"),
-        ({"regex": 5}, "--regex must be a text, not 5"),
-        ({"json_schema": 5}, "--json-schema must be JSON text or a mapping, not 5"),
+        ({"regex": "a", "choices": ("b",)}, "`regex` and `choices` exclude each other"),
+        ({"json_schema": "{}", "grammar": "x"}, "`json_schema` and `grammar` exclude each other"),
+        ({"choices": ()}, "`choices` must be texts that are not empty"),
+        ({"choices": ("a", "")}, "`choices` must be texts that are not empty"),
+        ({"choices": "abc"}, "`choices` must be texts that are not empty"),
+        ({"regex": 5}, "`regex` must be a text, not 5"),
+        ({"json_schema": 5}, "`json_schema` must be JSON text or a mapping, not 5"),
     ],
 )
 def test_forms_are_checked_with_the_options(changes, message):
@@ -254,18 +254,18 @@ def test_forms_are_checked_with_the_options(changes, message):
 def test_models_that_cannot_be_held_to_a_form(monkeypatch):
     asked = Constraints(regex="a")
     assert compile_form(Constraints(), BYTE_LEVEL, LOGITS, ()) is None
-    with pytest.raises(UnsupportedError, match=r"^--regex needs a model that can end"):
+    with pytest.raises(UnsupportedError, match=r"^`regex` needs a model that can end"):
         compile_form(asked, BYTE_LEVEL, LOGITS, ())
     words = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "##b": 2}, unk_token="[UNK]"))
     words.decoder = decoders.WordPiece()
     for tokenizer in (words, object()):
-        with pytest.raises(UnsupportedError, match=r"^--regex does not work with this model: ") as caught:
+        with pytest.raises(UnsupportedError, match=r"^`regex` does not work with this model: ") as caught:
             compile_form(asked, tokenizer, 3, (0,))
         assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(UnsupportedError) as caught:
         compile_form(asked, BYTE_LEVEL, LOGITS, EOS)
-    assert str(caught.value) == f"--regex needs llguidance: {install_command('constraints')}"
+    assert str(caught.value) == f"`regex` needs llguidance: {install_command('constraints')}"
 
 
 PERSON = {

@@ -164,11 +164,11 @@ def test_logits_that_are_no_numbers_are_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_beams": 0}, "--num-beams must be at least 1, not 0"),
-        ({"num_beams": 2, "num_return_sequences": 3}, r"between 1 and --num-beams \(2\), not 3"),
-        ({"num_beams": 2, "num_return_sequences": 0}, "--num-return-sequences"),
-        ({"num_beams": 2, "early_stopping": "always"}, "--early-stopping"),
-        ({"num_beams": 2, "length_penalty": math.nan}, "--length-penalty"),
+        ({"num_beams": 0}, "`num_beams` must be at least 1, not 0"),
+        ({"num_beams": 2, "num_return_sequences": 3}, r"between 1 and `num_beams` \(2\), not 3"),
+        ({"num_beams": 2, "num_return_sequences": 0}, "`num_return_sequences`"),
+        ({"num_beams": 2, "early_stopping": "always"}, "`early_stopping`"),
+        ({"num_beams": 2, "length_penalty": math.nan}, "`length_penalty`"),
     ],
 )
 def test_options_out_of_range(arguments, message):

@@ -84,7 +84,7 @@ def test_one_group_is_beam_search_and_a_penalty_spreads_more_of_them():
 
 @pytest.mark.parametrize(("groups", "penalty"), [(4, 1.0), (0, 1.0), (2, -1.0), (2, float("nan"))])
 def test_numbers_that_do_not_fit(groups, penalty):
-    with pytest.raises(InputError, match=r"--num-beam-groups must divide|--diversity-penalty must be 0 or more"):
+    with pytest.raises(InputError, match=r"`num_beam_groups` must divide|`diversity_penalty` must be 0 or more"):
         diverse_beam_search(FakeStep(9), [], BeamOptions(6), num_beam_groups=groups, diversity_penalty=penalty, eos=())
 
 

@@ -1,0 +1,100 @@
+"""The tokens that end an answer, by everything that a checkpoint says of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from triform.export.checkpoint.source import Checkpoint, Source
+from triform.export.describe.chat_templates import chat_templates
+from triform.runtime.bundle.export_record import EndToken
+
+# What an assistant says in a probe: no template changes it, and no template contains it.
+_ANSWER = "0qx0"
+_USER, _SYSTEM = {"role": "user", "content": "1"}, {"role": "system", "content": "1"}
+_ASSISTANT = {"role": "assistant", "content": _ANSWER}
+_PARTS = [
+    {"role": role, "content": [{"type": "text", "text": text}]}
+    for role, text in (("user", "1"), ("assistant", _ANSWER))
+]
+# The answer as the last message comes first: within a conversation it may end with a token that in another place
+# separates two messages of one answer.
+_PROBES: tuple[list[dict[str, Any]], ...] = (
+    [_USER, _ASSISTANT], [_SYSTEM, _USER, _ASSISTANT], _PARTS, [_USER, _ASSISTANT, _USER]
+)  # fmt: skip
+# How tokens that are no text are written, where the tokenizer does not call them special.
+_MARKUP = re.compile(r"<.+>|\[.+\]", re.DOTALL)
+
+
+def end_tokens(checkpoint: Checkpoint) -> list[EndToken]:
+    """The end tokens of a decoder, each once, with what names it.
+
+    They are those of the generation config (of a GGUF file, all that the file names), of config.json, of the tokenizer,
+    and the token behind an assistant's message in its chat templates. transformers' `generate` knows the first alone.
+    """
+    tokenizer, config = checkpoint.tokenizer, checkpoint.model.config
+    vocab_size = int(config.get_text_config().vocab_size)
+    special = tokenizer.added_tokens_decoder
+    named = [("generation config", token) for token in _listed(checkpoint.model.generation_config.eos_token_id)]
+    # An id that is an ordinary word is left over from another vocabulary.
+    named += [("config", token) for token in _config_ends(checkpoint.source) if token in special]
+    named += [("tokenizer", token) for token in _listed(tokenizer.eos_token_id) if token < vocab_size]
+    named += [("chat template", token) for token in template_ends(tokenizer) if token < vocab_size]
+    if not named:
+        named = [("config", token) for token in _config_ends(checkpoint.source) if token < vocab_size]
+    sources: dict[int, list[str]] = {}
+    for source, token in named:
+        sources.setdefault(token, []).append(source)
+    return [
+        EndToken(token, str(tokenizer.convert_ids_to_tokens(token)), list(dict.fromkeys(found)))
+        for token, found in sources.items()
+    ]
+
+
+def template_ends(tokenizer: Any) -> list[int]:
+    """The tokens that the chat templates of a tokenizer write behind an assistant's message, by rendering one."""
+    found = (_template_end(tokenizer, template) for template in chat_templates(tokenizer).values())
+    return list(dict.fromkeys(token for token in found if token is not None))
+
+
+def _template_end(tokenizer: Any, template: str) -> int | None:
+    for probe in _PROBES:
+        try:
+            text = tokenizer.apply_chat_template(probe, chat_template=template, tokenize=False)
+        except Exception:  # a template raises whatever it wants
+            continue
+        _, answer, behind = str(text).rpartition(_ANSWER)
+        token = _first_token(tokenizer, behind.lstrip()) if answer else None
+        if token is not None:
+            return token
+    return None
+
+
+def _first_token(tokenizer: Any, text: str) -> int | None:
+    """The special token that a text begins with, the longest if there are several."""
+    found = [
+        (len(str(token)), index)
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if text.startswith(str(token)) and (token.special or _MARKUP.fullmatch(str(token)))
+    ]
+    return max(found)[1] if found else None
+
+
+def _config_ends(source: Source) -> list[int]:
+    """As config.json has them; a config of transformers fills in those of its class, which may have other tokens."""
+    path = source.model_folder / "config.json"
+    if source.gguf is not None or not path.is_file():
+        return []
+    config = json.loads(path.read_text(encoding="utf-8"))
+    inner = config.get("text_config")
+    return [
+        *_listed(config.get("eos_token_id")),
+        *_listed(inner.get("eos_token_id") if isinstance(inner, dict) else ()),
+    ]
+
+
+def _listed(ids: Any) -> list[int]:
+    if ids is None:
+        return []
+    return [int(token) for token in (ids if isinstance(ids, list | tuple) else [ids]) if int(token) >= 0]

@@ -1,0 +1,68 @@
+"""The traced graph of a decoder, and what becomes of it once its weights are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from triform.export.checkpoint.source import Checkpoint
+from triform.export.graph.fused import fused_graph
+from triform.export.report import Clock
+from triform.models.decoder.graph import decoder_spec
+from triform.models.decoder.hidden_states import with_hidden_states
+from triform.models.spec import GraphSpec
+from triform.runtime.bundle.export_record import Parity
+from triform.runtime.bundle.manifest import LayerCacheInfo, Quantization
+
+GRAPH_FILE = "decoder.onnx"
+
+
+@dataclass(frozen=True)
+class StoredDecoder:
+    """A decoder's graph, as it was written.
+
+    Attributes:
+        graph: in memory.
+        layers: of its cache.
+        quantization: how its weights are stored.
+        parity: what it was compared with, and how far it was from that.
+        notes: for the manifest.
+    """
+
+    graph: ir.Model
+    layers: list[LayerCacheInfo]
+    quantization: Quantization
+    parity: Parity
+    notes: dict[str, str]
+
+
+def traced_decoder(
+    checkpoint: Checkpoint,
+    max_length: int,
+    hidden_states: bool,
+    clock: Clock,
+    kind_of: Callable[[ir.Value], Hashable] = lambda _: None,
+) -> tuple[ir.Model, GraphSpec, list[LayerCacheInfo]]:
+    """Trace and fuse.
+
+    Args:
+        checkpoint: the decoder.
+        max_length: most positions the graph must reach.
+        hidden_states: whether the last ones are an output.
+        clock: times the steps.
+        kind_of: see `fuse`.
+
+    Raises:
+        UnsupportedError: the architecture cannot be traced.
+    """
+
+    def prepare() -> tuple[GraphSpec, ExitStack]:
+        spec, prepared = decoder_spec(checkpoint.model, max_length)
+        with prepared:
+            return (with_hidden_states(spec) if hidden_states else spec), prepared.pop_all()
+
+    graph, spec = fused_graph(checkpoint.source.name, prepare, clock, kind_of)
+    return graph, spec, [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]

@@ -1,0 +1,127 @@
+"""Constants of a graph kept as small as their source had them, and the nodes that unpack them.
+
+ONNX Runtime computes nodes whose inputs are constants once, when it opens a graph; what it runs is the same as if the
+unpacked numbers had been stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from triform.export.checkpoint.gguf.blocks import BlockMatrix, Factors
+from triform.export.graph.nodes import add_initializer, insert
+
+# Widths in bits that numbers are cut into, so that each is packed without a gap in a byte: the lowest bits first.
+_FIELDS = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2)}
+
+
+class StoredConstants:
+    """Adds the constants of one matrix, and the nodes that unpack them, before a node of a graph."""
+
+    def __init__(self, graph: ir.Graph, before: ir.Node, name: str) -> None:
+        self._graph, self._before, self._name = graph, before, name
+
+    def numbers(self, matrix: BlockMatrix, bits: int) -> ir.Value:
+        """Integers in the layout of MatMulNBits, uint8 (rows, blocks, block_size * bits / 8).
+
+        Args:
+            matrix: of `matrix.bits` bits, which are shifted to the upper end of `bits`.
+            bits: 4 or 8.
+        """
+        if matrix.bits == bits:
+            return self._initializer("blocks", pack(matrix.numbers, bits))
+        value, done = None, 0
+        for width in _FIELDS[matrix.bits]:
+            part = (matrix.numbers >> np.uint8(done)) & np.uint8(2**width - 1)
+            field = self._shift(self._unpacked(part, width, f"bits{done}"), done + bits - matrix.bits)
+            value = field if value is None else self._node("BitwiseOr", [value, field])
+            done += width
+        if value is None:
+            raise ValueError(f"{self._name} has numbers of {matrix.bits} bits")
+        return value if bits == 8 else self._nibbles(value, matrix.numbers.shape)
+
+    def factors(self, factors: Factors, multiplier: float, name: str) -> ir.Value:
+        """Numbers by block times `multiplier`, float32 (rows, blocks)."""
+        value = self._float(self._initializer(name, factors.base))
+        if factors.steps is not None:
+            rows, count = factors.steps.shape
+            groups = factors.base.shape[1]
+            steps = self._float(self._initializer(f"{name}.steps", factors.steps.reshape(rows, groups, -1)))
+            value = self._node("Mul", [self._reshaped(value, (rows, groups, 1)), steps])
+            value = self._reshaped(value, (rows, count))
+        return value if multiplier == 1 else self._node("Mul", [value, self._number(multiplier)])
+
+    def offsets(self, minimums: Factors, scales: ir.Value, bits: int) -> ir.Value:
+        """What is added to the numbers of each block when the integer in the middle stands for 0.
+
+        Args:
+            minimums: what is taken away when the integer 0 does.
+            scales: of integers of `bits` bits.
+            bits: 4 or 8.
+
+        Returns:
+            float32 (rows, blocks).
+        """
+        middle = self.times(scales, 2.0 ** (bits - 1))
+        return self._node("Sub", [middle, self.factors(minimums, 1, "minimums")])
+
+    def times(self, value: ir.Value, factor: float) -> ir.Value:
+        """A constant times a number."""
+        return self._node("Mul", [value, self._number(factor)])
+
+    def rows(self, value: ir.Value, rows: int) -> ir.Value:
+        """A constant whose first dimension is `rows` and which has one more."""
+        tensor = value.const_value
+        if tensor is not None:
+            return self._initializer("rows", tensor.numpy().reshape(rows, -1))
+        return self._reshaped(value, (rows, -1))
+
+    def _unpacked(self, part: NDArray[np.uint8], width: int, name: str) -> ir.Value:
+        packed = self._initializer(name, pack(part, width)[..., None])
+        shifted = self._shift_by(packed, np.arange(0, 8, width, dtype=np.uint8), "RIGHT")
+        mask = self._initializer(f"{name}.mask", np.array(2**width - 1, np.uint8))
+        return self._reshaped(self._node("BitwiseAnd", [shifted, mask]), part.shape)
+
+    def _nibbles(self, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+        """Two numbers of 4 bits a byte, the first one low."""
+        pairs = self._reshaped(value, (*shape[:2], shape[2] // 2, 2))
+        low, high = (
+            self._node("Gather", [pairs, self._initializer(f"half{half}", np.array(half))], axis=-1) for half in (0, 1)
+        )
+        return self._node("BitwiseOr", [low, self._shift(high, 4)])
+
+    def _shift(self, value: ir.Value, places: int) -> ir.Value:
+        return self._shift_by(value, np.array(places, np.uint8), "LEFT") if places else value
+
+    def _shift_by(self, value: ir.Value, places: NDArray[np.uint8], direction: str) -> ir.Value:
+        amount = self._initializer("places", places)
+        return self._node("BitShift", [value, amount], direction=direction)
+
+    def _float(self, value: ir.Value) -> ir.Value:
+        return self._node("Cast", [value], to=int(ir.DataType.FLOAT))
+
+    def _reshaped(self, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+        return self._node("Reshape", [value, self._initializer("shape", np.array(shape))])
+
+    def _number(self, number: float) -> ir.Value:
+        return self._initializer("number", np.array(number, np.float32))
+
+    def _initializer(self, name: str, array: NDArray[Any]) -> ir.Value:
+        return add_initializer(self._graph, f"{self._name}.{name}", array)
+
+    def _node(self, op_type: str, inputs: list[ir.Value], **attributes: Any) -> ir.Value:
+        return insert(self._graph, self._before, op_type, inputs, attributes=attributes).outputs[0]
+
+
+def pack(numbers: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Numbers of `width` bits, several a byte, the first one lowest, along the last axis."""
+    if width == 8:
+        return numbers
+    packed = numbers[..., :: 8 // width].copy()
+    for place in range(1, 8 // width):
+        packed |= numbers[..., place :: 8 // width] << np.uint8(place * width)
+    return packed

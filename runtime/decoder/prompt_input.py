@@ -1,0 +1,138 @@
+"""What a decoder may be prompted with: a text or messages, and what a chat template is told besides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from triform.runtime.decoder.chat_template import Message
+from triform.runtime.errors import InputError, option
+from triform.runtime.text.unicode_check import invalid_at
+
+Prompt = str | Sequence[Message]
+Tools = Sequence[Mapping[str, Any]]
+# What a template is given by itself.
+_RESERVED = ("messages", "tools", "add_generation_prompt", "self")
+
+
+class PromptOptions(TypedDict, total=False):
+    """What a prompt may come with, as keyword arguments; see `PromptInput`."""
+
+    system: str | None
+    raw: bool
+    tools: Tools | None
+    template: str | None
+    template_vars: Mapping[str, Any] | None
+    prefill: str | None
+
+
+@dataclass(frozen=True)
+class PromptInput:
+    """Everything that a model is prompted with.
+
+    Attributes:
+        content: a text, or messages with "role" and "content". With a chat template a text is the user's message.
+            Messages that end with the assistant's are continued: the answer goes on where that message ends.
+        system: a system message to put first; needs a chat template.
+        raw: take the text as it is, without the template.
+        tools: JSON schemas of functions that the model may call; need a chat template that knows of tools.
+        template: which of several chat templates to use, by name; when None, the one called "tool_use" where there
+            are tools, else "default".
+        template_vars: values of the template's own variables by name, such as ``{"enable_thinking": False}``: what JSON
+            can hold. ``documents`` are such a variable too.
+        prefill: how the answer begins; the model goes on behind it.
+
+    Raises:
+        InputError: a variable has a name that is not its own to have, or is not JSON.
+    """
+
+    content: Prompt
+    system: str | None = None
+    raw: bool = False
+    tools: Tools | None = None
+    template: str | None = None
+    template_vars: Mapping[str, Any] | None = None
+    prefill: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (self.template_vars or {}).items():
+            check_template_var(name, value)
+        if not isinstance(self.prefill, str | None):
+            raise InputError(f"{option('prefill')} must be a text, not {self.prefill!r:.60}")
+        if self.prefill is not None:
+            check_unicode(self.prefill)
+
+    def needs_template(self) -> str | None:
+        """What of this needs a chat template, as a message would begin; None where nothing does."""
+        needs = {
+            "a system message needs": self.system,
+            "tools need": self.tools,
+            f"{option('template')} needs": self.template,
+            f"{option('template_vars')} needs": self.template_vars or None,
+            f"{option('prefill')} needs": self.prefill,
+        }
+        return next((what for what, given in needs.items() if given is not None), None)
+
+    def messages(self) -> list[Message]:
+        """The conversation, with the system message first and the beginning of the answer last.
+
+        Raises:
+            InputError: there is nothing, or something that is no message.
+        """
+        content = self.content
+        messages: list[Message] = [{"role": "user", "content": content}] if isinstance(content, str) else list(content)
+        if not messages or (isinstance(content, str) and not content.strip()):
+            raise InputError("the prompt is empty")
+        for index, message in enumerate(messages):
+            if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+                raise InputError(
+                    f"message {index + 1} of the prompt must have a role and a content, not {message!r:.60}"
+                )
+            if isinstance(message.get("content"), str):
+                check_unicode(message["content"])
+        if self.system is not None:
+            messages.insert(0, {"role": "system", "content": self.system})
+        if self.prefill is not None:
+            if messages[-1]["role"] == "assistant":
+                raise InputError(
+                    f"the messages end with the assistant's, which is continued; leave {option('prefill')} out"
+                )
+            messages.append({"role": "assistant", "content": self.prefill})
+        return messages
+
+
+def check_template_var(name: object, value: object) -> None:
+    """Check a variable of a template.
+
+    Raises:
+        InputError: its name is none, or that of something else; or it is not JSON.
+    """
+    said = f"{option('template_vars')} {name!r:.60}"
+    if not isinstance(name, str) or not name.isidentifier():
+        raise InputError(f"{said} is not the name of a variable")
+    if name in _RESERVED:
+        raise InputError(f"{said} cannot be set: it is one of {', '.join(_RESERVED)}, which are given by other means")
+    if not _is_json(value):
+        raise InputError(f"{said} must be a text, a number, true, false, null, or a list or object of these")
+
+
+def check_unicode(text: str) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        InputError: it has a lone surrogate.
+    """
+    place = invalid_at(text)
+    if place is not None:
+        raise InputError(f"the prompt is not valid Unicode text at character {place}")
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    return (
+        value is None or (isinstance(value, str) and invalid_at(value) is None) or isinstance(value, bool | int | float)
+    )

@@ -1,0 +1,57 @@
+"""Programs that are asked to end, by `kill`, `docker stop`, a shutdown or a terminal that is closed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+WRITES = """
+import sys, time
+from pathlib import Path
+from triform.cli.signals import end_in_order
+from triform.runtime.files import whole_file
+
+end_in_order()
+with whole_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_files_are_put_in_order(tmp_path, number, code):
+    (tmp_path / "kept").write_bytes(b"what was there before")
+    command = [sys.executable, "-c", WRITES, tmp_path / "kept"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"begun\n"
+        assert len(list(tmp_path.iterdir())) == 2
+        process.send_signal(number)
+        assert process.wait(30) == code
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert (tmp_path / "kept").read_bytes() == b"what was there before"
+
+
+def test_what_nohup_ignores_is_ignored(tmp_path):
+    say = "import os, signal; from triform.cli.signals import end_in_order; end_in_order(); "
+    say += "os.kill(os.getpid(), signal.SIGHUP); print('still here')"
+    ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
+    done = subprocess.run([sys.executable, "-c", say], preexec_fn=ignore, capture_output=True, check=True)
+    assert done.stdout == b"still here\n"
+
+
+def test_a_command(float_bundle):
+    """It answers a line after another, and waits for the next."""
+    command = [sys.executable, "-m", "triform", "chat", str(float_bundle), "--max-new-tokens", "2"]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **streams) as process:
+        process.stdin.write(b"a\n")
+        process.stdin.flush()
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+        assert process.stderr.read() in (b"", b"note: cut after 2 tokens\n")

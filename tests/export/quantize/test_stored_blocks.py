@@ -1,0 +1,111 @@
+"""Decoders from quantized GGUF files compute with the files' own numbers, whatever blocks these are in."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType as Format
+from transformers import AutoModelForCausalLM
+
+import triform
+from tests.checkpoints.gguf_blocks import random_tensor
+from tests.checkpoints.gguf_files import make_model, write_gguf
+from triform.export.checkpoint.gguf import loading
+from triform.export.options import ExportOptions
+from triform.export.pipeline import export, plan
+from triform.export.quantize.stored_constants import pack
+from triform.runtime.errors import InputError
+
+# Rows are whole super-blocks, which have 256 numbers.
+SIZES = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4}
+GPT2 = {"n_embd": 256, "n_inner": 512, "n_layer": 2, "n_head": 4}
+TEXT = "a house by the sea"
+# By what a tensor's name has in it; the first that fits.
+MIXTURES = {
+    # As llama.cpp mixes them: queries and keys in other blocks than values, a tied table and head.
+    "llama": {"attn_v": "Q6_K", "attn_": "Q4_K", "ffn_down": "Q5_K", "ffn_": "Q4_K", "token_embd": "Q6_K"},
+    "qwen2": {"attn_k": "Q5_1", "attn_": "Q4_1", "ffn_down": "Q8_0", "ffn_": "Q5_0", "": "Q8_0"},
+    "gemma3": {"attn_": "Q4_0", "ffn_down": "IQ4_XS", "ffn_gate": "IQ4_NL", "ffn_up": "Q4_0", "": "Q4_K"},
+    "phi3": {"attn_": "Q3_K", "ffn_": "Q2_K", "output": "Q6_K", "token_embd": "Q2_K"},
+    "gpt2": {"attn_": "Q4_1", "ffn_": "Q5_1", "token_embd": "Q4_1"},
+}
+CHANGES = {"gemma3": {"head_dim": 64, "num_hidden_layers": 2}, "llama": {"head_dim": 64, "tie_word_embeddings": True}}
+
+
+def write(folder, name, mixture):
+    """A file with random blocks, and the same with what gguf's own decoder makes of them."""
+    model = make_model(name, **(GPT2 if name == "gpt2" else {**SIZES, **CHANGES.get(name, {})}))
+    names = [tensor.name for tensor in gguf.GGUFReader(write_gguf(folder / "plain.gguf", name, model)).tensors]
+    shapes = {tensor.name: tensor.shape for tensor in gguf.GGUFReader(folder / "plain.gguf").tensors}
+    blocks = {}
+    for tensor in names:
+        kind = next((kind for part, kind in mixture.items() if part in tensor), None)
+        if kind is not None and len(shapes[tensor]) == 2 and "position" not in tensor:
+            blocks[tensor] = random_tensor(Format[kind], int(shapes[tensor][1]), int(shapes[tensor][0]))
+    numbers = {tensor: gguf.dequantize(item.data, item.format) for tensor, item in blocks.items()}
+    write_gguf(folder / "plain.gguf", name, model, tensors=numbers)
+    return write_gguf(folder / "model.gguf", name, model, tensors=blocks)
+
+
+def reference(path, ids):
+    model = loading.load_model(path, loading.read_config(path), AutoModelForCausalLM).model
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([ids])).logits[0].numpy()
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_bundle_has_the_numbers_of_the_file(name, tmp_path):
+    path = write(tmp_path, name, MIXTURES[name])
+    # With float32 activations nothing is rounded that the file does not round.
+    export(str(path), tmp_path / "bundle", ExportOptions(context_length=64, accuracy_level=1))
+    model = triform.load(tmp_path / "bundle")
+    ids = model.token_ids(TEXT) if hasattr(model, "token_ids") else model._prompts.text_ids(TEXT)
+    expected = reference(tmp_path / "plain.gguf", ids)
+    np.testing.assert_allclose(model.logits(TEXT), expected, atol=2e-4 * np.abs(expected).max())
+    stored = model.manifest.graphs["decoder"].quantization
+    assert stored.scheme == "keep"
+    assert set(stored.formats) == set(MIXTURES[name].values())
+
+
+def test_what_is_not_in_blocks_gets_eight_bits(tmp_path):
+    path = write(tmp_path, "qwen2", {"ffn_": "Q4_0"})
+    report = export(str(path), tmp_path / "bundle", ExportOptions(context_length=64))
+    stored = triform.load(tmp_path / "bundle").manifest.graphs["decoder"].quantization
+    # In two layers queries, keys and values are one product, and so are gates and what they open; outputs, the head and
+    # the table are F32 too.
+    assert stored.formats == {"Q4_0": 4, "int8": 6}
+    assert report.parity.quantized.mean_kl < 0.1
+
+
+def test_the_file_is_not_much_larger_in_a_bundle(tmp_path):
+    path = write(tmp_path, "llama", {"": "Q5_K"})
+    export(str(path), tmp_path / "bundle", ExportOptions(context_length=64))
+    tensors = sum(tensor.n_bytes for tensor in gguf.GGUFReader(path).tensors)
+    # A page for each constant, of which there are a few for each matrix; and the rotary tables.
+    constants = 8 * 4096 * 2 * 5
+    assert (tmp_path / "bundle" / "decoder.onnx.data").stat().st_size < tensors * 1.05 + constants
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+def test_packing(width):
+    numbers = (np.arange(16).reshape(1, 16) * 37 % 2**width).astype(np.uint8)
+    packed = pack(numbers, width)
+    assert packed.shape == (1, 2 * width)
+    bits = np.unpackbits(packed, axis=-1, bitorder="little").reshape(1, 16, width)
+    assert np.array_equal((bits << np.arange(width)).sum(-1), numbers)
+
+
+def test_options_that_do_not_go_with_a_source(checkpoint, tmp_path):
+    with pytest.raises(InputError, match="keep is for GGUF files with quantized weights, which tiny-llama is not"):
+        plan(str(checkpoint), ExportOptions(quantize="keep"))
+    with pytest.raises(InputError, match="`block_size` does not go with `quantize` keep"):
+        ExportOptions(quantize="keep", block_size=32)
+    path = write(tmp_path, "llama", {"ffn_": "Q4_0"})
+    assert ("weights", "the blocks of the file") in plan(str(path), ExportOptions())
+    assert dict(plan(str(path), ExportOptions(quantize="int8")))["weights"].startswith("8 bit")
+    with pytest.raises(InputError, match="`block_size` needs `quantize` int4 or int8 here: model keeps its own blocks"):
+        plan(str(path), ExportOptions(block_size=64))
+    with pytest.raises(InputError, match="keep is for GGUF files with quantized weights"):
+        plan(str(tmp_path / "plain.gguf"), ExportOptions(quantize="keep"))

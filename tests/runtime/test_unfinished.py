@@ -1,0 +1,106 @@
+"""Files and folders that are being written when a process ends, in order or not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from triform.runtime.files import whole_file, whole_folder
+from triform.runtime.unfinished import retire, unfinished
+
+WRITES = """
+import sys, time
+from pathlib import Path
+from triform.runtime.files import whole_file, whole_folder
+
+with getattr(sys.modules["triform.runtime.files"], sys.argv[1])(Path(sys.argv[2])) as target:
+    if sys.argv[1] == "whole_file":
+        target.write(b"half")
+        target.flush()
+    else:
+        (target / "half").touch()
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+REPLACES = """
+import sys, time
+from pathlib import Path
+from triform.runtime.unfinished import retire, unfinished
+
+with unfinished(Path(sys.argv[1]), Path.mkdir) as path:
+    retire(Path(sys.argv[1]), path)
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def begun(code, *arguments):
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"begun\n"
+    return process
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.parametrize("kind", ["whole_file", "whole_folder"])
+def test_what_a_killed_process_leaves_is_removed_at_the_next_start(tmp_path, kind):
+    kill(begun(WRITES, kind, tmp_path / "a"))
+    assert len(os.listdir(tmp_path)) == 1
+    with whole_file(tmp_path / "another") as file:
+        file.write(b"whole")
+    assert os.listdir(tmp_path) == ["another"]
+
+
+@pytest.mark.parametrize("kind", ["whole_file", "whole_folder"])
+def test_what_a_living_process_writes_stays(tmp_path, kind):
+    process = begun(WRITES, kind, tmp_path / "a")
+    before = set(os.listdir(tmp_path))
+    with whole_folder(tmp_path / "b") as folder:
+        (folder / "whole").touch()
+    assert set(os.listdir(tmp_path)) == before | {"b"}
+    kill(process)
+
+
+def test_names_that_look_alike_stay(tmp_path):
+    names = [".a.123.part", ".a.triform-part", "a.1-0123abcd.triform-part", ".a.1-xyz.triform-part"]
+    for name in names:
+        (tmp_path / name).touch()
+    with whole_file(tmp_path / "a"):
+        pass
+    assert sorted(os.listdir(tmp_path)) == sorted([*names, "a"])
+
+
+def test_what_was_there_before_comes_back(tmp_path):
+    """A kill between the two renames of a replacement."""
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "old").touch()
+    kill(begun(REPLACES, tmp_path / "target"))
+    assert not (tmp_path / "target").exists()
+    with whole_file(tmp_path / "another"):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["another", "target"]
+    assert os.listdir(tmp_path / "target") == ["old"]
+
+
+def test_what_was_there_before_comes_back_after_an_error(tmp_path):
+    (tmp_path / "target").touch()
+    with pytest.raises(KeyboardInterrupt), unfinished(tmp_path / "target", os.mkdir) as path:
+        retire(tmp_path / "target", path)
+        assert len(os.listdir(tmp_path)) == 1
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_long_names(tmp_path):
+    """255 bytes is the most that file systems allow."""
+    name = 250 * "n"
+    with whole_file(tmp_path / name) as file:
+        file.write(b"a")
+    assert os.listdir(tmp_path) == [name]
