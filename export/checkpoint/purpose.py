@@ -93,9 +93,11 @@ def _by_weights(source: Source, config: PretrainedConfig) -> tuple[str, str]:
     named = catalog.named_task(config)
     architecture = (config.architectures or [""])[0]
     by_name = f"the class name {architecture}" if architecture else f"the model type {config.model_type}"
+    if named not in (*HEADS, catalog.WRITE, VECTORS) and not _is_bare(config):
+        return named, by_name
     names = tensor_names(source.weights) if source.weights is not None else _names_of(architecture, config)
     _check_head(config, named, names)
-    if not names or (named not in (*HEADS, catalog.WRITE) and not _is_bare(config)):
+    if not names or named == VECTORS:
         return named, by_name
     if named not in (*HEADS, catalog.WRITE):
         return _bare_pair(source, config, named, names)
