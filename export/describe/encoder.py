@@ -1,4 +1,4 @@
-"""What the outputs of an encoder mean, for the manifest."""
+"""Describes the outputs of an encoder for the manifest."""
 
 from __future__ import annotations
 
