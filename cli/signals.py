@@ -6,14 +6,14 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-# What `kill`, `docker stop` and a shutdown send, and what a terminal sends when it is closed.
+# What kill, docker stop and a shutdown send, and what a terminal sends when it is closed.
 _NAMES = ("SIGTERM", "SIGHUP")
 
 
 def end_in_order() -> None:
     """Let these signals end the program as an error does, with the exit code of a shell: 128 and the signal's number.
 
-    A signal that whoever started the program wants ignored, as `nohup` does, stays ignored.
+    A signal that the parent process ignores, as nohup does, stays ignored.
     """
     for name in _NAMES:
         number = getattr(signal, name, None)
