@@ -236,9 +236,9 @@ def _places(name: str, values: Sequence[str]) -> dict[int, int]:
     return _pairs(name, values, int, "PLACE=ID")
 
 
-def _pairs(name: str, values: Sequence[str], kind: type[Number], wanted: str) -> dict[int, Number]:
+def _pairs(name: str, values: Sequence[str], kind: type[Number], expected: str) -> dict[int, Number]:
     split = (value.partition("=") for value in values)
-    return {_number(name, key, int, wanted): _number(name, value, kind, wanted) for key, _, value in split}
+    return {_number(name, key, int, expected): _number(name, value, kind, expected) for key, _, value in split}
 
 
 def _decay(name: str, value: str) -> tuple[int, float]:
@@ -246,13 +246,13 @@ def _decay(name: str, value: str) -> tuple[int, float]:
     return _number(name, start, int, "START,FACTOR"), _number(name, factor, float, "START,FACTOR")
 
 
-def _number(name: str, text: str, kind: type[Number], wanted: str) -> Number:
+def _number(name: str, text: str, kind: type[Number], expected: str) -> Number:
     from triform.runtime.errors import InputError, option
 
     try:
         return kind(text)
     except ValueError:
-        raise InputError(f"{option(name)} wants {wanted}, and {text!r} is not a number") from None
+        raise InputError(f"{option(name)} wants {expected}, and {text!r} is not a number") from None
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {

@@ -75,6 +75,6 @@ class Chat:
         if self.stats:
             timings, fresh = generation.timings, generation.prompt_tokens - generation.cached_tokens
             say(
-                f"read {fresh} of {generation.prompt_tokens} tokens in {timings.prefill:.3f} s, the rest from the cache; "
-                f"wrote {tokens} tokens, {timings.decode_tokens_per_second:.1f} tokens/s"
+                f"read {fresh} of {generation.prompt_tokens} tokens in {timings.prefill:.3f} s, "
+                f"the rest from the cache; wrote {tokens} tokens, {timings.decode_tokens_per_second:.1f} tokens/s"
             )
