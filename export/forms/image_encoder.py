@@ -24,7 +24,7 @@ from triform.models.encoder.image_tasks import (
     contrast_tasks,
     is_pooled,
     labels_task,
-    see,
+    outputs_for_black_image,
     vectors_task,
 )
 from triform.models.errors import UnsupportedModelError
@@ -133,13 +133,13 @@ def _image_encoder(checkpoint: Checkpoint, options: ExportOptions) -> ImageEncod
     check_pixel_values(checkpoint.image_processor, image)
     task = checkpoint.source.task
     shape = (image.channels, image.height, image.width)
-    seen = see(model, shape)
+    outputs = outputs_for_black_image(model, shape)
     if task == CONTRAST:
         return _contrast_encoder(checkpoint, image)
     if task == LABELS:
         traced = labels_task(shape, options.hidden_states)
         return ImageEncoder(checkpoint, task, image, [Tower("encoder", traced, _pixel_samples(image))])
-    pooled = is_pooled(seen, checkpoint.missing)
+    pooled = is_pooled(outputs, checkpoint.missing)
     traced = vectors_task(model, shape, options.hidden_states, pooled)
     pooling = "pooler" if pooled else "cls"
     return ImageEncoder(checkpoint, task, image, [Tower("encoder", traced, _pixel_samples(image))], pooling=pooling)

@@ -14,7 +14,7 @@ from triform.export.describe.image import calibration_samples, check_pixel_value
 from triform.export.samples import texts
 from triform.export.samples.batches import Sample, SampleSets, padded
 from triform.export.samples.voices import voice
-from triform.models.encoder_decoder.graph import Source
+from triform.models.encoder_decoder.graph import EncoderInputs
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.media.audio_features import audio_features
@@ -87,7 +87,7 @@ def image_sources(checkpoint: Checkpoint) -> Sources:
     return Sources(SampleSets(rows[:_PARITY], calibration, rows[_PARITY:]), image=info)
 
 
-def example_inputs(sources: Sources, pad: int) -> Source:
+def example_inputs(sources: Sources, pad: int) -> EncoderInputs:
     """The inputs to trace an encoder with: two sources, of different lengths where lengths can differ."""
     parity = sources.samples.parity
     batch = padded(parity[:2], pad)
@@ -96,7 +96,7 @@ def example_inputs(sources: Sources, pad: int) -> Source:
     for name, array in batch.items():
         varies = len(set(lengths)) > 1 and name != "pixel_values" and array.shape[1] == max(lengths[:2])
         axes[name] = ((0, "batch"), (1, "length")) if varies else ((0, "batch"),)
-    return Source({name: torch.from_numpy(array) for name, array in batch.items()}, axes)
+    return EncoderInputs({name: torch.from_numpy(array) for name, array in batch.items()}, axes)
 
 
 def _vocabulary(config: Any) -> int:
