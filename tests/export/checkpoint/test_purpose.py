@@ -92,11 +92,18 @@ class TestClassNames:
         expected = ("encoder-decoder", "text2text-generation", f"the class name {architecture}")
         assert decided(tmp_path) == expected
 
-    def test_heads_on_encoder_decoders_are_refused_by_name(self, tmp_path):
-        saved(tmp_path, "BartForSequenceClassification", BART)
+    @pytest.mark.parametrize(
+        ("architecture", "settings"), [("BartForSequenceClassification", BART), ("T5ForSequenceClassification", T5)]
+    )
+    def test_classifiers_on_encoder_decoders(self, tmp_path, architecture, settings):
+        saved(tmp_path, architecture, settings)
         for task in (None, "text-classification", "zero-shot-classification"):
-            with pytest.raises(UnsupportedError, match="heads on encoder-decoders, here BartForSequenceClassification"):
-                purpose(tmp_path, task)
+            assert decided(tmp_path, task)[:2] == ("encoder", "text-classification")
+
+    def test_other_heads_on_encoder_decoders_are_refused_by_name(self, tmp_path):
+        saved(tmp_path, "BartForConditionalGeneration", BART)
+        with pytest.raises(UnsupportedError, match="heads on encoder-decoders, here BartForConditionalGeneration"):
+            purpose(tmp_path, "fill-mask")
 
 
 class TestHeads:

@@ -7,10 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.export.verify.test_decoder import IDS, LOGITS, Table
+from tests.export.verify.test_decoder import IDS, Table, table
 from triform.export.verify import encoder_decoder
 from triform.export.verify.encoder_decoder import ReferenceAnswers, verify_encoder_decoder
 from triform.runtime.errors import ExportError
+
+LOGITS = table()
 
 
 class Pair:

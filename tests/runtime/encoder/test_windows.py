@@ -1,4 +1,4 @@
-"""Inputs that were cut into windows get their results back, whatever is empty."""
+"""Inputs in windows: every input is answered, whether it has windows or not."""
 
 from __future__ import annotations
 
@@ -6,29 +6,40 @@ import numpy as np
 import pytest
 
 from triform.runtime.encoder.windows import run_windows
+from triform.runtime.errors import BundleError
 from triform.runtime.text.rows import Row
 
 
-class Lengths:
-    """An encoder whose result is the number of tokens of a row."""
+class Step:
+    """Gives the first token of each row."""
 
     def in_batches(self, rows, outputs):
-        # As the encoder's step does: all rows of a batch are read before its first result.
-        for row in list(rows):
-            yield (np.array([len(row.ids)], np.float32),)
+        for row in rows:
+            yield (np.array([row.ids[0]], np.float32),)
 
 
-def row(length):
-    return Row(list(range(length)), [0] * length)
+def windows_of(*firsts):
+    return [Row([first] if first is not None else [], []) for first in firsts]
 
 
-@pytest.mark.parametrize(
-    "lengths", [[[3], [0]], [[0], [0]], [[0], [2, 5], [0], [1], [0], []], [[]], [[1], [2, 0, 4], [0, 0]]]
-)
-def test_every_input_is_answered_in_order(lengths):
-    inputs = [(index, [row(length) for length in windows]) for index, windows in enumerate(lengths)]
-    answered = list(run_windows(Lengths(), inputs, ["logits"]))
-    assert [item for item, _, _ in answered] == list(range(len(lengths)))
-    for (_, rows, results), windows in zip(answered, lengths, strict=True):
-        assert [len(window.ids) for window in rows] == [length for length in windows if length]
-        assert [float(result[0]) for (result,) in results] == [length for length in windows if length]
+@pytest.mark.parametrize("count", [[2, 1], [0, 1], [1, 0], [2, 0, 0], [0, 0, 3, 0, 0, 1, 0], [0], [0, 0], []])
+def test_inputs_with_and_without_windows(count):
+    number, inputs = 0, []
+    for name, size in enumerate(count):
+        inputs.append((name, windows_of(*range(number, number + size), None)))
+        number += size
+    found = list(run_windows(Step(), inputs, ["x"]))
+    assert [name for name, _, _ in found] == list(range(len(count)))
+    assert [len(windows) for _, windows, _ in found] == count
+    for _, windows, results in found:
+        assert [result[0][0] for result in results] == [window.ids[0] for window in windows]
+
+
+def test_results_that_are_no_numbers():
+    class Broken(Step):
+        def in_batches(self, rows, outputs):
+            for _ in rows:
+                yield (np.array([np.nan], np.float32),)
+
+    with pytest.raises(BundleError, match="not numbers"):
+        list(run_windows(Broken(), [(0, windows_of(1))], ["x"]))

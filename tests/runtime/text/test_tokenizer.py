@@ -115,18 +115,14 @@ def test_a_template_that_refuses_says_why():
         render_chat(ALTERNATING, [{"role": "assistant", "content": "x"}], {"bos_token": "", "eos_token": ""})
 
 
-def test_truncation_and_padding_of_the_file_are_left_out(tmp_path):
-    """Files of training carry them; they would cut prompts without a word."""
-    text, backend = "The ferry left the harbor at noon.", byte_level_tokenizer()
-    ids = backend.encode(text).ids
-    backend.enable_truncation(3)
-    backend.enable_padding(length=100, pad_id=1)
-    backend.save(str(tmp_path / "tokenizer.json"))
-    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(text).ids[:4] == [*ids[:3], 1]
-    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
-    assert tokenizer.encode(text).ids == ids
-    assert [encoding.ids for encoding in tokenizer.encode_batch([text, "The"])] == [ids, backend_ids("The")]
-
-
-def backend_ids(text):
-    return byte_level_tokenizer().encode(text).ids
+def test_settings_of_a_tokenizers_training_cut_and_fill_up_nothing(tmp_path):
+    tokenizer = Tokenizer.from_str(BYTE_LEVEL.to_str())
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=40)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    text = "the harbor at night"
+    expected = BYTE_LEVEL.encode(text).ids
+    assert 3 < len(expected) < 40
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    assert loaded.encode(text).ids == expected
+    assert loaded.encode_batch([text, "a"])[0].ids == expected
