@@ -11,11 +11,13 @@ import tempfile
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
 
 from triform.export.checkpoint.gguf.placement import Placement
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.forms.decoder_graph import GRAPH_FILE, StoredDecoder, traced_decoder
 from triform.export.graph.nodes import nodes
+from triform.export.graph.rotary_tables import compute_rotary_tables
 from triform.export.options import KEEP, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.stored_blocks import StoredWeights, lower_to_stored_blocks
@@ -30,6 +32,7 @@ from triform.export.verify.decoder import (
     verify_states,
 )
 from triform.export.write import write_graph
+from triform.models.attention.rotary import rotary_modules
 from triform.runtime.bundle.manifest import LayerCacheInfo, Quantization
 
 # Tokens to compare exactly, and tokens to measure the final graph on.
@@ -67,6 +70,7 @@ def build_from_blocks(
     stored = StoredWeights(_by_initializer(checkpoint))
     graph, spec, layers = traced_decoder(checkpoint, max_length, options.hidden_states, clock, stored.kind_of)
     with clock.step("quantize"):
+        compute_rotary_tables(graph, _frequencies(checkpoint))
         formats = lower_to_stored_blocks(graph, stored, options.accuracy_level)
     with clock.step("verify"):
         exact = _exact_runner(graph, folder, layers)
@@ -96,6 +100,12 @@ def _by_initializer(checkpoint: Checkpoint) -> dict[str, Placement]:
     named = dict(checkpoint.placements)
     named |= {target: named[origin] for target, origin in tied.items() if origin in named}
     return {f"{_PREFIX}{name}": placement for name, placement in named.items()}
+
+
+def _frequencies(checkpoint: Checkpoint) -> list[torch.Tensor]:
+    """The inverse frequencies of the model's rotary embeddings."""
+    modules = rotary_modules(checkpoint.model)
+    return [buffer for module in modules for name, buffer in module.named_buffers() if name.endswith("inv_freq")]
 
 
 def _exact_runner(graph: ir.Model, folder: Path, layers: list[LayerCacheInfo]) -> DecoderRunner:

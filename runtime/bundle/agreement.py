@@ -79,14 +79,14 @@ def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
 
 
 def _vectors(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
-    every = [tensor for graph in manifest.graphs for tensor in _outputs(manifest, graph)]
-    for tensor in every:
+    tensors = [tensor for graph in manifest.graphs for tensor in _outputs(manifest, graph)]
+    for tensor in tensors:
         if tensor.name in ("sentence_embedding", "image_embedding"):
             dimension = None if info.embedding is None else info.embedding.dimension
             yield Limit(
                 "encoder.embedding.dimension", dimension, tensor.shape[1:] == [dimension], _as(tensor, tensor.shape[1:])
             )
-    hidden = sorted(tensor.name for tensor in every if tensor.name.startswith("hidden_states."))
+    hidden = sorted(tensor.name for tensor in tensors if tensor.name.startswith("hidden_states."))
     expected = sorted(f"hidden_states.{index}" for index in range(info.hidden_states))
     yield Limit(
         "encoder.hidden_states", info.hidden_states, hidden == expected, f"{len(hidden)}, as many as graphs give"
@@ -137,9 +137,9 @@ def _encoder_decoder(manifest: Manifest, info: EncoderDecoderInfo) -> Iterator[L
         for tensor in _outputs(manifest, "decoder"):
             if tensor.name == "cross_attentions":
                 count = len(info.speech.alignment_heads)
-                wanted = f"as many as {_as(tensor, tensor.shape[1:2])}"
+                expected = f"as many as {_as(tensor, tensor.shape[1:2])}"
                 key = "encoder_decoder.speech.alignment_heads"
-                yield Limit(key, f"{count} heads", tensor.shape[1:2] == [count], wanted)
+                yield Limit(key, f"{count} heads", tensor.shape[1:2] == [count], expected)
 
 
 def _sound(graph: GraphInfo, info: AudioInfo, key: str) -> Iterator[Limit]:
@@ -151,8 +151,8 @@ def _sound(graph: GraphInfo, info: AudioInfo, key: str) -> Iterator[Limit]:
         if tensor.name == name and info.kind == "log_mel":
             frames = (info.chunk_length or 0) * info.sampling_rate // info.hop_length
             yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 1, info.feature_size), _as(tensor))
-            wanted = f"such that a chunk has the frames of {_as(tensor)}"
-            yield Limit(f"{key}.hop_length", info.hop_length, _may_be(tensor, 2, frames), wanted)
+            expected = f"such that a chunk has the frames of {_as(tensor)}"
+            yield Limit(f"{key}.hop_length", info.hop_length, _may_be(tensor, 2, frames), expected)
         elif tensor.name == name and info.kind == "fbank":
             yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 2, info.feature_size), _as(tensor))
 

@@ -26,8 +26,8 @@ class EncoderStep:
     """Drives one encoder session. It handles token ids and arrays only: no text, no files.
 
     Attributes:
-        inputs: names of what the graph takes.
-        outputs: by name, what the manifest says of each output.
+        inputs: names of the graph's inputs.
+        outputs: the manifest's entry for each output, by name.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
-# Prompts to run at once where nothing is said.
+# The default of --batch.
 _BATCH = 8
 
 HELP = """Generate text from a prompt, and stream it.
@@ -143,26 +143,26 @@ def run(
     answer = partial(model.stream_to, text, options, **prompt_options)
     generation = _stream(answer, as_json=as_json)
     _finish(generation, as_json=as_json, stats=stats)
-    # A file that knew half of the prompt is good enough: it is written again only as a conversation doubles.
+    # Rewrite the cache file only if it covered less than half of this prompt.
     if prompt_cache is not None and 2 * generation.cached_tokens < generation.prompt_tokens:
         model.save_prompt_cache(prompt_cache, generation.prompt_tokens)
     return 0
 
 
 def _stream(generate: Callable[..., Generation], *, as_json: bool) -> Generation:
-    """Generate, and unless JSON is wanted show the text as it comes."""
+    """Generate, and stream the text unless the output is JSON."""
     if as_json:
         return generate(show=lambda text: None)
     try:
         return generate(show=_show)
     except KeyboardInterrupt:
-        # What was printed stays, and the shell's prompt starts on a line of its own.
+        # The shell's prompt starts on a new line after what was printed.
         print(flush=True)
         raise
 
 
 def _records(path: Path, field: str | None, skip_errors: bool, others: Mapping[str, object]) -> Records:
-    """The prompts of a file, where nothing else is given that goes with a single prompt."""
+    """The prompts of a file, without arguments that are for a single prompt."""
     from triform.cli.commands.decoder.generate_file import FIELDS
     from triform.cli.inputs.records import Records
     from triform.runtime.errors import InputError
@@ -178,12 +178,12 @@ def _show_answers(answers: Sequence[Written], *, as_json: bool) -> None:
     if as_json:
         import json
 
-        print(json.dumps([dataclasses.asdict(one) for one in answers]))
+        print(json.dumps([dataclasses.asdict(answer) for answer in answers]))
     elif len(answers) == 1:
         print(answers[0].text)
     else:
-        for one in answers:
-            print(f"{one.score:.4f}\t{' '.join(one.text.split())}")
+        for answer in answers:
+            print(f"{answer.score:.4f}\t{' '.join(answer.text.split())}")
 
 
 def _with_logprobs(options: GenerationOptions, count: int | None, *, as_json: bool) -> GenerationOptions:
@@ -203,11 +203,11 @@ def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
     if as_json:
         import json
 
-        found = dataclasses.asdict(generation)
+        value = dataclasses.asdict(generation)
         if generation.logprobs is None:
-            del found["logprobs"]
+            del value["logprobs"]
         # ASCII, so that it means the same whatever the terminal's encoding is.
-        print(json.dumps(found))
+        print(json.dumps(value))
     else:
         print(flush=True)
     if stats:
