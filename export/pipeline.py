@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from transformers import PretrainedConfig
@@ -20,7 +21,7 @@ from triform.export.options import KEEP, ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
 from triform.models.errors import first_line
-from triform.runtime.errors import ExportError, InputError, option
+from triform.runtime.errors import ExportError, InputError, OutOfMemoryError, is_out_of_memory, option
 from triform.runtime.panics import panics_as
 
 __all__ = ["ExportOptions", "Report", "export", "plan"]
@@ -73,7 +74,7 @@ def export(
     options, target = options or ExportOptions(), Path(bundle)
     check_target(target, options.force)
     clock = Clock(progress)
-    with panics_as(lambda reason: ExportError(f"the tokenizer of {source} fails ({reason}); it cannot be exported")):
+    with _in_memory(source), panics_as(partial(_panic, source)):
         with clock.step("load"), _unusable_values(source):
             origin, config, purpose = _opened(str(source), options, weights=True)
             steps = _FORMS[purpose.form]
@@ -81,6 +82,23 @@ def export(
         report = steps.export(checkpoint, target, options, clock)
     unread = checkpoint.left_out if isinstance(checkpoint, Checkpoint) else ()
     return dataclasses.replace(report, task=purpose.task, decided_by=purpose.because, left_out=unread)
+
+
+def _panic(source: str | Path, reason: str) -> ExportError:
+    return ExportError(f"the tokenizer of {source} fails ({reason}); it cannot be exported")
+
+
+@contextmanager
+def _in_memory(source: str | Path) -> Iterator[None]:
+    """Say in one line that memory does not suffice, whoever notices it."""
+    try:
+        yield
+    except Exception as error:  # each library has its own
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"exporting {source} does not fit into memory; free some, or use a larger machine"
+            ) from error
+        raise
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""Failures of the PyTorch side. `export/` turns them into the errors a user sees."""
+"""The error of `models/`, which `export/` turns into an error for the user."""
 
 
 class UnsupportedModelError(ValueError):
-    """The architecture, or something its config asks for, cannot become one of our graphs."""
+    """The architecture, or a setting of its config, cannot be exported."""
 
 
 def first_line(error: BaseException) -> str:

@@ -68,6 +68,12 @@ ORDER = {
         "recheck",
         "pipeline",
     ),
-    "models": ("errors spec", "paths", "attention traceable", "decoder encoder encoder_decoder", "catalog"),
+    "models": (
+        "errors spec patching architectures",
+        "paths",
+        "attention traceable",
+        "decoder encoder encoder_decoder",
+        "catalog",
+    ),
     "cli": ("inputs", "outputs", "arguments", "chat", "commands", "signals", "main"),
 }

@@ -1,4 +1,4 @@
-"""Arguments and options that many commands share, declared once. Imported when commands run, not for types alone."""
+"""Arguments and options that many commands share, declared once; typer needs them at run time."""
 
 from __future__ import annotations
 

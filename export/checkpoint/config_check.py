@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from transformers import MODEL_MAPPING, PretrainedConfig
@@ -54,8 +54,9 @@ def check_config(source: Source, config: PretrainedConfig) -> None:
             value = getattr(part, key, None)
             if isinstance(value, str) and value not in ACT2FN:
                 raise ExportError(f"the config of {source.name} has {key} {value}, which transformers does not know")
+        own = {_rope_type(rope) for rope in _ropes(getattr(type(part)(), "rope_parameters", None))}
         for rope in _ropes(getattr(part, "rope_parameters", None)):
-            _check_rope(source, rope)
+            _check_rope(source, rope, own)
     written = content_of(source.model_folder / "config.json")
     if isinstance(written, dict):
         _check_overlooked(source, config, written)
@@ -75,9 +76,14 @@ def _check_quantization(source: Source, config: PretrainedConfig) -> None:
     config.quantization_config = {**settings, "dequantize": True}
 
 
-def _check_rope(source: Source, rope: Mapping[str, Any]) -> None:
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
+def _rope_type(rope: Mapping[str, Any]) -> Any:
+    return rope.get("rope_type", rope.get("type", "default"))
+
+
+def _check_rope(source: Source, rope: Mapping[str, Any], own: Set[Any]) -> None:
+    """Refuse a rope type that is neither one of transformers' nor one of `own`, those of the config's class."""
+    kind = _rope_type(rope)
+    if kind != "default" and kind not in ROPE_INIT_FUNCTIONS and kind not in own:
         raise ExportError(f"the config of {source.name} has the rope type {kind}, which transformers does not know")
     for key, value in rope.items():
         if key not in _ROPE_KEYS and value not in _NOTHING:

@@ -19,6 +19,7 @@ from triform.export.checkpoint.files.weights import tensor_names
 from triform.export.checkpoint.sentence.sentence_transformers import sentence_task
 from triform.export.checkpoint.source import Source
 from triform.models import catalog
+from triform.models.encoder.image_tasks import VECTORS
 from triform.models.encoder.static import StaticConfig
 from triform.models.encoder.tasks import HEADS
 from triform.models.errors import UnsupportedModelError
@@ -26,6 +27,8 @@ from triform.runtime.errors import InputError, UnsupportedError
 
 # The task that has no head.
 _VECTORS = "feature-extraction"
+# Classes whose heads were of use only while they were trained, and bare models.
+_PRETRAINED = ("ForPreTraining", "Model")
 # The part of a model that no output of that task depends on.
 UNUSED = {_VECTORS: ("pooler",)}
 
@@ -90,10 +93,11 @@ def _by_weights(source: Source, config: PretrainedConfig) -> tuple[str, str]:
     named = catalog.named_task(config)
     architecture = (config.architectures or [""])[0]
     by_name = f"the class name {architecture}" if architecture else f"the model type {config.model_type}"
-    if named not in (*HEADS, catalog.WRITE) and not _is_bare(config):
+    if named not in (*HEADS, catalog.WRITE, VECTORS) and not _is_bare(config):
         return named, by_name
     names = tensor_names(source.weights) if source.weights is not None else _names_of(architecture, config)
-    if not names:
+    _check_head(config, named, names)
+    if not names or named == VECTORS:
         return named, by_name
     if named not in (*HEADS, catalog.WRITE):
         return _bare_pair(source, config, named, names)
@@ -108,6 +112,20 @@ def _by_weights(source: Source, config: PretrainedConfig) -> tuple[str, str]:
     if named in HEADS and not heads and _lacks_head(config, fit, names):
         return _VECTORS, f"the weights, which have no head, whatever {architecture} says"
     return named, by_name
+
+
+def _check_head(config: PretrainedConfig, named: str, names: list[str]) -> None:
+    """Refuse a class with a head that is for no task, such as a projection into another model's space."""
+    architecture = (config.architectures or [""])[0]
+    if named not in (_VECTORS, VECTORS) or not architecture or _is_bare(config) or architecture.endswith(_PRETRAINED):
+        return
+    fit = _fit(config, named, names)
+    if fit is not None and fit.unread:
+        without = "" if fit.missing else f"; --task {named} exports it without them"
+        raise UnsupportedModelError(
+            f"{architecture} has {len(fit.unread)} weights that no bundle has a use for, "
+            f"such as {min(fit.unread)}{without}"
+        )
 
 
 def _bare_pair(source: Source, config: PretrainedConfig, named: str, names: list[str]) -> tuple[str, str]:

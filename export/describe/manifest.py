@@ -21,14 +21,14 @@ from triform.runtime.bundle.text_info import TokenizerInfo
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The model as the manifest names it.
+    """The model's part of the manifest.
 
     Attributes:
         form: encoder, decoder or encoder-decoder.
         task: transformers' name of the task.
         model_type: as in the config.
         name: of the checkpoint.
-        parameters: how many numbers the model has learned.
+        parameters: number of learned parameters.
     """
 
     form: str
@@ -40,7 +40,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class VocabularyInfo:
-    """The texts a model reads or writes; the defaults are those of a model without texts.
+    """The tokens a model reads or writes; the defaults are those of a model without texts.
 
     Attributes:
         tokenizer: its files.
@@ -103,8 +103,8 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
     Args:
         manifest: from `form_manifest`, completed.
         folder: holds every other file of the bundle.
-        parity: how close the graphs are to PyTorch.
-        clock: knows the seconds of the finished steps, and keeps the notes.
+        parity: the differences between the graphs and PyTorch.
+        clock: has the seconds of the finished steps, and keeps the notes.
 
     Raises:
         ExportError: the bundle would be refused by its reader.

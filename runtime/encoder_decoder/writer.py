@@ -32,7 +32,7 @@ from triform.runtime.text.stop_strings import TextStops
 
 # Sources read ahead, to batch those of similar length.
 _WINDOW = 256
-# Where source texts are truncated if the model has no limit of its own, in tokens.
+# Source texts are truncated to this many tokens if the model has no limit of its own.
 _LONGEST = 2**14
 
 

@@ -83,19 +83,19 @@ class WindowDecoder:
         pending = list(range(len(prompts)))
         for temperature in self._options.temperatures:
             answers = self._try(encoded.only(pending), [prompts[i] for i in pending], temperature)
-            for index, heard in zip(pending, answers, strict=True):
-                tries[index].append(heard)
+            for index, result in zip(pending, answers, strict=True):
+                tries[index].append(result)
             pending = [index for index in pending if self._failed(tries[index][-1])]
             if not pending:
                 break
         return [self._best(attempts) for attempts in tries]
 
-    def is_silence(self, heard: Heard) -> bool:
+    def is_silence(self, result: Heard) -> bool:
         """Whether the model predicts that nobody speaks, and its text is unlikely or repetitive."""
         limit = self._options.no_speech_threshold
-        if limit is None or heard.no_speech_prob is None or heard.no_speech_prob <= limit:
+        if limit is None or result.no_speech_prob is None or result.no_speech_prob <= limit:
             return False
-        return self._options.logprob_threshold is None or self._is_unlikely(heard) or self._repeats(heard)
+        return self._options.logprob_threshold is None or self._is_unlikely(result) or self._repeats(result)
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without timestamps."""
@@ -103,21 +103,21 @@ class WindowDecoder:
         spoken = [token for token in tokens if token < first_time]
         return self._model.text.target.decode(spoken, skip_special_tokens=True)
 
-    def _failed(self, heard: Heard) -> bool:
-        return (self._repeats(heard) or self._is_unlikely(heard)) and not self.is_silence(heard)
+    def _failed(self, result: Heard) -> bool:
+        return (self._repeats(result) or self._is_unlikely(result)) and not self.is_silence(result)
 
-    def _is_unlikely(self, heard: Heard) -> bool:
+    def _is_unlikely(self, result: Heard) -> bool:
         threshold = self._options.logprob_threshold
-        return threshold is not None and heard.avg_logprob < threshold
+        return threshold is not None and result.avg_logprob < threshold
 
-    def _repeats(self, heard: Heard) -> bool:
+    def _repeats(self, result: Heard) -> bool:
         threshold = self._options.compression_ratio_threshold
-        return threshold is not None and heard.compression_ratio > threshold
+        return threshold is not None and result.compression_ratio > threshold
 
     def _best(self, tries: Sequence[Heard]) -> Heard:
         if not self._failed(tries[-1]):
             return tries[-1]
-        return max(tries, key=lambda heard: (not self._repeats(heard), heard.avg_logprob))
+        return max(tries, key=lambda result: (not self._repeats(result), result.avg_logprob))
 
     def _try(self, encoded: EncoderOutput, prompts: Sequence[Sequence[int]], temperature: float) -> list[Heard]:
         requests = [self._request(prompt) for prompt in prompts]

@@ -154,10 +154,10 @@ class LanguageVote:
         """
         weights = np.exp(logits.astype(np.float64) - logits.max())
         silent = 0.0 if self._no_speech is None else weights[self._no_speech] / weights.sum()
-        heard = self._threshold is None or silent <= self._threshold
+        has_speech = self._threshold is None or silent <= self._threshold
         # Among the languages alone, so that the probabilities of other tokens do not matter.
         odds = np.exp(logits[self._ids].astype(np.float64) - logits[self._ids].max())
-        (self._speech if heard else self._others).append(odds / odds.sum())
+        (self._speech if has_speech else self._others).append(odds / odds.sum())
 
     def result(self) -> DetectedLanguage:
         """Return the language with two votes, or else the most likely one on average. Needs a window."""

@@ -118,8 +118,8 @@ def leading_silence(features: Features) -> int:
     """
     if not features.size:
         return 0
-    heard = features.max(axis=0) > max(_SILENCE, float(features.min()))
-    return int(heard.argmax()) if heard.any() else len(heard)
+    audible = features.max(axis=0) > max(_SILENCE, float(features.min()))
+    return int(audible.argmax()) if audible.any() else len(audible)
 
 
 def quietest(features: Features, frames: int) -> int:

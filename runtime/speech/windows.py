@@ -105,10 +105,10 @@ class WindowReader:
         for first, end in clips:
             while (window := self._next_window(windows, first, end)) is not None:
                 first = window.first + window.count
-                ((heard, split, segments),) = self._decode([window], previous, keep_rest=False)
+                ((result, split, segments),) = self._decode([window], previous, keep_rest=False)
                 if split.heard:
                     first = window.first + split.heard * self._step
-                previous = self._remembered(previous, heard, segments)
+                previous = self._remembered(previous, result, segments)
                 yield from segments
                 self._progress(first / self._rate)
 
@@ -189,34 +189,34 @@ class WindowReader:
         start = self._prompt.start(self._language)
         decoded = self._decoder.decode(encoded, [[*self._prompt.before(previous), *start]] * len(group))
         results = []
-        for index, (heard, window) in enumerate(zip(decoded, group, strict=True)):
-            split = self._split(heard, window, keep_rest)
-            segments = list(self._segments(window, heard, split.stretches))
+        for index, (result, window) in enumerate(zip(decoded, group, strict=True)):
+            split = self._split(result, window, keep_rest)
+            segments = list(self._segments(window, result, split.stretches))
             if self._words is not None:
                 times = window.first / self._rate, window.count / self._rate
                 segments = self._words.add(encoded.only([index]), start, segments, *times)
-            results.append((heard, split, segments))
+            results.append((result, split, segments))
         return results
 
-    def _split(self, heard: Heard, window: _Window, keep_rest: bool) -> Split:
-        if self._decoder.is_silence(heard):
+    def _split(self, result: Heard, window: _Window, keep_rest: bool) -> Split:
+        if self._decoder.is_silence(result):
             return Split([], None)
         steps = window.count // self._step
         if not self._options.timestamps:
-            return Split([Stretch(0, steps, heard.tokens)], None)
-        return split_window(heard.tokens, self._speech.timestamp_begin, steps, keep_rest=keep_rest)
+            return Split([Stretch(0, steps, result.tokens)], None)
+        return split_window(result.tokens, self._speech.timestamp_begin, steps, keep_rest=keep_rest)
 
-    def _remembered(self, previous: list[int], heard: Heard, segments: Sequence[Segment]) -> list[int]:
+    def _remembered(self, previous: list[int], result: Heard, segments: Sequence[Segment]) -> list[int]:
         """The text tokens that precede the next window."""
         if not self._options.conditioned:
             return previous
-        if heard.temperature > _RELIABLE:
+        if result.temperature > _RELIABLE:
             return []
         # At most as many as the model's context.
         latest = [token for segment in segments for token in segment.tokens]
         return (previous + latest)[-self._model.manifest.max_length :]
 
-    def _segments(self, window: _Window, heard: Heard, stretches: Sequence[Stretch]) -> Iterator[Segment]:
+    def _segments(self, window: _Window, result: Heard, stretches: Sequence[Stretch]) -> Iterator[Segment]:
         """Segments with times in the recording. Those without text or after the end of the sound are left out."""
         offset, length = window.first / self._rate, window.count / self._rate
         for stretch in stretches:
@@ -228,10 +228,10 @@ class WindowReader:
                     round(offset + end, 2),
                     text,
                     stretch.tokens,
-                    heard.avg_logprob,
-                    heard.no_speech_prob,
-                    heard.compression_ratio,
-                    heard.temperature,
+                    result.avg_logprob,
+                    result.no_speech_prob,
+                    result.compression_ratio,
+                    result.temperature,
                     language=self._language,
                     language_probability=self._probability,
                 )

@@ -86,8 +86,8 @@ def run(
         word_timestamps=word_timestamps,
     )
     if dry_run:
-        found = plan(source, options)
-        print(json.dumps(dict(found)) if as_json else rows(found))
+        planned = plan(source, options)
+        print(json.dumps(dict(planned)) if as_json else rows(planned))
         return 0
     with _progress() as progress:
         report = export(source, bundle, options, progress)
@@ -96,7 +96,7 @@ def run(
 
 
 def _say_newer() -> None:
-    """Name what is newer than it was tested, before anything that may fail for that reason."""
+    """Note packages that are newer than the tested versions, before anything can fail for that reason."""
     from triform.export.tested_versions import newer_than_tested
 
     newer = newer_than_tested()
@@ -144,5 +144,5 @@ def _render(report: Report) -> str:
         ("bundle", f"{megabytes(report.size_after)}  {report.bundle}"),
     ]
     parity = report.parity
-    found = parity_rows(parity) if isinstance(parity, Parity) else encoder_parity_rows(parity)
-    return rows([*seconds, total, *purpose, *sizes, *found])
+    parity_lines = parity_rows(parity) if isinstance(parity, Parity) else encoder_parity_rows(parity)
+    return rows([*seconds, total, *purpose, *sizes, *parity_lines])

@@ -49,14 +49,14 @@ def run(
 
 
 def _print(tokens: list[TokenView]) -> None:
-    for one in tokens:
-        # One line each, whatever the text is.
-        shown = one.text if one.text.isprintable() else repr(one.text)[1:-1]
-        print(f"{one.index}\t{one.id}\t{one.token}\t{one.start}-{one.end}\t{shown}")
+    for token in tokens:
+        # Escaped, so that each token is one line.
+        shown = token.text if token.text.isprintable() else repr(token.text)[1:-1]
+        print(f"{token.index}\t{token.id}\t{token.token}\t{token.start}-{token.end}\t{shown}")
 
 
 def _print_json(tokens: list[TokenView]) -> None:
     import dataclasses
     import json
 
-    print(json.dumps([dataclasses.asdict(one) for one in tokens]))
+    print(json.dumps([dataclasses.asdict(token) for token in tokens]))

@@ -39,8 +39,8 @@ def run(
 
         parity = verify_against(opened, against)
     if as_json:
-        found = {"files": files, "parity": None if parity is None else dataclasses.asdict(parity)}
-        print(json.dumps(found))
+        result = {"files": files, "parity": None if parity is None else dataclasses.asdict(parity)}
+        print(json.dumps(result))
         return 0
     print(f"{bundle}: {len(files)} files are as they were exported")
     if parity is not None:

@@ -82,7 +82,7 @@ def _talk(chat: Chat, lines: Lines) -> None:
         except KeyboardInterrupt:
             if not lines.interactive:
                 raise
-            # As in a shell: the line is dropped.
+            # As in a shell, drop the line.
             say("")
             continue
         if message is None:
@@ -93,7 +93,7 @@ def _talk(chat: Chat, lines: Lines) -> None:
 
 
 def _take(chat: Chat, message: str) -> None:
-    """Answer a message, or do what a command asks for. What is wrong with it is said in one line."""
+    """Answer a message or run a slash command; an error is printed as one line."""
     from triform.cli.chat.slash_commands import run_command
     from triform.cli.outputs.notes import complain
     from triform.runtime.errors import TriformError
@@ -104,7 +104,7 @@ def _take(chat: Chat, message: str) -> None:
         if message.startswith("/") and not message.startswith("//"):
             run_command(chat, message)
         else:
-            # Two slashes are for a message that begins with one.
+            # Two slashes begin a message that starts with one.
             chat.answer(message[message.startswith("//") :])
     except TriformError as error:
         chat.refused = True

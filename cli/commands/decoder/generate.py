@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
+# The default of --batch.
+_BATCH = 8
+
 HELP = """Generate text from a prompt, and stream it.
 
 \b
@@ -76,7 +79,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="With --output: continue after the answers of an unfinished run.")
     ] = False,
-    batch: Annotated[int, typer.Option(help="With --input: prompts to run at once.")] = 8,
+    batch: Annotated[Optional[int], typer.Option(help="With --input: prompts to run at once, or 8.")] = None,
     skip_errors: Annotated[bool, typer.Option("--skip-errors", help="With --input: skip unusable lines.")] = False,
     tools: Annotated[Optional[Path], typer.Option(help="A JSON list of functions that the model may call.")] = None,
     template: Template = None,
@@ -93,12 +96,15 @@ def run(
     from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.decoder.prompt_input import PromptOptions
     from triform.runtime.errors import InputError
+    from triform.runtime.files import check_writable
     from triform.runtime.generation.options.conflicts import SEVERAL_ANSWERS, check_conflicts
     from triform.runtime.opening import load_decoder
 
-    if input_file is None and (output is not None or field is not None or skip_errors or resume):
+    of_files = output is not None or field is not None or skip_errors or resume or batch is not None
+    if input_file is None and of_files:
         raise InputError(
-            "--output, --resume, --field and --skip-errors go with --input; a single answer goes to standard output"
+            "--output, --resume, --field, --batch and --skip-errors go with --input; "
+            "a single answer goes to standard output"
         )
     options = _with_logprobs(options, logprobs, as_json=as_json or input_file is not None)
     prompt_options = PromptOptions(
@@ -116,10 +122,12 @@ def run(
     if input_file is not None:
         single = {"a prompt": prompt, "--file": file, "--prompt-cache": prompt_cache, "--draft": draft}
         records = _records(input_file, field, skip_errors, single)
-        job = Job(load(folder), options, beams, batch, prompt_options)
+        job = Job(load(folder), options, beams, _BATCH if batch is None else batch, prompt_options)
         write_answers(job, records, output, resume=resume, stats=stats)
         return 0
     text = whole_text("prompt", prompt, file)
+    if prompt_cache is not None and not prompt_cache.exists():
+        check_writable(prompt_cache)
     model = load(folder)
     if model.settle(options, beams=beams).search is not None:
         one_answer = {"prompt_cache": prompt_cache, "draft": draft, "stats": stats or None}
@@ -135,26 +143,26 @@ def run(
     answer = partial(model.stream_to, text, options, **prompt_options)
     generation = _stream(answer, as_json=as_json)
     _finish(generation, as_json=as_json, stats=stats)
-    # A file that knew half of the prompt is good enough: it is written again only as a conversation doubles.
+    # Rewrite the cache file only if it covered less than half of this prompt.
     if prompt_cache is not None and 2 * generation.cached_tokens < generation.prompt_tokens:
         model.save_prompt_cache(prompt_cache, generation.prompt_tokens)
     return 0
 
 
 def _stream(generate: Callable[..., Generation], *, as_json: bool) -> Generation:
-    """Generate, and unless JSON is wanted show the text as it comes."""
+    """Generate, and stream the text unless the output is JSON."""
     if as_json:
         return generate(show=lambda text: None)
     try:
         return generate(show=_show)
     except KeyboardInterrupt:
-        # What was printed stays, and the shell's prompt starts on a line of its own.
+        # The shell's prompt starts on a new line after what was printed.
         print(flush=True)
         raise
 
 
 def _records(path: Path, field: str | None, skip_errors: bool, others: Mapping[str, object]) -> Records:
-    """The prompts of a file, where nothing else is given that goes with a single prompt."""
+    """The prompts of a file, without arguments that are for a single prompt."""
     from triform.cli.commands.decoder.generate_file import FIELDS
     from triform.cli.inputs.records import Records
     from triform.runtime.errors import InputError
@@ -170,12 +178,12 @@ def _show_answers(answers: Sequence[Written], *, as_json: bool) -> None:
     if as_json:
         import json
 
-        print(json.dumps([dataclasses.asdict(one) for one in answers]))
+        print(json.dumps([dataclasses.asdict(answer) for answer in answers]))
     elif len(answers) == 1:
         print(answers[0].text)
     else:
-        for one in answers:
-            print(f"{one.score:.4f}\t{' '.join(one.text.split())}")
+        for answer in answers:
+            print(f"{answer.score:.4f}\t{' '.join(answer.text.split())}")
 
 
 def _with_logprobs(options: GenerationOptions, count: int | None, *, as_json: bool) -> GenerationOptions:
@@ -195,11 +203,11 @@ def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
     if as_json:
         import json
 
-        found = dataclasses.asdict(generation)
+        value = dataclasses.asdict(generation)
         if generation.logprobs is None:
-            del found["logprobs"]
+            del value["logprobs"]
         # ASCII, so that it means the same whatever the terminal's encoding is.
-        print(json.dumps(found))
+        print(json.dumps(value))
     else:
         print(flush=True)
     if stats:

@@ -48,11 +48,11 @@ def run(
         model = load_decoder(
             folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
         )
-        found = model.file_perplexity(text)
+        result = model.file_perplexity(text)
     if as_json:
-        print(json.dumps(dataclasses.asdict(found)))
+        print(json.dumps(dataclasses.asdict(result)))
     else:
-        print(f"perplexity {found.perplexity:.4f}, loss {found.loss:.4f}, {found.tokens} tokens")
+        print(f"perplexity {result.perplexity:.4f}, loss {result.loss:.4f}, {result.tokens} tokens")
     return 0
 
 
@@ -75,5 +75,5 @@ def _opened(file: str | None) -> Iterator[TextIO]:
 
 
 def _stdin() -> BinaryIO:
-    # Something else may stand in for it that has text only.
+    # A replacement of standard input may only have text.
     return getattr(sys.stdin, "buffer", None) or BytesIO(sys.stdin.read().encode("utf-8", "surrogateescape"))

@@ -55,19 +55,21 @@ def run(
     model = load_encoder(
         folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
-    found = answer(model, [pair], top_k=top_k, max_answer_length=max_answer_length, stride=stride, no_answer=no_answer)
-    (_print_json if as_json else _print)(next(found))
+    answers = answer(
+        model, [pair], top_k=top_k, max_answer_length=max_answer_length, stride=stride, no_answer=no_answer
+    )
+    (_print_json if as_json else _print)(next(answers))
     return 0
 
 
 def _print(answers: list[Answer]) -> None:
-    for one in answers:
-        shown = " ".join(one.text.split()) or "(no answer)"
-        print(f"{one.score:.4f}\t{one.start}-{one.end}\t{shown}")
+    for answer in answers:
+        shown = " ".join(answer.text.split()) or "(no answer)"
+        print(f"{answer.score:.4f}\t{answer.start}-{answer.end}\t{shown}")
 
 
 def _print_json(answers: list[Answer]) -> None:
     import dataclasses
     import json
 
-    print(json.dumps([dataclasses.asdict(one) for one in answers]))
+    print(json.dumps([dataclasses.asdict(answer) for answer in answers]))

@@ -68,15 +68,15 @@ def run(
 
     at_least_one("--top-k", top_k)
     own = _own_labels(labels, hypothesis_template, multi_label)
-    folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors)
+    folder, texts = bundle_and_texts(bundle, texts)
+    records = Records(texts, file, field, skip_errors)
     options = key_values(provider_option)
     model = load_encoder(
         folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
     )
     most = top_k or (1 if own is None else None)
-    found = with_results(records, lambda lines: _results(model, lines, own, hypothesis_template, multi_label))
-    for record, result in found:
+    results = with_results(records, lambda lines: _results(model, lines, own, hypothesis_template, multi_label))
+    for record, result in results:
         if as_json:
             _print_json(record.text, record.value, result[:most])
         else:

@@ -48,15 +48,15 @@ def run(
     at_least_one("--top-k", top_k)
     if template is not None and labels is None:
         raise InputError("--template is for --labels; give them")
-    folder, given = bundle_and_texts(bundle, images)
-    if not given:
+    folder, images = bundle_and_texts(bundle, images)
+    if not images:
         raise InputError("no pictures: give files, or - for standard input")
     model = load_encoder(
         folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
-    found = _results(model, given, labels, template)
+    results = _results(model, images, labels, template)
     most = top_k or (1 if labels is None else None)
-    for name, result in zip(given, found, strict=True):
+    for name, result in zip(images, results, strict=True):
         (_print_json if as_json else _print)(name, result[:most])
     return 0
 

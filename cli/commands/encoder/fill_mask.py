@@ -60,15 +60,15 @@ def run(
     from triform.runtime.opening import load_encoder
 
     at_least_one("--top-k", top_k)
-    folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors)
+    folder, texts = bundle_and_texts(bundle, texts)
+    records = Records(texts, file, field, skip_errors)
     options = key_values(provider_option)
     model = load_encoder(
         folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
     )
     tokens = None if targets is None else _tokens(model, targets)
-    found = with_results(records, lambda lines: fill_mask(model, lines, top_k=top_k, targets=tokens))
-    for record, masks in found:
+    results = with_results(records, lambda lines: fill_mask(model, lines, top_k=top_k, targets=tokens))
+    for record, masks in results:
         if as_json:
             _print_json(record.text, record.value, masks)
         else:
@@ -81,15 +81,15 @@ def _tokens(model: Encoder, targets: str) -> list[int]:
     from triform.runtime.encoder.fill_mask import find_targets
     from triform.runtime.errors import InputError
 
-    # Spaces stay: to some tokenizers a word in a text and a word alone are different tokens.
+    # Keep spaces: for some tokenizers a word after a space is a different token.
     words = [word for word in targets.split(",") if word.strip()]
     if not words:
         raise InputError("--targets names no word")
-    found = find_targets(model, words)
-    for target in found:
+    resolved = find_targets(model, words)
+    for target in resolved:
         if not target.whole:
             say(f"note: the target {target.word!r} is not one token of this model; taking {target.piece!r} for it")
-    return [target.token for target in found]
+    return [target.token for target in resolved]
 
 
 def _print(masks: list[list[Filling]]) -> None:
@@ -102,5 +102,5 @@ def _print_json(text: str, value: dict[str, object] | None, masks: list[list[Fil
     import dataclasses
     import json
 
-    found = [[dataclasses.asdict(filling) for filling in fillings] for fillings in masks]
-    print(json.dumps({**(value or {"text": text}), "masks": found}))
+    predictions = [[dataclasses.asdict(filling) for filling in fillings] for fillings in masks]
+    print(json.dumps({**(value or {"text": text}), "masks": predictions}))

@@ -57,22 +57,22 @@ def run(
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder
 
-    folder, given = bundle_and_texts(bundle, texts)
-    if file is None and len(given) < 2:
+    folder, texts = bundle_and_texts(bundle, texts)
+    if file is None and len(texts) < 2:
         raise InputError("nothing to compare: give two texts or more, or pairs with --file")
     names = _names(fields, file)
     layout: Format | None = None if names else "lines"
-    records = Records(given, file, names[0] if names else None, skip_errors, format=layout)
+    records = Records(texts, file, names[0] if names else None, skip_errors, format=layout)
     options = key_values(provider_option)
     model = load_encoder(
         folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
     )
-    before = resolve_prompt(embedding_info(model), prompt, prompt_name)
+    prompt = resolve_prompt(embedding_info(model), prompt, prompt_name)
     if file is None:
-        _compare_all(model, given, before, as_json)
+        _compare_all(model, texts, prompt, as_json)
     else:
         pairs = (pair for _, pair in records.use(records, lambda record: _pair(record, names)))
-        _compare_pairs(model, pairs, before, as_json)
+        _compare_pairs(model, pairs, prompt, as_json)
     end_inputs(records, model.reader())
     return 0
 
@@ -124,7 +124,7 @@ def _compare_pairs(
 
     def vectors_of(some: Iterator[tuple[dict[str, Any], str, str]]) -> Iterator[tuple[Any, Any]]:
         vectors = embed(model, (text for _, *both in some for text in both), prompt=prompt)
-        # Taken from one iterator twice: two vectors a pair.
+        # The same iterator twice: two vectors per pair.
         return zip(vectors, vectors, strict=True)
 
     for (value, *_), (left, right) in alongside(pairs, vectors_of):

@@ -59,28 +59,28 @@ def run(
     from triform.runtime.encoder.tagging import tag
     from triform.runtime.opening import load_encoder
 
-    folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors)
+    folder, texts = bundle_and_texts(bundle, texts)
+    records = Records(texts, file, field, skip_errors)
     model = load_encoder(
         folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
-    found = with_results(records, lambda lines: tag(model, lines, aggregation=aggregation, stride=stride))
-    for record, tags in found:
+    results = with_results(records, lambda lines: tag(model, lines, aggregation=aggregation, stride=stride))
+    for record, tags in results:
         if as_json:
             _print_json(record, tags)
         else:
-            _print("" if len(given) == 1 else f"{record.number}\t", tags)
+            _print("" if len(texts) == 1 else f"{record.number}\t", tags)
     end_inputs(records, model.reader())
     return 0
 
 
 def _print(number: str, tags: list[Tag]) -> None:
-    for one in tags:
-        print(f"{number}{one.label}\t{one.score:.4f}\t{one.start}-{one.end}\t{' '.join(one.text.split())}")
+    for span in tags:
+        print(f"{number}{span.label}\t{span.score:.4f}\t{span.start}-{span.end}\t{' '.join(span.text.split())}")
 
 
 def _print_json(record: Record, tags: list[Tag]) -> None:
     import dataclasses
     import json
 
-    print(json.dumps({**(record.value or {"text": record.text}), "tags": [dataclasses.asdict(one) for one in tags]}))
+    print(json.dumps({**(record.value or {"text": record.text}), "tags": [dataclasses.asdict(span) for span in tags]}))

@@ -55,8 +55,8 @@ def run(
     from triform.runtime.encoder_decoder.image_reading import image_info_of, read_pixels
     from triform.runtime.opening import load_encoder_decoder
 
-    folder, given = bundle_and_texts(bundle, images)
-    records = Records(given, file, None, skip_errors)
+    folder, images = bundle_and_texts(bundle, images)
+    records = Records(images, file, None, skip_errors)
     model = load_encoder_decoder(
         folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )

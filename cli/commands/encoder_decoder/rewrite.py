@@ -62,8 +62,8 @@ def run(
     from triform.cli.inputs.records import Records
     from triform.runtime.encoder_decoder.ask import Ask
 
-    folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors, blank_lines="keep")
+    folder, texts = bundle_and_texts(bundle, texts)
+    records = Records(texts, file, field, skip_errors, blank_lines="keep")
     model = load(
         folder,
         strict=strict,

@@ -76,8 +76,8 @@ def run(
     from triform.cli.inputs.records import Records
     from triform.runtime.encoder_decoder.ask import summary_ask
 
-    folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors)
+    folder, texts = bundle_and_texts(bundle, texts)
+    records = Records(texts, file, field, skip_errors)
     model = load(
         folder,
         strict=strict,
@@ -89,8 +89,8 @@ def run(
     ask = chosen(task, prefix, lambda: summary_ask(model.info))
     job = Job(model, options, ask, beams, batch, "summary_text" if as_json else None)
     cutter = cutter_of(job, strict=strict)
-    whole = not (given or lines or records.is_json)
-    _write(job, _whole(file) if whole else records, cutter, streams=whole or len(given) == 1)
+    whole = not (texts or lines or records.is_json)
+    _write(job, _whole(file) if whole else records, cutter, streams=whole or len(texts) == 1)
     say_cut(job, records, cutter)
     return 0
 
@@ -118,6 +118,6 @@ def _write(job: Job, records: Records | list[Record], cutter: Cutter, *, streams
         if streams and job.streams and len(cutter.windows(chunk[0].text)) == 1:
             stream(job, [Line("", [chunk[0].text.strip()], "")])
             continue
-        found = summaries([record.text for record in chunk], cutter, most, job.work, lambda answers: answers[0].text)
-        for record, answers in zip(chunk, found, strict=True):
+        results = summaries([record.text for record in chunk], cutter, most, job.work, lambda answers: answers[0].text)
+        for record, answers in zip(chunk, results, strict=True):
             show(job, record, [Line("", [""] * len(answers), "")], answers)

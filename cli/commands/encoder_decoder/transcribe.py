@@ -87,14 +87,14 @@ def run(
     verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
-    asked = dict(locals())
+    arguments = dict(locals())
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
     from triform.cli.commands.encoder_decoder.transcript_files import transcripts_of
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder_decoder
     from triform.runtime.speech.transcription import audio_info
 
-    options = _options(asked)
+    options = _options(arguments)
     folder, names = bundle_and_texts(bundle, audio)
     if not names:
         raise InputError("no recording: name sound files, or - for standard input")
@@ -118,8 +118,8 @@ def run(
     return 0
 
 
-def _options(asked: dict[str, Any]) -> TranscribeOptions:
-    """The options among a command's arguments.
+def _options(arguments: dict[str, Any]) -> TranscribeOptions:
+    """The options for transcription among the command's arguments.
 
     Raises:
         InputError: a value is out of range, or two contradict each other.
@@ -130,15 +130,15 @@ def _options(asked: dict[str, Any]) -> TranscribeOptions:
     from triform.runtime.media.voice_activity import VoiceActivityOptions
     from triform.runtime.speech.options import TEMPERATURES, TranscribeOptions
 
-    threshold = asked["vad_threshold"]
-    if threshold is not None and not asked["vad"]:
+    threshold = arguments["vad_threshold"]
+    if threshold is not None and not arguments["vad"]:
         raise InputError("--vad-threshold is for --vad: give both")
     known = {field.name for field in dataclasses.fields(TranscribeOptions)}
-    found = {name: value for name, value in asked.items() if name in known}
-    found["temperatures"] = tuple(asked["temperature"] or TEMPERATURES)
+    values = {name: value for name, value in arguments.items() if name in known}
+    values["temperatures"] = tuple(arguments["temperature"] or TEMPERATURES)
     if threshold is not None:
-        found["voice_activity"] = VoiceActivityOptions(threshold=threshold)
-    return TranscribeOptions(**found)
+        values["voice_activity"] = VoiceActivityOptions(threshold=threshold)
+    return TranscribeOptions(**values)
 
 
 def _transcribe(
@@ -156,36 +156,36 @@ def _transcribe(
     with open_audio(name, _warn) as audio:
         with seconds_bar(audio.duration, results_to=transcripts.path(number)) as progress:
 
-            def told(seconds: float) -> None:
+            def report(seconds: float) -> None:
                 counted.seconds = max(counted.seconds, counted.before + seconds)
                 progress(seconds)
 
             before = counted.segments
-            transcripts.write(number, name, counted.of(transcribe(model, audio, options, progress=told)))
+            transcripts.write(number, name, counted.of(transcribe(model, audio, options, progress=report)))
         counted.before = counted.seconds
     if counted.segments == before:
-        say(f"note: nobody speaks in {name}")
+        say(f"note: no speech in {name}")
 
 
 class _Counted:
-    """What was written, for --stats."""
+    """Counts segments, tokens and seconds for --stats."""
 
     def __init__(self) -> None:
         self.segments = 0
         self.tokens = 0
         self.seconds = 0.0
-        # Of the recordings that are done.
+        # Seconds of the finished recordings.
         self.before = 0.0
 
     def of(self, segments: Iterable[Segment]) -> Iterator[Segment]:
-        """The same segments, counted as they pass by."""
+        """The same segments, counted as they are read."""
         for segment in segments:
             self.segments += 1
             self.tokens += len(segment.tokens)
             yield segment
 
     def show(self, load: float, work: float) -> None:
-        """Print it on standard error."""
+        """Print the counts to standard error."""
         say(
             f"load {load:.2f} s, {self.seconds:.1f} s of sound in {work:.2f} s "
             f"({self.seconds / work:.1f} times as fast as it plays), {self.segments} segments, {self.tokens} tokens"

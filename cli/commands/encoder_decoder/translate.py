@@ -71,8 +71,8 @@ def run(
 
     if (task or prefix) and (source_lang or target_lang):
         raise InputError("--task and --prefix say what to do instead of the languages; leave one of the two out")
-    folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors, blank_lines="keep")
+    folder, texts = bundle_and_texts(bundle, texts)
+    records = Records(texts, file, field, skip_errors, blank_lines="keep")
     model = load(
         folder,
         strict=strict,

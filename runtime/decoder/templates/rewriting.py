@@ -142,7 +142,9 @@ class _Expression:
         return bracket + 1
 
     def _filter(self, token: _Token, bar: int, place: int, behind: int) -> int:
-        """A filter that is handed more than minijinja hands it."""
+        """A filter that is handed more than minijinja hands it, or something that is checked first."""
+        if token.text == "format":
+            self._done += [_Token("name", "_widths"), *_tokens("|")]
         self._done.append(token)
         if token.text == "tojson":
             self._done += [*_tokens("|"), _Token("name", "_json")]
