@@ -103,6 +103,9 @@ def _text_task(config: PretrainedConfig) -> str:
         return task
     if getattr(config, "is_encoder_decoder", False) and not architecture.endswith("EncoderModel"):
         return encoder_decoder_kind(config).task
+    if architecture == MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type):
+        # XLM's masked language model is called as a causal one is.
+        return "fill-mask"
     if architecture.endswith(_WRITING) or (config.model_type in _ONLY_DECODERS and not architecture.endswith("Model")):
         return WRITE
     return "feature-extraction"

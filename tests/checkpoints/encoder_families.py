@@ -62,6 +62,11 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
         "esm",
         {**_PADDED_BY_ONE, "position_embedding_type": "absolute", "mask_token_id": 5, "token_dropout": False},
     ),
+    "xlm": (
+        "xlm",
+        {"vocab_size": VOCAB, "emb_dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "n_langs": 1,
+         "max_position_embeddings": CONTEXT, "pad_token_id": 0, "pad_index": 0},
+    ),
     "layoutlm": ("layoutlm", _COMMON),
     "mistral, sliding window": (
         "mistral",
@@ -100,7 +105,7 @@ EQUAL_LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
     "fnet": ("fnet", _COMMON),
 }  # fmt: skip
 # Their attention is their own code, with relative positions in the scores.
-OWN_ATTENTION = ("mpnet", "deberta-v2", "deberta-v2, as deberta-v3")
+OWN_ATTENTION = ("xlm", "mpnet", "deberta-v2", "deberta-v2, as deberta-v3")
 ROTARY = (
     "modernbert", "nomic_bert", "eurobert", "esm", "mistral, sliding window", "gemma3_text, in both directions",
     "qwen3_moe",

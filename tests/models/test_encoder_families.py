@@ -155,12 +155,14 @@ MASKED = {
     "distilbert": "DistilBertForMaskedLM",
     "modernbert": "ModernBertForMaskedLM",
     "esm": "EsmForMaskedLM",
+    "xlm": "XLMWithLMHeadModel",
 }
 
 
 @pytest.mark.parametrize("family", MASKED)
 def test_masked_lm_gives_logits_at_positions(family, tmp_path):
-    model = build_encoder(family, MASKED[family], **{"n_layers" if family == "distilbert" else "num_hidden_layers": 1})
+    layers = "n_layers" if family in ("distilbert", "xlm") else "num_hidden_layers"
+    model = build_encoder(family, MASKED[family], **{layers: 1})
     batch = rows(model)
     expected = reference(model, batch).logits
     session, _ = exported(model, tmp_path, "fill-mask")

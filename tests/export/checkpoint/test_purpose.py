@@ -79,6 +79,11 @@ class TestClassNames:
         saved(tmp_path, architecture, BERT, num_hidden_layers=1)
         assert decided(tmp_path) == ("encoder", task, f"the class name {architecture}")
 
+    @pytest.mark.parametrize("architecture", ["XLMWithLMHeadModel", "FlaubertWithLMHeadModel"])
+    def test_of_encoders_that_are_called_as_decoders_are(self, tmp_path, architecture):
+        saved(tmp_path, architecture, {"vocab_size": 60, "emb_dim": 32, "n_layers": 1, "n_heads": 2})
+        assert decided(tmp_path) == ("encoder", "fill-mask", f"the class name {architecture}")
+
     def test_of_decoders(self, llama):
         assert decided(llama) == ("decoder", "text-generation", "the class name LlamaForCausalLM")
         renamed(llama, None)
