@@ -95,7 +95,14 @@ def test_as_it_was_written(tmp_path, file):
     content = json.loads(file.read_bytes())
     manifest = read_manifest(tmp_path)
     assert (manifest.form, manifest.task) == (content["form"], content["task"])
-    assert json.loads(manifest.to_json())["graphs"] == content["graphs"]
+    assert without_nulls(json.loads(manifest.to_json())["graphs"]) == without_nulls(content["graphs"])
+
+
+def without_nulls(value):
+    """A key that is null says as much as one that an older manifest does not have."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
