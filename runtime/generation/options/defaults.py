@@ -85,7 +85,7 @@ def lengths_of(options: GenerationOptions, defaults: GenerationDefaults) -> Leng
 
 
 def _sampling(options: GenerationOptions, defaults: GenerationDefaults) -> dict[str, Any]:
-    """The sampling options. Each value is the user's, else the model's, else the default of transformers' `generate`."""
+    """The sampling options: the user's, else the model's, else the default of transformers' `generate`."""
     values = (options.temperature, options.top_k, options.top_p)
     by_user = any(value is not None for value in values) or options.truncation != Truncation()
     by_model = bool(defaults.do_sample) and defaults.temperature != 0

@@ -152,7 +152,7 @@ DRAWING = {"temperature": 0.7}
         ({"truncation": Truncation(mirostat_tau=3.0)}, {"num_beams": 2}, "`mirostat_tau` is for a single answer"),
         ({"truncation": Truncation(xtc_threshold=0.1, xtc_probability=1.0)}, {"num_beams": 2}, "`xtc_threshold`"),
         ({"temperature": 0}, {"best_of": 2}, "`best_of` samples answers, and without `temperature` above 0"),
-        (DRAWING, {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 1.0}, "`num_beam_groups` does not sample"),
+        (DRAWING, {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 1.0}, "`num_beam_groups` does not"),
         (DRAWING, {"best_of": 2, "num_return_sequences": 3}, "`num_return_sequences` 3 is more than `best_of` 2"),
         ({}, {"num_return_sequences": 3, "num_beams": 2}, "`num_return_sequences` 3 is more than `num_beams` 2"),
     ],
