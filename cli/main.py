@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,35 +24,35 @@ from triform.cli.signals import end_in_order
 # Name to module; each module has one function of the command's name. Their help lines are repeated here so that
 # `triform --help` need not import them.
 _COMMANDS = {
-    "export": ("bundle.export", "Turn a checkpoint into a bundle, verified against PyTorch."),
+    "export": ("bundle.export", "Export a checkpoint to a bundle, verified against PyTorch."),
     "generate": ("decoder.generate", "Generate text from a prompt."),
-    "chat": ("decoder.chat", "Talk with a model."),
-    "score": ("decoder.score", "Tell how well a model predicts a text."),
+    "chat": ("decoder.chat", "Chat with a model."),
+    "score": ("decoder.score", "Measure how well a model predicts a text."),
     "translate": ("encoder_decoder.translate", "Translate texts."),
-    "summarize": ("encoder_decoder.summarize", "Sum up texts."),
-    "rewrite": ("encoder_decoder.rewrite", "Turn texts into texts."),
-    "read-image": ("encoder_decoder.read_image", "Read what is written in pictures, or describe them."),
-    "embed": ("encoder.embed", "Turn texts or pictures into vectors."),
+    "summarize": ("encoder_decoder.summarize", "Summarize texts."),
+    "rewrite": ("encoder_decoder.rewrite", "Run a text-to-text model: corrections, paraphrases, answers."),
+    "read-image": ("encoder_decoder.read_image", "Read the text in images, or caption them."),
+    "embed": ("encoder.embed", "Compute embeddings of texts or images."),
     "similarity": ("encoder.similarity", "Compare texts by meaning."),
     "search": ("encoder.search", "Find the texts nearest to a query."),
     "rerank": ("encoder.rerank", "Order documents by how well they answer a query."),
-    "classify": ("encoder.classify", "Label texts."),
-    "tag": ("encoder.tag", "Find names and other spans in texts."),
+    "classify": ("encoder.classify", "Classify texts."),
+    "tag": ("encoder.tag", "Find named entities and other spans in texts."),
     "fill-mask": ("encoder.fill_mask", "Predict masked words."),
-    "next-sentence": ("encoder.next_sentence", "Tell whether one text follows another."),
+    "next-sentence": ("encoder.next_sentence", "Estimate whether one text follows another."),
     "answer": ("encoder.answer", "Find the answer to a question in a text."),
-    "classify-image": ("encoder.classify_image", "Label pictures."),
-    "transcribe": ("encoder_decoder.transcribe", "Write down what is said in recordings."),
-    "tokens": ("bundle.tokens", "Show how a model splits a text."),
+    "classify-image": ("encoder.classify_image", "Classify images."),
+    "transcribe": ("encoder_decoder.transcribe", "Transcribe speech in recordings."),
+    "tokens": ("bundle.tokens", "Show how a model tokenizes a text."),
     "vectors": ("encoder.vectors", "Show the vector of each token in its context."),
-    "inspect": ("bundle.inspect", "Show what a bundle is."),
-    "verify": ("bundle.verify", "Check a bundle's files, or its numbers against its source."),
+    "inspect": ("bundle.inspect", "Show what a bundle contains."),
+    "verify": ("bundle.verify", "Check a bundle's files, or its outputs against the checkpoint."),
 }
 
-# A full disk, a file or an account that is as large as it may be, and a device that fails.
+# A full disk, a file or quota at its limit, and a failing device.
 _CANNOT_WRITE = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
-# How much of an unexpected error's text is shown.
+# The most characters shown of an unexpected error.
 _LONGEST = 500
 
 _HELP = """Run trained transformers offline, from small self-contained bundles.
@@ -62,7 +63,7 @@ Make a bundle, once, where PyTorch is installed:
 Use it, anywhere:
   triform generate smollm2-int4 "Why is the sky blue?"
   echo "Summarize: ..." | triform generate smollm2-int4
-Look at it:
+Inspect it:
   triform inspect smollm2-int4
 """
 
@@ -77,7 +78,7 @@ def _reader_may_leave() -> Iterator[None]:
 
 
 class _LazyGroup(TyperGroup):
-    """A command group that imports a command's module when the command is asked for."""
+    """A command group that imports a command's module when the command is used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
@@ -87,7 +88,7 @@ class _LazyGroup(TyperGroup):
             return None
         module = import_module(f"triform.cli.commands.{_COMMANDS[cmd_name][0]}")
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        # With a default bundle a bare command is a whole one.
+        # With a default bundle, a command needs no arguments.
         bare_is_help = not default_bundle()
         single.command(cmd_name, help=module.HELP, short_help=_COMMANDS[cmd_name][1], no_args_is_help=bare_is_help)(
             module.run
@@ -103,7 +104,7 @@ class _LazyGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with _reader_may_leave():
             result = super().invoke(ctx)
-            # Here rather than while the interpreter exits, where a failure can no longer be handled.
+            # A failure while the interpreter exits could no longer be handled.
             sys.stdout.flush()
             return result
 
@@ -122,8 +123,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(value: bool) -> None:
+    if value:
         from triform import __version__
 
         typer.echo(f"triform {__version__}")
@@ -140,21 +141,23 @@ def _root(
 def main() -> None:
     """Run the command line and exit."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        # A stream that the caller closed (`>&-`) is None; an empty one behaves as one expects.
+        # A stream that the caller closed (`>&-`) is None; an empty one behaves as expected.
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             _set_encoding(stream)
     guard_terminals()
+    # Of a library, about numbers that are checked where they matter.
+    warnings.filterwarnings("ignore", category=RuntimeWarning)
     end_in_order()
-    # numpy's linear algebra starts a thread per core when imported, which spins beside the loading of a model.
+    # numpy's linear algebra starts a thread per core when imported, which slow down the loading of a model.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _leave(run(sys.argv[1:]))
 
 
 def _set_encoding(stream: TextIOWrapper) -> None:
-    """Write UTF-8 to files and pipes on every platform; a terminal that cannot show a character shows the rest."""
+    """Write UTF-8 to files and pipes on every platform; a terminal shows ? for what it cannot show."""
     if stream.isatty():
         stream.reconfigure(errors="replace")
     else:
@@ -162,12 +165,12 @@ def _set_encoding(stream: TextIOWrapper) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process now: taking a loaded model apart piece by piece takes longer than some answers."""
+    """End the process at once: freeing a loaded model takes longer than some answers."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
-        # The same ending as ever: Python reports what cannot be written.
+        # Python then reports that it cannot write.
         sys.exit(code)
     os._exit(code)
 
@@ -195,22 +198,22 @@ def run(arguments: list[str]) -> int:
         _drop_stdout()
         return 0
     except BaseException as error:
-        # A panic in a library that is written in Rust is no Exception.
+        # A panic in a Rust library is not an Exception.
         return _unexpected(error)
 
 
 def _drop_stdout() -> None:
-    """Point standard output at nothing, or Python tries to write what is left, and complains, while exiting."""
+    """Redirect standard output to nothing, or Python tries to write what is left, and complains, while exiting."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say_usage(error: typer.TyperException) -> int:
-    found = getattr(error, "format_message", lambda: str(error))()
-    if "\n" in found:
-        # Not a message but the help itself, shown when a command is given no arguments.
-        print(found, file=sys.stderr)
+    text = getattr(error, "format_message", lambda: str(error))()
+    if "\n" in text:
+        # The help page, which is shown for a command without arguments.
+        print(text, file=sys.stderr)
         return 2
-    return _say(f"{found} See triform --help.", 2)
+    return _say(f"{text} See triform --help.", 2)
 
 
 def _unexpected(error: BaseException) -> int:
@@ -222,8 +225,11 @@ def _unexpected(error: BaseException) -> int:
         except OSError:
             _drop_stdout()
         return _say(f"cannot write {error.filename or 'standard output'}: {error.strerror}", 1)
+    from triform.runtime.errors import is_out_of_memory
     from triform.runtime.printable import one_line, shortened
 
+    if is_out_of_memory(error):
+        return _say("this does not fit into memory; give shorter inputs, or fewer at a time", 1)
     first = (str(error).splitlines() or ["no message"])[0]
     cause = one_line(f"{type(error).__name__}: {shortened(first, _LONGEST)}")
     print(f"internal error: {cause}; run with TRIFORM_DEBUG=1 for the traceback", file=sys.stderr)

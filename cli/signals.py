@@ -1,4 +1,4 @@
-"""Signals that ask a program to end: it does, after it has put its files in order."""
+"""Handles signals that ask the program to end: it ends after cleaning up its files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-# What `kill`, `docker stop` and a shutdown send, and what a terminal sends when it is closed.
+# What kill, docker stop and a shutdown send, and what a terminal sends when it is closed.
 _NAMES = ("SIGTERM", "SIGHUP")
 
 
 def end_in_order() -> None:
-    """Let these signals end the program as an error does, with the exit code of a shell: 128 and the signal's number.
+    """Make these signals end the program as an error does, with a shell's exit code: 128 plus the signal's number.
 
-    A signal that whoever started the program wants ignored, as `nohup` does, stays ignored.
+    A signal that the parent process ignores, as nohup does, stays ignored.
     """
     for name in _NAMES:
         number = getattr(signal, name, None)
@@ -22,7 +22,7 @@ def end_in_order() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
-    # Nobody who asks twice is to leave files behind.
+    # A second signal must not interrupt the cleaning up.
     for name in _NAMES:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -47,6 +47,8 @@ class ExportOptions:
             raise InputError(
                 f"{option('block_size')} does not go with {option('quantize')} keep, which keeps the blocks of the file"
             )
+        if self.quantize == "none" and self.block_size is not None:
+            raise InputError(f"{option('block_size')} does not go with {option('quantize')} none, which has no blocks")
         if self.block_size is not None and self.block_size not in (16, 32, 64, 128, 256):
             raise InputError(f"{option('block_size')} must be 16, 32, 64, 128 or 256, not {self.block_size}")
         if self.accuracy_level not in (0, 1, 2, 3, 4):

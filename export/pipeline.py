@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from transformers import PretrainedConfig
@@ -16,7 +20,8 @@ from triform.export.forms import decoder, encoder, encoder_decoder, image, stati
 from triform.export.options import KEEP, ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
-from triform.runtime.errors import ExportError, InputError, option
+from triform.models.errors import first_line
+from triform.runtime.errors import ExportError, InputError, OutOfMemoryError, is_out_of_memory, option
 from triform.runtime.panics import panics_as
 
 __all__ = ["ExportOptions", "Report", "export", "plan"]
@@ -69,14 +74,45 @@ def export(
     options, target = options or ExportOptions(), Path(bundle)
     check_target(target, options.force)
     clock = Clock(progress)
-    with panics_as(lambda reason: ExportError(f"the tokenizer of {source} fails ({reason}); it cannot be exported")):
-        with clock.step("load"):
+    with _in_memory(source), panics_as(partial(_panic, source)):
+        with clock.step("load"), _unusable_values(source):
             origin, config, purpose = _opened(str(source), options, weights=True)
             steps = _FORMS[purpose.form]
             checkpoint = steps.load(origin, config, options)
         report = steps.export(checkpoint, target, options, clock)
     unread = checkpoint.left_out if isinstance(checkpoint, Checkpoint) else ()
     return dataclasses.replace(report, task=purpose.task, decided_by=purpose.because, left_out=unread)
+
+
+def _panic(source: str | Path, reason: str) -> ExportError:
+    return ExportError(f"the tokenizer of {source} fails ({reason}); it cannot be exported")
+
+
+@contextmanager
+def _in_memory(source: str | Path) -> Iterator[None]:
+    """Say in one line that memory does not suffice, whoever notices it."""
+    try:
+        yield
+    except Exception as error:  # each library has its own
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"exporting {source} does not fit into memory; free some, or use a larger machine"
+            ) from error
+        raise
+
+
+@contextmanager
+def _unusable_values(source: str | Path) -> Iterator[None]:
+    """Say in one line that a config holds a value that nobody can use, where no check knows of it."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        if os.environ.get("TRIFORM_DEBUG"):
+            raise
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ExportError(
+            f"{source} cannot be loaded ({reason}): a value in one of its configs is of the wrong type or out of range"
+        ) from error
 
 
 def _opened(source: str, options: ExportOptions, *, weights: bool) -> tuple[Source, PretrainedConfig, Purpose]:

@@ -53,10 +53,11 @@ class Report:
 
 @dataclass
 class Clock:
-    """Times the steps of an export and names each as it starts."""
+    """Times the steps of an export, names each as it starts, and keeps what is to be told in the end."""
 
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -70,4 +71,5 @@ class Clock:
 def finish(bundle: Path, size_before: int, parity: Parity | EncoderParity, clock: Clock) -> Report:
     """Report on a bundle that is in its place, made from `size_before` bytes of weights."""
     size_after = sum(file.stat().st_size for file in bundle.iterdir())
-    return Report(bundle, clock.seconds, size_before, size_after, parity, newer_than_tested())
+    report = Report(bundle, clock.seconds, size_before, size_after, parity, newer_than_tested())
+    return dataclasses.replace(report, notes=tuple(clock.notes))

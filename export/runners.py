@@ -6,15 +6,17 @@ The runtime's own loop is not used on purpose: what verifies a graph should not 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 
 from triform.export.samples.batches import Array
 from triform.runtime.bundle.manifest import LayerCacheInfo
+from triform.runtime.errors import ExportError
 
 # Begins the names of the extra outputs of a graph that is calibrated; see `quantize/activations.py`.
 ACTIVATION_PREFIX = "activation."
@@ -77,7 +79,7 @@ class DecoderRunner:
         }
         presents = [name.replace("past_key_values", "present") for name in self._past]
         names = ["logits", *self.extra_outputs, *presents]
-        results = dict(zip(names, self._session.run(names, feeds), strict=True))
+        results = dict(zip(names, _run(self._session, names, feeds), strict=True))
         self._past = {name.replace("present", "past_key_values"): results.pop(name) for name in presents}
         self.lengths = self.lengths + np.asarray(input_ids.shape[1] if lengths is None else lengths, np.int32)
         return results.pop("logits"), results
@@ -99,7 +101,7 @@ class EncoderRunner:
     def run(self, arrays: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
         """The outputs called `names`, by name; all outputs when `names` is empty."""
         wanted = list(names) or self.outputs
-        return dict(zip(wanted, self._session.run(wanted, dict(arrays)), strict=True))
+        return dict(zip(wanted, _run(self._session, wanted, dict(arrays)), strict=True))
 
 
 class EncoderDecoderRunner:
@@ -136,7 +138,36 @@ def usable_cores() -> int:
 def _session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    # Only what ends the process: other errors are raised, and reported once.
+    options.log_severity_level = 4
     # As on a device; see `runtime/graphs/session.py`.
     options.add_session_config_entry("session.x64quantprecision", "1")
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no base class of their own
+        raise ExportError(f"ONNX Runtime cannot load the exported {path.name}: {_reason(error)}") from error
+
+
+def _run(session: ort.InferenceSession, names: Sequence[str], feeds: dict[str, Any]) -> list[Array]:
+    """The outputs called `names`.
+
+    Raises:
+        ExportError: a node of the graph fails; names it and gives the reason.
+    """
+    try:
+        outputs: list[Array] = session.run(names, feeds)
+    except Exception as error:  # as above
+        raise ExportError(f"ONNX Runtime cannot run the exported graph: {_reason(error)}") from error
+    return outputs
+
+
+def _reason(error: Exception) -> str:
+    """An error of ONNX Runtime without its code, and with its node's name first."""
+    text = " ".join(str(error).split())
+    failed = re.search(r"while running (\w+) node\. Name:'([^']*)' Status Message: (.*)", text)
+    if failed is not None:
+        operator, name, message = failed.groups()
+        # The message begins with the place in ONNX Runtime's sources where there is one.
+        message = re.sub(r"^\S+:\d+ .*?\) (?=\S)", "", message)
+        return f"{operator} node {name} fails: {message}; please report this model"
+    return f"{re.sub(r'^.ONNXRuntimeError. : [0-9]+ : [A-Z_]+ : ', '', text)}; please report this model"

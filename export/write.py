@@ -47,11 +47,25 @@ def write_graph(model: ir.Model, path: Path) -> None:
             )
         file.flush()
         os.fsync(file.fileno())
+    _forget_origin(model)
     try:
         ir.save(model, path)
     finally:
         for value, tensor in originals.items():
             value.const_value = tensor
+
+
+def _forget_origin(model: ir.Model) -> None:
+    """Drop where PyTorch traced each node from: it is half of a graph's file, and names folders of this machine."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
 
 
 def describe_graph(model: ir.Model, path: Path, quantization: Quantization, notes: dict[str, str]) -> GraphInfo:

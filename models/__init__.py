@@ -1,4 +1,4 @@
-"""The PyTorch side: transformers' models as graphs that can be traced.
+"""Prepares models of transformers for tracing.
 
 May import torch, transformers and optimum, and nothing else of triform. Read `catalog.py` first.
 """

@@ -1,9 +1,8 @@
-"""Which models can be exported, by what transformers says of their classes rather than by a list."""
+"""Decides which models can be exported, by properties of their transformers classes."""
 
 from __future__ import annotations
 
 import difflib
-import inspect
 from functools import cache
 from typing import Any
 
@@ -14,15 +13,29 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from triform.models.encoder.image_tasks import IMAGE_HEADS, image_task_of
+from triform.models.architectures import (
+    architecture_of,
+    bare_class,
+    media_arguments,
+    media_read,
+    missing_arguments,
+    more_than_text,
+    takes,
+    unsupported_head,
+)
+from triform.models.encoder.image_tasks import IMAGE_HEADS, VECTORS, image_task_of
 from triform.models.encoder.tasks import HEADS, head_of, task_named
 from triform.models.encoder_decoder.kinds import encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
 
-# Types of which transformers has a causal language model and no masked one.
+# Model types with a causal and no masked language model in transformers.
 _ONLY_DECODERS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
 WRITE = "text-generation"
 _REWRITE = ("text2text-generation", "automatic-speech-recognition", "image-to-text")
+# What a tokenizer makes of a text.
+TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# Tasks of heads on encoder-decoders, whose decoders read the text that their encoders read.
+_ON_ENCODER_DECODERS = ("text-classification", "question-answering")
 # By the names that the hub has for them.
 TASKS = (WRITE, *_REWRITE, *HEADS, *IMAGE_HEADS)
 # What the hub, optimum or transformers' pipelines call the same.
@@ -40,8 +53,9 @@ _SYNONYMS = {
 _WRITING = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel")
 # Families compared with transformers, number for number, in the tests.
 TESTED_DECODERS = (
-    "gemma2", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama", "mistral", "mixtral", "olmo2", "opt", "phi",
-    "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
+    "afmoe", "biogpt", "deepseek_v3", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "gpt2", "gpt_neox",
+    "granite", "llama", "minicpm3", "mistral", "mixtral", "olmo2", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe", "smollm3", "stablelm", "starcoder2",
 )  # fmt: skip
 
 
@@ -61,20 +75,62 @@ def named_task(config: PretrainedConfig) -> str:
     """The task a checkpoint was trained for, by the class that its config names, or by its type where it names none.
 
     Raises:
-        UnsupportedModelError: an encoder-decoder whose type is not supported.
+        UnsupportedModelError: no bundle can do what its head does, or give it what it reads; says which parts of it
+            can be exported, and how.
     """
-    seen = image_task_of(config)
-    if seen is not None:
-        return seen
-    architecture = (config.architectures or [""])[0]
+    head = unsupported_head(config)
+    if head is not None:
+        raise UnsupportedModelError(
+            f"{architecture_of(config)} is for {head}, which no bundle does{_without_head(config)}"
+        )
+    image_task = image_task_of(config)
+    if image_task is not None:
+        return image_task
+    task = _text_task(config)
+    media = media_read(config)
+    if media and task not in _REWRITE[1:]:
+        name = architecture_of(config) or f"a {config.model_type} model"
+        raise UnsupportedModelError(
+            f"{name} reads {' and '.join(media)}, which a bundle for {task} cannot be given{_text_part(config, task)}"
+        )
+    return task
+
+
+def _text_task(config: PretrainedConfig) -> str:
+    architecture = architecture_of(config)
     task = task_named(architecture)
     if task is not None:
         return task
     if getattr(config, "is_encoder_decoder", False) and not architecture.endswith("EncoderModel"):
         return encoder_decoder_kind(config).task
+    if architecture == MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type):
+        # XLM's masked language model is called as a causal one is.
+        return "fill-mask"
     if architecture.endswith(_WRITING) or (config.model_type in _ONLY_DECODERS and not architecture.endswith("Model")):
         return WRITE
     return "feature-extraction"
+
+
+def _without_head(config: PretrainedConfig) -> str:
+    """How a checkpoint can be exported without its head, in words; empty where it cannot."""
+    bare = bare_class(config)
+    if bare is None:
+        return ""
+    if takes(bare, "input_ids") and not missing_arguments(bare, TEXT_INPUTS):
+        return "; --task feature-extraction exports its vectors of texts without that head"
+    if media_arguments(bare) == ("pictures",):
+        return f"; --task {VECTORS} exports its vectors of pictures without that head"
+    return ""
+
+
+def _text_part(config: PretrainedConfig, task: str) -> str:
+    """How the part of a checkpoint that reads texts can be exported, in words; empty where it cannot."""
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return f"; --task {WRITE} exports its language model alone"
+    loaded = None if task in _REWRITE or task == WRITE else model_class(config, task)
+    if loaded is None or not takes(loaded, "input_ids") or missing_arguments(loaded, TEXT_INPUTS):
+        return ""
+    return f"; --task {task} exports what it does with texts alone"
 
 
 def form_of(config: PretrainedConfig, task: str) -> str:
@@ -91,6 +147,7 @@ def form_of(config: PretrainedConfig, task: str) -> str:
         UnsupportedModelError: it cannot be done; names the nearest families that are supported.
     """
     if task in IMAGE_HEADS:
+        _check_reads(config, task, "pixel_values", "pictures")
         return "image"
     if task == WRITE:
         check_decoder(config)
@@ -100,9 +157,31 @@ def form_of(config: PretrainedConfig, task: str) -> str:
             raise UnsupportedModelError(f"{config.model_type} models are not for {task}")
         return "encoder-decoder"
     loaded = model_class(config, task)
-    if loaded is not None and "decoder_input_ids" in inspect.signature(loaded.forward).parameters:
+    _check_reads(config, task, "input_ids", "texts")
+    _check_text_is_enough(loaded)
+    if loaded is not None and takes(loaded, "decoder_input_ids") and task not in _ON_ENCODER_DECODERS:
         raise UnsupportedModelError(f"heads on encoder-decoders, here {loaded.__name__}, are not supported for {task}")
     return "encoder"
+
+
+def _check_reads(config: PretrainedConfig, task: str, argument: str, what: str) -> None:
+    loaded = model_class(config, task)
+    if loaded is None and getattr(config, "auto_map", None):
+        # The class comes with the checkpoint.
+        return
+    if loaded is None:
+        raise UnsupportedModelError(f"transformers has no {config.model_type} model for {task}")
+    if not takes(loaded, argument):
+        raise UnsupportedModelError(f"{loaded.__name__} does not read {what}, which {task} needs")
+
+
+def _check_text_is_enough(loaded: Any) -> None:
+    more = more_than_text(loaded)
+    if more is not None:
+        raise UnsupportedModelError(f"{loaded.__name__} reads {more} besides its texts, which no bundle can be given")
+    missing = missing_arguments(loaded, TEXT_INPUTS)
+    if missing:
+        raise UnsupportedModelError(f"{loaded.__name__} does not read texts alone: it needs {', '.join(missing)} too")
 
 
 def auto_class(config: PretrainedConfig, task: str) -> Any:
@@ -144,21 +223,23 @@ def class_of(auto_class: Any, config: PretrainedConfig) -> Any:
 
 
 def check_decoder(config: PretrainedConfig) -> None:
-    """Refuse a config whose model is not a causal language model on transformers' AttentionInterface.
+    """Refuse a config whose model is not a causal language model whose only state is keys and values.
+
+    Whether its attention can be replaced is found by running the model, see `decoder/graph.py`.
 
     Raises:
-        UnsupportedModelError: names the nearest families that are supported.
+        UnsupportedModelError: names similar families that can be exported.
     """
     model_type = config.model_type
-    # transformers also lists encoders such as BERT here, for those who train them to be decoders.
-    encoder = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    both = getattr(config, "is_encoder_decoder", False)
-    if encoder or both or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    # transformers also lists encoders such as BERT, which can be trained as decoders.
+    is_encoder = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    is_encoder_decoder = getattr(config, "is_encoder_decoder", False)
+    if is_encoder or is_encoder_decoder or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnsupportedModelError(f"{model_type} models are not supported as decoders; {_nearest(model_type)}")
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    if not getattr(architecture, "_supports_attention_backend", False):
+    if getattr(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], "_is_stateful", False):
         raise UnsupportedModelError(
-            f"{model_type} models do their attention in a way that cannot be exported; {_nearest(model_type)}"
+            f"{model_type} models carry a state along the text besides keys and values, which is not supported; "
+            f"{_nearest(model_type)}"
         )
 
 

@@ -1,12 +1,18 @@
-"""Failures of the PyTorch side. `export/` turns them into the errors a user sees."""
+"""The error of `models/`, which `export/` turns into an error for the user."""
 
 
 class UnsupportedModelError(ValueError):
-    """The architecture, or something its config asks for, cannot become one of our graphs."""
+    """The architecture, or a setting of its config, cannot be exported."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message that is not blank, without its full stop; else its type's name."""
+    """The first line of an exception's message that is not blank, without its full stop; else its type's name.
+
+    Where that line ends in a colon, the next one is part of it.
+    """
     # A KeyError's message is the bare key.
     text = repr(error) if isinstance(error, KeyError) else str(error)
-    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__).rstrip(".")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1]).rstrip(".:")

@@ -1,4 +1,4 @@
-"""How a path is chosen, of several ways to trace a model: the first that gives the model's own outputs."""
+"""Chooses how to trace a model: the first of several paths that reproduces the model's own outputs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from triform.models.errors import UnsupportedModelError, first_line
 Path = TypeVar("Path")
 Result = TypeVar("Result")
 
-# Largest difference, relative to the largest output: float32 rounding of another order of the same operations.
+# Largest allowed difference, relative to the largest output: the rounding of float32 sums in another order.
 TOLERANCE = 1e-4
-# What a path that does not suit a model may raise.
+# Errors of a path that does not suit a model.
 _EXPECTED = (LookupError, RuntimeError, TypeError, ValueError, AttributeError)
 
 
 def relative_difference(expected: torch.Tensor, actual: torch.Tensor) -> float:
     """The largest difference between two float tensors of one shape, divided by the largest expected value.
 
-    Infinite where either holds a number that is not finite, or nothing but zeros was expected.
+    Infinite if either has a value that is not finite, or if all expected values are zero but not all actual ones.
     """
     difference = float((actual - expected).abs().max())
     largest = float(expected.abs().max())
@@ -35,20 +35,20 @@ def relative_difference(expected: torch.Tensor, actual: torch.Tensor) -> float:
 def choose_path(
     outputs: str, paths: Iterable[Path], attempt: Callable[[Path, ExitStack], tuple[float, Result]]
 ) -> tuple[Path, Result, ExitStack]:
-    """Take the first path that reproduces the model's own outputs, and stay prepared for it.
+    """Choose the first path that reproduces the model's own outputs, and leave the model prepared for it.
 
     Args:
-        outputs: what the model gives, for the error.
+        outputs: the name of the outputs, for the error.
         paths: fastest first.
-        attempt: called with a path and a stack, without gradients. Enters on the stack what prepares the model for the
-            path, runs the model on a small input, and returns the `relative_difference` of its outputs to the model's
-            own, and what it learned of the model.
+        attempt: called with a path and a stack, without gradients. It prepares the model for the path by contexts
+            entered on the stack, runs the model on a small input, and returns the `relative_difference` of its outputs
+            to the model's own, and what it learned about the model.
 
     Returns:
-        the path, what was learned on it, and the stack; closing the stack undoes the preparation.
+        the path, what the attempt learned, and the stack; closing the stack undoes the preparation.
 
     Raises:
-        UnsupportedModelError: no path does; or an attempt raised it, since no other path could help then.
+        UnsupportedModelError: no path reproduces them; or an attempt raised it, which ends the search.
     """
     smallest: float | None = None
     problem: Exception | None = None

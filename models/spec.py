@@ -1,6 +1,6 @@
-"""What a traceable graph is: its inputs, outputs, dynamic axes and cache geometry.
+"""Describes a graph to trace: its inputs, outputs, dynamic axes and cache geometry.
 
-`models/` describes a graph with these records; `export/` traces it and writes what they say into the manifest.
+`models/` fills these records; `export/` traces the graph and writes the manifest from them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class GraphSpec:
 
     Attributes:
         name: file stem of the graph in the bundle, e.g. ``"decoder"``.
-        module: called with the inputs in order; returns the outputs in order.
+        module: takes the inputs in order, returns the outputs in order.
         inputs: the graph's inputs, in order.
         outputs: the names of the graph's outputs, in order.
         cache: one record per attention layer that keeps keys and values, in the order the layers run; empty for
             graphs without a cache. The traced module does not see the cache: `export/graph/cache.py` adds it.
-        max_length: most positions (tokens) one sequence may have, or None when the architecture sets no limit.
-        notes: which paths the architecture took (attention, rotary), in words, for the manifest.
+        max_length: most tokens of a sequence; None when the architecture sets no limit.
+        notes: how attention and rotary embeddings are traced, for the manifest.
     """
 
     name: str
@@ -53,24 +53,24 @@ class GraphSpec:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-# From a model's outputs, by its own names, to the graph's outputs by ours.
+# From a model's outputs, by transformers' names, to the graph's outputs by name.
 Outputs = Callable[[Mapping[str, Any]], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class EncoderTask:
-    """What is to be traced of a model.
+    """The computation of a model to trace.
 
     Attributes:
         inputs: names of the model's arguments, in the order the graph takes them; `attention_mask` is 1 at tokens and
-            0 at padding, which stands on the right. Without it, rows have no padding.
-        outputs: picks and computes the graph's outputs; called with the model's outputs and inputs, and an
-            `attention_mask` in any case.
-        picks_positions: whether the graph takes `logits_positions` too, and computes logits there only.
-        call: the method of the model to call; None for its forward.
+            0 at padding on the right. Without it, rows have no padding.
+        outputs: computes the graph's outputs; called with the model's outputs and inputs, and always with an
+            `attention_mask`.
+        picks_positions: whether the graph takes `logits_positions`, and computes logits only there.
+        call: name of the model's method to call; None for its forward.
         image_shape: channels, height and width of `pixel_values`, when that is an input.
         arguments: further arguments of the call.
-        beside: names of further inputs, int64 (batch), which only `outputs` sees.
+        beside: names of further inputs, int64 (batch,), which only `outputs` reads.
     """
 
     inputs: tuple[str, ...]
@@ -83,5 +83,5 @@ class EncoderTask:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the graph's inputs, in order."""
+        """Names of the graph's inputs, in order."""
         return (*self.inputs, *self.beside, *(("logits_positions",) if self.picks_positions else ()))

@@ -7,6 +7,9 @@ command line prints flags and commands in their place.
 
 from __future__ import annotations
 
+import errno
+import re
+
 from triform.runtime.printable import one_line, shortened
 
 # Above the longest list of languages that a message enumerates.
@@ -35,6 +38,10 @@ class ContextError(InputError):
     """A prompt does not fit the model's context."""
 
 
+class OutOfMemoryError(TriformError):
+    """Something does not fit into memory."""
+
+
 class InUseError(InputError):
     """Another thread uses the model."""
 
@@ -49,6 +56,24 @@ class ProviderError(TriformError):
 
 class ExportError(TriformError):
     """A checkpoint could not be turned into a bundle."""
+
+
+# What onnxruntime, PyTorch, safetensors and the system say when there is no memory left.
+_NO_MEMORY = re.compile(
+    r"bad_alloc|[Ff]ailed to allocate|DefaultCPUAllocator|bfc_arena|[Nn]ot enough memory|[Cc]annot allocate memory"
+    r"|[Uu]nable to allocate|[Oo]ut of memory|memory allocation"
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, says that there is no memory left."""
+    while error is not None:
+        if isinstance(error, MemoryError | OutOfMemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        if not isinstance(error, TriformError) and _NO_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def option(name: str) -> str:

@@ -38,6 +38,19 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file can be written, before the work whose result it is to hold.
+
+    Raises:
+        InputError: it cannot.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise InputError(f"{path} cannot be written: it is not a file")
+    with _beside(target, Path.touch, f"{path} cannot be written"):
+        return
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Make a folder to write into that takes the name `path` when all went well.

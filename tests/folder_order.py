@@ -55,7 +55,7 @@ ORDER = {
         "model",
     ),
     "export": (
-        "options tested_versions write",
+        "options tested_versions write trial",
         "report",
         "graph tokenization",
         "checkpoint",
@@ -68,6 +68,12 @@ ORDER = {
         "recheck",
         "pipeline",
     ),
-    "models": ("errors spec", "paths", "attention traceable", "decoder encoder encoder_decoder", "catalog"),
+    "models": (
+        "errors spec patching architectures",
+        "paths",
+        "attention traceable",
+        "decoder encoder encoder_decoder",
+        "catalog",
+    ),
     "cli": ("inputs", "outputs", "arguments", "chat", "commands", "signals", "main"),
 }

@@ -17,42 +17,42 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
     Raises:
         InputError: an entry has no "=".
     """
-    found = {}
+    options = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise InputError(f"--provider-option wants KEY=VALUE, not {pair!r}")
-        found[key] = value
-    return found
+        options[key] = value
+    return options
 
 
 def template_vars(pairs: Sequence[str] | None) -> dict[str, Any] | None:
-    """Turn ["enable_thinking=false", "date=today"] into a dictionary; values are JSON, or else texts.
+    """Turn ["enable_thinking=false", "date=today"] into a dictionary; values are JSON, or else text.
 
     Raises:
         InputError: an entry has no "=", or a name comes twice.
     """
-    found: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise InputError(f"--template-var wants NAME=VALUE, not {pair!r:.60}")
-        if key in found:
+        if key in variables:
             raise InputError(f"--template-var gives {key!r:.60} twice")
-        found[key] = _json_or_text(value)
-    return found or None
+        variables[key] = _json_or_text(value)
+    return variables or None
 
 
 def _json_or_text(value: str) -> Any:
     try:
-        # NaN and Infinity are no JSON, though Python reads them.
+        # NaN and Infinity are not JSON, though Python reads them.
         return json.loads(value, parse_constant=lambda name: value)
     except (ValueError, RecursionError):
         return value
 
 
 def at_least_one(option: str, value: int | None) -> None:
-    """Check a count that was given.
+    """Check a count, unless it is None.
 
     Raises:
         InputError: it is less than 1.
@@ -67,7 +67,7 @@ def default_bundle() -> str | None:
 
 
 def bundle_and_prompt(first: str | None, second: str | None) -> tuple[Path, str | None]:
-    """Tell a bundle from a prompt.
+    """Decide which of two arguments are the bundle and the prompt.
 
     With a default bundle a single argument is the prompt, unless a folder of that name exists.
 
@@ -92,7 +92,7 @@ def bundle_and_prompt(first: str | None, second: str | None) -> tuple[Path, str 
 
 
 def bundle_and_texts(first: str | None, texts: Sequence[str] | None) -> tuple[Path, list[str]]:
-    """Tell a bundle from texts.
+    """Decide which of the arguments are the bundle and the texts.
 
     With a default bundle the first argument is a text, unless a folder of that name exists.
 
@@ -116,5 +116,5 @@ def _is_folder(name: str) -> bool:
     try:
         return Path(name).is_dir()
     except (OSError, ValueError):
-        # Too long for a file's name, or not one at all: a prompt.
+        # It is too long for a file's name, or cannot be one: a prompt.
         return False

@@ -1,4 +1,4 @@
-"""Arguments and options that many commands share, declared once. Imported when commands run, not for types alone."""
+"""Arguments and options that many commands share, declared once; typer needs them at run time."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Annotated, Literal
 
 import typer
 
-Bundle = Annotated[str | None, typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE when absent.")]
-Texts = Annotated[list[str] | None, typer.Argument(help="Texts; standard input's lines when absent.")]
-TextFile = Annotated[Path | None, typer.Option(help="Read texts from a file: lines, or .jsonl.")]
-Field = Annotated[str | None, typer.Option(help="Lines are JSON objects; the text is in this field.")]
-SkipErrors = Annotated[bool, typer.Option("--skip-errors", help="Go on without lines that are damaged.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long, rather than cut.")]
-Template = Annotated[str | None, typer.Option(help="Of several chat templates, the one of this name.")]
+Bundle = Annotated[str | None, typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE by default.")]
+Texts = Annotated[list[str] | None, typer.Argument(help="Texts; the lines of standard input by default.")]
+TextFile = Annotated[Path | None, typer.Option(help="Read texts from a file: lines, .jsonl, .json, .csv or .tsv.")]
+Field = Annotated[str | None, typer.Option(help="The field of a JSON object, or the column, that holds the text.")]
+SkipErrors = Annotated[bool, typer.Option("--skip-errors", help="Skip lines that cannot be used.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse texts that are too long instead of truncating them.")]
+Template = Annotated[str | None, typer.Option(help="The chat template to use, where the model has several.")]
 TemplateVars = Annotated[
     list[str] | None,
-    typer.Option("--template-var", help="NAME=VALUE for the chat template, JSON or a text; repeatable."),
+    typer.Option("--template-var", help="NAME=VALUE: a variable of the chat template; repeatable."),
 ]
-Provider = Annotated[str, typer.Option(help="cpu, cuda, …; auto is the CPU, for which bundles are made.")]
-ProviderOptions = Annotated[list[str] | None, typer.Option(help="KEY=VALUE, repeatable.")]
-Threads = Annotated[int | None, typer.Option(help="Physical cores when not given.")]
+Provider = Annotated[str, typer.Option(help="ONNX Runtime's execution provider: cpu, cuda, …; auto is cpu.")]
+ProviderOptions = Annotated[list[str] | None, typer.Option(help="KEY=VALUE: an option of the provider; repeatable.")]
+Threads = Annotated[int | None, typer.Option(help="Number of threads; the physical cores by default.")]
 Verify = Annotated[
     Literal["always", "once", "never"],
-    typer.Option(help="Hash the bundle's files: always; once, weights only until they change; never."),
+    typer.Option(help="When to check file hashes; once: weights only when they changed."),
 ]

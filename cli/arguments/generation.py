@@ -36,74 +36,74 @@ class Argument(NamedTuple):
 
 
 DECODER = (
-    Argument("max_new_tokens", int, "Stop after this many tokens."),
-    Argument("min_new_tokens", int, "Do not end before this many tokens."),
-    Argument("stop", list[str], "End before this text; repeatable."),
+    Argument("max_new_tokens", int, "Generate at most this many tokens."),
+    Argument("min_new_tokens", int, "Generate at least this many tokens."),
+    Argument("stop", list[str], "Stop before this text; repeatable."),
     Argument(
         "stop_token",
         list[str],
-        "End at this token too, an id or its text; repeatable.",
+        "Also stop at this token, an id or its text; repeatable.",
         ("--stop-token", "--eos-token"),
     ),
-    Argument("temperature", float, "0 is greedy; higher is more random."),
+    Argument("temperature", float, "Sampling temperature; 0 is greedy, higher is more random."),
     Argument("top_k", int, "Sample from the k most likely tokens; 0 is all."),
-    Argument("top_p", float, "Sample from the most likely tokens up to this sum."),
-    Argument("seed", int, "Make sampling repeatable."),
-    Argument("min_p", float, "Sample from tokens this many times as likely as the likeliest."),
-    Argument("typical_p", float, "Sample from the most typical tokens up to this sum."),
-    Argument("top_n_sigma", float, "Sample from logits this many standard deviations below the largest."),
+    Argument("top_p", float, "Sample from the most likely tokens that together have this probability."),
+    Argument("seed", int, "Random seed; makes sampling repeatable."),
+    Argument("min_p", float, "Sample from tokens at least this fraction as likely as the most likely."),
+    Argument("typical_p", float, "Sample from the most typical tokens that together have this probability."),
+    Argument("top_n_sigma", float, "Sample from logits within this many standard deviations of the largest."),
     Argument("epsilon_cutoff", float, "Sample from tokens of at least this probability."),
-    Argument("eta_cutoff", float, "As --epsilon-cutoff, less where the distribution is flat."),
-    Argument("xtc_threshold", float, "Leave out all but the least likely tokens that reach this probability …"),
-    Argument("xtc_probability", float, "… this often."),
-    Argument("mirostat_tau", float, "Steer to this surprise, in bits a token (Mirostat 2)."),
-    Argument("mirostat_eta", float, "How fast to steer; 0.1 when not given."),
-    Argument("repetition_penalty", float, "Above 1, what has been said becomes less likely."),
-    Argument("frequency_penalty", float, "Subtracted from a logit for every time it was generated."),
-    Argument("presence_penalty", float, "Subtracted from a logit that was generated."),
-    Argument("no_repeat_ngram_size", int, "No run of so many tokens comes twice."),
-    Argument("dry_multiplier", float, "Penalize repeated sequences by this (DRY)."),
-    Argument("dry_base", float, "Growth of that with each token; 1.75 when not given."),
-    Argument("dry_allowed_length", int, "Shorter repetitions are free; 2 when not given."),
-    Argument("dry_sequence_breakers", list[str], "Texts that end a sequence for DRY; repeatable."),
-    Argument("exponential_decay_length_penalty", str, "START,FACTOR: favor an end, ever more, after START tokens."),
-    Argument("logit_bias", list[str], "ID=BIAS: add to a token's logit; repeatable."),
-    Argument("bad_words", list[str], "Never say this; repeatable."),
+    Argument("eta_cutoff", float, "Like --epsilon-cutoff, but lower where the distribution is flat."),
+    Argument("xtc_threshold", float, "XTC: drop all but the least likely token of at least this probability."),
+    Argument("xtc_probability", float, "XTC: how often tokens are dropped, from 0 to 1."),
+    Argument("mirostat_tau", float, "Mirostat 2: target surprise, in bits per token."),
+    Argument("mirostat_eta", float, "Mirostat 2: learning rate; 0.1 by default."),
+    Argument("repetition_penalty", float, "Above 1, tokens already in the text become less likely."),
+    Argument("frequency_penalty", float, "Subtracted from a token's logit for each time it was generated."),
+    Argument("presence_penalty", float, "Subtracted from the logit of a token that was generated before."),
+    Argument("no_repeat_ngram_size", int, "No sequence of this many tokens occurs twice."),
+    Argument("dry_multiplier", float, "DRY: penalty for repeated sequences."),
+    Argument("dry_base", float, "DRY: growth of the penalty per token; 1.75 by default."),
+    Argument("dry_allowed_length", int, "DRY: shorter repetitions are not penalized; 2 by default."),
+    Argument("dry_sequence_breakers", list[str], "DRY: texts that end a sequence; repeatable."),
+    Argument("exponential_decay_length_penalty", str, "START,FACTOR: favor ending, more and more, after START tokens."),
+    Argument("logit_bias", list[str], "ID=BIAS: add BIAS to this token's logit; repeatable."),
+    Argument("bad_words", list[str], "Never generate this text; repeatable."),
     Argument("suppress_tokens", str, "ID,ID,…: never generate these tokens."),
-    Argument("begin_suppress_tokens", str, "ID,ID,…: do not begin with these tokens."),
-    Argument("forced_tokens", list[str], "PLACE=ID: generate this token there, counted from 0; repeatable."),
-    Argument("forced_eos_token_id", str, "ID,ID,…: the last token, when the limit is reached."),
-    Argument("json_schema", Path, "Answer with JSON of the schema in this file."),
-    Argument("regex", str, "Answer with a text that matches this regular expression."),
-    Argument("grammar", Path, "Answer with a text of the grammar in this file, Lark or GBNF."),
+    Argument("begin_suppress_tokens", str, "ID,ID,…: do not generate these tokens first."),
+    Argument("forced_tokens", list[str], "PLACE=ID: generate this token at this place, counted from 0; repeatable."),
+    Argument("forced_eos_token_id", str, "ID,ID,…: the last token, when the length limit is reached."),
+    Argument("json_schema", Path, "Answer with JSON that follows the schema in this file."),
+    Argument("regex", str, "Answer with text that matches this regular expression."),
+    Argument("grammar", Path, "Answer with text that follows the grammar in this file, Lark or GBNF."),
     Argument("choices", str, "TEXT,TEXT,…: answer with one of these."),
     Argument("order", str, "STEP,STEP,…: apply these steps in this order; docs/decoding.md lists them."),
 )
-# What continues a prompt has these too.
+# Further options of decoders.
 CONTEXT = (
-    Argument("penalty_alpha", float, "With --top-k: of these take the one least like the text so far, 0 to 1."),
-    Argument("speculate", str, "lookup: try several tokens a run, copied from before; auto: where surely exact; off."),
-    Argument("on_overflow", str, "error, or shift: drop the oldest tokens when the context is full."),
-    Argument("keep", int, "With shift: never drop so many tokens at the start."),
+    Argument("penalty_alpha", float, "Contrastive search with --top-k: weight of the similarity penalty, 0 to 1."),
+    Argument("speculate", str, "Prompt lookup decoding: lookup, off, or auto, where it is sure to be exact."),
+    Argument("on_overflow", str, "When the context is full: error, or shift, which drops the oldest tokens."),
+    Argument("keep", int, "With --on-overflow shift: always keep this many tokens at the start."),
 )
-# What reads a source text has these too.
+# Options of encoder-decoders.
 ENCODER_DECODER = (
     *DECODER,
-    Argument("encoder_repetition_penalty", float, "Above 1, what the source says becomes more likely."),
-    Argument("encoder_no_repeat_ngram_size", int, "No run of so many of the source's tokens is generated."),
-    Argument("forced_bos_token_id", int, "The first token."),
+    Argument("encoder_repetition_penalty", float, "Above 1, tokens of the source become more likely."),
+    Argument("encoder_no_repeat_ngram_size", int, "No sequence of this many tokens of the source is generated."),
+    Argument("forced_bos_token_id", int, "The id of the first token to generate."),
 )
-# Names of `Beams`, for what follows several answers at once …
+# Names of `Beams`, for commands that search …
 BEAMS = (
-    Argument("num_beams", int, "Answers to follow at once; the model's own number if not given."),
-    Argument("length_penalty", float, "Above 0 favors long answers of a beam search."),
-    Argument("early_stopping", str, "When beams end: true, false or never, as in transformers."),
-    Argument("num_beam_groups", int, "Groups of beams that keep out of each other's way."),
-    Argument("diversity_penalty", float, "What it costs a group to say what another says."),
-    Argument("best_of", int, "Draw so many answers and show the likeliest."),
+    Argument("num_beams", int, "Beam search with this many beams; by default the model's own number."),
+    Argument("length_penalty", float, "Beam search: above 0 favors long answers."),
+    Argument("early_stopping", str, "Beam search: true, false or never, as in transformers."),
+    Argument("num_beam_groups", int, "Diverse beam search: number of groups of beams."),
+    Argument("diversity_penalty", float, "Diverse beam search: penalty for tokens that another group chose."),
+    Argument("best_of", int, "Sample this many answers and return the most likely."),
 )
-# … and shows more than the best one.
-SEVERAL = (*BEAMS, Argument("num_return_sequences", int, "Show so many of these answers, the best first."))
+# … and print more than the best answer.
+SEVERAL = (*BEAMS, Argument("num_return_sequences", int, "Return this many answers, the best first."))
 
 
 def with_generation_options(
@@ -118,15 +118,15 @@ def with_generation_options(
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         @wraps(command)
-        def run(**given: Any) -> int:
-            asked = {one.name: given.pop(one.name) for one in arguments}
-            search = {one.name: given.pop(one.name) for one in beams}
+        def run(**parsed: Any) -> int:
+            values = {argument.name: parsed.pop(argument.name) for argument in arguments}
+            search = {argument.name: parsed.pop(argument.name) for argument in beams}
             more = {"beams": beam_options(search)} if beams else {}
-            return command(**given, **more, options=generation_options(asked))
+            return command(**parsed, **more, options=generation_options(values))
 
         hints = get_type_hints(command, localns={"GenerationOptions": object, "Beams": object}, include_extras=True)
         own = inspect.signature(command).parameters
-        added = {one.name: _parameter(one) for one in (*arguments, *beams)}
+        added = {argument.name: _parameter(argument) for argument in (*arguments, *beams)}
         kept = {
             name: item.replace(annotation=hints[name]) for name, item in own.items() if name not in ("options", "beams")
         }
@@ -144,12 +144,12 @@ def _parameter(argument: Argument) -> inspect.Parameter:
     return inspect.Parameter(argument.name, kind, default=option, annotation=argument.kind | None)
 
 
-def generation_options(asked: Mapping[str, Any], **more: Any) -> GenerationOptions:
+def generation_options(values: Mapping[str, Any], **more: Any) -> GenerationOptions:
     """The options that were given, read and checked.
 
     Args:
-        asked: by name, as the command line has them; None where not given.
-        more: attributes of `GenerationOptions` that are not of the command line's.
+        values: by name, as the command line has them; None where not given.
+        more: attributes of `GenerationOptions` that are not on the command line.
 
     Raises:
         InputError: one cannot be read, is out of range, or contradicts another.
@@ -159,15 +159,15 @@ def generation_options(asked: Mapping[str, Any], **more: Any) -> GenerationOptio
     from triform.runtime.generation.options.generation import GenerationOptions
     from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 
-    given = _read(asked)
+    parsed = _read(values)
     groups: dict[str, Any] = {"truncation": Truncation, "penalties": Penalties, "constraints": Constraints}
     for key, kind in groups.items():
-        more[key] = kind(**{item.name: given.pop(item.name) for item in fields(kind) if item.name in given})
-    return GenerationOptions(**given, **more)
+        more[key] = kind(**{item.name: parsed.pop(item.name) for item in fields(kind) if item.name in parsed})
+    return GenerationOptions(**parsed, **more)
 
 
-def changed_options(options: GenerationOptions, asked: Mapping[str, Any]) -> GenerationOptions:
-    """The same options but for those asked for; None is back to where nothing is asked for.
+def changed_options(options: GenerationOptions, values: Mapping[str, Any]) -> GenerationOptions:
+    """The options with some of them changed; None restores the default.
 
     Arguments and errors as `generation_options`.
     """
@@ -175,26 +175,26 @@ def changed_options(options: GenerationOptions, asked: Mapping[str, Any]) -> Gen
 
     from triform.runtime.generation.options.generation import GenerationOptions
 
-    blank, read = GenerationOptions(), _read(asked)
+    blank, read = GenerationOptions(), _read(values)
     more: dict[str, Any] = {}
     for key in ("truncation", "penalties", "constraints"):
-        names = [item.name for item in fields(getattr(options, key)) if item.name in asked]
+        names = [item.name for item in fields(getattr(options, key)) if item.name in values]
         more[key] = replace(getattr(options, key), **{name: read.get(name) for name in names})
-    own = [item.name for item in fields(options) if item.name in asked]
+    own = [item.name for item in fields(options) if item.name in values]
     return replace(options, **more, **{name: read.get(name, getattr(blank, name)) for name in own})
 
 
-def beam_options(asked: Mapping[str, Any]) -> Beams:
+def beam_options(values: Mapping[str, Any]) -> Beams:
     """The options of a search that were given, read and checked. Arguments and errors as `generation_options`."""
     from triform.runtime.generation.options.beams import Beams
 
-    return Beams(**_read(asked))
+    return Beams(**_read(values))
 
 
-def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
+def _read(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: _READERS[name](name, value) if name in _READERS else value
-        for name, value in asked.items()
+        for name, value in values.items()
         # typer gives an empty list for a repeatable option that is not there.
         if value is not None and value != []
     }
@@ -214,7 +214,7 @@ def _tokens(name: str, values: Sequence[str]) -> tuple[int | str, ...]:
 
 
 def _split(name: str, value: str) -> tuple[str, ...]:
-    return tuple(one.strip() for one in value.split(","))
+    return tuple(part.strip() for part in value.split(","))
 
 
 def _file(name: str, path: Path) -> str:
@@ -225,7 +225,7 @@ def _file(name: str, path: Path) -> str:
 
 
 def _ids(name: str, value: str) -> tuple[int, ...]:
-    return tuple(_number(name, one, int, "token ids with commas between them") for one in value.split(","))
+    return tuple(_number(name, part, int, "token ids with commas between them") for part in value.split(","))
 
 
 def _biases(name: str, values: Sequence[str]) -> dict[int, float]:
@@ -236,9 +236,9 @@ def _places(name: str, values: Sequence[str]) -> dict[int, int]:
     return _pairs(name, values, int, "PLACE=ID")
 
 
-def _pairs(name: str, values: Sequence[str], kind: type[Number], wanted: str) -> dict[int, Number]:
+def _pairs(name: str, values: Sequence[str], kind: type[Number], expected: str) -> dict[int, Number]:
     split = (value.partition("=") for value in values)
-    return {_number(name, key, int, wanted): _number(name, value, kind, wanted) for key, _, value in split}
+    return {_number(name, key, int, expected): _number(name, value, kind, expected) for key, _, value in split}
 
 
 def _decay(name: str, value: str) -> tuple[int, float]:
@@ -246,13 +246,13 @@ def _decay(name: str, value: str) -> tuple[int, float]:
     return _number(name, start, int, "START,FACTOR"), _number(name, factor, float, "START,FACTOR")
 
 
-def _number(name: str, text: str, kind: type[Number], wanted: str) -> Number:
+def _number(name: str, text: str, kind: type[Number], expected: str) -> Number:
     from triform.runtime.errors import InputError, option
 
     try:
         return kind(text)
     except ValueError:
-        raise InputError(f"{option(name)} wants {wanted}, and {text!r} is no number") from None
+        raise InputError(f"{option(name)} wants {expected}, and {text!r} is not a number") from None
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {

@@ -1,4 +1,4 @@
-"""What `triform chat` does between two answers: reads lines, obeys slash commands, keeps parameters.
+"""What `triform chat` does between answers: reads lines, runs slash commands, changes parameters.
 
 May import `cli/arguments`, `cli/inputs`, `cli/outputs` and `triform.runtime`. Read `session.py` first.
 """

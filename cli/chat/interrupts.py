@@ -1,4 +1,4 @@
-"""Ctrl-C that stops an answer rather than the program."""
+"""Makes Ctrl-C stop an answer rather than the program."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import FrameType
 
 
 class Stopped(Exception):
-    """Somebody pressed Ctrl-C."""
+    """The user pressed Ctrl-C."""
 
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], None]]:
-    """Within, the first Ctrl-C is only noted, so that the model ends its run; the second ends the program as ever.
+    """Inside this context the first Ctrl-C is only recorded, so that the model ends its run; a second ends the program.
 
-    Gives a function to call where stopping does no harm; it raises `Stopped` when there was a Ctrl-C.
+    Yields a function to call wherever it is safe to stop; it raises `Stopped` after a Ctrl-C.
     """
     pressed = False
 

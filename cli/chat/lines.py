@@ -1,4 +1,4 @@
-"""What a user types to ``triform chat``: lines, some of which go together."""
+"""Reads the messages that a user types in ``triform chat``, which may have several lines."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _FIRST, _MORE = "> ", ". "
 
 
 class Lines:
-    """Reads messages: a line each, longer where a line ends in a backslash, or between lines of three double quotes.
+    """Reads messages: one line, or more where a line ends in a backslash or between lines of three double quotes.
 
     Attributes:
-        interactive: whether somebody sits at a terminal, who is prompted.
+        interactive: whether standard input is a terminal, which shows a prompt.
     """
 
     def __init__(self, history: Path | None = None) -> None:
-        """Get ready to read standard input.
+        """Prepare to read standard input.
 
         Args:
-            history: a file of lines typed earlier, to go on with; there need not be one yet.
+            history: a file of lines typed earlier, which need not exist yet.
 
         Raises:
             InputError: the file cannot be read.
         """
         self.interactive = sys.stdin.isatty()
         if isinstance(sys.stdin, TextIOWrapper):
-            # Bytes that are no text are refused with the message that they are part of.
+            # A message with bytes that are not text is refused as a whole.
             sys.stdin.reconfigure(errors="surrogateescape")
-        # Where results go elsewhere, what edits lines would write its prompt there too.
+        # The line editor writes its prompt to standard output, so it is not used if results go to a file.
         self._editor = _line_editor() if self.interactive and sys.stdout.isatty() else None
         self._history = history
         if history is not None and self._editor is not None and history.exists():
@@ -56,7 +56,7 @@ class Lines:
         return "\n".join(parts)
 
     def close(self) -> None:
-        """Write the history, where it has a file.
+        """Write the history to its file, if there is one.
 
         Raises:
             InputError: it cannot be written.
@@ -65,10 +65,10 @@ class Lines:
             self._with_history(self._editor.write_history_file, self._history)
 
     def _fenced(self) -> list[str]:
-        found: list[str] = []
+        lines: list[str] = []
         while (line := self._line(_MORE)) is not None and line.strip() != _FENCE:
-            found.append(line)
-        return found
+            lines.append(line)
+        return lines
 
     def _line(self, prompt: str) -> str | None:
         if self._editor is not None:
@@ -90,7 +90,7 @@ class Lines:
 
 
 def _line_editor() -> ModuleType | None:
-    """Python's readline, which `input` uses once it is imported; not every Python has it."""
+    """Python's readline, which `input` uses once it is imported; None where Python lacks it."""
     try:
         import readline
     except ImportError:

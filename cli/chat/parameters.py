@@ -1,4 +1,4 @@
-"""Generation options as text, ``temperature=0.7``, shown and changed in the middle of a chat."""
+"""Shows and changes generation options as text, ``temperature=0.7``, during a chat."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from triform.runtime.errors import InputError
 if TYPE_CHECKING:
     from triform.runtime.generation.options.generation import GenerationOptions
 
-_ARGUMENTS = {one.name: one for one in (*DECODER, *CONTEXT)}
-# As much of a long value as is shown.
+_ARGUMENTS = {argument.name: argument for argument in (*DECODER, *CONTEXT)}
+# The most characters shown of a value.
 _SHOWN = 60
 
 
 def described(options: GenerationOptions) -> str:
-    """The options that differ from those of a bare command line, as they would be typed; "" where none does."""
+    """The options that differ from the defaults, as they would be typed; "" if none does."""
     from triform.runtime.generation.options.generation import GenerationOptions
 
-    given, bare = dict(_values(options)), dict(_values(GenerationOptions()))
-    return " ".join(f"{name}={_shown(value)}" for name, value in given.items() if value != bare[name])
+    values, bare = dict(_values(options)), dict(_values(GenerationOptions()))
+    return " ".join(f"{name}={_shown(value)}" for name, value in values.items() if value != bare[name])
 
 
 def changed(options: GenerationOptions, text: str) -> GenerationOptions:
-    """Options with others in the place of some.
+    """The options with some of them changed.
 
     Args:
-        options: what they were.
+        options: before the change.
         text: ``name=value`` by name as in Python or on the command line, with spaces between them and quotes where a
             shell would need some; nothing behind ``=`` is back to the model's own value.
 
@@ -41,17 +41,17 @@ def changed(options: GenerationOptions, text: str) -> GenerationOptions:
         words = shlex.split(text)
     except ValueError as error:
         raise InputError(f"/params cannot be read: {str(error).lower()}") from None
-    asked: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
         name = key.removeprefix("--").replace("-", "_")
         if not equals or name not in _ARGUMENTS:
             known = "wants NAME=VALUE, not" if not equals else "knows no"
             raise InputError(f"/params {known} {word if not equals else key!r}; `triform chat --help` lists the names")
-        found = _value(name, value)
-        several = isinstance(found, list) and isinstance(asked.get(name), list)
-        asked[name] = [*asked[name], *found] if several else found
-    return changed_options(options, asked)
+        parsed = _value(name, value)
+        several = isinstance(parsed, list) and isinstance(changes.get(name), list)
+        changes[name] = [*changes[name], *parsed] if several else parsed
+    return changed_options(options, changes)
 
 
 def _value(name: str, text: str) -> Any:

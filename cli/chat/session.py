@@ -15,11 +15,11 @@ from triform.cli.outputs.notes import say
 
 
 class Chat:
-    """A conversation on a terminal, or by a script.
+    """A conversation with a user at a terminal, or with a script.
 
     Attributes:
         conversation: so far.
-        stats: whether to tell the speed of each answer.
+        stats: whether to print the speed of each answer.
         context: tokens that the model can hold.
         done: whether the user has left.
         refused: whether anything was refused so far.
@@ -30,10 +30,10 @@ class Chat:
         self.done = self.refused = False
 
     def answer(self, text: str) -> None:
-        """Answer a message, piece by piece.
+        """Answer a message and print the pieces as they come.
 
         Raises:
-            TriformError: it cannot be answered, and is no part of the conversation.
+            TriformError: it cannot be answered, and does not become part of the conversation.
         """
         before = len(self.conversation.messages)
         shown = False
@@ -56,7 +56,7 @@ class Chat:
             except ContextError as error:
                 raise ContextError(f"the turn is taken back: {error}; /undo and /reset make room") from None
             except BaseException:
-                # Behind what was shown so far.
+                # The error goes on a new line after the text shown so far.
                 self._end(shown)
                 raise
         self._end(True)
@@ -67,7 +67,7 @@ class Chat:
             print(flush=True)
 
     def _remark(self, generation: Generation) -> None:
-        """Say what one should know about an answer, and how fast it was if that is wanted."""
+        """Note an answer that was cut short, and print its speed if stats are on."""
         tokens = len(generation.token_ids)
         if generation.finish_reason == "length":
             full = generation.prompt_tokens + tokens >= self.context
@@ -75,6 +75,6 @@ class Chat:
         if self.stats:
             timings, fresh = generation.timings, generation.prompt_tokens - generation.cached_tokens
             say(
-                f"read {fresh} of {generation.prompt_tokens} tokens in {timings.prefill:.3f} s, the others were known; "
-                f"wrote {tokens} tokens, {timings.decode_tokens_per_second:.1f} tokens/s"
+                f"read {fresh} of {generation.prompt_tokens} tokens in {timings.prefill:.3f} s, "
+                f"the rest from the cache; wrote {tokens} tokens, {timings.decode_tokens_per_second:.1f} tokens/s"
             )

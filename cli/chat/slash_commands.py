@@ -1,4 +1,4 @@
-"""What a line that begins with a slash does in ``triform chat``."""
+"""Runs the slash commands of ``triform chat``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """A command: what it does with the chat and the rest of its line, and what /help says of both."""
+    """A command: a function of the chat and the rest of the line, and the help for both."""
 
     run: Callable[[Chat, str], None]
     argument: str
@@ -22,21 +22,21 @@ class Command(NamedTuple):
 
 
 def run_command(chat: Chat, line: str) -> None:
-    """Do what a line asks for.
+    """Run the command in a line.
 
     Args:
-        chat: to do it with.
-        line: the command with its slash, and what it is given.
+        chat: to run it on.
+        line: the command with its slash, and its argument.
 
     Raises:
-        InputError: there is no such command, or it cannot be done.
+        InputError: there is no such command, or it fails.
     """
     name, _, rest = line[1:].strip().partition(" ")
     command = COMMANDS.get(name)
     if command is None:
         raise InputError(f"there is no command /{name:.40}; /help lists them, and // begins a message with a slash")
     if rest.strip() and not command.argument:
-        raise InputError(f"/{name} takes nothing, and was given {rest.strip()!r:.60}")
+        raise InputError(f"/{name} takes no argument, not {rest.strip()!r:.60}")
     command.run(chat, rest.strip())
 
 
@@ -75,7 +75,7 @@ def _system(chat: Chat, rest: str) -> None:
     if rest:
         chat.conversation.system = None if rest == "-" else rest
     present = chat.conversation.system
-    say("note: there is no system message" if present is None else f"system: {present}")
+    say("note: there is no system prompt" if present is None else f"system: {present}")
 
 
 def _params(chat: Chat, rest: str) -> None:
@@ -99,7 +99,7 @@ def _help(chat: Chat, rest: str) -> None:
     from triform.cli.outputs.tables import rows
 
     say(rows((f"/{name} {command.argument}".strip(), command.help) for name, command in COMMANDS.items()))
-    say('A line that ends in a backslash goes on with the next; lines between """ and """ go together.')
+    say('A line that ends in a backslash continues on the next; lines between """ and """ form one message.')
     say("Ctrl-C stops an answer.")
 
 
@@ -109,13 +109,13 @@ def _exit(chat: Chat, rest: str) -> None:
 
 COMMANDS = {
     "save": Command(_save, "FILE", "Write the conversation to a file, as JSON."),
-    "load": Command(_load, "FILE", "Go on from a conversation in a file."),
-    "reset": Command(_reset, "", "Forget all turns; the system message stays."),
+    "load": Command(_load, "FILE", "Continue a conversation from a file."),
+    "reset": Command(_reset, "", "Forget all turns; the system prompt stays."),
     "undo": Command(_undo, "", "Take back the last turn."),
-    "system": Command(_system, "[TEXT]", "Show or change the system message; - removes it."),
+    "system": Command(_system, "[TEXT]", "Show or change the system prompt; - removes it."),
     "params": Command(
-        _params, "[NAME=VALUE …]", "Show or change options, NAME= is the model's own value; stats on or off."
+        _params, "[NAME=VALUE …]", "Show or change options; NAME= restores the model's own value; stats on or off."
     ),
     "help": Command(_help, "", "Show this."),
-    "exit": Command(_exit, "", "Leave, as the end of input does."),
+    "exit": Command(_exit, "", "Leave the chat, as the end of input does."),
 }

@@ -1,4 +1,4 @@
-"""Reads what a user hands in: records, whole texts, files of tools.
+"""Reads a user's inputs: records, whole texts, files of tools.
 
 May import `triform.runtime`. Read `records.py` first.
 """

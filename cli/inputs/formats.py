@@ -1,4 +1,4 @@
-"""How a file is cut into records: plain lines, JSON lines, a JSON list, or a table with named columns."""
+"""Splits a file into records: plain lines, JSON lines, a JSON list, or a table with named columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Format = Literal["lines", "json", "csv", "tsv"]
 
 _SUFFIXES: dict[str, Format] = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
-# The field of a conversation, where commands take one.
+# The field of a conversation, for commands that take one.
 _MESSAGES = "messages"
 # The csv module's own limit is 128 kB a cell.
 _LONGEST_CELL = 2**31 - 1
@@ -30,7 +30,7 @@ class Record:
 
     Attributes:
         number: its line, or its place among the arguments or in a JSON list; the first is 1.
-        text: the text; of an object, the value of the field asked for.
+        text: the text; of an object, the value of its text field.
         value: the object it is part of; None for plain text.
         messages: of an object whose field is a conversation; the text is empty then.
     """
@@ -43,13 +43,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Parsed:
-    """What became of a line.
+    """The result of parsing a line.
 
     Attributes:
         number: the line.
         record: its record; None where the line is blank, or has a problem.
         problem: why it is no record.
-        is_plain_json: whether it is a JSON object that was taken as plain text.
+        is_plain_json: whether it is a JSON object that was read as plain text.
     """
 
     number: int
@@ -60,12 +60,12 @@ class Parsed:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the text of a record is.
+    """Where to find the text of a record.
 
     Attributes:
         format: of the file.
-        field: the name that was asked for.
-        fields: where to look otherwise; the first that is there.
+        field: its name, if the user gave one.
+        fields: the names to look for otherwise; the first that exists counts.
     """
 
     format: Format
@@ -74,24 +74,24 @@ class Layout:
 
 
 def file_format(file: Path | None, field: str | None) -> Format:
-    """The format that a file's name tells; where it tells none, a field means JSON.
+    """The format by a file's name; if the name says nothing, a field means JSON.
 
     Args:
         file: None or ``-`` for standard input.
-        field: the name of the field that was asked for, if any.
+        field: the name of the field, if the user gave one.
     """
     named = None if file is None else _SUFFIXES.get(file.suffix.lower())
     return named or ("lines" if field is None else "json")
 
 
 def parse(stream: BinaryIO, layout: Layout) -> Iterator[Parsed]:
-    """Cut a file into records.
+    """Split a file into records.
 
     Lines are read as they are needed; only a JSON list is read whole.
 
     Args:
         stream: in any encoding that `utf8_lines` knows.
-        layout: what to look for.
+        layout: where to find the texts.
 
     Raises:
         InputError: a table lacks the column.
@@ -243,12 +243,12 @@ def _columns(row: list[str], layout: Layout) -> list[str]:
     """The columns' names.
 
     Raises:
-        InputError: two have the same, or none is the one that is wanted.
+        InputError: two columns have the same name, or the field is not among them.
     """
     if len(set(row)) < len(row):
         raise InputError(f"two columns of the table have the same name: {', '.join(row)}")
-    wanted = (layout.field,) if layout.field is not None else layout.fields
-    if not set(wanted) & set(row):
-        said = f"no column is called {layout.field!r}" if layout.field is not None else "--field must name a column"
-        raise InputError(f"{said}; the table has {', '.join(row)}")
+    fields = (layout.field,) if layout.field is not None else layout.fields
+    if not set(fields) & set(row):
+        problem = f"no column is called {layout.field!r}" if layout.field is not None else "--field must name a column"
+        raise InputError(f"{problem}; the table has {', '.join(row)}")
     return row

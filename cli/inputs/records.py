@@ -1,4 +1,4 @@
-"""Texts to work on, one after the other: from arguments, a file of lines, JSON or a table, or standard input."""
+"""Reads the texts to work on: from arguments, a file of lines, JSON or a table, or standard input."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ Result = TypeVar("Result")
 class Records:
     """Reads records lazily, in bounded memory, in order.
 
-    A record that cannot be used ends the reading and is kept in `failure`, so that what came before it can be finished
-    first; `check` raises it then. With `skip_errors` it is counted instead.
+    A record that cannot be used ends the reading. Its error is kept in `failure`, and `check` raises it once the
+    records before it are finished. With `skip_errors` the record is counted instead.
 
     Attributes:
         texts: the arguments; a file or standard input is read where there are none.
-        file: what to read, or None; ``-`` is standard input.
-        field: where in a JSON object the text is, or the column of a table.
-        skip_errors: whether to go on behind records that cannot be used.
-        fields: where to look for the text when no field is named; the first that is there.
-        blank_lines: whether lines without a text are left out and counted, or are records too.
-        format: of the file; what its name and `field` say when None.
-        skipped: records left out so far because they could not be used.
-        first_skipped: the first of them, and what is wrong with it.
-        blanks: lines without a text left out so far.
-        plain_json: the first line that is a JSON object and was taken as plain text; None if there is none.
-        failure: what ended the reading early.
+        file: the file to read, or None; ``-`` is standard input.
+        field: the field of a JSON object, or the column of a table, that holds the text.
+        skip_errors: whether to skip records that cannot be used.
+        fields: the fields to look for if `field` is None; the first that exists counts.
+        blank_lines: whether blank lines are skipped and counted, or are records too.
+        format: of the file; by its name and `field` if None.
+        skipped: number of records skipped so far because they could not be used.
+        first_skipped: the first of them and its problem.
+        blanks: number of blank lines skipped so far.
+        plain_json: the first line that is a JSON object but was read as plain text; None if there is none.
+        failure: the error that ended the reading early.
     """
 
     texts: Sequence[str]
@@ -62,7 +62,7 @@ class Records:
 
     @property
     def is_json(self) -> bool:
-        """Whether records are objects: of JSON, or the rows of a table."""
+        """Whether records are JSON objects or the rows of a table."""
         return not self.texts and self._format != "lines"
 
     @property
@@ -70,7 +70,7 @@ class Records:
         return self.format or file_format(self.file, self.field)
 
     def __iter__(self) -> Iterator[Record]:
-        """Every record that can be used, up to the first that cannot be unless those are skipped.
+        """The records, up to the first that cannot be used unless those are skipped.
 
         Raises:
             InputError: the file cannot be read at all.
@@ -87,16 +87,16 @@ class Records:
                 raise InputError(f"{self.file} cannot be read: {error.strerror}") from None
 
     def place(self, number: int) -> str:
-        """What to call a line in a message."""
+        """The name of a line in messages."""
         if self.texts:
             return f"argument {number}"
         return f"line {number}" + (f" of {self.file}" if self.file is not None else "")
 
     def use(self, records: Iterable[Record], work: Callable[[Record], Result]) -> Iterator[tuple[Record, Result]]:
-        """Each record with what `work` makes of it; one for which it raises an InputError cannot be used.
+        """Each record with its result of `work`; a record for which it raises an InputError cannot be used.
 
         Args:
-            records: this object, or what passes its records on.
+            records: this object, or an iterator over its records.
             work: called with each record in order.
         """
         for record in records:
@@ -109,7 +109,7 @@ class Records:
                 yield record, result
 
     def check(self) -> None:
-        """Raise what ended the reading early, if anything did; call it when all that was read is finished.
+        """Raise the error that ended the reading early, if any; call it when all records are finished.
 
         Raises:
             InputError: a record could not be used.
@@ -133,13 +133,13 @@ class Records:
             yield record
 
     def _refuse(self, number: int, problem: str) -> bool:
-        """Count a record that cannot be used, or keep it as what ends the reading; whether it does."""
-        said = f"{self.place(number)}: {problem}"
+        """Count a record that cannot be used, or keep its error; return whether the reading ends."""
+        message = f"{self.place(number)}: {problem}"
         if self.skip_errors:
             self.skipped += 1
-            self.first_skipped = self.first_skipped or said
+            self.first_skipped = self.first_skipped or message
             return False
-        self.failure = InputError(f"{said}; --skip-errors goes on without it")
+        self.failure = InputError(f"{message}; --skip-errors goes on without it")
         return True
 
 

@@ -1,4 +1,4 @@
-"""The functions that a model may call, from a file."""
+"""Reads the functions that a model may call from a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def read_tools(path: Path | None) -> list[dict[str, Any]] | None:
-    """Read a JSON list of schemas, each an object; None where there is no file.
+    """Read a JSON list of schemas, each an object; None without a file.
 
     Raises:
         InputError: it cannot be read, or is something else.

@@ -1,4 +1,4 @@
-"""One text, all of it: from an argument, a file or standard input."""
+"""Reads one whole text: from an argument, a file or standard input."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from triform.runtime.text.encoding import decode_text
 
 
 def whole_text(what: str, text: str | None, file: Path | None = None) -> str:
-    """The text that was given; standard input when none was, or ``-``.
+    """The text of an argument or a file; standard input without either, or for ``-``.
 
-    One line break at the end of what is read is left out, as the shell does for ``$(cat FILE)``: ``echo`` and editors
-    put it there, and it is no part of a prompt.
+    One line break at the end of a file or of standard input is removed, as the shell does for ``$(cat FILE)``: ``echo``
+    and editors add it, and it is not part of a prompt.
 
     Args:
-        what: it is, for errors.
+        what: the name of the text in errors.
         text: the argument, if any.
-        file: to read instead, if any; ``-`` is standard input.
+        file: the file to read instead, if any; ``-`` is standard input.
 
     Raises:
-        InputError: both were given, nothing can be read, or it is not text.
+        InputError: both are given, nothing can be read, or it is not text.
     """
     if text is not None and file is not None:
         raise InputError(f"give the {what} or --file, not both")
@@ -38,7 +38,7 @@ def read_text_file(what: str, file: Path) -> str:
     """All of a text file, in any encoding that `decode_text` knows.
 
     Args:
-        what: it is, for errors.
+        what: the name of the text in errors.
         file: to read.
 
     Raises:

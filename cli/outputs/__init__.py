@@ -1,4 +1,4 @@
-"""Writes what a user sees: tables, notes, progress bars, and what happens when a pipe closes.
+"""Writes what a user sees: tables, notes and progress bars; handles a closed pipe.
 
 May import `triform.runtime`. Read `notes.py` first.
 """

@@ -1,4 +1,4 @@
-"""Answers as lines of a file or of standard output, each there as soon as it is known."""
+"""Writes answers as lines of a file or of standard output, each as soon as it is known."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class AnswersFile:
     """Where answers go.
 
     Attributes:
-        done: lines that an earlier run left.
-        last: the object in the last of them; None where there is none.
+        done: number of lines from an earlier run.
+        last: the object in the last of them; None if there is none.
     """
 
     done: int
@@ -28,7 +28,7 @@ class AnswersFile:
     _file: IO[bytes] | None
 
     def write(self, value: dict[str, Any]) -> None:
-        """Write an object as a line of JSON, so that whoever reads the file or the pipe has it now."""
+        """Write an object as a line of JSON, and flush it."""
         # ASCII, so that it means the same whatever a terminal's encoding is.
         line = json.dumps(value)
         if self._file is None:
@@ -38,13 +38,13 @@ class AnswersFile:
         self._file.flush()
 
     def check_question(self, question: dict[str, Any]) -> None:
-        """Check that the last answer of an earlier run answers what is asked now in its place.
+        """Check that the last answer of an earlier run belongs to the record in its place.
 
         Args:
-            question: fields of the record in that place, which the answer repeats.
+            question: the fields of that record, which the answer repeats.
 
         Raises:
-            InputError: it answers something else.
+            InputError: it belongs to another record.
         """
         last = self.last or {}
         if any(name not in last or last[name] != value for name, value in question.items()):
@@ -56,15 +56,15 @@ class AnswersFile:
 
 @contextmanager
 def answers_file(output: Path | None, *, source: Path | None, resume: bool) -> Iterator[AnswersFile]:
-    """Open where answers go; a file has its name when the context ends without an error.
+    """Open the output for answers; a file gets its name when the context ends without an error.
 
     Args:
         output: the file; standard output when None.
         source: the file that the questions come from.
-        resume: go on behind the lines that an earlier run left.
+        resume: continue after the lines of an earlier run.
 
     Raises:
-        InputError: see `part_file`; or there is no file to go on with.
+        InputError: see `part_file`; or there is no file to continue.
     """
     if output is None:
         if resume:
@@ -77,7 +77,7 @@ def answers_file(output: Path | None, *, source: Path | None, resume: bool) -> I
 
 
 def _whole_lines(file: IO[bytes]) -> tuple[int, dict[str, Any] | None]:
-    """Cut off a line that did not end; give how many lines there are, and the object in the last."""
+    """Remove an unfinished last line; return the number of lines, and the object in the last."""
     count, end, last = 0, 0, b""
     for line in file:
         if not line.endswith(b"\n"):

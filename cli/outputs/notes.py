@@ -1,4 +1,4 @@
-"""What a command says on standard error about inputs that it cut, skipped or refused."""
+"""Notes on standard error about inputs that were truncated, skipped or refused."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def end_inputs(records: Records | None, reader: RowReader | None) -> None:
-    """Say what was left out or cut, then raise what ended the reading early, if anything did.
+    """Note what was skipped or truncated, then raise the error that ended the reading early, if any.
 
     Args:
-        records: what was read; None when the texts were arguments.
-        reader: that turned the texts into rows; None when there were none.
+        records: the records read; None if the texts were arguments.
+        reader: the reader that tokenized the texts; None without one.
 
     Raises:
         InputError: a record could not be used, and what came before it is finished.
@@ -32,12 +32,12 @@ def end_inputs(records: Records | None, reader: RowReader | None) -> None:
 
 
 def say_truncated(count: int, noun: str, max_length: int) -> None:
-    """Say that inputs were cut, if any were.
+    """Note how many inputs were truncated, if any.
 
     Args:
         count: how many.
         noun: what each is, such as text or sentence.
-        max_length: tokens that the model reads.
+        max_length: the most tokens of an input.
     """
     if count:
         say(f"note: cut {_counted(count, noun)} longer than {max_length} tokens; --strict refuses such {noun}s")
@@ -61,10 +61,10 @@ def _counted(count: int, noun: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell the user something that is no answer, in one line."""
+    """Print one line to standard error."""
     print(one_line(text), file=sys.stderr, flush=True)
 
 
 def complain(error: Exception) -> None:
-    """Say in one line what is wrong."""
+    """Print an error as one line to standard error."""
     say(f"error: {spelled(str(error))}")

@@ -1,7 +1,7 @@
-"""A file that grows over several runs: it is called OUTPUT.part until it is whole, and nothing in it is lost.
+"""A file that may be written over several runs: it is called OUTPUT.part until it is complete.
 
-A run that fails, is stopped or is killed leaves the .part file, and a later one goes on behind what it holds. One
-process at a time may write it.
+A run that fails, is stopped or is killed leaves the .part file, and a later run can continue it. One process at a time
+may write it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from triform.runtime.errors import InputError
 
 @contextmanager
 def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO[bytes]]:
-    """Open OUTPUT.part to read and write, at its beginning; it takes its name when the context ends without an error.
+    """Open OUTPUT.part to read and write, at its beginning; it is renamed when the context ends without an error.
 
     Args:
-        output: the file to make.
-        source: the file that is read meanwhile, which must be another.
-        resume: go on with what an earlier run left.
+        output: the final name of the file.
+        source: the input file, which must be another.
+        resume: continue the file of an earlier run.
 
     Raises:
-        InputError: it cannot be written, another process is writing it, or an earlier run left something and `resume`
-            was not asked for.
+        InputError: it cannot be written, another process is writing it, or there is a file of an earlier run and
+            `resume` is false.
     """
     _check_target(output, source)
     unfinished = output.with_name(output.name + ".part")
@@ -58,7 +58,7 @@ def _check_target(output: Path, source: Path | None) -> None:
 @contextmanager
 def _locked(unfinished: Path, output: Path) -> Iterator[IO[bytes]]:
     try:
-        # Opened in a way that neither empties it nor writes at its end alone.
+        # No mode of open() creates a file without truncating it, and writes anywhere.
         file = os.fdopen(os.open(unfinished, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
     except OSError as error:
         raise InputError(f"{output} cannot be written: {error.strerror}") from None
@@ -68,7 +68,7 @@ def _locked(unfinished: Path, output: Path) -> Iterator[IO[bytes]]:
         except OSError:
             raise InputError(f"{unfinished} is being written by another process; choose another --output") from None
         if not unfinished.exists() or not os.path.samestat(os.fstat(file.fileno()), unfinished.stat()):
-            # The other process ended between the two calls, and gave the file its name.
+            # The other process ended between the two calls, and renamed the file.
             raise InputError(f"{output} was just written by another process; choose another --output")
         yield file
 
@@ -78,7 +78,7 @@ def _lock(file: IO[bytes]) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        # Far behind the end, because Windows keeps others from the bytes that are locked.
+        # Far beyond the end, because Windows keeps other processes from locked bytes.
         file.seek(2**31 - 1)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         file.seek(0)
@@ -89,9 +89,9 @@ def _lock(file: IO[bytes]) -> None:
 
 
 def _keep(file: IO[bytes], unfinished: Path, output: Path, error: BaseException) -> None:
-    """Leave what was written where the next run finds it, and nothing where there is nothing."""
+    """Keep what was written for the next run; remove an empty file."""
     if isinstance(error, OSError) and error.filename is None:
-        # A full disk, of which the system does not say what was being written.
+        # The error for a full disk does not name the file.
         error.filename = str(output)
     try:
         file.flush()

@@ -1,5 +1,5 @@
-"""Standard output that nobody reads any more."""
+"""The exception for a closed pipe."""
 
 
 class ReaderGone(Exception):
-    """Whoever read standard output has left (``| head``). Not an OSError: typer would end the process itself."""
+    """The reader of standard output has closed it (``| head``). Not an OSError: typer would end the process itself."""

@@ -1,4 +1,4 @@
-"""How far through a file a command is, on a terminal."""
+"""Progress bars on a terminal, and results in the order of their inputs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _BLOCK = 2**20
 
 
 def with_progress(records: Records, *, results_to: Path | None) -> Iterator[Record]:
-    """Pass records on, and show on standard error how many lines of their file were read.
+    """The same records; shows on standard error how many lines of their file were read.
 
-    Only on a terminal, only for a file, and not where the results go to the same terminal.
+    Shown only on a terminal, only for a file, and not if the results go to the same terminal.
 
     Args:
-        records: what to pass on.
+        records: the records to read.
         results_to: the file that results go to while records are read; None for standard output.
     """
     if not _is_shown(results_to) or records.file is None or not records.file.is_file():
@@ -42,13 +42,13 @@ def with_progress(records: Records, *, results_to: Path | None) -> Iterator[Reco
 
 @contextmanager
 def seconds_bar(total: float | None, *, results_to: Path | None) -> Iterator[Callable[[float], None]]:
-    """Show on standard error how many seconds of a recording are done. Gives a function to say so with.
+    """Show on standard error how many seconds of a recording are done; yields a function to report them.
 
-    Where it shows is as of `with_progress`.
+    Shown under the same conditions as `with_progress`.
 
     Args:
         total: how long the recording is, in seconds; None when that is not known.
-        results_to: the file that results go to meanwhile; None for standard output.
+        results_to: the file that results go to; None for standard output.
     """
     if not _is_shown(results_to):
         yield lambda seconds: None
@@ -79,11 +79,11 @@ Result = TypeVar("Result")
 def with_results(
     records: Records, work: Callable[[Iterable[str]], Iterator[Result]]
 ) -> Iterator[tuple[Record, Result]]:
-    """Each record with its result, in order and in bounded memory; progress is shown where that makes sense.
+    """Each record with its result, in order and in bounded memory; progress is shown as by `with_progress`.
 
     Args:
         records: the inputs.
-        work: takes their texts lazily, gives one result a text.
+        work: takes their texts lazily, and yields one result per text.
     """
     shown = with_progress(records, results_to=None)
     return alongside(shown, lambda some: work(record.text for record in some))
@@ -96,7 +96,7 @@ def alongside(
 
     Args:
         items: taken lazily, as `work` takes them.
-        work: gives one result for each item.
+        work: yields one result per item.
     """
     first, second = tee(items)
     # The result first: an item is not taken only to learn that no result is to come.

@@ -1,4 +1,4 @@
-"""Spells the names in the runtime's messages as the command line does.
+"""Spells names in the runtime's messages as the command line does.
 
 The runtime writes an option as `` `top_k` `` and a method as `` `Encoder.embed` ``; a user of the command line reads
 ``--top-k`` and `` `triform embed` ``.
@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 _NAME = re.compile(r"`(\w+(?:\.\w+)?)`")
-# The command that does what a method does.
+# The command for each method.
 _COMMANDS = {
     "Conversation": "chat",
     "Decoder.generate": "generate",
@@ -33,7 +33,7 @@ _flags: dict[str, str] = {}
 
 
 def use_flags_of(command: Any) -> None:
-    """Spell options as this command does from now on.
+    """Spell options as this command does, from now on.
 
     Args:
         command: click's, with its parameters.
@@ -44,12 +44,12 @@ def use_flags_of(command: Any) -> None:
             flag = max(parameter.opts, key=len)
             _flags[parameter.name] = flag
             if parameter.multiple:
-                # One value each time it is given, and all of them in Python.
+                # A repeatable option takes one value; the attribute in Python is a plural.
                 _flags[f"{parameter.name}s"] = flag
 
 
 def spelled(message: str) -> str:
-    """A message of the runtime with the command line's names; those that it does not have stay as they are."""
+    """A message of the runtime with the command line's names; other names stay as they are."""
     return _NAME.sub(lambda match: _spelling(match[1]) or match[0], message)
 
 

@@ -1,4 +1,4 @@
-"""Tables and numbers as people read them."""
+"""Formats tables and numbers for people."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ def megabytes(size: int) -> str:
 
 
 def end_tokens(tokens: Iterable[EndToken]) -> str:
-    """The tokens that end an answer, each with what names it."""
+    """The tokens that end an answer, each with the files that name it."""
     return ", ".join(f"{token.text} {token.id} ({', '.join(token.named_by)})" for token in tokens)
 
 
 def parity_rows(parity: Parity) -> list[tuple[str, str]]:
-    """What a parity report says, line by line."""
-    found = [
+    """The rows of a decoder's parity report."""
+    lines = [
         (f"parity, {name}", f"{getattr(parity, name):.1e} largest logit difference from PyTorch")
         for name in ("prefill", "chunked", "step", "ragged")
     ]
-    found.append(("allowed", f"{parity.tolerance:.1e} (largest logit {parity.scale:.1f})"))
+    lines.append(("allowed", f"{parity.tolerance:.1e} (largest logit {parity.scale:.1f})"))
     if parity.quantized is not None:
         measured = parity.quantized
-        found += [
+        lines += [
             ("top-1 agreement", f"{measured.top1_agreement:.1%} of {measured.tokens} tokens"),
             ("mean KL", f"{measured.mean_kl:.4f} nats"),
             ("perplexity", f"{measured.perplexity_original:.2f} before, {measured.perplexity_quantized:.2f} quantized"),
         ]
-    return found
+    return lines
 
 
 def encoder_parity_rows(parity: EncoderParity) -> list[tuple[str, str]]:
-    """What an encoder's parity report says, line by line."""
-    found = [
+    """The rows of an encoder's parity report."""
+    lines = [
         (f"parity, {name}", f"{getattr(parity, name):.1e} largest difference from PyTorch")
         for name in ("batch", "single")
     ]
-    found.append(("allowed", f"{parity.tolerance:.1e} (largest output {parity.scale:.1f})"))
+    lines.append(("allowed", f"{parity.tolerance:.1e} (largest output {parity.scale:.1f})"))
     if parity.quantized is not None:
         measured = parity.quantized
         rest = f"worst of {measured.rows} texts or pictures"
         if measured.cosine_mean is not None:
-            found.append(("cosine to float32", f"{measured.cosine_mean:.5f} mean, {measured.cosine_worst:.5f} {rest}"))
+            lines.append(("cosine to float32", f"{measured.cosine_mean:.5f} mean, {measured.cosine_worst:.5f} {rest}"))
         if measured.score_mean is not None:
-            found.append(("scores off by", f"{measured.score_mean:.5f} mean, {measured.score_worst:.5f} {rest}"))
-    return found
+            lines.append(("scores off by", f"{measured.score_mean:.5f} mean, {measured.score_worst:.5f} {rest}"))
+    return lines

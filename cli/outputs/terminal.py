@@ -1,4 +1,4 @@
-"""Terminals that nothing in a bundle, a file or a model's answer can steer."""
+"""Protects terminals from control characters in bundles, files and answers."""
 
 from __future__ import annotations
 

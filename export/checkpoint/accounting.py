@@ -1,7 +1,7 @@
-"""Nothing is dropped silently: what a model does with each tensor of a checkpoint, by names alone.
+"""Accounts for every tensor of a checkpoint by its name, so that nothing is dropped silently.
 
-transformers loads what fits and goes on. Here a tensor that no part of the model reads must have a reason: it is a
-buffer or a copy that transformers itself knows as superseded, or a part of a head for another task. Any other stops the
+transformers loads what fits and ignores the rest. Here a tensor that no part of the model reads must have a reason: it
+is a buffer or a copy that transformers lists as superseded, or part of a head for another task. Any other stops the
 export.
 """
 
@@ -21,8 +21,8 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 
 from triform.runtime.errors import ExportError
 
-# Names told in an error.
-_TOLD = 3
+# How many names an error lists.
+_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,17 @@ def without_weights(model_class: Any, config: PretrainedConfig) -> PreTrainedMod
     try:
         with torch.device("meta"):
             return model_class(config)
-    except Exception:  # each class has its own demands of a config
+    except Exception:  # each class has its own requirements
         return None
 
 
 def left_out(name: str, model: PreTrainedModel, unexpected: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
-    """The tensors that a loaded model does not read and that belong to heads for other tasks.
+    """The names of tensors that a loaded model does not read because they belong to heads for other tasks.
 
     Args:
         name: of the checkpoint.
         model: as loaded.
-        unexpected: what transformers reports as such, under the names that it gave them.
+        unexpected: the keys that transformers reports as unexpected, as it renamed them.
         names: of all tensors of the checkpoint.
 
     Raises:
@@ -92,17 +92,17 @@ def left_out(name: str, model: PreTrainedModel, unexpected: Iterable[str], names
     reported = set(unexpected)
     if not reported:
         return ()
-    unread = frozenset(one for one in match(model, names).unread if renamed(model, one) in reported)
+    unread = frozenset(tensor for tensor in match(model, names).unread if renamed(model, tensor) in reported)
     unknown = unread
     for other in _relatives(model):
         empty = without_weights(other, model.config)
         unknown = unknown & match(empty, unknown).unread if empty is not None else unknown
     if unknown:
-        told = sorted(unknown)
-        more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        lost = sorted(unknown)
+        more = f" and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
         raise ExportError(
             f"{name} has weights that a {type(model).__name__} does not read and that would be lost: "
-            f"{', '.join(told[:_TOLD])}{more}; its config does not say what they are for"
+            f"{', '.join(lost[:_LISTED])}{more}; its config does not say what they are for"
         )
     return tuple(sorted(unread))
 
@@ -117,11 +117,11 @@ def _transforms(model: PreTrainedModel) -> tuple[list[Any], list[Any]]:
 def _renamed(
     model: PreTrainedModel, name: str, held: dict[str, Any], renamings: list[Any], converters: list[Any]
 ) -> str:
-    found: str = rename_source_key(name, renamings, converters, model.base_model_prefix, held)[0]
-    if found not in held and name in held:
-        # Not every name that looks like one of another release is one.
-        found = rename_source_key(name, [], [], model.base_model_prefix, held)[0]
-    return found
+    target: str = rename_source_key(name, renamings, converters, model.base_model_prefix, held)[0]
+    if target not in held and name in held:
+        # Some names only look like those of another release.
+        target = rename_source_key(name, [], [], model.base_model_prefix, held)[0]
+    return target
 
 
 def _relatives(model: PreTrainedModel) -> list[Any]:
@@ -144,12 +144,12 @@ def _tied(model: PreTrainedModel) -> set[str]:
 def _superseded_buffers(model: PreTrainedModel) -> list[str]:
     """Buffers that older releases saved and that transformers computes today."""
     buffers = [name for name, _ in model.named_buffers()]
-    found = []
+    patterns = []
     if any(name.endswith("rotary_emb.inv_freq") for name in buffers):
-        found.append(r"rotary_emb\.inv_freq")
+        patterns.append(r"rotary_emb\.inv_freq")
     if any(name.endswith("position_ids") for name in buffers):
-        found.append(r"(^|\.)position_ids$")
-    return found
+        patterns.append(r"(^|\.)position_ids$")
+    return patterns
 
 
 def _without(names: set[str], patterns: Iterable[str] | None) -> set[str]:

@@ -1,7 +1,7 @@
-"""A LoRA adapter of peft becomes part of its model's weights: W + scale * B A.
+"""Merges a LoRA adapter of peft into its model's weights: W + scale * B A (Hu et al., LoRA, 2021).
 
-The format is that of peft's checkpoints. peft itself is not needed: its releases go with those of transformers, and of
-its many methods this one is what people publish; the others are refused by name.
+The format is that of peft's checkpoints. peft itself is not a dependency, because its releases depend on those of
+transformers. LoRA is the method that people publish; peft's other methods are refused by name.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _TASKS = {
     "QUESTION_ANS": "question-answering",
     "FEATURE_EXTRACTION": "feature-extraction",
 }
-# What says how the adapter was trained or where it goes, which its tensors' names say too; and what is used below.
+# Keys about training or placement, which the names of the tensors give too, and keys that are used below.
 _UNDERSTOOD = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out",
     "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout",
     "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern",
     "revision", "runtime_config", "target_modules", "task_type", "use_rslora", "ensure_weight_tying", "eva_config",
 }  # fmt: skip
-# Initializations that leave the model's own weights as they are; the others take something out of them.
+# Initializations that leave the base model's weights unchanged; the others subtract something from them.
 _PLAIN_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?")
@@ -81,12 +81,12 @@ def merge(model: PreTrainedModel, folder: Path) -> frozenset[str]:
     replaced = set()
     with torch.no_grad():
         for name, value in tensors.items():
-            found = _FACTOR.fullmatch(name)
-            if found is None:
+            matched = _FACTOR.fullmatch(name)
+            if matched is None:
                 replaced.add(_replace(model, folder, name, value))
                 continue
-            factors = changes.setdefault(found["module"], _Factors(found["embedding"] is not None))
-            setattr(factors, found["factor"].lower(), value.float())
+            factors = changes.setdefault(matched["module"], _Factors(matched["embedding"] is not None))
+            setattr(factors, matched["factor"].lower(), value.float())
         for module, factors in changes.items():
             _add(model, folder, module, factors, config)
     return frozenset(replaced)
@@ -102,7 +102,7 @@ def _config(folder: Path) -> dict[str, Any]:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise ExportError(
-            f"{path} is of an adapter of the kind {kind}, of which only LORA is supported; merge it first"
+            f"{path} is the config of a {kind} adapter, but only LORA is supported; merge the adapter with peft first"
         )
     for key, value in config.items():
         if key not in _UNDERSTOOD and value not in (None, False, "", [], {}):
@@ -116,7 +116,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _replace(model: PreTrainedModel, folder: Path, name: str, value: torch.Tensor) -> str:
-    """Put a tensor of the adapter in the place of the model's own: a bias, or part of a module trained whole."""
+    """Replace a tensor of the model by the adapter's: a bias, or part of a fully trained module."""
     if ".lora_" in name or ".base_layer." in name:
         raise ExportError(f"{folder} holds {name}, which is not supported; merge the adapter with peft first")
     target = _place(model, folder, name)
@@ -137,7 +137,7 @@ def _replace(model: PreTrainedModel, folder: Path, name: str, value: torch.Tenso
 def _add(model: PreTrainedModel, folder: Path, name: str, factors: _Factors, config: Mapping[str, Any]) -> None:
     """Add one module's change to its weight."""
     if factors.a is None or factors.b is None:
-        raise ExportError(f"{folder} holds one of the two factors of {name} only")
+        raise ExportError(f"{folder} holds only one of the two factors of {name}")
     target = _place(model, folder, f"{name}.weight")
     layer = model.get_submodule(target.removesuffix(".weight"))
     kind = torch.nn.Embedding if factors.embedding else (torch.nn.Linear, Conv1D)
@@ -148,7 +148,7 @@ def _add(model: PreTrainedModel, folder: Path, name: str, factors: _Factors, con
             f"{folder} adapts {name}, which its base model shares with another layer; merge it with peft first"
         )
     change = factors.b @ factors.a
-    # GPT-2's layers, and embeddings, keep their weights the other way round.
+    # GPT-2's layers, and embeddings, keep their weights transposed.
     if factors.embedding or isinstance(layer, Conv1D):
         change = change.T
     if change.shape != layer.weight.shape:
@@ -159,14 +159,14 @@ def _add(model: PreTrainedModel, folder: Path, name: str, factors: _Factors, con
 
 
 def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
-    """Alpha / r, or alpha / sqrt(r) with rslora; either may have a value of its own for some modules.
+    """Alpha / r, or alpha / sqrt(r) with rslora; some modules may have their own alpha and r.
 
     Raises:
         ExportError: the tensors have another rank than the config says.
     """
-    said = int(_of_module(config.get("rank_pattern"), name, config.get("r", 8)))
-    if said != rank:
-        raise ExportError(f"{CONFIG} says that {name} has the rank {said}, but its tensors have {rank}")
+    configured = int(_of_module(config.get("rank_pattern"), name, config.get("r", 8)))
+    if configured != rank:
+        raise ExportError(f"{CONFIG} says that {name} has the rank {configured}, but its tensors have {rank}")
     alpha = float(_of_module(config.get("alpha_pattern"), name, config.get("lora_alpha", 8)))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
@@ -187,7 +187,7 @@ def _place(model: PreTrainedModel, folder: Path, name: str) -> str:
 
 
 def _shared(model: PreTrainedModel) -> set[str]:
-    """The names of parameters that are one with another."""
+    """The names of parameters that are tied to another."""
     first: dict[int, str] = {}
     shared = set()
     for name, parameter in model.named_parameters(remove_duplicate=False):

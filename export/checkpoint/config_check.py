@@ -1,11 +1,11 @@
-"""Config keys that change a model's numbers and that transformers would overlook, refused by their names."""
+"""Refuses config keys that change a model's outputs and that transformers would ignore."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from transformers import MODEL_MAPPING, PretrainedConfig
@@ -16,7 +16,7 @@ from triform.export.checkpoint.files.json_files import content_of
 from triform.export.checkpoint.source import Source
 from triform.runtime.errors import ExportError
 
-# Quantized weights that transformers turns into plain ones on any machine.
+# Quantization methods that transformers can dequantize on any machine.
 _DEQUANTIZED = ("fp8", "mxfp4")
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "encoder_hidden_act")
 _ROPE_KEYS = {
@@ -39,11 +39,11 @@ _NOTHING: tuple[Any, ...] = (None, False, 0, "", [], {})
 
 
 def check_config(source: Source, config: PretrainedConfig) -> None:
-    """Refuse what a config asks for and a model of its type would not do.
+    """Refuse settings that a model of the config's type would ignore.
 
     Args:
         source: where the config comes from.
-        config: as transformers reads it; quantized weights that can be turned into plain ones are asked for so.
+        config: as transformers reads it; changed to dequantize the weights where that is possible.
 
     Raises:
         ExportError: names the key and its value.
@@ -54,18 +54,19 @@ def check_config(source: Source, config: PretrainedConfig) -> None:
             value = getattr(part, key, None)
             if isinstance(value, str) and value not in ACT2FN:
                 raise ExportError(f"the config of {source.name} has {key} {value}, which transformers does not know")
+        own = {_rope_type(rope) for rope in _ropes(getattr(type(part)(), "rope_parameters", None))}
         for rope in _ropes(getattr(part, "rope_parameters", None)):
-            _check_rope(source, rope)
+            _check_rope(source, rope, own)
     written = content_of(source.model_folder / "config.json")
     if isinstance(written, dict):
         _check_overlooked(source, config, written)
 
 
 def _check_quantization(source: Source, config: PretrainedConfig) -> None:
-    asked = getattr(config, "quantization_config", None)
-    if not asked:
+    quantization = getattr(config, "quantization_config", None)
+    if not quantization:
         return
-    settings = asked if isinstance(asked, dict) else asked.to_dict()
+    settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
     method = str(getattr(settings.get("quant_method"), "value", settings.get("quant_method")))
     if method not in _DEQUANTIZED:
         raise ExportError(
@@ -75,9 +76,14 @@ def _check_quantization(source: Source, config: PretrainedConfig) -> None:
     config.quantization_config = {**settings, "dequantize": True}
 
 
-def _check_rope(source: Source, rope: Mapping[str, Any]) -> None:
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
+def _rope_type(rope: Mapping[str, Any]) -> Any:
+    return rope.get("rope_type", rope.get("type", "default"))
+
+
+def _check_rope(source: Source, rope: Mapping[str, Any], own: Set[Any]) -> None:
+    """Refuse a rope type that is neither one of transformers' nor one of `own`, those of the config's class."""
+    kind = _rope_type(rope)
+    if kind != "default" and kind not in ROPE_INIT_FUNCTIONS and kind not in own:
         raise ExportError(f"the config of {source.name} has the rope type {kind}, which transformers does not know")
     for key, value in rope.items():
         if key not in _ROPE_KEYS and value not in _NOTHING:
@@ -112,7 +118,7 @@ def _first(model_class: Any) -> Any:
 
 
 def _parts(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
-    """A config, and those of its towers."""
+    """A config, and those of its sub-models."""
     yield config
     for name in config.sub_configs:
         part = getattr(config, name, None)

@@ -1,4 +1,4 @@
-"""Loading a checkpoint safely: its config, and its weights in float32."""
+"""Loads a checkpoint's config, and its weights in float32."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.processors import load_tokenizer
 from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.sentence.static_vectors import is_static
+from triform.export.checkpoint.settings_check import check_settings
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.models.catalog import class_of
 from triform.models.encoder.static import StaticConfig
@@ -29,13 +30,14 @@ def read_config(source: Source) -> PretrainedConfig:
     """Read the model's config.
 
     Raises:
-        ExportError: the config cannot be read, or asks for what transformers does not do.
+        ExportError: the config cannot be read, or has a setting that transformers would ignore.
     """
     if is_static(source.path):
         return StaticConfig()
     if source.gguf is not None:
         with quiet():
             return gguf.read_config(source.gguf)
+    check_settings(source)
     with quiet():
         try:
             config = AutoConfig.from_pretrained(source.model_folder, **source.arguments)
@@ -78,15 +80,15 @@ def load_model(
             raise ExportError(f"the weights of {source.name} cannot be loaded: {error}") from error
         except Exception as error:  # transformers raises whatever its readers raise
             raise ExportError(f"the weights of {source.name} cannot be loaded: {first_line(error)}") from error
-        beyond: tuple[str, ...] = ()
+        unread: tuple[str, ...] = ()
         if source.weights is not None:
-            beyond = left_out(source.name, model, report["unexpected_keys"], tensor_names(source.weights))
+            unread = left_out(source.name, model, report["unexpected_keys"], tensor_names(source.weights))
     absent = set(report.get("missing_keys", ()))
     if source.adapter is not None:
         absent -= merge(model, source.adapter)
     _check_missing(source, sorted(absent), unused)
     model.eval()
-    return Checkpoint(source, model, None, source.size, missing=tuple(sorted(absent)), left_out=beyond)
+    return Checkpoint(source, model, None, source.size, missing=tuple(sorted(absent)), left_out=unread)
 
 
 def _check_missing(source: Source, absent: Iterable[str], unused: tuple[str, ...]) -> None:
@@ -113,14 +115,14 @@ def _class_of(source: Source, config: PretrainedConfig, auto_class: Any) -> Any:
     own = (getattr(config, "auto_map", None) or {}).get(auto_class.__name__)
     if own and source.trust_remote_code:
         return get_class_from_dynamic_module(own, source.model_folder, local_files_only=True)
-    found = class_of(auto_class, config)
-    if found is None:
+    model_class = class_of(auto_class, config)
+    if model_class is None:
         raise ExportError(f"transformers has no {auto_class.__name__} for {config.model_type}")
-    return found
+    return model_class
 
 
 def _generation_config(source: Source) -> GenerationConfig:
-    """As `from_pretrained` reads it: its own file, or else what the config says of generating."""
+    """As `from_pretrained` reads it: generation_config.json, or else the generation settings of config.json."""
     folder = source.model_folder
     if (folder / "generation_config.json").is_file():
         return GenerationConfig.from_pretrained(folder, local_files_only=True)

@@ -1,4 +1,4 @@
-"""Loading what makes a model's inputs: its tokenizer, its image processor; and writing the tokenizer."""
+"""Loads a model's tokenizer and image processor, and writes the tokenizer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.source import Source
-from triform.export.tokenization import code_points
-from triform.export.tokenization import conversion as tokenizer_conversion
+from triform.export.tokenization import code_points, conversion
 from triform.models.errors import first_line
 from triform.runtime.errors import ExportError
 
 
 def load_image_processor(source: Source) -> Any:
-    """Load what turns pictures into the model's inputs, in transformers' version for Pillow and numpy.
+    """Load the image processor, in transformers' version for Pillow and numpy.
 
     Raises:
         ExportError: there is none, or it is not one that transformers has for Pillow.
@@ -25,12 +24,12 @@ def load_image_processor(source: Source) -> Any:
     with quiet():
         try:
             return AutoImageProcessor.from_pretrained(source.model_folder, backend="pil", **source.arguments)
-        except Exception as error:  # as above
+        except Exception as error:  # transformers raises errors of any type here
             raise ExportError(f"{source.name} has no usable image processor: {first_line(error)}") from error
 
 
 def load_tokenizer(source: Source) -> Any:
-    """Load the tokenizer: one with a backend, or one that gives characters their code points.
+    """Load the tokenizer: one with a backend of the tokenizers package, or one whose ids are code points.
 
     Raises:
         ExportError: there is none, or it cannot be written as tokenizer.json.
@@ -39,12 +38,12 @@ def load_tokenizer(source: Source) -> Any:
     if not hasattr(tokenizer, "backend_tokenizer"):
         with quiet():
             if code_points.describe(tokenizer) is None:
-                tokenizer = tokenizer_conversion.convert(tokenizer, source.name)
+                tokenizer = conversion.convert(tokenizer, source.name)
     return tokenizer
 
 
 def load_original_tokenizer(source: Source) -> Any:
-    """Load the tokenizer as transformers has it, which may be in Python.
+    """Load the tokenizer as transformers has it, which may be Python code.
 
     Raises:
         ExportError: there is none.
@@ -55,7 +54,7 @@ def load_original_tokenizer(source: Source) -> Any:
     with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.tokenizer_folder, **source.arguments)
-        except Exception as error:  # as above
+        except Exception as error:  # transformers raises errors of any type here
             raise ExportError(f"{source.name} has no usable tokenizer: {first_line(error)}") from error
     if hasattr(tokenizer, "backend_tokenizer") and not tokenizer.backend_tokenizer.get_vocab_size():
         raise ExportError(f"{source.name} has no tokenizer: add tokenizer.json to the folder")
@@ -66,11 +65,11 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write tokenizer.json.
 
     Raises:
-        ExportError: what was written gives other ids than the tokenizer.
+        ExportError: the tokenizer reads characters, or tokenizer.json gives other ids than it does.
     """
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ExportError("a tokenizer that reads characters can be exported for encoders of texts only")
-    written = tokenizer_conversion.write(tokenizer.backend_tokenizer, folder / "tokenizer.json")
-    differing = tokenizer_conversion.difference(tokenizer, written)
+    written = conversion.write(tokenizer.backend_tokenizer, folder / "tokenizer.json")
+    differing = conversion.difference(tokenizer, written)
     if differing is not None:
-        raise ExportError(f"the tokenizer.json written reads {differing} otherwise; please report this model")
+        raise ExportError(f"the written tokenizer.json gives other ids for {differing}; please report this model")

@@ -1,6 +1,7 @@
-"""What a checkpoint is for: its task and form, and what decided them.
+"""Decides a checkpoint's task and form.
 
-In this order: what the user says, modules.json, the adapter's task, the heads whose weights are there, the class name.
+The first of these decides: the user, modules.json, the adapter's task, the heads whose weights are there, the class
+name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from triform.export.checkpoint.files.weights import tensor_names
 from triform.export.checkpoint.sentence.sentence_transformers import sentence_task
 from triform.export.checkpoint.source import Source
 from triform.models import catalog
+from triform.models.encoder.image_tasks import VECTORS
 from triform.models.encoder.static import StaticConfig
 from triform.models.encoder.tasks import HEADS
 from triform.models.errors import UnsupportedModelError
@@ -25,6 +27,8 @@ from triform.runtime.errors import InputError, UnsupportedError
 
 # The task that has no head.
 _VECTORS = "feature-extraction"
+# Classes whose heads were of use only while they were trained, and bare models.
+_PRETRAINED = ("ForPreTraining", "Model")
 # The part of a model that no output of that task depends on.
 UNUSED = {_VECTORS: ("pooler",)}
 
@@ -36,7 +40,7 @@ class Purpose:
     Attributes:
         form: decoder, encoder, encoder-decoder, image or static.
         task: by its name on the hub.
-        because: what decided, in words.
+        because: what decided the task, in words.
     """
 
     form: str
@@ -44,13 +48,13 @@ class Purpose:
     because: str
 
 
-def decide(source: Source, config: PretrainedConfig, wanted: str | None) -> Purpose:
-    """Decide what a checkpoint is for.
+def decide(source: Source, config: PretrainedConfig, requested: str | None) -> Purpose:
+    """Decide the task and form that a checkpoint is exported for.
 
     Args:
         source: from `find`.
         config: from `read_config`.
-        wanted: the task that the user names, if any.
+        requested: the task that the user names, if any.
 
     Raises:
         ExportError: modules.json or the weights cannot be read, or modules.json has a module that is not supported.
@@ -59,22 +63,22 @@ def decide(source: Source, config: PretrainedConfig, wanted: str | None) -> Purp
     """
     try:
         if isinstance(config, StaticConfig):
-            return _static(wanted)
-        task, because = _task(source, config, wanted)
+            return _static(requested)
+        task, because = _task(source, config, requested)
         return Purpose(catalog.form_of(config, task), task, because)
     except UnsupportedModelError as error:
         raise UnsupportedError(str(error)) from error
 
 
-def _static(wanted: str | None) -> Purpose:
-    if wanted is not None and catalog.task_called(wanted) != _VECTORS:
-        raise InputError(f"--task {wanted} is not for static embeddings, which are for {_VECTORS}")
+def _static(requested: str | None) -> Purpose:
+    if requested is not None and catalog.task_called(requested) != _VECTORS:
+        raise InputError(f"--task {requested} is not for static embeddings, which are for {_VECTORS}")
     return Purpose("static", _VECTORS, "it is a table of vectors")
 
 
-def _task(source: Source, config: PretrainedConfig, wanted: str | None) -> tuple[str, str]:
-    if wanted is not None:
-        return catalog.task_called(wanted), "--task"
+def _task(source: Source, config: PretrainedConfig, requested: str | None) -> tuple[str, str]:
+    if requested is not None:
+        return catalog.task_called(requested), "--task"
     modules = sentence_task(source.path)
     if modules is not None:
         return modules, "modules.json"
@@ -89,10 +93,11 @@ def _by_weights(source: Source, config: PretrainedConfig) -> tuple[str, str]:
     named = catalog.named_task(config)
     architecture = (config.architectures or [""])[0]
     by_name = f"the class name {architecture}" if architecture else f"the model type {config.model_type}"
-    if named not in (*HEADS, catalog.WRITE) and not _is_bare(config):
+    if named not in (*HEADS, catalog.WRITE, VECTORS) and not _is_bare(config):
         return named, by_name
     names = tensor_names(source.weights) if source.weights is not None else _names_of(architecture, config)
-    if not names:
+    _check_head(config, named, names)
+    if not names or named == VECTORS:
         return named, by_name
     if named not in (*HEADS, catalog.WRITE):
         return _bare_pair(source, config, named, names)
@@ -109,8 +114,22 @@ def _by_weights(source: Source, config: PretrainedConfig) -> tuple[str, str]:
     return named, by_name
 
 
+def _check_head(config: PretrainedConfig, named: str, names: list[str]) -> None:
+    """Refuse a class with a head that is for no task, such as a projection into another model's space."""
+    architecture = (config.architectures or [""])[0]
+    if named not in (_VECTORS, VECTORS) or not architecture or _is_bare(config) or architecture.endswith(_PRETRAINED):
+        return
+    fit = _fit(config, named, names)
+    if fit is not None and fit.unread:
+        without = "" if fit.missing else f"; --task {named} exports it without them"
+        raise UnsupportedModelError(
+            f"{architecture} has {len(fit.unread)} weights that no bundle has a use for, "
+            f"such as {min(fit.unread)}{without}"
+        )
+
+
 def _bare_pair(source: Source, config: PretrainedConfig, named: str, names: list[str]) -> tuple[str, str]:
-    """An encoder-decoder whose class name has no head: one whose head is its embedding has all weights."""
+    """The task of an encoder-decoder whose class name has no head; a head tied to the embedding needs no weights."""
     loaded = catalog.model_class(config, named)
     empty = None if loaded is None else without_weights(loaded, config)
     # transformers reads some configs as if they were tied even where they say that they are not.
@@ -129,24 +148,24 @@ def _is_bare(config: PretrainedConfig) -> bool:
 
 
 def _names_of(architecture: str, config: PretrainedConfig) -> list[str]:
-    """The tensors that a class saves, for weights that are not there; none where it is not one of transformers'."""
+    """The names of the tensors that a class saves, where there are no weights; none for a class of other code."""
     model = without_weights(getattr(transformers, architecture, None), config) if architecture else None
     return [] if model is None else list(model.state_dict())
 
 
 def _fit(config: PretrainedConfig, task: str, names: Iterable[str]) -> Match | None:
-    """How tensors fit a task's class, without the parts that may be missing; None where there is no such class."""
+    """How tensors match a task's class, without the parts that may be missing; None where there is no such class."""
     loaded = catalog.model_class(config, task)
     model = None if loaded is None else without_weights(loaded, config)
     if model is None:
         return None
-    found = match(model, names)
+    matched = match(model, names)
     unused = set(UNUSED.get(task, ()))
-    return Match(frozenset(name for name in found.missing if not set(name.split(".")) & unused), found.unread)
+    return Match(frozenset(name for name in matched.missing if not set(name.split(".")) & unused), matched.unread)
 
 
 def _lacks_head(config: PretrainedConfig, fit: Match, names: list[str]) -> bool:
-    """Whether all weights are there but those of the head, of which there is none, rather than only some."""
+    """Whether only the head's weights are missing, and all of them."""
     bare = _fit(config, _VECTORS, names)
     return bare is not None and not bare.missing and bare.unread <= fit.unread
 

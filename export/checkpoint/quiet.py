@@ -1,4 +1,4 @@
-"""Silence around transformers, whose errors become one line."""
+"""Silences transformers, whose errors become one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import transformers
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings, log lines or progress bars of transformers: the one line of an error is all a user needs."""
+    """Suppress warnings, log lines and progress bars of transformers: a user only needs the one line of an error."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""What a user names becomes a `Source` once: a folder, a file, or a hub id; afterwards nothing knows which it was."""
+"""Resolves a folder, a file or a hub id to a `Source`; afterwards nothing depends on which it was."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from triform.export.checkpoint.sentence.static_vectors import is_static
 from triform.export.checkpoint.source import Source
 from triform.runtime.errors import ExportError, InputError
 
-# A folder in the hub's cache: the commit is not what a model is called.
+# A folder in the hub's cache is called by its commit, and the model by the repository's name.
 _SNAPSHOT = re.compile(r"models--(?:.+--)?(?P<name>[^/]+)/snapshots/[^/]+")
-# Parts of a split GGUF file but the first, which stands for all.
+# Parts of a split GGUF file after the first, which stands for all.
 _LATER_PART = re.compile(r".*-(?!00001)\d{5}-of-\d{5}\.gguf")
 _ADAPTER, _TOKENIZER = "adapter_config.json", ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
-class _Wish:
-    """What is asked of a source besides its place: see `find`."""
+class _FindOptions:
+    """Arguments of `find` besides the source."""
 
     trust_remote_code: bool
     weights: bool
 
 
 def find(source: str, *, trust_remote_code: bool = False, revision: str | None = None, weights: bool = True) -> Source:
-    """Tell where a checkpoint and its parts are, without loading anything; fetch it where it is a hub id.
+    """Find a checkpoint and its parts without loading it; a hub id is downloaded.
 
     Args:
         source: a folder, a GGUF file, a file of word vectors, a hub id, or a GGUF file on the hub (org/name/file.gguf).
         trust_remote_code: whether Python files of a hub id are fetched, and code of the checkpoint may run.
         revision: of a hub id.
-        weights: whether they are needed; without them, a hub id's are not fetched.
+        weights: whether they are needed; if not, those of a hub id are not downloaded.
 
     Raises:
         ExportError: there is no such source, or it is not a model; says what it holds instead.
-        InputError: a revision of what is not a hub id.
+        InputError: a revision is given for something other than a hub id.
     """
-    path, wish = Path(source), _Wish(trust_remote_code, weights)
+    path, options = Path(source), _FindOptions(trust_remote_code, weights)
     if path.exists():
         if revision is not None:
             raise InputError(f"--revision is for hub ids; {source} is a {'folder' if path.is_dir() else 'file'}")
-        return _file(path, wish) if path.is_file() else _folder(path, _name_of(path), wish)
+        return _file(path, options) if path.is_file() else _folder(path, _name_of(path), options)
     parts = PurePosixPath(source).parts
     if path.is_absolute() or source.startswith((".", "~")):
         raise ExportError(f"{source} does not exist; give a model folder, a .gguf file or a hub id like org/name")
     if len(parts) > 2 and source.lower().endswith(".gguf") and hub.is_hub_id("/".join(parts[:2])):
-        return _file(_hub_file("/".join(parts[:2]), "/".join(parts[2:]), revision), wish)
+        return _file(_hub_file("/".join(parts[:2]), "/".join(parts[2:]), revision), options)
     if not hub.is_hub_id(source):
         raise ExportError(f"{source} does not exist; give a model folder, a .gguf file or a hub id like org/name")
     snapshot = hub.fetch(source, revision, weights=weights, code=trust_remote_code)
-    return _folder(snapshot, parts[-1], wish)
+    return _folder(snapshot, parts[-1], options)
 
 
 def _name_of(folder: Path) -> str:
@@ -72,7 +72,7 @@ def _hub_file(repository: str, name: str, revision: str | None) -> Path:
     return path
 
 
-def _file(path: Path, wish: _Wish) -> Source:
+def _file(path: Path, options: _FindOptions) -> Source:
     size = path.stat().st_size
     if is_static(path):
         return Source(path.stem, path, path.parent, path.parent, size)
@@ -83,10 +83,10 @@ def _file(path: Path, wish: _Wish) -> Source:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ExportError(f"{path} is not a GGUF file: it does not begin with the bytes GGUF")
-    return Source(path.stem, path, path.parent, path.parent, size, trust_remote_code=wish.trust_remote_code)
+    return Source(path.stem, path, path.parent, path.parent, size, trust_remote_code=options.trust_remote_code)
 
 
-def _folder(folder: Path, name: str, wish: _Wish) -> Source:
+def _folder(folder: Path, name: str, options: _FindOptions) -> Source:
     if not any(folder.iterdir()):
         raise ExportError(f"{folder} is empty; a model folder holds config.json and model.safetensors")
     if is_static(folder):
@@ -94,27 +94,27 @@ def _folder(folder: Path, name: str, wish: _Wish) -> Source:
         return Source(name, folder, folder, folder, size)
     place = _model_folder(folder)
     if (place / "config.json").is_file():
-        return _model(folder, place, name, wish)
+        return _model(folder, place, name, options)
     if (folder / _ADAPTER).is_file():
-        return _adapter_alone(folder, name, wish)
+        return _adapter_alone(folder, name, options)
     if _gguf_files(folder):
-        return _file(_only_gguf(folder), wish)
+        return _file(_only_gguf(folder), options)
     raise ExportError(f"{folder} is not a model: it has no config.json")
 
 
-def _model(folder: Path, place: Path, name: str, wish: _Wish) -> Source:
-    found = Source(name, folder, place, place, trust_remote_code=wish.trust_remote_code)
+def _model(folder: Path, place: Path, name: str, options: _FindOptions) -> Source:
+    source = Source(name, folder, place, place, trust_remote_code=options.trust_remote_code)
     if (place / _ADAPTER).is_file():
-        found = dataclasses.replace(found, adapter=place)
-    if not wish.weights:
-        return found
+        source = dataclasses.replace(source, adapter=place)
+    if not options.weights:
+        return source
     try:
         files = find_weights(place)
     except ExportError:
         if not _gguf_files(folder):
             raise
-        return _file(_only_gguf(folder), wish)
-    return dataclasses.replace(found, weights=files, size=files.size)
+        return _file(_only_gguf(folder), options)
+    return dataclasses.replace(source, weights=files, size=files.size)
 
 
 def _model_folder(folder: Path) -> Path:
@@ -131,7 +131,7 @@ def _model_folder(folder: Path) -> Path:
     return folder / path
 
 
-def _adapter_alone(folder: Path, name: str, wish: _Wish) -> Source:
+def _adapter_alone(folder: Path, name: str, options: _FindOptions) -> Source:
     """An adapter without its model, which its config names."""
     config = read_object(folder / _ADAPTER)
     base = config.get("base_model_name_or_path")
@@ -140,16 +140,16 @@ def _adapter_alone(folder: Path, name: str, wish: _Wish) -> Source:
     if Path(base).resolve() == folder.resolve():
         raise ExportError(f"{folder} holds an adapter, which names itself as its base model")
     try:
-        found = find(
-            base, trust_remote_code=wish.trust_remote_code, revision=config.get("revision"), weights=wish.weights
+        model = find(
+            base, trust_remote_code=options.trust_remote_code, revision=config.get("revision"), weights=options.weights
         )
     except (ExportError, InputError) as error:
         raise ExportError(f"{folder} holds an adapter, and its base model cannot be used: {error}") from error
-    if found.adapter is not None or found.gguf is not None:
+    if model.adapter is not None or model.gguf is not None:
         raise ExportError(f"{folder} holds an adapter of {base}, which is no checkpoint that it can be merged into")
     own_tokenizer = any((folder / file).is_file() for file in _TOKENIZER)
-    place = folder if own_tokenizer else found.tokenizer_folder
-    return dataclasses.replace(found, name=name, adapter=folder, tokenizer_folder=place)
+    place = folder if own_tokenizer else model.tokenizer_folder
+    return dataclasses.replace(model, name=name, adapter=folder, tokenizer_folder=place)
 
 
 def _gguf_files(folder: Path) -> list[Path]:

@@ -52,14 +52,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model with what else its folder says.
+    """A loaded model with its tokenizer, and how it was loaded.
 
     Attributes:
         source: where it came from.
         model: in float32, on CPU, in evaluation mode.
         tokenizer: None for a model that reads no text.
         weights_size: bytes.
-        image_processor: None for a model that sees no pictures.
+        image_processor: None for a model that reads no images.
         missing: names of parameters that the checkpoint has no weights for, and no output needs.
         placements: of a GGUF file, where each parameter is in it, by name.
         left_out: names of tensors of the checkpoint that the model does not read: those of heads for other tasks.

@@ -1,4 +1,4 @@
-"""Reads a checkpoint's configuration into the manifest's words: special tokens, defaults, processors.
+"""Describes a checkpoint's configuration for the manifest: special tokens, defaults, processors.
 
 May import `export/checkpoint`, `export/tokenization` and `triform.runtime`. Read `manifest.py` first.
 """

@@ -1,4 +1,4 @@
-"""What transformers' feature extractor of a checkpoint does to sound, as what the runtime can do too."""
+"""Describes transformers' feature extractor of a checkpoint by what the runtime can do too."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.errors import ExportError, UnsupportedError
 from triform.runtime.media.audio_features import audio_features
 
-# Kaldi's frames of 25 ms every 10 ms, in samples at the one rate for which transformers' numpy form has them.
+# Kaldi's frames of 25 ms every 10 ms, in samples at the only rate of transformers' numpy implementation.
 _KALDI_RATE, _KALDI_FRAME, _KALDI_HOP, _KALDI_FFT = 16000, 400, 160, 512
-# float32's rounding in transformers' torch form, which is what runs where torch is installed.
+# Rounding of float32 in transformers' torch implementation, which runs where torch is installed.
 _TOLERANCE = 1e-4
 
 
@@ -24,7 +24,7 @@ def read_audio_info(folder: str | Path) -> AudioInfo:
 
     Raises:
         ExportError: there is none, or it computes something else.
-        UnsupportedError: it is of another kind than the runtime knows.
+        UnsupportedError: the runtime does not know its kind.
     """
     from transformers import AutoFeatureExtractor
 
@@ -44,7 +44,7 @@ def audio_info(extractor: Any) -> AudioInfo:
         extractor: of transformers: Whisper's, Speech2Text's, or Wav2Vec2's, which is Moonshine's too.
 
     Raises:
-        UnsupportedError: it is another, or has a setting that the runtime has not.
+        UnsupportedError: it is another, or has a setting that the runtime does not support.
     """
     name = type(extractor).__name__
     if name not in _READERS:
@@ -62,18 +62,18 @@ def check_audio_features(extractor: Any, info: AudioInfo) -> None:
         ExportError: they differ.
     """
     samples = np.random.default_rng(0).normal(0, 0.1, info.sampling_rate).astype(np.float32)
-    found = audio_features(samples, info)
+    features = audio_features(samples, info)
     try:
-        given = extractor(samples, sampling_rate=info.sampling_rate, return_tensors="np")
-        expected: NDArray[Any] = np.asarray(given[extractor.model_input_names[0]][0])
-    except Exception as error:  # each extractor has its own
+        outputs = extractor(samples, sampling_rate=info.sampling_rate, return_tensors="np")
+        expected: NDArray[Any] = np.asarray(outputs[extractor.model_input_names[0]][0])
+    except Exception as error:  # each extractor raises its own
         raise ExportError(f"the feature extractor {_name(extractor)} failed: {first_line(error)}") from error
-    if expected.shape != found.shape:
+    if expected.shape != features.shape:
         raise ExportError(
-            f"the feature extractor {_name(extractor)} gives features of shape {expected.shape}, not {found.shape}; "
+            f"the feature extractor {_name(extractor)} gives features of shape {expected.shape}, not {features.shape}; "
             "what it does is not supported"
         )
-    worst = float(np.abs(found - expected).max())
+    worst = float(np.abs(features - expected).max())
     # Written so that NaN fails.
     if not worst <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise ExportError(

@@ -11,7 +11,7 @@ DEFAULT = "default"
 
 
 def chat_templates(tokenizer: Any) -> dict[str, str]:
-    """By name the templates that are not empty; the one of a tokenizer with a single one is called "default"."""
+    """The templates that are not empty, by name; a tokenizer's only template is called "default"."""
     templates = tokenizer.chat_template
     named: Mapping[str, str] = templates if isinstance(templates, Mapping) else {DEFAULT: templates or ""}
     return {name: template for name, template in named.items() if template}
@@ -30,7 +30,7 @@ def write_chat_templates(templates: Mapping[str, str], folder: Path) -> dict[str
     files: dict[str, str] = {}
     for name, template in templates.items():
         file = "chat_template.jinja" if name == DEFAULT else _file_name(name, files)
-        # Line breaks as they are: some templates mean those of Windows.
+        # Line breaks are kept as they are: some templates need Windows' own.
         (folder / file).write_text(template, encoding="utf-8", newline="")
         files[name] = file
     return files

@@ -1,4 +1,4 @@
-"""What the outputs of an encoder mean, for the manifest."""
+"""Describes the outputs of an encoder for the manifest."""
 
 from __future__ import annotations
 
@@ -30,5 +30,6 @@ def hidden_state_count(outputs: Iterable[TensorInfo]) -> int:
 
 
 def label_names(config: Any) -> list[str]:
-    """The name of each column of ``logits``, of a config of transformers."""
-    return [str(config.id2label[index]) for index in range(config.num_labels)]
+    """The name of each column of ``logits``, of a config of transformers; LABEL_0 and so on where it has none."""
+    names = config.id2label or {}
+    return [str(names.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]

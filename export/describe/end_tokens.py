@@ -1,4 +1,4 @@
-"""The tokens that end an answer, by everything that a checkpoint says of them."""
+"""Collects the tokens that end an answer, from every file of a checkpoint that names some."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.chat_templates import chat_templates
 from triform.runtime.bundle.export_record import EndToken
 
-# What an assistant says in a probe: no template changes it, and no template contains it.
+# The assistant's message in a probe: no template changes it, and no template contains it.
 _ANSWER = "0qx0"
 _USER, _SYSTEM = {"role": "user", "content": "1"}, {"role": "system", "content": "1"}
 _ASSISTANT = {"role": "assistant", "content": _ANSWER}
@@ -18,12 +18,11 @@ _PARTS = [
     {"role": role, "content": [{"type": "text", "text": text}]}
     for role, text in (("user", "1"), ("assistant", _ANSWER))
 ]
-# The answer as the last message comes first: within a conversation it may end with a token that in another place
-# separates two messages of one answer.
+# Probes that end with the answer come first: inside a conversation, the token after it may be a mere separator.
 _PROBES: tuple[list[dict[str, Any]], ...] = (
     [_USER, _ASSISTANT], [_SYSTEM, _USER, _ASSISTANT], _PARTS, [_USER, _ASSISTANT, _USER]
 )  # fmt: skip
-# How tokens that are no text are written, where the tokenizer does not call them special.
+# How tokens that are not text are written, where the tokenizer does not mark them as special.
 _MARKUP = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 
 
@@ -31,7 +30,7 @@ def end_tokens(checkpoint: Checkpoint) -> list[EndToken]:
     """The end tokens of a decoder, each once, with what names it.
 
     They are those of the generation config (of a GGUF file, all that the file names), of config.json, of the tokenizer,
-    and the token behind an assistant's message in its chat templates. transformers' `generate` knows the first alone.
+    and the token after an assistant's message in its chat templates. transformers' `generate` only knows the first.
     """
     tokenizer, config = checkpoint.tokenizer, checkpoint.model.config
     vocab_size = int(config.get_text_config().vocab_size)
@@ -47,25 +46,25 @@ def end_tokens(checkpoint: Checkpoint) -> list[EndToken]:
     for source, token in named:
         sources.setdefault(token, []).append(source)
     return [
-        EndToken(token, str(tokenizer.convert_ids_to_tokens(token)), list(dict.fromkeys(found)))
-        for token, found in sources.items()
+        EndToken(token, str(tokenizer.convert_ids_to_tokens(token)), list(dict.fromkeys(named_by)))
+        for token, named_by in sources.items()
     ]
 
 
 def template_ends(tokenizer: Any) -> list[int]:
-    """The tokens that the chat templates of a tokenizer write behind an assistant's message, by rendering one."""
-    found = (_template_end(tokenizer, template) for template in chat_templates(tokenizer).values())
-    return list(dict.fromkeys(token for token in found if token is not None))
+    """The tokens that the chat templates of a tokenizer write after an assistant's message, by rendering one."""
+    tokens = (_template_end(tokenizer, template) for template in chat_templates(tokenizer).values())
+    return list(dict.fromkeys(token for token in tokens if token is not None))
 
 
 def _template_end(tokenizer: Any, template: str) -> int | None:
     for probe in _PROBES:
         try:
             text = tokenizer.apply_chat_template(probe, chat_template=template, tokenize=False)
-        except Exception:  # a template raises whatever it wants
+        except Exception:  # a template may raise anything
             continue
-        _, answer, behind = str(text).rpartition(_ANSWER)
-        token = _first_token(tokenizer, behind.lstrip()) if answer else None
+        _, answer, after = str(text).rpartition(_ANSWER)
+        token = _first_token(tokenizer, after.lstrip()) if answer else None
         if token is not None:
             return token
     return None
@@ -73,16 +72,16 @@ def _template_end(tokenizer: Any, template: str) -> int | None:
 
 def _first_token(tokenizer: Any, text: str) -> int | None:
     """The special token that a text begins with, the longest if there are several."""
-    found = [
+    matching = [
         (len(str(token)), index)
         for index, token in tokenizer.added_tokens_decoder.items()
         if text.startswith(str(token)) and (token.special or _MARKUP.fullmatch(str(token)))
     ]
-    return max(found)[1] if found else None
+    return max(matching)[1] if matching else None
 
 
 def _config_ends(source: Source) -> list[int]:
-    """As config.json has them; a config of transformers fills in those of its class, which may have other tokens."""
+    """The end tokens in config.json; transformers' config would fill in the defaults of its class."""
     path = source.model_folder / "config.json"
     if source.gguf is not None or not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""What a model's generation config asks for, in the manifest's terms. For every form that generates."""
+"""Reads a model's generation config for the manifest; for every form that generates."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def generation_defaults(config: Any) -> GenerationDefaults:
     Args:
         config: transformers.GenerationConfig; what it leaves at None stays None.
     """
-    found: dict[str, Any] = {name: getattr(config, name, None) for name in _NUMBERS}
-    found |= {name: _listed(getattr(config, name, None)) for name in _IDS}
+    values: dict[str, Any] = {name: getattr(config, name, None) for name in _NUMBERS}
+    values |= {name: _listed(getattr(config, name, None)) for name in _IDS}
     decay = getattr(config, "exponential_decay_length_penalty", None)
     return GenerationDefaults(
-        **found,
-        exponential_decay_length_penalty=None if decay is None else [float(one) for one in decay],
-        bad_words_ids=[[int(one) for one in word] for word in getattr(config, "bad_words_ids", None) or ()],
+        **values,
+        exponential_decay_length_penalty=None if decay is None else [float(part) for part in decay],
+        bad_words_ids=[[int(token) for token in word] for word in getattr(config, "bad_words_ids", None) or ()],
         stop_strings=_texts(getattr(config, "stop_strings", None)),
     )
 
@@ -35,9 +35,9 @@ def generation_defaults(config: Any) -> GenerationDefaults:
 def _listed(ids: Any) -> list[int]:
     if ids is None:
         return []
-    # -1 is how older configs, such as Whisper's, say "none".
-    return [int(one) for one in (ids if isinstance(ids, list | tuple) else [ids]) if int(one) >= 0]
+    # Older configs, such as Whisper's, write -1 for none.
+    return [int(token) for token in (ids if isinstance(ids, list | tuple) else [ids]) if int(token) >= 0]
 
 
-def _texts(found: Any) -> list[str]:
-    return [found] if isinstance(found, str) else [str(one) for one in found or ()]
+def _texts(strings: Any) -> list[str]:
+    return [strings] if isinstance(strings, str) else [str(text) for text in strings or ()]

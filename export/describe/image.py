@@ -1,4 +1,4 @@
-"""What transformers' image processor of a checkpoint does, as the few steps that the runtime can do too."""
+"""Describes transformers' image processor of a checkpoint by the few steps that the runtime can do too."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Pixels = NDArray[np.float32]
 
 # Steps that ImageInfo has, and converting to RGB, which is always done.
 _STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"}
-# (height, width): upright, lying, long, smaller than any model's input, and such that halves must be rounded.
+# (height, width): portrait, landscape, long, smaller than any model's input, and sizes whose halves are rounded.
 _SIZES = ((97, 61), (48, 131), (301, 75), (13, 17), (66, 67), (240, 321))
-# Rounding of float32; a pixel that is off by one of 255 levels differs a hundred times as much.
+# Rounding of float32; a pixel that is off by one of 255 levels differs a hundred times more.
 _TOLERANCE = 1e-5
 
 
@@ -42,9 +42,13 @@ def image_info(processor: Any) -> ImageInfo:
     resize = _resize(processor)
     crop = _edges(processor.crop_size, "height", "width") if settings.get("do_center_crop") else None
     if crop is None and len(resize) == 1:
-        raise _unsupported(processor, f"resizes to {_told(processor.size)} without cutting, to pictures of any shape")
-    if crop is not None and any(wanted > have for wanted, have in zip(crop, resize * 2, strict=False)):
-        raise _unsupported(processor, f"cuts {_told(processor.crop_size)} from pictures of {_told(processor.size)}")
+        raise _unsupported(
+            processor, f"resizes to {_size_in_words(processor.size)} without cropping, to images of any shape"
+        )
+    if crop is not None and any(edge > resized for edge, resized in zip(crop, resize * 2, strict=False)):
+        raise _unsupported(
+            processor, f"crops {_size_in_words(processor.crop_size)} from images of {_size_in_words(processor.size)}"
+        )
     height, width = crop or resize
     return ImageInfo(
         channels=3,
@@ -60,7 +64,7 @@ def image_info(processor: Any) -> ImageInfo:
 
 
 def check_pixel_values(processor: Any, info: ImageInfo) -> None:
-    """Compare the runtime's pixels with the processor's, for pictures of several shapes.
+    """Compare the runtime's pixels with the processor's, for images of several shapes.
 
     Raises:
         ExportError: they differ.
@@ -68,16 +72,16 @@ def check_pixel_values(processor: Any, info: ImageInfo) -> None:
     for picture in pictures(len(_SIZES), seed=2):
         try:
             expected = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"][0])
-        except Exception as error:  # each processor has its own
+        except Exception as error:  # each processor raises its own
             name, reason = _name(processor), first_line(error)
             raise ExportError(f"the image processor {name} failed on a picture: {reason}") from error
-        found = pixel_values(picture, info)
-        if expected.shape != found.shape:
+        pixels = pixel_values(picture, info)
+        if expected.shape != pixels.shape:
             raise ExportError(
-                f"the image processor {_name(processor)} gives pixels of shape {expected.shape}, not {found.shape}; "
+                f"the image processor {_name(processor)} gives pixels of shape {expected.shape}, not {pixels.shape}; "
                 "what it does is not supported"
             )
-        worst = float(np.abs(found - expected).max())
+        worst = float(np.abs(pixels - expected).max())
         # Written so that NaN fails.
         if not worst <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
             raise ExportError(
@@ -86,17 +90,17 @@ def check_pixel_values(processor: Any, info: ImageInfo) -> None:
 
 
 def calibration_samples(info: ImageInfo, count: int) -> list[Pixels]:
-    """Pictures to calibrate on, as a model sees them: float32 (channels, height, width) each."""
+    """Images to calibrate on, as a model's input: float32 (channels, height, width) each."""
     return [pixel_values(picture, info) for picture in pictures(count, seed=0)]
 
 
 def evaluation_samples(info: ImageInfo, count: int) -> list[Pixels]:
-    """Other pictures than those calibrated on, to compare with; otherwise as `calibration_samples`."""
+    """Images to compare on, other than those of `calibration_samples`, in the same form."""
     return [pixel_values(picture, info) for picture in pictures(count, seed=1)]
 
 
 def pictures(count: int, seed: int) -> Iterator[Image.Image]:
-    """Pictures from nothing but a seed: smooth colors, edges, and noise of some strength over them."""
+    """Images made from a seed: smooth colors, edges, and noise over them."""
     generator = np.random.default_rng(seed)
     for index in range(count):
         height, width = _SIZES[index % len(_SIZES)]
@@ -120,7 +124,7 @@ def _resize(processor: Any) -> list[int]:
     if set(size) == {"shortest_edge"}:
         return [int(size["shortest_edge"])]
     if set(size) != {"height", "width"}:
-        raise _unsupported(processor, f"resizes to {_told(processor.size)}")
+        raise _unsupported(processor, f"resizes to {_size_in_words(processor.size)}")
     return _edges(size, "height", "width")
 
 
@@ -132,7 +136,7 @@ def _per_channel(values: Any) -> list[float]:
     return [float(value) for value in (values if isinstance(values, list | tuple) else [values] * 3)]
 
 
-def _told(size: Any) -> str:
+def _size_in_words(size: Any) -> str:
     return ", ".join(f"{name} {edge}" for name, edge in dict(size).items() if edge is not None)
 
 

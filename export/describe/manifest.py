@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from triform.export.checkpoint.source import Checkpoint
+from triform.export.describe.in_range import in_range
 from triform.export.report import Clock
 from triform.export.tested_versions import installed_versions, newer_than_tested
+from triform.export.trial import try_bundle
 from triform.export.write import describe_files
 from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Parity
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
@@ -19,14 +21,14 @@ from triform.runtime.bundle.text_info import TokenizerInfo
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The model as the manifest names it.
+    """The model's part of the manifest.
 
     Attributes:
         form: encoder, decoder or encoder-decoder.
         task: transformers' name of the task.
         model_type: as in the config.
         name: of the checkpoint.
-        parameters: how many numbers the model has learned.
+        parameters: number of learned parameters.
     """
 
     form: str
@@ -38,7 +40,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class VocabularyInfo:
-    """The texts a model reads or writes; the defaults are those of a model without texts.
+    """The tokens a model reads or writes; the defaults are those of a model without texts.
 
     Attributes:
         tokenizer: its files.
@@ -94,16 +96,24 @@ def form_manifest(model: ModelInfo, vocabulary: VocabularyInfo, graphs: dict[str
 
 
 def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderParity, clock: Clock) -> None:
-    """Write manifest.json with the hash of every other file in `folder` and the record of this export.
+    """Write manifest.json with the hash of every other file in `folder` and the record of this export; try the bundle.
+
+    Defaults and special tokens that are out of range are left out, with a note in `clock`.
 
     Args:
         manifest: from `form_manifest`, completed.
         folder: holds every other file of the bundle.
-        parity: how close the graphs are to PyTorch.
-        clock: knows the seconds of the finished steps.
+        parity: the differences between the graphs and PyTorch.
+        clock: has the seconds of the finished steps, and keeps the notes.
+
+    Raises:
+        ExportError: the bundle would be refused by its reader.
     """
+    manifest, notes = in_range(manifest)
+    clock.notes += [*manifest.export.notes, *notes]
     export = dataclasses.replace(
         manifest.export,
+        notes=list(clock.notes),
         versions=installed_versions(),
         seconds=dict(clock.seconds),
         newer_than_tested=newer_than_tested(),
@@ -114,3 +124,4 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
         export = dataclasses.replace(export, parity=parity)
     complete = dataclasses.replace(manifest, files=describe_files(folder), export=export)
     (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
+    try_bundle(folder)

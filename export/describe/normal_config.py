@@ -1,4 +1,4 @@
-"""One vocabulary for configs that call the same things differently."""
+"""The same names for settings that configs name differently."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def normal_config(config: Any) -> dict[str, Any]:
     except KeyError:
         normal = config
     names = {"num_layers": "num_hidden_layers", "hidden_size": "hidden_size", "vocab_size": "vocab_size"}
-    found = {}
+    values = {}
     for name, plain in names.items():
         value = getattr(normal, name, None) or getattr(config, plain, None)
         if value is not None:
-            found[name] = value
-    return found
+            values[name] = value
+    return values

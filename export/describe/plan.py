@@ -28,16 +28,16 @@ def plan_rows(
 
 
 def size_rows(config: Any) -> list[Row]:
-    """Layers and hidden size, as far as the config tells them."""
+    """Layers and hidden size, if the config names them."""
     normal = normal_config(config)
     return [("layers", str(normal.get("num_layers", "?"))), ("hidden size", str(normal.get("hidden_size", "?")))]
 
 
 def vocabulary_row(config: Any) -> Row:
-    """Number of tokens, if the config tells it."""
+    """Number of tokens, if the config names it."""
     return ("vocabulary", str(normal_config(config).get("vocab_size", "?")))
 
 
 def stored_as(quantize: str | None) -> str:
-    """How weights are stored in a form that has 8 bits as its default."""
+    """How weights are stored in a form whose default is int8."""
     return "float32" if quantize == "none" else quantize or "int8"

@@ -1,4 +1,4 @@
-"""A model's special tokens: where sequences begin and end, what pads, what recognizes speech."""
+"""A model's special tokens: beginning, end, padding, and those of speech recognition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from triform.runtime.errors import ExportError
 
 _TASKS = ("transcribe", "translate")
 _LANGUAGE = re.compile(r"<\|\w+\|>")
-# openai/whisper's rule, for configs that do not say: the models of English only have one token less.
+# openai/whisper's rule, for configs that do not say: English-only models have one token less.
 _MULTILINGUAL = 51865
 
 
@@ -23,7 +23,7 @@ def tokens_of(checkpoint: Checkpoint) -> Tokens:
     """Ids of a model that generates: from the generation config where it has them, else from the tokenizer."""
     generation, tokenizer = checkpoint.model.generation_config, checkpoint.tokenizer
     eos = generation.eos_token_id if generation.eos_token_id is not None else tokenizer.eos_token_id
-    listed = [] if eos is None else [int(one) for one in (eos if isinstance(eos, list) else [eos])]
+    listed = [] if eos is None else [int(token) for token in (eos if isinstance(eos, list) else [eos])]
     bos = generation.bos_token_id if generation.bos_token_id is not None else tokenizer.bos_token_id
     pad = generation.pad_token_id if generation.pad_token_id is not None else tokenizer.pad_token_id
     return Tokens(bos, listed, pad)
@@ -36,26 +36,26 @@ def encoder_tokens(tokenizer: Any) -> Tokens:
 
 
 def special_strings(tokenizer: Any) -> dict[str, str]:
-    """The strings a template may use, by name."""
+    """The special tokens that a template may use, as strings by name."""
     return {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
 
 
 def decoder_start(checkpoint: Checkpoint) -> int | None:
-    """The token that decoding starts with; None when nothing says."""
+    """The token that decoding starts with; None if no config names it."""
     model = checkpoint.model
     text = model.config.get_text_config(decoder=True)
     for config in (model.generation_config, model.config, text):
-        found = getattr(config, "decoder_start_token_id", None)
-        if found is not None:
-            return int(found[0] if isinstance(found, list) else found)
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is not None:
+            return int(start[0] if isinstance(start, list) else start)
     bos = model.generation_config.bos_token_id
     return None if bos is None else int(bos)
 
 
 def speech_info(checkpoint: Checkpoint) -> SpeechInfo | None:
-    """Whisper's tokens of time, language and task, by the generation config or else by their names; None without.
+    """Whisper's tokens of time, language and task, by the generation config or else by their names; None without them.
 
-    Generation configs that were saved before the middle of 2023, or by a trainer, say nothing of languages and tasks.
+    Generation configs that were saved before the middle of 2023, or by a trainer, do not list languages and tasks.
     """
     config, vocabulary = checkpoint.model.generation_config, _known_tokens(checkpoint)
     silent = getattr(config, "no_timestamps_token_id", None) or vocabulary.get("<|notimestamps|>")
@@ -67,7 +67,7 @@ def speech_info(checkpoint: Checkpoint) -> SpeechInfo | None:
     tasks = by_name | (getattr(config, "task_to_id", None) or {})
     language, task = _forced(checkpoint, {id_: name for name, id_ in languages.items()}, tasks)
     return SpeechInfo(
-        # Every tokenizer of Whisper's has the times right behind it.
+        # In every tokenizer of Whisper the timestamps come next.
         timestamp_begin=int(silent) + 1,
         no_timestamps=int(silent),
         languages=languages,
@@ -76,7 +76,9 @@ def speech_info(checkpoint: Checkpoint) -> SpeechInfo | None:
         no_speech=vocabulary.get("<|nospeech|>", vocabulary.get("<|nocaptions|>")),
         previous=getattr(config, "prev_sot_token_id", None) or vocabulary.get("<|startofprev|>"),
         max_initial_timestamp_index=getattr(config, "max_initial_timestamp_index", None),
-        alignment_heads=sorted([int(one) for one in pair] for pair in getattr(config, "alignment_heads", None) or ()),
+        alignment_heads=sorted(
+            [int(index) for index in pair] for pair in getattr(config, "alignment_heads", None) or ()
+        ),
         default_language=language,
         default_task=task,
     )
@@ -89,9 +91,10 @@ def _known_tokens(checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def _languages_by_name(checkpoint: Checkpoint, vocabulary: Mapping[str, int]) -> dict[str, int]:
-    """The tokens of languages, which stand between the start and the first task; none of a model of English only."""
-    said = getattr(checkpoint.model.generation_config, "is_multilingual", None)
-    multilingual = checkpoint.model.config.vocab_size >= _MULTILINGUAL if said is None else said
+    """The tokens of languages, which stand between the start and the first task; none for an English-only model."""
+    multilingual = getattr(checkpoint.model.generation_config, "is_multilingual", None)
+    if multilingual is None:
+        multilingual = checkpoint.model.config.vocab_size >= _MULTILINGUAL
     first, last = vocabulary.get("<|startoftranscript|>"), vocabulary.get("<|translate|>")
     if not multilingual or first is None or last is None:
         return {}

@@ -1,4 +1,4 @@
-"""Which engine renders chat templates as transformers does: minijinja, unless a comparison says otherwise."""
+"""Chooses the engine that renders chat templates as transformers does: minijinja, unless a comparison fails."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _called(call: Mapping[str, Any], content: str | None) -> dict[str, Any]:
     return {"role": "assistant", "content": content, "tool_calls": [call]}
 
 
-# What messages are like that a model may be given.
+# Kinds of conversations that a model may be given.
 PROBES: dict[str, list[dict[str, Any]]] = {
     "a question": [_USER],
     "a system message": [_SYSTEM, _USER],
@@ -92,19 +92,19 @@ class Rendering:
 
 
 def renderings(template: str) -> Iterator[Rendering]:
-    """Those that matter to a template."""
+    """The renderings that a template's variables call for."""
     tools: tuple[tuple[dict[str, Any], ...], ...] = ((), (_TOOL, _TOOL)) if "tools" in template else ((),)
-    variables = [given for given in _VARIABLES if all(name in template for name in given)]
-    for probe, given, listed, prompt in product(PROBES, variables, tools, (True, False)):
-        yield Rendering(probe, prompt, False, listed, given)
+    used = [variables for variables in _VARIABLES if all(name in template for name in variables)]
+    for probe, variables, listed, prompt in product(PROBES, used, tools, (True, False)):
+        yield Rendering(probe, prompt, False, listed, variables)
     yield Rendering("an answer at the end", ends=True)
 
 
 def choose_engine(tokenizer: Any) -> tuple[str, list[str]]:
-    """The engine for a tokenizer's templates, and what is to be said of it.
+    """The engine for a tokenizer's templates, and notes for the user.
 
-    Every template is rendered by transformers and by each engine in turn, character for character, and is searched for
-    what minijinja is known to do otherwise.
+    Renderings of every template by transformers and by each engine are compared, and templates are searched for
+    features that minijinja is known to lack or to do differently.
 
     Raises:
         ExportError: none of them renders all templates as transformers does.
@@ -115,13 +115,13 @@ def choose_engine(tokenizer: Any) -> tuple[str, list[str]]:
     special, reason = special_strings(tokenizer), ""
     expected = {name: _all_of_transformers(tokenizer, template) for name, template in templates.items()}
     for engine in TEMPLATE_ENGINES:
-        found = [_difference(template, expected[name], special, engine) for name, template in templates.items()]
+        differences = [_difference(template, expected[name], special, engine) for name, template in templates.items()]
         if engine == MINIJINJA:
-            found += [beyond_minijinja(template) for template in templates.values()]
-        differing = next(filter(None, found), None)
+            differences += [beyond_minijinja(template) for template in templates.values()]
+        differing = next(filter(None, differences), None)
         if differing is None:
-            said = [f"the chat template is rendered by Jinja2, which the device needs: {reason}"] if reason else []
-            return engine, said + _never_rendered(expected)
+            notes = [f"the chat template is rendered by Jinja2, which the device needs: {reason}"] if reason else []
+            return engine, notes + _never_rendered(expected)
         reason = reason or differing
     raise ExportError(
         f"the chat template cannot be rendered as transformers does: {differing}; "
@@ -144,7 +144,7 @@ def _theirs(tokenizer: Any, template: str, rendering: Rendering) -> str | Except
             tokenize=False,
             **rendering.variables,
         )
-    except Exception as error:  # a template raises whatever it wants
+    except Exception as error:  # a template may raise anything
         return error
     return str(text)
 
@@ -152,7 +152,7 @@ def _theirs(tokenizer: Any, template: str, rendering: Rendering) -> str | Except
 def _difference(
     template: str, expected: Mapping[int, str | Exception], special: Mapping[str, str], engine: str
 ) -> str | None:
-    """Where an engine first differs from transformers, in words; None where it does not."""
+    """Where an engine first differs from transformers, in words; None if it does not."""
     for index, rendering in enumerate(renderings(template)):
         theirs = expected[index]
         try:
@@ -174,12 +174,12 @@ def _difference(
 
 
 def _compare(ours: str | InputError, theirs: str | Exception) -> str | None:
-    """What an engine makes, in words, where transformers makes something else."""
+    """An engine's result, in words, where transformers' differs."""
     if isinstance(ours, str) and isinstance(theirs, str):
         return None if ours == theirs else _at_difference(ours, theirs)
     if isinstance(theirs, str):
-        said = str(ours).removeprefix("the chat template refuses these messages: ").partition(f"; {option('raw')}")[0]
-        return f"nothing: {said}"
+        reason = str(ours).removeprefix("the chat template refuses these messages: ").partition(f"; {option('raw')}")[0]
+        return f"nothing: {reason}"
     return f"a text, and transformers none: {first_line(theirs)}" if isinstance(ours, str) else None
 
 
@@ -192,7 +192,7 @@ def _at_difference(ours: str, theirs: str) -> str:
 def _never_rendered(expected: Mapping[str, Mapping[int, str | Exception]]) -> list[str]:
     notes = []
     for name, results in expected.items():
-        errors = [found for found in results.values() if isinstance(found, Exception)]
+        errors = [result for result in results.values() if isinstance(result, Exception)]
         if len(errors) == len(results):
             notes.append(f"the chat template {name} refuses every conversation tried: {first_line(errors[0])}")
     return notes
@@ -214,7 +214,7 @@ _PYTHON_METHODS = frozenset(
 
 
 def beyond_minijinja(template: str) -> str | None:
-    """What a template uses that minijinja is known to lack or to do otherwise, in words; None if nothing."""
+    """A feature of a template that minijinja is known to lack or to do differently, in words; None without one."""
     try:
         tree = sandbox.parse(template)
     except jinja2.TemplateError:
@@ -241,7 +241,7 @@ def _construct(node: nodes.Node, *, is_called: bool) -> str | None:
         case nodes.Getattr(attr=name) if is_called and name in _PYTHON_METHODS - METHODS - _OWN_METHODS:
             return f"the method {name}"
         case nodes.Getattr(attr=name) if not is_called and hasattr(dict, name):
-            # In Jinja2 it is the method of an object, and not what the object holds under that name.
+            # In Jinja2 it is a method of the object, not the value of that key.
             return f"the attribute {name} of an object"
         case nodes.Mod(left=nodes.Const(value=str())) | nodes.Pos():
             return "the operator % of a text, or the sign +"

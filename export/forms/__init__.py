@@ -1,4 +1,4 @@
-"""One way from a checkpoint to a bundle for each form; each reads like its list of stages.
+"""Exports each form from a checkpoint to a bundle, stage by stage.
 
 May import every other folder of `export/` but `recheck`. Read `decoder.py` first.
 """

@@ -47,12 +47,12 @@ from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
-# Tokens for parity, for calibration, for comparing the quantized graph, and in a window of such a text.
+# Tokens for parity, for calibration, for comparing the quantized graph, and per window of these texts.
 _PARITY_TOKENS, _CALIBRATION_TOKENS, _COMPARED_TOKENS, _WINDOW = 192, 1536, 1024, 512
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
-    """What `export` would do, from the config alone."""
+    """The rows that describe what `export` would do, from the config alone."""
     if _keeps_blocks(origin, options):
         return _rows(origin, config, options, "the blocks of the file")
     scheme = _scheme(options)
@@ -96,13 +96,13 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             manifest = _manifest(checkpoint, info, decoder.layers, max_length, tokenizer, notes)
             write_manifest(manifest, folder, decoder.parity, clock)
     report = finish(bundle, checkpoint.weights_size, decoder.parity, clock)
-    return dataclasses.replace(report, end_tokens=tuple(manifest.export.end_tokens), notes=tuple(notes))
+    return dataclasses.replace(report, end_tokens=tuple(manifest.export.end_tokens))
 
 
 def _build(
     checkpoint: Checkpoint, folder: Path, max_length: int, options: ExportOptions, clock: Clock
 ) -> StoredDecoder:
-    """Trace a decoder, verify it in float32, and quantize it by what drives its weights in the calibration text."""
+    """Trace a decoder, verify it in float32, and quantize it by the energies of its inputs on the calibration text."""
     scheme, window = _scheme(options), min(_WINDOW, max_length)
     ids = texts.ids(checkpoint.tokenizer, "evaluation", _COMPARED_TOKENS, checkpoint.model, window=window)
     with clock.step("reference"):
@@ -130,10 +130,10 @@ def _build(
 
 
 def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
-    """Whether the blocks of a GGUF file are kept, as is the default for one that is quantized.
+    """Whether to keep the blocks of a GGUF file, which is the default if it is quantized.
 
     Raises:
-        InputError: they are to be kept and there are none, or blocks of another size are wanted.
+        InputError: there are no blocks to keep, or another block size is set.
     """
     has_blocks = origin.gguf is not None and is_quantized(origin.gguf)
     if options.quantize == KEEP and not has_blocks:
@@ -196,17 +196,17 @@ def _describe_scheme(scheme: Scheme, count: int) -> Quantization:
 
 def _max_length(config: Any, options: ExportOptions) -> int:
     own = getattr(config.get_text_config(), "max_position_embeddings", None)
-    wanted = options.context_length
-    if own is None and wanted is None:
+    context_length = options.context_length
+    if own is None and context_length is None:
         raise ExportError(f"{config.model_type} sets no limit to its context; give one with {option('context_length')}")
-    if own is not None and wanted is not None and wanted > own:
-        raise InputError(f"{option('context_length')} {wanted} is more than the model's own limit of {own}")
-    limit = wanted if wanted is not None else own
+    if own is not None and context_length is not None and context_length > own:
+        raise InputError(f"{option('context_length')} {context_length} is more than the model's own limit of {own}")
+    limit = context_length if context_length is not None else own
     return int(limit or 0)
 
 
 def _write_tokenizer(tokenizer: Any, folder: Path) -> tuple[TokenizerInfo, list[str]]:
-    """Write the tokenizer and its chat templates; also what is to be said of these."""
+    """Write the tokenizer and its chat templates; return their description and notes for the user."""
     save_tokenizer(tokenizer, folder)
     engine, notes = choose_engine(tokenizer)
     files = write_chat_templates(chat_templates(tokenizer), folder)

@@ -1,7 +1,7 @@
-"""A decoder from a quantized GGUF file: its blocks are kept, so nothing is calibrated.
+"""Exports a decoder from a quantized GGUF file: its blocks are kept, so nothing is calibrated.
 
-What proves the graph is a copy of it that computes with float32 activations: with the file's numbers in PyTorch it must
-agree as a float graph does. The graph itself rounds activations to 8 bits, and is measured.
+A copy of the graph that computes with float32 activations must agree with PyTorch on the file's numbers, as a float
+graph does. The graph itself rounds activations to 8 bits; its differences are measured.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import tempfile
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
 
 from triform.export.checkpoint.gguf.placement import Placement
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.forms.decoder_graph import GRAPH_FILE, StoredDecoder, traced_decoder
 from triform.export.graph.nodes import nodes
+from triform.export.graph.rotary_tables import compute_rotary_tables
 from triform.export.options import KEEP, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.stored_blocks import StoredWeights, lower_to_stored_blocks
@@ -30,13 +32,14 @@ from triform.export.verify.decoder import (
     verify_states,
 )
 from triform.export.write import write_graph
+from triform.models.attention.rotary import rotary_modules
 from triform.runtime.bundle.manifest import LayerCacheInfo, Quantization
 
-# Tokens compared exactly, and tokens that the graph as it runs is measured on.
+# Tokens to compare exactly, and tokens to measure the final graph on.
 _EXACT_TOKENS, _MEASURED_TOKENS = 48, 256
-# Of MatMulNBits: activations in float32.
+# MatMulNBits' accuracy level for float32 activations.
 _EXACT = 1
-# For matrices that are floats in the file, or in blocks that no operator holds.
+# For matrices that are floats in the file, or in blocks that no operator supports.
 _OTHER_BITS = 8
 # The traced module holds the model under this name.
 _PREFIX = "model."
@@ -67,6 +70,7 @@ def build_from_blocks(
     stored = StoredWeights(_by_initializer(checkpoint))
     graph, spec, layers = traced_decoder(checkpoint, max_length, options.hidden_states, clock, stored.kind_of)
     with clock.step("quantize"):
+        compute_rotary_tables(graph, _frequencies(checkpoint))
         formats = lower_to_stored_blocks(graph, stored, options.accuracy_level)
     with clock.step("verify"):
         exact = _exact_runner(graph, folder, layers)
@@ -91,15 +95,21 @@ def build_from_blocks(
 
 
 def _by_initializer(checkpoint: Checkpoint) -> dict[str, Placement]:
-    """Where weights are in the file, by the names that initializers have; a tied weight has either of two."""
+    """Where weights are in the file, by initializer name; a tied weight may have either of two names."""
     tied = dict(getattr(checkpoint.model, "all_tied_weights_keys", None) or {})
     named = dict(checkpoint.placements)
     named |= {target: named[origin] for target, origin in tied.items() if origin in named}
     return {f"{_PREFIX}{name}": placement for name, placement in named.items()}
 
 
+def _frequencies(checkpoint: Checkpoint) -> list[torch.Tensor]:
+    """The inverse frequencies of the model's rotary embeddings."""
+    modules = rotary_modules(checkpoint.model)
+    return [buffer for module in modules for name, buffer in module.named_buffers() if name.endswith("inv_freq")]
+
+
 def _exact_runner(graph: ir.Model, folder: Path, layers: list[LayerCacheInfo]) -> DecoderRunner:
-    """A graph that rounds neither activations nor weights that are not in blocks."""
+    """A runner of a copy of the graph that rounds neither activations nor weights outside of blocks."""
     exact = graph.clone()
     lower_to_float(exact)
     for node in nodes(exact.graph, "MatMulNBits"):

@@ -1,4 +1,4 @@
-"""The traced graph of a decoder, and what becomes of it once its weights are stored."""
+"""The traced graph of a decoder, and its record once its weights are stored."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ GRAPH_FILE = "decoder.onnx"
 
 @dataclass(frozen=True)
 class StoredDecoder:
-    """A decoder's graph, as it was written.
+    """A decoder's graph, as written.
 
     Attributes:
         graph: in memory.
         layers: of its cache.
         quantization: how its weights are stored.
-        parity: what it was compared with, and how far it was from that.
+        parity: its differences from PyTorch.
         notes: for the manifest.
     """
 
@@ -46,12 +46,12 @@ def traced_decoder(
     clock: Clock,
     kind_of: Callable[[ir.Value], Hashable] = lambda _: None,
 ) -> tuple[ir.Model, GraphSpec, list[LayerCacheInfo]]:
-    """Trace and fuse.
+    """Trace and fuse a decoder's graph.
 
     Args:
         checkpoint: the decoder.
         max_length: most positions the graph must reach.
-        hidden_states: whether the last ones are an output.
+        hidden_states: whether the last hidden states are an output.
         clock: times the steps.
         kind_of: see `fuse`.
 

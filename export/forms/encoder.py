@@ -44,7 +44,7 @@ _CALIBRATION_ROWS = 48
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
-    """What `export` would do, from the config alone."""
+    """The rows that describe what `export` would do, from the config alone."""
     details = [*size_rows(config), vocabulary_row(config)]
     return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_as(options.quantize))
 

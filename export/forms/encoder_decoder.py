@@ -69,7 +69,7 @@ class _Graphs:
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
-    """What `export` would do, from the config alone."""
+    """The rows that describe what `export` would do, from the config alone."""
     kind, text = encoder_decoder_kind(config), config.get_text_config(decoder=True)
     details = [
         ("reads", kind.source),
@@ -82,7 +82,7 @@ def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> li
 
 
 def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
-    """Load the checkpoint with its language-model head, its tokenizer and, for pictures, its image processor.
+    """Load the checkpoint with its language-model head, its tokenizer and, for images, its image processor.
 
     Raises:
         ExportError: see `loading.load`.
@@ -163,7 +163,7 @@ def sources_of(kind: Kind, checkpoint: Checkpoint) -> Sources:
 
 
 def _alignment_heads(checkpoint: Checkpoint, options: ExportOptions) -> list[tuple[int, int]]:
-    """The cross-attentions that word timestamps need, (layer, head), layers in order; none without them.
+    """The cross-attention heads for word timestamps, (layer, head), sorted; none unless they are exported.
 
     Raises:
         InputError: the model does not name them.
@@ -229,10 +229,10 @@ def _max_length(config: PretrainedConfig, options: ExportOptions) -> int:
     """Most tokens of an answer, including the one that decoding starts with."""
     text = config.get_text_config(decoder=True)
     own = getattr(config, "max_target_positions", None) or getattr(text, "max_position_embeddings", None)
-    wanted = options.context_length
-    if own is not None and wanted is not None and wanted > own:
-        raise InputError(f"{option('context_length')} {wanted} is more than the model's own limit of {own}")
-    return int(wanted or own or _UNLIMITED)
+    context_length = options.context_length
+    if own is not None and context_length is not None and context_length > own:
+        raise InputError(f"{option('context_length')} {context_length} is more than the model's own limit of {own}")
+    return int(context_length or own or _UNLIMITED)
 
 
 def _max_source_length(checkpoint: Checkpoint) -> int | None:
@@ -241,7 +241,7 @@ def _max_source_length(checkpoint: Checkpoint) -> int | None:
     limit = checkpoint.tokenizer.model_max_length
     if own is not None:
         return int(min(own, limit))
-    # Tokenizers without a limit have a very large number.
+    # Tokenizers without a limit have a very large one.
     return int(limit) if limit < 1e9 else None
 
 

@@ -1,4 +1,4 @@
-"""Writes a fused encoder graph: verified against PyTorch, quantized and compared; the same for texts and pictures."""
+"""Writes a fused encoder graph: verified against PyTorch, quantized and compared; the same for texts and images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exports an encoder of pictures: trace, fuse, verify, quantize, compare, write."""
+"""Exports an encoder of images: trace, fuse, verify, quantize, compare, write."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from triform.runtime.media.image import require_pillow
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
-    """What `export` would do, from the config alone."""
+    """The rows that describe what `export` would do, from the config alone."""
     details = size_rows(getattr(config, "vision_config", config))
     return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_as(options.quantize))
 

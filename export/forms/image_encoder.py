@@ -1,4 +1,4 @@
-"""Works out how to export an encoder of pictures: its graphs, their inputs, its limits, and sample inputs."""
+"""Determines how to export an encoder of images: its graphs, their inputs, its limits, and sample inputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from triform.models.encoder.image_tasks import (
     contrast_tasks,
     is_pooled,
     labels_task,
-    see,
+    outputs_for_black_image,
     vectors_task,
 )
 from triform.models.errors import UnsupportedModelError
@@ -33,7 +33,7 @@ from triform.runtime.bundle.manifest import ContrastInfo, ProblemType
 from triform.runtime.bundle.media_info import ImageInfo
 from triform.runtime.errors import UnsupportedError
 
-# Number of pictures or texts for parity, for calibration and for evaluation.
+# Number of images or texts for parity, for calibration and for evaluation.
 _PARITY_ROWS, _CALIBRATION_ROWS, _EVALUATION_ROWS = 4, 24, 24
 # Relative to the largest score: the rounding of float32.
 _CONTRAST_TOLERANCE = 1e-4
@@ -55,11 +55,11 @@ class ImageEncoder:
     Attributes:
         checkpoint: the model and its image processor; also the tokenizer if it reads texts too.
         task: transformers' name of it.
-        image: how a picture becomes pixels.
+        image: how an image becomes the model's input.
         towers: one graph each.
-        contrast: how pictures and texts are compared; None for a model without texts.
+        contrast: how images and texts are compared; None for a model without texts.
         max_length: most tokens of a text; 0 for a model without texts.
-        pooling: how patches become one vector; empty for a model that gives none.
+        pooling: how patches become one vector; empty for a model without one.
     """
 
     checkpoint: Checkpoint
@@ -78,7 +78,7 @@ class ImageEncoder:
 
     @property
     def problem_type(self) -> ProblemType | None:
-        """What transformers' image-classification pipeline takes the logits for; None for other tasks."""
+        """The kind of classification, as transformers' pipeline decides it; None for other tasks."""
         config = self.checkpoint.model.config
         if self.task != LABELS:
             return None
@@ -89,7 +89,7 @@ class ImageEncoder:
 
 
 def image_encoder(checkpoint: Checkpoint, options: ExportOptions) -> ImageEncoder:
-    """Work out how to export a checkpoint.
+    """Determine how to export a checkpoint.
 
     Raises:
         ExportError: the pixels do not match the image processor's.
@@ -105,7 +105,7 @@ def image_checks(encoder: ImageEncoder) -> list[EncoderChecks]:
     """Inputs to check each graph with.
 
     Raises:
-        UnsupportedError: the model compares pictures with texts in a way that the manifest cannot describe.
+        UnsupportedError: the model compares images with texts in a way that the manifest cannot describe.
     """
     references = []
     for tower in encoder.towers:
@@ -133,13 +133,13 @@ def _image_encoder(checkpoint: Checkpoint, options: ExportOptions) -> ImageEncod
     check_pixel_values(checkpoint.image_processor, image)
     task = checkpoint.source.task
     shape = (image.channels, image.height, image.width)
-    seen = see(model, shape)
+    outputs = outputs_for_black_image(model, shape)
     if task == CONTRAST:
         return _contrast_encoder(checkpoint, image)
     if task == LABELS:
         traced = labels_task(shape, options.hidden_states)
         return ImageEncoder(checkpoint, task, image, [Tower("encoder", traced, _pixel_samples(image))])
-    pooled = is_pooled(seen, checkpoint.missing)
+    pooled = is_pooled(outputs, checkpoint.missing)
     traced = vectors_task(model, shape, options.hidden_states, pooled)
     pooling = "pooler" if pooled else "cls"
     return ImageEncoder(checkpoint, task, image, [Tower("encoder", traced, _pixel_samples(image))], pooling=pooling)
@@ -176,10 +176,10 @@ def _check_contrast(
     """Compare the scores that the manifest describes with the model's own.
 
     Args:
-        encoder: its sample texts and pictures are scored.
+        encoder: its sample texts and images are scored.
         contrast: for the manifest.
         text_vectors: of the sample texts, float (texts, dimension).
-        image_vectors: of the sample pictures, float (pictures, dimension).
+        image_vectors: of the sample images, float (images, dimension).
 
     Raises:
         UnsupportedError: they differ.
@@ -195,7 +195,7 @@ def _check_contrast(
     # Written so that NaN fails.
     if not worst <= _CONTRAST_TOLERANCE * max(1.0, float(expected.abs().max())):
         raise UnsupportedError(
-            f"{encoder.checkpoint.source.name} cannot be exported: it compares pictures with texts in a way of its own"
+            f"{encoder.checkpoint.source.name} cannot be exported: it compares images with texts in its own way"
         )
 
 

@@ -45,7 +45,7 @@ class StaticCheckpoint:
 
 
 def plan(origin: Source, _: PretrainedConfig, options: ExportOptions) -> list[Row]:
-    """What `export` would do, without reading the table."""
+    """The rows that describe what `export` would do, without reading the table."""
     steps = "load, trace, verify against PyTorch, quantize, compare, write"
     return plan_rows(origin.name, "encoder", _TASK, "static", [], stored_as(options.quantize), steps)
 
@@ -107,14 +107,14 @@ def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, c
 
 
 def _encoder(table: StaticTable, multiple: int) -> StaticEncoder:
-    """The model to trace; its vectors are padded with zeros to a multiple of a block's size."""
+    """The model to trace; its vectors are padded with zeros to a multiple of the block size."""
     dimension = table.vectors.shape[1]
     widened = torch.nn.functional.pad(table.vectors, (0, -dimension % multiple))
     return StaticEncoder(widened, dimension, table.unknown, table.normalize)
 
 
 def static_samples(table: StaticTable) -> tuple[list[Sample], list[Sample]]:
-    """Rows of random tokens for parity and for evaluation: a text might have no word of a table in another language."""
+    """Rows of random tokens for parity and for evaluation, because a text might have no word of the table."""
     generator = np.random.default_rng(0)
     samples: list[Sample] = [
         {"input_ids": generator.integers(0, len(table.vectors), length), "attention_mask": np.ones(length, np.int64)}

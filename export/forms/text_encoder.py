@@ -1,4 +1,4 @@
-"""Works out how to export an encoder of texts: its task, its inputs, its limits, and sample texts."""
+"""Determines how to export an encoder of texts: its task, its inputs, its limits, and sample texts."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ class TextEncoder:
 
     @property
     def problem_type(self) -> ProblemType | None:
-        """What a classification's scores are, in transformers' terms; None for other tasks."""
+        """The kind of classification, in transformers' terms; None for other tasks."""
         config = self.checkpoint.model.config
         if self.task != "text-classification":
             return None
-        # What transformers assumes of a config that does not say.
+        # transformers' default.
         if config.problem_type is None:
             return "multi_label_classification" if config.num_labels == 1 else "single_label_classification"
         problem_type: ProblemType = config.problem_type
@@ -87,7 +87,7 @@ class TextEncoder:
 
 
 def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
-    """Work out how to export a checkpoint.
+    """Determine how to export a checkpoint.
 
     Raises:
         ExportError: its sentence-transformers modules cannot be read.
@@ -120,7 +120,7 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
 
 
 def _modules(checkpoint: Checkpoint, task: str) -> SentenceModules:
-    """What a folder of sentence-transformers says of a text; the mean of its tokens where it is none."""
+    """The modules of a sentence-transformers folder; mean pooling for any other checkpoint."""
     if checkpoint.source.gguf is not None:
         pooling = gguf.pooling_of(checkpoint.source.gguf)
         return SentenceModules() if pooling is None else SentenceModules(pooling=(pooling,))
@@ -149,7 +149,7 @@ def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTas
 
 
 def text_samples(encoder: TextEncoder, name: Literal["calibration", "evaluation"], count: int) -> list[Sample]:
-    """Passages of a text, as the checkpoint's own tokenizer reads them."""
+    """Passages of a text, tokenized by the checkpoint's own tokenizer."""
     tokenizer, names = encoder.checkpoint.tokenizer, encoder.traced.names
     samples: list[Sample] = []
     for text in texts.passages(name, count):
@@ -159,7 +159,7 @@ def text_samples(encoder: TextEncoder, name: Literal["calibration", "evaluation"
         if encoder.traced.picks_positions:
             arrays["logits_positions"] = np.arange(2)
         if "prompt_lengths" in names:
-            # From no token to all but the last.
+            # Prompts of no token up to all but the last.
             arrays["prompt_lengths"] = np.array(len(samples) % len(arrays["input_ids"]))
         samples.append(arrays)
     return samples
@@ -197,12 +197,14 @@ def _max_length(checkpoint: Checkpoint, modules: SentenceModules, options: Expor
     positions = _positions(checkpoint.model)
     # The limit of sentence-transformers replaces the tokenizer's.
     limits = [modules.max_length or checkpoint.tokenizer.model_max_length, positions]
-    # Tokenizers without a limit have a very large number.
+    # Tokenizers without a limit have a very large one.
     own = min((int(limit) for limit in limits if limit and limit < 10**9), default=_DEFAULT_LENGTH)
-    wanted = options.context_length
-    if wanted is not None and positions is not None and wanted > positions:
-        raise InputError(f"{option('context_length')} {wanted} is more than the model's own limit of {positions}")
-    return wanted or own
+    context_length = options.context_length
+    if context_length is not None and positions is not None and context_length > positions:
+        raise InputError(
+            f"{option('context_length')} {context_length} is more than the model's own limit of {positions}"
+        )
+    return context_length or own
 
 
 def _positions(model: PreTrainedModel) -> int | None:

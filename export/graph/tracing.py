@@ -12,10 +12,10 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from onnxscript import opset21 as op
 
 from triform.export.graph.cache import add_cache
 from triform.export.graph.cross_attention import count_keys, lower_cross_attention, lower_cross_weights
+from triform.export.graph.translations import TRANSLATIONS
 from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.spec import GraphSpec
 
@@ -63,7 +63,7 @@ def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...])
             opset_version=OPSET,
             input_names=[item.name for item in spec.inputs],
             output_names=list(spec.outputs),
-            custom_translation_table={torch.ops.aten.linear.default: _linear},
+            custom_translation_table=TRANSLATIONS,
         )
 
 
@@ -76,12 +76,6 @@ def _check_lengths(program: Any, spec: GraphSpec) -> None:
             known = program.range_constraints.get(size.node.expr) if isinstance(size, torch.SymInt) else None
             if axis_name == "sequence" and known is not None and known.upper < (spec.max_length or 0):
                 raise UnsupportedModelError(f"it would read no more than {known.upper} tokens")
-
-
-def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    # torch.onnx's own translation depends on the rank of x; `find_linears` recognizes this one.
-    product = op.MatMul(x, op.Transpose(weight, perm=[1, 0]))
-    return product if bias is None else op.Add(product, bias)
 
 
 def _name_axes(graph: ir.Graph, spec: GraphSpec) -> None:

@@ -32,17 +32,13 @@ class StoredConstants:
             matrix: of `matrix.bits` bits, which are shifted to the upper end of `bits`.
             bits: 4 or 8.
         """
-        if matrix.bits == bits:
-            return self._initializer("blocks", pack(matrix.numbers, bits))
-        value, done = None, 0
-        for width in _FIELDS[matrix.bits]:
-            part = (matrix.numbers >> np.uint8(done)) & np.uint8(2**width - 1)
-            field = self._shift(self._unpacked(part, width, f"bits{done}"), done + bits - matrix.bits)
-            value = field if value is None else self._node("BitwiseOr", [value, field])
-            done += width
-        if value is None:
-            raise ValueError(f"{self._name} has numbers of {matrix.bits} bits")
-        return value if bits == 8 else self._nibbles(value, matrix.numbers.shape)
+        numbers, own = matrix.numbers, matrix.bits
+        if own == bits:
+            return self._initializer("blocks", pack(numbers, bits))
+        if bits == 8:
+            return self._widened(numbers, own, bits, "")
+        low, high = (self._widened(numbers[..., half::2], own, bits, f"half{half}.") for half in (0, 1))
+        return self._node("BitwiseOr", [low, self._shift(high, 4)])
 
     def factors(self, factors: Factors, multiplier: float, name: str) -> ir.Value:
         """Numbers by block times `multiplier`, float32 (rows, blocks)."""
@@ -80,19 +76,23 @@ class StoredConstants:
             return self._initializer("rows", tensor.numpy().reshape(rows, -1))
         return self._reshaped(value, (rows, -1))
 
+    def _widened(self, numbers: NDArray[np.uint8], own: int, bits: int, name: str) -> ir.Value:
+        """Numbers of `own` bits in the upper end of `bits`, a byte each."""
+        value, done = None, 0
+        for width in _FIELDS[own]:
+            part = (numbers >> np.uint8(done)) & np.uint8(2**width - 1)
+            field = self._shift(self._unpacked(part, width, f"{name}bits{done}"), done + bits - own)
+            value = field if value is None else self._node("BitwiseOr", [value, field])
+            done += width
+        if value is None:
+            raise ValueError(f"{self._name} has numbers of {own} bits")
+        return value
+
     def _unpacked(self, part: NDArray[np.uint8], width: int, name: str) -> ir.Value:
-        packed = self._initializer(name, pack(part, width)[..., None])
-        shifted = self._shift_by(packed, np.arange(0, 8, width, dtype=np.uint8), "RIGHT")
+        packed = self._initializer(name, pack_apart(part, width)[None])
+        shifted = self._shift_by(packed, np.arange(0, 8, width, dtype=np.uint8)[:, None], "RIGHT")
         mask = self._initializer(f"{name}.mask", np.array(2**width - 1, np.uint8))
         return self._reshaped(self._node("BitwiseAnd", [shifted, mask]), part.shape)
-
-    def _nibbles(self, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-        """Two numbers of 4 bits a byte, the first one low."""
-        pairs = self._reshaped(value, (*shape[:2], shape[2] // 2, 2))
-        low, high = (
-            self._node("Gather", [pairs, self._initializer(f"half{half}", np.array(half))], axis=-1) for half in (0, 1)
-        )
-        return self._node("BitwiseOr", [low, self._shift(high, 4)])
 
     def _shift(self, value: ir.Value, places: int) -> ir.Value:
         return self._shift_by(value, np.array(places, np.uint8), "LEFT") if places else value
@@ -117,11 +117,23 @@ class StoredConstants:
         return insert(self._graph, self._before, op_type, inputs, attributes=attributes).outputs[0]
 
 
-def pack(numbers: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """Numbers of `width` bits, several a byte, the first one lowest, along the last axis."""
-    if width == 8:
-        return numbers
-    packed = numbers[..., :: 8 // width].copy()
-    for place in range(1, 8 // width):
-        packed |= numbers[..., place :: 8 // width] << np.uint8(place * width)
+def pack(numbers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Numbers of 4 or 8 bits along the last axis as MatMulNBits has them: of two in a byte the first one is lower."""
+    return numbers if bits == 8 else numbers[..., ::2] | (numbers[..., 1::2] << np.uint8(4))
+
+
+def pack_apart(numbers: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Numbers of `width` bits, those in a byte as far apart as can be, so that long runs are unpacked at once.
+
+    Args:
+        numbers: as many as fill whole bytes.
+        width: 1, 2 or 4.
+
+    Returns:
+        uint8 (bytes,): a byte has, lowest first, a number of each of `8 / width` equal parts of all.
+    """
+    parts = numbers.reshape(8 // width, -1)
+    packed = parts[0].copy()
+    for place, part in enumerate(parts[1:], 1):
+        packed |= part << np.uint8(place * width)
     return packed

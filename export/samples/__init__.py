@@ -1,4 +1,4 @@
-"""Texts, voices, pictures and batches that an export is calibrated with and checked on.
+"""Texts, voices, images and batches for calibration and comparison.
 
 May import `export/checkpoint` and `export/describe`. Read `texts.py` first.
 """

@@ -1,4 +1,4 @@
-"""Samples for the encoder of an encoder-decoder: texts, sounds or pictures, as the model takes them."""
+"""Samples for the encoder of an encoder-decoder: texts, sounds or images, as its input arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triform.export.describe.image import calibration_samples, check_pixel_value
 from triform.export.samples import texts
 from triform.export.samples.batches import Sample, SampleSets, padded
 from triform.export.samples.voices import voice
-from triform.models.encoder_decoder.graph import Source
+from triform.models.encoder_decoder.graph import EncoderInputs
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.media.audio_features import audio_features
@@ -26,13 +26,13 @@ _SECONDS = (2.7, 1.3, 4.1)
 
 @dataclass(frozen=True)
 class Sources:
-    """Samples of what an encoder reads.
+    """Inputs of an encoder.
 
     Attributes:
         samples: by purpose.
-        audio: how sound becomes arrays; None for other sources.
-        image: how pictures become arrays; None for other sources.
-        can_be_padded: whether padding sources of different lengths to one batch leaves their results as they are.
+        audio: how audio becomes arrays; None for other sources.
+        image: how images become arrays; None for other sources.
+        can_be_padded: whether padding sources of different lengths in a batch leaves their results unchanged.
     """
 
     samples: SampleSets
@@ -74,12 +74,12 @@ def audio_sources(checkpoint: Checkpoint) -> Sources:
     rows = [sample(_SECONDS[seed % 3], seed) for seed in range(_PARITY + _EVALUATION)]
     calibration = [sample(8.0, 100 + seed) for seed in range(2 if fixed else 4)]
     samples = SampleSets(rows[:_PARITY], calibration, rows[_PARITY:])
-    # An encoder of waveforms normalizes over the whole row, including padding.
+    # An encoder of waveforms normalizes over the whole row, with its padding.
     return Sources(samples, audio=info, can_be_padded=info.kind != "waveform")
 
 
 def image_sources(checkpoint: Checkpoint) -> Sources:
-    """Synthetic pictures, as the image processor's arrays. Errors as `image_info` and `check_pixel_values`."""
+    """Synthetic images, as the image processor's arrays. Errors as `image_info` and `check_pixel_values`."""
     info = image_info(checkpoint.image_processor)
     check_pixel_values(checkpoint.image_processor, info)
     rows: list[Sample] = [{"pixel_values": pixels} for pixels in evaluation_samples(info, _PARITY + _EVALUATION)]
@@ -87,7 +87,7 @@ def image_sources(checkpoint: Checkpoint) -> Sources:
     return Sources(SampleSets(rows[:_PARITY], calibration, rows[_PARITY:]), image=info)
 
 
-def example_inputs(sources: Sources, pad: int) -> Source:
+def example_inputs(sources: Sources, pad: int) -> EncoderInputs:
     """The inputs to trace an encoder with: two sources, of different lengths where lengths can differ."""
     parity = sources.samples.parity
     batch = padded(parity[:2], pad)
@@ -96,12 +96,12 @@ def example_inputs(sources: Sources, pad: int) -> Source:
     for name, array in batch.items():
         varies = len(set(lengths)) > 1 and name != "pixel_values" and array.shape[1] == max(lengths[:2])
         axes[name] = ((0, "batch"), (1, "length")) if varies else ((0, "batch"),)
-    return Source({name: torch.from_numpy(array) for name, array in batch.items()}, axes)
+    return EncoderInputs({name: torch.from_numpy(array) for name, array in batch.items()}, axes)
 
 
 def _vocabulary(config: Any) -> int:
     """Number of tokens in the encoder's vocabulary, which may differ from the decoder's."""
     size = getattr(config, "src_vocab_size", None) or config.get_text_config(encoder=True).vocab_size
     if not isinstance(size, int):
-        raise UnsupportedError(f"{config.model_type} models do not say how many tokens they know")
+        raise UnsupportedError(f"{config.model_type} models do not say how many tokens they have")
     return size

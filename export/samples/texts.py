@@ -1,4 +1,4 @@
-"""The two texts shipped with the exporter: one to calibrate on, another to compare on."""
+"""The two texts that come with the exporter: one to calibrate on, one to compare on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def read(name: Literal["calibration", "evaluation"]) -> str:
 def ids(
     tokenizer: Any, name: Literal["calibration", "evaluation"], count: int, model: Any, *, window: int
 ) -> list[int]:
-    """The first `count` token ids of a text, as this model's tokenizer sees it, repeated when it is too short.
+    """The first `count` token ids of a text by this model's tokenizer; the text is repeated if it is too short.
 
     A tokenizer may know more tokens than the model has embeddings (a stand-in for a real one, say); ids beyond
     the model's vocabulary are folded back into it.
@@ -24,7 +24,7 @@ def ids(
         name: of the text.
         count: of tokens.
         model: of transformers.
-        window: tokens that are read together; each window begins with the token that the tokenizer puts before texts.
+        window: tokens in a window; each begins with the special tokens that the tokenizer puts before texts.
     """
     text = read(name)
     plain = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -43,12 +43,12 @@ def _beginning(tokenizer: Any) -> list[int]:
 
 
 def passages(name: Literal["calibration", "evaluation"], count: int) -> list[str]:
-    """`count` stretches of a text, from a few words to several sentences, for models that read a text as a whole."""
+    """`count` passages of a text, from a few words to several sentences, for models that read a text as a whole."""
     words = read(name).split()
     sizes = (1, 9, 2, 30, 4, 17, 52, 3, 24, 80)
-    found, start = [], 0
+    chosen, start = [], 0
     for index in range(count):
         size = sizes[index % len(sizes)]
-        found.append(" ".join((words + words)[start : start + size]))
+        chosen.append(" ".join((words + words)[start : start + size]))
         start = (start + size) % len(words)
-    return found
+    return chosen

@@ -1,18 +1,18 @@
-"""Sounds to try speech models with: made up, as the exporter ships no recording."""
+"""Synthetic voices to check speech models with, because the exporter comes with no recording."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Center frequencies, in Hz, of the first three resonances of a few vowels of a grown-up speaker
-# (Peterson and Barney 1952, https://doi.org/10.1121/1.1906875).
+# Center frequencies, in Hz, of the first three formants of a few vowels of men
+# (Peterson and Barney, Control Methods Used in a Study of the Vowels, 1952).
 _VOWELS = ((270, 2290, 3010), (530, 1840, 2480), (730, 1090, 2440), (570, 840, 2410), (300, 870, 2240))
 _BANDWIDTH = 90.0
 
 
 def voice(seconds: float, sampling_rate: int, seed: int) -> NDArray[np.float32]:
-    """Syllables of vowels with a wandering pitch, hissing between them, and pauses; float32 in [-1, 1]."""
+    """Syllables of vowels with a gliding pitch, hiss between them, and pauses; float32 in [-1, 1]."""
     generator = np.random.default_rng(seed)
     parts: list[NDArray[np.float64]] = []
     missing = round(seconds * sampling_rate)
@@ -29,12 +29,12 @@ def voice(seconds: float, sampling_rate: int, seed: int) -> NDArray[np.float32]:
 
 
 def _vowel(length: int, sampling_rate: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Harmonics of a pitch, each as loud as the resonances near it make it."""
-    resonances = np.array(_VOWELS[generator.integers(len(_VOWELS))])
+    """Harmonics of a pitch, weighted by the formants near them."""
+    formants = np.array(_VOWELS[generator.integers(len(_VOWELS))])
     pitch = np.linspace(generator.uniform(90, 220), generator.uniform(90, 220), length)
     phase = 2 * np.pi * np.cumsum(pitch) / sampling_rate
     sound = np.zeros(length)
     for number in range(1, int(4000 / pitch.mean())):
-        distance = (number * pitch.mean() - resonances) / _BANDWIDTH
+        distance = (number * pitch.mean() - formants) / _BANDWIDTH
         sound += np.sin(number * phase) * (1 / (1 + distance**2)).sum() / number**0.5
     return 0.5 * sound / np.abs(sound).max()

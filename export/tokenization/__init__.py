@@ -1,4 +1,4 @@
-"""Makes the tokenizer.json of a bundle from whatever tokenizer a checkpoint has, and compares the two.
+"""Makes the tokenizer.json of a bundle from any tokenizer of a checkpoint, and compares the two.
 
 May import `triform.runtime` only. Read `conversion.py` first.
 """

@@ -1,4 +1,4 @@
-"""What transformers does to text after a tokenizer's decoder, made part of the decoder."""
+"""Adds transformers' clean-up of decoded text to a tokenizer's decoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REPLACED = {
 
 
 def clean_up_decoding(tokenizer: Any, folder: Path) -> None:
-    """Let the tokenizer.json in `folder` join punctuation to the words before it, if `tokenizer` does so itself.
+    """Make the tokenizer.json in `folder` remove spaces before punctuation, if `tokenizer` does.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
@@ -22,9 +22,9 @@ def clean_up_decoding(tokenizer: Any, folder: Path) -> None:
     """
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    # transformers leaves what BPE decodes alone, whatever the setting says.
-    asked = getattr(tokenizer, "clean_up_tokenization_spaces", False) and content["model"]["type"] != "BPE"
-    if not asked or content.get("decoder") is None:
+    # transformers ignores the setting for BPE.
+    cleans = getattr(tokenizer, "clean_up_tokenization_spaces", False) and content["model"]["type"] != "BPE"
+    if not cleans or content.get("decoder") is None:
         return
     replacing = [{"type": "Replace", "pattern": {"String": old}, "content": new} for old, new in _REPLACED.items()]
     content["decoder"] = {"type": "Sequence", "decoders": [content["decoder"], {"type": "Fuse"}, *replacing]}

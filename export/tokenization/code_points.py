@@ -1,4 +1,4 @@
-"""A tokenizer of transformers that gives each character its code point (CANINE's), described for the manifest."""
+"""Describes a tokenizer of transformers whose ids are code points (CANINE's) for the manifest."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from triform.export.tokenization.conversion import difference
 from triform.runtime.bundle.text_info import CodePointsInfo
 from triform.runtime.text.code_points import LARGEST, CodePointTokenizer
 
-# Characters compared with the original, besides its special ones: some of every plane, but no surrogates.
+# Number of characters compared with the original, from all planes, without surrogates.
 _CHARACTERS = 2000
 
 
 def describe(tokenizer: Any) -> CodePointsInfo | None:
-    """What the manifest says of a tokenizer whose ids are code points.
+    """Describe a tokenizer whose ids are code points.
 
-    Recognized by what it does: its ids for difficult texts, and for characters from all over Unicode, are those that
-    the runtime's tokenizer gives.
+    It is recognized by its ids: for difficult texts, and for characters of all planes, they are those of the runtime's
+    tokenizer.
 
     Args:
         tokenizer: of transformers.
 
     Returns:
-        None for any other tokenizer.
+        the description; None for any other tokenizer.
     """
     if hasattr(tokenizer, "backend_tokenizer"):
         return None
@@ -34,7 +34,7 @@ def describe(tokenizer: Any) -> CodePointsInfo | None:
     if info is None:
         return None
     rebuilt = CodePointTokenizer(info)
-    text = _all_over()
+    text = _characters_of_all_planes()
     if tokenizer(text, verbose=False)["input_ids"] != rebuilt.encode(text).ids:
         return None
     return info if difference(tokenizer, rebuilt) is None else None
@@ -54,7 +54,7 @@ def _described(tokenizer: Any) -> CodePointsInfo | None:
     return CodePointsInfo(first, separator, special, sorted(swallowing), types[-1])
 
 
-def _all_over() -> str:
+def _characters_of_all_planes() -> str:
     generator = random.Random(0)
     chosen = [*generator.sample(range(LARGEST + 1), _CHARACTERS), *range(0x300), LARGEST]
-    return "".join(chr(one) for one in chosen if not 0xD800 <= one <= 0xDFFF)
+    return "".join(chr(point) for point in chosen if not 0xD800 <= point <= 0xDFFF)

@@ -1,7 +1,7 @@
-"""Tokenizers that transformers has in Python only, rebuilt as a tokenizer.json; and proof of what is written.
+"""Rebuilds tokenizers that transformers only has in Python as a tokenizer.json, and compares the two.
 
-A tokenizer is recognized by what it does, not by its class: each way of rebuilding it is tried, and one is taken only
-if it gives the original's ids on texts chosen to be difficult.
+A tokenizer is recognized by what it does, not by its class: each way of rebuilding it is tried, and one is used only
+if it gives the original's ids on difficult texts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from triform.runtime.errors import ExportError
 from triform.runtime.text.code_points import CodePointTokenizer
 
 _LONG = 100_000
-# What Python takes for space, which is more than Unicode does.
+# Python's whitespace, which is more than Unicode's.
 _SPACES = r"[\s\x1c-\x1f\x85]+"
 _PIECES = (
     "Hello, world! It's 3.14 o'clock…",
@@ -45,7 +45,7 @@ _PIECES = (
 
 @cache
 def difficult_texts() -> tuple[str, ...]:
-    """Texts on which tokenizers differ: scripts, emoji, combining and control characters, spaces, nothing, 100 kB."""
+    """Texts on which tokenizers differ: scripts, emoji, combining and control characters, spaces, empty, 100 kB."""
     together = "\n".join(_PIECES)
     alone = ("", " ", "   ", "\n", "\r\n", "\t \n", "\u3000", "\u200d", "\x00", "a", "é", ".", "▁", "Ġ", "\U0001f600")
     return (*alone, *_PIECES, *(f" {piece}\n" for piece in _PIECES), together, (together * 200)[:_LONG])
@@ -55,10 +55,10 @@ def write(backend: Tokenizer, path: Path) -> Tokenizer:
     """Write a tokenizer for the runtime.
 
     Returns:
-        what the runtime will load.
+        the tokenizer that the runtime will load.
     """
     content = json.loads(backend.to_str())
-    # Padding and truncation are the runtime's business; a length baked into the file would cut prompts silently.
+    # The runtime pads and truncates; a length in the file would truncate prompts silently.
     content["padding"] = content["truncation"] = None
     _compact_merges(content.get("model", {}))
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
@@ -67,21 +67,21 @@ def write(backend: Tokenizer, path: Path) -> Tokenizer:
 
 
 def _compact_merges(model: dict[str, Any]) -> None:
-    """Write BPE merges as "a b" rather than ["a", "b"]: it loads in half the time and a third of the memory."""
+    """Write BPE merges as "a b" rather than ["a", "b"], which loads in half the time and a third of the memory."""
     merges = model.get("merges")
     if merges and all(isinstance(pair, list) and not any(" " in part for part in pair) for pair in merges):
         model["merges"] = [" ".join(pair) for pair in merges]
 
 
 def difference(original: Any, rebuilt: Tokenizer | CodePointTokenizer) -> str | None:
-    """The first text that a tokenizer.json reads otherwise than the tokenizer it was made from.
+    """The first text for which a tokenizer.json gives other ids than the tokenizer it was made from.
 
     Args:
         original: a tokenizer of transformers.
-        rebuilt: what the runtime would load.
+        rebuilt: the tokenizer that the runtime would load.
 
     Returns:
-        the text, cut and quoted; None where all ids are the same.
+        the text, shortened and quoted; None if all ids are the same.
     """
     for text in _texts_for(original):
         ids = original(text, verbose=False)["input_ids"]
@@ -116,7 +116,7 @@ def convert(slow: Any, name: str) -> Any:
     for build in _WAYS:
         try:
             rebuilt = build(slow)
-        except Exception:  # a way that is made for other tokenizers fails in its own manner
+        except Exception:  # a way for other tokenizers may raise anything
             continue
         surround(rebuilt, slow)
         fast = _wrapped(rebuilt, slow)
@@ -137,7 +137,7 @@ def _by_bytes(slow: Any) -> Tokenizer:
     special = {token.content: index for index, token in slow.added_tokens_decoder.items()}
     rebuilt = Tokenizer(models.BPE({**special, **{letters[byte]: offset + byte for byte in range(256)}}, []))
     rebuilt.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    # ByT5 drops bytes that are no UTF-8, which come out as U+FFFD; one that was really written is put aside meanwhile.
+    # ByT5 drops invalid UTF-8, which decodes to U+FFFD; a U+FFFD that was in the text is replaced meanwhile.
     written, aside = "\N{REPLACEMENT CHARACTER}", "\ufdd1"
     rebuilt.decoder = decoders.Sequence(
         [
@@ -180,7 +180,7 @@ def _by_transformers(slow: Any) -> Tokenizer:
 
 
 def _by_sentencepiece(slow: Any) -> Tokenizer:
-    """A sentencepiece model with nothing of its own around it.
+    """A sentencepiece model with no further rules.
 
     As in all fast tokenizers of transformers, a combining mark on a character that is normalized away (½, …) is lost.
     """
@@ -188,7 +188,7 @@ def _by_sentencepiece(slow: Any) -> Tokenizer:
 
 
 def _by_bare_words(slow: Any) -> Tokenizer:
-    """A sentencepiece model that is shown texts without ASCII's punctuation and with single spaces (SigLIP)."""
+    """A sentencepiece model of texts without ASCII punctuation and with single spaces (SigLIP)."""
     rebuilt = _by_sentencepiece(slow)
     steps = [
         *([normalizers.Lowercase()] if slow.do_lower_case else []),
@@ -210,10 +210,10 @@ _WAYS: tuple[Callable[[Any], Tokenizer], ...] = (
 
 
 def with_added_tokens(rebuilt: Tokenizer, slow: Any) -> Tokenizer:
-    """Let a rebuilt tokenizer recognize the tokens that the original recognizes before it cuts a text.
+    """Add the tokens that the original recognizes before it splits a text.
 
     Raises:
-        ValueError: one of them comes out with another id.
+        ValueError: one of them gets another id.
     """
     for index, token in sorted(slow.added_tokens_decoder.items()):
         special = token.special or token.content in slow.all_special_tokens
@@ -224,7 +224,7 @@ def with_added_tokens(rebuilt: Tokenizer, slow: Any) -> Tokenizer:
 
 
 def surround(rebuilt: Tokenizer, slow: Any) -> None:
-    """Put around a text, or a pair, the special tokens that the original puts there."""
+    """Add the original's special tokens around a text or a pair."""
     single, pair = _template(slow, [[-1]]), _template(slow, [[-1], [-2]])
     known = sorted({part for part, _ in (*single, *pair) if isinstance(part, int)})
     rebuilt.post_processor = processors.TemplateProcessing(
@@ -237,7 +237,7 @@ def surround(rebuilt: Tokenizer, slow: Any) -> None:
 
 
 def _template(slow: Any, parts: list[list[int]]) -> list[tuple[int | str, int]]:
-    """Id and type of each place in what the original makes of texts of one token each, which are called $A and $B."""
+    """Id and type of each token that the original makes of texts of one token each, which are called $A and $B."""
     places = {-1: "$A", -2: "$B"}
     ids = slow.build_inputs_with_special_tokens(*parts)
     kinds = slow.create_token_type_ids_from_sequences(*parts)

@@ -1,4 +1,4 @@
-"""The tokenizers of a model with an encoder and a decoder, written for the runtime and compared with the originals."""
+"""Writes the tokenizers of an encoder-decoder for the runtime, and compares them with the originals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CLEAN = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
     (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
 )  # fmt: skip
-# Vietnamese, Korean, Japanese and Greek with each letter and mark a character.
+# Vietnamese, Korean, Japanese and Greek in decomposed form.
 _IN_PARTS = unicodedata.normalize("NFD", "ế Ç\u0303 한국어 がぎ й ᾂ")
 _NO_LIMIT = 1 << 30
 _SAMPLES = 50
@@ -38,7 +38,7 @@ def save_tokenizers(tokenizer: Any, folder: Path, name: str = "this model") -> S
         name: what to call its model in errors.
 
     Returns:
-        what the runtime must know besides.
+        what else the runtime must know to read texts.
 
     Raises:
         ExportError: the tokenizer cannot be written so that it gives the same ids and texts.
@@ -51,7 +51,7 @@ def save_tokenizers(tokenizer: Any, folder: Path, name: str = "this model") -> S
 
 
 def _written(tokenizer: Any, folder: Path, name: str) -> SourceTextInfo:
-    """Write what reads and decodes texts."""
+    """Write the tokenizers that read and decode texts."""
     pieces = _pieces(tokenizer)
     backend = _rebuilt(tokenizer, pieces) if pieces else _backend(tokenizer, name)
     target = _target(tokenizer)
@@ -68,7 +68,7 @@ def _written(tokenizer: Any, folder: Path, name: str) -> SourceTextInfo:
 
 
 def _written_words(tokenizer: Any, folder: Path) -> SourceTextInfo | None:
-    """Write what reads and decodes words; None where texts are not cut into words before."""
+    """Write the tokenizers that read and decode words; None if texts are not split into words first."""
     moses = moses_of(tokenizer, dict(_CLEAN) if tokenizer.clean_up_tokenization_spaces else {})
     if moses is None:
         return None
@@ -83,15 +83,15 @@ def _written_words(tokenizer: Any, folder: Path) -> SourceTextInfo | None:
 
 
 def difference(tokenizer: Any, folder: Path, info: SourceTextInfo) -> str | None:
-    """How the files read or decode otherwise than the tokenizer they were made from; None where they do not."""
+    """How the files differ from the tokenizer they were made from, in words; None if they do not."""
     reader = SourceText(folder, info, _NO_LIMIT, _NO_LIMIT)
     languages = reader.languages
-    asked = next(iter(languages.targets), None) if languages.targets and not languages.sources else None
-    code = languages.targets[asked].asked if asked else []
+    target = next(iter(languages.targets), None) if languages.targets and not languages.sources else None
+    code = languages.targets[target].asked if target else []
     for text in (*difficult_texts(), *([_IN_PARTS] if info.composed else [])):
         ids = tokenizer(text, verbose=False)["input_ids"]
-        (found,) = reader.read([text], target_lang=asked)
-        if found != [*code, *ids]:
+        (rebuilt,) = reader.read([text], target_lang=target)
+        if rebuilt != [*code, *ids]:
             return f"rewritten, it reads {text[:40]!r} otherwise"
         written = tokenizer(text_target=text, verbose=False)["input_ids"] if info.target_file else ids
         if _decoded(tokenizer, written) != reader.target.decode(written):
@@ -109,13 +109,13 @@ def _decoded(tokenizer: Any, ids: list[int]) -> str:
 
 def _random_ids(tokenizer: Any) -> list[list[int]]:
     generator = random.Random(0)
-    # Tokens that are not text are looked at one by one; between bytes they would be told from text in other ways.
+    # Tokens that are not text are compared one by one elsewhere; between bytes they decode differently.
     apart = set(tokenizer.added_tokens_decoder)
     known = set(range(len(tokenizer)))
     written = _written_by(tokenizer)
     if written is not None:
         known = set(written.values())
-        # transformers tells the target's special tokens by the ids that they have in the source's vocabulary.
+        # transformers recognizes the target's special tokens by their ids in the source's vocabulary.
         apart |= {written.get(token) for token in tokenizer.all_special_tokens}
     text = sorted(known - apart)
     return [[generator.choice(text) for _ in range(generator.randint(1, 30))] for _ in range(_SAMPLES)]
@@ -123,12 +123,12 @@ def _random_ids(tokenizer: Any) -> list[list[int]]:
 
 def _backend(tokenizer: Any, name: str) -> Tokenizer:
     fast = tokenizer if hasattr(tokenizer, "backend_tokenizer") else convert(tokenizer, name)
-    # A copy: what follows changes how it decodes.
+    # A copy, because its decoder is changed later.
     return Tokenizer.from_str(fast.backend_tokenizer.to_str())
 
 
 def _pieces(tokenizer: Any) -> Pieces | None:
-    """What a tokenizer that pairs sentencepiece with a vocabulary of its own is made of; None for any other."""
+    """The parts of a tokenizer that pairs sentencepiece with its own vocabulary; None for any other."""
     model = getattr(tokenizer, "spm_source", None) or getattr(tokenizer, "sp_model", None)
     if model is None or not isinstance(getattr(tokenizer, "encoder", None), dict):
         return None
@@ -145,7 +145,7 @@ def _rebuilt(tokenizer: Any, pieces: Pieces) -> Tokenizer:
 
 
 def _written_by(tokenizer: Any) -> dict[str, int] | None:
-    """The vocabulary of what is decoded, where it is not that of what is read."""
+    """The target vocabulary, if it differs from the source vocabulary."""
     if getattr(tokenizer, "separate_vocabs", False):
         vocabulary: dict[str, int] = tokenizer.target_encoder
         return vocabulary
@@ -153,10 +153,10 @@ def _written_by(tokenizer: Any) -> dict[str, int] | None:
 
 
 def _target(tokenizer: Any) -> Tokenizer | None:
-    """What decodes, where the two sides have a vocabulary each (Marian)."""
+    """The tokenizer that decodes, if source and target have separate vocabularies (Marian)."""
     if not getattr(tokenizer, "separate_vocabs", False):
         return None
-    # Its special tokens are those of its own vocabulary, not what has their ids in the source's.
+    # Its special tokens are those in its own vocabulary; the source's ids mean other tokens here.
     whole = frozenset(token for token in tokenizer.added_tokens_encoder if token in tokenizer.target_encoder)
     proto = parse(tokenizer.spm_target.serialized_model_proto())
     rebuilt = tokenizer_of(Pieces(proto, tokenizer.target_encoder, whole, tokenizer.unk_token))
@@ -165,7 +165,7 @@ def _target(tokenizer: Any) -> Tokenizer | None:
 
 
 def _decoding_alike(backend: Tokenizer, tokenizer: Any) -> Tokenizer:
-    """Give tokenizers what transformers does by itself: not showing some tokens, closing up punctuation."""
+    """Make a tokenizer decode as transformers does: hide some tokens, remove spaces before punctuation."""
     for index, token in tokenizer.added_tokens_decoder.items():
         if not token.special and not _decoded(tokenizer, [index]) and backend.decode([index]):
             backend.add_special_tokens([_special(token)])
@@ -187,7 +187,7 @@ def _special(token: Any) -> AddedToken:
 
 
 def _cleans(tokenizer: Any, backend: Tokenizer) -> bool:
-    """Whether transformers closes up punctuation; it is told to, but does not where its own BPE would suffer."""
+    """Whether transformers removes spaces before punctuation: if it is set to, except for its own BPE."""
     spared = type(backend.model).__name__ == "BPE" and hasattr(tokenizer, "backend_tokenizer")
     forced = getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
     return bool(tokenizer.clean_up_tokenization_spaces) and (forced or not spared)

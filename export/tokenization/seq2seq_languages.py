@@ -1,6 +1,6 @@
-"""The languages a translating tokenizer knows, and the tasks a model was trained on, as the runtime is told of them.
+"""Describes the languages of a translation tokenizer and the tasks of a model for the runtime.
 
-What a language puts around a text is found by setting it and looking at what comes out.
+The tokens that a language adds around a text are found by setting the language and tokenizing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def languages_of(tokenizer: Any) -> LanguagesInfo | None:
 
 
 def task_prefixes(config: Any) -> dict[str, TaskPrefix]:
-    """What a config's ``task_specific_params`` (T5, BART) asks for, by task; values that are no plain ones left out."""
+    """A config's ``task_specific_params`` (T5, BART) by task, without values that are lists or objects."""
     tasks = getattr(config, "task_specific_params", None) or {}
     return {
         name: TaskPrefix(
-            asked.get("prefix") or "",
-            {key: value for key, value in asked.items() if key != "prefix" and isinstance(value, _PLAIN)},
+            parameters.get("prefix") or "",
+            {key: value for key, value in parameters.items() if key != "prefix" and isinstance(value, _PLAIN)},
         )
-        for name, asked in tasks.items()
-        if isinstance(asked, dict)
+        for name, parameters in tasks.items()
+        if isinstance(parameters, dict)
     }
 
 
@@ -64,7 +64,7 @@ def _both_sides(tokenizer: Any) -> LanguagesInfo | None:
 
 
 def _spoken_about(tokenizer: Any) -> LanguagesInfo:
-    """A target begins with its language; what it is made from is no text (Speech2Text)."""
+    """A target begins with its language; the source is speech (Speech2Text)."""
     return LanguagesInfo(
         targets={code: TargetLanguage(forced=[index]) for code, index in tokenizer.lang_code_to_id.items()},
         default_target=getattr(tokenizer, "tgt_lang", None),
@@ -73,7 +73,7 @@ def _spoken_about(tokenizer: Any) -> LanguagesInfo:
 
 
 def _asked_in_the_text(tokenizer: Any) -> LanguagesInfo | None:
-    """A text begins with the language it is to be translated into, such as ``>>fra<<`` (Marian)."""
+    """A text begins with its target language, such as ``>>fra<<`` (Marian)."""
     codes = getattr(tokenizer, "supported_language_codes", None)
     if not codes:
         return None
@@ -96,5 +96,5 @@ def _around(tokenizer: Any) -> SourceLanguage:
 
 
 def _own(tokenizer: Any, source: SourceLanguage) -> list[int]:
-    """The token of a language itself, of those that are put around its texts."""
+    """The language's own token, among those added around its texts."""
     return [token for token in (*source.prefix, *source.suffix) if token != tokenizer.eos_token_id]

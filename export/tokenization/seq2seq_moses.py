@@ -1,6 +1,6 @@
-"""Tokenizers of transformers that cut texts by Moses' rules and words by BPE, as tokenizers.Tokenizer of words (FSMT).
+"""Rebuilds tokenizers of transformers that split texts by Moses' rules and words by BPE (FSMT).
 
-The merges are those of both languages; which of their pieces has an id differs between the two vocabularies.
+Both languages share the merges; which pieces have an id differs between the two vocabularies.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _ATTRIBUTES = ("moses_pipeline", "bpe_ranks", "encoder", "decoder", "src_lang", 
 
 
 def moses_of(tokenizer: Any, replaced: dict[str, str]) -> MosesInfo | None:
-    """What the runtime must know of the words; None for a tokenizer of another kind.
+    """How the runtime must split texts into words; None for a tokenizer of another kind.
 
     Args:
         tokenizer: of transformers.
-        replaced: what it replaces in a decoded text.
+        replaced: replacements in a decoded text.
     """
     if not all(hasattr(tokenizer, name) for name in _ATTRIBUTES):
         return None
@@ -30,9 +30,9 @@ def moses_of(tokenizer: Any, replaced: dict[str, str]) -> MosesInfo | None:
 
 
 def reading_words(tokenizer: Any) -> Tokenizer:
-    """What gives the words of the source language their ids.
+    """The tokenizer that gives the words of the source language their ids.
 
-    Pieces that the vocabulary lacks get ids behind it; the runtime makes the unknown token of them.
+    Pieces that the vocabulary lacks get ids after it; the runtime maps them to the unknown token.
     """
     rebuilt = with_added_tokens(_tokenizer(tokenizer, tokenizer.get_vocab()), tokenizer)
     surround(rebuilt, tokenizer)
@@ -40,7 +40,7 @@ def reading_words(tokenizer: Any) -> Tokenizer:
 
 
 def writing_words(tokenizer: Any) -> Tokenizer:
-    """What makes words of the target language of ids; its special tokens are those of its own vocabulary."""
+    """The tokenizer that decodes ids to words of the target language; its special tokens are in its own vocabulary."""
     vocabulary = target_vocabulary(tokenizer)
     rebuilt = _tokenizer(tokenizer, vocabulary)
     special = [token for token in tokenizer.all_special_tokens if token in vocabulary]
@@ -60,7 +60,7 @@ def _tokenizer(tokenizer: Any, vocabulary: dict[str, int]) -> Tokenizer:
     rebuilt = Tokenizer(models.BPE(numbered, merges, unk_token=tokenizer.unk_token, end_of_word_suffix=_END))
     rebuilt.decoder = decoders.Sequence(
         [
-            # What no token has as its id is shown as the unknown token.
+            # An id without a token is shown as the unknown token.
             decoders.Replace(Regex(rf"{UNLISTED}\d+"), tokenizer.unk_token),
             decoders.Replace(" ", ""),
             decoders.Replace(_END, " "),
@@ -71,7 +71,7 @@ def _tokenizer(tokenizer: Any, vocabulary: dict[str, int]) -> Tokenizer:
 
 
 def _numbered(vocabulary: dict[str, int], size: int, merges: list[tuple[str, str]]) -> dict[str, int]:
-    """The vocabulary, ids below `size` without a token filled, and behind it what else is merged or made by merging."""
+    """The vocabulary, names for ids below `size` that have no token, and then the other pieces of the merges."""
     names = [f"{UNLISTED}{index}" for index in range(size)]
     for token, index in vocabulary.items():
         names[index] = token

@@ -1,7 +1,7 @@
-"""Tokenizers of transformers that pair a sentencepiece model with a vocabulary of their own, as a tokenizers.Tokenizer.
+"""Rebuilds tokenizers of transformers that pair a sentencepiece model with their own vocabulary.
 
-The sentencepiece model says where a text is cut, the vocabulary which id a piece has (Marian, M2M-100, Speech2Text).
-The two need not agree: what only one of them has is kept apart, so that texts are cut as sentencepiece cuts them.
+The sentencepiece model splits a text into pieces, and the vocabulary gives their ids (Marian, M2M-100, Speech2Text).
+The two need not agree: tokens of only one of them are kept apart, so that texts are split as sentencepiece does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from triform.runtime.encoder_decoder.source_text import UNLISTED
 _NORMAL, _USER_DEFINED, _BYTE = 1, 4, 6
 _UNIGRAM, _BPE = 1, 2
 _META = "▁"
-# A character nobody uses, which ends a grapheme.
+# An unassigned character, which ends a grapheme.
 _APART = "\ufff0"
 _MARK = r"[\p{M}\x{200C}\x{200D}\x{FF9E}\x{FF9F}\x{1F3FB}-\x{1F3FF}]"
 
@@ -33,8 +33,8 @@ class Pieces:
     Attributes:
         proto: sentencepiece's ModelProto.
         vocabulary: id of each token.
-        whole: tokens that are recognized before the model sees a text.
-        unknown: the token for what is not in the vocabulary.
+        whole: tokens that are recognized before the model splits a text.
+        unknown: the token for pieces that are not in the vocabulary.
         codes: whether a text may begin with a token in the form of ``>>fra<<``.
     """
 
@@ -53,10 +53,10 @@ def parse(serialized: bytes) -> Any:
 
 
 def tokenizer_of(pieces: Pieces) -> Tokenizer:
-    """A tokenizer that cuts as the sentencepiece model does and gives the vocabulary's ids.
+    """A tokenizer that splits as the sentencepiece model does and gives the vocabulary's ids.
 
     Tokens of the vocabulary that the model never yields are named with `UNLISTED` before them. Pieces of the model
-    that the vocabulary lacks get ids behind it; the runtime makes the unknown token of them.
+    that the vocabulary lacks get ids after it; the runtime maps them to the unknown token.
     A combining mark on a character that is normalized away (½, …) is lost, as in all fast tokenizers of transformers.
 
     Raises:
@@ -91,7 +91,7 @@ def tokenizer_of(pieces: Pieces) -> Tokenizer:
 
 
 def decoder(*, byte_fallback: bool) -> Any:
-    """Joins pieces; spaces around the whole are removed, as the tokenizers of this kind in transformers do."""
+    """A decoder that joins pieces and strips spaces, as the tokenizers of this kind in transformers do."""
     return decoders.Sequence(
         [
             decoders.Replace(UNLISTED, ""),
@@ -104,10 +104,10 @@ def decoder(*, byte_fallback: bool) -> Any:
 
 
 def _scores(proto: Any) -> dict[str, float]:
-    """Score of each piece that a text can be cut into."""
+    """Score of each piece that a text can be split into."""
     normal = {piece.piece: piece.score for piece in proto.pieces if piece.type == _NORMAL}
     best = max(normal.values())
-    # The formulas are sentencepiece's: what the user defined wins over any other way of cutting the same text.
+    # Sentencepiece's formula: a user-defined piece wins over any other split of the same text.
     defined = {piece.piece: len(piece.piece) * best - 0.1 for piece in proto.pieces if piece.type == _USER_DEFINED}
     return {**normal, **defined}
 
@@ -129,13 +129,13 @@ def _is_code(token: str) -> bool:
 
 
 def _normalizer(pieces: Pieces) -> Any:
-    """Sentencepiece's normalization: characters, spaces, a space in front. Language codes are marked before it."""
+    """Sentencepiece's normalization: characters, spaces, a leading space. Language codes are marked before it."""
     spec = pieces.proto.normalizer_spec
     steps: list[Any] = []
     if pieces.codes:
         codes = "|".join(re.escape(token[2:-2]) for token in pieces.vocabulary if _is_code(token))
         steps.append(normalizers.Replace(Regex(rf"\A(?=>>(?:{codes})<<)"), UNLISTED))
-        # Two characters that no piece spells: one unknown token.
+        # Two characters that no piece contains: one unknown token.
         steps.append(normalizers.Replace(Regex(r"\A>>[\s\S]*?<<"), UNLISTED * 2))
     if spec.precompiled_charsmap:
         steps.extend(_characters(spec.precompiled_charsmap))
@@ -152,10 +152,10 @@ def _normalizer(pieces: Pieces) -> Any:
 
 @cache
 def _characters(charsmap: bytes) -> tuple[Any, ...]:
-    """Sentencepiece's map of characters.
+    """Sentencepiece's character map.
 
-    Given a character of the map and a mark on it, tokenizers maps the first and drops the second; kept apart, both
-    come out as sentencepiece gives them. Longer sequences that sentencepiece composes (Hangul in letters) are not.
+    The tokenizers package maps a character and drops a mark on it; kept apart, both come out as in sentencepiece.
+    Longer sequences that sentencepiece composes (decomposed Hangul) do not.
     """
     precompiled = normalizers.Precompiled(charsmap)
     if precompiled.normalize_str(_APART) != _APART:
@@ -175,7 +175,7 @@ def _is_mapped(precompiled: Any, character: str) -> bool:
 
 
 def _ranges(codes: list[int]) -> str:
-    """The inside of a regular expression's class of characters."""
+    """Ranges for a character class of a regular expression."""
     starts = [code for code, before in zip(codes, [-1, *codes], strict=False) if code - 1 != before]
     ends = [code for code, after in zip(codes, [*codes[1:], -1], strict=True) if code + 1 != after]
     return "".join(rf"\x{{{start:X}}}-\x{{{end:X}}}" for start, end in zip(starts, ends, strict=True))

@@ -15,7 +15,7 @@ from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.bundle.export_record import Parity, QuantizedParity
 from triform.runtime.errors import ExportError, option
 
-# Float32 sums in another order differ by about 1e-6 of the largest term per product; dozens of layers add up.
+# Float32 sums in another order differ by about 1e-6 of the largest term per product, and dozens of layers add up.
 RELATIVE_TOLERANCE = 5e-4
 _CHUNK = 128
 
@@ -63,7 +63,7 @@ def verify_decoder(runner: DecoderRunner, expected: Array, ids: list[int]) -> Pa
 
 
 def decoder_parity(runner: DecoderRunner, expected: Array, ids: list[int]) -> Parity:
-    """Measure the differences that `verify_decoder` checks; none is too large here."""
+    """Measure the differences that `verify_decoder` checks, however large they are."""
     scale = float(np.abs(expected).max())
     third = len(ids) // 3
     return Parity(
@@ -80,7 +80,7 @@ def check_parity(parity: Parity) -> None:
     """Raise when any difference exceeds the tolerance.
 
     Raises:
-        ExportError: names the way of feeding that differs, and by how much.
+        ExportError: a difference is too large; names the way of feeding, and by how much.
     """
     for name in ("prefill", "chunked", "step", "ragged"):
         difference = getattr(parity, name)
@@ -124,7 +124,7 @@ def _worst(worst: float, difference: Array) -> float:
 def quantized_decoder_parity(
     original: Callable[[list[int]], Array], quantized: DecoderRunner, ids: list[int], window: int
 ) -> QuantizedParity:
-    """Measure how far a quantized graph's predictions are from the original's.
+    """Compare a quantized graph's predictions with the original's.
 
     Args:
         original: from token ids to logits, float32 (tokens, vocab_size).
@@ -148,7 +148,7 @@ def quantized_decoder_parity(
     original_losses, quantized_losses = (np.concatenate(parts) for parts in zip(*losses, strict=True))
     return QuantizedParity(
         top1_agreement=float(np.concatenate(agreements).mean()),
-        # Of equal distributions the sum may be below zero by its rounding.
+        # Rounding can make the sum of equal distributions negative.
         mean_kl=max(0.0, float(np.concatenate(divergences).mean())),
         perplexity_original=float(np.exp(original_losses.mean())),
         perplexity_quantized=float(np.exp(quantized_losses.mean())),

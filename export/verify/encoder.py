@@ -17,13 +17,13 @@ from triform.runtime.errors import ExportError
 # As for decoders; see `verify/decoder.py`.
 _RELATIVE_TOLERANCE = 5e-4
 _VECTORS = ("sentence_embedding", "image_embedding")
-# The outputs that tasks are about; a graph is compared by the first of these that it has.
+# The outputs of tasks; a graph is compared by the first of these that it has.
 _TASK_OUTPUTS = (*_VECTORS, "logits", "end_logits")
 
 
 @dataclass(frozen=True)
 class ReferenceBatch:
-    """A batch of samples, padded where their lengths differ, and what PyTorch gives for it.
+    """A batch of samples, padded where their lengths differ, and PyTorch's outputs for it.
 
     Attributes:
         samples: at least two, of different lengths where the graph takes a mask.
@@ -58,7 +58,7 @@ def verify_encoder(runner: EncoderRunner, names: Sequence[str], batch: Reference
 
 
 def encoder_parity(runner: EncoderRunner, names: Sequence[str], batch: ReferenceBatch) -> EncoderParity:
-    """Measure the differences that `verify_encoder` checks; none is too large here.
+    """Measure the differences that `verify_encoder` checks, however large they are.
 
     Raises:
         ExportError: an output has another shape than PyTorch's.
@@ -80,7 +80,7 @@ def encoder_parity(runner: EncoderRunner, names: Sequence[str], batch: Reference
 
 
 def task_output(names: Sequence[str]) -> str:
-    """The output that a graph's task is about, of the outputs it has."""
+    """The output that a graph is compared by, of the outputs it has."""
     return next(name for name in _TASK_OUTPUTS if name in names)
 
 
@@ -92,7 +92,7 @@ def quantized_encoder_parity(
     pad: int,
     problem_type: str | None = None,
 ) -> QuantizedEncoderParity:
-    """Measure how far an output of a quantized graph is from the original's: cosines of vectors, or score differences.
+    """Compare an output of a quantized graph with the original's: cosines of vectors, or score differences.
 
     Args:
         original: from the arrays of one sample to the original's output.
@@ -100,7 +100,7 @@ def quantized_encoder_parity(
         name: of the output.
         samples: the inputs, run one by one.
         pad: token id that pads.
-        problem_type: of a classification; None where one of several labels, words or places in a text is right.
+        problem_type: of a classification; None for a softmax over labels, words or positions.
     """
     measured = []
     for sample in samples:
@@ -123,7 +123,7 @@ def _cosine(vector: Array, other: Array) -> float:
 
 
 def worst_parity(parities: Sequence[EncoderParity]) -> EncoderParity:
-    """One record for several batches or graphs: the worst of each number. Several graphs give vectors, not scores."""
+    """One record for several batches or graphs: the worst of each number. Several graphs must give vectors."""
     if len(parities) == 1:
         return parities[0]
     quantized_parities = [parity.quantized for parity in parities if parity.quantized is not None]

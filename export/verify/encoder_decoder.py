@@ -67,7 +67,7 @@ def verify_encoder_decoder(runner: EncoderDecoderRunner, reference: ReferenceAns
 
 
 def encoder_decoder_parity(runner: EncoderDecoderRunner, reference: ReferenceAnswers) -> Parity:
-    """Measure the differences that `verify_encoder_decoder` checks; none is too large here. `ragged` has the batch."""
+    """Measure the differences that `verify_encoder_decoder` checks, however large; `ragged` includes the batch."""
     parities = [
         decoder_parity(runner.read(padded([sample], reference.pad)), logits, reference.ids)
         for sample, logits in zip(reference.sources, reference.logits, strict=True)
@@ -88,10 +88,10 @@ def quantized_encoder_decoder_parity(
     quantized: EncoderDecoderRunner,
     reference: ReferenceAnswers,
 ) -> QuantizedParity:
-    """Measure how far the quantized graphs' predictions are from the original's, along its greedy answers.
+    """Compare the quantized graphs' predictions with the original's, along its greedy answers.
 
     Args:
-        original: reads a batch of one source and gives the decoder that answers it.
+        original: reads a batch of one source and returns its decoder.
         quantized: the graphs to measure.
         reference: the sources.
     """

@@ -1,4 +1,4 @@
-"""What takes the place of a model's attention: ONNX Runtime's operators, and rotary embeddings inside them.
+"""Replaces a model's attention and rotary embeddings by operators of ONNX Runtime.
 
-May import `models/spec.py` and `models/errors.py`. Read `causal.py` first.
+May import `models/spec.py`, `models/errors.py` and `models/patching.py`. Read `causal.py` first.
 """

@@ -1,10 +1,10 @@
-"""ONNX Runtime's encoder attention, plugged into transformers through its AttentionInterface.
+"""Plugs ONNX Runtime's encoder attention operator into transformers, through its AttentionInterface.
 
-A model switched to one of the implementations registered here calls `attend_all` in place of its own attention. While
-tracing, that emits one ``com.microsoft::MultiHeadAttention`` node per layer; outside tracing it computes the same thing
-in PyTorch, so that the substitution can be compared with the original model before anything is exported.
+A model switched to one of the implementations registered here calls `attend_bidirectional` in place of its own
+attention. While tracing, that emits one ``com.microsoft::MultiHeadAttention`` node per layer. Outside tracing it
+computes the same in PyTorch, so that the prepared model can be compared with the original before it is exported.
 
-Operator contract: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MultiHeadAttention
+The operator is described in docs/ContribOperators.md of ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from triform.models.attention.layout import merge_heads
 from triform.models.attention.rotary import RotaryTable, rotate
 
-# Padding goes to the operator as it is; what hides more than padding becomes a bias.
-PADDING = "triform_encoder"
+# The operator gets a padding mask as it is; any other mask becomes a bias.
+WITH_PADDING_MASK = "triform_encoder"
 # Every mask becomes a bias: for models that compute with their masks.
-BIAS = "triform_encoder_bias"
+WITH_BIAS = "triform_encoder_bias"
 
 _announced: list[RotaryTable] = []
 
 
 @contextmanager
 def rotating() -> Iterator[Callable[[RotaryTable], None]]:
-    """Gives what layers call with their rotary table, to have their coming attention rotate queries and keys by it."""
+    """Yields a function that makes the next attention rotate its queries and keys by a rotary table."""
     _announced.clear()
     try:
         yield _announced.append
@@ -42,29 +42,29 @@ def rotating() -> Iterator[Callable[[RotaryTable], None]]:
 def padding_or_bias(
     *, q_length: int, kv_length: int, mask_function: Any, attention_mask: torch.Tensor | None, **others: Any
 ) -> torch.Tensor | None:
-    """A mask function for transformers: the padding as it is where that is all there is to hide.
+    """A mask function for transformers that returns a padding mask as it is, and any other mask as a bias.
 
     Returns:
         bool or int (batch, keys), true where a key is a token, for a mask that hides padding only; float
-        (batch, 1, queries, keys) to be added to the scores for any other, such as a sliding window.
+        (batch, 1, queries, keys), added to the scores, for any other, such as a sliding window.
     """
     if mask_function is bidirectional_mask_function:
         return attention_mask
-    return bias(
+    return mask_bias(
         q_length=q_length, kv_length=kv_length, mask_function=mask_function, attention_mask=attention_mask, **others
     )
 
 
-def bias(**arguments: Any) -> torch.Tensor:
-    """A mask function for transformers: float (batch, 1, queries, keys), to be added to the scores."""
-    # Otherwise None may come back where all keys are seen, which depends on data and cannot be traced.
-    found: torch.Tensor = eager_mask(
+def mask_bias(**arguments: Any) -> torch.Tensor:
+    """A mask function for transformers that returns a bias, float (batch, 1, queries, keys), added to the scores."""
+    # Skipping would return None where all keys are visible, which depends on data and cannot be traced.
+    mask: torch.Tensor = eager_mask(
         **{**arguments, "allow_is_bidirectional_skip": False, "allow_is_causal_skip": False}
     )
-    return found
+    return mask
 
 
-def attend_all(  # noqa: PLR0913 -- the signature is transformers'
+def attend_bidirectional(  # noqa: PLR0913 -- the signature is transformers'
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -85,7 +85,7 @@ def attend_all(  # noqa: PLR0913 -- the signature is transformers'
         value: as `key`; its last axis may differ.
         attention_mask: what `padding_or_bias` returned, or a float bias the model made from it.
         scaling: multiplies the scores; 1/sqrt(head_dim) when None.
-        dropout: ignored, models are exported in evaluation mode.
+        dropout: ignored; models are exported in evaluation mode.
         position_bias: float (1 or batch, num_attention_heads, queries, keys), added to the scores (T5).
         softcap: scores become ``softcap * tanh(scores / softcap)`` when set, before anything is added.
 
@@ -109,7 +109,7 @@ def attend_all(  # noqa: PLR0913 -- the signature is transformers'
 
 
 def _rotate(tensor: torch.Tensor, table: RotaryTable) -> torch.Tensor:
-    """One RotaryEmbedding node, of the operator that takes heads side by side as the projection leaves them."""
+    """One RotaryEmbedding node; it takes the heads in the layout of the projection's output."""
     if not torch.compiler.is_exporting():
         return rotate(tensor, table)
     batch, heads, length, head_dim = tensor.shape
@@ -135,6 +135,9 @@ def _emit(
     batch, heads, length, _ = query.shape
     width = value.shape[-1]
     mask = None if padding is None else padding.to(torch.int32)
+    if added is not None and added.shape[2] == 1 and length != 1:
+        # The operator broadcasts over rows and heads only.
+        added = added.expand(*added.shape[:2], length, added.shape[3])
     output = torch.onnx.ops.symbolic(
         "com.microsoft::MultiHeadAttention",
         [*(merge_heads(part) for part in (query, key, value)), None, mask, added],
@@ -162,9 +165,9 @@ def _compute(
         scores = scores + added
     if padding is not None:
         scores = scores.masked_fill(~padding.bool()[:, None, None], torch.finfo(scores.dtype).min)
-    return (scores.softmax(-1) @ value).transpose(1, 2)
+    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous()
 
 
-for _name, _mask in ((PADDING, padding_or_bias), (BIAS, bias)):
-    ALL_ATTENTION_FUNCTIONS.register(_name, attend_all)
+for _name, _mask in ((WITH_PADDING_MASK, padding_or_bias), (WITH_BIAS, mask_bias)):
+    ALL_ATTENTION_FUNCTIONS.register(_name, attend_bidirectional)
     ALL_MASK_ATTENTION_FUNCTIONS.register(_name, _mask)

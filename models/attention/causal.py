@@ -1,10 +1,10 @@
-"""ONNX Runtime's attention operator, plugged into transformers through its AttentionInterface.
+"""Plugs ONNX Runtime's causal attention operator into transformers, through its AttentionInterface.
 
-A model loaded or switched to ``attn_implementation="triform"`` calls `attend` in place of its own attention. While
-tracing, that emits one ``com.microsoft::GroupQueryAttention`` node per layer; outside tracing it computes the same
-thing in PyTorch, so that the substitution can be compared with the original model before anything is exported.
+A model whose ``attn_implementation`` is `CAUSAL` calls `attend_causal` in place of its own attention. While tracing,
+that emits one ``com.microsoft::GroupQueryAttention`` node per layer. Outside tracing it computes the same in PyTorch,
+so that the prepared model can be compared with the original before it is exported.
 
-Operator contract: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.GroupQueryAttention
+The operator is described in docs/ContribOperators.md of ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -24,37 +24,51 @@ from triform.models.attention.rotary import RotaryTable, rotate
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import LayerCache
 
-IMPLEMENTATION = "triform"
+CAUSAL = "triform"
 
-# Far beyond any window or chunk size in use, so that a mask evaluated here shows its steady state.
+# A position far beyond any window or chunk size in use, where a mask no longer depends on the start of the text.
 _FAR = 1 << 22
 
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """Stands in for a mask tensor: each query sees itself and the `size - 1` keys before it."""
+    """Takes the place of a mask tensor: each query attends to itself and to the `size - 1` keys before it."""
 
     size: int
+
+    def __getitem__(self, _: Any) -> SlidingWindow:
+        """The mask itself: a model may cut a mask to the keys that it passes on, which the operator does by itself."""
+        return self
+
+
+@dataclass(frozen=True)
+class UnknownMask:
+    """Takes the place of a mask that is neither causal nor a causal sliding window; no layer may use it."""
+
+    def __getitem__(self, _: Any) -> UnknownMask:
+        """The mask itself, as for `SlidingWindow`."""
+        return self
 
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What one layer's attention is like, found by running the model once."""
+    """The cache geometry and sliding window of one layer's attention, learned by running the model once."""
 
     cache: LayerCache
     window: int | None
 
 
 @dataclass
-class Step:
-    """What the attention layers of one forward pass share, and what they leave behind.
+class ForwardPass:
+    """State that the attention layers of one forward pass share.
 
     Attributes:
         seqlens_k: int32 (batch,), index of each row's last key; None outside tracing.
         total_sequence_length: int32 (1,), the longest row's number of keys; None outside tracing.
-        layers: what was found of the layers met so far, outside tracing; while tracing, what is to be used.
-        traced: layers met while tracing.
-        pending: the rotary table the current layer announced, consumed by its attention.
+        layers: outside tracing, filled by each layer in turn; while tracing, read by each layer in turn.
+        traced: number of layers traced so far.
+        pending: the rotary table that the current layer announced; its attention takes it.
+        isolated: whether each query attends to itself only, to see what else connects tokens; outside tracing.
     """
 
     seqlens_k: torch.Tensor | None = None
@@ -62,54 +76,75 @@ class Step:
     layers: list[LayerFacts] = field(default_factory=list)
     traced: int = 0
     pending: RotaryTable | None = None
+    isolated: bool = False
 
 
-_current: Step | None = None
+def traced_pass(past_lengths: torch.Tensor, length: int, layers: list[LayerFacts]) -> ForwardPass:
+    """The state for tracing one chunk of tokens.
+
+    Args:
+        past_lengths: int32 (batch,), tokens that each row has in its cache.
+        length: tokens of the chunk.
+        layers: from a pass outside tracing.
+    """
+    seqlens_k = past_lengths + (length - 1)
+    total = (seqlens_k.amax(0, keepdim=True) + 1).to(torch.int32)
+    return ForwardPass(seqlens_k.to(torch.int32), total, layers=layers)
+
+
+_current: ForwardPass | None = None
 
 
 @contextmanager
-def attending(step: Step) -> Iterator[Step]:
-    """Make `step` the one that attention layers read and write while the block runs."""
+def attending(state: ForwardPass) -> Iterator[ForwardPass]:
+    """While the block runs, attention layers read and write `state`."""
     global _current
-    previous, _current = _current, step
+    previous, _current = _current, state
     try:
-        yield step
+        yield state
     finally:
         _current = previous
 
 
 def announce(table: RotaryTable) -> None:
-    """Tell the layer's coming attention to rotate queries and keys by `table`."""
+    """Have the next attention rotate its queries and keys by `table`.
+
+    Raises:
+        LookupError: the operator does not take tables of this width.
+    """
     if _current is None:
         raise RuntimeError("rotary embedding applied outside `attending`")
+    if table.cos.shape[-1] % 8:
+        raise LookupError(f"the attention operator does not rotate {2 * table.cos.shape[-1]} of a head's channels")
     _current.pending = table
 
 
-def describe_mask(*_: Any, mask_function: Any, local_size: int | None = None, **__: Any) -> SlidingWindow | None:
-    """A mask function for transformers that returns the mask's shape in words instead of a tensor.
+def causal_mask(
+    *_: Any, mask_function: Any, local_size: int | None = None, **__: Any
+) -> SlidingWindow | UnknownMask | None:
+    """A mask function for transformers that returns the window of a causal mask instead of a tensor.
 
-    While tracing nothing is evaluated: positions are symbols then, and the layers are known already.
-
-    Raises:
-        UnsupportedModelError: the mask is neither causal nor a causal sliding window.
+    Returns:
+        None for a mask without a window; also while tracing, when `LayerFacts` has the window. `UnknownMask` for a mask
+        that is neither causal nor a causal sliding window: models also make masks that no layer uses.
     """
     if torch.compiler.is_exporting():
         return None
     keys = torch.arange(_FAR - 4 * (local_size or 1) - 8, _FAR + 4)
     for query in (_FAR, _FAR - 1):
-        seen = torch.as_tensor(mask_function(0, 0, torch.tensor(query), keys)).expand(keys.shape)
-        nearest = keys > query - local_size if local_size else torch.ones_like(seen)
-        if not torch.equal(seen, (keys <= query) & nearest):
-            raise UnsupportedModelError("its attention mask is neither causal nor a causal sliding window")
+        visible = torch.as_tensor(mask_function(0, 0, torch.tensor(query), keys)).expand(keys.shape)
+        in_window = keys > query - local_size if local_size else torch.ones_like(visible)
+        if not torch.equal(visible, (keys <= query) & in_window):
+            return UnknownMask()
     return SlidingWindow(local_size) if local_size else None
 
 
-def attend(  # noqa: PLR0913 -- the signature is transformers'
+def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: SlidingWindow | None,
+    attention_mask: SlidingWindow | UnknownMask | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
@@ -123,21 +158,30 @@ def attend(  # noqa: PLR0913 -- the signature is transformers'
         module: the calling layer, unused; transformers passes it.
         query: float (batch, num_attention_heads, sequence, head_dim).
         key: float (batch, num_key_value_heads, sequence, head_dim).
-        value: as `key`.
-        attention_mask: what `describe_mask` returned for this layer.
+        value: as `key`; its last axis may be shorter.
+        attention_mask: what `causal_mask` returned for this layer.
         scaling: multiplies the scores; 1/sqrt(head_dim) when None.
-        dropout: ignored, models are exported in evaluation mode.
+        dropout: ignored; models are exported in evaluation mode.
         softcap: scores become ``softcap * tanh(scores / softcap)`` when set.
         s_aux: float (num_attention_heads,), an extra score per head that takes part in the softmax only.
         position_bias: float (1 or batch, num_attention_heads, sequence, keys), added to the scores (T5).
 
     Returns:
-        float (batch, sequence, num_attention_heads, head_dim), and None for the weights.
+        float (batch, sequence, num_attention_heads, width of `value`), and None for the weights.
+
+    Raises:
+        UnsupportedModelError: the operator cannot do this.
     """
     if _current is None:
         raise RuntimeError("attention called outside `attending`")
-    if value.shape[-1] != key.shape[-1]:
-        raise UnsupportedModelError(f"its keys have head size {key.shape[-1]} but its values {value.shape[-1]}")
+    width = value.shape[-1]
+    if width > key.shape[-1]:
+        raise UnsupportedModelError(f"its keys have head size {key.shape[-1]} but its values {width}")
+    if width < key.shape[-1]:
+        # The operator takes values as wide as the keys. Zeros behind them add zeros to the output.
+        value = torch.nn.functional.pad(value, (0, key.shape[-1] - width))
+    if isinstance(attention_mask, UnknownMask):
+        raise UnsupportedModelError("its attention mask is neither causal nor a causal sliding window")
     if attention_mask is not None and not isinstance(attention_mask, SlidingWindow):
         raise UnsupportedModelError("it changes the attention mask inside its layers")
     table, _current.pending = _current.pending, None
@@ -155,8 +199,12 @@ def attend(  # noqa: PLR0913 -- the signature is transformers'
     )
     if tracing:
         _current.traced += 1
-        return _emit(_current, layer, query, key, value), None
-    return _compute(layer, query, key, value), None
+        output = _emit(_current, layer, query, key, value)
+    elif _current.isolated:
+        output = value.repeat_interleave(query.shape[1] // value.shape[1], 1).transpose(1, 2).contiguous()
+    else:
+        output = _compute(layer, query, key, value)
+    return output if width == value.shape[-1] else output[..., :width].contiguous(), None
 
 
 @dataclass(frozen=True)
@@ -169,10 +217,12 @@ class _Layer:
     bias: torch.Tensor | None
 
 
-def _emit(step: Step, layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """One operator node without its cache: tracing 2 more inputs and outputs a layer would only take time.
+def _emit(
+    state: ForwardPass, layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> torch.Tensor:
+    """One operator node without its cache, which would make tracing slower.
 
-    `export/graph/cache.py` adds them to the finished graph, in the order of the layers.
+    `export/graph/cache.py` adds the cache's inputs and outputs to the finished graph, in the order of the layers.
     """
     batch, heads, length, head_dim = query.shape
     attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": key.shape[1], "scale": layer.scale}
@@ -184,7 +234,7 @@ def _emit(step: Step, layer: _Layer, query: torch.Tensor, key: torch.Tensor, val
         attributes |= {"do_rotary": 1, "rotary_interleaved": int(layer.table.interleaved)}
     inputs = [
         merge_heads(query), merge_heads(key), merge_heads(value), None, None,
-        step.seqlens_k, step.total_sequence_length,
+        state.seqlens_k, state.total_sequence_length,
         layer.table.cos if layer.table else None, layer.table.sin if layer.table else None,
     ]  # fmt: skip
     if layer.sink is not None or layer.bias is not None:
@@ -218,8 +268,9 @@ def _compute(layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch
         sink = layer.sink.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
         scores = torch.cat([scores, sink], dim=-1)
     weights = scores.softmax(-1)[..., :length]
-    return (weights @ value).transpose(1, 2)
+    # Contiguous as from transformers' own functions: models take views of it.
+    return (weights @ value).transpose(1, 2).contiguous()
 
 
-ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attend)
-ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, describe_mask)
+ALL_ATTENTION_FUNCTIONS.register(CAUSAL, attend_causal)
+ALL_MASK_ATTENTION_FUNCTIONS.register(CAUSAL, causal_mask)

@@ -1,12 +1,12 @@
-"""Rotary position embeddings: from a model's own code to tables the attention operator reads.
+"""Turns a model's rotary position embeddings into tables for the attention operator, or makes them traceable.
 
-Two ways out of a model, chosen by comparing numbers, never by the model's name:
+There are two ways, and which one is used depends on the model's results, never on its name:
 
-*fused*: the model's rotary module is asked for the cosines and sines of every position, once; the function that would
-apply them returns queries and keys as they are, and the attention operator rotates them by table. Cheapest.
+*fused*: the model's rotary module computes the cosines and sines of every position once. The function that would apply
+them returns queries and keys unchanged, and the attention operator rotates them by table. This is the fastest way.
 
-*native*: the model's own code is traced as it stands. Needed where the frequencies depend on the length of the
-sequence (dynamic NTK, longrope) or where the rotation is of a kind the operator does not know.
+*native*: the model's own code is traced. This is needed where the frequencies depend on the length of the sequence
+(dynamic NTK, longrope), and where the operator does not support the kind of rotation.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from triform.models.patching import patched
+
 _APPLY = "apply_rotary_pos_emb"
-# How models lay out their cosines: (pairs are neighbours, which columns hold each angle once).
+# How models lay out their cosines: (whether pairs are adjacent, the columns that hold each angle once).
 _LAYOUTS: tuple[tuple[bool, Callable[[int], slice]], ...] = (
     (False, lambda width: slice(0, width // 2)),
     (True, lambda width: slice(0, width, 2)),
@@ -33,12 +36,12 @@ _LAYOUTS: tuple[tuple[bool, Callable[[int], slice]], ...] = (
 
 @dataclass(frozen=True)
 class RotaryTable:
-    """Cosines and sines by position, as GroupQueryAttention takes them.
+    """Cosines and sines by position, in the layout of GroupQueryAttention.
 
     Attributes:
         cos: float (max_length, rotary_dim / 2).
         sin: as `cos`.
-        interleaved: whether a pair is two neighbours (x0, x1) rather than one of each half (x0, x[rotary_dim/2]).
+        interleaved: whether a pair is adjacent (x0, x1) rather than split over the halves (x0, x[rotary_dim/2]).
     """
 
     cos: torch.Tensor
@@ -47,29 +50,29 @@ class RotaryTable:
 
 
 def rotate(tensor: torch.Tensor, table: RotaryTable) -> torch.Tensor:
-    """Rotate by position, as the attention operator does (RoFormer, https://arxiv.org/abs/2104.09864).
+    """Rotate by position, as the attention operator does (RoFormer, arXiv:2104.09864).
 
     Args:
-        tensor: float (batch, heads, sequence, head_dim); row t of `sequence` stands at position t.
-        table: its rotary_dim may be less than head_dim; the remaining channels pass unchanged.
+        tensor: float (batch, heads, sequence, head_dim); index t of `sequence` is at position t.
+        table: its rotary_dim may be less than head_dim; the remaining channels stay unchanged.
 
     Returns:
         float, the shape of `tensor`.
     """
     length, half = tensor.shape[2], table.cos.shape[-1]
     cos, sin = table.cos[:length], table.sin[:length]
-    turned, rest = tensor[..., : 2 * half], tensor[..., 2 * half :]
+    rotated, rest = tensor[..., : 2 * half], tensor[..., 2 * half :]
     if table.interleaved:
-        first, second = turned[..., 0::2], turned[..., 1::2]
+        first, second = rotated[..., 0::2], rotated[..., 1::2]
     else:
-        first, second = turned[..., :half], turned[..., half:]
+        first, second = rotated[..., :half], rotated[..., half:]
     pair = (first * cos - second * sin, second * cos + first * sin)
-    turned = torch.stack(pair, -1).flatten(-2) if table.interleaved else torch.cat(pair, -1)
-    return torch.cat([turned, rest], dim=-1)
+    rotated = torch.stack(pair, -1).flatten(-2) if table.interleaved else torch.cat(pair, -1)
+    return torch.cat([rotated, rest], dim=-1)
 
 
 def rotary_modules(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """The submodules that turn positions into cosines and sines: those that hold inverse frequencies."""
+    """The submodules that compute cosines and sines of positions, recognized by their inverse frequencies."""
     return [
         module
         for module in model.modules()
@@ -86,47 +89,50 @@ def depends_on_length(module: torch.nn.Module) -> bool:
 
 @contextmanager
 def fused_rotary(model: torch.nn.Module, max_length: int, announce: Callable[[RotaryTable], None]) -> Iterator[None]:
-    """While the block runs, rotary modules give whole tables and applying them only announces the table.
+    """While the block runs, rotary modules return whole tables, and applying a table only announces it.
+
+    Run the model once inside the block before tracing it: a table that is made while tracing is symbolic, not constant.
 
     Args:
         model: the model to change; restored on exit.
-        max_length: positions in a table.
-        announce: called with the table each time a layer would have rotated its queries and keys.
+        max_length: positions of a table.
+        announce: called with the table each time a layer would rotate its queries and keys.
     """
     tables: dict[int, RotaryTable] = {}
 
     def whole_table(module: torch.nn.Module) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-        original, made = module.forward, {}
+        original, results = module.forward, {}
 
         def forward(x: torch.Tensor, position_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             key = (*args, *sorted(kwargs.items()))
-            if key not in made:
+            if key not in results:
                 positions = torch.arange(max_length)[None]
-                made[key] = original(torch.zeros(1, dtype=x.dtype), positions, *args, **kwargs)
-            return made[key]
+                results[key] = original(torch.zeros(1, dtype=x.dtype), positions, *args, **kwargs)
+            return results[key]
 
         return forward
 
     def apply(original: Callable[..., Any]) -> Callable[..., Any]:
-        def note(q: Any, k: Any, cos: torch.Tensor, sin: torch.Tensor, *_: Any, **__: Any) -> Any:
+        def announce_table(q: Any, k: Any, cos: torch.Tensor, sin: torch.Tensor, *_: Any, **__: Any) -> Any:
             if id(cos) not in tables:
                 tables[id(cos)] = _identify(original, q.shape[-1], cos, sin)
             announce(tables[id(cos)])
             return q, k
 
-        return note
+        return announce_table
 
-    with _replaced_forwards(rotary_modules(model), whole_table), _replaced_functions(model, apply):
-        # Tables must exist before tracing starts: a tensor made while tracing is symbolic, not a constant.
+    forwards = [(module, "forward", whole_table(module)) for module in rotary_modules(model)]
+    functions = [(file, _APPLY, apply(original)) for file, original in _applying_functions(model)]
+    with patched([*forwards, *functions]):
         yield
 
 
 @contextmanager
 def native_rotary(model: torch.nn.Module) -> Iterator[None]:
-    """While the block runs, rotary modules whose frequencies depend on the length do so without keeping state.
+    """While the block runs, rotary modules whose frequencies depend on the length keep no state.
 
-    transformers stores the current frequencies in the module and branches on the length, which cannot be traced. The
-    same formulas are evaluated here for the length of each call.
+    transformers stores the current frequencies in the module and branches on the length, which cannot be traced. Here
+    the same formulas are evaluated for the length of each call.
     """
     varying = [module for module in rotary_modules(model) if depends_on_length(module)]
 
@@ -143,12 +149,12 @@ def native_rotary(model: torch.nn.Module) -> Iterator[None]:
 
         return forward
 
-    with _replaced_forwards(varying, stateless):
+    with patched((module, "forward", stateless(module)) for module in varying):
         yield
 
 
 class _Frequencies:
-    """A rotary module as its own `forward` sees it, with the frequencies of one sequence length."""
+    """Passed as ``self`` to a rotary module's `forward`: the module, with the frequencies of one sequence length."""
 
     def __init__(self, module: torch.nn.Module, layer_type: str | None, length: torch.Tensor) -> None:
         prefix = "" if layer_type is None else f"{layer_type}_"
@@ -177,10 +183,10 @@ def _frequencies_at(module: Any, layer_type: str | None, prefix: str, length: to
 
 
 def _identify(original: Callable[..., Any], head_dim: int, cos: torch.Tensor, sin: torch.Tensor) -> RotaryTable:
-    """Find which rotation `original` performs by rotating random numbers both ways.
+    """Find the rotation that `original` performs, by comparing the rotations of random numbers.
 
     Raises:
-        LookupError: neither of the operator's two rotations.
+        LookupError: it is neither of the operator's two rotations.
     """
     with torch.no_grad():
         length, width = min(cos.shape[-2], 7), cos.shape[-1]
@@ -198,29 +204,7 @@ def _identify(original: Callable[..., Any], head_dim: int, cos: torch.Tensor, si
     raise LookupError("not a rotation the attention operator performs")
 
 
-@contextmanager
-def _replaced_forwards(
-    modules: list[torch.nn.Module], make: Callable[[torch.nn.Module], Callable[..., Any]]
-) -> Iterator[None]:
-    for module in modules:
-        module.forward = make(module)
-    try:
-        yield
-    finally:
-        for module in modules:
-            del module.__dict__["forward"]
-
-
-@contextmanager
-def _replaced_functions(
-    model: torch.nn.Module, make: Callable[[Callable[..., Any]], Callable[..., Any]]
-) -> Iterator[None]:
+def _applying_functions(model: torch.nn.Module) -> list[tuple[ModuleType, Callable[..., Any]]]:
+    """The functions that apply rotary embeddings, with the Python modules that the model's classes come from."""
     files = {sys.modules[type(module).__module__] for module in model.modules()}
-    saved = [(file, getattr(file, _APPLY)) for file in files if hasattr(file, _APPLY)]
-    for file, original in saved:
-        setattr(file, _APPLY, make(original))
-    try:
-        yield
-    finally:
-        for file, original in saved:
-            setattr(file, _APPLY, original)
+    return [(file, getattr(file, _APPLY)) for file in files if hasattr(file, _APPLY)]

@@ -1,4 +1,4 @@
-"""A causal language model as a graph with a key/value cache.
+"""Prepares a causal language model for tracing as one graph.
 
 May import `models/attention` and `models/traceable`. Read `graph.py` first.
 """

@@ -1,4 +1,4 @@
-"""The decoder form with one output more: the last hidden state of every token that is read."""
+"""Adds an output to a decoder's graph: the last hidden state of every token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAST_HIDDEN_STATE = "last_hidden_state"
 
 
 class HiddenStatesGraph(torch.nn.Module):
-    """What is traced: as `DecoderGraph`, which it runs, and what the model below the head gives."""
+    """The module that is traced: a `DecoderGraph`, and the output of the model below its head."""
 
     def __init__(self, graph: DecoderGraph) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class HiddenStatesGraph(torch.nn.Module):
         """Run one chunk of tokens. Arguments as `DecoderGraph`.
 
         Returns:
-            logits float (batch, num_logits, vocab_size); of every token of the chunk the last hidden state, behind the
-            final norm, float (batch, sequence, hidden_size).
+            logits float (batch, num_logits, vocab_size); and the last hidden state of every token of the chunk, after
+            the final norm, float (batch, sequence, hidden_size).
         """
         logits: torch.Tensor = self.decoder(input_ids, past_lengths, logits_positions)
         if self._states is None:
@@ -43,15 +43,17 @@ class HiddenStatesGraph(torch.nn.Module):
 
 
 def with_hidden_states(spec: GraphSpec) -> GraphSpec:
-    """The graph of a decoder with the output ``last_hidden_state``.
+    """Add the output ``last_hidden_state`` to the graph of a decoder.
 
     Args:
         spec: from `decoder_spec`.
 
     Raises:
-        UnsupportedModelError: the model is not one of a head on another model.
+        UnsupportedModelError: the model is not a head on another model.
     """
     graph = spec.module
     if not isinstance(graph, DecoderGraph) or graph.model.get_decoder() is graph.model:
-        raise UnsupportedModelError("its head and what is below it are one, so its hidden states cannot be had")
+        raise UnsupportedModelError(
+            "its head and the model below are one module, so its hidden states cannot be output"
+        )
     return dataclasses.replace(spec, module=HiddenStatesGraph(graph), outputs=(*spec.outputs, LAST_HIDDEN_STATE))

@@ -1,4 +1,4 @@
-"""An encoder with its head as a graph.
+"""Prepares an encoder and its head for tracing.
 
 May import `models/attention` and `models/traceable`. Read `graph.py` first.
 """

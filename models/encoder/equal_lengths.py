@@ -1,4 +1,4 @@
-"""Encoders that read the padding behind a text: right only for rows of one length."""
+"""Handles encoders that read padding as text: their rows of one run must have equal lengths."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from triform.models.encoder.probing import probe_inputs, reads_padding
 from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.spec import EncoderTask
 
-# No model needs as many tokens as that to say anything.
+# No model needs more tokens than this in a row.
 _LONGEST_MINIMUM = 64
 
 
 def without_padding(model: PreTrainedModel, task: EncoderTask) -> EncoderTask:
-    """The task as it is right for `model`: for one that reads padding, without an `attention_mask`.
+    """Remove `attention_mask` from the task if `model` reads padding as text.
 
-    Such a model says something else of a text when padding stands behind it: no padded batch would be right.
+    The results of such a model for a text change when padding follows it, so its rows must not be padded.
 
     Args:
         model: as for `encoder_spec`.
-        task: with an `attention_mask`; without one it is returned as it is.
+        task: returned as it is if it has no `attention_mask`, or the model does not read padding.
 
     Raises:
-        UnsupportedModelError: the model does not read texts of any length.
+        UnsupportedModelError: the model cannot read a short text.
     """
     inputs = probe_inputs(model, task)
     graph = EncoderGraph(model, task)
@@ -36,15 +36,15 @@ def without_padding(model: PreTrainedModel, task: EncoderTask) -> EncoderTask:
         raise UnsupportedModelError(f"it does not read a text of {length} tokens: {first_line(error)}") from error
     finally:
         graph.release()
-    alone = tuple(name for name in task.inputs if name != "attention_mask")
-    return replace(task, inputs=alone) if padding_is_read else task
+    inputs_without_mask = tuple(name for name in task.inputs if name != "attention_mask")
+    return replace(task, inputs=inputs_without_mask) if padding_is_read else task
 
 
 def shortest_row(model: PreTrainedModel, task: EncoderTask) -> int:
-    """The fewest tokens that `model` reads in a row without padding; found by trying.
+    """The fewest tokens of a row that `model` can read without padding, found by trying.
 
     Raises:
-        UnsupportedModelError: no short row can be read.
+        UnsupportedModelError: it can read no short row.
     """
     inputs = probe_inputs(model, task)
     failure = ""

@@ -1,7 +1,8 @@
-"""The encoder form: all tokens, or all patches of an image, seen at once, as one graph."""
+"""Prepares an encoder of texts or pictures for tracing as one graph."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -11,19 +12,21 @@ import torch
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from triform.models.attention import bidirectional
+from triform.models.attention.bidirectional import WITH_BIAS, WITH_PADDING_MASK, rotating
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.encoder.probing import difference_at_tokens, probe_inputs, reads_padding, tokens
 from triform.models.errors import UnsupportedModelError
 from triform.models.paths import choose_path
 from triform.models.spec import EncoderTask, GraphInput, GraphSpec
 from triform.models.traceable.any_length import any_length
+from triform.models.traceable.classified_end import traceable_end
 from triform.models.traceable.convolutions import as_products
+from triform.models.traceable.experts import batch_experts
 from triform.models.traceable.substitutions import single_operators
 
 
 class EncoderGraph(torch.nn.Module):
-    """What is traced: the task's inputs in, its outputs out."""
+    """The module that is traced: from the task's inputs to its outputs."""
 
     def __init__(self, model: PreTrainedModel, task: EncoderTask) -> None:
         super().__init__()
@@ -38,7 +41,7 @@ class EncoderGraph(torch.nn.Module):
             self._hook = head.register_forward_pre_hook(self._pick)
 
     def release(self) -> None:
-        """Leave the model's head as it was; call once, when nothing runs the graph any more."""
+        """Restore the model's head; call once, when the graph runs no more."""
         if self._hook is not None:
             self._hook.remove()
 
@@ -53,36 +56,39 @@ class EncoderGraph(torch.nn.Module):
         """Run the model.
 
         Args:
-            inputs: as the task names them: input_ids, attention_mask and token_type_ids int64 (batch, sequence);
-                pixel_values float (batch, channels, height, width); then those beside them; then, where the task
-                picks positions, logits_positions int64 (batch, num_logits).
+            inputs: those of `EncoderTask.names`: input_ids, attention_mask and token_type_ids int64 (batch, sequence);
+                pixel_values float (batch, channels, height, width); those of `beside`; and, if the task picks
+                positions, logits_positions int64 (batch, num_logits).
 
         Returns:
             the task's outputs, in order.
         """
-        given = dict(zip(self._task.names, inputs, strict=True))
-        read = {name: given[name] for name in self._task.inputs}
+        values = dict(zip(self._task.names, inputs, strict=True))
+        arguments: dict[str, Any] = {name: values[name] for name in self._task.inputs}
         self._positions = inputs[-1] if self._task.picks_positions else None
         function = self.model if self._task.call is None else getattr(self.model, self._task.call)
-        found = function(**read, **self._task.arguments)
+        if "use_cache" in inspect.signature(function if self._task.call else function.forward).parameters:
+            # The length of a cache with a window would be fixed by tracing.
+            arguments["use_cache"] = False
+        result = function(**arguments, **self._task.arguments)
         self._positions = None
-        named = {"result": found} if isinstance(found, torch.Tensor) else dict(found)
-        return _each_its_own(self._task.outputs({**_whole(given), **named, **given}).values())
+        results = {"result": result} if isinstance(result, torch.Tensor) else dict(result)
+        return _distinct(self._task.outputs({**_full_mask(values), **results, **values}).values())
 
 
-def _whole(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _full_mask(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The mask of rows without padding."""
-    return {"attention_mask": torch.ones_like(given["input_ids"])} if "input_ids" in given else {}
+    return {"attention_mask": torch.ones_like(inputs["input_ids"])} if "input_ids" in inputs else {}
 
 
-def _each_its_own(outputs: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """A tensor that is given twice is copied: a graph's outputs must be as many values as they have names."""
+def _distinct(outputs: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Copy a tensor that occurs twice, because each output of a graph must be a value of its own."""
     seen: set[int] = set()
-    own = []
+    distinct = []
     for tensor in outputs:
-        own.append(tensor.clone() if id(tensor) in seen else tensor)
+        distinct.append(tensor.clone() if id(tensor) in seen else tensor)
         seen.add(id(tensor))
-    return tuple(own)
+    return tuple(distinct)
 
 
 def encoder_spec(
@@ -96,10 +102,10 @@ def encoder_spec(
         model: a transformers model in float32, on CPU, in evaluation mode.
         task: what to trace.
         name: of the graph.
-        max_length: most tokens a row may have; None for images.
+        max_length: most tokens of a row; None for images.
 
     Raises:
-        UnsupportedModelError: no way to trace it gives the model's own outputs.
+        UnsupportedModelError: no way to trace it reproduces the model's own outputs.
     """
     graph = EncoderGraph(model, task)
     names, stack = _choose_path(graph, task, max_length)
@@ -110,7 +116,7 @@ def encoder_spec(
 def reference_outputs(
     model: PreTrainedModel, task: EncoderTask, inputs: tuple[torch.Tensor, ...]
 ) -> tuple[torch.Tensor, ...]:
-    """What the model itself, with transformers' own attention, says to `inputs`."""
+    """The model's outputs for `inputs`, computed with transformers' eager attention."""
     model.set_attn_implementation("eager")
     graph = EncoderGraph(model, task)
     try:
@@ -133,12 +139,12 @@ def _example_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[GraphInp
 
 @dataclass(frozen=True)
 class _Path:
-    """One way to trace a model; tried in order of speed.
+    """One way to trace a model; the fastest is tried first.
 
     Attributes:
         attention: the implementation to switch the model to.
-        rotary_length: positions of the tables to rotate by; None to trace the model's own rotation.
-        substitute: whether norms and activations become single operators, and convolutions products.
+        rotary_length: positions of the rotary tables; None to trace the model's own rotation.
+        substitute: whether norms and activations become single operators, and convolutions matrix products.
     """
 
     attention: str
@@ -150,20 +156,21 @@ def _paths(model: PreTrainedModel, max_length: int | None) -> list[_Path]:
     rotary = rotary_modules(model)
     tables = bool(rotary) and not any(depends_on_length(module) for module in rotary)
     kinds = [
-        *((attention, max_length) for attention in (bidirectional.PADDING, bidirectional.BIAS) if tables),
-        *((attention, None) for attention in (bidirectional.PADDING, bidirectional.BIAS, "eager")),
+        *((attention, max_length) for attention in (WITH_PADDING_MASK, WITH_BIAS) if tables),
+        *((attention, None) for attention in (WITH_PADDING_MASK, WITH_BIAS, "eager")),
     ]
     return [_Path(attention, length, substitute) for attention, length in kinds for substitute in (True, False)]
 
 
 def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None) -> tuple[tuple[str, ...], ExitStack]:
-    """Take the first path that reproduces the model's own outputs, and stay prepared for it."""
+    """Prepare the model for the first path that reproduces its outputs; returns the outputs' names."""
     inputs = probe_inputs(graph.model, task)
     graph.model.set_attn_implementation("eager")
+    batch_experts(graph.model)
     with torch.no_grad():
         expected = graph(*inputs)
     if reads_padding(graph, task, inputs, expected):
-        raise UnsupportedModelError("what it says of a text depends on how much padding stands behind it")
+        raise UnsupportedModelError("its results for a text depend on the padding after it")
     mask = tokens(task, inputs)
 
     def attempt(path: _Path, stack: ExitStack) -> tuple[float, None]:
@@ -178,12 +185,12 @@ def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None)
 def _output_names(graph: EncoderGraph, task: EncoderTask, inputs: tuple[torch.Tensor, ...]) -> tuple[str, ...]:
     names: list[str] = []
 
-    def remember(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        outputs = task.outputs(found)
+    def record(results: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        outputs = task.outputs(results)
         names[:] = outputs
         return outputs
 
-    recording = replace(task, outputs=remember, picks_positions=False)
+    recording = replace(task, outputs=record, picks_positions=False)
     with torch.no_grad():
         EncoderGraph(graph.model, recording)(*inputs[: len(recording.names)])
     return tuple(names)
@@ -194,10 +201,11 @@ def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
     model.set_attn_implementation(path.attention)
     with ExitStack() as stack:
         stack.enter_context(any_length(model))
+        stack.enter_context(traceable_end(model))
         if path.rotary_length is None:
             stack.enter_context(native_rotary(model))
         else:
-            announce = stack.enter_context(bidirectional.rotating())
+            announce = stack.enter_context(rotating())
             stack.enter_context(fused_rotary(model, path.rotary_length, announce))
         if path.substitute:
             stack.enter_context(single_operators(model))

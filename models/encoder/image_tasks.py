@@ -1,4 +1,4 @@
-"""What models that see pictures are exported for, and what is traced of them."""
+"""The tasks of image models: the class that loads a checkpoint, and the inputs and outputs of its graphs."""
 
 from __future__ import annotations
 
@@ -29,99 +29,99 @@ Shape = tuple[int, int, int]
 
 
 def image_task_of(config: PretrainedConfig) -> str | None:
-    """The task a checkpoint was trained for, if that is about pictures alone, or pictures and any labels."""
+    """The task a checkpoint was trained for, if it takes images, or images and texts to compare; None for any other."""
     architecture = (config.architectures or [""])[0]
     if "ForImageClassification" in architecture:
         return LABELS
-    compared = MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    if architecture in compared.values() or (not architecture and config.model_type in compared):
+    contrastive = MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    if architecture in contrastive.values() or (not architecture and config.model_type in contrastive):
         return CONTRAST
-    known = getattr(transformers, architecture, None) if architecture else MODEL_MAPPING.get(type(config), None)
-    return VECTORS if tuple(getattr(known, "input_modalities", ())) == ("image",) else None
+    model_class = getattr(transformers, architecture, None) if architecture else MODEL_MAPPING.get(type(config), None)
+    return VECTORS if tuple(getattr(model_class, "input_modalities", ())) == ("image",) else None
 
 
 def labels_task(shape: Shape, hidden_states: bool) -> EncoderTask:
-    """Pixels to ``logits``.
+    """From pixels to ``logits``.
 
     Args:
         shape: channels, height and width of the pixels.
-        hidden_states: whether the outputs of every layer are kept, as ``hidden_states.{i}``.
+        hidden_states: whether the graph outputs the states of every layer, as ``hidden_states.{i}``.
     """
 
-    def outputs(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        return {"logits": found["logits"], **_layers(found, hidden_states)}
+    def outputs(results: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        return {"logits": results["logits"], **_layers(results, hidden_states)}
 
     return _image_task(outputs, shape, hidden_states)
 
 
 def vectors_task(model: PreTrainedModel, shape: Shape, hidden_states: bool, pooled: bool) -> EncoderTask:
-    """Pixels to ``last_hidden_state`` and ``image_embedding``, one vector a picture.
+    """From pixels to ``last_hidden_state`` and ``image_embedding``, one vector per picture.
 
     Args:
-        model: sees pictures; one that reads texts too must have ``get_image_features``.
+        model: of images; one that reads texts too must have ``get_image_features``.
         shape: channels, height and width of the pixels.
-        hidden_states: whether the outputs of every layer are kept, as ``hidden_states.{i}``.
-        pooled: whether the vector is the model's own pooled output; the class token's, the first one's, if not.
+        hidden_states: whether the graph outputs the states of every layer, as ``hidden_states.{i}``.
+        pooled: whether the vector is the model's own pooled output; otherwise it is the first token's, the class token.
     """
 
-    def outputs(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        states = found["last_hidden_state"]
-        vector = found["pooler_output"].flatten(1) if pooled else states[:, 0]
-        return {"last_hidden_state": states, "image_embedding": vector, **_layers(found, hidden_states)}
+    def outputs(results: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        states = results["last_hidden_state"]
+        vector = results["pooler_output"].flatten(1) if pooled else states[:, 0]
+        return {"last_hidden_state": states, "image_embedding": vector, **_layers(results, hidden_states)}
 
     call = "get_image_features" if hasattr(model, "get_image_features") else None
     return _image_task(outputs, shape, hidden_states, call)
 
 
-def see(model: PreTrainedModel, shape: Shape) -> Mapping[str, Any]:
-    """What a model says of one black picture.
+def outputs_for_black_image(model: PreTrainedModel, shape: Shape) -> Mapping[str, Any]:
+    """Run a model on one black picture.
 
     Args:
         model: in evaluation mode.
         shape: channels, height and width of the pixels.
 
     Raises:
-        UnsupportedModelError: it takes no such pixels.
+        UnsupportedModelError: it does not accept pixels of this shape.
     """
     function = getattr(model, "get_image_features", model)
     try:
         with torch.no_grad():
-            found: Mapping[str, Any] = function(pixel_values=torch.zeros(1, *shape))
+            outputs: Mapping[str, Any] = function(pixel_values=torch.zeros(1, *shape))
     except Exception as error:  # each architecture has its own checks
         size = " x ".join(map(str, shape))
         message = f"it does not take the {size} pixels of its image processor: {first_line(error)}"
         raise UnsupportedModelError(message) from error
-    return found
+    return outputs
 
 
-def is_pooled(found: Mapping[str, Any], missing: tuple[str, ...]) -> bool:
+def is_pooled(outputs: Mapping[str, Any], missing: tuple[str, ...]) -> bool:
     """Whether a model pools its tokens to one vector, with trained weights.
 
     Args:
-        found: what it said, from `see`.
-        missing: parameters that the checkpoint had no weights for.
+        outputs: from `outputs_for_black_image`.
+        missing: names of parameters that the checkpoint has no weights for.
 
     Raises:
-        UnsupportedModelError: it gives no tokens either.
+        UnsupportedModelError: it outputs no tokens either.
     """
-    if found.get("pooler_output") is not None and not missing:
+    if outputs.get("pooler_output") is not None and not missing:
         return True
-    states = found.get("last_hidden_state")
+    states = outputs.get("last_hidden_state")
     if states is None or states.dim() != 3:
         raise UnsupportedModelError("it has neither a pooled output nor tokens")
     return False
 
 
 def contrast_tasks(inputs: tuple[str, ...], shape: Shape) -> tuple[EncoderTask, EncoderTask]:
-    """Text to ``sentence_embedding`` and pixels to ``image_embedding``, projected to one space, of length 1.
+    """From text to ``sentence_embedding`` and from pixels to ``image_embedding``, in one space, of length 1.
 
     Args:
-        inputs: what the tokenizer gives, of what the text tower takes.
+        inputs: names of the tokenizer's outputs that the text tower takes.
         shape: channels, height and width of the pixels.
     """
 
     def outputs_named(name: str) -> Any:
-        return lambda found: {name: _unit(found["pooler_output"])}
+        return lambda results: {name: _unit(results["pooler_output"])}
 
     return (
         EncoderTask(inputs, outputs_named("sentence_embedding"), call="get_text_features"),
@@ -134,8 +134,8 @@ def _image_task(outputs: Any, shape: Shape, hidden_states: bool, call: str | Non
     return EncoderTask(("pixel_values",), outputs, call=call, image_shape=shape, arguments=arguments)
 
 
-def _layers(found: Mapping[str, Any], wanted: bool) -> dict[str, torch.Tensor]:
-    states = found["hidden_states"] if wanted else ()
+def _layers(results: Mapping[str, Any], wanted: bool) -> dict[str, torch.Tensor]:
+    states = results["hidden_states"] if wanted else ()
     return {f"hidden_states.{index}": state for index, state in enumerate(states)}
 
 

@@ -1,4 +1,4 @@
-"""From one vector a token to one vector a text, as sentence-transformers does it."""
+"""Pools the vectors of tokens to one vector per text, as sentence-transformers does."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def sentence_embedding(
     normalize: bool,
     prompt_lengths: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One vector a row.
+    """Compute one vector per row.
 
     Args:
         states: float (batch, sequence, hidden_size).
-        attention_mask: int (batch, sequence), 1 at tokens and 0 at padding, which stands on the right.
-        pooling: names in `POOLINGS`; several are joined end to end.
+        attention_mask: int (batch, sequence), 1 at tokens and 0 at padding on the right.
+        pooling: names in `POOLINGS`; the vectors of several are concatenated.
         dense: layers applied in order.
         normalize: whether to scale the vector to length 1.
-        prompt_lengths: int64 (batch), how many tokens at the start of each row have no part in it; 0 when None.
+        prompt_lengths: int64 (batch,), tokens at the start of each row to leave out; none when None.
 
     Returns:
         float (batch, dimension).
@@ -33,7 +33,7 @@ def sentence_embedding(
     mask = attention_mask[..., None].to(states.dtype)
     functions = POOLINGS
     if prompt_lengths is not None:
-        functions = {**POOLINGS, **_AFTER_A_PROMPT}
+        functions = {**POOLINGS, **_AFTER_PROMPT}
         mask = mask * (torch.arange(states.shape[1])[None, :] >= prompt_lengths[:, None])[..., None].to(states.dtype)
     vector = torch.cat([functions[name](states, mask) for name in pooling], dim=-1)
     for layer in dense:
@@ -46,7 +46,7 @@ def _cls(states: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
 
 
 def _max(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    # Below anything a model computes. An infinity, which sentence-transformers takes, would upset quantization.
+    # Below any value of a model. Infinity, as in sentence-transformers, would spoil the range for quantization.
     return torch.where(mask > 0, states, torch.full_like(states, -1e9)).amax(1)
 
 
@@ -78,20 +78,20 @@ POOLINGS: dict[str, Pooling] = {
 }
 
 
-def _first_of(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _first_counted(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     count_down = torch.arange(states.shape[1], 0, -1)[None, :, None].to(states.dtype)
-    return _picked(states, (mask * count_down).argmax(1))
+    return _at(states, (mask * count_down).argmax(1))
 
 
-def _last_of(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _last_counted(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     count = torch.arange(1, states.shape[1] + 1)[None, :, None].to(states.dtype)
-    return _picked(states * mask, (mask * count).argmax(1))
+    return _at(states * mask, (mask * count).argmax(1))
 
 
-def _picked(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def _at(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """The vectors (batch, hidden_size) at `places`, int64 (batch, 1)."""
     return states.gather(1, places[..., None].expand(-1, 1, states.shape[-1]))[:, 0]
 
 
-# Where the tokens that count do not begin with the first.
-_AFTER_A_PROMPT: dict[str, Pooling] = {"cls": _first_of, "lasttoken": _last_of}
+# For rows that begin with tokens to leave out.
+_AFTER_PROMPT: dict[str, Pooling] = {"cls": _first_counted, "lasttoken": _last_counted}

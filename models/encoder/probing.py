@@ -1,4 +1,4 @@
-"""Small inputs to try an encoder on, and what its answers to them tell."""
+"""Runs an encoder on small inputs, to compare results and to find whether it reads padding."""
 
 from __future__ import annotations
 
@@ -9,36 +9,39 @@ import torch
 from transformers import PreTrainedModel
 
 from triform.models.paths import TOLERANCE, relative_difference
+from triform.models.traceable.classified_end import classifies_end
 
 if TYPE_CHECKING:
     from triform.models.spec import EncoderTask
 
-# Ids to probe with, of a vocabulary that may be larger, or be all of Unicode.
-_FEW_IDS = 100
+# Ids of probe inputs are below this, however large the vocabulary is.
+_PROBE_IDS = 100
 
 
 def probe_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[torch.Tensor, ...]:
-    """Two rows, the second padded; or two images."""
-    batch, length, padding, picked = 2, 11, 4, 3
+    """Inputs of `task.names`, in order: two rows of tokens, the second padded, or two random images."""
+    batch, length, padding, num_logits = 2, 11, 4, 3
     generator = torch.Generator().manual_seed(0)
     text = model.config.get_text_config()
-    made = {}
+    inputs = {}
     for name in task.inputs:
         if name == "pixel_values":
-            made[name] = torch.randn(batch, *(task.image_shape or (3, 32, 32)), generator=generator)
+            inputs[name] = torch.randn(batch, *(task.image_shape or (3, 32, 32)), generator=generator)
         elif name == "input_ids":
-            most = min(getattr(text, "vocab_size", _FEW_IDS), _FEW_IDS)
-            made[name] = torch.randint(5, max(6, most), (batch, length), generator=generator)
-            made[name][1, -padding:] = text.pad_token_id or 0
+            most = min(getattr(text, "vocab_size", _PROBE_IDS), _PROBE_IDS)
+            inputs[name] = torch.randint(5, max(6, most), (batch, length), generator=generator)
+            if classifies_end(model):
+                inputs[name][0, -1] = inputs[name][1, -padding - 1] = model.config.eos_token_id
+            inputs[name][1, -padding:] = getattr(text, "pad_token_id", None) or 0
         elif name == "attention_mask":
-            made[name] = torch.ones(batch, length, dtype=torch.int64)
-            made[name][1, -padding:] = 0
+            inputs[name] = torch.ones(batch, length, dtype=torch.int64)
+            inputs[name][1, -padding:] = 0
         else:
-            made[name] = torch.zeros(batch, length, dtype=torch.int64)
-    made |= {name: torch.arange(1, batch + 1) for name in task.beside}
+            inputs[name] = torch.zeros(batch, length, dtype=torch.int64)
+    inputs |= {name: torch.arange(1, batch + 1) for name in task.beside}
     if task.picks_positions:
-        made["logits_positions"] = torch.arange(batch * picked).reshape(batch, picked)
-    return tuple(made.values())
+        inputs["logits_positions"] = torch.arange(batch * num_logits).reshape(batch, num_logits)
+    return tuple(inputs.values())
 
 
 def reads_padding(
@@ -47,7 +50,7 @@ def reads_padding(
     inputs: tuple[torch.Tensor, ...],
     expected: tuple[torch.Tensor, ...],
 ) -> bool:
-    """Whether the model says something else of a text when padding stands behind it."""
+    """Whether the model's results for a text change when padding follows it."""
     mask = tokens(task, inputs)
     if mask is None:
         return False
@@ -63,15 +66,15 @@ def reads_padding(
 
 
 def tokens(task: EncoderTask, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
-    """Bool (batch, sequence), true where there are tokens; None for a task without padding."""
+    """Bool (batch, sequence), true at tokens; None for a task without a mask."""
     return inputs[task.inputs.index("attention_mask")].bool() if "attention_mask" in task.inputs else None
 
 
 def difference_at_tokens(expected: torch.Tensor, actual: torch.Tensor, mask: torch.Tensor | None) -> float:
-    """The relative difference of two outputs where there are tokens; what comes out at padding means nothing.
+    """The relative difference of two outputs at tokens; outputs at padding mean nothing.
 
     Args:
-        expected: float (batch, sequence, ...), or of any other shape, of which all is compared.
+        expected: float (batch, sequence, ...); of any other shape, all values are compared.
         actual: as `expected`.
         mask: from `tokens`.
     """

@@ -1,6 +1,6 @@
-"""Static embeddings: a table of one vector a token, and the mean of a text's.
+"""Static embeddings: one vector per token, and a text is the mean of its tokens' vectors.
 
-The degenerate encoder: no layer sees more than one token. Word2Vec, GloVe and model2vec are of this kind.
+Word2Vec, GloVe and model2vec are of this kind.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from triform.models.spec import GraphInput, GraphSpec
 
 
 class StaticConfig(PretrainedConfig):
-    """Stands where a transformers config would: there is nothing in it."""
+    """Takes the place of a transformers config; it is empty."""
 
     model_type = "static"
 
 
 class StaticEncoder(torch.nn.Module):
-    """What is traced: token ids in, one vector a text out."""
+    """The module that is traced: from token ids to one vector per text."""
 
     def __init__(self, table: torch.Tensor, dimension: int, unknown: int | None, normalize: bool) -> None:
-        """Keep a table.
+        """Take a table of vectors.
 
         Args:
-            table: float32 (vocab_size, width), its first `dimension` columns in use and the others zero.
-            dimension: of the vectors that come out.
-            unknown: the id of tokens that have no vector, and are left out of the mean.
+            table: float32 (vocab_size, width); columns beyond `dimension` are zero.
+            dimension: of the resulting vectors.
+            unknown: the id of tokens without a vector, which are left out of the mean.
             normalize: whether vectors are scaled to length 1.
         """
         super().__init__()
@@ -37,7 +37,7 @@ class StaticEncoder(torch.nn.Module):
         self._normalize = normalize
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Average.
+        """Compute the mean of each row's vectors.
 
         Args:
             input_ids: int64 (batch, sequence).
@@ -48,13 +48,13 @@ class StaticEncoder(torch.nn.Module):
         """
         vectors = torch.nn.functional.embedding(input_ids, self.table)
         known = attention_mask if self._unknown is None else attention_mask * (input_ids != self._unknown).long()
-        # Cut after the mean: a quantized table is read in whole blocks.
+        # Trimmed after the mean, because a quantized table is read in whole blocks.
         mean = sentence_embedding(vectors, known, ("mean",), (), False)[:, : self._dimension]
         return torch.nn.functional.normalize(mean, p=2.0, dim=-1) if self._normalize else mean
 
 
 def static_spec(encoder: StaticEncoder, max_length: int) -> GraphSpec:
-    """Prepare for tracing."""
+    """The graph to trace."""
     axes = ((0, "batch"), (1, "sequence"))
     examples = torch.zeros(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64)
     inputs = tuple(

@@ -1,4 +1,4 @@
-"""What encoders are exported for: the class that loads a checkpoint, and what its graph takes and gives."""
+"""The tasks of text encoders: the class that loads a checkpoint, and the inputs and outputs of its graph."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from triform.models.spec import EncoderTask
 
 @dataclass(frozen=True)
 class Head:
-    """A task by its name on the Hugging Face hub.
+    """How to load and trace a model for a task.
 
     Attributes:
         auto_class: loads a checkpoint with the task's head.
-        outputs: names among the model's outputs, which are the graph's too.
-        picks_positions: whether logits are wanted at some tokens only.
+        outputs: names of the model's outputs that become the graph's.
+        picks_positions: whether the graph computes logits at given positions only.
     """
 
     auto_class: Any
@@ -28,6 +28,7 @@ class Head:
     picks_positions: bool = False
 
 
+# By the task's name on the Hugging Face hub.
 HEADS: dict[str, Head] = {
     "feature-extraction": Head(transformers.AutoModel, ("last_hidden_state",)),
     "text-classification": Head(transformers.AutoModelForSequenceClassification, ("logits",)),
@@ -37,7 +38,7 @@ HEADS: dict[str, Head] = {
     "next-sentence-prediction": Head(transformers.AutoModelForNextSentencePrediction, ("logits",)),
 }
 
-# How the names of transformers' classes end.
+# Tasks by the suffix of transformers' class names.
 _SUFFIXES = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
@@ -66,22 +67,22 @@ def head_of(task: str) -> Head:
 
 
 def text_task(task: str, inputs: tuple[str, ...], hidden_states: bool) -> EncoderTask:
-    """What to trace for a task that reads text.
+    """The computation to trace for a task that reads text.
 
     Args:
         task: its name.
-        inputs: what the model's tokenizer gives: input_ids, attention_mask and perhaps token_type_ids.
-        hidden_states: whether the outputs of every layer are kept, as ``hidden_states.{i}``.
+        inputs: the tokenizer's outputs: input_ids, attention_mask and perhaps token_type_ids.
+        hidden_states: whether the graph outputs the states of every layer, as ``hidden_states.{i}``.
 
     Raises:
         UnsupportedModelError: there is no such task.
     """
     head = head_of(task)
 
-    def outputs(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        named: dict[str, torch.Tensor] = {name: found[name] for name in head.outputs}
+    def outputs(results: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        named: dict[str, torch.Tensor] = {name: results[name] for name in head.outputs}
         if hidden_states:
-            named |= {f"hidden_states.{index}": state for index, state in enumerate(found["hidden_states"])}
+            named |= {f"hidden_states.{index}": state for index, state in enumerate(results["hidden_states"])}
         return named
 
     return EncoderTask(inputs, outputs, head.picks_positions, arguments={"output_hidden_states": hidden_states})

@@ -1,7 +1,7 @@
-"""The encoder-decoder form, as two graphs.
+"""Prepares an encoder-decoder for tracing as two graphs.
 
-The encoder ends in the keys and values of every cross-attention; the decoder reads them, and keeps a cache of its own
-tokens.
+The encoder's outputs are the keys and values of every cross-attention. The decoder takes them as inputs, and has a
+cache of its own tokens.
 """
 
 from __future__ import annotations
@@ -16,30 +16,32 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from triform.models.attention.causal import LayerFacts, Step, attending
-from triform.models.attention.cross import IMPLEMENTATION, exchanging
-from triform.models.attention.exchange import Exchange
+from triform.models.attention.causal import ForwardPass, LayerFacts, attending, traced_pass
+from triform.models.attention.cross import ENCODER_DECODER, cross_attending
+from triform.models.attention.cross_state import CrossAttentionState
 from triform.models.attention.own import through_interface
 from triform.models.attention.rotary import native_rotary
-from triform.models.encoder_decoder.positions import Positions, placed, uses_distances
+from triform.models.encoder_decoder.positions import Positions, positions_from, uses_distances
 from triform.models.errors import UnsupportedModelError
 from triform.models.paths import choose_path, relative_difference
 from triform.models.spec import GraphInput, GraphSpec
 from triform.models.traceable.frame_lengths import whole_frame_lengths
 from triform.models.traceable.frame_masks import traceable_frame_masks
+from triform.models.traceable.picking import pick_positions
 from triform.models.traceable.substitutions import single_operators
 from triform.models.traceable.token_blocks import blocks_of_any_number
 
-PADDING = "encoder_attention_mask"
+# Output of the encoder, and input of the decoder.
+ENCODER_MASK = "encoder_attention_mask"
 
 
 @dataclass(frozen=True)
-class Source:
-    """What an encoder reads: its inputs by the model's names, with examples of at least two rows, the last one padded.
+class EncoderInputs:
+    """The inputs of an encoder, by the model's names.
 
     Attributes:
-        examples: by name, in the order the graph takes them.
-        axes: by name, the dynamic axes.
+        examples: tensors of at least two rows, the last one padded, in the order of the graph's inputs.
+        axes: the dynamic axes and their names.
     """
 
     examples: Mapping[str, torch.Tensor]
@@ -47,96 +49,88 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The two graphs, and what is known of them.
+class EncoderDecoderSpecs:
+    """The graphs of an encoder-decoder.
 
     Attributes:
-        encoder: takes what the source names; gives `cross_key_values.{i}.key`, `cross_key_values.{i}.value` and, where
-            rows can be padded, `encoder_attention_mask`.
-        decoder: takes input_ids, past_lengths, logits_positions and what the encoder gives; gives logits.
-        heads: of each cross-attention: (num_attention_heads, head_dim).
-        padded: whether the encoder gives a mask.
+        encoder: outputs `cross_key_values.{i}.key` and `cross_key_values.{i}.value` of each layer and, if its inputs
+            have a mask, `encoder_attention_mask`.
+        decoder: takes input_ids, past_lengths, logits_positions and the encoder's outputs; outputs logits.
     """
 
     encoder: GraphSpec
     decoder: GraphSpec
-    heads: tuple[tuple[int, int], ...]
-    padded: bool
 
 
-class _Encoder(torch.nn.Module):
-    """Traced as the encoder; the model's decoder runs on one token to ask for its keys and values, and is dropped."""
+class _EncoderGraph(torch.nn.Module):
+    """The module that is traced as the encoder.
 
-    def __init__(self, model: PreTrainedModel, names: tuple[str, ...], places: Positions) -> None:
+    The model's decoder runs on one token, because its layers compute the keys and values; its other results are not
+    used, so their operators are removed from the graph.
+    """
+
+    def __init__(self, model: PreTrainedModel, names: tuple[str, ...], positions: Positions) -> None:
         super().__init__()
         self.model = model
         self._names = names
-        self._places = places
+        self._positions = positions
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run the encoder; gives keys and values of each layer in turn, then the mask where there is one."""
-        exchange = collect(self.model, dict(zip(self._names, inputs, strict=True)), self._places)
-        mask = [] if exchange.padding is None else [exchange.padding.to(torch.int32)]
-        layers = zip(exchange.keys, exchange.values, strict=True)
+        """Run the encoder; returns keys and values of each layer in turn, then the mask if there is one."""
+        state = collect(self.model, dict(zip(self._names, inputs, strict=True)), self._positions)
+        mask = [] if state.padding is None else [state.padding.to(torch.int32)]
+        layers = zip(state.keys, state.values, strict=True)
         return (*(part.contiguous() for layer in layers for part in layer), *mask)
 
 
-class _Decoder(torch.nn.Module):
-    """Traced as the decoder."""
+class _DecoderGraph(torch.nn.Module):
+    """The module that is traced as the decoder."""
 
     def __init__(
         self,
         model: PreTrainedModel,
         layers: list[LayerFacts],
-        places: Positions,
+        positions: Positions,
         names: list[str],
-        watched: Sequence[tuple[int, int]],
+        alignment_heads: Sequence[tuple[int, int]],
     ) -> None:
         super().__init__()
-        self._watched = watched
         self.model = model
         self._layers = layers
-        self._places = places
+        self._positions = positions
         self._names = names
+        self._alignment_heads = alignment_heads
         self._logits_positions: torch.Tensor | None = None
         output_head(model).register_forward_pre_hook(self._pick)
 
     def _pick(self, _: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         hidden, positions = args[0], self._logits_positions
-        if positions is None:
-            return (hidden,)
-        return (
-            torch.onnx.ops.symbolic(
-                "GatherND",
-                (hidden, positions[..., None]),
-                {"batch_dims": 1},
-                dtype=hidden.dtype,
-                shape=(*positions.shape, hidden.shape[-1]),
-            ),
-        )
+        return (hidden if positions is None else pick_positions(hidden, positions),)
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run one chunk of tokens; see `Pair.decoder`. `key_positions` becomes part of the graph after tracing."""
-        given = dict(zip(self._names, inputs, strict=True))
-        length = given["input_ids"].shape[1]
-        seqlens_k = given["past_lengths"] + (length - 1)
-        total = (seqlens_k.amax(0, keepdim=True) + 1).to(torch.int32)
-        self._places.queries = given["past_lengths"][:, None].to(torch.int64) + torch.arange(length)
-        self._places.keys = given.get("key_positions", self._places.keys)
-        self._logits_positions = given["logits_positions"]
-        exchange = _given_exchange(given, self._watched)
-        with attending(Step(seqlens_k.to(torch.int32), total, layers=self._layers)):
-            logits = decode(self.model, given["input_ids"], self._places.queries, exchange)
+        """Run one chunk of tokens; see `EncoderDecoderSpecs`. After tracing, `count_keys` computes `key_positions`."""
+        values = dict(zip(self._names, inputs, strict=True))
+        ids, past_lengths = values["input_ids"], values["past_lengths"]
+        length = ids.shape[1]
+        self._positions.queries = past_lengths[:, None].to(torch.int64) + torch.arange(length)
+        self._positions.keys = values.get("key_positions", self._positions.keys)
+        self._logits_positions = values["logits_positions"]
+        state = _cross_state(values, self._alignment_heads)
+        with attending(traced_pass(past_lengths, length, self._layers)):
+            logits = decode(self.model, ids, self._positions.queries, state)
         self._logits_positions = None
-        return (logits, torch.cat(exchange.weights, 1)) if exchange.weights else (logits,)
+        return (logits, torch.cat(state.weights, 1)) if state.weights else (logits,)
 
 
-def _given_exchange(given: Mapping[str, torch.Tensor], watched: Sequence[tuple[int, int]]) -> Exchange:
-    parts = {
-        part: [tensor for name, tensor in given.items() if name.startswith("cross_key_values") and name.endswith(part)]
+def _cross_state(values: Mapping[str, torch.Tensor], alignment_heads: Sequence[tuple[int, int]]) -> CrossAttentionState:
+    """The encoder's outputs among the inputs of a decoder."""
+    keys, tensors = (
+        [value for name, value in values.items() if name.startswith("cross_key_values") and name.endswith(part)]
         for part in ("key", "value")
-    }
-    return Exchange(parts["key"], parts["value"], given.get(PADDING), collecting=False, watched=watched)
+    )
+    return CrossAttentionState(
+        keys, tensors, values.get(ENCODER_MASK), collecting=False, alignment_heads=alignment_heads
+    )
 
 
 def output_head(model: Any) -> torch.nn.Module:
@@ -151,166 +145,168 @@ def output_head(model: Any) -> torch.nn.Module:
     raise UnsupportedModelError("it has no language-model head")
 
 
-def collect(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], places: Positions) -> Exchange:
-    """What the encoder gives the decoder for `inputs`, by the model's names; the model is prepared to use `places`."""
-    exchange = Exchange()
+def collect(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], positions: Positions) -> CrossAttentionState:
+    """Compute the keys and values of all cross-attentions.
+
+    Args:
+        model: prepared with `positions`.
+        inputs: of the encoder, by the model's names.
+        positions: changed.
+    """
+    state = CrossAttentionState()
     batch = next(iter(inputs.values())).shape[0]
     token = torch.zeros(batch, 1, dtype=torch.int64)
-    places.queries, places.keys = token, token[0]
-    with exchanging(exchange):
-        model(**inputs, decoder_input_ids=token, use_cache=True, **_cache_argument(model, exchange))
-    return exchange
+    positions.queries, positions.keys = token, token[0]
+    with cross_attending(state):
+        model(**inputs, decoder_input_ids=token, use_cache=True, **_cache_argument(model, state))
+    return state
 
 
 def decode(
-    model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor, exchange: Exchange
+    model: PreTrainedModel, input_ids: torch.Tensor, positions: torch.Tensor, state: CrossAttentionState
 ) -> torch.Tensor:
-    """Logits for decoder tokens, given what the encoder gave.
+    """Logits for decoder tokens, float (batch, sequence, vocab_size).
 
     Args:
         model: prepared, see `encoder_decoder_specs`.
         input_ids: int64 (batch, sequence).
         positions: int64 (batch, sequence).
-        exchange: giving.
+        state: the encoder's outputs; not `collecting`.
     """
-    key = exchange.keys[0]
-    # Stands in for the encoder's output; only its shape is ever looked at.
+    key = state.keys[0]
+    # In place of the encoder's output, of which the model reads only the shape.
     projection = getattr(model, "enc_to_dec_proj", None)
     hidden = key.new_zeros(input_ids.shape[0], key.shape[2], 1 if projection is None else projection.in_features)
-    stand_in = BaseModelOutput(last_hidden_state=hidden)
-    # Moonshine's encoder gives one.
-    stand_in.attention_mask = None
-    places = {"decoder_position_ids": positions} if _takes_positions(model) else {}
-    with exchanging(exchange):
+    encoder_outputs = BaseModelOutput(last_hidden_state=hidden)
+    # An attribute of the output of Moonshine's encoder.
+    encoder_outputs.attention_mask = None
+    position_ids = {"decoder_position_ids": positions} if _takes_positions(model) else {}
+    with cross_attending(state):
         logits: torch.Tensor = model(
-            encoder_outputs=stand_in,
+            encoder_outputs=encoder_outputs,
             decoder_input_ids=input_ids,
             use_cache=True,
-            **_cache_argument(model, exchange),
-            **places,
+            **_cache_argument(model, state),
+            **position_ids,
         ).logits
     return logits
 
 
-def _cache_argument(model: Any, exchange: Exchange) -> dict[str, Any]:
-    """The exchange's cache by the name that the model has for it: transformers has had two."""
+def _cache_argument(model: Any, state: CrossAttentionState) -> dict[str, Any]:
+    """The state's cache, by the model's name for it, which differs between versions of transformers."""
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    return {name: exchange.cache()}
+    return {name: state.cache()}
 
 
 def _takes_positions(model: Any) -> bool:
-    own = inspect.signature(model.forward).parameters
-    if "decoder_position_ids" in own:
+    if "decoder_position_ids" in inspect.signature(model.forward).parameters:
         return True
-    # Two models put together: the whole hands on what is called decoder_….
+    # A model of two others passes arguments called decoder_… to its decoder.
     return isinstance(getattr(model.config, "decoder", None), PretrainedConfig) and (
         "position_ids" in inspect.signature(model.get_decoder().forward).parameters
     )
 
 
 def encoder_decoder_specs(
-    model: PreTrainedModel, source: Source, max_length: int, watched: Sequence[tuple[int, int]] = ()
-) -> tuple[Pair, ExitStack]:
+    model: PreTrainedModel, source: EncoderInputs, max_length: int, alignment_heads: Sequence[tuple[int, int]] = ()
+) -> tuple[EncoderDecoderSpecs, ExitStack]:
     """Prepare `model` for tracing as an encoder and a decoder.
 
     The model is changed in place; closing the returned stack restores what is shared with other models.
 
     Args:
         model: a transformers encoder-decoder with a language-model head, in float32, on CPU, in evaluation mode.
-        source: what its encoder reads.
-        max_length: most tokens the decoder must reach.
-        watched: (layer, head) of the cross-attentions, layers in order, whose weights the decoder gives as its second
+        source: the encoder's inputs.
+        max_length: most tokens of an answer.
+        alignment_heads: (layer, head) of cross-attentions, layers in order, whose weights become the decoder's second
             output `cross_attentions`, float (batch, heads, sequence, source).
 
     Raises:
-        UnsupportedModelError: no way to trace it gives the model's own logits.
+        UnsupportedModelError: no way to trace it reproduces the model's own logits.
     """
-    places = Positions(torch.zeros(0), torch.zeros(0))
-    exchange, layers, stack = _choose_path(model, source, places, max_length)
+    positions = Positions(torch.zeros(0), torch.zeros(0))
+    state, layers, stack = _choose_path(model, source, positions, max_length)
     names = tuple(source.examples)
-    given = _given(exchange)
+    encoder_outputs = _encoder_outputs(state)
     inputs = tuple(GraphInput(name, source.examples[name], source.axes.get(name, ())) for name in names)
-    encoder = GraphSpec("encoder", _Encoder(model, names, places), inputs, tuple(given), (), None)
-    examples = _decoder_inputs(model, given)
-    graph = _Decoder(model, layers, places, [item.name for item in examples], watched)
-    outputs = ("logits", "cross_attentions") if watched else ("logits",)
+    encoder = GraphSpec("encoder", _EncoderGraph(model, names, positions), inputs, tuple(encoder_outputs), (), None)
+    examples = _decoder_inputs(model, encoder_outputs)
+    graph = _DecoderGraph(model, layers, positions, [item.name for item in examples], alignment_heads)
+    outputs = ("logits", "cross_attentions") if alignment_heads else ("logits",)
     decoder = GraphSpec("decoder", graph, examples, outputs, tuple(layer.cache for layer in layers), max_length)
-    heads = tuple((key.shape[1], key.shape[3]) for key in exchange.keys)
-    return Pair(encoder, decoder, heads, exchange.padding is not None), stack
+    return EncoderDecoderSpecs(encoder, decoder), stack
 
 
 def reference_logits(
     model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], decoder_input_ids: torch.Tensor
 ) -> torch.Tensor:
-    """What the model itself, with transformers' own attention, says: float (batch, sequence, vocab_size)."""
+    """The model's logits, computed with transformers' eager attention: float (batch, sequence, vocab_size)."""
     model.set_attn_implementation("eager")
     with torch.no_grad():
         logits: torch.Tensor = model(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).logits
     return logits
 
 
-def cross_names(layer: int) -> tuple[str, str]:
-    """What the keys and the values of a layer's cross-attention are called."""
-    return f"cross_key_values.{layer}.key", f"cross_key_values.{layer}.value"
+def _encoder_outputs(state: CrossAttentionState) -> dict[str, torch.Tensor]:
+    """The outputs of the encoder graph, by name and in order."""
+    outputs: dict[str, torch.Tensor] = {}
+    for index, (key, value) in enumerate(zip(state.keys, state.values, strict=True)):
+        outputs |= {f"cross_key_values.{index}.key": key, f"cross_key_values.{index}.value": value}
+    return outputs if state.padding is None else {**outputs, ENCODER_MASK: state.padding.to(torch.int32)}
 
 
-def _given(exchange: Exchange) -> dict[str, torch.Tensor]:
-    """What the encoder graph gives, by name and in order."""
-    named: dict[str, torch.Tensor] = {}
-    for index, layer in enumerate(zip(exchange.keys, exchange.values, strict=True)):
-        named |= dict(zip(cross_names(index), layer, strict=True))
-    return named if exchange.padding is None else {**named, PADDING: exchange.padding.to(torch.int32)}
-
-
-def _decoder_inputs(model: Any, given: Mapping[str, torch.Tensor]) -> tuple[GraphInput, ...]:
-    # More rows than the encoder had: nothing may take one number for the other.
-    batch, length, num_logits, total = 2 * len(next(iter(given.values()))), 5, 3, 7
-    whole = torch.int64
+def _decoder_inputs(model: Any, encoder_outputs: Mapping[str, torch.Tensor]) -> tuple[GraphInput, ...]:
+    # More rows than the encoder has, so that tracing cannot take the two axes for one.
+    batch, length, num_logits, total = 2 * len(next(iter(encoder_outputs.values()))), 5, 3, 7
     inputs = [
-        GraphInput("input_ids", torch.ones(batch, length, dtype=whole), ((0, "batch"), (1, "sequence"))),
+        GraphInput("input_ids", torch.ones(batch, length, dtype=torch.int64), ((0, "batch"), (1, "sequence"))),
         GraphInput("past_lengths", torch.zeros(batch, dtype=torch.int32), ((0, "batch"),)),
-        GraphInput("logits_positions", torch.zeros(batch, num_logits, dtype=whole), ((0, "batch"), (1, "num_logits"))),
+        GraphInput(
+            "logits_positions", torch.zeros(batch, num_logits, dtype=torch.int64), ((0, "batch"), (1, "num_logits"))
+        ),
     ]
     if uses_distances(model.get_decoder()):
         inputs.append(GraphInput("key_positions", torch.arange(total), ((0, "total"),)))
-    for name, tensor in given.items():
-        inputs.append(GraphInput(name, tensor, ((0, "sources"), (1 if name == PADDING else 2, "source"))))
+    for name, tensor in encoder_outputs.items():
+        inputs.append(GraphInput(name, tensor, ((0, "sources"), (1 if name == ENCODER_MASK else 2, "source"))))
     return tuple(inputs)
 
 
 def _choose_path(
-    model: PreTrainedModel, source: Source, places: Positions, max_length: int
-) -> tuple[Exchange, list[LayerFacts], ExitStack]:
-    """Take the first path that reproduces the model's own logits on a few tokens, and stay prepared for it."""
+    model: PreTrainedModel, source: EncoderInputs, positions: Positions, max_length: int
+) -> tuple[CrossAttentionState, list[LayerFacts], ExitStack]:
+    """Prepare the model for the first path that reproduces its logits for a few tokens."""
     batch = len(next(iter(source.examples.values())))
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     ids = torch.randint(3, vocabulary, (batch, 6), generator=torch.Generator().manual_seed(0))
     expected = reference_logits(model, source.examples, ids)
 
-    def attempt(substitute: bool, stack: ExitStack) -> tuple[float, tuple[Exchange, list[LayerFacts]]]:
-        stack.enter_context(_prepared(model, places, max_length, substitute, source))
-        with attending(Step()) as step:
-            exchange = collect(model, source.examples, places)
-            places.keys = torch.arange(ids.shape[1])
-            places.queries = places.keys.expand(ids.shape)
-            given = Exchange(exchange.keys, exchange.values, exchange.padding, collecting=False)
-            actual = decode(model, ids, places.queries, given)
-        return relative_difference(expected, actual), (exchange, step.layers)
+    def attempt(substitute: bool, stack: ExitStack) -> tuple[float, tuple[CrossAttentionState, list[LayerFacts]]]:
+        stack.enter_context(_prepared(model, positions, max_length, substitute, source))
+        with attending(ForwardPass()) as forward_pass:
+            state = collect(model, source.examples, positions)
+            positions.keys = torch.arange(ids.shape[1])
+            positions.queries = positions.keys.expand(ids.shape)
+            collected = CrossAttentionState(state.keys, state.values, state.padding, collecting=False)
+            actual = decode(model, ids, positions.queries, collected)
+        return relative_difference(expected, actual), (state, forward_pass.layers)
 
-    _, (exchange, layers), stack = choose_path("logits", (True, False), attempt)
-    return exchange, layers, stack
+    _, (state, layers), stack = choose_path("logits", (True, False), attempt)
+    return state, layers, stack
 
 
 @contextmanager
-def _prepared(model: Any, places: Positions, max_length: int, substitute: bool, source: Source) -> Iterator[None]:
+def _prepared(
+    model: Any, positions: Positions, max_length: int, substitute: bool, source: EncoderInputs
+) -> Iterator[None]:
     def run(ids: torch.Tensor) -> None:
         row = {name: tensor[:1] for name, tensor in source.examples.items()}
         model(**row, decoder_input_ids=ids, use_cache=False)
 
     with ExitStack() as stack:
-        # While the model still computes by itself: this asks it what its positions are.
-        stack.enter_context(placed(model.get_decoder(), places, max_length, run))
-        model.set_attn_implementation(IMPLEMENTATION)
+        # First, while the model still runs as it is: this runs it to get its position embeddings.
+        stack.enter_context(positions_from(model.get_decoder(), positions, max_length, run))
+        model.set_attn_implementation(ENCODER_DECODER)
         stack.enter_context(through_interface(model))
         stack.enter_context(traceable_frame_masks(model))
         stack.enter_context(whole_frame_lengths(model))

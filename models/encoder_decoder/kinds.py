@@ -1,4 +1,4 @@
-"""Which encoder-decoders can be exported, by what they read."""
+"""The kinds of encoder-decoders that can be exported: those of texts, of audio and of images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from triform.models.errors import UnsupportedModelError
 
 @dataclass(frozen=True)
 class Kind:
-    """What an encoder-decoder reads.
+    """A kind of encoder-decoder.
 
     Attributes:
-        source: text, audio or image.
-        task: in the Hugging Face hub's terms.
-        auto_class: loads it with its language-model head.
+        source: what the encoder reads: text, audio or image.
+        task: its name on the Hugging Face hub.
+        auto_class: loads a checkpoint with its language-model head.
     """
 
     source: Literal["text", "audio", "image"]
@@ -43,6 +43,11 @@ def encoder_decoder_kind(config: PretrainedConfig) -> Kind:
     """
     if config.model_type == "vision-encoder-decoder":
         return _IMAGE
+    if config.model_type.endswith("encoder-decoder"):
+        raise UnsupportedModelError(
+            f"{config.model_type} models join an encoder and a decoder of their own kinds; of these only "
+            "vision-encoder-decoder models are supported"
+        )
     if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
         return _AUDIO
     if config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:

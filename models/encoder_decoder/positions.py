@@ -1,7 +1,7 @@
-"""Where a decoder's tokens stand, told to the model by the graph's inputs instead of by the length of a cache.
+"""Makes a decoder read the positions of its tokens from the graph's inputs instead of the length of a cache.
 
-Absolute positions: what the decoder's own `embed_positions` gives for every position is made a table once. Relative
-positions (T5): the biases of every distance are.
+The embeddings of all absolute positions, from the decoder's own ``embed_positions``, become a table; for relative
+positions (T5), the biases of all distances do.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import embedding
 
 from triform.models.errors import UnsupportedModelError, first_line
+from triform.models.patching import patched
 
 
 @dataclass
@@ -22,16 +23,16 @@ class Positions:
     """The positions of one forward pass.
 
     Attributes:
-        queries: int64 (batch, sequence), of the tokens that are fed.
-        keys: int64 (total,), of those and all before them.
+        queries: int64 (batch, sequence), of the tokens of this pass.
+        keys: int64 (total,), of these and all earlier tokens.
     """
 
     queries: torch.Tensor
     keys: torch.Tensor
 
 
-class _Found(Exception):
-    """Carries a module's output out of a forward pass that need not go on."""
+class _Stopped(Exception):
+    """Ends a forward pass early, with the output of a module."""
 
     def __init__(self, output: torch.Tensor) -> None:
         super().__init__()
@@ -39,62 +40,63 @@ class _Found(Exception):
 
 
 @contextmanager
-def placed(
+def positions_from(
     decoder: torch.nn.Module, positions: Positions, max_length: int, run: Callable[[torch.Tensor], object]
 ) -> Iterator[None]:
-    """While the block runs, `decoder` takes positions from what `positions` holds at that moment.
+    """While the block runs, `decoder` reads `positions` at each forward pass.
 
     Args:
         decoder: transformers' decoder, restored on exit.
-        positions: changed by the caller before each forward pass.
+        positions: the caller changes it before each forward pass.
         max_length: positions of the table.
-        run: feeds token ids, int64 (1, sequence), to the model that `decoder` is part of.
+        run: runs the whole model on decoder token ids, int64 (1, sequence).
 
     Raises:
         UnsupportedModelError: the decoder has fewer positions.
     """
-    changed: list[tuple[torch.nn.Module, str]] = []
+    with patched(_replacements(decoder, positions, max_length, run)):
+        yield
+
+
+def _replacements(
+    decoder: torch.nn.Module, positions: Positions, max_length: int, run: Callable[[torch.Tensor], object]
+) -> Iterator[tuple[torch.nn.Module, str, Callable[..., torch.Tensor]]]:
     for name, module in decoder.named_modules():
         if name.endswith("embed_positions"):
-            module.forward = _absolute(_absolute_table(module, max_length, run), positions)
-            changed.append((module, "forward"))
+            yield module, "forward", _absolute(_absolute_table(module, max_length, run), positions)
         if hasattr(module, "relative_attention_bias") and hasattr(module, "compute_bias"):
-            module.compute_bias = _relative(_distance_table(module), positions)
-            changed.append((module, "compute_bias"))
-    try:
-        yield
-    finally:
-        for module, name in changed:
-            del module.__dict__[name]
+            yield module, "compute_bias", _relative(_distance_table(module), positions)
 
 
 def uses_distances(decoder: torch.nn.Module) -> bool:
-    """Whether the decoder's attention depends on how far apart tokens are by a table of biases."""
+    """Whether the decoder's attention adds biases by the distance of two tokens (relative positions)."""
     return any(hasattr(module, "relative_attention_bias") for module in decoder.modules())
 
 
 def _absolute_table(module: torch.nn.Module, max_length: int, run: Callable[[torch.Tensor], object]) -> torch.Tensor:
-    """Float (max_length, hidden_size): the output of the positions' module for a row of as many tokens."""
+    """The output of a module of position embeddings for a whole row: float (max_length, hidden_size)."""
 
-    def found(_: torch.nn.Module, __: Any, output: torch.Tensor) -> None:
-        raise _Found(output)
+    def stop(_: torch.nn.Module, __: Any, output: torch.Tensor) -> None:
+        raise _Stopped(output)
 
-    # Some models count no position for padding.
+    # Some models give padding no position.
     ids = torch.full((1, max_length), 1 if getattr(module, "padding_idx", None) == 0 else 0)
-    hook = module.register_forward_hook(found)
+    hook = module.register_forward_hook(stop)
     try:
         with torch.no_grad():
             run(ids)
-    except _Found as stopped:
+    except _Stopped as stopped:
         return stopped.output.reshape(max_length, -1).detach().clone()
     except (IndexError, RuntimeError, ValueError) as error:
-        raise UnsupportedModelError(f"its decoder has no {max_length} positions: {first_line(error)}") from error
+        raise UnsupportedModelError(
+            f"its decoder has fewer than {max_length} positions: {first_line(error)}"
+        ) from error
     finally:
         hook.remove()
-    raise UnsupportedModelError("its decoder does not use its own positions")
+    raise UnsupportedModelError("its decoder does not use its own position embeddings")
 
 
-def _absolute(table: torch.Tensor, positions: Positions) -> Any:
+def _absolute(table: torch.Tensor, positions: Positions) -> Callable[..., torch.Tensor]:
     def forward(*_: Any, **__: Any) -> torch.Tensor:
         return embedding(positions.queries, table)
 
@@ -102,14 +104,14 @@ def _absolute(table: torch.Tensor, positions: Positions) -> Any:
 
 
 def _distance_table(module: Any) -> torch.Tensor:
-    """Float (distances, num_heads): the bias of a key that many tokens back; the last row is for all beyond, too."""
+    """Biases by distance, float (distances, num_heads); the last row is for all larger distances too."""
     furthest = module.relative_attention_max_distance
     with torch.no_grad():
         # The last query's biases, nearest key first.
         return module.compute_bias(furthest + 1, furthest + 1)[0, :, -1].flip(-1).T.contiguous()
 
 
-def _relative(table: torch.Tensor, positions: Positions) -> Any:
+def _relative(table: torch.Tensor, positions: Positions) -> Callable[..., torch.Tensor]:
     def compute_bias(*_: Any, **__: Any) -> torch.Tensor:
         distance = positions.queries[:, :, None] - positions.keys
         return embedding(distance.clamp(0, len(table) - 1), table).permute(0, 3, 1, 2)

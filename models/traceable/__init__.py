@@ -1,4 +1,4 @@
-"""Rewrites of what torch.export cannot trace, recognized by what it does.
+"""Replaces parts of models that torch.export cannot trace.
 
-May import `models/spec.py` and `models/errors.py`. Read `substitutions.py` first.
+May import `models/spec.py`, `models/errors.py` and `models/patching.py`. Read `substitutions.py` first.
 """

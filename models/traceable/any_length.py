@@ -1,8 +1,8 @@
-"""Loops over a text's length, and sizes that hide it, written so that one graph is right at every length.
+"""Makes CANINE's local attention and downsampling traceable for any length (Clark et al. 2021, sections 3.1-3.3).
 
-torch.export unrolls a loop over the blocks of a local attention, which fixes their number, and cannot see that what was
-shortened and repeated again is as long as the text. Both are CANINE's (Clark et al. 2021, section 3.1-3.3). A module is
-recognized by what it computes on random numbers of several lengths: a candidate that disagrees with it is not used.
+torch.export unrolls a loop over the blocks of a local attention, which fixes their number. It also cannot tell that a
+sequence that was downsampled and then repeated is as long as the text again. A method is replaced only if the
+replacement computes the same on examples of several lengths.
 """
 
 from __future__ import annotations
@@ -13,26 +13,21 @@ from typing import Any
 
 import torch
 
+from triform.models.patching import patched
+
 _TOLERANCE = 1e-5
 
 
 @contextmanager
 def any_length(model: torch.nn.Module) -> Iterator[None]:
-    """While the block runs, what depends on the length in `model` can be traced for any length."""
-    changed: list[tuple[torch.nn.Module, str]] = []
-    for module in model.modules():
-        for name, candidate in _candidates(module):
-            module.__dict__[name] = candidate
-            changed.append((module, name))
-    try:
+    """While the block runs, these modules of `model` can be traced for any length."""
+    replacements = ((module, *candidate) for module in model.modules() for candidate in _candidates(module))
+    with patched(replacements):
         yield
-    finally:
-        for module, name in changed:
-            del module.__dict__[name]
 
 
 def _candidates(module: torch.nn.Module) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Names of methods, and what to call in their place."""
+    """Names of methods and their replacements."""
     if getattr(module, "local", False) and hasattr(module, "attend_to_chunk_width"):
         blocks = _block_attention(module)
         if _same_attention(module, blocks):
@@ -50,15 +45,15 @@ def _candidates(module: torch.nn.Module) -> Iterator[tuple[str, Callable[..., An
 
 
 def _block_attention(module: Any) -> Callable[..., tuple[torch.Tensor]]:
-    """Attention within blocks of one width, as attention over everything with a mask that hides the other blocks."""
+    """Attention within blocks of a fixed width, as attention to all tokens with a mask that hides the other blocks."""
     width: int = module.attend_to_chunk_width
 
     def forward(
         hidden_states: torch.Tensor, attention_mask: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor]:
         block = torch.arange(hidden_states.shape[1]) // width
-        near = (block[:, None] == block).to(attention_mask.dtype)
-        attended = module.self(hidden_states, hidden_states, attention_mask * near, False)[0]
+        same_block = (block[:, None] == block).to(attention_mask.dtype)
+        attended = module.self(hidden_states, hidden_states, attention_mask * same_block, False)[0]
         return (module.output(attended, hidden_states),)
 
     return forward
@@ -70,7 +65,7 @@ def _same_attention(module: Any, candidate: Callable[..., tuple[torch.Tensor]]) 
     for length in (1, width, 2 * width + 3):
         states = torch.randn(2, length, hidden, generator=generator)
         mask = torch.ones(2, length, length)
-        # Some of each block: of a block without any key, one or the other sees what means nothing.
+        # Some keys of each block stay visible: without any, the results of both mean nothing.
         mask[1, :, 1::3] = 0
         if not _equal(lambda *inputs: module(*inputs)[0], lambda *inputs: candidate(*inputs)[0], (states, mask)):
             return False
@@ -78,7 +73,7 @@ def _same_attention(module: Any, candidate: Callable[..., tuple[torch.Tensor]]) 
 
 
 def _shorter_mask(mask: torch.Tensor, downsampling_rate: int) -> torch.Tensor:
-    """The largest of each `downsampling_rate` numbers; max_pool1d, which is this, fixes the length."""
+    """The maximum of each `downsampling_rate` numbers, like ``max_pool1d``, which would fix the length."""
     batch, length = mask.shape
     count = length // downsampling_rate
     return mask[:, : count * downsampling_rate].reshape(batch, count, downsampling_rate).float().amax(-1)
@@ -91,7 +86,7 @@ def _masks(rate: int) -> Iterator[tuple[Any, ...]]:
 
 def _repeater(rate: int) -> Callable[[torch.Tensor, int], torch.Tensor]:
     def repeat(molecules: torch.Tensor, char_seq_length: int) -> torch.Tensor:
-        # The first stands for the first character alone; the last for all that are left.
+        # The first molecule belongs to the first character only; the last one also to all characters left over.
         index = torch.arange(char_seq_length) // rate + 1
         return molecules[:, torch.clamp(index, max=molecules.shape[1] - 1)]
 

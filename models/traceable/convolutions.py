@@ -1,4 +1,4 @@
-"""Convolutions along a text as matrix products, so that their weights are quantized like all others."""
+"""Traces convolutions along a text as matrix products, so that their weights are quantized like those of a Linear."""
 
 from __future__ import annotations
 
@@ -7,39 +7,34 @@ from contextlib import contextmanager
 
 import torch
 
+from triform.models.patching import patched
+
 
 @contextmanager
 def as_products(model: torch.nn.Module) -> Iterator[None]:
-    """While the block runs, dense one-dimensional convolutions of `model` trace to one Linear each.
+    """While the block runs, one-dimensional convolutions of `model` trace to one Linear each.
 
-    Those without padding are meant, whose windows overlap as much as they can, or not at all.
+    Only those without groups, dilation and padding, whose stride is 1 or the size of the kernel.
     """
-    changed = []
-    for module in model.modules():
-        if type(module) is torch.nn.Conv1d and _is_dense(module):
-            module.__dict__["forward"] = _product(module)
-            changed.append(module)
-    try:
+    convolutions = [module for module in model.modules() if type(module) is torch.nn.Conv1d and _is_supported(module)]
+    with patched((module, "forward", _product(module)) for module in convolutions):
         yield
-    finally:
-        for module in changed:
-            del module.__dict__["forward"]
 
 
-def _is_dense(module: torch.nn.Conv1d) -> bool:
+def _is_supported(module: torch.nn.Conv1d) -> bool:
     plain = (module.groups, module.dilation, module.padding) == (1, (1,), (0,))
     return plain and module.stride in ((1,), module.kernel_size)
 
 
 def _product(module: torch.nn.Conv1d) -> Callable[[torch.Tensor], torch.Tensor]:
-    size, step = module.kernel_size[0], module.stride[0]
+    size, stride = module.kernel_size[0], module.stride[0]
     weight = module.weight.detach().transpose(1, 2).flatten(1).contiguous()
     bias = None if module.bias is None else module.bias.detach()
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         batch, channels, length = x.shape
         states = x.transpose(1, 2)
-        if step == size:
+        if stride == size:
             count = length // size
             windows = states[:, : count * size].reshape(batch, count, size * channels)
         else:

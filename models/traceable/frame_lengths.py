@@ -1,4 +1,4 @@
-"""How many frames a model's convolutions leave, in whole numbers: torch.export cannot follow rounded fractions."""
+"""Counts the frames after a model's convolutions with integers, because torch.export cannot trace rounded fractions."""
 
 from __future__ import annotations
 
@@ -8,33 +8,30 @@ from typing import Any
 
 import torch
 
-_METHOD = "_get_feat_extract_output_lengths"
-# Lengths at which every remainder of the usual strides comes up.
-_TRIED = range(2000, 3000, 7)
+from triform.models.patching import patched
+
+_LENGTHS = "_get_feat_extract_output_lengths"
+# Lengths with every remainder of the usual strides.
+_EXAMPLES = range(2000, 3000, 7)
 
 
 @contextmanager
 def whole_frame_lengths(model: torch.nn.Module) -> Iterator[None]:
-    """While the block runs, modules of `model` count frames by dividing whole numbers.
+    """While the block runs, modules of `model` count frames with integer division.
 
-    Only those do whose own count is that of their convolutions, one after another, for many lengths.
+    A module's method is replaced only if both give the same numbers for many lengths.
     """
-    changed = []
-    for module in model.modules():
-        original = getattr(module, _METHOD, None)
-        candidate = _by_convolutions(module)
-        if original is not None and candidate is not None and _same(original, candidate):
-            setattr(module, _METHOD, candidate)
-            changed.append(module)
-    try:
+    candidates = [(module, getattr(module, _LENGTHS, None), _by_convolutions(module)) for module in model.modules()]
+    with patched(
+        (module, _LENGTHS, candidate)
+        for module, original, candidate in candidates
+        if original is not None and candidate is not None and _same(original, candidate)
+    ):
         yield
-    finally:
-        for module in changed:
-            del module.__dict__[_METHOD]
 
 
 def _by_convolutions(module: torch.nn.Module) -> Callable[[Any], Any] | None:
-    """The length that convolutions of `module` itself leave; None where it has none, or they fill up."""
+    """The length after the convolutions of `module` itself; None if it has none, or they have padding or dilation."""
     layers = [child for child in module.children() if isinstance(child, torch.nn.Conv1d)]
     if not layers or any(layer.padding != (0,) or layer.dilation != (1,) for layer in layers):
         return None
@@ -50,6 +47,6 @@ def _by_convolutions(module: torch.nn.Module) -> Callable[[Any], Any] | None:
 
 def _same(original: Callable[[Any], Any], candidate: Callable[[Any], Any]) -> bool:
     try:
-        return all(int(original(length)) == candidate(length) for length in _TRIED)
+        return all(int(original(length)) == candidate(length) for length in _EXAMPLES)
     except (TypeError, RuntimeError):
         return False

@@ -1,4 +1,4 @@
-"""Masks of audio frames after a model's convolutions, computed in a way that can be traced."""
+"""Computes the mask of the frames after a model's convolutions in a way that can be traced."""
 
 from __future__ import annotations
 
@@ -8,24 +8,20 @@ from typing import Any
 
 import torch
 
-_METHOD = "_get_feature_vector_attention_mask"
+from triform.models.patching import patched
+
+_MASK = "_get_feature_vector_attention_mask"
 
 
 @contextmanager
 def traceable_frame_masks(model: torch.nn.Module) -> Iterator[None]:
-    """While the block runs, modules of `model` compare positions with lengths.
+    """While the block runs, modules of `model` compute masks by comparing positions with lengths.
 
-    transformers writes a one at each row's last frame, in place, and sums up from there, which the exporter to ONNX
-    gets wrong.
+    transformers writes a one at each row's last frame, in place, and sums up from there, which torch.onnx gets wrong.
     """
-    changed = [module for module in model.modules() if hasattr(module, _METHOD)]
-    for module in changed:
-        setattr(module, _METHOD, _by_length(module))
-    try:
+    modules = [module for module in model.modules() if hasattr(module, _MASK)]
+    with patched((module, _MASK, _by_length(module)) for module in modules):
         yield
-    finally:
-        for module in changed:
-            del module.__dict__[_METHOD]
 
 
 def _by_length(module: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Norms and activations written out in PyTorch arithmetic, replaced by the one operator that computes them.
+"""Replaces norms and activations that are written as PyTorch arithmetic by one operator each.
 
-A module is recognised by what it computes on random numbers, not by its class: a candidate that disagrees with the
-module is simply not used, and the module is traced as it is written.
+A module is recognized by its results, not by its class: if the replacement computes something else, the module is
+traced as it is written.
 """
 
 from __future__ import annotations
@@ -11,23 +11,17 @@ from contextlib import contextmanager
 
 import torch
 
+from triform.models.patching import patched
+
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 @contextmanager
 def single_operators(model: torch.nn.Module) -> Iterator[None]:
     """While the block runs, RMS norms and GELU or SiLU modules of `model` trace to one operator each."""
-    changed = []
-    for module in model.modules():
-        replacement = _rms_norm(module) or _activation(module)
-        if replacement is not None:
-            module.forward = replacement
-            changed.append(module)
-    try:
+    candidates = ((module, _rms_norm(module) or _activation(module)) for module in model.modules())
+    with patched((module, "forward", forward) for module, forward in candidates if forward is not None):
         yield
-    finally:
-        for module in changed:
-            del module.__dict__["forward"]
 
 
 def _rms_norm(module: torch.nn.Module) -> Forward | None:

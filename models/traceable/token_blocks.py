@@ -1,7 +1,7 @@
-"""Blocks of tokens, of whatever number: transformers' LongT5 takes sizes that depend on the length as fixed ones.
+"""Makes LongT5's splitting of tokens into blocks traceable for any number of blocks.
 
-torch.export decides once whether the last block is full, and how many blocks a one-hot code tells apart. The functions
-that do so are recognized by what they compute on random numbers: one that does something else is left alone.
+torch.export decides once whether the last block is full, and how many classes a one-hot encoding has. The functions are
+replaced only if the replacements compute the same on examples.
 """
 
 from __future__ import annotations
@@ -13,31 +13,26 @@ from typing import Any
 
 import torch
 
+from triform.models.patching import patched
+
 _WIDTH, _TOLERANCE = 4, 1e-5
 
 
 @contextmanager
 def blocks_of_any_number(model: torch.nn.Module) -> Iterator[None]:
-    """While the block runs, what the modules of `model` split into blocks can be traced for any number of them."""
-    changed: list[tuple[Any, str, Any]] = []
-    for code in {sys.modules[type(module).__module__] for module in model.modules()}:
-        for name, candidate, same in (
-            ("_split_into_blocks", _split, _same_split),
-            ("_create_global_aggregates", _aggregate, _same_aggregate),
-        ):
-            original = getattr(code, name, None)
-            if original is not None and same(original):
-                changed.append((code, name, original))
-                setattr(code, name, candidate)
-    try:
+    """While the block runs, `model` can be traced for any number of blocks."""
+    files = {sys.modules[type(module).__module__] for module in model.modules()}
+    with patched(
+        (file, name, candidate)
+        for file in files
+        for name, candidate, same in _CANDIDATES
+        if hasattr(file, name) and same(getattr(file, name))
+    ):
         yield
-    finally:
-        for code, name, original in changed:
-            setattr(code, name, original)
 
 
 def _split(x: torch.Tensor, block_len: int, dim: int) -> torch.Tensor:
-    """The axis `dim`, filled up with zeros, as blocks of `block_len`."""
+    """Split the axis `dim`, padded with zeros, into blocks of `block_len`."""
     dim = dim % x.ndim
     missing = -x.shape[dim] % block_len
     padded = torch.nn.functional.pad(x, [0, 0] * (x.ndim - 1 - dim) + [0, missing])
@@ -45,9 +40,9 @@ def _split(x: torch.Tensor, block_len: int, dim: int) -> torch.Tensor:
 
 
 def _aggregate(hidden_states: torch.Tensor, block_ids: torch.Tensor, global_seq_len: int) -> torch.Tensor:
-    """Sums over the tokens of each block, (batch, blocks, hidden_size); tokens of no block have a negative number."""
-    belongs = block_ids[..., None] == torch.arange(global_seq_len)
-    return torch.einsum("...nd,...ng->...gd", hidden_states, belongs.to(hidden_states.dtype))
+    """Sums over the tokens of each block, (batch, blocks, hidden_size); a token without a block has a negative id."""
+    in_block = block_ids[..., None] == torch.arange(global_seq_len)
+    return torch.einsum("...nd,...ng->...gd", hidden_states, in_block.to(hidden_states.dtype))
 
 
 def _same_split(original: Callable[..., torch.Tensor]) -> bool:
@@ -65,5 +60,12 @@ def _equal(original: Callable[..., torch.Tensor], candidate: Callable[..., torch
         expected = original(*arguments)
     except (TypeError, RuntimeError):
         return False
-    found = candidate(*arguments)
-    return expected.shape == found.shape and bool((expected - found).abs().max() <= _TOLERANCE)
+    actual = candidate(*arguments)
+    return expected.shape == actual.shape and bool((expected - actual).abs().max() <= _TOLERANCE)
+
+
+# Names of functions, replacements, and whether a function computes the same as its replacement.
+_CANDIDATES: tuple[tuple[str, Callable[..., torch.Tensor], Callable[[Callable[..., torch.Tensor]], bool]], ...] = (
+    ("_split_into_blocks", _split, _same_split),
+    ("_create_global_aggregates", _aggregate, _same_aggregate),
+)

@@ -1,6 +1,6 @@
-"""Does what a manifest says of its model agree with the tensors that it lists for the graphs?
+"""Checks that a manifest's description of the model agrees with the tensors that it lists for the graphs.
 
-`runtime/graphs` compares those with the graphs themselves, so that both together hold every claim to the graphs.
+`runtime/graphs` compares those tensors with the graphs themselves.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from triform.runtime.bundle.manifest import EncoderDecoderInfo, EncoderInfo, Gra
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
 from triform.runtime.printable import quoted
 
-# The graphs of a form, besides the one that sees pictures where they are compared with texts.
+# The graphs of a form, besides the one for pictures of models that compare pictures with texts.
 _GRAPHS = {"decoder": ("decoder",), "encoder": ("encoder",), "encoder-decoder": ("encoder", "decoder")}
 _TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "prompt_lengths", "logits_positions"}
-# The outputs that a task needs, by the graph that gives them.
+# The outputs that a task needs, by graph.
 _NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
     "text-classification": {"encoder": ("logits",)},
     "token-classification": {"encoder": ("logits",)},
@@ -26,15 +26,15 @@ _NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
     "image-feature-extraction": {"encoder": ("image_embedding",)},
     "zero-shot-image-classification": {"encoder": ("sentence_embedding",), "image": ("image_embedding",)},
 }
-# What an encoder of each kind of sound takes.
+# The input of an encoder for each kind of sound.
 _SOUND = {"log_mel": "input_features", "fbank": "input_features", "waveform": "input_values"}
 
 
 def disagreements(manifest: Manifest) -> Iterator[str]:
-    """What does not agree, each in a few words that begin with a key.
+    """Yield a short message for each disagreement, which begins with a key.
 
     Args:
-        manifest: whose values are in range.
+        manifest: with all values in range.
     """
     for limit in _claims(manifest):
         if not limit.fits:
@@ -66,23 +66,31 @@ def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
     yield from _vectors(manifest, info)
     yield from _logits(manifest, info)
     yield from _rows(manifest, info)
-    pictured = [graph for graph in manifest.graphs.values() if any(one.name == "pixel_values" for one in graph.inputs)]
-    said = info.image is not None
-    yield Limit("encoder.image", said, said == bool(pictured), "given where a graph takes pixel_values, and only there")
+    pictured = [
+        graph for graph in manifest.graphs.values() if any(tensor.name == "pixel_values" for tensor in graph.inputs)
+    ]
+    present = info.image is not None
+    yield Limit(
+        "encoder.image", present, present == bool(pictured), "given where a graph takes pixel_values, and only there"
+    )
     if info.image is not None:
-        for seeing in pictured:
-            yield from _pixels(seeing, info.image, "encoder.image")
+        for graph_info in pictured:
+            yield from _pixels(graph_info, info.image, "encoder.image")
 
 
 def _vectors(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
-    every = [tensor for graph in manifest.graphs for tensor in _outputs(manifest, graph)]
-    for tensor in every:
+    tensors = [tensor for graph in manifest.graphs for tensor in _outputs(manifest, graph)]
+    for tensor in tensors:
         if tensor.name in ("sentence_embedding", "image_embedding"):
-            said = None if info.embedding is None else info.embedding.dimension
-            yield Limit("encoder.embedding.dimension", said, tensor.shape[1:] == [said], _as(tensor, tensor.shape[1:]))
-    hidden = sorted(tensor.name for tensor in every if tensor.name.startswith("hidden_states."))
-    wanted = sorted(f"hidden_states.{index}" for index in range(info.hidden_states))
-    yield Limit("encoder.hidden_states", info.hidden_states, hidden == wanted, f"{len(hidden)}, as many as graphs give")
+            dimension = None if info.embedding is None else info.embedding.dimension
+            yield Limit(
+                "encoder.embedding.dimension", dimension, tensor.shape[1:] == [dimension], _as(tensor, tensor.shape[1:])
+            )
+    hidden = sorted(tensor.name for tensor in tensors if tensor.name.startswith("hidden_states."))
+    expected = sorted(f"hidden_states.{index}" for index in range(info.hidden_states))
+    yield Limit(
+        "encoder.hidden_states", info.hidden_states, hidden == expected, f"{len(hidden)}, as many as graphs give"
+    )
 
 
 def _logits(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
@@ -100,7 +108,7 @@ def _logits(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
 
 
 def _rows(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
-    """How rows of a batch are put together."""
+    """Rules for padding and batching of rows."""
     if manifest.tokenizer is None:
         return
     inputs = {tensor.name for tensor in manifest.graphs["encoder"].inputs}
@@ -129,9 +137,9 @@ def _encoder_decoder(manifest: Manifest, info: EncoderDecoderInfo) -> Iterator[L
         for tensor in _outputs(manifest, "decoder"):
             if tensor.name == "cross_attentions":
                 count = len(info.speech.alignment_heads)
-                wanted = f"as many as {_as(tensor, tensor.shape[1:2])}"
+                expected = f"as many as {_as(tensor, tensor.shape[1:2])}"
                 key = "encoder_decoder.speech.alignment_heads"
-                yield Limit(key, f"{count} heads", tensor.shape[1:2] == [count], wanted)
+                yield Limit(key, f"{count} heads", tensor.shape[1:2] == [count], expected)
 
 
 def _sound(graph: GraphInfo, info: AudioInfo, key: str) -> Iterator[Limit]:
@@ -143,8 +151,8 @@ def _sound(graph: GraphInfo, info: AudioInfo, key: str) -> Iterator[Limit]:
         if tensor.name == name and info.kind == "log_mel":
             frames = (info.chunk_length or 0) * info.sampling_rate // info.hop_length
             yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 1, info.feature_size), _as(tensor))
-            wanted = f"such that a chunk has the frames of {_as(tensor)}"
-            yield Limit(f"{key}.hop_length", info.hop_length, _may_be(tensor, 2, frames), wanted)
+            expected = f"such that a chunk has the frames of {_as(tensor)}"
+            yield Limit(f"{key}.hop_length", info.hop_length, _may_be(tensor, 2, frames), expected)
         elif tensor.name == name and info.kind == "fbank":
             yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 2, info.feature_size), _as(tensor))
 
@@ -157,7 +165,7 @@ def _pixels(graph: GraphInfo, info: ImageInfo, key: str) -> Iterator[Limit]:
 
 
 def _may_be(tensor: TensorInfo, axis: int, size: int) -> bool:
-    """Whether an axis has this size, or is open."""
+    """Whether an axis has this size or is dynamic."""
     return len(tensor.shape) == 3 and (isinstance(tensor.shape[axis], str) or tensor.shape[axis] == size)
 
 

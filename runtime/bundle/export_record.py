@@ -1,4 +1,4 @@
-"""What the manifest says of the export: versions, and how close the bundle comes to PyTorch."""
+"""The manifest's record of the export: versions, and how close the bundle's outputs are to PyTorch's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class QuantizedParity:
-    """The quantized graph against the float one, on the text shipped with the exporter.
+    """The quantized graph compared with the float one, on the text shipped with the exporter.
 
     Attributes:
-        top1_agreement: share of positions where both prefer the same token.
+        top1_agreement: share of positions where both have the same most likely token.
         mean_kl: mean Kullback-Leibler divergence of the quantized prediction from the float one, in nats.
         perplexity_original: of the float graph.
         perplexity_quantized: of the quantized graph.
@@ -26,7 +26,7 @@ class QuantizedParity:
 
 @dataclass(frozen=True)
 class Parity:
-    """The float graph against PyTorch: largest absolute logit differences, and the quantized graph against it.
+    """The float graph compared with PyTorch: largest absolute logit differences.
 
     Attributes:
         prefill: all tokens in one run.
@@ -34,8 +34,8 @@ class Parity:
         step: the last tokens one at a time.
         ragged: two rows of different lengths in one batch.
         scale: largest absolute logit, for comparison.
-        tolerance: what was allowed.
-        quantized: None for a float bundle.
+        tolerance: the largest difference allowed.
+        quantized: the quantized graph compared with the float one; None for a float bundle.
     """
 
     prefill: float
@@ -49,15 +49,15 @@ class Parity:
 
 @dataclass(frozen=True)
 class QuantizedEncoderParity:
-    """The quantized graph against the float one, on the text or pictures shipped with the exporter.
+    """The quantized graph compared with the float one, on the text or pictures shipped with the exporter.
 
     Attributes:
-        rows: compared.
-        cosine_mean: of the two graphs' vectors, over rows; None where there are scores.
-        cosine_worst: the same, of the row that suffers most.
-        score_mean: largest difference of a row's scores, which are probabilities or a regression's numbers; the mean
-            over rows. None where there are vectors.
-        score_worst: the same, of the row that suffers most.
+        rows: number of rows compared.
+        cosine_mean: cosine between the two graphs' vectors, the mean over rows; None if the model computes scores.
+        cosine_worst: the same, for the worst row.
+        score_mean: largest difference between a row's scores (probabilities, or the numbers of a regression), the mean
+            over rows. None if the model computes vectors.
+        score_worst: the same, for the worst row.
     """
 
     rows: int
@@ -69,14 +69,14 @@ class QuantizedEncoderParity:
 
 @dataclass(frozen=True)
 class EncoderParity:
-    """The float graph against PyTorch: largest absolute differences over all outputs, where there are tokens.
+    """The float graph compared with PyTorch: largest absolute differences over all outputs, except at padding.
 
     Attributes:
         batch: rows of different lengths, padded, in one run.
         single: each row in a run of its own.
         scale: largest absolute output, for comparison.
-        tolerance: what was allowed.
-        quantized: None for a float bundle.
+        tolerance: the largest difference allowed.
+        quantized: the quantized graph compared with the float one; None for a float bundle.
     """
 
     batch: float
@@ -88,7 +88,7 @@ class EncoderParity:
 
 @dataclass(frozen=True)
 class NewerVersion:
-    """A package that was newer than what the exporter had been tested with.
+    """A package that was newer than the version that the exporter had been tested with.
 
     Attributes:
         installed: the version that was installed.
@@ -105,8 +105,8 @@ class EndToken:
 
     Attributes:
         id: of the token.
-        text: as the vocabulary writes it.
-        named_by: generation config, config, tokenizer or chat template; all that name it.
+        text: its entry in the vocabulary.
+        named_by: all that name it: generation config, config, tokenizer, chat template.
     """
 
     id: int
@@ -116,16 +116,16 @@ class EndToken:
 
 @dataclass(frozen=True)
 class ExportInfo:
-    """How the bundle came to be.
+    """How the bundle was made.
 
     Attributes:
-        versions: of the packages that take part in an export, by package.
-        seconds: of each step.
+        versions: of the packages used in the export, by package.
+        seconds: duration of each step.
         parity: of a decoder or an encoder-decoder.
         encoder_parity: of an encoder.
         newer_than_tested: those of `versions` that were newer than what the exporter had been tested with, by package.
         end_tokens: of a decoder: those of `Manifest.tokens.eos`.
-        notes: what is otherwise than one would expect, a sentence each.
+        notes: on anything unexpected, a sentence each.
     """
 
     versions: dict[str, str]

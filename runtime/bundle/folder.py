@@ -1,8 +1,8 @@
-"""A bundle on disk: opened, checked, and refused when anything in it is unsafe or not as the manifest says.
+"""Opens a bundle's folder, and refuses it if anything in it is unsafe or does not match the manifest.
 
-An .onnx file names its weight files itself. onnxruntime resolves links and refuses absolute paths and everything that
-is outside the model's folder (tests/cli/test_bundles.py). Inside it is nothing that the manifest does not list, so that
-whatever a graph reads has a hash.
+An .onnx file names its weight files itself. onnxruntime resolves links and refuses absolute paths and all files outside
+the model's folder (tests/cli/test_bundles.py). The folder contains only files that the manifest lists, so that
+everything a graph reads has a hash.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import BundleError
 from triform.runtime.printable import quoted
 
-# What systems put into folders that people look at: macOS, Windows and KDE; and what a model's page on a hub has.
+# Files that macOS, Windows and KDE put into folders, and those of a model's page on a hub.
 _LITTER = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory", ".gitattributes", ".cache", "README.md", "LICENSE")
-# What macOS keeps beside a file on disks that have no place for it.
+# Prefix of the files in which macOS keeps metadata on file systems that cannot store it.
 _APPLE_DOUBLE = "._"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder whose files are all there, of the sizes the manifest gives."""
+    """A folder that has all files of its manifest, in the sizes that the manifest gives."""
 
     folder: Path
     manifest: Manifest
 
     def path(self, name: str) -> Path:
-        """Where the file `name` is.
+        """Return the path of the file `name`.
 
         Raises:
             BundleError: the manifest does not list it.
@@ -53,7 +53,7 @@ class Bundle:
         return info
 
     def graph(self, name: str) -> tuple[Path, GraphInfo]:
-        """The ONNX file of graph `name` and its entry in the manifest.
+        """Return the path of the ONNX file of graph `name`, and its entry in the manifest.
 
         Raises:
             BundleError: there is no such graph.
@@ -65,11 +65,11 @@ class Bundle:
 
 
 def open_bundle(path: str | Path) -> Bundle:
-    """Open a bundle: read its manifest, check that names are safe, that every file has its size, and no more are there.
+    """Open a bundle: read its manifest, and check the names and sizes of its files.
 
     Raises:
-        BundleError: the folder is missing or is not a bundle, a name is unsafe, a file is missing, of another size, or
-            not listed in the manifest.
+        BundleError: the folder is missing or is not a bundle, a name is unsafe, or a file is missing, of another size,
+            or not listed in the manifest.
     """
     folder = Path(path)
     try:
@@ -98,7 +98,7 @@ def _open_folder(folder: Path) -> Bundle:
 
 
 def _check_name(folder: Path, name: str) -> None:
-    # Bundles are flat: a plain file name can point nowhere else. Both styles, for bundles made on other systems.
+    # Bundles are flat: a plain file name cannot point elsewhere. Both styles, for bundles made on other systems.
     if name in ("", ".", "..") or PurePosixPath(name).name != name or PureWindowsPath(name).name != name:
         raise BundleError(f"{folder} is unsafe: it names a file outside itself ({quoted(name)})")
     if not name.isprintable():
@@ -106,7 +106,7 @@ def _check_name(folder: Path, name: str) -> None:
 
 
 def _refuse_link(folder: Path, name: str) -> None:
-    # Also where it stays inside: a copy tool may follow a link or keep it, and a bundle needs none.
+    # Even a link inside the folder: a copy tool may follow a link or keep it, and a bundle needs none.
     file = folder / name
     if file.is_symlink() and not _is_in_hub_cache(folder, file):
         raise BundleError(
@@ -132,7 +132,7 @@ def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
                 f"{folder} holds {quoted(name)}, which its manifest does not list; "
                 "move it away, or export the model again"
             )
-        # A graph reads any file of the folder that it names.
+        # A graph can read any file of the folder by naming it.
         written = (f"{name}/" if (folder / name).is_dir() else name).lower().encode()
         for info in manifest.graphs.values():
             if written in (folder / info.file).read_bytes().lower():

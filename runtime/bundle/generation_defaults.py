@@ -1,4 +1,4 @@
-"""The generation defaults that a manifest may hold."""
+"""The generation defaults in a manifest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """What the model's own generation config asks for, in its own names; None or empty where it says nothing."""
+    """The settings of the model's own generation config, by its names; None or empty if it does not set them."""
 
     do_sample: bool | None = None
     temperature: float | None = None

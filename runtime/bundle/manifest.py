@@ -1,7 +1,7 @@
-"""The manifest: everything export knew about a model, and all the runtime may know.
+"""The manifest: everything that the export knew about a model, and the only thing that the runtime knows.
 
-One JSON file, ``manifest.json``, read into frozen dataclasses. Keys that are not known are ignored, so that a later
-version may add some without a new schema; another schema is refused.
+One JSON file, ``manifest.json``, read into frozen dataclasses. Unknown keys are ignored, so that a later version can
+add some without a new schema; another schema is refused.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from triform.runtime.bundle.text_info import SourceTextInfo, TaskPrefix, Tokeniz
 from triform.runtime.sealed_json import sealed
 
 MANIFEST = "manifest.json"
-# The key of the hash that it carries of itself.
+# The key of the manifest's own hash.
 CHECKSUM = "manifest_sha256"
-# 2 added the hash that a manifest carries of itself.
+# Version 2 added the manifest's own hash.
 SCHEMA_VERSION = 2
 # How weights are stored, see `Quantization.scheme`.
 SCHEMES = ("none", "int8", "int4", "keep")
@@ -40,19 +40,19 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a graph's weights are stored. Everything but `scheme` is None when it is ``"none"``.
+    """How a graph's weights are stored. All attributes but `scheme` are None if that is ``"none"``.
 
     Attributes:
         scheme: none, int8, int4, or keep for the blocks of the file that was exported.
-        bits: of a weight.
-        block_size: weights that share a scale; None where each output column has one.
-        sensitive_block_size: the same, of the products whose error matters most.
+        bits: per weight.
+        block_size: number of weights that share a scale; None if each output column has one scale.
+        sensitive_block_size: the same, for the products whose error matters most.
         accuracy_level: of MatMulNBits.
-        matrices: how many are quantized.
-        formats: of ``"keep"``: how many matrices are in each of GGUF's formats; int8 are those that were floats, or in
-            blocks that no operator holds.
-        activations: by weight, how what it multiplies is rounded to 8 bits: on one grid for all ("static"), or on a
-            grid for each row ("rows").
+        matrices: number of quantized matrices.
+        formats: for ``"keep"``: the number of matrices in each of GGUF's formats; int8 counts those that were floats,
+            or in blocks that no operator supports.
+        activations: by weight, how its input is rounded to 8 bits: with one scale for all rows ("static"), or with a
+            scale for each row ("rows").
     """
 
     scheme: str
@@ -106,16 +106,16 @@ class Tokens:
 
 @dataclass(frozen=True)
 class EmbeddingInfo:
-    """What the output ``sentence_embedding``, of a picture ``image_embedding``, is.
+    """The output ``sentence_embedding``, or ``image_embedding`` for pictures.
 
     Attributes:
-        dimension: its width.
-        pooling: how tokens became one vector, in sentence-transformers' terms: mean, cls, max, lasttoken, ….
+        dimension: of the vector.
+        pooling: how tokens become one vector, in sentence-transformers' terms: mean, cls, max, lasttoken, ….
         normalized: whether its length is 1.
         prompts: texts to put before an input, by name, such as "query".
-        default_prompt: the name of the one to use when none is named.
-        include_prompt: whether a prompt's tokens count in the vector. If not, the graph takes how many they are, for
-            each row, as ``prompt_lengths``: the prompt's tokens when it stands alone, without a special one at its end.
+        default_prompt: the name of the prompt to use when none is named.
+        include_prompt: whether a prompt's tokens count in the vector. If not, the graph takes their number, for each
+            row, as ``prompt_lengths``: the tokens of the prompt by itself, without a special token at its end.
     """
 
     dimension: int
@@ -133,8 +133,8 @@ class ContrastInfo:
     Attributes:
         scale: see above.
         bias: see above.
-        scores: what makes scores of one picture's numbers: softmax over the texts, or sigmoid of each.
-        text_length: tokens that every text is padded to, the padding read as if it were text; None where it is hidden.
+        scores: how a picture's scores become probabilities: softmax over the texts, or sigmoid of each.
+        text_length: tokens that every text is padded to, without masking the padding; None if padding is masked.
     """
 
     scale: float
@@ -148,17 +148,17 @@ class EncoderInfo:
     """What an encoder's outputs mean.
 
     Attributes:
-        embedding: of ``sentence_embedding`` or ``image_embedding``; None when there is none.
+        embedding: of ``sentence_embedding`` or ``image_embedding``; None if there is none.
         labels: the name of each column of ``logits``, for classification and tagging.
         problem_type: of a classification: single_label_classification, multi_label_classification or regression.
-        relevance: of a classification with one label, how its number becomes the score of a document that answers a
-            query: identity, sigmoid or tanh; None is sigmoid.
-        hidden_states: how many outputs ``hidden_states.{i}`` there are.
-        image: None when the model sees no pictures.
-        contrast: of a model that compares pictures with texts: the graph ``image`` sees the pictures then.
-        equal_lengths: rows of one run must have the same number of tokens, because padding would change what the model
-            says; its graph takes no attention_mask.
-        min_length: fewest tokens of a row.
+        relevance: of a classification with one label, the function that turns its logit into a document's relevance to
+            a query: identity, sigmoid or tanh; None means sigmoid.
+        hidden_states: number of outputs ``hidden_states.{i}``.
+        image: None if the model does not read pictures.
+        contrast: of a model that compares pictures with texts; its graph ``image`` reads the pictures.
+        equal_lengths: whether all rows of a run must have the same number of tokens, because padding would change the
+            results; the graph takes no attention_mask.
+        min_length: the fewest tokens in a row.
     """
 
     embedding: EmbeddingInfo | None = None
@@ -174,17 +174,17 @@ class EncoderInfo:
 
 @dataclass(frozen=True)
 class EncoderDecoderInfo:
-    """What an encoder-decoder reads, and how what it writes begins.
+    """What an encoder-decoder reads, and how decoding starts.
 
     Attributes:
         source: text, audio or image.
         decoder_start: the token that decoding starts with.
-        max_source_length: tokens of a source text; None where any length will do, or for sound and pictures.
-        text: how texts are read; how what is written becomes text, for every source.
-        tasks: of a model of many, by name.
+        max_source_length: the most tokens in a source text; None without a limit, or for sound and pictures.
+        text: how source texts are tokenized and, for every kind of source, how generated tokens become text.
+        tasks: of a multi-task model, by name.
         audio: how sound is read.
         image: how pictures are read.
-        speech: None for a model whose tokens say nothing of time and language.
+        speech: None for a model without timestamps and language tokens.
     """
 
     source: SourceKind

@@ -1,4 +1,4 @@
-"""What the manifest says of pictures and sound: how they become a model's input."""
+"""The manifest's records of how pictures and sound become a model's input."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class ImageInfo:
         channels: of `pixel_values`; 3 is RGB.
         height: of `pixel_values`.
         width: of `pixel_values`.
-        resize: [height, width], or [shortest edge], to resize to; the other edge is cut to whole pixels.
+        resize: [height, width], or [shortest edge], to resize to; the other edge is rounded down to whole pixels.
         resample: Pillow's name of the filter that resizes: bilinear, bicubic, lanczos, nearest, box or hamming.
         crop: [height, width] to cut from the middle.
-        rescale: what pixels from 0 to 255 are multiplied by.
+        rescale: factor for pixels from 0 to 255.
         mean: subtracted per channel, after rescaling.
         std: divided by per channel.
     """
@@ -44,10 +44,10 @@ class AudioInfo:
     Attributes:
         kind: ``log_mel``, Whisper's spectrogram; ``fbank``, Kaldi's; or ``waveform``, the samples themselves.
         sampling_rate: of the samples, in Hz.
-        feature_size: mel bands; 1 of a waveform.
-        padding_value: what samples (log_mel, waveform) or features (fbank) are padded with.
-        chunk_length: seconds that the model reads at once, shorter sound being padded; None where it reads any length.
-        win_length: samples of a frame; 0 of a waveform, as the next two.
+        feature_size: mel bands; 1 for a waveform.
+        padding_value: of samples (log_mel, waveform) or features (fbank).
+        chunk_length: seconds that the model reads at once; shorter sound is padded. None if it reads any length.
+        win_length: samples in a frame; 0 for a waveform, like the next two.
         n_fft: points of a frame's Fourier transform.
         hop_length: samples from one frame to the next.
         normalize_means: whether each band of an utterance, or the waveform, is shifted to mean 0.
@@ -68,20 +68,20 @@ class AudioInfo:
 
 @dataclass(frozen=True)
 class SpeechInfo:
-    """The tokens by which a speech model is told what to write, and tells when things were said (Whisper).
+    """The special tokens of a speech model with timestamps (Whisper).
 
     Attributes:
-        timestamp_begin: the token of 0.00 seconds; each next one stands for 0.02 seconds more.
-        no_timestamps: asks for text without times.
-        languages: the token of each language, by its code; empty for a model of English only.
-        transcribe: asks for the language that is spoken; None for a model of English only.
-        translate: asks for English.
-        no_speech: likely where nobody speaks.
-        previous: comes before text of the window before.
-        max_initial_timestamp_index: the latest a window's first timestamp may be, in steps of 0.02 seconds.
-        alignment_heads: [layer, head] of cross-attentions that follow the sound.
-        default_language: the code of the language that a model for one of them expects; None detects it.
-        default_task: transcribe or translate, where a model is for one of them; None is transcribe.
+        timestamp_begin: the token of 0.00 seconds; each next one is 0.02 seconds later.
+        no_timestamps: selects text without timestamps.
+        languages: the token of each language, by its code; empty for an English-only model.
+        transcribe: selects the spoken language; None for an English-only model.
+        translate: selects English.
+        no_speech: predicted where nobody speaks.
+        previous: precedes the text of the previous window.
+        max_initial_timestamp_index: the latest first timestamp of a window, in steps of 0.02 seconds.
+        alignment_heads: [layer, head] of the cross-attentions that follow the sound.
+        default_language: the code of the language that the model was made for; None to detect it.
+        default_task: transcribe or translate, if the model was made for one; None means transcribe.
     """
 
     timestamp_begin: int

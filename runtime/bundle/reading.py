@@ -1,4 +1,4 @@
-"""Reading a manifest: everything a damaged or hostile one could hold is refused here, in one line."""
+"""Reads and checks a manifest: a damaged or malicious one is refused with an error of one line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from triform.runtime.json_dataclasses import Mismatch, build
 from triform.runtime.printable import quoted, shortened
 from triform.runtime.sealed_json import is_whole
 
-# Far above any real manifest (about 1 kB a layer), far below what would trouble a small device.
+# In bytes: far above any real manifest (about 1 kB per layer), far below the memory of a small device.
 _LARGEST = 16 * 2**20
-# Of what is said about a value: names in a manifest, which keys are made of, may be of any length.
+# In characters. Reasons contain names from the manifest, which may have any length.
 _LONGEST_REASON = 400
 
 
@@ -24,8 +24,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check a bundle's manifest.
 
     Raises:
-        BundleError: it is missing, is not JSON, is of another schema, is not what was written, lacks a key, has a value
-            of a wrong type or out of range, or says of its model what its graphs contradict.
+        BundleError: the manifest is missing, damaged, not JSON or of another schema; it lacks a key, has a value of a
+            wrong type or out of range, or contradicts the tensors of its graphs.
     """
     path = folder / MANIFEST
     data = _read_bytes(folder, path)

@@ -1,4 +1,4 @@
-"""The method and the command for each task, for messages that send a user to the right one."""
+"""The method and the command for each task, for error messages."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ _METHODS = {
 
 
 def method_hint(task: str, otherwise: str) -> str:
-    """What to do instead, for the end of a message: use the method for a task, or `otherwise` where there is none."""
+    """Return the end of an error message: use the method for this task, or `otherwise` if there is none."""
     return f"use `{_METHODS[task]}`" if task in _METHODS else otherwise

@@ -1,10 +1,10 @@
-"""What the manifest says of tokenizers, languages and tasks."""
+"""The manifest's records of tokenizers, languages and tasks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# What renders chat templates. minijinja starts in a thirtieth of the time, and Jinja2 renders every template.
+# Engines for chat templates. minijinja starts 30 times faster; Jinja2 renders every template.
 MINIJINJA, JINJA2 = "minijinja", "jinja2"
 TEMPLATE_ENGINES = (MINIJINJA, JINJA2)
 
@@ -15,9 +15,9 @@ class CodePointsInfo:
 
     Attributes:
         first: the token before a text.
-        separator: the token behind each text.
-        special: tokens that are no text.
-        strip_before: tokens that swallow the spaces before them.
+        separator: the token after each text.
+        special: tokens that are not text.
+        strip_before: tokens that remove the spaces before them.
         second_type: the token type of the second text of a pair.
     """
 
@@ -33,12 +33,12 @@ class TokenizerInfo:
     """Files and special strings of the tokenizer.
 
     Attributes:
-        file: for the tokenizers library; None where `code_points` says it all.
-        chat_template: the file of the template to use where nothing else is said; None without one.
-        chat_templates: the files of further templates, by name, such as "tool_use" and "rag".
-        template_engine: what renders them, one of `TEMPLATE_ENGINES`.
-        special: strings a template may use, by name.
-        code_points: of a model that reads characters and has no vocabulary.
+        file: for the tokenizers library; None if `code_points` replaces it.
+        chat_template: the file of the default template; None if there is none.
+        chat_templates: the files of other templates, by name, such as "tool_use" and "rag".
+        template_engine: renders the templates, one of `TEMPLATE_ENGINES`.
+        special: strings that a template may use, by name.
+        code_points: for a model that reads characters and has no vocabulary.
     """
 
     file: str | None
@@ -56,7 +56,7 @@ class TokenizerInfo:
 
 @dataclass(frozen=True)
 class SourceLanguage:
-    """What is put around the token ids of a text in one language."""
+    """The special tokens around a text in one language."""
 
     prefix: list[int] = field(default_factory=list)
     suffix: list[int] = field(default_factory=list)
@@ -64,11 +64,11 @@ class SourceLanguage:
 
 @dataclass(frozen=True)
 class TargetLanguage:
-    """How one language is asked for.
+    """The tokens that select a target language.
 
     Attributes:
-        asked: ids put before the source text, in front of what its own language puts there.
-        forced: ids the target begins with, after the token that decoding starts with.
+        asked: ids put before the source text and the prefix of its own language.
+        forced: ids that the target begins with, after the start token.
     """
 
     asked: list[int] = field(default_factory=list)
@@ -77,14 +77,14 @@ class TargetLanguage:
 
 @dataclass(frozen=True)
 class LanguagesInfo:
-    """The languages of a translating model, by the model's own codes ("de_DE", "deu_Latn", "de", "deu").
+    """The languages of a translation model, by the model's own codes ("de_DE", "deu_Latn", "de", "deu").
 
     Attributes:
-        sources: languages a text can be in; empty where the model does not ask.
-        targets: languages a text can be translated into; empty where there is no choice.
-        default_source: what a text is in when nothing is said.
-        default_target: what it is translated into when nothing is said.
-        plain: what is put around a text where the model does not ask for its language.
+        sources: languages that a text can be in; empty if the model takes no source language.
+        targets: languages that a text can be translated into; empty if there is no choice.
+        default_source: language of a text when none is given.
+        default_target: language to translate into when none is given.
+        plain: special tokens around a text if the model takes no source language.
     """
 
     sources: dict[str, SourceLanguage] = field(default_factory=dict)
@@ -96,11 +96,11 @@ class LanguagesInfo:
 
 @dataclass(frozen=True)
 class TaskPrefix:
-    """What a model of many tasks does on one of them.
+    """The settings of one task of a multi-task model.
 
     Attributes:
         prefix: text put before a source text, such as "summarize: ".
-        generation: what the model's config asks of `generate` for this task, by transformers' names.
+        generation: options of `generate` in the model's config for this task, by transformers' names.
     """
 
     prefix: str
@@ -109,13 +109,13 @@ class TaskPrefix:
 
 @dataclass(frozen=True)
 class MosesInfo:
-    """Words as Moses' scripts cut and join them, in the package sacremoses; tokenizer.json reads and writes words.
+    """Settings of the Moses tokenizer (the package sacremoses), which splits texts into the words of tokenizer.json.
 
     Attributes:
-        source: the language of the texts that are read, as the package calls it.
-        target: the language of what is written.
-        lowercase: whether texts are read in lower case.
-        replaced: what is replaced in a text after its words are joined, in this order.
+        source: the language of source texts, as the package names it.
+        target: the language of generated texts.
+        lowercase: whether source texts are converted to lower case.
+        replaced: replacements in a text after its words are joined, in this order.
     """
 
     source: str
@@ -126,16 +126,16 @@ class MosesInfo:
 
 @dataclass(frozen=True)
 class SourceTextInfo:
-    """How a text becomes an encoder's token ids, and the decoder's a text, besides what tokenizer.json says.
+    """How texts are tokenized for an encoder and decoded from the decoder, in addition to tokenizer.json.
 
     Attributes:
-        target_file: the tokenizer that decodes, where it is not tokenizer.json.
+        target_file: the tokenizer that decodes, if it is not tokenizer.json.
         languages: None for a model without languages.
-        unknown: the id of what the vocabulary lacks, where tokenizer.json may give more ids than the vocabulary has:
-            those from `vocabulary` on stand for it. None where it does not.
-        vocabulary: see there.
-        composed: whether letters and the marks behind them become one character before tokenizer.json sees them.
-        moses: how texts become words and words a text; None where tokenizer.json reads and writes texts.
+        unknown: the unknown token, if tokenizer.json has more ids than the vocabulary: those from `vocabulary` on are
+            replaced by it. None otherwise.
+        vocabulary: size of the vocabulary, see `unknown`.
+        composed: whether letters and their combining marks are composed into one character before tokenizer.json.
+        moses: how texts are split into words; None if tokenizer.json takes texts.
     """
 
     target_file: str | None = None

@@ -1,4 +1,4 @@
-"""Are the files of a bundle those that were exported? Their SHA-256 says so: at every load, or of weights once."""
+"""Compares the files of a bundle with their SHA-256 hashes: at every load, or only once for weights."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def check_files(bundle: Bundle, verify: Verify) -> None:
 
     Args:
         bundle: from `open_bundle`.
-        verify: ``always`` hashes every file. ``once`` hashes every file but the graphs' weights, and those where this
-            user's cache does not say that they were whole before and have not been changed since. ``never`` hashes
-            nothing; sizes are compared whenever a bundle is opened.
+        verify: ``always`` hashes every file. ``once`` skips the graphs' weights if this user's cache records that they
+            were intact before and have not changed since. ``never`` hashes nothing; sizes are compared whenever a
+            bundle is opened.
 
     Raises:
-        BundleError: a file's content is not what was exported.
+        BundleError: a file differs from what was exported.
         InputError: `verify` is another word.
     """
     check_verify(verify)
@@ -35,7 +35,7 @@ def verify_files(bundle: Bundle) -> list[str]:
         the names of the files that were checked.
 
     Raises:
-        BundleError: a file's content is not what was exported.
+        BundleError: a file differs from what was exported.
     """
     check_files(bundle, "always")
     return list(bundle.manifest.files)
@@ -50,7 +50,7 @@ def check_file(bundle: Bundle, name: str, *, once: bool) -> None:
         once: see `is_whole_file`.
 
     Raises:
-        BundleError: its content is not what was exported.
+        BundleError: the file differs from what was exported, or cannot be read.
     """
     path = bundle.path(name)
     try:

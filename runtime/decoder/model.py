@@ -342,7 +342,7 @@ class Decoder:
         ids = self._prompts.text_ids(text)
         with self._turns.call():
             self.forget()
-            return perplexity(self._step, ids, self.manifest.max_length).perplexity
+            return perplexity(self._step, ids, self.manifest.max_length, self._tokenizer).perplexity
 
     def file_perplexity(self, file: TextIO) -> Perplexity:
         """Perplexity of a text of any length, of which only a part is in memory at a time.
@@ -356,7 +356,7 @@ class Decoder:
         ids = map(self._prompts.known, stream_ids(self._tokenizer, file))
         with self._turns.call():
             self.forget()
-            return perplexity(self._step, ids, self.manifest.max_length)
+            return perplexity(self._step, ids, self.manifest.max_length, self._tokenizer)
 
     def score(self, text: str) -> TextScore:
         """The log-probability of each token of a text given those before it; long texts as in `perplexity`.
@@ -367,7 +367,7 @@ class Decoder:
         ids = self._prompts.text_ids(text)
         with self._turns.call():
             self.forget()
-            losses = losses_of(self._step, ids, self.manifest.max_length) if len(ids) > 1 else ()
+            losses = losses_of(self._step, ids, self.manifest.max_length, self._tokenizer) if len(ids) > 1 else ()
             logprobs = [-float(loss) for part in losses for loss in part]
         texts = tuple(self._tokenizer.decode([one], skip_special_tokens=False) for one in ids)
         return TextScore(tuple(ids), texts, (None, *logprobs))

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from triform.runtime.arithmetic import log_sum_exp
 from triform.runtime.errors import InputError
 from triform.runtime.graphs.decoder_step import DecoderStep
+from triform.runtime.text.token_stream import ids_around
+from triform.runtime.text.tokenizer import Tokenizer
 
 # Positions whose probabilities are summed up at once: they take a copy of their logits.
 _ROWS = 16
@@ -48,14 +50,14 @@ class TextScore:
     logprobs: tuple[float | None, ...]
 
 
-def perplexity(step: DecoderStep, ids: Iterable[int], window: int) -> Perplexity:
+def perplexity(step: DecoderStep, ids: Iterable[int], window: int, tokenizer: Tokenizer) -> Perplexity:
     """Arguments as `losses_of`; ids are read as they are needed.
 
     Raises:
         InputError: there are fewer than two ids.
     """
     total, count = 0.0, 0
-    for losses in losses_of(step, ids, window):
+    for losses in losses_of(step, ids, window, tokenizer):
         total += float(losses.sum())
         count += len(losses)
     loss = total / count
@@ -63,14 +65,17 @@ def perplexity(step: DecoderStep, ids: Iterable[int], window: int) -> Perplexity
     return Perplexity(math.exp(loss) if loss < math.log(np.finfo(np.float64).max) else math.inf, loss, count + 1)
 
 
-def losses_of(step: DecoderStep, ids: Iterable[int], window: int) -> Iterator[NDArray[np.float64]]:
+def losses_of(
+    step: DecoderStep, ids: Iterable[int], window: int, tokenizer: Tokenizer
+) -> Iterator[NDArray[np.float64]]:
     """Negative log-likelihood of each token given those before it.
 
     Args:
         step: the model; its cache is used and left dirty.
-        ids: at least two tokens.
-        window: tokens the model sees at once, at least two. A longer text is read in windows that overlap by half;
-            each token counts once, in the first window that holds it.
+        ids: at least two tokens, with those that the tokenizer puts before a text.
+        window: tokens the model sees at once, at least two more than the tokenizer puts before a text. A longer text is
+            read in windows that overlap by half; each token counts once, in the first window that holds it.
+        tokenizer: of the model. What it puts before a text, each window begins with: some models need it.
 
     Yields:
         float64 (tokens,), in order; together one number for each token but the first.
@@ -78,7 +83,8 @@ def losses_of(step: DecoderStep, ids: Iterable[int], window: int) -> Iterator[ND
     Raises:
         InputError: there are fewer than two ids.
     """
-    stream = iter(ids)
+    stream, (beginning, _) = iter(ids), ids_around(tokenizer)
+    share = window - len(beginning)
     context = list(islice(stream, window))
     if len(context) < 2:
         raise InputError("perplexity needs a text of at least two tokens")
@@ -89,8 +95,8 @@ def losses_of(step: DecoderStep, ids: Iterable[int], window: int) -> Iterator[ND
         for losses in _losses(step, context):
             yield losses[max(done, 0) :]
             done -= len(losses)
-        fresh = list(islice(stream, window // 2))
-        context = (context + fresh)[-window:]
+        fresh = list(islice(stream, min(window // 2, share)))
+        context = [*beginning, *(context + fresh)[-share:]]
 
 
 def _losses(step: DecoderStep, ids: Sequence[int]) -> Iterator[NDArray[np.float64]]:

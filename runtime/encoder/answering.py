@@ -1,7 +1,7 @@
 """Extractive question answering: finds the spans of a text that answer a question.
 
-The arithmetic is that of QuestionAnsweringPipeline in version 4 of transformers. Where a text has fewer spans than
-`top_k`, the pipeline adds impossible ones with a score of 0, such as an end before a start; they are left out here.
+The scores are those of QuestionAnsweringPipeline in version 4 of transformers. If a text has fewer spans than `top_k`,
+the pipeline adds impossible ones with a score of 0, such as an end before a start; they are left out here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from triform.runtime.encoder.windows import run_windows
 from triform.runtime.errors import InputError, option
 from triform.runtime.text.rows import Pair, Row, RowReader
 
-# Tokens of a window, the question included, and tokens that neighbors share: transformers' defaults, in training too.
+# Tokens in a window, including the question, and tokens that neighbors share: transformers' defaults, also in training.
 _WINDOW, _STRIDE = 384, 128
 
 
@@ -28,7 +28,7 @@ class Answer:
     """An answer.
 
     Attributes:
-        text: the context from `start` to `end`, whole words; empty for "there is no answer in the context".
+        text: the context from `start` to `end`, in whole words; empty for "there is no answer in the context".
         score: the probability that the answer begins at `start` times the probability that it ends at `end`, among the
             tokens of a window; summed over all spans of the same words, so that it may exceed 1.
         start: index of the first character in the context.
@@ -65,8 +65,8 @@ def answer(
         questions: any number of (question, context).
         top_k: the most answers to each question.
         max_answer_length: the most tokens of an answer.
-        stride: tokens of the context that neighboring windows share; when None 128, or half of what the question leaves
-            of a window where that is less.
+        stride: tokens of the context that neighboring windows share; when None, 128 or half of the window without the
+            question, whichever is less.
         no_answer: whether "there is no answer" counts as an answer. Its score is the probability that the answer begins
             and ends at the first token, in the window where that is least likely.
 
@@ -123,7 +123,7 @@ def _windows(reader: RowReader, pair: Pair, stride: int | None) -> list[Row]:
 
 
 def _collect(by_text: dict[str, Answer], answers: Iterable[Answer]) -> None:
-    """Add answers to those of earlier windows; the scores of the same words are summed."""
+    """Add answers to those of earlier windows; the scores of equal texts are summed."""
     for new in answers:
         key = new.text.lower()
         known = by_text.get(key)
@@ -131,7 +131,7 @@ def _collect(by_text: dict[str, Answer], answers: Iterable[Answer]) -> None:
 
 
 class _Window:
-    """Probabilities that an answer begins and ends at each token of a window: of the context, and the first token."""
+    """The probabilities that an answer begins or ends at each token of the context, or at the first token."""
 
     def __init__(self, row: Row, start_logits: Array, end_logits: Array, first: int | None) -> None:
         self._row = row
@@ -142,11 +142,11 @@ class _Window:
         self._end = _probabilities(end_logits, possible)
 
     def no_answer(self) -> float:
-        """The probability that the answer begins and ends at the first token, which means that it is not here."""
+        """The probability that the answer begins and ends at the first token, which means that there is none."""
         return float(self._start[0] * self._end[0])
 
     def best(self, context: str, limits: _Limits) -> list[Answer]:
-        """The most likely answers, more than `top_k`, because those of the same words will be joined."""
+        """The most likely answers, more than `top_k`, because those with equal texts are joined later."""
         outer = np.outer(self._start[self._tokens], self._end[self._tokens])
         starts, ends = np.nonzero(np.tril(np.triu(np.ones_like(outer, np.bool_)), limits.longest - 1))
         scores = outer[starts, ends]
@@ -167,7 +167,7 @@ def _probabilities(logits: Array, possible: NDArray[np.bool_]) -> Array:
 
 
 def _words(row: Row, first: int, last: int) -> tuple[int, int]:
-    """The span from `first` to `last`, widened to whole words as far as the window holds them."""
+    """The span from `first` to `last`, extended to whole words within the window."""
     if row.words[first] is None or row.words[last] is None:
         return first, last
     while first > 0 and _same_word(row, first, first - 1):

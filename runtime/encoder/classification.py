@@ -23,9 +23,9 @@ def classify(model: OpenEncoder, texts: Iterable[str | Pair]) -> Iterator[list[t
         texts: any number of texts, or pairs of texts.
 
     Yields:
-        for each text, (label, score) of every label, the highest score first: probabilities that sum to 1 where one
-        label applies; each label's own probability where several may apply or there is only one label; the model's
-        number as it is for a regression.
+        for each text, (label, score) of every label, the highest score first: probabilities that sum to 1 if one label
+        applies; each label's own probability if several may apply or there is only one label; the model's output
+        itself for a regression.
 
     Raises:
         UnsupportedError: the bundle is for another task.
@@ -66,11 +66,14 @@ def label_logits(model: OpenEncoder, texts: Iterable[str | Pair], purpose: str) 
 
 
 def scores(logits: NDArray[np.floating], problem_type: str | None) -> NDArray[np.floating]:
-    """Turn logits (…, labels) into scores as transformers' pipelines do: probabilities, or a regression's numbers.
+    """Turn logits into scores as transformers' pipelines do: probabilities, or the logits themselves for a regression.
 
     Args:
-        logits: of each label.
-        problem_type: regression, multi_label_classification, or single_label_classification, also meant by None.
+        logits: float (…, labels).
+        problem_type: regression, multi_label_classification or single_label_classification; None means the last.
+
+    Returns:
+        float (…, labels).
     """
     if problem_type == "regression":
         return logits

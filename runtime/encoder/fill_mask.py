@@ -1,4 +1,4 @@
-"""Predicts the tokens behind the masks of texts."""
+"""Predicts the masked tokens of texts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
 from triform.runtime.text.rows import Row
 
-# How a user may write a mask, whatever the model's own is.
+# The ways a user may write a mask, whatever the model's own mask token is.
 _MASKS = ("[MASK]", "<mask>")
-# Texts in a batch: logits of a whole vocabulary are large.
+# Texts in a batch; few, because the logits of a whole vocabulary are large.
 _TEXTS = 8
 
 
@@ -39,12 +39,12 @@ class Filling:
 
 @dataclass(frozen=True)
 class Target:
-    """A word to choose from, as a token.
+    """The token of a word to choose from.
 
     Attributes:
-        word: as it was given.
-        token: the id of the word, or of its first token where it is several.
-        piece: how the tokenizer spells that token.
+        word: as passed in.
+        token: the id of the word, or of its first token if it has several.
+        piece: the token's entry in the vocabulary.
         whole: whether the word is a single token.
     """
 
@@ -93,7 +93,7 @@ def fill_mask(
 
 
 def find_targets(model: OpenEncoder, words: Sequence[str]) -> list[Target]:
-    """Look up the tokens of words. For a word of several tokens the first is taken, as transformers does.
+    """Look up the tokens of words. For a word of several tokens the first one is used, as in transformers.
 
     Raises:
         UnsupportedError: the bundle is for another task.
@@ -147,6 +147,6 @@ def _best(logits: NDArray[np.float32], top_k: int, targets: Sequence[int] | None
 def _filling(model: OpenEncoder, row: Row, place: int, token: int, score: float, *, alone: bool) -> Filling:
     tokenizer, pad = model.reader().tokenizer, model.manifest.tokens.pad
     ids = [id_ for id_ in (*row.ids[:place], token, *row.ids[place + 1 :]) if id_ != pad]
-    # Masks are special tokens: where others remain, all special tokens are shown.
+    # Masks are special tokens: if others remain, all special tokens are shown.
     sequence = tokenizer.decode(ids, skip_special_tokens=alone)
     return Filling(score, token, tokenizer.decode([token], skip_special_tokens=False), sequence)

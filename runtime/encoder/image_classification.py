@@ -1,4 +1,4 @@
-"""Scores labels for pictures: those that a model was trained to give, or any in words."""
+"""Scores labels for pictures: those that a model was trained on, or any labels in words."""
 
 from __future__ import annotations
 
@@ -32,16 +32,15 @@ def classify_images(model: OpenEncoder, pictures: Iterable[Picture]) -> Iterator
 
     Args:
         model: an image-classification bundle.
-        pictures: any number of files, contents of files, or Pillow images.
+        pictures: any number of paths of files, contents of files, or Pillow images.
 
     Yields:
-        for each picture, (label, score) of every label, the highest score first: probabilities that sum to 1 where one
-        label applies; each label's own probability where several may apply; the model's number as it is for a
-        regression.
+        for each picture, (label, score) of every label, the highest score first: probabilities that sum to 1 if one
+        label applies; each label's own probability if several may apply; the model's output itself for a regression.
 
     Raises:
         UnsupportedError: the bundle is for another task, or Pillow is not installed.
-        BundleError: the bundle does not say what its outputs mean.
+        BundleError: the manifest does not describe the labels' scores.
         InputError: a picture cannot be read.
         TriformError: onnxruntime failed.
     """
@@ -64,13 +63,13 @@ def match_labels(
 
     Args:
         model: a zero-shot-image-classification bundle.
-        pictures: any number of files, contents of files, or Pillow images.
+        pictures: any number of paths of files, contents of files, or Pillow images.
         labels: at least one, in any words.
         template: a sentence with {} for the label.
 
     Yields:
-        for each picture, (label, score), the highest score first: probabilities that sum to 1, or each label's own,
-        as the model was trained.
+        for each picture, (label, score), the highest score first: probabilities that sum to 1 or each label's own,
+        depending on how the model was trained.
 
     Raises:
         UnsupportedError: the bundle is for another task, or Pillow is not installed.

@@ -1,7 +1,7 @@
-"""The encoder that a user holds: each task is a method, which takes a list and returns a list.
+"""The class of a loaded encoder: each task is a method, which takes a list and returns a list.
 
-Behind each method is a function of its name, or nearly so, that takes any number of inputs and yields results as they
-come, in bounded memory: `classification.classify(encoder, texts)`.
+Each method calls a function of the same or a similar name, which takes any number of inputs and yields results lazily,
+in bounded memory: `classification.classify(encoder, texts)`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.text.inputs import pairs, several
 
-# Each method imports its task: starting is most of the time of a short command.
+# Each method imports its task, because imports take most of the time of a short command.
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 
 class Encoder(OpenEncoder):
-    """An encoder bundle, loaded. Reusable, by several threads at once.
+    """A loaded encoder bundle. Reusable, by several threads at once.
 
-    Which tasks a bundle is for, `manifest.task` says; a method for another task raises `UnsupportedError`. All methods
-    raise `InputError` for a text that is not valid Unicode, `BundleError` where the model computes numbers that are
-    not finite, and `TriformError` where onnxruntime fails.
+    `manifest.task` is the bundle's task; a method for another task raises `UnsupportedError`. All methods raise
+    `InputError` for a text that is not valid Unicode, `BundleError` if the model's outputs are not finite, and
+    `TriformError` if onnxruntime fails.
 
     Example:
         >>> encoder = triform.load_encoder("all-minilm-int8")  # doctest: +SKIP
@@ -54,11 +54,11 @@ class Encoder(OpenEncoder):
         """Compute one vector for each text.
 
         Args:
-            texts: what is longer than the model can read is cut, or refused by a strict model.
+            texts: longer ones than the model can read are truncated, or refused by a strict model.
             prompt: put before each text.
             prompt_name: the same, by its name in the model; the model's default prompt when neither is given.
-            dimensions: keep only the first numbers of each vector, for models trained for that (Matryoshka). Where the
-                model's vectors have length 1, so have the shortened ones.
+            dimensions: keep only the first numbers of each vector, for models trained for that (Matryoshka). If the
+                model's vectors have length 1, the shortened ones do too.
 
         Returns:
             float32 (texts, dimensions).
@@ -74,7 +74,7 @@ class Encoder(OpenEncoder):
         """Compute one vector for each picture.
 
         Args:
-            pictures: files, contents of files, or Pillow images.
+            pictures: paths of files, contents of files, or Pillow images.
             dimensions: see `embed`.
 
         Returns:
@@ -99,13 +99,16 @@ class Encoder(OpenEncoder):
         """Compare each text with each of the others by the cosine of their vectors, from -1 to 1.
 
         Args:
-            texts: as in `embed`, as are prompts and errors.
-            others: what to compare them with; themselves when None.
-            prompt: put before each text.
-            prompt_name: the same, by its name in the model.
+            texts: see `embed`.
+            others: texts to compare them with; themselves when None.
+            prompt: see `embed`.
+            prompt_name: see `embed`.
 
         Returns:
             float64 (texts, others).
+
+        Raises:
+            InputError: see `embed`.
         """
         from triform.runtime.encoder.vectors.embedding import similarities
 
@@ -155,12 +158,15 @@ class Encoder(OpenEncoder):
         """Save texts and their vectors in a new folder, which appears whole or not at all, and open it for `search`.
 
         Args:
-            folder: to make.
+            folder: the folder to create.
             texts: at least one; read once, in bounded memory.
             prompt: put before each text; see `document_prompt` of `search`.
 
+        Returns:
+            the open index.
+
         Raises:
-            InputError: the folder exists or cannot be made, there are no texts, or one cannot be used.
+            InputError: the folder exists or cannot be created, there are no texts, or one cannot be used.
         """
         from triform.runtime.encoder.vectors.search_index import as_documents, build_index
 
@@ -171,7 +177,7 @@ class Encoder(OpenEncoder):
         """Open a folder that `build_search_index` or ``triform search --index`` made. Its vectors stay on disk.
 
         Raises:
-            InputError: it is not an index, is damaged, or was made with another bundle.
+            InputError: the folder is not an index, is damaged, or was made with another bundle.
         """
         from triform.runtime.encoder.vectors.search_index import SearchIndex
 
@@ -180,15 +186,15 @@ class Encoder(OpenEncoder):
         return index
 
     def classify(self, texts: Sequence[str | Pair]) -> list[Labels]:
-        """Score every label that a text-classification model was trained to give, as transformers' pipeline does.
+        """Score every label of a text-classification model, as transformers' pipeline does.
 
         Args:
             texts: texts, or pairs of texts.
 
         Returns:
-            for each text, (label, score) of every label, the highest score first: probabilities that sum to 1 where
-            one label applies; each label's own probability where several may, or there is only one; the model's number
-            as it is for a regression.
+            for each text, (label, score) of every label, the highest score first: probabilities that sum to 1 if one
+            label applies; each label's own probability if several may apply, or there is only one; the model's output
+            itself for a regression.
         """
         from triform.runtime.encoder.classification import classify
 
@@ -203,7 +209,7 @@ class Encoder(OpenEncoder):
             texts: the texts.
             labels: at least one.
             template: the hypothesis, with {} for the label; "This example is {}." when None.
-            multi_label: whether several labels may fit a text; each then has a probability of its own.
+            multi_label: whether several labels may fit a text; each then has its own probability.
 
         Returns:
             for each text, (label, score) of every label, the highest score first. The scores sum to 1 unless
@@ -225,8 +231,8 @@ class Encoder(OpenEncoder):
             documents: texts.
 
         Returns:
-            a score for each document, in their order; higher is better. It is what sentence-transformers' CrossEncoder
-            gives: a probability by the sigmoid, unless the model's config asks for something else.
+            a score for each document, in order; higher is better. It is that of sentence-transformers' CrossEncoder: a
+            probability by the sigmoid, unless the model's config names another function.
         """
         from triform.runtime.encoder.reranking import rerank
 
@@ -236,7 +242,7 @@ class Encoder(OpenEncoder):
         """Find names and other spans in texts of any length, with a token-classification model.
 
         Args:
-            texts: what the model cannot read at once is read in overlapping windows.
+            texts: longer ones than the model can read at once are read in overlapping windows.
             aggregation: what becomes a span. ``none``: each token. ``simple``: neighboring tokens of the same label.
                 The others first give all tokens of a word the same label: ``first`` that of its first token, ``max``
                 that of the most probable token, ``average`` the label with the highest mean probability.
@@ -267,8 +273,8 @@ class Encoder(OpenEncoder):
             questions: (question, text) each.
             top_k: the most answers to each question.
             max_answer_length: the most tokens of an answer.
-            stride: tokens of the text that neighboring windows share; 128 when None, or half of what the question
-                leaves of a window where that is less.
+            stride: tokens of the text that neighboring windows share; when None, 128 or half of the window without the
+                question, whichever is less.
             no_answer: whether "there is no answer" counts as an answer, an empty text.
 
         Returns:
@@ -279,7 +285,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.answering import answer
 
-        found = answer(
+        answers = answer(
             self,
             pairs(questions),
             top_k=top_k,
@@ -287,7 +293,7 @@ class Encoder(OpenEncoder):
             stride=stride,
             no_answer=no_answer,
         )
-        return list(found)
+        return list(answers)
 
     def fill_mask(
         self, texts: Sequence[str], *, top_k: int = 5, targets: Sequence[int] | None = None
@@ -314,8 +320,8 @@ class Encoder(OpenEncoder):
         """Look up words for `fill_mask`: ``targets=[target.token for target in encoder.find_targets(words)]``.
 
         Returns:
-            for each word its token. Where a word is not one token, `Target.whole` is False and the token is the first
-            of the word's, as in transformers.
+            for each word its token. If a word has several tokens, `Target.whole` is False and the token is its first,
+            as in transformers.
 
         Raises:
             InputError: a word has no token at all.
@@ -334,18 +340,18 @@ class Encoder(OpenEncoder):
         return list(next_sentence(self, pairs(texts)))
 
     def token_vectors(self, texts: Sequence[str], *, layer: int | None = None) -> list[TokenVectors]:
-        """Compute the vector of each token of each text, in its context; what is too long for the model is cut.
+        """Compute the vector of each token of each text in its context, truncated to what the model can read.
 
         Args:
             texts: the texts.
-            layer: 0 for the embeddings, 1 for the first layer, and so on; the last when None. Other layers than the
-                last need a bundle exported with `ExportOptions.hidden_states`.
+            layer: 0 for the embeddings, 1 for the first layer, and so on; the last when None. Layers before the last
+                need a bundle exported with `ExportOptions.hidden_states`.
 
         Returns:
             for each text its tokens, with vectors float32 (tokens, hidden size).
 
         Raises:
-            UnsupportedError: the bundle does not give these vectors.
+            UnsupportedError: the bundle does not output these vectors.
             InputError: there is no such layer, or a text has no tokens.
         """
         from triform.runtime.encoder.vectors.token_vectors import token_vectors
@@ -353,7 +359,7 @@ class Encoder(OpenEncoder):
         return [token_vectors(self, text, layer) for text in several(texts)]
 
     def classify_images(self, pictures: Sequence[Picture]) -> list[Labels]:
-        """Score every label that an image-classification model was trained to give, as transformers' pipeline does.
+        """Score every label of an image-classification model, as transformers' pipeline does.
 
         Args:
             pictures: see `embed_images`.
@@ -380,8 +386,8 @@ class Encoder(OpenEncoder):
             template: a sentence with {} for the label; "a photo of {}." when None.
 
         Returns:
-            for each picture, (label, score), the highest score first: probabilities that sum to 1, or each label's
-            own, as the model was trained.
+            for each picture, (label, score), the highest score first: probabilities that sum to 1 or each label's own,
+            depending on how the model was trained.
 
         Raises:
             UnsupportedError: Pillow is not installed.

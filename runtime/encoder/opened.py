@@ -1,4 +1,4 @@
-"""Opens an encoder bundle: its graphs, its tokenizer and what its outputs mean."""
+"""Opens an encoder bundle: its graphs, its tokenizer and the description of its outputs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from triform.runtime.text.tokenizer import bundle_tokenizer
 
 
 class OpenEncoder:
-    """What every task needs of an encoder bundle. `Encoder` adds the tasks.
+    """An open encoder bundle, as every task needs it. `Encoder` adds the tasks.
 
     Attributes:
         providers: the execution providers in use, the first choice first.
-        step: runs rows of token ids; the same as `images` for a model that reads pictures only.
-        images: runs arrays of pixels; None for a model that reads no pictures.
-        rows: turns texts into rows; None for a model that reads no text.
+        step: runs rows of token ids; the same as `images` for a model that reads only pictures.
+        images: runs arrays of pixels; None for a model that does not read pictures.
+        rows: tokenizes texts into rows; None for a model that does not read text.
         info: what the outputs mean.
     """
 
@@ -41,7 +41,7 @@ class OpenEncoder:
             provider: see `open_session`.
             provider_options: see `open_session`.
             threads: see `open_session`.
-            strict: refuse texts that are longer than the model can read, instead of cutting them.
+            strict: refuse texts that are longer than the model can read, instead of truncating them.
 
         Raises:
             BundleError: a file is damaged.
@@ -73,10 +73,10 @@ class OpenEncoder:
         return self._bundle.manifest
 
     def reader(self) -> RowReader:
-        """Turns texts into rows.
+        """Return the reader that tokenizes texts into rows.
 
         Raises:
-            UnsupportedError: the model reads no text.
+            UnsupportedError: the model does not read text.
         """
         if self.rows is None:
             raise UnsupportedError(f"{self._bundle.folder} is for {self.manifest.task}: it reads no text")
@@ -87,10 +87,10 @@ class OpenEncoder:
 
         Args:
             purpose: what the bundle is needed for, for the message.
-            tasks: by their names in the manifest.
+            tasks: their names in the manifest.
 
         Raises:
-            UnsupportedError: it is for another task; the message names the method for that task.
+            UnsupportedError: the bundle is for another task; the message names the method for that task.
         """
         task = self.manifest.task
         if task not in tasks:

@@ -21,8 +21,8 @@ _FUNCTIONS: dict[str, Callable[[np.float64], np.float64]] = {
 def rerank(model: OpenEncoder, query: str, documents: Iterable[str]) -> Iterator[float]:
     """Score how well each document answers the query, as a CrossEncoder of sentence-transformers does.
 
-    The score is the logit of `relevance` after the function that the model's config asks for: the sigmoid, which makes
-    it a probability, where the config asks for none.
+    The score is the logit of `relevance` after the activation function in the model's config, by default the sigmoid,
+    which makes it a probability.
 
     Args:
         model: a text-classification bundle with one label.
@@ -41,16 +41,16 @@ def rerank(model: OpenEncoder, query: str, documents: Iterable[str]) -> Iterator
 
 
 def relevance(model: OpenEncoder, query: str, documents: Iterable[str]) -> Iterator[float]:
-    """Compute the model's logit for each document: higher is better. Arguments and errors as `rerank`.
+    """Compute the model's logit for each document: higher is better. Arguments and errors as in `rerank`.
 
-    Sort by the logits: scores that are rounded to 0 or 1 are equal where the logits are not.
+    Sort by the logits: different logits may have equal scores, rounded to 0 or 1.
     """
     _check(model)
     return (float(logits[0]) for logits in label_logits(model, ((query, text) for text in documents), "rerank"))
 
 
 def score(model: OpenEncoder, logit: float) -> float:
-    """The score of a logit that `relevance` gave."""
+    """Return the score for a logit of `relevance`."""
     return float(_FUNCTIONS[model.info.relevance or "sigmoid"](np.float64(logit)))
 
 

@@ -18,7 +18,7 @@ from triform.runtime.errors import InputError, option
 from triform.runtime.text.rows import Row
 
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
-# The label of tokens that belong to no span.
+# The label of tokens outside all spans.
 _OUTSIDE = "O"
 
 
@@ -43,7 +43,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A token of the text. `scores` are probabilities (labels,); `continues` tells that it does not begin a word."""
+    """A token of the text. `scores` are probabilities (labels,); `continues` is False if it begins a word."""
 
     start: int
     end: int
@@ -71,8 +71,8 @@ def tag(
             B- begins a span and I- continues it. The others first give all tokens of a word the same label: ``first``
             that of its first token, ``max`` that of the token with the highest probability, ``average`` the label with
             the highest mean probability.
-        stride: tokens that neighboring windows share; a quarter of a window when None. Of two windows' spans that
-            overlap the longer is kept, or the more probable of two of the same length.
+        stride: tokens that neighboring windows share; a quarter of a window when None. If spans of two windows overlap,
+            the longer one is kept, or the more probable one of the same length.
 
     Returns:
         for each text its spans with a label other than O, in order.
@@ -109,13 +109,13 @@ def _tagged(encoder: OpenEncoder, texts: Iterable[str], aggregation: str, stride
 
 
 class _Words:
-    """Tells tokens that begin a word from those that continue one, as transformers does."""
+    """Distinguishes tokens that begin a word from those that continue one, as transformers does."""
 
     def __init__(self, encoder: OpenEncoder) -> None:
         self._tokenizer = encoder.reader().tokenizer
         info = encoder.manifest.tokenizer
         self._unknown = self._tokenizer.token_to_id((info.special if info else {}).get("unk_token", ""))
-        # Where a tokenizer marks tokens inside a word, they are longer than their text.
+        # If a tokenizer marks tokens inside a word, they are longer than their text.
         self._marks = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
 
     def pieces(self, text: str, row: Row, logits: Array) -> list[_Piece]:
@@ -150,7 +150,7 @@ def _best(scores: Any, labels: Sequence[str], start: int, end: int) -> _Span:
 
 
 def _grouped(pieces: list[_Piece], labels: Sequence[str], aggregation: str) -> list[_Span]:
-    """Neighbors of the same label as one span."""
+    """Join neighbors of the same label into one span."""
     if aggregation == "simple":
         spans = _labeled(pieces, labels)
     else:
@@ -193,13 +193,13 @@ def _kind(label: str) -> str:
 
 
 def _joined(group: list[_Span]) -> _Span:
-    # Not `_kind`: the pipeline drops everything up to the first hyphen, whatever it is.
+    # Not `_kind`: the pipeline removes everything up to the first hyphen.
     label = group[0].label.split("-", 1)[-1]
     return _Span(label, float(np.mean([span.score for span in group])), group[0].start, group[-1].end)
 
 
 def _without_overlaps(spans: list[_Span]) -> list[_Span]:
-    """Of spans that overlap, the longer one, or the more probable of two of the same length."""
+    """Keep the longer one of overlapping spans, or the more probable one of the same length."""
     kept: list[_Span] = []
     for span in sorted(spans, key=lambda span: span.start):
         if kept and kept[-1].start <= span.start < kept[-1].end:
@@ -214,7 +214,7 @@ def _preference(span: _Span) -> tuple[int, float]:
 
 
 def _without_repeats(windows: list[list[_Piece]], stride: int) -> list[list[_Piece]]:
-    """Each token once, from the window that holds more of its context."""
+    """Keep each token once, from the window with more of its context."""
     before, last = stride // 2, len(windows) - 1
     after = stride - before
     return [

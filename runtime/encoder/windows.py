@@ -1,4 +1,4 @@
-"""Runs inputs that were cut into several rows, in batches with all others, and collects the results of each input."""
+"""Runs inputs that were split into windows, batched with all others, and collects the results of each input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run_windows(
 
     Args:
         step: runs the rows.
-        inputs: each input with the windows that it was cut into; windows without tokens are left out.
+        inputs: each input with its windows; windows without tokens are left out.
         outputs: names of graph outputs.
 
     Yields:

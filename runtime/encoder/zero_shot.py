@@ -1,4 +1,4 @@
-"""Scores labels of the user's own for texts, with a model trained on natural language inference."""
+"""Scores a user's own labels for texts, with a model trained on natural language inference."""
 
 from __future__ import annotations
 

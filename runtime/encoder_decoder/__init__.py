@@ -1,4 +1,4 @@
-"""The encoder-decoder form: a source in, text out.
+"""Runs encoder-decoders, which read a source (text, a picture, sound) and generate text.
 
 May import `runtime/generation`, `runtime/graphs`, `runtime/media` and what is below them. Read `model.py` first.
 """

@@ -1,4 +1,4 @@
-"""What is to be done with a text: one of a model's tasks, a prefix, languages."""
+"""Resolves the task, prefix and languages of a text-to-text request."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from triform.runtime.bundle.manifest import EncoderDecoderInfo, Manifest
 from triform.runtime.bundle.text_info import TaskPrefix
 from triform.runtime.errors import InputError, option
 
-# transformers' names of tasks, in a config's task_specific_params.
+# Task names of transformers, in a config's task_specific_params.
 _TRANSLATION = re.compile(r"translation_(\w+)_to_(\w+)")
 _SUMMARY = "summarization"
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What is to be done with a text.
+    """The task and languages of a request.
 
     Attributes:
-        task: one of the model's, by name: its prefix is put before the text, and its settings are the defaults.
-        prefix: put before the text instead.
-        source_lang: what the text is in, as the model or a person calls it; the model's default when None.
-        target_lang: what to write in; the model's default when None.
+        task: the name of one of the model's tasks: its prefix is put before the text, and its settings are the
+            defaults.
+        prefix: put before the text instead of the task's.
+        source_lang: language of the text, as the model's code or the first part of it; the model's default when None.
+        target_lang: language to generate; the model's default when None.
     """
 
     task: str | None = None
@@ -34,7 +35,7 @@ class Ask:
 
 
 def prefix_for(info: EncoderDecoderInfo, ask: Ask) -> str:
-    """What is put before each text.
+    """Return the prefix to put before each text.
 
     Raises:
         InputError: the model has no such task.
@@ -45,7 +46,7 @@ def prefix_for(info: EncoderDecoderInfo, ask: Ask) -> str:
 
 
 def manifest_for(manifest: Manifest, ask: Ask) -> Manifest:
-    """A manifest whose generation defaults are the task's, and the model's where the task says nothing.
+    """Return the manifest with the task's generation defaults in place of the model's.
 
     Raises:
         InputError: the model has no such task.
@@ -57,42 +58,42 @@ def manifest_for(manifest: Manifest, ask: Ask) -> Manifest:
 
 
 def translation_ask(info: EncoderDecoderInfo, source_lang: str | None = None, target_lang: str | None = None) -> Ask:
-    """How a translation is asked for: by one of the model's tasks that are translations, else by the languages alone.
+    """Return the request for a translation: one of the model's translation tasks, or the languages alone.
 
     Args:
-        info: what the model reads.
-        source_lang: what the texts are in, if it was said.
-        target_lang: what to translate into, if it was said.
+        info: of the model.
+        source_lang: language of the texts; None if unspecified.
+        target_lang: language to translate into; None if unspecified.
 
     Raises:
-        InputError: no translation of the model's fits, several do, or it has tasks and none is a translation.
+        InputError: none of the model's translation tasks fits, several do, or the model has only other tasks.
     """
-    found = {name: match.groups() for name in info.tasks if (match := _TRANSLATION.fullmatch(name))}
-    if not found:
+    translations = {name: match.groups() for name in info.tasks if (match := _TRANSLATION.fullmatch(name))}
+    if not translations:
         if info.tasks and info.text.languages is None:
-            raise InputError(f"this model has no task that is a translation; it has: {', '.join(info.tasks)}")
+            raise InputError(f"this model has no translation task; it has: {', '.join(info.tasks)}")
         return Ask(source_lang=source_lang, target_lang=target_lang)
-    asked = (source_lang, target_lang)
+    requested = (source_lang, target_lang)
     fitting = [
         name
-        for name, languages in found.items()
-        if all(one is None or one.lower() == own.lower() for one, own in zip(asked, languages, strict=True))
+        for name, languages in translations.items()
+        if all(wish is None or wish.lower() == own.lower() for wish, own in zip(requested, languages, strict=True))
     ]
     if len(fitting) == 1:
         return Ask(task=fitting[0])
-    listed = ", ".join(f"{source} to {target}" for source, target in found.values())
+    listed = ", ".join(f"{source} to {target}" for source, target in translations.values())
     if fitting:
         source, target = option("source_lang"), option("target_lang")
         raise InputError(f"this model translates {listed}; choose with {source} and {target}")
-    said = " to ".join(one or "any" for one in asked)
-    raise InputError(f"this model does not translate {said}, but {listed}")
+    pair = " to ".join(language or "any" for language in requested)
+    raise InputError(f"this model does not translate {pair}, but {listed}")
 
 
 def summary_ask(info: EncoderDecoderInfo) -> Ask:
-    """How a summary is asked for: by the model's task, or by nothing where it has no tasks at all.
+    """Return the request for a summary: the model's summarization task, or none if the model has no tasks.
 
     Raises:
-        InputError: the model has other tasks only.
+        InputError: the model has only other tasks.
     """
     if _SUMMARY in info.tasks:
         return Ask(task=_SUMMARY)
@@ -102,7 +103,7 @@ def summary_ask(info: EncoderDecoderInfo) -> Ask:
 
 
 def spoken(ask: Ask) -> str | None:
-    """What the texts are in, as an ISO 639 code, if it was said; of a task, what its name says."""
+    """Return the ISO 639 code of the source language, from the task's name or `source_lang`; None if unspecified."""
     match = _TRANSLATION.fullmatch(ask.task or "")
     name = match[1] if match else ask.source_lang
     return name.replace("-", "_").split("_")[0].lower() if name else None

@@ -1,4 +1,4 @@
-"""Texts about pictures: what is written in them, or what they show."""
+"""Reads the text in pictures, or describes pictures."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Pixels = NDArray[np.float32]
 
 
 def image_info_of(model: SourceWriter) -> ImageInfo:
-    """How the model sees pictures.
+    """Return the image settings of a model that reads pictures.
 
     Raises:
-        UnsupportedError: it reads something else.
+        UnsupportedError: the model reads something else.
     """
     if model.info.image is None:
         raise UnsupportedError(f"this model reads {model.info.source}, not pictures")
@@ -33,15 +33,15 @@ def image_info_of(model: SourceWriter) -> ImageInfo:
 
 
 def pixels_of(model: SourceWriter, picture: str | Path | bytes) -> Pixels:
-    """A picture as the model sees it, float32 (channels, height, width).
+    """Return the pixels of a picture as the model reads them, float32 (channels, height, width).
 
     Args:
-        model: that sees pictures.
-        picture: a file, or its content.
+        model: a model that reads pictures.
+        picture: the path of a file, or its content.
 
     Raises:
         InputError: the picture cannot be read.
-        UnsupportedError: the model sees no pictures, or Pillow is not installed.
+        UnsupportedError: the model does not read pictures, or Pillow is not installed.
     """
     info = image_info_of(model)
     try:
@@ -59,17 +59,20 @@ def read_pixels(
     beams: Beams | None = None,
     batch: int = 8,
 ) -> Iterator[Written]:
-    """The best text about each picture, in order and in bounded memory.
+    """Generate the best text for each picture, in bounded memory.
 
     Args:
-        model: that sees pictures.
+        model: a model that reads pictures.
         pixels: of each picture, from `pixels_of`.
         options: see `EncoderDecoder.generate`.
-        beams: see there.
+        beams: see `EncoderDecoder.generate`.
         batch: pictures to run at once.
 
+    Yields:
+        the text of each picture, in order.
+
     Raises:
-        InputError: an option that does not fit.
+        InputError: the model does not support an option.
         TriformError: onnxruntime failed.
     """
     at_least_one().judge("batch", batch)

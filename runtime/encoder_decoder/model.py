@@ -1,4 +1,4 @@
-"""The encoder-decoder form in a user's hands: a text or a picture in, text out."""
+"""The class of a loaded encoder-decoder, which generates text from a text or a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from triform.runtime.generation.options.generation import GenerationOptions
 
 
 class EncoderDecoder(SourceWriter):
-    """An encoder-decoder bundle, loaded. Reusable, by several threads at once.
+    """A loaded encoder-decoder bundle. Reusable, by several threads at once.
 
     Example:
         >>> model = triform.load_encoder_decoder("opus-mt-en-de-int8")  # doctest: +SKIP
@@ -28,17 +28,20 @@ class EncoderDecoder(SourceWriter):
         beams: Beams | None = None,
         batch: int = 8,
     ) -> list[Written]:
-        """The best text about each picture: what is written in it, or what it shows.
+        """Read the text in each picture, or describe it, depending on the model.
 
         Args:
-            images: files, or their contents.
+            images: paths of files, or their contents.
             options: see `generate`.
             beams: see `generate`.
             batch: pictures to run at once.
 
+        Returns:
+            the best text for each picture, in order.
+
         Raises:
-            InputError: a picture cannot be read, or an option does not fit.
-            UnsupportedError: the model reads something else, or Pillow is not installed.
+            InputError: a picture cannot be read, or the model does not support an option.
+            UnsupportedError: the model does not read pictures, or Pillow is not installed.
         """
         pixels = (pixels_of(self, image) for image in images)
         return list(read_pixels(self, pixels, options, beams=beams, batch=batch))

@@ -1,4 +1,4 @@
-"""A source text, with its languages, as an encoder's token ids; and what a target begins with."""
+"""Tokenizes source texts for an encoder, with their languages, and gives the tokens that a target begins with."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from triform.runtime.text.moses import MosesTokenizer
 from triform.runtime.text.rows import RowReader
 from triform.runtime.text.tokenizer import Tokenizer, load_tokenizer
 
-# Stands before tokens in tokenizer.json that texts are never cut into: a noncharacter, so that no text has it.
+# Precedes tokens in tokenizer.json that texts are never split into: a noncharacter, so that no text contains it.
 UNLISTED = "\ufdd1"
-# Characters that make one: a Greek letter with three marks.
+# The most characters that compose into one: a Greek letter with three marks.
 _LONGEST = 4
 
 
 class SourceText:
-    """Turns texts into the ids of an encoder, as transformers does with ``src_lang`` and ``tgt_lang``.
+    """Tokenizes texts for an encoder, as transformers does with ``src_lang`` and ``tgt_lang``.
 
     Attributes:
-        target: the tokenizer that decodes what the model writes.
-        languages: see `LanguagesInfo`; without any where the model has none.
+        target: the tokenizer that decodes the generated tokens.
+        languages: see `LanguagesInfo`; empty if the model has none.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class SourceText:
 
         Args:
             folder: of tokenizer.json.
-            info: what the export found out about it.
-            max_length: tokens an encoder reads, those around a text included.
-            vocab_size: ids the encoder knows.
-            strict: refuse a text that is too long, rather than cutting it.
+            info: the manifest's record of how texts are tokenized.
+            max_length: the most tokens that the encoder reads, including special tokens.
+            vocab_size: size of the encoder's vocabulary.
+            strict: refuse a text that is too long, instead of truncating it.
 
         Raises:
             BundleError: a file is damaged.
-            UnsupportedError: the package that cuts this model's texts into words is missing.
+            UnsupportedError: the package that splits this model's texts into words is missing.
         """
         backend = load_tokenizer(folder / "tokenizer.json")
         self.target: Tokenizer = load_tokenizer(folder / info.target_file) if info.target_file else backend
@@ -57,22 +57,22 @@ class SourceText:
             self.target = MosesTokenizer(self.target, words.target, lowercase=words.lowercase, replaced=words.replaced)
         if info.unknown is not None:
             reads = _Known(reads, info.unknown, info.vocabulary or vocab_size)
-        # The tokenizer is told what to put around texts before it gets them; no other thread may come in between.
+        # Special tokens around texts are set on the tokenizer before each call; no other thread may change them then.
         self._lock = threading.Lock()
         self._reader = RowReader(reads, max_length, vocab_size, strict=strict)
 
     @property
     def truncated(self) -> int:
-        """How many texts were cut so far."""
+        """The number of texts truncated so far."""
         return self._reader.truncated
 
     @property
     def max_length(self) -> int:
-        """How many tokens the encoder reads, those around a text included."""
+        """The most tokens that the encoder reads, including special tokens."""
         return self._reader.max_length
 
     def length(self, text: str, *, source_lang: str | None = None, target_lang: str | None = None) -> int:
-        """Tokens of a text that is not cut, those around it included. Arguments and errors as `read`."""
+        """Count the tokens of a text, untruncated, including special tokens. Arguments and errors as in `read`."""
         with self._lock:
             (prepared,) = self._prepared([text], source_lang, target_lang)
             return self._reader.length(prepared)
@@ -80,33 +80,33 @@ class SourceText:
     def read(
         self, texts: Sequence[str], *, source_lang: str | None = None, target_lang: str | None = None, first: int = 1
     ) -> list[list[int]]:
-        """Ids of each text, with what its language and the one asked for put around it.
+        """Return the ids of each text, with the special tokens of its source and target language.
 
         Args:
             texts: with their task's prefix, if any.
-            source_lang: what the texts are in, as the model calls it; the model's default when None.
-            target_lang: what to translate into; the model's default when None.
+            source_lang: language of the texts; the model's default when None.
+            target_lang: language to translate into; the model's default when None.
             first: the number of the first text, for errors.
 
         Raises:
-            InputError: a language the model does not have, or none where it needs one; a text that is not valid
-                Unicode or, for a strict reader, too long.
+            InputError: the model does not have a language, or needs one; a text is not valid Unicode or, if `strict`,
+                too long.
         """
         with self._lock:
             texts = self._prepared(texts, source_lang, target_lang)
             return [row.ids for row in self._reader.read(texts, first=first)]
 
     def forced(self, target_lang: str | None = None) -> list[int]:
-        """Ids that a target begins with, after the token that decoding starts with; empty where it is free.
+        """Return the ids that a target must begin with, after the start token; empty if there are none.
 
         Raises:
-            InputError: a language the model does not have.
+            InputError: the model does not have the language.
         """
         target = self._target(target_lang)
         return list(target.forced) if target else []
 
     def _prepared(self, texts: Sequence[str], source_lang: str | None, target_lang: str | None) -> Sequence[str]:
-        """The texts as the tokenizer takes them, which then puts around them what the languages need."""
+        """Set the languages' special tokens on the tokenizer; return the texts as it takes them."""
         source, target = self._source(source_lang), self._target(target_lang)
         if target is None and self._must_ask() and not all(text.startswith(">>") for text in texts):
             raise InputError(f"this model needs a target language: {_list(self.languages.targets)}")
@@ -124,7 +124,7 @@ class SourceText:
         name = name or self.languages.default_source
         if not sources:
             if name:
-                raise InputError(f"this model is not told what language a text is in; leave {name!r} out")
+                raise InputError(f"this model takes no source language; leave {name!r} out")
             return self.languages.plain
         if not name:
             raise InputError(f"this model needs a source language: {_list(sources)}")
@@ -137,24 +137,26 @@ class SourceText:
             raise InputError(f"this model has no choice of target languages; leave {name!r} out")
         return targets[find_language(name, targets)] if name else None
 
-    def _surround(self, source: SourceLanguage, asked: list[int]) -> None:
-        """Let the tokenizer itself put ids around the texts: it cuts texts where they leave room for them."""
-        self._backend.surround([*asked, *source.prefix], source.suffix)
+    def _surround(self, source: SourceLanguage, target_ids: list[int]) -> None:
+        """Let the tokenizer itself add the special tokens, so that it truncates texts to leave room for them."""
+        self._backend.surround([*target_ids, *source.prefix], source.suffix)
 
 
 def compose(text: str) -> str:
-    """Characters and what follows them as one character each, where there is one: the longest sequences first.
+    """Normalize a text to NFKC as sentencepiece does, which replaces the longest sequences that become one character.
 
-    This is how sentencepiece's NFKC goes through a text. Unicode itself reorders marks as well.
+    Unicode's NFKC also reorders combining marks.
     """
     if unicodedata.is_normalized("NFKC", text):
         return text
-    parts, at = [], 0
-    while at < len(text):
-        length = next(length for length in range(_LONGEST, 0, -1) if length == 1 or _is_one(text[at : at + length]))
-        part = text[at : at + length]
+    parts, offset = [], 0
+    while offset < len(text):
+        length = next(
+            length for length in range(_LONGEST, 0, -1) if length == 1 or _is_one(text[offset : offset + length])
+        )
+        part = text[offset : offset + length]
         parts.append(unicodedata.normalize("NFKC", part) if length > 1 else part)
-        at += length
+        offset += length
     return "".join(parts)
 
 
@@ -163,10 +165,10 @@ def _is_one(part: str) -> bool:
 
 
 def find_language(name: str, known: Mapping[str, object]) -> str:
-    """The model's code for a language: as it is, in other letters, or its first part if that is enough.
+    """Return the model's code for a language, given in upper or lower case or by its first part if that is unique.
 
     Raises:
-        InputError: the model has no such language, or several; the line lists what there is.
+        InputError: no language matches, or several do; the message lists them.
     """
     plain = _plain(name)
     for candidates in (
@@ -189,7 +191,7 @@ def _list(known: Iterable[str]) -> str:
 
 
 class _Known:
-    """A tokenizer whose pieces are not all in the vocabulary, as `RowReader` uses one."""
+    """A tokenizer whose pieces are not all in the vocabulary; those that are not become the unknown token."""
 
     def __init__(self, backend: Any, unknown: int, vocabulary: int) -> None:
         self._backend = backend
@@ -200,7 +202,7 @@ class _Known:
         return getattr(self._backend, name)
 
     def encode_batch(self, texts: list[str], *, add_special_tokens: bool) -> list[Any]:
-        """What tokenizers gives, with ids that are all in the vocabulary."""
+        """Encode texts as tokenizers does, with all ids in the vocabulary."""
         encodings = self._backend.encode_batch(texts, add_special_tokens=add_special_tokens)
         return [_KnownEncoding(encoding, self._ids(encoding)) for encoding in encodings]
 
@@ -211,7 +213,7 @@ class _Known:
         ]
 
     def _listed(self, token: str) -> int:
-        """What no piece spells may still be in the vocabulary: a letter of the language translated into."""
+        """The id of an unlisted token: a letter of the target language that is in the vocabulary but in no piece."""
         index: int | None = self._backend.token_to_id(UNLISTED + token)
         return self._unknown if index is None else index
 

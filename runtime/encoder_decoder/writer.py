@@ -1,4 +1,4 @@
-"""Writes texts about what an encoder read: the engine below the classes that a user holds."""
+"""Generates text from the encoder's output: the engine below the classes that users hold."""
 
 from __future__ import annotations
 
@@ -30,21 +30,20 @@ from triform.runtime.graphs.session import open_session
 from triform.runtime.graphs.signature import check_decoder_of
 from triform.runtime.text.stop_strings import TextStops
 
-# Sources read ahead, to put those of like length together.
+# Sources read ahead, to batch those of similar length.
 _WINDOW = 256
-# Source texts of models without a limit of their own are cut here.
+# Source texts are truncated to this many tokens if the model has no limit of its own.
 _LONGEST = 2**14
 
 
 class SourceWriter:
-    """An encoder-decoder bundle, loaded. Several threads may use it at once. `EncoderDecoder` adds pictures.
+    """A loaded encoder-decoder bundle. Several threads may use it at once. `EncoderDecoder` adds pictures.
 
     Attributes:
         providers: the execution providers in use, the first choice first.
-        info: what the model reads.
+        info: the manifest's encoder-decoder part.
         reader: runs the graphs.
-        text: turns source texts into ids, and what is written into text.
-
+        text: tokenizes source texts, and decodes generated tokens.
     """
 
     def __init__(
@@ -63,16 +62,16 @@ class SourceWriter:
             provider: see `open_session`.
             provider_options: see `open_session`.
             threads: see `open_session`.
-            strict: refuse texts that are longer than the model can read, rather than cutting them.
+            strict: refuse texts that are longer than the model can read, instead of truncating them.
 
         Raises:
-            BundleError: a file is damaged, or a graph is not what the manifest says.
+            BundleError: a file is damaged, or a graph does not match the manifest.
             ProviderError: the named provider cannot be used.
         """
         start = time.perf_counter()
         manifest = bundle.manifest
         if manifest.encoder_decoder is None:
-            raise BundleError(f"{bundle.folder} does not say what it reads; export the model again")
+            raise BundleError(f"{bundle.folder}: the manifest lacks its encoder-decoder part; export the model again")
         self._bundle = bundle
         self.info: EncoderDecoderInfo = manifest.encoder_decoder
         self.text = SourceText(
@@ -90,7 +89,7 @@ class SourceWriter:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
+        """The bundle's manifest."""
         return self._bundle.manifest
 
     def generate(
@@ -101,21 +100,21 @@ class SourceWriter:
         ask: Ask | None = None,
         beams: Beams | None = None,
     ) -> Generation:
-        """Write about one text: translate it, sum it up, or whatever the model does.
+        """Generate from one text: translate it, summarize it, or whatever the model does.
 
         Args:
             source: the text.
-            options: greedy, or the model's own defaults, when None.
+            options: the model's own defaults when None.
             ask: the task and the languages.
-            beams: how many answers to follow at once; the model's own defaults when None.
+            beams: the settings of beam search; the model's own defaults when None.
 
         Returns:
-            the answer, of a search the best one; `prompt_tokens` counts the source's.
+            the answer; of a search, the best one. Its `prompt_tokens` counts the source's tokens.
 
         Raises:
-            InputError: an empty text, or one that is too long for a strict reader; an option, a task or a language
-                that the model does not have; two options that do not go together.
-            UnsupportedError: the model reads something else than texts.
+            InputError: the text is empty or, if `strict`, too long; the model does not support an option, the task or
+                a language; two options contradict each other.
+            UnsupportedError: the model does not read texts.
         """
         watch, settled = Watch(), self.settle(options, ask=ask, beams=beams)
         (ids,) = self._ids([source], ask or Ask(), 1)
@@ -135,20 +134,20 @@ class SourceWriter:
         beams: Beams | None = None,
         batch: int = 8,
     ) -> Iterator[list[Written]]:
-        """Write about any number of texts, in bounded memory, those of like length together.
+        """Generate from any number of texts, in bounded memory. Texts of similar length run together.
 
         Args:
             sources: the texts.
-            options: see `generate`. With a seed, what is drawn depends on a text's place among all.
+            options: see `generate`. With a seed, samples depend on a text's position among all.
             ask: see `generate`.
             beams: see `generate`.
             batch: texts to run at once.
 
         Yields:
-            the answers to each text, in the order of the texts: as many as `beams` asks for, the best first.
+            the answers for each text, in the order of the texts: as many as `beams` requests, the best first.
 
         Raises:
-            InputError: see `generate`; or an option that batches do not have.
+            InputError: see `generate`; or batches do not support an option.
             UnsupportedError: see `generate`.
         """
         at_least_one().judge("batch", batch)
@@ -158,7 +157,7 @@ class SourceWriter:
     def stream(
         self, source: str, options: GenerationOptions | None = None, *, ask: Ask | None = None
     ) -> Iterator[Piece]:
-        """Write about one text piece by piece, without beams. Arguments and errors as `generate`.
+        """Generate from one text piece by piece, without beams. Arguments and errors as in `generate`.
 
         Returns:
             an iterator of at least one `Piece`; the last has a finish_reason.
@@ -174,7 +173,7 @@ class SourceWriter:
         ask: Ask | None = None,
         beams: Beams | None = None,
     ) -> Settled:
-        """What `generate` would do: `search` is None where one answer is followed, and could be streamed.
+        """Return the settings that `generate` would use. `search` is None if the answer can be streamed.
 
         Args:
             options: see `generate`.
@@ -182,17 +181,17 @@ class SourceWriter:
             beams: see `generate`.
 
         Raises:
-            InputError: an option, a task or a language that the model does not have; two that do not go together.
+            InputError: the model does not support an option, the task or a language; two options contradict each other.
         """
         return self._settled(options, ask or Ask(), beams or Beams())
 
     def pieces(self, encoded: EncoderOutput, row: Row, watch: Watch | None = None) -> Iterator[Piece]:
-        """Write about one source that was read.
+        """Generate from one encoded source, piece by piece.
 
         Args:
             encoded: from `reader.read`.
-            row: decoder tokens to begin with, and how to go on.
-            watch: notes each token.
+            row: the decoder's prompt and the settings.
+            watch: times each token.
         """
         tokens = plain_loop(self.reader.step(encoded), row.ids, row.growing())
         return pieces_of(tokens, TextStops(self.text.target, row.settled.options.stop), watch or Watch())
@@ -206,14 +205,21 @@ class SourceWriter:
         beams: Beams | None = None,
         first: int = 0,
     ) -> list[list[Written]]:
-        """Write about sources that are no texts, such as pictures.
+        """Generate from sources that are not texts, such as pictures.
 
         Args:
             arrays: a batch, by the names of the encoder's inputs.
             options: see `generate_all`.
             ask: the language.
             beams: see `generate`.
-            first: the place of the first source among all; with a seed, its random numbers depend on it.
+            first: the position of the first source among all; with a seed, its random numbers depend on it.
+
+        Returns:
+            the answers for each source, the best first.
+
+        Raises:
+            InputError: see `generate_all`.
+            TriformError: onnxruntime failed.
         """
         settled = self._settled(options, ask or Ask(), beams or Beams(), several=True)
         count = len(next(iter(arrays.values())))
@@ -224,20 +230,20 @@ class SourceWriter:
         source, first = iter(sources), 1
         while window := list(islice(source, _WINDOW)):
             ids = self._ids(window, ask, first)
-            found: list[list[Written]] = [[]] * len(ids)
+            answers_of: list[list[Written]] = [[]] * len(ids)
             order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
             for start in range(0, len(order), batch):
                 chosen = order[start : start + batch]
                 rows = [self._row(settled, ids[index], first + index - 1) for index in chosen]
                 answers = self._write(self._read([ids[index] for index in chosen]), settled, rows)
                 for index, answer in zip(chosen, answers, strict=True):
-                    found[index] = answer
-            yield from found
+                    answers_of[index] = answer
+            yield from answers_of
             first += len(window)
 
     def _write(self, encoded: EncoderOutput, settled: Settled, rows: Sequence[Row]) -> list[list[Written]]:
-        found = run_search(self.reader.batch_step(encoded), rows, settled.search)
-        return [[written(one, settled) for one in hypotheses] for hypotheses in found]
+        results = run_search(self.reader.batch_step(encoded), rows, settled.search)
+        return [[written(hypothesis, settled) for hypothesis in hypotheses] for hypotheses in results]
 
     def _read(self, rows: Sequence[Sequence[int]]) -> EncoderOutput:
         return self.reader.read(text_arrays(rows, self.manifest.tokens.pad))
@@ -248,14 +254,14 @@ class SourceWriter:
     def _settled(
         self, options: GenerationOptions | None, ask: Ask, beams: Beams | None, *, several: bool = False
     ) -> Settled:
-        """What the user asked for, with what the task and the language add to it."""
-        asked = options or GenerationOptions()
-        forced, given = self.text.forced(ask.target_lang), asked.constraints.forced_bos_token_id
-        check_conflicts({"target_lang": ask.target_lang if forced else None, "forced_bos_token_id": given})
-        if forced and given is None:
-            constraints = dataclasses.replace(asked.constraints, forced_bos_token_id=forced[0])
-            asked = dataclasses.replace(asked, constraints=constraints)
-        return settle(asked, manifest_for(self.manifest, ask), self.text.target, beams=beams, several=several)
+        """The user's options completed with those of the task and the language."""
+        requested = options or GenerationOptions()
+        forced, own = self.text.forced(ask.target_lang), requested.constraints.forced_bos_token_id
+        check_conflicts({"target_lang": ask.target_lang if forced else None, "forced_bos_token_id": own})
+        if forced and own is None:
+            constraints = dataclasses.replace(requested.constraints, forced_bos_token_id=forced[0])
+            requested = dataclasses.replace(requested, constraints=constraints)
+        return settle(requested, manifest_for(self.manifest, ask), self.text.target, beams=beams, several=several)
 
     def _ids(self, sources: Sequence[str], ask: Ask, first: int) -> list[list[int]]:
         if self.info.source != "text":
@@ -268,5 +274,5 @@ class SourceWriter:
         return self.text.read(texts, source_lang=ask.source_lang, target_lang=ask.target_lang, first=first)
 
     def _source_vocabulary(self) -> int:
-        # What the encoder knows may be more or fewer tokens than what the decoder writes.
+        # The encoder's vocabulary may be larger or smaller than the decoder's.
         return max(self.manifest.vocab_size, self.info.text.vocabulary or 0)

@@ -1,4 +1,4 @@
-"""The arrays that a decoder graph reads and writes, and a run on them."""
+"""Binds arrays to a decoder graph and runs it on them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from triform.runtime.graphs.session import run_failure
 if TYPE_CHECKING:
     from onnxruntime import OrtValue
 
-# What every decoder graph takes besides the cache and what an encoder computed.
+# The inputs of every decoder graph, besides the cache and an encoder's outputs.
 STEP_INPUTS = ("input_ids", "past_lengths", "logits_positions")
-# The memory that numpy's arrays are in, as ONNX Runtime calls it.
+# ONNX Runtime's name of the memory that numpy arrays are in.
 _HOST = "Cpu"
 
 
 class StepBinding:
     """Fixed arrays bound to a decoder graph: a step writes its inputs into them, runs, and reads the logits.
 
-    ONNX Runtime reads an input in place where the graph takes it from host memory. An input that the graph takes from
-    a device is copied there when it is bound, and what is written into the array later is never seen. So inputs that
-    change are bound anew for each run. Outputs are copied back into their arrays by each run.
+    ONNX Runtime reads an input in place if the graph takes it from host memory. An input that the graph takes from a
+    device is copied there when it is bound, and later changes of the array have no effect. So inputs that change are
+    bound again for each run. Each run copies outputs back into their arrays.
 
     Attributes:
         input_ids: int64 (batch, sequence).
@@ -54,12 +54,12 @@ class StepBinding:
         return self.outputs["logits"]
 
     def add_output(self, name: str, shape: Sequence[int]) -> None:
-        """Bind a further output, float32 of this shape."""
+        """Bind another output, float32 of this shape."""
         self.outputs[name] = np.empty(shape, np.float32)
         self._io.bind_ortvalue_output(name, _shared(self.outputs[name]))
 
     def bind_state(self, past: str, present: str, array: Array) -> None:
-        """Bind a buffer that each run reads, and changes.
+        """Bind a buffer that each run reads and changes.
 
         Args:
             past: the input that reads it.
@@ -74,14 +74,14 @@ class StepBinding:
         self._io.bind_ortvalue_output(present, value)
 
     def ready(self) -> Binding:
-        """Bind what may have changed since the last run."""
+        """Bind the inputs that may have changed since the last run; return the binding."""
         for name, value in self._inputs.items():
             self._io.bind_ortvalue_input(name, value)
         return self._io
 
 
 def run_step(session: BindableSession, binding: StepBinding) -> None:
-    """Run the decoder graph on what is bound.
+    """Run the decoder graph on the bound arrays.
 
     Raises:
         TriformError: onnxruntime failed.

@@ -1,4 +1,4 @@
-"""The key/value cache: one buffer a layer and part, bound to the graph as past and present alike."""
+"""The key/value cache: a buffer for the keys and one for the values of each layer, bound as both past and present."""
 
 from __future__ import annotations
 
@@ -22,58 +22,58 @@ class KVCache:
     """Buffers of shape (batch, num_key_value_heads, capacity, head_dim), float32, written in place by the graph.
 
     Attributes:
-        lengths: int32 (batch,), tokens each row holds.
-        capacity: tokens a row has room for.
+        lengths: int32 (batch,), tokens in each row.
+        capacity: tokens that a row has room for.
     """
 
     def __init__(self, info: CacheInfo, max_length: int, batch: int = 1) -> None:
         self._info = info
         self._max_length = max_length
-        # Rows that left keep their memory: the buffers may have more rows than the batch, and never fewer.
+        # Removed rows keep their memory: the buffers may have more rows than the batch, and never fewer.
         self._rows = batch
-        # Steps' arrays that are bound to the buffers, and the layout they were bound at.
+        # Bindings to the buffers, by the step's number of tokens, and the layout for which they were made.
         self._bindings: dict[int, StepBinding] = {}
         self._bound_layout = (0, 0, 0)
         self._arrays: dict[str, NDArray[np.float32]] = {}
         self.lengths = np.zeros(batch, np.int32)
-        # How many tokens from the start two rows have in common, as far as it is known.
+        # The length of the common prefix of two rows, as far as it is known.
         self._common = np.zeros((batch, batch), np.int32)
         self.capacity = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers."""
+        """Size of all buffers in bytes."""
         return sum(array.nbytes for array in self._arrays.values())
 
     @property
     def layout(self) -> tuple[int, int, int]:
-        """Rows in the batch, rows and tokens there is room for."""
+        """Rows in the batch, rows in the buffers, and tokens that a row has room for."""
         return len(self.lengths), self._rows, self.capacity
 
     def reset(self) -> None:
-        """Forget all tokens; buffers stay."""
+        """Remove all tokens; the buffers stay."""
         self.lengths[:] = 0
         self._common[:] = 0
 
     def trim(self, count: int) -> None:
-        """Forget the last `count` tokens of every row."""
+        """Remove the last `count` tokens of every row."""
         self.lengths[:] = np.maximum(self.lengths - count, 0)
         self._common = np.minimum(self._common, np.minimum.outer(self.lengths, self.lengths))
 
     def advance(self, count: int | NDArray[Any]) -> None:
-        """Note that the graph has written `count` more tokens a row."""
+        """Record that the graph has written `count` more tokens to each row."""
         self.lengths += np.asarray(count, np.int32)
 
     def reserve(self, length: int) -> bool:
-        """Make room for `length` tokens a row, keeping what is there.
+        """Make room for `length` tokens in each row, and keep the tokens that are there.
 
-        Grows to at least twice the present capacity, so that a long generation copies its cache a few times only.
+        Grows to at least twice the present capacity, so that a long generation copies its cache only a few times.
 
         Returns:
             whether the buffers changed.
 
         Raises:
-            InputError: `length` is more than the model's limit, or than fits into memory.
+            InputError: `length` exceeds the model's context, or the buffers do not fit into memory.
         """
         if length > self._max_length:
             raise InputError(f"{length} tokens do not fit into the model's context of {self._max_length}")
@@ -84,7 +84,7 @@ class KVCache:
         return True
 
     def resize(self, batch: int) -> None:
-        """Keep the first `batch` rows, or add empty ones behind them.
+        """Keep the first `batch` rows, or append empty ones.
 
         Raises:
             InputError: so many rows do not fit into memory.
@@ -92,22 +92,26 @@ class KVCache:
         if batch > self._rows:
             self._allocate(batch, self.capacity)
         kept = min(batch, len(self.lengths))
-        lengths, common = np.zeros(batch, np.int32), np.zeros((batch, batch), np.int32)
+        try:
+            lengths, common = np.zeros(batch, np.int32), np.zeros((batch, batch), np.int32)
+        except (MemoryError, ValueError):
+            # numpy's ValueError is of a size that no machine could address.
+            raise InputError(f"a cache of {batch} rows does not fit into memory; ask for fewer at a time") from None
         lengths[:kept] = self.lengths[:kept]
         common[:kept, :kept] = self._common[:kept, :kept]
         self.lengths, self._common = lengths, common
 
     def select(self, parents: Sequence[int] | NDArray[np.integer[Any]]) -> None:
-        """Make row i what row `parents[i]` is now; rows may be repeated, left out or reordered.
+        """Replace row i with the present row `parents[i]`; rows may be repeated, left out or reordered.
 
-        Copies only rows that move, and of these only the tokens that the row they replace has not in common with them:
+        Copies only rows that move, and of these only the tokens after the common prefix with the row they replace:
         beams of one prompt never copy the prompt again.
 
         Raises:
             InputError: so many rows do not fit into memory.
         """
         moves = [(to, int(source)) for to, source in enumerate(parents) if to != source]
-        # With room for both, the rows of now and those to come.
+        # Room for both the present and the new rows.
         self.resize(max(len(parents), len(self.lengths)))
         np.fill_diagonal(self._common, self.lengths)
         self._copy(moves)
@@ -115,11 +119,11 @@ class KVCache:
         self.lengths, self._common = self.lengths[chosen], self._common[np.ix_(chosen, chosen)]
 
     def take(self, to: int, source: int, length: int) -> None:
-        """Make row `to` the first `length` tokens of what the buffers hold in a place, if its row has left or not.
+        """Replace row `to` with the first `length` tokens at a place in the buffers, even if its row was removed.
 
         Args:
             to: a row.
-            source: a place, below `layout[1]`; its tokens are there as long as nothing was written over them.
+            source: a place, below `layout[1]`; its tokens stay there until they are overwritten.
             length: tokens to take.
         """
         if to != source:
@@ -129,34 +133,34 @@ class KVCache:
         self._common[to] = self._common[:, to] = 0
 
     def row(self, index: int) -> KVCache:
-        """One row as a batch of one that shares its memory and its length with this cache.
+        """Return one row as a batch of one that shares its memory and its length with this cache.
 
-        It cannot grow: reserve here first. It is good until this cache grows, or its rows change.
+        It cannot grow: reserve here first. It is valid until this cache grows or its rows change.
         """
         view = KVCache(self._info, self.capacity)
         view._arrays = {name: array[index : index + 1] for name, array in self._arrays.items()}
         view.lengths = self.lengths[index : index + 1]
         view.capacity = self.capacity
-        # Whatever is written through the view, this row is not a copy of another any more.
+        # Writes through the view may change the prefix that this row shares with others.
         self._common[index] = self._common[:, index] = 0
         return view
 
     def stored(self, length: int) -> dict[str, NDArray[np.float32]]:
         """Views of the first `length` tokens of the first row: float32 (num_key_value_heads, length, head_dim) by name.
 
-        Names are those of the graph's inputs, without "past_key_values.": the layer's number, and "key" or "value".
+        The names are those of the graph's inputs without "past_key_values.", such as "0.key".
         """
         return {name: array[0, :, :length] for name, array in self._arrays.items()}
 
     def load(self, arrays: Mapping[str, NDArray[Any]], length: int) -> None:
-        """Make the first row what `stored` gave.
+        """Replace the first row with arrays that `stored` returned.
 
         Args:
-            arrays: of every name, as many tokens as `length`, or more.
+            arrays: by name, each of at least `length` tokens.
             length: tokens to take.
 
         Raises:
-            InputError: they do not fit into the model's context, or into memory.
+            InputError: the tokens do not fit into the model's context, or into memory.
         """
         self.reset()
         self.reserve(length)
@@ -165,16 +169,16 @@ class KVCache:
         self.lengths[0] = length
 
     def bind(self, binding: StepBinding) -> None:
-        """Bind every buffer as the graph's past and present; good until the layout changes."""
+        """Bind every buffer as the graph's past and present; valid until the layout changes."""
         for name, array in self._arrays.items():
             binding.bind_state(f"past_key_values.{name}", f"present.{name}", array[: len(self.lengths)])
 
     def kept_binding(self, tokens: int, make: Callable[[], StepBinding]) -> StepBinding:
-        """A step's arrays, bound to this cache and kept for the next step until the layout changes.
+        """Return a step's binding, bound to this cache and reused until the layout changes.
 
         Args:
             tokens: in each row of the step.
-            make: makes the arrays.
+            make: makes the binding.
         """
         if self._bound_layout != self.layout:
             self.forget_bindings()
@@ -186,12 +190,12 @@ class KVCache:
         return binding
 
     def forget_bindings(self) -> None:
-        """Make the next steps bind anew."""
+        """Make the next steps bind their arrays again."""
         self._bindings.clear()
 
     def _allocate(self, rows: int, capacity: int) -> None:
-        """Move everything into buffers of this many rows and tokens, one buffer at a time."""
-        # They would keep the old buffers alive beside the new ones.
+        """Move all tokens into buffers of this many rows and tokens, one buffer at a time."""
+        # Bindings would keep the old buffers alive beside the new ones.
         self.forget_bindings()
         try:
             for index, layer in enumerate(self._info.layers):
@@ -199,7 +203,7 @@ class KVCache:
                 for part in ("key", "value"):
                     self._grow(f"{index}.{part}", shape)
         except MemoryError:
-            # Some buffers have grown and some have not: none is of use.
+            # Some buffers have grown and others have not, so none can be used.
             self._arrays.clear()
             self.reset()
             self._rows, self.capacity = len(self.lengths), 0
@@ -216,9 +220,9 @@ class KVCache:
         self._arrays[name] = grown
 
     def _copy(self, moves: Sequence[tuple[int, int]]) -> None:
-        """Copy rows, (to, source) each, as if all at once."""
+        """Copy rows, given as (to, source), as if all were copied at once."""
         spans = [(to, source, int(self._common[to, source]), int(self.lengths[source])) for to, source in moves]
-        # Read after it was written, a row must be put aside; `settle` finds orders in which no row is.
+        # A row that is read after it was written must be saved first; `settle` finds orders without such rows.
         both = {to for to, _ in moves} & {source for _, source in moves}
         for array in self._arrays.values():
             aside = {index: array[index].copy() for index in both}
@@ -227,13 +231,13 @@ class KVCache:
 
 
 def settle(parents: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Where to keep the rows of a new batch so that as few as possible move, and none is read after it was written.
+    """Find places for the rows of a new batch so that few rows move, and none is read after it was written.
 
     Args:
-        parents: for each new row, where its parent is kept.
+        parents: for each new row, the place of its parent.
 
     Returns:
-        int64 (rows,), a permutation: where to keep each new row. One child of every row stays in its parent's place.
+        int64 (rows,), a permutation: the place of each new row. One child of every row stays in its parent's place.
     """
     count = len(parents)
     places = np.full(count, -1, np.int64)

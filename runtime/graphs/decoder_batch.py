@@ -1,4 +1,4 @@
-"""A decoder graph run for several sequences at once."""
+"""Runs a decoder graph for several sequences at once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from triform.runtime.graphs.protocols import BindableSession
 class DecoderBatchStep:
     """The `OpenBatchStep` of a decoder bundle: prompts are read one row at a time, steps run for all rows at once.
 
-    Prompts are not read together because they differ in length and the graph continues only a batch of one by several
-    tokens; a prompt alone already keeps the processor busy.
+    Prompts are not batched because they differ in length, and the graph continues only a batch of one by several
+    tokens; a single prompt already keeps the processor busy.
 
-    A prompt that begins as another one did, whose keys and values are still in the cache, is run from where they part.
+    A prompt that shares a prefix with another one whose keys and values are still in the cache is run from there.
 
     Attributes:
-        cache: all sequences so far, in an order of its own: a row stays where it is as long as it can.
+        cache: all sequences so far, in its own order: a row keeps its place as long as possible.
     """
 
     def __init__(self, session: BindableSession, manifest: Manifest, cache: CacheInfo, rows: int = 1) -> None:
@@ -32,21 +32,21 @@ class DecoderBatchStep:
 
         Args:
             session: of the decoder graph.
-            manifest: the bundle's.
+            manifest: of the bundle.
             cache: the manifest's cache.
-            rows: how many rows to expect at most, so that no row moves when another joins; more may come.
+            rows: the number of rows to expect, so that no row moves when another joins; more are possible.
         """
         self._session = session
         self._vocab_size = manifest.vocab_size
         self.cache = KVCache(cache, manifest.max_length, paired(rows))
         self.cache.resize(0)
-        # Where in the cache each row is.
+        # The place of each row in the cache.
         self._places = np.zeros(0, np.int64)
-        # What is in each place of the cache of the prompt that was read there, whether or not its row has left.
+        # The tokens of the prompt in each place of the cache, even if its row was removed.
         self._read: list[list[int]] = []
 
     def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Begin anew with one row a prompt, each at least one token; lengths may differ.
+        """Start over with one row per prompt, each at least one token; lengths may differ.
 
         Returns:
             logits after each row's last token, float32 (len(rows), vocab_size).
@@ -63,7 +63,7 @@ class DecoderBatchStep:
         return logits
 
     def join(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Add a row of at least one token behind the others.
+        """Append a row of at least one token.
 
         Returns:
             logits after its last token, float32 (vocab_size,).
@@ -82,7 +82,7 @@ class DecoderBatchStep:
         return logits
 
     def select(self, parents: Sequence[int]) -> None:
-        """Make row i what row `parents[i]` is now, without running the model.
+        """Replace row i with the present row `parents[i]`, without running the model.
 
         Raises:
             InputError: the cache of so many rows does not fit into memory.
@@ -97,7 +97,7 @@ class DecoderBatchStep:
         self._places = places
 
     def next(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
-        """Make row i what row `parents[i]` is now with `tokens[i]` appended; at least one row.
+        """Replace row i with the present row `parents[i]` and append `tokens[i]`; at least one row.
 
         Returns:
             logits after each row's last token, float32 (len(tokens), vocab_size); valid until the next call.
@@ -122,13 +122,13 @@ class DecoderBatchStep:
         return logits if in_order else logits[self._places]
 
     def _make_room(self, length: int, rows: int) -> None:
-        """As many rows as there are or so many, for so many tokens each; rows that left are lost where buffers grow."""
+        """Make room for at least `rows` rows of `length` tokens each. Removed rows are lost if the buffers grow."""
         layout = self.cache.layout[1:]
         try:
             self.cache.reserve(length)
             self.cache.resize(max(rows, len(self.cache.lengths)))
         except InputError:
-            # Without memory there are no buffers any more.
+            # The cache has dropped its buffers.
             self._read = [[]] * len(self._read)
             raise
         if self.cache.layout[1:] != layout:
@@ -136,10 +136,10 @@ class DecoderBatchStep:
         self._read += [[]] * (self.cache.layout[1] - len(self._read))
 
     def _longest_shared(self, ids: Sequence[int]) -> tuple[int, int]:
-        """The place that holds most of the first tokens, and how many; the new row's own where it is as good."""
+        """The place with the longest common prefix, and its length; the new row's own place if it is as good."""
         shared = [resumable(held, ids) for held in self._read]
         place = len(self._places)
-        best = max(range(len(shared)), key=lambda one: (shared[one], one == place))
+        best = max(range(len(shared)), key=lambda candidate: (shared[candidate], candidate == place))
         return best, shared[best]
 
     def _binding(self) -> StepBinding:

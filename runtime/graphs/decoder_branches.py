@@ -1,4 +1,4 @@
-"""A decoder graph that gives hidden states: one sequence, and several ways to continue it run as rows of a batch."""
+"""Runs a decoder with hidden states: one sequence, and several continuations of it as rows of a batch."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class HiddenStep:
-    """Reads a prompt, then tries several tokens behind it at a time, of which one stays.
+    """Reads a prompt, then repeatedly tries several next tokens, of which one is kept.
 
     Attributes:
-        cache: a row for each token that was tried last, of the sequence with that token.
+        cache: a row for each token tried last: the sequence with that token.
     """
 
     def __init__(self, session: BindableSession, manifest: Manifest, cache: CacheInfo, rows: int) -> None:
-        """Make the cache, without any room.
+        """Make an empty cache.
 
         Args:
             session: of the decoder graph.
-            manifest: the bundle's.
+            manifest: of the bundle.
             cache: the manifest's cache.
-            rows: how many tokens will be tried at a time at most.
+            rows: the most tokens that will be tried at a time.
 
         Raises:
-            UnsupportedError: the graph does not give hidden states.
+            UnsupportedError: the graph does not output hidden states.
         """
         hidden_size = hidden_size_of(manifest)
         if hidden_size is None:
@@ -49,7 +49,7 @@ class HiddenStep:
         self.cache = KVCache(cache, manifest.max_length, paired(rows))
 
     def prefill(self, ids: Sequence[int]) -> Outputs:
-        """Make the sequence `ids`, at least one.
+        """Start the sequence with `ids`, at least one.
 
         Returns:
             logits after the last one, float32 (vocab_size,); hidden states of all, float32 (len(ids), hidden_size).
@@ -74,11 +74,11 @@ class HiddenStep:
         return logits, states
 
     def branch(self, tokens: Sequence[int] | NDArray[np.int64], row: int) -> Outputs:
-        """Append each of these tokens to what row `row` is now: the first makes row 0, the second row 1, and so on.
+        """Append each of these tokens to the present row `row`: the first makes row 0, the second row 1, and so on.
 
         Returns:
-            after each token, valid until the next call: logits, float32 (len(tokens), vocab_size); its hidden state,
-            float32 (len(tokens), hidden_size).
+            logits after each token, float32 (len(tokens), vocab_size), and its hidden state, float32 (len(tokens),
+            hidden_size); valid until the next call.
 
         Raises:
             InputError: the sequence outgrows the model's context, or the cache does not fit into memory.
@@ -94,7 +94,7 @@ class HiddenStep:
         return binding.logits[:count, 0], binding.outputs[LAST_HIDDEN_STATE][:count, 0]
 
     def _binding(self, shape: tuple[int, int]) -> StepBinding:
-        """Arrays for a run that gives the hidden states of all its tokens, and logits after one of each row's."""
+        """Arrays for a run that outputs the hidden states of all tokens, and logits after one token of each row."""
         vocab_size, hidden_size = self._sizes
         binding = StepBinding(self._session, shape, 1, vocab_size)
         binding.add_output(LAST_HIDDEN_STATE, (*shape, hidden_size))

@@ -1,4 +1,4 @@
-"""One run of a decoder graph: token ids in, logits out, the cache a few tokens longer."""
+"""Runs a decoder graph on token ids: returns logits and extends the cache."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.runtime.arithmetic import not_numbers
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.graphs.binding import StepBinding, run_step
 from triform.runtime.graphs.cache import KVCache
 from triform.runtime.graphs.protocols import BindableSession
 
-# Tokens of a prompt fed at once: enough for full speed, few enough to keep activations and score matrices small.
+# Tokens of a prompt to feed at once: enough for full speed, few enough to keep activations and score matrices small.
 CHUNK = 512
-# Logits computed at once where every position's are wanted: 32 MB of float32.
+# Logits to compute at once if every position is needed: 32 MB of float32.
 _LOGITS = 2**23
-# onnxruntime's products work on two rows at a time, and on an odd one by other code that rounds otherwise. Where
-# activations are rounded to 8 bits such a difference grows to the size of that rounding.
+# onnxruntime's products work on two rows at a time; other code, which rounds differently, handles an odd one. If
+# activations are rounded to 8 bits, such a difference grows to the size of that rounding.
 _PAIR = 2
 
 
 class DecoderStep:
-    """Drives one session for one sequence at a time. Knows token ids only: no text, no sampling, no files.
+    """Drives one session for one sequence at a time. It handles token ids only: no text, no sampling, no files.
 
     Attributes:
-        cache: the sequence so far; `cache.reset()` starts another that shares nothing with it.
+        cache: the sequence so far; `cache.reset()` starts a new one.
     """
 
     def __init__(self, session: BindableSession, manifest: Manifest, cache: CacheInfo) -> None:
         self._session = session
         self._vocab_size, self._max_length = manifest.vocab_size, manifest.max_length
         self.cache = KVCache(cache, manifest.max_length)
-        # Noted before it is run; as many as the cache is long are what it holds, whoever trimmed it, whatever failed.
+        # Recorded before a run. The first ones, up to the cache's length, are in the cache, even if a run failed.
         self._fed: list[int] = []
 
     @property
@@ -44,7 +45,7 @@ class DecoderStep:
         return self._fed
 
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Make the sequence `ids`, at least one; those at its start that the cache holds already are not run again.
+        """Set the sequence to `ids`, at least one; the prefix that the cache holds already is not run again.
 
         Returns:
             logits after the last one, float32 (vocab_size,); valid until the next call.
@@ -60,15 +61,15 @@ class DecoderStep:
         return prefill_row(self._session, self.cache, ids[kept:], self._vocab_size)
 
     def shared(self, ids: Sequence[int]) -> int:
-        """How many tokens `prefill(ids)` would not run; see `resumable`."""
+        """Count the tokens that `prefill(ids)` would not run again; see `resumable`."""
         return resumable(self.ids, ids)
 
     def adopt(self, ids: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Make the sequence `ids`, of which the keys and values are known.
+        """Set the sequence to `ids`, whose keys and values are known.
 
         Args:
             ids: at least one.
-            arrays: as `KVCache.load` takes them.
+            arrays: see `KVCache.load`.
 
         Raises:
             InputError: the sequence is longer than the model's context.
@@ -95,11 +96,11 @@ class DecoderStep:
         return self._max_length - int(self.cache.lengths[0])
 
     def trim(self, count: int) -> None:
-        """Forget the last tokens."""
+        """Remove the last tokens."""
         self.cache.trim(count)
 
     def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Append a few tokens, in a run for which buffers are kept: always the same few numbers of them.
+        """Append a few tokens. Buffers are kept for each number of tokens, so use only a few different numbers.
 
         Returns:
             logits after each, float32 (tokens, vocab_size); valid until the next call with as many.
@@ -120,19 +121,20 @@ class DecoderStep:
         return result
 
     def _binding(self, count: int) -> StepBinding:
-        """Arrays for a run of `count` tokens that gives the logits after each."""
+        """Arrays for a run of `count` tokens that outputs the logits after each."""
         binding = StepBinding(self._session, (1, count), count, self._vocab_size)
         binding.logits_positions[0] = np.arange(count)
         return binding
 
     def logits_in_chunks(self, ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-        """Append `ids` and give the logits after each of them, a few positions at a time.
+        """Append `ids` and compute the logits after each of them, a few positions at a time.
 
         Yields:
-            float32 (positions, vocab_size), in order; together as many positions as there are ids.
+            float32 (positions, vocab_size), in order; as many positions in total as there are ids.
 
         Raises:
             InputError: the sequence outgrows the model's context.
+            BundleError: a logit is NaN or an infinity.
             TriformError: onnxruntime failed.
         """
         self.cache.reserve(int(self.cache.lengths[0]) + len(ids))
@@ -140,23 +142,26 @@ class DecoderStep:
         for start in range(0, len(ids), size):
             chunk = ids[start : start + size]
             self.ids.extend(chunk)
-            yield _append(self._session, self.cache, chunk, np.arange(len(chunk)), self._vocab_size)
+            logits = _append(self._session, self.cache, chunk, np.arange(len(chunk)), self._vocab_size)
+            if not np.isfinite(logits).all():
+                raise not_numbers()
+            yield logits
 
 
 def resumable(held: Sequence[int], ids: Sequence[int]) -> int:
-    """How many of the first tokens of `ids` need not be run where those of `held` were.
+    """Count the first tokens of `ids` that need not be run again after those of `held` were run.
 
-    One at least is run, for its logits. A prompt is continued after an even number of tokens and by two at least, so
-    that products pair the same tokens: what it gives is what reading all of it gives, bit by bit, wherever `held` was
-    read as a prompt.
+    At least one token is run, for its logits. A prompt is continued after an even number of tokens and by at least two,
+    so that products pair the same tokens. If `held` was read as a prompt, the results are those of reading all of
+    `ids`, bit for bit.
     """
-    differ = (place for place, (known, one) in enumerate(zip(held, ids, strict=False)) if known != one)
+    differ = (place for place, (old, new) in enumerate(zip(held, ids, strict=False)) if old != new)
     common = next(differ, min(len(held), len(ids)))
     return max(min(common, len(ids) - _PAIR) // _PAIR * _PAIR, 0)
 
 
 def paired(rows: int) -> int:
-    """Rows to run for so many: an idle one more where they are odd, so that none depends on how many there are."""
+    """Round a number of rows up to an even one, so that no row's result depends on how many others there are."""
     return -(-rows // _PAIR) * _PAIR
 
 
@@ -180,7 +185,7 @@ def prefill_row(session: BindableSession, cache: KVCache, ids: Sequence[int], vo
 def _append(
     session: BindableSession, cache: KVCache, ids: Sequence[int], positions: NDArray[Any], vocab_size: int
 ) -> NDArray[np.float32]:
-    """Append a chunk to the one row of `cache`; give the logits of these positions in it."""
+    """Append a chunk to the one row of `cache`; return the logits at these positions in it."""
     binding = StepBinding(session, (1, len(ids)), len(positions), vocab_size)
     binding.input_ids[0] = ids
     binding.past_lengths[:] = cache.lengths

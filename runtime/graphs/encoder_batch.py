@@ -1,4 +1,4 @@
-"""One run of an encoder graph over a batch, and batches over any number of rows."""
+"""Runs an encoder graph over one batch, or over any number of rows in batches."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from triform.runtime.graphs.padding import pad_rows, text_arrays
 from triform.runtime.graphs.protocols import GraphSession
 from triform.runtime.text.rows import Row
 
-# Tokens, padding included, of one batch: enough to keep every core busy, few enough to stay in its cache.
+# Tokens in a batch, including padding: enough to keep every core busy, few enough to stay in its cache.
 TOKENS = 1024
-# Rows read ahead, to put those of like length together.
+# Rows read ahead, to batch those of similar length.
 WINDOW = 4096
 
 
 class EncoderStep:
-    """Drives one encoder session. Knows token ids and arrays only: no text, no files."""
+    """Drives one encoder session. It handles token ids and arrays only: no text, no files.
+
+    Attributes:
+        inputs: names of the graph's inputs.
+        outputs: the manifest's entry for each output, by name.
+    """
 
     def __init__(
         self, session: GraphSession, graph: GraphInfo, pad: int | None, *, equal_lengths: bool = False
@@ -32,28 +37,28 @@ class EncoderStep:
 
         Args:
             session: of the encoder graph.
-            graph: what the manifest says of it.
-            pad: token id that pads; 0 when None.
-            equal_lengths: whether rows of one run must have the same number of tokens.
+            graph: its entry in the manifest.
+            pad: id of the padding token; 0 when None.
+            equal_lengths: whether all rows of a run must have the same number of tokens.
         """
         self._session = session
         self._equal_lengths = equal_lengths
-        self._inputs = [info.name for info in graph.inputs]
+        self.inputs = [info.name for info in graph.inputs]
         self._pad = pad
         self.outputs = {info.name: info for info in graph.outputs}
 
     def run(
         self, rows: Sequence[Row], outputs: Sequence[str], positions: Sequence[Sequence[int]] | None = None
     ) -> list[tuple[Array, ...]]:
-        """Run rows as one batch, padded to the longest; or as one for each length, where padding would be read.
+        """Run rows as one batch, padded to the longest, or as one batch per length if the model must not see padding.
 
         Args:
             rows: at least one.
             outputs: names of graph outputs.
-            positions: for a graph with `logits_positions`, which tokens of each row to compute logits for.
+            positions: for a graph with `logits_positions`, the tokens of each row to compute logits for.
 
         Returns:
-            for each row, its part of each output, float32; an output with an axis for tokens has the row's own length.
+            for each row, its part of each output, float32; an output with a token axis has the row's own length.
 
         Raises:
             TriformError: onnxruntime failed.
@@ -77,41 +82,41 @@ class EncoderStep:
     def _run_by_length(
         self, rows: Sequence[Row], outputs: Sequence[str], positions: Sequence[Sequence[int]] | None
     ) -> list[tuple[Array, ...]]:
-        found: list[tuple[Array, ...]] = [()] * len(rows)
+        parts: list[tuple[Array, ...]] = [()] * len(rows)
         for length in {len(row.ids) for row in rows}:
             chosen = [index for index, row in enumerate(rows) if len(row.ids) == length]
             own = None if positions is None else [positions[index] for index in chosen]
             for index, result in zip(chosen, self.run([rows[index] for index in chosen], outputs, own), strict=True):
-                found[index] = result
-        return found
+                parts[index] = result
+        return parts
 
     def feed(self, arrays: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[Array]:
-        """Run the graph on arrays by name; those it does not take are ignored.
+        """Run the graph on arrays by name; arrays that the graph does not take are ignored.
 
         Raises:
-            BundleError: it takes something else.
+            BundleError: an array that the graph takes is missing.
             TriformError: onnxruntime failed.
         """
-        return run_encoder(self._session, self._inputs, outputs, arrays)
+        return run_encoder(self._session, self.inputs, outputs, arrays)
 
     def in_batches(self, rows: Iterable[Row], outputs: Sequence[str]) -> Iterator[tuple[Array, ...]]:
-        """Run any number of rows, those of like length together, in bounded memory.
+        """Run any number of rows in bounded memory; rows of similar length run together.
 
         Yields:
-            what `run` returns for each row, in the order of `rows`.
+            the result of `run` for each row, in the order of `rows`.
 
         Raises:
             TriformError: onnxruntime failed.
         """
         source = iter(rows)
         while window := list(islice(source, WINDOW)):
-            found: list[tuple[Array, ...]] = [()] * len(window)
+            parts: list[tuple[Array, ...]] = [()] * len(window)
             for batch in _batches(window, self._equal_lengths):
                 results = self.run([window[index] for index in batch], outputs)
                 for index, result in zip(batch, results, strict=True):
                     # Views would keep the whole batch in memory.
-                    found[index] = tuple(part.copy() for part in result)
-            yield from found
+                    parts[index] = tuple(part.copy() for part in result)
+            yield from parts
 
     def _own(self, name: str, result: Array, length: int) -> Array:
         shape = self.outputs[name].shape
@@ -119,7 +124,7 @@ class EncoderStep:
 
 
 def _batches(rows: Sequence[Row], equal_lengths: bool) -> Iterator[list[int]]:
-    """Indices of rows, longest first, in batches of at most TOKENS tokens with padding, or of one length and none."""
+    """Indices of rows, longest first, in batches of at most TOKENS tokens including padding, or of a single length."""
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
     start = 0
     while start < len(order):

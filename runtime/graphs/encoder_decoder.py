@@ -1,4 +1,4 @@
-"""Runs of the two graphs of an encoder-decoder: sources in, and logits of what is written about them out."""
+"""Runs the two graphs of an encoder-decoder: encodes sources, and computes logits of the generated text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from triform.runtime.graphs.signature import CROSS_ATTENTIONS
 
 
 class SourceSession:
-    """A decoder's session whose bindings hold the encoder's output: bound once, for it never changes."""
+    """A decoder's session whose bindings hold the encoder's output, which is bound once because it never changes."""
 
     def __init__(self, session: BindableSession, encoded: EncoderOutput) -> None:
         self._session = session
@@ -47,12 +47,12 @@ class SourceSession:
         return self._session.get_input_memory_infos()
 
     def keep(self, sources: Sequence[int]) -> None:
-        """Forget all but some of the sources."""
+        """Keep only some of the sources."""
         self._encoded = self._encoded.only(sources)
 
 
 class SourceReader:
-    """An encoder's session, and the decoder's that waits for what it gives."""
+    """Holds the sessions of an encoder and its decoder."""
 
     def __init__(self, encoder: GraphSession, decoder: GraphSession, manifest: Manifest, cache: CacheInfo) -> None:
         self._encoder = encoder
@@ -66,10 +66,13 @@ class SourceReader:
         """Run the encoder on a batch of sources.
 
         Args:
-            arrays: by name, what the encoder takes; others are ignored. The first axis is the source.
+            arrays: the encoder's inputs by name; others are ignored. The first axis is the source.
+
+        Returns:
+            the encoder's outputs.
 
         Raises:
-            BundleError: the encoder takes something else.
+            BundleError: an input of the encoder is missing.
             TriformError: onnxruntime failed.
         """
         outputs = run_encoder(self._encoder, self._taken, self._outputs, arrays)
@@ -77,15 +80,15 @@ class SourceReader:
 
     @property
     def attends(self) -> bool:
-        """Whether the decoder tells what it attends to, see `attend`."""
+        """Whether the decoder outputs its cross-attention; see `attend`."""
         return any(node.name == CROSS_ATTENTIONS for node in self._decoder.get_outputs())
 
     def attend(self, encoded: EncoderOutput, ids: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What the decoder says of, and attends to in, the one source that was read.
+        """Compute the decoder's logits and cross-attention for one source and a given target.
 
         Args:
             encoded: from `read`, one source.
-            ids: all that is written about it, at least one token.
+            ids: the whole target, at least one token.
 
         Returns:
             logits after each token, float32 (tokens, vocab_size), and the weights of the manifest's alignment heads,
@@ -110,32 +113,32 @@ class SourceReader:
         return binding.logits[0], binding.outputs[CROSS_ATTENTIONS][0]
 
     def step(self, encoded: EncoderOutput) -> DecoderStep:
-        """What writes about the one source that was read, one token after another."""
+        """Return a step that decodes from one source, token by token."""
         return DecoderStep(SourceSession(self._decoder, encoded), self._manifest, self._cache)
 
     def batch_step(self, encoded: EncoderOutput) -> SourceBatchStep:
-        """What writes about all sources that were read, in as many rows each as are wanted."""
+        """Return a step that decodes from all sources, with any number of rows for each."""
         return SourceBatchStep(SourceSession(self._decoder, encoded), self._manifest, self._cache)
 
 
 class SourceBatchStep:
-    """The `BatchStep` of an encoder-decoder: the first rows are the sources, and each row descends from one of them.
+    """The `BatchStep` of an encoder-decoder: it begins with one row per source, and each row descends from one of them.
 
-    The graph wants every source to have the same number of rows, side by side. Where beams differ in number, rows that
-    nobody reads fill up; a source without any row stays until half of the sources are such.
+    The graph needs the same number of rows for every source, side by side. Unused rows pad sources with fewer beams; a
+    source without rows is kept until half of the sources have none.
     """
 
     def __init__(self, session: SourceSession, manifest: Manifest, cache: CacheInfo) -> None:
         self._session = session
         self._vocab_size = manifest.vocab_size
         self.cache = KVCache(cache, manifest.max_length, 1)
-        # Of each row that is read: where it is in the cache, and the source it is about.
+        # For each row in use: its place in the cache, and its source.
         self._places = np.zeros(0, np.int64)
         self._sources = np.zeros(0, np.int64)
         self._slots = 0
 
     def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Begin: one row a source, in the sources' order, each at least one token; lengths may differ.
+        """Begin with one row per source, in the sources' order, each at least one token; lengths may differ.
 
         Returns:
             logits after each row's last token, float32 (len(rows), vocab_size).
@@ -149,11 +152,11 @@ class SourceBatchStep:
         return result
 
     def prefill_at(self, rows: Sequence[Sequence[int]], positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """As `prefill`, with the logits after other tokens than each row's last.
+        """Like `prefill`, but with the logits after chosen tokens instead of each row's last.
 
         Args:
             rows: see `prefill`.
-            positions: of tokens in their row, int64 (len(rows), num_logits).
+            positions: of the chosen tokens in their row, int64 (len(rows), num_logits).
 
         Returns:
             float32 (len(rows), num_logits, vocab_size).
@@ -174,7 +177,7 @@ class SourceBatchStep:
         return binding.logits
 
     def next(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
-        """Make row i what row `parents[i]` is now with `tokens[i]` appended; rows of one source stand together.
+        """Replace row i with the present row `parents[i]` and append `tokens[i]`; rows of a source are adjacent.
 
         Returns:
             logits after each row's last token, float32 (len(tokens), vocab_size); valid until the next call.
@@ -194,20 +197,20 @@ class SourceBatchStep:
         return logits if len(self._places) == len(logits) else logits[self._places]
 
     def _arrange(self, parents: NDArray[np.int64]) -> None:
-        """Give every row its place: those of a source side by side, as many for each source."""
+        """Give every row its place: the rows of a source side by side, the same number for each source."""
         sources, former = self._sources[parents], self._places[parents]
         live = np.unique(sources)
         if 2 * len(live) <= self._slots and len(live) < self._slots:
             self._session.keep(live.tolist())
             sources, self._slots = np.searchsorted(live, sources), len(live)
-            # What is bound holds the sources that are gone.
+            # The bindings hold the removed sources.
             self.cache.forget_bindings()
-        # The number of each row among its source's.
+        # The number of each row among the rows of its source.
         first = np.searchsorted(sources, sources, side="left")
         places = np.arange(len(sources)) - first
         width = int(places.max()) + 1
         places += sources * width
-        # What nobody reads continues any row: the first.
+        # Unused rows continue any row: the first.
         chosen = np.full(self._slots * width, former[0])
         chosen[places] = former
         self.cache.select(chosen)

@@ -1,4 +1,4 @@
-"""A run of an encoder graph, and its outputs for some sources as the decoder takes them."""
+"""Runs an encoder graph, and keeps its outputs for the decoder."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ def run_encoder(
 
     Args:
         session: of the graph.
-        inputs: names of what it takes.
-        outputs: names of what to compute.
-        arrays: by the name of an input; those that it does not take are ignored.
+        inputs: names of its inputs.
+        outputs: names of the outputs to compute.
+        arrays: by the name of an input; arrays that the graph does not take are ignored.
+
+    Returns:
+        an array for each output.
 
     Raises:
-        BundleError: it takes an input that there is no array for.
+        BundleError: there is no array for an input.
         TriformError: onnxruntime failed.
     """
     for name in inputs:
         if name not in arrays:
-            raise BundleError(f"the encoder takes an input {name}, which nothing is known of; export the model again")
+            raise BundleError(f"the encoder takes an unknown input, {name}; export the model again")
     try:
         return session.run(list(outputs), {name: arrays[name] for name in inputs})
     except Exception as error:  # onnxruntime's exceptions share no base class
@@ -42,18 +45,18 @@ class EncoderOutput:
     """The encoder's outputs for some sources.
 
     Attributes:
-        values: by the name of the decoder's input that takes each; the first axis is the source.
+        values: by the name of the decoder input that takes each; the first axis is the source.
     """
 
     values: Mapping[str, NDArray[Any]]
 
     @property
     def sources(self) -> int:
-        """How many sources there are."""
+        """The number of sources."""
         return len(next(iter(self.values.values())))
 
     def only(self, sources: Sequence[int]) -> EncoderOutput:
-        """The outputs for some of the sources, in this order; copied unless these are all of them."""
+        """Return the outputs for some of the sources, in this order; copied unless these are all of them."""
         chosen = list(sources)
         if chosen == list(range(self.sources)):
             return self

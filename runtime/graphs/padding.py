@@ -1,4 +1,4 @@
-"""Rows of different lengths as arrays: filled up at their end to the longest."""
+"""Pads rows of different lengths at their end into arrays."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int = 0) -> NDArray[np.int64]:
-    """One array of all rows, at least one.
+    """Pad rows, at least one, to the longest.
 
     Returns:
-        int64 (rows, longest), with `value` behind the end of shorter rows.
+        int64 (rows, longest), with `value` after the end of shorter rows.
     """
     padded = np.full((len(rows), max(map(len, rows))), value, np.int64)
     for index, row in enumerate(rows):
@@ -21,11 +21,11 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int = 0) -> NDArray[np.int64]
 
 
 def text_arrays(rows: Sequence[Sequence[int]], pad: int | None) -> dict[str, NDArray[np.int64]]:
-    """Token ids of texts as an encoder takes them: ``input_ids`` and ``attention_mask``, int64 (rows, longest).
+    """Return the ``input_ids`` and ``attention_mask`` of texts for an encoder, int64 (rows, longest).
 
     Args:
-        rows: of each text, at least one.
-        pad: the id that fills up shorter ones; 0 when None.
+        rows: token ids of each text, at least one text.
+        pad: id of the padding token; 0 when None.
     """
     lengths = np.array([[len(row)] for row in rows])
     input_ids = pad_rows(rows, pad or 0)

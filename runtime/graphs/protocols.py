@@ -1,4 +1,4 @@
-"""What is used of ONNX Runtime's sessions and bindings, so that another class can stand in for either."""
+"""The parts of ONNX Runtime's sessions and bindings that are used here, so that other classes can replace them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Node(Protocol):
-    """An input or output of a graph; a size that is not an int is open."""
+    """An input or output of a graph; a size in its shape that is not an int is open."""
 
     name: str
     type: str
@@ -18,13 +18,13 @@ class Node(Protocol):
 
 
 class Memory(Protocol):
-    """Where an input is read from."""
+    """The memory that an input is read from."""
 
     name: str
 
 
 class Binding(Protocol):
-    """What is used of an onnxruntime.IOBinding."""
+    """The part of onnxruntime.IOBinding that is used."""
 
     def bind_ortvalue_input(self, name: str, ortvalue: OrtValue, /) -> None:
         """Bind a value to an input."""
@@ -34,26 +34,26 @@ class Binding(Protocol):
 
 
 class BindableSession(Protocol):
-    """What a decoder's steps use of an onnxruntime.InferenceSession."""
+    """The part of onnxruntime.InferenceSession that a decoder's steps use."""
 
     def io_binding(self) -> Binding:
-        """A binding of nothing, or of what never changes."""
+        """Make a binding, empty or with the inputs that never change."""
 
     def run_with_iobinding(self, iobinding: Any, /) -> None:
-        """Run on what is bound."""
+        """Run on the bound arrays."""
 
     def get_inputs(self) -> Sequence[Node]:
         """The graph's inputs."""
 
     def get_input_memory_infos(self) -> Sequence[Memory]:
-        """The memory each of them is read from."""
+        """The memory that each input is read from."""
 
 
 class GraphSession(BindableSession, Protocol):
-    """What is used of an onnxruntime.InferenceSession."""
+    """The part of onnxruntime.InferenceSession that is used."""
 
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], /) -> list[Any]:
-        """Run on arrays by input name; the outputs, as arrays in host memory."""
+        """Run on arrays by input name; return the outputs as arrays in host memory."""
 
     def get_outputs(self) -> Sequence[Node]:
         """The graph's outputs."""

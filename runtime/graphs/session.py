@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: providers, threads, and failures in one line."""
+"""Opens ONNX Runtime sessions: chooses providers and threads, and reports failures in one line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from triform.runtime.errors import BundleError, InputError, ProviderError, TriformError, option
+from triform.runtime.errors import (
+    BundleError,
+    InputError,
+    OutOfMemoryError,
+    ProviderError,
+    TriformError,
+    is_out_of_memory,
+    option,
+)
 from triform.runtime.graphs.protocols import GraphSession
 
 _CPU = "CPUExecutionProvider"
-# onnxruntime starts as many as it is told to; ten thousand never finish starting.
+# onnxruntime starts as many threads as requested; ten thousand never finish starting.
 _MOST_THREADS = 1024
 
 
@@ -24,26 +32,26 @@ def open_session(
     provider_options: Mapping[str, str] | None = None,
     threads: int | None = None,
 ) -> GraphSession:
-    """Open one graph.
+    """Open a graph.
 
-    Warns in one line where the provider leaves operators to the CPU.
+    Warns in one line if the provider leaves operators to the CPU.
 
     Args:
-        path: the .onnx file; its data file is memory-mapped from beside it.
+        path: the .onnx file; its data file beside it is memory-mapped.
         provider: a name that ONNX Runtime knows, with or without "ExecutionProvider" (cpu, cuda, …). ``auto`` is the
             CPU: bundles are made for it, and a GPU runs their operators in part only.
-        provider_options: passed to the provider as they are.
-        threads: threads within one operator; the physical cores this process may use when None.
+        provider_options: passed to the provider unchanged.
+        threads: threads within one operator; the physical cores that this process may use when None.
 
     Raises:
         ProviderError: the named provider is not in this onnxruntime, refuses its options, or cannot start.
         BundleError: the graph or its data is damaged.
-        InputError: `threads` is out of range, or there are options for the CPU, which takes none.
+        InputError: `threads` is out of range, or options are given for the CPU, which takes none.
     """
     if threads is not None and not 1 <= threads <= _MOST_THREADS:
         raise InputError(f"{option('threads')} must be between 1 and {_MOST_THREADS}, not {threads}")
-    # The attention kernel's non-flash path is up to twice as fast on prompts as its flash path on the processors
-    # measured; it wants a matrix of scores, which feeding prompts in chunks keeps small. Read at session creation.
+    # On the processors measured, the attention kernel's non-flash path is up to twice as fast on prompts as its flash
+    # path. It needs a matrix of scores, which feeding prompts in chunks keeps small. Read when the session is created.
     os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
     import onnxruntime as ort
 
@@ -51,7 +59,7 @@ def open_session(
     settings = _settings(ort, threads)
     if chosen == _CPU:
         if provider_options:
-            # onnxruntime would ignore them without a word.
+            # onnxruntime would ignore them silently.
             raise InputError(
                 f"{option('provider_options')} {next(iter(provider_options))}: the cpu provider takes no options; "
                 f"name another with {option('provider')}"
@@ -62,8 +70,8 @@ def open_session(
     except Exception as error:  # onnxruntime's exceptions share no base class
         # Is it the graph, or the provider? The graph is at fault if the CPU cannot open it either.
         _open_on_cpu(ort, path, settings)
-        given = "".join(f" {name}={value}" for name, value in (provider_options or {}).items())
-        options = f" with {option('provider_options')}{given}" if given else ""
+        shown = "".join(f" {name}={value}" for name, value in (provider_options or {}).items())
+        options = f" with {option('provider_options')}{shown}" if shown else ""
         raise ProviderError(f"provider {provider} could not start{options}: {_first_line(error)}") from error
     if chosen not in session.get_providers():
         raise ProviderError(f"provider {provider} could not start; see onnxruntime's requirements for it")
@@ -72,11 +80,11 @@ def open_session(
 
 
 def _choose(provider: str, available: list[str]) -> str:
-    wanted = provider.lower().removesuffix("executionprovider")
-    if wanted == "auto":
+    requested = provider.lower().removesuffix("executionprovider")
+    if requested == "auto":
         return _CPU
     for name in available:
-        if name.lower().removesuffix("executionprovider") == wanted:
+        if name.lower().removesuffix("executionprovider") == requested:
             return name
     names = ", ".join(map(_short, available))
     raise ProviderError(f"provider {provider} is not available in this onnxruntime; available: {names}")
@@ -91,9 +99,9 @@ def _settings(ort: Any, threads: int | None) -> Any:
     settings.intra_op_num_threads = threads or physical_cores()
     settings.log_severity_level = 4
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    # Without VNNI, x86 processors add products of 8-bit numbers in 16 bits, and sums that do not fit are cut off.
-    # onnxruntime then takes a product that is exact and some 10 % slower; elsewhere this changes nothing. It belongs
-    # to the extended optimizations.
+    # Without VNNI, x86 processors add products of 8-bit numbers in 16 bits, where sums saturate. With this entry
+    # onnxruntime uses an exact product there, which is about 10 % slower; elsewhere nothing changes. It needs the
+    # extended optimizations.
     settings.add_session_config_entry("session.x64quantprecision", "1")
     return settings
 
@@ -102,9 +110,9 @@ def _create(ort: Any, path: Path, settings: Any, providers: list[Any]) -> Any:
     if providers != [_CPU]:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     with warnings.catch_warnings():
-        # onnxruntime warns of an absent provider and goes on; `open_session` says it itself.
+        # onnxruntime only warns of an absent provider; `open_session` raises an error.
         warnings.simplefilter("ignore")
-        # Without this, a provider that fails is replaced by the CPU, with four lines on the standard output.
+        # Otherwise a provider that fails is replaced by the CPU, with four lines on standard output.
         return ort.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
 
 
@@ -112,6 +120,8 @@ def _open_on_cpu(ort: Any, path: Path, settings: Any) -> GraphSession:
     try:
         session: GraphSession = _create(ort, path, settings, [_CPU])
     except Exception as error:  # onnxruntime's exceptions share no base class
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"{path} does not fit into memory; export it smaller, or free some") from error
         raise BundleError(
             f"{path} cannot be opened: run `triform verify {path.parent}`, or export it again ({_first_line(error)})"
         ) from error
@@ -119,7 +129,7 @@ def _open_on_cpu(ort: Any, path: Path, settings: Any) -> GraphSession:
 
 
 def _warn_of_fallback(session: Any, path: Path, provider: str) -> None:
-    """Say in one line which operators the provider left to others."""
+    """Warn in one line about the operators that the provider leaves to others."""
     placed = [
         (node.op_type, subgraph.ep_name)
         for subgraph in session.get_provider_graph_assignment_info()
@@ -133,7 +143,11 @@ def _warn_of_fallback(session: Any, path: Path, provider: str) -> None:
 
 
 def run_failure(graph: str, error: Exception) -> TriformError:
-    """What to say when onnxruntime fails while running `graph`."""
+    """Return the error to raise when onnxruntime fails while running `graph`."""
+    if is_out_of_memory(error):
+        return OutOfMemoryError(
+            f"running the {graph} does not fit into memory; give a shorter input, or fewer at a time"
+        )
     return TriformError(f"onnxruntime could not run the {graph}: {_first_line(error)}; try `triform verify`")
 
 
@@ -142,15 +156,15 @@ def _first_line(error: Exception) -> str:
 
 
 _CPUS = Path("/sys/devices/system/cpu")
-# A container's share of processor time: microseconds, and the period in which it may use as many; "max" if unlimited.
+# A container's CPU quota: microseconds of processor time ("max" if unlimited) in each period of so many microseconds.
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def physical_cores() -> int:
-    """Physical cores among the processors this process is allowed to use; no more than its container's share of time.
+    """Count the physical cores that this process may use, limited by its container's CPU quota.
 
-    Two hardware threads of one core share its arithmetic units, so counting both makes matrix products slower. Threads
-    beyond a container's share make it wait for its next period.
+    The hardware threads of a core share its arithmetic units, so counting both makes matrix products slower. Threads
+    beyond the quota make a container wait for its next period.
     """
     return min(_allowed_cores(), _quota())
 
@@ -166,7 +180,7 @@ def _quota() -> int:
 def _allowed_cores() -> int:
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     if allowed is None:
-        # No topology without Linux's /sys; half of the processors is right where each core has two threads.
+        # Only Linux's /sys has the topology; half of the processors is right if each core has two threads.
         return max(1, (os.cpu_count() or 1) // 2)
     return max(1, len({_core_of(cpu) for cpu in allowed}))
 

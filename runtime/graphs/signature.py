@@ -1,4 +1,4 @@
-"""Checks that a graph has the inputs and outputs that its manifest lists and that the runtime will bind."""
+"""Checks that a graph has the inputs and outputs that the manifest describes and that the runtime binds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import BundleError
 from triform.runtime.graphs.protocols import GraphSession, Node
 
-# A decoder's output that says where words are to be found in the sound: (batch, heads, sequence, source).
+# The decoder output from which word timestamps are computed: (batch, heads, sequence, source).
 CROSS_ATTENTIONS = "cross_attentions"
-# An output of decoders exported with hidden states, of every token: (batch, sequence, hidden_size).
+# An output of decoders exported with hidden states: (batch, sequence, hidden_size).
 LAST_HIDDEN_STATE = "last_hidden_state"
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A tensor's type, as ONNX Runtime names it, and its sizes; one that is not an int is open."""
+    """A tensor's type, as ONNX Runtime names it, and its sizes; a size that is not an int is open."""
 
     type: str
     sizes: Sequence[int | str | None]
@@ -29,10 +29,10 @@ class _Tensor:
 
 
 def check_decoder(session: GraphSession, manifest: Manifest, path: Path) -> CacheInfo:
-    """Compare a decoder graph with its manifest, so that nothing of a wrong shape is ever bound.
+    """Compare a decoder graph with its manifest, so that no array of a wrong shape is ever bound.
 
     Returns:
-        the manifest's cache, which a decoder has.
+        the manifest's cache.
 
     Raises:
         BundleError: the manifest has no cache, or a tensor is missing, unknown, or of another dtype or size.
@@ -41,23 +41,23 @@ def check_decoder(session: GraphSession, manifest: Manifest, path: Path) -> Cach
 
 
 def check_decoder_of(encoder: GraphSession, decoder: GraphSession, manifest: Manifest, folder: Path) -> CacheInfo:
-    """As `check_decoder`, of a decoder that takes an encoder's outputs.
+    """Like `check_decoder`, for a decoder that takes an encoder's outputs.
 
     Args:
-        encoder: of the encoder graph.
-        decoder: of the decoder graph.
-        manifest: the bundle's.
-        folder: the bundle's.
+        encoder: session of the encoder graph.
+        decoder: session of the decoder graph.
+        manifest: of the bundle.
+        folder: of the bundle.
     """
     encoded = {node.name: _tensor(node) for node in encoder.get_outputs()}
     return _check_decoder(decoder, manifest, folder / "decoder.onnx", encoded)
 
 
 def hidden_size_of(manifest: Manifest) -> int | None:
-    """Numbers of a token's last hidden state; None where the decoder does not give them.
+    """Return the size of a token's last hidden state; None if the decoder does not output it.
 
     Raises:
-        BundleError: the manifest does not say how many there are.
+        BundleError: the manifest does not give the size.
     """
     graph = manifest.graphs.get("decoder")
     for info in graph.outputs if graph is not None else ():
@@ -102,17 +102,17 @@ def _tensor(node: Node) -> _Tensor:
 
 
 def _compare(session: GraphSession, inputs: Mapping[str, _Tensor], outputs: Mapping[str, _Tensor], path: Path) -> None:
-    for wanted, nodes in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):
-        difference = _difference(wanted, {node.name: _tensor(node) for node in nodes})
+    for expected, nodes in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):
+        difference = _difference(expected, {node.name: _tensor(node) for node in nodes})
         if difference is not None:
             raise BundleError(f"{path} does not match its manifest: {difference}; export the model again")
 
 
-def _difference(wanted: Mapping[str, _Tensor], held: Mapping[str, _Tensor]) -> str | None:
-    for name in sorted(wanted.keys() ^ held.keys()):
-        return f"{name} is {'missing' if name in wanted else 'unknown'}"
-    for name, tensor in held.items():
-        expected = wanted[name]
+def _difference(listed: Mapping[str, _Tensor], actual: Mapping[str, _Tensor]) -> str | None:
+    for name in sorted(listed.keys() ^ actual.keys()):
+        return f"{name} is {'missing' if name in listed else 'unknown'}"
+    for name, tensor in actual.items():
+        expected = listed[name]
         if tensor.type != expected.type:
             return f"{name} is a {tensor.type}, not a {expected.type}"
         if not _fits(tensor.sizes, expected.sizes):
@@ -121,7 +121,7 @@ def _difference(wanted: Mapping[str, _Tensor], held: Mapping[str, _Tensor]) -> s
 
 
 def _fits(sizes: Sequence[int | str | None], expected: Sequence[int | str | None]) -> bool:
-    """A graph may leave a size open that the manifest knows, or the other way round; only two numbers can disagree."""
+    """Whether sizes agree. The graph or the manifest may leave a size open, so only two numbers can disagree."""
     return len(sizes) == len(expected) and all(
         not (isinstance(size, int) and isinstance(other, int)) or size == other
         for size, other in zip(sizes, expected, strict=True)

@@ -53,7 +53,7 @@ class Audio:
         name: of the file, for messages.
         sampling_rate: of the file, in Hz.
         channels: number of channels in the file.
-        duration: in seconds; None where the container does not know it.
+        duration: in seconds; None if the container does not store it.
     """
 
     name: str
@@ -67,8 +67,8 @@ class Audio:
     def blocks(self, sampling_rate: int) -> Iterator[Samples]:
         """Read the sound: channels are averaged, then resampled by soxr at its quality HQ.
 
-        A file that is cut off or damaged is read as far as possible, with a warning at its end. Samples that are not
-        numbers become 0, with a warning too.
+        A truncated or damaged file is read as far as possible, with a warning at the end. Samples that are not finite
+        become 0, also with a warning.
 
         Args:
             sampling_rate: to resample to, in Hz.
@@ -132,11 +132,11 @@ def open_audio(source: str | Path | bytes, warn: Callable[[str], None]) -> Audio
     """Open a sound file of any format that libsndfile or FFmpeg reads: WAV, FLAC, OGG, MP3, M4A, MP4 and more.
 
     Args:
-        source: a file, its content, or "-" for standard input.
-        warn: called with one line when a file turns out to be damaged.
+        source: the path of a file, its content, or "-" for standard input.
+        warn: called with one line if the file is damaged.
 
     Raises:
-        InputError: there is no such file, it cannot be read, is empty, or is not sound.
+        InputError: the file does not exist, cannot be read, is empty, or is not sound.
         UnsupportedError: see `require_audio`.
     """
     require_audio()
@@ -157,7 +157,7 @@ def open_audio(source: str | Path | bytes, warn: Callable[[str], None]) -> Audio
 
 
 def _content(source: str | Path | bytes) -> tuple[Path | IO[bytes], str]:
-    """What to read from, and its name. A source that cannot be read twice is copied."""
+    """The content and its name. A source that cannot be read twice is copied."""
     if isinstance(source, bytes):
         return _not_empty(BytesIO(source), "the content")
     if source == STDIN:

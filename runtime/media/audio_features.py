@@ -1,4 +1,4 @@
-"""Computes a model's features of sound: a log-mel spectrogram, filter bank features, or the waveform itself."""
+"""Computes a model's features from sound: a log-mel spectrogram, filter bank features, or the waveform itself."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def audio_features(samples: Array, info: AudioInfo) -> Array:
 
     Args:
         samples: float32 (samples), at ``info.sampling_rate``.
-        info: which features the model reads.
+        info: the features that the model reads.
 
     Returns:
         float32: (feature_size, frames) for ``log_mel``, (frames, feature_size) for ``fbank``, (samples) for
         ``waveform``.
 
     Raises:
-        UnsupportedError: this version does not know the kind of features.
+        UnsupportedError: this version does not support the kind of features.
     """
     if info.kind not in _KINDS:
         raise UnsupportedError(f"the model takes sound of the kind {info.kind!r}, which this version lacks: upgrade")
@@ -37,7 +37,7 @@ def audio_features(samples: Array, info: AudioInfo) -> Array:
 
 
 def waveform(samples: Array, info: AudioInfo) -> Array:
-    """The samples themselves, shifted and scaled to mean 0 and variance 1 where the model needs that.
+    """Return the samples themselves, normalized to mean 0 and variance 1 if the model needs that.
 
     Source: transformers' Wav2Vec2FeatureExtractor, which Moonshine uses.
 
@@ -58,7 +58,7 @@ def pad_features(rows: Sequence[Array], info: AudioInfo) -> tuple[Array, NDArray
 
     Args:
         rows: from `audio_features`, of a kind whose first axis is time.
-        info: gives the value to pad with.
+        info: with the value to pad with.
 
     Returns:
         float32 (batch, longest, …), and the attention mask, int64 (batch, longest): 1 where there is sound.

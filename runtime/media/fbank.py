@@ -26,7 +26,7 @@ _FRAMES_AT_ONCE = 500
 def fbank(samples: NDArray[np.float32], info: AudioInfo) -> NDArray[np.float32]:
     """Compute the features of an utterance.
 
-    A band that never changes, as in silence, becomes 0 except for rounding; transformers divides by its deviation of 0.
+    A constant band, as in silence, becomes 0 except for rounding; transformers divides by its deviation of 0.
 
     Args:
         samples: float32 (samples). Samples after the last whole frame are not used; an utterance shorter than a frame

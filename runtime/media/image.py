@@ -41,7 +41,7 @@ def read_image(source: str | Path | bytes) -> Image.Image:
     their upper 8 bits, in gray as in color; transformers turns almost all such gray pixels white.
 
     Args:
-        source: a file, or its content.
+        source: the path of a file, or its content.
 
     Returns:
         an RGB image.
@@ -95,7 +95,7 @@ def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
     resized = image.resize((width, height), Image.Resampling[info.resample.upper()])
     pixels: NDArray[Any] = np.asarray(resized)
     if info.crop is not None:
-        # Where the border is an odd number of pixels, it is rounded as transformers does.
+        # A border of an odd number of pixels is rounded as in transformers.
         top, left = ((have - want) // 2 for have, want in zip(pixels.shape, info.crop, strict=False))
         pixels = pixels[top : top + info.crop[0], left : left + info.crop[1]]
     if info.rescale is not None:
@@ -121,12 +121,12 @@ def _resized(image: Image.Image, resize: list[int]) -> tuple[int, int]:
 
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
-    """Turn whatever reading a picture raises into an error of one line."""
+    """Turn every exception of reading a picture into an error of one line."""
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # Pillow only warns of a picture that may be an attack on the memory.
+        # Pillow only warns of a picture that may exhaust the memory.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             yield

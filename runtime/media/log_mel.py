@@ -1,11 +1,11 @@
-"""Computes Whisper's log-mel spectrogram, of sound that fits in memory and of sound that does not.
+"""Computes Whisper's log-mel spectrogram, also of sound that does not fit into memory.
 
 Source: transformers' WhisperFeatureExtractor, which follows openai/whisper's ``log_mel_spectrogram``. Values more than
 80 dB below the maximum are raised to that level, so that every value depends on the maximum. For sound longer than the
 model reads at once, both programs use the maximum of the whole file: they compute one spectrogram (transformers with
-``truncation=False``) and cut windows from it. `LogMelWindows` gives the same windows without the whole file in memory
-when it is given that maximum, which `log_mel_maximum` computes in a pass of its own, in about 1/2000 of the time that
-the sound takes to play. Without it, as for sound that is still being recorded, the maximum so far is used.
+``truncation=False``) and cut windows from it. `LogMelWindows` computes the same windows without the whole file in
+memory, from a maximum that `log_mel_maximum` finds in a separate pass, in about 1/2000 of the time that the sound takes
+to play. Without it, as for sound that is still being recorded, the maximum so far is used.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ def log_mel(samples: Samples, info: AudioInfo) -> Features:
     """Compute the spectrogram of a whole sound, padded to the length that the model reads at once.
 
     Args:
-        samples: float32 (samples); sound longer than ``info.chunk_length`` is not cut.
+        samples: float32 (samples); sound longer than ``info.chunk_length`` is not truncated.
         info: of the kind ``log_mel``.
 
     Returns:
         float32 (feature_size, frames), with a frame for every ``hop_length`` samples.
     """
-    wanted = max(_chunk_samples(info), len(samples))
+    length = max(_chunk_samples(info), len(samples))
     half = info.n_fft // 2
-    # Frames after this sample hold nothing but padding.
-    used = min(wanted, len(samples) + 2 * half)
+    # Frames after this sample contain only padding.
+    used = min(length, len(samples) + 2 * half)
     padded = np.pad(samples, (0, used - len(samples)), constant_values=info.padding_value)
-    energies = np.empty((info.feature_size, wanted // info.hop_length), np.float32)
-    full = used == wanted
+    energies = np.empty((info.feature_size, length // info.hop_length), np.float32)
+    full = used == length
     count = energies.shape[1] if full else -(-(len(samples) + half) // info.hop_length)
     energies[:, :count] = _log_energies(np.pad(padded, half, mode="reflect"), count, info)
     if not full:
@@ -97,20 +97,20 @@ class LogMelWindows:
         self._info = info
         self._blocks: Iterator[Samples] | None = iter(blocks)
         self._samples = np.zeros(0, np.float32)
-        # Where in the file `_samples` begins.
+        # The position of `_samples` in the file.
         self._offset = 0
 
     def window(self, first: int) -> tuple[Features, int]:
-        """The window that starts at a frame.
+        """Compute the window that starts at a frame.
 
-        Frames after the end of the file are 0, as in transformers and openai/whisper for long files. Of a file shorter
-        than a window they pad the sound instead; see `log_mel`.
+        Frames after the end of the file are 0, as in transformers and openai/whisper for long files. For a file shorter
+        than a window both pad the sound instead; see `log_mel`.
 
         Args:
             first: the first frame, not before that of the last call.
 
         Returns:
-            float32 (feature_size, length), and how many of its frames are the file's.
+            float32 (feature_size, length), and how many of its frames are sound.
 
         Raises:
             ValueError: the window starts before the last one.

@@ -25,7 +25,7 @@ def slaney_filters(bands: int, n_fft: int, sampling_rate: int, highest: float) -
     Computing them takes a quarter of a millisecond, less than reading them from a bundle would.
 
     Args:
-        bands: how many filters.
+        bands: number of filters.
         n_fft: points of the Fourier transform.
         sampling_rate: in Hz.
         highest: the upper end of the last triangle in Hz; the first begins at 0.
@@ -46,7 +46,7 @@ def kaldi_filters(bands: int, n_fft: int, sampling_rate: int) -> NDArray[np.floa
     """Triangles of height 1 on Kaldi's mel scale, from 20 Hz to half the sampling rate.
 
     Args:
-        bands: how many filters.
+        bands: number of filters.
         n_fft: points of the Fourier transform.
         sampling_rate: in Hz.
 
@@ -61,8 +61,8 @@ def kaldi_filters(bands: int, n_fft: int, sampling_rate: int) -> NDArray[np.floa
 def band_energies(power: NDArray[Real], filters: NDArray[Real]) -> NDArray[Real]:
     """Sum bins into bands.
 
-    This is done in pieces so small that BLAS computes each on one thread. BLAS's threads and onnxruntime's both wait by
-    spinning; on a busy machine they make each other many times slower, and there is little to gain here.
+    The pieces are so small that BLAS computes each on one thread. The threads of BLAS and of onnxruntime both wait by
+    spinning; on a busy machine they slow each other down many times, and there is little to gain here.
 
     Args:
         power: (frames, bins).

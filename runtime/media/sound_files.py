@@ -1,6 +1,6 @@
-"""Opens sound files by libsndfile, and those that it does not know by FFmpeg's libraries: M4A, MP4, WebM, ….
+"""Opens sound files with libsndfile, or with FFmpeg's libraries if it does not know the format (M4A, MP4, WebM, …).
 
-Both give the same: blocks of float32 samples, and whether what was read is damaged.
+Both yield blocks of float32 samples and report whether the file is damaged.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from triform.runtime.errors import InputError
 
 Samples = NDArray[np.float32]
 
-# Frames of every channel, at once.
+# Samples of every channel in a block.
 _BLOCK = 1 << 16
-# libsndfile also reads SDS, of which damaged files never end, and RAW, which is no format.
+# libsndfile also reads SDS, whose damaged files never end, and RAW, which has no header.
 _FORMATS = frozenset(
     "WAV WAVEX RF64 W64 FLAC OGG MP3 AIFF AU CAF NIST VOC SVX IRCAM AVR PAF PVF HTK MAT4 MAT5 MPC2K WVE XI".split()
 )
-# Containers of sound alone, which open no other file and no address, as playlists would.
+# Containers that hold the sound itself. Playlists are left out: they could open other files and addresses.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,ac3,avi,asf,mpeg,mpegts,flv"
-# What libsndfile gives for a length that the container does not know.
+# libsndfile's value for a length that the container does not store.
 _UNKNOWN_FRAMES = 2**63 - 1
-# Programs that write WAV into a pipe give sizes from here on, because they do not know them yet.
+# Programs that write WAV into a pipe do not know its size yet and store this or more.
 _UNKNOWN_SIZE = 0x7FFFF000
 # Sizes may be off by padding.
 _TOLERATED_BYTES = 8
-# libsndfile's number for content that it does not know.
+# libsndfile's error code for an unknown format.
 _UNRECOGNISED_FORMAT = 1
 
 
@@ -41,9 +41,9 @@ class SoundFile(Protocol):
 
     Attributes:
         sampling_rate: in Hz.
-        channels: how many.
-        frames: samples of each channel; None where the file does not say.
-        damaged: whether the file is known to be cut off or damaged, as far as it was read.
+        channels: number of channels.
+        frames: samples of each channel; None if the file does not store it.
+        damaged: whether the part read so far is known to be truncated or damaged.
     """
 
     sampling_rate: int
@@ -52,7 +52,7 @@ class SoundFile(Protocol):
     damaged: bool
 
     def blocks(self) -> Iterator[Samples]:
-        """The samples, float32 (frames, channels), never empty, up to the end or to where the file is damaged."""
+        """Yield the samples, float32 (frames, channels), never empty, up to the end or to the damage."""
 
     def __enter__(self) -> Self:
         """The file itself."""
@@ -65,11 +65,11 @@ def open_sound(content: Path | IO[bytes], name: str) -> SoundFile:
     """Open a sound file at its beginning.
 
     Args:
-        content: a path, or what can be read and sought.
+        content: a path, or a seekable binary file.
         name: of the file, for errors.
 
     Raises:
-        InputError: it is not sound of a kind that can be read.
+        InputError: the file is not sound, or its format is not supported.
     """
     if not isinstance(content, Path):
         content.seek(0)
@@ -123,7 +123,7 @@ class _SndFile:
 
         left = self.frames
         while left is None or left > 0:
-            # libsndfile does not say how far it came before it failed, but it leaves the rest as it was.
+            # libsndfile does not report how far it read before it failed, but it leaves the rest unchanged.
             block = np.full((_BLOCK, self.channels), np.nan, np.float32)
             try:
                 read = self._file.read(out=block)
@@ -133,13 +133,13 @@ class _SndFile:
                 read = block[: int(untouched.argmax())] if untouched.any() else block
             if not len(read):
                 return
-            # A damaged file may give samples for ever.
+            # A damaged file may yield samples without end.
             yield read if left is None else read[:left]
             left = None if left is None else left - len(read)
 
 
 def _says_it_is_cut(log: str) -> bool:
-    """Whether libsndfile's log of a file's structure says that it ends too early."""
+    """Whether a file is truncated, according to libsndfile's log of its structure."""
     for claimed, there in re.findall(r": (\d+) \(should be (\d+)\)", log):
         if int(there) + _TOLERATED_BYTES < int(claimed) < _UNKNOWN_SIZE:
             return True
@@ -164,7 +164,7 @@ def _by_ffmpeg(content: Path | IO[bytes], name: str) -> SoundFile | None:
 
 
 class _Container:
-    """The first sound of a file that FFmpeg's libraries read."""
+    """The first audio stream of a file that FFmpeg's libraries read."""
 
     def __init__(self, container: Any, opened: IO[bytes] | None) -> None:
         self._container, self._opened = container, opened
@@ -195,10 +195,10 @@ class _Container:
 
 
 def _seconds(container: Any, stream: Any) -> float | None:
-    """How long a sound is; None where the file does not say."""
+    """The duration of a stream; None if the file does not store it."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
-    # A file of sound alone is as long as its sound. FFmpeg counts in microseconds.
+    # A file with a single stream is as long as that stream. FFmpeg counts in microseconds.
     if container.duration is not None and len(container.streams) == 1:
         return float(container.duration / 1e6)
     return None

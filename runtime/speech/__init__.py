@@ -1,4 +1,4 @@
-"""Recordings to transcripts: windows, fallback, segments and subtitles over an encoder-decoder.
+"""Transcribes recordings with an encoder-decoder: windows, fallback, segments, subtitles.
 
 May import `runtime/encoder_decoder` and what is below it. Read `transcription.py` first.
 """

@@ -1,8 +1,8 @@
-"""What is said in a window: answers at rising temperatures, until one is neither repetitive nor unlikely.
+"""Decodes windows at rising temperatures, until the text is neither repetitive nor unlikely.
 
-Source: openai/whisper's ``decode_with_fallback``. Where every answer fails it keeps the last, most random one; here the
-likeliest of those that do not repeat themselves is kept. An answer that repeats itself where the model says that nobody
-speaks is taken for silence at once.
+Source: openai/whisper's ``decode_with_fallback``. If every try fails, it keeps the last, most random one; here the most
+likely of those that are not repetitive is kept. A repetitive text where the model predicts that nobody speaks counts as
+silence at once.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from triform.runtime.speech.timestamp_rules import TimestampRules
 
 @dataclass(frozen=True)
 class Heard:
-    """An answer.
+    """The text decoded from a window.
 
     Attributes:
-        tokens: without prompt and end.
-        text: without times.
-        avg_logprob: mean log-probability of the tokens and the end, in nats.
-        no_speech_prob: the probability that nobody speaks; None where the model has no token for that.
+        tokens: without the prompt and the end-of-text token.
+        text: without timestamps.
+        avg_logprob: mean log-probability of the tokens and the end-of-text token, in nats.
+        no_speech_prob: the probability that nobody speaks; None if the model has no token for that.
         compression_ratio: of the text.
-        temperature: that it was found at.
+        temperature: at which it was sampled; 0 when greedy.
     """
 
     tokens: list[int]
@@ -52,25 +52,28 @@ class Heard:
 
 
 class WindowDecoder:
-    """Writes down windows that the encoder has read."""
+    """Decodes windows that the encoder has read."""
 
     def __init__(self, model: SourceWriter, options: TranscribeOptions) -> None:
         self._model = model
         self._options = options
         self._speech = model.info.speech
         self._eos = model.manifest.tokens.eos
-        # What is drawn is drawn here, so that how likely it was is known.
-        asked = GenerationOptions(temperature=0, max_new_tokens=options.max_new_tokens)
-        self._settled = settle(asked, model.manifest, model.text.target)
-        # Of everything that is drawn, so that no two draws use the same random numbers.
+        # Greedy: this class samples by itself, because it needs the log-probability of each token.
+        generation = GenerationOptions(temperature=0, max_new_tokens=options.max_new_tokens)
+        self._settled = settle(generation, model.manifest, model.text.target)
+        # Numbers the samples, so that no two use the same random numbers.
         self._draws = count()
 
     def decode(self, encoded: EncoderOutput, prompts: Sequence[Sequence[int]]) -> list[Heard]:
-        """Write down windows, all in one batch.
+        """Decode windows in one batch.
 
         Args:
-            encoded: from `SourceReader.read`, one window a prompt.
-            prompts: the tokens each begins with; the same number of them follow the start in each.
+            encoded: from `SourceReader.read`, one window per prompt.
+            prompts: the tokens that each begins with; all have the same number of tokens after the start token.
+
+        Returns:
+            one result per window.
 
         Raises:
             InputError: a prompt leaves no room for an answer.
@@ -80,48 +83,48 @@ class WindowDecoder:
         pending = list(range(len(prompts)))
         for temperature in self._options.temperatures:
             answers = self._try(encoded.only(pending), [prompts[i] for i in pending], temperature)
-            for index, heard in zip(pending, answers, strict=True):
-                tries[index].append(heard)
+            for index, result in zip(pending, answers, strict=True):
+                tries[index].append(result)
             pending = [index for index in pending if self._failed(tries[index][-1])]
             if not pending:
                 break
-        return [self._best(found) for found in tries]
+        return [self._best(attempts) for attempts in tries]
 
-    def is_silence(self, heard: Heard) -> bool:
-        """Whether nobody speaks, by the model's own word, and what it wrote all the same is no good."""
+    def is_silence(self, result: Heard) -> bool:
+        """Whether the model predicts that nobody speaks, and its text is unlikely or repetitive."""
         limit = self._options.no_speech_threshold
-        if limit is None or heard.no_speech_prob is None or heard.no_speech_prob <= limit:
+        if limit is None or result.no_speech_prob is None or result.no_speech_prob <= limit:
             return False
-        return self._options.logprob_threshold is None or self._is_unlikely(heard) or self._repeats(heard)
+        return self._options.logprob_threshold is None or self._is_unlikely(result) or self._repeats(result)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """What tokens say, without times."""
+        """The text of tokens, without timestamps."""
         first_time = self._speech.timestamp_begin if self._speech else self._model.manifest.vocab_size
         spoken = [token for token in tokens if token < first_time]
         return self._model.text.target.decode(spoken, skip_special_tokens=True)
 
-    def _failed(self, heard: Heard) -> bool:
-        return (self._repeats(heard) or self._is_unlikely(heard)) and not self.is_silence(heard)
+    def _failed(self, result: Heard) -> bool:
+        return (self._repeats(result) or self._is_unlikely(result)) and not self.is_silence(result)
 
-    def _is_unlikely(self, heard: Heard) -> bool:
-        least = self._options.logprob_threshold
-        return least is not None and heard.avg_logprob < least
+    def _is_unlikely(self, result: Heard) -> bool:
+        threshold = self._options.logprob_threshold
+        return threshold is not None and result.avg_logprob < threshold
 
-    def _repeats(self, heard: Heard) -> bool:
-        most = self._options.compression_ratio_threshold
-        return most is not None and heard.compression_ratio > most
+    def _repeats(self, result: Heard) -> bool:
+        threshold = self._options.compression_ratio_threshold
+        return threshold is not None and result.compression_ratio > threshold
 
     def _best(self, tries: Sequence[Heard]) -> Heard:
         if not self._failed(tries[-1]):
             return tries[-1]
-        return max(tries, key=lambda heard: (not self._repeats(heard), heard.avg_logprob))
+        return max(tries, key=lambda result: (not self._repeats(result), result.avg_logprob))
 
     def _try(self, encoded: EncoderOutput, prompts: Sequence[Sequence[int]], temperature: float) -> list[Heard]:
         requests = [self._request(prompt) for prompt in prompts]
         step = _Watched(self._model.reader.batch_step(encoded), self._starts(prompts))
         if temperature == 0 and self._options.num_beams > 1:
             beams = BeamOptions(self._options.num_beams)
-            found = [hypotheses[0] for hypotheses in beam_search(step, requests, beams, eos=self._eos)]
+            hypotheses = [ranked[0] for ranked in beam_search(step, requests, beams, eos=self._eos)]
         else:
             answers = self._options.best_of if temperature else 1
             choices = [
@@ -131,9 +134,9 @@ class WindowDecoder:
                 ]
                 for request in requests
             ]
-            found = [best for best, *_ in best_of(step, requests, choices, eos=self._eos)]
+            hypotheses = [best for best, *_ in best_of(step, requests, choices, eos=self._eos)]
         silence = self._no_speech(step.first)
-        return [self._heard(*pair, temperature) for pair in zip(found, silence, strict=True)]
+        return [self._heard(*pair, temperature) for pair in zip(hypotheses, silence, strict=True)]
 
     def _request(self, prompt: Sequence[int]) -> Request:
         row = self._settled.row(prompt)
@@ -143,7 +146,7 @@ class WindowDecoder:
         return Request(prompt, row.limit, [*row.processors(), *rules])
 
     def _starts(self, prompts: Sequence[Sequence[int]]) -> list[int]:
-        """Where in each prompt decoding starts: what comes before is what was said before."""
+        """The position of the start token in each prompt; the text of earlier windows comes before it."""
         return [list(prompt).index(self._model.info.decoder_start) for prompt in prompts]
 
     def _no_speech(self, logits: NDArray[np.float32]) -> list[float | None]:
@@ -153,17 +156,17 @@ class WindowDecoder:
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         return [float(row[token] / row.sum()) for row in weights]
 
-    def _heard(self, found: Hypothesis, no_speech_prob: float | None, temperature: float) -> Heard:
-        tokens = [token for token in found.token_ids if token not in self._eos]
+    def _heard(self, hypothesis: Hypothesis, no_speech_prob: float | None, temperature: float) -> Heard:
+        tokens = [token for token in hypothesis.token_ids if token not in self._eos]
         text = self.text(tokens)
-        return Heard(tokens, text, found.score, no_speech_prob, compression_ratio(text), temperature)
+        return Heard(tokens, text, hypothesis.score, no_speech_prob, compression_ratio(text), temperature)
 
 
 class _Watched:
-    """A `BatchStep` that remembers what came after the token decoding starts with.
+    """A `BatchStep` that keeps the logits after the start token.
 
     Attributes:
-        first: logits there, float32 (rows, vocab_size).
+        first: those logits, float32 (rows, vocab_size).
     """
 
     def __init__(self, step: SourceBatchStep, starts: Sequence[int]) -> None:
@@ -182,6 +185,6 @@ class _Watched:
 
 
 def compression_ratio(text: str) -> float:
-    """Bytes of a text for each byte of it compressed; below 1 of short ones."""
+    """The size of a text in bytes divided by its size compressed by zlib; below 1 for short texts."""
     content = text.encode()
     return len(content) / len(zlib.compress(content))

@@ -1,4 +1,4 @@
-"""Speech models in a user's hands: a recording in, a transcript out."""
+"""The class of a loaded speech model, which transcribes recordings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from triform.runtime.speech.transcription import transcribe
 
 
 class SpeechModel(EncoderDecoder):
-    """A bundle that reads sound, loaded. Reusable, by several threads at once.
+    """A loaded bundle of a speech model. Reusable, by several threads at once.
 
     Example:
         >>> model = triform.load_speech("whisper-tiny.en-int8")  # doctest: +SKIP
@@ -31,21 +31,21 @@ class SpeechModel(EncoderDecoder):
         *,
         progress: Callable[[float], None] | None = None,
     ) -> list[Segment]:
-        """Transcribe a recording of any length. `triform.transcribe` gives the segments as they are ready.
+        """Transcribe a recording of any length. `triform.transcribe` yields the segments as they are ready.
 
         Args:
-            recording: a sound file, its content, an `Audio`, or samples: float32 (samples,), one channel, at the
-                model's sampling rate.
+            recording: the path of a sound file, its content, an `Audio`, or samples: float32 (samples,), one channel,
+                at the model's sampling rate.
             options: the defaults when None.
-            progress: called with how many seconds of the recording are done.
+            progress: called with the number of seconds that have been transcribed.
 
         Returns:
-            the segments in order; none where nobody speaks. A file that is cut off or damaged is read as far as it is
-            whole, with a warning.
+            the segments in order; none where nobody speaks. A truncated or damaged file is read up to the damage, with
+            a warning.
 
         Raises:
-            InputError: an option that the model has no use for, or a file that cannot be read.
-            UnsupportedError: a package for reading sound is missing.
+            InputError: the model does not support an option, or the file cannot be read.
+            UnsupportedError: a package that reads sound files is missing.
         """
         if isinstance(recording, Audio | np.ndarray):
             return list(transcribe(self, recording, options, progress=progress))

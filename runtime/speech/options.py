@@ -1,4 +1,4 @@
-"""What a user may ask of a transcription."""
+"""The options of a transcription."""
 
 from __future__ import annotations
 
@@ -17,31 +17,30 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 @dataclass(frozen=True)
 class TranscribeOptions:
-    """How to transcribe. The defaults are those of openai/whisper, but for a single beam.
+    """How to transcribe. The defaults are those of openai/whisper, except for a single beam.
 
     Attributes:
-        language: its code, as the model has it, or "auto" to detect it; when None, the one that the model is for, or
-            detected.
-        task: write what is said, or what it means in English; when None, what the model is for, or what is said.
-        timestamps: let the model say when things are said, and cut long sound where it says so.
-        word_timestamps: find out when each word is said.
-        vad: skip what is not speech.
-        batch: windows to run at once. More than 1 cuts the sound beforehand, at pauses with `vad`, and each window is
-            read by itself.
-        num_beams: answers followed at once, where nothing is drawn; 1 means no beam search.
-        best_of: answers drawn above a temperature of 0, of which the likeliest is kept.
-        temperatures: tried in turn until an answer is neither repetitive nor unlikely.
-        initial_prompt: a text in the style and with the names to be expected, as if said before.
-        hotwords: words to be expected, put before every window.
-        condition_on_previous_text: whether a window is read with what was said before it; None is yes, unless windows
-            are read at once.
-        compression_ratio_threshold: an answer that zlib makes so many times smaller repeats itself; None never minds.
-        logprob_threshold: an answer of a smaller mean log-probability, in nats, is unlikely; None never minds.
-        no_speech_threshold: a window of a larger probability that nobody speaks, and with an answer that is unlikely
-            or repeats itself, is silence; None never minds.
-        max_new_tokens: of a window; as many as the model can say when None.
-        seed: makes what is drawn repeatable.
-        voice_activity: what `vad` takes for speech; the defaults when None.
+        language: its code in the model, or "auto" to detect it; when None, the model's default if it has one.
+        task: transcribe, or translate into English; the model's default, or else transcribe, when None.
+        timestamps: let the model predict timestamps, and cut long sound at them.
+        word_timestamps: find the time of each word.
+        vad: skip everything that is not speech (voice activity detection).
+        batch: windows to run at once. More than 1 cuts the sound beforehand, at pauses with `vad`, and transcribes each
+            window independently.
+        num_beams: beams at a temperature of 0; 1 means no beam search.
+        best_of: samples at a temperature above 0, of which the most likely is kept.
+        temperatures: tried in turn until the text is neither repetitive nor unlikely.
+        initial_prompt: a text with the expected style and names, used as if spoken before the recording.
+        hotwords: expected words, put before every window.
+        condition_on_previous_text: whether the previous text precedes each window; None means yes, unless `batch` is
+            above 1.
+        compression_ratio_threshold: a text with a higher compression ratio is repetitive; None disables the check.
+        logprob_threshold: a text with a lower mean log-probability, in nats, is unlikely; None disables the check.
+        no_speech_threshold: a window with a higher probability that nobody speaks, and a text that is unlikely or
+            repetitive, is silence; None disables the check.
+        max_new_tokens: per window; as many as the model supports when None.
+        seed: makes sampling reproducible.
+        voice_activity: settings of `vad`; the defaults when None.
 
     Raises:
         InputError: a value is out of range, or two contradict each other.
@@ -73,7 +72,7 @@ class TranscribeOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{option(name)} must be at least 1, not {value}")
-        if not self.temperatures or not all(0 <= one < math.inf for one in self.temperatures):
+        if not self.temperatures or not all(0 <= temperature < math.inf for temperature in self.temperatures):
             raise InputError(f"{option('temperatures')} must be one or more numbers, 0 or more")
         for name in ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"):
             value = getattr(self, name)
@@ -88,5 +87,5 @@ class TranscribeOptions:
 
     @property
     def conditioned(self) -> bool:
-        """Whether a window is read with what was said before it."""
+        """Whether the previous text precedes each window."""
         return self.batch == 1 if self.condition_on_previous_text is None else self.condition_on_previous_text

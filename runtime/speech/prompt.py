@@ -1,4 +1,4 @@
-"""What a speech model is given to begin with: text before the window, language, task, and whether to say times."""
+"""Builds the prompt of a speech model: previous text, language, task, and whether to predict timestamps."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from triform.runtime.errors import InputError, option
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.text.tokenizer import Tokenizer
 
-# The names a model of English only goes by.
+# Names of the language of an English-only model.
 _ENGLISH = ("en", "english")
 
 
 class SpeechPrompt:
-    """Builds the decoder tokens that windows begin with, as openai/whisper does.
+    """Builds the decoder tokens that each window begins with, as openai/whisper does.
 
     Attributes:
-        carried: the tokens of a text that stands in for what was said before the first window.
+        carried: the tokens of the initial prompt, used as if spoken before the first window.
     """
 
     def __init__(
         self, info: SpeechInfo, manifest: Manifest, start: int, tokenizer: Tokenizer, options: TranscribeOptions
     ) -> None:
-        """Check what is asked for against what the model can.
+        """Check that the model supports the options.
 
         Args:
-            info: the model's tokens.
+            info: the model's special tokens.
             manifest: for the length of its context.
             start: the token that decoding starts with.
-            tokenizer: for texts.
+            tokenizer: for the initial prompt and hotwords.
             options: the user's.
 
         Raises:
-            InputError: a language, a task or a text that the model has no use for.
+            InputError: the model does not support the language, the task, an initial prompt or hotwords.
         """
         check_language(info, options)
         self._info = info
         self._start = start
         self._options = options
-        # openai/whisper leaves half of the context for what is said, and a token for the one before the text.
+        # openai/whisper keeps half of the context for the transcript, and a token for the marker before the text.
         self._room = manifest.max_length // 2 - 1
         self.carried = self._words(tokenizer, options.initial_prompt, "initial_prompt")
         self._hotwords = self._words(tokenizer, options.hotwords, "hotwords")[: self._room]
 
     def before(self, previous: Sequence[int]) -> list[int]:
-        """The tokens before the start of a window.
+        """Return the tokens that precede the start token of a window.
 
         Args:
-            previous: what was said before, the latest last; as much of it as fits is used.
+            previous: text tokens of earlier windows, the latest last; the last ones that fit are used.
         """
         room = self._room - len(self._hotwords)
         kept = list(previous[-room:]) if room else []
@@ -63,10 +63,10 @@ class SpeechPrompt:
         return [self._info.previous, *self._hotwords, *kept]
 
     def start(self, language: str | None) -> list[int]:
-        """The tokens from the start of a window on.
+        """Return the tokens that a window begins with, from the start token on.
 
         Args:
-            language: one of the model's; None for a model of English only.
+            language: one of the model's; None for an English-only model.
         """
         tokens = [self._start]
         if language is not None:
@@ -79,16 +79,16 @@ class SpeechPrompt:
         if text is None or not text.strip():
             return []
         if self._info.previous is None:
-            raise InputError(f"this model takes no text before a window: leave out {option(name)}")
+            raise InputError(f"this model does not take text before a window: leave out {option(name)}")
         ids: list[int] = tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
         return ids
 
 
 def check_language(info: SpeechInfo, options: TranscribeOptions) -> str | None:
-    """The language asked for or expected, as the model calls it; None when it is to be detected, or has no choice.
+    """Return the code of the options' language or the model's default; None to detect it, or if there is only one.
 
     Raises:
-        InputError: the model does not have the language or the task.
+        InputError: the model does not support the language or the task.
     """
     if info.languages:
         if options.task == "translate" and info.translate is None:
@@ -109,11 +109,11 @@ def _is_auto(options: TranscribeOptions) -> bool:
 
 @dataclass(frozen=True)
 class DetectedLanguage:
-    """A language that was detected.
+    """A detected language.
 
     Attributes:
-        code: as the model has it.
-        probability: among the model's languages: the mean over the windows that were listened to.
+        code: in the model.
+        probability: among the model's languages: the mean over the windows that voted.
     """
 
     code: str
@@ -121,18 +121,18 @@ class DetectedLanguage:
 
 
 class LanguageVote:
-    """Windows of a recording vote on its language, until one of them has two votes.
+    """Lets the windows of a recording vote on its language, until one language has two votes.
 
-    A window without speech, such as music or a ring tone, says nothing of the language; it counts only where no window
-    has speech.
+    Windows without speech, such as music or a ring tone, do not reveal the language; they count only if no window has
+    speech.
     """
 
     def __init__(self, info: SpeechInfo, no_speech_threshold: float | None) -> None:
         """Begin without votes.
 
         Args:
-            info: the model's tokens, languages among them.
-            no_speech_threshold: a window of a larger probability that nobody speaks has no speech; None counts all.
+            info: the model's special tokens, with its languages.
+            no_speech_threshold: a window with a higher probability that nobody speaks has no speech; None counts all.
         """
         self._codes = list(info.languages)
         self._ids = list(info.languages.values())
@@ -154,13 +154,13 @@ class LanguageVote:
         """
         weights = np.exp(logits.astype(np.float64) - logits.max())
         silent = 0.0 if self._no_speech is None else weights[self._no_speech] / weights.sum()
-        heard = self._threshold is None or silent <= self._threshold
-        # Of the languages alone, so that it does not matter how likely other tokens are.
-        likely = np.exp(logits[self._ids].astype(np.float64) - logits[self._ids].max())
-        (self._speech if heard else self._others).append(likely / likely.sum())
+        has_speech = self._threshold is None or silent <= self._threshold
+        # Among the languages alone, so that the probabilities of other tokens do not matter.
+        odds = np.exp(logits[self._ids].astype(np.float64) - logits[self._ids].max())
+        (self._speech if has_speech else self._others).append(odds / odds.sum())
 
     def result(self) -> DetectedLanguage:
-        """The language with two votes, or else the likeliest over all windows; at least one must have been counted."""
+        """Return the language with two votes, or else the most likely one on average. Needs a window."""
         counted = self._speech or self._others
         votes = [int(probabilities.argmax()) for probabilities in counted]
         mean = np.mean(counted, axis=0)

@@ -1,4 +1,4 @@
-"""A recording as the windows a speech model reads, and the parts of it that are worth reading."""
+"""Cuts a recording into the windows that a speech model reads, and finds silence and speech in it."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from triform.runtime.media.voice_activity import (
     speech_spans,
 )
 
-# Of log-mel features: what 16-bit samples make of nothing. Speech that is 60 dB quieter than it could be is above.
+# The log-mel features of silent 16-bit samples are below this; those of speech at -60 dB are above.
 _SILENCE = -1.0
-# Frames of a pause between words.
+# The length of a pause between words, in frames.
 _MOMENT = 20
 
 
 class Recording(Protocol):
-    """What is transcribed, such as `Audio`."""
+    """A source of sound, such as `Audio`."""
 
     def blocks(self, sampling_rate: int) -> Iterator[Samples]:
-        """The sound from its beginning, float32 (samples) each; more than once, but not twice at a time."""
+        """Yield the sound from its beginning, float32 (samples) each. Repeatable, but one reader at a time."""
 
 
 @dataclass(frozen=True)
 class SamplesRecording:
-    """Samples as a recording.
+    """Samples in memory as a recording.
 
     Attributes:
         samples: float32 (samples), at the model's sampling rate.
@@ -45,7 +45,7 @@ class SamplesRecording:
     samples: Samples
 
     def blocks(self, sampling_rate: int) -> Iterator[Samples]:
-        """All of them at once; the rate is taken to be theirs."""
+        """Yield all samples at once; they must have that rate."""
         if len(self.samples):
             yield self.samples
 
@@ -60,11 +60,11 @@ class Windows(Protocol):
     length: int
 
     def window(self, first: int) -> tuple[Features, int]:
-        """The window that starts at a frame, float32 (feature_size, length), and how many frames are the sound's."""
+        """The window that starts at a frame, float32 (feature_size, length), and how many of its frames are sound."""
 
 
 class ShortWindows:
-    """Windows of sound that the model reads at once: the sound is padded, as transformers does, not the features.
+    """Windows of a recording that fits into one: the sound is padded, as transformers does, not the features.
 
     Attributes:
         length: frames of a window.
@@ -82,10 +82,10 @@ class ShortWindows:
 
 
 def open_windows(recording: Recording, info: AudioInfo) -> Windows:
-    """A recording's windows, in constant memory.
+    """Open the windows of a recording, in constant memory.
 
     Args:
-        recording: read once if it is short, else twice: first for the loudest place in it.
+        recording: read once if it is short, else twice: first to find its maximum.
         info: of the kind ``log_mel``.
     """
     samples = no_longer_than((info.chunk_length or 0) * info.sampling_rate, recording.blocks(info.sampling_rate))
@@ -96,7 +96,7 @@ def open_windows(recording: Recording, info: AudioInfo) -> Windows:
 
 
 def reopened(recording: Recording, info: AudioInfo, windows: Windows) -> Windows:
-    """The same windows from the first one on. Those that were open must not be used any more.
+    """Open the same windows again from the first one on. The previous ones must not be used any more.
 
     Args:
         recording: see `open_windows`.
@@ -109,48 +109,51 @@ def reopened(recording: Recording, info: AudioInfo, windows: Windows) -> Windows
 
 
 def leading_silence(features: Features) -> int:
-    """How many frames there are before anything is to be heard: nothing, or 80 dB less than elsewhere in the recording.
+    """Count the silent frames at the beginning: digital silence, or 80 dB below the loudest place in the recording.
 
-    Models make up words there.
+    Models hallucinate words there.
 
     Args:
         features: log-mel, float32 (feature_size, frames), of the sound alone.
     """
     if not features.size:
         return 0
-    heard = features.max(axis=0) > max(_SILENCE, float(features.min()))
-    return int(heard.argmax()) if heard.any() else len(heard)
+    audible = features.max(axis=0) > max(_SILENCE, float(features.min()))
+    return int(audible.argmax()) if audible.any() else len(audible)
 
 
 def quietest(features: Features, frames: int) -> int:
-    """Where a window is best cut: the middle of the quietest moment among its last frames.
+    """Find the frame at which a window is best cut: the middle of the quietest moment among its last frames.
 
     Args:
         features: log-mel, float32 (feature_size, length).
-        frames: how many to look at, from the window's end.
+        frames: how many frames at the window's end to search.
     """
     loudness = np.convolve(features.mean(axis=0)[-frames:], np.ones(_MOMENT), mode="valid")
     return int(features.shape[1] - frames + loudness.argmin() + _MOMENT // 2)
 
 
 def speech_of(recording: Recording, options: VoiceActivityOptions | None, longest: float) -> Iterator[SpeechSpan]:
-    """Where in a recording someone speaks, in pieces of at most `longest` seconds.
+    """Find the speech in a recording, in spans of at most `longest` seconds.
 
     Args:
-        recording: read to its end before the first piece is given, for it cannot be read twice at a time.
-        options: what is taken for speech; the defaults when None.
-        longest: see above.
+        recording: read to its end before this returns, because it cannot be read twice at once.
+        options: of the voice activity detection; the defaults when None.
+        longest: in seconds.
+
+    Returns:
+        an iterator of spans, from first to last.
 
     Raises:
         UnsupportedError: see `require_voice_activity`.
     """
     require_voice_activity()
-    found = list(speech_spans(recording.blocks(SAMPLING_RATE), options))
-    return group_spans(found, longest)
+    spans = list(speech_spans(recording.blocks(SAMPLING_RATE), options))
+    return group_spans(spans, longest)
 
 
 def no_longer_than(limit: int, blocks: Iterable[Samples]) -> Samples | None:
-    """Samples in one piece, unless there are more than `limit`."""
+    """Join blocks of samples; None if there are more than `limit` samples."""
     parts: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
     total = 0
     for block in blocks:

@@ -1,4 +1,4 @@
-"""From the tokens of a window to segments with times, and to where the next window starts."""
+"""Splits the tokens of a window into segments with times, and finds where the next window starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-# What the tokens of time count in, in seconds.
+# The time between two timestamp tokens, in seconds.
 TIME_STEP = 0.02
 
 
@@ -17,7 +17,7 @@ class Stretch:
     Attributes:
         start: in steps of 0.02 s from the window's beginning.
         end: the same.
-        tokens: those of its times included.
+        tokens: including its timestamps.
     """
 
     start: int
@@ -27,11 +27,11 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Split:
-    """What a window comes to.
+    """A window's segments.
 
     Attributes:
-        stretches: its segments.
-        heard: in steps, up to where the window is done; None when all of it is.
+        stretches: the segments.
+        heard: in steps, how much of the window is transcribed; None if all of it is.
     """
 
     stretches: list[Stretch]
@@ -39,16 +39,16 @@ class Split:
 
 
 def split_window(tokens: Sequence[int], first_time: int, steps: int, *, keep_rest: bool = False) -> Split:
-    """Cut what was said in a window where two times stand together: one segment ends there and the next begins.
+    """Split the tokens of a window between pairs of timestamps: one segment ends there and the next begins.
 
-    Source: openai/whisper's ``transcribe``. A segment that was begun but not ended is left out, and the next window
-    starts with it, so that no window ends within what is said.
+    Source: openai/whisper's ``transcribe``. An unfinished last segment is left out, and the next window starts with it,
+    so that no window ends in the middle of speech.
 
     Args:
-        tokens: without prompt and end.
+        tokens: without the prompt and the end-of-text token.
         first_time: the token of 0.00 seconds.
-        steps: how long the window's sound is.
-        keep_rest: keep what was begun but not ended: the sound goes on elsewhere, if at all.
+        steps: the length of the window's sound, in steps of 0.02 s.
+        keep_rest: keep an unfinished last segment.
     """
     is_time = [token >= first_time for token in tokens]
     cuts = [index + 1 for index, both in enumerate(pairwise(is_time)) if all(both)]
@@ -67,6 +67,6 @@ def _stretch(tokens: Sequence[int], first_time: int, steps: int) -> Stretch:
 
 
 def _whole(tokens: Sequence[int], is_time: Sequence[bool], first_time: int, steps: int) -> Stretch:
-    """All of a window as one segment: up to the last time in it, or to its end."""
+    """The whole window as one segment, which ends at its last timestamp or at the window's end."""
     times = [token - first_time for token, time in zip(tokens, is_time, strict=True) if time]
     return Stretch(0, times[-1] if times and times[-1] else steps, list(tokens))

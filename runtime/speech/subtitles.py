@@ -1,7 +1,7 @@
-"""Transcripts as files: text, JSON, SubRip (.srt) and WebVTT (.vtt).
+"""Formats transcripts as text, JSON, SubRip (.srt) and WebVTT (.vtt).
 
-Each writer takes segments as they come and yields the file piece by piece, so that a live transcription can be written
-as it grows. Source for WebVTT: the W3C's "WebVTT: The Web Video Text Tracks Format"; SubRip has no specification.
+Each writer takes segments lazily and yields the file piece by piece, so that a transcript can be written while it is
+made. Source for WebVTT: the W3C's "WebVTT: The Web Video Text Tracks Format"; SubRip has no specification.
 """
 
 from __future__ import annotations
@@ -14,55 +14,55 @@ from collections.abc import Callable, Iterable, Iterator
 from triform.runtime.errors import InputError
 from triform.runtime.speech.transcript import Segment
 
-# A cue that lasts no time would never be shown.
+# In milliseconds. A cue of no duration would never be shown.
 _SHORTEST = 1
 
 
 def as_text(segments: Iterable[Segment]) -> Iterator[str]:
-    """One line a segment; segments without text are left out."""
+    """Yield one line per segment; segments without text are left out."""
     for segment in segments:
         if text := _one_line(segment.text):
             yield f"{text}\n"
 
 
 def as_json(segments: Iterable[Segment], name: str | None = None) -> Iterator[str]:
-    """One JSON object: ``text``, the whole, ``language``, and ``segments`` with every field of theirs.
+    """Yield one JSON object: ``text`` (all of it), ``language``, and ``segments`` with all their fields.
 
-    ``language_probability`` is how sure a detected language is.
+    ``language_probability`` is that of a detected language.
 
     Args:
         segments: from first to last.
-        name: the recording's, for a first field ``file``; without that when None.
+        name: of the recording, written as the first field ``file``; no such field when None.
     """
-    found = list(segments)
+    collected = list(segments)
     document = {
         **({} if name is None else {"file": name}),
-        "text": "".join(segment.text for segment in found).strip(),
-        "language": found[0].language if found else None,
-        "language_probability": found[0].language_probability if found else None,
-        "segments": [dataclasses.asdict(segment) for segment in found],
+        "text": "".join(segment.text for segment in collected).strip(),
+        "language": collected[0].language if collected else None,
+        "language_probability": collected[0].language_probability if collected else None,
+        "segments": [dataclasses.asdict(segment) for segment in collected],
     }
     yield json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
 def as_srt(segments: Iterable[Segment], max_line_width: int | None = None) -> Iterator[str]:
-    """SubRip, one cue a segment.
+    """Yield SubRip, one cue per segment.
 
     Args:
-        segments: in any order; a cue never starts before the one before it ends.
-        max_line_width: characters in a line, longer text being broken between words where possible; None for one line.
+        segments: in any order; a cue never starts before the previous one ends.
+        max_line_width: characters in a line; longer text is wrapped, between words where possible. None for one line.
 
     Raises:
         InputError: `max_line_width` is not positive.
     """
-    # SubRip cannot escape what separates its times.
+    # SubRip cannot escape the arrow between its times.
     cues = _cues(segments, max_line_width, lambda text: text.replace("-->", "->"))
     for number, (start, end, text) in enumerate(cues, 1):
         yield f"{number}\n{srt_time(start)} --> {srt_time(end)}\n{text}\n\n"
 
 
 def as_vtt(segments: Iterable[Segment], max_line_width: int | None = None) -> Iterator[str]:
-    """WebVTT, one cue a segment. Arguments and errors as `as_srt`."""
+    """Yield WebVTT, one cue per segment. Arguments and errors as in `as_srt`."""
     cues = _cues(segments, max_line_width, _escaped)
     yield "WEBVTT\n\n"
     for start, end, text in cues:
@@ -73,12 +73,12 @@ WRITERS: dict[str, Callable[..., Iterator[str]]] = {"text": as_text, "json": as_
 
 
 def srt_time(milliseconds: int) -> str:
-    """A time as SubRip writes it: 01:02:03,004."""
+    """Format a time as SubRip does: 01:02:03,004."""
     return vtt_time(milliseconds).replace(".", ",")
 
 
 def vtt_time(milliseconds: int) -> str:
-    """A time as WebVTT writes it: 01:02:03.004."""
+    """Format a time as WebVTT does: 01:02:03.004."""
     minutes, rest = divmod(milliseconds, 60_000)
     seconds, thousandths = divmod(rest, 1000)
     return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}.{thousandths:03}"
@@ -103,13 +103,13 @@ def _cues_of(
             continue
         start = max(shown_until, round(segment.start * 1000))
         shown_until = max(start + _SHORTEST, round(segment.end * 1000))
-        # Broken before it is escaped: what is read counts, not what is written.
+        # Wrapped before escaping: the width is that of the text as shown.
         lines = textwrap.wrap(text, width, break_on_hyphens=False) if width else [text]
         yield start, shown_until, "\n".join(map(escape, lines))
 
 
 def _one_line(text: str) -> str:
-    """Without line breaks: an empty line would end a cue."""
+    """Text without line breaks: an empty line would end a cue."""
     return " ".join(text.split())
 
 

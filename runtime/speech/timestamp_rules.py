@@ -1,4 +1,4 @@
-"""When Whisper may say a time, and when it must."""
+"""Restricts where Whisper may predict a timestamp, and where it must."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from triform.runtime.generation.steps import Ids, Logits
 
 
 class TimestampRules:
-    """A processor that keeps times in order: transformers' WhisperTimeStampLogitsProcessor, openai/whisper's rules.
+    """A processor that keeps timestamps in order, as transformers' WhisperTimeStampLogitsProcessor does.
 
-    Times come in pairs, one that ends a segment and one that begins the next, or one alone before the end. They never
-    go back, and a segment lasts more than nothing. The first token is a time, and not a late one. Where the times
-    together are likelier than any other token, one of them is said. Stateless.
+    Timestamps come in pairs, one that ends a segment and one that begins the next, or singly before the end. They never
+    decrease, and no segment is empty. The first token is a timestamp, up to a maximum. If all timestamps together are
+    more likely than any other token, one of them is chosen. Stateless.
     """
 
     def __init__(self, info: SpeechInfo, begin: int, eos: int) -> None:
-        """Make the rules of one window.
+        """Make the rules for one window.
 
         Args:
-            info: the tokens of times.
-            begin: length of the row when its first free token is chosen.
-            eos: the token that ends a row; everything before it in the vocabulary is text.
+            info: the timestamp tokens.
+            begin: length of the prompt.
+            eos: the end-of-text token; everything before it in the vocabulary is text.
         """
         self._first = info.timestamp_begin
         self._never = info.no_timestamps
@@ -32,14 +32,14 @@ class TimestampRules:
         self._eos = eos
 
     def __call__(self, ids: Ids, logits: Logits) -> Logits:
-        """Logits with minus infinity for what the rules forbid."""
-        said = ids[self._begin :]
+        """Return logits with minus infinity for the tokens that the rules forbid."""
+        generated = ids[self._begin :]
         result = logits.copy()
         result[self._never] = NEVER
-        if not len(said):
+        if not len(generated):
             self._begin_with_time(result)
         else:
-            self._keep_order(result, said)
+            self._keep_order(result, generated)
         if _times_are_likelier(result, self._first):
             result[: self._first] = NEVER
         return result
@@ -49,25 +49,25 @@ class TimestampRules:
         if self._latest is not None:
             result[self._first + self._latest + 1 :] = NEVER
 
-    def _keep_order(self, result: Logits, said: Ids) -> None:
-        after_time = said[-1] >= self._first
-        after_pair = after_time and (len(said) < 2 or said[-2] >= self._first)
+    def _keep_order(self, result: Logits, generated: Ids) -> None:
+        after_time = generated[-1] >= self._first
+        after_pair = after_time and (len(generated) < 2 or generated[-2] >= self._first)
         if after_pair:
             result[self._first :] = NEVER
         elif after_time:
             result[: self._eos] = NEVER
-        times = said[said >= self._first]
+        times = generated[generated >= self._first]
         if len(times):
-            # Where a segment ends the next one may begin; otherwise time has gone on.
+            # A segment may begin at the time that the previous one ends; every other timestamp is later.
             earliest = int(times[-1]) + (after_pair or not after_time)
             result[self._first : earliest] = NEVER
 
 
 def _times_are_likelier(logits: Logits, first: int) -> bool:
-    """Whether the times' probabilities sum to more than the likeliest other token has."""
+    """Whether all timestamps together are more likely than the most likely other token."""
     times = logits[first:]
-    most = times.max(initial=NEVER)
-    if most == NEVER:
+    maximum = times.max(initial=NEVER)
+    if maximum == NEVER:
         return False
-    together = most + np.log(np.exp(times - most).sum())
-    return bool(together > logits[:first].max(initial=NEVER))
+    total = maximum + np.log(np.exp(times - maximum).sum())
+    return bool(total > logits[:first].max(initial=NEVER))

@@ -1,4 +1,4 @@
-"""What was said, and when: the records that transcribing gives."""
+"""The records of a transcript: segments and words, with their times."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Word:
     Attributes:
         start: in seconds from the recording's beginning.
         end: the same.
-        text: with the space before it, where the language puts one.
-        probability: the mean of its tokens'.
+        text: with the space before it, in languages that use spaces.
+        probability: the mean of its tokens' probabilities.
     """
 
     start: float
@@ -24,20 +24,20 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """What was said between two times, usually a sentence or a part of one.
+    """The text spoken between two times, usually a sentence or a part of one.
 
     Attributes:
         start: in seconds from the recording's beginning.
         end: the same.
-        text: what was said, with the space before it, where the language puts one.
-        tokens: its ids, with those of times.
-        avg_logprob: mean logarithm of the tokens' probabilities, in nats.
-        no_speech_prob: the probability that nobody speaks; None where the model has no token for that.
-        compression_ratio: bytes of the text for each byte of it compressed by zlib. Above 2.4 it repeats itself.
-        temperature: of the sampling that gave it; 0 when it was greedy.
-        words: empty when times of words were not asked for.
-        language: its code, asked for or detected; None where the model has no choice.
-        language_probability: of a language that was detected, among the model's languages; None of one that was not.
+        text: with the space before it, in languages that use spaces.
+        tokens: its ids, including timestamps.
+        avg_logprob: mean log-probability of the window's tokens, in nats.
+        no_speech_prob: the probability that nobody speaks; None if the model has no token for that.
+        compression_ratio: size of the window's text divided by its size compressed by zlib. Above 2.4 it is repetitive.
+        temperature: at which it was sampled; 0 when greedy.
+        words: empty without word timestamps.
+        language: its code, requested or detected; None if the model has only one.
+        language_probability: of a detected language, among the model's languages; None if it was not detected.
     """
 
     start: float

@@ -1,4 +1,4 @@
-"""Speech to text, of recordings of any length, in constant memory."""
+"""Transcribes recordings of any length, in constant memory."""
 
 from __future__ import annotations
 
@@ -27,39 +27,39 @@ def transcribe(
     *,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[Segment]:
-    """Write down what is said.
+    """Transcribe a recording, segment by segment.
 
-    Source: openai/whisper's ``transcribe``: windows of 30 s, of which each starts where the last one's last segment
-    ended. Models that say nothing of time (Moonshine, Speech2Text) get one utterance after another.
+    Source: openai/whisper's ``transcribe``: each window of 30 s starts where the last segment of the previous window
+    ended. Models without timestamps (Moonshine, Speech2Text) get one utterance after another.
 
     Args:
-        model: that reads sound.
+        model: a speech model.
         recording: an `Audio`, or samples: float32 (samples), one channel, at the model's sampling rate.
         options: the defaults when None.
-        progress: called with how many seconds of the recording are done.
+        progress: called with the number of seconds that have been transcribed.
 
     Returns:
-        an iterator of segments, from first to last, as they are found. Nothing where nobody speaks.
+        an iterator of segments, from first to last; empty if nobody speaks.
 
     Raises:
-        InputError: an option that the model has no use for, or a file that cannot be read.
+        InputError: the model does not support an option, or the file cannot be read.
         UnsupportedError: the model does not read sound, or a package is missing.
     """
-    options, told = options or TranscribeOptions(), progress or (lambda seconds: None)
+    options, report = options or TranscribeOptions(), progress or (lambda seconds: None)
     info = audio_info(model)
     if isinstance(recording, np.ndarray):
         recording = SamplesRecording(np.asarray(recording, np.float32))
     if model.info.speech is None:
-        return transcribe_utterances(model, info, recording, options, told)
-    reader = WindowReader(model, info, options, told)
+        return transcribe_utterances(model, info, recording, options, report)
+    reader = WindowReader(model, info, options, report)
     return reader.read(recording)
 
 
 def audio_info(model: SourceWriter) -> AudioInfo:
-    """How the model is given sound.
+    """Return the audio settings of a speech model.
 
     Raises:
-        UnsupportedError: it is given something else.
+        UnsupportedError: the model does not read sound.
     """
     info = model.info.audio
     if info is None:

@@ -1,4 +1,4 @@
-"""Speech to text with models that say nothing of time (Moonshine, Speech2Text): one utterance after another."""
+"""Transcribes with models that predict no timestamps (Moonshine, Speech2Text), one utterance after another."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.speech.recording import Recording, no_longer_than, speech_of
 from triform.runtime.speech.transcript import Segment
 
-# What models of utterances were trained on, in seconds.
+# The longest utterance that these models were trained on, in seconds.
 _LONGEST = 30.0
-# The frames of a filter bank begin with so much sound; without any there is nothing to hear.
+# Shorter sound may not fill a single frame, in seconds.
 _SHORTEST = 0.1
 
 
@@ -33,11 +33,11 @@ def transcribe_utterances(
     options: TranscribeOptions,
     progress: Callable[[float], None],
 ) -> Iterator[Segment]:
-    """Transcribe a recording, cut at pauses where it is longer than 30 s; see `transcribe`.
+    """Transcribe a recording, cut at pauses if it is longer than 30 s; see `transcribe`.
 
     Raises:
-        InputError: an option for models that know of time or of languages.
-        UnsupportedError: sound that must be cut, and no package that finds pauses.
+        InputError: an option that needs a model with timestamps or languages.
+        UnsupportedError: the sound must be cut, and the package that finds pauses is missing.
     """
     _check(options)
     decoder = WindowDecoder(model, options)
@@ -47,16 +47,16 @@ def transcribe_utterances(
 
 
 def _check(options: TranscribeOptions) -> None:
-    useless = {
+    unsupported = {
         f"{option('task')} translate": options.task == "translate",
         option("word_timestamps"): options.word_timestamps,
         option("initial_prompt"): options.initial_prompt is not None,
         option("hotwords"): options.hotwords is not None,
         option("condition_on_previous_text"): bool(options.condition_on_previous_text),
     }
-    for name, asked in useless.items():
-        if asked:
-            raise InputError(f"this model hears one utterance at a time and knows of nothing else: leave out {name}")
+    for name, is_set in unsupported.items():
+        if is_set:
+            raise InputError(f"this model transcribes each utterance by itself: leave out {name}")
 
 
 def _pieces(recording: Recording, info: AudioInfo, options: TranscribeOptions) -> Iterator[tuple[SpeechSpan, Samples]]:
@@ -70,12 +70,12 @@ def _pieces(recording: Recording, info: AudioInfo, options: TranscribeOptions) -
 
 
 def cut(blocks: Iterable[Samples], spans: Iterable[SpeechSpan], rate: int) -> Iterator[tuple[SpeechSpan, Samples]]:
-    """The samples of each span, without the whole recording in memory.
+    """Yield each span with its samples, without the whole recording in memory.
 
     Args:
         blocks: float32 (samples) each.
         spans: from first to last.
-        rate: samples in a second.
+        rate: samples per second.
     """
     waiting = iter(blocks)
     held, offset = np.zeros(0, np.float32), 0
@@ -92,16 +92,16 @@ def _decoded(
     info: AudioInfo,
     decoder: WindowDecoder,
     pieces: Iterator[tuple[SpeechSpan, Samples]],
-    asked: tuple[list[int], TranscribeOptions],
+    request: tuple[list[int], TranscribeOptions],
     progress: Callable[[float], None],
 ) -> Iterator[Segment]:
-    prompt, options = asked
+    prompt, options = request
     while group := list(islice(pieces, options.batch)):
-        heard = [(span, samples) for span, samples in group if _is_heard(samples, info)]
-        if heard:
-            encoded = model.reader.read(_arrays(model, info, [samples for _, samples in heard]))
-            answers = decoder.decode(encoded, [prompt] * len(heard))
-            for (span, _), answer in zip(heard, answers, strict=True):
+        audible = [(span, samples) for span, samples in group if _is_heard(samples, info)]
+        if audible:
+            encoded = model.reader.read(_arrays(model, info, [samples for _, samples in audible]))
+            answers = decoder.decode(encoded, [prompt] * len(audible))
+            for (span, _), answer in zip(audible, answers, strict=True):
                 if answer.text.strip():
                     yield _segment(span, answer, options.language)
         progress(group[-1][0].end)
@@ -112,7 +112,7 @@ def _is_heard(samples: Samples, info: AudioInfo) -> bool:
 
 
 def _arrays(model: SourceWriter, info: AudioInfo, rows: Sequence[Samples]) -> dict[str, NDArray[Any]]:
-    """What the encoder graph takes, by name: the features, and where they are."""
+    """The inputs of the encoder graph by name: the features and their attention mask."""
     features, mask = pad_features([audio_features(samples, info) for samples in rows], info)
     names = [node.name for node in model.manifest.graphs["encoder"].inputs]
     sound = [name for name in names if name != "attention_mask"]
@@ -121,15 +121,15 @@ def _arrays(model: SourceWriter, info: AudioInfo, rows: Sequence[Samples]) -> di
     return {sound[0]: features, "attention_mask": mask}
 
 
-def _segment(span: SpeechSpan, heard: Heard, language: str | None) -> Segment:
+def _segment(span: SpeechSpan, answer: Heard, language: str | None) -> Segment:
     return Segment(
         round(span.start, 2),
         round(span.end, 2),
-        heard.text,
-        heard.tokens,
-        heard.avg_logprob,
-        heard.no_speech_prob,
-        heard.compression_ratio,
-        heard.temperature,
+        answer.text,
+        answer.tokens,
+        answer.avg_logprob,
+        answer.no_speech_prob,
+        answer.compression_ratio,
+        answer.temperature,
         language=language,
     )

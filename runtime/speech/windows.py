@@ -1,4 +1,4 @@
-"""A recording's windows, one after another or several at once, and the segments that are said in them."""
+"""Transcribes the windows of a recording, one after another or in batches, into segments."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from triform.runtime.speech.segments import TIME_STEP, Split, Stretch, split_win
 from triform.runtime.speech.transcript import Segment
 from triform.runtime.speech.words.timestamps import WordFinder
 
-# Where a window was found at a higher temperature, the next is not read with what was said in it.
+# Text decoded at a higher temperature is not used as the prompt of the next window.
 _RELIABLE = 0.5
-# Windows to listen to at most before the language is decided.
+# The most windows that vote on the language.
 _LISTENED = 10
-# Of a window that was cut beforehand, less than this is not worth reading once more, in seconds.
+# If less of a batched window is left untranscribed, it is not read again, in seconds.
 _SHORTEST_REST = 1.0
-# Where sound is cut beforehand, a pause is looked for at the end of each window, in seconds.
+# Batched windows are cut at the quietest place in their last seconds.
 _SEARCHED = 5.0
-# Silence that a window does not begin with, and what of it is left, in seconds.
+# Leading silence this long is skipped, except for its end, in seconds.
 _LEAST_SILENCE, _LEAD_IN = 1.0, 0.2
 
 
 @dataclass(frozen=True)
 class _Window:
-    """Features, float32 (feature_size, length), of which `count` frames from the recording's `first` on are sound."""
+    """Features, float32 (feature_size, length), from the recording's frame `first` on; `count` frames are sound."""
 
     features: Features
     first: int
@@ -51,20 +51,21 @@ class _Window:
 
 
 class WindowReader:
-    """Transcribes with a model that says when things are said."""
+    """Transcribes with a model that predicts timestamps."""
 
     def __init__(
         self, model: SourceWriter, info: AudioInfo, options: TranscribeOptions, progress: Callable[[float], None]
     ) -> None:
-        """Check what is asked for against what the model can.
+        """Check that the model supports the options.
 
         Raises:
-            InputError: an option that the model has no use for.
-            UnsupportedError: the bundle was exported without what times of words need.
+            BundleError: the manifest lacks the timestamp tokens.
+            InputError: the model does not support an option.
+            UnsupportedError: word timestamps are requested, and the bundle was exported without them.
         """
         speech = model.info.speech
         if speech is None:
-            raise BundleError("the bundle does not say what its tokens of time are; export the model again")
+            raise BundleError("the manifest lacks the timestamp tokens; export the model again")
         self._speech: SpeechInfo = speech
         self._model = model
         self._info = info
@@ -75,9 +76,9 @@ class WindowReader:
         self._words = WordFinder(model) if options.word_timestamps else None
         self._language = check_language(speech, options)
         self._probability: float | None = None
-        # The first window, by its first frame, as the encoder read it to detect the language.
+        # The first frame of the first window, and the encoder's output that its language was detected from.
         self._read_before: tuple[int, EncoderOutput] | None = None
-        # Frames in a second, and in a step of the tokens of time.
+        # Frames in a second, and between two timestamp tokens.
         self._rate = info.sampling_rate / info.hop_length
         self._step = round(self._rate * TIME_STEP)
 
@@ -92,7 +93,7 @@ class WindowReader:
         return self._all_at_once(windows, clips) if self._options.batch > 1 else self._in_turn(windows, clips)
 
     def _clips(self, recording: Recording, windows: Windows) -> Iterator[tuple[int, int | None]]:
-        """The parts of a recording to transcribe, by their first frame and the one after their last."""
+        """The parts of a recording to transcribe, as (first frame, frame after the last; None for the end)."""
         if not self._options.vad:
             return iter([(0, None)])
         longest = windows.length / self._rate
@@ -100,36 +101,36 @@ class WindowReader:
         return ((round(span.start * self._rate), round(span.end * self._rate)) for span in spans)
 
     def _in_turn(self, windows: Windows, clips: Iterator[tuple[int, int | None]]) -> Iterator[Segment]:
-        said = list(self._prompt.carried)
+        previous = list(self._prompt.carried)
         for first, end in clips:
             while (window := self._next_window(windows, first, end)) is not None:
                 first = window.first + window.count
-                ((heard, split, segments),) = self._decode([window], said, keep_rest=False)
+                ((result, split, segments),) = self._decode([window], previous, keep_rest=False)
                 if split.heard:
                     first = window.first + split.heard * self._step
-                said = self._remembered(said, heard, segments)
+                previous = self._remembered(previous, result, segments)
                 yield from segments
                 self._progress(first / self._rate)
 
     def _all_at_once(self, windows: Windows, clips: Iterator[tuple[int, int | None]]) -> Iterator[Segment]:
         waiting = self._cut(windows, clips)
         while group := list(islice(waiting, self._options.batch)):
-            found: list[list[Segment]] = [[] for _ in group]
+            segments_of: list[list[Segment]] = [[] for _ in group]
             pending = list(enumerate(group))
             while pending:
                 decoded = self._decode([window for _, window in pending], self._prompt.carried, keep_rest=True)
                 rests = []
                 for (index, window), (_, split, segments) in zip(pending, decoded, strict=True):
-                    found[index] += segments
+                    segments_of[index] += segments
                     rest = self._rest(window, split)
                     rests += [] if rest is None else [(index, rest)]
                 pending = rests
-            for window, segments in zip(group, found, strict=True):
+            for window, segments in zip(group, segments_of, strict=True):
                 yield from segments
                 self._progress((window.first + window.count) / self._rate)
 
     def _rest(self, window: _Window, split: Split) -> _Window | None:
-        """What of a window is still to be read."""
+        """The part of a window that is not transcribed yet; None if there is none worth reading."""
         done = (split.heard or 0) * self._step
         if not done or window.count - done < self._rate * _SHORTEST_REST:
             return None
@@ -137,7 +138,7 @@ class WindowReader:
         return _Window(features, window.first + done, window.count - done)
 
     def _cut(self, windows: Windows, clips: Iterator[tuple[int, int | None]]) -> Iterator[_Window]:
-        """Clips in windows that follow each other. Where one would end within what is said it ends a little earlier."""
+        """Clips as consecutive windows. A full window is cut short at the quietest place near its end."""
         for first, end in clips:
             while (window := self._next_window(windows, first, end)) is not None:
                 if window.count == windows.length:
@@ -146,12 +147,12 @@ class WindowReader:
                 yield window
 
     def _next_window(self, windows: Windows, first: int, end: int | None) -> _Window | None:
-        """The window from a frame on, or from where there is something to hear; None where nothing is left."""
+        """The window that starts at a frame, or after the silence there; None at the end."""
         while (window := _window(windows, first, end)) is not None:
             silence = leading_silence(window.features[:, : window.count])
             if silence < min(window.count, self._rate * _LEAST_SILENCE):
                 return window
-            # A little of it stays, for a word may begin softly.
+            # A little silence stays, because a word may begin softly.
             first += silence if silence == window.count else silence - round(self._rate * _LEAD_IN)
         return None
 
@@ -162,7 +163,7 @@ class WindowReader:
         return self._model.reader.read({"input_features": np.stack([window.features for window in group])})
 
     def _detect(self, windows: Windows, clips: Sequence[tuple[int, int | None]]) -> None:
-        """Let windows from the beginning on vote on the language, and remember what the first one was read as."""
+        """Let the first windows vote on the language, and keep the encoder's output for the first of them."""
         vote, first = LanguageVote(self._speech, self._options.no_speech_threshold), None
         for window in islice(self._ahead(windows, clips), _LISTENED):
             encoded = self._encode([window])
@@ -171,51 +172,52 @@ class WindowReader:
             if vote.decided:
                 break
         if first is not None:
-            found = vote.result()
-            self._language, self._probability, self._read_before = found.code, round(found.probability, 4), first
+            language = vote.result()
+            self._language, self._probability, self._read_before = language.code, round(language.probability, 4), first
 
     def _ahead(self, windows: Windows, clips: Sequence[tuple[int, int | None]]) -> Iterator[_Window]:
-        """The windows of clips, one behind the other."""
+        """The windows of clips, one after another."""
         for first, end in clips:
             while (window := self._next_window(windows, first, end)) is not None:
                 first = window.first + window.count
                 yield window
 
     def _decode(
-        self, group: Sequence[_Window], said: Sequence[int], *, keep_rest: bool
+        self, group: Sequence[_Window], previous: Sequence[int], *, keep_rest: bool
     ) -> list[tuple[Heard, Split, list[Segment]]]:
         encoded = self._encode(group)
         start = self._prompt.start(self._language)
-        decoded = self._decoder.decode(encoded, [[*self._prompt.before(said), *start]] * len(group))
-        found = []
-        for index, (heard, window) in enumerate(zip(decoded, group, strict=True)):
-            split = self._split(heard, window, keep_rest)
-            segments = list(self._segments(window, heard, split.stretches))
+        decoded = self._decoder.decode(encoded, [[*self._prompt.before(previous), *start]] * len(group))
+        results = []
+        for index, (result, window) in enumerate(zip(decoded, group, strict=True)):
+            split = self._split(result, window, keep_rest)
+            segments = list(self._segments(window, result, split.stretches))
             if self._words is not None:
                 times = window.first / self._rate, window.count / self._rate
                 segments = self._words.add(encoded.only([index]), start, segments, *times)
-            found.append((heard, split, segments))
-        return found
+            results.append((result, split, segments))
+        return results
 
-    def _split(self, heard: Heard, window: _Window, keep_rest: bool) -> Split:
-        if self._decoder.is_silence(heard):
+    def _split(self, result: Heard, window: _Window, keep_rest: bool) -> Split:
+        if self._decoder.is_silence(result):
             return Split([], None)
         steps = window.count // self._step
         if not self._options.timestamps:
-            return Split([Stretch(0, steps, heard.tokens)], None)
-        return split_window(heard.tokens, self._speech.timestamp_begin, steps, keep_rest=keep_rest)
+            return Split([Stretch(0, steps, result.tokens)], None)
+        return split_window(result.tokens, self._speech.timestamp_begin, steps, keep_rest=keep_rest)
 
-    def _remembered(self, said: list[int], heard: Heard, segments: Sequence[Segment]) -> list[int]:
-        """What the next window is to be read with."""
+    def _remembered(self, previous: list[int], result: Heard, segments: Sequence[Segment]) -> list[int]:
+        """The text tokens that precede the next window."""
         if not self._options.conditioned:
-            return said
-        if heard.temperature > _RELIABLE:
+            return previous
+        if result.temperature > _RELIABLE:
             return []
-        # No more than the model could read.
-        return (said + [token for segment in segments for token in segment.tokens])[-self._model.manifest.max_length :]
+        # At most as many as the model's context.
+        latest = [token for segment in segments for token in segment.tokens]
+        return (previous + latest)[-self._model.manifest.max_length :]
 
-    def _segments(self, window: _Window, heard: Heard, stretches: Sequence[Stretch]) -> Iterator[Segment]:
-        """Segments in the recording's time. What has no text, or is past the end of the sound, is not there."""
+    def _segments(self, window: _Window, result: Heard, stretches: Sequence[Stretch]) -> Iterator[Segment]:
+        """Segments with times in the recording. Those without text or after the end of the sound are left out."""
         offset, length = window.first / self._rate, window.count / self._rate
         for stretch in stretches:
             start, end = (min(steps * TIME_STEP, length) for steps in (stretch.start, stretch.end))
@@ -226,17 +228,17 @@ class WindowReader:
                     round(offset + end, 2),
                     text,
                     stretch.tokens,
-                    heard.avg_logprob,
-                    heard.no_speech_prob,
-                    heard.compression_ratio,
-                    heard.temperature,
+                    result.avg_logprob,
+                    result.no_speech_prob,
+                    result.compression_ratio,
+                    result.temperature,
                     language=self._language,
                     language_probability=self._probability,
                 )
 
 
 def _window(windows: Windows, first: int, end: int | None) -> _Window | None:
-    """The window from a frame on, up to `end`; None where there is nothing left."""
+    """The window that starts at a frame, up to `end`; None if nothing is left."""
     if end is not None and first >= end:
         return None
     features, count = windows.window(first)
@@ -247,7 +249,7 @@ def _window(windows: Windows, first: int, end: int | None) -> _Window | None:
 
 
 def _window_until(window: _Window, count: int) -> _Window:
-    """A window of which nothing is heard after so many frames."""
+    """A window with its features zeroed after `count` frames."""
     features = window.features.copy()
     features[:, count:] = 0
     return _Window(features, window.first, count)

@@ -29,7 +29,7 @@ def stream_ids(tokenizer: Tokenizer, file: TextIO, part: int = _PART) -> Iterato
     Yields:
         one id at a time.
     """
-    before, after = _around(tokenizer)
+    before, after = ids_around(tokenizer)
     yield from before
     text = file.read(part)
     # The first `done` tokens of the current part were yielded as the end of the one before it.
@@ -66,7 +66,7 @@ def _tokens(tokenizer: Tokenizer, text: str) -> list[_Token]:
     return [(id_, begin, end) for id_, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)]
 
 
-def _around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+def ids_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """The special tokens that the tokenizer puts before and after a text."""
     bare, whole = (tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))
     for start in range(len(whole) - len(bare) + 1):

@@ -25,6 +25,10 @@ _COMMON: dict[str, Any] = {
 _GROUPED = {key: value for key, value in _COMMON.items() if key != "head_dim"}
 _UNGROUPED = {key: value for key, value in _GROUPED.items() if key != "num_key_value_heads"}
 _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 48}
+_SLIDING, _FULL = "sliding_attention", "full_attention"
+# Keys of 40 channels, 8 of which are rotated, and values of 24.
+_LATENT = {**_UNGROUPED, "num_key_value_heads": HEADS, "kv_lora_rank": 40, "q_lora_rank": 56, "qk_rope_head_dim": 16,
+           "qk_nope_head_dim": 24, "v_head_dim": 24}  # fmt: skip
 
 # family: (model type, what differs from the common config)
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -75,6 +79,32 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2": ("starcoder2", {**_GROUPED, "sliding_window": 24}),
     "mixtral": ("mixtral", {**_COMMON, **_EXPERTS, "num_local_experts": 5}),
     "qwen3_moe": ("qwen3_moe", {**_COMMON, **_EXPERTS, "num_experts": 5, "decoder_sparse_step": 1}),
+    "latent attention": (
+        "deepseek_v3",
+        {**_LATENT, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1,
+         "n_shared_experts": 1, "moe_intermediate_size": 48, "first_k_dense_replace": 2},
+    ),
+    "latent attention, without experts": ("minicpm3", _LATENT),
+    "rotation of 8 channels": ("gpt_neox", {**_UNGROUPED, "num_attention_heads": 3, "rotary_pct": 0.25}),
+    "window that no layer uses": ("qwen2_moe", {**_GROUPED, **_EXPERTS, "num_experts": 5, "decoder_sparse_step": 2,
+                                                "shared_expert_intermediate_size": 56}),
+    "shared keys and values": (
+        "gemma4_text",
+        {**_COMMON, "num_hidden_layers": 6, "sliding_window": 24, "global_head_dim": 32, "num_kv_shared_layers": 2,
+         "layer_types": [_SLIDING, _FULL] * 3, "hidden_size_per_layer_input": 20, "vocab_size_per_layer_input": VOCAB},
+    ),
+    "sparse activations": (
+        "gemma3n_text",
+        {**_COMMON, "num_hidden_layers": 3, "sliding_window": 24, "layer_types": [_SLIDING, _SLIDING, _FULL],
+         "num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.95, 0.0, 0.6], "laurel_rank": 12,
+         "hidden_size_per_layer_input": 20, "vocab_size_per_layer_input": VOCAB, "intermediate_size": INNER},
+    ),
+    "gated attention": (
+        "afmoe",
+        {**_COMMON, **_EXPERTS, "num_experts": 5, "num_dense_layers": 1, "sliding_window": 24,
+         "layer_types": [_SLIDING, _SLIDING, _FULL], "n_group": 1, "topk_group": 1},
+    ),
+    "biogpt": ("biogpt", {**_UNGROUPED, "scale_embedding": True}),
     "tied embeddings": ("llama", {**_COMMON, "tie_word_embeddings": True}),
     "interleaved rotary": ("cohere", {**_GROUPED, "logit_scale": 0.5}),
     "attention sinks": (

@@ -62,6 +62,26 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
         "esm",
         {**_PADDED_BY_ONE, "position_embedding_type": "absolute", "mask_token_id": 5, "token_dropout": False},
     ),
+    "xlm": (
+        "xlm",
+        {"vocab_size": VOCAB, "emb_dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "n_langs": 1,
+         "max_position_embeddings": CONTEXT, "pad_token_id": 0, "pad_index": 0},
+    ),
+    "layoutlm": ("layoutlm", _COMMON),
+    "mistral, sliding window": (
+        "mistral",
+        {**_COMMON, "num_key_value_heads": KV_HEADS, "head_dim": 16, "sliding_window": 8},
+    ),
+    "gemma3_text, in both directions": (
+        "gemma3_text",
+        {**_COMMON, "num_key_value_heads": KV_HEADS, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 40,
+         "layer_types": ["sliding_attention", "full_attention"], "use_bidirectional_attention": True},
+    ),
+    "qwen3_moe": (
+        "qwen3_moe",
+        {**_COMMON, "num_key_value_heads": KV_HEADS, "head_dim": 16, "num_experts": 5, "num_experts_per_tok": 2,
+         "moe_intermediate_size": 48, "decoder_sparse_step": 1},
+    ),
     "t5": (
         "t5",
         {"vocab_size": VOCAB, "d_model": HIDDEN, "d_kv": 16, "d_ff": INNER, "num_layers": LAYERS, "num_heads": HEADS,
@@ -85,8 +105,11 @@ EQUAL_LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
     "fnet": ("fnet", _COMMON),
 }  # fmt: skip
 # Their attention is their own code, with relative positions in the scores.
-OWN_ATTENTION = ("mpnet", "deberta-v2", "deberta-v2, as deberta-v3")
-ROTARY = ("modernbert", "nomic_bert", "eurobert", "esm")
+OWN_ATTENTION = ("xlm", "mpnet", "deberta-v2", "deberta-v2, as deberta-v3")
+ROTARY = (
+    "modernbert", "nomic_bert", "eurobert", "esm", "mistral, sliding window", "gemma3_text, in both directions",
+    "qwen3_moe",
+)  # fmt: skip
 
 
 def build_encoder(family: str, architecture: str | None = None, **changes: object) -> PreTrainedModel:

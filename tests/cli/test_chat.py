@@ -51,7 +51,7 @@ def test_system_undo_reset_exit(chat, float_bundle):
     assert (code, out) == (0, "".join(expected) + answers(float_bundle, FIRST, system="Be brief."))
     notes = [f"note: taken back: {FIRST}\n", "note: all turns are forgotten\n", "system: Be brief.\n"]
     assert without_notes(err) == "".join(notes)
-    assert chat("/system -", "/system")[2] == "note: there is no system message\n" * 2
+    assert chat("/system -", "/system")[2] == "note: there is no system prompt\n" * 2
     system = (*SHORT, "--system", "Be brief.")
     assert chat("/system", options=system)[2] == "system: Be brief.\n"
     assert chat(FIRST, "/reset", FIRST, options=system)[1] == 2 * answers(float_bundle, FIRST, system="Be brief.")
@@ -79,7 +79,7 @@ def test_the_conversation_in_a_file(chat, float_bundle, tmp_path):
 
 def test_stats_are_given_when_they_are_wanted(chat):
     line = re.compile(
-        r"read (\d+) of (\d+) tokens in [\d.]+ s, the others were known; wrote \d+ tokens, [\d.]+ tokens/s"
+        r"read (\d+) of (\d+) tokens in [\d.]+ s, the rest from the cache; wrote \d+ tokens, [\d.]+ tokens/s"
     )
     lines = (FIRST, SECOND, "/params stats off", FIRST, "/params stats on", FIRST)
     found = line.findall(chat(*lines, options=(*SHORT, "--stats"))[2])
@@ -125,7 +125,7 @@ def test_parameters_of_every_kind():
         ("/bogus", "there is no command /bogus; /help lists them"),
         ("/", "there is no command /;"),
         ("/undo", "there is no turn to take back"),
-        ("/reset now", "/reset takes nothing"),
+        ("/reset now", "/reset takes no argument"),
         ("/save", "/save wants a file"),
         ("/load", "/load wants a file"),
         ("/save /nowhere/x", "/nowhere/x cannot be written"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import CONFIG_MAPPING
 
 from tests.checkpoints.decoder_families import CONTEXT, FAMILIES, ROPES, VOCAB, build, rope_config
 from triform.export.graph.fusion import fuse
@@ -14,7 +15,9 @@ from triform.export.runners import DecoderRunner
 from triform.export.verify.decoder import reference_logits, verify_decoder
 from triform.export.write import write_graph
 from triform.models.attention.rotary import rotary_modules
+from triform.models.catalog import form_of
 from triform.models.decoder.graph import decoder_spec
+from triform.models.errors import UnsupportedModelError
 from triform.runtime.bundle.manifest import LayerCacheInfo
 
 
@@ -43,14 +46,25 @@ def test_family_matches_pytorch(family, tmp_path):
     runner, expected, graph, notes = exported(model, tmp_path, ids)
     verify_decoder(runner, expected, ids)
     counts = graph_counts(graph)
-    assert counts["GroupQueryAttention"] == 3
-    assert notes["rotary"] == ("fused" if rotary_modules(model) else "none")
+    assert counts["GroupQueryAttention"] == model.config.num_hidden_layers
+    rotary = "native" if family in KEEPS_ROTATION else "fused"
+    assert notes["rotary"] == (rotary if rotary_modules(model) else "none")
     # Nothing is left of the splitting and merging of heads.
     assert counts.get("Transpose", 0) == 0 or family in KEEPS_TRANSPOSES
 
 
 # Fused projections whose heads interleave q, k and v need a transpose to take them apart; experts are sorted by one.
-KEEPS_TRANSPOSES = {"gpt_neox", "gpt_neox, sequential", "mixtral", "qwen3_moe", "attention sinks"}
+KEEPS_TRANSPOSES = {
+    "gpt_neox", "gpt_neox, sequential", "mixtral", "qwen3_moe", "attention sinks", "latent attention",
+    "latent attention, without experts", "rotation of 8 channels", "window that no layer uses",
+    "sparse activations", "gated attention",
+}  # fmt: skip
+# The operator takes neither tables of 4 columns nor keys of which only the end is rotated; Gemma 3n and 4 rotate
+# queries and keys by functions of their own.
+KEEPS_ROTATION = {
+    "rotation of 8 channels", "latent attention", "latent attention, without experts", "shared keys and values",
+    "sparse activations",
+}  # fmt: skip
 
 
 def graph_counts(graph):
@@ -58,6 +72,12 @@ def graph_counts(graph):
     for node in graph.graph:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return counts
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_is_let_through(family):
+    model_type, settings = FAMILIES[family]
+    assert form_of(CONFIG_MAPPING[model_type](**settings), "text-generation") == "decoder"
 
 
 @pytest.mark.parametrize("rope", ROPES)
@@ -96,3 +116,31 @@ def test_window_and_softcap_reach_the_operator(tmp_path):
     windows = [attribute(node, "local_window_size", -1) for node in attention]
     assert windows == [24, -1, 24]
     assert [attribute(node, "softcap") for node in attention] == [3.0] * 3
+
+
+STATES = {
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 16},
+    "minimax": {"layer_types": ["linear_attention", "full_attention"], "num_local_experts": 2, "block_size": 16},
+}
+STATE_COMMON = {
+    "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3,
+    "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", STATES)
+def test_a_state_along_the_text_is_refused(model_type):
+    model = build(model_type, {**STATE_COMMON, **STATES[model_type]})
+    with pytest.raises(UnsupportedModelError, match="carries a state along the text besides keys and values"):
+        decoder_spec(model, 64)
+
+
+def test_states_that_transformers_declares_are_refused_before_loading():
+    with pytest.raises(UnsupportedModelError, match="mamba models carry a state along the text"):
+        form_of(CONFIG_MAPPING["mamba"](), "text-generation")
+
+
+def test_attention_of_its_own_is_refused():
+    model = build("xglm", {"vocab_size": VOCAB, "d_model": 24, "ffn_dim": 40, "num_layers": 1, "attention_heads": 2})
+    with pytest.raises(UnsupportedModelError, match="its attention is code of its own"):
+        decoder_spec(model, 64)

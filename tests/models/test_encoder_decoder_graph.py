@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING, VisionEncoderDecoderModel
 
-from triform.models.encoder_decoder.graph import Source, encoder_decoder_specs, reference_logits
+from triform.models.encoder_decoder.graph import EncoderInputs, encoder_decoder_specs, reference_logits
 
 _BART = {
     "vocab_size": 60, "d_model": 48, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 3,
@@ -39,9 +39,9 @@ def trocr():
 def sources(model):
     generator = torch.Generator().manual_seed(0)
     if model.main_input_name == "pixel_values":
-        return Source({"pixel_values": torch.randn(2, 3, 24, 24, generator=generator)}, {})
+        return EncoderInputs({"pixel_values": torch.randn(2, 3, 24, 24, generator=generator)}, {})
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-    return Source({"input_ids": torch.randint(4, 60, (2, 5), generator=generator), "attention_mask": mask}, {})
+    return EncoderInputs({"input_ids": torch.randint(4, 60, (2, 5), generator=generator), "attention_mask": mask}, {})
 
 
 @pytest.mark.parametrize(("make", "layers"), [(bart, 2), (trocr, 3)])
@@ -49,9 +49,10 @@ def test_the_cache_goes_in_by_the_name_the_model_has_for_it(make, layers):
     """Warnings are errors here, so a name that transformers has given up would fail."""
     torch.manual_seed(0)
     model = make().eval()
-    pair, stack = encoder_decoder_specs(model, sources(model), 32)
+    specs, stack = encoder_decoder_specs(model, sources(model), 32)
     with stack:
-        assert len(pair.heads) == layers
+        names = {f"cross_key_values.{layer}.{part}" for layer in range(layers) for part in ("key", "value")}
+        assert set(specs.encoder.outputs) - {"encoder_attention_mask"} == names
     names = inspect.signature(model.forward).parameters
     assert len({"cache", "past_key_values"} & set(names)) == 1
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.checkpoints.decoder_families import CONTEXT, VOCAB
-from tests.checkpoints.encoder_families import ENCODERS, LAYERS, OWN_ATTENTION, ROTARY, build_encoder
+from tests.checkpoints.encoder_families import ENCODERS, LAYERS, OWN_ATTENTION, ROTARY, build_encoder, random_model
 from triform.export.graph.fusion import fuse
 from triform.export.graph.tracing import trace
 from triform.export.quantize.blocks import lower_to_float
@@ -116,18 +116,53 @@ def test_head_matches_transformers(task, tmp_path):
             assert_close(single, expected[name][row, : len(single)] if per_token else expected[name][row])
 
 
+ENCODER_DECODERS = {
+    "BartForSequenceClassification": (
+        "bart",
+        {"vocab_size": VOCAB, "d_model": 48, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 3,
+         "decoder_attention_heads": 4, "encoder_ffn_dim": 56, "decoder_ffn_dim": 72, "max_position_embeddings": CONTEXT,
+         "num_labels": 5, "eos_token_id": 2, "pad_token_id": 1, "bos_token_id": 0},
+    ),
+    "T5ForSequenceClassification": (
+        "t5",
+        {"vocab_size": VOCAB, "d_model": 48, "d_kv": 16, "d_ff": 56, "num_layers": 2, "num_decoder_layers": 1,
+         "num_heads": 5, "relative_attention_num_buckets": 10, "relative_attention_max_distance": 24, "num_labels": 5,
+         "eos_token_id": 2, "pad_token_id": 0, "decoder_start_token_id": 0},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", ENCODER_DECODERS)
+def test_classifiers_on_encoder_decoders_match_transformers(architecture, tmp_path):
+    model_type, settings = ENCODER_DECODERS[architecture]
+    model = random_model(model_type, settings, architecture)
+    # As a pair of texts: an end after each, the second at another place in each row.
+    batch = rows(model, (29, 4, 40, 17))
+    for row, length in enumerate((29, 4, 40, 17)):
+        batch["input_ids"][row, [1, length - 1]] = 2
+    expected = reference(model, batch).logits
+    session, counts = exported(model, tmp_path, "text-classification")
+    assert_close(run(session, batch)["logits"], expected)
+    for row in range(4):
+        assert_close(run(session, alone(batch, row))["logits"], expected[row : row + 1])
+    # Of two encoder layers, and self- and cross-attention of a decoder layer.
+    assert counts["MultiHeadAttention"] == 4
+
+
 # The layers below a head are those of the family, which is compared above.
 MASKED = {
     "bert": "BertForMaskedLM",
     "distilbert": "DistilBertForMaskedLM",
     "modernbert": "ModernBertForMaskedLM",
     "esm": "EsmForMaskedLM",
+    "xlm": "XLMWithLMHeadModel",
 }
 
 
 @pytest.mark.parametrize("family", MASKED)
 def test_masked_lm_gives_logits_at_positions(family, tmp_path):
-    model = build_encoder(family, MASKED[family], **{"n_layers" if family == "distilbert" else "num_hidden_layers": 1})
+    layers = "n_layers" if family in ("distilbert", "xlm") else "num_hidden_layers"
+    model = build_encoder(family, MASKED[family], **{layers: 1})
     batch = rows(model)
     expected = reference(model, batch).logits
     session, _ = exported(model, tmp_path, "fill-mask")

@@ -1,4 +1,4 @@
-"""Commands that make a bundle, show it or check it, whatever its form.
+"""Commands that make, show or check a bundle of any form.
 
 May import `triform.export` inside a command, and the rest of `cli/`. Read `export.py` first.
 """

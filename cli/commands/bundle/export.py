@@ -18,14 +18,14 @@ from triform.cli.outputs.terminal import for_progress
 if TYPE_CHECKING:
     from triform.export.report import Report
 
-HELP = """Turn a checkpoint into a bundle, verified against PyTorch.
+HELP = """Export a checkpoint to a bundle, verified against PyTorch.
 
 \b
-  triform export ./my-model bundle                       a folder of transformers or sentence-transformers
+  triform export ./my-model bundle                       a transformers or sentence-transformers folder
   triform export ./my-adapter bundle                     a LoRA adapter, merged into the base that it names
   triform export model.Q4_1.gguf bundle                  a GGUF file (or org/name/FILE of the hub), with its own blocks
-  triform export org/name bundle --revision v1.0         a hub id, from its cache where there is no network
-  triform export ./my-model bundle --dry-run             what would be done, for which task, and what decided
+  triform export org/name bundle --revision v1.0         a hub id; without a network, from the hub's cache
+  triform export ./my-model bundle --dry-run             print what would be done, for which task, and why
 
 The bundle is written whole or not at all.
 """
@@ -39,28 +39,31 @@ def run(
     quantize: Annotated[
         Optional[str],
         typer.Option(
-            help="none, int8, int4, or keep; when not given, keep for decoders from quantized GGUF files, int4 for "
-            "other decoders, int8 for all else."
+            help="none, int8, int4 or keep; by default keep for decoders from quantized GGUF files, int4 for other "
+            "decoders, int8 for all others."
         ),
     ] = None,
     task: Annotated[
-        Optional[str], typer.Option(help="A task by its name on the hub; what it was trained for when not given.")
+        Optional[str], typer.Option(help="A task by its name on the hub; by default what the model was trained for.")
     ] = None,
     hidden_states: Annotated[
-        bool, typer.Option("--hidden-states", help="Keep the outputs of an encoder's every layer, of a decoder's last.")
+        bool,
+        typer.Option(
+            "--hidden-states", help="Keep the hidden states: all layers of an encoder, the last of a decoder."
+        ),
     ] = False,
     word_timestamps: Annotated[
-        bool, typer.Option("--word-timestamps", help="Let a speech model tell when each word is said.")
+        bool, typer.Option("--word-timestamps", help="Let a speech model compute word timestamps.")
     ] = False,
-    block_size: Annotated[Optional[int], typer.Option(help="Weights sharing a scale: 16 to 256.")] = None,
-    accuracy_level: Annotated[int, typer.Option(help="Activations while computing: 4 is 8 bit, 1 float32.")] = 4,
-    context_length: Annotated[Optional[int], typer.Option(help="The model's own limit when not given.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
+    block_size: Annotated[Optional[int], typer.Option(help="Weights that share a scale: 16 to 256.")] = None,
+    accuracy_level: Annotated[int, typer.Option(help="Precision of activations: 4 is int8, 1 is float32.")] = 4,
+    context_length: Annotated[Optional[int], typer.Option(help="In tokens; by default the model's own limit.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
     ] = False,
-    revision: Annotated[Optional[str], typer.Option(help="Of a hub id: a branch, a tag or a commit.")] = None,
+    revision: Annotated[Optional[str], typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
     """Parse, call, render."""
@@ -83,8 +86,8 @@ def run(
         word_timestamps=word_timestamps,
     )
     if dry_run:
-        found = plan(source, options)
-        print(json.dumps(dict(found)) if as_json else rows(found))
+        planned = plan(source, options)
+        print(json.dumps(dict(planned)) if as_json else rows(planned))
         return 0
     with _progress() as progress:
         report = export(source, bundle, options, progress)
@@ -93,7 +96,7 @@ def run(
 
 
 def _say_newer() -> None:
-    """Name what is newer than it was tested, before anything that may fail for that reason."""
+    """Note packages that are newer than the tested versions, before anything can fail for that reason."""
     from triform.export.tested_versions import newer_than_tested
 
     newer = newer_than_tested()
@@ -141,5 +144,5 @@ def _render(report: Report) -> str:
         ("bundle", f"{megabytes(report.size_after)}  {report.bundle}"),
     ]
     parity = report.parity
-    found = parity_rows(parity) if isinstance(parity, Parity) else encoder_parity_rows(parity)
-    return rows([*seconds, total, *purpose, *sizes, *found])
+    parity_lines = parity_rows(parity) if isinstance(parity, Parity) else encoder_parity_rows(parity)
+    return rows([*seconds, total, *purpose, *sizes, *parity_lines])

@@ -11,6 +11,6 @@ def check_installed() -> None:
 
     missing = [name for name in ("torch", "transformers", "onnxscript", "optimum") if find_spec(name) is None]
     if missing:
-        # On a device all of them are missing, and one name says it.
+        # On a device all of them are missing; PyTorch stands for all.
         needed = "PyTorch" if "torch" in missing else ", ".join(missing)
         raise missing_extra(f"exporting needs {needed}", "export")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from triform.runtime.bundle.export_record import ExportInfo
     from triform.runtime.bundle.manifest import GraphInfo, Manifest, TensorInfo
 
-HELP = """Show what a bundle is: form, task, graphs, shapes, sizes, quantization, parity.
+HELP = """Show what a bundle contains: form, task, graphs, shapes, sizes, quantization, parity.
 
 \b
   triform inspect BUNDLE

@@ -12,20 +12,20 @@ from triform.cli.outputs.notes import say
 if TYPE_CHECKING:
     from triform.runtime.text.token_view import TokenView
 
-HELP = """Show how a model splits a text. Reads the tokenizer only, of bundles of any form.
+HELP = """Show how a model tokenizes a text, for bundles of any form. Only the tokenizer is read.
 
 \b
   triform tokens BUNDLE "Tokenization is unavoidable."
   triform tokens BUNDLE --json < letter.txt
 
-One line a token: index, id, token, start-end, text, with tabs between them. Start and end count characters; tokens that
-the model adds stand for none.
+One line per token: index, id, token, start-end, text, separated by tabs. Start and end are character offsets; tokens
+that the model adds cover no characters.
 """
 
 
 def run(
     bundle: Bundle = None,
-    text: Annotated[Optional[str], typer.Argument(help="The text; - or nothing reads standard input.")] = None,
+    text: Annotated[Optional[str], typer.Argument(help="The text; standard input by default, or for -.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of tokens.")] = False,
     verify: Verify = "once",
 ) -> int:
@@ -49,14 +49,14 @@ def run(
 
 
 def _print(tokens: list[TokenView]) -> None:
-    for one in tokens:
-        # One line each, whatever the text is.
-        shown = one.text if one.text.isprintable() else repr(one.text)[1:-1]
-        print(f"{one.index}\t{one.id}\t{one.token}\t{one.start}-{one.end}\t{shown}")
+    for token in tokens:
+        # Escaped, so that each token is one line.
+        shown = token.text if token.text.isprintable() else repr(token.text)[1:-1]
+        print(f"{token.index}\t{token.id}\t{token.token}\t{token.start}-{token.end}\t{shown}")
 
 
 def _print_json(tokens: list[TokenView]) -> None:
     import dataclasses
     import json
 
-    print(json.dumps([dataclasses.asdict(one) for one in tokens]))
+    print(json.dumps([dataclasses.asdict(token) for token in tokens]))

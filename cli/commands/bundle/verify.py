@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-HELP = """Check a bundle: every file's hash, and with --against its numbers.
+HELP = """Check the hash of every file in a bundle, and with --against its outputs.
 
 \b
   triform verify BUNDLE
@@ -19,7 +19,7 @@ HELP = """Check a bundle: every file's hash, and with --against its numbers.
 
 def run(
     bundle: Annotated[Path, typer.Argument(envvar="TRIFORM_BUNDLE", help="The bundle's folder.")],
-    against: Annotated[Optional[str], typer.Option(help="The source it was exported from.")] = None,
+    against: Annotated[Optional[str], typer.Option(help="The checkpoint that it was exported from.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Parse, call, render."""
@@ -39,8 +39,8 @@ def run(
 
         parity = verify_against(opened, against)
     if as_json:
-        found = {"files": files, "parity": None if parity is None else dataclasses.asdict(parity)}
-        print(json.dumps(found))
+        result = {"files": files, "parity": None if parity is None else dataclasses.asdict(parity)}
+        print(json.dumps(result))
         return 0
     print(f"{bundle}: {len(files)} files are as they were exported")
     if parity is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from triform.cli.chat.session import Chat
     from triform.runtime.generation.options.generation import GenerationOptions
 
-HELP = """Talk with a model that was trained to chat.
+HELP = """Chat with a model that was trained for it.
 
 \b
   triform chat BUNDLE
@@ -23,24 +23,24 @@ HELP = """Talk with a model that was trained to chat.
   triform chat BUNDLE --load yesterday.json
   printf 'Name a river.\\nWhere does it end?\\n' | triform chat BUNDLE > answers.txt
 
-Lines that begin with a slash are commands, and /help lists them. A line that ends in a backslash goes on with the next;
-lines between one of three double quotes and another go together. Ctrl-C stops an answer, of which stays what was said;
-/exit or the end of input ends the chat.
+Lines that begin with a slash are commands; /help lists them. A line that ends in a backslash continues on the next.
+Lines between \"\"\" and \"\"\" form one message. Ctrl-C stops the answer; what was printed is kept. /exit or the end of
+input ends the chat.
 
-Where standard input is no terminal it is read in the same way. Answers alone go to standard output. The exit code is
-then 1 if anything was refused.
+If standard input is not a terminal, it is read in the same way, and the exit code is 1 if anything was refused. Only
+answers go to standard output.
 """
 
 
 @with_generation_options((*DECODER, *CONTEXT))
 def run(
     bundle: Bundle = None,
-    system: Annotated[Optional[str], typer.Option(help="A system message.")] = None,
-    load: Annotated[Optional[Path], typer.Option(help="Go on from a conversation that /save wrote.")] = None,
-    stats: Annotated[bool, typer.Option("--stats", help="Tell the speed of each answer on standard error.")] = False,
+    system: Annotated[Optional[str], typer.Option(help="The system prompt.")] = None,
+    load: Annotated[Optional[Path], typer.Option(help="Continue a conversation that /save wrote.")] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Print the speed of each answer to standard error.")] = False,
     template: Template = None,
     template_var: TemplateVars = None,
-    history: Annotated[Optional[Path], typer.Option(help="Remember typed lines in this file.")] = None,
+    history: Annotated[Optional[Path], typer.Option(help="Keep the history of typed lines in this file.")] = None,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -82,7 +82,7 @@ def _talk(chat: Chat, lines: Lines) -> None:
         except KeyboardInterrupt:
             if not lines.interactive:
                 raise
-            # As in a shell: the line is dropped.
+            # As in a shell, drop the line.
             say("")
             continue
         if message is None:
@@ -93,7 +93,7 @@ def _talk(chat: Chat, lines: Lines) -> None:
 
 
 def _take(chat: Chat, message: str) -> None:
-    """Answer a message, or do what a command asks for. What is wrong with it is said in one line."""
+    """Answer a message or run a slash command; an error is printed as one line."""
     from triform.cli.chat.slash_commands import run_command
     from triform.cli.outputs.notes import complain
     from triform.runtime.errors import TriformError
@@ -104,7 +104,7 @@ def _take(chat: Chat, message: str) -> None:
         if message.startswith("/") and not message.startswith("//"):
             run_command(chat, message)
         else:
-            # Two slashes are for a message that begins with one.
+            # Two slashes begin a message that starts with one.
             chat.answer(message[message.startswith("//") :])
     except TriformError as error:
         chat.refused = True

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
-HELP = """Generate text from a prompt, streaming it as it comes.
+# The default of --batch.
+_BATCH = 8
+
+HELP = """Generate text from a prompt, and stream it.
 
 \b
   triform generate BUNDLE "Write a haiku about rain."
@@ -36,46 +39,52 @@ HELP = """Generate text from a prompt, streaming it as it comes.
   triform generate BUNDLE --input prompts.jsonl --output answers.jsonl --batch 8
 
 With TRIFORM_BUNDLE set to a bundle's folder, the prompt alone is enough.
-One line break at the end of a prompt that is read from a file or a pipe is left out.
-Without sampling options the model's own defaults apply. --temperature 0 always takes the most likely token.
-A conversation that ends with the assistant's words, and --prefill, are continued; what they say is not repeated.
+One line break at the end of a prompt from a file or a pipe is removed.
+Without sampling options the model's own defaults apply. --temperature 0 always chooses the most likely token.
+A last message by the assistant, or --prefill, is continued without being repeated.
 
---input reads a prompt a line. In a .jsonl, .ndjson or .json file it reads objects with a text called "prompt" or a
-conversation called "messages", in a .csv or .tsv file rows with such a column. Each is answered by one JSON object, in
-the same order, --batch of them at a time.
+--input reads one prompt per line. A .jsonl, .ndjson or .json file holds objects with a text "prompt" or a conversation
+"messages"; a .csv or .tsv file has such a column. Each prompt is answered by one JSON object, in the same order,
+--batch of them at a time.
 """
 
 
 @with_generation_options((*DECODER, *CONTEXT), SEVERAL)
 def run(
     bundle: Bundle = None,
-    prompt: Annotated[Optional[str], typer.Argument(help="The prompt; - or nothing reads standard input.")] = None,
+    prompt: Annotated[Optional[str], typer.Argument(help="The prompt; standard input by default, or for -.")] = None,
     file: Annotated[Optional[Path], typer.Option(help="Read the prompt from a file.")] = None,
-    system: Annotated[Optional[str], typer.Option(help="A system message.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Bypass the chat template.")] = False,
+    system: Annotated[Optional[str], typer.Option(help="The system prompt.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Do not apply the chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
-    stats: Annotated[bool, typer.Option("--stats", help="Print speeds on standard error.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Print timings to standard error.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
     verify: Verify = "once",
     prompt_cache: Annotated[
-        Optional[Path], typer.Option(help="Keep the prompt's keys and values in this file, and use them.")
+        Optional[Path], typer.Option(help="Save the prompt's key/value cache to this file, and reuse it.")
     ] = None,
-    draft: Annotated[Optional[Path], typer.Option(help="A smaller bundle that proposes tokens to check.")] = None,
-    logprobs: Annotated[Optional[int], typer.Option(help="With --json: this many likeliest tokens each.")] = None,
-    input_file: Annotated[Optional[Path], typer.Option("--input", help="Answer each prompt of a file.")] = None,
-    field: Annotated[Optional[str], typer.Option(help="Of --input: where in its objects the prompt is.")] = None,
-    output: Annotated[Optional[Path], typer.Option(help="Of --input: write to a file.")] = None,
+    draft: Annotated[
+        Optional[Path], typer.Option(help="Speculative decoding: the bundle of a smaller draft model.")
+    ] = None,
+    logprobs: Annotated[
+        Optional[int], typer.Option(help="With --json: log-probabilities of so many likely tokens.")
+    ] = None,
+    input_file: Annotated[Optional[Path], typer.Option("--input", help="Answer each prompt in a file.")] = None,
+    field: Annotated[
+        Optional[str], typer.Option(help="With --input: the field or column that holds the prompt.")
+    ] = None,
+    output: Annotated[Optional[Path], typer.Option(help="With --input: write the answers to a file.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Of --output: go on behind the answers of a run that did not end.")
+        bool, typer.Option("--resume", help="With --output: continue after the answers of an unfinished run.")
     ] = False,
-    batch: Annotated[int, typer.Option(help="Of --input: prompts to run at once.")] = 8,
-    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Of --input: go on without bad lines.")] = False,
+    batch: Annotated[Optional[int], typer.Option(help="With --input: prompts to run at once, or 8.")] = None,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="With --input: skip unusable lines.")] = False,
     tools: Annotated[Optional[Path], typer.Option(help="A JSON list of functions that the model may call.")] = None,
     template: Template = None,
     template_var: TemplateVars = None,
-    prefill: Annotated[Optional[str], typer.Option(help="How the answer begins; the model goes on.")] = None,
+    prefill: Annotated[Optional[str], typer.Option(help="How the answer begins; the model continues it.")] = None,
     *,
     beams: Beams,
     options: GenerationOptions,
@@ -87,12 +96,15 @@ def run(
     from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.decoder.prompt_input import PromptOptions
     from triform.runtime.errors import InputError
+    from triform.runtime.files import check_writable
     from triform.runtime.generation.options.conflicts import SEVERAL_ANSWERS, check_conflicts
     from triform.runtime.opening import load_decoder
 
-    if input_file is None and (output is not None or field is not None or skip_errors or resume):
+    of_files = output is not None or field is not None or skip_errors or resume or batch is not None
+    if input_file is None and of_files:
         raise InputError(
-            "--output, --resume, --field and --skip-errors go with --input; a single answer goes to standard output"
+            "--output, --resume, --field, --batch and --skip-errors go with --input; "
+            "a single answer goes to standard output"
         )
     options = _with_logprobs(options, logprobs, as_json=as_json or input_file is not None)
     prompt_options = PromptOptions(
@@ -110,10 +122,12 @@ def run(
     if input_file is not None:
         single = {"a prompt": prompt, "--file": file, "--prompt-cache": prompt_cache, "--draft": draft}
         records = _records(input_file, field, skip_errors, single)
-        job = Job(load(folder), options, beams, batch, prompt_options)
+        job = Job(load(folder), options, beams, _BATCH if batch is None else batch, prompt_options)
         write_answers(job, records, output, resume=resume, stats=stats)
         return 0
     text = whole_text("prompt", prompt, file)
+    if prompt_cache is not None and not prompt_cache.exists():
+        check_writable(prompt_cache)
     model = load(folder)
     if model.settle(options, beams=beams).search is not None:
         one_answer = {"prompt_cache": prompt_cache, "draft": draft, "stats": stats or None}
@@ -129,26 +143,26 @@ def run(
     answer = partial(model.stream_to, text, options, **prompt_options)
     generation = _stream(answer, as_json=as_json)
     _finish(generation, as_json=as_json, stats=stats)
-    # A file that knew half of the prompt is good enough: it is written again only as a conversation doubles.
+    # Rewrite the cache file only if it covered less than half of this prompt.
     if prompt_cache is not None and 2 * generation.cached_tokens < generation.prompt_tokens:
         model.save_prompt_cache(prompt_cache, generation.prompt_tokens)
     return 0
 
 
 def _stream(generate: Callable[..., Generation], *, as_json: bool) -> Generation:
-    """Generate, and unless JSON is wanted show the text as it comes."""
+    """Generate, and stream the text unless the output is JSON."""
     if as_json:
         return generate(show=lambda text: None)
     try:
         return generate(show=_show)
     except KeyboardInterrupt:
-        # What was printed stays, and the shell's prompt starts on a line of its own.
+        # The shell's prompt starts on a new line after what was printed.
         print(flush=True)
         raise
 
 
 def _records(path: Path, field: str | None, skip_errors: bool, others: Mapping[str, object]) -> Records:
-    """The prompts of a file, where nothing else is given that goes with a single prompt."""
+    """The prompts of a file, without arguments that are for a single prompt."""
     from triform.cli.commands.decoder.generate_file import FIELDS
     from triform.cli.inputs.records import Records
     from triform.runtime.errors import InputError
@@ -164,12 +178,12 @@ def _show_answers(answers: Sequence[Written], *, as_json: bool) -> None:
     if as_json:
         import json
 
-        print(json.dumps([dataclasses.asdict(one) for one in answers]))
+        print(json.dumps([dataclasses.asdict(answer) for answer in answers]))
     elif len(answers) == 1:
         print(answers[0].text)
     else:
-        for one in answers:
-            print(f"{one.score:.4f}\t{' '.join(one.text.split())}")
+        for answer in answers:
+            print(f"{answer.score:.4f}\t{' '.join(answer.text.split())}")
 
 
 def _with_logprobs(options: GenerationOptions, count: int | None, *, as_json: bool) -> GenerationOptions:
@@ -189,11 +203,11 @@ def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
     if as_json:
         import json
 
-        found = dataclasses.asdict(generation)
+        value = dataclasses.asdict(generation)
         if generation.logprobs is None:
-            del found["logprobs"]
+            del value["logprobs"]
         # ASCII, so that it means the same whatever the terminal's encoding is.
-        print(json.dumps(found))
+        print(json.dumps(value))
     else:
         print(flush=True)
     if stats:

@@ -1,4 +1,4 @@
-"""Prompts of a file, answered several at a time: what ``triform generate --input`` does."""
+"""Answers the prompts of a file, several at a time: ``triform generate --input``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
-# Where in a JSON object a prompt is looked for.
+# The fields of a JSON object that may hold a prompt.
 FIELDS = ("prompt", "messages", "text")
-# What answers add to the object that held the prompt.
+# The fields that answers add to the object that held the prompt.
 _ADDED = ("generated_text", "finish_reason", "generated_tokens", "score", "alternatives")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done with prompts.
+    """How to answer prompts.
 
     Attributes:
-        model: that answers.
+        model: the decoder that answers.
         options: see `GenerationOptions`.
         beams: see `Beams`.
         batch: prompts to run at once.
@@ -49,7 +49,7 @@ class Job:
         """Refuse a prompt that the model cannot read.
 
         Raises:
-            InputError: it is empty, too long, or needs a chat template that is not there.
+            InputError: it is empty, too long, or needs a chat template and the model has none.
         """
         self.model.count_tokens(prompt, **self.prompt_options)
 
@@ -58,11 +58,11 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
     """Answer each record with one JSON object, in order and in bounded memory.
 
     Args:
-        job: what to do.
+        job: how to answer.
         records: the prompts.
         output: the file to write; standard output when None.
-        resume: go on behind the answers that an earlier run left.
-        stats: say on standard error how fast it was.
+        resume: continue after the answers of an earlier run.
+        stats: print the speed to standard error.
 
     Raises:
         InputError: a prompt is refused, or the file cannot be written.
@@ -80,7 +80,7 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
             file.write(_object(record, written))
             answers += 1
             tokens += len(written[0].token_ids)
-        # While the file is still unfinished: a bad line keeps it so.
+        # Before the file is renamed: a bad line leaves it unfinished.
         end_inputs(records, None)
     if stats:
         seconds = time.perf_counter() - start
@@ -88,7 +88,7 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
 
 
 def _unanswered(records: Iterable[Record], file: AnswersFile) -> Iterator[Record]:
-    """The records behind those that an earlier run answered."""
+    """The records after those that an earlier run answered."""
     for place, record in enumerate(records, 1):
         if place > file.done:
             yield record
@@ -101,7 +101,7 @@ def _prompt(record: Record) -> Prompt:
 
 
 def _question(record: Record) -> dict[str, Any]:
-    """What of a record its answer repeats, whatever the answer adds to it."""
+    """The fields of a record that its answer repeats."""
     return {name: value for name, value in (record.value or {"prompt": record.text}).items() if name not in _ADDED}
 
 
@@ -112,5 +112,5 @@ def _object(record: Record, written: list[Written]) -> dict[str, Any]:
     if best.score is not None:
         value["score"] = best.score
     if len(written) > 1:
-        value["alternatives"] = [{"generated_text": one.text, "score": one.score} for one in written[1:]]
+        value["alternatives"] = [{"generated_text": other.text, "score": other.score} for other in written[1:]]
     return value

@@ -16,20 +16,20 @@ from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Thre
 if TYPE_CHECKING:
     from typing import BinaryIO, TextIO
 
-HELP = """Tell how well a model predicts a text: its perplexity, lower is better.
+HELP = """Measure how well a model predicts a text: its perplexity, lower is better.
 
 \b
   triform score BUNDLE notes.txt
   triform score BUNDLE --json < notes.txt
 
-The file is read a part at a time, so it may be of any size. A text longer than the model's context is read in windows
-that overlap by half, and each token counts once. The loss is the mean negative log-likelihood, in nats a token.
+The file is read in parts, so it may be of any size. A text longer than the model's context is read with a sliding
+window that overlaps by half; each token counts once. The loss is the mean negative log-likelihood, in nats per token.
 """
 
 
 def run(
     bundle: Bundle = None,
-    file: Annotated[Optional[str], typer.Argument(help="A text file; - or nothing reads standard input.")] = None,
+    file: Annotated[Optional[str], typer.Argument(help="A text file; standard input by default, or for -.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
@@ -48,11 +48,11 @@ def run(
         model = load_decoder(
             folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
         )
-        found = model.file_perplexity(text)
+        result = model.file_perplexity(text)
     if as_json:
-        print(json.dumps(dataclasses.asdict(found)))
+        print(json.dumps(dataclasses.asdict(result)))
     else:
-        print(f"perplexity {found.perplexity:.4f}, loss {found.loss:.4f}, {found.tokens} tokens")
+        print(f"perplexity {result.perplexity:.4f}, loss {result.loss:.4f}, {result.tokens} tokens")
     return 0
 
 
@@ -75,5 +75,5 @@ def _opened(file: str | None) -> Iterator[TextIO]:
 
 
 def _stdin() -> BinaryIO:
-    # Something else may stand in for it that has text only.
+    # A replacement of standard input may only have text.
     return getattr(sys.stdin, "buffer", None) or BytesIO(sys.stdin.read().encode("utf-8", "surrogateescape"))

@@ -19,7 +19,7 @@ HELP = """Find the answer to a question in a text of any length.
   triform answer BUNDLE "Who kept the lighthouse?" --file story.txt --top-k 3
   cat story.txt | triform answer BUNDLE "Who kept the lighthouse?" --no-answer --json
 
-One line an answer, the best first: score, start-end, text, with tabs between them. Start and end count characters of
+One line per answer, the best first: score, start-end, text, separated by tabs. Start and end are character offsets in
 the context. With --no-answer the best answer may be that there is none.
 """
 
@@ -27,14 +27,14 @@ the context. With --no-answer the best answer may be that there is none.
 def run(
     bundle: Bundle = None,
     question: Annotated[Optional[str], typer.Argument(help="The question.")] = None,
-    context: Annotated[Optional[str], typer.Option(help="The text; standard input when absent.")] = None,
+    context: Annotated[Optional[str], typer.Option(help="The text; standard input by default.")] = None,
     file: Annotated[Optional[Path], typer.Option(help="Read the text from a file.")] = None,
-    top_k: Annotated[int, typer.Option(help="How many answers to show.")] = 1,
-    max_answer_length: Annotated[int, typer.Option(help="Tokens of an answer at most.")] = 15,
+    top_k: Annotated[int, typer.Option(help="Number of answers to show.")] = 1,
+    max_answer_length: Annotated[int, typer.Option(help="Maximum length of an answer, in tokens.")] = 15,
     stride: Annotated[
-        Optional[int], typer.Option(help="Tokens that windows share; 128 if not given, less after a long question.")
+        Optional[int], typer.Option(help="Overlap of windows in tokens; 128 by default, less after a long question.")
     ] = None,
-    no_answer: Annotated[bool, typer.Option("--no-answer", help="Let there be no answer in the text.")] = False,
+    no_answer: Annotated[bool, typer.Option("--no-answer", help="Allow for a text that holds no answer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of answers.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
@@ -55,19 +55,21 @@ def run(
     model = load_encoder(
         folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
-    found = answer(model, [pair], top_k=top_k, max_answer_length=max_answer_length, stride=stride, no_answer=no_answer)
-    (_print_json if as_json else _print)(next(found))
+    answers = answer(
+        model, [pair], top_k=top_k, max_answer_length=max_answer_length, stride=stride, no_answer=no_answer
+    )
+    (_print_json if as_json else _print)(next(answers))
     return 0
 
 
 def _print(answers: list[Answer]) -> None:
-    for one in answers:
-        shown = " ".join(one.text.split()) or "(no answer)"
-        print(f"{one.score:.4f}\t{one.start}-{one.end}\t{shown}")
+    for answer in answers:
+        shown = " ".join(answer.text.split()) or "(no answer)"
+        print(f"{answer.score:.4f}\t{answer.start}-{answer.end}\t{shown}")
 
 
 def _print_json(answers: list[Answer]) -> None:
     import dataclasses
     import json
 
-    print(json.dumps([dataclasses.asdict(one) for one in answers]))
+    print(json.dumps([dataclasses.asdict(answer) for answer in answers]))

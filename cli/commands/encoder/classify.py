@@ -23,7 +23,7 @@ from triform.cli.arguments.common import (
 if TYPE_CHECKING:
     from triform.runtime.encoder.model import Encoder
 
-HELP = """Label texts.
+HELP = """Classify texts.
 
 \b
   triform classify BUNDLE "What a lovely evening." "It broke after a day."
@@ -31,8 +31,8 @@ HELP = """Label texts.
   triform classify BUNDLE --file reviews.jsonl --field review --json > labeled.jsonl
   triform classify NLI_BUNDLE "The match ended in a draw." --labels sports,politics,weather
 
-One line a label: score, label, text, with tabs between them; a text's best label first.
---labels are labels of your own, for a model trained on natural language inference.
+One line per label: score, label, text, separated by tabs; the best label of a text first.
+--labels gives your own labels (zero-shot), for a model trained on natural language inference.
 """
 
 
@@ -42,14 +42,18 @@ def run(
     file: TextFile = None,
     field: Field = None,
     skip_errors: SkipErrors = False,
-    top_k: Annotated[Optional[int], typer.Option(help="Best labels to show; 1 if not given, all of --labels.")] = None,
-    labels: Annotated[Optional[str], typer.Option(help="Labels of your own, with commas between them.")] = None,
-    hypothesis_template: Annotated[
-        Optional[str], typer.Option(help='What a label claims: "This example is {}." when not given.')
+    top_k: Annotated[
+        Optional[int], typer.Option(help="Number of labels to show; 1 by default, all of --labels.")
     ] = None,
-    multi_label: Annotated[bool, typer.Option("--multi-label", help="Several of --labels may fit a text.")] = False,
+    labels: Annotated[Optional[str], typer.Option(help="Your own labels, separated by commas.")] = None,
+    hypothesis_template: Annotated[
+        Optional[str], typer.Option(help='Hypothesis for a label; "This example is {}." by default.')
+    ] = None,
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="More than one of --labels may fit a text.")
+    ] = False,
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -64,15 +68,15 @@ def run(
 
     at_least_one("--top-k", top_k)
     own = _own_labels(labels, hypothesis_template, multi_label)
-    folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors)
+    folder, texts = bundle_and_texts(bundle, texts)
+    records = Records(texts, file, field, skip_errors)
     options = key_values(provider_option)
     model = load_encoder(
         folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
     )
     most = top_k or (1 if own is None else None)
-    found = with_results(records, lambda lines: _results(model, lines, own, hypothesis_template, multi_label))
-    for record, result in found:
+    results = with_results(records, lambda lines: _results(model, lines, own, hypothesis_template, multi_label))
+    for record, result in results:
         if as_json:
             _print_json(record.text, record.value, result[:most])
         else:

@@ -13,7 +13,7 @@ from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Thre
 if TYPE_CHECKING:
     from triform.runtime.encoder.model import Encoder
 
-HELP = """Label pictures.
+HELP = """Classify images.
 
 \b
   triform classify-image BUNDLE cat.jpg dog.png --top-k 3
@@ -21,18 +21,20 @@ HELP = """Label pictures.
   curl -s https://example.org/cat.jpg | triform classify-image BUNDLE -
   triform classify-image BUNDLE *.jpg --json > labeled.jsonl
 
-One line a label: score, label, picture, with tabs between them; a picture's best label first.
---labels are labels of your own, for a model trained on pictures and their captions, such as CLIP or SigLIP.
+One line per label: score, label, image, separated by tabs; the best label of an image first.
+--labels gives your own labels (zero-shot), for a model trained on images and captions, such as CLIP or SigLIP.
 """
 
 
 def run(
     bundle: Bundle = None,
-    images: Annotated[Optional[list[str]], typer.Argument(help="Picture files; - is standard input.")] = None,
-    labels: Annotated[Optional[str], typer.Option(help="Labels of your own, with commas between them.")] = None,
-    template: Annotated[Optional[str], typer.Option(help='A label in words: "a photo of {}." when not given.')] = None,
-    top_k: Annotated[Optional[int], typer.Option(help="Best labels to show; 1 if not given, all of --labels.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture.")] = False,
+    images: Annotated[Optional[list[str]], typer.Argument(help="Image files; - is standard input.")] = None,
+    labels: Annotated[Optional[str], typer.Option(help="Your own labels, separated by commas.")] = None,
+    template: Annotated[Optional[str], typer.Option(help='Caption for a label; "a photo of {}." by default.')] = None,
+    top_k: Annotated[
+        Optional[int], typer.Option(help="Number of labels to show; 1 by default, all of --labels.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -46,15 +48,15 @@ def run(
     at_least_one("--top-k", top_k)
     if template is not None and labels is None:
         raise InputError("--template is for --labels; give them")
-    folder, given = bundle_and_texts(bundle, images)
-    if not given:
+    folder, images = bundle_and_texts(bundle, images)
+    if not images:
         raise InputError("no pictures: give files, or - for standard input")
     model = load_encoder(
         folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
-    found = _results(model, given, labels, template)
+    results = _results(model, images, labels, template)
     most = top_k or (1 if labels is None else None)
-    for name, result in zip(given, found, strict=True):
+    for name, result in zip(images, results, strict=True):
         (_print_json if as_json else _print)(name, result[:most])
     return 0
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from triform.runtime.encoder.model import Encoder
 
     # What was read ("text" or "image"), how many numbers a vector has, and the vectors.
-    Found = tuple[str, int, Iterator[tuple[Record, Any]]]
+    Embedded = tuple[str, int, Iterator[tuple[Record, Any]]]
 
-HELP = """Turn texts or pictures into vectors.
+HELP = """Compute embeddings of texts or images.
 
 \b
   triform embed BUNDLE "A cat on a mat." "Ein Hund im Park."
@@ -28,32 +28,34 @@ HELP = """Turn texts or pictures into vectors.
   triform embed BUNDLE --image cat.jpg dog.png > vectors.jsonl
   find photos -name '*.jpg' | triform embed BUNDLE --image --skip-errors --output photos.npy
 
-One JSON object a text: {"text": ..., "embedding": [...]}; with JSON input the object that was read, and "embedding".
-With --image the arguments or lines name picture files, and {"image": ...} comes out; - is a picture on standard input.
-A bundle that reads no text needs no --image. CLIP and its like put texts and pictures into one space, run by run.
---dimensions keeps the first numbers of each vector; the model should be trained for that. Vectors of models that give
-length 1 are scaled to length 1 again.
---output-dtype int8 scales vectors to length 1; 127 then stands for 8 / sqrt(dimensions), or for 1 if that is less.
-binary is one bit a number, set above 0, packed into int8 bytes as sentence-transformers does.
+One JSON object per text: {"text": ..., "embedding": [...]}; for JSON input, the object read with "embedding" added.
+With --image the arguments or lines name image files, and the output is {"image": ...}; - is an image on standard input.
+A bundle that reads no text needs no --image. CLIP and similar models embed texts and images, in separate runs, into one
+space. --dimensions truncates each vector to its first numbers; the model should be trained for that. If the model
+normalizes its vectors to length 1, truncated ones are normalized again.
+--output-dtype int8 normalizes vectors; 127 then stands for 8 / sqrt(dimensions), or for 1 if that is less.
+binary is one bit per number, set above 0, packed into int8 bytes as sentence-transformers does.
 """
 
 
 def run(
     bundle: Bundle = None,
     inputs: Annotated[
-        Optional[list[str]], typer.Argument(help="Texts, or picture files; standard input's lines when absent.")
+        Optional[list[str]], typer.Argument(help="Texts, or image files; the lines of standard input by default.")
     ] = None,
-    image: Annotated[bool, typer.Option("--image", help="They are picture files.")] = False,
-    file: Annotated[Optional[Path], typer.Option(help="Read texts or names from a file: lines, or .jsonl.")] = None,
+    image: Annotated[bool, typer.Option("--image", help="The inputs are image files.")] = False,
+    file: Annotated[Optional[Path], typer.Option(help="Read texts or names from a file: lines, .jsonl, …")] = None,
     field: Field = None,
     prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
-    prompt_name: Annotated[Optional[str], typer.Option(help="Put the model's prompt of this name there.")] = None,
-    dimensions: Annotated[Optional[int], typer.Option(help="Keep the first so many numbers of each vector.")] = None,
+    prompt_name: Annotated[
+        Optional[str], typer.Option(help="Put the model's prompt of this name before each text.")
+    ] = None,
+    dimensions: Annotated[Optional[int], typer.Option(help="Truncate each vector to this many numbers.")] = None,
     output_dtype: Annotated[str, typer.Option(help="float32, float16, int8 or binary.")] = "float32",
-    output: Annotated[Optional[Path], typer.Option(help="Write to a file, which appears when it is whole.")] = None,
+    output: Annotated[Optional[Path], typer.Option(help="Write to a file, which appears when it is complete.")] = None,
     output_format: Annotated[
         Optional[str],
-        typer.Option("--format", help="jsonl, npy or raw; npy for a file called .npy, else jsonl, when not given."),
+        typer.Option("--format", help="jsonl, npy or raw; by default npy for a .npy file, else jsonl."),
     ] = None,
     skip_errors: SkipErrors = False,
     strict: Strict = False,
@@ -71,18 +73,18 @@ def run(
 
     check_dtype(output_dtype)
     chosen = _format(output_format, output)
-    folder, given = bundle_and_texts(bundle, inputs)
-    records = Records(given, file, field, skip_errors)
+    folder, inputs = bundle_and_texts(bundle, inputs)
+    records = Records(inputs, file, field, skip_errors)
     options = key_values(provider_option)
     model = load_encoder(
         folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
     )
     if image or model.rows is None:
         _check_options(prompt=prompt, prompt_name=prompt_name, strict=strict or None)
-        kind, width, found = _of_pictures(model, records, dimensions, output)
+        kind, width, pairs = _of_pictures(model, records, dimensions, output)
     else:
-        kind, width, found = _of_texts(model, records, (prompt, prompt_name), dimensions, output)
-    vectors = ((record, quantize(vector, output_dtype)) for record, vector in _all_or_error(found, records))
+        kind, width, pairs = _of_texts(model, records, (prompt, prompt_name), dimensions, output)
+    vectors = ((record, quantize(vector, output_dtype)) for record, vector in _all_or_error(pairs, records))
     if chosen == "jsonl":
         _write_lines(kind, vectors, output)
     else:
@@ -91,9 +93,9 @@ def run(
     return 0
 
 
-def _all_or_error(found: Iterator[tuple[Record, Any]], records: Records) -> Iterator[tuple[Record, Any]]:
-    """The vectors; what ended the reading early is raised behind them, before a file takes its name."""
-    yield from found
+def _all_or_error(pairs: Iterator[tuple[Record, Any]], records: Records) -> Iterator[tuple[Record, Any]]:
+    """The vectors, then the error that ended the reading early, if any: it must come before a file gets its name."""
+    yield from pairs
     records.check()
 
 
@@ -103,7 +105,7 @@ def _of_texts(
     prompts: tuple[str | None, str | None],
     dimensions: int | None,
     output: Path | None,
-) -> Found:
+) -> Embedded:
     from triform.cli.outputs.progress import alongside, with_progress
     from triform.runtime.encoder.vectors.embedding import embed, embedding_info, width_of
 
@@ -115,7 +117,7 @@ def _of_texts(
     return "text", width_of(embedding_info(model), dimensions), alongside(shown, vectors_of)
 
 
-def _of_pictures(model: Encoder, records: Records, dimensions: int | None, output: Path | None) -> Found:
+def _of_pictures(model: Encoder, records: Records, dimensions: int | None, output: Path | None) -> Embedded:
     from triform.cli.outputs.progress import alongside, with_progress
     from triform.runtime.encoder.vectors.embedding import width_of
     from triform.runtime.encoder.vectors.image_embedding import embed_pixels, image_embedding_info
@@ -132,11 +134,11 @@ def _pixels(model: Encoder, record: Record) -> Any:
     return pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
 
 
-def _check_options(**given: object) -> None:
-    """Refuse what pictures have no use for."""
+def _check_options(**options: object) -> None:
+    """Refuse options that are not for images."""
     from triform.runtime.errors import InputError
 
-    for name, value in given.items():
+    for name, value in options.items():
         if value is not None:
             raise InputError(f"--{name.replace('_', '-')} is for texts; leave it out for pictures")
 
@@ -153,10 +155,10 @@ def _format(name: str | None, output: Path | None) -> str:
     return name
 
 
-def _write_lines(kind: str, found: Iterable[tuple[Record, Any]], output: Path | None) -> None:
+def _write_lines(kind: str, pairs: Iterable[tuple[Record, Any]], output: Path | None) -> None:
     from triform.runtime.files import whole_file
 
-    lines = (_line(record.value or {kind: record.text}, vector) for record, vector in found)
+    lines = (_line(record.value or {kind: record.text}, vector) for record, vector in pairs)
     if output is None:
         sys.stdout.writelines(lines)
         return
@@ -168,7 +170,7 @@ def _line(value: dict[str, Any], vector: Any) -> str:
     import json
 
     rest = json.dumps({key: item for key, item in value.items() if key != "embedding"})[1:-1]
-    # As many digits as tell every float32 from its neighbors.
+    # Enough digits to restore every float32 exactly.
     numbers = ", ".join(["%.9g" if vector.dtype.kind == "f" else "%d"] * len(vector)) % tuple(vector.tolist())
     return f'{{{rest}{", " if rest else ""}"embedding": [{numbers}]}}\n'
 

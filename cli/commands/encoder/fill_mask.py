@@ -31,8 +31,8 @@ HELP = """Predict masked words.
   triform fill-mask BUNDLE "Paris is the [MASK] of France." --targets capital,mayor
   triform fill-mask BUNDLE --file texts.txt --top-k 1 --json
 
-A mask is written [MASK], <mask>, or as the model has it; a text may have several, each of which is filled for itself.
-One line a filling: score, word, the whole text, with tabs between them; the likeliest first, mask by mask.
+A mask is written [MASK], <mask>, or as the model writes it; if a text has several, each is predicted independently.
+One line per prediction: score, word, the whole text, separated by tabs; the most likely first, mask by mask.
 """
 
 
@@ -42,10 +42,10 @@ def run(
     file: TextFile = None,
     field: Field = None,
     skip_errors: SkipErrors = False,
-    top_k: Annotated[int, typer.Option(help="Fillings to show for each mask.")] = 5,
-    targets: Annotated[Optional[str], typer.Option(help="Words to choose from, with commas between them.")] = None,
+    top_k: Annotated[int, typer.Option(help="Predictions to show for each mask.")] = 5,
+    targets: Annotated[Optional[str], typer.Option(help="Words to choose from, separated by commas.")] = None,
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -60,15 +60,15 @@ def run(
     from triform.runtime.opening import load_encoder
 
     at_least_one("--top-k", top_k)
-    folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors)
+    folder, texts = bundle_and_texts(bundle, texts)
+    records = Records(texts, file, field, skip_errors)
     options = key_values(provider_option)
     model = load_encoder(
         folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
     )
     tokens = None if targets is None else _tokens(model, targets)
-    found = with_results(records, lambda lines: fill_mask(model, lines, top_k=top_k, targets=tokens))
-    for record, masks in found:
+    results = with_results(records, lambda lines: fill_mask(model, lines, top_k=top_k, targets=tokens))
+    for record, masks in results:
         if as_json:
             _print_json(record.text, record.value, masks)
         else:
@@ -81,15 +81,15 @@ def _tokens(model: Encoder, targets: str) -> list[int]:
     from triform.runtime.encoder.fill_mask import find_targets
     from triform.runtime.errors import InputError
 
-    # Spaces stay: to some tokenizers a word in a text and a word alone are different tokens.
+    # Keep spaces: for some tokenizers a word after a space is a different token.
     words = [word for word in targets.split(",") if word.strip()]
     if not words:
         raise InputError("--targets names no word")
-    found = find_targets(model, words)
-    for target in found:
+    resolved = find_targets(model, words)
+    for target in resolved:
         if not target.whole:
             say(f"note: the target {target.word!r} is not one token of this model; taking {target.piece!r} for it")
-    return [target.token for target in found]
+    return [target.token for target in resolved]
 
 
 def _print(masks: list[list[Filling]]) -> None:
@@ -102,5 +102,5 @@ def _print_json(text: str, value: dict[str, object] | None, masks: list[list[Fil
     import dataclasses
     import json
 
-    found = [[dataclasses.asdict(filling) for filling in fillings] for fillings in masks]
-    print(json.dumps({**(value or {"text": text}), "masks": found}))
+    predictions = [[dataclasses.asdict(filling) for filling in fillings] for fillings in masks]
+    print(json.dumps({**(value or {"text": text}), "masks": predictions}))

@@ -8,7 +8,7 @@ import typer
 
 from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Strict, Threads, Verify
 
-HELP = """Tell whether one text follows another.
+HELP = """Estimate whether one text follows another.
 
 \b
   triform next-sentence BUNDLE "She opened the door." "Nobody was there."
@@ -19,7 +19,7 @@ Prints the probability that the second text follows the first.
 
 def run(
     bundle: Bundle = None,
-    first: Annotated[Optional[str], typer.Argument(help="A text.")] = None,
+    first: Annotated[Optional[str], typer.Argument(help="The first text.")] = None,
     second: Annotated[Optional[str], typer.Argument(help="The text that may follow it.")] = None,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a number.")] = False,

@@ -20,24 +20,24 @@ HELP = """Order documents by how well they answer a query.
   triform rerank BUNDLE "how do plants eat" --file passages.txt --top-k 10
   triform rerank BUNDLE "how do plants eat" --file passages.jsonl --field body --json
 
-One line a document: score, its number, its text, with tabs between them; the best first.
-The score is what the model's config makes of the model's number: a probability, its sigmoid, if it asks for nothing
-else. --json gives the number too, as "logit".
+One line per document: score, number, text, separated by tabs; the best first.
+The score is the model's logit after the activation that its config names, or else a sigmoid, which gives a probability.
+--json also prints the "logit".
 """
 
 
 def run(
     bundle: Bundle = None,
-    query: Annotated[Optional[str], typer.Argument(help="What is asked.")] = None,
+    query: Annotated[Optional[str], typer.Argument(help="The query.")] = None,
     documents: Annotated[
-        Optional[list[str]], typer.Argument(help="Texts to order; standard input's lines when absent.")
+        Optional[list[str]], typer.Argument(help="Documents; the lines of standard input by default.")
     ] = None,
-    file: Annotated[Optional[Path], typer.Option(help="Read documents from a file: lines, or .jsonl.")] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read documents from a file: lines, .jsonl, …")] = None,
     field: Field = None,
     skip_errors: SkipErrors = False,
-    top_k: Annotated[Optional[int], typer.Option(help="Best documents to show; all when not given.")] = None,
+    top_k: Annotated[Optional[int], typer.Option(help="Number of documents to show; all by default.")] = None,
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a document.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per document.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -53,16 +53,16 @@ def run(
     from triform.runtime.opening import load_encoder
 
     at_least_one("--top-k", top_k)
-    folder, given = bundle_and_texts(bundle, [] if query is None else [query, *(documents or ())])
-    if not given:
+    folder, arguments = bundle_and_texts(bundle, [] if query is None else [query, *(documents or ())])
+    if not arguments:
         raise InputError("no query: give it as the argument before the documents")
-    records = Records(given[1:], file, field, skip_errors)
+    records = Records(arguments[1:], file, field, skip_errors)
     options = key_values(provider_option)
     model = load_encoder(
         folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
     )
-    found = with_results(records, lambda lines: relevance(model, given[0], lines))
-    scored = ((logit, record) for record, logit in found)
+    logits = with_results(records, lambda lines: relevance(model, arguments[0], lines))
+    scored = ((logit, record) for record, logit in logits)
     for rank, (logit, record) in enumerate(_best(scored, top_k), 1):
         _print(rank, (score(model, logit), logit), record, as_json)
     end_inputs(records, model.reader())
@@ -70,12 +70,12 @@ def run(
 
 
 def _best(scored: Iterable[tuple[float, Record]], top_k: int | None) -> list[tuple[float, Record]]:
-    """The best first; those that are equal in the order they came."""
+    """The best first; equal scores in their original order."""
     if top_k is None:
         return sorted(scored, key=lambda pair: pair[0], reverse=True)
     from heapq import nlargest
 
-    # Keeps no more than it returns, however many there are.
+    # Keeps only top_k records in memory.
     return nlargest(top_k, scored, key=lambda pair: pair[0])
 
 
@@ -84,7 +84,7 @@ def _print(rank: int, scored: tuple[float, float], record: Record, as_json: bool
     if as_json:
         import json
 
-        found = {"rank": rank, "number": record.number, "score": score, "logit": logit}
-        print(json.dumps({**(record.value or {"text": record.text}), **found}))
+        ranking = {"rank": rank, "number": record.number, "score": score, "logit": logit}
+        print(json.dumps({**(record.value or {"text": record.text}), **ranking}))
     else:
         print(f"{score:.4f}\t{record.number}\t{' '.join(record.text.split())}")

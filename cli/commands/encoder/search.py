@@ -26,31 +26,37 @@ HELP = """Find the texts nearest to a query.
   triform search BUNDLE "and at night?" --index passages.index
   triform search BUNDLE --queries questions.txt --index passages.index > found.jsonl
 
-One line a text: cosine, its line number, the text, with tabs between them; the best first.
-With --queries, one JSON object a query: {"query": ..., "results": [...]}; of .jsonl the object read, and "results".
---index keeps the vectors in a folder, made the first time; it is refused when the file has changed since.
-A model's prompts called query, and document, passage or corpus, are used unless others are given.
+One line per text: cosine, line number, text, separated by tabs; the best first.
+With --queries, one JSON object per query: {"query": ..., "results": [...]}; for JSON input, the object read with
+"results" added. --index keeps the vectors in a folder, made the first time; it is refused if the file has changed
+since. The model's prompts named query, and document, passage or corpus, are used unless others are given.
 """
 
 
 def run(
     bundle: Bundle = None,
     query: Annotated[Optional[str], typer.Argument(help="What to look for.")] = None,
-    queries: Annotated[Optional[Path], typer.Option(help="Many queries: lines, or .jsonl; - is stdin.")] = None,
-    query_field: Annotated[Optional[str], typer.Option(help="Queries are JSON objects; the text is here.")] = None,
+    queries: Annotated[
+        Optional[Path], typer.Option(help="Read queries from a file: lines, .jsonl, …; - is standard input.")
+    ] = None,
+    query_field: Annotated[Optional[str], typer.Option(help="The field or column that holds the query.")] = None,
     file: Annotated[
-        Optional[Path], typer.Option(help="Texts to search: lines, or .jsonl; standard input when absent.")
+        Optional[Path], typer.Option(help="Texts to search: lines, .jsonl, …; standard input by default.")
     ] = None,
     field: Field = None,
-    top_k: Annotated[int, typer.Option(help="How many texts to show.")] = 10,
+    top_k: Annotated[int, typer.Option(help="Number of texts to show.")] = 10,
     index: Annotated[Optional[Path], typer.Option(help="Keep the texts' vectors in this folder.")] = None,
     query_prompt: Annotated[Optional[str], typer.Option(help="Put this before the query.")] = None,
-    query_prompt_name: Annotated[Optional[str], typer.Option(help="Put the prompt of this name there.")] = None,
+    query_prompt_name: Annotated[
+        Optional[str], typer.Option(help="Put the model's prompt of this name before the query.")
+    ] = None,
     prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
-    prompt_name: Annotated[Optional[str], typer.Option(help="Put the prompt of this name there.")] = None,
+    prompt_name: Annotated[
+        Optional[str], typer.Option(help="Put the model's prompt of this name before each text.")
+    ] = None,
     skip_errors: SkipErrors = False,
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -63,17 +69,17 @@ def run(
     from triform.runtime.opening import load_encoder
 
     at_least_one("--top-k", top_k)
-    folder, asked = bundle_and_prompt(bundle, query)
+    folder, query = bundle_and_prompt(bundle, query)
     records = _records(file, field, index, skip_errors)
-    questions = _questions(asked, queries, query_field, skip_errors, records)
+    questions = _questions(query, queries, query_field, skip_errors, records)
     options = key_values(provider_option)
     model = load_encoder(
         folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
     )
     info = embedding_info(model)
-    before, wanted = _chosen(info, query_prompt, query_prompt_name), _chosen(info, prompt, prompt_name)
-    documents = _documents(records) if index is None else _index(model, index, records, wanted, verify)
-    for question, hits in _answered(model, questions, documents, (before, wanted), top_k):
+    for_query, for_documents = _chosen(info, query_prompt, query_prompt_name), _chosen(info, prompt, prompt_name)
+    documents = _documents(records) if index is None else _index(model, index, records, for_documents, verify)
+    for question, hits in _answered(model, questions, documents, (for_query, for_documents), top_k):
         if queries is not None:
             _print_all(question, hits)
         else:
@@ -108,7 +114,7 @@ def _answered(
     prompts: tuple[str | None, str | None],
     top_k: int,
 ) -> Iterator[tuple[Record, list[Hit]]]:
-    """Each query and what was found; `prompts` are for queries and documents."""
+    """Each query with its hits; `prompts` are for queries and for documents."""
     from triform.cli.outputs.progress import alongside
     from triform.runtime.encoder.vectors.search import search
 
@@ -122,7 +128,7 @@ def _answered(
 
 
 def _records(file: Path | None, field: str | None, index: Path | None, skip_errors: bool) -> Records | None:
-    """What to search; None for what an index holds."""
+    """The records to search; None to search an existing index."""
     from triform.cli.inputs.records import Records
     from triform.runtime.errors import InputError
 
@@ -134,24 +140,24 @@ def _records(file: Path | None, field: str | None, index: Path | None, skip_erro
 
 
 def _chosen(info: EmbeddingInfo, prompt: str | None, name: str | None) -> str | None:
-    """The prompt that options ask for; None when they do not."""
+    """The prompt that the options name; None if they name none."""
     from triform.runtime.encoder.vectors.embedding import resolve_prompt
 
     return None if prompt is None and name is None else resolve_prompt(info, prompt, name)
 
 
 def _index(model: Encoder, folder: Path, records: Records | None, prompt: str | None, verify: When) -> SearchIndex:
-    """The index in `folder`, made of the records when there is none."""
+    """The index in `folder`, made from the records if there is none."""
     from triform.runtime.encoder.vectors.search_index import DEFAULT_FIELD, SearchIndex, build_index, describe_file
 
     field = records.field or DEFAULT_FIELD if records is not None and records.is_json else None
     file = None if records is None else records.file
     if file is None or folder.exists():
-        found = SearchIndex(folder, verify)
-        found.check(model, prompt)
+        index = SearchIndex(folder, verify)
+        index.check(model, prompt)
         if file is not None:
-            found.check_source(file, field)
-        return found
+            index.check_source(file, field)
+        return index
     source = describe_file(file)
     build_index(folder, model, _documents(records), prompt=prompt, field=field, source=source)
     return SearchIndex(folder, verify)
@@ -167,7 +173,7 @@ def _documents(records: Records | None) -> Iterator[Document]:
         # Nothing is printed before all records are read.
         for record in with_progress(records, results_to=Path(os.devnull)):
             yield Document(record.number, record.text, record.value)
-        # Before an index is made of a part, or the nearest of a part are shown.
+        # An index or a result must not come from only some of the records.
         records.check()
 
 
@@ -180,8 +186,8 @@ def _print_all(question: Record, hits: list[Hit]) -> None:
 
 def _object(rank: int, hit: Hit) -> dict[str, Any]:
     document = hit.document
-    found = {"rank": rank, "number": document.number, "score": hit.score}
-    return {**(document.value or {"text": document.text}), **found}
+    ranking = {"rank": rank, "number": document.number, "score": hit.score}
+    return {**(document.value or {"text": document.text}), **ranking}
 
 
 def _print(rank: int, hit: Hit, as_json: bool) -> None:

@@ -23,22 +23,26 @@ HELP = """Compare texts by meaning.
   triform similarity BUNDLE --file pairs.tsv
   triform similarity BUNDLE --file pairs.jsonl --fields sentence1,sentence2 --json
 
-Prints the cosine of two texts, from -1 to 1; of more, a table of each with each.
-A file has a pair a line: two texts with a tab between them, or a JSON object with the fields text1 and text2.
+Prints the cosine similarity of two texts, from -1 to 1; of more texts, a table of all pairs.
+A file has one pair per line: two texts separated by a tab, or a JSON object with the fields text1 and text2.
 """
 
 
 def run(
     bundle: Bundle = None,
-    texts: Annotated[Optional[list[str]], typer.Argument(help="Two texts or more.")] = None,
-    file: Annotated[Optional[Path], typer.Option(help="Read pairs from a file, a pair a line; - is stdin.")] = None,
-    fields: Annotated[Optional[str], typer.Option(help="Lines are JSON objects; the texts are in these two.")] = None,
+    texts: Annotated[Optional[list[str]], typer.Argument(help="Two or more texts.")] = None,
+    file: Annotated[
+        Optional[Path], typer.Option(help="Read pairs from a file, one per line; - is standard input.")
+    ] = None,
+    fields: Annotated[Optional[str], typer.Option(help="The two fields or columns that hold the texts.")] = None,
     prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
-    prompt_name: Annotated[Optional[str], typer.Option(help="Put the model's prompt of this name there.")] = None,
+    prompt_name: Annotated[
+        Optional[str], typer.Option(help="Put the model's prompt of this name before each text.")
+    ] = None,
     skip_errors: SkipErrors = False,
     strict: Strict = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON: an object a pair, or one with all texts.")
+        bool, typer.Option("--json", help="Print JSON: one object per pair, or one with all texts.")
     ] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
@@ -53,22 +57,22 @@ def run(
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder
 
-    folder, given = bundle_and_texts(bundle, texts)
-    if file is None and len(given) < 2:
+    folder, texts = bundle_and_texts(bundle, texts)
+    if file is None and len(texts) < 2:
         raise InputError("nothing to compare: give two texts or more, or pairs with --file")
     names = _names(fields, file)
     layout: Format | None = None if names else "lines"
-    records = Records(given, file, names[0] if names else None, skip_errors, format=layout)
+    records = Records(texts, file, names[0] if names else None, skip_errors, format=layout)
     options = key_values(provider_option)
     model = load_encoder(
         folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
     )
-    before = resolve_prompt(embedding_info(model), prompt, prompt_name)
+    prompt = resolve_prompt(embedding_info(model), prompt, prompt_name)
     if file is None:
-        _compare_all(model, given, before, as_json)
+        _compare_all(model, texts, prompt, as_json)
     else:
         pairs = (pair for _, pair in records.use(records, lambda record: _pair(record, names)))
-        _compare_pairs(model, pairs, before, as_json)
+        _compare_pairs(model, pairs, prompt, as_json)
     end_inputs(records, model.reader())
     return 0
 
@@ -120,7 +124,7 @@ def _compare_pairs(
 
     def vectors_of(some: Iterator[tuple[dict[str, Any], str, str]]) -> Iterator[tuple[Any, Any]]:
         vectors = embed(model, (text for _, *both in some for text in both), prompt=prompt)
-        # Taken from one iterator twice: two vectors a pair.
+        # The same iterator twice: two vectors per pair.
         return zip(vectors, vectors, strict=True)
 
     for (value, *_), (left, right) in alongside(pairs, vectors_of):

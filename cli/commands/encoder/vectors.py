@@ -20,21 +20,21 @@ HELP = """Show the vector of each token in its context, or compare a word's vect
   triform vectors BUNDLE "We sat on the bank of the river." --layer 2 --output bank.npy
   triform vectors BUNDLE --word bank "We sat on the river bank." "She robbed a bank." "The bank lends money."
 
-One line a token: index, token, length of its vector, its first numbers. --json has them all.
-With --word, one line for each two texts: the cosine of the word's vectors in them, and the texts. The same word is
-closer to itself where it means the same.
---layer needs a bundle exported with --hidden-states: 0 are the embeddings, where context plays no part yet.
+One line per token: index, token, norm of its vector, its first numbers. --json prints them all.
+With --word, one line per pair of texts: the cosine similarity of the word's vectors in them, and the texts. It is
+higher where the word means the same.
+--layer needs a bundle exported with --hidden-states; layer 0 is the embeddings, which know nothing of the context.
 """
 
 
 def run(
     bundle: Bundle = None,
-    texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input when absent.")] = None,
-    word: Annotated[Optional[str], typer.Option(help="Compare this word's vectors in two texts or more.")] = None,
-    layer: Annotated[Optional[int], typer.Option(help="The layer to show; the last when not given.")] = None,
-    output: Annotated[Optional[Path], typer.Option(help="Write one text's vectors to a NumPy file.")] = None,
+    texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input by default.")] = None,
+    word: Annotated[Optional[str], typer.Option(help="Compare this word's vectors in two or more texts.")] = None,
+    layer: Annotated[Optional[int], typer.Option(help="The layer to show; the last by default.")] = None,
+    output: Annotated[Optional[Path], typer.Option(help="Write the vectors of one text to a NumPy file.")] = None,
     strict: Strict = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text, or a comparison.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text, or per comparison.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
@@ -48,64 +48,64 @@ def run(
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder
 
-    folder, given = bundle_and_texts(bundle, texts)
-    if word is not None and len(given) < 2:
+    folder, texts = bundle_and_texts(bundle, texts)
+    if word is not None and len(texts) < 2:
         raise InputError("--word compares a word in different texts; give two or more")
-    if output is not None and (len(given) > 1 or as_json):
+    if output is not None and (len(texts) > 1 or as_json):
         raise InputError("--output is for one text, without --json")
     options = key_values(provider_option)
     model = load_encoder(
         folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
     )
-    found = (token_vectors(model, text, layer) for text in given or [whole_text("text", None)])
+    results = (token_vectors(model, text, layer) for text in texts or [whole_text("text", None)])
     if word is not None:
-        _compare(list(found), word, as_json=as_json)
+        _compare(list(results), word, as_json=as_json)
     elif output is not None:
-        _write(next(found), output)
+        _write(next(results), output)
     else:
-        for one in found:
-            (_print_json if as_json else _print)(one)
+        for result in results:
+            (_print_json if as_json else _print)(result)
     end_inputs(None, model.reader())
     return 0
 
 
-def _compare(found: list[TokenVectors], word: str, *, as_json: bool) -> None:
+def _compare(results: list[TokenVectors], word: str, *, as_json: bool) -> None:
     import json
     from itertools import combinations
 
     from triform.runtime.arithmetic import cosines
 
-    words = [(one.text, one.of_word(word)) for one in found]
-    for (first, one), (second, other) in combinations(words, 2):
-        value = float(cosines(one, other))
+    words = [(result.text, result.of_word(word)) for result in results]
+    for (first, vector), (second, other) in combinations(words, 2):
+        value = float(cosines(vector, other))
         if as_json:
             print(json.dumps({"word": word, "cosine": value, "texts": [first, second]}))
         else:
             print(f"{value:.4f}\t{' '.join(first.split())}\t{' '.join(second.split())}")
 
 
-def _write(found: TokenVectors, path: Path) -> None:
+def _write(result: TokenVectors, path: Path) -> None:
     from triform.runtime.files import whole_file, write_npy
 
-    tokens, width = found.vectors.shape
+    tokens, width = result.vectors.shape
     with whole_file(path) as file:
-        write_npy(file, found.vectors, width, found.vectors.dtype.name)
+        write_npy(file, result.vectors, width, result.vectors.dtype.name)
     say(f"wrote {tokens} vectors of {width} numbers to {path}")
 
 
-def _print(found: TokenVectors) -> None:
-    for one, vector in zip(found.tokens, found.vectors, strict=True):
+def _print(result: TokenVectors) -> None:
+    for token, vector in zip(result.tokens, result.vectors, strict=True):
         length = float((vector * vector).sum()) ** 0.5
         numbers = " ".join(f"{number:.4f}" for number in vector[:6])
-        print(f"{one.index}\t{one.token}\t{length:.4f}\t{numbers} …")
+        print(f"{token.index}\t{token.token}\t{length:.4f}\t{numbers} …")
 
 
-def _print_json(found: TokenVectors) -> None:
+def _print_json(result: TokenVectors) -> None:
     import dataclasses
     import json
 
     tokens: list[dict[str, Any]] = [
-        {**dataclasses.asdict(one), "vector": vector.tolist()}
-        for one, vector in zip(found.tokens, found.vectors, strict=True)
+        {**dataclasses.asdict(token), "vector": vector.tolist()}
+        for token, vector in zip(result.tokens, result.vectors, strict=True)
     ]
-    print(json.dumps({"text": found.text, "tokens": tokens}))
+    print(json.dumps({"text": result.text, "tokens": tokens}))

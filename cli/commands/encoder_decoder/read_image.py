@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
-HELP = """Read what is written in pictures, or describe them, with models such as TrOCR.
+HELP = """Read the text in images, or caption them, with models such as TrOCR.
 
 \b
   triform read-image BUNDLE line.png
@@ -27,21 +27,17 @@ HELP = """Read what is written in pictures, or describe them, with models such a
   find scans -name '*.png' | triform read-image BUNDLE --skip-errors
   curl -s https://example.org/line.png | triform read-image BUNDLE -
 
-One line a picture, in the order they were given. Models that read writing want a single line of it a picture.
+One line per image, in the order given. Models that read text expect an image of a single line of text.
 """
 
 
 @with_generation_options(DECODER, BEAMS)
 def run(
     bundle: Bundle = None,
-    images: Annotated[
-        Optional[list[str]], typer.Argument(help="Picture files; - is a picture on standard input.")
-    ] = None,
-    file: Annotated[Optional[Path], typer.Option(help="Read names from a file of lines.")] = None,
-    batch: Annotated[int, typer.Option(help="Pictures to run at once.")] = 8,
-    skip_errors: Annotated[
-        bool, typer.Option("--skip-errors", help="Go on without pictures that are damaged.")
-    ] = False,
+    images: Annotated[Optional[list[str]], typer.Argument(help="Image files; - is an image on standard input.")] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Read the names of images from a file, one per line.")] = None,
+    batch: Annotated[int, typer.Option(help="Images to run at once.")] = 8,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Skip images that cannot be used.")] = False,
     as_json: AsJson = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
@@ -59,8 +55,8 @@ def run(
     from triform.runtime.encoder_decoder.image_reading import image_info_of, read_pixels
     from triform.runtime.opening import load_encoder_decoder
 
-    folder, given = bundle_and_texts(bundle, images)
-    records = Records(given, file, None, skip_errors)
+    folder, images = bundle_and_texts(bundle, images)
+    records = Records(images, file, None, skip_errors)
     model = load_encoder_decoder(
         folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.generation import GenerationOptions
     from triform.runtime.text.documents import Line
 
-HELP = """Turn texts into texts by whatever the model was trained for: corrections, paraphrases, answers.
+HELP = """Run a text-to-text model for what it was trained for: corrections, paraphrases, answers.
 
 \b
   triform rewrite BUNDLE "she go to school yesterday" --prefix "grammar: "
   triform rewrite BUNDLE --file questions.txt > answers.txt
   triform rewrite BUNDLE --file notes.jsonl --field note --num-beams 4 --num-return-sequences 2 --json
 
-Each line is a text, given to the model as it is. One that is longer than the model reads is cut at its end, with a
-note that says how many were; --strict refuses it.
+Each line is a text, given to the model as it is. A text that is too long for the model is truncated, and a note says
+how many were; --strict refuses it.
 """
 
 
@@ -62,8 +62,8 @@ def run(
     from triform.cli.inputs.records import Records
     from triform.runtime.encoder_decoder.ask import Ask
 
-    folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors, blank_lines="keep")
+    folder, texts = bundle_and_texts(bundle, texts)
+    records = Records(texts, file, field, skip_errors, blank_lines="keep")
     model = load(
         folder,
         strict=strict,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.generation import GenerationOptions
     from triform.runtime.text.documents import Cutter
 
-HELP = """Sum up texts.
+HELP = """Summarize texts.
 
 \b
   triform summarize BUNDLE --file article.txt
@@ -38,11 +38,11 @@ HELP = """Sum up texts.
   triform summarize BUNDLE --file articles.jsonl --field body --num-beams 4 --json > summaries.jsonl
   triform summarize BUNDLE --file abstracts.txt --lines
 
-A file, or standard input, is one text, unless it is JSONL or --lines says that each line is one.
-A text longer than the model reads is read in windows of whole sentences that overlap by a sixth at most. Each window is
-summed up. If the summaries together are longer than a summary may be (--max-new-tokens, or the model's own limit), they
-are summed up again, in windows if need be, until they are not, or get no shorter; otherwise they are printed one after
-another. A sentence longer than the model reads is cut between words, with a note, or refused with --strict.
+A file, or standard input, is one text, unless it is JSONL or --lines is given.
+A text that is too long for the model is split into windows of whole sentences that overlap by at most a sixth. Each
+window is summarized. If the summaries together are longer than a summary may be (--max-new-tokens, or the model's own
+limit), they are summarized again, in windows if need be, until they fit or get no shorter; otherwise they are printed
+one after another. A sentence that is too long is split between words, with a note, or refused with --strict.
 """
 
 # Texts whose windows are run together.
@@ -55,7 +55,7 @@ def run(
     texts: Texts = None,
     file: TextFile = None,
     field: Field = None,
-    lines: Annotated[bool, typer.Option("--lines", help="Each line of the file is a text.")] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="Each line of the file is one text.")] = False,
     skip_errors: SkipErrors = False,
     task: Task = None,
     prefix: Prefix = None,
@@ -76,8 +76,8 @@ def run(
     from triform.cli.inputs.records import Records
     from triform.runtime.encoder_decoder.ask import summary_ask
 
-    folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors)
+    folder, texts = bundle_and_texts(bundle, texts)
+    records = Records(texts, file, field, skip_errors)
     model = load(
         folder,
         strict=strict,
@@ -89,8 +89,8 @@ def run(
     ask = chosen(task, prefix, lambda: summary_ask(model.info))
     job = Job(model, options, ask, beams, batch, "summary_text" if as_json else None)
     cutter = cutter_of(job, strict=strict)
-    whole = not (given or lines or records.is_json)
-    _write(job, _whole(file) if whole else records, cutter, streams=whole or len(given) == 1)
+    whole = not (texts or lines or records.is_json)
+    _write(job, _whole(file) if whole else records, cutter, streams=whole or len(texts) == 1)
     say_cut(job, records, cutter)
     return 0
 
@@ -118,6 +118,6 @@ def _write(job: Job, records: Records | list[Record], cutter: Cutter, *, streams
         if streams and job.streams and len(cutter.windows(chunk[0].text)) == 1:
             stream(job, [Line("", [chunk[0].text.strip()], "")])
             continue
-        found = summaries([record.text for record in chunk], cutter, most, job.work, lambda answers: answers[0].text)
-        for record, answers in zip(chunk, found, strict=True):
+        results = summaries([record.text for record in chunk], cutter, most, job.work, lambda answers: answers[0].text)
+        for record, answers in zip(chunk, results, strict=True):
             show(job, record, [Line("", [""] * len(answers), "")], answers)

@@ -1,4 +1,4 @@
-"""What `translate`, `summarize` and `rewrite` share: their options, and how texts become texts."""
+"""Options and functions that `translate`, `summarize` and `rewrite` share."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from triform.runtime.generation.setup import Settled
     from triform.runtime.text.documents import Cutter, Line
 
-Task = Annotated[str | None, typer.Option(help="One of the model's tasks, by name; `inspect --json` lists them.")]
-Prefix = Annotated[str | None, typer.Option(help="Put this before each text, instead of a task's.")]
+Task = Annotated[str | None, typer.Option(help="The name of one of the model's tasks; `inspect --json` lists them.")]
+Prefix = Annotated[str | None, typer.Option(help="Put this prefix before each text, instead of a task's.")]
 Batch = Annotated[int, typer.Option(help="Texts to run at once.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a text.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done with texts.
+    """How to process texts.
 
     Attributes:
-        model: that does it.
+        model: the encoder-decoder.
         options: see `GenerationOptions`.
         ask: see `Ask`.
         beams: see `Beams`.
         batch: texts to run at once.
-        key: of what was written, in JSON; None to print plain text.
+        key: the name of the result in JSON; None to print plain text.
 
     Raises:
         InputError: the batch is empty.
@@ -62,7 +62,7 @@ class Job:
 
     @property
     def streams(self) -> bool:
-        """Whether the answer to a single text can be shown as it is written: neither beams nor JSON are wanted."""
+        """Whether the answer to a single text can be streamed: without a search, and not as JSON."""
         return self.key is None and self.settled.search is None
 
     @property
@@ -72,12 +72,12 @@ class Job:
 
     @cached_property
     def settled(self) -> Settled:
-        """What holds for every answer."""
+        """The settled options for every answer."""
         return self.model.settle(self.options, ask=self.ask, beams=self.beams)
 
 
 def load(folder: Path, *, strict: bool, **opening: Any) -> EncoderDecoder:
-    """Open a bundle that reads texts and writes about them.
+    """Open an encoder-decoder bundle that reads texts.
 
     Raises:
         UnsupportedError: it is for something else.
@@ -95,7 +95,7 @@ def load(folder: Path, *, strict: bool, **opening: Any) -> EncoderDecoder:
 
 
 def chosen(task: str | None, prefix: str | None, otherwise: Callable[[], Ask]) -> Ask:
-    """What --task and --prefix ask for; where neither is given, what `otherwise` gives.
+    """The task or prefix of --task and --prefix; without either, the result of `otherwise`.
 
     Raises:
         InputError: both are given.
@@ -109,7 +109,7 @@ def chosen(task: str | None, prefix: str | None, otherwise: Callable[[], Ask]) -
 
 
 def cutter_of(job: Job, *, strict: bool) -> Cutter:
-    """What cuts texts into pieces that the job's model reads, its prefix included."""
+    """A cutter that splits texts into pieces that fit the job's model together with its prefix."""
     from triform.runtime.encoder_decoder.ask import prefix_for, spoken
     from triform.runtime.text.documents import Cutter
 
@@ -123,15 +123,15 @@ def cutter_of(job: Job, *, strict: bool) -> Cutter:
 
 
 def write_lines(job: Job, records: Records, cut: Callable[[str, int], list[Line]]) -> None:
-    """Write about each record and print it, in order and in bounded memory.
+    """Process each record and print the result, in order and in bounded memory.
 
     Args:
         job: what to do.
         records: the texts; blank ones stay as they are, unless they are arguments.
-        cut: gives the lines of a text.
+        cut: splits a text into lines.
 
     Raises:
-        InputError: an argument is blank, or several answers are wanted of a text in several pieces.
+        InputError: an argument is blank, or several answers are requested for a text in several pieces.
     """
     from triform.cli.outputs.progress import with_results
     from triform.runtime.errors import InputError
@@ -148,10 +148,10 @@ def write_lines(job: Job, records: Records, cut: Callable[[str, int], list[Line]
 
 
 def show(job: Job, record: Record, lines: Sequence[Line], answers: Sequence[Sequence[Written]]) -> None:
-    """Print what was written about one record.
+    """Print the answers to one record.
 
     Args:
-        job: what was done.
+        job: how it was processed.
         record: the text.
         lines: its lines and their pieces.
         answers: to each piece.
@@ -168,18 +168,18 @@ def show(job: Job, record: Record, lines: Sequence[Line], answers: Sequence[Sequ
             f"text {record.number} is written about in {len(answers)} pieces; --num-return-sequences is for one"
         )
     ways = len(answers[0]) if several and answers else 1
-    found = [put_together(lines, [answer[way].text for answer in answers]) for way in range(ways)]
+    texts = [put_together(lines, [answer[way].text for answer in answers]) for way in range(ways)]
     if job.key is not None:
-        _print_json(job.key, record, found, [list(answer[:ways]) for answer in answers])
+        _print_json(job.key, record, texts, [list(answer[:ways]) for answer in answers])
     elif several and answers:
-        for text, written in zip(found, answers[0], strict=True):
+        for text, written in zip(texts, answers[0], strict=True):
             print(f"{written.score:.4f}\t{_one_line(text)}")
     else:
-        print(found[0])
+        print(texts[0])
 
 
 def say_cut(job: Job, records: Records | None, cutter: Cutter | None) -> None:
-    """Say how many texts or sentences were cut, and lines skipped, if any."""
+    """Note how many texts or sentences were truncated, and lines skipped, if any."""
     from triform.cli.outputs.notes import end_inputs, say_truncated
 
     end_inputs(records, None)
@@ -190,7 +190,7 @@ def say_cut(job: Job, records: Records | None, cutter: Cutter | None) -> None:
 
 
 def stream(job: Job, lines: Sequence[Line]) -> None:
-    """Write about one text and print it as it comes.
+    """Process one text and stream the answer.
 
     Args:
         job: what to do, with a single beam.
@@ -209,7 +209,7 @@ def stream(job: Job, lines: Sequence[Line]) -> None:
                     end = part.text or end
             _show(line.after)
     finally:
-        # What was printed stays, and the shell's prompt starts on a line of its own.
+        # The shell's prompt starts on a new line after what was printed.
         print(flush=True)
 
 
@@ -223,18 +223,18 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _print_json(key: str, record: Record, found: Sequence[str], answers: Sequence[Sequence[Written]]) -> None:
+def _print_json(key: str, record: Record, texts: Sequence[str], answers: Sequence[Sequence[Written]]) -> None:
     import json
 
-    value: dict[str, Any] = {**(record.value or {"text": record.text}), key: found[0]}
+    value: dict[str, Any] = {**(record.value or {"text": record.text}), key: texts[0]}
     if answers:
         ended = all(answer[0].finish_reason == "stop" for answer in answers)
         value["finish_reason"] = "stop" if ended else "length"
     if len(answers) == 1 and answers[0][0].score is not None:
         value["score"] = answers[0][0].score
-    if len(found) > 1:
+    if len(texts) > 1:
         value["alternatives"] = [
-            {"text": text, "score": written.score} for text, written in zip(found[1:], answers[0][1:], strict=True)
+            {"text": text, "score": written.score} for text, written in zip(texts[1:], answers[0][1:], strict=True)
         ]
     # ASCII, so that it means the same whatever the terminal's encoding is.
     print(json.dumps(value))

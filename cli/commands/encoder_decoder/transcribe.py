@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from triform.runtime.speech.options import TranscribeOptions
     from triform.runtime.speech.transcript import Segment
 
-HELP = """Write down what is said in recordings.
+HELP = """Transcribe speech in recordings.
 
 \b
   triform transcribe BUNDLE talk.mp3
@@ -28,73 +28,73 @@ HELP = """Write down what is said in recordings.
   triform transcribe BUNDLE meeting.ogg --vad --batch 8 --json > meeting.json
   curl ... | triform transcribe BUNDLE -
 
-Reads WAV, FLAC, OGG, MP3, AIFF and more; needs the extra audio. Without --language it is detected,
-unless the model is for a single one: the first windows in which someone speaks vote, and --json says how sure that is.
---vad skips what is not speech. --batch reads several windows of 30 s at once: faster, but each by itself, so add --vad,
-which cuts at pauses. --temperature, repeated, gives what is tried in turn as long as an answer repeats itself (its
-compression ratio is above the threshold) or is unlikely (its mean log-probability is below the threshold);
-a threshold of inf, -inf or, for --no-speech-threshold, 1 never minds.
+Reads WAV, FLAC, OGG, MP3, AIFF and more; needs the extra audio. Without --language it is detected, unless the model is
+for a single language: the first windows with speech vote, and --json says how sure that is.
+--vad skips what is not speech. --batch reads several windows of 30 s at once: faster, but each without the text before
+it, so add --vad, which cuts at pauses. --temperature may be repeated: the next one is tried if an answer repeats itself
+(its compression ratio is above the threshold) or is unlikely (its mean log-probability is below the threshold).
+A threshold of inf, -inf or, for --no-speech-threshold, 1 turns a check off.
 """
 
 
 def run(
     bundle: Bundle = None,
     audio: Annotated[
-        Optional[list[str]], typer.Argument(help="Sound files; - is one on standard input.", metavar="AUDIO...")
+        Optional[list[str]], typer.Argument(help="Audio files; - is standard input.", metavar="AUDIO...")
     ] = None,
     output_format: Annotated[
         Optional[str],
-        typer.Option("--format", help="text, json, srt or vtt; by the name of --output, else text, when not given."),
+        typer.Option("--format", help="text, json, srt or vtt; by default as --output is named, else text."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-    output: Annotated[Optional[Path], typer.Option(help="Write to a file, or to a file each in a folder.")] = None,
-    max_line_width: Annotated[Optional[int], typer.Option(help="Characters in a line of subtitles.")] = None,
+    output: Annotated[Optional[Path], typer.Option(help="Write to a file, or to a folder with one file each.")] = None,
+    max_line_width: Annotated[Optional[int], typer.Option(help="Maximum characters in a line of subtitles.")] = None,
     language: Annotated[
-        Optional[str], typer.Option(help="What is spoken, by the model's code, such as en; auto detects it.")
+        Optional[str], typer.Option(help="Language spoken, by the model's code, such as en; auto detects it.")
     ] = None,
     task: Annotated[Optional[str], typer.Option(help="transcribe, or translate into English.")] = None,
     timestamps: Annotated[
-        bool, typer.Option("--timestamps/--no-timestamps", help="Let the model say when things are said.")
+        bool, typer.Option("--timestamps/--no-timestamps", help="Let the model predict the times of segments.")
     ] = True,
-    word_timestamps: Annotated[bool, typer.Option("--word-timestamps", help="Find when each word is said.")] = False,
+    word_timestamps: Annotated[bool, typer.Option("--word-timestamps", help="Compute the times of each word.")] = False,
     vad: Annotated[bool, typer.Option("--vad", help="Skip what is not speech.")] = False,
-    vad_threshold: Annotated[Optional[float], typer.Option(help="With --vad: from 0 to 1, 0.5 if not given.")] = None,
-    batch: Annotated[int, typer.Option(help="Windows to read at once, each by itself.")] = 1,
-    num_beams: Annotated[int, typer.Option(help="Answers to follow at once.")] = 1,
-    best_of: Annotated[int, typer.Option(help="Answers to draw above a temperature of 0.")] = 5,
+    vad_threshold: Annotated[Optional[float], typer.Option(help="With --vad: from 0 to 1; 0.5 by default.")] = None,
+    batch: Annotated[int, typer.Option(help="Windows to read at once.")] = 1,
+    num_beams: Annotated[int, typer.Option(help="Beam search with this many beams.")] = 1,
+    best_of: Annotated[int, typer.Option(help="Answers to sample at temperatures above 0.")] = 5,
     temperature: Annotated[
-        Optional[list[float]], typer.Option(help="Repeatable, tried in turn; 0, 0.2, … 1 when not given.")
+        Optional[list[float]], typer.Option(help="Repeatable, tried in turn; by default 0, 0.2, … 1.")
     ] = None,
-    initial_prompt: Annotated[Optional[str], typer.Option(help="A text as if said before: style and names.")] = None,
+    initial_prompt: Annotated[Optional[str], typer.Option(help="Text before the recording: style and names.")] = None,
     hotwords: Annotated[Optional[str], typer.Option(help="Words to expect in every window.")] = None,
     condition_on_previous_text: Annotated[
         Optional[bool],
         typer.Option(
             "--condition-on-previous-text/--no-condition-on-previous-text",
-            help="Read a window with what was said before it; on without --batch.",
+            help="Give the model the text before each window; on without --batch.",
         ),
     ] = None,
-    compression_ratio_threshold: Annotated[float, typer.Option(help="Above it an answer repeats itself.")] = 2.4,
-    logprob_threshold: Annotated[float, typer.Option(help="Below it an answer is unlikely.")] = -1.0,
-    no_speech_threshold: Annotated[float, typer.Option(help="Above it an unlikely answer is silence.")] = 0.6,
-    max_new_tokens: Annotated[Optional[int], typer.Option(help="Stop a window after this many tokens.")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Make what is drawn repeatable.")] = None,
-    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Go on without files that are damaged.")] = False,
-    stats: Annotated[bool, typer.Option("--stats", help="Print speeds on standard error.")] = False,
+    compression_ratio_threshold: Annotated[float, typer.Option(help="Above it, an answer repeats itself.")] = 2.4,
+    logprob_threshold: Annotated[float, typer.Option(help="Below it, an answer is unlikely.")] = -1.0,
+    no_speech_threshold: Annotated[float, typer.Option(help="Above it, an unlikely answer is silence.")] = 0.6,
+    max_new_tokens: Annotated[Optional[int], typer.Option(help="Generate at most this many tokens per window.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Random seed; makes sampling repeatable.")] = None,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Skip files that cannot be used.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Print timings to standard error.")] = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
     threads: Threads = None,
     verify: Verify = "once",
 ) -> int:
     """Parse, call, render."""
-    asked = dict(locals())
+    arguments = dict(locals())
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
     from triform.cli.commands.encoder_decoder.transcript_files import transcripts_of
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder_decoder
     from triform.runtime.speech.transcription import audio_info
 
-    options = _options(asked)
+    options = _options(arguments)
     folder, names = bundle_and_texts(bundle, audio)
     if not names:
         raise InputError("no recording: name sound files, or - for standard input")
@@ -118,8 +118,8 @@ def run(
     return 0
 
 
-def _options(asked: dict[str, Any]) -> TranscribeOptions:
-    """The options among a command's arguments.
+def _options(arguments: dict[str, Any]) -> TranscribeOptions:
+    """The options for transcription among the command's arguments.
 
     Raises:
         InputError: a value is out of range, or two contradict each other.
@@ -130,15 +130,15 @@ def _options(asked: dict[str, Any]) -> TranscribeOptions:
     from triform.runtime.media.voice_activity import VoiceActivityOptions
     from triform.runtime.speech.options import TEMPERATURES, TranscribeOptions
 
-    threshold = asked["vad_threshold"]
-    if threshold is not None and not asked["vad"]:
+    threshold = arguments["vad_threshold"]
+    if threshold is not None and not arguments["vad"]:
         raise InputError("--vad-threshold is for --vad: give both")
     known = {field.name for field in dataclasses.fields(TranscribeOptions)}
-    found = {name: value for name, value in asked.items() if name in known}
-    found["temperatures"] = tuple(asked["temperature"] or TEMPERATURES)
+    values = {name: value for name, value in arguments.items() if name in known}
+    values["temperatures"] = tuple(arguments["temperature"] or TEMPERATURES)
     if threshold is not None:
-        found["voice_activity"] = VoiceActivityOptions(threshold=threshold)
-    return TranscribeOptions(**found)
+        values["voice_activity"] = VoiceActivityOptions(threshold=threshold)
+    return TranscribeOptions(**values)
 
 
 def _transcribe(
@@ -156,36 +156,36 @@ def _transcribe(
     with open_audio(name, _warn) as audio:
         with seconds_bar(audio.duration, results_to=transcripts.path(number)) as progress:
 
-            def told(seconds: float) -> None:
+            def report(seconds: float) -> None:
                 counted.seconds = max(counted.seconds, counted.before + seconds)
                 progress(seconds)
 
             before = counted.segments
-            transcripts.write(number, name, counted.of(transcribe(model, audio, options, progress=told)))
+            transcripts.write(number, name, counted.of(transcribe(model, audio, options, progress=report)))
         counted.before = counted.seconds
     if counted.segments == before:
-        say(f"note: nobody speaks in {name}")
+        say(f"note: no speech in {name}")
 
 
 class _Counted:
-    """What was written, for --stats."""
+    """Counts segments, tokens and seconds for --stats."""
 
     def __init__(self) -> None:
         self.segments = 0
         self.tokens = 0
         self.seconds = 0.0
-        # Of the recordings that are done.
+        # Seconds of the finished recordings.
         self.before = 0.0
 
     def of(self, segments: Iterable[Segment]) -> Iterator[Segment]:
-        """The same segments, counted as they pass by."""
+        """The same segments, counted as they are read."""
         for segment in segments:
             self.segments += 1
             self.tokens += len(segment.tokens)
             yield segment
 
     def show(self, load: float, work: float) -> None:
-        """Print it on standard error."""
+        """Print the counts to standard error."""
         say(
             f"load {load:.2f} s, {self.seconds:.1f} s of sound in {work:.2f} s "
             f"({self.seconds / work:.1f} times as fast as it plays), {self.segments} segments, {self.tokens} tokens"

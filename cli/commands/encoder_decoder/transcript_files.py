@@ -1,4 +1,4 @@
-"""Where transcripts go: to standard output, a file, or a folder of files."""
+"""Writes transcripts to standard output, a file, or a folder of files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from triform.runtime.media.audio import STDIN
 from triform.runtime.speech.subtitles import WRITERS
 from triform.runtime.speech.transcript import Segment
 
-# What files of each format are called.
+# The file name suffix of each format.
 _SUFFIXES = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
 
 
@@ -24,7 +24,7 @@ class Transcripts:
     Attributes:
         format: one of `WRITERS`.
         paths: a file for each recording; empty for standard output.
-        headed: whether a line with the recording's name goes before each transcript.
+        headed: whether to print the recording's name before each transcript.
         width: characters in a line of subtitles; None for one line.
     """
 
@@ -34,12 +34,12 @@ class Transcripts:
     width: int | None
 
     def write(self, number: int, name: str, segments: Iterable[Segment]) -> None:
-        """Write one transcript while its segments come.
+        """Write one transcript as its segments come.
 
         Args:
             number: of the recording, from 0.
             name: of the recording.
-            segments: its own.
+            segments: of the recording.
 
         Raises:
             InputError: the file cannot be written.
@@ -56,7 +56,7 @@ class Transcripts:
             sys.stdout.flush()
 
     def path(self, number: int) -> Path | None:
-        """The file of a recording; None for standard output."""
+        """The file for a recording; None for standard output."""
         return self.paths[number] if self.paths else None
 
     def _writer(self, name: str) -> Callable[[Iterable[Segment]], Iterable[str]]:
@@ -69,21 +69,21 @@ class Transcripts:
 
 
 def transcripts_of(
-    names: Sequence[str], output: Path | None, given: str | None, *, as_json: bool, width: int | None
+    names: Sequence[str], output: Path | None, output_format: str | None, *, as_json: bool, width: int | None
 ) -> Transcripts:
-    """Settle what is written, and where.
+    """Decide the format of transcripts and where they go.
 
     Args:
         names: of the recordings.
         output: a file, or a folder for a file each; standard output when None.
-        given: the format; by the name of `output` when None, text when that says nothing.
+        output_format: the format; if None, by the name of `output`, else text.
         as_json: the format is JSON.
         width: characters in a line of subtitles.
 
     Raises:
         InputError: the format is unknown, does not fit, or two recordings would go to the same file.
     """
-    kind = _format(given, output, as_json)
+    kind = _format(output_format, output, as_json)
     if width is not None and kind not in ("srt", "vtt"):
         raise InputError("--max-line-width is for subtitles: add --format srt or --format vtt")
     if width is not None and width < 1:
@@ -96,16 +96,16 @@ def transcripts_of(
     return Transcripts(kind, _paths(names, output, kind), False, width)
 
 
-def _format(given: str | None, output: Path | None, as_json: bool) -> str:
-    if given is not None and given not in WRITERS:
-        raise InputError(f"--format must be {', '.join(WRITERS)}, not {given}")
-    if as_json and given not in (None, "json"):
-        raise InputError(f"give --json or --format {given}, not both")
+def _format(output_format: str | None, output: Path | None, as_json: bool) -> str:
+    if output_format is not None and output_format not in WRITERS:
+        raise InputError(f"--format must be {', '.join(WRITERS)}, not {output_format}")
+    if as_json and output_format not in (None, "json"):
+        raise InputError(f"give --json or --format {output_format}, not both")
     if as_json:
         return "json"
     suffix = output.suffix.lower() if output is not None else ""
     by_name = next((kind for kind, known in _SUFFIXES.items() if known == suffix), "text")
-    return by_name if given is None else given
+    return by_name if output_format is None else output_format
 
 
 def _paths(names: Sequence[str], output: Path, kind: str) -> tuple[Path, ...]:

@@ -33,10 +33,10 @@ HELP = """Translate texts.
   triform translate BUNDLE --file book.txt --num-beams 4 > buch.txt
   triform translate BUNDLE --file news.jsonl --field body --json > translated.jsonl
 
-Every line is translated by itself; blank ones stay. A line longer than the model reads is cut at the ends of sentences
-into as few pieces as possible, whose translations are joined; a sentence longer than that is cut between words, with a
-note, or refused with --strict. Languages are named as the model names them (de, deu_Latn, de_DE), the first part of
-that being enough. A model with tasks such as T5 uses the one of these languages.
+Each line is translated on its own; blank lines are kept. A line that is too long for the model is split at the ends of
+sentences into as few pieces as possible, whose translations are joined; a sentence that is too long is split between
+words, with a note, or refused with --strict. Languages are named as in the model (de, deu_Latn, de_DE); the first part
+of a name is enough. A model with tasks, such as T5, uses the task for these languages.
 """
 
 
@@ -47,8 +47,8 @@ def run(
     file: TextFile = None,
     field: Field = None,
     skip_errors: SkipErrors = False,
-    source_lang: Annotated[Optional[str], typer.Option(help="What the texts are in.")] = None,
-    target_lang: Annotated[Optional[str], typer.Option(help="What to translate into.")] = None,
+    source_lang: Annotated[Optional[str], typer.Option(help="Language of the texts.")] = None,
+    target_lang: Annotated[Optional[str], typer.Option(help="Language to translate into.")] = None,
     task: Task = None,
     prefix: Prefix = None,
     batch: Batch = 8,
@@ -71,8 +71,8 @@ def run(
 
     if (task or prefix) and (source_lang or target_lang):
         raise InputError("--task and --prefix say what to do instead of the languages; leave one of the two out")
-    folder, given = bundle_and_texts(bundle, texts)
-    records = Records(given, file, field, skip_errors, blank_lines="keep")
+    folder, texts = bundle_and_texts(bundle, texts)
+    records = Records(texts, file, field, skip_errors, blank_lines="keep")
     model = load(
         folder,
         strict=strict,

@@ -1,6 +1,6 @@
-"""A hub id becomes a folder: the snapshot in the hub's cache, with every file that an export reads.
+"""Resolves a hub id to a folder: the snapshot in the hub's cache, with every file that an export reads.
 
-HF_HOME says where the cache is, HF_HUB_OFFLINE that nothing may be fetched, HF_TOKEN who asks.
+HF_HOME sets the cache, HF_HUB_OFFLINE forbids downloads, HF_TOKEN authenticates the user.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from triform.export.checkpoint.files.json_files import content_of
 from triform.models.errors import first_line
 from triform.runtime.errors import ExportError
 
-# What is no part of a model that transformers loads: weights, which are chosen below, other frameworks' files, media.
+# Files that are not settings: weights, which are chosen below, files of other frameworks, media.
 _NOT_SETTINGS = (
     "*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.ggml", "*.npz",
     "*.npy", "*.tflite", "*.pb", "*.onnx", "*.onnx_data*", "*.mlmodel", "*.mlpackage/*", "*.pkl", "*.pickle",
@@ -35,12 +35,12 @@ _NOT_SETTINGS = (
     "onnx/*", "openvino/*", "coreml/*", "original/*", "runs/*", "checkpoint-*/*", "global_step*/*",
 )  # fmt: skip
 _CODE = ("*.py",)
-# What files of weights are called before their format: a model's, and an adapter's.
+# Stems of weight file names: a model's, and an adapter's.
 _STEMS = (("model", "pytorch_model"), ("adapter_model",))
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a source may be a name on the hub: organization/name, or a name alone."""
+    """Whether a source may be a hub id: organization/name, or a name alone."""
     try:
         validate_repo_id(text)
     except HFValidationError:
@@ -53,13 +53,13 @@ class _UnreachableError(Exception):
 
 
 def fetch(repository: str, revision: str | None, *, weights: bool, code: bool) -> Path:
-    """A repository's snapshot on this machine.
+    """Download what is missing of a repository's snapshot; return its folder.
 
     Args:
         repository: its id on the hub.
         revision: a branch, a tag or a commit; the main branch when None.
-        weights: whether the weights are wanted too.
-        code: whether Python files are wanted too.
+        weights: whether to include the weights.
+        code: whether to include Python files.
 
     Raises:
         ExportError: it does not exist, may not be read, or is not in the cache while the hub cannot be reached.
@@ -75,7 +75,7 @@ def fetch(repository: str, revision: str | None, *, weights: bool, code: bool) -
 
 
 def fetch_files(repository: str, revision: str | None, pattern: str) -> Path:
-    """The snapshot with the files that match a pattern, such as all parts of a GGUF file.
+    """Download the files that match a pattern, such as all parts of a GGUF file; return the snapshot's folder.
 
     Raises:
         ExportError: as `fetch`, or the repository has no such file.
@@ -84,37 +84,37 @@ def fetch_files(repository: str, revision: str | None, pattern: str) -> Path:
         names = _names_of(repository, revision)
     except _UnreachableError as error:
         return _cached(repository, revision, ["*"], str(error))
-    wanted = [name for name in names if fnmatch(name, pattern)]
-    if not wanted:
+    matching = [name for name in names if fnmatch(name, pattern)]
+    if not matching:
         raise ExportError(f"{repository} has no file {pattern}")
-    return _downloaded(repository, revision, wanted)
+    return _downloaded(repository, revision, matching)
 
 
 def settings_of(names: Iterable[str], *, code: bool = False) -> list[str]:
-    """Of a repository's files those that say how a model is used: configs, tokenizers, templates.
+    """The files of a repository that say how a model is used: configs, tokenizers, templates.
 
     Args:
         names: of all its files.
-        code: whether Python files are among them.
+        code: whether to include Python files.
     """
     ignored = _NOT_SETTINGS if code else (*_NOT_SETTINGS, *_CODE)
     return [name for name in names if not any(fnmatch(name, pattern) for pattern in ignored)]
 
 
 def weights_of(names: Iterable[str], folders: Iterable[str]) -> list[str]:
-    """Of a repository's files those that hold weights, each weight once.
+    """The files of a repository that hold weights, each weight once.
 
     Args:
         names: of all its files.
         folders: that hold weights; the repository itself is "".
     """
     paths = [PurePosixPath(name) for name in names]
-    found: list[str] = []
+    files: list[str] = []
     for folder in folders:
         inside = [path for path in paths if str(path.parent) == (folder or ".")]
         for stems in _STEMS:
-            found += _preferred(inside, stems)
-    return found
+            files += _preferred(inside, stems)
+    return files
 
 
 def module_folders(folder: Path) -> list[str]:
@@ -128,9 +128,9 @@ def _preferred(paths: list[PurePosixPath], stems: tuple[str, ...]) -> list[str]:
     """The files of one format, safetensors where there are any: one file, or shards."""
     names = (*stems, *(f"{stem}-*-of-*" for stem in stems))
     for format_ in ("safetensors", "bin"):
-        found = [str(path) for path in paths if any(fnmatch(path.name, f"{name}.{format_}") for name in names)]
-        if found:
-            return found
+        files = [str(path) for path in paths if any(fnmatch(path.name, f"{name}.{format_}") for name in names)]
+        if files:
+            return files
     return []
 
 
@@ -159,7 +159,7 @@ def _names_of(repository: str, revision: str | None) -> list[str]:
 
 
 def _cached(repository: str, revision: str | None, ignored: list[str], reason: str) -> Path:
-    """The snapshot as the cache has it, complete but for the `ignored` files."""
+    """The cached snapshot, complete except for the `ignored` files."""
     try:
         return Path(snapshot_download(repository, revision=revision, ignore_patterns=ignored, local_files_only=True))
     except IncompleteSnapshotError:
@@ -179,5 +179,5 @@ def _downloaded(repository: str, revision: str | None, names: list[str]) -> Path
         return Path(
             snapshot_download(repository, revision=revision, allow_patterns=[glob.escape(name) for name in names])
         )
-    except Exception as error:  # as above
+    except Exception as error:  # errors of many libraries come through here
         raise ExportError(f"{repository} cannot be fetched: {first_line(error)}") from error

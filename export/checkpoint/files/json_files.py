@@ -1,4 +1,4 @@
-"""The JSON files of a checkpoint, read with one line of error for what is damaged."""
+"""Reads the JSON files of a checkpoint; a damaged one is an error of one line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
 
 
 def first_object(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    """The object in the first of these files that exists; an empty one where none does.
+    """The object in the first of these files that exists; {} if none does.
 
     Raises:
         ExportError: as `read_object`.
@@ -43,7 +43,7 @@ def first_object(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def content_of(path: Path) -> Any:
-    """What a file holds; None where it does not exist or is not JSON."""
+    """The JSON value in a file; None if the file does not exist or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

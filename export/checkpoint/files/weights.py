@@ -22,7 +22,7 @@ from triform.export.checkpoint.files.json_files import read_object
 from triform.runtime.errors import ExportError
 
 _SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
-# What torch says of the first name in a pickle that is not a tensor's.
+# How torch's error names the first object in a pickle that is not a tensor.
 _FORBIDDEN = re.compile(r"(?:GLOBAL|[Cc]lass|function) ([\w.]+\.\w+)")
 _OTHER_FRAMEWORKS = {".h5": "TensorFlow", ".msgpack": "Flax", ".ot": "Rust", ".onnx": "ONNX"}
 _OTHER_NAMES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
@@ -34,7 +34,7 @@ class WeightFiles:
 
     Attributes:
         files: in order of their names.
-        listed: from tensor to file name, where an index says so; empty without one.
+        listed: the index, from tensor to file name; empty without one.
     """
 
     files: tuple[Path, ...]
@@ -51,7 +51,7 @@ def find_weights(folder: Path, stem: Literal["model", "adapter_model"] = "model"
 
     Args:
         folder: of a checkpoint, or of one module of it.
-        stem: how the files are called: a model's, or an adapter's.
+        stem: of the names of the files, a model's or an adapter's.
 
     Raises:
         ExportError: there are none, an index is damaged, or a shard is missing. Names the files that cannot be used.
@@ -109,7 +109,7 @@ def open_weights(weights: WeightFiles) -> Iterator[dict[str, Any]]:
     """The tensors by name until the block ends: torch tensors, or slices of safetensors that are read when indexed.
 
     Raises:
-        ExportError: a file is damaged or holds something else than tensors, or an index and its files disagree.
+        ExportError: a file is damaged or holds something other than tensors, or an index and its files disagree.
     """
     with ExitStack() as stack:
         tensors: dict[str, Any] = {}
@@ -173,20 +173,20 @@ def _unpickled(path: Path, device: str) -> dict[str, torch.Tensor]:
 
 def _refusal(error: Exception) -> str:
     """One line for an error of `torch.load`, which itself advises to unpickle."""
-    said = str(error)
-    forbidden = _FORBIDDEN.search(said) if isinstance(error, pickle.UnpicklingError) else None
+    message = str(error)
+    forbidden = _FORBIDDEN.search(message) if isinstance(error, pickle.UnpicklingError) else None
     if forbidden is not None:
         return (
             f"needs {forbidden[1]}, which is no tensor: a pickle can run code, and this one is not loaded; convert it "
             "to safetensors where you trust it"
         )
-    if "TorchScript" in said:
+    if "TorchScript" in message:
         return "is a TorchScript archive, not a file of weights; save the model with save_pretrained"
     return "is damaged, or not a file of weights; fetch the model again"
 
 
 def _refuse_pointer(path: Path) -> None:
-    """Refuse what Git leaves in place of a file that it has not fetched."""
+    """Refuse a Git LFS pointer, which stands for a file that was not fetched."""
     with path.open("rb") as file:
         if b"git-lfs" in file.read(64):
             raise ExportError(f"{path} is a pointer of Git LFS, not the file itself; run git lfs pull")
@@ -198,5 +198,5 @@ def _check_index(weights: WeightFiles, path: Path, held: dict[str, Any]) -> None
     listed = {name for name, file in weights.listed.items() if file == path.name}
     for missing in sorted(listed - set(held)):
         raise ExportError(f"{path} lacks {missing}, which its index says it holds; fetch the model again")
-    for beyond in sorted(set(held) - set(weights.listed)):
-        raise ExportError(f"{path} holds {beyond}, which its index does not name; save the model again")
+    for extra in sorted(set(held) - set(weights.listed)):
+        raise ExportError(f"{path} holds {extra}, which its index does not name; save the model again")

@@ -13,12 +13,13 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from triform.export.checkpoint.gguf import config as configs
-from triform.export.checkpoint.gguf.container import GgufFile, open_gguf
+from triform.export.checkpoint.gguf.container import GgufFile, open_gguf, parts_of
 from triform.export.checkpoint.gguf.generation import generation_config
 from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
 from triform.export.checkpoint.gguf.placement import Placement, place
 from triform.export.checkpoint.gguf.rope import apply_frequency_factors
 from triform.export.checkpoint.gguf.vocabulary.tokenizer import build_tokenizer
+from triform.export.checkpoint.sizes import check_sizes
 from triform.runtime.errors import ExportError
 
 
@@ -69,7 +70,11 @@ def read_config(path: Path) -> PretrainedConfig:
         ExportError: the file is damaged, or has keys that are not understood.
         UnsupportedError: the architecture is not supported.
     """
-    return configs.read_config(opened(path))
+    file = opened(path)
+    check_sizes(
+        path.name, file.values, tensors=len(file.tensors), size=sum(part.stat().st_size for part in parts_of(path))
+    )
+    return configs.read_config(file)
 
 
 def pooling_of(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Models that give one vector for a text: folders of sentence-transformers and model2vec, files of word vectors.
+"""Reads embedding models: folders of sentence-transformers and model2vec, files of word vectors.
 
 May import `export/checkpoint/files` and `triform.models`. Read `sentence_transformers.py` first.
 """

@@ -1,4 +1,4 @@
-"""What comes after the pooling in a folder of sentence-transformers: its layers, with their weights."""
+"""The layers after the pooling in a sentence-transformers folder, with their weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from triform.export.checkpoint.files.weights import find_weights, load_tensors
 from triform.runtime.errors import ExportError
 
 _VECTOR = "sentence_embedding"
-# Where torch has its activations; those of somebody else's code are not run.
+# The modules of torch's activations; no other code is run.
 _ACTIVATIONS = ("torch.nn.modules.activation", "torch.nn.modules.linear")
 _NAMES = {"module_input_name", "module_output_name"}
 _KEYS = {
@@ -33,8 +33,8 @@ class Dense(torch.nn.Module):
 
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
         """From (batch, in_features) to (batch, out_features)."""
-        found: torch.Tensor = self.activation(self.linear(vector))
-        return found if self.residual is None else found + self.residual(vector)
+        output: torch.Tensor = self.activation(self.linear(vector))
+        return output if self.residual is None else output + self.residual(vector)
 
 
 def read_layer(kind: str, folder: Path) -> torch.nn.Module | None:
@@ -64,7 +64,7 @@ def read_layer(kind: str, folder: Path) -> torch.nn.Module | None:
 
 
 def check_keys(path: Path, config: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Refuse a setting that nothing here honours, unless it says nothing.
+    """Refuse a setting that is not supported, unless it is empty or off.
 
     Raises:
         ExportError: names it.
@@ -88,22 +88,22 @@ def _dense(folder: Path, config: Mapping[str, Any]) -> torch.nn.Module:
 
 
 def _activation(folder: Path, config: Mapping[str, Any]) -> torch.nn.Module:
-    # What sentence-transformers takes where a config does not say; it reads null as none.
+    # The default of sentence-transformers; null means no activation.
     name = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     if name is None:
         return torch.nn.Identity()
     package, _, kind = str(name).rpartition(".")
-    made = getattr(torch.nn, kind, None) if package in _ACTIVATIONS else None
+    activation = getattr(torch.nn, kind, None) if package in _ACTIVATIONS else None
     try:
-        if isinstance(made, type) and issubclass(made, torch.nn.Module):
-            return made()
-    except TypeError:  # one that cannot be made from its name alone
+        if isinstance(activation, type) and issubclass(activation, torch.nn.Module):
+            return activation()
+    except TypeError:  # it needs arguments
         pass
     raise ExportError(f"{folder / 'config.json'} has the activation {name}, which is not supported")
 
 
 def _load(folder: Path, parts: Mapping[str, torch.nn.Module]) -> None:
-    """Load a folder's weights into the parts that they name; each part must have its own, and nothing be left."""
+    """Load a folder's weights into the parts that they name; none may be missing or left over."""
     tensors = load_tensors(find_weights(folder))
     try:
         torch.nn.ModuleDict(dict(parts)).load_state_dict({name: value.float() for name, value in tensors.items()})

@@ -1,7 +1,7 @@
-"""Folders of sentence-transformers: which modules come after the transformer, and the prompts they were trained with.
+"""Reads sentence-transformers folders: the modules after the transformer, and the prompts.
 
-Every module and every setting is honoured, or refused by its name. Format:
-https://www.sbert.net/docs/sentence_transformer/usage/custom_models.html
+Every module and every setting is used, or refused by its name. The documentation of sentence-transformers describes
+the format under "Creating Custom Models".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from triform.runtime.errors import ExportError
 
 MODULES = "modules.json"
 _OVERALL = "config_sentence_transformers.json"
-# In which order modules come.
+# The order of modules.
 _ORDER = {"Transformer": 0, "Pooling": 1, "Dense": 2, "LayerNorm": 2, "Dropout": 2, "Normalize": 3}
 # What the transformer was called before release 0.3, one class for each kind.
 _OLD_TRANSFORMERS = {"BERT", "RoBERTa", "DistilBERT", "ALBERT", "CamemBERT", "XLMRoBERTa", "XLNet"}
@@ -41,14 +41,14 @@ _TRANSFORMER_FILES = (
 _TRANSFORMER_KEYS = {
     "max_seq_length", "do_lower_case", "transformer_task", "modality_config", "module_output_name", "unpad_inputs",
 }  # fmt: skip
-# What is passed to `from_pretrained`, under its names before and since release 5.4.
+# Arguments of `from_pretrained`, by their names before and since release 5.4.
 _ARGUMENTS = ("model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs", "config_kwargs")
-# Arguments of `from_pretrained` that change no number in float32 without padding.
+# Arguments of `from_pretrained` that do not change the outputs in float32 without padding.
 _HARMLESS_ARGUMENTS = {
     "dtype", "torch_dtype", "attn_implementation", "device_map", "low_cpu_mem_usage", "use_safetensors", "use_fast",
     "trust_remote_code", "revision", "code_revision", "token", "cache_dir", "local_files_only", "padding_side",
 }  # fmt: skip
-# What the transformer gives of a text, for each task that is supported.
+# The transformer's output and its name, for each task that is supported.
 _OUTPUTS = {
     "feature-extraction": ("last_hidden_state", "token_embeddings"),
     "sequence-classification": ("logits", "scores"),
@@ -74,15 +74,15 @@ class SentenceModules:
     """What turns token vectors into one vector.
 
     Attributes:
-        pooling: names of poolings, see `models.pooling`; several are joined end to end.
+        pooling: names of `POOLINGS`; several are concatenated.
         dense: layers after it, in order.
         normalize: whether the vector is scaled to length 1.
         width: of the token vectors; None where the folder does not say.
-        dimensions: how many of the vector's numbers are kept, the first ones; None for all.
+        dimensions: how many of the vector's first numbers are kept; None for all.
         prompts: texts to put before an input, by name.
         default_prompt: the name of the one to use when none is named.
-        max_length: tokens the model was trained to read; None when it does not say.
-        lower_case: whether it asks for texts in lower case.
+        max_length: tokens the model was trained to read; None if the folder does not say.
+        lower_case: whether texts are lowercased first.
         include_prompt: whether the tokens of a prompt count in the pooling.
     """
 
@@ -99,7 +99,7 @@ class SentenceModules:
 
 
 def sentence_task(folder: Path) -> str | None:
-    """The task that a folder's modules.json makes; None where there is no modules.json.
+    """The task that a folder's modules.json implies; None without a modules.json.
 
     Raises:
         ExportError: a file is damaged, or there is a module, or an order of them, that is not supported.
@@ -144,7 +144,7 @@ def read_modules(folder: Path) -> SentenceModules | None:
 
 
 def _read_transformer(folder: Path, place: Path, task: str) -> SentenceModules:
-    """What the first module's config and the folder's own say of how a text is read."""
+    """How a text is read, by the first module's config and the folder's own."""
     reading = _reading(place)
     if (reading.get("transformer_task") or task) != task:
         raise ExportError(f"{place} is for {reading['transformer_task']}, but its modules are for {task}")
@@ -170,12 +170,12 @@ def read_prompts(folder: Path) -> tuple[dict[str, str], str | None]:
     """
     path = folder / _OVERALL
     config = first_object(folder, (path.name,))
-    found, default = config.get("prompts") or {}, config.get("default_prompt_name")
-    if not isinstance(found, dict) or not all(isinstance(text, str | None) for text in found.values()):
+    prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         raise ExportError(f"{path}: prompts must be an object with texts")
-    if default is not None and default not in found:
+    if default is not None and default not in prompts:
         raise ExportError(f"{path} has no prompt called {default!r}")
-    return {name: text or "" for name, text in found.items()}, default
+    return {name: text or "" for name, text in prompts.items()}, default
 
 
 def static_modules(folder: Path) -> tuple[Path, bool]:
@@ -195,7 +195,7 @@ def static_modules(folder: Path) -> tuple[Path, bool]:
 
 
 def lower_case(tokenizer: Any) -> None:
-    """Let a tokenizer of transformers put texts into lower case, before whatever else it does to them.
+    """Make a tokenizer of transformers lowercase texts before all else.
 
     Raises:
         ExportError: it has no normalizer of its own to do so.
@@ -211,41 +211,40 @@ def lower_case(tokenizer: Any) -> None:
 
 
 def relevance_of(config: PretrainedConfig, folder: Path) -> Relevance:
-    """How a cross-encoder of one label makes a score of its number: one of the manifest's `RELEVANCE`.
+    """The activation that turns the logit of a cross-encoder into a score: one of the manifest's `RELEVANCE`.
 
-    As sentence-transformers' CrossEncoder chooses it: what the folder's own config says, then what the model's says
-    under today's name and under that of releases before 4, then sigmoid. A function of somebody else's code counts as
-    not said.
+    Chosen as sentence-transformers' CrossEncoder does: from the folder's own config, then from the model's under
+    today's key and under that of releases before 4, else sigmoid. A function that is not torch's is ignored.
 
     Args:
         config: the model's.
-        folder: it comes from.
+        folder: of the model.
 
     Raises:
         ExportError: it is a function that is not supported, or a file is damaged.
     """
-    for said in (
+    for activation in (
         first_object(folder, (_OVERALL,)).get("activation_fn"),
         (getattr(config, "sentence_transformers", None) or {}).get("activation_fn"),
         getattr(config, "sbert_ce_default_activation_function", None),
     ):
-        if said is not None and str(said).startswith("torch."):
-            name = str(said).rpartition(".")[2].lower()
+        if activation is not None and str(activation).startswith("torch."):
+            name = str(activation).rpartition(".")[2].lower()
             relevance = next((known for known in RELEVANCE if known == name), None)
             if relevance is None:
-                raise ExportError(f"its config makes scores with {said}, which is not supported")
+                raise ExportError(f"its config makes scores with {activation}, which is not supported")
             return relevance
     return "sigmoid"
 
 
 def _reading(place: Path) -> dict[str, Any]:
-    """The transformer's own config, in which every setting is one that is understood."""
+    """The transformer's own config, with every setting checked."""
     config = dict(first_object(place, _TRANSFORMER_FILES))
     for name in _ARGUMENTS:
-        given = config.pop(name, None) or {}
-        check_keys(place, given, {*_HARMLESS_ARGUMENTS, "model_max_length"})
-        # What the tokenizer is made with counts before what is set afterwards.
-        config["max_seq_length"] = given.get("model_max_length", config.get("max_seq_length"))
+        arguments = config.pop(name, None) or {}
+        check_keys(place, arguments, {*_HARMLESS_ARGUMENTS, "model_max_length"})
+        # The tokenizer's argument takes precedence.
+        config["max_seq_length"] = arguments.get("model_max_length", config.get("max_seq_length"))
     check_keys(place, config, _TRANSFORMER_KEYS)
     task = config.get("transformer_task") or "feature-extraction"
     if task not in _OUTPUTS:
@@ -254,12 +253,12 @@ def _reading(place: Path) -> dict[str, Any]:
     modalities = config.get("modality_config") or {}
     text = modalities.get("text", {}) if isinstance(modalities, dict) else {}
     chats = "message" in modalities
-    wanted = (
+    outputs = (
         config.get("module_output_name") or name,
         text.get("method", "forward"),
         text.get("method_output_name", output),
     )
-    if chats or wanted not in ((name, "forward", output), (name, "forward", [output])):
+    if chats or outputs not in ((name, "forward", output), (name, "forward", [output])):
         raise ExportError(f"{place} reads texts in a way that is not supported (modality_config, module_output_name)")
     return config
 
@@ -274,13 +273,13 @@ def _number(path: Path, config: Mapping[str, Any], name: str) -> int | None:
 def _listed(folder: Path) -> list[tuple[str, Path]]:
     """The kind and the folder of each module."""
     path = folder / MODULES
-    found = []
+    modules = []
     for module in read_objects(path):
         place = str(module.get("path") or "")
         if Path(place).is_absolute() or ".." in Path(place).parts:
             raise ExportError(f"{path} names {place}, which is not inside the folder")
-        found.append((_kind(path, module), folder / place))
-    return found
+        modules.append((_kind(path, module), folder / place))
+    return modules
 
 
 def _kind(path: Path, module: dict[str, Any]) -> str:
@@ -292,7 +291,7 @@ def _kind(path: Path, module: dict[str, Any]) -> str:
 
 
 def _check_order(path: Path, kinds: list[str]) -> None:
-    """Transformer, Pooling, any number of layers, Normalize or not: what one graph is made of."""
+    """Require a Transformer, a Pooling, any number of layers, and perhaps a Normalize."""
     places = [_ORDER[kind] for kind in kinds]
     if kinds[:2] != ["Transformer", "Pooling"] or places != sorted(places) or places.count(0) + places.count(1) != 2:
         raise ExportError(f"{path} has its modules in an order that is not supported: {', '.join(kinds) or 'none'}")

@@ -1,4 +1,4 @@
-"""Static embeddings on disk: folders of model2vec and sentence-transformers, text files of Word2Vec and GloVe."""
+"""Reads static embeddings: folders of model2vec and sentence-transformers, text files of Word2Vec and GloVe."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from triform.runtime.errors import ExportError
 WORD_FILES = (".txt", ".vec")
 # Far more than a word and some thousands of numbers.
 _LONGEST_LINE = 2**20
-# What model2vec reads of a text when its config does not say; and, for words, a long chapter.
+# Tokens read of a text: model2vec's default; for words, as many as a long chapter has.
 _MODEL2VEC_LENGTH, _WORDS_LENGTH = 512, 8192
 
 
 @dataclass(frozen=True)
 class StaticTable:
-    """Vectors, and the tokenizer that numbers them.
+    """Vectors, and the tokenizer whose ids are their rows.
 
     Attributes:
         vectors: float32 (vocab_size, dimension).
         tokenizer: gives ids below vocab_size.
-        unknown: the id of what has no vector; None when everything has one.
+        unknown: the id of unknown tokens; None if there is none.
         normalize: whether the mean is scaled to length 1.
         max_length: tokens read of a text.
         prompts: texts to put before an input, by name.
@@ -72,7 +72,7 @@ def _first_module(folder: Path) -> str:
 
 
 def _ends_in_a_number(path: Path) -> bool:
-    """Whether the first line does: other texts seldom do."""
+    """Whether the first line ends in a number, which is rare in other texts."""
     with path.open("rb") as file:
         fields = file.readline(_LONGEST_LINE).split()
     try:
@@ -103,10 +103,7 @@ def _read_model2vec(folder: Path) -> StaticTable:
 
 
 def _read_sentence_transformers(folder: Path) -> StaticTable:
-    """What `StaticEmbedding` saves, and perhaps a Normalize behind it. Unknown tokens count in the mean.
-
-    Format: https://www.sbert.net/docs/package_reference/sentence_transformer/modules.html
-    """
+    """What `StaticEmbedding` saves, and perhaps a Normalize after it. Unknown tokens count in the mean."""
     place, normalize = static_modules(folder)
     vectors, tokenizer = _read_vectors(place)
     length = (tokenizer.truncation or {}).get("max_length", _WORDS_LENGTH)
@@ -146,9 +143,9 @@ def _unknown(tokenizer: Tokenizer) -> int | None:
 
 
 def _prepared(tokenizer: Tokenizer, unknown: int | None) -> Tokenizer:
-    """Without padding, truncation and special tokens, but for the unknown one: it keeps an empty text from being none.
+    """The tokenizer without padding, truncation and special tokens, but with the unknown token first.
 
-    It has no part in the mean.
+    So an empty text still has a token; it does not count in the mean.
     """
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -162,9 +159,10 @@ def _prepared(tokenizer: Tokenizer, unknown: int | None) -> Tokenizer:
 
 
 def _read_words(path: Path) -> StaticTable:
-    """Lines of a word and its numbers, after an optional line of how many words and numbers there are.
+    """Lines of a word and its numbers, after an optional line with the count of words and numbers.
 
-    Format: https://fasttext.cc/docs/en/crawl-vectors.html#format and https://nlp.stanford.edu/projects/glove/
+    The formats of fastText (Grave et al., Learning Word Vectors for 157 Languages, 2018) and GloVe (Pennington et al.,
+    GloVe: Global Vectors for Word Representation, 2014).
     """
     reader = _WordReader(path)
     with path.open("rb") as file:
@@ -175,7 +173,7 @@ def _read_words(path: Path) -> StaticTable:
 
 
 class _WordReader:
-    """Reads line by line, and remembers what is wrong with some.
+    """Reads word vectors line by line, and collects what is wrong with some lines.
 
     Attributes:
         words: number by word.
@@ -214,7 +212,7 @@ class _WordReader:
         try:
             vector = array("f", map(float, values))
         except (ValueError, OverflowError):
-            self._problems.append(f"line {number} has something else than {self._dimension} numbers after its word")
+            self._problems.append(f"line {number} has something other than {self._dimension} numbers after its word")
             return
         if not all(map(math.isfinite, vector)):
             self._problems.append(f"line {number} has a number that is not finite")

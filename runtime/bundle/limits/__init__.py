@@ -1,4 +1,4 @@
-"""The range of every number in a manifest, one file for each of its parts.
+"""Checks the range of every value in a manifest, one file for each of its parts.
 
 May import the manifest's records, `errors` and `printable`. Read `contract.py` first, then `every.py`.
 """

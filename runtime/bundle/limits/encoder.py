@@ -1,4 +1,4 @@
-"""Ranges of what says what an encoder's outputs mean."""
+"""Ranges of the values that describe an encoder's outputs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from triform.runtime.bundle.limits.contract import Limit, within
 from triform.runtime.bundle.limits.media import image_limits
 from triform.runtime.bundle.manifest import ContrastInfo, EmbeddingInfo, EncoderInfo
 
-# Hidden states are kept of every layer; no encoder has as many.
+# There is a hidden state for each layer; no encoder has this many.
 _MOST_LAYERS = 10_000
 _WIDEST_VECTOR = 2**20
-# Similarities times such a number are numbers of float32.
+# Similarities times this are finite in float32.
 _LARGEST_SCALE = 1e6
 
 
 def encoder_limits(info: EncoderInfo, max_length: int) -> Iterator[Limit]:
-    """The rules for an encoder; `max_length` is how many tokens it reads."""
+    """Yield the rules for an encoder that reads up to `max_length` tokens."""
     yield within("encoder.hidden_states", info.hidden_states, 0, _MOST_LAYERS)
     yield within("encoder.min_length", info.min_length, 1, max(1, max_length))
     if info.embedding is not None:

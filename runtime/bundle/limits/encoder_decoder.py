@@ -1,4 +1,4 @@
-"""Ranges of what says what an encoder-decoder reads, and how what it writes begins."""
+"""Ranges of the values that describe an encoder-decoder's sources and the start of decoding."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _KEY = "encoder_decoder"
 
 
 def encoder_decoder_limits(info: EncoderDecoderInfo, manifest: Manifest) -> Iterator[Limit]:
-    """The rules for an encoder-decoder.
+    """Yield the rules for an encoder-decoder.
 
     Args:
         info: the values.
-        manifest: that they are part of.
+        manifest: the manifest they belong to.
 
     Raises:
         Mismatch: a setting of a task is of another type than the model's own setting of that name.
@@ -42,16 +42,16 @@ def encoder_decoder_limits(info: EncoderDecoderInfo, manifest: Manifest) -> Iter
 
 
 def task_defaults(manifest: Manifest, task: str) -> GenerationDefaults:
-    """The generation defaults for one of the model's tasks: its own settings, and the model's where it has none.
+    """Return the generation defaults for one of the model's tasks: its own settings, else the model's.
 
-    Settings that no generation has are ignored.
+    Unknown settings are ignored.
 
     Args:
         manifest: of an encoder-decoder that has the task.
         task: its name.
 
     Raises:
-        Mismatch: a setting is of another type than the model's own of that name.
+        Mismatch: a setting is of another type than the model's own setting of that name.
     """
     own = manifest.encoder_decoder.tasks[task].generation if manifest.encoder_decoder is not None else {}
     settings = {**dataclasses.asdict(manifest.generation), **own}

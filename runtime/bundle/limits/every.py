@@ -1,4 +1,4 @@
-"""The rules for a whole manifest."""
+"""Ranges of all values in a manifest."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from triform.runtime.bundle.limits.text import token_limits, tokenizer_limits
 from triform.runtime.bundle.manifest import Manifest
 
 _SHA256 = re.compile("[0-9a-f]{64}")
-# Of a file, in bytes: what a file system can hold.
+# The largest file of a file system, in bytes.
 _LARGEST_FILE = 2**63 - 1
 # A bundle has a graph or two, a tokenizer or two, and a template.
 _MOST_FILES = 1000
 
 
 def limits(manifest: Manifest) -> Iterator[Limit]:
-    """Every value whose range matters, and whether it is in range.
+    """Yield every value whose range matters, and whether it is in range.
 
     Args:
-        manifest: whose values are of the right types.
+        manifest: with values of the right types.
 
     Raises:
         Mismatch: a setting of a task is of another type than the model's own setting of that name.
@@ -49,14 +49,14 @@ def limits(manifest: Manifest) -> Iterator[Limit]:
 
 def _size_limits(manifest: Manifest) -> Iterator[Limit]:
     reads = manifest.tokenizer is not None
-    # One token of a prompt and one of an answer; a model that reads no text has neither tokens nor a vocabulary.
+    # At least a token of a prompt and one of an answer; a model that reads no text has neither tokens nor a vocabulary.
     yield within("max_length", manifest.max_length, 2 if reads else 0, LARGEST if reads else 0)
     yield within("vocab_size", manifest.vocab_size, 1 if reads else 0, LARGEST if reads else 0)
     yield within("parameters", manifest.parameters, 0, _LARGEST_FILE)
 
 
 def _vocabulary_read(manifest: Manifest) -> int:
-    """How many ids the model reads, which may be more than it writes."""
+    """The size of the input vocabulary, which may be larger than the output vocabulary."""
     info = manifest.encoder_decoder
     return max(manifest.vocab_size, (info.text.vocabulary or 0) if info is not None else 0)
 

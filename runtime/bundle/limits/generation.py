@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.limits.contract import LARGEST, Limit, token_id, token_ids, within
 
-# Far beyond what changes an answer, and logits times such a number are still numbers.
+# Far beyond any useful value, and logits times this are still finite.
 _STRONGEST = 1e6
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0, _STRONGEST),
@@ -33,24 +33,24 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_length": (1, LARGEST),
 }
 _IDS = ("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")
-# As much as a context of the longest kind; longer texts would only be searched for in vain.
+# In characters; longer stop strings never occur in an answer.
 _LONGEST_STOP = 10_000
 
 
 def generation_limits(defaults: GenerationDefaults, vocab_size: int, key: str = "generation") -> Iterator[Limit]:
-    """The rules for a model's defaults.
+    """Yield the rules for a model's defaults.
 
     Args:
         defaults: the values.
-        vocab_size: how many tokens the model writes.
-        key: where the defaults stand in the manifest.
+        vocab_size: size of the output vocabulary.
+        key: of the defaults in the manifest.
     """
     for name, (least, most) in _RANGES.items():
         yield within(f"{key}.{name}", getattr(defaults, name), least, most)
     decay = defaults.exponential_decay_length_penalty
     fits = decay is None or (len(decay) == 2 and 0 <= decay[0] <= LARGEST and 0 < decay[1] <= _STRONGEST)
-    wanted = f"a number of tokens and a factor above 0 and at most {_STRONGEST:g}"
-    yield Limit(f"{key}.exponential_decay_length_penalty", decay, fits, wanted)
+    expected = f"a number of tokens and a factor above 0 and at most {_STRONGEST:g}"
+    yield Limit(f"{key}.exponential_decay_length_penalty", decay, fits, expected)
     early = defaults.early_stopping
     yield Limit(f"{key}.early_stopping", early, not isinstance(early, str) or early == "never", "true, false or never")
     for name in _IDS:

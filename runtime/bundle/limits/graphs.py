@@ -1,4 +1,4 @@
-"""Ranges of what is said of graphs: their tensors, their quantization, the cache, and what the export measured."""
+"""Ranges of the values that describe graphs: tensors, quantization, the cache, and the export's measurements."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from triform.runtime.bundle.limits.contract import Limit, one_of, within
 from triform.runtime.bundle.manifest import SCHEMES, CacheInfo, GraphInfo
 
 _MOST_LAYERS = 10_000
-# Numbers of all heads of a layer for one token.
+# Values of all heads of a layer for one token.
 _WIDEST_STATE = 2**20
-# Perplexities of random weights are large; nothing measured is larger.
+# Perplexities of random weights are large; no other measurement is larger.
 _LARGEST_MEASURED = 1e15
-# Cosines, and shares of what was compared.
+# Cosines and shares.
 _RANGES: dict[str, tuple[float, float]] = {
     "top1_agreement": (0, 1),
     "cosine_mean": (-1.001, 1.001),
@@ -23,7 +23,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 def graph_limits(name: str, info: GraphInfo) -> Iterator[Limit]:
-    """The rules for the graph of a name."""
+    """Yield the rules for the graph called `name`."""
     key = f"graphs.{name}"
     for part in ("inputs", "outputs"):
         for index, tensor in enumerate(getattr(info, part)):
@@ -42,7 +42,7 @@ def graph_limits(name: str, info: GraphInfo) -> Iterator[Limit]:
 
 
 def cache_limits(cache: CacheInfo) -> Iterator[Limit]:
-    """The rules for a decoder's key/value buffers."""
+    """Yield the rules for a decoder's key/value buffers."""
     yield Limit("cache.dtype", cache.dtype, cache.dtype == "float32", "float32")
     count = len(cache.layers)
     yield Limit("cache.layers", f"{count} layers", 1 <= count <= _MOST_LAYERS, f"1 to {_MOST_LAYERS} layers")
@@ -52,7 +52,7 @@ def cache_limits(cache: CacheInfo) -> Iterator[Limit]:
 
 
 def export_limits(info: ExportInfo) -> Iterator[Limit]:
-    """The rules for what the export measured, which only people read."""
+    """Yield the rules for the export's measurements, which are only shown to users."""
     for step, seconds in info.seconds.items():
         yield within(f"export.seconds.{step}", seconds, 0)
     for name in ("parity", "encoder_parity"):

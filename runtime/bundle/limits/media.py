@@ -1,4 +1,4 @@
-"""Ranges of what says how pictures and sound become a model's input, and of a speech model's tokens."""
+"""Ranges of the values that describe how pictures and sound become a model's input, and of a speech model's tokens."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from triform.runtime.bundle.media_info import AudioInfo, ImageInfo, SpeechInfo
 _LONGEST_EDGE = 2**14
 # Means, deviations and padding are within a few units of 0; with such numbers float32 computes without overflow.
 _LARGEST_VALUE = 1e6
-# What a sound file may have, too.
+# In Hz, the same as for sound files.
 _RATES = (1000, 1_000_000)
 _LONGEST_CHUNK = 3600
 # Points of a Fourier transform: more than a second at every usual sampling rate.
 _LONGEST_FRAME = 2**16
-# A window of Whisper's is 30 s of 0.02 s; an hour is a chunk's limit.
+# The steps of 0.02 s in the longest chunk; a window of Whisper has 1500.
 _LATEST_TIMESTAMP = _LONGEST_CHUNK * 50
 
 
 def image_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
-    """The rules for pictures; `key` is where they stand in the manifest."""
+    """Yield the rules for pictures; `key` is that of the values in the manifest."""
     yield Limit(f"{key}.channels", info.channels, info.channels == 3, "3")
     yield within(f"{key}.height", info.height, 1, _LONGEST_EDGE)
     yield within(f"{key}.width", info.width, 1, _LONGEST_EDGE)
@@ -43,7 +43,7 @@ def image_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
 
 
 def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
-    """The rules for sound; `key` is where they stand in the manifest."""
+    """Yield the rules for sound; `key` is that of the values in the manifest."""
     yield within(f"{key}.sampling_rate", info.sampling_rate, *_RATES)
     yield within(f"{key}.padding_value", info.padding_value, -_LARGEST_VALUE, _LARGEST_VALUE)
     yield within(f"{key}.chunk_length", info.chunk_length, 1, _LONGEST_CHUNK)
@@ -56,9 +56,9 @@ def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
         return
     yield within(f"{key}.n_fft", info.n_fft, 2, _LONGEST_FRAME)
     yield within(f"{key}.win_length", info.win_length, 2, info.n_fft)
-    # Otherwise samples between two frames would go unheard.
+    # Otherwise samples between two frames would be skipped.
     yield within(f"{key}.hop_length", info.hop_length, 1, info.win_length)
-    # A transform of n_fft points tells so many frequencies apart.
+    # A transform of n_fft points has this many frequencies.
     yield within(f"{key}.feature_size", info.feature_size, 1, info.n_fft // 2 + 1)
     if info.kind == "log_mel":
         chunk = info.chunk_length
@@ -67,13 +67,13 @@ def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
 
 
 def speech_limits(info: SpeechInfo, vocab_size: int, layers: int, key: str) -> Iterator[Limit]:
-    """The rules for a speech model's tokens.
+    """Yield the rules for a speech model's tokens.
 
     Args:
         info: the tokens.
-        vocab_size: how many tokens the model writes.
-        layers: how many layers its decoder has.
-        key: where the tokens stand in the manifest.
+        vocab_size: size of the output vocabulary.
+        layers: number of decoder layers.
+        key: of the tokens in the manifest.
     """
     for name in ("timestamp_begin", "no_timestamps", "transcribe", "translate", "no_speech", "previous"):
         yield token_id(f"{key}.{name}", getattr(info, name), vocab_size)

@@ -1,4 +1,4 @@
-"""Ranges of token ids: special ones, those of languages, and the code points of models without a vocabulary."""
+"""Ranges of token ids: special tokens, tokens of languages, and the code points of models without a vocabulary."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from triform.runtime.bundle.text_info import (
 
 
 def token_limits(tokens: Tokens, vocab_size: int) -> Iterator[Limit]:
-    """The rules for special tokens; `vocab_size` is how many ids the model reads."""
+    """Yield the rules for special tokens; `vocab_size` is the size of the input vocabulary."""
     for name in ("bos", "pad", "mask"):
         yield token_id(f"tokens.{name}", getattr(tokens, name), vocab_size)
     yield from token_ids("tokens.eos", tokens.eos, vocab_size)
 
 
 def tokenizer_limits(info: TokenizerInfo) -> Iterator[Limit]:
-    """The rules for a tokenizer."""
+    """Yield the rules for a tokenizer."""
     points = info.code_points
     either = (info.file is None) == (points is not None)
     yield Limit("tokenizer.file", info.file, either, "a file, or null with code_points")
-    engine, wanted = info.template_engine, " or ".join(TEMPLATE_ENGINES)
-    yield Limit("tokenizer.template_engine", engine, engine in TEMPLATE_ENGINES, wanted)
+    engine, expected = info.template_engine, " or ".join(TEMPLATE_ENGINES)
+    yield Limit("tokenizer.template_engine", engine, engine in TEMPLATE_ENGINES, expected)
     if points is not None:
         yield from _code_point_limits(points, "tokenizer.code_points")
 
 
 def source_text_limits(info: SourceTextInfo, vocab_size: int, key: str) -> Iterator[Limit]:
-    """The rules for how a source text is read.
+    """Yield the rules for the tokenization of source texts.
 
     Args:
         info: the values.
-        vocab_size: how many tokens the model writes; it reads as many, or `info.vocabulary`.
-        key: where the values stand in the manifest.
+        vocab_size: size of the output vocabulary; the input vocabulary has this size or that of `info.vocabulary`.
+        key: of the values in the manifest.
     """
     yield within(f"{key}.vocabulary", info.vocabulary, 1, LARGEST)
     read = max(vocab_size, info.vocabulary or 0)
@@ -55,12 +55,15 @@ def _code_point_limits(info: CodePointsInfo, key: str) -> Iterator[Limit]:
         yield token_id(f"{key}.{name}", getattr(info, name), count)
     for name in ("special", "strip_before"):
         yield from token_ids(f"{key}.{name}", getattr(info, name), count)
-    # No model tells more than two texts apart.
+    # No model distinguishes more than two texts.
     yield within(f"{key}.second_type", info.second_type, 0, 1)
 
 
 def _language_limits(info: LanguagesInfo, read: int, written: int, key: str) -> Iterator[Limit]:
-    for place, source in [("plain", info.plain), *((f"sources.{name}", one) for name, one in info.sources.items())]:
+    for place, source in [
+        ("plain", info.plain),
+        *((f"sources.{name}", language_info) for name, language_info in info.sources.items()),
+    ]:
         yield from token_ids(f"{key}.{place}.prefix", source.prefix, read)
         yield from token_ids(f"{key}.{place}.suffix", source.suffix, read)
     for name, target in info.targets.items():

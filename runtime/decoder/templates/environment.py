@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 from triform.runtime.decoder.templates.filters import FILTERS, TESTS
-from triform.runtime.decoder.templates.functions import raise_exception, strftime_now
+from triform.runtime.decoder.templates.functions import Refusal, raise_exception, strftime_now
 from triform.runtime.decoder.templates.methods import call_method
 from triform.runtime.decoder.templates.rewriting import rewritten
 
 # Steps a template may take: two thousand messages take some hundred thousand; a template that never ends is stopped.
-_FUEL = 50_000_000
+_FUEL = 5_000_000
+# Characters of a template; the longest that models have are some 30,000.
+_LONGEST = 2**18
+# minijinja follows expressions, and values within values, by recursion. With this many bytes the stack is larger than
+# what a template of so many characters and steps can use of it.
+_STACK = 2**29
+_starting = threading.Lock()
 
 
 def render(source: str, variables: Mapping[str, Any]) -> str:
     """Render a template with minijinja; see `Render`."""
-    text: str = _environment().render_str(rewritten(source), **variables)
-    return text
+    if len(source) > _LONGEST:
+        raise Refusal(f"it has more than {_LONGEST} characters")
+    return _on_large_stack(lambda: _environment().render_str(rewritten(source), **variables))
+
+
+def _on_large_stack(work: Callable[[], str]) -> str:
+    """What `work` gives, called in a thread of its own; or in this one where there is no room for its stack."""
+    results: list[str] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # handed to the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="triform-template", daemon=True)
+    with _starting:
+        before = threading.stack_size(_STACK)
+        try:
+            thread.start()
+        except RuntimeError:
+            return work()
+        finally:
+            threading.stack_size(before)
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 @cache

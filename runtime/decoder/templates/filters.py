@@ -7,9 +7,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from triform.runtime.decoder.templates.functions import Refusal
 from triform.runtime.decoder.templates.methods import check_width
 
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&#39;", '"': "&#34;"}
+# Digits of a width; more are too large anyway.
+_LONGEST_WIDTH = 9
 # How much longer than it may be a text may be before it is truncated: Jinja2's setting.
 _LEEWAY = 5
 
@@ -21,6 +24,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    check_width(indent)
     # Jinja's own tojson escapes for HTML; transformers replaces it by plain JSON.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
@@ -67,6 +71,16 @@ def _center(value: Any, width: int = 80) -> str:
 
 def _escape(value: Any) -> str:
     return "".join(_ESCAPES.get(letter, letter) for letter in _text(value))
+
+
+def _widths(value: Any) -> Any:
+    """What `format` is to be applied to, whose widths are in proportion."""
+    text = _text(value)
+    if "*" in text:
+        raise Refusal("a width that is an argument is not supported")
+    for width in re.findall(r"\d+", text):
+        check_width(int(width[:_LONGEST_WIDTH]))
+    return value
 
 
 def _indent(value: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
@@ -156,8 +170,8 @@ def _is_callable(value: Any, is_none: bool = True) -> bool:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "_tojson": _tojson, "_json": _json, "_exact": _exact, "int": _int, "float": _float, "length": _length,
-    "count": _length, "center": _center, "e": _escape, "escape": _escape, "forceescape": _escape, "indent": _indent,
-    "pprint": _pprint, "random": _random, "replace": _replace, "truncate": _truncate, "urlencode": _urlencode,
-    "wordcount": _wordcount, "wordwrap": _wordwrap,
+    "count": _length, "_widths": _widths, "center": _center, "e": _escape, "escape": _escape, "forceescape": _escape,
+    "indent": _indent, "pprint": _pprint, "random": _random, "replace": _replace, "truncate": _truncate,
+    "urlencode": _urlencode, "wordcount": _wordcount, "wordwrap": _wordwrap,
 }  # fmt: skip
 TESTS: dict[str, Callable[..., bool]] = {"iterable": _is_iterable, "sequence": _is_sequence, "callable": _is_callable}

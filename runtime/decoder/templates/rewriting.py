@@ -7,9 +7,11 @@ defined nor 2.0 from 2. So a call of a method becomes a call of a function, and 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from triform.runtime.decoder.templates.filters import TESTS
+from triform.runtime.decoder.templates.functions import Refusal
 from triform.runtime.decoder.templates.methods import METHODS
 
 # Marks what an assistant said, for training; transformers renders what is inside. minijinja has no such statement, but
@@ -36,6 +38,10 @@ _KEYWORDS = frozenset(
 )  # fmt: skip
 # The name of a filter's first argument, where minijinja wants it said.
 _FIRST_ARGUMENT = {"sort": "reverse", "unique": "case_sensitive", "dictsort": "case_sensitive"}
+# What is repeated when a test or a filter is handed more, in tokens; repeats of repeats would have no end.
+_LARGEST_OPERAND = 500
+# Looks back at what an expression began with, in tokens.
+_MOST_STEPS_BACK = 200_000
 
 
 class _Token(NamedTuple):
@@ -43,11 +49,15 @@ class _Token(NamedTuple):
     text: str
 
 
+@lru_cache(maxsize=16)
 def rewritten(source: str) -> str:
     """The template in minijinja's terms.
 
     Args:
         source: of a template; where it is no template that can be read, it is left as it is.
+
+    Raises:
+        Refusal: an expression is so large that no template means it.
     """
     # Jinja2 reads every line break as one character.
     source = source.replace("\r\n", "\n").replace("\r", "\n")
@@ -76,10 +86,8 @@ def _read(source: str, place: int, closing: str) -> tuple[list[_Token], int | No
     tokens: list[_Token] = []
     depth = 0
     while (match := _TOKEN.match(source, place)) is not None:
-        if depth == 0 and (source.startswith(closing, place) or source[place + 1 :].startswith(closing, 0, 2)):
-            trimmed = source[place] in "-+" and source.startswith(closing, place + 1)
-            if trimmed or source.startswith(closing, place):
-                return tokens, place
+        if depth == 0 and source.startswith(closing, place + (source[place] in "-+")):
+            return tokens, place
         tokens.append(_Token(str(match.lastgroup), match[0]))
         depth += (match[0] in "([{") - (match[0] in ")]}") if match.lastgroup == "sign" else 0
         place = match.end()
@@ -92,6 +100,7 @@ class _Expression:
     def __init__(self, tokens: list[_Token]) -> None:
         self._tokens = tokens
         self._done: list[_Token] = []
+        self._steps_back = 0
 
     def text(self) -> str:
         """What they become."""
@@ -133,7 +142,9 @@ class _Expression:
         return bracket + 1
 
     def _filter(self, token: _Token, bar: int, place: int, behind: int) -> int:
-        """A filter that is handed more than minijinja hands it."""
+        """A filter that is handed more than minijinja hands it, or something that is checked first."""
+        if token.text == "format":
+            self._done += [_Token("name", "_widths"), *_tokens("|")]
         self._done.append(token)
         if token.text == "tojson":
             self._done += [*_tokens("|"), _Token("name", "_json")]
@@ -165,6 +176,7 @@ class _Expression:
         """Whether what comes next is an argument of the filter `default`."""
         depth, place = 0, len(self._done) - 1
         while place >= 0 and (depth or self._done[place].text != "("):
+            self._count_step_back()
             depth += (self._done[place].text in _PAIRS) - (self._done[place].text in ("(", "[", "{"))
             place -= 1
         name = self._before(place)
@@ -180,6 +192,8 @@ class _Expression:
         # `-1 | abs` is 1: a sign binds more tightly than a filter.
         if before >= 0 and self._done[before].text == "-" and not self._ends_value(self._before(before)):
             start = before
+        if end - start > _LARGEST_OPERAND:
+            raise Refusal("an expression is too large")
         return self._done[start:end]
 
     def _start(self, end: int) -> int:
@@ -204,6 +218,7 @@ class _Expression:
     def _opening(self, place: int) -> int:
         depth = 0
         while place >= 0:
+            self._count_step_back()
             text = self._done[place].text if self._done[place].kind == "sign" else ""
             depth += (text in ("(", "[", "{")) - (text in _PAIRS)
             if depth == 0:
@@ -219,10 +234,16 @@ class _Expression:
 
     def _before(self, place: int) -> int:
         """The place of the last token before another that is no space; -1 where there is none."""
+        self._count_step_back()
         place -= 1
         while place >= 0 and self._done[place].kind == "space":
             place -= 1
         return place
+
+    def _count_step_back(self) -> None:
+        self._steps_back += 1
+        if self._steps_back > _MOST_STEPS_BACK:
+            raise Refusal("an expression is too large")
 
     def _next(self, place: int) -> int:
         place += 1

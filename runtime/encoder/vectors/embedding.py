@@ -16,12 +16,12 @@ from triform.runtime.text.rows import Row
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
 
-# Texts tokenized at a time: enough for the tokenizer's threads and for batches of similar length, and few enough that
-# neither many texts nor long ones fill the memory.
+# Texts and characters to tokenize at a time: enough for the tokenizer's threads and for batches of similar length, few
+# enough that neither many texts nor long ones fill the memory.
 _CHUNK_TEXTS, _CHUNK_CHARACTERS = 1024, 2**20
-# Models that give vectors of texts: those made for it, and those that compare texts with pictures.
+# Tasks of models that compute vectors of texts, also to compare them with pictures.
 _TASKS = ("feature-extraction", "zero-shot-image-classification")
-# The names that models give to prompts of queries and documents, the preferred name first.
+# Names that models use for the prompts of queries and documents, the preferred name first.
 _QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
 
 
@@ -37,18 +37,18 @@ def embed(
 
     Args:
         model: a bundle for feature-extraction, or one that compares texts with pictures.
-        texts: any number of texts. What is longer than the model can read is cut, or refused by a strict model.
+        texts: any number of texts. Texts longer than the model can read are truncated, or refused by a strict model.
         prompt: put before each text.
         prompt_name: the same, by its name in the model; the model's default prompt when neither is given.
-        dimensions: keep only the first numbers of each vector, for models trained for that (Matryoshka). Where the
-            model's vectors have length 1, so have the shortened ones; sentence-transformers does that only with
+        dimensions: keep only the first numbers of each vector, for models trained for that (Matryoshka). If the model's
+            vectors have length 1, the shortened ones do too; in sentence-transformers only with
             ``normalize_embeddings=True``. Cosines are the same either way.
 
     Yields:
         float32 (dimensions,); zeros for a text without any token.
 
     Raises:
-        UnsupportedError: the model gives no vectors for texts. Raised by the call itself, as are errors of options.
+        UnsupportedError: the model does not compute vectors of texts. The call itself raises it, and errors of options.
         InputError: an option does not fit the model; or a text is not valid Unicode, or too long for a strict model.
         BundleError: a vector holds NaN or an infinity.
         TriformError: onnxruntime failed.
@@ -68,7 +68,7 @@ def embedding_matrix(
     prompt_name: str | None = None,
     dimensions: int | None = None,
 ) -> Array:
-    """All vectors at once, float32 (texts, dimensions). Arguments and errors as `embed`."""
+    """Return all vectors at once, float32 (texts, dimensions). Arguments and errors as in `embed`."""
     vectors = embed(model, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
     return np.array(list(vectors), np.float32).reshape(-1, width_of(embedding_info(model), dimensions))
 
@@ -81,17 +81,17 @@ def similarities(
     prompt: str | None = None,
     prompt_name: str | None = None,
 ) -> NDArray[np.float64]:
-    """The cosine of each text with each of the others, from -1 to 1: float64 (texts, others).
+    """Return the cosine of each text with each of the others, from -1 to 1: float64 (texts, others).
 
     Args:
         model: see `embed`.
         texts: any number of texts.
-        others: what to compare them with; themselves when None.
+        others: texts to compare them with; themselves when None.
         prompt: see `embed`.
         prompt_name: see `embed`.
 
     Raises:
-        TriformError: as `embed`.
+        TriformError: see `embed`.
     """
     left = embedding_matrix(model, texts, prompt=prompt, prompt_name=prompt_name)
     if others is None:
@@ -100,10 +100,10 @@ def similarities(
 
 
 def embedding_info(model: OpenEncoder) -> EmbeddingInfo:
-    """The description of the model's vectors.
+    """Return the description of the model's vectors.
 
     Raises:
-        UnsupportedError: the model gives no vectors for texts.
+        UnsupportedError: the model does not compute vectors of texts.
     """
     model.require("embedding", *_TASKS)
     if model.info.embedding is None or "sentence_embedding" not in model.step.outputs:
@@ -113,14 +113,14 @@ def embedding_info(model: OpenEncoder) -> EmbeddingInfo:
 
 
 def width_of(info: EmbeddingInfo, dimensions: int | None) -> int:
-    """How many numbers of each vector are kept.
+    """Return the number of dimensions to keep.
 
     Args:
         info: of the vectors.
-        dimensions: how many to keep; all when None.
+        dimensions: to keep; all when None.
 
     Raises:
-        InputError: the model's vectors have fewer.
+        InputError: the model's vectors have fewer dimensions.
     """
     if dimensions is not None and not 1 <= dimensions <= info.dimension:
         raise InputError(f"{option('dimensions')} must be between 1 and the model's {info.dimension}, not {dimensions}")
@@ -128,13 +128,13 @@ def width_of(info: EmbeddingInfo, dimensions: int | None) -> int:
 
 
 def shortened(vector: Array, info: EmbeddingInfo, dimensions: int | None) -> Array:
-    """The first `dimensions` numbers of a vector, all when None; scaled to length 1 where the model's vectors are."""
+    """Keep the first `dimensions` numbers of a vector, all if None; scale it to length 1 if the model's vectors are."""
     kept = vector[:dimensions]
     return unit(kept) if info.normalized and dimensions is not None else kept
 
 
 def resolve_prompt(info: EmbeddingInfo, prompt: str | None, prompt_name: str | None) -> str:
-    """The text to put before each input, chosen as in sentence-transformers' ``encode``.
+    """Return the text to put before each input, chosen as in sentence-transformers' ``encode``.
 
     Raises:
         InputError: both a prompt and a name are given, or the model has no prompt of that name.
@@ -153,17 +153,17 @@ def resolve_prompt(info: EmbeddingInfo, prompt: str | None, prompt_name: str | N
 
 
 def default_query_prompt(info: EmbeddingInfo) -> str:
-    """The prompt of a query, as in sentence-transformers' ``encode_query``: never the model's default prompt."""
+    """Return the prompt of a query, as in sentence-transformers' ``encode_query``: never the model's default prompt."""
     return _first(info.prompts, _QUERY_PROMPTS)
 
 
 def default_document_prompt(info: EmbeddingInfo) -> str:
-    """The prompt of a document, as sentence-transformers documents ``encode_document``."""
+    """Return the prompt of a document, as sentence-transformers documents ``encode_document``."""
     return _first(info.prompts, _DOCUMENT_PROMPTS)
 
 
 def _prompt_length(model: OpenEncoder, prompt: str) -> int:
-    """How many tokens belong to a prompt, as sentence-transformers counts: without a special one at its end."""
+    """Count the tokens of a prompt as sentence-transformers does: without a special token at its end."""
     if not prompt or model.manifest.tokenizer is None:
         return 0
     reader = model.reader()
@@ -180,7 +180,7 @@ def _vectors(model: OpenEncoder, texts: Iterable[str], dimensions: int | None, l
         padded = [
             _padded(row, least, model.manifest.tokens.pad or 0) for row in model.reader().read(chunk, first=first)
         ]
-        # Without the offsets and words of tokens, which are most of a row's memory.
+        # Without the offsets and words of tokens, which take most of a row's memory.
         rows = [Row(row.ids, row.type_ids, prompt_length=left_out) for row in padded]
         results = model.step.in_batches((row for row in rows if row.ids), ["sentence_embedding"])
         for row in rows:
@@ -208,7 +208,7 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _padded(row: Row, length: int, pad: int) -> Row:
-    """The row padded to `length` with tokens that count as text, for models that were trained that way."""
+    """Pad a row to `length` with tokens that are not masked, for models that were trained that way."""
     missing = max(0, length - len(row.ids))
     return Row(row.ids + missing * [pad], row.type_ids + missing * [0])
 

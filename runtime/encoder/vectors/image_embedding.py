@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from triform.runtime.encoder.opened import OpenEncoder
 
-    # A file, the content of a file, or an open Pillow image.
+    # The path of a file, its content, or an open Pillow image.
     Picture = str | Path | bytes | Image.Image
 
 VECTORS, ANY_LABELS = "image-feature-extraction", "zero-shot-image-classification"
@@ -33,7 +33,7 @@ def embed_images(model: OpenEncoder, pictures: Iterable[Picture], *, dimensions:
 
     Args:
         model: a bundle for image-feature-extraction or zero-shot-image-classification.
-        pictures: any number of files, contents of files, or Pillow images.
+        pictures: any number of paths of files, contents of files, or Pillow images.
         dimensions: keep only the first numbers of each vector, see `embedding.embed`.
 
     Yields:
@@ -49,23 +49,23 @@ def embed_images(model: OpenEncoder, pictures: Iterable[Picture], *, dimensions:
 
 
 def embed_pixels(model: OpenEncoder, pixels: Iterable[Array], *, dimensions: int | None = None) -> Iterator[Array]:
-    """As `embed_images`, for pixels that `pixels_of` returned."""
+    """Like `embed_images`, for pixels that `pixels_of` returned."""
     info = image_embedding_info(model)
     width_of(info, dimensions)
     return (shortened(vector, info, dimensions) for vector in run_pixels(model, pixels, "image_embedding"))
 
 
 def image_embedding_matrix(model: OpenEncoder, pictures: Iterable[Picture], *, dimensions: int | None = None) -> Array:
-    """All vectors at once, float32 (pictures, dimensions). Arguments and errors as `embed_images`."""
+    """Return all vectors at once, float32 (pictures, dimensions). Arguments and errors as in `embed_images`."""
     vectors = embed_images(model, pictures, dimensions=dimensions)
     return np.array(list(vectors), np.float32).reshape(-1, width_of(image_embedding_info(model), dimensions))
 
 
 def image_embedding_info(model: OpenEncoder) -> EmbeddingInfo:
-    """The description of the vectors of pictures.
+    """Return the description of the vectors of pictures.
 
     Raises:
-        UnsupportedError: the model gives no vectors for pictures.
+        UnsupportedError: the model does not compute vectors of pictures.
     """
     model.require("embedding pictures", VECTORS, ANY_LABELS)
     if model.info.embedding is None or model.images is None or "image_embedding" not in model.images.outputs:
@@ -74,10 +74,10 @@ def image_embedding_info(model: OpenEncoder) -> EmbeddingInfo:
 
 
 def pixels_of(model: OpenEncoder, picture: Picture) -> Array:
-    """The pixels of a picture as the model reads them, float32 (channels, height, width).
+    """Return the pixels of a picture as the model reads them, float32 (channels, height, width).
 
     Raises:
-        UnsupportedError: the model reads no pictures, or Pillow is not installed.
+        UnsupportedError: the model does not read pictures, or Pillow is not installed.
         InputError: the picture cannot be read.
     """
     if model.info.image is None:
@@ -91,10 +91,10 @@ def pixels_of(model: OpenEncoder, picture: Picture) -> Array:
 
 
 def run_pixels(model: OpenEncoder, pixels: Iterable[Array], name: str) -> Iterator[Array]:
-    """The graph's output `name` for each picture's pixels, in order and in bounded memory.
+    """Yield the graph's output `name` for each picture's pixels, in order and in bounded memory.
 
     Raises:
-        UnsupportedError: the model reads no pictures.
+        UnsupportedError: the model does not read pictures.
         BundleError: an output holds NaN or an infinity.
         TriformError: onnxruntime failed.
     """

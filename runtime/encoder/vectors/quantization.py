@@ -1,4 +1,4 @@
-"""Stores vectors in fewer bytes: float16, 8 bits or one bit for each number."""
+"""Quantizes vectors to float16, to 8 bits or to one bit per number."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ DTYPES = ("float32", "float16", "int8", "binary")
 
 
 def int8_ranges(dimension: int) -> Array:
-    """The least and the greatest value that int8 represents, the same in every dimension: float32 (2, dimension).
+    """Return the least and the greatest value that int8 represents in each dimension: float32 (2, dimension).
 
-    Numbers of a vector of length 1 are about ``1 / sqrt(dimension)`` large; 127 represents eight times that, or 1 where
-    that is less. The range is fixed, so that vectors computed at different times can be compared, and the same in every
-    dimension, so that cosines are preserved. It is chosen so that quantizing rounds to the nearest step.
+    The numbers in a vector of length 1 are about ``1 / sqrt(dimension)``; 127 represents eight times that, but at most
+    1. The range is fixed, so that vectors computed at different times can be compared, and the same in every dimension,
+    so that cosines are preserved. It is chosen so that quantizing rounds to the nearest step.
     """
     step = min(1.0, 8 / dimension**0.5) / 127
     return np.repeat(np.array([[-128.5 * step], [126.5 * step]], np.float32), dimension, axis=1)
@@ -31,11 +31,14 @@ def quantize(vectors: Array, dtype: str, ranges: Array | None = None) -> NDArray
 
     Args:
         vectors: float32 (…, dimension).
-        dtype: float32; float16; int8, which is 256 steps over `ranges`; or binary, which is one bit for each number,
-            set where it is above 0. The first number is the highest bit of the first byte; 128 is subtracted from each
-            byte to make it int8 (…, ceil(dimension / 8)).
-        ranges: for int8, the least and the greatest value in each dimension, float32 (2, dimension). When None the
+        dtype: float32; float16; int8, which is 256 steps over `ranges`; or binary, which is one bit per number, set if
+            it is above 0. The first number is the highest bit of the first byte; 128 is subtracted from each byte to
+            make it int8 (…, ceil(dimension / 8)).
+        ranges: for int8, the least and the greatest value in each dimension, float32 (2, dimension). When None, the
             vectors are scaled to length 1 first, and `int8_ranges` is used.
+
+    Returns:
+        the quantized vectors, of that dtype or int8 for binary.
 
     Raises:
         InputError: there is no such dtype.
@@ -65,5 +68,5 @@ def check_dtype(dtype: str) -> None:
 
 
 def storage(dimensions: int, dtype: str) -> tuple[int, str]:
-    """The length and the numpy dtype of a vector of `dimensions` numbers after `quantize`."""
+    """Return the length and the numpy dtype of a vector of `dimensions` numbers after `quantize`."""
     return (-(-dimensions // 8), "int8") if dtype == "binary" else (dimensions, dtype)

@@ -21,7 +21,7 @@ from triform.runtime.errors import InputError, option
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
 
-# Queries that an index is searched for at a time, and documents held at a time.
+# Queries to search for in an index at a time, and documents to hold at a time.
 _QUERIES, _DOCUMENTS = 256, 256
 
 
@@ -36,7 +36,7 @@ def search(
 ) -> Iterator[list[Hit]]:
     """Find the documents nearest to each query, lazily, in the order of the queries.
 
-    An index is searched for a few queries at a time. A stream of documents is read once, after all queries.
+    In an index, a few queries are searched for at a time. A stream of documents is read once, after all queries.
 
     Args:
         model: computes the vectors.
@@ -51,7 +51,7 @@ def search(
         for each query its documents, the nearest first, equally near ones in their order.
 
     Raises:
-        UnsupportedError: the model gives no vectors for texts. Raised by the call itself, as are errors of options.
+        UnsupportedError: the model does not compute vectors of texts. The call itself raises it, and errors of options.
         InputError: `top_k` is less than 1; or the index was made with another bundle or prompt, or is damaged; or a
             text is not valid Unicode, or too long for a strict model.
         TriformError: onnxruntime failed.
@@ -68,15 +68,15 @@ def search(
 
 
 def _searched(index: SearchIndex, vectors: Iterator[Array], top_k: int) -> Iterator[list[Hit]]:
-    while some := list(islice(vectors, _QUERIES)):
-        yield from index.search(units(some), top_k)
+    while group := list(islice(vectors, _QUERIES)):
+        yield from index.search(units(group), top_k)
 
 
 def _compared(
     model: OpenEncoder, vectors: Iterator[Array], documents: Iterable[Document], prompt: str, top_k: int
 ) -> Iterator[list[Hit]]:
-    if every := list(vectors):
-        yield from nearest(model, units(every), documents, prompt=prompt, top_k=top_k)
+    if all_vectors := list(vectors):
+        yield from nearest(model, units(all_vectors), documents, prompt=prompt, top_k=top_k)
 
 
 def nearest(
@@ -92,7 +92,7 @@ def nearest(
         top_k: the most documents to return for each query.
 
     Raises:
-        TriformError: as `embed`.
+        TriformError: see `embed`.
     """
     best: list[list[Hit]] = [[] for _ in queries]
     source = embedded(model, documents, prompt)

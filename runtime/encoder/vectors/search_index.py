@@ -31,10 +31,10 @@ from triform.runtime.verified_files import Verify, check_verify, is_whole_file
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
 
-# 2 added the hashes.
+# Version 2 added the hashes.
 _VERSION = 2
 _INFO, _VECTORS, _TEXTS, _OFFSETS = "index.json", "vectors.npy", "texts.jsonl", "offsets.bin"
-# The key of the hash that index.json carries of itself.
+# The key of index.json's own hash.
 _CHECKSUM = "index_sha256"
 # Vectors compared at a time.
 _BLOCK = 16384
@@ -47,7 +47,7 @@ class Document:
     """A text to search.
 
     Attributes:
-        number: its line in the file that it comes from, or its place in a list; the first is 1.
+        number: its line in the file that it comes from, or its position in a list, from 1 on.
         text: the text.
         value: the JSON object that the text is part of; None for plain text.
     """
@@ -58,7 +58,7 @@ class Document:
 
 
 def as_documents(texts: Iterable[str]) -> Iterator[Document]:
-    """Texts as documents, numbered from 1."""
+    """Yield texts as documents, numbered from 1."""
     return (Document(number, text) for number, text in enumerate(texts, 1))
 
 
@@ -72,16 +72,16 @@ class Hit:
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an index was made from.
+    """How an index was made.
 
     Attributes:
         version: of the folder's format.
         bundle: `fingerprint` of the bundle that computed the vectors.
-        source: size and SHA-256 of the file of texts; None for texts that came from no file.
+        source: size and SHA-256 of the file of texts; None for texts that did not come from a file.
         field: the field of its JSON objects that holds the text; None for plain text.
         prompt: put before each text.
         count: number of texts.
-        dimension: numbers in each vector.
+        dimension: of the vectors.
         files: size and SHA-256 of the other files in the folder, by name.
     """
 
@@ -96,13 +96,13 @@ class IndexInfo:
 
 
 def fingerprint(model: OpenEncoder) -> str:
-    """A hash of everything in a bundle that its vectors depend on."""
+    """Return a hash of everything in a bundle that its vectors depend on."""
     files = sorted((name, info.sha256) for name, info in model.manifest.files.items())
     return hashlib.sha256(json.dumps([files, model.manifest.max_length]).encode()).hexdigest()
 
 
 def describe_file(path: Path) -> FileInfo:
-    """The size and the SHA-256 of a file, such as one of texts.
+    """Return the size and the SHA-256 of a file.
 
     Raises:
         InputError: the file cannot be read.
@@ -126,7 +126,7 @@ def build_index(
     """Save documents and their vectors in a new folder, which appears whole or not at all, in bounded memory.
 
     Args:
-        folder: to make.
+        folder: the folder to create.
         model: computes the vectors.
         documents: at least one.
         prompt: put before each text; when None the model's prompt for documents, see `search`.
@@ -134,8 +134,8 @@ def build_index(
         source: the file that they come from, if any.
 
     Raises:
-        InputError: the folder cannot be made, or there are no documents.
-        TriformError: as `embed`.
+        InputError: the folder cannot be created, or there are no documents.
+        TriformError: see `embed`.
     """
     embedding = embedding_info(model)
     before = default_document_prompt(embedding) if prompt is None else prompt
@@ -155,14 +155,14 @@ class SearchIndex:
     """A folder that `build_index` made. Its vectors stay on disk until they are compared.
 
     Attributes:
-        info: what it was made from.
+        info: how it was made.
     """
 
     def __init__(self, folder: Path, verify: Verify = "once") -> None:
         """Open a folder.
 
         Args:
-            folder: that `build_index` made.
+            folder: a folder that `build_index` made.
             verify: whether its files are hashed always, once until they change, or never.
 
         Raises:
@@ -221,7 +221,7 @@ class SearchIndex:
         """
         best: list[list[tuple[float, int]]] = [[] for _ in queries]
         for start in range(0, self.info.count, _BLOCK):
-            # Vectors that are not numbers are refused below, in one line instead of numpy's warning.
+            # Vectors that are not finite are refused below, with an error instead of numpy's warning.
             with np.errstate(invalid="ignore", over="ignore"):
                 scores = queries @ self._vectors[start : start + _BLOCK].T
             if not np.isfinite(scores).all():
@@ -270,11 +270,14 @@ def _read_info(folder: Path) -> IndexInfo:
 
 
 def largest(scores: Array, count: int) -> NDArray[np.int64]:
-    """Indices of the `count` largest scores, the largest first, equal ones in their order: int64 (at most `count`).
+    """Find the largest scores.
 
     Args:
         scores: float32 (any number).
-        count: how many to return at most.
+        count: the most indices to return.
+
+    Returns:
+        their indices, the largest score first, equal ones in their order: int64 (at most `count`).
     """
     places = np.arange(len(scores))
     if len(scores) > count:
@@ -284,7 +287,7 @@ def largest(scores: Array, count: int) -> NDArray[np.int64]:
 
 
 def _keep_texts(pairs: Iterable[tuple[Array, Document]], texts: BinaryIO, offsets: BinaryIO) -> Iterator[Array]:
-    """Write the documents as they come, and yield their vectors."""
+    """Write the documents one by one, and yield their vectors."""
     for vector, document in pairs:
         texts.write(json.dumps([document.number, document.value or document.text]).encode() + b"\n")
         offsets.write(np.array(texts.tell(), "<i8").tobytes())
@@ -292,7 +295,7 @@ def _keep_texts(pairs: Iterable[tuple[Array, Document]], texts: BinaryIO, offset
 
 
 def embedded(model: OpenEncoder, documents: Iterable[Document], prompt: str) -> Iterator[tuple[Array, Document]]:
-    """The vector of each document, float32 (dimension,) of length 1, and the document; lazily, in bounded memory."""
+    """Yield the vector of each document, float32 (dimension,) of length 1, with the document; in bounded memory."""
     first, second = tee(documents)
     vectors = embed(model, (document.text for document in first), prompt=prompt)
     return zip((unit(vector) for vector in vectors), second, strict=True)

@@ -19,7 +19,7 @@ class TokenVectors:
 
     Attributes:
         text: the text that they come from.
-        tokens: all tokens, special ones included.
+        tokens: all tokens, including special ones.
         vectors: float32 (tokens, hidden size).
     """
 
@@ -28,12 +28,12 @@ class TokenVectors:
     vectors: Array
 
     def of_word(self, word: str) -> Array:
-        """The mean vector of the tokens of a word's first occurrence, float32 (hidden size,).
+        """Return the mean vector of the tokens of a word's first occurrence, float32 (hidden size,).
 
         Raises:
             InputError: the word is not in the text, or in a part that the model did not read.
         """
-        # Not `\b`, which finds no border beside punctuation that is part of the word.
+        # Not `\b`, which does not match beside punctuation that is part of the word.
         match = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", self.text, re.IGNORECASE) if word else None
         if match is None:
             raise InputError(f"the word {word!r} is not in {self.text[:60]!r}")
@@ -45,7 +45,7 @@ class TokenVectors:
 
 
 def token_vectors(encoder: OpenEncoder, text: str, layer: int | None = None) -> TokenVectors:
-    """Compute the vector of each token of a text; what is too long for the model is cut.
+    """Compute the vector of each token of a text, truncated to what the model can read.
 
     Args:
         encoder: a feature-extraction bundle, or one exported with `ExportOptions.hidden_states`.
@@ -53,7 +53,7 @@ def token_vectors(encoder: OpenEncoder, text: str, layer: int | None = None) -> 
         layer: 0 for the embeddings, 1 for the first layer, and so on; the last layer when None.
 
     Raises:
-        UnsupportedError: the bundle does not give these vectors.
+        UnsupportedError: the bundle does not output these vectors.
         InputError: there is no such layer, or the text has no tokens or is not valid Unicode.
         BundleError: the vectors hold NaN or an infinity.
     """
@@ -78,7 +78,7 @@ def _output(encoder: OpenEncoder, layer: int | None) -> str:
     if not kept:
         what = "its layers" if layer is not None else "the vectors of its tokens"
         raise UnsupportedError(f"this bundle does not give {what}: export the model with `ExportOptions.hidden_states`")
-    wanted = kept - 1 if layer is None else layer
-    if not 0 <= wanted < kept:
-        raise InputError(f"{option('layer')} must be from 0 to {kept - 1}, not {wanted}")
-    return f"hidden_states.{wanted}"
+    index = kept - 1 if layer is None else layer
+    if not 0 <= index < kept:
+        raise InputError(f"{option('layer')} must be from 0 to {kept - 1}, not {index}")
+    return f"hidden_states.{index}"

@@ -10,6 +10,11 @@ from typing import Any
 
 from triform.runtime.errors import InputError, option
 
+# Logits times or divided by such a number are still numbers, and it is far beyond what makes a difference.
+STRONGEST = 1e6
+# Positions in graphs are int32.
+MOST_TOKENS = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class Check:
@@ -71,6 +76,11 @@ def finite() -> Check:
 def not_negative() -> Check:
     """0 or more."""
     return Check(Real, lambda value: value >= 0, "0 or more")
+
+
+def at_most(high: float) -> Check:
+    """No more than `high`, beyond which numbers overflow."""
+    return Check(Real, lambda value: value <= high, f"at most {high:.10g}")
 
 
 def between(low: float, high: float) -> Check:

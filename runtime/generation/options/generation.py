@@ -8,8 +8,11 @@ from typing import Literal, get_args
 
 from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.checks import (
+    MOST_TOKENS,
+    STRONGEST,
     above_zero,
     at_least_one,
+    at_most,
     check,
     check_one_of,
     not_negative,
@@ -83,6 +86,8 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         check(self, at_least_one(), "max_new_tokens")
         check(self, not_negative(), "temperature")
+        check(self, at_most(STRONGEST), "temperature")
+        check(self, at_most(MOST_TOKENS), "max_new_tokens", "min_new_tokens", "top_k", "keep")
         check(self, whole_from_zero(), "top_k", "min_new_tokens", "logprobs", "keep")
         check(self, above_zero(1), "top_p")
         check(self, whole_from_zero(_SEEDS), "seed")

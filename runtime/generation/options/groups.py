@@ -8,6 +8,7 @@ from typing import Any
 
 from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.checks import (
+    STRONGEST,
     above_zero,
     at_least_one,
     between,
@@ -97,7 +98,9 @@ class Penalties:
 
     def __post_init__(self) -> None:
         check(self, above_zero(), "repetition_penalty", "encoder_repetition_penalty")
+        check(self, between(1 / STRONGEST, STRONGEST), "repetition_penalty", "encoder_repetition_penalty")
         check(self, finite(), "frequency_penalty", "presence_penalty")
+        check(self, between(-STRONGEST, STRONGEST), "frequency_penalty", "presence_penalty")
         check(self, whole_from_zero(), "no_repeat_ngram_size", "encoder_no_repeat_ngram_size")
         check(self, not_negative(), "dry_multiplier")
         check(self, between(1, 1000), "dry_base")

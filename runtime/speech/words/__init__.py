@@ -1,4 +1,4 @@
-"""When each word was spoken, from the model's cross-attention.
+"""Finds the times of words from the model's cross-attention.
 
 May import what `runtime/speech` may. Read `timestamps.py` first.
 """

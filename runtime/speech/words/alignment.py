@@ -1,6 +1,6 @@
-"""Where in the sound each token was heard, from the decoder's attention to it: dynamic time warping on arrays.
+"""Aligns tokens with frames of the sound: dynamic time warping over the decoder's cross-attention.
 
-Source: openai/whisper's ``timing.py`` and transformers' ``generation_whisper.py``, whose numbers these are.
+Source of the method and its constants: openai/whisper's ``timing.py`` and transformers' ``generation_whisper.py``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 Weights = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
 
-# Frames of attention that are smoothed together.
+# Width of the median filter over the frames.
 FILTER_WIDTH = 7
-# How a path came to a point: by a step in both, in tokens, or in time.
+# The step by which a path reaches a point: in both directions, in tokens, or in time.
 _BOTH, _TOKEN, _TIME = 0, 1, 2
 
 
 def alignment_matrix(weights: Weights, width: int = FILTER_WIDTH) -> Weights:
-    """How strongly each token belongs to each frame.
+    """Compute how strongly each token belongs to each frame.
 
     Args:
         weights: attention of some heads, float (heads, tokens, frames).
@@ -32,18 +32,21 @@ def alignment_matrix(weights: Weights, width: int = FILTER_WIDTH) -> Weights:
         smoothed, and averaged over the heads.
     """
     deviation = weights.std(axis=-2, keepdims=True)
-    # A frame that all tokens attend to alike says nothing of any.
+    # A frame that all tokens attend to equally gives no information.
     deviation[deviation == 0] = 1
     result: Weights = median_filter((weights - weights.mean(axis=-2, keepdims=True)) / deviation, width).mean(axis=0)
     return result
 
 
 def median_filter(values: Weights, width: int) -> Weights:
-    """The median of `width` neighbors along the last axis, which is mirrored at its ends; too short, it stays.
+    """Apply a median filter along the last axis, which is mirrored at its ends.
 
     Args:
         values: float (…, frames).
-        width: odd.
+        width: number of neighbors, odd.
+
+    Returns:
+        float (…, frames); `values` unchanged if there are no more than half a width of frames.
     """
     half = width // 2
     if values.shape[-1] <= half:
@@ -55,20 +58,20 @@ def median_filter(values: Weights, width: int) -> Weights:
 
 
 def dynamic_time_warping(costs: Weights) -> tuple[Indices, Indices]:
-    """The cheapest way from the first token and frame to the last ones, never back in either.
+    """Find the cheapest monotonic path from the first token and frame to the last ones.
 
-    Points on a diagonal from (tokens, 0) to (0, frames) do not depend on each other, so each is computed at once.
+    Points on a diagonal from (tokens, 0) to (0, frames) do not depend on each other, so each diagonal is one operation.
 
     Args:
         costs: float (tokens, frames), both at least 1.
 
     Returns:
-        the tokens and the frames along the way, int64 (steps,) each.
+        the tokens and the frames along the path, int64 (steps,) each.
     """
     tokens, frames = costs.shape
     trace = np.full((tokens + 1, frames + 1), _TIME, np.int8)
     trace[1:, 0] = _TOKEN
-    # Of the last diagonal but one, and of the last, by token.
+    # Costs of the last diagonal but one, and of the last, by token.
     before = np.full(tokens + 1, np.inf, np.float32)
     before[0] = 0
     last = np.full(tokens + 1, np.inf, np.float32)
@@ -86,18 +89,18 @@ def dynamic_time_warping(costs: Weights) -> tuple[Indices, Indices]:
 
 def _way_back(trace: NDArray[np.int8]) -> tuple[Indices, Indices]:
     token, frame = trace.shape[0] - 1, trace.shape[1] - 1
-    way = []
+    points = []
     while token > 0 or frame > 0:
-        way.append((token - 1, frame - 1))
+        points.append((token - 1, frame - 1))
         step = trace[token, frame]
         token -= step != _TIME
         frame -= step != _TOKEN
-    found = np.array(way[::-1], np.int64)
-    return found[:, 0], found[:, 1]
+    path = np.array(points[::-1], np.int64)
+    return path[:, 0], path[:, 1]
 
 
 def token_frames(matrix: Weights) -> Indices:
-    """The frame at which each token begins.
+    """Find the frame at which each token begins.
 
     Args:
         matrix: from `alignment_matrix`, float (tokens, frames), both at least 1.

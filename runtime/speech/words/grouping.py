@@ -1,4 +1,4 @@
-"""Tokens as words: what belongs together, with its punctuation.
+"""Groups tokens into words with their punctuation.
 
 Source: openai/whisper's ``split_to_word_tokens`` and ``merge_punctuations``.
 """
@@ -9,16 +9,16 @@ import string
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 
-# Written without spaces between words: every character is shown by itself.
+# Languages written without spaces between words: every character counts as a word.
 _UNSPACED = frozenset(("zh", "ja", "th", "lo", "my", "yue"))
 _OPENING = frozenset("\"'“¿([{-")
 _CLOSING = frozenset("\"'.。,，!！?？:：”)]}、")
 _ENDINGS = frozenset(".。!！?？")
-# A word of a sentence's end lasts no longer than so many words usually do.
+# The longest word at the end of a sentence, in median word lengths.
 _LONGEST = 2
-# So many usual words' time before a segment is a pause.
+# The shortest pause before a segment, in median word lengths.
 _PAUSE = 4
-# What a word may usually last at most, in seconds.
+# The largest plausible median of word lengths, in seconds.
 _USUAL = 0.7
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -31,10 +31,10 @@ class TimedWord:
 
     Attributes:
         text: with the space before it.
-        tokens: its ids; none of what became part of a neighbor.
+        tokens: its ids, including those of merged punctuation.
         start: in seconds.
         end: the same.
-        probabilities: of its tokens.
+        probabilities: of its own tokens.
     """
 
     text: str
@@ -45,12 +45,15 @@ class TimedWord:
 
 
 def split_words(tokens: Sequence[int], decode: Decode, language: str | None) -> list[tuple[str, list[int]]]:
-    """Words and their tokens, all of them in their order.
+    """Split tokens into words, in order.
 
     Args:
         tokens: of text.
-        decode: from tokens to text.
-        language: its code, for languages that put no spaces between words.
+        decode: makes text of tokens.
+        language: its code; some languages put no spaces between words.
+
+    Returns:
+        each word with its tokens.
     """
     pieces = _characters(tokens, decode)
     if language in _UNSPACED:
@@ -65,61 +68,61 @@ def split_words(tokens: Sequence[int], decode: Decode, language: str | None) -> 
 
 
 def _characters(tokens: Sequence[int], decode: Decode) -> list[tuple[str, list[int]]]:
-    """As few tokens as make whole characters, each with its text."""
+    """Split tokens into the smallest groups that decode to whole characters."""
     whole = decode(tokens)
-    found: list[tuple[str, list[int]]] = []
+    pieces: list[tuple[str, list[int]]] = []
     current: list[int] = []
-    at = 0
+    offset = 0
     for token in tokens:
         current.append(token)
         text = decode(current)
         broken = text.find(_REPLACEMENT)
-        # Unless the text itself has that character.
-        if broken < 0 or whole[at + broken : at + broken + 1] == _REPLACEMENT:
-            found.append((text, current))
-            at += len(text)
+        # Incomplete, unless the text itself contains that character.
+        if broken < 0 or whole[offset + broken : offset + broken + 1] == _REPLACEMENT:
+            pieces.append((text, current))
+            offset += len(text)
             current = []
-    return [*found, (decode(current), current)] if current else found
+    return [*pieces, (decode(current), current)] if current else pieces
 
 
 def shorten(words: Sequence[TimedWord]) -> list[TimedWord]:
-    """Words beside the end of a sentence last no longer than is usual: the pause there is not theirs."""
+    """Return words, those beside the end of a sentence shortened: the pause there is not part of them."""
     longest = _LONGEST * usual_length(words)
-    found = list(words)
-    for index in range(1, len(found)):
-        word = found[index]
+    shortened = list(words)
+    for index in range(1, len(shortened)):
+        word = shortened[index]
         if word.end - word.start <= longest:
             continue
         if _all_in(word.text.strip(), _ENDINGS):
-            found[index] = replace(word, end=word.start + longest)
-        elif _all_in(found[index - 1].text.strip(), _ENDINGS):
-            found[index] = replace(word, start=word.end - longest)
-    return found
+            shortened[index] = replace(word, end=word.start + longest)
+        elif _all_in(shortened[index - 1].text.strip(), _ENDINGS):
+            shortened[index] = replace(word, start=word.end - longest)
+    return shortened
 
 
 def shorten_first(words: Sequence[TimedWord], usual: float, before: float) -> list[TimedWord]:
-    """The first words after a pause last no longer than is usual: alignment begins with the sound, not with speech.
+    """Return words, the first ones after a pause shortened: alignment begins with the sound, not with speech.
 
     Args:
         words: of a segment, timed.
         usual: from `usual_length`.
-        before: until when something was said before, in seconds.
+        before: the end of the previous word, in seconds.
     """
-    longest, found = _LONGEST * usual, list(words)
-    if not found or found[0].end - before <= _PAUSE * usual:
-        return found
-    first, second = found[0], found[1] if len(found) > 1 else None
+    longest, shortened = _LONGEST * usual, list(words)
+    if not shortened or shortened[0].end - before <= _PAUSE * usual:
+        return shortened
+    first, second = shortened[0], shortened[1] if len(shortened) > 1 else None
     if first.end - first.start <= longest and (second is None or second.end - first.start <= 2 * longest):
-        return found
+        return shortened
     if second is not None and second.end - second.start > longest:
         border = max(second.end / 2, second.end - longest)
-        first, found[1] = replace(first, end=border), replace(second, start=border)
-    found[0] = replace(first, start=max(0.0, first.end - longest))
-    return found
+        first, shortened[1] = replace(first, end=border), replace(second, start=border)
+    shortened[0] = replace(first, start=max(0.0, first.end - longest))
+    return shortened
 
 
 def usual_length(words: Sequence[TimedWord]) -> float:
-    """The median of what words last, in seconds, but no more than is plausible."""
+    """Return the median length of words in seconds, at most the largest plausible one; 0 without words."""
     lengths = sorted(word.end - word.start for word in words if word.end > word.start)
     if not lengths:
         return 0.0
@@ -128,18 +131,18 @@ def usual_length(words: Sequence[TimedWord]) -> float:
 
 
 def merge_punctuation(words: Sequence[TimedWord]) -> list[TimedWord]:
-    """Punctuation as part of the word it stands at, which keeps its own times and probabilities."""
-    found: list[TimedWord] = []
+    """Merge punctuation into the word it belongs to, which keeps its own times and probabilities."""
+    merged: list[TimedWord] = []
     opening: list[TimedWord] = []
     for word in words:
         if word.text.startswith(" ") and _all_in(word.text.strip(), _OPENING):
             opening.append(word)
-        elif found and not opening and _all_in(word.text, _CLOSING) and not found[-1].text.endswith(" "):
-            found[-1] = _spelled(found[-1], [found[-1], word])
+        elif merged and not opening and _all_in(word.text, _CLOSING) and not merged[-1].text.endswith(" "):
+            merged[-1] = _spelled(merged[-1], [merged[-1], word])
         else:
-            found.append(_spelled(word, [*opening, word]))
+            merged.append(_spelled(word, [*opening, word]))
             opening = []
-    return [*found, *opening]
+    return [*merged, *opening]
 
 
 def _spelled(word: TimedWord, parts: Sequence[TimedWord]) -> TimedWord:

@@ -1,7 +1,7 @@
-"""When each word of a window was said.
+"""Finds the time of each word in a window.
 
-Source: openai/whisper's ``find_alignment`` and ``add_word_timestamps``: what was written is read once more, without
-tokens of time, and the decoder's attention to the sound says where each token was heard.
+Source: openai/whisper's ``find_alignment`` and ``add_word_timestamps``: the decoder reads the transcript once more,
+without timestamps, and its cross-attention gives the time of each token.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ from triform.runtime.speech.words.grouping import (
     usual_length,
 )
 
-# A segment's own time holds, rather than its first or last word's, where the word goes so far beyond it, in seconds.
+# A segment keeps its own time if its first or last word goes further than this beyond it, in seconds.
 _BEYOND = 0.5
 
 
 class WordFinder:
-    """Finds words in windows that were written down."""
+    """Finds the times of words in transcribed windows."""
 
     def __init__(self, model: SourceWriter) -> None:
-        """Check that the model can.
+        """Check that the bundle supports word timestamps.
 
         Raises:
-            UnsupportedError: the bundle was exported without what this needs.
+            BundleError: the manifest lacks the timestamp tokens.
+            UnsupportedError: the bundle was exported without word timestamps.
         """
         if not model.reader.attends:
             raise UnsupportedError(
-                "this bundle cannot tell when words are said: export the model again, "
-                "with `ExportOptions.word_timestamps`"
+                "this bundle has no word timestamps: export the model again, with `ExportOptions.word_timestamps`"
             )
         if model.info.speech is None:
-            raise BundleError("the bundle does not say what its tokens of time are; export the model again")
+            raise BundleError("the manifest lacks the timestamp tokens; export the model again")
         self._model = model
         self._speech: SpeechInfo = model.info.speech
 
     def add(
         self, encoded: EncoderOutput, start: Sequence[int], segments: Sequence[Segment], offset: float, length: float
     ) -> list[Segment]:
-        """The same segments with their words, and with times that fit these.
+        """Return the segments with their words, and with times adjusted to them.
 
         Args:
-            encoded: from `SourceReader.read`, of the one window.
-            start: the tokens a window begins with, without text before.
+            encoded: from `SourceReader.read`, of one window.
+            start: the tokens that the window begins with, without previous text.
             segments: of the window, from first to last.
             offset: the window's beginning, in seconds.
-            length: how many seconds of it are sound.
+            length: of the window's sound, in seconds.
 
         Raises:
             TriformError: onnxruntime failed.
@@ -72,12 +72,12 @@ class WordFinder:
             return list(segments)
         words = self._words(encoded, start, tokens, length, segments[0].language)
         usual, before = usual_length(words), 0.0
-        found = []
+        timed_segments = []
         for segment, part in zip(segments, _parts(words, [len(ids) for ids in spoken]), strict=True):
             part = shorten_first(merge_punctuation(part), usual, before)
-            found.append(_fitted(segment, part, offset, usual))
-            before = found[-1].end - offset
-        return found
+            timed_segments.append(_fitted(segment, part, offset, usual))
+            before = timed_segments[-1].end - offset
+        return timed_segments
 
     def _text_tokens(self, segment: Segment) -> list[int]:
         return [token for token in segment.tokens if token < self._speech.timestamp_begin]
@@ -89,25 +89,25 @@ class WordFinder:
             start = [*start, self._speech.no_timestamps]
         first = len(start) - 1
         room = self._model.manifest.max_length - len(start) - 1
-        said = tokens[:room]
-        logits, weights = self._model.reader.attend(encoded, [*start, *said, self._model.manifest.tokens.eos[0]])
-        likely = [np.exp(log_probability(logits[first + i], token)) for i, token in enumerate(said)]
+        kept = tokens[:room]
+        logits, weights = self._model.reader.attend(encoded, [*start, *kept, self._model.manifest.tokens.eos[0]])
+        probabilities = [np.exp(log_probability(logits[first + i], token)) for i, token in enumerate(kept)]
         matrix = alignment_matrix(weights[:, :, : self._frames(weights.shape[2], length)])[first:-1]
         times = token_frames(matrix) * self._seconds(weights.shape[2])
-        spelled = split_words(said, self._decode, language)
+        spelled = split_words(kept, self._decode, language)
         edges = np.cumsum([0, *(len(ids) for _, ids in spelled)]).tolist()
-        found = [
-            TimedWord(text, ids, float(times[begin]), float(times[end]), [float(one) for one in likely[begin:end]])
+        words = [
+            TimedWord(text, ids, float(times[begin]), float(times[end]), [float(p) for p in probabilities[begin:end]])
             for (text, ids), (begin, end) in zip(spelled, pairwise(edges), strict=True)
         ]
-        return shorten(found)
+        return shorten(words)
 
     def _frames(self, frames: int, length: float) -> int:
-        """Of the encoder's, those of the sound."""
+        """How many of the encoder's frames are sound."""
         return max(1, min(frames, int(length / self._seconds(frames))))
 
     def _seconds(self, frames: int) -> float:
-        """What one of the encoder's frames lasts."""
+        """The length of one of the encoder's frames."""
         audio = self._model.info.audio
         return (audio.chunk_length if audio and audio.chunk_length else 0) / frames
 
@@ -116,7 +116,7 @@ class WordFinder:
 
 
 def _parts(words: Sequence[TimedWord], lengths: Sequence[int]) -> Iterator[list[TimedWord]]:
-    """The words of each segment, by how many tokens it has; a word that goes across is the first one's."""
+    """Distribute words over segments by their numbers of tokens. A word across two segments goes to the first."""
     waiting = list(words)
     missing = 0
     for length in lengths:
@@ -130,18 +130,19 @@ def _parts(words: Sequence[TimedWord], lengths: Sequence[int]) -> Iterator[list[
 
 
 def _fitted(segment: Segment, words: list[TimedWord], offset: float, usual: float) -> Segment:
-    """A segment with its words; one of the two times gives way to the other at each end."""
+    """A segment with its words. At each end, the time of the segment or that of the word is adjusted to the other."""
     if not words:
         return segment
-    found = [replace(word, start=offset + word.start, end=offset + word.end) for word in words]
-    start, end = found[0].start, found[-1].end
-    if segment.start < found[0].end and segment.start - _BEYOND > start:
-        start = max(0.0, min(found[0].end - usual, segment.start))
-        found[0] = replace(found[0], start=start)
-    if segment.end > found[-1].start and segment.end + _BEYOND < end:
-        end = max(found[-1].start + usual, segment.end)
-        found[-1] = replace(found[-1], end=end)
+    shifted = [replace(word, start=offset + word.start, end=offset + word.end) for word in words]
+    start, end = shifted[0].start, shifted[-1].end
+    if segment.start < shifted[0].end and segment.start - _BEYOND > start:
+        start = max(0.0, min(shifted[0].end - usual, segment.start))
+        shifted[0] = replace(shifted[0], start=start)
+    if segment.end > shifted[-1].start and segment.end + _BEYOND < end:
+        end = max(shifted[-1].start + usual, segment.end)
+        shifted[-1] = replace(shifted[-1], end=end)
     timed = [
-        Word(round(word.start, 2), round(word.end, 2), word.text, float(np.mean(word.probabilities))) for word in found
+        Word(round(word.start, 2), round(word.end, 2), word.text, float(np.mean(word.probabilities)))
+        for word in shifted
     ]
     return replace(segment, start=round(start, 2), end=round(end, 2), words=timed)

@@ -79,6 +79,11 @@ class TestClassNames:
         saved(tmp_path, architecture, BERT, num_hidden_layers=1)
         assert decided(tmp_path) == ("encoder", task, f"the class name {architecture}")
 
+    @pytest.mark.parametrize("architecture", ["XLMWithLMHeadModel", "FlaubertWithLMHeadModel"])
+    def test_of_encoders_that_are_called_as_decoders_are(self, tmp_path, architecture):
+        saved(tmp_path, architecture, {"vocab_size": 60, "emb_dim": 32, "n_layers": 1, "n_heads": 2})
+        assert decided(tmp_path) == ("encoder", "fill-mask", f"the class name {architecture}")
+
     def test_of_decoders(self, llama):
         assert decided(llama) == ("decoder", "text-generation", "the class name LlamaForCausalLM")
         renamed(llama, None)
@@ -92,11 +97,18 @@ class TestClassNames:
         expected = ("encoder-decoder", "text2text-generation", f"the class name {architecture}")
         assert decided(tmp_path) == expected
 
-    def test_heads_on_encoder_decoders_are_refused_by_name(self, tmp_path):
-        saved(tmp_path, "BartForSequenceClassification", BART)
+    @pytest.mark.parametrize(
+        ("architecture", "settings"), [("BartForSequenceClassification", BART), ("T5ForSequenceClassification", T5)]
+    )
+    def test_classifiers_on_encoder_decoders(self, tmp_path, architecture, settings):
+        saved(tmp_path, architecture, settings)
         for task in (None, "text-classification", "zero-shot-classification"):
-            with pytest.raises(UnsupportedError, match="heads on encoder-decoders, here BartForSequenceClassification"):
-                purpose(tmp_path, task)
+            assert decided(tmp_path, task)[:2] == ("encoder", "text-classification")
+
+    def test_other_heads_on_encoder_decoders_are_refused_by_name(self, tmp_path):
+        saved(tmp_path, "BartForConditionalGeneration", BART)
+        with pytest.raises(UnsupportedError, match="heads on encoder-decoders, here BartForConditionalGeneration"):
+            purpose(tmp_path, "fill-mask")
 
 
 class TestHeads:

@@ -71,8 +71,8 @@ def test_pixels_are_those_of_the_processor(processor):
             ViTImageProcessorPil(size={"shortest_edge": 30, "longest_edge": 40}),
             "resizes to longest_edge 40, shortest_edge 30",
         ),
-        (CLIPImageProcessorPil(do_center_crop=False), "resizes to shortest_edge 224 without cutting"),
-        (CLIPImageProcessorPil(size={"shortest_edge": 20}, crop_size=SQUARE), "cuts height 21, width 21 from"),
+        (CLIPImageProcessorPil(do_center_crop=False), "resizes to shortest_edge 224 without cropping"),
+        (CLIPImageProcessorPil(size={"shortest_edge": 20}, crop_size=SQUARE), "crops height 21, width 21 from"),
     ],
 )
 def test_what_the_manifest_cannot_tell_is_refused(processor, reason):

@@ -15,7 +15,7 @@ from tests.checkpoints.gguf_files import make_model, write_gguf
 from triform.export.checkpoint.gguf import loading
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export, plan
-from triform.export.quantize.stored_constants import pack
+from triform.export.quantize.stored_constants import pack_apart
 from triform.runtime.errors import InputError
 
 # Rows are whole super-blocks, which have 256 numbers.
@@ -88,13 +88,13 @@ def test_the_file_is_not_much_larger_in_a_bundle(tmp_path):
     assert (tmp_path / "bundle" / "decoder.onnx.data").stat().st_size < tensors * 1.05 + constants
 
 
-@pytest.mark.parametrize("width", [1, 2, 4, 8])
-def test_packing(width):
-    numbers = (np.arange(16).reshape(1, 16) * 37 % 2**width).astype(np.uint8)
-    packed = pack(numbers, width)
-    assert packed.shape == (1, 2 * width)
-    bits = np.unpackbits(packed, axis=-1, bitorder="little").reshape(1, 16, width)
-    assert np.array_equal((bits << np.arange(width)).sum(-1), numbers)
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_packing_apart(width):
+    numbers = (np.arange(48).reshape(2, 24) * 37 % 2**width).astype(np.uint8)
+    packed = pack_apart(numbers, width)
+    assert packed.shape == (6 * width,)
+    expected = [(byte >> place) % 2**width for place in range(0, 8, width) for byte in packed.tolist()]
+    assert numbers.reshape(-1).tolist() == expected
 
 
 def test_options_that_do_not_go_with_a_source(checkpoint, tmp_path):

@@ -16,6 +16,7 @@ import triform
 from tests.checkpoints.decoders import byte_level_tokenizer
 from tests.runtime.text.test_tokenizer import BYTE_FALLBACK, BYTE_LEVEL
 from triform.export.samples import texts
+from triform.runtime.decoder.scoring import losses_of
 from triform.runtime.errors import InputError
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
@@ -160,6 +161,30 @@ def test_the_perplexity_of_a_file_is_that_of_its_text(decoder):
     for short in ("", "a"):
         with pytest.raises(InputError, match="at least two tokens"):
             decoder.file_perplexity(io.StringIO(short))
+
+
+@pytest.mark.parametrize("beginning", [[], [1], [1, 5]])
+def test_every_window_begins_as_a_text_does(decoder, reference, beginning):
+    model, _ = reference
+    tokenizer = byte_level_tokenizer()
+    if beginning:
+        special = [tokenizer.id_to_token(token) for token in beginning]
+        tokenizer.post_processor = tokenizer_processors.TemplateProcessing(
+            single=" ".join([*special, "$A"]), special_tokens=list(zip(special, beginning, strict=True))
+        )
+    window, size = 16, len(beginning)
+    ids = tokenizer.encode(texts.read("evaluation")[:150]).ids
+    assert ids[:size] == beginning and len(ids) > 3 * window
+    expected, end = [], 1
+    while end < len(ids):
+        reached = min(window if end == 1 else end + window // 2, len(ids))
+        # As much of the text as there is room for behind the beginning.
+        seen = [*beginning, *ids[max(size, reached - window + size) : reached]]
+        table = log_softmax_of(model, seen)
+        expected += [-table[place - 1, seen[place]].item() for place in range(len(seen) - (reached - end), len(seen))]
+        end = reached
+    found = [float(loss) for part in losses_of(decoder._step, ids, window, tokenizer) for loss in part]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 @settings(max_examples=150)

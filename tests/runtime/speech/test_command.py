@@ -60,7 +60,7 @@ def test_text(call, whisper_int8, clip, segments):
 def test_json_of_several(call, whisper_int8, clip, segments, tmp_path):
     soundfile.write(tmp_path / "silent.wav", silence(1), RATE)
     code, out, err = call("transcribe", whisper_int8, clip, tmp_path / "silent.wav", "--json")
-    assert (code, err) == (0, f"note: nobody speaks in {tmp_path / 'silent.wav'}\n")
+    assert (code, err) == (0, f"note: no speech in {tmp_path / 'silent.wav'}\n")
     decoder = json.JSONDecoder()
     first, end = decoder.raw_decode(out)
     second, _ = decoder.raw_decode(out[end:].lstrip())
@@ -160,7 +160,7 @@ def test_what_is_cut_off_is_transcribed(call, whisper_int8, clip, tmp_path):
 def test_silence(call, whisper_int8, tmp_path):
     soundfile.write(tmp_path / "a.wav", silence(40), RATE)
     code, out, err = call("transcribe", whisper_int8, tmp_path / "a.wav")
-    assert (code, out, err) == (0, "", f"note: nobody speaks in {tmp_path / 'a.wav'}\n")
+    assert (code, out, err) == (0, "", f"note: no speech in {tmp_path / 'a.wav'}\n")
 
 
 def header_only(path):

@@ -12,6 +12,7 @@ from tests.checkpoints.decoders import byte_level_tokenizer
 from triform.runtime.decoder.chat_template import render_chat
 from triform.runtime.errors import InputError
 from triform.runtime.text.detokenizer import IncrementalDetokenizer
+from triform.runtime.text.tokenizer import load_tokenizer
 
 BYTE_LEVEL = byte_level_tokenizer()
 
@@ -112,3 +113,16 @@ def test_chat_templates_equal_transformers(template, messages):
 def test_a_template_that_refuses_says_why():
     with pytest.raises(InputError, match="roles must alternate"):
         render_chat(ALTERNATING, [{"role": "assistant", "content": "x"}], {"bos_token": "", "eos_token": ""})
+
+
+def test_settings_of_a_tokenizers_training_cut_and_fill_up_nothing(tmp_path):
+    tokenizer = Tokenizer.from_str(BYTE_LEVEL.to_str())
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=40)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    text = "the harbor at night"
+    expected = BYTE_LEVEL.encode(text).ids
+    assert 3 < len(expected) < 40
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    assert loaded.encode(text).ids == expected
+    assert loaded.encode_batch([text, "a"])[0].ids == expected

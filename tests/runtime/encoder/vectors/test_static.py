@@ -252,7 +252,7 @@ def refused(folder, content):
 
 def test_bad_lines_are_named(tmp_path):
     assert "line 2 repeats 'a' of line 1" in refused(tmp_path, "a 1 2 3\na 4 5 6\n")
-    assert "line 3 has something else than 3 numbers" in refused(tmp_path, "a 1 2 3\nb 4 5 6\nc 7 x 9\n")
+    assert "line 3 has something other than 3 numbers" in refused(tmp_path, "a 1 2 3\nb 4 5 6\nc 7 x 9\n")
     assert "line 2 is not a word and 3 numbers" in refused(tmp_path, "a 1 2 3\n4 5 6\n")
     assert "line 2 is not a word and 3 numbers" in refused(tmp_path, "a 1 2 3\n\nb 4 5 6\n")
     assert "line 2 is not UTF-8" in refused(tmp_path, b"a 1 2 3\n\xff 4 5 6\n")

@@ -1,8 +1,8 @@
-"""What passes between an encoder graph and its decoder graph: the keys and values of every cross-attention.
+"""Holds the keys and values of every cross-attention: outputs of the encoder graph, inputs of the decoder graph.
 
-transformers computes them in a decoder's layers and keeps them in an EncoderDecoderCache. Here the encoder graph
-collects what the layers put into that cache, and the decoder graph's cache gives it back; both note that the coming
-attention call is a cross-attention, since nothing else in that call says so.
+transformers computes them in a decoder's layers and keeps them in an EncoderDecoderCache. The caches here collect them
+while the encoder graph is traced, and return them while the decoder graph is traced. Both also note that the next call
+of the attention function is a cross-attention, because the call's arguments do not tell.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 
 
 @dataclass
-class Exchange:
-    """The cross-attentions of one forward pass, by layer.
+class CrossAttentionState:
+    """State that the cross-attentions of one forward pass share.
 
     Attributes:
         keys: float (batch, num_attention_heads, source, head_dim) of each layer.
         values: as `keys`.
-        padding: int (batch, source), 1 at what may be seen; None where everything may.
-        collecting: whether layers fill the lists, in an encoder graph, or read them, in a decoder graph.
-        pending: the layer whose cross-attention comes next, if one does.
-        watched: (layer, head) of each cross-attention whose weights are wanted.
-        weights: float (batch, heads, sequence, source) of each layer that has such heads, in turn.
+        padding: int (batch, source), 1 at what may be attended to; None without padding.
+        collecting: whether layers fill the lists (encoder graph) or read them (decoder graph).
+        pending: the layer whose cross-attention is called next; None if the next attention is another.
+        alignment_heads: (layer, head) of each cross-attention whose weights the decoder graph outputs.
+        weights: float (batch, heads, sequence, source) of each layer with alignment heads, in order.
     """
 
     keys: list[torch.Tensor] = field(default_factory=list)
@@ -34,23 +34,23 @@ class Exchange:
     padding: torch.Tensor | None = None
     collecting: bool = True
     pending: int | None = None
-    watched: Sequence[tuple[int, int]] = ()
+    alignment_heads: Sequence[tuple[int, int]] = ()
     weights: list[torch.Tensor] = field(default_factory=list)
 
     def cache(self) -> EncoderDecoderCache:
-        """A cache to hand to the model: it holds no token yet, and this exchange's cross-attentions."""
+        """A cache for the model: without tokens, and with the keys and values of this state."""
         cache = EncoderDecoderCache(_SelfAttentionCache(), _CrossAttentionCache(self))
         cache.is_updated = {layer: not self.collecting for layer in range(len(self.keys))}
         return cache
 
-    def taken(self) -> int | None:
-        """The layer whose cross-attention this is, once for each time one was noted."""
+    def take_pending(self) -> int | None:
+        """Return `pending` and clear it."""
         layer, self.pending = self.pending, None
         return layer
 
 
 class _SelfAttentionCache(Cache):
-    """Gives back what it is given: the attention operator keeps the keys and values that came before."""
+    """Returns new keys and values alone: the attention operator keeps those of earlier tokens."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -80,30 +80,30 @@ class _SelfAttentionCache(Cache):
 
 
 class _CrossAttentionCache(_SelfAttentionCache):
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, state: CrossAttentionState) -> None:
         super().__init__()
-        self._exchange = exchange
-        self.layers = [_Layer(exchange, index) for index in range(len(exchange.keys))]
+        self._state = state
+        self.layers = [_CrossLayer(state, index) for index in range(len(state.keys))]
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
-        self._exchange.keys.append(key_states)
-        self._exchange.values.append(value_states)
-        self._exchange.pending = layer_idx
+        self._state.keys.append(key_states)
+        self._state.values.append(value_states)
+        self._state.pending = layer_idx
         return key_states, value_states
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """One layer, by the names transformers reads it by."""
+class _CrossLayer:
+    """One layer of the cache, with the attributes that transformers reads."""
 
-    exchange: Exchange
+    state: CrossAttentionState
     index: int
 
     @property
     def keys(self) -> torch.Tensor:
-        self.exchange.pending = self.index
-        return self.exchange.keys[self.index]
+        self.state.pending = self.index
+        return self.state.keys[self.index]
 
     @property
     def values(self) -> torch.Tensor:
-        return self.exchange.values[self.index]
+        return self.state.values[self.index]

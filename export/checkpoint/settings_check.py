@@ -1,0 +1,99 @@
+"""Types of what is read of a checkpoint's configs, besides what transformers checks itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triform.export.checkpoint.files.json_files import content_of
+from triform.export.checkpoint.files.weights import tensor_names
+from triform.export.checkpoint.sizes import check_sizes
+from triform.export.checkpoint.source import Source
+from triform.runtime.errors import ExportError
+from triform.runtime.json_dataclasses import Mismatch, build
+
+
+@dataclass(frozen=True)
+class _Config:
+    """config.json."""
+
+    architectures: list[str] | None = None
+    model_type: str | None = None
+    auto_map: dict[str, str | list[str]] | None = None
+    bos_token_id: int | list[int] | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | list[int] | None = None
+    decoder_start_token_id: int | list[int] | None = None
+    max_position_embeddings: int | None = None
+    tie_word_embeddings: bool | None = None
+
+
+@dataclass(frozen=True)
+class _GenerationConfig:
+    """generation_config.json."""
+
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
+    repetition_penalty: float | None = None
+    encoder_repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    encoder_no_repeat_ngram_size: int | None = None
+    exponential_decay_length_penalty: list[float] | None = None
+    num_beams: int | None = None
+    num_beam_groups: int | None = None
+    diversity_penalty: float | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | str | None = None
+    min_new_tokens: int | None = None
+    min_length: int | None = None
+    max_new_tokens: int | None = None
+    max_length: int | None = None
+    bos_token_id: int | list[int] | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | list[int] | None = None
+    decoder_start_token_id: int | list[int] | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | list[int] | None = None
+    suppress_tokens: list[int] | None = None
+    begin_suppress_tokens: list[int] | None = None
+    bad_words_ids: list[list[int]] | None = None
+    stop_strings: str | list[str] | None = None
+    no_timestamps_token_id: int | None = None
+    prev_sot_token_id: int | None = None
+    max_initial_timestamp_index: int | None = None
+    lang_to_id: dict[str, int] | None = None
+    task_to_id: dict[str, int] | None = None
+    alignment_heads: list[list[int]] | None = None
+
+
+def check_settings(source: Source) -> None:
+    """Check the types in a folder's configs, and the sizes in config.json against the weights.
+
+    Raises:
+        ExportError: a value is of the wrong type, or no weights of this size can have it.
+    """
+    folder = source.model_folder
+    config = _typed(folder / "config.json", _Config)
+    _typed(folder / "generation_config.json", _GenerationConfig)
+    if source.weights is not None and config:
+        names = tensor_names(source.weights)
+        check_sizes(str(folder / "config.json"), config, tensors=len(names), size=source.weights.size)
+
+
+def _typed(path: Path, kind: Any) -> dict[str, Any]:
+    content = content_of(path)
+    if not isinstance(content, dict):
+        # Whoever reads it says so.
+        return {}
+    try:
+        build(kind, content)
+    except Mismatch as mismatch:
+        raise ExportError(f"{path}: {mismatch}; correct it, or fetch the model again") from None
+    return content

@@ -1,0 +1,32 @@
+"""Replaces attributes of modules for a while, to trace them in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_ABSENT = object()
+
+
+@contextmanager
+def patched(replacements: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """While the block runs, each object has another value for an attribute of its own.
+
+    Args:
+        replacements: objects, names and values; the objects are torch modules, whose methods can be replaced, or Python
+            modules. A generator may look at what the replacements before have changed.
+    """
+    saved: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for target, name, value in replacements:
+            attributes = vars(target)
+            saved.append((attributes, name, attributes.get(name, _ABSENT)))
+            attributes[name] = value
+        yield
+    finally:
+        for attributes, name, value in reversed(saved):
+            if value is _ABSENT:
+                del attributes[name]
+            else:
+                attributes[name] = value

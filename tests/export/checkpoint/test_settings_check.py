@@ -1,0 +1,84 @@
+"""Configs with values that no model can have: one line, before anything is built by them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from triform.export.checkpoint.sizes import check_sizes
+from triform.export.options import ExportOptions
+from triform.export.pipeline import export
+from triform.runtime.errors import ExportError
+
+WRONG_TYPES = {
+    "config.json": {
+        "architectures": (3, [3], "LlamaForCausalLM"),
+        "model_type": (9,),
+        "eos_token_id": ("y", [[1]], 1.5, {}),
+        "pad_token_id": ("y", True),
+        "max_position_embeddings": ("many", [2]),
+        "tie_word_embeddings": ("maybe",),
+        "num_hidden_layers": ("x", None, [1]),
+        "rms_norm_eps": ("z",),
+        "id2label": (5,),
+        "quantization_config": (4,),
+        "rope_scaling": (3,),
+    },
+    "generation_config.json": {
+        "eos_token_id": ("y", [[1]], {}),
+        "temperature": ("x", [1], float("nan")),
+        "top_k": (2.5, "3", True),
+        "num_beams": ("4",),
+        "stop_strings": (5, [5]),
+        "bad_words_ids": (7, [7], [["a"]]),
+        "suppress_tokens": ("a", 3),
+        "exponential_decay_length_penalty": ("a", [None, 1]),
+        "do_sample": (1,),
+    },
+}
+CASES = [(name, key, value) for name, keys in WRONG_TYPES.items() for key, values in keys.items() for value in values]
+
+
+@pytest.mark.parametrize(("name", "key", "value"), CASES)
+def test_wrong_types(checkpoint, tmp_path, name, key, value):
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    content = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**content, key: value}))
+    with pytest.raises(ExportError) as caught:
+        export(folder, tmp_path / "out", ExportOptions(quantize="none"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_hidden_layers", 10**9),
+        ("hidden_size", 10**9),
+        ("vocab_size", 10**12),
+        ("intermediate_size", 10**10),
+        ("head_dim", 10**9),
+        ("max_position_embeddings", 10**30),
+    ],
+)
+def test_sizes_that_the_weights_cannot_have(checkpoint, tmp_path, key, value):
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, key: value}))
+    with pytest.raises(ExportError, match=rf"config.json says {key} is {value}, which no model of \d+ tensors and"):
+        export(folder, tmp_path / "out", ExportOptions(quantize="none"))
+
+
+def test_the_bounds():
+    """1,000 layers at least may be there, as layers may share their weights; 8 numbers in a byte at most."""
+    for key, most in (("num_hidden_layers", 1000), ("llama.block_count", 1000), ("text_config.d_model", 800)):
+        for value, fits in ((most, True), (most + 1, False), ([1, most + 1], False)):
+            *parents, name = key.split(".") if key.startswith("text") else [key]
+            values = {name: value} if not parents else {parents[0]: {name: value}}
+            if fits:
+                check_sizes("x", values, tensors=3, size=100)
+            else:
+                with pytest.raises(ExportError, match=f"x says {key} is {most + 1}"):
+                    check_sizes("x", values, tensors=3, size=100)
+    check_sizes("x", {"num_hidden_layers": 2000, "note": 10**30, "hidden_size": "text"}, tensors=2000, size=100)
