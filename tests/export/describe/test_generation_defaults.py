@@ -60,6 +60,26 @@ def test_the_models_defaults_are_honored(own_bundle, checkpoint):
     assert list(decoder.generate(PROMPT, off, raw=True).token_ids) != expected
 
 
+@pytest.mark.parametrize("asked", [{}, {"temperature": 1.5}])
+def test_where_nobody_says_how_many_tokens_are_drawn_from_it_is_50(own_bundle, asked):
+    """As transformers' `generate`, whether the model samples by itself or is asked to."""
+    decoder = with_defaults(own_bundle, do_sample=None if asked else True)
+    logits = decoder.logits(PROMPT)[-1]
+    drawn = [
+        decoder.generate(PROMPT, GenerationOptions(max_new_tokens=1, seed=seed, **asked), raw=True).token_ids[0]
+        for seed in range(100)
+    ]
+    ranks = [int((logits > logits[token]).sum()) for token in drawn]
+    assert 25 < max(ranks) < 50
+    every = [
+        decoder.generate(PROMPT, GenerationOptions(max_new_tokens=1, seed=seed, top_k=0, **asked), raw=True).token_ids[
+            0
+        ]
+        for seed in range(100)
+    ]
+    assert max(int((logits > logits[token]).sum()) for token in every) >= 50
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

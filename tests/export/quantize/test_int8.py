@@ -156,3 +156,33 @@ def test_a_block_size_is_refused_where_there_are_no_blocks(tmp_path):
     with pytest.raises(InputError, match="one scale per output column"):
         plan(folder, ExportOptions(block_size=32))
     plan(folder, ExportOptions(block_size=32, quantize="int4"))
+
+
+def test_rows_of_small_numbers_are_rounded_on_a_grid_that_is_not_too_fine(tmp_path):
+    """What GELU gives has rows without a large positive number; their step has a floor."""
+    inputs, weight, bias = torch.nn.functional.gelu(numbers(0, 120, 32) * 2), numbers(1, 24, 32), numbers(2, 24)
+    inputs[::3] = -0.1 * numbers(3, 40, 32).abs().clamp(max=1.7)
+    recipe = choose_quantization(inputs, weight)
+    assert isinstance(recipe, RowQuantization)
+    assert recipe.one_sided
+    model = linear_graph(weight, bias)
+    lower_to_int8(model, {"weight": inputs})
+    write_graph(model, tmp_path / "graph.onnx")
+    found = EncoderRunner(tmp_path / "graph.onnx", 1).run({"x": inputs.reshape(4, 30, 32).numpy()})["y"]
+    expected = inputs @ weight.T
+    error = torch.from_numpy(found).reshape(120, 24) - bias - expected
+    assert float(error.pow(2).sum() / expected.pow(2).sum()) == pytest.approx(recipe.error, rel=0.02)
+
+
+def test_a_matrix_that_an_embedding_looks_up_too_stays_in_float():
+    """Its rows are read in float; an 8-bit copy would stand beside it."""
+    model = linear_graph(numbers(1, 24, 32), numbers(2, 24))
+    (linear,) = nodes(model.graph, "Linear")
+    ids = ir.Value(name="ids", shape=ir.Shape(["sequence"]), type=ir.TensorType(ir.DataType.INT64))
+    lookup = ir.node("Gather", [linear.inputs[1], ids])
+    lookup.outputs[0].name = "rows"
+    model.graph.inputs.append(ids)
+    model.graph.append(lookup)
+    model.graph.outputs.append(lookup.outputs[0])
+    assert lower_to_int8(model, {"weight": numbers(0, 120, 32)}) == {}
+    assert not nodes(model.graph, "MatMulIntegerToFloat")

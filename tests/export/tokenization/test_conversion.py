@@ -10,16 +10,19 @@ import pytest
 import sentencepiece
 import torch
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoTokenizer,
     BertConfig,
     BertGenerationTokenizer,
     ByT5Tokenizer,
     EsmTokenizer,
+    PreTrainedTokenizerFast,
     T5Config,
 )
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
+from tests.checkpoints.decoders import byte_level_tokenizer
 from tests.checkpoints.encoder_families import build_encoder
 from triform.export.checkpoint.processors import load_tokenizer, save_tokenizer
 from triform.export.checkpoint.source import Source
@@ -192,3 +195,16 @@ def test_difference_names_the_text(esm):
     assert difference(esm, rebuilt) is None
     rebuilt.pre_tokenizer = None
     assert difference(esm, rebuilt) is not None
+
+
+def test_pairs_are_compared():
+    """Two tokenizers that read single texts alike, and pairs not."""
+
+    def tokenizer(pair):
+        made = byte_level_tokenizer()
+        made.post_processor = TemplateProcessing(single="<s> $A", pair=pair, special_tokens=[("<s>", 0)])
+        return made
+
+    original = PreTrainedTokenizerFast(tokenizer_object=tokenizer("<s> $A <s> $B"))
+    assert difference(original, tokenizer("<s> $A <s> $B")) is None
+    assert difference(original, tokenizer("<s> $A $B")).startswith("(")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zlib
 
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import triform
 from triform.runtime.decoder.prompt import PromptInput
+from triform.runtime.decoder.prompt_cache import read_prompt_cache, write_prompt_cache
 from triform.runtime.errors import InputError
 from triform.runtime.generation.options.generation import GenerationOptions
 
@@ -235,3 +237,29 @@ def test_what_is_not_run_again_changes_no_bit(real_bundle):
             step.cache.reset()
             step.prefill([*ids[:common], 5, 6, 7])
             assert (step.prefill(ids) == expected).all()
+
+
+def test_the_file_of_a_fine_tune_is_refused(kept, decoder):
+    """Weights of the same sizes make other keys and values."""
+    manifest = decoder.manifest
+    name = next(name for name in manifest.files if name.endswith(".data"))
+    info = dataclasses.replace(manifest.files[name], sha256="0" * 64)
+    other = dataclasses.replace(manifest, files={**manifest.files, name: info})
+    assert read_prompt_cache(kept, manifest)[0]
+    with pytest.raises(InputError, match="another bundle; delete it"):
+        read_prompt_cache(kept, other)
+
+
+@pytest.mark.parametrize("beyond", [0, 5])
+def test_tokens_beyond_the_vocabulary_are_refused(decoder, tmp_path, beyond):
+    manifest, path = decoder.manifest, tmp_path / "kept"
+    arrays = {
+        f"{index}.{part}": np.zeros((layer.num_key_value_heads, 2, layer.head_dim), np.float32)
+        for index, layer in enumerate(manifest.cache.layers)
+        for part in ("key", "value")
+    }
+    write_prompt_cache(path, manifest, [1, manifest.vocab_size - 1], arrays)
+    assert read_prompt_cache(path, manifest)[0] == [1, manifest.vocab_size - 1]
+    write_prompt_cache(path, manifest, [1, manifest.vocab_size + beyond], arrays)
+    with pytest.raises(InputError, match="is damaged"):
+        read_prompt_cache(path, manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from re import escape
 
@@ -130,3 +131,13 @@ def test_summaries_of_summaries():
     ]
     # Summaries that are no shorter than what they sum up are not summed up for ever.
     assert len(summaries([text], cutter(12), 1, first_words(100), **shared)[0]) > 1
+
+
+@pytest.mark.parametrize("last", [8, 9, 10, 11])
+def test_a_long_sentence_behind_short_ones_is_in_one_window(last):
+    """What a window shares leaves room for the next sentence: no window only repeats."""
+    text = " ".join([*(f"Word{index} word." for index in range(5)), " ".join(["Long", *["words"] * (last - 1)]) + "."])
+    windows = cutter(12).windows(text)
+    assert sum("Long" in window for window in windows) == 1
+    for before, after in itertools.pairwise(windows):
+        assert not before.endswith(after)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -439,3 +441,13 @@ def test_bad_comparisons(call, sentence_bundle, arguments, text):
     code, out, err = call("similarity", sentence_bundle, *arguments)
     assert (code, out) == (2, "")
     assert text in one_line(err)
+
+
+def test_an_index_does_not_fit_a_bundle_that_cuts_texts_elsewhere(sentence_bundle):
+    manifest = load_encoder(sentence_bundle).manifest
+    shorter = dataclasses.replace(manifest, max_length=manifest.max_length - 1)
+    one, same, other = (
+        search_index.fingerprint(SimpleNamespace(manifest=each))
+        for each in (manifest, dataclasses.replace(manifest), shorter)
+    )
+    assert one == same != other

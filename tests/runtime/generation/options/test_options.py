@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from triform.runtime.errors import InputError
@@ -125,3 +126,20 @@ def test_what_is_off_is_not_there():
     import numpy as np
 
     assert build_processors(options, ProcessorContext(1, 10, 9, (2,), np.random.default_rng(0))) == []
+
+
+@pytest.mark.parametrize(
+    ("prompt_length", "changes", "begin"),
+    [(1, {"forced_bos_token_id": 3}, 2), (4, {"forced_bos_token_id": 3}, 4), (1, {}, 1), (4, {}, 4)],
+)
+def test_an_answer_begins_behind_the_token_that_is_forced_upon_it(prompt_length, changes, begin):
+    """As transformers' `_get_logits_processor` counts: a forced first token is not where the answer begins."""
+    options = GenerationOptions(temperature=0, constraints=Constraints(begin_suppress_tokens=(5,), **changes))
+    processors = build_processors(options, ProcessorContext(prompt_length, 10, 9, (2,)))
+    for length in range(1, 8):
+        ids, logits = np.full(length, 4), np.zeros(9, np.float32)
+        for processor in processors:
+            logits = processor(ids, logits)
+        # A forced token leaves no other, so the fifth is ruled out there too.
+        forced = "forced_bos_token_id" in changes and length == 1
+        assert (logits[5] == -np.inf) == (length == begin or forced), length

@@ -211,3 +211,13 @@ def test_beam_samples_follow_the_seed_and_not_the_batch():
                 total += step.log_probabilities(ids)[token]
                 ids.append(token)
             assert one.score == pytest.approx(total / len(one.token_ids), rel=1e-4)
+
+
+def test_never_stopping_early_with_a_penalty_on_length():
+    """A negative length penalty favors short answers, so what a beam can still reach is its score now."""
+    options = BeamOptions(2, -1.0, "never", 2)
+    for seed in range(120):
+        step = FakeStep(6, seed, spread=4.0)
+        (found,) = beam_search(step, [Request([7], 9)], options, eos={0})
+        expected = slow_beam_search(step, (7,), options, {0}, 9)
+        assert [hypothesis.token_ids for hypothesis in found] == [ids for _, ids in expected], seed

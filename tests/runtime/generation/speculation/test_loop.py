@@ -259,3 +259,29 @@ def test_rounded_activations_are_tried_only_when_asked(decoder, level, tried):
         options = GenerationOptions(temperature=0, speculate=asked)
         row = settle(options, manifest, decoder._tokenizer).row([5, 6, 7])
         assert (DecoderLoops(decoder._step, HiddenStep, manifest).proposer(row) is look_up) == expected
+
+
+def test_nothing_comes_behind_the_end():
+    """Chat templates put the end token into the prompt, so that what followed it there is proposed."""
+    end, script = 9, [1, 2, 9]
+
+    class Scripted(Speculative):
+        """After 1 comes 2, after 2 the end, and after that 5, as in the prompt."""
+
+        def extend(self, tokens):
+            assert len(tokens) <= self.room
+            self.ids += [int(token) for token in tokens]
+            following = {1: 2, 2: end, end: 5, 5: 1}
+            table = np.full((len(tokens), 12), -10, np.float32)
+            for row, token in zip(table, tokens, strict=True):
+                row[following[int(token)]] = 10
+            return table
+
+    prompt = [1, 2, end, 5, 1, 2, end, 5]
+    row = GrowingRow(prompt, lambda ids, logits: int(logits.argmax()), eos={end}, max_new_tokens=20)
+    step = Scripted()
+    tokens = list(speculative_loop(step, prompt, row, pace=Always(), propose=look_up))
+    assert [token.id for token in tokens] == script
+    assert [token.finish_reason for token in tokens] == [None, None, "stop"]
+    # And the model does not remember what was proposed behind it.
+    assert step.ids == [*prompt, 1, 2]
