@@ -1,4 +1,4 @@
-"""What a generation gives back: pieces while it runs, one record when it is done."""
+"""The results of a generation: pieces of text while it runs, a record when it is done."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from triform.runtime.text.stop_strings import StopStrings, TextStops
 
 @dataclass(frozen=True)
 class Piece:
-    """A bit of generated text, always whole characters.
+    """A piece of generated text, always whole characters.
 
     Attributes:
-        text: may be empty, when a token ends inside a character or in what could be a stop string.
+        text: empty when a token ends within a character or in what may become a stop string.
         token_ids: the tokens since the previous piece.
         finish_reason: on the last piece, "stop" or "length".
-        logprobs: of these tokens, when they were asked for.
+        logprobs: of these tokens, if requested.
     """
 
     text: str
@@ -40,8 +40,8 @@ class Timings:
     Attributes:
         load: opening the bundle.
         prefill: from the call to the first token.
-        tokens: each further token; of several that one run gave, the first has its time. Of a search each further
-            step, which makes every answer that it follows a token longer.
+        tokens: for each further token; of several tokens from one run, the first has the run's time. Of a search, for
+            each further step.
     """
 
     load: float
@@ -59,15 +59,15 @@ class Generation:
     """A finished generation.
 
     Attributes:
-        text: what was generated, up to a stop string, special tokens left out.
+        text: the generated text up to a stop string, without special tokens.
         token_ids: all generated tokens, an end-of-sequence token and those of a stop string included.
         finish_reason: "stop" at an end-of-sequence token or a stop string, "length" at the limit.
         prompt_tokens: length of the prompt after the chat template.
         timings: in seconds.
-        logprobs: of all generated tokens, when they were asked for.
-        cached_tokens: tokens of the prompt that were not run, because their keys and values were known.
-        proposed_tokens: tokens that were tried several in a run; see `GenerationOptions.speculate`.
-        accepted_tokens: of these, those that are part of the answer.
+        logprobs: of all generated tokens, if requested.
+        cached_tokens: number of prompt tokens that were not run, because they were in the KV cache.
+        proposed_tokens: number of tokens proposed by speculative decoding; see `GenerationOptions.speculate`.
+        accepted_tokens: number of these that are part of the answer.
     """
 
     text: str
@@ -82,19 +82,19 @@ class Generation:
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """Prompt tokens that were run, per second up to the first generated token."""
+        """Prompt tokens that were run, per second until the first generated token."""
         return (self.prompt_tokens - self.cached_tokens) / self.timings.prefill
 
 
 @dataclass
 class Watch:
-    """Counts and seconds of one generation, from when it is made.
+    """Counts and times of one generation, which starts when this is made.
 
     Attributes:
-        prompt_tokens: of the prompt.
-        cached_tokens: of these, those that the cache held.
-        times: seconds up to the first token, and those of each further one.
-        pace: of speculation.
+        prompt_tokens: length of the prompt.
+        cached_tokens: number of these that were in the KV cache.
+        times: seconds until the first token, and for each further one.
+        pace: of speculative decoding.
     """
 
     prompt_tokens: int = 0
@@ -104,7 +104,7 @@ class Watch:
     _last: float = field(default_factory=lambda: time.perf_counter())
 
     def note(self) -> None:
-        """Note that a token is there."""
+        """Record the time of a token."""
         now = time.perf_counter()
         self.times.append(now - self._last)
         self._last = now
@@ -116,7 +116,7 @@ class Watch:
             pieces: all of them.
             load: seconds it took to open the bundle.
         """
-        logprobs = [one for piece in pieces for one in piece.logprobs or ()]
+        logprobs = [logprob for piece in pieces for logprob in piece.logprobs or ()]
         return Generation(
             text="".join(piece.text for piece in pieces),
             token_ids=tuple(token for piece in pieces for token in piece.token_ids),
@@ -144,7 +144,7 @@ class Watch:
 
 
 class WatchedStep:
-    """A `BatchStep` whose runs are noted by a watch: a search chooses tokens between one run and the next."""
+    """A `BatchStep` that records the time of each run of a search."""
 
     def __init__(self, step: BatchStep, watch: Watch) -> None:
         self._step, self._watch = step, watch
@@ -161,13 +161,13 @@ class WatchedStep:
 
 @dataclass(frozen=True)
 class Written:
-    """One answer of a beam search, or the only one.
+    """One answer of a search, or the only one.
 
     Attributes:
-        text: special tokens left out.
+        text: without special tokens.
         token_ids: an end-of-sequence token included.
         finish_reason: "stop" at an end-of-sequence token or a stop string, "length" at the limit.
-        score: of a beam search; None otherwise.
+        score: given by the search; None without one.
     """
 
     text: str
@@ -181,7 +181,7 @@ def written(hypothesis: Hypothesis, settled: Settled) -> Written:
 
     Args:
         hypothesis: from `run_search`.
-        settled: what holds for all answers of the call.
+        settled: the settings of the call.
     """
     stop, tokenizer = StopStrings(settled.options.stop), settled.tokenizer
     text = stop.push(tokenizer.decode(list(hypothesis.token_ids), skip_special_tokens=True)) + stop.flush()
@@ -190,15 +190,15 @@ def written(hypothesis: Hypothesis, settled: Settled) -> Written:
 
 
 def pieces_of(tokens: Iterable[Token], stops: TextStops, watch: Watch) -> Iterator[Piece]:
-    """Tokens as pieces of text, up to a stop string.
+    """Turn tokens into pieces of text, up to a stop string.
 
     Args:
         tokens: as they are generated.
-        stops: turns them into text.
-        watch: notes each of them.
+        stops: decodes them and looks for stop strings.
+        watch: records their times.
 
     Yields:
-        a piece for each token; nothing is generated after the last.
+        a piece for each token; no token is taken after the last piece.
     """
     for token in tokens:
         watch.note()
@@ -218,8 +218,8 @@ def best_answer(step: BatchStep, row: Row, settled: Settled, watch: Watch) -> Wr
     Args:
         step: the model, with room for `rows_of` the search.
         row: the prompt.
-        settled: what holds for its answers.
-        watch: notes each step of the search.
+        settled: the settings of the call.
+        watch: records the time of each step.
 
     Raises:
         InputError: a sequence outgrows the model's context.

@@ -1,4 +1,4 @@
-"""Log-probabilities of generated tokens, of the model's own distribution before anything is done to it."""
+"""Log-probabilities of generated tokens under the model's own distribution, before any processor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triform.runtime.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token and the natural logarithm of its probability; minus infinity where that is 0."""
+    """A token and the natural logarithm of its probability, minus infinity for a probability of 0."""
 
     id: int
     text: str
@@ -26,29 +26,29 @@ class TokenLogprobs(TokenLogprob):
     """A generated token.
 
     Attributes:
-        top: the likeliest tokens in its place, as many as were asked for, most likely first.
+        top: the most likely tokens at its position, the most likely first; as many as were requested.
     """
 
     top: tuple[TokenLogprob, ...] = ()
 
 
 def token_logprobs(tokenizer: Tokenizer, logits: Logits, token: int, count: int) -> TokenLogprobs:
-    """What the model thought of a token, and what it would have liked best.
+    """The log-probabilities of a generated token and of the most likely ones.
 
     Args:
         tokenizer: for the texts.
         logits: the model's, float32 (vocab_size,), not processed.
-        token: the one generated.
-        count: of the likeliest tokens to tell.
+        token: the generated one.
+        count: number of most likely tokens to report.
     """
-    known = min(count, len(logits))
-    top = largest(logits, known) if known else np.zeros(0, np.int64)
-    # Of tokens as likely as the last of them, the first ones.
-    top = top[np.argsort(-logits[top], kind="stable")][:known]
+    count = min(count, len(logits))
+    top = largest(logits, count) if count else np.zeros(0, np.int64)
+    # Of equally likely tokens, the first ones.
+    top = top[np.argsort(-logits[top], kind="stable")][:count]
     total = float(log_sum_exp(logits)[0])
 
-    def told(id_: int) -> TokenLogprob:
+    def logprob(id_: int) -> TokenLogprob:
         return TokenLogprob(id_, tokenizer.decode([id_], skip_special_tokens=False), float(logits[id_]) - total)
 
-    chosen = told(token)
-    return TokenLogprobs(token, chosen.text, chosen.logprob, tuple(told(one) for one in top.tolist()))
+    chosen = logprob(token)
+    return TokenLogprobs(token, chosen.text, chosen.logprob, tuple(logprob(id_) for id_ in top.tolist()))

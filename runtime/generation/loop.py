@@ -1,4 +1,4 @@
-"""The plain decoding loop, and the row that it grows: token ids in, tokens out. It knows no text and no files."""
+"""The plain decoding loop and its row: token ids in, tokens out. It knows no text and no files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Token:
 
 
 class GrowingRow:
-    """The ids of one generation, and what chooses the next and says when it ends.
+    """The ids of one generation; chooses the next token and decides when to stop.
 
     Attributes:
         left: tokens that may still be chosen.
@@ -41,17 +41,17 @@ class GrowingRow:
         observe: Callable[[Logits, int], TokenLogprobs] | None = None,
         ends: Callable[[int], bool] = lambda token: False,
     ) -> None:
-        """Begin with a prompt.
+        """Start with a prompt.
 
         Args:
             ids: the prompt, at least one token.
-            sampler: from the ids so far and the logits after them to a token.
+            sampler: called with the ids so far and the logits after them; returns a token.
             eos: tokens that end the sequence.
             max_new_tokens: at least 1.
-            observe: called with the model's logits and the token chosen, for its log-probabilities.
-            ends: called with each token; whether the sequence ends with it for another reason.
+            observe: called with the model's logits and the chosen token; returns its log-probabilities.
+            ends: called with each token; returns whether the sequence ends with it for another reason.
         """
-        # One array for the whole generation, of which the sampler sees the part that is there.
+        # One array for the whole generation; the sampler sees the part that is filled.
         self._history = np.empty(len(ids) + max_new_tokens, np.int64)
         self._history[: len(ids)] = ids
         self._prompt = self._length = len(ids)
@@ -60,12 +60,12 @@ class GrowingRow:
 
     @property
     def ids(self) -> Ids:
-        """int64 (length,), all so far; a view."""
+        """All ids so far, int64 (length,); a view."""
         return self._history[: self._length]
 
     @property
     def answer(self) -> tuple[int, ...]:
-        """The ids that were chosen."""
+        """The chosen ids."""
         return tuple(self.ids[self._prompt :].tolist())
 
     def choose(self, logits: Logits) -> Token:
@@ -92,10 +92,10 @@ def plain_loop(step: Step, ids: Sequence[int], row: GrowingRow) -> Iterator[Toke
     Args:
         step: the model.
         ids: the prompt, at least one token.
-        row: what chooses the tokens; holds the prompt.
+        row: chooses the tokens; holds the prompt.
 
     Yields:
-        one `Token` at a time. The last one is not fed back, so a limit costs no run whose logits nobody reads.
+        one `Token` at a time. The last one is not fed back, so the model is never run in vain.
     """
     token = row.choose(step.prefill(ids))
     yield token

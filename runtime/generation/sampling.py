@@ -1,4 +1,4 @@
-"""From logits to a token: processors applied in their order, then the most likely token or a draw."""
+"""From logits to a token: processors applied in order, then the most likely token or a sampled one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Sampler = Callable[[Ids, Logits], int]
 
 
 def row_generator(seed: int | None, row: int = 0) -> np.random.Generator:
-    """Random numbers of one row of a batch: the same for a seed and a row, whatever else is in the batch.
+    """Random numbers of one row of a batch: they depend on the seed and the row, not on the rest of the batch.
 
     Args:
         seed: below 2**64; fresh randomness when None.
@@ -33,7 +33,7 @@ def row_generator(seed: int | None, row: int = 0) -> np.random.Generator:
 
 
 def ahead(generator: np.random.Generator, index: int) -> np.random.Generator:
-    """The random numbers of one of several answers, so far ahead of the one before that it never reaches them.
+    """The random numbers of one of several answers, jumped ahead so that no two answers share any.
 
     Args:
         generator: from `row_generator`; not changed.
@@ -47,18 +47,18 @@ def make_sampler(processors: Sequence[Processor], generator: np.random.Generator
 
     Args:
         processors: from `build_processors`; at least those with a state are the row's own.
-        generator: the row's, of which one number is drawn for a token; None takes the most likely token always.
+        generator: the row's; one number is drawn for each token. None always takes the most likely token.
 
     Returns:
-        a function from the row's ids and logits to a token id. It raises BundleError where the model computed no
-        numbers, and InputError where the processors ban every token.
+        a function from the row's ids and logits to a token id. It raises BundleError where the logits hold NaN or an
+        infinity, and InputError where the processors ban every token.
     """
     if generator is None:
         if not processors:
             return lambda ids, logits: greedy(logits)
         return lambda ids, logits: greedy(process(processors, ids, logits))
-    # What follows the last step that looks at ids or places may be given the tokens that are left, and no others.
-    split = max((i + 1 for i, one in enumerate(processors) if not isinstance(one, Filter | Temperature)), default=0)
+    # The steps after the last one that depends on ids or positions need only the tokens that are left.
+    split = max((i + 1 for i, step in enumerate(processors) if not isinstance(step, Filter | Temperature)), default=0)
     whole, narrowing = processors[:split], processors[split:]
 
     def sample(ids: Ids, logits: Logits) -> int:
@@ -82,7 +82,7 @@ def process(processors: Sequence[Processor], ids: Ids, logits: Logits) -> Logits
     """Apply processors in turn. Arguments and result as `Processor`.
 
     Raises:
-        BundleError: the logits hold NaN or infinity, which a step might hide.
+        BundleError: the logits hold NaN or infinity, which a processor might hide.
     """
     if processors and not logits.max() < math.inf:
         raise not_numbers()
@@ -99,7 +99,7 @@ def greedy(logits: Logits) -> int:
         InputError: every token is banned.
     """
     token = int(logits.argmax())
-    # argmax stops at the first NaN, so looking at one number tells.
+    # argmax returns the first NaN, so checking one number is enough.
     _check(logits[token])
     return token
 

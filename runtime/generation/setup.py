@@ -1,4 +1,4 @@
-"""What a call settles before its first token: its options, search and form once, then each prompt's row."""
+"""Prepares a call: its options, search and form once, then the row of each prompt."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from triform.runtime.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Settled:
-    """What holds for every answer of a call; see `settle`.
+    """The settings of all answers of a call; see `settle`.
 
     Attributes:
         options: the user's, with the model's defaults filled in.
-        search: None where each answer is followed alone, token by token.
-        lengths: how long answers are to be.
-        spelled: the options that are texts, and the form.
+        search: None where each prompt has a single answer, generated token by token.
+        lengths: the length limits of the answers.
+        spelled: text options as token ids, and the compiled form.
         manifest: of the model, or of the task that it is given.
-        tokenizer: of what is generated.
+        tokenizer: of the generated text.
         eos: ids that end an answer: the model's, and those that the user added.
     """
 
@@ -54,12 +54,12 @@ class Settled:
     eos: tuple[int, ...]
 
     def row(self, ids: Sequence[int], index: int = 0, *, encoder_ids: Sequence[int] | None = None) -> Row:
-        """The answer to one prompt, ready to begin.
+        """The row of one prompt, ready to generate.
 
         Args:
             ids: the prompt, at least one token.
-            index: its place among all prompts of the call; its random numbers depend on it and on the seed.
-            encoder_ids: what the encoder reads, of a model that reads a text.
+            index: its index among all prompts of the call; its random numbers depend on it and on the seed.
+            encoder_ids: the encoder's input, for a model that reads a text.
 
         Raises:
             ContextError: the prompt leaves no room for an answer.
@@ -88,13 +88,13 @@ class Settled:
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt, and how its answer is made.
+    """One prompt, and how its answer is generated.
 
     Attributes:
-        settled: what holds for every answer of the call.
+        settled: the settings of the call.
         ids: the prompt.
-        limit: tokens to generate at most.
-        limited: whether something else than the context sets the limit.
+        limit: the most tokens to generate.
+        limited: whether the user or the model sets the limit, not the context alone.
         context: what its processors know.
     """
 
@@ -105,15 +105,15 @@ class Row:
     context: ProcessorContext
 
     def processors(self) -> list[Processor]:
-        """The row's processors, made anew: some have a state."""
+        """New processors for the row, since some have state."""
         return build_processors(self.settled.options, self.context)
 
     def sampler(self) -> Sampler:
-        """What chooses the row's tokens; see `make_sampler`."""
+        """The row's sampler; see `make_sampler`."""
         return make_sampler(self.processors(), self.context.generator)
 
     def sampler_of(self, answer: int) -> Sampler:
-        """What chooses the tokens of one of several answers; the first of them draws as `sampler` does."""
+        """The sampler of one of several answers; the first samples as `sampler` does."""
         generator = self.context.generator
         if generator is None:
             return self.sampler()
@@ -121,10 +121,10 @@ class Row:
         return make_sampler(build_processors(self.settled.options, context), context.generator)
 
     def growing(self, sampler: Sampler | None = None) -> GrowingRow:
-        """The answer, still empty, with log-probabilities where they are asked for.
+        """The row with an empty answer, with log-probabilities if requested.
 
         Args:
-            sampler: what chooses its tokens; `sampler` when None.
+            sampler: chooses its tokens; `sampler` when None.
         """
         count, tokenizer = self.settled.options.logprobs, self.settled.tokenizer
 
@@ -148,27 +148,30 @@ def settle(
     beams: Beams | None = None,
     several: bool = False,
 ) -> Settled:
-    """Settle everything that does not depend on the prompt, and refuse what cannot be done.
+    """Prepare everything that does not depend on the prompt, and check that the options fit together.
 
     Args:
-        options: what the user asked for.
+        options: the user's.
         manifest: the model's; its defaults fill in the rest.
-        tokenizer: of what is generated.
-        beams: how many answers to follow at once; None follows one, whatever the model's defaults are.
-        several: whether prompts share a batch, so that what follows a single answer is refused.
+        tokenizer: of the generated text.
+        beams: settings of a search; None generates a single answer, whatever the model's defaults are.
+        several: whether prompts share a batch, so that options for a single answer are refused.
+
+    Returns:
+        the settings of all answers of the call.
 
     Raises:
-        InputError: two options do not go together, or one does not fit the model; an option names a token that the
-            vocabulary does not have; the form of the answer cannot be used.
-        UnsupportedError: the model cannot be held to a form.
+        InputError: two options conflict, or one does not fit the model; an option names a token that is not in the
+            vocabulary; the form of the answer cannot be used.
+        UnsupportedError: the model's answers cannot be constrained to a form.
     """
     search = beams.settled(manifest.generation) if beams is not None else None
-    asked = beams.drawing(options) if beams is not None else options
-    settled, lengths = with_defaults(asked, manifest.generation), lengths_of(asked, manifest.generation)
+    searched = beams.drawing(options) if beams is not None else options
+    settled, lengths = with_defaults(searched, manifest.generation), lengths_of(searched, manifest.generation)
     situation = {**situation_of(search), **_situation_of(manifest)}
     if several or search is not None:
         situation[SEVERAL_ANSWERS] = True
-    # Of the penalties the user's alone: a model's own ones may be for a part that it does not have here.
+    # Only the user's penalties are checked: the model's defaults may be for a part that is missing here.
     check_conflicts({**vars(settled), **vars(settled.truncation), **vars(options.penalties), **situation})
     added = stop_ids(settled.stop_token, tokenizer, manifest.vocab_size)
     eos = tuple(dict.fromkeys((*manifest.tokens.eos, *added)))
@@ -177,15 +180,15 @@ def settle(
 
 
 def check_length(length: int, context: int, *, room: int) -> None:
-    """Refuse a prompt that the model cannot read.
+    """Refuse a prompt that does not fit into the model's context.
 
     Args:
         length: tokens of the prompt.
-        context: tokens that the model holds.
-        room: tokens that have to fit behind the prompt.
+        context: the model's context, in tokens.
+        room: tokens that must fit after the prompt.
 
     Raises:
-        ContextError: it is too long.
+        ContextError: the prompt is too long.
     """
     if length + room > context:
         more, other = (", answer included", f", or see {option('on_overflow')}") if room else ("", "")

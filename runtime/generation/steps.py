@@ -1,4 +1,4 @@
-"""What generation asks of a model: protocols that one step of each graph fulfils."""
+"""Protocols of a model as generation uses it: one decoding step, for a sequence or a batch."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ class Step(Protocol):
     """One sequence, token by token."""
 
     def prefill(self, ids: Sequence[int]) -> Logits:
-        """Make the sequence these tokens; give the logits after the last."""
+        """Start the sequence with these tokens; returns the logits after the last, float32 (vocab_size,)."""
 
     def next(self, token: int) -> Logits:
-        """Append a token; give the logits after it."""
+        """Append a token; returns the logits after it, float32 (vocab_size,)."""
 
 
 class SpeculativeStep(Step, Protocol):
-    """A model that can run several tokens at once and forget the last of them."""
+    """A model that can run several tokens at once and drop the last of them."""
 
     @property
     def room(self) -> int:
         """Tokens that can be fed to `extend`."""
 
     def extend(self, tokens: Sequence[int]) -> Logits:
-        """Append tokens; give the logits after each, float32 (tokens, vocab_size), valid until the next call."""
+        """Append tokens; returns the logits after each, float32 (tokens, vocab_size), valid until the next call."""
 
     def trim(self, count: int) -> None:
-        """Forget the last tokens."""
+        """Drop the last `count` tokens."""
 
 
 class KeepingStep(SpeculativeStep, Protocol):
-    """A model that keeps what it read for the next prompt."""
+    """A model that keeps its KV cache for the next prompt."""
 
     def shared(self, ids: Sequence[int]) -> int:
-        """How many of the first tokens `prefill` would not run, because they are there already."""
+        """How many of the first tokens `prefill` would not run, because they are in the KV cache."""
 
 
 class ShiftableStep(KeepingStep, Protocol):
-    """A model that can read its sequence again from any token."""
+    """A model that can rerun its sequence from any token."""
 
     @property
     def ids(self) -> Sequence[int]:
-        """The tokens that it holds."""
+        """The tokens in the KV cache."""
 
 
 class BranchingStep(Protocol):
-    """A model that tries several next tokens at once and tells its hidden states."""
+    """A model that runs several candidates for the next token at once and returns hidden states."""
 
     def prefill(self, ids: Sequence[int]) -> tuple[Logits, States]:
-        """Begin with a prompt; the logits after its last token, (vocab_size,), and all its hidden states."""
+        """Start with a prompt; returns the logits after its last token, (vocab_size,), and all its hidden states."""
 
     def branch(self, tokens: NDArray[np.int64], row: int) -> tuple[Logits, States]:
-        """Append each token to the sequence whose last token was candidate `row` of the call before.
+        """Append each token to the sequence that ended with candidate `row` of the call before.
 
         Returns:
             logits (tokens, vocab_size) and hidden states (tokens, hidden_size), valid until the next call.
@@ -74,13 +74,13 @@ class BatchStep(Protocol):
     """Several sequences at once."""
 
     def prefill(self, rows: Sequence[Sequence[int]]) -> Logits:
-        """Begin: one row a prompt, lengths may differ; logits after each one's end, float32 (rows, vocab_size)."""
+        """Start with a row per prompt, of any lengths; returns the logits after each, float32 (rows, vocab_size)."""
 
     def next(self, tokens: Sequence[int], parents: Sequence[int]) -> Logits:
-        """Row i of the new batch is row parents[i] of the present one with tokens[i] appended.
+        """Row i of the new batch is row parents[i] of the current one with tokens[i] appended.
 
-        The number of rows may grow (after prefill: num_beams per prompt), shrink (rows that finished leave) or stay.
-        Logits float32 (len(tokens), vocab_size), valid until the next call.
+        The number of rows may grow (after prefill: num_beams per prompt), shrink (finished rows leave) or stay.
+        Returns logits, float32 (len(tokens), vocab_size), valid until the next call.
         """
 
 
@@ -88,7 +88,10 @@ class OpenBatchStep(BatchStep, Protocol):
     """A batch that rows may leave and join between steps."""
 
     def select(self, parents: Sequence[int]) -> None:
-        """Make row i what row `parents[i]` is now, without running the model."""
+        """Make row i a copy of the current row `parents[i]`, without running the model."""
 
     def join(self, ids: Sequence[int]) -> Logits:
-        """Add a row behind the others; logits after its last token, float32 (vocab_size,), until the next call."""
+        """Add a row after the others; returns the logits after its last token, float32 (vocab_size,).
+
+        They are valid until the next call.
+        """

@@ -1,4 +1,4 @@
-"""Turns token ids into text as they come, without showing half a character."""
+"""Incremental detokenizer: turns token ids into text as they come, in whole characters."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import re
 from triform.runtime.text.tokenizer import Tokenizer
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# Some decoders close up text: " ." to ".", " ' " to "'", " n't" to "n't", " 've" to "'ve". Whatever they look for
-# begins with a space, and all but its last letter is one of these.
+# Some decoders remove spaces: " ." to ".", " ' " to "'", " n't" to "n't", " 've" to "'ve". All of these patterns begin
+# with a space, and all of their characters but the last are among these.
 _OPEN = " 'nvr"
 _UNSETTLED = re.compile(rf" [{_OPEN}]*\Z")
 
 
 class IncrementalDetokenizer:
-    """Turns tokens into text as they come; pieces joined equal the decoding of the whole.
+    """Turns tokens into text as they come; the joined pieces equal the decoding of all tokens.
 
-    Decoders treat the first token of a text differently, so tokens are decoded together with some that came before, and
-    what was sent is cut off. Text that a further token could still change is held back: a trailing U+FFFD, which is how
-    an unfinished character shows, what a decoder may close up, and a run of tokens that stand for single bytes
-    (``<0xE4>``), which byte-fallback decoders read as a whole: one wrong byte turns every character of its run into
-    U+FFFD. Of tokenizers that say so (``holds_back``) everything is held back.
+    Decoders treat the first token of a text differently, so tokens are decoded together with some before them, whose
+    text is cut off. Text that a further token may change is held back: a trailing U+FFFD, which stands for an
+    unfinished character; spaces that a decoder may remove; and a run of tokens for single bytes (``<0xE4>``), which
+    byte-fallback decoders decode as a whole: one wrong byte turns every character of its run into U+FFFD. For
+    tokenizers with ``holds_back`` everything is held back.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -40,18 +40,18 @@ class IncrementalDetokenizer:
         text = self._decode(self._window)
         certain = _UNSETTLED.sub("", text.removesuffix(_REPLACEMENT))
         piece, self._sent = certain[self._sent :], max(self._sent, len(certain))
-        # Nothing that is closed up reaches across any other letter, so what comes next does not depend on what was.
+        # No pattern continues across any other character, so the text to come does not depend on earlier tokens.
         if not text.endswith((*_OPEN, _REPLACEMENT)):
             self._forget_old()
         return piece
 
     @property
     def held(self) -> str:
-        """What `flush` would give now."""
+        """The text that `flush` would return now."""
         return self._decode(self._window)[self._sent :]
 
     def flush(self) -> str:
-        """What is left at the end, unfinished characters shown as U+FFFD."""
+        """The rest of the text at the end, with U+FFFD for unfinished characters."""
         piece = self.held
         self._sent += len(piece)
         return piece
@@ -60,12 +60,12 @@ class IncrementalDetokenizer:
         if _is_byte(self._tokenizer.id_to_token(token)):
             self._in_bytes = True
         elif self._in_bytes:
-            # A token that shows nothing, like a special one, does not end the run: decoders never see it.
+            # A token without text, such as a special one, does not end the run: decoders never see it.
             self._in_bytes = not self._decode([token])
         return self._in_bytes
 
     def _forget_old(self) -> None:
-        """Everything is sent: keep only the newest tokens, as context, unless they show nothing and so are none."""
+        """Keep only the newest tokens as context, unless they have no text. All text has been returned."""
         newest = self._window[self._context :]
         text = self._decode(newest)
         if text:

@@ -1,4 +1,4 @@
-"""Decodes text files as people have them: UTF-8 with or without a byte-order mark, UTF-16 and UTF-32 with one."""
+"""Decodes text files: UTF-8 with or without a byte-order mark, and UTF-16 and UTF-32 with one."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _LONGEST_MARK = 4
-# A line that is not UTF-8, for what cannot be decoded at all.
+# A line of invalid UTF-8, which stands for text that cannot be decoded.
 _UNREADABLE = b"\xff"
 # Latin text in UTF-16 has a zero in every other byte.
 _TOO_MANY_ZEROS = 0.25
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """The text of a file, whose line breaks become line feeds.
+    """The text of a file, with line feeds as line breaks.
 
     Args:
         content: all bytes of the file.
-        name: what it is and where, for errors.
+        name: describes the file in errors.
 
     Raises:
         InputError: it is not text in a known encoding.
@@ -45,15 +45,14 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def looks_like_utf_16(content: bytes) -> bool:
-    """Whether so many bytes are zero that decoding them as UTF-8 would be wrong in silence."""
+    """Whether so many bytes are zero that decoding them as UTF-8 would be silently wrong."""
     return bool(content) and content.count(0) >= len(content) * _TOO_MANY_ZEROS
 
 
 def utf8_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file in any of the encodings, as UTF-8 without a mark; they end as they end in the file.
+    """The lines of a file in any of the encodings, as UTF-8 without a mark, with the line ends of the file.
 
-    A line that cannot be decoded comes as bytes that are not UTF-8 either, so that one bad line is the reader's to
-    refuse or to skip.
+    A line that cannot be decoded is yielded as invalid UTF-8, so that the caller can refuse or skip it.
     """
     joined, encoding = _without_mark(stream)
     if encoding == "utf-8":
@@ -67,7 +66,7 @@ def utf8_lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def open_text(stream: BinaryIO) -> TextIO:
-    """A file in any of the encodings as text, whose line breaks become line feeds.
+    """A file in any of the encodings as text, with line feeds as line breaks.
 
     Reading raises UnicodeDecodeError where it is not text.
     """
@@ -76,7 +75,7 @@ def open_text(stream: BinaryIO) -> TextIO:
 
 
 def _encoding(head: bytes) -> tuple[str, int]:
-    """The encoding that a file's first bytes tell, and the length of its mark."""
+    """The encoding that a file's first bytes indicate, and the length of its mark."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding, len(mark)
@@ -96,7 +95,7 @@ def _without_mark(stream: BinaryIO) -> tuple[BufferedReader, str]:
 
 
 class _Joined(RawIOBase):
-    """Bytes that were read already, then the rest of their stream, which stays open."""
+    """Bytes that were already read, then the rest of their stream, which stays open."""
 
     def __init__(self, head: bytes, stream: BinaryIO) -> None:
         self._head, self._stream = head, stream
@@ -108,7 +107,7 @@ class _Joined(RawIOBase):
         if self._head:
             chunk, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
         else:
-            # Of a pipe what is there, rather than waiting until the buffer is full.
+            # From a pipe, take what is available instead of waiting until the buffer is full.
             read = getattr(self._stream, "read1", self._stream.read)
             chunk = read(len(buffer))
         buffer[: len(chunk)] = chunk

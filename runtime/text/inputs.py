@@ -1,4 +1,4 @@
-"""Checks the lists of texts or files that a user hands in."""
+"""Checks lists of texts or files that a user passes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Items = TypeVar("Items", bound=Iterable[object])
 
 
 def several(items: Items) -> Items:
-    """The same items, unless they are a single text or file.
+    """Return the same items.
 
     Raises:
-        InputError: they are. A text is a sequence of texts too: each of its characters would be taken for one.
+        InputError: they are a single text or file. A text is a sequence too: each character would count as a text.
     """
     if isinstance(items, str | bytes | Path):
         raise InputError(f"a list is needed, not a single {type(items).__name__}: put {items!r:.60} in brackets")
@@ -24,10 +24,10 @@ def several(items: Items) -> Items:
 
 
 def pairs(items: Sequence[Pair]) -> Sequence[Pair]:
-    """The same items, unless one of them is not a pair of texts.
+    """Return the same items.
 
     Raises:
-        InputError: one is not.
+        InputError: an item is not a pair of texts.
     """
     for number, item in enumerate(several(items), 1):
         if isinstance(item, str) or len(item) != 2:

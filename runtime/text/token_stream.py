@@ -1,4 +1,4 @@
-"""Token ids of a text of any length, of which only a part is in memory at a time."""
+"""Tokenizes a text of any length with only a part of it in memory."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from typing import TextIO
 
 from triform.runtime.text.tokenizer import Tokenizer
 
-# Letters read at once, and how many tokens in a row have to agree before a part counts as continued.
+# Characters to read at once, and how many consecutive tokens must agree before two parts are joined.
 _PART, _AGREEING = 2**16, 16
 
-# Its id, and the letters from which and to which it reaches.
+# Its id, and its start and end in characters.
 _Token = tuple[int, int, int]
 
 
 def stream_ids(tokenizer: Tokenizer, file: TextIO, part: int = _PART) -> Iterator[int]:
     """The ids of the whole text, special tokens around it included.
 
-    A part is read together with the last quarter of the one before it. Where both spell the same tokens at the same
-    places for a while, the one goes on where the other ends: what a token is depends on the letters around it, but not
-    on letters far away. Where they never agree, both parts are read as one.
+    A part is tokenized together with the last quarter of the one before it. The two are joined where they have the same
+    tokens at the same positions for a while, since tokens depend on nearby characters, not on distant ones. Where they
+    never agree, both parts are tokenized as one.
 
     Args:
         tokenizer: of the model.
         file: open for reading text.
-        part: letters to read at once.
+        part: characters to read at once.
+
+    Yields:
+        one id at a time.
     """
     before, after = ids_around(tokenizer)
     yield from before
     text = file.read(part)
-    # The first `done` tokens of the present part were given as the end of the one before it.
+    # The first `done` tokens of the current part were yielded as the end of the one before it.
     tokens, done = _tokens(tokenizer, text), 0
     while fresh := file.read(part):
         start = 3 * len(text) // 4
@@ -59,12 +62,12 @@ def _meeting(tokens: list[_Token], following: list[_Token], start: int, done: in
 
 
 def _tokens(tokenizer: Tokenizer, text: str) -> list[_Token]:
-    found = tokenizer.encode(text, add_special_tokens=False)
-    return [(id_, begin, end) for id_, (begin, end) in zip(found.ids, found.offsets, strict=True)]
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    return [(id_, begin, end) for id_, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)]
 
 
 def ids_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The special tokens that the tokenizer puts before and behind a text."""
+    """The special tokens that the tokenizer puts before and after a text."""
     bare, whole = (tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:

@@ -19,11 +19,11 @@ class TokenView:
     """One token of a text.
 
     Attributes:
-        index: its place among the tokens; the first is 0.
-        id: its number in the vocabulary.
-        token: how the vocabulary writes it.
+        index: its index among the tokens, from 0.
+        id: its id in the vocabulary.
+        token: the vocabulary's string for it.
         start: where its text begins, in characters.
-        end: behind its last character; `start` for tokens that are not in the text.
+        end: after its last character; `start` for tokens that are not in the text.
         text: the text from `start` to `end`.
     """
 
@@ -43,7 +43,7 @@ def split_text(bundle: Bundle, text: str) -> list[TokenView]:
         text: of any length; a decoder's chat template is not applied.
 
     Raises:
-        UnsupportedError: the model reads no text.
+        UnsupportedError: the model does not read text.
         InputError: the text is not valid Unicode.
         BundleError: the tokenizer is damaged, or does not fit the model.
     """

@@ -1,4 +1,4 @@
-"""Between text and token ids: the tokenizer file, and text that arrives a token at a time."""
+"""Loads the tokenizer of a bundle, and turns its failures into errors that name its file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from triform.runtime.panics import failures_as
 from triform.runtime.printable import shortened
 from triform.runtime.text.code_points import CodePointTokenizer
 
-# How much is quoted of what tokenizers says.
+# How many characters of an error from tokenizers are quoted.
 _LONGEST = 200
 
 
 class Tokenizer(Protocol):
-    """What is used of tokenizers.Tokenizer."""
+    """The part of tokenizers.Tokenizer that is used."""
 
     def encode(self, sequence: str, *, add_special_tokens: bool = True) -> Any:
         """The encoding of a text; its `ids` are the token ids."""
@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
         """Text of `ids`."""
 
     def id_to_token(self, id: int) -> str | None:
-        """How the vocabulary writes a token."""
+        """The vocabulary's string for a token."""
 
 
 def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
@@ -42,7 +42,7 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
 
 
 class JsonTokenizer:
-    """A tokenizer of tokenizer.json, whose every failure is one `BundleError` that names the file."""
+    """A tokenizer from tokenizer.json; each of its failures is a `BundleError` that names the file."""
 
     def __init__(self, backend: Any, path: Path) -> None:
         """Keep a tokenizers.Tokenizer.
@@ -58,7 +58,7 @@ class JsonTokenizer:
         """The encoding of a text, or of words with ``is_pretokenized``. Options as of tokenizers.
 
         Raises:
-            BundleError: the tokenizer cannot cut it.
+            BundleError: the tokenizer fails.
         """
         with failures_as(self._unusable):
             return self.backend.encode(sequence, **options)
@@ -73,17 +73,17 @@ class JsonTokenizer:
         """Text of `ids`.
 
         Raises:
-            BundleError: the tokenizer cannot join them.
+            BundleError: the tokenizer fails.
         """
         with failures_as(self._unusable):
             text: str = self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
         return text
 
     def surround(self, before: Sequence[int], after: Sequence[int]) -> None:
-        """Put these ids, and nothing else, around texts from now on; texts are cut to where they leave room.
+        """Put only these ids around texts from now on; truncation leaves room for them.
 
         Raises:
-            BundleError: the vocabulary does not have them.
+            BundleError: an id is not in the vocabulary.
         """
         from tokenizers import processors
 
@@ -98,7 +98,7 @@ class JsonTokenizer:
             )
 
     def __getattr__(self, name: str) -> Any:
-        # What looks something up or sets a limit: it does not fail.
+        # Lookups and settings, which do not fail.
         return getattr(self.backend, name)
 
     def _unusable(self, reason: str) -> BundleError:
@@ -119,7 +119,7 @@ def load_tokenizer(path: Path) -> JsonTokenizer:
 
     with failures_as(damaged):
         backend = Backend.from_file(str(path))
-        # The file may carry the settings of its training, which would cut or fill up prompts without a word.
+        # The file may contain settings from training, which would silently truncate or pad prompts.
         backend.no_truncation()
         backend.no_padding()
     return JsonTokenizer(backend, path)

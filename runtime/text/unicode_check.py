@@ -1,12 +1,12 @@
-"""Whether a text is valid Unicode: Python strings may hold halves of characters, which tokenizers refuse."""
+"""Checks that a text is valid Unicode: Python strings may hold lone surrogates, which tokenizers refuse."""
 
 from __future__ import annotations
 
 
 def invalid_at(text: str) -> int | None:
-    """Where a text is not valid Unicode, as the place of the character counted from 1; None where all of it is.
+    """The position, counted from 1, of the first invalid character; None where the text is valid Unicode.
 
-    A command line hands over bytes that are no text as lone surrogates, and JSON can write half of a surrogate pair.
+    A command line passes undecodable bytes as lone surrogates, and JSON can contain half of a surrogate pair.
     """
     try:
         text.encode("utf-8")

@@ -115,8 +115,8 @@ def test_bad_lines(call, float_bundle, tmp_path):
         (("a prompt",), "give a prompt or --input, not both"),
         (("--prompt-cache", "x"), "give --prompt-cache or --input, not both"),
         (("--batch", "0"), "--batch must be at least 1, not 0"),
-        (("--logprobs", "1"), "--logprobs are of one answer at a time"),
-        (("--best-of", "2"), "--best-of draws answers"),
+        (("--logprobs", "1"), "--logprobs are for one answer at a time"),
+        (("--best-of", "2"), "--best-of samples answers"),
     ],
 )
 def test_what_does_not_fit_together(call, float_bundle, lines, more, message):
@@ -159,7 +159,7 @@ def test_a_draft(call, float_bundle, int4_bundle, real_bundle):
     assert "its vocabulary is another" in one_line(err)
     code, _, err = call(*asked, "--draft", int4_bundle, "--num-beams", 2)
     assert code == 2
-    assert "--draft does not go with a search" in one_line(err)
+    assert "--draft is for a single answer" in one_line(err)
 
 
 def test_a_run_that_was_killed_is_resumed(call, float_bundle, tmp_path):

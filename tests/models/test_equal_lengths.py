@@ -87,7 +87,7 @@ def test_padding_is_read(family):
     assert (together - alone).abs().max() > 0.01 * alone.abs().max()
     masked = task("input_ids", "attention_mask", "token_type_ids")
     assert without_padding(model, masked).inputs == ("input_ids", "token_type_ids")
-    with pytest.raises(UnsupportedModelError, match="depends on how much padding"):
+    with pytest.raises(UnsupportedModelError, match="its results for a text depend on the padding after it"):
         encoder_spec(model, masked, "encoder", 300)
 
 

@@ -1,4 +1,4 @@
-"""What a user may ask of a generation, and how it is checked and completed.
+"""The options of a generation, their checks, and the model's defaults.
 
 May import `generation/steps.py`. Read `generation.py` first.
 """

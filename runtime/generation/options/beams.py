@@ -1,4 +1,4 @@
-"""Searches for several answers to a prompt: what a user may ask for, and what is then done."""
+"""Options for beam search and best-of sampling, and the search that they select."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.conflicts import BEAM_GROUPS, BEAMS, BEST_OF, check_conflicts
 from triform.runtime.generation.options.generation import GenerationOptions
 
-# Options that say how to draw. The model's own defaults of them are meant for one answer, so a search that is asked for
-# does not apply them.
-_DRAWING = ("temperature", "top_k", "top_p")
+# Sampling options. The model's defaults for them are meant for a single answer, so beam search does not use them.
+_SAMPLING = ("temperature", "top_k", "top_p")
 
 
 @dataclass(frozen=True)
 class Beams:
-    """How many answers to follow at once; None where the model's own default applies.
+    """Options for beam search or best-of sampling; None means the model's default.
 
     Attributes:
-        num_beams: answers followed at once; 1 means no beam search.
+        num_beams: number of beams; 1 means no beam search.
         length_penalty: above 0 favors long answers, below 0 short ones; see `BeamOptions`.
         early_stopping: true, false or "never"; see `BeamOptions`.
         num_return_sequences: answers to return, at most `num_beams` or `best_of`; 1 when None.
-        num_beam_groups: groups of beams that are kept apart; divides `num_beams`; see `diverse_beam_search`.
-        diversity_penalty: what it costs a group to choose what another has chosen, in nats; needs groups.
-        best_of: instead of beams, answers to draw, of which those that the model finds likeliest are returned.
+        num_beam_groups: number of groups for diverse beam search; divides `num_beams`; see `diverse_beam_search`.
+        diversity_penalty: subtracted, in nats, from a token that another group has chosen; needs groups.
+        best_of: number of answers to sample instead of using beams; the most likely ones are returned.
 
     Raises:
-        InputError: a value is out of range, or two contradict each other.
+        InputError: a value is out of range, or two conflict.
     """
 
     num_beams: int | None = None
@@ -56,16 +55,16 @@ class Beams:
         check_conflicts(self._values(self.num_beams))
 
     def settled(self, defaults: GenerationDefaults) -> Search | None:
-        """The search to make, the model's defaults filled in; None where a single answer is followed.
+        """The search to run, with the model's defaults filled in; None where a single answer is generated.
 
         Raises:
-            InputError: more answers are asked for than there are beams or draws.
+            InputError: `num_return_sequences` is more than the number of beams or samples.
         """
         count = self.num_beams or defaults.num_beams or 1
         check_conflicts(self._values(count))
-        wanted = self.num_return_sequences or 1
+        returned = self.num_return_sequences or 1
         if self.best_of is not None:
-            return BestOf(self.best_of, wanted)
+            return BestOf(self.best_of, returned)
         if count == 1:
             return None
         stopping = self.early_stopping if self.early_stopping is not None else defaults.early_stopping
@@ -74,40 +73,40 @@ class Beams:
             count,
             1.0 if penalty is None else penalty,
             "never" if stopping == "never" else bool(stopping),
-            wanted,
+            returned,
         )
         if self.diversity_penalty is None:
             return beams
         return DiverseBeams(beams, self.num_beam_groups or 1, self.diversity_penalty)
 
     def drawing(self, options: GenerationOptions) -> GenerationOptions:
-        """The options of the search: where nothing is said of drawing, beams do not draw.
+        """The options of the search: temperature 0 with several beams, unless the user set a sampling option.
 
-        The model's own temperature is meant for one answer; beams draw their candidates only when told to.
+        The model's default temperature is meant for a single answer; beams sample only when the user asks for it.
         """
-        said = [name for name in _DRAWING if getattr(options, name) is not None]
-        said += [name for name, value in vars(options.truncation).items() if value is not None]
-        if said or (self.num_beams or 1) == 1:
+        sampling = [name for name in _SAMPLING if getattr(options, name) is not None]
+        sampling += [name for name, value in vars(options.truncation).items() if value is not None]
+        if sampling or (self.num_beams or 1) == 1:
             return options
         return dataclasses.replace(options, temperature=0.0)
 
     def _values(self, num_beams: int | None) -> dict[str, Any]:
-        # One beam is no search, and the model's own number of beams is not asked for: neither contradicts draws.
-        alone = self.best_of is not None and (self.num_beams or 1) == 1
-        return {**vars(self), "num_beams": None if alone else num_beams}
+        # One beam is no beam search, and the model's default number of beams gives way: best_of conflicts with neither.
+        ignored = self.best_of is not None and (self.num_beams or 1) == 1
+        return {**vars(self), "num_beams": None if ignored else num_beams}
 
 
 @dataclass(frozen=True)
 class BeamOptions:
-    """How to search.
+    """Settings of a beam search.
 
     Attributes:
-        num_beams: sequences followed at once, at least 1.
-        length_penalty: a hypothesis scores the sum of its tokens' log-probabilities, divided by its length in
-            generated tokens to this power. Above 0 favors long ones, below 0 short ones.
-        early_stopping: when to stop with `num_beams` hypotheses found. True: at once. False: when the best beam, ended
-            here, would score no better than the worst of them. "never": as False, but with a positive
-            `length_penalty` the beam is given the greatest length it can reach, the most its score can profit from it.
+        num_beams: number of beams, at least 1.
+        length_penalty: the score of a hypothesis is the sum of its tokens' log-probabilities, divided by its number of
+            generated tokens raised to this power. Above 0 favors long ones, below 0 short ones.
+        early_stopping: when to stop once there are `num_beams` hypotheses. True: at once. False: when the best beam, if
+            it ended here, would score no better than the worst hypothesis. "never": as False, but with a positive
+            `length_penalty` the best beam is scored with the greatest length it can reach.
         num_return_sequences: hypotheses to return, at most `num_beams`.
 
     Raises:
@@ -135,7 +134,7 @@ class BeamOptions:
 
 @dataclass(frozen=True)
 class DiverseBeams:
-    """Beams in groups; see `diverse_beam_search`."""
+    """Settings of a diverse beam search; see `diverse_beam_search`."""
 
     beams: BeamOptions
     num_beam_groups: int
@@ -144,7 +143,7 @@ class DiverseBeams:
 
 @dataclass(frozen=True)
 class BestOf:
-    """So many answers drawn, and so many of them returned; see `best_of`."""
+    """How many answers to sample, and how many of them to return; see `best_of`."""
 
     count: int
     num_return_sequences: int
@@ -154,7 +153,7 @@ Search = BeamOptions | DiverseBeams | BestOf
 
 
 def rows_of(search: Search | None) -> int:
-    """Rows of the batch that one prompt needs at most."""
+    """The most rows of the batch that one prompt needs."""
     if search is None:
         return 1
     if isinstance(search, BestOf):
@@ -163,7 +162,7 @@ def rows_of(search: Search | None) -> int:
 
 
 def situation_of(search: Search | None) -> dict[str, object]:
-    """What a search is to `check_conflicts`."""
+    """The situations that a search passes to `check_conflicts`."""
     if search is None:
         return {}
     if isinstance(search, BestOf):

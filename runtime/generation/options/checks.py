@@ -1,4 +1,4 @@
-"""Checks of single options, each failing in one line that names the option as the command line writes it."""
+"""Checks of single options. Each failure is one line that names the option."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ MOST_TOKENS = 2**31 - 1
 
 @dataclass(frozen=True)
 class Check:
-    """What a number must be.
+    """The type and range of a number.
 
     Attributes:
         kind: Integral or Real.
         fits: whether a number of that kind is in range.
-        wanted: what would be, for the message.
+        expected: the range in words, for the message.
     """
 
     kind: type
     fits: Callable[[Any], bool]
-    wanted: str
+    expected: str
 
     def judge(self, name: str, value: object) -> None:
         """Check one value.
 
         Raises:
-            InputError: it is of another kind, not finite, or out of range.
+            InputError: it is of another type, not finite, or out of range.
         """
-        # bool counts as Integral, but True tokens are a mistake.
+        # bool counts as Integral, but True as a number is a mistake.
         number = isinstance(value, self.kind) and not isinstance(value, bool)
         if not number or (isinstance(value, float) and not math.isfinite(value)):
             kind = "a whole number" if self.kind is Integral else "a finite number"
             raise InputError(f"{option(name)} must be {kind}, not {value!r}")
         if not self.fits(value):
-            raise InputError(f"{option(name)} must be {self.wanted}, not {value}")
+            raise InputError(f"{option(name)} must be {self.expected}, not {value}")
 
 
 def check(options: object, rule: Check, *names: str) -> None:
-    """Check attributes of `options` that are not None.
+    """Check those of the named attributes of `options` that are not None.
 
     Raises:
         InputError: see `Check.judge`.
@@ -58,7 +58,7 @@ def check(options: object, rule: Check, *names: str) -> None:
 
 
 def check_one_of(options: object, choices: Sequence[str], name: str) -> None:
-    """Check an attribute of `options` that is one of a few words.
+    """Check that an attribute of `options` is one of a few words.
 
     Raises:
         InputError: it is none of them.
@@ -84,14 +84,14 @@ def at_most(high: float) -> Check:
 
 
 def between(low: float, high: float) -> Check:
-    """From `low` to `high`, both included."""
+    """From `low` to `high`, both inclusive."""
     return Check(Real, lambda value: low <= value <= high, f"between {low} and {high}")
 
 
 def above_zero(high: float = math.inf) -> Check:
     """More than 0, and at most `high`."""
-    wanted = "above 0" if high == math.inf else f"above 0 and at most {high}"
-    return Check(Real, lambda value: 0 < value <= high, wanted)
+    expected = "above 0" if high == math.inf else f"above 0 and at most {high}"
+    return Check(Real, lambda value: 0 < value <= high, expected)
 
 
 def at_least_one() -> Check:
@@ -100,17 +100,17 @@ def at_least_one() -> Check:
 
 
 def whole_from_zero(high: int | None = None) -> Check:
-    """0, 1, 2, …, and less than `high` when that is given."""
-    wanted = "0 or more" if high is None else f"between 0 and {high - 1}"
-    return Check(Integral, lambda value: value >= 0 and (high is None or value < high), wanted)
+    """0, 1, 2, …, and less than `high` unless that is None."""
+    expected = "0 or more" if high is None else f"between 0 and {high - 1}"
+    return Check(Integral, lambda value: value >= 0 and (high is None or value < high), expected)
 
 
 def check_ids(name: str, ids: Iterable[object]) -> None:
     """Check token ids.
 
     Raises:
-        InputError: one is no whole number, or negative.
+        InputError: an id is not a whole number, or is negative.
     """
     rule = Check(Integral, lambda value: value >= 0, "a token id of 0 or more")
-    for one in ids:
-        rule.judge(name, one)
+    for token in ids:
+        rule.judge(name, token)

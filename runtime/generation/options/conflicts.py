@@ -1,4 +1,4 @@
-"""What does not go together: one table of pairs of options, and of options and situations."""
+"""The table of conflicts between two options, or between an option and a situation."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Any, NamedTuple
 
 from triform.runtime.errors import InputError, option
 
-# Situations, which stand in the table where another option would.
+# Situations; in the table they take the place of the second option.
 DECODER = "the model is a decoder"
 ENCODER_DECODER = "the model reads a source"
-NO_SOURCE_TEXT = "the model reads a source that is no text"
-SEVERAL_ANSWERS = "several prompts, or several answers to a prompt, are followed at once"
-BEAMS = "beams are followed"
-BEAM_GROUPS = "groups of beams are followed"
-BEST_OF = "answers are drawn to choose among"
+NO_SOURCE_TEXT = "the model reads a source that is not text"
+SEVERAL_ANSWERS = "several prompts, or several answers to a prompt, are generated at once"
+BEAMS = "beam search is used"
+BEAM_GROUPS = "diverse beam search is used"
+BEST_OF = "best-of sampling is used"
 NO_LIMIT = "nothing limits the length of the answer"
 
-# Options of which an answer can have one: each describes all of it.
+# Options that describe the whole answer, so that only one can be given.
 FORMS = ("json_schema", "regex", "grammar", "choices")
-# The attributes of `Truncation` that cut off unlikely tokens, Mirostat's aside.
+# The attributes of `Truncation` other than Mirostat's.
 CUTS = ("min_p", "typical_p", "top_n_sigma", "epsilon_cutoff", "eta_cutoff", "xtc_threshold", "xtc_probability")
 MIROSTAT = ("mirostat_tau", "mirostat_eta")
 
 
 class Conflict(NamedTuple):
-    """Two options, or an option and a situation, that do not go together.
+    """Two options, or an option and a situation, that may conflict.
 
     Attributes:
         option: the name of an option.
-        other: the name of another, or a situation.
+        other: the name of another option, or a situation.
         sentence: the message. ``{option}`` and ``{other}`` are the options as messages name them, ``{value}`` and
             ``{limit}`` their values, and any other name in braces is an option of that name.
-        clash: called with the two values; whether they do not go together. None is an option that is not given, or a
-            situation that is not the case.
+        clash: called with the two values; returns whether they conflict. The value is None for an option that is not
+            given and for a situation that does not apply.
     """
 
     option: str
@@ -44,13 +44,14 @@ class Conflict(NamedTuple):
 
 
 def check_conflicts(values: Mapping[str, object]) -> None:
-    """Refuse what does not go together.
+    """Refuse options that conflict.
 
     Args:
-        values: of options by name, None where not given; and of situations, by the constants above, True.
+        values: the value of each option by its name, None where not given; and True for each situation that applies,
+            by the constants above.
 
     Raises:
-        InputError: two of them do not go together.
+        InputError: two of them conflict.
     """
     for name, other, sentence, clash in CONFLICTS:
         value, limit = values.get(name), values.get(other)
@@ -95,18 +96,18 @@ _LENGTH = [
     Conflict(
         "on_overflow",
         NO_LIMIT,
-        "{option} shift may go on for ever; give {max_new_tokens} too",
+        "{option} shift may never end; give {max_new_tokens} too",
         _is("shift"),
     ),
 ]
 _DRAWING = [
     *(
-        Conflict(one, other, "{xtc_threshold} and {xtc_probability} need each other; give both or neither", _lacks)
-        for one, other in (("xtc_threshold", "xtc_probability"), ("xtc_probability", "xtc_threshold"))
+        Conflict(name, other, "{xtc_threshold} and {xtc_probability} need each other; give both or neither", _lacks)
+        for name, other in (("xtc_threshold", "xtc_probability"), ("xtc_probability", "xtc_threshold"))
     ),
     Conflict("mirostat_eta", "mirostat_tau", "{option} needs {other}", _lacks),
     *(
-        Conflict("temperature", name, "{option} 0 draws nothing, so {other} contradicts it; leave one out", _is(0))
+        Conflict("temperature", name, "{option} 0 turns sampling off, but {other} needs it; leave one out", _is(0))
         for name in ("xtc_threshold", "mirostat_tau")
     ),
     Conflict(
@@ -136,8 +137,8 @@ _PENALTIES = [
 ]
 _FORMS = [
     *(
-        Conflict(one, other, "{option} and {other} exclude each other; give one", _both)
-        for one, other in combinations(FORMS, 2)
+        Conflict(name, other, "{option} and {other} exclude each other; give one", _both)
+        for name, other in combinations(FORMS, 2)
     ),
     Conflict(
         "target_lang", "forced_bos_token_id", "{option} already says what the first token is; leave {other} out", _both
@@ -153,11 +154,11 @@ _CONTRASTIVE = [
     Conflict(
         "penalty_alpha",
         "temperature",
-        "{option} draws nothing, so {other} contradicts it; leave one out",
+        "{option} turns sampling off, but {other} needs it; leave one out",
         lambda alpha, temperature: alpha is not None and bool(temperature),
     ),
     *(
-        Conflict("penalty_alpha", name, "{option} draws nothing, so {other} contradicts it; leave one out", _both)
+        Conflict("penalty_alpha", name, "{option} turns sampling off, but {other} needs it; leave one out", _both)
         for name in ("top_p", *CUTS, *MIROSTAT)
     ),
     *(
@@ -169,23 +170,23 @@ _CONTRASTIVE = [
         for name in ("prompt_cache", "draft")
     ),
 ]
-# What follows one answer of a decoder as it grows.
+# Options for a single answer of a decoder.
 _ALONE = [
     *(
-        Conflict(name, ENCODER_DECODER, f"{said} is for decoders, and this model reads a source; leave it out", clash)
-        for name, said, clash in (
+        Conflict(name, ENCODER_DECODER, f"{text} is for decoders, and this model reads a source; leave it out", clash)
+        for name, text, clash in (
             ("speculate", "{option} {value}", _is("lookup")),
             ("on_overflow", "{option} {value}", _is("shift")),
             ("penalty_alpha", "{option}", _both),
         )
     ),
     *(
-        Conflict(name, SEVERAL_ANSWERS, f"{said} one answer at a time, without beams; leave {it} out", clash)
-        for name, said, it, clash in (
+        Conflict(name, SEVERAL_ANSWERS, f"{text} one answer at a time, without beams; leave {it} out", clash)
+        for name, text, it, clash in (
             ("speculate", "{option} {value} is for", "it", _is("lookup")),
             ("on_overflow", "{option} {value} is for", "it", _is("shift")),
             ("penalty_alpha", "{option} is for", "it", _both),
-            ("logprobs", "{option} are of", "them", _both),
+            ("logprobs", "{option} are for", "them", _both),
         )
     ),
 ]
@@ -193,7 +194,7 @@ _SEARCHES = [
     Conflict(
         "num_beam_groups",
         "diversity_penalty",
-        "{option} needs {other}, or all groups find the same; give both",
+        "{option} needs {other}, or all groups find the same answers; give both",
         lambda groups, penalty: (groups or 1) > 1 and penalty is None,
     ),
     Conflict(
@@ -203,9 +204,7 @@ _SEARCHES = [
         lambda penalty, groups: penalty is not None and (groups or 1) == 1,
     ),
     *(
-        Conflict(
-            "best_of", name, "{option} draws answers instead of following beams; leave {other} out", _other_than_one
-        )
+        Conflict("best_of", name, "{option} samples answers instead of using beams; leave {other} out", _other_than_one)
         for name in ("num_beams", "length_penalty", "early_stopping", "num_beam_groups")
     ),
     *(
@@ -219,26 +218,26 @@ _SEARCHES = [
         lambda groups, beams: _both(groups, beams) and (groups < 1 or beams % groups != 0),
     ),
     *(
-        Conflict(name, BEAMS, "{option} follows one answer, and {num_beams} several; leave one out", _both)
+        Conflict(name, BEAMS, "{option} is for a single answer, without {num_beams}; leave one out", _both)
         for name in ("mirostat_tau", "xtc_threshold")
     ),
     Conflict(
         "temperature",
         BEAM_GROUPS,
-        "{num_beam_groups} do not draw; leave {option} out",
+        "{num_beam_groups} does not sample; leave {option} out",
         lambda temperature, groups: bool(temperature) and groups is not None,
     ),
     Conflict(
         "temperature",
         BEST_OF,
-        "{best_of} draws answers, and without {option} above 0 they would all be the same",
-        lambda temperature, draws: not temperature and draws is not None,
+        "{best_of} samples answers, and without {option} above 0 they would all be the same",
+        lambda temperature, best_of: not temperature and best_of is not None,
     ),
     *(
         Conflict(
             name,
             SEVERAL_ANSWERS,
-            "{option} does not go with a search, which follows several answers; leave it out",
+            "{option} is for a single answer, without a search for several; leave it out",
             _both,
         )
         for name in ("prompt_cache", "draft", "stats")

@@ -1,4 +1,4 @@
-"""What a user may ask of one generation."""
+"""The options of one generation."""
 
 from __future__ import annotations
 
@@ -32,38 +32,37 @@ OnOverflow = Literal["error", "shift"]
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """Checked once, at the edge; nothing below it guesses.
+    """Options of one generation, checked when they are made.
 
     Attributes:
-        max_new_tokens: at least 1; when None, what the model says, or up to its context.
-        temperature: divides the logits; 0 takes the most likely token always.
+        max_new_tokens: at least 1; when None, the model's default, or as many as fit into its context.
+        temperature: divides the logits; 0 always takes the most likely token.
         top_k: sample from the k most likely tokens; 0 means all.
-        top_p: sample from the fewest tokens that together reach this probability, in (0, 1].
-        seed: makes sampling repeatable, below 2**64; fresh randomness when None.
-        min_new_tokens: do not end before so many.
-        stop: texts that end the generation and are not shown.
-        stop_token: tokens that end the generation beside the model's own, each an id, or the text of one token.
-        logprobs: how many of the likeliest tokens to report beside each generated one; 0 reports that alone, None none.
+        top_p: sample from the fewest tokens whose probabilities sum to at least this, in (0, 1].
+        seed: makes sampling repeatable, below 2**64; a random one when None.
+        min_new_tokens: the answer has at least this many tokens.
+        stop: stop sequences: texts that end the generation and are not shown.
+        stop_token: tokens that end the generation besides the model's own, each an id or the text of one token.
+        logprobs: number of most likely tokens to report with each generated one; 0 reports only the generated token's
+            log-probability, None reports nothing.
         truncation: further ways to cut off unlikely tokens.
         penalties: against repetition, and for an end.
-        constraints: tokens to ban, to force, or to shift.
-        order: steps to apply in another order, by name; see `step_order`.
-        speculate: whether to try tokens copied from what was there before, several in one run: "lookup", "off", or
-            "auto": those of a draft where there is one (`Decoder.use_draft`); copied ones when the most likely token is
-            taken always and no rounding of activations to 8 bits can make the tokens others than those of one at a
-            time. Of decoders only.
-        on_overflow: what to do when the model's context is full: "error" refuses a prompt that is too long and ends an
-            answer that becomes so; "shift" drops the oldest tokens and goes on. Of decoders only.
+        constraints: tokens to ban, force or bias, and the form of the answer.
+        order: names of steps in the order in which to apply them; see `step_order`.
+        speculate: speculative decoding, for decoders only. "lookup" proposes tokens copied from earlier in the text
+            (prompt lookup); "off" proposes none. "auto" uses the draft model if there is one (`Decoder.use_draft`),
+            else prompt lookup when decoding is greedy and rounding activations to 8 bits cannot change the tokens.
+        on_overflow: what to do when the model's context is full, for decoders only: "error" refuses a prompt that is
+            too long and ends an answer that grows too long; "shift" drops the oldest tokens and continues.
         keep: tokens at the start of the prompt that "shift" never drops; 0 when None.
-        penalty_alpha: take, of the top_k likeliest tokens, one that does not resemble those before it, and weigh the
-            resemblance by this, above 0 and below 1; see `ContrastiveSearch`. Nothing is drawn. Of decoders only.
+        penalty_alpha: contrastive search, for decoders only: among the top_k most likely tokens, take one that does
+            not resemble those before it. The weight of the resemblance, above 0 and below 1; see `ContrastiveSearch`.
 
-    Values that are None are the model's own, or off. Where temperature, top_k, top_p and truncation say nothing, the
-    model's generation config decides whether to sample. Where tokens are sampled and neither says what top_k is, it is
-    50, as in transformers.
+    None means the model's default, or off. If none of temperature, top_k, top_p and truncation is set, the model's
+    generation config decides whether to sample. When sampling, a top_k that neither sets is 50, as in transformers.
 
     Raises:
-        InputError: a value is out of range or of another type, or two contradict each other.
+        InputError: a value is out of range or of another type, or two conflict.
     """
 
     max_new_tokens: int | None = None
@@ -105,10 +104,10 @@ class GenerationOptions:
         check_conflicts({**vars(self), **vars(self.truncation)})
 
 
-def _check_stop_token(given: object) -> None:
-    if isinstance(given, str | int) or not isinstance(given, Iterable):
-        raise InputError(f"{option('stop_token')} must be a list of token ids and texts, not {given!r:.60}")
-    for token in given:
+def _check_stop_token(tokens: object) -> None:
+    if isinstance(tokens, str | int) or not isinstance(tokens, Iterable):
+        raise InputError(f"{option('stop_token')} must be a list of token ids and texts, not {tokens!r:.60}")
+    for token in tokens:
         if not isinstance(token, str):
             whole_from_zero().judge("stop_token", token)
         elif not token:

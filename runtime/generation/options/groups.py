@@ -1,4 +1,4 @@
-"""Groups of options: what makes tokens less likely, what forbids or demands them, what is cut off before drawing."""
+"""Groups of options: truncation, penalties and constraints."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from triform.runtime.generation.options.checks import (
 )
 from triform.runtime.generation.options.conflicts import FORMS, check_conflicts
 
-# What ends a sequence for DRY, as its author proposes.
+# Sequence breakers for DRY, as its author proposes.
 DRY_BREAKERS = ("\n", ":", '"', "*")
 
 
 @dataclass(frozen=True)
 class Truncation:
-    """Which tokens may be drawn, beside top_k and top_p. See docs/decoding.md.
+    """Which tokens may be sampled, besides top_k and top_p. See docs/decoding.md.
 
     Attributes:
         min_p: keep tokens at least this many times as likely as the most likely one, between 0 (off) and 1.
-        typical_p: keep the tokens of the most typical surprise up to this sum, above 0 and at most 1 (off).
-        top_n_sigma: keep logits within so many standard deviations of the largest; above 0.
-        epsilon_cutoff: keep tokens of at least this probability, between 0 (off) and 1.
-        eta_cutoff: the same, less where the distribution is flat.
-        xtc_threshold: remove all but the least likely of the tokens that reach this probability, above 0, at most 0.5.
+        typical_p: keep the tokens whose surprise is closest to the entropy, until their probabilities sum to this;
+            above 0 and at most 1 (off).
+        top_n_sigma: keep logits within this many standard deviations of the largest; above 0.
+        epsilon_cutoff: keep tokens with at least this probability, between 0 (off) and 1.
+        eta_cutoff: as `epsilon_cutoff`, with a lower bound where the distribution is flat.
+        xtc_threshold: of the tokens that reach this probability, remove all but the least likely; above 0, at most 0.5.
         xtc_probability: how often to do so, between 0 and 1; needs xtc_threshold.
-        mirostat_tau: the surprise to steer to, in bits a token; instead of every other truncation.
-        mirostat_eta: how fast, above 0; 0.1 when None.
+        mirostat_tau: the target surprise, in bits per token; replaces every other truncation.
+        mirostat_eta: Mirostat's learning rate, above 0; 0.1 when None.
 
     Raises:
-        InputError: a value is out of range or of another type, or two contradict each other.
+        InputError: a value is out of range or of another type, or two conflict.
     """
 
     min_p: float | None = None
@@ -63,23 +64,24 @@ class Truncation:
 
 @dataclass(frozen=True)
 class Penalties:
-    """What makes tokens less likely, or more. See docs/decoding.md.
+    """Penalties for repetition, and for length. See docs/decoding.md.
 
     Attributes:
-        repetition_penalty: for tokens in the prompt or generated; above 0, and 1 is off.
+        repetition_penalty: for tokens in the prompt or the answer; above 0, and 1 is off.
         encoder_repetition_penalty: above 1 favors tokens of the encoder's input; encoder-decoders only.
-        frequency_penalty: subtracted for every time a token was generated.
-        presence_penalty: subtracted from every token that was generated.
-        no_repeat_ngram_size: tokens of which no run may come twice; 0 is off.
-        encoder_no_repeat_ngram_size: tokens of the encoder's input of which no run may be generated; 0 is off.
-        dry_multiplier: strength of the penalty for repeating a sequence; 0 is off.
-        dry_base: its growth with every further token, at least 1; 1.75 when None.
-        dry_allowed_length: shorter repetitions are free; at least 1; 2 when None.
+        frequency_penalty: subtracted from a token's logit once for each time it was generated.
+        presence_penalty: subtracted once from the logit of every token that was generated.
+        no_repeat_ngram_size: no sequence of this many tokens may occur twice; 0 is off.
+        encoder_no_repeat_ngram_size: no sequence of this many tokens of the encoder's input may be generated; 0 is off.
+        dry_multiplier: strength of the DRY penalty for repeating a sequence; 0 is off.
+        dry_base: its growth with each further repeated token, at least 1; 1.75 when None.
+        dry_allowed_length: shorter repetitions are not penalized; at least 1; 2 when None.
         dry_sequence_breakers: texts that end a sequence; line break, colon, quotation mark and asterisk when None.
-        exponential_decay_length_penalty: (tokens after which it starts, growth factor) of what favors the end.
+        exponential_decay_length_penalty: (start, factor): from `start` generated tokens on, the end becomes
+            exponentially more likely.
 
     Raises:
-        InputError: a value is out of range or of another type.
+        InputError: a value is out of range or of another type, or an option that it needs is not given.
     """
 
     repetition_penalty: float | None = None
@@ -112,20 +114,20 @@ class Penalties:
 
 @dataclass(frozen=True)
 class Constraints:
-    """What must, must not, or should rather be said. See docs/decoding.md.
+    """Tokens to ban, force or bias, and the form of the answer. See docs/decoding.md.
 
     Attributes:
         logit_bias: added to logits, by token id.
-        bad_words: texts never to generate; each is banned as it is written and with a space before it.
-        bad_words_ids: the same as token ids; besides the texts.
+        bad_words: texts never to generate; each is banned as written and with a space before it.
+        bad_words_ids: further banned texts, each a sequence of token ids.
         suppress_tokens: ids never to generate.
-        begin_suppress_tokens: ids not to begin with.
-        forced_bos_token_id: the first token, of encoder-decoders.
-        forced_eos_token_id: the last token, when the limit is reached; several leave the choice.
-        forced_tokens: generated tokens that are given, by their place counted from 0.
-        json_schema: the answer is JSON of this schema, which is JSON text or what it stands for.
-        regex: the whole answer matches this regular expression, as Rust's regex crate writes them.
-        grammar: the answer follows this grammar, Lark's or GBNF's.
+        begin_suppress_tokens: ids that the answer may not begin with.
+        forced_bos_token_id: the first token; encoder-decoders only.
+        forced_eos_token_id: the last token when the limit is reached; of several ids, the likeliest is taken.
+        forced_tokens: tokens to force, by their position in the answer, counted from 0.
+        json_schema: the answer is JSON that conforms to this schema, given as JSON text or as a mapping.
+        regex: the whole answer matches this regular expression, in the syntax of Rust's regex crate.
+        grammar: the answer follows this grammar, in Lark or GBNF syntax.
         choices: the answer is one of these texts.
 
     Raises:
@@ -154,7 +156,7 @@ class Constraints:
             finite().judge("logit_bias", value)
         for sequence in self.bad_words_ids or ():
             check_ids("bad_words_ids", sequence)
-        if any(not one for one in (*(self.bad_words or ()), *(self.bad_words_ids or ()))):
+        if any(not word for word in (*(self.bad_words or ()), *(self.bad_words_ids or ()))):
             raise InputError(f"{option('bad_words')} must not be empty")
         self._check_forms()
 
@@ -167,6 +169,6 @@ class Constraints:
             raise InputError(f"{option('json_schema')} must be JSON text or a mapping, not {self.json_schema!r:.60}")
         choices = self.choices
         if choices is not None:
-            wrong = isinstance(choices, str) or any(not isinstance(one, str) or not one for one in choices)
+            wrong = isinstance(choices, str) or any(not isinstance(text, str) or not text for text in choices)
             if wrong or not choices:
                 raise InputError(f"{option('choices')} must be texts that are not empty, at least one")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from triform.runtime.errors import InputError, option
 
-# The order of transformers' ``_get_logits_processor``; steps it does not have stand where their kind does. Described in
+# The order of transformers' ``_get_logits_processor``; steps that it lacks stand beside similar ones. Described in
 # docs/decoding.md. Steps from "temperature" on are for sampling.
 ORDER = (
     "logit-bias",
@@ -43,7 +43,7 @@ def check_order(order: Sequence[str]) -> None:
     """Check the names of steps.
 
     Raises:
-        InputError: one is unknown, or there twice.
+        InputError: a name is unknown, or occurs twice.
     """
     for index, name in enumerate(order):
         if name not in ORDER:
@@ -53,6 +53,6 @@ def check_order(order: Sequence[str]) -> None:
 
 
 def reordered(order: Sequence[str]) -> list[str]:
-    """All steps, those named in `order` in that order, at the places that these have in `ORDER`."""
+    """The names of all steps; those in `order` take that order, in the positions that they have in `ORDER`."""
     named = iter(order)
     return [next(named) if step in order else step for step in ORDER]

@@ -1,4 +1,4 @@
-"""Functions from logits to logits: penalties, bans, truncation, forms.
+"""Logits processors: penalties, bans, truncation, forms.
 
 May import `generation/steps.py` and `generation/options`. Read `contract.py` first.
 """

@@ -1,4 +1,4 @@
-"""Processors that forbid tokens, demand them, or shift them by a fixed amount."""
+"""Processors that ban tokens, force them, or add a fixed bias to their logits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from triform.runtime.generation.steps import Ids, Logits
 
 
 def sequence_bias(biases: Mapping[tuple[int, ...], float]) -> Processor:
-    """Add to the logit of the last token of each sequence, where the tokens before it have just been said.
+    """Bias the last token of each sequence when the row ends with the tokens before it.
 
-    A sequence of one token is biased always: OpenAI's logit_bias. transformers: SequenceBiasLogitsProcessor.
+    A sequence of one token is always biased, as by OpenAI's logit_bias. transformers: SequenceBiasLogitsProcessor.
 
     Args:
-        biases: by token ids, at least one each.
+        biases: the bias of each sequence of at least one token id.
     """
     singles = [sequence[0] for sequence in biases if len(sequence) == 1]
     values = np.array([bias for sequence, bias in biases.items() if len(sequence) == 1], np.float32)
@@ -36,7 +36,7 @@ def sequence_bias(biases: Mapping[tuple[int, ...], float]) -> Processor:
 
 
 def _ends_with(ids: Ids, tokens: list[int]) -> bool:
-    # Almost always the last token tells, without making a list.
+    # Usually comparing the last token is enough, which makes no list.
     return len(ids) >= len(tokens) and ids[-1] == tokens[-1] and ids[-len(tokens) :].tolist() == tokens
 
 
@@ -45,14 +45,14 @@ def bad_words(sequences: Collection[Sequence[int]], eos: Collection[int]) -> Pro
 
     Args:
         sequences: token ids, at least one each.
-        eos: a sequence that is one of these alone is passed over, for a generation must be able to end.
+        eos: ids that end the row; a sequence of one of them alone is ignored, since a generation must be able to end.
     """
-    banned = (tuple(sequence) for sequence in sequences)
-    return sequence_bias({one: float(NEVER) for one in banned if len(one) > 1 or one[0] not in eos})
+    words = (tuple(sequence) for sequence in sequences)
+    return sequence_bias({word: float(NEVER) for word in words if len(word) > 1 or word[0] not in eos})
 
 
 def suppress(tokens: Collection[int]) -> Processor:
-    """Never say these tokens. transformers: SuppressTokensLogitsProcessor."""
+    """Never generate these tokens. transformers: SuppressTokensLogitsProcessor."""
     listed = list(tokens)
     return lambda ids, logits: ban(logits, listed)
 
@@ -62,7 +62,7 @@ def suppress_at_begin(tokens: Collection[int], begin: int) -> Processor:
 
     Args:
         tokens: ids.
-        begin: length of the row when its first free token is chosen.
+        begin: length of the row when its first unforced token is chosen.
     """
     listed = list(tokens)
     return lambda ids, logits: ban(logits, listed) if len(ids) == begin else logits
@@ -78,26 +78,26 @@ def min_length(length: int, eos: Collection[int]) -> Processor:
 
 
 def forced_bos(token: int) -> Processor:
-    """Make `token` the second of the row. transformers: ForcedBOSTokenLogitsProcessor."""
+    """Force `token` as the second of the row. transformers: ForcedBOSTokenLogitsProcessor."""
     return forced_tokens({1: token})
 
 
 def forced_eos(tokens: Collection[int], length: int) -> Processor:
-    """End, with one of `tokens`, at the last place of `length`. transformers: ForcedEOSTokenLogitsProcessor."""
+    """Force one of `tokens` as the last of `length` ids. transformers: ForcedEOSTokenLogitsProcessor."""
     listed = list(tokens)
     return lambda ids, logits: only(logits, listed) if len(ids) == length - 1 else logits
 
 
 def forced_tokens(tokens: Mapping[int, int]) -> Processor:
-    """Leave no choice at some places of the row; what Whisper's prompt was made with (ForceTokensLogitsProcessor).
+    """Force tokens at some positions of the row, as transformers' ForceTokensLogitsProcessor did for Whisper's prompt.
 
     Args:
-        tokens: by the row's length when the token is chosen, that is, its place counted from 0.
+        tokens: by position in the row, counted from 0.
     """
-    known = dict(tokens)
+    by_position = dict(tokens)
 
     def process(ids: Ids, logits: Logits) -> Logits:
-        token = known.get(len(ids))
+        token = by_position.get(len(ids))
         return logits if token is None else only(logits, token)
 
     return process

@@ -1,7 +1,7 @@
-"""What stands between a model's logits and the choice of a token: the contract, and what all steps share.
+"""The contract of logits processors, and what they share.
 
-A processor is called with one row, its token ids so far and the logits after them, and returns the logits to go on
-with. The steps themselves are in `penalties`, `bans` and `truncation`, in the order of `options/step_order.py`.
+A processor is called with a row's token ids so far and the logits after them, and returns the changed logits. The
+processors are in `penalties`, `bans` and `truncation`; their order is in `options/step_order.py`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import numpy as np
 from triform.runtime.generation.steps import Ids, Logits, Positions
 
 # Called with the ids of one row so far, prompt and generated, int64 (length,), and its logits, float32 (vocab_size,).
-# Returns logits of the same shape. Never writes to its input; returns the input itself when nothing changes. What is
-# constant for a generation, such as the prompt's length, it takes when made; one with a state serves one row.
+# Returns logits of the same shape. Never writes to its input; returns the input itself when nothing changes. Takes what
+# is constant for a generation, such as the prompt's length, when it is made. One with state serves a single row.
 Processor = Callable[[Ids, Logits], Logits]
 NEVER = np.float32(-np.inf)
 
 
 class Filter:
-    """A processor that removes tokens, and decides by how likely each is and by nothing else.
+    """A processor that removes tokens depending on their logits alone.
 
-    It does not matter then where in the array a token is, nor whether tokens that are out already are in the array at
-    all, so that a sampler may hand it the tokens that earlier filters left.
+    The positions of the tokens do not matter, nor does the presence of removed ones, so a sampler may pass it only the
+    tokens that earlier filters kept.
 
     Attributes:
-        keep: called with logits, float32 (count,), of which the largest is finite; gives the positions to keep, at
+        keep: called with logits, float32 (count,), of which the largest is finite; returns the positions to keep, at
             least one, or None for all of them.
     """
 
@@ -35,7 +35,7 @@ class Filter:
         self.keep = keep
 
     def __call__(self, ids: Ids, logits: Logits) -> Logits:
-        """Logits with minus infinity for what is removed."""
+        """Logits with minus infinity for the removed tokens."""
         if not np.isfinite(logits.max()):
             return logits
         kept = self.keep(logits)
@@ -59,7 +59,7 @@ class Temperature:
         self._tiny = temperature < 1e-30
 
     def __call__(self, ids: Ids, logits: Logits) -> Logits:
-        """The logits divided; relative to the largest where the temperature is tiny, so that no infinity is first."""
+        """The scaled logits; the largest is first subtracted where the temperature is tiny, to avoid infinity."""
         result: Logits
         if not self._tiny:
             result = logits / self._temperature
@@ -70,14 +70,14 @@ class Temperature:
 
 
 def ban(logits: Logits, tokens: Any) -> Logits:
-    """A copy of `logits` in which `tokens`, an array or list of ids, have minus infinity."""
+    """A copy of `logits` with minus infinity for `tokens`, an array or list of ids."""
     result = logits.copy()
     result[tokens] = NEVER
     return result
 
 
 def only(logits: Logits, tokens: Any) -> Logits:
-    """Logits that leave no choice but `tokens`, which get 0 as in transformers."""
+    """Logits that allow only `tokens`: 0 for those, as in transformers, and minus infinity for all others."""
     result = np.full_like(logits, NEVER)
     result[tokens] = 0
     return result

@@ -1,7 +1,7 @@
-"""Answers of a given form: a JSON schema, a regular expression, a grammar or a choice, by the package llguidance.
+"""Constrained decoding by a JSON schema, regular expression, grammar or list of choices, with the package llguidance.
 
-llguidance parses what was generated so far and tells which tokens may follow; everything else is banned, and where
-nothing may follow any more, the end is forced.
+llguidance parses the tokens generated so far and reports which ones may follow. All others are banned; where nothing
+may follow, an end-of-sequence token is forced.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from triform.runtime.text.tokenizer import JsonTokenizer, Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-# Between the parts of JSON, so that a model cannot go on with white space for ever; a schema's own "x-guidance" wins.
+# White space allowed between parts of JSON, limited so that it ends; a schema's own "x-guidance" overrides it.
 _WHITESPACE = r" ?|\n {0,20}"
-# Of a reason that llguidance gives: what follows this is for its developers, and a line is not for pages.
+# In llguidance's messages, the text after this marker is for its developers and is cut; the rest is shortened.
 _DUMP, _LONGEST_REASON = "<state>", 300
 
 
 class Constraint:
-    """A processor that leaves the tokens with which the generated ones can still become what is asked for.
+    """A processor that bans every token with which the answer can no longer have the form.
 
-    Its result depends on the ids and logits of a call alone: what it remembers of earlier calls saves parsing the same
-    ids again, and ids that go another way are followed from where they part. So one may serve several beams.
+    The result depends only on the ids and logits of the call. The parser keeps the ids of the last call and resumes
+    where the new ids first differ, so one instance may serve several beams.
 
     Args:
         matcher: llguidance's parser of the form, at its beginning; this processor's own.
-        name: the option that describes the form, for messages.
+        name: the option that gives the form, for messages.
         eos: ids that end a row, at least one.
         prompt_length: ids before the first generated one.
         vocab_size: of the matcher's tokenizer.
@@ -54,17 +54,17 @@ class Constraint:
         self._accepted: Ids = np.empty(0, np.int64)
 
     def __call__(self, ids: Ids, logits: Logits) -> Logits:
-        """Logits with minus infinity for tokens that do not fit; ids that did not fit themselves can only end.
+        """Logits with minus infinity for tokens that do not fit; if the ids themselves do not fit, only `eos` is left.
 
         Raises:
-            InputError: the form is too complex to go on, or no text of this vocabulary has it.
+            InputError: the form is too complex to continue, or no text of this vocabulary has it.
         """
         if not self._follow(ids[self._start :]) or self._matcher.is_stopped():
             return only(logits, self._eos)
         return np.where(self.allowed()[: len(logits)], logits, NEVER)
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Which tokens may follow, bool (vocabulary of the tokenizer, filled up to a multiple of 32).
+        """Which tokens may follow, bool (tokenizer's vocabulary, padded to a multiple of 32).
 
         Raises:
             InputError: as a call.
@@ -72,7 +72,7 @@ class Constraint:
         from llguidance.numpy import fill_next_token_bitmask
 
         fill_next_token_bitmask(self._matcher, self._bits)
-        # llguidance lets a row end when it cannot go on, which would look like an answer.
+        # llguidance lets a row end when it cannot continue, which would look like an answer.
         if self._matcher.is_error():
             raise InputError(f"{option(self._name)} cannot be followed: {_reason(self._matcher.get_error())}")
         if self._matcher.is_stopped() and not self._matcher.is_accepting():
@@ -80,18 +80,18 @@ class Constraint:
         return np.unpackbits(self._bits[0].view(np.uint8), bitorder="little").view(np.bool_)
 
     def forced(self, ids: Ids) -> list[int]:
-        """Tokens that spell what must come next, whatever the model says; none where it has a choice.
+        """The tokens that must come next, whatever the model predicts; none where the form leaves a choice.
 
         Args:
             ids: int64 (length,), the row so far.
         """
         if not self._follow(ids[self._start :]) or self._matcher.is_stopped():
             return []
-        found: list[int] = self._matcher.compute_ff_tokens()
-        return found
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens
 
     def _follow(self, generated: Ids) -> bool:
-        """Bring the matcher to the end of these ids; whether it accepts all of them."""
+        """Advance the matcher to the end of these ids; returns whether it accepts all of them."""
         common = min(len(self._accepted), len(generated))
         differ = np.flatnonzero(self._accepted[:common] != generated[:common])
         common = int(differ[0]) if len(differ) else common
@@ -106,11 +106,11 @@ class Form:
     """A form of answers, compiled once for any number of them; see `compile_form`."""
 
     def __init__(self, matcher: LLMatcher, name: str, eos: Sequence[int], vocab_size: int) -> None:
-        """Keep a parser of the form at its beginning. Arguments as `Constraint`."""
+        """Keep a parser of the form, in its initial state. Arguments as `Constraint`."""
         self._matcher, self._name, self._eos, self._vocab_size = matcher, name, eos, vocab_size
 
     def constraint(self, prompt_length: int) -> Constraint:
-        """A processor that holds one row to the form.
+        """A processor that constrains one row to the form.
 
         Args:
             prompt_length: ids of the row before the first generated one.
@@ -118,23 +118,23 @@ class Form:
         return Constraint(self._matcher.deep_copy(), self._name, self._eos, prompt_length, self._vocab_size)
 
 
-def compile_form(asked: Constraints, tokenizer: Tokenizer, vocab_size: int, eos: Sequence[int]) -> Form | None:
-    """Compile the form that answers are to have.
+def compile_form(constraints: Constraints, tokenizer: Tokenizer, vocab_size: int, eos: Sequence[int]) -> Form | None:
+    """Compile the form of the answers.
 
     Args:
-        asked: at most one of its forms is given.
-        tokenizer: a tokenizer.json, whose tokens are bytes in the end.
+        constraints: gives at most one form.
+        tokenizer: from a tokenizer.json, so that each token stands for bytes.
         vocab_size: logits at each step.
         eos: ids that end a row.
 
     Returns:
-        the form; None when none is asked for.
+        the form; None when `constraints` gives none.
 
     Raises:
-        InputError: the form cannot be read, llguidance does not support it, or nothing has it.
-        UnsupportedError: llguidance is missing, or the model has no tokens it understands.
+        InputError: the form cannot be read, llguidance does not support it, or no text has it.
+        UnsupportedError: llguidance is missing or does not support the tokenizer, or the model has no `eos`.
     """
-    name = next((one for one in FORMS if getattr(asked, one) is not None), None)
+    name = next((form for form in FORMS if getattr(constraints, form) is not None), None)
     if name is None:
         return None
     try:
@@ -148,11 +148,11 @@ def compile_form(asked: Constraints, tokenizer: Tokenizer, vocab_size: int, eos:
         vocabulary = _vocabulary(backend, vocab_size, tuple(eos))
     except ValueError as error:
         raise UnsupportedError(f"{option(name)} does not work with this model: {_reason(str(error))}") from None
-    matcher = LLMatcher(vocabulary, _grammar(name, getattr(asked, name)), log_level=0)
+    matcher = LLMatcher(vocabulary, _grammar(name, getattr(constraints, name)), log_level=0)
     if matcher.is_error():
         raise InputError(f"{option(name)} cannot be used: {_reason(matcher.get_error())}")
     form = Form(matcher, name, eos, vocabulary.vocab_size)
-    # For what it refuses: the caller learns now, not at the first token.
+    # Raises now, not at the first token, if no text has the form.
     form.constraint(0).allowed()
     return form
 
@@ -164,17 +164,17 @@ def _vocabulary(tokenizer: Any, vocab_size: int, eos: tuple[int, ...]) -> LLToke
     from tokenizers import Tokenizer as Backend
 
     backend = tokenizer.backend if isinstance(tokenizer, JsonTokenizer) else tokenizer
-    # Others make another text of its tokens.
+    # Other tokenizers decode its tokens to another text.
     if not isinstance(backend, Backend):
         raise ValueError("its tokenizer is not a tokenizer.json alone")
     return LLTokenizer(backend.to_str(), n_vocab=max(vocab_size, backend.get_vocab_size()), eos_token=list(eos))
 
 
 def _grammar(name: str, form: Any) -> str:
-    """What llguidance's parser reads.
+    """The grammar in the form that llguidance's parser reads.
 
     Raises:
-        InputError: the form is written wrongly; some mistakes show only when the parser is made.
+        InputError: the form is malformed; some errors appear only when the parser is made.
     """
     from llguidance import LLMatcher, grammar_from
 
@@ -186,7 +186,7 @@ def _grammar(name: str, form: Any) -> str:
             return LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": _WHITESPACE})
         if name == "choices":
             return grammar_from("choice", json.dumps(form))
-        # "gbnf" is what tells Lark from GBNF by itself.
+        # "gbnf" detects whether the text is Lark or GBNF.
         return grammar_from("gbnf" if name == "grammar" else "regex", form)
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{option(name)} cannot be read: {_reason(str(error))}") from None

@@ -1,4 +1,4 @@
-"""Mirostat 2: a truncation that steers the surprise of what is said (https://arxiv.org/abs/2007.14966)."""
+"""Mirostat 2: a truncation that keeps the surprise of the tokens near a target (https://arxiv.org/abs/2007.14966)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from triform.runtime.generation.steps import Ids, Logits
 
 
 class Mirostat:
-    """Keeps tokens whose surprise is at most mu; moves mu by what the token that was then drawn surprised.
+    """Keeps tokens whose surprise is at most mu, and adjusts mu by the surprise of the token that is then sampled.
 
-    A processor with a state, for one row: it learns what was drawn from the ids of the next call. It has to be the last
-    step, for the probability it learns from is the one it left. transformers has no such step.
+    A processor with state, for one row: the ids of the next call tell it which token was sampled. It must be the last
+    step, since it uses the probabilities that it returned. transformers has no such step.
     """
 
     def __init__(self, tau: float, eta: float) -> None:
         """Start with mu at twice the target.
 
         Args:
-            tau: the surprise aimed at, in bits a token, above 0.
+            tau: the target surprise, in bits per token, above 0.
             eta: the learning rate, above 0.
         """
         self._tau, self._eta = tau, eta
@@ -33,7 +33,7 @@ class Mirostat:
         self._log_total = 0.0
 
     def __call__(self, ids: Ids, logits: Logits) -> Logits:
-        """Logits with minus infinity for tokens that would surprise more than mu; the most likely stays always."""
+        """Logits with minus infinity for tokens whose surprise is above mu; the most likely one is always kept."""
         most = float(logits.max())
         if not math.isfinite(most):
             return logits

@@ -1,4 +1,4 @@
-"""Processors that make what has been said already less likely, or the end more so."""
+"""Processors that penalize repetition, or favor the end of the sequence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from triform.runtime.generation.steps import Ids, Logits
 
 # DRY looks no further back than this: longer repetitions are penalized like one of this length.
 _LONGEST_MATCH = 50
-# Beyond any logit, and far from overflowing float32.
+# Larger than any logit, and far from overflowing float32.
 _LARGEST = 1e30
 
 
@@ -38,7 +38,7 @@ def encoder_repetition_penalty(penalty: float, encoder_ids: Ids) -> Processor:
 
 
 def _scaled(tokens: Ids, logits: Logits, penalty: float) -> Logits:
-    # An embedding table may be longer than the head: such tokens have no logit.
+    # An embedding table may be longer than the head; the tokens beyond it have no logit.
     tokens = tokens[tokens < len(logits)]
     if not len(tokens):
         return logits
@@ -49,11 +49,11 @@ def _scaled(tokens: Ids, logits: Logits, penalty: float) -> Logits:
 
 
 def frequency_penalty(penalty: float, prompt_length: int) -> Processor:
-    """Subtract `penalty` once for every time a token was generated, as OpenAI's parameter of that name does.
+    """Subtract `penalty` once for each time a token was generated, as OpenAI's parameter of that name does.
 
     Args:
         penalty: positive discourages, negative encourages.
-        prompt_length: ids before this position are the prompt, and do not count.
+        prompt_length: number of prompt ids, which do not count.
     """
 
     def process(ids: Ids, logits: Logits) -> Logits:
@@ -72,7 +72,7 @@ def presence_penalty(penalty: float, prompt_length: int) -> Processor:
 
     Args:
         penalty: positive discourages, negative encourages.
-        prompt_length: ids before this position are the prompt, and do not count.
+        prompt_length: number of prompt ids, which do not count.
     """
 
     def process(ids: Ids, logits: Logits) -> Logits:
@@ -80,7 +80,7 @@ def presence_penalty(penalty: float, prompt_length: int) -> Processor:
             return logits
         tokens = ids[prompt_length:]
         result = logits.copy()
-        # Read first and written then, so that a token that is there twice is still penalized once.
+        # Assigned, not subtracted in place, so that a token that occurs twice is penalized once.
         result[tokens] = logits[tokens] - np.float32(penalty)
         return result
 
@@ -88,7 +88,7 @@ def presence_penalty(penalty: float, prompt_length: int) -> Processor:
 
 
 def no_repeat_ngram(size: int) -> Processor:
-    """Ban every token that would complete a run of `size` tokens seen before (https://arxiv.org/abs/1705.04304).
+    """Ban every token that would repeat an n-gram of `size` tokens (https://arxiv.org/abs/1705.04304).
 
     transformers: NoRepeatNGramLogitsProcessor.
     """
@@ -100,7 +100,7 @@ def no_repeat_ngram(size: int) -> Processor:
 
 
 def encoder_no_repeat_ngram(size: int, encoder_ids: Ids) -> Processor:
-    """Ban every token that would complete a run of `size` tokens of the encoder's input.
+    """Ban every token that would complete an n-gram of `size` tokens of the encoder's input.
 
     transformers: EncoderNoRepeatNGramLogitsProcessor.
     """
@@ -112,29 +112,29 @@ def encoder_no_repeat_ngram(size: int, encoder_ids: Ids) -> Processor:
 
 
 def _without_followers(text: Ids, ids: Ids, size: int, logits: Logits) -> Logits:
-    """Ban what follows, anywhere in `text`, the last `size - 1` of `ids`."""
+    """Ban every token that follows the last `size - 1` of `ids` anywhere in `text`."""
     starts = len(text) - size + 1
     if starts < 1 or len(ids) < size - 1:
         return logits
-    found = np.ones(starts, bool)
+    matches = np.ones(starts, bool)
     for offset in range(size - 1):
-        found &= text[offset : offset + starts] == ids[len(ids) - size + 1 + offset]
-    followers = text[size - 1 :][found]
+        matches &= text[offset : offset + starts] == ids[len(ids) - size + 1 + offset]
+    followers = text[size - 1 :][matches]
     followers = followers[followers < len(logits)]
     return ban(logits, followers) if len(followers) else logits
 
 
 def dry(multiplier: float, base: float, allowed_length: int, breakers: Collection[int]) -> Processor:
-    """Penalize a token the more, the longer the sequence is that it would repeat (DRY, "don't repeat yourself").
+    """Penalize tokens that would repeat a sequence, longer ones more (DRY, "don't repeat yourself").
 
     A token that followed an earlier occurrence of the last n tokens loses ``multiplier * base ** (n - allowed_length)``
-    for the largest such n, of at most 50, when that is at least `allowed_length`. Breakers are neither penalized nor
-    part of a match. Reference: p-e-w's description in text-generation-webui, pull request 5677.
+    for the largest such n, at most 50, if that is at least `allowed_length`. Breakers are neither penalized nor part of
+    a match. Reference: p-e-w's description in text-generation-webui, pull request 5677.
 
     Args:
         multiplier: above 0.
         base: at least 1.
-        allowed_length: repetitions shorter than this are free; at least 1.
+        allowed_length: repetitions shorter than this are not penalized; at least 1.
         breakers: token ids that end a sequence, such as line breaks and quotation marks.
     """
     breaking = frozenset(breakers)
@@ -157,7 +157,7 @@ def _longest_matches(ids: Ids, breakers: frozenset[int]) -> dict[int, int]:
     """For each token that followed an earlier occurrence of the end of `ids`, the length of the longest such match."""
     if not len(ids) or int(ids[-1]) in breakers:
         return {}
-    # Positions, before the last, at which a match of the present length ends.
+    # Positions before the last at which a match of the current length ends.
     ends = np.flatnonzero(ids[:-1] == ids[-1])
     lengths: dict[int, int] = {}
     length = 1

@@ -1,4 +1,4 @@
-"""Finding the largest of many logits without sorting them. Vocabularies of 150,000 tokens and more are common."""
+"""Finds the largest of many logits without sorting them. Vocabularies of 150,000 tokens and more are common."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from triform.runtime.generation.steps import Logits, Positions
 
-# Fewer numbers than this are dealt with in a microsecond or a few whatever one does.
+# Below this length, any method takes only a few microseconds.
 SMALL = 4096
-# Rows of the table that a long array is looked at as; the maximum of its columns takes one pass at full speed.
+# A long array is viewed as a table of this many rows; the maxima of its columns take one fast pass.
 _ROWS = 64
 
 
 def at_least(values: NDArray[Any], bound: float) -> Positions:
-    """Positions of the values that are not less than `bound`, ascending."""
+    """Positions of the values that are at least `bound`, ascending."""
     return _among(values, bound, None if len(values) < SMALL else _table(values).max(axis=0))
 
 
 def largest(logits: Logits, count: int) -> Positions:
-    """Positions of the `count` largest, ascending, and of all that equal the least of them.
+    """Positions of the `count` largest, ascending, and of all that equal the smallest of them.
 
     Args:
         logits: float32 (length,), no NaN.
@@ -31,7 +31,7 @@ def largest(logits: Logits, count: int) -> Positions:
     values = logits
     if len(logits) >= SMALL and count * 4 < len(logits) // _ROWS:
         maxima = _table(logits).max(axis=0)
-        # `count` columns hold something as large as this, so the largest are among what is.
+        # At least `count` columns have a maximum this large, so the largest values are among those that reach it.
         candidates = _among(logits, float(np.partition(maxima, -count)[-count]), maxima)
         values = logits[candidates]
     chosen = np.flatnonzero(values >= np.partition(values, -count)[-count])
@@ -47,7 +47,7 @@ def _among(values: NDArray[Any], bound: float, maxima: NDArray[Any] | None) -> P
     if maxima is None:
         return np.flatnonzero(values >= bound)
     columns = np.flatnonzero(maxima >= bound)
-    # Looking into a few columns is several times faster than listing what a mask over everything holds.
+    # Searching a few columns is several times faster than np.flatnonzero over everything.
     if len(columns) * 4 > len(maxima):
         return np.flatnonzero(values >= bound)
     table = _table(values)

@@ -1,4 +1,4 @@
-"""What processors need of a call's options once: texts spelled in the model's tokens, and the form compiled."""
+"""Prepares options once per call: texts are tokenized and the form is compiled."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from triform.runtime.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Spelled:
-    """Options in the model's tokens.
+    """Text options as token ids, and the compiled form.
 
     Attributes:
-        dry_breakers: token ids at which DRY's sequences end.
-        bad_words_ids: token sequences of the texts that are banned.
-        form: that answers have; None where they are free.
+        dry_breakers: token ids that end a sequence for DRY.
+        bad_words_ids: the banned texts as token ids.
+        form: of the answers; None where they are free.
     """
 
     dry_breakers: frozenset[int] = frozenset()
@@ -28,22 +28,22 @@ class Spelled:
 
 
 def spell(options: GenerationOptions, tokenizer: Tokenizer, vocab_size: int, eos: Sequence[int]) -> Spelled:
-    """Spell the options of a call in the model's tokens.
+    """Tokenize the text options of a call, and compile its form.
 
     Args:
         options: with the model's defaults filled in.
-        tokenizer: of what is generated.
+        tokenizer: of the generated text.
         vocab_size: of the model.
         eos: ids that end a row.
 
     Raises:
-        InputError: an option names a token that the vocabulary does not have; or see `compile_form`.
+        InputError: an option names a token that is not in the vocabulary; or see `compile_form`.
         UnsupportedError: see `compile_form`.
     """
-    asked = options.constraints
-    bad_words = _spellings(asked.bad_words or (), tokenizer)
-    _check_known(asked, (*(asked.bad_words_ids or ()), *bad_words), vocab_size)
-    form = compile_form(asked, tokenizer, vocab_size, eos)
+    constraints = options.constraints
+    bad_words = _spellings(constraints.bad_words or (), tokenizer)
+    _check_known(constraints, (*(constraints.bad_words_ids or ()), *bad_words), vocab_size)
+    form = compile_form(constraints, tokenizer, vocab_size, eos)
     return Spelled(_breakers(options.penalties, tokenizer), bad_words, form)
 
 
@@ -52,11 +52,11 @@ def stop_ids(tokens: Sequence[int | str], tokenizer: Tokenizer, vocab_size: int)
 
     Args:
         tokens: see `GenerationOptions.stop_token`.
-        tokenizer: of what is generated.
+        tokenizer: of the generated text.
         vocab_size: of the model.
 
     Raises:
-        InputError: the vocabulary has no such token, or a text is several tokens.
+        InputError: the vocabulary has no such token, or a text is not a single token.
     """
     ids = [_stop_id(token, tokenizer) if isinstance(token, str) else int(token) for token in tokens]
     for token in ids:
@@ -75,17 +75,18 @@ def _stop_id(text: str, tokenizer: Tokenizer) -> int:
     )
 
 
-def _check_known(asked: Constraints, bad_words: Sequence[Sequence[int]], vocab_size: int) -> None:
-    named = {
-        "logit_bias": asked.logit_bias,
+def _check_known(constraints: Constraints, bad_words: Sequence[Sequence[int]], vocab_size: int) -> None:
+    first, forced = constraints.forced_bos_token_id, constraints.forced_tokens
+    by_option = {
+        "logit_bias": constraints.logit_bias,
         "bad_words": [token for sequence in bad_words for token in sequence],
-        "suppress_tokens": asked.suppress_tokens,
-        "begin_suppress_tokens": asked.begin_suppress_tokens,
-        "forced_bos_token_id": None if asked.forced_bos_token_id is None else [asked.forced_bos_token_id],
-        "forced_eos_token_id": asked.forced_eos_token_id,
-        "forced_tokens": None if asked.forced_tokens is None else asked.forced_tokens.values(),
+        "suppress_tokens": constraints.suppress_tokens,
+        "begin_suppress_tokens": constraints.begin_suppress_tokens,
+        "forced_bos_token_id": None if first is None else [first],
+        "forced_eos_token_id": constraints.forced_eos_token_id,
+        "forced_tokens": None if forced is None else forced.values(),
     }
-    for name, tokens in named.items():
+    for name, tokens in by_option.items():
         largest = max(tokens or (), default=0)
         if largest >= vocab_size:
             raise _beyond(name, largest, vocab_size)
@@ -95,16 +96,16 @@ def _beyond(name: str, token: int, vocab_size: int) -> InputError:
     return InputError(f"{option(name)} names token {token}; the vocabulary has {vocab_size}, counted from 0")
 
 
-def _breakers(asked: Penalties, tokenizer: Tokenizer) -> frozenset[int]:
-    """The token that ends a word followed by each breaker, as DRY's author looks them up."""
-    if not asked.dry_multiplier:
+def _breakers(penalties: Penalties, tokenizer: Tokenizer) -> frozenset[int]:
+    """The last token of "a" followed by each breaker, as in DRY's reference implementation."""
+    if not penalties.dry_multiplier:
         return frozenset()
-    texts = DRY_BREAKERS if asked.dry_sequence_breakers is None else asked.dry_sequence_breakers
+    texts = DRY_BREAKERS if penalties.dry_sequence_breakers is None else penalties.dry_sequence_breakers
     return frozenset(_ids("a" + text, tokenizer)[-1] for text in texts)
 
 
 def _spellings(words: tuple[str, ...], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
-    """Each text as it is written and with a space before it, which most tokenizers spell with other tokens."""
+    """The token ids of each text as written and with a space before it, which most tokenizers encode differently."""
     spelled = (tuple(_ids(text, tokenizer)) for word in words for text in (word, " " + word))
     return tuple(dict.fromkeys(ids for ids in spelled if ids))
 

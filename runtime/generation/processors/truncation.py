@@ -1,7 +1,7 @@
-"""Filters: which tokens may be drawn, by how likely they are. Each keeps at least `least` tokens.
+"""Truncation of the sampling distribution by filters, each of which keeps at least `least` tokens.
 
-Beams need more than one, as transformers' `min_tokens_to_keep`. Weights below are probabilities up to a factor: the
-exponentials of the logits less the largest.
+Beams need more than one, as transformers' `min_tokens_to_keep`. Weights below are unnormalized probabilities: the
+exponentials of the logits minus the largest.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from triform.runtime.generation.processors.contract import Filter
 from triform.runtime.generation.processors.ranking import SMALL, at_least, largest
 from triform.runtime.generation.steps import Logits, Positions
 
-# How many tokens a nucleus or a typical set is looked for among, before looking at all.
+# A nucleus or typical set is first searched for among this many tokens, then among all.
 _GUESS = 256
 _BLOCK = 512
 _TINIEST = 5e-324
 
 
 def weights_of(logits: Logits) -> NDArray[Any]:
-    """Exponentials of the logits less the largest: float64, or float32 where there are so many that it takes time."""
+    """Exponentials of the logits minus the largest: float64, or float32 for large vocabularies, to save time."""
     kind = np.float64 if len(logits) <= SMALL else np.float32
     weights: NDArray[Any] = np.subtract(logits, logits.max(), dtype=kind)
     np.exp(weights, out=weights)
@@ -31,7 +31,7 @@ def weights_of(logits: Logits) -> NDArray[Any]:
 
 
 def reached(weights: NDArray[Any], target: float) -> int:
-    """The first position up to which the weights sum to at least `target`; the last one that has a weight at most.
+    """The first position up to which the weights sum to at least `target`, or the last with a weight above 0.
 
     Args:
         weights: float (count,), not negative, some positive.
@@ -39,7 +39,7 @@ def reached(weights: NDArray[Any], target: float) -> int:
     """
     start = 0
     if len(weights) > SMALL:
-        # Adding up a large vocabulary in order takes a millisecond; sums of blocks tell which block to add up.
+        # A cumulative sum over a large vocabulary takes a millisecond; sums of blocks show which block needs it.
         sums = np.add.reduceat(weights, np.arange(0, len(weights), _BLOCK)).astype(np.float64)
         block = _reached(sums, target)
         target -= float(sums[:block].sum())
@@ -50,7 +50,7 @@ def reached(weights: NDArray[Any], target: float) -> int:
 
 def _reached(weights: NDArray[Any], target: float) -> int:
     ends = weights.cumsum(dtype=np.float64)
-    # Rounding may put the target a little outside: below every weight, or above their sum.
+    # Rounding may put the target slightly out of range: at or below 0, or above the sum.
     return int(ends.searchsorted(min(max(target, _TINIEST), ends[-1])))
 
 
@@ -65,9 +65,9 @@ def top_k(k: int, least: int = 1) -> Filter:
 
 
 def top_p(p: float, least: int = 1) -> Filter:
-    """The fewest most likely tokens whose probabilities reach `p` (https://arxiv.org/abs/1904.09751).
+    """Nucleus: the fewest most likely tokens whose probabilities sum to `p` or more (https://arxiv.org/abs/1904.09751).
 
-    Of tokens equally likely at the edge, the first ones are kept. transformers: TopPLogitsWarper.
+    Of equally likely tokens at the edge, the first ones are kept. transformers: TopPLogitsWarper.
 
     Args:
         p: above 0, below 1.
@@ -78,14 +78,14 @@ def top_p(p: float, least: int = 1) -> Filter:
         weights = weights_of(logits)
         target = p * float(weights.sum())
         candidates = _heaviest(logits, weights, target)
-        found = weights if candidates is None else weights[candidates]
-        # Sorting values is several times faster than sorting positions; the edge's value then finds the positions.
-        descending = np.sort(found)[::-1]
-        count = min(max(reached(descending, target) + 1, least), len(found))
-        chosen = np.flatnonzero(found >= descending[count - 1])
+        heaviest = weights if candidates is None else weights[candidates]
+        # Sorting values is several times faster than sorting positions; the value at the edge then gives the positions.
+        descending = np.sort(heaviest)[::-1]
+        count = min(max(reached(descending, target) + 1, least), len(heaviest))
+        chosen = np.flatnonzero(heaviest >= descending[count - 1])
         surplus = len(chosen) - count
         if surplus:
-            equal = np.flatnonzero(found[chosen] == descending[count - 1])
+            equal = np.flatnonzero(heaviest[chosen] == descending[count - 1])
             chosen = np.delete(chosen, equal[len(equal) - surplus :])
         return chosen if candidates is None else candidates[chosen]
 
@@ -93,7 +93,7 @@ def top_p(p: float, least: int = 1) -> Filter:
 
 
 def _heaviest(logits: Logits, weights: NDArray[Any], target: float) -> Positions | None:
-    """Positions among which the most likely tokens that reach the target are; None for all."""
+    """Positions that include the heaviest tokens whose weights sum to the target; None for all positions."""
     if len(logits) > SMALL:
         guess = largest(logits, _GUESS)
         if weights[guess].sum() > target:
@@ -124,7 +124,7 @@ def _above(logits: Logits, bound: float, least: int) -> Positions:
 
 
 def epsilon_cutoff(epsilon: float, least: int = 1) -> Filter:
-    """Tokens of a probability of at least `epsilon` (https://arxiv.org/abs/2210.15191).
+    """Tokens with a probability of at least `epsilon` (https://arxiv.org/abs/2210.15191).
 
     transformers: EpsilonLogitsWarper.
 
@@ -141,7 +141,7 @@ def epsilon_cutoff(epsilon: float, least: int = 1) -> Filter:
 
 
 def eta_cutoff(epsilon: float, least: int = 1) -> Filter:
-    """Tokens of a probability of at least ``min(epsilon, sqrt(epsilon) * exp(-entropy))``.
+    """Tokens with a probability of at least ``min(epsilon, sqrt(epsilon) * exp(-entropy))``.
 
     https://arxiv.org/abs/2210.15191; transformers: EtaLogitsWarper.
 
@@ -166,7 +166,7 @@ def _entropy(logits: Logits, weights: NDArray[Any], total: float) -> float:
 
 
 def _shifted(logits: Logits, weights: NDArray[Any]) -> NDArray[Any]:
-    """The logits less the largest, as precise as the weights; tokens without a weight count for nothing, and get 0."""
+    """The logits minus the largest, in the weights' dtype; 0 for tokens whose weight is 0 if any logit is infinite."""
     shifted: NDArray[Any] = logits.astype(weights.dtype)
     shifted -= shifted.max()
     if not np.isfinite(shifted.min()):
@@ -175,9 +175,9 @@ def _shifted(logits: Logits, weights: NDArray[Any]) -> NDArray[Any]:
 
 
 def typical_p(mass: float, least: int = 1) -> Filter:
-    """The tokens whose surprise is nearest to the entropy, until they reach `mass` (https://arxiv.org/abs/2202.00666).
+    """The tokens whose surprise is closest to the entropy, until their probabilities sum to `mass`.
 
-    Tokens as near as the last are kept too. transformers: TypicalLogitsWarper.
+    Tokens as close as the last are kept too. https://arxiv.org/abs/2202.00666; transformers: TypicalLogitsWarper.
 
     Args:
         mass: above 0, below 1.
@@ -187,14 +187,14 @@ def typical_p(mass: float, least: int = 1) -> Filter:
     def keep(logits: Logits) -> Positions:
         weights = weights_of(logits)
         total = float(weights.sum())
-        # Surprise and entropy are both the logarithm of the total less something, so it need not be there.
+        # Surprise and entropy both contain the logarithm of the total, which cancels out.
         nearness = _shifted(logits, weights)
         nearness -= weights.dtype.type(np.dot(weights, nearness) / total)
         np.negative(np.abs(nearness, out=nearness), out=nearness)
         nearness[weights == 0] = -np.inf
         candidates = _heaviest(nearness, weights, mass * total)
-        found = nearness if candidates is None else nearness[candidates]
-        order = np.argsort(-found)
+        nearest = nearness if candidates is None else nearness[candidates]
+        order = np.argsort(-nearest)
         ordered = order if candidates is None else candidates[order]
         count = min(max(reached(weights[ordered], mass * total) + 1, least), len(ordered))
         return at_least(nearness, nearness[ordered[count - 1]])
@@ -205,7 +205,7 @@ def typical_p(mass: float, least: int = 1) -> Filter:
 def top_n_sigma(n: float, least: int = 1) -> Filter:
     """Logits within `n` standard deviations of the largest (https://arxiv.org/abs/2411.07641).
 
-    Tokens that are out already do not count. transformers has no such step.
+    Tokens that are already removed do not count. transformers has no such step.
 
     Args:
         n: above 0.
@@ -221,14 +221,14 @@ def top_n_sigma(n: float, least: int = 1) -> Filter:
 
 
 def xtc(threshold: float, probability: float, generator: np.random.Generator, least: int = 1) -> Filter:
-    """Now and then, remove every token that reaches `threshold` but the least likely of them ("exclude top choices").
+    """Sometimes remove all tokens that reach `threshold` but the least likely of them ("exclude top choices").
 
     Reference: p-e-w's description in text-generation-webui, pull request 6335. transformers has no such step.
 
     Args:
-        threshold: a probability; nothing happens unless two tokens reach it, so not above 0.5.
-        probability: of doing so at any one token.
-        generator: the row's; one number is drawn for every token, whatever comes of it.
+        threshold: a probability, at most 0.5, since at least two tokens must reach it.
+        probability: of doing so at each step.
+        generator: the row's; one number is drawn at each step, whether or not tokens are removed.
         least: see the module.
     """
 
@@ -239,7 +239,7 @@ def xtc(threshold: float, probability: float, generator: np.random.Generator, le
         reaching = at_least(weights, threshold * float(weights.sum()))
         if len(reaching) < 2 or len(logits) - len(reaching) + 1 < least:
             return None
-        # Of several that are least likely, the last stays.
+        # Of several equally unlikely ones, the last is kept.
         last = len(reaching) - 1 - int(np.argmin(weights[reaching][::-1]))
         return np.delete(np.arange(len(logits)), np.delete(reaching, last))
 

@@ -1,4 +1,4 @@
-"""Several sequences at once: beams, samples, and batches that prompts join and leave.
+"""Several sequences in one batch: beam search, sampling, and continuous batching.
 
 May import `generation/loop.py` and what is below it. Read `batch.py` first.
 """

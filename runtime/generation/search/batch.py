@@ -1,4 +1,4 @@
-"""Several sequences in one batch: what a model offers, what is asked, and the loop between the two."""
+"""Requests and the loop that runs their searches in one batch."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from triform.runtime.generation.processors.contract import Processor
 from triform.runtime.generation.sampling import Sampler, make_sampler
 from triform.runtime.generation.steps import BatchStep, FinishReason
 
-# The rows that go on: token ids, and for each the row it is appended to.
+# The rows to continue: token ids, and for each the index of the row that it is appended to.
 Branches = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt and what holds for its answer alone.
+    """One prompt and the settings of its own answer.
 
     Attributes:
         ids: the prompt, at least one token.
         max_new_tokens: at least 1; together with the prompt no more than the model's context.
-        processors: where beams are followed, applied in turn to the log-probabilities of each; none of them may have a
-            state, as beams come and go.
-        sampler: where one answer is followed, chooses a token after another, its own processors applied.
-        ends: told each token that the sampler chose; whether the answer ends with it. The row's own.
+        processors: for beam search, applied in turn to the log-probabilities of each beam; none of them may have state,
+            since beams are reordered.
+        sampler: for a single answer, chooses each token and applies its own processors.
+        ends: called with each token that the sampler chose; returns whether the answer ends with it. The row's own.
     """
 
     ids: Sequence[int]
@@ -39,7 +39,7 @@ class Request:
 
 
 def growing_row(request: Request, eos: Collection[int]) -> GrowingRow:
-    """The answer to a request that is followed alone, its own sampler choosing.
+    """The row of a request whose answer is a single one, with the request's own sampler.
 
     Args:
         request: the prompt.
@@ -53,8 +53,8 @@ class Hypothesis:
     """One of several answers to a prompt.
 
     Attributes:
-        token_ids: what was generated, an end-of-sequence token included.
-        score: what it was ranked by; higher is better. Each search says what it is.
+        token_ids: the generated tokens, an end-of-sequence token included.
+        score: for ranking; higher is better. Each search documents its own.
         finish_reason: "stop" after an end-of-sequence token.
     """
 
@@ -64,13 +64,13 @@ class Hypothesis:
 
 
 class PromptSearch(Protocol):
-    """What one prompt makes of its rows; knows nothing of the other prompts in the batch."""
+    """The search for one prompt; knows nothing of the other prompts in the batch."""
 
     def advance(self, logits: NDArray[np.float32]) -> Branches:
-        """Choose how the rows go on.
+        """Choose the next tokens of the rows.
 
         Args:
-            logits: of each row `advance` asked for last, in that order; of the prompt alone, (1, vocab_size), at first.
+            logits: of each row that the last call returned, in that order; of the prompt, (1, vocab_size), at first.
 
         Returns:
             the rows to run next; none when the search is over.
@@ -78,7 +78,7 @@ class PromptSearch(Protocol):
 
 
 def run_searches(step: BatchStep, requests: Sequence[Request], searches: Sequence[PromptSearch]) -> None:
-    """Run one search a request, all in one batch, until all are over.
+    """Run one search per request, all in one batch, until all are over.
 
     Raises:
         InputError: a sequence outgrows the model's context.
@@ -97,7 +97,7 @@ def run_searches(step: BatchStep, requests: Sequence[Request], searches: Sequenc
 def _advance(
     live: Sequence[tuple[PromptSearch, int]], logits: NDArray[np.float32]
 ) -> tuple[list[tuple[PromptSearch, int]], list[int], list[int]]:
-    """Advance each search on its rows; give those that go on with their new row counts, and the batch's branches."""
+    """Advance each search on its rows; returns those that continue with their row counts, and the batch's branches."""
     remaining: list[tuple[PromptSearch, int]] = []
     tokens: list[int] = []
     parents: list[int] = []

@@ -1,7 +1,7 @@
 """Beam search, scored and stopped as transformers' ``generate(num_beams=...)`` does it.
 
-A *beam* is a sequence still being written, a *hypothesis* one that has ended. A step looks at every continuation of
-every beam, takes the best few as candidates, moves those that end among the hypotheses, and goes on with the others.
+A *beam* is an unfinished sequence, a *hypothesis* a finished one. Each step takes the best continuations of all beams
+as candidates, adds those that end to the hypotheses, and continues with the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from triform.runtime.generation.sampling import process
 from triform.runtime.generation.search.batch import Branches, Hypothesis, Request, run_searches
 from triform.runtime.generation.steps import BatchStep
 
-# From the scores of all continuations, (continuations,), and a number of candidates: their positions, in order.
+# Called with the scores of all continuations, (continuations,), and a number of candidates; returns their positions,
+# the best first.
 Choose = Callable[[NDArray[np.floating[Any]], int], NDArray[np.int64]]
 
 
@@ -31,11 +32,11 @@ def beam_search(
     Args:
         step: the model.
         requests: the prompts. Samplers are not used.
-        options: how to search.
+        options: of the search.
         eos: tokens that end a sequence.
 
     Returns:
-        for each prompt up to `num_return_sequences` hypotheses, the best first; fewer where fewer are possible.
+        for each prompt up to `num_return_sequences` hypotheses, the best first; fewer where fewer exist.
 
     Raises:
         InputError: a sequence outgrows the model's context.
@@ -54,17 +55,21 @@ def beam_sample(
     *,
     eos: Collection[int],
 ) -> list[list[Hypothesis]]:
-    """Beam search whose candidates are drawn, likely ones more often, instead of being the most likely ones.
+    """Beam search whose candidates are sampled instead of being the most likely ones.
 
     Args:
         step: the model.
-        requests: the prompts. Temperature and the like belong into their processors.
-        options: how to search.
+        requests: the prompts. Temperature and truncation belong in their processors.
+        options: of the search.
         generators: the random numbers of each prompt, so that its answers do not depend on the others in the batch.
         eos: tokens that end a sequence.
 
     Returns:
-        as `beam_search`; it raises the same, too.
+        as `beam_search`.
+
+    Raises:
+        InputError: see `beam_search`.
+        TriformError: see `beam_search`.
     """
     searches = [
         BeamSearch(request, options, eos, drawn(generator))
@@ -78,7 +83,7 @@ class BeamSearch:
     """The search for one prompt.
 
     Attributes:
-        hypotheses: the best `num_beams` found so far, the best first.
+        hypotheses: the best `num_beams` so far, the best first.
     """
 
     def __init__(self, request: Request, options: BeamOptions, eos: Collection[int], choose: Choose) -> None:
@@ -87,9 +92,9 @@ class BeamSearch:
         self._options = options
         self._eos = np.array(sorted(eos), np.int64)
         self._choose = choose
-        # Enough that num_beams of them go on even if every beam's best continuations are all the tokens that end it.
+        # Enough that num_beams of them continue even if every beam's best continuations are all of the ending tokens.
         self._candidates = max(2, 1 + len(eos)) * options.num_beams
-        # Prompts included, (beams, length); one beam as long as nothing is generated.
+        # Prompts included, (beams, length); a single beam until something is generated.
         self._sequences = np.array([request.ids], np.int64)
         self._scores = np.zeros(1, np.float32)
 
@@ -98,10 +103,10 @@ class BeamSearch:
 
         Args:
             logits: float32 (beams, vocab_size).
-            penalties: taken off the log-probabilities, (vocab_size,), before the processors see them.
+            penalties: subtracted from the log-probabilities, (vocab_size,), before the processors are applied.
 
         Returns:
-            the beams to go on with, the best first; none when the search is over.
+            the beams to continue with, the best first; none when the search is over.
         """
         totals = self._scores[:, None] + self._log_probabilities(logits, penalties)
         parents, tokens = np.divmod(self._choose(totals.ravel(), self._candidates), totals.shape[1])
@@ -132,15 +137,15 @@ class BeamSearch:
         stops: NDArray[np.bool_],
         ends: NDArray[np.bool_],
     ) -> None:
-        """Put the candidates that end among the hypotheses; only those as good as a beam, the others are spares."""
+        """Add the candidates that end to the hypotheses; only the first `num_beams` count, the others are spares."""
         divisor = self._generated(sequences) ** self._options.length_penalty
         prompt = len(self._request.ids)
         for index in np.flatnonzero(ends[: self._options.num_beams]):
-            found = tuple(sequences[index, prompt:].tolist())
+            tokens = tuple(sequences[index, prompt:].tolist())
             self.hypotheses.append(
-                Hypothesis(found, float(scores[index] / divisor), "stop" if stops[index] else "length")
+                Hypothesis(tokens, float(scores[index] / divisor), "stop" if stops[index] else "length")
             )
-        # Stable: of equals the one found first stays.
+        # The sort is stable: of equal scores, the earlier hypothesis is kept.
         self.hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
         del self.hypotheses[self._options.num_beams :]
 
@@ -163,15 +168,15 @@ class BeamSearch:
 
 def most_likely(totals: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
     """Positions of the `count` largest, the largest first; fewer when the others are minus infinity."""
-    found = largest(totals, min(count, len(totals)))
-    found = found[np.argsort(-totals[found], kind="stable")][:count]
-    return found[totals[found] > -np.inf]
+    positions = largest(totals, min(count, len(totals)))
+    positions = positions[np.argsort(-totals[positions], kind="stable")][:count]
+    return positions[totals[positions] > -np.inf]
 
 
 def drawn(generator: np.random.Generator) -> Choose:
-    """Choose positions at random without replacement, each with the probability that its score is the logarithm of.
+    """Sample positions without replacement, where each score is a log-probability.
 
-    Adding Gumbel noise and taking the largest is the same as drawing one after another
+    Adding Gumbel noise and taking the largest is equivalent to drawing one after another
     (https://arxiv.org/abs/1903.06059); the first drawn comes first.
     """
 

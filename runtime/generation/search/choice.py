@@ -1,4 +1,4 @@
-"""The search that answers a batch of prompts: one answer each, beams, groups of beams, or the best of several draws."""
+"""Selects the search for a batch of prompts: sampling, beam search, diverse beam search, or best-of sampling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from triform.runtime.text.stop_strings import TextStops
 
 
 def single_request(row: Row) -> Request:
-    """A row whose answer is followed alone: its own sampler chooses, and it ends at a stop string."""
+    """The request of a row with a single answer, with its own sampler and stop strings."""
     sampler, stop = row.sampler(), row.settled.options.stop
     if not stop:
         return Request(row.ids, row.limit, sampler=sampler)
@@ -43,8 +43,8 @@ def run_search(step: BatchStep, rows: Sequence[Row], search: Search | None) -> l
         return sample(step, [single_request(row) for row in rows], eos=eos)
     if isinstance(search, BestOf):
         choices = [[drawn_by(row.sampler_of(answer)) for answer in range(search.count)] for row in rows]
-        found = best_of(step, [Request(row.ids, row.limit) for row in rows], choices, eos=eos)
-        return [answers[: search.num_return_sequences] for answers in found]
+        ranked = best_of(step, [Request(row.ids, row.limit) for row in rows], choices, eos=eos)
+        return [answers[: search.num_return_sequences] for answers in ranked]
     return _run_beams(step, rows, search)
 
 
@@ -60,8 +60,7 @@ def _run_beams(step: BatchStep, rows: Sequence[Row], search: BeamOptions | Diver
             diversity_penalty=search.diversity_penalty,
             eos=eos,
         )
-    generators = [row.context.generator for row in rows]
-    drawing = [one for one in generators if one is not None]
-    if len(drawing) == len(rows):
-        return beam_sample(step, requests, search, drawing, eos=eos)
+    generators = [row.context.generator for row in rows if row.context.generator is not None]
+    if len(generators) == len(rows):
+        return beam_sample(step, requests, search, generators, eos=eos)
     return beam_search(step, requests, search, eos=eos)

@@ -1,4 +1,4 @@
-"""Continuous batching: prompts enter a running batch as soon as others have left it."""
+"""Continuous batching: prompts join a running batch as soon as others leave it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Completion:
     """The answer to one prompt of a stream.
 
     Attributes:
-        index: which prompt, from 0, in the order they came.
-        token_ids: what was generated, an end-of-sequence token included.
-        finish_reason: "stop" after an end-of-sequence token, or where the request says so.
+        index: of the prompt in the stream, from 0.
+        token_ids: the generated tokens, an end-of-sequence token included.
+        finish_reason: "stop" after an end-of-sequence token, or where the request's `ends` is true.
     """
 
     index: int
@@ -28,7 +28,7 @@ class Completion:
 
 
 class _Row:
-    """A sequence being written."""
+    """An unfinished sequence."""
 
     def __init__(self, index: int, request: Request, eos: Collection[int]) -> None:
         self._index, self._row, self.request = index, growing_row(request, eos), request
@@ -44,7 +44,7 @@ class _Row:
 
     @property
     def completion(self) -> Completion | None:
-        """What came of it if it has ended."""
+        """The answer if the row has ended."""
         return None if self._reason is None else Completion(self._index, self._row.answer, self._reason)
 
 
@@ -53,13 +53,13 @@ def complete(
 ) -> Iterator[Completion]:
     """Answer a stream of prompts, up to `rows` at a time.
 
-    A row that has ended leaves the batch before the next step, and the next prompt of the stream is read in its place,
-    alone, while the others wait. A prompt is taken from the stream when there is room for it, not earlier.
+    A row that has ended leaves the batch before the next step. The next prompt takes its place; its prefill runs alone
+    while the others wait. A prompt is taken from the stream only when there is room for it.
 
     Args:
         step: the model; its batch is emptied first.
-        requests: the prompts; each one's sampler chooses its tokens. Check their lengths before: one that outgrows the
-            context ends the whole stream.
+        requests: the prompts and their samplers. Check their lengths first: one that outgrows the context ends the
+            whole stream.
         rows: at least 1.
         eos: tokens that end a sequence.
 
@@ -88,7 +88,7 @@ def complete(
 
 
 def _part(step: OpenBatchStep, rows: list[_Row]) -> tuple[list[_Row], list[Completion]]:
-    """Take rows that have ended out of the batch; give the others, and what came of those."""
+    """Remove finished rows from the batch; returns the other rows, and the finished ones' answers."""
     completions = [row.completion for row in rows]
     staying = [place for place, completion in enumerate(completions) if completion is None]
     if len(staying) < len(rows):
@@ -97,7 +97,7 @@ def _part(step: OpenBatchStep, rows: list[_Row]) -> tuple[list[_Row], list[Compl
 
 
 def in_order(completions: Iterable[Completion]) -> Iterator[Completion]:
-    """The same answers in the order of their prompts, each as soon as all before it are there."""
+    """The same answers in the order of their prompts, each as soon as all before it have been yielded."""
     early: dict[int, Completion] = {}
     due = 0
     for completion in completions:

@@ -1,4 +1,4 @@
-"""Diverse beam search: groups of beams that keep out of each other's way (https://arxiv.org/abs/1610.02424)."""
+"""Diverse beam search: groups of beams that avoid each other's tokens (https://arxiv.org/abs/1610.02424)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def diverse_beam_search(
 ) -> list[list[Hypothesis]]:
     """Find likely answers that differ, all prompts in one batch.
 
-    Each group is a beam search of its own, one after another at each step. What the beams of earlier groups have just
-    chosen costs later groups `diversity_penalty` a beam that chose it (the paper's Hamming diversity), and the score of
-    a hypothesis contains what it has paid. Tokens that ended a sequence cost nothing.
+    Each group is a beam search of its own; at each step they run one after another. A token loses `diversity_penalty`
+    for each beam of an earlier group that chose it in this step (the paper's Hamming diversity). The penalties are part
+    of a hypothesis's score. Tokens that ended a sequence are not penalized.
 
     Args:
         step: the model.
         requests: the prompts. Samplers are not used.
-        options: how to search; `num_beams` is the sum over all groups.
+        options: of the search; `num_beams` is the sum over all groups.
         num_beam_groups: divides `num_beams`. With one group this is beam search.
         diversity_penalty: at least 0, in nats.
         eos: tokens that end a sequence.
@@ -44,10 +44,10 @@ def diverse_beam_search(
         differ from each other, those of two groups may be equal where the penalty is small.
 
     Raises:
-        InputError: a number does not fit the others, or a sequence outgrows the model's context.
+        InputError: the options conflict or are out of range, or a sequence outgrows the model's context.
         TriformError: onnxruntime failed, or the logits are not numbers.
     """
-    # A single group has no others to keep away from, whatever that would cost.
+    # A single group has no others to avoid, whatever the penalty.
     penalty = diversity_penalty if num_beam_groups > 1 else None
     check_conflicts({"num_beams": options.num_beams, "num_beam_groups": num_beam_groups, "diversity_penalty": penalty})
     if not 0 <= diversity_penalty < np.inf:
@@ -67,7 +67,7 @@ class _Groups:
     def __init__(self, groups: Sequence[BeamSearch], penalty: float) -> None:
         self._groups = groups
         self._penalty = np.float32(penalty)
-        # Of each group that goes on, its rows in the logits; at first the prompt's only one, for all of them.
+        # Each unfinished group and its rows in the logits; at first they all share the prompt's single row.
         self._live = [(group, slice(0, 1)) for group in groups]
 
     def advance(self, logits: NDArray[np.float32]) -> Branches:
@@ -86,6 +86,6 @@ class _Groups:
         return np.concatenate(all_tokens), np.concatenate(all_parents)
 
     def hypotheses(self) -> list[Hypothesis]:
-        """Those of all groups, the best first."""
-        found = [hypothesis for group in self._groups for hypothesis in group.hypotheses]
-        return sorted(found, key=lambda hypothesis: -hypothesis.score)
+        """The hypotheses of all groups, the best first."""
+        hypotheses = [hypothesis for group in self._groups for hypothesis in group.hypotheses]
+        return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)

@@ -1,4 +1,4 @@
-"""Answers to a prompt drawn several times, all at once, and ranked by how likely the model finds them."""
+"""Best-of sampling: several sampled answers per prompt, ranked by their mean log-probability."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from triform.runtime.generation.sampling import Sampler, draw, greedy, process
 from triform.runtime.generation.search.batch import Branches, Hypothesis, Request, run_searches
 from triform.runtime.generation.steps import BatchStep, FinishReason, Ids, Logits
 
-# From the ids so far and the logits after them to a token and the natural logarithm of its probability.
+# Called with the ids so far and the logits after them; returns a token and its log-probability.
 Choice = Callable[[Ids, Logits], tuple[int, float]]
 
 
 def best_of(
     step: BatchStep, requests: Sequence[Request], choices: Sequence[Sequence[Choice]], *, eos: Collection[int]
 ) -> list[list[Hypothesis]]:
-    """Answer each prompt as often as there are choices for it, all prompts in one batch; each prompt is read once.
+    """Generate one answer for each choice of a prompt, all prompts in one batch; each prompt is prefilled once.
 
     Args:
         step: the model.
         requests: the prompts. Their own samplers and processors are not used.
-        choices: for each prompt, what chooses the tokens of each of its answers, at least one.
+        choices: for each prompt, the functions that choose the tokens of its answers, at least one.
         eos: tokens that end a sequence.
 
     Returns:
-        for each prompt all its answers, the best first. The score is the mean of the log-probabilities of an answer's
-        tokens, that of its end included.
+        for each prompt all its answers, the best first. The score is the mean log-probability of an answer's tokens,
+        an end-of-sequence token included.
 
     Raises:
         InputError: a sequence outgrows the model's context.
@@ -44,7 +44,7 @@ def best_of(
 
 
 def drawn_by(sampler: Sampler) -> Choice:
-    """What a sampler chooses, with the probability under the model as it is, before any processor."""
+    """A choice by a sampler, with the log-probability from the unprocessed logits."""
 
     def choose(ids: Ids, logits: Logits) -> tuple[int, float]:
         token = sampler(ids, logits)
@@ -54,12 +54,12 @@ def drawn_by(sampler: Sampler) -> Choice:
 
 
 def allowed_by(processors: Sequence[Processor], temperature: float, generator: np.random.Generator | None) -> Choice:
-    """What is drawn of the tokens that processors leave, with the probability among those, at a temperature of 1.
+    """A choice among the tokens that processors allow, with the log-probability among those at temperature 1.
 
     Args:
         processors: the row's.
         temperature: 0 takes the most likely token.
-        generator: to draw with, where the temperature is above 0.
+        generator: the random numbers, for a temperature above 0.
     """
     warm = Temperature(temperature) if temperature and generator is not None else None
 
@@ -79,7 +79,7 @@ class _Answers:
 
     def __init__(self, request: Request, choices: Sequence[Choice], eos: Collection[int]) -> None:
         self._answers = [_Answer(request, choice, eos) for choice in choices]
-        # Each answer that goes on, and its row in the logits; at first the prompt's only one, for all of them.
+        # Each unfinished answer and its row in the logits; at first they all share the prompt's single row.
         self._live = [(answer, 0) for answer in self._answers]
 
     @property
@@ -89,10 +89,10 @@ class _Answers:
 
     def advance(self, logits: NDArray[np.float32]) -> Branches:
         """Choose a token for each answer. Arguments and result as `PromptSearch`."""
-        going = [(answer, row) for answer, row in self._live if answer.advance(logits[row])]
-        self._live = [(answer, place) for place, (answer, _) in enumerate(going)]
-        tokens = np.array([answer.last for answer, _ in going], np.int64)
-        return tokens, np.array([row for _, row in going], np.int64)
+        unfinished = [(answer, row) for answer, row in self._live if answer.advance(logits[row])]
+        self._live = [(answer, index) for index, (answer, _) in enumerate(unfinished)]
+        tokens = np.array([answer.last for answer, _ in unfinished], np.int64)
+        return tokens, np.array([row for _, row in unfinished], np.int64)
 
 
 class _Answer:
@@ -104,7 +104,7 @@ class _Answer:
         self._reason: FinishReason | None = None
 
     def advance(self, logits: Logits) -> bool:
-        """Choose the next token; whether the answer goes on after it."""
+        """Choose the next token; returns whether the answer continues after it."""
         self._reason = self._row.choose(logits).finish_reason
         return self._reason is None
 

@@ -1,4 +1,4 @@
-"""One answer a prompt, all prompts in one batch: each row's own sampler chooses its tokens."""
+"""One answer per prompt, all prompts in one batch; each row's own sampler chooses its tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NOTHING = np.zeros(0, np.int64)
 
 
 def sample(step: BatchStep, requests: Sequence[Request], *, eos: Collection[int]) -> list[list[Hypothesis]]:
-    """Answer each prompt once; rows that finish leave the batch.
+    """Generate one answer per prompt; rows that finish leave the batch.
 
     Args:
         step: the model.
@@ -47,5 +47,5 @@ class _Row:
         return np.array([token.id]), np.zeros(1, np.int64)
 
     def answer(self) -> Hypothesis:
-        """What was written."""
+        """The generated answer."""
         return Hypothesis(self._row.answer, 0.0, self._reason or "length")

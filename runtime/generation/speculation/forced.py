@@ -1,4 +1,4 @@
-"""Proposals that the form of an answer leaves no choice about: the name of a JSON field, the rest of a choice."""
+"""Proposals of tokens that the form of the answer forces: the name of a JSON field, the rest of a choice."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from triform.runtime.generation.steps import Ids
 
 
 class ForcedTokens:
-    """Proposes the tokens that must follow, and where there are few of them what another proposer says.
+    """Proposes the tokens that must follow; where there are too few, those of another proposer.
 
-    They are proposed and not simply taken: a text can often be cut into tokens in several ways, and which the model
-    would have chosen one by one is for the model to say.
+    They are proposed, not simply appended: a text can often be tokenized in several ways, and the model decides which
+    tokens it would have chosen one by one.
 
     Args:
-        constraint: the form of the answer; used for nothing else.
-        otherwise: asked where not enough is forced.
+        constraint: the form of the answer; not shared with the sampler.
+        otherwise: the proposer to use where too few tokens are forced.
     """
 
     def __init__(self, constraint: Constraint, otherwise: Proposer | None) -> None:
         self._constraint, self._otherwise = constraint, otherwise
 
     def __call__(self, ids: Ids, count: int) -> Ids:
-        """As many tokens as are usually tried in one run, at most `count`, or none. Arguments as `look_up`."""
+        """Forced tokens, in number the largest of `SIZES` that fits, at most `count`. Arguments as `look_up`."""
         forced = self._constraint.forced(ids)
-        size = max((one for one in SIZES if one <= min(count, len(forced))), default=0)
+        size = max((size for size in SIZES if size <= min(count, len(forced))), default=0)
         if size:
             return np.array(forced[:size], np.int64)
         return self._otherwise(ids, count) if self._otherwise is not None else ids[:0]

@@ -1,10 +1,10 @@
-"""Decoding that tries several tokens in one run and keeps those that the sampler would have chosen one by one.
+"""Speculative decoding: several proposed tokens are run at once, and those that the sampler agrees with are kept.
 
-Whatever is proposed, each token is chosen by the sampler from the logits after the tokens before it, in their order: a
-proposal is kept where it is what was chosen, and everything after the first that is not is forgotten. So the sampler,
-its random numbers and processors with a state see exactly what they see without proposals, and choose the same. Of the
-usual rule for sampling (https://arxiv.org/abs/2211.17192) this is the case of a proposal that is certain: a proposed
-token is kept with the probability that the model gives it, and otherwise another is drawn in proportion to theirs.
+The sampler chooses each token from the logits after the tokens before it, in order. A proposed token is kept if it is
+the one that was chosen; everything after the first that is not is discarded. So the sampler, its random numbers and
+processors with state see exactly what they see without proposals, and choose the same tokens. This is the usual
+acceptance rule (https://arxiv.org/abs/2211.17192) for a deterministic proposal: a proposed token is accepted with the
+probability that the model gives it, and otherwise another is sampled in proportion to the other probabilities.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def speculative_loop(
     propose: Proposer,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Token]:
-    """As `plain_loop`, in fewer runs of the model where `propose` guesses well.
+    """As `plain_loop`, with fewer runs of the model where the proposals are right.
 
     Args:
         step: the model.
         ids: the prompt, at least one token.
-        row: what chooses the tokens; holds the prompt.
-        pace: says how many tokens to try, and is told what became of them.
-        propose: called with the ids so far and how many tokens are wanted; gives so many, or none.
-        clock: seconds.
+        row: chooses the tokens; holds the prompt.
+        pace: decides how many tokens to propose, and learns from the results.
+        propose: called with the ids so far and a number of tokens; returns as many, or none.
+        clock: returns the time in seconds.
 
     Yields:
         one `Token` at a time.
@@ -45,10 +45,10 @@ def speculative_loop(
     yield token
     while token.finish_reason is None:
         # The last token of a row is not fed.
-        wanted = pace.wanted(min(row.left - 1, step.room - 1))
-        # What it takes to find proposals is part of what they cost.
+        count = pace.wanted(min(row.left - 1, step.room - 1))
+        # The time it takes to find proposals is part of their cost.
         start = clock()
-        proposed = propose(row.ids, wanted).tolist() if wanted else []
+        proposed = propose(row.ids, count).tolist() if count else []
         if not proposed:
             logits = step.next(token.id)
             pace.stepped(clock() - start)
@@ -57,7 +57,7 @@ def speculative_loop(
             continue
         table = step.extend([token.id, *proposed])
         took, chosen = clock() - start, _agreeing(row, table, proposed)
-        # Before they are given away: whoever asked may have enough.
+        # Before the tokens are yielded, since the caller may stop there.
         step.trim(len(proposed) + 1 - len(chosen))
         pace.tried(len(proposed), _kept(chosen, proposed), took)
         yield from chosen
@@ -65,7 +65,7 @@ def speculative_loop(
 
 
 def _agreeing(row: GrowingRow, table: Logits, proposed: Sequence[int]) -> list[Token]:
-    """Choose tokens as long as they are what was proposed, and the first that is not."""
+    """Choose tokens as long as they match the proposal, and the first that does not."""
     chosen = []
     for logits, guess in zip(table, [*proposed, None], strict=True):
         chosen.append(row.choose(logits))
@@ -75,4 +75,4 @@ def _agreeing(row: GrowingRow, table: Logits, proposed: Sequence[int]) -> list[T
 
 
 def _kept(chosen: Sequence[Token], proposed: Sequence[int]) -> int:
-    return sum(one.id == guess for one, guess in zip(chosen, proposed, strict=False))
+    return sum(token.id == guess for token, guess in zip(chosen, proposed, strict=False))

@@ -1,4 +1,4 @@
-"""How many tokens to try at once: as many as pay, by what a run costs and how often the guesses were right."""
+"""Decides how many tokens to propose, by the cost of a run and by how often proposals were accepted."""
 
 from __future__ import annotations
 
@@ -6,62 +6,62 @@ import math
 from collections import Counter
 from statistics import mean
 
-# Tokens that a run may try beside the one that is certain. Few sizes, so that their buffers can be kept.
+# Numbers of tokens that may be proposed. Few sizes, so that their buffers can be kept.
 SIZES = (2, 4, 8, 12)
-# What another token in a run costs, in steps, until it is measured: four-bit weights on two CPUs.
+# Assumed cost of each further token in a run, in plain steps, until it is measured: int4 weights on two CPUs.
 _SLOPE = 0.25
 _LEAST = 1 / 64
-# Runs of a size before its time counts, the first of which makes its buffers; plain steps before anything is tried.
+# Runs of a size before its time counts (the first allocates its buffers), and plain steps before the first proposal.
 _MEASURED, _STEPS = 4, 6
-# A gain below this is within what the model of it can tell.
+# A gain below this is within the error of the estimate.
 _WORTH = 1.05
-# Tokens to wait after the first run that did not pay, when none should; doubled with each further one.
+# Plain steps to wait after a run that did not pay off, if no size should; doubled with each further one, up to a limit.
 _PATIENCE, _LONGEST = 4, 256
 
 
 class Pace:
-    """Learns, while one row is generated, how many tokens to try.
+    """Learns, while one row is generated, how many tokens to propose.
 
-    The time of a run is taken to grow by `slope` steps for every token tried, and each token to agree with the same
-    probability, given that those before it did; both are measured as the row grows. The slope is rounded to a power of
-    four, so that of two runs on one machine the clock lets both try the same.
+    Assumes that each proposed token lengthens a run by the same fraction of a plain step (the slope), and that each is
+    accepted with the same probability if those before it were; both are measured as the row grows. The slope is rounded
+    to a power of four, so that small differences in timing do not change what is proposed.
 
     Attributes:
-        proposed: tokens that were tried so far.
-        accepted: of these, those that agreed.
+        proposed: number of tokens proposed so far.
+        accepted: number of these that were accepted.
     """
 
     def __init__(self) -> None:
         self.proposed = self.accepted = 0
-        # By tokens tried, none for a plain step: runs, and the shortest time of one, which what else the machine does
-        # disturbs least.
+        # By number of proposed tokens, 0 for a plain step: the number of runs and the shortest time of one, which other
+        # load on the machine affects least.
         self._runs: Counter[int] = Counter()
         self._times: dict[int, float] = {}
-        # Tokens that agreed, and runs in which one did not; older ones fade. As if two of three had agreed.
+        # Accepted tokens, and runs with a rejected one; older ones count less. Starts as if two of three were accepted.
         self._agreed, self._missed = 2.0, 1.0
-        # A few plain steps first, to compare with.
+        # A few plain steps first, for comparison.
         self._wait = _STEPS
         self._patience = _PATIENCE
 
     def wanted(self, most: int) -> int:
-        """How many tokens to try; 0 for a plain step.
+        """The number of tokens to propose; 0 for a plain step.
 
         Args:
-            most: tokens there is room for, perhaps less than none.
+            most: tokens that there is room for; may be negative.
         """
         if self._wait > 0:
             return 0
         best = max((size for size in SIZES if size <= most), key=self._gain, default=0)
-        # Where nothing should pay, a little is tried all the same, now and then, for things may have changed.
+        # Where no size should pay off, the smallest is still tried now and then, since that may have changed.
         return best if best == 0 or self._gain(best) >= _WORTH else SIZES[0]
 
     def stepped(self, seconds: float) -> None:
-        """Note a plain step and its time."""
+        """Record the time of a plain step, in seconds."""
         self._timed(0, seconds)
         self._wait = max(self._wait - 1, 0)
 
     def tried(self, tried: int, agreed: int, seconds: float) -> None:
-        """Note a run: tokens tried, how many agreed, and its time."""
+        """Record a run: the number of tokens proposed and accepted, and its time in seconds."""
         self._timed(tried, seconds)
         self.proposed += tried
         self.accepted += agreed
@@ -79,15 +79,15 @@ class Pace:
             self._times[tried] = min(seconds, self._times.get(tried, seconds))
 
     def _gain(self, size: int) -> float:
-        """Tokens to expect of a run that tries so many, over those of plain steps in the same time."""
+        """The expected number of tokens from a run with `size` proposals, relative to plain steps in the same time."""
         share = self._agreed / (self._agreed + self._missed)
-        return sum(share**place for place in range(size + 1)) / self._cost(size)
+        return sum(share**index for index in range(size + 1)) / self._cost(size)
 
     def _cost(self, size: int) -> float:
-        """What a run that tries so many takes, in steps."""
-        known = [one for one in SIZES if self._runs[one] >= _MEASURED]
+        """The time of a run with `size` proposals, in plain steps."""
+        known = [tokens for tokens in SIZES if self._runs[tokens] >= _MEASURED]
         slope = _SLOPE
         if known:
-            measured = mean((self._times[one] / self._times[0] - 1) / one for one in known)
+            measured = mean((self._times[tokens] / self._times[0] - 1) / tokens for tokens in known)
             slope = 4.0 ** round(math.log(max(measured, _LEAST), 4))
         return 1 + slope * size

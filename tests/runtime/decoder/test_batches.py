@@ -148,11 +148,11 @@ DRAWING = {"temperature": 0.7}
     [
         ({"speculate": "lookup"}, {}, "`speculate` lookup is for one answer at a time"),
         ({"on_overflow": "shift", "max_new_tokens": 4}, {}, "`on_overflow` shift is for one answer at a time"),
-        ({"logprobs": 1}, {}, "`logprobs` are of one answer at a time"),
-        ({"truncation": Truncation(mirostat_tau=3.0)}, {"num_beams": 2}, "`mirostat_tau` follows one answer"),
+        ({"logprobs": 1}, {}, "`logprobs` are for one answer at a time"),
+        ({"truncation": Truncation(mirostat_tau=3.0)}, {"num_beams": 2}, "`mirostat_tau` is for a single answer"),
         ({"truncation": Truncation(xtc_threshold=0.1, xtc_probability=1.0)}, {"num_beams": 2}, "`xtc_threshold`"),
-        ({"temperature": 0}, {"best_of": 2}, "`best_of` draws answers, and without `temperature` above 0"),
-        (DRAWING, {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 1.0}, "`num_beam_groups` do not draw"),
+        ({"temperature": 0}, {"best_of": 2}, "`best_of` samples answers, and without `temperature` above 0"),
+        (DRAWING, {"num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 1.0}, "`num_beam_groups` does not"),
         (DRAWING, {"best_of": 2, "num_return_sequences": 3}, "`num_return_sequences` 3 is more than `best_of` 2"),
         ({}, {"num_return_sequences": 3, "num_beams": 2}, "`num_return_sequences` 3 is more than `num_beams` 2"),
     ],
@@ -167,7 +167,7 @@ def test_what_contradicts_itself(decoder, options, beams, message):
     [
         ({"num_beam_groups": 2, "num_beams": 4}, "`num_beam_groups` needs `diversity_penalty`"),
         ({"diversity_penalty": 1.0}, "`diversity_penalty` needs `num_beam_groups`"),
-        ({"best_of": 2, "num_beams": 4}, "`best_of` draws answers instead of following beams; leave `num_beams` out"),
+        ({"best_of": 2, "num_beams": 4}, "`best_of` samples answers instead of using beams; leave `num_beams` out"),
         ({"best_of": 0}, "`best_of` must be a whole number of at least 1, not 0"),
     ],
 )
@@ -219,5 +219,5 @@ def test_generate_gives_the_best_of_a_search(decoder, options, beams):
 def test_a_single_answer_needs_no_beams(decoder):
     alone = decoder.generate(PROMPTS[0], GREEDY, raw=True)
     assert decoder.generate(PROMPTS[0], GREEDY, beams=Beams(num_beams=1), raw=True).token_ids == alone.token_ids
-    with pytest.raises(InputError, match="`logprobs` are of one answer at a time"):
+    with pytest.raises(InputError, match="`logprobs` are for one answer at a time"):
         decoder.generate(PROMPTS[0], GenerationOptions(logprobs=1), beams=Beams(num_beams=2), raw=True)

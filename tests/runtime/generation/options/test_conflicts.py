@@ -57,19 +57,22 @@ def test_nothing_given_is_no_conflict():
             {"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 1.0},
             "`num_beam_groups` must divide `num_beams` (4), not 3",
         ),
-        ({"best_of": 2, "early_stopping": True}, "`best_of` draws answers instead of following beams; leave"),
-        ({"best_of": 2, "early_stopping": False}, "`best_of` draws answers instead of following beams; leave"),
+        ({"best_of": 2, "early_stopping": True}, "`best_of` samples answers instead of using beams; leave"),
+        ({"best_of": 2, "early_stopping": False}, "`best_of` samples answers instead of using beams; leave"),
         (
             {"speculate": "lookup", conflicts.ENCODER_DECODER: True},
             "`speculate` lookup is for decoders, and this model",
         ),
-        ({"on_overflow": "shift", conflicts.NO_LIMIT: True}, "`on_overflow` shift may go on for ever; give `max_new"),
+        (
+            {"on_overflow": "shift", conflicts.NO_LIMIT: True},
+            "`on_overflow` shift may never end; give `max_new_tokens` too",
+        ),
         (
             {"target_lang": "de", "forced_bos_token_id": 4},
             "`target_lang` already says what the first token is; leave `forced_bos_token_id` out",
         ),
         ({"draft": "x", "penalty_alpha": 0.5, "top_k": 4}, "`draft` does not go with `penalty_alpha`; leave it out"),
-        ({"stats": True, conflicts.SEVERAL_ANSWERS: True}, "`stats` does not go with a search, which follows several"),
+        ({"stats": True, conflicts.SEVERAL_ANSWERS: True}, "`stats` is for a single answer, without a search"),
     ],
 )
 def test_what_does_not_go_together_is_named(values, message):
