@@ -79,10 +79,10 @@ def test_options_out_of_range_are_named(kind, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"temperature": 0, "truncation": Truncation(mirostat_tau=5)}, "so `mirostat_tau` contradicts it"),
+        ({"temperature": 0, "truncation": Truncation(mirostat_tau=5)}, "but `mirostat_tau` needs it"),
         (
             {"temperature": 0, "truncation": Truncation(xtc_threshold=0.1, xtc_probability=0.5)},
-            "so `xtc_threshold` contradicts it",
+            "but `xtc_threshold` needs it",
         ),
         ({"top_k": 5, "truncation": Truncation(mirostat_tau=5)}, "so leave out `top_k`"),
         ({"top_p": 0.5, "truncation": Truncation(mirostat_tau=5)}, "so leave out `top_p`"),
