@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -102,24 +103,21 @@ def write_npy(file: BinaryIO, rows: Iterable[NDArray[Any]], width: int, dtype: s
     Returns:
         the number of rows.
     """
-    _write_header(file, 0, width, dtype)
-    count = write_raw(file, rows)
-    file.seek(0)
-    # numpy leaves room in a header for the largest number of rows, so that it never grows.
-    _write_header(file, count, width, dtype)
-    file.seek(0, os.SEEK_END)
-    return count
-
-
-def write_raw(file: BinaryIO, rows: Iterable[NDArray[Any]]) -> int:
-    """Write the numbers alone, row after row, in the machine's byte order; return how many rows there were."""
+    file.write(npy_header(0, width, dtype))
     count = 0
     for row in rows:
         file.write(row.tobytes())
         count += 1
+    file.seek(0)
+    # numpy leaves room in a header for the largest number of rows, so that it never grows.
+    file.write(npy_header(count, width, dtype))
+    file.seek(0, os.SEEK_END)
     return count
 
 
-def _write_header(file: BinaryIO, count: int, width: int, dtype: str) -> None:
+def npy_header(count: int, width: int, dtype: str) -> bytes:
+    """What a .npy file of shape (count, width) begins with; as many bytes whatever the count."""
+    header = io.BytesIO()
     description = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (count, width)}
-    npy.write_array_header_1_0(file, description)
+    npy.write_array_header_1_0(header, description)
+    return header.getvalue()

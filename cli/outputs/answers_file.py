@@ -30,7 +30,10 @@ class AnswersFile:
     def write(self, value: dict[str, Any]) -> None:
         """Write an object as a line of JSON, and flush it."""
         # ASCII, so that it means the same whatever a terminal's encoding is.
-        line = json.dumps(value)
+        self.write_line(json.dumps(value))
+
+    def write_line(self, line: str) -> None:
+        """Write an object that is JSON already, and flush it."""
         if self._file is None:
             print(line, flush=True)
             return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -13,10 +14,9 @@ from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOption
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
+    from triform.cli.outputs.vectors_file import VectorsFile
     from triform.runtime.encoder.model import Encoder
 
-    # What was read ("text" or "image"), how many numbers a vector has, and the vectors.
-    Embedded = tuple[str, int, Iterator[tuple[Record, Any]]]
 
 HELP = """Compute embeddings of texts or images.
 
@@ -58,6 +58,9 @@ def run(
         typer.Option("--format", help="jsonl, npy or raw; by default npy for a .npy file, else jsonl."),
     ] = None,
     skip_errors: SkipErrors = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --output: continue after the vectors of an unfinished run.")
+    ] = False,
     strict: Strict = False,
     provider: Provider = "auto",
     provider_option: ProviderOptions = None,
@@ -68,6 +71,7 @@ def run(
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
+    from triform.cli.outputs.vectors_file import lines_of_vectors, rows_of_vectors
     from triform.runtime.encoder.vectors.quantization import check_dtype, quantize, storage
     from triform.runtime.opening import load_encoder
 
@@ -81,22 +85,44 @@ def run(
     )
     if image or model.rows is None:
         _check_options(prompt=prompt, prompt_name=prompt_name, strict=strict or None)
-        kind, width, pairs = _of_pictures(model, records, dimensions, output)
+        kind, width = "image", _width_of_pictures(model, dimensions)
+        vectors_of = partial(_of_pictures, model, records, dimensions)
     else:
-        kind, width, pairs = _of_texts(model, records, (prompt, prompt_name), dimensions, output)
-    vectors = ((record, quantize(vector, output_dtype)) for record, vector in _all_or_error(pairs, records))
+        kind, width = "text", _width_of_texts(model, dimensions)
+        vectors_of = partial(_of_texts, model, records, (prompt, prompt_name), dimensions)
     if chosen == "jsonl":
-        _write_lines(kind, vectors, output)
+        destination = lines_of_vectors(kind, output, source=records.file, resume=resume)
     else:
-        _write_numbers((vector for _, vector in vectors), chosen, output, *storage(width, output_dtype))
-    end_inputs(records, model.rows)
+        shape = storage(width, output_dtype)
+        destination = rows_of_vectors(*shape, output, npy=chosen == "npy", source=records.file, resume=resume)
+    with destination as vectors:
+        for record, vector in vectors_of(output, partial(_remaining, vectors)):
+            vectors.write(record, quantize(vector, output_dtype))
+        # Before the file is renamed: a bad line leaves it unfinished.
+        end_inputs(records, model.rows)
     return 0
 
 
-def _all_or_error(pairs: Iterator[tuple[Record, Any]], records: Records) -> Iterator[tuple[Record, Any]]:
-    """The vectors, then the error that ended the reading early, if any: it must come before a file gets its name."""
-    yield from pairs
-    records.check()
+def _remaining(vectors: VectorsFile, records: Iterable[tuple[Record, Any]]) -> Iterator[tuple[Record, Any]]:
+    """The records after those that an earlier run embedded, each with what is embedded of it."""
+    for place, (record, content) in enumerate(records, 1):
+        if place > vectors.done:
+            yield record, content
+        elif place == vectors.done:
+            vectors.check_last(record)
+
+
+def _width_of_texts(model: Encoder, dimensions: int | None) -> int:
+    from triform.runtime.encoder.vectors.embedding import embedding_info, width_of
+
+    return width_of(embedding_info(model), dimensions)
+
+
+def _width_of_pictures(model: Encoder, dimensions: int | None) -> int:
+    from triform.runtime.encoder.vectors.embedding import width_of
+    from triform.runtime.encoder.vectors.image_embedding import image_embedding_info
+
+    return width_of(image_embedding_info(model), dimensions)
 
 
 def _of_texts(
@@ -105,27 +131,34 @@ def _of_texts(
     prompts: tuple[str | None, str | None],
     dimensions: int | None,
     output: Path | None,
-) -> Embedded:
+    remaining: Callable[[Iterable[tuple[Record, Any]]], Iterator[tuple[Record, Any]]],
+) -> Iterator[tuple[Record, Any]]:
     from triform.cli.outputs.progress import alongside, with_progress
-    from triform.runtime.encoder.vectors.embedding import embed, embedding_info, width_of
+    from triform.runtime.encoder.vectors.embedding import embed
 
-    def vectors_of(some: Iterator[Record]) -> Iterator[Any]:
-        texts, (prompt, prompt_name) = (record.text for record in some), prompts
+    def work(some: Iterator[tuple[Record, Any]]) -> Iterator[Any]:
+        texts, (prompt, prompt_name) = (text for _, text in some), prompts
         return embed(model, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
 
-    shown = with_progress(records, results_to=output)
-    return "text", width_of(embedding_info(model), dimensions), alongside(shown, vectors_of)
+    texts = ((record, record.text) for record in with_progress(records, results_to=output))
+    return ((record, vector) for (record, _), vector in alongside(remaining(texts), work))
 
 
-def _of_pictures(model: Encoder, records: Records, dimensions: int | None, output: Path | None) -> Embedded:
+def _of_pictures(
+    model: Encoder,
+    records: Records,
+    dimensions: int | None,
+    output: Path | None,
+    remaining: Callable[[Iterable[tuple[Record, Any]]], Iterator[tuple[Record, Any]]],
+) -> Iterator[tuple[Record, Any]]:
     from triform.cli.outputs.progress import alongside, with_progress
-    from triform.runtime.encoder.vectors.embedding import width_of
-    from triform.runtime.encoder.vectors.image_embedding import embed_pixels, image_embedding_info
+    from triform.runtime.encoder.vectors.image_embedding import embed_pixels
 
-    width = width_of(image_embedding_info(model), dimensions)
-    opened = records.use(with_progress(records, results_to=output), lambda record: _pixels(model, record))
-    vectors = alongside(opened, lambda some: embed_pixels(model, (pixels for _, pixels in some), dimensions=dimensions))
-    return "image", width, ((record, vector) for (record, _), vector in vectors)
+    def work(some: Iterator[tuple[Record, Any]]) -> Iterator[Any]:
+        return embed_pixels(model, (pixels for _, pixels in some), dimensions=dimensions)
+
+    pictures = records.use(with_progress(records, results_to=output), lambda record: _pixels(model, record))
+    return ((record, vector) for (record, _), vector in alongside(remaining(pictures), work))
 
 
 def _pixels(model: Encoder, record: Record) -> Any:
@@ -153,36 +186,3 @@ def _format(name: str | None, output: Path | None) -> str:
     if name == "npy" and output is None:
         raise InputError("--format npy needs --output: the number of rows, which comes first, is known at the end")
     return name
-
-
-def _write_lines(kind: str, pairs: Iterable[tuple[Record, Any]], output: Path | None) -> None:
-    from triform.runtime.files import whole_file
-
-    lines = (_line(record.value or {kind: record.text}, vector) for record, vector in pairs)
-    if output is None:
-        sys.stdout.writelines(lines)
-        return
-    with whole_file(output) as file:
-        file.writelines(line.encode() for line in lines)
-
-
-def _line(value: dict[str, Any], vector: Any) -> str:
-    import json
-
-    rest = json.dumps({key: item for key, item in value.items() if key != "embedding"})[1:-1]
-    # Enough digits to restore every float32 exactly.
-    numbers = ", ".join(["%.9g" if vector.dtype.kind == "f" else "%d"] * len(vector)) % tuple(vector.tolist())
-    return f'{{{rest}{", " if rest else ""}"embedding": [{numbers}]}}\n'
-
-
-def _write_numbers(vectors: Iterator[Any], name: str, output: Path | None, width: int, dtype: str) -> None:
-    from triform.runtime.files import whole_file, write_npy, write_raw
-
-    if output is None:
-        write_raw(sys.stdout.buffer, vectors)
-        return
-    with whole_file(output) as file:
-        if name == "raw":
-            write_raw(file, vectors)
-        else:
-            write_npy(file, vectors, width, dtype)

@@ -369,17 +369,64 @@ def test_no_texts_at_all(call, sentence_bundle, tmp_path):
     assert (tmp_path / "none.jsonl").read_text() == ""
 
 
-@pytest.mark.parametrize("name", ["vectors.npy", "vectors.jsonl"])
-def test_a_file_is_whole_or_not_there(call, sentence_bundle, tmp_path, name):
-    (tmp_path / "texts.jsonl").write_text('{"text": "good"}\n{"text": 3}\n')
-    options = ("embed", sentence_bundle, "--file", tmp_path / "texts.jsonl", "--output", tmp_path / name)
-    assert call(*options)[0] == 2
+@pytest.mark.parametrize("name", ["vectors.npy", "vectors.jsonl", "vectors.raw"])
+def test_a_bad_line_loses_nothing(call, sentence_bundle, tmp_path, name):
+    texts, output = tmp_path / "texts.jsonl", tmp_path / name
+    good = [json.dumps({"text": text}) for text in TEXTS]
+    options = ("embed", sentence_bundle, "--file", texts, "--output", output)
+    options += ("--format", "raw") if name == "vectors.raw" else ()
+    texts.write_text("\n".join(good))
+    assert call(*options)[0] == 0
+    whole = output.read_bytes()
+
+    texts.write_text("\n".join([*good[:2], '{"text": 3}', *good[2:]]))
+    code, _, err = call(*options)
+    assert code == 2
+    assert "line 3 of" in err and "--resume" in err
+    # What was there stays, and what was computed is beside it.
+    assert output.read_bytes() == whole
+    part = tmp_path / f"{name}.part"
+    # The last row is cut off, as by a kill.
+    part.write_bytes(part.read_bytes()[:-3])
+
+    texts.write_text("\n".join(good))
+    code, _, err = call(*options)
+    assert (code, "--resume goes on from there" in one_line(err)) == (2, True)
+    if name == "vectors.npy":
+        code, _, err = call(*options, "--dimensions", 5, "--resume")
+        assert (code, "vectors of another size" in err) == (2, True)
+    if name == "vectors.jsonl":
+        texts.write_text("\n".join(['{"text": "another"}', *good[1:]]))
+        code, _, err = call(*options, "--resume")
+        assert (code, "line 1 of the unfinished output answers something else" in err) == (2, True)
+        texts.write_text("\n".join(good))
+    assert call(*options, "--resume")[0] == 0
+    assert not part.exists()
+    if name == "vectors.jsonl":
+        found, expected = (
+            [one["embedding"] for one in lines_of(text.decode())] for text in (output.read_bytes(), whole)
+        )
+        assert [one["text"] for one in lines_of(output.read_text())] == TEXTS
+        assert_allclose(found, expected, atol=TOLERANCE)
+    else:
+        start = len(whole) - 4 * 48 * len(TEXTS)
+        assert output.read_bytes()[:start] == whole[:start]
+        found, expected = (np.frombuffer(content[start:], np.float32) for content in (output.read_bytes(), whole))
+        assert_allclose(found, expected, atol=TOLERANCE)
+
+
+def test_a_first_line_that_is_bad_leaves_no_file(call, sentence_bundle, tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": 3}\n')
+    for name in ("vectors.npy", "vectors.jsonl"):
+        assert call("embed", sentence_bundle, "--file", texts, "--output", tmp_path / name)[0] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["texts.jsonl"]
-    (tmp_path / name).write_text("what was there")
-    assert call(*options)[0] == 2
-    assert (tmp_path / name).read_text() == "what was there"
-    assert call(*options, "--skip-errors")[0] == 0
-    assert (tmp_path / name).read_bytes() != b"what was there"
+
+
+def test_resuming_needs_a_file(call, sentence_bundle):
+    for more in ((), ("--format", "raw")):
+        code, _, err = call("embed", sentence_bundle, "a", "--resume", *more)
+        assert (code, "name it with --output" in one_line(err)) == (2, True)
 
 
 @pytest.mark.parametrize(
