@@ -115,6 +115,11 @@ def write_npy(file: BinaryIO, rows: Iterable[NDArray[Any]], width: int, dtype: s
     return count
 
 
+def row_size(width: int, dtype: str) -> int:
+    """Bytes of a row of `width` numbers of a dtype, by numpy's name."""
+    return width * np.dtype(dtype).itemsize
+
+
 def npy_header(count: int, width: int, dtype: str) -> bytes:
     """What a .npy file of shape (count, width) begins with; as many bytes whatever the count."""
     header = io.BytesIO()

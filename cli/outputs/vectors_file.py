@@ -11,18 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from triform.cli.outputs.answers_file import answers_file
 from triform.cli.outputs.part_file import part_file
 from triform.runtime.errors import InputError
-from triform.runtime.files import npy_header
+from triform.runtime.files import npy_header, row_size
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
-
-Vector = NDArray[Any]
+    from triform.runtime.arithmetic import Array
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class VectorsFile:
 
     done: int
     check_last: Callable[[Record], None]
-    write: Callable[[Record, Vector], None]
+    write: Callable[[Record, Array], None]
 
 
 @contextmanager
@@ -66,7 +62,7 @@ def lines_of_vectors(kind: str, output: Path | None, *, source: Path | None, res
         )
 
 
-def _line(fields: dict[str, Any], vector: Vector) -> str:
+def _line(fields: dict[str, Any], vector: Array) -> str:
     start = json.dumps(fields)[1:-1]
     # Enough digits to restore every float32 exactly.
     numbers = ", ".join(["%.9g" if vector.dtype.kind == "f" else "%d"] * len(vector)) % tuple(vector.tolist())
@@ -97,9 +93,9 @@ def rows_of_vectors(
         yield VectorsFile(0, _accept, lambda _, vector: _write_row(sys.stdout.buffer, vector))
         return
     with part_file(output, source=source, resume=resume) as file:
-        header, size = npy_header(0, width, dtype) if npy else b"", width * np.dtype(dtype).itemsize
+        header, size = npy_header(0, width, dtype) if npy else b"", row_size(width, dtype)
 
-        def write(record: Record, vector: Vector) -> None:
+        def write(record: Record, vector: Array) -> None:
             if file.tell() == 0:
                 file.write(header)
             _write_row(file, vector)
@@ -117,7 +113,7 @@ def _accept(record: Record) -> None:
     """Numbers do not say which record they belong to."""
 
 
-def _write_row(file: IO[bytes], vector: Vector) -> None:
+def _write_row(file: IO[bytes], vector: Array) -> None:
     file.write(vector.tobytes())
 
 

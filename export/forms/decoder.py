@@ -196,6 +196,8 @@ def _describe_scheme(scheme: Scheme, count: int) -> Quantization:
 
 def _max_length(config: Any, options: ExportOptions) -> int:
     own = getattr(config.get_text_config(), "max_position_embeddings", None)
+    # XLNet's -1 says that there is no limit.
+    own = None if own is not None and own < 1 else own
     context_length = options.context_length
     if own is None and context_length is None:
         raise ExportError(f"{config.model_type} sets no limit to its context; give one with {option('context_length')}")

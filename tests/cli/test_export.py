@@ -91,13 +91,30 @@ def test_a_missing_tokenizer(capsys, own_checkpoint, tmp_path):
 
 
 def test_unsupported_model_types_name_the_nearest(capsys, tmp_path):
-    from transformers import BartConfig, BloomConfig
+    from transformers import MambaConfig, RwkvConfig, Wav2Vec2Config
 
-    classifier = BartConfig(architectures=["BartForSequenceClassification"])
-    for config, expected in ((BloomConfig(), "bloom models"), (classifier, "here BartForSequenceClassification")):
+    ctc = Wav2Vec2Config(architectures=["Wav2Vec2ForCTC"])
+    nearest = (
+        "models carry a state along the text besides keys and values, which is not supported; the nearest that are: "
+    )
+    cases = (
+        (MambaConfig(), f"mamba {nearest}"),
+        (RwkvConfig(), f"rwkv {nearest}"),
+        (ctc, "Wav2Vec2ForCTC is for speech"),
+    )
+    for config, expected in cases:
         folder = tmp_path / config.model_type
         config.save_pretrained(folder)
         assert expected in fails(capsys, "export", folder, tmp_path / "out", "--dry-run")
+
+
+def test_a_model_without_a_limit_needs_a_context_length(capsys, tmp_path):
+    from transformers import BloomConfig, XLNetConfig
+
+    for config in (BloomConfig(), XLNetConfig(architectures=["XLNetLMHeadModel"])):
+        folder = tmp_path / config.model_type
+        config.save_pretrained(folder)
+        assert "give one with --context-length" in fails(capsys, "export", folder, tmp_path / "out", "--dry-run")
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(capsys, checkpoint, tmp_path):

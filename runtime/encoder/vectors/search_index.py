@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import tee
@@ -233,10 +234,12 @@ class SearchIndex:
             return [[Hit(score, self._document(texts, place)) for score, place in pairs] for pairs in best]
 
     def _document(self, texts: BinaryIO, place: int) -> Document:
-        begin = int(self._ends[place - 1]) if place else 0
+        begin, end = int(self._ends[place - 1]) if place else 0, int(self._ends[place])
+        if not 0 <= begin <= end <= os.fstat(texts.fileno()).st_size:
+            raise self._damaged()
         texts.seek(begin)
         try:
-            number, value = json.loads(texts.read(int(self._ends[place]) - begin))
+            number, value = json.loads(texts.read(end - begin))
             if isinstance(value, str):
                 return Document(number, value)
             return Document(number, value[self.info.field or DEFAULT_FIELD], value)

@@ -150,7 +150,7 @@ def test_the_trunk_alone(llama, base, tmp_path):
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ({"peft_type": "LOHA"}, "an adapter of the kind LOHA, of which only LORA is supported"),
+        ({"peft_type": "LOHA"}, "is the config of a LOHA adapter, but only LORA is supported"),
         ({"use_dora": True}, "sets use_dora, which is not supported"),
         ({"lora_bias": True}, "sets lora_bias"),
         ({"trainable_token_indices": [1, 2]}, "sets trainable_token_indices"),

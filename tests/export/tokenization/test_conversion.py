@@ -122,7 +122,7 @@ def test_a_tokenizer_that_cannot_be_rebuilt_is_refused(tmp_path):
 def test_what_is_written_is_compared_with_the_original(checkpoint, tmp_path, monkeypatch):
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     monkeypatch.setattr(tokenizer_conversion, "_compact_merges", lambda model: model["merges"].pop(0))
-    with pytest.raises(ExportError, match=r"^the tokenizer\.json written reads .* otherwise"):
+    with pytest.raises(ExportError, match=r"^the written tokenizer\.json gives other ids for "):
         save_tokenizer(tokenizer, tmp_path)
 
 

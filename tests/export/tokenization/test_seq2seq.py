@@ -162,7 +162,7 @@ def test_a_language_asked_for_in_the_text(families):
     assert reader.read([">>fra<< Hello"]) == [original(">>fra<< Hello")["input_ids"]]
     with pytest.raises(InputError, match=r"^this model needs a target language: fra, zho_Hans, zho_Hant$"):
         reader.read(["Hello"])
-    with pytest.raises(InputError, match=r"^this model is not told what language a text is in; leave 'en' out$"):
+    with pytest.raises(InputError, match=r"^this model takes no source language; leave 'en' out$"):
         reader.read(["Hello"], source_lang="en", target_lang="fra")
 
 

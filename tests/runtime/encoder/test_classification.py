@@ -191,7 +191,7 @@ def test_json_lines_in_and_out(capsys, made, tmp_path):
     code, out, err = invoke(capsys, *arguments, "--skip-errors")
     found = [json.loads(line) for line in out.splitlines()]
     assert (code, [one["id"] for one in found], [one["note"] for one in found]) == (0, [7, 8], ["a cat", "a dog"])
-    assert "1 inputs could not be used" in err
+    assert "skipped 1 input that could not be used" in err
     expected = pipeline("text-classification", model=str(made("topics")[0]))(["a cat", "a dog"], top_k=None)
     for one, other in zip(found, expected, strict=True):
         assert_same([(label["label"], label["score"]) for label in one["labels"]], other)
@@ -210,7 +210,7 @@ def test_long_texts_are_cut_and_said_so(capsys, made):
     long = "word " * 200
     code, _, err = invoke(capsys, "classify", made("stars")[1], long)
     assert code == 0
-    assert "1 texts were longer than 96 tokens" in err
+    assert "cut 1 text longer than 96 tokens" in err
     code, out, err = invoke(capsys, "classify", made("stars")[1], long, "--strict")
     assert (code, out) == (2, "")
     assert "text 1 is longer than the model's 96 tokens" in one_line(err)

@@ -128,7 +128,7 @@ def test_the_best_come_first(capsys, source, bundle):
     lines = [f"{scores[index]:.4f}\t{index + 1}\t{DOCUMENTS[index].strip()}" for index in order]
     code, out, err = invoke(capsys, "rerank", bundle, QUERY, *DOCUMENTS)
     assert (code, out.splitlines()) == (0, lines)
-    assert "1 texts were longer than 96 tokens" in err
+    assert "cut 1 text longer than 96 tokens" in err
     _, best, _ = invoke(capsys, "rerank", bundle, QUERY, *DOCUMENTS, "--top-k", 2)
     assert best.splitlines() == lines[:2]
 

@@ -100,7 +100,7 @@ def test_what_the_model_cannot_do(model, options, message):
 
 
 def test_logprobs_of_several_answers_are_refused(model):
-    asked, message = GenerationOptions(logprobs=1), "--logprobs are for one answer at a time, without beams; leave them"
+    asked, message = GenerationOptions(logprobs=1), "`logprobs` are for one answer at a time, without beams; leave them"
     for beams in (Beams(num_beams=2), Beams(best_of=2)):
         with pytest.raises(InputError, match=message):
             model.generate(TEXT, GenerationOptions(logprobs=1, temperature=0.5), beams=beams)
