@@ -100,8 +100,8 @@ class EncoderRunner:
 
     def run(self, arrays: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
         """The outputs called `names`, by name; all outputs when `names` is empty."""
-        wanted = list(names) or self.outputs
-        return dict(zip(wanted, _run(self._session, wanted, dict(arrays)), strict=True))
+        outputs = list(names) or self.outputs
+        return dict(zip(outputs, _run(self._session, outputs, dict(arrays)), strict=True))
 
 
 class EncoderDecoderRunner:

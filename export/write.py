@@ -97,12 +97,12 @@ def _describe(value: ir.Value) -> TensorInfo:
 
 def describe_files(folder: Path) -> dict[str, FileInfo]:
     """Size and hash of every file in `folder` but the manifest."""
-    found = {}
+    files = {}
     for path in sorted(folder.iterdir()):
         if path.name != MANIFEST:
             with path.open("rb") as file:
-                found[path.name] = FileInfo(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
-    return found
+                files[path.name] = FileInfo(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    return files
 
 
 @contextmanager

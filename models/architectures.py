@@ -66,19 +66,19 @@ def media_read(config: PretrainedConfig) -> tuple[str, ...]:
 
 def bare_class(config: PretrainedConfig) -> Any:
     """The class of a config's model without a head; None where transformers has none."""
-    found = transformers.MODEL_MAPPING.get(type(config), None)
-    return found[0] if isinstance(found, list | tuple) else found
+    classes = transformers.MODEL_MAPPING.get(type(config), None)
+    return classes[0] if isinstance(classes, list | tuple) else classes
 
 
 def media_arguments(model_class: Any) -> tuple[str, ...]:
     """Of pictures and sound, those that a class of transformers reads."""
-    found = (kind for name in _arguments(model_class) for part, kind in _MEDIA.items() if part in name)
-    return tuple(dict.fromkeys(found))
+    kinds = (kind for name in _arguments(model_class) for part, kind in _MEDIA.items() if part in name)
+    return tuple(dict.fromkeys(kinds))
 
 
-def missing_arguments(model_class: Any, given: Iterable[str]) -> list[str]:
-    """The arguments of a class's `forward` that have no default and are none of `given`."""
-    names = set(given)
+def missing_arguments(model_class: Any, available: Iterable[str]) -> list[str]:
+    """The arguments of a class's `forward` that have no default and are none of `available`."""
+    names = set(available)
     return [
         name
         for name, parameter in _arguments(model_class).items()

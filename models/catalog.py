@@ -215,11 +215,11 @@ def class_of(auto_class: Any, config: PretrainedConfig) -> Any:
     mapping = getattr(auto_class, "_model_mapping", None)
     if mapping is None:
         return auto_class
-    found = mapping[type(config)] if type(config) in mapping else None
-    if isinstance(found, list | tuple):
+    classes = mapping[type(config)] if type(config) in mapping else None
+    if isinstance(classes, list | tuple):
         named = config.architectures or []
-        return next((one for one in found if one.__name__ in named), found[0])
-    return found
+        return next((candidate for candidate in classes if candidate.__name__ in named), classes[0])
+    return classes
 
 
 def check_decoder(config: PretrainedConfig) -> None:

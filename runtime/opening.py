@@ -158,10 +158,10 @@ def _open(path: str | Path, verify: Verify) -> Bundle:
     return bundle
 
 
-def _check_form(bundle: Bundle, wanted: str) -> None:
+def _check_form(bundle: Bundle, expected: str) -> None:
     form, task = bundle.manifest.form, bundle.manifest.task
-    if form != wanted:
+    if form != expected:
         hint = method_hint(task, "upgrade, or export another model")
         raise UnsupportedError(
-            f"{bundle.folder} is of the form {form!r}, for {task}, not of the form {wanted!r}: {hint}"
+            f"{bundle.folder} is of the form {form!r}, for {task}, not of the form {expected!r}: {hint}"
         )

@@ -18,7 +18,7 @@ def one_line(text: str) -> str:
 
 def for_terminal(text: str) -> str:
     r"""The text with its lines and tabs, and with escapes such as ``\x1b`` in place of control characters."""
-    return _STEERING.sub(lambda found: _escaped(found[0]), text)
+    return _STEERING.sub(lambda match: _escaped(match[0]), text)
 
 
 def shortened(text: str, most: int = _QUOTED) -> str:

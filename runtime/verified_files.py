@@ -94,9 +94,9 @@ def _folder() -> Path | None:
 
 
 def _cache_folder() -> Path | None:
-    asked = os.environ.get("XDG_CACHE_HOME")
-    if asked and Path(asked).is_absolute():
-        return Path(asked)
+    folder = os.environ.get("XDG_CACHE_HOME")
+    if folder and Path(folder).is_absolute():
+        return Path(folder)
     if os.name == "nt":
         local = os.environ.get("LOCALAPPDATA")
         return Path(local) if local else None

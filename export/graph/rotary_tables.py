@@ -38,9 +38,9 @@ def compute_rotary_tables(model: ir.Model, frequencies: Sequence[torch.Tensor]) 
     for cos, sin in tables:
         if cos is None or sin is None or not (cos.is_initializer() and sin.is_initializer()):
             continue
-        found = _explain(matrix(cos), matrix(sin), frequencies) if matrix(cos).nbytes >= _LARGE else None
-        if found is not None:
-            _insert(model.graph, start, cos, sin, found)
+        explanation = _explain(matrix(cos), matrix(sin), frequencies) if matrix(cos).nbytes >= _LARGE else None
+        if explanation is not None:
+            _insert(model.graph, start, cos, sin, explanation)
     sweep(model)
 
 

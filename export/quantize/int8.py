@@ -101,9 +101,9 @@ def _lower_rows(
 
 
 def _rounded(graph: ir.Graph, node: ir.Node, scaled: ir.Value, name: str, zero_point: int) -> ir.Value:
-    one = add_initializer(graph, f"{name}.one", np.array(1, np.float32))
+    unit_scale = add_initializer(graph, f"{name}.one", np.array(1, np.float32))
     zero = add_initializer(graph, f"{name}.zero", np.array(zero_point, np.uint8))
-    integers = insert(graph, node, "QuantizeLinear", [scaled, one, zero]).outputs[0]
+    integers = insert(graph, node, "QuantizeLinear", [scaled, unit_scale, zero]).outputs[0]
     integers.shape, integers.type = scaled.shape, ir.TensorType(ir.DataType.UINT8)
     return integers
 

@@ -134,8 +134,8 @@ def _image_task(outputs: Any, shape: Shape, hidden_states: bool, call: str | Non
     return EncoderTask(("pixel_values",), outputs, call=call, image_shape=shape, arguments=arguments)
 
 
-def _layers(results: Mapping[str, Any], wanted: bool) -> dict[str, torch.Tensor]:
-    states = results["hidden_states"] if wanted else ()
+def _layers(results: Mapping[str, Any], hidden_states: bool) -> dict[str, torch.Tensor]:
+    states = results["hidden_states"] if hidden_states else ()
     return {f"hidden_states.{index}": state for index, state in enumerate(states)}
 
 

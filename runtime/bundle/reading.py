@@ -34,9 +34,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         _check_whole(data, content, path)
         manifest: Manifest = build(Manifest, content)
-        for key, value, fits, wanted in limits(manifest):
+        for key, value, fits, expected in limits(manifest):
             if not fits:
-                raise Mismatch(f"{key} must be {wanted}, not {quoted(value)}")
+                raise Mismatch(f"{key} must be {expected}, not {quoted(value)}")
         _check_references(manifest)
         for disagreement in disagreements(manifest):
             raise Mismatch(disagreement)

@@ -46,9 +46,9 @@ class PromptBatches:
             InputError: a prompt is refused; the line says which.
         """
         rows, search = self._rows(prompts, settled), settled.search
-        found = self._one_each(rows, settled, batch) if search is None else self._searched(rows, search, batch)
-        for answers in found:
-            yield [written(one, settled) for one in answers]
+        hypotheses = self._one_each(rows, settled, batch) if search is None else self._searched(rows, search, batch)
+        for answers in hypotheses:
+            yield [written(hypothesis, settled) for hypothesis in answers]
 
     def best(self, row: Row, settled: Settled, watch: Watch) -> Written:
         """The best answer to one prompt. Arguments and errors as `best_answer`."""
@@ -63,8 +63,8 @@ class PromptBatches:
 
     def _one_each(self, rows: Iterable[Row], settled: Settled, batch: int) -> Iterator[list[Hypothesis]]:
         requests = (single_request(row) for row in rows)
-        for one in in_order(complete(self._step(batch), requests, rows=batch, eos=settled.eos)):
-            yield [Hypothesis(one.token_ids, 0.0, one.finish_reason)]
+        for answer in in_order(complete(self._step(batch), requests, rows=batch, eos=settled.eos)):
+            yield [Hypothesis(answer.token_ids, 0.0, answer.finish_reason)]
 
     def _searched(self, rows: Iterator[Row], search: Search, batch: int) -> Iterator[list[Hypothesis]]:
         step = self._step(batch * rows_of(search))

@@ -118,9 +118,9 @@ class Conversation:
             InputError: the prompt is empty, or refused by the template.
             ContextError: with it the conversation does not fit the model's context.
         """
-        asked = self._asked(prompt)
-        pieces = self._model.stream([*self._messages, *asked], self.options, **self.prompt_options)
-        running = self._answered(asked, pieces)
+        new = self._asked(prompt)
+        pieces = self._model.stream([*self._messages, *new], self.options, **self.prompt_options)
+        running = self._answered(new, pieces)
         self._running = weakref.ref(running)
         return running
 
@@ -129,19 +129,19 @@ class Conversation:
 
         Whatever `show` raises stops the answer before that piece, and is raised.
         """
-        asked, said = self._asked(prompt), []
+        new, texts = self._asked(prompt), []
 
         def tell(text: str) -> None:
             show(text)
-            said.append(text)
+            texts.append(text)
 
-        prompts, options = [*self._messages, *asked], self.options or GenerationOptions()
+        prompts, options = [*self._messages, *new], self.options or GenerationOptions()
         try:
             generation = self._model.stream_to(prompts, options, show=tell, **self.prompt_options)
         except BaseException:
-            self._add_stopped(asked, said)
+            self._add_stopped(new, texts)
             raise
-        self._add(asked, said)
+        self._add(new, texts)
         return generation
 
     def undo(self) -> list[dict[str, Any]]:
@@ -175,10 +175,10 @@ class Conversation:
         Raises:
             InputError: one of them is no message.
         """
-        found = [dict(message) if not isinstance(message, str) else message for message in messages]
-        check_messages(found)
+        restored = [dict(message) if not isinstance(message, str) else message for message in messages]
+        check_messages(restored)
         self._stop()
-        self._messages = deepcopy(found)
+        self._messages = deepcopy(restored)
 
     def save(self, path: str | Path) -> None:
         """Write the conversation as JSON, {"messages": […]}.
@@ -203,36 +203,36 @@ class Conversation:
             if not prompt.strip():
                 raise InputError("the message is empty")
             return [{"role": "user", "content": prompt}]
-        asked = [dict(message) if not isinstance(message, str) else message for message in prompt]
-        if not asked:
+        new = [dict(message) if not isinstance(message, str) else message for message in prompt]
+        if not new:
             raise InputError("there is no message")
-        check_messages(asked)
-        return deepcopy(asked)
+        check_messages(new)
+        return deepcopy(new)
 
-    def _answered(self, asked: list[dict[str, Any]], pieces: Iterator[Piece]) -> Generator[Piece]:
-        said: list[str] = []
+    def _answered(self, new: list[dict[str, Any]], pieces: Iterator[Piece]) -> Generator[Piece]:
+        texts: list[str] = []
         added = False
         try:
             for piece in pieces:
-                said.append(piece.text)
+                texts.append(piece.text)
                 if piece.finish_reason is not None:
-                    self._add(asked, said)
+                    self._add(new, texts)
                     added = True
                 yield piece
         finally:
             if not added:
-                self._add_stopped(asked, said)
+                self._add_stopped(new, texts)
 
-    def _add_stopped(self, asked: list[dict[str, Any]], said: Iterable[str]) -> None:
-        if any(said):
-            self._add(asked, said)
+    def _add_stopped(self, new: list[dict[str, Any]], texts: Iterable[str]) -> None:
+        if any(texts):
+            self._add(new, texts)
 
-    def _add(self, asked: list[dict[str, Any]], said: Iterable[str]) -> None:
-        text = "".join(said)
-        if asked[-1]["role"] == "assistant":
-            self._messages += [*asked[:-1], _continued(asked[-1], text)]
+    def _add(self, new: list[dict[str, Any]], texts: Iterable[str]) -> None:
+        text = "".join(texts)
+        if new[-1]["role"] == "assistant":
+            self._messages += [*new[:-1], _continued(new[-1], text)]
         else:
-            self._messages += [*asked, {"role": "assistant", "content": text}]
+            self._messages += [*new, {"role": "assistant", "content": text}]
 
     def _stop(self) -> None:
         """End an answer that is still being given, so that what was said comes before what follows."""

@@ -69,12 +69,12 @@ class DecoderLoops:
 
     def _contrastive(self, step: HiddenStep, row: Row) -> Iterator[Token]:
         step.cache.reserve(self._length(row))
-        asked = row.settled.options
+        options = row.settled.options
         search = ContrastiveSearch(
             step,
             row.processors(),
-            top_k=asked.top_k or 0,
-            penalty_alpha=asked.penalty_alpha or 0.0,
+            top_k=options.top_k or 0,
+            penalty_alpha=options.penalty_alpha or 0.0,
             room=row.limit,
         )
         yield from plain_loop(search, row.ids, row.growing(search.choose))
@@ -86,13 +86,13 @@ class DecoderLoops:
 
     def proposer(self, row: Row) -> Proposer | None:
         """What proposes tokens to try in one run; None where one is run after another."""
-        asked, form = row.settled.options.speculate, row.context.spelled.form
+        speculate, form = row.settled.options.speculate, row.context.spelled.form
         # Several tokens in a run may give other last digits than one by one: done only where that cannot show.
-        exact = asked == "lookup" or (asked == "auto" and not _rounds_activations(self._manifest))
+        exact = speculate == "lookup" or (speculate == "auto" and not _rounds_activations(self._manifest))
         propose: Proposer | None = None
-        if asked == "auto" and self.draft is not None:
+        if speculate == "auto" and self.draft is not None:
             propose = self.draft
-        elif asked == "lookup" or (exact and row.context.generator is None):
+        elif speculate == "lookup" or (exact and row.context.generator is None):
             propose = look_up
         return ForcedTokens(form.constraint(len(row.ids)), propose) if form is not None and exact else propose
 

@@ -131,10 +131,10 @@ class Decoder:
             InUseError: another thread uses the decoder.
         """
         watch, settled = Watch(), self.settle(options, beams=beams)
-        asked = PromptInput(prompt, **prompt_options)
+        prompt_input = PromptInput(prompt, **prompt_options)
         if settled.search is None:
-            return watch.finished(list(self._pieces(asked, settled, watch)), self._load_seconds)
-        row = settled.row(self._prompts.prompt_ids(asked))
+            return watch.finished(list(self._pieces(prompt_input, settled, watch)), self._load_seconds)
+        row = settled.row(self._prompts.prompt_ids(prompt_input))
         watch.prompt_tokens = len(row.ids)
         return watch.searched(self._batches.best(row, settled, watch), self._load_seconds)
 
@@ -169,8 +169,8 @@ class Decoder:
         """
         at_least_one().judge("batch", batch)
         settled = self._settled(options, beams or Beams(), several=True)
-        asked = (PromptInput(prompt, **prompt_options) for prompt in prompts)
-        return self._batches.answers(asked, settled, batch)
+        inputs = (PromptInput(prompt, **prompt_options) for prompt in prompts)
+        return self._batches.answers(inputs, settled, batch)
 
     def settle(self, options: GenerationOptions | None = None, *, beams: Beams | None = None) -> Settled:
         """What `generate` would do: `search` is None where one answer is followed, and could be streamed.
@@ -270,7 +270,7 @@ class Decoder:
             InputError: its vocabulary is another.
         """
         known = range(max(self.manifest.vocab_size, draft.manifest.vocab_size))
-        if any(draft._tokenizer.id_to_token(one) != self._tokenizer.id_to_token(one) for one in known):
+        if any(draft._tokenizer.id_to_token(token) != self._tokenizer.id_to_token(token) for token in known):
             raise InputError(
                 f"{draft._bundle.folder} cannot be the draft of {self._bundle.folder}: its vocabulary is another; "
                 "take a smaller model of the same family"
@@ -369,12 +369,12 @@ class Decoder:
             self.forget()
             losses = losses_of(self._step, ids, self.manifest.max_length, self._tokenizer) if len(ids) > 1 else ()
             logprobs = [-float(loss) for part in losses for loss in part]
-        texts = tuple(self._tokenizer.decode([one], skip_special_tokens=False) for one in ids)
+        texts = tuple(self._tokenizer.decode([token], skip_special_tokens=False) for token in ids)
         return TextScore(tuple(ids), texts, (None, *logprobs))
 
     def _settled(self, options: GenerationOptions | None, beams: Beams | None, *, several: bool = False) -> Settled:
-        asked = options or GenerationOptions()
-        return settle(asked, self.manifest, self._tokenizer, beams=beams, several=several)
+        chosen = options or GenerationOptions()
+        return settle(chosen, self.manifest, self._tokenizer, beams=beams, several=several)
 
     def _stream(self, prompt: PromptInput, options: GenerationOptions | None, watch: Watch) -> Iterator[Piece]:
         return self._pieces(prompt, self._settled(options, None), watch)

@@ -107,13 +107,13 @@ class PromptEncoder:
 
 def _template_vars(prompt: PromptInput, template: str) -> Mapping[str, object]:
     """A prompt's variables, each of which the template reads: nobody would know of one that it does not."""
-    given = prompt.template_vars or {}
-    for name in given:
+    variables = prompt.template_vars or {}
+    for name in variables:
         if not re.search(rf"\b{re.escape(name)}\b", template):
             raise InputError(
                 f"this model's chat template reads no variable {name}; leave out {option('template_vars')} {name}"
             )
-    return given
+    return variables
 
 
 def _check_tools(tools: Tools | None, template: str) -> None:

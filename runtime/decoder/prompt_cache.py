@@ -121,7 +121,7 @@ def _content(
     ids = json.loads(metadata["token_ids"])
     if len(ids) != int(metadata["length"]) or not 1 <= len(ids) <= manifest.max_length:
         raise ValueError("it has another number of tokens than it says")
-    if not all(type(one) is int and 0 <= one < manifest.vocab_size for one in ids):
+    if not all(type(token) is int and 0 <= token < manifest.vocab_size for token in ids):
         raise ValueError("it has tokens that there are not")
     arrays: dict[str, NDArray[np.float32]] = {}
     for index, layer in enumerate(manifest.cache.layers if manifest.cache else ()):

@@ -72,7 +72,7 @@ class PromptInput:
             f"{option('template_vars')} needs": self.template_vars or None,
             f"{option('prefill')} needs": self.prefill,
         }
-        return next((what for what, given in needs.items() if given is not None), None)
+        return next((what for what, value in needs.items() if value is not None), None)
 
     def messages(self) -> list[Message]:
         """The conversation, with the system message first and the beginning of the answer last.
@@ -108,13 +108,15 @@ def check_template_var(name: object, value: object) -> None:
     Raises:
         InputError: its name is none, or that of something else; or it is not JSON.
     """
-    said = f"{option('template_vars')} {name!r:.60}"
+    variable = f"{option('template_vars')} {name!r:.60}"
     if not isinstance(name, str) or not name.isidentifier():
-        raise InputError(f"{said} is not the name of a variable")
+        raise InputError(f"{variable} is not the name of a variable")
     if name in _RESERVED:
-        raise InputError(f"{said} cannot be set: it is one of {', '.join(_RESERVED)}, which are given by other means")
+        raise InputError(
+            f"{variable} cannot be set: it is one of {', '.join(_RESERVED)}, which are given by other means"
+        )
     if not _is_json(value):
-        raise InputError(f"{said} must be a text, a number, true, false, null, or a list or object of these")
+        raise InputError(f"{variable} must be a text, a number, true, false, null, or a list or object of these")
 
 
 def check_unicode(text: str) -> None:

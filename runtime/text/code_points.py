@@ -80,7 +80,7 @@ class CodePointTokenizer:
     def __init__(self, info: CodePointsInfo) -> None:
         self._info = info
         self._special = frozenset(info.special)
-        self._stripping = re.compile("|".join(re.escape(chr(one)) for one in info.strip_before))
+        self._stripping = re.compile("|".join(re.escape(chr(code_point)) for code_point in info.strip_before))
         self._length: int | None = None
         self._stride = 0
         self._strategy = "longest_first"
@@ -111,7 +111,8 @@ class CodePointTokenizer:
         """The tokens of a text, or of two."""
         first, second = self._read(sequence), None if pair is None else self._read(pair)
         pieces = [
-            self._joined(one, other, add_special_tokens) for one, other in self._cut(first, second, add_special_tokens)
+            self._joined(start, other, add_special_tokens)
+            for start, other in self._cut(first, second, add_special_tokens)
         ]
         pieces[0].overflowing.extend(pieces[1:])
         return pieces[0]
@@ -121,8 +122,8 @@ class CodePointTokenizer:
     ) -> list[CodePoints]:
         """As `encode`, of each text or pair of texts."""
         return [
-            self.encode(*((one,) if isinstance(one, str) else one), add_special_tokens=add_special_tokens)
-            for one in input
+            self.encode(*((text,) if isinstance(text, str) else text), add_special_tokens=add_special_tokens)
+            for text in input
         ]
 
     def token_to_id(self, token: str) -> int | None:
@@ -137,7 +138,7 @@ class CodePointTokenizer:
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`."""
-        return "".join(chr(one) for one in ids if not (skip_special_tokens and one in self._special))
+        return "".join(chr(token) for token in ids if not (skip_special_tokens and token in self._special))
 
     def _read(self, text: str) -> _Part:
         """All of a text but the spaces before tokens that swallow them."""
@@ -148,10 +149,10 @@ class CodePointTokenizer:
     def _places(self, text: str) -> list[int]:
         places: list[int] = []
         start = 0
-        for found in self._stripping.finditer(text):
-            kept = len(text[start : found.start()].rstrip())
-            places.extend((*range(start, start + kept), found.start()))
-            start = found.end()
+        for match in self._stripping.finditer(text):
+            kept = len(text[start : match.start()].rstrip())
+            places.extend((*range(start, start + kept), match.start()))
+            start = match.end()
         places.extend(range(start, len(text)))
         return places
 
@@ -163,11 +164,11 @@ class CodePointTokenizer:
         if whole <= room:
             return [(first, second)]
         if second is None:
-            return [(one, None) for one in first.windows(room, self._stride)]
+            return [(window, None) for window in first.windows(room, self._stride)]
         if self._strategy == "only_first":
-            return [(one, second) for one in first.windows(room - len(second.ids), self._stride)]
+            return [(window, second) for window in first.windows(room - len(second.ids), self._stride)]
         if self._strategy == "only_second":
-            return [(first, one) for one in second.windows(room - len(first.ids), self._stride)]
+            return [(first, window) for window in second.windows(room - len(first.ids), self._stride)]
         # Of two that are alike, the second is cut first, as transformers does it.
         kept = min(len(first.ids), max(room - len(second.ids), (room + 1) // 2))
         rest = (first.cut(kept, len(first.ids)), second.cut(room - kept, len(second.ids)))

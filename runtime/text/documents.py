@@ -62,13 +62,13 @@ class Cutter:
             InputError: a sentence is too long, and the cutter is strict.
             UnsupportedError: a line is too long, and what finds sentences is not installed.
         """
-        found = []
+        lines = []
         for line in text.splitlines(keepends=True):
             content = line.strip()
             start = line.find(content)
             pieces = [piece.strip() for piece in self._packed(content, number, shared=0)] if content else []
-            found.append(Line(line[:start], pieces, line[start + len(content) :]))
-        return found
+            lines.append(Line(line[:start], pieces, line[start + len(content) :]))
+        return lines
 
     def windows(self, text: str, number: int = 1) -> list[str]:
         """A text in as few pieces as whole sentences make, each beginning with the last sentences of the one before.
@@ -87,18 +87,18 @@ class Cutter:
         around = self._length("")
         # Tokens of sentences by themselves add up to about those of all; `_closed` makes sure.
         parts = [(part, self._length(part) - around) for part in self._sentences(text, number)]
-        found, held = [], 0
+        packed, held = [], 0
         while held < len(parts):
             end, room = held, self._limit - around
             while end < len(parts) and (end == held or parts[end][1] <= room):
                 room -= parts[end][1]
                 end += 1
             end = self._closed(parts, held, end)
-            found.append("".join(part for part, _ in parts[held:end]))
+            packed.append("".join(part for part, _ in parts[held:end]))
             if end == len(parts):
                 break
             held = _shared_from(parts, held, end, min(shared, self._limit - around - parts[end][1]))
-        return found
+        return packed
 
     def _closed(self, parts: Sequence[tuple[str, int]], start: int, end: int) -> int:
         while end > start + 1 and self._length("".join(part for part, _ in parts[start:end]).strip()) > self._limit:
@@ -124,7 +124,7 @@ class Cutter:
             raise InputError(f"what is put around a text leaves no room in the model's {self._limit} tokens")
         middle = len(sentence) // 2
         spaces = (place for place in range(1, len(sentence)) if sentence[place - 1].isspace())
-        place = min(spaces, key=lambda one: abs(one - middle), default=middle)
+        place = min(spaces, key=lambda space: abs(space - middle), default=middle)
         yield from self._fitting(sentence[:place])
         yield from self._fitting(sentence[place:])
 
@@ -157,13 +157,13 @@ def sentences(text: str, language: str) -> list[str]:
         )
     from sentencex import segment
 
-    found: list[str] = []
+    whole: list[str] = []
     for part in segment(language, text):
-        if found and part.isspace():
-            found[-1] += part
+        if whole and part.isspace():
+            whole[-1] += part
         else:
-            found.append(part)
-    return found
+            whole.append(part)
+    return whole
 
 
 def join(parts: Iterable[str]) -> str:
@@ -208,21 +208,21 @@ def in_pieces(
             for line in lines:
                 yield from line.pieces
 
-    found: list[Result] = []
+    results: list[Result] = []
     for result in work(pieces()):
         while not waiting[0][1]:
             yield waiting.popleft()[0], []
-        found.append(result)
-        if len(found) == waiting[0][1]:
-            yield waiting.popleft()[0], found
-            found = []
+        results.append(result)
+        if len(results) == waiting[0][1]:
+            yield waiting.popleft()[0], results
+            results = []
     yield from ((lines, []) for lines, _ in waiting)
 
 
 def summaries(
     texts: Sequence[str],
     cutter: Cutter,
-    asked: int,
+    max_length: int,
     work: Callable[[Iterable[str]], Iterator[Result]],
     text_of: Callable[[Result], str],
 ) -> list[list[Result]]:
@@ -231,24 +231,24 @@ def summaries(
     Args:
         texts: none of them blank.
         cutter: of the model.
-        asked: tokens that a summary may have.
+        max_length: tokens that a summary may have.
         work: takes texts lazily, gives a result a text.
         text_of: the summary of a result.
 
     Returns:
         for each text the results that together are its summary: one, unless summing them up makes them no shorter.
     """
-    found: list[list[Result]] = [[] for _ in texts]
+    results_of: list[list[Result]] = [[] for _ in texts]
     pending = dict(enumerate(texts))
     while pending:
         cut = {index: cutter.windows(text, index + 1) for index, text in pending.items()}
         results = work(window for windows in cut.values() for window in windows)
         following: dict[int, str] = {}
         for index, windows in cut.items():
-            found[index] = [next(results) for _ in windows]
-            together = join(text_of(one) for one in found[index])
+            results_of[index] = [next(results) for _ in windows]
+            together = join(text_of(result) for result in results_of[index])
             length, around = cutter.length(together), cutter.length("")
-            if len(windows) > 1 and asked + around < length < cutter.length(pending[index]):
+            if len(windows) > 1 and max_length + around < length < cutter.length(pending[index]):
                 following[index] = together
         pending = following
-    return found
+    return results_of

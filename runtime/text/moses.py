@@ -59,10 +59,10 @@ class MosesTokenizer:
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[Any]:
         """What tokenizers gives for the words of each text."""
         words = [self.words(text) for text in texts]
-        found: list[Any] = self._backend.encode_batch(
+        encodings: list[Any] = self._backend.encode_batch(
             words, is_pretokenized=True, add_special_tokens=add_special_tokens
         )
-        return found
+        return encodings
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`, its words joined."""
@@ -77,11 +77,11 @@ class MosesTokenizer:
         if self._special is None:
             return self._words(text)
         parts = self._special.split(text)
-        found = []
+        cut = []
         for words, special in zip(parts[::2], [*parts[1::2], None], strict=True):
-            found += self._words(words)
-            found += [special] if special else []
-        return found
+            cut += self._words(words)
+            cut += [special] if special else []
+        return cut
 
     def _words(self, text: str) -> list[str]:
         text = self._normalizer.normalize(text.lower() if self._lowercase else text)

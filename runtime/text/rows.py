@@ -131,7 +131,7 @@ class RowReader:
         with self._lock:
             self.tokenizer.enable_truncation(self.max_length, stride=stride, strategy=direction)
             encoding = self._encode([text], True, number)[0]
-        rows = [_row(one) for one in (encoding, *encoding.overflowing)]
+        rows = [_row(part) for part in (encoding, *encoding.overflowing)]
         for row in rows:
             self._check_length(row, text, number)
         return rows

@@ -72,10 +72,10 @@ class BlockMatrix:
         """What it stands for, float32 (rows, columns)."""
         scales = self.scales.values[..., None]
         if self.minimums is None:
-            found = (self.numbers.astype(np.float32) - 2 ** (self.bits - 1)) * scales
+            values = (self.numbers.astype(np.float32) - 2 ** (self.bits - 1)) * scales
         else:
-            found = self.numbers.astype(np.float32) * scales - self.minimums.values[..., None]
-        return found.reshape(len(found), -1)
+            values = self.numbers.astype(np.float32) * scales - self.minimums.values[..., None]
+        return values.reshape(len(values), -1)
 
 
 def can_decode(kind: Format) -> bool:

@@ -40,16 +40,16 @@ def architecture_of(file: GgufFile) -> Architecture:
             f"{file.path.name} is of the architecture {name}, which is not supported; "
             f"those that are: {', '.join(ARCHITECTURES)}"
         )
-    found = ARCHITECTURES[name]
+    architecture = ARCHITECTURES[name]
     if not file.values.get(f"{name}.{_WINDOW}"):
-        return found
+        return architecture
     if name == "llama":
         # Mistral's files are called llama's, and llama.cpp passes over their windows.
-        options = {**found.options, "sliding_window": _WINDOW}
-        return dataclasses.replace(found, model_type="mistral", options=options, biases={})
+        options = {**architecture.options, "sliding_window": _WINDOW}
+        return dataclasses.replace(architecture, model_type="mistral", options=options, biases={})
     if name == "olmo2":
-        return dataclasses.replace(found, model_type="olmo3", pattern=4, local_theta=0.0)
-    return found
+        return dataclasses.replace(architecture, model_type="olmo3", pattern=4, local_theta=0.0)
+    return architecture
 
 
 def read_config(file: GgufFile) -> PretrainedConfig:

@@ -66,10 +66,10 @@ class GgufFile:
         Raises:
             ExportError: it does not say.
         """
-        found = self.values.get("general.architecture")
-        if not isinstance(found, str):
+        name = self.values.get("general.architecture")
+        if not isinstance(name, str):
             raise ExportError(f"{self.path.name} does not name its architecture (general.architecture)")
-        return found
+        return name
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -78,12 +78,12 @@ def parts_of(path: Path) -> list[Path]:
     Raises:
         ExportError: a part is not there.
     """
-    found = _PART.search(path.name)
-    if found is None:
+    match = _PART.search(path.name)
+    if match is None:
         return [path]
-    count = int(found[2])
+    count = int(match[2])
     parts = [
-        path.with_name(f"{path.name[: found.start()]}-{number:05d}-of-{found[2]}.gguf")
+        path.with_name(f"{path.name[: match.start()]}-{number:05d}-of-{match[2]}.gguf")
         for number in range(1, count + 1)
     ]
     missing = [part.name for part in parts if not part.is_file()]
@@ -150,8 +150,8 @@ class _Cursor:
             return [self.value(inner) for _ in range(count)]
         if kind not in _SCALARS:
             raise ExportError(f"{self._name} has a value of type {kind}, which is not one of GGUF's")
-        found = np.frombuffer(self.take(np.dtype(_SCALARS[kind]).itemsize), _SCALARS[kind])[0].item()
-        return bool(found) if kind == _BOOL else found
+        number = np.frombuffer(self.take(np.dtype(_SCALARS[kind]).itemsize), _SCALARS[kind])[0].item()
+        return bool(number) if kind == _BOOL else number
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -111,20 +111,20 @@ def load_model(path: Path, config: PretrainedConfig, auto_class: Any) -> GgufMod
     architecture = configs.architecture_of(file)
     with torch.device("meta"):
         empty = auto_class.from_config(config)
-    wanted = empty.state_dict()
+    parameters = empty.state_dict()
     placements = {
-        _name_in(wanted, f"{empty.base_model_prefix}.", name): placement
+        _name_in(parameters, f"{empty.base_model_prefix}.", name): placement
         for name, placement in place(file, architecture, _heads(config)).items()
     }
     turned = {f"{name}.weight" for name, module in empty.named_modules() if isinstance(module, Conv1D)}
     state = {
-        name: _numbers(placement, name, wanted, turned, architecture.norm_offset)
+        name: _numbers(placement, name, parameters, turned, architecture.norm_offset)
         for name, placement in placements.items()
     }
     absent = _absent(empty, state)
-    for name in [name for name in absent if _is_bias_of_matrix(name, wanted)]:
+    for name in [name for name in absent if _is_bias_of_matrix(name, parameters)]:
         # llama.cpp adds a bias only where the file has one; transformers' config has a switch for several at once.
-        state[name] = torch.zeros(wanted[name].shape)
+        state[name] = torch.zeros(parameters[name].shape)
         absent.remove(name)
     model = type(empty).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
     apply_frequency_factors(file, model)
@@ -141,26 +141,26 @@ def _heads(config: PretrainedConfig) -> dict[str, int]:
     return {"q": size * heads, "k": key_value, "v": key_value, "head": size}
 
 
-def _name_in(wanted: Mapping[str, torch.Tensor], prefix: str, name: str) -> str:
+def _name_in(parameters: Mapping[str, torch.Tensor], prefix: str, name: str) -> str:
     """What a class of models calls a parameter: with or without the prefix of the model inside it."""
     candidates = (name, name.removeprefix(prefix), f"{prefix}{name}")
-    return next((candidate for candidate in candidates if candidate in wanted), name)
+    return next((candidate for candidate in candidates if candidate in parameters), name)
 
 
 def _numbers(
-    placement: Placement, name: str, wanted: Mapping[str, torch.Tensor], turned: set[str], norm_offset: float
+    placement: Placement, name: str, parameters: Mapping[str, torch.Tensor], turned: set[str], norm_offset: float
 ) -> torch.Tensor:
-    if name not in wanted:
+    if name not in parameters:
         raise ExportError(f"{placement.tensor.name} has no place in the model ({name})")
     values = torch.from_numpy(values_of(placement.stored))
     if norm_offset and name.endswith("norm.weight"):
         values -= norm_offset
     if name in turned:
         values = values.T.contiguous()
-    if values.shape != wanted[name].shape:
+    if values.shape != parameters[name].shape:
         raise ExportError(
             f"{placement.tensor.name} is {list(placement.tensor.shape)}, but by the file's keys it would be "
-            f"{list(wanted[name].shape)}"
+            f"{list(parameters[name].shape)}"
         )
     return values
 
@@ -170,6 +170,6 @@ def _absent(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> list[s
     return sorted(set(dict(model.named_parameters())) - set(state) - tied)
 
 
-def _is_bias_of_matrix(name: str, wanted: Mapping[str, torch.Tensor]) -> bool:
-    weight = wanted.get(f"{name.removesuffix('.bias')}.weight")
+def _is_bias_of_matrix(name: str, parameters: Mapping[str, torch.Tensor]) -> bool:
+    weight = parameters.get(f"{name.removesuffix('.bias')}.weight")
     return name.endswith(".bias") and weight is not None and weight.ndim == 2

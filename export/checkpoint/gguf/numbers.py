@@ -25,10 +25,10 @@ def values_of(tensor: Tensor) -> NDArray[np.float32]:
         return decode(tensor).values
     try:
         if tensor.format is Format.F64:
-            found = tensor.data.view(np.float64).astype(np.float32)
+            values = tensor.data.view(np.float64).astype(np.float32)
         else:
-            found = dequantize(np.ascontiguousarray(tensor.data), tensor.format)
+            values = dequantize(np.ascontiguousarray(tensor.data), tensor.format)
     except NotImplementedError:
         raise ExportError(f"{tensor.name} is stored as {tensor.format.name}, which cannot be decoded here") from None
     # A copy where it is a view of the file, which PyTorch could not write to.
-    return np.array(found, np.float32).reshape(tensor.shape)
+    return np.array(values, np.float32).reshape(tensor.shape)

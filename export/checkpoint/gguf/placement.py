@@ -59,9 +59,9 @@ def place(file: GgufFile, architecture: Architecture, heads: Mapping[str, int]) 
     placed: dict[str, Placement] = {}
     unknown = []
     for name, tensor in file.tensors.items():
-        found = dict(_placed(name, tensor, architecture, heads))
-        placed |= found
-        if not found and not _is_of_rope(name, architecture):
+        placements = dict(_placed(name, tensor, architecture, heads))
+        placed |= placements
+        if not placements and not _is_of_rope(name, architecture):
             unknown.append(name)
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""

@@ -63,16 +63,16 @@ def _yarn(settings: Settings, factor: float, original: int | None, attention: fl
     settings.expect("rope.scaling.yarn_ext_factor", 1.0)
     settings.expect("rope.scaling.yarn_log_multiplier", 0.0)
     own = settings.get("rope.scaling.yarn_attn_factor")
-    found: dict[str, Any] = {"rope_type": "yarn", "factor": factor}
-    found["original_max_position_embeddings"] = int(original or settings.need("context_length"))
+    parameters: dict[str, Any] = {"rope_type": "yarn", "factor": factor}
+    parameters["original_max_position_embeddings"] = int(original or settings.need("context_length"))
     for key, name in _YARN.items():
         value = settings.get(f"rope.scaling.{key}")
         if value is not None:
-            found[name] = float(value)
+            parameters[name] = float(value)
     if own is not None or attention != 1:
         # Without one of the file's own, what yarn multiplies cosines and sines by.
-        found["attention_factor"] = attention * (float(own) if own is not None else 0.1 * math.log(factor) + 1)
-    return found
+        parameters["attention_factor"] = attention * (float(own) if own is not None else 0.1 * math.log(factor) + 1)
+    return parameters
 
 
 def _longrope(file: GgufFile, original: int | None, attention: float, factor: float) -> dict[str, Any]:

@@ -58,9 +58,9 @@ class Settings:
         Raises:
             ExportError: it has another.
         """
-        found = self.get(key, value)
-        if found != value:
-            raise ExportError(f"{self._name} has {self.architecture}.{key} = {found}, which is not supported")
+        own = self.get(key, value)
+        if own != value:
+            raise ExportError(f"{self._name} has {self.architecture}.{key} = {own}, which is not supported")
 
     def check_all_read(self) -> None:
         """Check that every key was asked for.

@@ -72,12 +72,12 @@ def _id(file: GgufFile, name: str, size: int) -> int | None:
     # "seperator" is how the format spells it.
     default = _DEFAULTS.get(str(file.values.get("tokenizer.ggml.model")), {}).get(name)
     key = f"tokenizer.ggml.{name}_token_id"
-    found = file.values.get(key)
-    if found is None:
+    token = file.values.get(key)
+    if token is None:
         return default if default is not None and default < size else None
-    if not 0 <= int(found) < size:
-        raise ExportError(f"{file.path.name} has {key} = {found}, but {size} tokens")
-    return int(found)
+    if not 0 <= int(token) < size:
+        raise ExportError(f"{file.path.name} has {key} = {token}, but {size} tokens")
+    return int(token)
 
 
 def _control_ends(file: GgufFile, tokens: list[str]) -> list[int]:
@@ -89,5 +89,5 @@ def _control_ends(file: GgufFile, tokens: list[str]) -> list[int]:
     return [control[name] for name in _ENDS if name in control and name not in passed_over]
 
 
-def _listed(found: Any) -> list[Any]:
-    return [] if found is None else list(np.atleast_1d(np.asarray(found)))
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(np.atleast_1d(np.asarray(value)))

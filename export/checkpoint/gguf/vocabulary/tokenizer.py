@@ -92,8 +92,8 @@ def _tokens(file: GgufFile) -> list[str]:
 
 
 def _kinds(file: GgufFile, count: int) -> list[int]:
-    found = file.values.get("tokenizer.ggml.token_type")
-    kinds = [_NORMAL] * count if found is None else np.asarray(found).tolist()
+    stored = file.values.get("tokenizer.ggml.token_type")
+    kinds = [_NORMAL] * count if stored is None else np.asarray(stored).tolist()
     if len(kinds) < count:
         raise ExportError(f"{file.path.name} has {count} tokens but {len(kinds)} kinds of tokens")
     return kinds
@@ -187,14 +187,14 @@ def merges_of(tokens: list[str], scores: list[float]) -> list[tuple[str, str]]:
         scores: by id; of two merges, that to the token with the higher score comes first.
     """
     ids = {token: index for index, token in enumerate(tokens)}
-    found: list[tuple[float, int, int, int]] = []
+    ranked: list[tuple[float, int, int, int]] = []
     for index, token in enumerate(tokens):
         for cut in range(1, len(token)):
             left, right = ids.get(token[:cut]), ids.get(token[cut:])
             if left is not None and right is not None:
-                found.append((-scores[index], index, left, right))
-    found.sort()
-    return [(tokens[left], tokens[right]) for _, _, left, right in found]
+                ranked.append((-scores[index], index, left, right))
+    ranked.sort()
+    return [(tokens[left], tokens[right]) for _, _, left, right in ranked]
 
 
 def _word_piece(file: GgufFile, tokens: list[str], kinds: list[int], ids: SpecialIds) -> _Built:
