@@ -10,6 +10,7 @@ from triform.export.checkpoint.files.json_files import content_of
 from triform.export.checkpoint.files.weights import tensor_names
 from triform.export.checkpoint.sizes import check_sizes
 from triform.export.checkpoint.source import Source
+from triform.runtime.bundle.generation_defaults import GenerationNumbers
 from triform.runtime.errors import ExportError
 from triform.runtime.json_dataclasses import Mismatch, build
 
@@ -30,31 +31,9 @@ class _Config:
 
 
 @dataclass(frozen=True)
-class _GenerationConfig:
+class _GenerationConfig(GenerationNumbers):
     """generation_config.json."""
 
-    do_sample: bool | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    typical_p: float | None = None
-    epsilon_cutoff: float | None = None
-    eta_cutoff: float | None = None
-    repetition_penalty: float | None = None
-    encoder_repetition_penalty: float | None = None
-    no_repeat_ngram_size: int | None = None
-    encoder_no_repeat_ngram_size: int | None = None
-    exponential_decay_length_penalty: list[float] | None = None
-    num_beams: int | None = None
-    num_beam_groups: int | None = None
-    diversity_penalty: float | None = None
-    length_penalty: float | None = None
-    early_stopping: bool | str | None = None
-    min_new_tokens: int | None = None
-    min_length: int | None = None
-    max_new_tokens: int | None = None
-    max_length: int | None = None
     bos_token_id: int | list[int] | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | list[int] | None = None

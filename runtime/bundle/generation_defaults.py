@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class GenerationDefaults:
-    """The settings of the model's own generation config, by its names; None or empty if it does not set them."""
+class GenerationNumbers:
+    """The settings that a generation config and a manifest write alike, by transformers' names; None if not set."""
 
     do_sample: bool | None = None
     temperature: float | None = None
@@ -31,6 +31,12 @@ class GenerationDefaults:
     min_length: int | None = None
     max_new_tokens: int | None = None
     max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class GenerationDefaults(GenerationNumbers):
+    """The settings of the model's own generation config, by its names; None or empty if it does not set them."""
+
     forced_bos_token_id: int | None = None
     forced_eos_token_id: list[int] = field(default_factory=list)
     suppress_tokens: list[int] = field(default_factory=list)

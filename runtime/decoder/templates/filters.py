@@ -17,21 +17,21 @@ _LONGEST_WIDTH = 9
 _LEEWAY = 5
 
 
-def _tojson(
+def tojson(
     value: Any,
     ensure_ascii: bool = False,
     indent: int | None = None,
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    """A value as plain JSON; Jinja's own filter escapes for HTML, and transformers replaces it."""
     check_width(indent)
-    # Jinja's own tojson escapes for HTML; transformers replaces it by plain JSON.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _json(text: str, *arguments: Any, **named: Any) -> str:
     """JSON that minijinja wrote, which knows whole numbers from fractions, as transformers writes it."""
-    return _tojson(json.loads(str(text)), *arguments, **named)
+    return tojson(json.loads(str(text)), *arguments, **named)
 
 
 def _exact(text: str, value: Any) -> str:
@@ -169,7 +169,7 @@ def _is_callable(value: Any, is_none: bool = True) -> bool:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    "_tojson": _tojson, "_json": _json, "_exact": _exact, "int": _int, "float": _float, "length": _length,
+    "_tojson": tojson, "_json": _json, "_exact": _exact, "int": _int, "float": _float, "length": _length,
     "count": _length, "_widths": _widths, "center": _center, "e": _escape, "escape": _escape, "forceescape": _escape,
     "indent": _indent, "pprint": _pprint, "random": _random, "replace": _replace, "truncate": _truncate,
     "urlencode": _urlencode, "wordcount": _wordcount, "wordwrap": _wordwrap,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from triform.runtime.decoder.templates.filters import tojson
 from triform.runtime.decoder.templates.functions import Refusal, raise_exception, strftime_now
 from triform.runtime.extras import missing_extra
 
@@ -47,7 +47,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         self.steps = 0
-        self.filters["tojson"] = _tojson
+        self.filters["tojson"] = tojson
         self.globals |= {
             "raise_exception": raise_exception,
             "strftime_now": strftime_now,
@@ -131,13 +131,3 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
 
 def _dict(*arguments: Any, **named: Any) -> dict[str, Any]:
     return dict(*arguments, **named)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
