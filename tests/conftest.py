@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from tests.checkpoints.decoders import llama_folder
 from tests.checkpoints.encoders import sentence_folder
+from tests.helpers.commands import invoke
 from tests.helpers.wheels import build_wheel
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
@@ -176,3 +177,9 @@ def exported_image_model(tmp_path_factory):
         return folder, root / "bundle"
 
     return find
+
+
+@pytest.fixture
+def call(capsys):
+    """From the arguments of a command to its exit code, standard output and standard error."""
+    return partial(invoke, capsys)

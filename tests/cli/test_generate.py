@@ -13,20 +13,9 @@ import pytest
 from tokenizers import Tokenizer
 
 import triform
-from triform.cli.main import run
 from triform.runtime.generation.options.generation import GenerationOptions
 
 PROMPT = "The ferry left the harbor"
-
-
-@pytest.fixture
-def call(capsys):
-    def invoke(*arguments):
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return invoke
 
 
 def one_line(err):

@@ -7,23 +7,12 @@ import json
 import pytest
 
 import triform
-from triform.cli.main import run
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
 
 PROMPTS = ["The ferry left the harbor", "Snow", "A letter  from far away"]
 GREEDY = ("--max-new-tokens", 8, "--temperature", 0)
 OPTIONS = GenerationOptions(max_new_tokens=8, temperature=0)
-
-
-@pytest.fixture
-def call(capsys):
-    def invoke(*arguments):
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return invoke
 
 
 @pytest.fixture(scope="module")

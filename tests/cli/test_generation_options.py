@@ -11,23 +11,12 @@ import pytest
 
 import triform
 from triform.cli.arguments.generation import CONTEXT, ENCODER_DECODER, generation_options
-from triform.cli.main import run
 from triform.export.samples import texts
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 
 PROMPT = "The ferry left the harbor"
 GREEDY = ("--raw", "--max-new-tokens", 40, "--temperature", 0)
-
-
-@pytest.fixture
-def call(capsys):
-    def invoke(*arguments):
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return invoke
 
 
 def one_line(err):

@@ -12,7 +12,6 @@ import json
 import shutil
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from tests.checkpoints.encoders import bert_folder
-from tests.helpers.commands import invoke, one_line
+from tests.helpers.commands import one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.samples import texts
@@ -97,11 +96,6 @@ def reader(tmp_path_factory):
     reference = AutoModelForQuestionAnswering.from_pretrained(checkpoint).eval()
     model = load_encoder(folder / "bundle", threads=1)
     return Reader(checkpoint, folder / "bundle", model, reference, AutoTokenizer.from_pretrained(checkpoint))
-
-
-@pytest.fixture
-def call(capsys):
-    return partial(invoke, capsys)
 
 
 OPTIONS = [

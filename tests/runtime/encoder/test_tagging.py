@@ -8,7 +8,6 @@ import shutil
 import sys
 import warnings
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from transformers import (
 
 from tests.checkpoints.decoders import byte_level_tokenizer
 from tests.checkpoints.encoders import BERT, bert_folder
-from tests.helpers.commands import invoke, one_line
+from tests.helpers.commands import one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.samples import texts
@@ -97,11 +96,6 @@ def taggers(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tagger(taggers):
     return taggers["word pieces"]
-
-
-@pytest.fixture
-def call(capsys):
-    return partial(invoke, capsys)
 
 
 def by_transformers(found, inputs, **options):

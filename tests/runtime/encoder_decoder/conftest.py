@@ -8,17 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from tests.helpers.commands import invoke
-
 
 @pytest.fixture(autouse=True)
 def no_default_bundle(monkeypatch):
     monkeypatch.delenv("TRIFORM_BUNDLE", raising=False)
-
-
-@pytest.fixture
-def call(capsys):
-    return lambda *arguments: invoke(capsys, *arguments)
 
 
 @pytest.fixture(scope="session")

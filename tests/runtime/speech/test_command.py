@@ -15,23 +15,12 @@ import soundfile
 import triform
 from tests.helpers.signals import silence
 from tests.helpers.sounds import RATE
-from triform.cli.main import run
 from triform.runtime.speech.transcription import transcribe
 
 
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch):
     monkeypatch.delenv("TRIFORM_BUNDLE", raising=False)
-
-
-@pytest.fixture
-def call(capsys):
-    def invoke(*arguments):
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return invoke
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from tests.checkpoints.encoders import bert_folder
-from tests.helpers.commands import invoke, one_line
+from tests.helpers.commands import one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.runtime.arithmetic import cosines
@@ -63,11 +62,6 @@ def layers(tmp_path_factory):
     export(str(checkpoint), folder / "bundle", ExportOptions(quantize="none", hidden_states=True))
     reference = AutoModel.from_pretrained(checkpoint, output_hidden_states=True).eval()
     return Layers(checkpoint, folder / "bundle", reference, AutoTokenizer.from_pretrained(checkpoint))
-
-
-@pytest.fixture
-def call(capsys):
-    return partial(invoke, capsys)
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from tests.checkpoints.encoders import sentence_folder
 from tests.helpers.bundles import change, read_manifest_json
-from tests.helpers.commands import invoke, one_line
+from tests.helpers.commands import one_line
 from tests.helpers.sentences import MAX_LENGTH, TEXTS, mean_vectors, token_vectors
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
@@ -65,11 +65,6 @@ def whole_source(tmp_path_factory, weights):
         prompts={"query": "query: "},
         default_prompt_name="query",
     )
-
-
-@pytest.fixture
-def call(capsys):
-    return lambda *arguments: invoke(capsys, *arguments)
 
 
 def pooled(states, before=0):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.bundles import adopt
-from tests.helpers.commands import invoke, one_line
+from tests.helpers.commands import one_line
 from tests.helpers.sentences import MAX_LENGTH, TEXTS, mean_vectors
 from triform.runtime.arithmetic import unit
 from triform.runtime.encoder.vectors import search as searching
@@ -28,11 +28,6 @@ QUERY = "when did the ferry leave"
 LINES = [*TEXTS, TEXTS[2], "The boats came back at dusk."]
 QUERY_PROMPT, DOCUMENT_PROMPT = "Find what answers: ", "Text: "
 TOLERANCE = 5e-6
-
-
-@pytest.fixture
-def call(capsys):
-    return lambda *arguments: invoke(capsys, *arguments)
 
 
 @pytest.fixture(scope="module")
