@@ -23,7 +23,6 @@ _LONGEST = 96
 _CASES = re.compile(r"stat::number_of_executed_units:\s+(\d+)|^(\d+) cases$", re.MULTILINE)
 # A case that takes longer, or more memory, is a defect.
 _SECONDS, _MEGABYTES = 20, 4096
-_STARTED = "INFO: "
 
 
 def main() -> int:

@@ -30,13 +30,14 @@ _TEMPLATES = (
     "{% for message in messages %}{{ '<|' + message.role + '|>' + message['content'] | trim }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}",
     "{%- set ns = namespace(found=false, text='') -%}{%- for m in messages[1:] if m.role != 'system' -%}"
-    "{%- set ns.text = ns.text ~ m.content.split('</think>')[-1].lstrip('\\n') -%}{%- endfor -%}{{ ns.text | tojson }}",
+    "{%- set ns.text = ns.text ~ m.content.split('</think>')[-1].lstrip('\\n') -%}{%- endfor -%}"
+    "{{ ns.text | tojson }}",
     "{% macro show(x, n=2) %}{{ x | upper | replace('A', 'b') ~ n }}{% endmacro %}{% if tools %}"
-    "{{ tools | tojson(indent=2) }}{% elif messages | length > 1 and not messages[0].content is string %}{{ raise_exception('no') }}{% endif %}"
-    "{{ show(messages[0]['content'], n=3) }}{{ strftime_now('%Y') | length }}",
+    "{{ tools | tojson(indent=2) }}{% elif messages | length > 1 and not messages[0].content is string %}"
+    "{{ raise_exception('no') }}{% endif %}{{ show(messages[0]['content'], n=3) }}{{ strftime_now('%Y') | length }}",
     "{{ 'a'.center(20) ~ '%s %5d' | format('x', 7) ~ messages | map(attribute='role') | join(', ') }}"
-    "{{ 1 + 2 * 3 ** 2 }}{{ [1,
-    2][-1:] }}{{ {'a': 1}.items() | list }}{{ 'x' * 3 }}{{ range(3) | sort(reverse=true) }}{# note #}",
+    "{{ 1 + 2 * 3 ** 2 }}{{ [1, 2][-1:] }}{{ {'a': 1}.items() | list }}{{ 'x' * 3 }}"
+    "{{ range(3) | sort(reverse=true) }}{# note #}",
 )
 _CONFIGS = (
     {
