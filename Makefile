@@ -65,7 +65,7 @@ dev: $(VENV)/dev.stamp $(LINKS)
 # Damages files of every kind for SECONDS, and says which were neither read nor refused in one line. What it learns
 # stays in .cache/fuzz. Where atheris has no wheel, cases are random.
 fuzz: dev
-	-$(PIP) install --quiet --only-binary :all: $(FUZZER)
+	-$(INSTALL) --only-binary :all: $(FUZZER)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.fuzz --seconds $(SECONDS) --corpus $(CACHE)/fuzz
 
 lint: dev

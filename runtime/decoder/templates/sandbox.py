@@ -123,7 +123,7 @@ def parse(source: str) -> nodes.Template:
 
 
 def render(source: str, variables: Mapping[str, Any]) -> str:
-    """Render a template with Jinja2; see `Render`."""
+    """Render a template with Jinja2; see `isolation.Render`."""
     environment, template = _compiled(source)
     environment.steps = 0
     return str(template.render(**variables))
