@@ -7,7 +7,7 @@ from typing import Any
 
 from triform.export.tokenization.conversion import difference
 from triform.runtime.bundle.text_info import CodePointsInfo
-from triform.runtime.text.code_points import LARGEST, CodePointTokenizer
+from triform.runtime.text.code_points import LAST_CODE_POINT, CodePointTokenizer
 
 # Number of characters compared with the original, from all planes, without surrogates.
 _CHARACTERS = 2000
@@ -56,5 +56,5 @@ def _described(tokenizer: Any) -> CodePointsInfo | None:
 
 def _characters_of_all_planes() -> str:
     generator = random.Random(0)
-    chosen = [*generator.sample(range(LARGEST + 1), _CHARACTERS), *range(0x300), LARGEST]
+    chosen = [*generator.sample(range(LAST_CODE_POINT + 1), _CHARACTERS), *range(0x300), LAST_CODE_POINT]
     return "".join(chr(point) for point in chosen if not 0xD800 <= point <= 0xDFFF)

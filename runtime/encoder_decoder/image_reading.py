@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from triform.runtime.bundle.media_info import ImageInfo
 from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.errors import InputError, UnsupportedError
-from triform.runtime.generation.answers import Written
+from triform.runtime.generation.answers import Completion
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.checks import at_least_one
 from triform.runtime.generation.options.generation import GenerationOptions
@@ -58,7 +58,7 @@ def read_pixels(
     *,
     beams: Beams | None = None,
     batch: int = 8,
-) -> Iterator[Written]:
+) -> Iterator[Completion]:
     """Generate the best text for each picture, in bounded memory.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from triform.runtime.encoder_decoder.image_reading import pixels_of, read_pixels
 from triform.runtime.encoder_decoder.writer import SourceWriter
-from triform.runtime.generation.answers import Written
+from triform.runtime.generation.answers import Completion
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
 
@@ -27,7 +27,7 @@ class EncoderDecoder(SourceWriter):
         *,
         beams: Beams | None = None,
         batch: int = 8,
-    ) -> list[Written]:
+    ) -> list[Completion]:
         """Read the text in each picture, or describe it, depending on the model.
 
         Args:

@@ -15,7 +15,15 @@ from triform.runtime.bundle.manifest import EncoderDecoderInfo, Manifest
 from triform.runtime.encoder_decoder.ask import Ask, manifest_for, prefix_for
 from triform.runtime.encoder_decoder.source_text import SourceText
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
-from triform.runtime.generation.answers import Generation, Piece, Watch, Written, best_answer, pieces_of, written
+from triform.runtime.generation.answers import (
+    Completion,
+    Generation,
+    Piece,
+    Watch,
+    best_answer,
+    completion_of,
+    pieces_of,
+)
 from triform.runtime.generation.loop import plain_loop
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.checks import at_least_one
@@ -133,7 +141,7 @@ class SourceWriter:
         ask: Ask | None = None,
         beams: Beams | None = None,
         batch: int = 8,
-    ) -> Iterator[list[Written]]:
+    ) -> Iterator[list[Completion]]:
         """Generate from any number of texts, in bounded memory. Texts of similar length run together.
 
         Args:
@@ -204,7 +212,7 @@ class SourceWriter:
         ask: Ask | None = None,
         beams: Beams | None = None,
         first: int = 0,
-    ) -> list[list[Written]]:
+    ) -> list[list[Completion]]:
         """Generate from sources that are not texts, such as pictures.
 
         Args:
@@ -226,11 +234,11 @@ class SourceWriter:
         rows = [self._row(settled, None, place) for place in range(first, first + count)]
         return self._write(self.reader.read(arrays), settled, rows)
 
-    def _all(self, sources: Iterable[str], settled: Settled, ask: Ask, batch: int) -> Iterator[list[Written]]:
+    def _all(self, sources: Iterable[str], settled: Settled, ask: Ask, batch: int) -> Iterator[list[Completion]]:
         source, first = iter(sources), 1
         while window := list(islice(source, _WINDOW)):
             ids = self._ids(window, ask, first)
-            answers_of: list[list[Written]] = [[]] * len(ids)
+            answers_of: list[list[Completion]] = [[]] * len(ids)
             order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
             for start in range(0, len(order), batch):
                 chosen = order[start : start + batch]
@@ -241,9 +249,9 @@ class SourceWriter:
             yield from answers_of
             first += len(window)
 
-    def _write(self, encoded: EncoderOutput, settled: Settled, rows: Sequence[Row]) -> list[list[Written]]:
+    def _write(self, encoded: EncoderOutput, settled: Settled, rows: Sequence[Row]) -> list[list[Completion]]:
         results = run_search(self.reader.batch_step(encoded), rows, settled.search)
-        return [[written(hypothesis, settled) for hypothesis in hypotheses] for hypotheses in results]
+        return [[completion_of(hypothesis, settled) for hypothesis in hypotheses] for hypotheses in results]
 
     def _read(self, rows: Sequence[Sequence[int]]) -> EncoderOutput:
         return self.reader.read(text_arrays(rows, self.manifest.tokens.pad))

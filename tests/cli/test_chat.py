@@ -124,7 +124,7 @@ def test_parameters_of_every_kind():
     [
         ("/bogus", "there is no command /bogus; /help lists them"),
         ("/", "there is no command /;"),
-        ("/undo", "there is no turn to take back"),
+        ("/undo", "there is no turn to undo"),
         ("/reset now", "/reset takes no argument"),
         ("/save", "/save wants a file"),
         ("/load", "/load wants a file"),
@@ -218,7 +218,7 @@ def test_tools_of_generate(type_in, own_bundle, tmp_path):
     asked = ("generate", own_bundle, FIRST, *SHORT, "--json", "--tools", file)
     code, _, err = type_in(*asked)
     assert code == 2
-    assert "chat template knows of no tools" in one_line(err)
+    assert "chat template does not support tools" in one_line(err)
     template = (own_bundle / "chat_template.jinja").read_text()
     adopt(own_bundle, "chat_template.jinja", ("{{ tools | tojson }}" + template).encode())
     code, out, _ = type_in(*asked)

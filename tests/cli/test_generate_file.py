@@ -145,7 +145,7 @@ def test_a_draft(call, float_bundle, int4_bundle, real_bundle):
     assert call(*asked, "--draft", int4_bundle) == plain
     code, _, err = call(*asked, "--draft", real_bundle)
     assert code == 2
-    assert "its vocabulary is another" in one_line(err)
+    assert "their vocabularies differ" in one_line(err)
     code, _, err = call(*asked, "--draft", int4_bundle, "--num-beams", 2)
     assert code == 2
     assert "--draft is for a single answer" in one_line(err)

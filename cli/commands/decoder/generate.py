@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from triform.cli.inputs.records import Records
-    from triform.runtime.generation.answers import Generation, Written
+    from triform.runtime.generation.answers import Completion, Generation
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
@@ -173,7 +173,7 @@ def _records(path: Path, field: str | None, skip_errors: bool, others: Mapping[s
     return Records([], path, field, skip_errors, FIELDS)
 
 
-def _show_answers(answers: Sequence[Written], *, as_json: bool) -> None:
+def _show_answers(answers: Sequence[Completion], *, as_json: bool) -> None:
     """Print the answers of a search, the best first."""
     if as_json:
         import json

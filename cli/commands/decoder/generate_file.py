@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from triform.cli.outputs.answers_file import AnswersFile
     from triform.runtime.decoder.model import Decoder
     from triform.runtime.decoder.prompt_input import Prompt, PromptOptions
-    from triform.runtime.generation.answers import Written
+    from triform.runtime.generation.answers import Completion
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
@@ -41,7 +41,7 @@ class Job:
     batch: int
     prompt_options: PromptOptions
 
-    def work(self, prompts: Iterable[Prompt]) -> Iterator[list[Written]]:
+    def work(self, prompts: Iterable[Prompt]) -> Iterator[list[Completion]]:
         """The answers to each prompt, the best first."""
         return self.model.generate_all(prompts, self.options, beams=self.beams, batch=self.batch, **self.prompt_options)
 
@@ -65,7 +65,7 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
         stats: print the speed to standard error.
 
     Raises:
-        InputError: a prompt is refused, or the file cannot be written.
+        InputError: a prompt is refused, or the file cannot be completions.
     """
     from triform.cli.outputs.answers_file import answers_file
     from triform.cli.outputs.notes import end_inputs, say
@@ -76,10 +76,10 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
         shown = with_progress(records, results_to=output)
         readable = (record for record, _ in records.use(shown, lambda record: job.check(_prompt(record))))
         unanswered = _unanswered(readable, file)
-        for record, written in alongside(unanswered, lambda some: job.work(_prompt(record) for record in some)):
-            file.write(_object(record, written))
+        for record, completions in alongside(unanswered, lambda some: job.work(_prompt(record) for record in some)):
+            file.write(_object(record, completions))
             answers += 1
-            tokens += len(written[0].token_ids)
+            tokens += len(completions[0].token_ids)
         # Before the file is renamed: a bad line leaves it unfinished.
         end_inputs(records, None)
     if stats:
@@ -105,12 +105,12 @@ def _question(record: Record) -> dict[str, Any]:
     return {name: value for name, value in (record.value or {"prompt": record.text}).items() if name not in _ADDED}
 
 
-def _object(record: Record, written: list[Written]) -> dict[str, Any]:
-    best = written[0]
+def _object(record: Record, completions: list[Completion]) -> dict[str, Any]:
+    best = completions[0]
     value = {**(record.value or {"prompt": record.text})}
     value |= {"generated_text": best.text, "finish_reason": best.finish_reason, "generated_tokens": len(best.token_ids)}
     if best.score is not None:
         value["score"] = best.score
-    if len(written) > 1:
-        value["alternatives"] = [{"generated_text": other.text, "score": other.score} for other in written[1:]]
+    if len(completions) > 1:
+        value["alternatives"] = [{"generated_text": other.text, "score": other.score} for other in completions[1:]]
     return value

@@ -15,7 +15,7 @@ from triform.cli.commands.encoder_decoder.text_to_text import AsJson
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
     from triform.runtime.encoder_decoder.model import EncoderDecoder
-    from triform.runtime.generation.answers import Written
+    from triform.runtime.generation.answers import Completion
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
@@ -66,8 +66,8 @@ def run(
     answers = alongside(
         opened, lambda some: read_pixels(model, (pixels for _, pixels in some), options, beams=beams, batch=batch)
     )
-    for (record, _), written in answers:
-        (_print_json if as_json else _print)(record.text, written)
+    for (record, _), completion in answers:
+        (_print_json if as_json else _print)(record.text, completion)
     end_inputs(records, None)
     return 0
 
@@ -78,14 +78,18 @@ def _pixels(model: EncoderDecoder, record: Record) -> Any:
     return pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
 
 
-def _print(name: str, written: Written) -> None:
-    print(" ".join(written.text.split()))
+def _print(name: str, completion: Completion) -> None:
+    print(" ".join(completion.text.split()))
 
 
-def _print_json(name: str, written: Written) -> None:
+def _print_json(name: str, completion: Completion) -> None:
     import json
 
-    value: dict[str, Any] = {"image": name, "generated_text": written.text, "finish_reason": written.finish_reason}
-    if written.score is not None:
-        value["score"] = written.score
+    value: dict[str, Any] = {
+        "image": name,
+        "generated_text": completion.text,
+        "finish_reason": completion.finish_reason,
+    }
+    if completion.score is not None:
+        value["score"] = completion.score
     print(json.dumps(value))

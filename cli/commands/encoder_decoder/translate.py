@@ -64,7 +64,7 @@ def run(
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
-    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, cutter_of, load, say_cut, write_lines
+    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut, splitter_of, write_lines
     from triform.cli.inputs.records import Records
     from triform.runtime.encoder_decoder.ask import translation_ask
     from triform.runtime.errors import InputError
@@ -83,7 +83,7 @@ def run(
     )
     ask = chosen(task, prefix, lambda: translation_ask(model.info, source_lang, target_lang))
     job = Job(model, options, ask, beams, batch, "translation_text" if as_json else None)
-    cutter = cutter_of(job, strict=strict)
-    write_lines(job, records, cutter.lines)
-    say_cut(job, records, cutter)
+    splitter = splitter_of(job, strict=strict)
+    write_lines(job, records, splitter.lines)
+    say_cut(job, records, splitter)
     return 0

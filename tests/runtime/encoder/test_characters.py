@@ -145,7 +145,7 @@ def test_texts_that_transformers_cannot_read(embedder, capsys, text, tokens):
     with pytest.raises(RuntimeError):
         embedder.of(text)
     with pytest.raises(
-        InputError, match=rf"^text 2 gives a row of {tokens} tokens, fewer than the 4 .* needs: '{text}'$"
+        InputError, match=rf"^text 2 has only {tokens} tokens, but the model needs at least 4: '{text}'$"
     ):
         embedder.encoder.embed(["ab", text])
     code, out, err = invoke(capsys, "embed", embedder.bundle, text)
