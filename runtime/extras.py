@@ -12,7 +12,7 @@ def missing_extra(need: str, extra: str) -> UnsupportedError:
     """The error that says what is needed and how to install it.
 
     Args:
-        need: what is needed for what, such as "pictures need Pillow".
+        need: what is needed for what, such as "images need Pillow".
         extra: the optional dependencies, of pyproject.toml, that it is part of.
     """
     return UnsupportedError(f"{need}: {install_command(extra)}")

@@ -88,7 +88,7 @@ def load_encoder(
     verify: Verify = "once",
     strict: bool = False,
 ) -> Encoder:
-    """Load a bundle that reads texts or pictures as a whole. Arguments and errors as `load`.
+    """Load a bundle that reads texts or images as a whole. Arguments and errors as `load`.
 
     Args:
         path: see `load`.

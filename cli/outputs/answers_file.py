@@ -16,7 +16,7 @@ from triform.runtime.errors import InputError
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 class AnswersFile:
@@ -27,7 +27,7 @@ class AnswersFile:
         self._file = file
         self._log = log
 
-    def remaining(self, items: Iterable[Item], record_of: Callable[[Item], Record]) -> Iterator[Item]:
+    def remaining(self, items: Iterable[_Item], record_of: Callable[[_Item], Record]) -> Iterator[_Item]:
         """The items that the file has no answers to; see `RunLog.remaining`."""
         return iter(items) if self._log is None else self._log.remaining(items, record_of)
 

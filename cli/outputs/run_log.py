@@ -19,7 +19,7 @@ from triform.runtime.errors import InputError, option
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 # Digits of a digest, and its line in bytes.
 _DIGITS = 16
@@ -71,7 +71,7 @@ class RunLog:
         self._file.write(_digest_of(record) + b"\n")
         self._file.flush()
 
-    def remaining(self, items: Iterable[Item], record_of: Callable[[Item], Record]) -> Iterator[Item]:
+    def remaining(self, items: Iterable[_Item], record_of: Callable[[_Item], Record]) -> Iterator[_Item]:
         """The items after those that an earlier run answered, which are compared with what it answered.
 
         Raises:

@@ -48,7 +48,7 @@ class Purpose:
     because: str
 
 
-def decide(source: Source, config: PretrainedConfig, requested: str | None) -> Purpose:
+def decide_purpose(source: Source, config: PretrainedConfig, requested: str | None) -> Purpose:
     """Decide the task and form that a checkpoint is exported for.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from triform.export.tokenization.conversion import difference
+from triform.export.tokenization.conversion import first_difference
 from triform.runtime.bundle.text_info import CodePointsInfo
 from triform.runtime.text.code_points import LAST_CODE_POINT, CodePointTokenizer
 
@@ -13,7 +13,7 @@ from triform.runtime.text.code_points import LAST_CODE_POINT, CodePointTokenizer
 _CHARACTERS = 2000
 
 
-def describe(tokenizer: Any) -> CodePointsInfo | None:
+def code_points_info(tokenizer: Any) -> CodePointsInfo | None:
     """Describe a tokenizer whose ids are code points.
 
     It is recognized by its ids: for difficult texts, and for characters of all planes, they are those of the runtime's
@@ -37,7 +37,7 @@ def describe(tokenizer: Any) -> CodePointsInfo | None:
     text = _characters_of_all_planes()
     if tokenizer(text, verbose=False)["input_ids"] != rebuilt.encode(text).ids:
         return None
-    return info if difference(tokenizer, rebuilt) is None else None
+    return info if first_difference(tokenizer, rebuilt) is None else None
 
 
 def _described(tokenizer: Any) -> CodePointsInfo | None:

@@ -19,8 +19,8 @@ class OpenEncoder:
 
     Attributes:
         providers: the execution providers in use, the first choice first.
-        step: runs rows of token ids; the same as `images` for a model that reads only pictures.
-        images: runs arrays of pixels; None for a model that does not read pictures.
+        step: runs rows of token ids; the same as `images` for a model that reads only images.
+        images: runs arrays of pixels; None for a model that does not read images.
         rows: tokenizes texts into rows; None for a model that does not read text.
         info: what the outputs mean.
     """

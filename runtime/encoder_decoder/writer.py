@@ -45,7 +45,7 @@ _LONGEST = 2**14
 
 
 class SourceWriter:
-    """A loaded encoder-decoder bundle. Several threads may use it at once. `EncoderDecoder` adds pictures.
+    """A loaded encoder-decoder bundle. Several threads may use it at once. `EncoderDecoder` adds images.
 
     Attributes:
         providers: the execution providers in use, the first choice first.
@@ -213,7 +213,7 @@ class SourceWriter:
         beams: Beams | None = None,
         first: int = 0,
     ) -> list[list[Completion]]:
-        """Generate from sources that are not texts, such as pictures.
+        """Generate from sources that are not texts, such as images.
 
         Args:
             arrays: a batch, by the names of the encoder's inputs.

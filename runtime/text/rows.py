@@ -18,7 +18,7 @@ _CHUNK = 256
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenRow:
     """One tokenized input of an encoder.
 
     Attributes:
@@ -77,7 +77,7 @@ class RowReader:
         shorter._lock = self._lock
         return shorter
 
-    def stream(self, texts: Iterable[str | Pair]) -> Iterator[Row]:
+    def stream(self, texts: Iterable[str | Pair]) -> Iterator[TokenRow]:
         """The rows of any number of texts, in bounded memory. Errors as `read`."""
         source = iter(texts)
         first = 1
@@ -85,7 +85,7 @@ class RowReader:
             yield from self.read(chunk, first=first)
             first += len(chunk)
 
-    def read(self, texts: Sequence[str | Pair], *, add_special_tokens: bool = True, first: int = 1) -> list[Row]:
+    def read(self, texts: Sequence[str | Pair], *, add_special_tokens: bool = True, first: int = 1) -> list[TokenRow]:
         """Encode texts, a row for each text or pair. A long text is cut at its end; of a pair, the longer one first.
 
         Args:
@@ -110,7 +110,7 @@ class RowReader:
         self.truncated += sum(row.truncated for row in rows)
         return rows
 
-    def read_windows(self, text: str | Pair, *, stride: int, number: int = 1) -> list[Row]:
+    def read_windows(self, text: str | Pair, *, stride: int, number: int = 1) -> list[TokenRow]:
         """Encode a long text, or a pair with a long second text, as overlapping windows that cover all of it.
 
         Args:
@@ -163,7 +163,7 @@ class RowReader:
             self.tokenizer.no_truncation()
             return len(self._encode([text], True, 1)[0].ids)
 
-    def _check_length(self, row: Row, text: str | Pair, number: int) -> None:
+    def _check_length(self, row: TokenRow, text: str | Pair, number: int) -> None:
         # A row without tokens never reaches the model.
         if 0 < len(row.ids) < self._min_length:
             raise InputError(
@@ -188,8 +188,8 @@ class RowReader:
         return encodings
 
 
-def _row(encoding: Any) -> Row:
-    return Row(
+def _row(encoding: Any) -> TokenRow:
+    return TokenRow(
         encoding.ids,
         encoding.type_ids,
         encoding.offsets,

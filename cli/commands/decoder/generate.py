@@ -91,7 +91,7 @@ def run(
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_prompt, key_values, template_vars
-    from triform.cli.commands.decoder.generate_file import Job, write_answers
+    from triform.cli.commands.decoder.generate_file import GenerationJob, write_answers
     from triform.cli.inputs.tools_file import read_tools
     from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.decoder.prompt_input import PromptOptions
@@ -122,7 +122,7 @@ def run(
     if input_file is not None:
         single = {"a prompt": prompt, "--file": file, "--prompt-cache": prompt_cache, "--draft": draft}
         records = _records(input_file, field, skip_errors, single)
-        job = Job(load(folder), options, beams, _BATCH if batch is None else batch, prompt_options)
+        job = GenerationJob(load(folder), options, beams, _BATCH if batch is None else batch, prompt_options)
         write_answers(job, folder, records, output, resume=resume, stats=stats)
         return 0
     text = whole_text("prompt", prompt, file)
@@ -132,7 +132,7 @@ def run(
     if model.settle(options, beams=beams).search is not None:
         one_answer = {"prompt_cache": prompt_cache, "draft": draft, "stats": stats or None}
         check_conflicts({**one_answer, SEVERAL_ANSWERS: True})
-        job = Job(model, options, beams, 1, prompt_options)
+        job = GenerationJob(model, options, beams, 1, prompt_options)
         _show_answers(next(job.work([text])), as_json=as_json)
         return 0
     check_conflicts({**vars(options), "prompt_cache": prompt_cache, "draft": draft})

@@ -21,7 +21,7 @@ FIELDS = ("prompt", "messages", "text")
 
 
 @dataclass(frozen=True)
-class Job:
+class GenerationJob:
     """How to answer prompts.
 
     Attributes:
@@ -59,7 +59,9 @@ class Job:
         return values | vars(self.beams) | dict(self.prompt_options)
 
 
-def write_answers(job: Job, folder: Path, records: Records, output: Path | None, *, resume: bool, stats: bool) -> None:
+def write_answers(
+    job: GenerationJob, folder: Path, records: Records, output: Path | None, *, resume: bool, stats: bool
+) -> None:
     """Answer each record with one JSON object, in order and in bounded memory.
 
     Args:

@@ -102,9 +102,11 @@ def _results(
         from triform.runtime.encoder.classification import classify
 
         return classify(model, texts)
-    from triform.runtime.encoder.zero_shot import TEMPLATE, zero_shot
+    from triform.runtime.encoder.zero_shot import HYPOTHESIS_TEMPLATE, zero_shot
 
-    return zero_shot(model, texts, own, template=TEMPLATE if template is None else template, multi_label=multi_label)
+    return zero_shot(
+        model, texts, own, template=HYPOTHESIS_TEMPLATE if template is None else template, multi_label=multi_label
+    )
 
 
 def _print(text: str, result: list[tuple[str, float]]) -> None:

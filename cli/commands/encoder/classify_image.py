@@ -50,7 +50,7 @@ def run(
         raise InputError("--template is for --labels; give them")
     folder, images = bundle_and_texts(bundle, images)
     if not images:
-        raise InputError("no pictures: give files, or - for standard input")
+        raise InputError("no images: give files, or - for standard input")
     model = load_encoder(
         folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
     )
@@ -64,19 +64,19 @@ def run(
 def _results(
     model: Encoder, names: Sequence[str], labels: str | None, template: str | None
 ) -> Iterator[list[tuple[str, float]]]:
-    from triform.runtime.encoder.image_classification import OWN_LABELS, TEMPLATE, classify_images, match_labels
+    from triform.runtime.encoder.image_classification import LABEL_TEMPLATE, OWN_LABELS, classify_images, match_labels
     from triform.runtime.encoder.vectors.image_embedding import ANY_LABELS
     from triform.runtime.errors import InputError
 
-    pictures = (sys.stdin.buffer.read() if name == "-" else name for name in names)
+    images = (sys.stdin.buffer.read() if name == "-" else name for name in names)
     if labels is None:
         if model.manifest.task == ANY_LABELS:
             raise InputError("this model has no labels of its own; give some with --labels")
-        return classify_images(model, pictures)
+        return classify_images(model, images)
     if model.manifest.task == OWN_LABELS:
         raise InputError("this model has labels of its own; leave --labels out")
     own = [label.strip() for label in labels.split(",") if label.strip()]
-    return match_labels(model, pictures, own, template=TEMPLATE if template is None else template)
+    return match_labels(model, images, own, template=LABEL_TEMPLATE if template is None else template)
 
 
 def _print(name: str, result: Sequence[tuple[str, float]]) -> None:

@@ -85,8 +85,8 @@ def run(
     )
     if image or model.rows is None:
         _check_options(prompt=prompt, prompt_name=prompt_name, strict=strict or None)
-        kind, width = "image", _width_of_pictures(model, dimensions)
-        vectors_of = partial(_of_pictures, model, records, dimensions)
+        kind, width = "image", _width_of_images(model, dimensions)
+        vectors_of = partial(_of_images, model, records, dimensions)
     else:
         kind, width = "text", _width_of_texts(model, dimensions)
         vectors_of = partial(_of_texts, model, records, (prompt, prompt_name), dimensions)
@@ -111,7 +111,7 @@ def _width_of_texts(model: Encoder, dimensions: int | None) -> int:
     return width_of(embedding_info(model), dimensions)
 
 
-def _width_of_pictures(model: Encoder, dimensions: int | None) -> int:
+def _width_of_images(model: Encoder, dimensions: int | None) -> int:
     from triform.runtime.encoder.vectors.embedding import width_of
     from triform.runtime.encoder.vectors.image_embedding import image_embedding_info
 
@@ -137,7 +137,7 @@ def _of_texts(
     return ((record, vector) for (record, _), vector in alongside(remaining(texts), work))
 
 
-def _of_pictures(
+def _of_images(
     model: Encoder,
     records: Records,
     dimensions: int | None,
@@ -150,14 +150,14 @@ def _of_pictures(
     def work(some: Iterator[tuple[Record, Any]]) -> Iterator[Any]:
         return embed_pixels(model, (pixels for _, pixels in some), dimensions=dimensions)
 
-    pictures = records.use(with_progress(records, results_to=output), lambda record: _pixels(model, record))
-    return ((record, vector) for (record, _), vector in alongside(remaining(pictures), work))
+    images = records.use(with_progress(records, results_to=output), lambda record: _pixels(model, record))
+    return ((record, vector) for (record, _), vector in alongside(remaining(images), work))
 
 
 def _pixels(model: Encoder, record: Record) -> Any:
-    from triform.runtime.encoder.vectors.image_embedding import pixels_of
+    from triform.runtime.encoder.vectors.image_embedding import encoder_pixels
 
-    return pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
+    return encoder_pixels(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
 
 
 def _check_options(**options: object) -> None:
@@ -166,7 +166,7 @@ def _check_options(**options: object) -> None:
 
     for name, value in options.items():
         if value is not None:
-            raise InputError(f"--{name.replace('_', '-')} is for texts; leave it out for pictures")
+            raise InputError(f"--{name.replace('_', '-')} is for texts; leave it out for images")
 
 
 def _format(name: str | None, output: Path | None) -> str:

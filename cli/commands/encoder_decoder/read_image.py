@@ -73,9 +73,11 @@ def run(
 
 
 def _pixels(model: EncoderDecoder, record: Record) -> Any:
-    from triform.runtime.encoder_decoder.image_reading import pixels_of
+    from triform.runtime.encoder_decoder.image_reading import image_info_of
+    from triform.runtime.media.image import pixels_of
 
-    return pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
+    image = sys.stdin.buffer.read() if record.text == "-" else record.text
+    return pixels_of(image, image_info_of(model))
 
 
 def _print(name: str, completion: Completion) -> None:

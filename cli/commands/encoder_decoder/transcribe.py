@@ -97,7 +97,7 @@ def run(
     options = _options(arguments)
     folder, names = bundle_and_texts(bundle, audio)
     if not names:
-        raise InputError("no recording: name sound files, or - for standard input")
+        raise InputError("no recording: name audio files, or - for standard input")
     transcripts = transcripts_of(names, output, output_format, as_json=as_json, width=max_line_width)
     start = time.perf_counter()
     model = load_encoder_decoder(
@@ -187,7 +187,7 @@ class _Counted:
     def show(self, load: float, work: float) -> None:
         """Print the counts to standard error."""
         say(
-            f"load {load:.2f} s, {self.seconds:.1f} s of sound in {work:.2f} s "
+            f"load {load:.2f} s, {self.seconds:.1f} s of audio in {work:.2f} s "
             f"({self.seconds / work:.1f} times as fast as it plays), {self.segments} segments, {self.tokens} tokens"
         )
 

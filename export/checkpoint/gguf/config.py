@@ -52,7 +52,7 @@ def architecture_of(file: GgufFile) -> Architecture:
     return architecture
 
 
-def read_config(file: GgufFile) -> PretrainedConfig:
+def gguf_config(file: GgufFile) -> PretrainedConfig:
     """The config of a model.
 
     Raises:

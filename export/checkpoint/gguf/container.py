@@ -72,7 +72,7 @@ class GgufFile:
         return name
 
 
-def parts_of(path: Path) -> list[Path]:
+def split_files(path: Path) -> list[Path]:
     """The files of a model that was split: `path` alone when its name does not end in -00001-of-00003.gguf.
 
     Raises:
@@ -100,7 +100,7 @@ def open_gguf(path: Path) -> GgufFile:
     """
     values: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
-    parts = parts_of(path)
+    parts = split_files(path)
     for part in parts:
         own, mapped = _read(part)
         values = {**own, **values}

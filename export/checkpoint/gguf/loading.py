@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from triform.export.checkpoint.gguf import config as configs
-from triform.export.checkpoint.gguf.container import GgufFile, open_gguf, parts_of
+from triform.export.checkpoint.gguf.container import GgufFile, open_gguf, split_files
 from triform.export.checkpoint.gguf.generation import generation_config
 from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
 from triform.export.checkpoint.gguf.placement import Placement, place
@@ -63,7 +63,7 @@ def is_quantized(path: Path) -> bool:
     return any(tensor.format not in FLOATS for tensor in opened(path).tensors.values())
 
 
-def read_config(path: Path) -> PretrainedConfig:
+def read_gguf_config(path: Path) -> PretrainedConfig:
     """The config of a model.
 
     Raises:
@@ -72,12 +72,12 @@ def read_config(path: Path) -> PretrainedConfig:
     """
     file = opened(path)
     check_sizes(
-        path.name, file.values, tensors=len(file.tensors), size=sum(part.stat().st_size for part in parts_of(path))
+        path.name, file.values, tensors=len(file.tensors), size=sum(part.stat().st_size for part in split_files(path))
     )
-    return configs.read_config(file)
+    return configs.gguf_config(file)
 
 
-def pooling_of(path: Path) -> str | None:
+def read_gguf_pooling(path: Path) -> str | None:
     """How an embedding model makes one vector of its tokens', in sentence-transformers' terms; None when nothing says.
 
     Raises:
@@ -86,7 +86,7 @@ def pooling_of(path: Path) -> str | None:
     return configs.pooling_of(opened(path))
 
 
-def load_tokenizer(path: Path) -> Any:
+def load_gguf_tokenizer(path: Path) -> Any:
     """The tokenizer, with its chat templates, as transformers holds it.
 
     Raises:
@@ -96,12 +96,12 @@ def load_tokenizer(path: Path) -> Any:
     return build_tokenizer(opened(path))
 
 
-def load_model(path: Path, config: PretrainedConfig, auto_class: Any) -> GgufModel:
+def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> GgufModel:
     """Load the weights in float32.
 
     Args:
         path: of the file, or of one of its parts.
-        config: from `read_config`.
+        config: from `read_gguf_config`.
         auto_class: the transformers class of models to make.
 
     Raises:

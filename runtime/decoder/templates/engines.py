@@ -23,7 +23,7 @@ def renderer(engine: str) -> Render:
     if engine == JINJA2:
         from triform.runtime.decoder.templates import sandbox
 
-        return sandbox.render
+        return sandbox.render_with_jinja2
     from triform.runtime.decoder.templates import environment
 
-    return environment.render
+    return environment.render_with_minijinja

@@ -23,7 +23,7 @@ _STACK = 2**29
 _starting = threading.Lock()
 
 
-def render(source: str, variables: Mapping[str, Any]) -> str:
+def render_with_minijinja(source: str, variables: Mapping[str, Any]) -> str:
     """Render a template with minijinja; see `Render`."""
     if len(source) > _LONGEST:
         raise Refusal(f"it has more than {_LONGEST} characters")

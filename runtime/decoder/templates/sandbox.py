@@ -130,7 +130,7 @@ def parse(source: str) -> nodes.Template:
     return _Environment().parse(source)
 
 
-def render(source: str, variables: Mapping[str, Any]) -> str:
+def render_with_jinja2(source: str, variables: Mapping[str, Any]) -> str:
     """Render a template with Jinja2; see `Render`."""
     environment, template = _compiled(source)
     environment.steps = 0

@@ -197,7 +197,7 @@ def test_a_damaged_file_is_refused_in_one_line(talk, tmp_path, data, message):
     file = tmp_path / "talk.json"
     file.write_bytes(data)
     before = talk.messages
-    with pytest.raises(InputError, match=r"talk\.json is (damaged|no conversation)") as caught:
+    with pytest.raises(InputError, match=r"talk\.json is (damaged|not a conversation)") as caught:
         talk.load(file)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ from triform.export.checkpoint.gguf.container import GgufFile
 _DEFAULT = "tokenizer.chat_template"
 
 
-def chat_templates(file: GgufFile) -> str | dict[str, str] | None:
+def gguf_chat_templates(file: GgufFile) -> str | dict[str, str] | None:
     """The templates as transformers holds them: a text, several by name, or None."""
     named = {
         key.removeprefix(f"{_DEFAULT}."): str(text)

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.export.checkpoint.gguf.vocabulary.pre_tokenizers import pre_tokenizer_of
 from triform.export.checkpoint.gguf.vocabulary.special_tokens import CONTROL, SpecialIds, special_ids
-from triform.export.checkpoint.gguf.vocabulary.templates import chat_templates
+from triform.export.checkpoint.gguf.vocabulary.templates import gguf_chat_templates
 from triform.runtime.errors import ExportError, UnsupportedError
 
 # Kinds of tokens, as llama.cpp numbers them; see also CONTROL.
@@ -58,7 +58,7 @@ def build_tokenizer(file: GgufFile) -> Any:
     }  # fmt: skip
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        chat_template=chat_templates(file),
+        chat_template=gguf_chat_templates(file),
         clean_up_tokenization_spaces=False,
         model_max_length=int(file.values.get(f"{file.architecture}.context_length", 10**30)),
         model_input_names=["input_ids", *(["token_type_ids"] if kind == "bert" else []), "attention_mask"],
