@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from triform.models.attention.causal import CAUSAL, ForwardPass, LayerFacts, announce, attending, traced_pass
+from triform.models.attention.own_causal import has_linear_biases, through_causal
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.errors import UnsupportedModelError
 from triform.models.paths import TOLERANCE, choose_path, relative_difference
@@ -47,7 +48,11 @@ class DecoderGraph(torch.nn.Module):
         return (hidden if positions is None else pick_positions(hidden, positions),)
 
     def forward(
-        self, input_ids: torch.Tensor, past_lengths: torch.Tensor, logits_positions: torch.Tensor
+        self,
+        input_ids: torch.Tensor,
+        past_lengths: torch.Tensor,
+        logits_positions: torch.Tensor,
+        key_positions: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run one chunk of tokens.
 
@@ -55,6 +60,8 @@ class DecoderGraph(torch.nn.Module):
             input_ids: int64 (batch, sequence); rows shorter than the longest are padded on the right with any id.
             past_lengths: int32 (batch,), tokens that each row has in its cache.
             logits_positions: int64 (batch, num_logits), the positions of this chunk to return logits for.
+            key_positions: int64 (total,), 0, 1, … for the keys of the longest row; read by models with linear biases.
+                In the finished graph it is computed, see `export/graph/cross_attention.py`.
 
         Returns:
             logits float (batch, num_logits, vocab_size).
@@ -62,7 +69,7 @@ class DecoderGraph(torch.nn.Module):
         length = input_ids.shape[1]
         position_ids = past_lengths[:, None].to(torch.int64) + torch.arange(length)
         self._logits_positions = logits_positions
-        with attending(traced_pass(past_lengths, length, self._layers)):
+        with attending(traced_pass(past_lengths, length, self._layers, key_positions)):
             logits: torch.Tensor = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
         self._logits_positions = None
         return logits
@@ -84,7 +91,7 @@ def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, Ex
         raise UnsupportedModelError("it has no language-model head")
     path, layers, stack = _choose_path(model, max_length)
     caches = tuple(layer.cache for layer in layers)
-    example = _example_inputs()
+    example = _example_inputs(has_linear_biases(model))
     notes = (
         ("attention", "com.microsoft::GroupQueryAttention"),
         ("rotary", path.rotary if rotary_modules(model) else "none"),
@@ -93,14 +100,16 @@ def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, Ex
     return graph, stack
 
 
-def _example_inputs() -> tuple[GraphInput, ...]:
-    batch, length, num_logits = 2, 5, 3
+def _example_inputs(linear_biases: bool) -> tuple[GraphInput, ...]:
+    batch, length, num_logits, total = 2, 5, 3, 7
+    keys = GraphInput("key_positions", torch.arange(total), ((0, "total"),))
     return (
         GraphInput("input_ids", torch.ones(batch, length, dtype=torch.int64), ((0, "batch"), (1, "sequence"))),
         GraphInput("past_lengths", torch.zeros(batch, dtype=torch.int32), ((0, "batch"),)),
         GraphInput(
             "logits_positions", torch.zeros(batch, num_logits, dtype=torch.int64), ((0, "batch"), (1, "num_logits"))
         ),
+        *((keys,) if linear_biases else ()),
     )
 
 
@@ -162,6 +171,7 @@ def _check_connections(model: PreTrainedModel, ids: torch.Tensor, layers: list[L
 def _prepared(model: PreTrainedModel, path: _Path, max_length: int) -> Iterator[None]:
     model.set_attn_implementation(CAUSAL)
     with ExitStack() as stack:
+        stack.enter_context(through_causal(model, max_length))
         if path.rotary == "fused":
             stack.enter_context(fused_rotary(model, max_length, announce))
         else:

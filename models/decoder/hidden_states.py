@@ -27,7 +27,11 @@ class HiddenStatesGraph(torch.nn.Module):
         self._states = output.last_hidden_state
 
     def forward(
-        self, input_ids: torch.Tensor, past_lengths: torch.Tensor, logits_positions: torch.Tensor
+        self,
+        input_ids: torch.Tensor,
+        past_lengths: torch.Tensor,
+        logits_positions: torch.Tensor,
+        key_positions: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run one chunk of tokens. Arguments as `DecoderGraph`.
 
@@ -35,7 +39,7 @@ class HiddenStatesGraph(torch.nn.Module):
             logits float (batch, num_logits, vocab_size); and the last hidden state of every token of the chunk, after
             the final norm, float (batch, sequence, hidden_size).
         """
-        logits: torch.Tensor = self.decoder(input_ids, past_lengths, logits_positions)
+        logits: torch.Tensor = self.decoder(input_ids, past_lengths, logits_positions, key_positions)
         if self._states is None:
             raise RuntimeError("the model below the head did not run")
         states, self._states = self._states, None
