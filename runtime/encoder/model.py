@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triform.runtime.encoder.opened import OpenEncoder
-from triform.runtime.text.inputs import check_several, pairs
+from triform.runtime.text.inputs import checked, pairs
 
 # Each method imports its task, because imports take most of the time of a short command.
 if TYPE_CHECKING:
@@ -68,9 +68,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.vectors.embedding import embedding_matrix
 
-        return embedding_matrix(
-            self, check_several(texts), prompt=prompt, prompt_name=prompt_name, dimensions=dimensions
-        )
+        return embedding_matrix(self, checked(texts), prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
 
     def embed_images(self, images: Sequence[ImageInput], *, dimensions: int | None = None) -> NDArray[np.float32]:
         """Compute one vector for each image.
@@ -88,7 +86,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.vectors.image_embedding import image_embedding_matrix
 
-        return image_embedding_matrix(self, check_several(images), dimensions=dimensions)
+        return image_embedding_matrix(self, checked(images), dimensions=dimensions)
 
     def similarity(
         self,
@@ -114,8 +112,8 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.vectors.embedding import similarities
 
-        compared = None if others is None else check_several(others)
-        return similarities(self, check_several(texts), compared, prompt=prompt, prompt_name=prompt_name)
+        compared = None if others is None else checked(others)
+        return similarities(self, checked(texts), compared, prompt=prompt, prompt_name=prompt_name)
 
     def search(
         self,
@@ -145,10 +143,10 @@ class Encoder(OpenEncoder):
         from triform.runtime.encoder.vectors.search import search
         from triform.runtime.encoder.vectors.search_index import SearchIndex, as_documents
 
-        searched = documents if isinstance(documents, SearchIndex) else as_documents(check_several(documents))
+        searched = documents if isinstance(documents, SearchIndex) else as_documents(checked(documents))
         hits = search(
             self,
-            check_several(queries),
+            checked(queries),
             searched,
             top_k=top_k,
             query_prompt=query_prompt,
@@ -172,7 +170,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.vectors.search_index import as_documents, build_index
 
-        build_index(Path(folder), self, as_documents(check_several(texts)), prompt=prompt)
+        build_index(Path(folder), self, as_documents(checked(texts)), prompt=prompt)
         return self.open_search_index(folder)
 
     def open_search_index(self, folder: str | Path) -> SearchIndex:
@@ -200,7 +198,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.classification import classify
 
-        return list(classify(self, check_several(texts)))
+        return list(classify(self, checked(texts)))
 
     def zero_shot(
         self, texts: Sequence[str], labels: Sequence[str], *, template: str | None = None, multi_label: bool = False
@@ -223,9 +221,7 @@ class Encoder(OpenEncoder):
         from triform.runtime.encoder.zero_shot import HYPOTHESIS_TEMPLATE, zero_shot
 
         wording = HYPOTHESIS_TEMPLATE if template is None else template
-        return list(
-            zero_shot(self, check_several(texts), check_several(labels), template=wording, multi_label=multi_label)
-        )
+        return list(zero_shot(self, checked(texts), checked(labels), template=wording, multi_label=multi_label))
 
     def rerank(self, query: str, documents: Sequence[str]) -> list[float]:
         """Score how well each document answers a query, with a text-classification model of one label.
@@ -240,7 +236,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.reranking import rerank
 
-        return list(rerank(self, query, check_several(documents)))
+        return list(rerank(self, query, checked(documents)))
 
     def tag(self, texts: Sequence[str], *, aggregation: str = "simple", stride: int | None = None) -> list[list[Tag]]:
         """Find names and other spans in texts of any length, with a token-classification model.
@@ -260,7 +256,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.tagging import tag
 
-        return list(tag(self, check_several(texts), aggregation=aggregation, stride=stride))
+        return list(tag(self, checked(texts), aggregation=aggregation, stride=stride))
 
     def answer(
         self,
@@ -318,7 +314,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.fill_mask import fill_mask
 
-        return list(fill_mask(self, check_several(texts), top_k=top_k, targets=targets))
+        return list(fill_mask(self, checked(texts), top_k=top_k, targets=targets))
 
     def find_targets(self, words: Sequence[str]) -> list[Target]:
         """Look up words for `fill_mask`: ``targets=[target.token for target in encoder.find_targets(words)]``.
@@ -332,7 +328,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.fill_mask import find_targets
 
-        return find_targets(self, check_several(words))
+        return find_targets(self, checked(words))
 
     def next_sentence(self, texts: Sequence[Pair]) -> list[float]:
         """Compute the probability that the second text of each pair follows the first: from 0 to 1.
@@ -360,7 +356,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.vectors.token_vectors import token_vectors
 
-        return [token_vectors(self, text, layer) for text in check_several(texts)]
+        return [token_vectors(self, text, layer) for text in checked(texts)]
 
     def classify_images(self, images: Sequence[ImageInput]) -> list[Labels]:
         """Score every label of an image-classification model, as transformers' pipeline does.
@@ -377,7 +373,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.image_classification import classify_images
 
-        return list(classify_images(self, check_several(images)))
+        return list(classify_images(self, checked(images)))
 
     def match_labels(
         self, images: Sequence[ImageInput], labels: Sequence[str], *, template: str | None = None
@@ -400,4 +396,4 @@ class Encoder(OpenEncoder):
         from triform.runtime.encoder.image_classification import LABEL_TEMPLATE, match_labels
 
         wording = LABEL_TEMPLATE if template is None else template
-        return list(match_labels(self, check_several(images), check_several(labels), template=wording))
+        return list(match_labels(self, checked(images), checked(labels), template=wording))
