@@ -1,7 +1,7 @@
 """The log of an unfinished output: hashes of its bundle, options and inputs, so that only the same run continues it.
 
-The file OUTPUT.part.log has a line of JSON with the hashes of the bundle and the options, then a line per input with its
-hash.
+The file OUTPUT.part.log begins with a line of JSON: hashes of the bundle and the options. Each further line is the hash
+of an input.
 """
 
 from __future__ import annotations
