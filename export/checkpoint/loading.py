@@ -53,7 +53,7 @@ def load_checkpoint(
     """Load the weights, and the tokenizer.
 
     Args:
-        source: from `find`.
+        source: from `find_checkpoint`.
         config: from `read_config`.
         auto_class: the transformers class that loads it.
         unused: parts of the model that may be missing, because no output depends on them.

@@ -52,7 +52,7 @@ def decide_purpose(source: Source, config: PretrainedConfig, requested: str | No
     """Decide the task and form that a checkpoint is exported for.
 
     Args:
-        source: from `find`.
+        source: from `find_checkpoint`.
         config: from `read_config`.
         requested: the task that the user names, if any.
 

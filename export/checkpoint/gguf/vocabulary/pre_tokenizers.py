@@ -1,7 +1,7 @@
 """Pre-tokenizers, which split texts before BPE, by llama.cpp's names (`tokenizer.ggml.pre`).
 
-Each is a sequence of patterns: every match of the first is a piece, and the next pattern splits the rest. If llama.cpp's
-patterns only approximate those of a model's own tokenizer.json, the latter are used.
+Each is a sequence of patterns: every match of the first is a piece, and the next pattern splits the rest. Where
+llama.cpp's patterns only approximate those of a model's own tokenizer.json, the latter are used.
 """
 
 from __future__ import annotations
