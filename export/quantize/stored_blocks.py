@@ -2,8 +2,8 @@
 
 The values of a block are `scale * q - minimum` in a GGUF file, and `scale * (q - 2 ** (bits - 1))` in MatMulNBits. For
 formats without minimums the two are the same. For the others a second product is added: each block's offset times the
-sum of the block's inputs. MatMulNBits takes offsets as zero points itself, but with zero points that are not integers it
-unpacks the whole matrix in every call (onnxruntime 1.32, CPU).
+sum of the block's inputs. MatMulNBits takes offsets as zero points itself, but if these are not integers it unpacks the
+whole matrix in every call (onnxruntime 1.32, CPU).
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class StoredConstants:
 
 
 def pack(numbers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Pack numbers of 4 or 8 bits along the last axis as in MatMulNBits: the first of two in a byte has the lower bits."""
+    """Pack numbers of 4 or 8 bits along the last axis, as in MatMulNBits: the first in a byte has the lower bits."""
     return numbers if bits == 8 else numbers[..., ::2] | (numbers[..., 1::2] << np.uint8(4))
 
 
