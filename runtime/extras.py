@@ -30,6 +30,27 @@ def install_command(extra: str) -> str:
     return f"pip install {shlex.join(packages)}"
 
 
+def missing_extras() -> dict[str, str]:
+    """The command that installs each extra of which a package is not installed."""
+    from importlib import metadata
+
+    try:
+        names = metadata.metadata("triform").get_all("Provides-Extra") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    return {name: install_command(name) for name in names if not all(map(_is_installed, _packages(name)))}
+
+
+def _is_installed(requirement: str) -> bool:
+    from importlib import metadata
+
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    try:
+        return bool(name and metadata.version(name[0]))
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def _packages(extra: str) -> list[str]:
     """Each as pip takes it, such as ``pillow>=11``."""
     # Imported here, since only a command that fails needs it.

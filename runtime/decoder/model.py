@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, Unpack
@@ -28,7 +28,7 @@ from triform.runtime.generation.setup import Settled, check_length, settle
 from triform.runtime.generation.speculation.draft import Draft
 from triform.runtime.graphs.decoder_branches import HiddenStep
 from triform.runtime.graphs.decoder_step import DecoderStep
-from triform.runtime.graphs.session import open_session
+from triform.runtime.graphs.session import SessionOptions, open_session
 from triform.runtime.graphs.signature import check_decoder
 from triform.runtime.text.stop_strings import TextStops
 from triform.runtime.text.token_stream import stream_ids
@@ -62,19 +62,15 @@ class Decoder:
         self,
         bundle: Bundle,
         *,
-        provider: str = "auto",
-        provider_options: Mapping[str, str] | None = None,
-        threads: int | None = None,
         shared: bool = False,
+        **session_options: Unpack[SessionOptions],
     ) -> None:
         """Open the bundle's graph and tokenizer.
 
         Args:
             bundle: from `open_bundle`.
-            provider: see `open_session`.
-            provider_options: see `open_session`.
-            threads: see `open_session`.
             shared: whether calls from several threads wait for each other, rather than raise InUseError.
+            session_options: see `SessionOptions`.
 
         Raises:
             BundleError: a file is damaged, or the graph does not match the manifest.
@@ -85,7 +81,7 @@ class Decoder:
         path, _ = bundle.graph("decoder")
         # Before the session, which can then reuse the memory that parsing the tokenizer took.
         self._tokenizer = bundle_tokenizer(bundle)
-        session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+        session = open_session(path, **session_options)
         self.providers: list[str] = session.get_providers()
         cache = check_decoder(session, bundle.manifest, path)
         self._step = DecoderStep(session, bundle.manifest, cache)

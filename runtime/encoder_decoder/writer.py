@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Unpack
 
 from numpy.typing import NDArray
 
@@ -34,7 +34,7 @@ from triform.runtime.generation.setup import Row, Settled, settle
 from triform.runtime.graphs.encoder_decoder import SourceReader
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.graphs.padding import text_arrays
-from triform.runtime.graphs.session import open_session
+from triform.runtime.graphs.session import SessionOptions, open_session
 from triform.runtime.graphs.signature import check_decoder_of
 from triform.runtime.text.stop_strings import TextStops
 
@@ -58,19 +58,15 @@ class SourceWriter:
         self,
         bundle: Bundle,
         *,
-        provider: str = "auto",
-        provider_options: Mapping[str, str] | None = None,
-        threads: int | None = None,
         strict: bool = False,
+        **session_options: Unpack[SessionOptions],
     ) -> None:
         """Open the bundle's graphs and tokenizers.
 
         Args:
             bundle: from `open_bundle`.
-            provider: see `open_session`.
-            provider_options: see `open_session`.
-            threads: see `open_session`.
             strict: refuse texts that are longer than the model can read, instead of truncating them.
+            session_options: see `SessionOptions`.
 
         Raises:
             BundleError: a file is damaged, or a graph does not match the manifest.
@@ -89,7 +85,7 @@ class SourceWriter:
         sessions = {}
         for name in ("encoder", "decoder"):
             path, _ = bundle.graph(name)
-            sessions[name] = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+            sessions[name] = open_session(path, **session_options)
         self.providers: list[str] = sessions["decoder"].get_providers()
         cache = check_decoder_of(sessions["encoder"], sessions["decoder"], manifest, bundle.folder)
         self.reader = SourceReader(sessions["encoder"], sessions["decoder"], manifest, cache)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.arguments.common import Bundle
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.model import Encoder
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Classify images.
 
@@ -26,6 +28,7 @@ One line per label: score, label, image, separated by tabs; the best label of an
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     images: Annotated[Optional[list[str]], typer.Argument(help="Image files; - is standard input.")] = None,
@@ -35,13 +38,11 @@ def run(
         Optional[int], typer.Option(help="Number of labels to show; 1 by default, all of --labels.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder
 
@@ -51,9 +52,7 @@ def run(
     folder, images = bundle_and_texts(bundle, images)
     if not images:
         raise InputError("no images: give files, or - for standard input")
-    model = load_encoder(
-        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
-    )
+    model = load_encoder(folder, **loading)
     results = _results(model, images, labels, template)
     most = top_k or (1 if labels is None else None)
     for name, result in zip(images, results, strict=True):

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads, Verify
+from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
     from triform.runtime.encoder.model import Encoder
+    from triform.runtime.opening import LoadOptions
 
 
 HELP = """Compute embeddings of texts or images.
@@ -37,6 +39,7 @@ binary is one bit per number, set above 0, packed into int8 bytes as sentence-tr
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     inputs: Annotated[
@@ -61,13 +64,11 @@ def run(
         bool, typer.Option("--resume", help="With --output: continue after the vectors of an unfinished run.")
     ] = False,
     strict: Strict = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.run_log import Run
@@ -79,10 +80,7 @@ def run(
     chosen = _format(output_format, output)
     folder, inputs = bundle_and_texts(bundle, inputs)
     records = Records(inputs, file, field, skip_errors)
-    options = key_values(provider_option)
-    model = load_encoder(
-        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
-    )
+    model = load_encoder(folder, strict=strict, **loading)
     if image or model.rows is None:
         _check_options(prompt=prompt, prompt_name=prompt_name, strict=strict or None)
         kind, width = "image", _width_of_images(model, dimensions)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.arguments.common import Bundle
 from triform.cli.arguments.generation import BEAMS, DECODER, with_generation_options
+from triform.cli.arguments.loading import with_loading_options
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from triform.runtime.generation.answers import Completion
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Read the text in images, or caption them, with models such as TrOCR.
 
@@ -32,6 +34,7 @@ One line per image, in the order given. Models that read text expect an image of
 
 
 @with_generation_options(DECODER, BEAMS)
+@with_loading_options
 def run(
     bundle: Bundle = None,
     images: Annotated[Optional[list[str]], typer.Argument(help="Image files; - is an image on standard input.")] = None,
@@ -39,16 +42,13 @@ def run(
     batch: Annotated[int, typer.Option(help="Images to run at once.")] = 8,
     skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Skip images that cannot be used.")] = False,
     as_json: AsJson = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
     *,
+    loading: LoadOptions,
     beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import alongside, with_progress
@@ -57,9 +57,7 @@ def run(
 
     folder, images = bundle_and_texts(bundle, images)
     records = Records(images, file, None, skip_errors)
-    model = load_encoder_decoder(
-        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
-    )
+    model = load_encoder_decoder(folder, **loading)
     image_info_of(model)
     shown = with_progress(records, results_to=None)
     opened = records.use(shown, lambda record: _pixels(model, record))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
     from triform.runtime.generation.setup import Settled
+    from triform.runtime.opening import LoadOptions
     from triform.runtime.text.documents import Line, Splitter
 
 Task = Annotated[str | None, typer.Option(help="The name of one of the model's tasks; `inspect --json` lists them.")]
@@ -76,7 +77,7 @@ class Job:
         return self.model.settle(self.options, ask=self.ask, beams=self.beams)
 
 
-def load(folder: Path, *, strict: bool, **opening: Any) -> EncoderDecoder:
+def load(folder: Path, *, strict: bool, **loading: Unpack[LoadOptions]) -> EncoderDecoder:
     """Open an encoder-decoder bundle that reads texts.
 
     Raises:
@@ -86,7 +87,7 @@ def load(folder: Path, *, strict: bool, **opening: Any) -> EncoderDecoder:
     from triform.runtime.errors import UnsupportedError
     from triform.runtime.opening import load_encoder_decoder
 
-    model = load_encoder_decoder(folder, strict=strict, **opening)
+    model = load_encoder_decoder(folder, strict=strict, **loading)
     if model.info.source != "text":
         command = COMMANDS.get(model.manifest.task)
         hint = f"use `triform {command}`" if command else "upgrade, or export another model"
