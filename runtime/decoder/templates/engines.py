@@ -1,13 +1,23 @@
-"""The engines that render a template."""
+"""Chooses the engine that renders a template."""
 
 from __future__ import annotations
 
 from triform.runtime.bundle.text_info import JINJA2
+<<<<<<< HEAD
 from triform.runtime.decoder.templates.isolation import Render, isolated, start
 
 
 def renderer(engine: str) -> Render:
     """What renders templates with an engine, in a process of its own where that is possible.
+=======
+
+# From a template's source and its variables by name to the text. It may raise any exception.
+Render = Callable[[str, Mapping[str, Any]], str]
+
+
+def renderer(engine: str) -> Render:
+    """The function that renders templates with an engine, which is imported here.
+>>>>>>> main
 
     Args:
         engine: one of `TEMPLATE_ENGINES`.
@@ -27,7 +37,7 @@ def _imported(engine: str) -> Render:
     if engine == JINJA2:
         from triform.runtime.decoder.templates import sandbox
 
-        return sandbox.render
+        return sandbox.render_with_jinja2
     from triform.runtime.decoder.templates import environment
 
-    return environment.render
+    return environment.render_with_minijinja
