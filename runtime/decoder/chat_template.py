@@ -116,15 +116,4 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     reasoning = next((message[name] for name in _REASONING if message.get(name) is not None), None)
     if reasoning is None:
         return message
-<<<<<<< HEAD
-    return {"thinking": thought, **message, "reasoning_content": thought}
-=======
     return {"thinking": reasoning, **message, "reasoning_content": reasoning}
-
-
-def _reason(error: Exception) -> str:
-    cause = error if isinstance(error, Refusal) else error.__cause__ or error.__context__
-    if isinstance(cause, Refusal):
-        return " ".join(str(cause).split())
-    return next(iter(str(error).splitlines()), type(error).__name__)
->>>>>>> main

@@ -81,12 +81,8 @@ class Decoder:
         path, _ = bundle.graph("decoder")
         # Before the session, which can then reuse the memory that parsing the tokenizer took.
         self._tokenizer = bundle_tokenizer(bundle)
-<<<<<<< HEAD
         self._prompts = PromptEncoder(bundle, self._tokenizer)
-        session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
-=======
         session = open_session(path, **session_options)
->>>>>>> main
         self.providers: list[str] = session.get_providers()
         cache = check_decoder(session, bundle.manifest, path)
         self._step = DecoderStep(session, bundle.manifest, cache)

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from triform.runtime.bundle.text_info import JINJA2
-<<<<<<< HEAD
 from triform.runtime.decoder.templates.isolation import Render, isolated, start
 
 
 def renderer(engine: str) -> Render:
-    """What renders templates with an engine, in a process of its own where that is possible.
-=======
-
-# From a template's source and its variables by name to the text. It may raise any exception.
-Render = Callable[[str, Mapping[str, Any]], str]
-
-
-def renderer(engine: str) -> Render:
-    """The function that renders templates with an engine, which is imported here.
->>>>>>> main
+    """The function that renders templates with an engine, in a child process where that is possible.
 
     Args:
         engine: one of `TEMPLATE_ENGINES`.
@@ -29,7 +19,7 @@ def renderer(engine: str) -> Render:
 
 
 def prepare(engine: str) -> None:
-    """Start what renders templates with an engine, while a model is loaded. Arguments and errors as `renderer`."""
+    """Start the child process that renders templates with an engine. Arguments and errors as `renderer`."""
     start(engine, _imported(engine))
 
 

@@ -23,13 +23,8 @@ _STACK = 2**29
 _starting = threading.Lock()
 
 
-<<<<<<< HEAD
-def render(source: str, variables: Mapping[str, Any]) -> str:
-    """Render a template with minijinja; see `isolation.Render`."""
-=======
 def render_with_minijinja(source: str, variables: Mapping[str, Any]) -> str:
-    """Render a template with minijinja; see `Render`."""
->>>>>>> main
+    """Render a template with minijinja; see `isolation.Render`."""
     if len(source) > _LONGEST:
         raise Refusal(f"it has more than {_LONGEST} characters")
     return _on_large_stack(lambda: _environment().render_str(rewritten(source), **variables))

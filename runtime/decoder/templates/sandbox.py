@@ -130,13 +130,8 @@ def parse(source: str) -> nodes.Template:
     return _Environment().parse(source)
 
 
-<<<<<<< HEAD
-def render(source: str, variables: Mapping[str, Any]) -> str:
-    """Render a template with Jinja2; see `isolation.Render`."""
-=======
 def render_with_jinja2(source: str, variables: Mapping[str, Any]) -> str:
-    """Render a template with Jinja2; see `Render`."""
->>>>>>> main
+    """Render a template with Jinja2; see `isolation.Render`."""
     environment, template = _compiled(source)
     environment.steps = 0
     return str(template.render(**variables))
