@@ -237,3 +237,14 @@ def test_a_text_bundle(call, float_bundle, clip):
     code, _, err = call("transcribe", float_bundle, clip)
     assert code == 1
     assert "use `triform generate`" in one_line(err)
+
+
+def test_bench_gives_the_speed_of_a_recording(call, whisper_int8, clip):
+    code, out, err = call("bench", whisper_int8, "--file", clip, "--runs", 1, "--json")
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert figures["recording_seconds"] == pytest.approx(soundfile.info(clip).duration)
+    speed = figures["recording_seconds"] / figures["transcription_seconds"]
+    assert figures["times_faster_than_speech"] == pytest.approx(speed)
+    code, out, err = call("bench", whisper_int8)
+    assert (code, "this model reads a recording: name one with --file" in one_line(err)) == (2, True)
