@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from triform.runtime.bundle.manifest import Manifest
+from triform.runtime.errors import InputError
 from triform.runtime.generation.answers import Watch
 from triform.runtime.generation.contrastive import ContrastiveSearch
 from triform.runtime.generation.loop import Token, plain_loop
@@ -29,14 +30,24 @@ class DecoderLoops:
         step: that keeps what was read and written last.
         make_hidden_step: from a number of candidates to a step that gives hidden states, too.
         manifest: the bundle's.
-
-    Attributes:
-        draft: proposes tokens, where there is one.
     """
 
     def __init__(self, step: DecoderStep, make_hidden_step: Callable[[int], HiddenStep], manifest: Manifest) -> None:
-        self.draft: Draft | None = None
+        self._draft: Draft | None = None
         self._step, self._make_hidden_step, self._manifest = step, make_hidden_step, manifest
+
+    def use_draft(self, draft: Draft) -> None:
+        """Have `draft` propose tokens.
+
+        Raises:
+            InputError: the model has states of fixed size.
+        """
+        if self._step.cache.has_states:
+            raise InputError(
+                "this model takes no draft: it has states of fixed size, and tokens that are tried in vain cannot be "
+                "removed from those"
+            )
+        self._draft = draft
 
     def tokens(self, row: Row, watch: Watch) -> Iterator[Token]:
         """Choose the loop that the row's options ask for. The model runs as tokens are asked for.
@@ -86,12 +97,15 @@ class DecoderLoops:
 
     def proposer(self, row: Row) -> Proposer | None:
         """What proposes tokens to try in one run; None where one is run after another."""
+        if self._step.cache.has_states:
+            # Tokens that are tried in vain could not be removed from a state of fixed size.
+            return None
         speculate, form = row.settled.options.speculate, row.context.spelled.form
         # Several tokens in a run may give other last digits than one by one: done only where that cannot show.
         exact = speculate == "lookup" or (speculate == "auto" and not _rounds_activations(self._manifest))
         propose: Proposer | None = None
-        if speculate == "auto" and self.draft is not None:
-            propose = self.draft
+        if speculate == "auto" and self._draft is not None:
+            propose = self._draft
         elif speculate == "lookup" or (exact and row.context.generator is None):
             propose = look_up
         return ForcedTokens(form.constraint(len(row.ids)), propose) if form is not None and exact else propose

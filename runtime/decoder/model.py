@@ -267,7 +267,7 @@ class Decoder:
             draft: of the same vocabulary; while this decoder generates, the draft is in use, too.
 
         Raises:
-            InputError: its vocabulary is another.
+            InputError: its vocabulary is another, or this model has states of fixed size.
         """
         known = range(max(self.manifest.vocab_size, draft.manifest.vocab_size))
         if any(draft._tokenizer.id_to_token(token) != self._tokenizer.id_to_token(token) for token in known):
@@ -275,8 +275,8 @@ class Decoder:
                 f"{draft._bundle.folder} cannot be the draft of {self._bundle.folder}: its vocabulary is another; "
                 "take a smaller model of the same family"
             )
+        self._loops.use_draft(Draft(draft._step, draft.manifest.max_length, self.manifest.vocab_size))
         self._draft = draft
-        self._loops.draft = Draft(draft._step, draft.manifest.max_length, self.manifest.vocab_size)
 
     def forget(self) -> None:
         """Forget what earlier generations left, so that the next one reads its whole prompt."""
@@ -285,20 +285,20 @@ class Decoder:
             self._step.cache.reset()
 
     def save_prompt_cache(self, path: str | Path, tokens: int) -> None:
-        """Write the keys and values of the first tokens of what the last generation read and wrote.
+        """Write what the model keeps of the first tokens that the last generation read and wrote.
 
         Args:
             path: a safetensors file, replaced if it exists.
-            tokens: how many; a generation's `prompt_tokens` for all of its prompt.
+            tokens: how many at most; a generation's `prompt_tokens` for its prompt. See `DecoderStep.stored`.
 
         Raises:
             InputError: it cannot be written, or nothing was generated yet.
         """
         with self._turns.call():
-            ids = self._step.ids[:tokens]
+            ids, arrays = self._step.stored(tokens)
             if not ids:
                 raise InputError(f"there is no prompt to keep in {path}; generate first")
-            write_prompt_cache(Path(path), self.manifest, ids, self._step.cache.stored(len(ids)))
+            write_prompt_cache(Path(path), self.manifest, ids, arrays)
 
     def load_prompt_cache(self, path: str | Path) -> int:
         """Take what `save_prompt_cache` wrote, for prompts that begin with the same tokens.

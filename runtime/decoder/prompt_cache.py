@@ -1,8 +1,8 @@
-"""Keys and values of a prompt on disk, so that the next start need not compute them again.
+"""What the model keeps of a prompt, on disk, so that the next start need not compute them again.
 
 The file is a safetensors file (https://huggingface.co/docs/safetensors): the length of a JSON header, the header, and
-the numbers. One tensor for each of the cache's buffers, float32 (num_key_value_heads, tokens, head_dim). The header's
-metadata says what they are the keys and values of, and of which bundle, and has a checksum of the header and the
+the numbers. One tensor for each of the cache's buffers, float32 (num_key_value_heads, tokens, head_dim), and for each
+state of fixed size. The header's metadata says what they are the keys and values of, and of which bundle, and has a checksum of the header and the
 numbers. Of the format this much is needed and no more, so that a device needs no package for it.
 """
 
@@ -40,7 +40,7 @@ def write_prompt_cache(
         path: replaced if it exists.
         manifest: of the bundle.
         ids: the tokens.
-        arrays: from `KVCache.stored`, for as many tokens.
+        arrays: from `DecoderStep.stored`, for as many tokens.
 
     Raises:
         InputError: it cannot be written. A disk that fills up raises OSError.
@@ -80,7 +80,7 @@ def read_prompt_cache(path: Path, manifest: Manifest) -> tuple[list[int], dict[s
         manifest: of the bundle it is to be used with.
 
     Returns:
-        the tokens, and by name their keys and values, read-only.
+        the tokens, and by name their keys and values, and the states after them, read-only.
 
     Raises:
         InputError: it cannot be read, is damaged, or was made with another bundle.
@@ -128,6 +128,9 @@ def _content(
         shape = (layer.num_key_value_heads, len(ids), layer.head_dim)
         for name in (f"{index}.key", f"{index}.value"):
             arrays[name] = _array(header[name], data, shape)
+    for index, state in enumerate(manifest.cache.states if manifest.cache else ()):
+        name = f"states.{index}"
+        arrays[name] = _array(header[name], data, tuple(state.shape))
     if sum(array.nbytes for array in arrays.values()) != len(data):
         raise ValueError("it is cut off, or goes on")
     if zlib.crc32(data.data, _header_checksum(header)) != int(metadata["crc32"]):

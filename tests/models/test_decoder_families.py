@@ -7,6 +7,7 @@ import torch
 from transformers import CONFIG_MAPPING
 
 from tests.checkpoints.decoder_families import CONTEXT, FAMILIES, ROPES, VOCAB, build, rope_config
+from triform.export.describe.cache import cache_info
 from triform.export.graph.fusion import fuse
 from triform.export.graph.nodes import attribute, nodes
 from triform.export.graph.tracing import trace
@@ -18,7 +19,6 @@ from triform.models.attention.rotary import rotary_modules
 from triform.models.catalog import form_of
 from triform.models.decoder.graph import decoder_spec
 from triform.models.errors import UnsupportedModelError
-from triform.runtime.bundle.manifest import LayerCacheInfo
 
 
 def exported(model, folder, ids):
@@ -31,8 +31,7 @@ def exported(model, folder, ids):
     notes = dict(spec.notes)
     lower_to_float(graph)
     write_graph(graph, folder / "decoder.onnx")
-    layers = [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
-    return DecoderRunner(folder / "decoder.onnx", layers, 2), expected, graph, notes
+    return DecoderRunner(folder / "decoder.onnx", cache_info(spec), 2), expected, graph, notes
 
 
 def some_ids(count):
