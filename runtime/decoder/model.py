@@ -282,7 +282,7 @@ class Decoder:
         """Forget what earlier generations left, so that the next one reads its whole prompt."""
         with self._turns.call():
             self._begin()
-            self._step.cache.reset()
+            self._step.reset()
 
     def save_prompt_cache(self, path: str | Path, tokens: int) -> None:
         """Write what the model keeps of the first tokens that the last generation read and wrote.

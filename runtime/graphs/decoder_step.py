@@ -46,6 +46,11 @@ class DecoderStep:
         del self._fed[int(self.cache.lengths[0]) :]
         return self._fed
 
+    def reset(self) -> None:
+        """Forget every token."""
+        self.cache.reset()
+        self._snapshots = Snapshots()
+
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Set the sequence to `ids`, at least one; the prefix that the cache holds already is not run again.
 

@@ -117,28 +117,6 @@ def test_window_and_softcap_reach_the_operator(tmp_path):
     assert [attribute(node, "softcap") for node in attention] == [3.0] * 3
 
 
-STATES = {
-    "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 16},
-    "minimax": {"layer_types": ["linear_attention", "full_attention"], "num_local_experts": 2, "block_size": 16},
-}
-STATE_COMMON = {
-    "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3,
-    "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64, "pad_token_id": 0,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("model_type", STATES)
-def test_a_state_along_the_text_is_refused(model_type):
-    model = build(model_type, {**STATE_COMMON, **STATES[model_type]})
-    with pytest.raises(UnsupportedModelError, match="carries a state along the text besides keys and values"):
-        decoder_spec(model, 64)
-
-
-def test_states_that_transformers_declares_are_refused_before_loading():
-    with pytest.raises(UnsupportedModelError, match="mamba models carry a state along the text"):
-        form_of(CONFIG_MAPPING["mamba"](), "text-generation")
-
-
 def test_attention_of_its_own_is_refused():
     model = build("xglm", {"vocab_size": VOCAB, "d_model": 24, "ffn_dim": 40, "num_layers": 1, "attention_heads": 2})
     with pytest.raises(UnsupportedModelError, match="its attention is code of its own"):
