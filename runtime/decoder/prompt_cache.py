@@ -2,8 +2,9 @@
 
 The file is a safetensors file (https://huggingface.co/docs/safetensors): the length of a JSON header, the header, and
 the numbers. One tensor for each of the cache's buffers, float32 (num_key_value_heads, tokens, head_dim), and for each
-state of fixed size. The header's metadata says what they are the keys and values of, and of which bundle, and has a checksum of the header and the
-numbers. Of the format this much is needed and no more, so that a device needs no package for it.
+state of fixed size. The header's metadata says what they are the keys and values of, and of which bundle, and has a
+checksum of the header and the numbers. Of the format this much is needed and no more, so that a device needs no package
+for it.
 """
 
 from __future__ import annotations
