@@ -19,7 +19,11 @@ SPEECH := $(CACHE)/librivox
 BUNDLE := demo/smollm2-135m-int4
 LINKS := $(addprefix src/triform/,cli export models runtime)
 
-.PHONY: demo test test-latest constraints wheel dev lint clean
+# How long `make fuzz` takes, and what chooses its cases by the lines that they reach.
+SECONDS := 600
+FUZZER := atheris==3.0.0
+
+.PHONY: demo test test-latest coverage models-page constraints wheel dev lint clean fuzz
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)/manifest.json
@@ -37,6 +41,15 @@ test-latest:
 	rm -rf $(LATEST)
 	$(MAKE) test VENV=$(LATEST) CONSTRAINTS=
 	@touch $(LATEST)/passed.stamp
+
+# Tries every architecture of transformers, for hours; stopped, it goes on where it was. By hand, and with every new
+# release of transformers: `make coverage ARGS="--forms decoder --only llama,falcon"`.
+coverage: dev
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.coverage.sweep $(ARGS)
+
+# Writes docs/models.md from the results.
+models-page: dev
+	$(BIN)/python -m tests.coverage.page $(ARGS)
 
 # Makes what `test-latest` passed with the versions that everything is tested with. A build's own label, such as the
 # +cpu of torch 2.13.0+cpu, is left out: other machines have other builds.
@@ -57,6 +70,12 @@ wheel: | $(VENV)/pyvenv.cfg
 	rm -rf build *.egg-info
 
 dev: $(VENV)/dev.stamp $(LINKS)
+
+# Damages files of every kind for SECONDS, and says which were neither read nor refused in one line. What it learns
+# stays in .cache/fuzz. Where atheris has no wheel, cases are random.
+fuzz: dev
+	-$(PIP) install --quiet --only-binary :all: $(FUZZER)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.fuzz --seconds $(SECONDS) --corpus $(CACHE)/fuzz
 
 lint: dev
 	$(BIN)/ruff check --fix .

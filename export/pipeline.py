@@ -47,8 +47,9 @@ def plan(source: str | Path, options: ExportOptions | None = None) -> list[Row]:
         UnsupportedError: the model type is not supported.
     """
     options = options or ExportOptions()
-    origin, config, purpose = _opened(str(source), options, weights=False)
-    rows = _FORMS[purpose.form].plan(origin, config, options)
+    with _unusable_values(source):
+        origin, config, purpose = _opened(str(source), options, weights=False)
+        rows = _FORMS[purpose.form].plan(origin, config, options)
     after = [what for what, _ in rows].index("task") + 1
     return [*rows[:after], ("decided by", purpose.because), *rows[after:]]
 

@@ -54,9 +54,10 @@ _SYNONYMS = {
 _WRITING = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel")
 # Families compared with transformers, number for number, in the tests.
 TESTED_DECODERS = (
-    "afmoe", "biogpt", "deepseek_v3", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "gpt2", "gpt_neox",
-    "granite", "llama", "minicpm3", "mistral", "mixtral", "olmo2", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3",
-    "qwen3_moe", "smollm3", "stablelm", "starcoder2",
+    "afmoe", "biogpt", "bloom", "deepseek_v3", "falcon", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "gpt2",
+    "gpt_neo", "gpt_neox", "gpt_neox_japanese", "granite", "llama", "minicpm3", "mistral", "mixtral", "mpt", "olmo2",
+    "openai-gpt", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
+    "trocr", "xglm",
 )  # fmt: skip
 
 

@@ -175,8 +175,11 @@ def _json_list(lines: Iterable[_Line], layout: Layout) -> Iterator[Parsed]:
     except RecursionError:
         yield Parsed(1, problem="its JSON is nested too deeply")
         return
-    except json.JSONDecodeError as error:
-        yield Parsed(error.lineno, problem=f"it is not JSON ({error.msg})")
+    except ValueError as error:
+        # Python reads no whole number of more than 4,300 digits, and does not say where it is.
+        at = error if isinstance(error, json.JSONDecodeError) else None
+        reason = "a number in it has too many digits" if at is None else at.msg
+        yield Parsed(1 if at is None else at.lineno, problem=f"it is not JSON ({reason})")
         return
     for place, value in enumerate(values, 1):
         yield Parsed(place, Record(place, value)) if _is_text(value) else _of_object(place, value, layout)

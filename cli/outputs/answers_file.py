@@ -4,94 +4,80 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from triform.cli.outputs.part_file import part_file
+from triform.cli.outputs.part_file import part_file, part_path
+from triform.cli.outputs.run_log import Run, RunLog, run_log
 from triform.runtime.errors import InputError
 
+if TYPE_CHECKING:
+    from triform.cli.inputs.records import Record
 
-@dataclass(frozen=True)
+Item = TypeVar("Item")
+
+
 class AnswersFile:
-    """Where answers go.
+    """Where answers go."""
 
-    Attributes:
-        done: number of lines from an earlier run.
-        last: the object in the last of them; None if there is none.
-    """
+    def __init__(self, file: IO[bytes] | None, log: RunLog | None) -> None:
+        """Write to a file that has a log, or to standard output."""
+        self._file = file
+        self._log = log
 
-    done: int
-    last: dict[str, Any] | None
-    _file: IO[bytes] | None
+    def remaining(self, items: Iterable[Item], record_of: Callable[[Item], Record]) -> Iterator[Item]:
+        """The items that the file has no answers to; see `RunLog.remaining`."""
+        return iter(items) if self._log is None else self._log.remaining(items, record_of)
 
-    def write(self, value: dict[str, Any]) -> None:
-        """Write an object as a line of JSON, and flush it."""
+    def write(self, record: Record, value: dict[str, Any]) -> None:
+        """Write the answer to a record as a line of JSON, and flush it."""
         # ASCII, so that it means the same whatever a terminal's encoding is.
-        self.write_line(json.dumps(value))
+        self.write_line(record, json.dumps(value))
 
-    def write_line(self, line: str) -> None:
-        """Write an object that is JSON already, and flush it."""
-        if self._file is None:
+    def write_line(self, record: Record, line: str) -> None:
+        """Write the answer to a record that is JSON already, and flush it."""
+        if self._file is None or self._log is None:
             print(line, flush=True)
             return
+        self._log.add(record)
         self._file.write(line.encode() + b"\n")
         self._file.flush()
 
-    def check_question(self, question: dict[str, Any]) -> None:
-        """Check that the last answer of an earlier run belongs to the record in its place.
-
-        Args:
-            question: the fields of that record, which the answer repeats.
-
-        Raises:
-            InputError: it belongs to another record.
-        """
-        last = self.last or {}
-        if any(name not in last or last[name] != value for name, value in question.items()):
-            raise InputError(
-                f"line {self.done} of the unfinished output answers something else than the input asks there; "
-                "give the input that it was made from, or remove it"
-            )
-
 
 @contextmanager
-def answers_file(output: Path | None, *, source: Path | None, resume: bool) -> Iterator[AnswersFile]:
+def answers_file(output: Path | None, run: Run, *, source: Path | None, resume: bool) -> Iterator[AnswersFile]:
     """Open the output for answers; a file gets its name when the context ends without an error.
 
     Args:
         output: the file; standard output when None.
-        source: the file that the questions come from.
+        run: what the answers depend on besides the inputs.
+        source: the file that the inputs come from.
         resume: continue after the lines of an earlier run.
 
     Raises:
-        InputError: see `part_file`; or there is no file to continue.
+        InputError: see `part_file` and `run_log`; or there is no file to continue.
     """
     if output is None:
         if resume:
-            raise InputError("--resume goes on with a file of answers: name it with --output")
-        yield AnswersFile(0, None, None)
+            raise InputError("--resume continues a file: name it with --output")
+        yield AnswersFile(None, None)
         return
-    with part_file(output, source=source, resume=resume) as file:
-        done, last = _whole_lines(file)
-        yield AnswersFile(done, last, file)
+    with (
+        part_file(output, source=source, resume=resume) as file,
+        run_log(run, part_path(output), _whole_lines(file)) as log,
+    ):
+        yield AnswersFile(file, log)
 
 
-def _whole_lines(file: IO[bytes]) -> tuple[int, dict[str, Any] | None]:
-    """Remove an unfinished last line; return the number of lines, and the object in the last."""
-    count, end, last = 0, 0, b""
+def _whole_lines(file: IO[bytes]) -> int:
+    """Remove an unfinished last line; return the number of lines."""
+    count, end = 0, 0
     for line in file:
         if not line.endswith(b"\n"):
             break
-        count, end, last = count + 1, end + len(line), line
+        count, end = count + 1, end + len(line)
     file.truncate(end)
     file.seek(0, os.SEEK_END)
-    if not count:
-        return 0, None
-    try:
-        value = json.loads(last)
-    except ValueError:
-        value = None
-    return count, value if isinstance(value, dict) else None
+    return count

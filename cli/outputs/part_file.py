@@ -1,7 +1,7 @@
 """A file that may be written over several runs: it is called OUTPUT.part until it is complete.
 
-A run that fails, is stopped or is killed leaves the .part file, and a later run can continue it. One process at a time
-may write it.
+A run that fails, is stopped or is killed leaves the .part file and its log, and a later run can continue it. One
+process at a time may write it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from triform.cli.outputs.notes import say
+from triform.cli.outputs.run_log import log_path
 from triform.runtime.errors import InputError
 
 
@@ -31,11 +32,11 @@ def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO
             `resume` is false.
     """
     _check_target(output, source)
-    unfinished = output.with_name(output.name + ".part")
+    unfinished = part_path(output)
     with _locked(unfinished, output) as file:
         if os.fstat(file.fileno()).st_size and not resume:
             raise InputError(
-                f"{unfinished} holds what a run did that did not end: --resume goes on from there, or remove it"
+                f"{unfinished} has the results of an unfinished run: continue it with --resume, or delete that file"
             )
         try:
             yield file
@@ -44,6 +45,12 @@ def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO
             _keep(file, unfinished, output, error)
             raise
         os.replace(unfinished, output)
+        log_path(unfinished).unlink(missing_ok=True)
+
+
+def part_path(output: Path) -> Path:
+    """The name of a file until it is complete."""
+    return output.with_name(output.name + ".part")
 
 
 def _check_target(output: Path, source: Path | None) -> None:
@@ -100,5 +107,6 @@ def _keep(file: IO[bytes], unfinished: Path, output: Path, error: BaseException)
         empty = False
     if empty:
         unfinished.unlink(missing_ok=True)
+        log_path(unfinished).unlink(missing_ok=True)
     else:
-        say(f"note: what was done up to here is in {unfinished}; --resume goes on from there")
+        say(f"note: the results so far are in {unfinished}; continue with --resume")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from triform.cli.outputs.answers_file import answers_file
-from triform.cli.outputs.part_file import part_file
+from triform.cli.outputs.part_file import part_file, part_path
+from triform.cli.outputs.run_log import Run, run_log
 from triform.runtime.errors import InputError
 from triform.runtime.files import npy_header, row_size
 
@@ -20,29 +21,33 @@ if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
     from triform.runtime.arithmetic import Array
 
+# A record, and what is embedded of it.
+Input = tuple["Record", Any]
+
 
 @dataclass(frozen=True)
 class VectorsFile:
     """Where vectors go.
 
     Attributes:
-        done: number of vectors from an earlier run.
-        check_last: called with the record of the last of them; raises InputError if it belongs to another.
-        write: called with each further record and its vector, (dimension,).
+        remaining: called with the inputs; returns those that the file has no vectors of, see `RunLog.remaining`.
+        write: called with each of their records and its vector, (dimension,).
     """
 
-    done: int
-    check_last: Callable[[Record], None]
+    remaining: Callable[[Iterable[Input]], Iterator[Input]]
     write: Callable[[Record, Array], None]
 
 
 @contextmanager
-def lines_of_vectors(kind: str, output: Path | None, *, source: Path | None, resume: bool) -> Iterator[VectorsFile]:
+def lines_of_vectors(
+    kind: str, output: Path | None, run: Run, *, source: Path | None, resume: bool
+) -> Iterator[VectorsFile]:
     """Open the output for one JSON object per vector.
 
     Args:
         kind: the key of an input that is not a JSON object: text or image.
         output: the file; standard output when None.
+        run: what the vectors depend on besides the inputs.
         source: the file that the inputs come from.
         resume: continue after the lines of an earlier run.
 
@@ -54,11 +59,10 @@ def lines_of_vectors(kind: str, output: Path | None, *, source: Path | None, res
         value = record.value or {kind: record.text}
         return {key: item for key, item in value.items() if key != "embedding"}
 
-    with answers_file(output, source=source, resume=resume) as file:
+    with answers_file(output, run, source=source, resume=resume) as file:
         yield VectorsFile(
-            file.done,
-            lambda record: file.check_question(fields(record)),
-            lambda record, vector: file.write_line(_line(fields(record), vector)),
+            lambda inputs: file.remaining(inputs, _record),
+            lambda record, vector: file.write_line(record, _line(fields(record), vector)),
         )
 
 
@@ -71,7 +75,7 @@ def _line(fields: dict[str, Any], vector: Array) -> str:
 
 @contextmanager
 def rows_of_vectors(
-    width: int, dtype: str, output: Path | None, *, npy: bool, source: Path | None, resume: bool
+    width: int, dtype: str, output: Path | None, run: Run, *, npy: bool, source: Path | None, resume: bool
 ) -> Iterator[VectorsFile]:
     """Open the output for the numbers alone, row after row.
 
@@ -79,28 +83,32 @@ def rows_of_vectors(
         width: numbers in a row.
         dtype: of the numbers, by numpy's name.
         output: the file; standard output when None.
+        run: what the vectors depend on besides the inputs.
         npy: put the header of a .npy file in front.
         source: the file that the inputs come from.
         resume: continue after the rows of an earlier run.
 
     Raises:
-        InputError: see `part_file`; or the rows of the earlier run are of another width or dtype, or there is no file
-            to continue.
+        InputError: see `part_file` and `run_log`; or there is no file to continue.
     """
     if output is None:
         if resume:
             raise InputError("--resume continues a file: name it with --output")
-        yield VectorsFile(0, _accept, lambda _, vector: _write_row(sys.stdout.buffer, vector))
+        yield VectorsFile(iter, lambda _, vector: _write_row(sys.stdout.buffer, vector))
         return
-    with part_file(output, source=source, resume=resume) as file:
-        header, size = npy_header(0, width, dtype) if npy else b"", row_size(width, dtype)
+    header, size = npy_header(0, width, dtype) if npy else b"", row_size(width, dtype)
+    with (
+        part_file(output, source=source, resume=resume) as file,
+        run_log(run, part_path(output), _whole_rows(file, len(header), size)) as log,
+    ):
 
         def write(record: Record, vector: Array) -> None:
             if file.tell() == 0:
                 file.write(header)
+            log.add(record)
             _write_row(file, vector)
 
-        yield VectorsFile(_whole_rows(file, header, size), _accept, write)
+        yield VectorsFile(lambda inputs: log.remaining(inputs, _record), write)
         if npy:
             count = max(0, file.tell() - len(header)) // size
             file.seek(0)
@@ -109,27 +117,23 @@ def rows_of_vectors(
             file.seek(0, os.SEEK_END)
 
 
-def _accept(record: Record) -> None:
-    """Numbers do not say which record they belong to."""
+def _record(item: Input) -> Record:
+    return item[0]
 
 
 def _write_row(file: IO[bytes], vector: Array) -> None:
     file.write(vector.tobytes())
 
 
-def _whole_rows(file: IO[bytes], header: bytes, size: int) -> int:
-    """Remove an unfinished last row; return the number of rows."""
-    start = file.read(len(header))
-    if len(start) < len(header):
-        file.seek(0)
-        file.truncate()
-        return 0
-    if start != header:
-        raise InputError(
-            "the unfinished output has vectors of another size or --output-dtype; repeat the earlier command, "
-            "or remove it"
-        )
-    count = (file.seek(0, os.SEEK_END) - len(header)) // size
-    file.truncate(len(header) + count * size)
+def _whole_rows(file: IO[bytes], start: int, size: int) -> int:
+    """Remove an unfinished last row; return the number of rows.
+
+    Args:
+        file: the rows behind a header.
+        start: length of the header, in bytes.
+        size: length of a row, in bytes.
+    """
+    count = max(0, file.seek(0, os.SEEK_END) - start) // size
+    file.truncate(start + count * size if count else 0)
     file.seek(0, os.SEEK_END)
     return count

@@ -15,6 +15,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from triform.export.checkpoint.files.json_files import content_of
 from triform.export.checkpoint.source import Source
 from triform.runtime.errors import ExportError
+from triform.runtime.printable import quoted
 
 # Quantization methods that transformers can dequantize on any machine.
 _DEQUANTIZED = ("fp8", "mxfp4")
@@ -59,6 +60,7 @@ def check_config(source: Source, config: PretrainedConfig) -> None:
             _check_rope(source, rope, own)
     written = content_of(source.model_folder / "config.json")
     if isinstance(written, dict):
+        _check_types(source, config, written)
         _check_overlooked(source, config, written)
 
 
@@ -83,11 +85,29 @@ def _rope_type(rope: Mapping[str, Any]) -> Any:
 def _check_rope(source: Source, rope: Mapping[str, Any], own: Set[Any]) -> None:
     """Refuse a rope type that is neither one of transformers' nor one of `own`, those of the config's class."""
     kind = _rope_type(rope)
+    if not isinstance(kind, str):
+        raise ExportError(f"the config of {source.name} has the rope type {quoted(kind)}, which is not a name")
     if kind != "default" and kind not in ROPE_INIT_FUNCTIONS and kind not in own:
         raise ExportError(f"the config of {source.name} has the rope type {kind}, which transformers does not know")
     for key, value in rope.items():
         if key not in _ROPE_KEYS and value not in _NOTHING:
             raise ExportError(f"the config of {source.name} has {key} among its rope parameters, which nothing reads")
+
+
+def _check_types(source: Source, config: PretrainedConfig, written: Mapping[str, Any]) -> None:
+    """Refuse a value of another type than its default, of a key that transformers does not check itself."""
+    declared = {field.name for field in dataclasses.fields(config)}
+    for key, default in type(config)().to_dict().items():
+        value = written.get(key)
+        if value is None or key in declared or key.startswith("_"):
+            continue
+        kind = next((kind for kind in (bool, int, float, str) if isinstance(default, kind)), None)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if kind is not None and type(value) is not kind and not (kind is float and number):
+            raise ExportError(
+                f"the config of {source.name} says {key} is {quoted(value)}, but it must be a {kind.__name__}; "
+                "fetch the model again"
+            )
 
 
 def _check_overlooked(source: Source, config: PretrainedConfig, written: Mapping[str, Any]) -> None:

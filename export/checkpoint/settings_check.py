@@ -8,6 +8,7 @@ from typing import Any
 
 from triform.export.checkpoint.files.json_files import content_of
 from triform.export.checkpoint.files.weights import tensor_names
+from triform.export.checkpoint.number_check import check_numbers
 from triform.export.checkpoint.sizes import check_sizes
 from triform.export.checkpoint.source import Source
 from triform.runtime.bundle.generation_defaults import GenerationNumbers
@@ -28,6 +29,11 @@ class _Config:
     decoder_start_token_id: int | list[int] | None = None
     max_position_embeddings: int | None = None
     tie_word_embeddings: bool | None = None
+    is_encoder_decoder: bool | None = None
+    chunk_size_feed_forward: int | None = None
+    output_hidden_states: bool | None = None
+    return_dict: bool | None = None
+    id2label: dict[str, str | int | float] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ def _typed(path: Path, kind: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         # Whoever reads it says so.
         return {}
+    check_numbers(str(path), content)
     try:
         build(kind, content)
     except Mismatch as mismatch:

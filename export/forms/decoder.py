@@ -195,7 +195,8 @@ def _describe_scheme(scheme: Scheme, count: int) -> Quantization:
 
 
 def _max_length(config: Any, options: ExportOptions) -> int:
-    own = getattr(config.get_text_config(), "max_position_embeddings", None)
+    text = config.get_text_config()
+    own = getattr(text, "max_position_embeddings", getattr(text, "max_seq_len", None))
     # XLNet's -1 says that there is no limit.
     own = None if own is not None and own < 1 else own
     context_length = options.context_length

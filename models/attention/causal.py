@@ -69,6 +69,7 @@ class ForwardPass:
         traced: number of layers traced so far.
         pending: the rotary table that the current layer announced; its attention takes it.
         isolated: whether each query attends to itself only, to see what else connects tokens; outside tracing.
+        key_positions: int64 (total,), of the keys, for biases by position; None outside tracing, and without biases.
     """
 
     seqlens_k: torch.Tensor | None = None
@@ -77,19 +78,30 @@ class ForwardPass:
     traced: int = 0
     pending: RotaryTable | None = None
     isolated: bool = False
+    key_positions: torch.Tensor | None = None
+
+    def positions(self, length: int) -> torch.Tensor:
+        """The positions of a chunk's `length` tokens, int64 (batch or 1, length)."""
+        steps = torch.arange(length)
+        if self.seqlens_k is None:
+            return steps[None]
+        return (self.seqlens_k - (length - 1)).to(torch.int64)[:, None] + steps
 
 
-def traced_pass(past_lengths: torch.Tensor, length: int, layers: list[LayerFacts]) -> ForwardPass:
+def traced_pass(
+    past_lengths: torch.Tensor, length: int, layers: list[LayerFacts], key_positions: torch.Tensor | None = None
+) -> ForwardPass:
     """The state for tracing one chunk of tokens.
 
     Args:
         past_lengths: int32 (batch,), tokens that each row has in its cache.
         length: tokens of the chunk.
         layers: from a pass outside tracing.
+        key_positions: see `ForwardPass`.
     """
     seqlens_k = past_lengths + (length - 1)
     total = (seqlens_k.amax(0, keepdim=True) + 1).to(torch.int32)
-    return ForwardPass(seqlens_k.to(torch.int32), total, layers=layers)
+    return ForwardPass(seqlens_k.to(torch.int32), total, layers=layers, key_positions=key_positions)
 
 
 _current: ForwardPass | None = None
@@ -104,6 +116,17 @@ def attending(state: ForwardPass) -> Iterator[ForwardPass]:
         yield state
     finally:
         _current = previous
+
+
+def current_pass() -> ForwardPass:
+    """The state of the forward pass that runs.
+
+    Raises:
+        RuntimeError: none runs.
+    """
+    if _current is None:
+        raise RuntimeError("attention called outside `attending`")
+    return _current
 
 
 def announce(table: RotaryTable) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from triform.models.attention.causal import CAUSAL, ForwardPass, LayerFacts, announce, attending, traced_pass
+from triform.models.attention.own_causal import has_linear_biases, through_causal
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.errors import UnsupportedModelError
 from triform.models.paths import TOLERANCE, choose_path, relative_difference
@@ -19,6 +20,10 @@ from triform.models.spec import GraphInput, GraphSpec, RecurrentState
 from triform.models.traceable.experts import batch_experts
 from triform.models.traceable.picking import pick_positions
 from triform.models.traceable.substitutions import single_operators
+
+_EXAMPLE_BATCH = 2
+# Begins the names of the inputs that are states of fixed size.
+_PAST_STATE = "past_states."
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,11 @@ class _Layers:
 class DecoderGraph(torch.nn.Module):
     """The module that is traced: from token ids to logits. Keys and values are added after tracing."""
 
-    def __init__(self, model: PreTrainedModel, layers: _Layers) -> None:
+    def __init__(self, model: PreTrainedModel, layers: _Layers, inputs: Sequence[str]) -> None:
+        """Take a prepared model, what its layers keep, and the names of the inputs."""
         super().__init__()
         self.model = model
-        self._layers = layers
+        self._layers, self._inputs = layers, inputs
         self._logits_positions: torch.Tensor | None = None
         model.get_output_embeddings().register_forward_pre_hook(self._pick_positions)
 
@@ -67,21 +73,26 @@ class DecoderGraph(torch.nn.Module):
         Args:
             inputs: input_ids, int64 (batch, sequence), rows shorter than the longest padded on the right with any id;
                 past_lengths, int32 (batch,), tokens that each row has in its cache; logits_positions, int64 (batch,
-                num_logits), the positions of this chunk to return logits for. Of a model with states of fixed size
-                also new_lengths, int32 (batch,), tokens of each row in this chunk; and each state, float (batch, ...).
+                num_logits), the positions of this chunk to return logits for. Of models with linear biases also
+                key_positions, int64 (total,), 0, 1, … for the keys of the longest row; in the finished graph it is
+                computed, see `export/graph/cross_attention.py`. Of models with states of fixed size also new_lengths,
+                int32 (batch,), tokens of each row in this chunk; and each state, float (batch, ...).
 
         Returns:
             logits float (batch, num_logits, vocab_size), and each state after the chunk.
         """
-        input_ids, past_lengths, logits_positions, *recurrent = inputs
+        values = dict(zip(self._inputs, inputs, strict=True))
+        input_ids, past_lengths = values["input_ids"], values["past_lengths"]
         length = input_ids.shape[1]
         position_ids = past_lengths[:, None].to(torch.int64) + torch.arange(length)
-        self._logits_positions = logits_positions
-        state = RecurrentPass(past=recurrent[1:], new_lengths=recurrent[0] if recurrent else None)
-        with attending(traced_pass(past_lengths, length, self._layers.attention)), carrying(state):
+        self._logits_positions = values["logits_positions"]
+        attention = traced_pass(past_lengths, length, self._layers.attention, values.get("key_positions"))
+        past = [value for name, value in values.items() if name.startswith(_PAST_STATE)]
+        recurrent = RecurrentPass(past=past, new_lengths=values.get("new_lengths"))
+        with attending(attention), carrying(recurrent):
             logits: torch.Tensor = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
         self._logits_positions = None
-        return logits, *state.present
+        return logits, *recurrent.present
 
 
 def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, ExitStack]:
@@ -99,10 +110,11 @@ def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, Ex
     if model.get_output_embeddings() is None:
         raise UnsupportedModelError("it has no language-model head")
     path, layers, stack = _choose_path(model, max_length)
+    examples = (*_example_inputs(has_linear_biases(model)), *_example_states(layers.states))
     graph = GraphSpec(
         "decoder",
-        DecoderGraph(model, layers),
-        (*_example_inputs(), *_example_states(layers.states)),
+        DecoderGraph(model, layers, [item.name for item in examples]),
+        examples,
         ("logits", *(f"present_states.{index}" for index in range(len(layers.states)))),
         tuple(layer.cache for layer in layers.attention),
         max_length,
@@ -115,17 +127,16 @@ def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, Ex
     return graph, stack
 
 
-_EXAMPLE_BATCH = 2
-
-
-def _example_inputs() -> tuple[GraphInput, ...]:
-    batch, length, num_logits = _EXAMPLE_BATCH, 5, 3
+def _example_inputs(linear_biases: bool) -> tuple[GraphInput, ...]:
+    batch, length, num_logits, total = _EXAMPLE_BATCH, 5, 3, 7
+    keys = GraphInput("key_positions", torch.arange(total), ((0, "total"),))
     return (
         GraphInput("input_ids", torch.ones(batch, length, dtype=torch.int64), ((0, "batch"), (1, "sequence"))),
         GraphInput("past_lengths", torch.zeros(batch, dtype=torch.int32), ((0, "batch"),)),
         GraphInput(
             "logits_positions", torch.zeros(batch, num_logits, dtype=torch.int64), ((0, "batch"), (1, "num_logits"))
         ),
+        *((keys,) if linear_biases else ()),
     )
 
 
@@ -135,7 +146,7 @@ def _example_states(states: list[RecurrentState]) -> Iterator[GraphInput]:
     axes = ((0, "batch"),)
     yield GraphInput("new_lengths", torch.full((_EXAMPLE_BATCH,), 5, dtype=torch.int32), axes)
     for index, state in enumerate(states):
-        yield GraphInput(f"past_states.{index}", torch.zeros(_EXAMPLE_BATCH, *state.shape), axes)
+        yield GraphInput(f"{_PAST_STATE}{index}", torch.zeros(_EXAMPLE_BATCH, *state.shape), axes)
 
 
 def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, _Layers, ExitStack]:
@@ -193,6 +204,7 @@ def _check_connections(model: PreTrainedModel, ids: torch.Tensor, layers: _Layer
 def _prepared(model: PreTrainedModel, path: _Path, max_length: int) -> Iterator[None]:
     model.set_attn_implementation(CAUSAL)
     with ExitStack() as stack:
+        stack.enter_context(through_causal(model, max_length))
         stack.enter_context(recurrences_replaced(model))
         if path.rotary == "fused":
             stack.enter_context(fused_rotary(model, max_length, announce))

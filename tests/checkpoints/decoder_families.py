@@ -29,6 +29,10 @@ _SLIDING, _FULL = "sliding_attention", "full_attention"
 # Keys of 40 channels, 8 of which are rotated, and values of 24.
 _LATENT = {**_UNGROUPED, "num_key_value_heads": HEADS, "kv_lora_rank": 40, "q_lora_rank": 56, "qk_rope_head_dim": 16,
            "qk_nope_head_dim": 24, "v_head_dim": 24}  # fmt: skip
+_FALCON: dict[str, Any] = {
+    "vocab_size": VOCAB, "hidden_size": HIDDEN, "ffn_hidden_size": INNER, "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS, "max_position_embeddings": CONTEXT,
+}  # fmt: skip
 
 # family: (model type, what differs from the common config)
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -105,6 +109,46 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
          "layer_types": [_SLIDING, _SLIDING, _FULL], "n_group": 1, "topk_group": 1},
     ),
     "biogpt": ("biogpt", {**_UNGROUPED, "scale_embedding": True}),
+    "bloom": ("bloom", {"vocab_size": VOCAB, "hidden_size": HIDDEN, "n_layer": LAYERS, "n_head": HEADS}),
+    "mpt": (
+        "mpt",
+        {"vocab_size": VOCAB, "d_model": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "expansion_ratio": 2,
+         "max_seq_len": CONTEXT + 7, "attn_config": {"clip_qkv": 0.8, "softmax_scale": 0.2}},
+    ),
+    "falcon": ("falcon", {**_FALCON, "multi_query": True}),
+    "falcon, many keys": ("falcon", {**_FALCON, "multi_query": False, "parallel_attn": False, "bias": True}),
+    "falcon, two norms": ("falcon", {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": KV_HEADS}),
+    "falcon, one norm": (
+        "falcon",
+        {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": KV_HEADS, "num_ln_in_parallel_attn": 1},
+    ),
+    "falcon, linear biases": ("falcon", {**_FALCON, "alibi": True, "multi_query": False}),
+    "xglm": (
+        "xglm",
+        {"vocab_size": VOCAB, "d_model": HIDDEN, "ffn_dim": INNER, "num_layers": LAYERS, "attention_heads": HEADS,
+         "max_position_embeddings": CONTEXT},
+    ),
+    "gpt_neo": (
+        "gpt_neo",
+        {"vocab_size": VOCAB, "hidden_size": HIDDEN, "intermediate_size": INNER, "num_layers": LAYERS,
+         "num_heads": HEADS, "max_position_embeddings": CONTEXT, "window_size": 24,
+         "attention_types": [[["global", "local", "local"], 1]]},
+    ),
+    "openai-gpt": (
+        "openai-gpt",
+        {"vocab_size": VOCAB, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_positions": CONTEXT},
+    ),
+    "gpt_neox_japanese": (
+        "gpt_neox_japanese",
+        {"vocab_size": VOCAB, "hidden_size": HIDDEN, "intermediate_multiple_size": 2, "num_hidden_layers": LAYERS,
+         "num_attention_heads": 3, "max_position_embeddings": CONTEXT,
+         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+    ),
+    "trocr": (
+        "trocr",
+        {"vocab_size": VOCAB, "d_model": HIDDEN, "decoder_layers": LAYERS, "decoder_attention_heads": HEADS,
+         "decoder_ffn_dim": INNER, "max_position_embeddings": CONTEXT, "cross_attention_hidden_size": 56},
+    ),
     "tied embeddings": ("llama", {**_COMMON, "tie_word_embeddings": True}),
     "interleaved rotary": ("cohere", {**_GROUPED, "logit_scale": 0.5}),
     "attention sinks": (

@@ -90,7 +90,7 @@ def test_bad_lines(call, float_bundle, tmp_path):
     # Nothing that was answered is thrown away in silence.
     code, _, err = call(*again)
     assert code == 2
-    assert "--resume goes on from there" in one_line(err)
+    assert "continue it with --resume" in one_line(err)
     code, _, err = call(*again, "--resume")
     assert code == 0
     assert not part.exists()
@@ -151,24 +151,36 @@ def test_a_draft(call, float_bundle, int4_bundle, real_bundle):
     assert "--draft is for a single answer" in one_line(err)
 
 
-def test_a_run_that_was_killed_is_resumed(call, float_bundle, tmp_path):
-    """The answers are those of a run that was not killed, and none is computed twice."""
-    file, output = tmp_path / "a.txt", tmp_path / "out.jsonl"
-    file.write_text("Snow\n\nRain\nHail\n")
-    asked = ("generate", float_bundle, "--input", file, *GREEDY, "--output")
-    assert call(*asked, tmp_path / "whole.jsonl")[0] == 0
+def test_a_run_that_was_killed_is_resumed(call, float_bundle, int4_bundle, tmp_path):
+    """The answers are those of a run that was not killed, none is computed twice, and nothing else is continued."""
+    file, output = tmp_path / "a.jsonl", tmp_path / "out.jsonl"
+    good = ['{"prompt": "Snow"}', '{"prompt": "Rain"}', '{"prompt": "Hail"}']
+    command = ("generate", float_bundle, "--input", file, *GREEDY, "--batch", 1, "--output")
+    file.write_text("\n\n".join(good))
+    assert call(*command, tmp_path / "whole.jsonl")[0] == 0
     whole = (tmp_path / "whole.jsonl").read_bytes()
+    file.write_text("\n".join([*good[:2], "not json"]))
+    assert call(*command, output)[0] == 2
     part = tmp_path / "out.jsonl.part"
-    part.write_bytes(whole[: len(whole) // 2])
-    done = part.read_bytes().count(b"\n")
-    assert 0 < done < 3
-    code, _, err = call(*asked, output, "--resume", "--stats")
+    # A kill in the middle of a write leaves a line without an end.
+    part.write_bytes(part.read_bytes()[:-4])
+    file.write_text("\n\n".join(good))
+    for more, message in (
+        (("--system", "Be brief."), "was made with another --system"),
+        (("--repetition-penalty", 1.5), "was made with another --repetition-penalty"),
+        (("--stop", "x"), "was made with another --stop"),
+        (("--num-beams", 2), "was made with another --num-beams"),
+    ):
+        code, _, err = call(*command, output, "--resume", *more)
+        assert (code, message in err) == (2, True), err
+    code, _, err = call(*command[:1], int4_bundle, *command[2:], output, "--resume")
+    assert (code, "was made with another bundle" in err) == (2, True)
+    file.write_text("\n".join(['{"prompt": "Sun"}', *good[1:]]))
+    code, _, err = call(*command, output, "--resume")
+    assert (code, "has the result of another input in place 1" in err) == (2, True)
+    file.write_text("\n\n".join(good))
+    code, _, err = call(*command, output, "--resume", "--stats")
     assert code == 0
-    assert err.startswith("note: left out 1 blank line\n")
-    assert f"\n{3 - done} prompts, " in err
+    assert err.startswith("note: left out 2 blank lines\n2 prompts, ")
     assert output.read_bytes() == whole
-    file.write_text("Sun\nWind\nHail\n")
-    part.write_bytes(whole[: whole.index(b"\n") + 1])
-    code, _, err = call(*asked, output, "--resume")
-    assert code == 2
-    assert "answers something else than the input asks" in err
+    assert not list(tmp_path.glob("*.part*"))

@@ -52,11 +52,13 @@ def test_family_matches_pytorch(family, tmp_path):
     assert counts.get("Transpose", 0) == 0 or family in KEEPS_TRANSPOSES
 
 
-# Fused projections whose heads interleave q, k and v need a transpose to take them apart; experts are sorted by one.
+# Fused projections whose heads interleave q, k and v, or are clipped before they are split (mpt), need a transpose to
+# take them apart; experts are sorted by one.
 KEEPS_TRANSPOSES = {
     "gpt_neox", "gpt_neox, sequential", "mixtral", "qwen3_moe", "attention sinks", "latent attention",
     "latent attention, without experts", "rotation of 8 channels", "window that no layer uses",
-    "sparse activations", "gated attention",
+    "sparse activations", "gated attention", "bloom", "falcon", "falcon, many keys", "falcon, two norms",
+    "falcon, one norm", "falcon, linear biases", "gpt_neox_japanese", "mpt",
 }  # fmt: skip
 # The operator takes neither tables of 4 columns nor keys of which only the end is rotated; Gemma 3n and 4 rotate
 # queries and keys by functions of their own.
@@ -118,6 +120,8 @@ def test_window_and_softcap_reach_the_operator(tmp_path):
 
 
 def test_attention_of_its_own_is_refused():
-    model = build("xglm", {"vocab_size": VOCAB, "d_model": 24, "ffn_dim": 40, "num_layers": 1, "attention_heads": 2})
+    model = build(
+        "xlnet", {"vocab_size": VOCAB, "d_model": 24, "d_inner": 40, "n_layer": 1, "n_head": 2, "attn_type": "uni"}
+    )
     with pytest.raises(UnsupportedModelError, match="its attention is code of its own"):
         decoder_spec(model, 64)

@@ -123,7 +123,7 @@ def run(
         single = {"a prompt": prompt, "--file": file, "--prompt-cache": prompt_cache, "--draft": draft}
         records = _records(input_file, field, skip_errors, single)
         job = Job(load(folder), options, beams, _BATCH if batch is None else batch, prompt_options)
-        write_answers(job, records, output, resume=resume, stats=stats)
+        write_answers(job, folder, records, output, resume=resume, stats=stats)
         return 0
     text = whole_text("prompt", prompt, file)
     if prompt_cache is not None and not prompt_cache.exists():

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
-    from triform.cli.outputs.answers_file import AnswersFile
     from triform.runtime.decoder.model import Decoder
     from triform.runtime.decoder.prompt_input import Prompt, PromptOptions
     from triform.runtime.generation.answers import Written
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 # The fields of a JSON object that may hold a prompt.
 FIELDS = ("prompt", "messages", "text")
-# The fields that answers add to the object that held the prompt.
-_ADDED = ("generated_text", "finish_reason", "generated_tokens", "score", "alternatives")
 
 
 @dataclass(frozen=True)
@@ -53,12 +50,21 @@ class Job:
         """
         self.model.count_tokens(prompt, **self.prompt_options)
 
+    def settings(self) -> dict[str, object]:
+        """The options that answers depend on, by name; the size of a batch is not one."""
+        groups = ("truncation", "penalties", "constraints")
+        values = {name: value for name, value in vars(self.options).items() if name not in groups}
+        for group in groups:
+            values |= vars(getattr(self.options, group))
+        return values | vars(self.beams) | dict(self.prompt_options)
 
-def write_answers(job: Job, records: Records, output: Path | None, *, resume: bool, stats: bool) -> None:
+
+def write_answers(job: Job, folder: Path, records: Records, output: Path | None, *, resume: bool, stats: bool) -> None:
     """Answer each record with one JSON object, in order and in bounded memory.
 
     Args:
         job: how to answer.
+        folder: the model's bundle.
         records: the prompts.
         output: the file to write; standard output when None.
         resume: continue after the answers of an earlier run.
@@ -70,14 +76,15 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
     from triform.cli.outputs.answers_file import answers_file
     from triform.cli.outputs.notes import end_inputs, say
     from triform.cli.outputs.progress import alongside, with_progress
+    from triform.cli.outputs.run_log import Run
 
     start, answers, tokens = time.perf_counter(), 0, 0
-    with answers_file(output, source=records.file, resume=resume) as file:
+    with answers_file(output, Run(folder, job.settings()), source=records.file, resume=resume) as file:
         shown = with_progress(records, results_to=output)
         readable = (record for record, _ in records.use(shown, lambda record: job.check(_prompt(record))))
-        unanswered = _unanswered(readable, file)
+        unanswered = file.remaining(readable, lambda record: record)
         for record, written in alongside(unanswered, lambda some: job.work(_prompt(record) for record in some)):
-            file.write(_object(record, written))
+            file.write(record, _object(record, written))
             answers += 1
             tokens += len(written[0].token_ids)
         # Before the file is renamed: a bad line leaves it unfinished.
@@ -87,22 +94,8 @@ def write_answers(job: Job, records: Records, output: Path | None, *, resume: bo
         say(f"{answers} prompts, {tokens} tokens in {seconds:.1f} s ({tokens / seconds:.1f} tokens/s)")
 
 
-def _unanswered(records: Iterable[Record], file: AnswersFile) -> Iterator[Record]:
-    """The records after those that an earlier run answered."""
-    for place, record in enumerate(records, 1):
-        if place > file.done:
-            yield record
-        elif place == file.done:
-            file.check_question(_question(record))
-
-
 def _prompt(record: Record) -> Prompt:
     return record.text if record.messages is None else record.messages
-
-
-def _question(record: Record) -> dict[str, Any]:
-    """The fields of a record that its answer repeats."""
-    return {name: value for name, value in (record.value or {"prompt": record.text}).items() if name not in _ADDED}
 
 
 def _object(record: Record, written: list[Written]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOption
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
-    from triform.cli.outputs.vectors_file import VectorsFile
     from triform.runtime.encoder.model import Encoder
 
 
@@ -71,6 +70,7 @@ def run(
     from triform.cli.arguments.bundle import bundle_and_texts, key_values
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
+    from triform.cli.outputs.run_log import Run
     from triform.cli.outputs.vectors_file import lines_of_vectors, rows_of_vectors
     from triform.runtime.encoder.vectors.quantization import check_dtype, quantize, storage
     from triform.runtime.opening import load_encoder
@@ -90,26 +90,19 @@ def run(
     else:
         kind, width = "text", _width_of_texts(model, dimensions)
         vectors_of = partial(_of_texts, model, records, (prompt, prompt_name), dimensions)
+    given = {"image": image, "prompt": prompt, "prompt_name": prompt_name, "dimensions": dimensions}
+    made_with = Run(folder, given | {"output_dtype": output_dtype, "format": chosen})
     if chosen == "jsonl":
-        destination = lines_of_vectors(kind, output, source=records.file, resume=resume)
+        destination = lines_of_vectors(kind, output, made_with, source=records.file, resume=resume)
     else:
-        shape = storage(width, output_dtype)
-        destination = rows_of_vectors(*shape, output, npy=chosen == "npy", source=records.file, resume=resume)
+        shape, npy = storage(width, output_dtype), chosen == "npy"
+        destination = rows_of_vectors(*shape, output, made_with, npy=npy, source=records.file, resume=resume)
     with destination as vectors:
-        for record, vector in vectors_of(output, partial(_remaining, vectors)):
+        for record, vector in vectors_of(output, vectors.remaining):
             vectors.write(record, quantize(vector, output_dtype))
         # Before the file is renamed: a bad line leaves it unfinished.
         end_inputs(records, model.rows)
     return 0
-
-
-def _remaining(vectors: VectorsFile, records: Iterable[tuple[Record, Any]]) -> Iterator[tuple[Record, Any]]:
-    """The records after those that an earlier run embedded, each with what is embedded of it."""
-    for place, (record, content) in enumerate(records, 1):
-        if place > vectors.done:
-            yield record, content
-        elif place == vectors.done:
-            vectors.check_last(record)
 
 
 def _width_of_texts(model: Encoder, dimensions: int | None) -> int:

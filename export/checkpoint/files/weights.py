@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from triform.runtime.errors import ExportError
 _SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
 # How torch's error names the first object in a pickle that is not a tensor.
 _FORBIDDEN = re.compile(r"(?:GLOBAL|[Cc]lass|function) ([\w.]+\.\w+)")
+# The first bytes of a zip file.
+_ZIP = b"PK\x03\x04"
 _OTHER_FRAMEWORKS = {".h5": "TensorFlow", ".msgpack": "Flax", ".ot": "Rust", ".onnx": "ONNX"}
 _OTHER_NAMES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
 
@@ -155,7 +156,7 @@ def _safetensors(path: Path, stack: ExitStack) -> dict[str, Any]:
 def _unpickled(path: Path, device: str) -> dict[str, torch.Tensor]:
     _refuse_pointer(path)
     # Only the zip format, which torch has written since 1.6, can stay on disk until a tensor is read.
-    on_disk = zipfile.is_zipfile(path) and device != "meta"
+    on_disk = _is_zip(path) and device != "meta"
     try:
         content = torch.load(path, map_location=device, weights_only=True, mmap=on_disk or None)
     except Exception as error:  # pickle, zipfile and torch each have their own
@@ -169,6 +170,11 @@ def _unpickled(path: Path, device: str) -> dict[str, torch.Tensor]:
                 "save_pretrained"
             )
     return content
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
 
 
 def _refusal(error: Exception) -> str:

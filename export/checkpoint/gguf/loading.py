@@ -19,6 +19,7 @@ from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
 from triform.export.checkpoint.gguf.placement import Placement, place
 from triform.export.checkpoint.gguf.rope import apply_frequency_factors
 from triform.export.checkpoint.gguf.vocabulary.tokenizer import build_tokenizer
+from triform.export.checkpoint.number_check import check_numbers
 from triform.export.checkpoint.sizes import check_sizes
 from triform.runtime.errors import ExportError
 
@@ -74,6 +75,7 @@ def read_config(path: Path) -> PretrainedConfig:
     check_sizes(
         path.name, file.values, tensors=len(file.tensors), size=sum(part.stat().st_size for part in parts_of(path))
     )
+    check_numbers(path.name, file.values)
     return configs.read_config(file)
 
 

@@ -46,6 +46,12 @@ def test_a_json_list_over_any_number_of_lines(tmp_path, content):
     assert texts(records(tmp_path / "t.jsonl", content)) == ["a", "b"]
 
 
+def test_a_json_list_with_a_number_that_python_does_not_read(tmp_path):
+    found = records(tmp_path / "t.json", f'["a", {5000 * "9"}]')
+    assert list(found) == []
+    assert "a number in it has too many digits" in str(found.failure)
+
+
 def test_cells_with_commas_quotes_and_line_breaks(tmp_path):
     rows = [["id", "body"], ["1", 'He said "no", twice'], ["2", "two\nlines, one cell"], ["3", "x" * 200_000]]
     file = io.StringIO(newline="")

@@ -9,16 +9,32 @@ import sys
 
 import pytest
 
+from triform.cli.inputs.records import Record
 from triform.cli.outputs.answers_file import answers_file
+from triform.cli.outputs.run_log import Run
 from triform.runtime.errors import InputError
 
 
-def write(path, values, *, resume=False, fail=None):
-    with answers_file(path, source=None, resume=resume) as file:
-        for value in values[file.done :]:
+@pytest.fixture(autouse=True)
+def bundle(tmp_path_factory, monkeypatch):
+    """The bundle that answers, of which a log reads no more than the manifest."""
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "manifest.json").write_text("{}")
+    monkeypatch.setattr(sys.modules[__name__], "BUNDLE", folder)
+    return folder
+
+
+BUNDLE = None
+
+
+def write(path, values, *, resume=False, fail=None, **options):
+    with answers_file(path, Run(BUNDLE, options), source=None, resume=resume) as file:
+        records = [Record(number, value["prompt"]) for number, value in enumerate(values, 1)]
+        for record in file.remaining(records, lambda record: record):
+            value = values[record.number - 1]
             if value == fail:
                 raise KeyboardInterrupt
-            file.write(value)
+            file.write(record, value)
 
 
 ANSWERS = [{"prompt": f"p{n}", "generated_text": "é" * n} for n in range(5)]
@@ -53,7 +69,7 @@ def test_a_run_that_ended_early_is_resumed(tmp_path, cut, capsys):
 def test_what_an_earlier_run_left_is_never_emptied_in_silence(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "o.jsonl", ANSWERS, fail=ANSWERS[2])
-    with pytest.raises(InputError, match="--resume goes on from there, or remove it"):
+    with pytest.raises(InputError, match="continue it with --resume, or delete that file"):
         write(tmp_path / "o.jsonl", ANSWERS)
     assert lines(tmp_path / "o.jsonl.part") == ANSWERS[:2]
 
@@ -72,10 +88,12 @@ def test_resume_without_anything_to_resume_begins(tmp_path):
 def test_one_process_at_a_time(tmp_path):
     code = (
         "import sys; from pathlib import Path; from triform.cli.outputs.answers_file import answers_file\n"
-        "with answers_file(Path(sys.argv[1]), source=None, resume=False) as file:\n"
-        "    file.write({'prompt': 'theirs'}); print('ready', flush=True); sys.stdin.read()"
+        "from triform.cli.inputs.records import Record; from triform.cli.outputs.run_log import Run\n"
+        "run = Run(Path(sys.argv[2]), {})\n"
+        "with answers_file(Path(sys.argv[1]), run, source=None, resume=False) as file:\n"
+        "    file.write(Record(1, 'theirs'), {'prompt': 'theirs'}); print('ready', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", code, tmp_path / "o.jsonl"]
+    command = [sys.executable, "-c", code, tmp_path / "o.jsonl", BUNDLE]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"ready\n"
         for resume in (False, True):
@@ -85,21 +103,55 @@ def test_one_process_at_a_time(tmp_path):
     assert lines(tmp_path / "o.jsonl") == [{"prompt": "theirs"}]
 
 
-def test_answers_to_something_else_are_not_gone_on_with(tmp_path):
+@pytest.fixture
+def unfinished(tmp_path):
+    """An output that has two answers."""
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "o.jsonl", ANSWERS, fail=ANSWERS[2])
-    with answers_file(tmp_path / "o.jsonl", source=None, resume=True) as file:
-        file.check_question({"prompt": "p1"})
-        with pytest.raises(InputError, match="line 2 of the unfinished output answers something else"):
-            file.check_question({"prompt": "p0"})
+        write(tmp_path / "o.jsonl", ANSWERS, fail=ANSWERS[2], top_k=4)
+    return tmp_path / "o.jsonl"
+
+
+def test_another_input_is_not_continued(unfinished):
+    others = [ANSWERS[0], {"prompt": "another"}, *ANSWERS[2:]]
+    with pytest.raises(InputError, match="has the result of another input in place 2"):
+        write(unfinished, others, resume=True, top_k=4)
+    with pytest.raises(InputError, match="has 2 results, but the input has 1 records"):
+        write(unfinished, ANSWERS[:1], resume=True, top_k=4)
+    # What follows may be another: a line was mended, or some were added.
+    write(unfinished, [*ANSWERS[:2], {"prompt": "new"}], resume=True, top_k=4)
+    assert lines(unfinished) == [*ANSWERS[:2], {"prompt": "new"}]
+
+
+@pytest.mark.parametrize("options", [{"top_k": 5}, {}, {"top_k": 4, "seed": 1}])
+def test_other_options_are_not_continued(unfinished, options):
+    with pytest.raises(InputError, match=r"was made with another `(top_k|seed)`"):
+        write(unfinished, ANSWERS, resume=True, **options)
+
+
+def test_another_bundle_is_not_continued(unfinished, bundle):
+    (bundle / "manifest.json").write_text('{"another": 1}')
+    with pytest.raises(InputError, match="was made with another bundle"):
+        write(unfinished, ANSWERS, resume=True, top_k=4)
+
+
+def test_without_its_log_nothing_is_continued(unfinished):
+    log = unfinished.with_name("o.jsonl.part.log")
+    log.write_bytes(log.read_bytes()[:-20])
+    with pytest.raises(InputError, match="its log is damaged"):
+        write(unfinished, ANSWERS, resume=True, top_k=4)
+    log.unlink()
+    with pytest.raises(InputError, match="log is missing; delete it to start again"):
+        write(unfinished, ANSWERS, resume=True, top_k=4)
+    assert lines(unfinished.with_name("o.jsonl.part")) == ANSWERS[:2]
 
 
 def test_the_input_is_not_the_output(tmp_path):
+    run = Run(BUNDLE, {})
     (tmp_path / "o.jsonl").write_text("{}\n")
     with (
         pytest.raises(InputError, match="it is the input"),
-        answers_file(tmp_path / "o.jsonl", source=tmp_path / "o.jsonl", resume=False),
+        answers_file(tmp_path / "o.jsonl", run, source=tmp_path / "o.jsonl", resume=False),
     ):
         pass
-    with pytest.raises(InputError, match="--output"), answers_file(None, source=None, resume=True):
+    with pytest.raises(InputError, match="--output"), answers_file(None, run, source=None, resume=True):
         pass

@@ -386,17 +386,23 @@ def test_a_bad_line_loses_nothing(call, sentence_bundle, tmp_path, name):
 
     texts.write_text("\n".join(good))
     code, _, err = call(*options)
-    assert (code, "--resume goes on from there" in one_line(err)) == (2, True)
-    if name == "vectors.npy":
-        code, _, err = call(*options, "--dimensions", 5, "--resume")
-        assert (code, "vectors of another size" in err) == (2, True)
-    if name == "vectors.jsonl":
-        texts.write_text("\n".join(['{"text": "another"}', *good[1:]]))
-        code, _, err = call(*options, "--resume")
-        assert (code, "line 1 of the unfinished output answers something else" in err) == (2, True)
-        texts.write_text("\n".join(good))
+    assert (code, "continue it with --resume" in one_line(err)) == (2, True)
+    for more, option in (
+        (("--dimensions", 5), "--dimensions"),
+        (("--output-dtype", "int8"), "--output-dtype"),
+        (("--prompt", "query: "), "--prompt"),
+    ):
+        code, _, err = call(*options, *more, "--resume")
+        assert (code, f"was made with another {option};" in err) == (2, True)
+    texts.write_text("\n".join(['{"text": "another"}', *good[1:]]))
+    code, _, err = call(*options, "--resume")
+    assert (code, "has the result of another input in place 1" in err) == (2, True)
+    texts.write_text("")
+    code, _, err = call(*options, "--resume")
+    assert (code, "has 1 results, but the input has 0 records" in err) == (2, True)
+    texts.write_text("\n".join(good))
     assert call(*options, "--resume")[0] == 0
-    assert not part.exists()
+    assert not list(tmp_path.glob("*.part*"))
     if name == "vectors.jsonl":
         found, expected = (
             [one["embedding"] for one in lines_of(text.decode())] for text in (output.read_bytes(), whole)

@@ -1,0 +1,88 @@
+"""Tries one type: makes its checkpoint, exports it as `triform export` does, and compares the bundle."""
+
+from __future__ import annotations
+
+import json
+import traceback
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+from transformers import AutoConfig
+
+from tests.coverage.checkpoints import NotTriedError, first_line
+from tests.coverage.comparisons import DifferentError
+from tests.coverage.forms import CONTEXT, FORMS
+from tests.coverage.records import NOT_TRIED, REFUSED, WORKS, Record
+from triform.export.options import ExportOptions
+from triform.export.pipeline import export
+from triform.runtime.errors import TriformError
+
+# Domains of plain ONNX.
+_PLAIN = ("", "ai.onnx")
+
+
+def attempt(form: str, name: str, folder: Path) -> Record:
+    """Try one type, and say what came of it.
+
+    Args:
+        form: a key of `FORMS`.
+        name: of a type or a variant.
+        folder: an empty one, for the checkpoint and the bundle.
+    """
+    checkpoint, bundle = folder / name.replace("/", "-"), folder / "bundle"
+    record = Record(form, name, NOT_TRIED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            task = FORMS[form].save(name, checkpoint)
+        except NotTriedError as error:
+            return replace(record, reason=str(error))
+        except Exception as error:
+            return replace(record, reason=f"{type(error).__name__}: {first_line(error)}")
+        try:
+            export(str(checkpoint), bundle, ExportOptions(quantize="none", context_length=_context(form, checkpoint)))
+        except TriformError as error:
+            parity = "does not compute what PyTorch does" in str(error)
+            return replace(record, result="parity" if parity else REFUSED, reason=first_line(error))
+        except Exception as error:
+            return replace(record, result="internal error", reason=_described(error))
+        return _judged(record, task, checkpoint, bundle)
+
+
+def _context(form: str, checkpoint: Path) -> int | None:
+    """The context length to ask for, where the config of a decoder sets none."""
+    if form != "decoder":
+        return None
+    config = AutoConfig.from_pretrained(checkpoint).get_text_config()
+    own = getattr(config, "max_position_embeddings", None)
+    return CONTEXT if own is None or own < 1 else None
+
+
+def _judged(record: Record, task: str, checkpoint: Path, bundle: Path) -> Record:
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    form = FORMS[record.form]
+    record = replace(record, task=manifest["task"], operators=_operators(bundle))
+    if manifest["form"] != form.bundle_form or (task and manifest["task"] != task):
+        return replace(record, result="other form", reason=f"it became {manifest['form']} for {manifest['task']}")
+    try:
+        return replace(record, result=WORKS, reason=form.compare(checkpoint, bundle))
+    except DifferentError as error:
+        return replace(record, result="differs", reason=str(error))
+    except Exception as error:
+        return replace(record, result="internal error", reason=f"comparing: {_described(error)}")
+
+
+def _operators(bundle: Path) -> list[str]:
+    names: set[str] = set()
+    for path in bundle.glob("*.onnx"):
+        graph = onnx.load(path, load_external_data=False).graph
+        names |= {node.op_type for node in graph.node if node.domain not in _PLAIN}
+    return sorted(names)
+
+
+def _described(error: Exception) -> str:
+    """The error, and the innermost place in which it was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {first_line(error)} ({Path(frame.filename).name}:{frame.lineno})"

@@ -1,0 +1,226 @@
+"""What is tried: for each form, the types, how a checkpoint is made, and how its bundle is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers.models.auto import modeling_auto as auto
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+
+from tests.checkpoints.encoder_decoder_families import FAMILIES, folder_of
+from tests.checkpoints.seq2seq_tokenizers import Trained
+from tests.coverage import model_types
+from tests.coverage.checkpoints import (
+    NotTriedError,
+    build,
+    check_reads_text,
+    random_model,
+    save,
+    save_byte_level_tokenizer,
+    save_feature_extractor,
+    save_word_piece_tokenizer,
+)
+from tests.coverage.comparisons import compare_decoder, compare_encoder, compare_encoder_decoder, compared_by_export
+from tests.coverage.image_settings import IMAGES
+
+# Of types that set no limit themselves.
+CONTEXT = 320
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to try types.
+
+    Attributes:
+        title: for the page.
+        names: the types and variants to try.
+        save: makes a checkpoint of a type in a folder, and returns the task that it is for, where there is a choice.
+        compare: compares a bundle with the checkpoint in a folder.
+        bundle_form: the form that the bundle must have; None where there should be no bundle.
+    """
+
+    title: str
+    names: Callable[[], list[str]]
+    save: Callable[[str, Path], str]
+    compare: Callable[[Path, Path], str]
+    bundle_form: str | None
+
+
+def _save_decoder(name: str, folder: Path) -> str:
+    model = build(name, transformers.AutoModelForCausalLM)
+    check_reads_text(model)
+    save(model, folder)
+    save_byte_level_tokenizer(folder)
+    return "text-generation"
+
+
+def _save_encoder(name: str, folder: Path) -> str:
+    """With the head for masked tokens where there is one, else a classifier's, else none."""
+    if model_types.is_masked(name):
+        auto_class, task = transformers.AutoModelForMaskedLM, "fill-mask"
+    elif name in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        auto_class, task = transformers.AutoModelForSequenceClassification, "text-classification"
+    else:
+        auto_class, task = transformers.AutoModel, "feature-extraction"
+    changes: dict[str, Any] = {"mask_token_id": 4} if name in ("esm", "esmc", "eurobert") else {}
+    if name == "reformer":
+        changes["is_decoder"] = False
+    elif model_types.rewrites(name):
+        changes["decoder_start_token_id"] = 0
+    model = build(name, auto_class, **changes)
+    check_reads_text(model)
+    save(model, folder)
+    if model_types.rewrites(name):
+        save_byte_level_tokenizer(folder, closes_texts=True)
+    else:
+        save_word_piece_tokenizer(folder)
+    return task
+
+
+def _save_classifier(name: str, folder: Path) -> str:
+    save(build(name, transformers.AutoModelForSequenceClassification, pad_token_id=0), folder)
+    save_byte_level_tokenizer(folder)
+    return "text-classification"
+
+
+def _save_embedder(name: str, folder: Path) -> str:
+    save(build(name, transformers.AutoModel), folder)
+    save_byte_level_tokenizer(folder)
+    return "feature-extraction"
+
+
+def _save_encoder_decoder(name: str, folder: Path) -> str:
+    """As the other tests have it, or a small config with a byte-level tokenizer."""
+    if _save_tested_family(name, folder):
+        return "text2text-generation"
+    if name == "encoder-decoder":
+        model = _pair_of_berts()
+    else:
+        changes = {} if name.startswith("t5gemma") else {"decoder_start_token_id": 2}
+        model = build(name, transformers.AutoModelForSeq2SeqLM, **changes)
+    save(model, folder)
+    save_byte_level_tokenizer(folder, closes_texts=True)
+    return "text2text-generation"
+
+
+def _pair_of_berts() -> Any:
+    sides = [build("bert", transformers.AutoModel).config for _ in range(2)]
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(*sides)
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 1, 0, 2
+    return random_model(config, _Constructed(transformers.EncoderDecoderModel))
+
+
+def _save_tested_family(name: str, folder: Path) -> bool:
+    """Save the checkpoint of a type that the other tests use, if they have one."""
+    family = next((key for key, family in FAMILIES.items() if family.model_type == name), None)
+    if family is None:
+        return False
+    scratch = folder.parent / "trained"
+    scratch.mkdir(exist_ok=True)
+    folder_of(family, folder, Trained(scratch))
+    return True
+
+
+def _save_speech(name: str, folder: Path) -> str:
+    if _save_tested_family(name, folder):
+        return "automatic-speech-recognition"
+    ctc = model_types.writes_by_ctc(name)
+    auto_class = transformers.AutoModelForCTC if ctc else transformers.AutoModelForSpeechSeq2Seq
+    convolutions: dict[str, Any] = {
+        "conv_dim": [32, 32], "conv_stride": [8, 8], "conv_kernel": [10, 8], "num_feat_extract_layers": 2,
+        "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+    }  # fmt: skip
+    waveforms = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "sew")
+    save(build(name, auto_class, **(convolutions if name in waveforms else {})), folder)
+    save_byte_level_tokenizer(folder, closes_texts=True)
+    save_feature_extractor(name, folder)
+    return "automatic-speech-recognition"
+
+
+def _save_pictures_and_text(name: str, folder: Path) -> str:
+    hears = model_types.hears(name)
+    auto_class = transformers.AutoModelForSeq2SeqLM if hears else transformers.AutoModelForImageTextToText
+    save(build(name, auto_class), folder)
+    save_byte_level_tokenizer(folder)
+    return ""
+
+
+class _Constructed:
+    """An auto class for a type of several classes."""
+
+    def __init__(self, model_class: Any) -> None:
+        self._class = model_class
+
+    def from_config(self, config: Any) -> Any:
+        return self._class(config)
+
+
+# By order: the head of the first task that transformers has for a type.
+_PICTURE_HEADS = (
+    ("image-classification", "IMAGE_CLASSIFICATION", "AutoModelForImageClassification"),
+    ("zero-shot-image-classification", "ZERO_SHOT_IMAGE_CLASSIFICATION", "AutoModelForZeroShotImageClassification"),
+    ("object-detection", "OBJECT_DETECTION", "AutoModelForObjectDetection"),
+    ("semantic-segmentation", "SEMANTIC_SEGMENTATION", "AutoModelForSemanticSegmentation"),
+    ("depth-estimation", "DEPTH_ESTIMATION", "AutoModelForDepthEstimation"),
+)
+
+
+def _save_pictures(name: str, folder: Path) -> str:
+    task, auto_class = "image-feature-extraction", transformers.AutoModel
+    for head, mapping, class_name in _PICTURE_HEADS:
+        classes = getattr(auto, f"MODEL_FOR_{mapping}_MAPPING_NAMES").get(name)
+        if classes is not None:
+            first = classes if isinstance(classes, str) else classes[0]
+            several = head == "image-classification" and not isinstance(classes, str)
+            task = head
+            auto_class = _Constructed(getattr(transformers, first)) if several else getattr(transformers, class_name)
+            break
+    settings = IMAGES.get(name, {})
+    save(build(name, auto_class, **settings), folder)
+    side = settings.get("image_size", 32)
+    _save_image_processor(name, folder, side if isinstance(side, int) else side[0])
+    if task.startswith("zero-shot"):
+        save_byte_level_tokenizer(folder)
+    return task
+
+
+def _save_image_processor(name: str, folder: Path, side: int) -> None:
+    known = IMAGE_PROCESSOR_MAPPING_NAMES.get(name)
+    if known is None:
+        raise NotTriedError("transformers has no image processor for it")
+    kinds = known.values() if isinstance(known, dict) else [known] if isinstance(known, str) else known
+    class_name = next(kind for kind in kinds if kind)
+    processor = getattr(transformers, class_name.replace("Fast", "") + "Pil", None) or getattr(transformers, class_name)
+    square, shortest = {"height": side, "width": side}, {"shortest_edge": side}
+    try:
+        processor(size=shortest if "ConvNext" in class_name else square, crop_size=square).save_pretrained(folder)
+    except Exception:  # a processor that takes only the other kind of size
+        processor(size=shortest, crop_size=square).save_pretrained(folder)
+
+
+FORMS: dict[str, Form] = {
+    "decoder": Form("Decoders", model_types.decoders, _save_decoder, compare_decoder, "decoder"),
+    "encoder": Form("Encoders of texts", model_types.encoders, _save_encoder, compare_encoder, "encoder"),
+    "classifier": Form(
+        "Decoders as classifiers (a sample)", model_types.decoders_as_encoders, _save_classifier, compare_encoder,
+        "encoder",
+    ),
+    "embedder": Form(
+        "Decoders as embedders (a sample)", model_types.decoders_as_encoders, _save_embedder, compare_encoder,
+        "encoder",
+    ),
+    "encoder-decoder": Form(
+        "Encoder-decoders of texts", model_types.rewriting, _save_encoder_decoder, compare_encoder_decoder,
+        "encoder-decoder",
+    ),
+    "speech": Form("Speech to text", model_types.speech, _save_speech, compared_by_export, "encoder-decoder"),
+    "image": Form("Pictures (a sample)", model_types.pictures, _save_pictures, compared_by_export, "encoder"),
+    "image-text": Form(
+        "Language models that see or hear (a sample)", model_types.pictures_and_text, _save_pictures_and_text,
+        compared_by_export, None,
+    ),
+}  # fmt: skip
