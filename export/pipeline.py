@@ -12,8 +12,8 @@ from pathlib import Path
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint.loading import read_config
-from triform.export.checkpoint.purpose import Purpose, decide
-from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.purpose import Purpose, decide_purpose
+from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.plan import Row
 from triform.export.forms import decoder, encoder, encoder_decoder, image, static
@@ -118,9 +118,11 @@ def _unusable_values(source: str | Path) -> Iterator[None]:
 
 def _opened(source: str, options: ExportOptions, *, weights: bool) -> tuple[Source, PretrainedConfig, Purpose]:
     """A source on this machine, its config, and what it is for."""
-    origin = find(source, trust_remote_code=options.trust_remote_code, revision=options.revision, weights=weights)
+    origin = find_checkpoint(
+        source, trust_remote_code=options.trust_remote_code, revision=options.revision, weights=weights
+    )
     config = read_config(origin)
-    purpose = decide(origin, config, options.task)
+    purpose = decide_purpose(origin, config, options.task)
     _check_options(purpose.form, options)
     return dataclasses.replace(origin, task=purpose.task), config, purpose
 

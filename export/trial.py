@@ -33,9 +33,9 @@ _TOOL = {
 
 
 def try_bundle(folder: Path) -> None:
-    """Open a bundle, render its chat templates, and run a text or a picture.
+    """Open a bundle, render its chat templates, and run a text or an image.
 
-    Models that read sound are opened only: their graphs were run on sound when they were compared with PyTorch.
+    Models that read audio are opened only: their graphs were run on audio when they were compared with PyTorch.
 
     Raises:
         ExportError: the runtime refuses something of it.
@@ -92,7 +92,7 @@ def _try_encoder(model: Encoder) -> None:
             result for row in step.run(model.rows.read([_TEXT]), list(step.outputs), positions) for result in row
         )
     if model.images is not None and model.info.image is not None:
-        _check_numbers(model.images.feed({"pixel_values": _picture(model.info.image)}, list(model.images.outputs)))
+        _check_numbers(model.images.feed({"pixel_values": _image(model.info.image)}, list(model.images.outputs)))
 
 
 def _try_encoder_decoder(model: EncoderDecoder) -> None:
@@ -104,14 +104,14 @@ def _try_encoder_decoder(model: EncoderDecoder) -> None:
         rows = model.text.read([_TEXT], source_lang=ask.source_lang, target_lang=ask.target_lang)
         arrays: dict[str, Any] = dict(text_arrays(rows, model.manifest.tokens.pad))
     elif model.info.image is not None:
-        arrays = {"pixel_values": _picture(model.info.image)}
+        arrays = {"pixel_values": _image(model.info.image)}
     else:
         return
     step = model.reader.batch_step(model.reader.read(arrays))
     _check_numbers([step.prefill([[model.info.decoder_start]])])
 
 
-def _picture(info: ImageInfo) -> Any:
+def _image(info: ImageInfo) -> Any:
     return np.zeros((1, info.channels, info.height, info.width), np.float32)
 
 

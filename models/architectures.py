@@ -25,17 +25,17 @@ _WORDS = {
     "AUDIO_XVECTOR": "speaker verification", "BACKBONE": "feeding another model", "DECISION": "choosing actions",
     "RETRIEVAL": "retrieval with a vector for each token",
 }  # fmt: skip
-# Arguments of `forward` that hold pictures or sound, by a part of their names.
+# Arguments of `forward` that hold images or audio, by a part of their names.
 _MEDIA = {
-    "pixel_values": "pictures", "image_patches": "pictures", "flattened_patches": "pictures",
-    "input_features": "sound", "input_values": "sound", "audio_values": "sound",
+    "pixel_values": "images", "image_patches": "images", "flattened_patches": "images",
+    "input_features": "audio", "input_values": "audio", "audio_values": "audio",
 }  # fmt: skip
 # Arguments that say more of each token than its id, and that a text alone does not have.
 _MORE_THAN_TEXT = {
     "bbox": "the place of each word on its page",
     "xpath_tags_seq": "the place of each word in its HTML",
     "input_shape_ids": "the shape of each character",
-    "visual_feats": "what is seen in a picture",
+    "visual_feats": "what is seen in an image",
 }
 
 
@@ -56,7 +56,7 @@ def unsupported_head(config: PretrainedConfig) -> str | None:
 
 
 def media_read(config: PretrainedConfig) -> tuple[str, ...]:
-    """Of pictures and sound, those that the class of a checkpoint reads.
+    """Of images and audio, those that the class of a checkpoint reads.
 
     Of a checkpoint that names no class of transformers, those that its type's model without a head reads.
     """
@@ -71,7 +71,7 @@ def bare_class(config: PretrainedConfig) -> Any:
 
 
 def media_arguments(model_class: Any) -> tuple[str, ...]:
-    """Of pictures and sound, those that a class of transformers reads."""
+    """Of images and audio, those that a class of transformers reads."""
     kinds = (kind for name in _arguments(model_class) for part, kind in _MEDIA.items() if part in name)
     return tuple(dict.fromkeys(kinds))
 

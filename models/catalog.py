@@ -120,8 +120,8 @@ def _without_head(config: PretrainedConfig) -> str:
         return ""
     if takes(bare, "input_ids") and not missing_arguments(bare, TEXT_INPUTS):
         return "; --task feature-extraction exports its vectors of texts without that head"
-    if media_arguments(bare) == ("pictures",):
-        return f"; --task {VECTORS} exports its vectors of pictures without that head"
+    if media_arguments(bare) == ("images",):
+        return f"; --task {VECTORS} exports its vectors of images without that head"
     return ""
 
 
@@ -149,7 +149,7 @@ def form_of(config: PretrainedConfig, task: str) -> str:
         UnsupportedModelError: it cannot be done; names the nearest families that are supported.
     """
     if task in IMAGE_HEADS:
-        _check_reads(config, task, "pixel_values", "pictures")
+        _check_reads(config, task, "pixel_values", "images")
         return "image"
     if task == WRITE:
         check_decoder(config)

@@ -11,8 +11,8 @@ import torch
 
 from triform.models.errors import UnsupportedModelError, first_line
 
-Path = TypeVar("Path")
-Result = TypeVar("Result")
+_Path = TypeVar("_Path")
+_Result = TypeVar("_Result")
 
 # Largest allowed difference, relative to the largest output: the rounding of float32 sums in another order.
 TOLERANCE = 1e-4
@@ -33,8 +33,8 @@ def relative_difference(expected: torch.Tensor, actual: torch.Tensor) -> float:
 
 
 def choose_path(
-    outputs: str, paths: Iterable[Path], attempt: Callable[[Path, ExitStack], tuple[float, Result]]
-) -> tuple[Path, Result, ExitStack]:
+    outputs: str, paths: Iterable[_Path], attempt: Callable[[_Path, ExitStack], tuple[float, _Result]]
+) -> tuple[_Path, _Result, ExitStack]:
     """Choose the first path that reproduces the model's own outputs, and leave the model prepared for it.
 
     Args:

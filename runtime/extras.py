@@ -12,7 +12,7 @@ def missing_extra(need: str, extra: str) -> UnsupportedError:
     """The error that says what is needed and how to install it.
 
     Args:
-        need: what is needed for what, such as "pictures need Pillow".
+        need: what is needed for what, such as "images need Pillow".
         extra: the optional dependencies, of pyproject.toml, that it is part of.
     """
     return UnsupportedError(f"{need}: {install_command(extra)}")
@@ -28,6 +28,27 @@ def install_command(extra: str) -> str:
     if not packages:
         return f"install what triform's pyproject.toml lists for the extra {extra}"
     return f"pip install {shlex.join(packages)}"
+
+
+def missing_extras() -> dict[str, str]:
+    """The command that installs each extra of which a package is not installed."""
+    from importlib import metadata
+
+    try:
+        names = metadata.metadata("triform").get_all("Provides-Extra") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    return {name: install_command(name) for name in names if not all(map(_is_installed, _packages(name)))}
+
+
+def _is_installed(requirement: str) -> bool:
+    from importlib import metadata
+
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    try:
+        return bool(name and metadata.version(name[0]))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def _packages(extra: str) -> list[str]:

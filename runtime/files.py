@@ -1,4 +1,4 @@
-"""Writes files and folders that appear whole or not at all, and arrays row by row in constant memory."""
+"""Writes files and folders that get their name only when complete, and arrays row by row in constant memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from triform.runtime.unfinished import unfinished
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write that takes its name, and the place of what had that name, when all went well.
+    """Open a file to write; it gets its name, and replaces an existing file, when the context ends without an error.
 
     Raises:
-        InputError: it cannot be written. A disk that fills up raises OSError.
+        InputError: the file cannot be written.
+        OSError: the disk is full.
     """
     target = path.resolve()
     if target.exists() and not target.is_file():
@@ -34,16 +35,16 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             os.replace(unnamed, target)
         except OSError as error:
             if error.filename is None:
-                # A full disk, of which the system does not say what was being written.
+                # The error for a full disk does not name the file.
                 error.filename = str(path)
             raise
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written, before the work whose result it is to hold.
+    """Check that a file can be written, before its content is computed.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot be written.
     """
     target = path.resolve()
     if target.exists() and not target.is_file():
@@ -54,10 +55,11 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Make a folder to write into that takes the name `path` when all went well.
+    """Make a folder to write into; it gets the name `path` when the context ends without an error.
 
     Raises:
-        InputError: something of that name exists, or the folder cannot be made. A disk that fills up raises OSError.
+        InputError: `path` exists, or the folder cannot be made.
+        OSError: the disk is full.
     """
     target = path.resolve()
     if target.exists():
@@ -92,13 +94,13 @@ def _take_name(unnamed: Path, target: Path, path: Path) -> None:
 
 
 def write_npy(file: BinaryIO, rows: Iterable[NDArray[Any]], width: int, dtype: str) -> int:
-    """Write a .npy file of shape (rows, width), whose number of rows shows only at the end.
+    """Write a .npy file of shape (rows, width), whose number of rows is known only at the end.
 
     Args:
-        file: open, empty, and seekable.
-        rows: of shape (width,), of one dtype.
-        width: of a row.
-        dtype: of the rows, by numpy's name.
+        file: open for writing, empty, and seekable.
+        rows: (width,), all of dtype `dtype`.
+        width: length of a row.
+        dtype: dtype of the rows, by numpy's name.
 
     Returns:
         the number of rows.
@@ -116,12 +118,12 @@ def write_npy(file: BinaryIO, rows: Iterable[NDArray[Any]], width: int, dtype: s
 
 
 def row_size(width: int, dtype: str) -> int:
-    """Bytes of a row of `width` numbers of a dtype, by numpy's name."""
+    """The size in bytes of a row of `width` numbers; `dtype` is numpy's name."""
     return width * np.dtype(dtype).itemsize
 
 
 def npy_header(count: int, width: int, dtype: str) -> bytes:
-    """What a .npy file of shape (count, width) begins with; as many bytes whatever the count."""
+    """The header of a .npy file of shape (count, width); its length does not depend on `count`."""
     header = io.BytesIO()
     description = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (count, width)}
     npy.write_array_header_1_0(header, description)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from triform.runtime.bundle.folder import Bundle, open_bundle
 from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.bundle.verification import check_files
 from triform.runtime.errors import UnsupportedError
+from triform.runtime.graphs.session import SessionOptions
 from triform.runtime.verified_files import Verify
 
 # Each form's class is imported when it is asked for: starting is most of the time of a short command.
@@ -20,26 +20,32 @@ if TYPE_CHECKING:
     from triform.runtime.speech.model import SpeechModel
 
 
+class LoadOptions(SessionOptions, total=False):
+    """How a bundle of any form is loaded.
+
+    Attributes:
+        verify: see `load`.
+    """
+
+    verify: Verify
+
+
 def load(
     path: str | Path,
     *,
-    provider: str = "auto",
-    provider_options: Mapping[str, str] | None = None,
-    threads: int | None = None,
     verify: Verify = "once",
     shared: bool = False,
+    **session_options: Unpack[SessionOptions],
 ) -> Decoder | Encoder | EncoderDecoder:
     """Load a bundle of any form: a speech model is a `SpeechModel`, which is an `EncoderDecoder` too.
 
     Args:
         path: the bundle's folder.
-        provider: an execution provider by name (cpu, cuda, …); ``auto`` is the CPU, for which bundles are made.
-        provider_options: passed to the provider as they are.
-        threads: the physical cores this process may use when None.
         verify: when to compare files with their hashes: ``always``; ``once``, which hashes weights again only after
             they changed; or ``never``. See `check_files`.
         shared: let the calls of other threads on a decoder wait for their turn, rather than refuse them. Models of
             other forms run the calls of several threads side by side.
+        session_options: ``provider``, ``provider_options`` and ``threads``; see `SessionOptions`.
 
     Raises:
         BundleError: the bundle is missing, damaged or unsafe.
@@ -51,83 +57,73 @@ def load(
     if form == "decoder":
         from triform.runtime.decoder.model import Decoder
 
-        return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads, shared=shared)
+        return Decoder(bundle, **session_options, shared=shared)
     if form == "encoder":
         from triform.runtime.encoder.model import Encoder
 
-        return Encoder(bundle, provider=provider, provider_options=provider_options, threads=threads)
+        return Encoder(bundle, **session_options)
     if form == "encoder-decoder":
         kind = _kind_of_encoder_decoder(bundle)
-        return kind(bundle, provider=provider, provider_options=provider_options, threads=threads)
+        return kind(bundle, **session_options)
     raise UnsupportedError(f"{path} is of the form {form!r}, which this version does not run: upgrade")
 
 
 def load_decoder(
     path: str | Path,
     *,
-    provider: str = "auto",
-    provider_options: Mapping[str, str] | None = None,
-    threads: int | None = None,
     verify: Verify = "once",
     shared: bool = False,
+    **session_options: Unpack[SessionOptions],
 ) -> Decoder:
     """Load a bundle that generates text. Arguments and errors as `load`."""
     bundle = _open(path, verify)
     _check_form(bundle, "decoder")
     from triform.runtime.decoder.model import Decoder
 
-    return Decoder(bundle, provider=provider, provider_options=provider_options, threads=threads, shared=shared)
+    return Decoder(bundle, **session_options, shared=shared)
 
 
 def load_encoder(
     path: str | Path,
     *,
-    provider: str = "auto",
-    provider_options: Mapping[str, str] | None = None,
-    threads: int | None = None,
     verify: Verify = "once",
     strict: bool = False,
+    **session_options: Unpack[SessionOptions],
 ) -> Encoder:
-    """Load a bundle that reads texts or pictures as a whole. Arguments and errors as `load`.
+    """Load a bundle that reads texts or images as a whole. Arguments and errors as `load`.
 
     Args:
         path: see `load`.
-        provider: see `load`.
-        provider_options: see `load`.
-        threads: see `load`.
         verify: see `load`.
-        strict: refuse texts that are longer than the model can read, rather than cutting them.
+        strict: refuse texts that are longer than the model can read, rather than truncating them.
+        session_options: see `load`.
     """
     bundle = _open(path, verify)
     _check_form(bundle, "encoder")
     from triform.runtime.encoder.model import Encoder
 
-    return Encoder(bundle, provider=provider, provider_options=provider_options, threads=threads, strict=strict)
+    return Encoder(bundle, **session_options, strict=strict)
 
 
 def load_encoder_decoder(
     path: str | Path,
     *,
-    provider: str = "auto",
-    provider_options: Mapping[str, str] | None = None,
-    threads: int | None = None,
     verify: Verify = "once",
     strict: bool = False,
+    **session_options: Unpack[SessionOptions],
 ) -> EncoderDecoder:
     """Load a bundle that writes about what it reads. Arguments and errors as `load_encoder`."""
     bundle = _open(path, verify)
     _check_form(bundle, "encoder-decoder")
     kind = _kind_of_encoder_decoder(bundle)
-    return kind(bundle, provider=provider, provider_options=provider_options, threads=threads, strict=strict)
+    return kind(bundle, **session_options, strict=strict)
 
 
 def load_speech(
     path: str | Path,
     *,
-    provider: str = "auto",
-    provider_options: Mapping[str, str] | None = None,
-    threads: int | None = None,
     verify: Verify = "once",
+    **session_options: Unpack[SessionOptions],
 ) -> SpeechModel:
     """Load a bundle that transcribes speech. Arguments and errors as `load`."""
     from triform.runtime.speech.model import SpeechModel
@@ -137,7 +133,7 @@ def load_speech(
     if _kind_of_encoder_decoder(bundle) is not SpeechModel:
         hint = method_hint(bundle.manifest.task, "export a speech model")
         raise UnsupportedError(f"{bundle.folder} is for {bundle.manifest.task}, not for speech: {hint}")
-    return SpeechModel(bundle, provider=provider, provider_options=provider_options, threads=threads)
+    return SpeechModel(bundle, **session_options)
 
 
 def _kind_of_encoder_decoder(bundle: Bundle) -> type[EncoderDecoder]:

@@ -1,4 +1,4 @@
-"""Failures of tokenizers, which are written in Rust: one error of ours, and nothing of theirs on standard error."""
+"""Turns failures of tokenizers, which is written in Rust, into Triform's errors, with nothing on standard error."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-# Not failures of the tokenizer: interrupts, too little memory, and arguments that a caller got wrong.
+# Exceptions that are not failures of the tokenizer: interrupts, too little memory, and wrong arguments.
 _PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, TypeError, UnicodeError)
 
 
 @contextmanager
 def failures_as(make: Callable[[str], Exception]) -> Iterator[None]:
-    """Turn whatever tokenizers raises inside into an error of ours.
+    """Turn any exception of tokenizers into the error that `make` makes.
 
-    A panic in Rust raises pyo3's PanicException, which is no Exception but a BaseException, after it has written a
+    A panic in Rust raises pyo3's PanicException, which is a BaseException but not an Exception, after it has written a
     message and a stack trace to standard error.
 
     Args:
-        make: from the reason to the error.
+        make: makes the error from the exception's message.
     """
     try:
         with _quiet():
@@ -32,10 +32,10 @@ def failures_as(make: Callable[[str], Exception]) -> Iterator[None]:
 
 @contextmanager
 def panics_as(make: Callable[[str], Exception]) -> Iterator[None]:
-    """Turn a panic in Rust inside into an error of ours; other errors, and what it prints, stay.
+    """Turn a panic in Rust into the error that `make` makes; other exceptions, and the panic's output, pass unchanged.
 
     Args:
-        make: from the reason to the error.
+        make: makes the error from the panic's message.
     """
     try:
         yield
@@ -47,9 +47,9 @@ def panics_as(make: Callable[[str], Exception]) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what native code writes off standard error.
+    """Hide what native code writes to standard error.
 
-    The descriptor belongs to the whole process, so it is left alone where other threads may be using it.
+    The file descriptor belongs to the whole process, so it is not redirected while other threads may use it.
     """
     saved = _redirected() if threading.active_count() == 1 else None
     try:

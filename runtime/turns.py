@@ -1,4 +1,4 @@
-"""One model, many threads: a call gets the model to itself, and no other's answer."""
+"""Lets several threads share a model that runs one call at a time, so that no thread gets another's answer."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TypeVar
 
 from triform.runtime.errors import InUseError
 
-Item = TypeVar("Item")
-# How often one that waits looks whether the thread it waits for has died, in seconds.
-_LOOK = 0.5
+_Item = TypeVar("_Item")
+# How often a waiting thread checks whether the thread that has the model has died, in seconds.
+_POLL = 0.5
 
 
 @dataclass(eq=False)
 class _Holder:
-    """The thread that uses the model.
+    """The thread that has the model.
 
     Attributes:
-        thread: see above.
-        calls: how many of its calls have not ended.
+        thread: the thread.
+        calls: number of its calls that have not ended.
     """
 
     thread: threading.Thread
@@ -31,15 +31,15 @@ class _Holder:
 class Turns:
     """Gives a model to one thread at a time.
 
-    A thread has the model from when its call begins until it ends; one that gives an iterator ends when that is
-    exhausted, closed or forgotten. Meanwhile the same thread may begin other calls.
+    A thread has the model until its call ends. A call that returns an iterator ends when the iterator is exhausted,
+    closed or garbage-collected. Meanwhile the same thread may begin other calls.
     """
 
     def __init__(self, *, shared: bool = False) -> None:
-        """Nobody uses the model.
+        """Begin with no thread using the model.
 
         Args:
-            shared: let the calls of other threads wait for their turn, rather than refuse them.
+            shared: whether calls from other threads wait for their turn, rather than raise InUseError.
         """
         self._shared = shared
         self._changed = threading.Condition()
@@ -61,17 +61,17 @@ class Turns:
         finally:
             self._end(holder)
 
-    def iterate(self, make: Callable[[], Iterator[Item]]) -> Iterator[Item]:
-        """Give what an iterator gives, which uses the model each time it is asked for more.
+    def iterate(self, make: Callable[[], Iterator[_Item]]) -> Iterator[_Item]:
+        """Yield the items of an iterator that runs the model for each item.
 
         Args:
-            make: gives the iterator; called when the first item is asked for.
+            make: makes the iterator; called when the first item is read.
 
         Raises:
             InUseError: while iterating, another thread uses the model.
         """
         holder = self._begin()
-        items: Iterator[Item] | None = None
+        items: Iterator[_Item] | None = None
         try:
             while True:
                 with self._run():
@@ -83,7 +83,7 @@ class Turns:
                 yield item
         finally:
             try:
-                # Whoever closes waits for a run that goes on.
+                # Closing from another thread waits until the current run has ended.
                 with self._running:
                     getattr(items, "close", lambda: None)()
             finally:
@@ -95,7 +95,7 @@ class Turns:
             while self._is_held_by_another(thread):
                 if not self._shared:
                     raise _in_use()
-                self._changed.wait(_LOOK)
+                self._changed.wait(_POLL)
             if self._holder is None or self._holder.thread is not thread:
                 self._holder = _Holder(thread)
             self._holder.calls += 1
@@ -103,7 +103,7 @@ class Turns:
 
     def _is_held_by_another(self, thread: threading.Thread) -> bool:
         holder = self._holder
-        # What a thread left behind when it ended is nobody's.
+        # A thread that ended with unfinished calls no longer has the model.
         return holder is not None and holder.thread is not thread and holder.thread.is_alive()
 
     def _end(self, holder: _Holder) -> None:

@@ -1,7 +1,7 @@
-"""Names of files and folders that are being written, and the removal of those that killed processes left behind.
+"""Temporary names for files and folders while they are written, and the removal of those that killed processes left.
 
-A process holds a lock on what it writes. The system drops the lock when the process ends, however that happens, so
-whatever has such a name and no lock is litter.
+A process locks what it writes. The system releases the lock when the process ends, however that happens, so a file or
+folder with a temporary name and no lock can be removed.
 """
 
 from __future__ import annotations
@@ -17,24 +17,27 @@ from pathlib import Path
 
 _SUFFIX = ".triform-part"
 _NAME = re.compile(r"\..*\.\d+-[0-9a-f]{8}\.triform-part", re.DOTALL)
-# In an unfinished folder: what had the target's name before.
+# A folder in an unfinished folder, for the file or folder that had the target's name before.
 _RETIRED = "retired"
-# Characters of the target's name, of up to four bytes each; file systems allow 255 bytes for the whole name.
+# The characters of the target's name to use, of up to four bytes each; file systems allow 255 bytes for a name.
 _LONGEST = 40
 
 
 @contextmanager
 def unfinished(target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Give a path beside `target`, to write to; whatever still has that name is removed when the context ends.
+    """Make a file or folder with a temporary name beside `target`; remove it at the end, unless it was renamed.
 
-    What killed processes left in the same folder is put in order first.
+    Files and folders that killed processes left in the same folder are cleaned up first.
 
     Args:
-        target: the name that is wanted in the end.
+        target: the final path.
         make: makes an empty file or folder.
 
+    Yields:
+        the temporary path.
+
     Raises:
-        OSError: it cannot be made.
+        OSError: the file or folder cannot be made.
     """
     for left in _left_behind(target.parent):
         _put_in_order(left)
@@ -47,17 +50,17 @@ def unfinished(target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
 
 
 def retire(target: Path, path: Path) -> None:
-    """Move what has the name `target` into an unfinished folder; it comes back if nothing else takes the name.
+    """Move `target` into an unfinished folder; it is moved back at the end if nothing else has its name then.
 
     Args:
-        target: a file or folder beside `path`; nothing happens if there is none.
-        path: a folder that `unfinished` gave.
+        target: a file or folder beside `path`; nothing happens if it does not exist.
+        path: a folder from `unfinished`.
 
     Raises:
         OSError: it cannot be moved.
     """
     retired = path / _RETIRED / target.name
-    # Retired before, and then another process took the name.
+    # If it was retired before, another process has taken the name since.
     _remove(retired)
     retired.parent.mkdir(exist_ok=True)
     with suppress(FileNotFoundError):
@@ -70,13 +73,13 @@ def _put_in_order(path: Path) -> None:
             if not os.path.lexists(path.parent / retired.name):
                 retired.rename(path.parent / retired.name)
     except OSError:
-        # It is safer where it is than removed.
+        # If it cannot be moved back, it is kept where it is.
         return
     _remove(path)
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all it holds; what cannot be removed stays."""
+    """Remove a file, a link or a whole folder; ignore what cannot be removed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -91,7 +94,7 @@ def _make_locked(target: Path, make: Callable[[Path], None]) -> tuple[Path, int 
         try:
             return path, _lock(path)
         except OSError:
-            # Another process took it for litter before it was locked.
+            # Another process found it before it was locked, and removed it.
             continue
 
 
@@ -106,7 +109,7 @@ def _left_behind(folder: Path) -> Iterator[Path]:
 
 
 if sys.platform == "win32":
-    # Windows locks no folders and does not rename what is open: what is left behind stays there.
+    # Windows cannot lock folders and does not rename open files, so nothing is cleaned up there.
 
     def _lock(path: Path) -> int | None:
         return None
@@ -129,7 +132,7 @@ else:
             os.close(lock)
             raise
         except OSError:
-            # A file system without locks: what is left behind there stays.
+            # The file system has no locks, so nothing is cleaned up on it.
             return lock
         if not os.path.exists(path):
             os.close(lock)

@@ -1,6 +1,6 @@
-"""Are files what was written? Their SHA-256 says so; of large files it is remembered in the user's cache folder.
+"""Verifies files by their SHA-256, and remembers in the user's cache folder which large files were verified.
 
-There a file is known by its device, inode, size and times, so that it is hashed again when anything was written to it.
+A file is remembered by its device, inode, size and times, so that it is hashed again after a write.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from typing import Literal, get_args
 
 from triform.runtime.errors import InputError, option
 
-# When files are hashed: always; large ones only once, until they change; or never.
+# When to hash files: always; large ones only once, until they change; or never.
 Verify = Literal["always", "once", "never"]
-# A write within the clock's granularity leaves a file's times as they are; FAT counts two seconds.
+# A file that was written so recently is not remembered: another write within the clock's resolution, two seconds on
+# FAT, would not change its times.
 _SETTLED_NS = 3 * 10**9
-# Files to remember at most.
+# The most files to remember.
 _MOST = 1000
 
 
 def check_verify(verify: str) -> None:
-    """Refuse what is not one of the three words.
+    """Check a value of `verify`.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not always, once or never.
     """
     if verify not in get_args(Verify):
         raise InputError(f"{option('verify')} must be always, once or never, not {verify!r}")
 
 
 def is_whole_file(path: Path, sha256: str, *, once: bool) -> bool:
-    """Whether a file's content has this hash.
+    """Whether a file has this hash.
 
     Args:
-        path: of the file.
-        sha256: in hexadecimal.
-        once: trust that a file which had this hash before, and has not been changed since, still has; and remember it.
+        path: the file.
+        sha256: the expected hash, in hexadecimal.
+        once: whether to skip hashing if the file had this hash before and has not changed since, and to remember it.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         before = os.fstat(file.fileno())
@@ -55,8 +56,8 @@ def is_whole_file(path: Path, sha256: str, *, once: bool) -> bool:
 
 
 def _identity(status: os.stat_result, sha256: str) -> str:
-    """What tells a file, and the content that it should have, from all others."""
-    # The time of the last change of status cannot be set by a program, unlike that of the last write.
+    """A hash that identifies a file in its present state, and its expected content."""
+    # A program can set the time of the last write (mtime), but not that of the last change of status (ctime).
     parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, sha256)
     return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()
 
@@ -67,7 +68,7 @@ def _is_remembered(status: os.stat_result, sha256: str) -> bool:
 
 
 def _remember(status: os.stat_result, sha256: str) -> None:
-    """Remember a whole file, where there is a place for it and the file was not written just now."""
+    """Remember a verified file, unless there is no cache folder or the file was written just now."""
     folder = _folder()
     written = status.st_ctime_ns if os.name == "posix" else status.st_mtime_ns
     if folder is None or time.time_ns() - written < _SETTLED_NS:
@@ -77,7 +78,7 @@ def _remember(status: os.stat_result, sha256: str) -> None:
         (folder / _identity(status, sha256)).touch(mode=0o600)
         _forget_oldest(folder)
     except OSError:
-        # A device whose home cannot be written hashes at every load.
+        # If the folder cannot be written, files are hashed at every load.
         return
 
 
@@ -88,7 +89,7 @@ def _forget_oldest(folder: Path) -> None:
 
 
 def _folder() -> Path | None:
-    """Where files are remembered, one empty file for each; None where the system names no place."""
+    """The folder with an empty file for each verified file; None if the system has no cache folder."""
     base = _cache_folder()
     return base / "triform" / "verified" if base is not None and base.is_absolute() else None
 

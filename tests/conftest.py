@@ -162,7 +162,7 @@ def exported_family(trained, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported_image_model(tmp_path_factory):
-    """From the name of a model that sees pictures to the folders of its checkpoint and its bundle."""
+    """From the name of a model that reads images to the folders of its checkpoint and its bundle."""
 
     # It would be on the standard error that tests look at.
     transformers.utils.logging.disable_progress_bar()

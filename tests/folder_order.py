@@ -14,6 +14,7 @@ ORDER = {
         "files",
         "bundle",
         "text",
+        "machine",
         "graphs",
         "media",
         "generation",

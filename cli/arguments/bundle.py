@@ -11,21 +11,6 @@ from typing import Any
 from triform.runtime.errors import InputError
 
 
-def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
-    """Turn ["a=1", "b=2"] into a dictionary.
-
-    Raises:
-        InputError: an entry has no "=".
-    """
-    options = {}
-    for pair in pairs or ():
-        key, equals, value = pair.partition("=")
-        if not key or not equals:
-            raise InputError(f"--provider-option wants KEY=VALUE, not {pair!r}")
-        options[key] = value
-    return options
-
-
 def template_vars(pairs: Sequence[str] | None) -> dict[str, Any] | None:
     """Turn ["enable_thinking=false", "date=today"] into a dictionary; values are JSON, or else text.
 

@@ -18,9 +18,6 @@ TemplateVars = Annotated[
     list[str] | None,
     typer.Option("--template-var", help="NAME=VALUE: a variable of the chat template; repeatable."),
 ]
-Provider = Annotated[str, typer.Option(help="ONNX Runtime's execution provider: cpu, cuda, …; auto is cpu.")]
-ProviderOptions = Annotated[list[str] | None, typer.Option(help="KEY=VALUE: an option of the provider; repeatable.")]
-Threads = Annotated[int | None, typer.Option(help="Number of threads; the physical cores by default.")]
 Verify = Annotated[
     Literal["always", "once", "never"],
     typer.Option(help="When to check file hashes; once: weights only when they changed."),

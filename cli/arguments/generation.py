@@ -12,9 +12,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import typer
+
+from triform.cli.arguments.replacing import replace_parameters
 
 if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
@@ -124,15 +126,8 @@ def with_generation_options(
             more = {"beams": beam_options(search)} if beams else {}
             return command(**parsed, **more, options=generation_options(values))
 
-        hints = get_type_hints(command, localns={"GenerationOptions": object, "Beams": object}, include_extras=True)
-        own = inspect.signature(command).parameters
-        added = {argument.name: _parameter(argument) for argument in (*arguments, *beams)}
-        kept = {
-            name: item.replace(annotation=hints[name]) for name, item in own.items() if name not in ("options", "beams")
-        }
-        # typer reads these two.
-        vars(run)["__signature__"] = inspect.Signature([*kept.values(), *added.values()])
-        run.__annotations__ = {name: item.annotation for name, item in (kept | added).items()}
+        added = [_parameter(argument) for argument in (*arguments, *beams)]
+        replace_parameters(run, command, {"options": added} | ({"beams": []} if beams else {}))
         return run
 
     return decorate

@@ -18,7 +18,7 @@ _ARGUMENTS = {argument.name: argument for argument in (*DECODER, *CONTEXT)}
 _SHOWN = 60
 
 
-def described(options: GenerationOptions) -> str:
+def changed_values(options: GenerationOptions) -> str:
     """The options that differ from the defaults, as they would be typed; "" if none does."""
     from triform.runtime.generation.options.generation import GenerationOptions
 
@@ -26,7 +26,7 @@ def described(options: GenerationOptions) -> str:
     return " ".join(f"{name}={_shown(value)}" for name, value in values.items() if value != bare[name])
 
 
-def changed(options: GenerationOptions, text: str) -> GenerationOptions:
+def with_changes(options: GenerationOptions, text: str) -> GenerationOptions:
     """The options with some of them changed.
 
     Args:

@@ -79,7 +79,7 @@ def _system(chat: Chat, rest: str) -> None:
 
 
 def _params(chat: Chat, rest: str) -> None:
-    from triform.cli.chat.parameters import changed, described
+    from triform.cli.chat.parameters import changed_values, with_changes
     from triform.runtime.generation.options.generation import GenerationOptions
 
     options = chat.conversation.options or GenerationOptions()
@@ -91,8 +91,8 @@ def _params(chat: Chat, rest: str) -> None:
         say(f"note: stats are {words[1]}")
         return
     if rest:
-        options = chat.conversation.options = changed(options, rest)
-    say("params: " + (described(options) or "none, all are the model's own"))
+        options = chat.conversation.options = with_changes(options, rest)
+    say("params: " + (changed_values(options) or "none, all are the model's own"))
 
 
 def _help(chat: Chat, rest: str) -> None:

@@ -14,7 +14,7 @@ from triform.runtime.errors import InputError
 
 __all__ = ["Record", "Records"]
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Records:
             return f"argument {number}"
         return f"line {number}" + (f" of {self.file}" if self.file is not None else "")
 
-    def use(self, records: Iterable[Record], work: Callable[[Record], Result]) -> Iterator[tuple[Record, Result]]:
+    def use(self, records: Iterable[Record], work: Callable[[Record], _Result]) -> Iterator[tuple[Record, _Result]]:
         """Each record with its result of `work`; a record for which it raises an InputError cannot be used.
 
         Args:

@@ -1,4 +1,4 @@
-"""Writes answers as lines of a file or of standard output, each as soon as it is known."""
+"""Writes answers as lines of JSON, to a file that a later run can continue or to standard output."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from triform.runtime.errors import InputError
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 class AnswersFile:
-    """Where answers go."""
+    """The output for answers: a file with its log, or standard output."""
 
     def __init__(self, file: IO[bytes] | None, log: RunLog | None) -> None:
-        """Write to a file that has a log, or to standard output."""
+        """Write to a file and its log; to standard output if both are None."""
         self._file = file
         self._log = log
 
-    def remaining(self, items: Iterable[Item], record_of: Callable[[Item], Record]) -> Iterator[Item]:
-        """The items that the file has no answers to; see `RunLog.remaining`."""
+    def remaining(self, items: Iterable[_Item], record_of: Callable[[_Item], Record]) -> Iterator[_Item]:
+        """The items whose answers are not in the file; see `RunLog.remaining`."""
         return iter(items) if self._log is None else self._log.remaining(items, record_of)
 
     def write(self, record: Record, value: dict[str, Any]) -> None:
         """Write the answer to a record as a line of JSON, and flush it."""
-        # ASCII, so that it means the same whatever a terminal's encoding is.
+        # ASCII, which is the same in every encoding of a terminal.
         self.write_line(record, json.dumps(value))
 
     def write_line(self, record: Record, line: str) -> None:
-        """Write the answer to a record that is JSON already, and flush it."""
+        """Write a line of JSON, the answer to a record, and flush it."""
         if self._file is None or self._log is None:
             print(line, flush=True)
             return

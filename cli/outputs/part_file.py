@@ -20,15 +20,15 @@ from triform.runtime.errors import InputError
 
 @contextmanager
 def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO[bytes]]:
-    """Open OUTPUT.part to read and write, at its beginning; it is renamed when the context ends without an error.
+    """Open OUTPUT.part to read and write from its beginning; it is renamed when the context ends without an error.
 
     Args:
-        output: the final name of the file.
-        source: the input file, which must be another.
-        resume: continue the file of an earlier run.
+        output: the final path of the file.
+        source: the input file, which must not be `output`.
+        resume: whether to continue the file of an earlier run.
 
     Raises:
-        InputError: it cannot be written, another process is writing it, or there is a file of an earlier run and
+        InputError: the file cannot be written, another process is writing it, or an earlier run left a file and
             `resume` is false.
     """
     _check_target(output, source)
@@ -49,7 +49,7 @@ def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO
 
 
 def part_path(output: Path) -> Path:
-    """The name of a file until it is complete."""
+    """The path of an output until it is complete."""
     return output.with_name(output.name + ".part")
 
 

@@ -72,13 +72,13 @@ def _lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK), b"")) or 1
 
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def with_results(
-    records: Records, work: Callable[[Iterable[str]], Iterator[Result]]
-) -> Iterator[tuple[Record, Result]]:
+    records: Records, work: Callable[[Iterable[str]], Iterator[_Result]]
+) -> Iterator[tuple[Record, _Result]]:
     """Each record with its result, in order and in bounded memory; progress is shown as by `with_progress`.
 
     Args:
@@ -90,8 +90,8 @@ def with_results(
 
 
 def alongside(
-    items: Iterable[Item], work: Callable[[Iterator[Item]], Iterable[Result]]
-) -> Iterator[tuple[Item, Result]]:
+    items: Iterable[_Item], work: Callable[[Iterator[_Item]], Iterable[_Result]]
+) -> Iterator[tuple[_Item, _Result]]:
     """Each item with its result, in order and in bounded memory.
 
     Args:

@@ -1,6 +1,7 @@
-"""What the rows of an unfinished output were made from, so that a later run continues them and nothing else.
+"""The log of an unfinished output: hashes of its bundle, options and inputs, so that only the same run continues it.
 
-It stands beside OUTPUT.part: one line of JSON about the bundle and the options, then one line per input, a digest.
+The file OUTPUT.part.log begins with a line of JSON: hashes of the bundle and the options. Each further line is the hash
+of an input.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from triform.runtime.errors import InputError, option
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
-# Digits of a digest, and its line in bytes.
+# The hexadecimal digits of a digest, and the bytes of its line.
 _DIGITS = 16
 _LINE = _DIGITS + 1
-# Above any first line, in bytes: options are digests too.
+# More bytes than any first line has: options are stored as digests.
 _LONGEST = 2**16
 
 
@@ -33,8 +34,8 @@ class Run:
     """What the answers of a run depend on besides its inputs.
 
     Attributes:
-        bundle: the folder of the model.
-        options: the options that change answers, by the names of the command line's.
+        bundle: the folder of the bundle.
+        options: the values of the options that change answers, by name as in Python.
     """
 
     bundle: Path
@@ -52,13 +53,13 @@ class Run:
 
 
 class RunLog:
-    """The inputs whose answers an output has."""
+    """The digests of the inputs that an output has answers to."""
 
     def __init__(self, file: IO[bytes], unfinished: Path, done: int) -> None:
-        """Continue a log behind its first line.
+        """Continue a log after its first line.
 
         Args:
-            file: at the first digest.
+            file: the log, positioned at the first digest.
             unfinished: the file with the answers.
             done: number of answers in it.
         """
@@ -67,15 +68,19 @@ class RunLog:
         self._done = done
 
     def add(self, record: Record) -> None:
-        """Note that the next answer belongs to a record; call it before the answer is written."""
+        """Log the record of the next answer; call this before the answer is written."""
         self._file.write(_digest_of(record) + b"\n")
         self._file.flush()
 
-    def remaining(self, items: Iterable[Item], record_of: Callable[[Item], Record]) -> Iterator[Item]:
-        """The items after those that an earlier run answered, which are compared with what it answered.
+    def remaining(self, items: Iterable[_Item], record_of: Callable[[_Item], Record]) -> Iterator[_Item]:
+        """The items that an earlier run did not answer, after a check that the first ones are those it answered.
+
+        Args:
+            items: all inputs.
+            record_of: the record of an item.
 
         Raises:
-            InputError: the items are not those of the earlier run.
+            InputError: the first items are not those of the earlier run.
         """
         place = 0
         for place, item in enumerate(items, 1):
@@ -83,7 +88,7 @@ class RunLog:
                 yield item
             elif self._file.read(_LINE) != _digest_of(record_of(item)) + b"\n":
                 raise InputError(
-                    f"{self._unfinished} has the result of another input in place {place}; "
+                    f"{self._unfinished} was made from another input: record {place} differs; "
                     "give the input of the earlier run, or delete that file"
                 )
         if place < self._done:
@@ -94,16 +99,16 @@ class RunLog:
 
 
 def log_path(unfinished: Path) -> Path:
-    """The log that stands beside an unfinished output."""
+    """The path of the log of an unfinished output."""
     return unfinished.with_name(unfinished.name + ".log")
 
 
 @contextmanager
 def run_log(run: Run, unfinished: Path, done: int) -> Iterator[RunLog]:
-    """Open the log of an unfinished output, which this process has locked; a new one if it has no answers yet.
+    """Open the log of an unfinished output, which this process has locked; make a new log if it has no answers.
 
     Args:
-        run: what is being run now.
+        run: the bundle and the options of this run.
         unfinished: the file with the answers.
         done: number of answers in it.
 
@@ -139,7 +144,7 @@ def _check_same(digests: Mapping[str, str], earlier: Mapping[str, Any], unfinish
 
 
 def _check_length(file: IO[bytes], start: bytes, done: int, unfinished: Path) -> None:
-    """Remove the inputs that a killed run noted but did not answer."""
+    """Check that the log has every answered input; remove those that a killed run logged but did not answer."""
     length = len(start) + done * _LINE
     if os.fstat(file.fileno()).st_size < length:
         raise InputError(f"{unfinished} cannot be continued: its log is damaged; delete it to start again")

@@ -52,7 +52,7 @@ def encoder_parity_rows(parity: EncoderParity) -> list[tuple[str, str]]:
     lines.append(("allowed", f"{parity.tolerance:.1e} (largest output {parity.scale:.1f})"))
     if parity.quantized is not None:
         measured = parity.quantized
-        rest = f"worst of {measured.rows} texts or pictures"
+        rest = f"worst of {measured.rows} texts or images"
         if measured.cosine_mean is not None:
             lines.append(("cosine to float32", f"{measured.cosine_mean:.5f} mean, {measured.cosine_worst:.5f} {rest}"))
         if measured.score_mean is not None:

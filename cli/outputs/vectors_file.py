@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
     from triform.runtime.arithmetic import Array
 
-# A record, and what is embedded of it.
+# A record, and the text or image of it that is embedded.
 Input = tuple["Record", Any]
 
 
 @dataclass(frozen=True)
 class VectorsFile:
-    """Where vectors go.
+    """The output for vectors.
 
     Attributes:
-        remaining: called with the inputs; returns those that the file has no vectors of, see `RunLog.remaining`.
-        write: called with each of their records and its vector, (dimension,).
+        remaining: from the inputs to those whose vectors are not in the file; see `RunLog.remaining`.
+        write: writes the vector of a record, (dimension,).
     """
 
     remaining: Callable[[Iterable[Input]], Iterator[Input]]
@@ -77,14 +77,14 @@ def _line(fields: dict[str, Any], vector: Array) -> str:
 def rows_of_vectors(
     width: int, dtype: str, output: Path | None, run: Run, *, npy: bool, source: Path | None, resume: bool
 ) -> Iterator[VectorsFile]:
-    """Open the output for the numbers alone, row after row.
+    """Open the output for plain numbers, row after row.
 
     Args:
-        width: numbers in a row.
-        dtype: of the numbers, by numpy's name.
+        width: number of dimensions.
+        dtype: the dtype of the numbers, by numpy's name.
         output: the file; standard output when None.
         run: what the vectors depend on besides the inputs.
-        npy: put the header of a .npy file in front.
+        npy: whether the file begins with the header of a .npy file.
         source: the file that the inputs come from.
         resume: continue after the rows of an earlier run.
 
@@ -129,7 +129,7 @@ def _whole_rows(file: IO[bytes], start: int, size: int) -> int:
     """Remove an unfinished last row; return the number of rows.
 
     Args:
-        file: the rows behind a header.
+        file: a header, then the rows.
         start: length of the header, in bytes.
         size: length of a row, in bytes.
     """

@@ -36,7 +36,7 @@ def read_config(source: Source) -> PretrainedConfig:
         return StaticConfig()
     if source.gguf is not None:
         with quiet():
-            return gguf.read_config(source.gguf)
+            return gguf.read_gguf_config(source.gguf)
     check_settings(source)
     with quiet():
         try:
@@ -47,11 +47,13 @@ def read_config(source: Source) -> PretrainedConfig:
     return config
 
 
-def load(source: Source, config: PretrainedConfig, auto_class: Any, *, unused: tuple[str, ...] = ()) -> Checkpoint:
+def load_checkpoint(
+    source: Source, config: PretrainedConfig, auto_class: Any, *, unused: tuple[str, ...] = ()
+) -> Checkpoint:
     """Load the weights, and the tokenizer.
 
     Args:
-        source: from `find`.
+        source: from `find_checkpoint`.
         config: from `read_config`.
         auto_class: the transformers class that loads it.
         unused: parts of the model that may be missing, because no output depends on them.
@@ -67,10 +69,10 @@ def load(source: Source, config: PretrainedConfig, auto_class: Any, *, unused: t
 def load_model(
     source: Source, config: PretrainedConfig, auto_class: Any, *, unused: tuple[str, ...] = ()
 ) -> Checkpoint:
-    """Load the weights alone. Arguments and errors as `load`."""
+    """Load the weights alone. Arguments and errors as `load_checkpoint`."""
     if source.gguf is not None:
         with quiet():
-            loaded = gguf.load_model(source.gguf, config, auto_class)
+            loaded = gguf.load_gguf_model(source.gguf, config, auto_class)
         _check_missing(source, loaded.missing, unused)
         return Checkpoint(source, loaded.model, None, source.size, missing=loaded.missing, placements=loaded.placements)
     with quiet():

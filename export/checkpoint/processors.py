@@ -37,7 +37,7 @@ def load_tokenizer(source: Source) -> Any:
     tokenizer = load_original_tokenizer(source)
     if not hasattr(tokenizer, "backend_tokenizer"):
         with quiet():
-            if code_points.describe(tokenizer) is None:
+            if code_points.code_points_info(tokenizer) is None:
                 tokenizer = conversion.convert(tokenizer, source.name)
     return tokenizer
 
@@ -50,7 +50,7 @@ def load_original_tokenizer(source: Source) -> Any:
     """
     if source.gguf is not None:
         with quiet():
-            return gguf.load_tokenizer(source.gguf)
+            return gguf.load_gguf_tokenizer(source.gguf)
     with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.tokenizer_folder, **source.arguments)
@@ -70,6 +70,6 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ExportError("a tokenizer that reads characters can be exported for encoders of texts only")
     written = conversion.write(tokenizer.backend_tokenizer, folder / "tokenizer.json")
-    differing = conversion.difference(tokenizer, written)
+    differing = conversion.first_difference(tokenizer, written)
     if differing is not None:
         raise ExportError(f"the written tokenizer.json gives other ids for {differing}; please report this model")

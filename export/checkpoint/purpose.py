@@ -48,11 +48,11 @@ class Purpose:
     because: str
 
 
-def decide(source: Source, config: PretrainedConfig, requested: str | None) -> Purpose:
+def decide_purpose(source: Source, config: PretrainedConfig, requested: str | None) -> Purpose:
     """Decide the task and form that a checkpoint is exported for.
 
     Args:
-        source: from `find`.
+        source: from `find_checkpoint`.
         config: from `read_config`.
         requested: the task that the user names, if any.
 

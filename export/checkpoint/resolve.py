@@ -23,13 +23,15 @@ _ADAPTER, _TOKENIZER = "adapter_config.json", ("tokenizer.json", "tokenizer_conf
 
 @dataclass(frozen=True)
 class _FindOptions:
-    """Arguments of `find` besides the source."""
+    """Arguments of `find_checkpoint` besides the source."""
 
     trust_remote_code: bool
     weights: bool
 
 
-def find(source: str, *, trust_remote_code: bool = False, revision: str | None = None, weights: bool = True) -> Source:
+def find_checkpoint(
+    source: str, *, trust_remote_code: bool = False, revision: str | None = None, weights: bool = True
+) -> Source:
     """Find a checkpoint and its parts without loading it; a hub id is downloaded.
 
     Args:
@@ -140,7 +142,7 @@ def _adapter_alone(folder: Path, name: str, options: _FindOptions) -> Source:
     if Path(base).resolve() == folder.resolve():
         raise ExportError(f"{folder} holds an adapter, which names itself as its base model")
     try:
-        model = find(
+        model = find_checkpoint(
             base, trust_remote_code=options.trust_remote_code, revision=config.get("revision"), weights=options.weights
         )
     except (ExportError, InputError) as error:

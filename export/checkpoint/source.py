@@ -1,4 +1,4 @@
-"""A checkpoint on this machine, as `resolve.find` finds it and `loading` loads it."""
+"""A checkpoint on this machine, as `resolve.find_checkpoint` finds it and `loading` loads it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Source:
         weights: their files; None for a GGUF file, static vectors, or weights that were not fetched.
         adapter: the folder of an adapter to merge into the model; None without one.
         trust_remote_code: whether code that comes with the checkpoint may run.
-        task: what it is to be exported for, once `purpose.decide` has decided.
+        task: what it is to be exported for, once `purpose.decide_purpose` has decided.
     """
 
     name: str

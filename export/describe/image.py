@@ -69,13 +69,13 @@ def check_pixel_values(processor: Any, info: ImageInfo) -> None:
     Raises:
         ExportError: they differ.
     """
-    for picture in pictures(len(_SIZES), seed=2):
+    for image in synthetic_images(len(_SIZES), seed=2):
         try:
-            expected = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"][0])
+            expected = np.asarray(processor(images=image, return_tensors="np")["pixel_values"][0])
         except Exception as error:  # each processor raises its own
             name, reason = _name(processor), first_line(error)
-            raise ExportError(f"the image processor {name} failed on a picture: {reason}") from error
-        pixels = pixel_values(picture, info)
+            raise ExportError(f"the image processor {name} failed on an image: {reason}") from error
+        pixels = pixel_values(image, info)
         if expected.shape != pixels.shape:
             raise ExportError(
                 f"the image processor {_name(processor)} gives pixels of shape {expected.shape}, not {pixels.shape}; "
@@ -91,15 +91,15 @@ def check_pixel_values(processor: Any, info: ImageInfo) -> None:
 
 def calibration_samples(info: ImageInfo, count: int) -> list[Pixels]:
     """Images to calibrate on, as a model's input: float32 (channels, height, width) each."""
-    return [pixel_values(picture, info) for picture in pictures(count, seed=0)]
+    return [pixel_values(image, info) for image in synthetic_images(count, seed=0)]
 
 
 def evaluation_samples(info: ImageInfo, count: int) -> list[Pixels]:
     """Images to compare on, other than those of `calibration_samples`, in the same form."""
-    return [pixel_values(picture, info) for picture in pictures(count, seed=1)]
+    return [pixel_values(image, info) for image in synthetic_images(count, seed=1)]
 
 
-def pictures(count: int, seed: int) -> Iterator[Image.Image]:
+def synthetic_images(count: int, seed: int) -> Iterator[Image.Image]:
     """Images made from a seed: smooth colors, edges, and noise over them."""
     generator = np.random.default_rng(seed)
     for index in range(count):

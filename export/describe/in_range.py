@@ -56,4 +56,4 @@ def _unfit(limits: Iterator[Limit]) -> list[Limit]:
 
 
 def _note(what: str, limit: Limit) -> str:
-    return f"left out the {what}: it must be {limit.wanted}, not {quoted(limit.value)}"
+    return f"left out the {what}: it must be {limit.allowed}, not {quoted(limit.value)}"

@@ -71,12 +71,12 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
     """Load the checkpoint with its language-model head.
 
     Raises:
-        ExportError: see `loading.load`.
+        ExportError: see `loading.load_checkpoint`.
         InputError: the context length is beyond the model's.
     """
     _max_length(config, options)
     _keeps_blocks(origin, options)
-    return loading.load(origin, config, transformers.AutoModelForCausalLM)
+    return loading.load_checkpoint(origin, config, transformers.AutoModelForCausalLM)
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
@@ -104,7 +104,7 @@ def _build(
 ) -> StoredDecoder:
     """Trace a decoder, verify it in float32, and quantize it by the energies of its inputs on the calibration text."""
     scheme, window = _scheme(options), min(_WINDOW, max_length)
-    ids = texts.ids(checkpoint.tokenizer, "evaluation", _COMPARED_TOKENS, checkpoint.model, window=window)
+    ids = texts.text_ids(checkpoint.tokenizer, "evaluation", _COMPARED_TOKENS, checkpoint.model, window=window)
     with clock.step("reference"):
         parity_ids = ids[: min(_PARITY_TOKENS, max_length - 8)]
         logits = reference_logits(checkpoint.model, parity_ids)
@@ -178,7 +178,7 @@ def _importance(
     runner: DecoderRunner, energy_outputs: dict[str, str], checkpoint: Checkpoint, window: int
 ) -> dict[str, torch.Tensor]:
     """By weight name, the energy of each input channel over the calibration text."""
-    ids = texts.ids(checkpoint.tokenizer, "calibration", _CALIBRATION_TOKENS, checkpoint.model, window=window)
+    ids = texts.text_ids(checkpoint.tokenizer, "calibration", _CALIBRATION_TOKENS, checkpoint.model, window=window)
     by_output = energies(runner, ids, window)
     return {weight: by_output[output] for weight, output in energy_outputs.items()}
 

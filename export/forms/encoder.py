@@ -32,7 +32,7 @@ from triform.export.graph.fused import encoder_notes, fused_graph
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Report, finish
 from triform.export.tokenization.clean_up import clean_up_decoding
-from triform.export.tokenization.code_points import describe
+from triform.export.tokenization.code_points import code_points_info
 from triform.export.write import describe_graph, staged
 from triform.models import catalog
 from triform.models.encoder.graph import encoder_spec
@@ -53,10 +53,10 @@ def load(origin: Source, config: PretrainedConfig, _: ExportOptions) -> Checkpoi
     """Load the checkpoint with its task's head.
 
     Raises:
-        ExportError: see `loading.load`.
+        ExportError: see `loading.load_checkpoint`.
     """
     auto_class = catalog.auto_class(config, origin.task)
-    return loading.load(origin, config, auto_class, unused=UNUSED.get(origin.task, ()))
+    return loading.load_checkpoint(origin, config, auto_class, unused=UNUSED.get(origin.task, ()))
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
@@ -105,7 +105,7 @@ def _checks(encoder: TextEncoder) -> EncoderChecks:
 
 def _write_tokenizer(tokenizer: Any, folder: Path) -> TokenizerInfo:
     special = special_strings(tokenizer)
-    points = describe(tokenizer)
+    points = code_points_info(tokenizer)
     if points is not None:
         return TokenizerInfo(None, None, special, points)
     save_tokenizer(tokenizer, folder)

@@ -19,7 +19,7 @@ from triform.export.describe.plan import Row, plan_rows, stored_as
 from triform.export.describe.special_tokens import decoder_start, special_strings, speech_info, tokens_of
 from triform.export.graph.fused import encoder_notes
 from triform.export.graph.fusion import fuse
-from triform.export.graph.tracing import quiet, trace
+from triform.export.graph.tracing import quiet_torch, trace
 from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.blocks import Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.encoder import (
@@ -85,7 +85,7 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
     """Load the checkpoint with its language-model head, its tokenizer and, for images, its image processor.
 
     Raises:
-        ExportError: see `loading.load`.
+        ExportError: see `loading.load_checkpoint`.
         InputError: an option is not for encoder-decoders, or the context length is beyond the model's.
     """
     if options.hidden_states:
@@ -187,12 +187,12 @@ def _fused(
     clock: Clock,
 ) -> _Graphs:
     try:
-        with clock.step("trace"), quiet():
+        with clock.step("trace"), quiet_torch():
             example = example_inputs(sources, checkpoint.model.generation_config.pad_token_id or 0)
             specs, prepared = encoder_decoder_specs(checkpoint.model, example, max_length, alignment_heads)
             with prepared:
                 encoder, decoder = trace(specs.encoder), trace(specs.decoder)
-        with clock.step("fuse"), quiet():
+        with clock.step("fuse"), quiet_torch():
             fuse(encoder)
             fuse(decoder)
     except UnsupportedModelError as error:

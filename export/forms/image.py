@@ -19,7 +19,7 @@ from triform.export.describe.special_tokens import encoder_tokens, special_strin
 from triform.export.forms.encoder_graph import write_encoder_graph
 from triform.export.forms.image_encoder import ImageEncoder, Tower, image_checks, image_encoder
 from triform.export.graph.fused import encoder_notes, fused_graph
-from triform.export.graph.tracing import quiet
+from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Report, finish
 from triform.export.tokenization.clean_up import clean_up_decoding
@@ -43,7 +43,7 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
     """Load the checkpoint with its task's head and its image processor; also the tokenizer if it reads texts too.
 
     Raises:
-        ExportError: see `loading.load` and `load_image_processor`.
+        ExportError: see `loading.load_checkpoint` and `load_image_processor`.
         InputError: the option is not for the task.
         UnsupportedError: Pillow is not installed.
     """
@@ -53,7 +53,7 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
         raise InputError(f"{option('hidden_states')} is not for {CONTRAST}; export for {VECTORS} instead")
     processor = load_image_processor(origin)
     unused = ("pooler",) if task == VECTORS else ()
-    loader = loading.load if task == CONTRAST else loading.load_model
+    loader = loading.load_checkpoint if task == CONTRAST else loading.load_model
     loaded = loader(origin, config, IMAGE_HEADS[task], unused=unused)
     return dataclasses.replace(loaded, image_processor=processor)
 
@@ -66,7 +66,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         UnsupportedError: the architecture cannot be traced, or the image processor cannot be described.
     """
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        with clock.step("reference"), quiet():
+        with clock.step("reference"), quiet_torch():
             encoder = image_encoder(checkpoint, options)
             all_checks = image_checks(encoder)
         graphs, parities = {}, []

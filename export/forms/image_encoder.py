@@ -113,8 +113,8 @@ def image_checks(encoder: ImageEncoder) -> list[EncoderChecks]:
         outputs = image_outputs(encoder, tower, padded(samples, encoder.pad))
         references.append(ReferenceBatch(samples, outputs, encoder.pad))
     if encoder.contrast is not None:
-        texts, pictures = (reference.outputs[0] for reference in references)
-        _check_contrast(encoder, encoder.contrast, texts, pictures)
+        texts, images = (reference.outputs[0] for reference in references)
+        _check_contrast(encoder, encoder.contrast, texts, images)
     return [
         EncoderChecks([reference], tower.samples.calibration, tower.samples.evaluation, encoder.problem_type)
         for tower, reference in zip(encoder.towers, references, strict=True)

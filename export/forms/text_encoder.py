@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.sentence.sentence_transformers import SentenceModules, lower_case, read_modules
 from triform.export.checkpoint.source import Checkpoint
-from triform.export.graph.tracing import quiet
+from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
 from triform.export.samples import texts
 from triform.export.samples.batches import Array, Sample, padded
@@ -111,7 +111,7 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
     if task == "feature-extraction":
         traced = _with_embedding(traced, modules)
     try:
-        with quiet():
+        with quiet_torch():
             traced = without_padding(model, traced)
             min_length = shortest_row(model, traced) if "attention_mask" not in traced.inputs else 1
     except UnsupportedModelError as error:
@@ -122,7 +122,7 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
 def _modules(checkpoint: Checkpoint, task: str) -> SentenceModules:
     """The modules of a sentence-transformers folder; mean pooling for any other checkpoint."""
     if checkpoint.source.gguf is not None:
-        pooling = gguf.pooling_of(checkpoint.source.gguf)
+        pooling = gguf.read_gguf_pooling(checkpoint.source.gguf)
         return SentenceModules() if pooling is None else SentenceModules(pooling=(pooling,))
     modules = read_modules(checkpoint.source.path) if task in ("feature-extraction", "text-classification") else None
     if modules is None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import onnx_ir as ir
 
 from triform.export.graph.fusion import fuse
-from triform.export.graph.tracing import quiet, trace
+from triform.export.graph.tracing import quiet_torch, trace
 from triform.export.report import Clock
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import GraphSpec
@@ -33,11 +33,11 @@ def fused_graph(
         UnsupportedError: the architecture cannot be traced.
     """
     try:
-        with clock.step("trace"), quiet():
+        with clock.step("trace"), quiet_torch():
             spec, prepared = prepare()
             with prepared:
                 graph = trace(spec)
-        with clock.step("fuse"), quiet():
+        with clock.step("fuse"), quiet_torch():
             fuse(graph, kind_of)
     except UnsupportedModelError as error:
         raise UnsupportedError(f"{name} cannot be exported: {error}") from error

@@ -51,7 +51,7 @@ def trace(spec: GraphSpec) -> ir.Model:
 
 
 def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...]) -> Any:
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), quiet_torch():
         program = torch.export.export(spec.module, examples, dynamic_shapes=axes, strict=False)
         _check_lengths(program, spec)
         return torch.onnx.export(
@@ -100,7 +100,7 @@ def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | str | No
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet_torch() -> Iterator[None]:
     """Hide warnings, log lines and standard output of torch.onnx, which are not for the user."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

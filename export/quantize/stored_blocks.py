@@ -1,9 +1,9 @@
-"""Linear nodes whose weights are quantized already: the operators get the file's own blocks.
+"""Replaces Linear nodes with quantized weights by operators on the file's own blocks.
 
-A block of a GGUF file stands for `scale * q - minimum`, one of MatMulNBits for `scale * (q - 2 ** (bits - 1))`. Formats
-without a minimum are the latter. Those with one are this product and another: each block's offset times the sum of what
-the block is multiplied by. MatMulNBits itself takes offsets as zero points; those that are no integers make it unpack
-the whole matrix for every call (onnxruntime 1.32, CPU).
+The values of a block are `scale * q - minimum` in a GGUF file, and `scale * (q - 2 ** (bits - 1))` in MatMulNBits. For
+formats without minimums the two are the same. For the others a second product is added: each block's offset times the
+sum of the block's inputs. MatMulNBits takes offsets as zero points itself, but if these are not integers it unpacks the
+whole matrix in every call (onnxruntime 1.32, CPU).
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ class StoredWeights:
     """Where a graph's weights are in a file.
 
     Attributes:
-        placements: by the name of the initializer.
+        placements: by the name of the weight's initializer.
     """
 
     placements: Mapping[str, Placement]
 
     def kind_of(self, weight: ir.Value) -> Format | None:
-        """The format of a weight's blocks; None where it has none that an operator can hold."""
+        """The format of a weight's blocks; None if it is not in blocks, or no operator supports its format."""
         kinds = {self._format(part) for part in parts_of(weight)}
         return kinds.pop() if len(kinds) == 1 else None
 
     def matrix(self, weight: ir.Value) -> BlockMatrix:
-        """The blocks of a weight that has a kind."""
+        """The blocks of a weight in a supported format."""
         return _joined([decode(self.placements[part].stored) for part in parts_of(weight)])
 
     def check_kept(self, kept: Collection[str]) -> None:
-        """Check that no blocks were passed over that an operator can hold.
+        """Check that the graph has the blocks of every weight in a supported format.
 
         Args:
-            kept: names of initializers.
+            kept: names of the initializers whose blocks are in the graph.
 
         Raises:
-            ExportError: names one whose blocks are not in the graph.
+            ExportError: the blocks of a weight are missing; the error names it.
         """
         names = {self.placements[name].tensor.name for name in kept if name in self.placements}
         lost = sorted(
@@ -70,9 +70,9 @@ class StoredWeights:
 
 
 def lower_to_stored_blocks(model: ir.Model, stored: StoredWeights, accuracy_level: int) -> dict[str, int]:
-    """Replace Linears, and lookups of token embeddings, by operators that hold the file's blocks.
+    """Replace Linears, and lookups of token embeddings, by operators on the file's blocks.
 
-    Those whose weights are not in blocks stay as they are.
+    Nodes whose weights are not in blocks stay as they are.
 
     Args:
         model: changed in place.
@@ -80,7 +80,7 @@ def lower_to_stored_blocks(model: ir.Model, stored: StoredWeights, accuracy_leve
         accuracy_level: of MatMulNBits.
 
     Returns:
-        how many matrices there are of each format.
+        the number of matrices in each format.
 
     Raises:
         ExportError: blocks would be lost.
@@ -88,7 +88,7 @@ def lower_to_stored_blocks(model: ir.Model, stored: StoredWeights, accuracy_leve
     kept: dict[int, _Kept] = {}
     formats: Counter[str] = Counter()
     names: set[str] = set()
-    # Constants are unpacked before everything else, since a head's may be those of the embedding.
+    # The unpacking nodes come first, because the head may share its constants with the embedding.
     start = next(iter(model.graph))
     means: dict[tuple[int, int], ir.Value] = {}
     for node in nodes(model.graph, LINEAR):
@@ -126,7 +126,7 @@ class _Kept:
             graph: changed in place.
             node: the Linear.
             accuracy_level: of MatMulNBits.
-            means: of the blocks of values that were needed before, by the value's identity and the size of blocks.
+            means: block means that the graph has already, by the identity of the value and the block size; extended.
         """
         x, _, bias = linear_inputs(node)
         rows, blocks, size = self._matrix.numbers.shape
@@ -194,7 +194,7 @@ def _lower_token_tables(
 
 
 def _joined(matrices: list[BlockMatrix]) -> BlockMatrix:
-    """Matrices of one format, one below the other."""
+    """Stack matrices of one format."""
     if len(matrices) == 1:
         return matrices[0]
     minimums = [item.minimums for item in matrices if item.minimums is not None]

@@ -1,7 +1,7 @@
-"""Constants of a graph kept as small as their source had them, and the nodes that unpack them.
+"""Stores constants in the precision of their source, with nodes that unpack them.
 
-ONNX Runtime computes nodes whose inputs are constants once, when it opens a graph; what it runs is the same as if the
-unpacked numbers had been stored.
+ONNX Runtime computes nodes whose inputs are constants once, when it opens a graph, so the graph runs as if the unpacked
+numbers were stored.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from triform.export.checkpoint.gguf.blocks import BlockMatrix, Factors
 from triform.export.graph.nodes import add_initializer, insert
 
-# Widths in bits that numbers are cut into, so that each is packed without a gap in a byte: the lowest bits first.
+# For each width of numbers, the widths in bits of the parts that are packed separately, lowest bits first, so that a
+# byte has no gaps.
 _FIELDS = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2)}
 
 
@@ -29,7 +30,7 @@ class StoredConstants:
         """Integers in the layout of MatMulNBits, uint8 (rows, blocks, block_size * bits / 8).
 
         Args:
-            matrix: of `matrix.bits` bits, which are shifted to the upper end of `bits`.
+            matrix: its numbers have `matrix.bits` bits and are shifted to the upper bits of `bits`.
             bits: 4 or 8.
         """
         numbers, own = matrix.numbers, matrix.bits
@@ -41,7 +42,7 @@ class StoredConstants:
         return self._node("BitwiseOr", [low, self._shift(high, 4)])
 
     def factors(self, factors: Factors, multiplier: float, name: str) -> ir.Value:
-        """Numbers by block times `multiplier`, float32 (rows, blocks)."""
+        """The numbers of the blocks times `multiplier`, float32 (rows, blocks)."""
         value = self._float(self._initializer(name, factors.base))
         if factors.steps is not None:
             rows, count = factors.steps.shape
@@ -52,11 +53,11 @@ class StoredConstants:
         return value if multiplier == 1 else self._node("Mul", [value, self._number(multiplier)])
 
     def offsets(self, minimums: Factors, scales: ir.Value, bits: int) -> ir.Value:
-        """What is added to the numbers of each block when the integer in the middle stands for 0.
+        """The offset to add to each block if the middle of the integers' range stands for 0.
 
         Args:
-            minimums: what is taken away when the integer 0 does.
-            scales: of integers of `bits` bits.
+            minimums: the number to subtract from each block if the integer 0 stands for 0.
+            scales: the scale of each block, for integers of `bits` bits.
             bits: 4 or 8.
 
         Returns:
@@ -66,18 +67,18 @@ class StoredConstants:
         return self._node("Sub", [middle, self.factors(minimums, 1, "minimums")])
 
     def times(self, value: ir.Value, factor: float) -> ir.Value:
-        """A constant times a number."""
+        """The product of a constant and a number."""
         return self._node("Mul", [value, self._number(factor)])
 
     def rows(self, value: ir.Value, rows: int) -> ir.Value:
-        """A constant whose first dimension is `rows` and which has one more."""
+        """A constant of two dimensions, the first of which is `rows`."""
         tensor = value.const_value
         if tensor is not None:
             return self._initializer("rows", tensor.numpy().reshape(rows, -1))
         return self._reshaped(value, (rows, -1))
 
     def _widened(self, numbers: NDArray[np.uint8], own: int, bits: int, name: str) -> ir.Value:
-        """Numbers of `own` bits in the upper end of `bits`, a byte each."""
+        """Numbers of `own` bits, shifted to the upper bits of `bits`, a byte each."""
         value, done = None, 0
         for width in _FIELDS[own]:
             part = (numbers >> np.uint8(done)) & np.uint8(2**width - 1)
@@ -118,15 +119,15 @@ class StoredConstants:
 
 
 def pack(numbers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Numbers of 4 or 8 bits along the last axis as MatMulNBits has them: of two in a byte the first one is lower."""
+    """Pack numbers of 4 or 8 bits along the last axis, as in MatMulNBits: the first in a byte has the lower bits."""
     return numbers if bits == 8 else numbers[..., ::2] | (numbers[..., 1::2] << np.uint8(4))
 
 
 def pack_apart(numbers: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """Numbers of `width` bits, those in a byte as far apart as can be, so that long runs are unpacked at once.
+    """Pack numbers of `width` bits so that numbers in a byte are far apart, and long runs are unpacked at once.
 
     Args:
-        numbers: as many as fill whole bytes.
+        numbers: uint8, as many as fill whole bytes.
         width: 1, 2 or 4.
 
     Returns:

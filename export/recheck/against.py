@@ -6,8 +6,8 @@ import dataclasses
 
 import transformers
 
-from triform.export.checkpoint.loading import load, read_config
-from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.loading import load_checkpoint, read_config
+from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.recheck.encoder import recheck_encoder
 from triform.export.recheck.encoder_decoder import recheck_encoder_decoder
@@ -43,7 +43,7 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
         ExportError: the source cannot be loaded, is of another architecture, or a float bundle's outputs differ.
     """
     manifest = bundle.manifest
-    origin = find(source)
+    origin = find_checkpoint(source)
     config = read_config(origin)
     if config.model_type != manifest.model_type or not _same_vocabulary(config, manifest):
         raise ExportError(f"{source} is not what {bundle.folder} was exported from: it is another architecture")
@@ -51,7 +51,7 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
         return recheck_encoder(bundle, origin, config)
     if manifest.form == "encoder-decoder":
         return recheck_encoder_decoder(bundle, origin, config)
-    return _recheck_decoder(bundle, load(origin, config, transformers.AutoModelForCausalLM))
+    return _recheck_decoder(bundle, load_checkpoint(origin, config, transformers.AutoModelForCausalLM))
 
 
 def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint) -> Parity:
@@ -60,7 +60,7 @@ def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint) -> Parity:
     cache = manifest.cache or CacheInfo("float32", [])
     runner = DecoderRunner(path, cache, usable_cores())
     window = min(_WINDOW, manifest.max_length)
-    ids = texts.ids(checkpoint.tokenizer, "evaluation", _TOKENS, model, window=window)
+    ids = texts.text_ids(checkpoint.tokenizer, "evaluation", _TOKENS, model, window=window)
     first = ids[: min(_PARITY_TOKENS, manifest.max_length - 8)]
     logits = reference_logits(model, first)
     if info.quantization.scheme == "none":

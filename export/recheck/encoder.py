@@ -1,4 +1,4 @@
-"""Compares an encoder's bundle with its source: an encoder of texts or pictures, or a table of static vectors."""
+"""Compares an encoder's bundle with its source: an encoder of texts or images, or a table of static vectors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from triform.export.checkpoint.source import Source
 from triform.export.forms import encoder, image, static
 from triform.export.forms.image_encoder import ImageEncoder, Tower, image_encoder, image_outputs
 from triform.export.forms.text_encoder import EVALUATION_ROWS, parity_batches, text_encoder, text_outputs, text_samples
-from triform.export.graph.tracing import quiet
+from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
 from triform.export.runners import EncoderRunner, usable_cores
 from triform.export.samples.batches import Array, Sample, padded
@@ -61,7 +61,7 @@ def recheck_encoder(bundle: Bundle, origin: Source, config: PretrainedConfig) ->
     if isinstance(config, StaticConfig):
         originals = [_static_original(bundle, origin, config)]
     elif info is not None and info.image is not None:
-        with quiet():
+        with quiet_torch():
             originals = _image_originals(bundle, origin, config, options)
     else:
         options = dataclasses.replace(options, context_length=manifest.max_length)
@@ -108,9 +108,9 @@ def _image_originals(
     model = image_encoder(image.load(origin, config, options), options)
     info = bundle.manifest.encoder
     if info is None or model.image != info.image:
-        raise ExportError(f"{origin.name} makes other pixels of a picture than {bundle.folder} does")
+        raise ExportError(f"{origin.name} makes other pixels of an image than {bundle.folder} does")
     if model.contrast != info.contrast:
-        raise ExportError(f"{origin.name} compares pictures with texts in another way than {bundle.folder} does")
+        raise ExportError(f"{origin.name} compares images with texts in another way than {bundle.folder} does")
     return [_tower_original(model, tower) for tower in model.towers]
 
 

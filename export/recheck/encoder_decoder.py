@@ -12,7 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from triform.export.checkpoint.source import Source
 from triform.export.describe.special_tokens import tokens_of
 from triform.export.forms import encoder_decoder
-from triform.export.graph.tracing import quiet
+from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
 from triform.export.runners import EncoderDecoderRunner, usable_cores
 from triform.export.samples.batches import Array
@@ -56,10 +56,10 @@ def recheck_encoder_decoder(bundle: Bundle, origin: Source, config: PretrainedCo
     if info is None:
         raise ExportError(f"{bundle.folder} does not say what it reads; export the model again")
     checkpoint = encoder_decoder.load(origin, config, ExportOptions(context_length=manifest.max_length))
-    with quiet():
+    with quiet_torch():
         sources = encoder_decoder.sources_of(encoder_decoder_kind(config), checkpoint)
     if (sources.audio, sources.image) != (info.audio, info.image):
-        raise ExportError(f"{origin.name} makes other inputs of sound or pictures than {bundle.folder} does")
+        raise ExportError(f"{origin.name} makes other inputs of audio or images than {bundle.folder} does")
     model, pad = checkpoint.model, tokens_of(checkpoint).pad or 0
     reference = reference_answers(model, sources, info.decoder_start, manifest.max_length, pad)
     cache = manifest.cache or CacheInfo("float32", [])

@@ -1,4 +1,4 @@
-"""Samples for the encoder of an encoder-decoder: texts, sounds or images, as its input arrays."""
+"""Samples for the encoder of an encoder-decoder: texts, audio or images, as its input arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from triform.export.describe.audio import read_audio_info
 from triform.export.describe.image import calibration_samples, check_pixel_values, evaluation_samples, image_info
 from triform.export.samples import texts
 from triform.export.samples.batches import Sample, SampleSets, padded
-from triform.export.samples.voices import voice
+from triform.export.samples.voices import synthetic_voice
 from triform.models.encoder_decoder.graph import EncoderInputs
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
 from triform.runtime.errors import UnsupportedError
@@ -67,7 +67,7 @@ def audio_sources(checkpoint: Checkpoint) -> Sources:
     fixed = info.kind == "log_mel"
 
     def sample(seconds: float, seed: int) -> Sample:
-        features = audio_features(voice(seconds, info.sampling_rate, seed), info)
+        features = audio_features(synthetic_voice(seconds, info.sampling_rate, seed), info)
         mask = {} if fixed else {"attention_mask": np.ones(len(features), np.int64)}
         return {input_name: features, **mask}
 

@@ -6,12 +6,12 @@ from importlib import resources
 from typing import Any, Literal
 
 
-def read(name: Literal["calibration", "evaluation"]) -> str:
+def read_text(name: Literal["calibration", "evaluation"]) -> str:
     """The text called `name`."""
     return resources.files("triform.export.samples").joinpath("data", f"{name}.txt").read_text(encoding="utf-8")
 
 
-def ids(
+def text_ids(
     tokenizer: Any, name: Literal["calibration", "evaluation"], count: int, model: Any, *, window: int
 ) -> list[int]:
     """The first `count` token ids of a text by this model's tokenizer; the text is repeated if it is too short.
@@ -26,7 +26,7 @@ def ids(
         model: of transformers.
         window: tokens in a window; each begins with the special tokens that the tokenizer puts before texts.
     """
-    text = read(name)
+    text = read_text(name)
     plain = tokenizer(text, add_special_tokens=False)["input_ids"]
     before = _beginning(tokenizer)
     size = model.config.get_text_config().vocab_size
@@ -44,7 +44,7 @@ def _beginning(tokenizer: Any) -> list[int]:
 
 def passages(name: Literal["calibration", "evaluation"], count: int) -> list[str]:
     """`count` passages of a text, from a few words to several sentences, for models that read a text as a whole."""
-    words = read(name).split()
+    words = read_text(name).split()
     sizes = (1, 9, 2, 30, 4, 17, 52, 3, 24, 80)
     chosen, start = [], 0
     for index in range(count):

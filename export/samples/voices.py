@@ -11,7 +11,7 @@ _VOWELS = ((270, 2290, 3010), (530, 1840, 2480), (730, 1090, 2440), (570, 840, 2
 _BANDWIDTH = 90.0
 
 
-def voice(seconds: float, sampling_rate: int, seed: int) -> NDArray[np.float32]:
+def synthetic_voice(seconds: float, sampling_rate: int, seed: int) -> NDArray[np.float32]:
     """Syllables of vowels with a gliding pitch, hiss between them, and pauses; float32 in [-1, 1]."""
     generator = np.random.default_rng(seed)
     parts: list[NDArray[np.float64]] = []

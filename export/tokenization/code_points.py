@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from triform.export.tokenization.conversion import difference
+from triform.export.tokenization.conversion import first_difference
 from triform.runtime.bundle.text_info import CodePointsInfo
-from triform.runtime.text.code_points import LARGEST, CodePointTokenizer
+from triform.runtime.text.code_points import LAST_CODE_POINT, CodePointTokenizer
 
 # Number of characters compared with the original, from all planes, without surrogates.
 _CHARACTERS = 2000
 
 
-def describe(tokenizer: Any) -> CodePointsInfo | None:
+def code_points_info(tokenizer: Any) -> CodePointsInfo | None:
     """Describe a tokenizer whose ids are code points.
 
     It is recognized by its ids: for difficult texts, and for characters of all planes, they are those of the runtime's
@@ -37,7 +37,7 @@ def describe(tokenizer: Any) -> CodePointsInfo | None:
     text = _characters_of_all_planes()
     if tokenizer(text, verbose=False)["input_ids"] != rebuilt.encode(text).ids:
         return None
-    return info if difference(tokenizer, rebuilt) is None else None
+    return info if first_difference(tokenizer, rebuilt) is None else None
 
 
 def _described(tokenizer: Any) -> CodePointsInfo | None:
@@ -56,5 +56,5 @@ def _described(tokenizer: Any) -> CodePointsInfo | None:
 
 def _characters_of_all_planes() -> str:
     generator = random.Random(0)
-    chosen = [*generator.sample(range(LARGEST + 1), _CHARACTERS), *range(0x300), LARGEST]
+    chosen = [*generator.sample(range(LAST_CODE_POINT + 1), _CHARACTERS), *range(0x300), LAST_CODE_POINT]
     return "".join(chr(point) for point in chosen if not 0xD800 <= point <= 0xDFFF)

@@ -73,7 +73,7 @@ def _compact_merges(model: dict[str, Any]) -> None:
         model["merges"] = [" ".join(pair) for pair in merges]
 
 
-def difference(original: Any, rebuilt: Tokenizer | CodePointTokenizer) -> str | None:
+def first_difference(original: Any, rebuilt: Tokenizer | CodePointTokenizer) -> str | None:
     """The first text for which a tokenizer.json gives other ids than the tokenizer it was made from.
 
     Args:
@@ -120,7 +120,7 @@ def convert(slow: Any, name: str) -> Any:
             continue
         surround(rebuilt, slow)
         fast = _wrapped(rebuilt, slow)
-        differing = difference(slow, fast.backend_tokenizer)
+        differing = first_difference(slow, fast.backend_tokenizer)
         if differing is None:
             return fast
         problem = f"rebuilt, it reads {differing} otherwise"

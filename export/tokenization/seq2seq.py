@@ -44,7 +44,7 @@ def save_tokenizers(tokenizer: Any, folder: Path, name: str = "this model") -> S
         ExportError: the tokenizer cannot be written so that it gives the same ids and texts.
     """
     info = _written_words(tokenizer, folder) or _written(tokenizer, folder, name)
-    problem = difference(tokenizer, folder, info)
+    problem = tokenizer_difference(tokenizer, folder, info)
     if problem is not None:
         raise ExportError(f"the tokenizer of {name}, a {type(tokenizer).__name__}, cannot be written: {problem}")
     return info
@@ -82,7 +82,7 @@ def _written_words(tokenizer: Any, folder: Path) -> SourceTextInfo | None:
     )
 
 
-def difference(tokenizer: Any, folder: Path, info: SourceTextInfo) -> str | None:
+def tokenizer_difference(tokenizer: Any, folder: Path, info: SourceTextInfo) -> str | None:
     """How the files differ from the tokenizer they were made from, in words; None if they do not."""
     reader = SourceText(folder, info, _NO_LIMIT, _NO_LIMIT)
     languages = reader.languages

@@ -33,7 +33,7 @@ def _trocr(module: Any) -> Any:
     ) -> tuple[torch.Tensor, None]:
         # Recognized by its type: its name differs between versions of transformers.
         cache = next((item for item in others.values() if isinstance(item, EncoderDecoderCache)), None)
-        # Only the decoder is TrOCR's, and its sources are pictures, which have no padding.
+        # Only the decoder is TrOCR's, and its sources are images, which have no padding.
         return _attention(module, hidden_states, key_value_states, cache, CausalMask(None)), None
 
     return forward

@@ -1,4 +1,4 @@
-"""Prepares an encoder of texts or pictures for tracing as one graph."""
+"""Prepares an encoder of texts or images for tracing as one graph."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def labels_task(shape: Shape, hidden_states: bool) -> EncoderTask:
 
 
 def vectors_task(model: PreTrainedModel, shape: Shape, hidden_states: bool, pooled: bool) -> EncoderTask:
-    """From pixels to ``last_hidden_state`` and ``image_embedding``, one vector per picture.
+    """From pixels to ``last_hidden_state`` and ``image_embedding``, one vector per image.
 
     Args:
         model: of images; one that reads texts too must have ``get_image_features``.
@@ -74,7 +74,7 @@ def vectors_task(model: PreTrainedModel, shape: Shape, hidden_states: bool, pool
 
 
 def outputs_for_black_image(model: PreTrainedModel, shape: Shape) -> Mapping[str, Any]:
-    """Run a model on one black picture.
+    """Run a model on one black image.
 
     Args:
         model: in evaluation mode.

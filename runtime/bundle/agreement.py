@@ -12,7 +12,7 @@ from triform.runtime.bundle.manifest import EncoderDecoderInfo, EncoderInfo, Gra
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
 from triform.runtime.printable import quoted
 
-# The graphs of a form, besides the one for pictures of models that compare pictures with texts.
+# The graphs of a form, besides the one for images of models that compare images with texts.
 _GRAPHS = {"decoder": ("decoder",), "encoder": ("encoder",), "encoder-decoder": ("encoder", "decoder")}
 _TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "prompt_lengths", "logits_positions"}
 # The outputs that a task needs, by graph.
@@ -26,8 +26,8 @@ _NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
     "image-feature-extraction": {"encoder": ("image_embedding",)},
     "zero-shot-image-classification": {"encoder": ("sentence_embedding",), "image": ("image_embedding",)},
 }
-# The input of an encoder for each kind of sound.
-_SOUND = {"log_mel": "input_features", "fbank": "input_features", "waveform": "input_values"}
+# The input of an encoder for each kind of audio.
+_audio = {"log_mel": "input_features", "fbank": "input_features", "waveform": "input_values"}
 
 
 def disagreements(manifest: Manifest) -> Iterator[str]:
@@ -38,7 +38,7 @@ def disagreements(manifest: Manifest) -> Iterator[str]:
     """
     for limit in _claims(manifest):
         if not limit.fits:
-            yield f"{limit.key} must be {limit.wanted}, not {quoted(limit.value)}"
+            yield f"{limit.key} must be {limit.allowed}, not {quoted(limit.value)}"
 
 
 def _claims(manifest: Manifest) -> Iterator[Limit]:
@@ -66,15 +66,18 @@ def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
     yield from _vectors(manifest, info)
     yield from _logits(manifest, info)
     yield from _rows(manifest, info)
-    pictured = [
+    with_images = [
         graph for graph in manifest.graphs.values() if any(tensor.name == "pixel_values" for tensor in graph.inputs)
     ]
     present = info.image is not None
     yield Limit(
-        "encoder.image", present, present == bool(pictured), "given where a graph takes pixel_values, and only there"
+        "encoder.image",
+        present,
+        present == bool(with_images),
+        "given where a graph takes pixel_values, and only there",
     )
     if info.image is not None:
-        for graph_info in pictured:
+        for graph_info in with_images:
             yield from _pixels(graph_info, info.image, "encoder.image")
 
 
@@ -143,7 +146,7 @@ def _encoder_decoder(manifest: Manifest, info: EncoderDecoderInfo) -> Iterator[L
 
 
 def _sound(graph: GraphInfo, info: AudioInfo, key: str) -> Iterator[Limit]:
-    name = _SOUND[info.kind]
+    name = _audio[info.kind]
     inputs = [tensor.name for tensor in graph.inputs]
     fits = name in inputs and set(inputs) <= {name, "attention_mask"}
     yield Limit(f"{key}.kind", info.kind, fits, f"such that the encoder takes {inputs}")

@@ -49,7 +49,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class QuantizedEncoderParity:
-    """The quantized graph compared with the float one, on the text or pictures shipped with the exporter.
+    """The quantized graph compared with the float one, on the text or images shipped with the exporter.
 
     Attributes:
         rows: number of rows compared.

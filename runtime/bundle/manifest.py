@@ -130,7 +130,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class EmbeddingInfo:
-    """The output ``sentence_embedding``, or ``image_embedding`` for pictures.
+    """The output ``sentence_embedding``, or ``image_embedding`` for images.
 
     Attributes:
         dimension: of the vector.
@@ -152,12 +152,12 @@ class EmbeddingInfo:
 
 @dataclass(frozen=True)
 class ContrastInfo:
-    """How pictures and texts are compared: scores of ``scale * (image_embedding · sentence_embedding) + bias``.
+    """How images and texts are compared: scores of ``scale * (image_embedding · sentence_embedding) + bias``.
 
     Attributes:
         scale: see above.
         bias: see above.
-        scores: how a picture's scores become probabilities: softmax over the texts, or sigmoid of each.
+        scores: how an image's scores become probabilities: softmax over the texts, or sigmoid of each.
         text_length: tokens that every text is padded to, without masking the padding; None if padding is masked.
     """
 
@@ -178,8 +178,8 @@ class EncoderInfo:
         relevance: of a classification with one label, the function that turns its logit into a document's relevance to
             a query: identity, sigmoid or tanh; None means sigmoid.
         hidden_states: number of outputs ``hidden_states.{i}``.
-        image: None if the model does not read pictures.
-        contrast: of a model that compares pictures with texts; its graph ``image`` reads the pictures.
+        image: None if the model does not read images.
+        contrast: of a model that compares images with texts; its graph ``image`` reads the images.
         equal_lengths: whether all rows of a run must have the same number of tokens, because padding would change the
             results; the graph takes no attention_mask.
         min_length: the fewest tokens in a row.
@@ -203,11 +203,11 @@ class EncoderDecoderInfo:
     Attributes:
         source: text, audio or image.
         decoder_start: the token that decoding starts with.
-        max_source_length: the most tokens in a source text; None without a limit, or for sound and pictures.
+        max_source_length: the most tokens in a source text; None without a limit, or for audio and images.
         text: how source texts are tokenized and, for every kind of source, how generated tokens become text.
         tasks: of a multi-task model, by name.
-        audio: how sound is read.
-        image: how pictures are read.
+        audio: how audio is read.
+        image: how images are read.
         speech: None for a model without timestamps and language tokens.
     """
 

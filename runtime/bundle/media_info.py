@@ -1,4 +1,4 @@
-"""The manifest's records of how pictures and sound become a model's input."""
+"""The manifest's records of how images and audio become a model's input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RESAMPLING: tuple[Resampling, ...] = get_args(Resampling)
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """How a picture becomes `pixel_values`, in the order of the attributes. A step that is None is left out.
+    """How an image becomes `pixel_values`, in the order of the attributes. A step that is None is left out.
 
     Attributes:
         channels: of `pixel_values`; 3 is RGB.
@@ -39,14 +39,14 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """How sound becomes a model's input.
+    """How audio becomes a model's input.
 
     Attributes:
         kind: ``log_mel``, Whisper's spectrogram; ``fbank``, Kaldi's; or ``waveform``, the samples themselves.
         sampling_rate: of the samples, in Hz.
         feature_size: mel bands; 1 for a waveform.
         padding_value: of samples (log_mel, waveform) or features (fbank).
-        chunk_length: seconds that the model reads at once; shorter sound is padded. None if it reads any length.
+        chunk_length: seconds that the model reads at once; shorter audio is padded. None if it reads any length.
         win_length: samples in a frame; 0 for a waveform, like the next two.
         n_fft: points of a frame's Fourier transform.
         hop_length: samples from one frame to the next.
@@ -79,7 +79,7 @@ class SpeechInfo:
         no_speech: predicted where nobody speaks.
         previous: precedes the text of the previous window.
         max_initial_timestamp_index: the latest first timestamp of a window, in steps of 0.02 seconds.
-        alignment_heads: [layer, head] of the cross-attentions that follow the sound.
+        alignment_heads: [layer, head] of the cross-attentions that follow the audio.
         default_language: the code of the language that the model was made for; None to detect it.
         default_task: transcribe or translate, if the model was made for one; None means transcribe.
     """

@@ -67,7 +67,7 @@ class TargetLanguage:
     """The tokens that select a target language.
 
     Attributes:
-        asked: ids put before the source text and the prefix of its own language.
+        asked: ids that ask the encoder for this language; they go before the source language's prefix and the text.
         forced: ids that the target begins with, after the start token.
     """
 

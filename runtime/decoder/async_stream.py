@@ -1,4 +1,4 @@
-"""Pieces for an event loop: the model runs in a thread, one thing at a time."""
+"""Streams for asyncio: the model runs in a worker thread, one call at a time."""
 
 from __future__ import annotations
 
@@ -10,44 +10,48 @@ from triform.runtime.generation.answers import Piece
 
 
 class ModelThread:
-    """The one thread in which a decoder works for event loops.
+    """The worker thread that runs a decoder on behalf of event loops.
 
-    A decoder is not thread-safe, and tasks that stream from it side by side, or one that is canceled while the model
-    runs, would make threads meet in it. In one thread everything comes one after the other.
+    A decoder is not thread-safe. With a pool of threads, tasks that stream concurrently, or a task that is canceled
+    while the model runs, would use it from two threads at once. A single thread runs their calls one after the other.
     """
 
     def __init__(self) -> None:
-        # Starts its thread when there is something to do, and ends it when nobody holds the executor.
+        # The executor starts its thread on first use, and the thread ends when the executor is garbage-collected.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="triform")
 
     async def pieces(self, start: Callable[[], Iterator[Piece]]) -> AsyncGenerator[Piece]:
         """Run an iterator in the thread.
 
         Args:
-            start: makes the iterator; called in the thread too.
+            start: makes the iterator; it is called in the thread, too.
 
         Yields:
-            what the iterator gives.
-        """
-        made: list[Iterator[Piece]] = []
+            the iterator's pieces.
 
-        def following() -> Piece | None:
-            if not made:
-                made.append(start())
-            return next(made[0], None)
+        Raises:
+            TriformError: whatever `start` or the iterator raises.
+        """
+        started: list[Iterator[Piece]] = []
+
+        def next_piece() -> Piece | None:
+            if not started:
+                started.append(start())
+            return next(started[0], None)
 
         loop = asyncio.get_running_loop()
         try:
-            while (piece := await loop.run_in_executor(self._executor, following)) is not None:
+            while (piece := await loop.run_in_executor(self._executor, next_piece)) is not None:
                 yield piece
         finally:
-            # Behind a run of the model that may still be going on. Nobody needs to wait for it twice.
-            closing = loop.run_in_executor(self._executor, _close, made)
+            # A run of the model may still be in progress; closing queues behind it. The shield lets closing finish if
+            # this task is canceled meanwhile.
+            closing = loop.run_in_executor(self._executor, _close, started)
             await asyncio.shield(closing)
 
 
-def _close(made: list[Iterator[Piece]]) -> None:
-    """Close the iterator, if there is one, so that it ends in the thread it ran in."""
-    for pieces in made:
+def _close(started: list[Iterator[Piece]]) -> None:
+    """Close the iterator, if it was started; runs in the worker thread."""
+    for pieces in started:
         getattr(pieces, "close", lambda: None)()
-    made.clear()
+    started.clear()

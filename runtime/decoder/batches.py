@@ -1,4 +1,4 @@
-"""Many prompts of a decoder: answered in one batch, where the next prompt takes the place of a row that has ended."""
+"""Answers many prompts in one batch: when a row's answer ends, the next prompt takes the row (continuous batching)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.decoder.prompt import PromptEncoder, PromptInput
 from triform.runtime.errors import InputError
-from triform.runtime.generation.answers import Watch, Written, best_answer, written
+from triform.runtime.generation.answers import Completion, Watch, best_answer, completion_of
 from triform.runtime.generation.options.beams import Search, rows_of
 from triform.runtime.generation.search.batch import Hypothesis
 from triform.runtime.generation.search.choice import run_search, single_request
@@ -19,38 +19,38 @@ from triform.runtime.graphs.decoder_batch import DecoderBatchStep
 
 
 class PromptBatches:
-    """Answers prompts of one decoder graph, several at a time.
+    """Answers several prompts at a time with one decoder graph.
 
     Args:
         session: onnxruntime.InferenceSession of the decoder graph.
         manifest: the bundle's.
-        cache: the manifest's cache.
-        prompts: turns prompts into ids.
+        cache: the manifest's description of the KV cache.
+        prompts: turns prompts into token ids.
     """
 
     def __init__(self, session: Any, manifest: Manifest, cache: CacheInfo, prompts: PromptEncoder) -> None:
         self._session, self._manifest, self._cache, self._prompts = session, manifest, cache, prompts
 
-    def answers(self, prompts: Iterable[PromptInput], settled: Settled, batch: int) -> Iterator[list[Written]]:
-        """Answer prompts, of which no more are taken than there is room for.
+    def answers(self, prompts: Iterable[PromptInput], settled: Settled, batch: int) -> Iterator[list[Completion]]:
+        """Answer prompts. They are read lazily, one whenever a row is free.
 
         Args:
-            prompts: any number.
-            settled: what holds for all answers.
-            batch: prompts to run at once.
+            prompts: any number of prompts.
+            settled: the settings of the call.
+            batch: number of prompts to run at once.
 
         Yields:
             the answers to each prompt, in the order of the prompts: as many as the search returns, the best first.
 
         Raises:
-            InputError: a prompt is refused; the line says which.
+            InputError: a prompt is refused; the message gives its number, counted from 1.
         """
         rows, search = self._rows(prompts, settled), settled.search
-        hypotheses = self._one_each(rows, settled, batch) if search is None else self._searched(rows, search, batch)
+        hypotheses = self._generated(rows, settled, batch) if search is None else self._searched(rows, search, batch)
         for answers in hypotheses:
-            yield [written(hypothesis, settled) for hypothesis in answers]
+            yield [completion_of(hypothesis, settled) for hypothesis in answers]
 
-    def best(self, row: Row, settled: Settled, watch: Watch) -> Written:
+    def best(self, row: Row, settled: Settled, watch: Watch) -> Completion:
         """The best answer to one prompt. Arguments and errors as `best_answer`."""
         return best_answer(self._step(rows_of(settled.search)), row, settled, watch)
 
@@ -61,7 +61,7 @@ class PromptBatches:
             except InputError as error:
                 raise InputError(f"prompt {index + 1}: {error}") from None
 
-    def _one_each(self, rows: Iterable[Row], settled: Settled, batch: int) -> Iterator[list[Hypothesis]]:
+    def _generated(self, rows: Iterable[Row], settled: Settled, batch: int) -> Iterator[list[Hypothesis]]:
         requests = (single_request(row) for row in rows)
         for answer in in_order(complete(self._step(batch), requests, rows=batch, eos=settled.eos)):
             yield [Hypothesis(answer.token_ids, 0.0, answer.finish_reason)]

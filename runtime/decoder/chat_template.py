@@ -1,4 +1,4 @@
-"""Messages become a prompt by a model's chat template, as transformers does it."""
+"""Renders messages as a prompt with a model's chat template, as transformers does."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from triform.runtime.errors import InputError, option
 
 Message = Mapping[str, Any]
 
-# Stands behind what is to be continued while it is rendered.
+# Appended to the message to continue while it is rendered, to find its end in the prompt.
 _MARK = "CONTINUE_FINAL_MESSAGE_TAG "
-# Names under which messages carry what a model thought; transformers copies whichever is given to the first two, which
-# templates read.
+# The keys of a message that may hold the model's reasoning. Templates read one of the first two, so transformers copies
+# the value to both.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
@@ -29,41 +29,44 @@ def render_chat(
     tools: Sequence[Mapping[str, Any]] | None = None,
     engine: str = MINIJINJA,
 ) -> str:
-    """Turn messages into the text the model was trained on.
+    """Turn messages into a prompt in the format that the model was trained on.
 
     Args:
         template: Jinja source, as in a tokenizer's `chat_template`.
-        messages: each with "role" and "content"; they are not changed, whatever the template does.
-        variables: by name what the template may read besides: special strings (bos_token, eos_token, …) and variables
-            of its own.
+        messages: at least one, each with "role" and "content". The template works on a copy.
+        variables: values of the template's other variables by name: special tokens (bos_token, eos_token, …) and the
+            template's own.
         add_generation_prompt: end with the opening of the assistant's turn.
-        continue_final: end with the last message instead, where the model is to go on with it. White space at its end
-            that the template removes is no part of it.
-        tools: JSON schemas of functions that the model may call, for templates that tell it of them.
+        continue_final: end within the last message, so that the model continues it; replaces `add_generation_prompt`.
+            If the template strips white space at the end of messages, it is stripped here, too.
+        tools: JSON schemas of functions that the model may call, for templates that describe them.
         engine: one of `TEMPLATE_ENGINES`.
 
+    Returns:
+        the prompt, special tokens included.
+
     Raises:
-        InputError: the template refuses the messages or cannot be rendered.
+        InputError: the template refuses the messages or cannot be rendered, or the last message cannot be continued.
         UnsupportedError: the engine is not installed.
     """
     render = renderer(engine)
-    shown = [_with_reasoning(_without_none(_plain(message))) for message in messages]
+    copies = [_with_reasoning(_without_none(_plain(message))) for message in messages]
     if continue_final:
-        content = _mark_end(shown[-1], template)
+        content = _mark_end(copies[-1], template)
     try:
-        # transformers always passes tools and documents; a template may compare them with none without asking whether
-        # they exist.
+        # transformers always passes tools and documents, so templates compare them with none without a check whether
+        # they are defined.
         text = render(
             template,
             {
                 "documents": None,
                 **_plain(variables),
-                "messages": shown,
+                "messages": copies,
                 "tools": _plain(tools),
                 "add_generation_prompt": add_generation_prompt and not continue_final,
             },
         )
-    except Exception as error:  # what a template raises through a filter or a function arrives as it is
+    except Exception as error:  # a filter or function that a template calls can raise anything
         raise InputError(
             f"the chat template refuses these messages: {_reason(error)}; {option('raw')} bypasses it"
         ) from None
@@ -71,13 +74,13 @@ def render_chat(
 
 
 def _mark_end(message: dict[str, Any], template: str) -> str:
-    """Put a mark behind a message's text, or its last part that is a text; return what it was."""
+    """Append the mark to a message's text, or to the last of its text parts; return the text without the mark."""
     content = message.get("content")
     parts = [part for part in content if "text" in part] if isinstance(content, list) else []
     if not isinstance(content, str) and not parts:
-        raise InputError("the last message is the assistant's and has no text to continue; add a user's message")
+        raise InputError("the last message is the assistant's and has no text to continue; add a user message")
     if "content" not in template:
-        raise InputError("the last message cannot be continued: the chat template reads no message's content")
+        raise InputError("the last message cannot be continued: the chat template does not read messages' content")
     if isinstance(content, str):
         message["content"] = content + _MARK
         return content
@@ -87,16 +90,16 @@ def _mark_end(message: dict[str, Any], template: str) -> str:
 
 
 def _until_mark(text: str, content: str) -> str:
-    """The text up to the mark, as transformers cuts it for ``continue_final_message``."""
+    """The prompt up to the mark, cut as transformers does for ``continue_final_message``."""
     place = text.rfind(_MARK.strip())
     if place < 0 or content.strip() not in text:
-        raise InputError("the last message cannot be continued: the chat template does not show it as it is")
-    # A template that removed the mark's space removes white space at the end of messages.
+        raise InputError("the last message cannot be continued: the chat template does not reproduce it literally")
+    # If the mark's space is gone, the template strips white space at the end of messages.
     return text[:place] if text.startswith(_MARK, place) else text[:place].rstrip()
 
 
 def _plain(value: Any) -> Any:
-    """A copy that a template may change: transformers lets none change what it was given."""
+    """A deep copy of plain dicts and lists, so that a template cannot change its caller's values."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -105,15 +108,15 @@ def _plain(value: Any) -> Any:
 
 
 def _without_none(message: dict[str, Any]) -> dict[str, Any]:
-    # As transformers does: programs that talk to servers write "content": null, and few templates expect it.
+    # As transformers does: API clients send "content": null, which few templates expect.
     return {key: value for key, value in message.items() if value is not None}
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    thought = next((message[name] for name in _REASONING if message.get(name) is not None), None)
-    if thought is None:
+    reasoning = next((message[name] for name in _REASONING if message.get(name) is not None), None)
+    if reasoning is None:
         return message
-    return {"thinking": thought, **message, "reasoning_content": thought}
+    return {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A conversation with a decoder: what was said so far, and the next answer."""
+"""A conversation with a decoder: the messages so far, and the next answer."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class Conversation:
-    """Turns of a user and a model, each answered with all of those before it in mind.
+    """A chat that keeps its history: each answer takes all earlier turns into account.
 
-    Every turn the whole conversation is rendered by the model's chat template. Of its tokens the decoder runs those
-    whose keys and values it does not hold: what is new, and what the template says otherwise than the turn before.
+    For every turn, the chat template renders the whole conversation. The decoder runs only tokens that are not in its
+    KV cache: the new message, and anything that the template now renders differently.
 
-    A turn is added whole, what was asked and the answer together, when the answer ends or is stopped. Of an answer that
-    is stopped or fails, what was given out stays; where that is nothing, the conversation is as if nobody had asked.
-    A turn that begins, and whatever else changes the conversation, stops an answer that has not ended.
+    The user's message and the answer are added to the history together, when the answer ends or is stopped. If an
+    answer is stopped or fails, the part that was already returned is kept; if there is none, the history does not
+    change. Starting a new turn, or changing the conversation in any other way, stops an answer that is still running.
 
     Attributes:
-        options: of the next answer; greedy or the model's own defaults when None.
-        prompt_options: what every turn comes with, such as ``{"template_vars": {…}}``; see `PromptInput`.
+        options: options of the next answer; None for the model's defaults, or greedy decoding if it has none.
+        prompt_options: keyword arguments of `PromptInput` for every turn, such as ``{"template_vars": {…}}``.
 
     Example:
         >>> chat = triform.Conversation(model, system="Be brief.")  # doctest: +SKIP
@@ -53,14 +53,16 @@ class Conversation:
         """Begin an empty conversation.
 
         Args:
-            model: a decoder with a chat template. Others may use it too, but then the conversation is read anew.
+            model: a decoder with a chat template. It can be used for other prompts in between, but then the next turn
+                reads the whole conversation again.
             system: a system message.
-            options: see above.
-            tools: see `PromptInput`, of every turn.
-            template: see `PromptInput`, of every turn.
-            template_vars: see `PromptInput`, of every turn.
+            options: see the attribute.
+            tools: for every turn; see `PromptInput`.
+            template: for every turn; see `PromptInput`.
+            template_vars: for every turn; see `PromptInput`.
 
         Raises:
+            InputError: `system` is not a str.
             UnsupportedError: the bundle has no chat template.
         """
         info = model.manifest.tokenizer
@@ -78,15 +80,15 @@ class Conversation:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """A copy of all that was said, the system message included, as a chat template is given it."""
+        """A copy of the history, system message included, in the form that chat templates take."""
         return deepcopy(self._messages)
 
     @property
     def system(self) -> str | None:
-        """The system message; None where there is none. Set it for the turns to come.
+        """The system message, or None. A new value applies from the next turn on.
 
         Raises:
-            InputError: what it is set to is no text.
+            InputError: the new value is not a str.
         """
         content = self._messages[0].get("content") if self._begins_with_system() else None
         return content if isinstance(content, str) else None
@@ -101,43 +103,50 @@ class Conversation:
             self._messages.insert(0, {"role": "system", "content": text})
 
     def send(self, prompt: Prompt) -> Generation:
-        """Answer. Arguments and errors as `stream`."""
+        """Return the whole answer to a message. Arguments and errors as `stream`."""
         return self.stream_to(prompt, show=lambda text: None)
 
     def stream(self, prompt: Prompt) -> Iterator[Piece]:
-        """Answer piece by piece.
+        """Stream the answer to a message piece by piece.
 
         Args:
-            prompt: what the user says, or messages to add, such as the results of tools. Where they end with one of the
-                assistant's, it is continued, and what comes is the rest of it.
+            prompt: the user's message, or messages to add, such as the results of tools. If the last one has the role
+                "assistant", the model continues it, and the answer is the continuation.
 
         Returns:
             an iterator, see `Decoder.stream`; the turn is added with the last piece, or when the iterator is closed.
 
         Raises:
-            InputError: the prompt is empty, or refused by the template.
-            ContextError: with it the conversation does not fit the model's context.
+            InputError: the prompt is empty, or the template refuses it.
+            ContextError: the conversation no longer fits the model's context.
         """
-        new = self._asked(prompt)
+        new = self._new_messages(prompt)
         pieces = self._model.stream([*self._messages, *new], self.options, **self.prompt_options)
-        running = self._answered(new, pieces)
+        running = self._recorded(new, pieces)
         self._running = weakref.ref(running)
         return running
 
     def stream_to(self, prompt: Prompt, *, show: Callable[[str], None]) -> Generation:
-        """Answer, calling `show(text)` with each piece as it comes. Other arguments and errors as `stream`.
+        """Return the whole answer, calling `show` with each piece's text on the way.
 
-        Whatever `show` raises stops the answer before that piece, and is raised.
+        Args:
+            prompt: see `stream`.
+            show: called with the text of each piece. If it raises, the answer ends before that piece, and the exception
+                is passed on.
+
+        Raises:
+            InputError: see `stream`.
+            ContextError: see `stream`.
         """
-        new, texts = self._asked(prompt), []
+        new, texts = self._new_messages(prompt), []
 
-        def tell(text: str) -> None:
+        def show_and_keep(text: str) -> None:
             show(text)
             texts.append(text)
 
-        prompts, options = [*self._messages, *new], self.options or GenerationOptions()
+        messages, options = [*self._messages, *new], self.options or GenerationOptions()
         try:
-            generation = self._model.stream_to(prompts, options, show=tell, **self.prompt_options)
+            generation = self._model.stream_to(messages, options, show=show_and_keep, **self.prompt_options)
         except BaseException:
             self._add_stopped(new, texts)
             raise
@@ -145,35 +154,35 @@ class Conversation:
         return generation
 
     def undo(self) -> list[dict[str, Any]]:
-        """Take back the last turn: the user's last message and all that came after.
+        """Remove the last turn: the last user message and everything after it.
 
         Returns:
-            what was taken back.
+            the removed messages.
 
         Raises:
             InputError: there is no turn.
         """
         self._stop()
-        turns = [place for place, message in enumerate(self._messages) if message["role"] == "user"]
-        if not turns:
-            raise InputError("there is no turn to take back")
-        taken = self._messages[turns[-1] :]
-        del self._messages[turns[-1] :]
-        return taken
+        starts = [place for place, message in enumerate(self._messages) if message["role"] == "user"]
+        if not starts:
+            raise InputError("there is no turn to undo")
+        removed = self._messages[starts[-1] :]
+        del self._messages[starts[-1] :]
+        return removed
 
     def reset(self) -> None:
-        """Forget all turns; the system message stays."""
+        """Remove all turns; the system message stays."""
         self._stop()
         del self._messages[self._begins_with_system() :]
 
     def restore(self, messages: Sequence[Message]) -> None:
-        """Go on from these messages instead of the present ones.
+        """Replace the history.
 
         Args:
-            messages: as `messages` gives them.
+            messages: in the form of the attribute `messages`.
 
         Raises:
-            InputError: one of them is no message.
+            InputError: one of them is not a message.
         """
         restored = [dict(message) if not isinstance(message, str) else message for message in messages]
         check_messages(restored)
@@ -181,23 +190,23 @@ class Conversation:
         self._messages = deepcopy(restored)
 
     def save(self, path: str | Path) -> None:
-        """Write the conversation as JSON, {"messages": […]}.
+        """Write the conversation to a JSON file, {"messages": […]}.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         self._stop()
         write_conversation(Path(path), self._messages)
 
     def load(self, path: str | Path) -> None:
-        """Go on from a conversation that `save` wrote.
+        """Replace the history with a conversation that `save` wrote.
 
         Raises:
-            InputError: it cannot be read, or is damaged; the present conversation is then as it was.
+            InputError: the file cannot be read, or is damaged; the history is then unchanged.
         """
         self.restore(read_conversation(Path(path)))
 
-    def _asked(self, prompt: Prompt) -> list[dict[str, Any]]:
+    def _new_messages(self, prompt: Prompt) -> list[dict[str, Any]]:
         self._stop()
         if isinstance(prompt, str):
             if not prompt.strip():
@@ -205,11 +214,12 @@ class Conversation:
             return [{"role": "user", "content": prompt}]
         new = [dict(message) if not isinstance(message, str) else message for message in prompt]
         if not new:
-            raise InputError("there is no message")
+            raise InputError("there are no messages")
         check_messages(new)
         return deepcopy(new)
 
-    def _answered(self, new: list[dict[str, Any]], pieces: Iterator[Piece]) -> Generator[Piece]:
+    def _recorded(self, new: list[dict[str, Any]], pieces: Iterator[Piece]) -> Generator[Piece]:
+        """The pieces; the turn is added when they end or the generator is closed."""
         texts: list[str] = []
         added = False
         try:
@@ -235,7 +245,7 @@ class Conversation:
             self._messages += [*new, {"role": "assistant", "content": text}]
 
     def _stop(self) -> None:
-        """End an answer that is still being given, so that what was said comes before what follows."""
+        """End a running answer, which adds its turn to the history before anything else changes it."""
         running = None if self._running is None else self._running()
         self._running = None
         if running is not None:
@@ -246,7 +256,7 @@ class Conversation:
 
 
 def _continued(message: dict[str, Any], text: str) -> dict[str, Any]:
-    """A message of the assistant's with more text at its end."""
+    """An assistant message with text appended."""
     content = message["content"]
     if isinstance(content, str):
         return {**message, "content": content + text}

@@ -1,4 +1,4 @@
-"""Conversations as JSON files: one object whose "messages" are what a chat template is given."""
+"""Conversations as JSON files: an object whose "messages" have the form that chat templates take."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from triform.runtime.text.unicode_check import invalid_at
 
 
 def write_conversation(path: Path, messages: Sequence[Message]) -> None:
-    """Write a conversation, whole or not at all.
+    """Write a conversation; if that fails, an existing file is left as it was.
 
     Raises:
-        InputError: it cannot be written, or something in a message cannot be JSON.
+        InputError: the file cannot be written, or a message has a value that JSON cannot hold.
     """
     try:
         text = json.dumps({"messages": list(messages)}, ensure_ascii=False, indent=1)
@@ -33,36 +33,39 @@ def write_conversation(path: Path, messages: Sequence[Message]) -> None:
 
 
 def read_conversation(path: Path) -> list[dict[str, Any]]:
-    """Read what `write_conversation` wrote, or another program in the same form.
+    """Read a file from `write_conversation`, or one of the same form.
+
+    Returns:
+        the messages.
 
     Raises:
-        InputError: it cannot be read, or is no conversation.
+        InputError: the file cannot be read, or is not a conversation.
     """
     try:
         value = json.loads(decode_text(path.read_bytes(), str(path)))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError):
-        raise InputError(f"{path} is damaged, or no conversation: it is not JSON") from None
+        raise InputError(f"{path} is damaged, or not a conversation: it is not JSON") from None
     messages = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(messages, list):
-        raise InputError(f'{path} is no conversation: it is not an object with a list called "messages"')
+        raise InputError(f'{path} is not a conversation: it is not an object with a list "messages"')
     try:
         check_messages(messages)
     except InputError as error:
-        raise InputError(f"{path} is no conversation: {error}") from None
+        raise InputError(f"{path} is not a conversation: {error}") from None
     return messages
 
 
 def check_messages(messages: Sequence[Any]) -> None:
-    """Check that each message says who speaks and what.
+    """Check that each message is JSON with a role, and content or tool calls.
 
     Raises:
-        InputError: one does not.
+        InputError: a message is not; the error gives its number, counted from 1.
     """
     for number, message in enumerate(messages, 1):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise InputError(f"message {number} is not an object with a text called 'role'")
+            raise InputError(f"message {number} is not an object with a string 'role'")
         content = message.get("content")
         calls = content is None and isinstance(message.get("tool_calls"), list)
         if not (isinstance(content, str | list) or calls):

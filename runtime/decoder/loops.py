@@ -1,4 +1,4 @@
-"""Decides which loop makes an answer, and begins it: plain, speculative, with a shifting context, or contrastive."""
+"""Chooses the loop that generates an answer: plain, speculative, with a shifting context, or contrastive search."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ from triform.runtime.generation.steps import KeepingStep
 from triform.runtime.graphs.decoder_branches import HiddenStep
 from triform.runtime.graphs.decoder_step import DecoderStep
 
-# Room made at first for an answer of unknown length.
+# Cache entries to reserve, in tokens, for an answer without a limit of its own.
 _ROOM = 512
 
 
 class DecoderLoops:
-    """The loops over one decoder graph.
+    """The generation loops of one decoder graph.
 
     Args:
-        step: that keeps what was read and written last.
-        make_hidden_step: from a number of candidates to a step that gives hidden states, too.
+        step: keeps the KV cache of its last generation.
+        make_hidden_step: makes a step that returns hidden states, too, for a number of candidates.
         manifest: the bundle's.
+<<<<<<< HEAD
+=======
+
+    Attributes:
+        draft: proposes tokens for speculative decoding; None without a draft model.
+>>>>>>> main
     """
 
     def __init__(self, step: DecoderStep, make_hidden_step: Callable[[int], HiddenStep], manifest: Manifest) -> None:
@@ -50,15 +56,15 @@ class DecoderLoops:
         self._draft = draft
 
     def tokens(self, row: Row, watch: Watch) -> Iterator[Token]:
-        """Choose the loop that the row's options ask for. The model runs as tokens are asked for.
+        """The tokens of an answer, generated lazily by the loop that the row's options require.
 
         Args:
-            row: the prompt and how it is to be answered.
-            watch: told how many tokens need not be run, and of proposals.
+            row: the prompt and its settings.
+            watch: records how many prompt tokens were in the cache, and counts proposed and accepted tokens.
 
         Raises:
-            InputError: the options do not fit the model's context.
-            UnsupportedError: they need hidden states, which the graph does not give.
+            InputError: `keep` leaves no room in the model's context.
+            UnsupportedError: contrastive search needs hidden states, which the graph does not return.
         """
         options, context = row.settled.options, self._manifest.max_length
         if options.penalty_alpha is not None:
@@ -67,10 +73,10 @@ class DecoderLoops:
         step: KeepingStep = self._step
         if options.on_overflow == "shift":
             step = ShiftingStep(self._step, context, options.keep or 0)
-        return self._kept(step, row, self.proposer(row), watch)
+        return self._continued(step, row, self.proposer(row), watch)
 
-    def _kept(self, step: KeepingStep, row: Row, propose: Proposer | None, watch: Watch) -> Iterator[Token]:
-        """One token after another, or several proposed ones in a run, on top of what the cache holds already."""
+    def _continued(self, step: KeepingStep, row: Row, propose: Proposer | None, watch: Watch) -> Iterator[Token]:
+        """Generate with the prefix that the cache already holds: plain, or speculative if tokens are proposed."""
         watch.cached_tokens = step.shared(row.ids)
         self._step.cache.reserve(self._length(row))
         if propose is None:
@@ -91,17 +97,26 @@ class DecoderLoops:
         yield from plain_loop(search, row.ids, row.growing(search.choose))
 
     def _length(self, row: Row) -> int:
-        """Tokens to make room for: with a limit the cache is made once; without one it grows by doubling."""
+        """Tokens to reserve in the cache: with a limit, all of them; without one, some, and the cache then doubles."""
         room = row.limit if row.limited else min(row.limit, _ROOM)
         return min(len(row.ids) + room, self._manifest.max_length)
 
     def proposer(self, row: Row) -> Proposer | None:
+<<<<<<< HEAD
         """What proposes tokens to try in one run; None where one is run after another."""
         if self._step.cache.has_states:
             # Tokens that are tried in vain could not be removed from a state of fixed size.
             return None
+=======
+        """Proposes tokens that the model checks in one run; None for one token a run.
+
+        Args:
+            row: the prompt and its settings.
+        """
+>>>>>>> main
         speculate, form = row.settled.options.speculate, row.context.spelled.form
-        # Several tokens in a run may give other last digits than one by one: done only where that cannot show.
+        # A run of several tokens may round its logits differently than single steps. Without a draft model, "auto"
+        # therefore speculates only where this cannot change the answer.
         exact = speculate == "lookup" or (speculate == "auto" and not _rounds_activations(self._manifest))
         propose: Proposer | None = None
         if speculate == "auto" and self._draft is not None:
@@ -112,5 +127,5 @@ class DecoderLoops:
 
 
 def _rounds_activations(manifest: Manifest) -> bool:
-    """Whether a token's logits may depend, in the last digits of a rounding, on how many are run with it."""
+    """Whether activations are rounded to 8 bits, so that a token's logits may depend on the tokens run with it."""
     return manifest.graphs["decoder"].quantization.accuracy_level == 4

@@ -1,9 +1,9 @@
-"""The decoder form in a user's hands: text in, text out."""
+"""The class for decoder bundles: text in, text out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, Unpack
@@ -19,7 +19,7 @@ from triform.runtime.decoder.prompt import Prompt, PromptEncoder, PromptInput, P
 from triform.runtime.decoder.prompt_cache import read_prompt_cache, write_prompt_cache
 from triform.runtime.decoder.scoring import Perplexity, TextScore, losses_of, perplexity
 from triform.runtime.errors import InputError
-from triform.runtime.generation.answers import Generation, Piece, Timings, Watch, Written, pieces_of
+from triform.runtime.generation.answers import Completion, Generation, Piece, Timings, Watch, pieces_of
 from triform.runtime.generation.loop import Token
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.checks import at_least_one
@@ -28,7 +28,7 @@ from triform.runtime.generation.setup import Settled, check_length, settle
 from triform.runtime.generation.speculation.draft import Draft
 from triform.runtime.graphs.decoder_branches import HiddenStep
 from triform.runtime.graphs.decoder_step import DecoderStep
-from triform.runtime.graphs.session import open_session
+from triform.runtime.graphs.session import SessionOptions, open_session
 from triform.runtime.graphs.signature import check_decoder
 from triform.runtime.text.stop_strings import TextStops
 from triform.runtime.text.token_stream import stream_ids
@@ -38,20 +38,20 @@ from triform.runtime.turns import Turns
 if TYPE_CHECKING:
     from triform.runtime.decoder.async_stream import ModelThread
 
-__all__ = ["Decoder", "Generation", "Perplexity", "Piece", "Prompt", "TextScore", "Timings", "Written"]
+__all__ = ["Completion", "Decoder", "Generation", "Perplexity", "Piece", "Prompt", "TextScore", "Timings"]
 
 
 class Decoder:
-    """A decoder bundle, loaded. Reusable: one generation at a time; a new one of the same thread ends the one before.
+    """A loaded decoder bundle. It runs one generation at a time; a new one in the same thread ends the previous one.
 
-    What one generation read and wrote is kept for the next: of a prompt that begins with the same tokens only the rest
-    is run.
+    The KV cache of a generation is kept for the next: if a prompt begins with the same tokens, only the rest is run.
 
-    A call while another thread generates, or has a stream that has not ended, is refused, or waits for its turn if the
-    decoder was loaded with ``shared=True``. Batches need no turn: `generate_all`, and `generate` with beams.
+    While another thread generates, or has an unfinished stream, a call raises `InUseError`, or waits if the decoder was
+    loaded with ``shared=True``. Batches have caches of their own and run at any time: `generate_all`, and `generate`
+    with beams.
 
     Attributes:
-        providers: the execution providers in use, the first choice first.
+        providers: the execution providers in use, most preferred first.
 
     Example:
         >>> model = triform.load("smollm2-135m-int4")  # doctest: +SKIP
@@ -62,30 +62,26 @@ class Decoder:
         self,
         bundle: Bundle,
         *,
-        provider: str = "auto",
-        provider_options: Mapping[str, str] | None = None,
-        threads: int | None = None,
         shared: bool = False,
+        **session_options: Unpack[SessionOptions],
     ) -> None:
         """Open the bundle's graph and tokenizer.
 
         Args:
             bundle: from `open_bundle`.
-            provider: see `open_session`.
-            provider_options: see `open_session`.
-            threads: see `open_session`.
-            shared: let the calls of other threads wait for their turn, rather than refuse them.
+            shared: whether calls from several threads wait for each other, rather than raise InUseError.
+            session_options: see `SessionOptions`.
 
         Raises:
-            BundleError: a file is damaged, or the graph is not what the manifest says.
-            ProviderError: the named provider cannot be used.
+            BundleError: a file is damaged, or the graph does not match the manifest.
+            ProviderError: the provider cannot be used.
         """
         start = time.perf_counter()
         self._bundle = bundle
         path, _ = bundle.graph("decoder")
-        # First, so that the memory its file is parsed in serves the session again.
+        # Before the session, which can then reuse the memory that parsing the tokenizer took.
         self._tokenizer = bundle_tokenizer(bundle)
-        session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+        session = open_session(path, **session_options)
         self.providers: list[str] = session.get_providers()
         cache = check_decoder(session, bundle.manifest, path)
         self._step = DecoderStep(session, bundle.manifest, cache)
@@ -96,13 +92,13 @@ class Decoder:
         self._thread: ModelThread | None = None
         self._draft: Decoder | None = None
         self._turns = Turns(shared=shared)
-        # Counts what has used the cache, so that a generation notices when another took it over.
+        # The number of uses of the cache so far, by which a generation notices that another one took the cache over.
         self._begun = 0
         self._load_seconds = time.perf_counter() - start
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
+        """The bundle's manifest."""
         return self._bundle.manifest
 
     def generate(
@@ -116,18 +112,19 @@ class Decoder:
         """Generate a whole answer.
 
         Args:
-            prompt: a text, or messages with "role" and "content". With a chat template a text is the user's message.
-            options: greedy or the model's own defaults when None.
-            beams: how many answers to follow at once; the model's own defaults when None.
+            prompt: a text, or messages with "role" and "content". With a chat template, a text is the user's message.
+            options: None for the model's defaults, or greedy decoding if it has none.
+            beams: settings of a search for several answers; None for the model's defaults.
             prompt_options: `system`, `raw`, `tools`, `template`, `template_vars` and `prefill`; see `PromptInput`.
 
         Returns:
-            the answer, of a search the best one.
+            the answer; with a search, the best one.
 
         Raises:
-            InputError: an empty prompt, or one that does not fit the model's context, or no template for messages or
-                tools; two options that do not go together.
-            UnsupportedError: an option needs what the bundle or this device does not have.
+            InputError: the prompt is empty, or needs a chat template that the bundle does not have; two options
+                conflict.
+            ContextError: the prompt does not fit the model's context.
+            UnsupportedError: an option needs something that the bundle or this installation does not have.
             InUseError: another thread uses the decoder.
         """
         watch, settled = Watch(), self.settle(options, beams=beams)
@@ -146,26 +143,27 @@ class Decoder:
         beams: Beams | None = None,
         batch: int = 8,
         **prompt_options: Unpack[PromptOptions],
-    ) -> Iterator[list[Written]]:
-        """Answer any number of prompts, several at once, in bounded memory.
+    ) -> Iterator[list[Completion]]:
+        """Answer any number of prompts, several at a time, in bounded memory.
 
-        Prompts that begin with the same tokens as one that is being answered are read from where they part. Without
-        beams a prompt is read as soon as another one's answer has ended.
+        A prefix that a prompt shares with one in the batch is not run again. Without beams, the next prompt starts as
+        soon as an answer ends.
 
-        Several threads may do this at once, beside any other call; an iterator is for one thread at a time.
+        Several threads may call this at the same time as any other method; each iterator is for one thread at a time.
 
         Args:
-            prompts: texts or messages, see `generate`; taken as there is room for them.
-            options: see `generate`; of every answer. With a seed, what is drawn depends on a prompt's place among all.
+            prompts: texts or messages, see `generate`; read lazily.
+            options: for every answer, see `generate`. With a seed, random numbers depend on a prompt's position, too.
             beams: see `generate`.
-            batch: prompts to run at once.
-            prompt_options: see `generate`.
+            batch: number of prompts to run at once.
+            prompt_options: for every prompt, see `generate`.
 
         Yields:
             the answers to each prompt, in the order of the prompts: as many as `beams` asks for, the best first.
 
         Raises:
-            InputError: as `generate`, the line naming the prompt; or an option that batches do not have.
+            InputError: see `generate`, with the prompt's number; or an option does not work in batches.
+            UnsupportedError: see `generate`.
         """
         at_least_one().judge("batch", batch)
         settled = self._settled(options, beams or Beams(), several=True)
@@ -173,23 +171,18 @@ class Decoder:
         return self._batches.answers(inputs, settled, batch)
 
     def settle(self, options: GenerationOptions | None = None, *, beams: Beams | None = None) -> Settled:
-        """What `generate` would do: `search` is None where one answer is followed, and could be streamed.
+        """The settings that `generate` would use. If their `search` is None, the answer can be streamed.
 
-        Args:
-            options: see `generate`.
-            beams: see `generate`.
-
-        Raises:
-            InputError: options that do not go together, or do not fit the model.
-            UnsupportedError: see `generate`.
+        Arguments and errors as `generate`.
         """
         return self._settled(options, beams or Beams())
 
     def count_tokens(self, prompt: Prompt, **prompt_options: Unpack[PromptOptions]) -> int:
-        """How many tokens a prompt has. Arguments as `generate`.
+        """The number of tokens of a prompt, chat template included. Arguments as `generate`.
 
         Raises:
-            InputError: it is empty, or leaves no room for an answer in the model's context.
+            InputError: the prompt is empty.
+            ContextError: it leaves no room for an answer in the model's context.
         """
         ids = self._prompts.prompt_ids(PromptInput(prompt, **prompt_options))
         check_length(len(ids), self.manifest.max_length, room=1)
@@ -201,17 +194,17 @@ class Decoder:
         options: GenerationOptions | None = None,
         **prompt_options: Unpack[PromptOptions],
     ) -> Iterator[Piece]:
-        """Generate one answer piece by piece, without beams; joined texts equal what `generate` then returns.
+        """Generate one answer piece by piece, without beams. The joined texts are what `generate` returns.
 
-        The prompt is checked at once, the model runs as pieces are asked for. Stop asking, or close the iterator, to
-        stop the model; the decoder stays usable. Arguments and errors as `generate`.
+        The call checks the prompt; the model runs while the iterator is read. Close the iterator, or stop reading it,
+        to stop the model; the decoder stays usable. Arguments and errors as `generate`.
 
         Returns:
             an iterator of at least one `Piece`; the last has a finish_reason.
 
         Raises:
-            InputError: while iterating: another generation of the same thread has begun.
-            InUseError: while iterating: another thread uses the decoder.
+            InputError: while iterating, another generation was started in the same thread.
+            InUseError: while iterating, another thread uses the decoder.
         """
         return self._stream(PromptInput(prompt, **prompt_options), options, Watch())
 
@@ -221,22 +214,23 @@ class Decoder:
         options: GenerationOptions | None = None,
         **prompt_options: Unpack[PromptOptions],
     ) -> AsyncGenerator[Piece]:
-        """As `stream`, for event loops: the prompt is read and the model runs in a thread of the decoder's own.
+        """As `stream`, for event loops: the decoder's own worker thread checks the prompt and runs the model.
 
-        Close the iterator, or cancel what awaits it, to stop the model: it ends its present run, and the decoder stays
-        usable. Tasks of an event loop may stream side by side: a generation that begins ends the one before. Until a
-        stream has ended, other threads are refused or wait, see `Decoder`, the event loop's own too: there, `generate`
-        and `stream` of a shared decoder would wait for ever.
+        Close the iterator, or cancel the task that awaits it, to stop the model after its current run; the decoder
+        stays usable. Tasks may stream concurrently, but a new generation ends the previous one.
 
-        Args:
-            prompt: see `generate`.
-            options: see `generate`.
-            prompt_options: see `generate`.
+        Until a stream has ended, calls from other threads are refused or wait, see `Decoder`. This includes the event
+        loop's own thread: with ``shared=True``, `generate` or `stream` called there would wait forever.
+
+        Arguments as `generate`.
 
         Returns:
-            an asynchronous iterator of what `stream` gives. What `stream` raises comes with the first piece.
+            an asynchronous iterator of the pieces of `stream`.
+
+        Raises:
+            TriformError: while iterating, whatever `stream` raises.
         """
-        # Here, because asyncio takes a while to import.
+        # Imported here because asyncio is slow to import.
         from triform.runtime.decoder.async_stream import ModelThread
 
         self._thread = self._thread or ModelThread()
@@ -250,7 +244,7 @@ class Decoder:
         show: Callable[[str], None],
         **prompt_options: Unpack[PromptOptions],
     ) -> Generation:
-        """As `stream`, calling `show` with each piece's text as it comes; returns the whole."""
+        """As `stream`, but call `show` with each piece's text, and return the whole answer."""
         watch, pieces = Watch(), []
         for piece in self._stream(PromptInput(prompt, **prompt_options), options, watch):
             show(piece.text)
@@ -258,56 +252,74 @@ class Decoder:
         return watch.finished(pieces, self._load_seconds)
 
     def use_draft(self, draft: Decoder) -> None:
-        """Let a smaller model propose tokens, several of which this one then checks in one run.
+        """Speculative decoding: a smaller model proposes tokens, and this one checks several of them in one run.
 
-        Each token is still chosen from this model's own logits, and the draft is asked only while it pays. Where
-        activations are rounded to 8 bits the last digits of these logits differ between one token in a run and several.
+        Each token is still chosen from this model's own logits, and the draft runs only while it saves time. If
+        activations are rounded to 8 bits, the logits of a run of several tokens may differ in their last digits from
+        those of single steps.
 
         Args:
-            draft: of the same vocabulary; while this decoder generates, the draft is in use, too.
+            draft: a model with the same vocabulary; while this decoder generates, the draft is in use, too.
 
         Raises:
+<<<<<<< HEAD
             InputError: its vocabulary is another, or this model has states of fixed size.
+=======
+            InputError: the vocabularies differ.
+>>>>>>> main
         """
-        known = range(max(self.manifest.vocab_size, draft.manifest.vocab_size))
-        if any(draft._tokenizer.id_to_token(token) != self._tokenizer.id_to_token(token) for token in known):
+        ids = range(max(self.manifest.vocab_size, draft.manifest.vocab_size))
+        if any(draft._tokenizer.id_to_token(token) != self._tokenizer.id_to_token(token) for token in ids):
             raise InputError(
-                f"{draft._bundle.folder} cannot be the draft of {self._bundle.folder}: its vocabulary is another; "
-                "take a smaller model of the same family"
+                f"{draft._bundle.folder} cannot be the draft model of {self._bundle.folder}: their vocabularies "
+                "differ; use a smaller model of the same family"
             )
         self._loops.use_draft(Draft(draft._step, draft.manifest.max_length, self.manifest.vocab_size))
         self._draft = draft
 
     def forget(self) -> None:
-        """Forget what earlier generations left, so that the next one reads its whole prompt."""
+        """Empty the KV cache, so that the next generation runs its whole prompt."""
         with self._turns.call():
             self._begin()
             self._step.reset()
 
     def save_prompt_cache(self, path: str | Path, tokens: int) -> None:
+<<<<<<< HEAD
         """Write what the model keeps of the first tokens that the last generation read and wrote.
 
         Args:
             path: a safetensors file, replaced if it exists.
             tokens: how many at most; a generation's `prompt_tokens` for its prompt. See `DecoderStep.stored`.
+=======
+        """Write the first part of the KV cache of the last generation to a file.
+
+        Args:
+            path: a safetensors file, replaced if it exists.
+            tokens: number of tokens to keep; the generation's `prompt_tokens` keeps all of its prompt.
+>>>>>>> main
 
         Raises:
-            InputError: it cannot be written, or nothing was generated yet.
+            InputError: the file cannot be written, or nothing was generated yet.
         """
         with self._turns.call():
             ids, arrays = self._step.stored(tokens)
             if not ids:
+<<<<<<< HEAD
                 raise InputError(f"there is no prompt to keep in {path}; generate first")
             write_prompt_cache(Path(path), self.manifest, ids, arrays)
+=======
+                raise InputError(f"there is no prompt to save in {path}; generate first")
+            write_prompt_cache(Path(path), self.manifest, ids, self._step.cache.stored(len(ids)))
+>>>>>>> main
 
     def load_prompt_cache(self, path: str | Path) -> int:
-        """Take what `save_prompt_cache` wrote, for prompts that begin with the same tokens.
+        """Load a file from `save_prompt_cache`, for prompts that begin with the same tokens.
 
         Returns:
-            how many tokens there are.
+            the number of tokens in the file.
 
         Raises:
-            InputError: it cannot be read, is damaged, or was made with another bundle.
+            InputError: the file cannot be read, is damaged, or was made with another bundle.
         """
         ids, arrays = read_prompt_cache(Path(path), self.manifest)
         with self._turns.call():
@@ -319,7 +331,8 @@ class Decoder:
         """Logits after each token of `text`, float32 (tokens, vocab_size).
 
         Raises:
-            InputError: the text is empty or longer than the model's context.
+            InputError: the text is empty.
+            ContextError: it is longer than the model's context.
         """
         ids = self._prompts.text_ids(text)
         check_length(len(ids), self.manifest.max_length, room=0)
@@ -332,9 +345,9 @@ class Decoder:
         return result
 
     def perplexity(self, text: str) -> float:
-        """Exponential of the mean negative log-likelihood of each token given those before it.
+        """Exponential of the mean negative log-likelihood of each token given the tokens before it.
 
-        A text longer than the model's context is read in windows that overlap by half, each token counted once.
+        A text longer than the model's context is read in windows that overlap by half; each token counts once.
 
         Raises:
             InputError: the text has fewer than two tokens.
@@ -345,7 +358,7 @@ class Decoder:
             return perplexity(self._step, ids, self.manifest.max_length, self._tokenizer).perplexity
 
     def file_perplexity(self, file: TextIO) -> Perplexity:
-        """Perplexity of a text of any length, of which only a part is in memory at a time.
+        """Perplexity of a file of any length, in bounded memory; see `perplexity`.
 
         Args:
             file: open for reading text.
@@ -359,7 +372,7 @@ class Decoder:
             return perplexity(self._step, ids, self.manifest.max_length, self._tokenizer)
 
     def score(self, text: str) -> TextScore:
-        """The log-probability of each token of a text given those before it; long texts as in `perplexity`.
+        """The log-probability of each token of a text given the tokens before it; long texts as in `perplexity`.
 
         Raises:
             InputError: the text is empty.
@@ -380,7 +393,7 @@ class Decoder:
         return self._pieces(prompt, self._settled(options, None), watch)
 
     def _pieces(self, prompt: PromptInput, settled: Settled, watch: Watch) -> Iterator[Piece]:
-        """Check everything that can be wrong with a prompt now; return what will run the model."""
+        """Check the prompt now; return an iterator that runs the model."""
         row = settled.row(self._prompts.prompt_ids(prompt))
         watch.prompt_tokens = len(row.ids)
         tokens = self._loops.tokens(row, watch)
@@ -395,6 +408,6 @@ class Decoder:
                 raise InputError("this generation ended when another one with the same decoder began")
 
     def _begin(self) -> int:
-        """Take over the cache; return the number of this use of it."""
+        """Take over the cache; return the number of this use."""
         self._begun += 1
         return self._begun

@@ -1,4 +1,4 @@
-"""Turns a prompt, a text or messages, into the token ids that a model is fed."""
+"""Turns a prompt, a text or messages, into token ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Prompt", "PromptEncoder", "PromptInput", "PromptOptions", "Tools"]
 
 
 class PromptEncoder:
-    """The bundle's tokenizer and chat templates together. A template is read when a prompt first needs it."""
+    """Encodes prompts with a bundle's tokenizer and chat templates. A template is read when a prompt first needs it."""
 
     def __init__(self, bundle: Bundle, tokenizer: Tokenizer) -> None:
         self._bundle = bundle
@@ -29,7 +29,10 @@ class PromptEncoder:
             prompt: see `PromptInput`.
 
         Raises:
-            InputError: the prompt is empty, is no text or messages, or something needs a template that is not there.
+            InputError: the prompt is empty, is not a text or messages, or needs a template that the bundle does not
+                have; the template refuses it.
+            BundleError: the template file cannot be read, or a token id is outside the model's vocabulary.
+            UnsupportedError: the template needs Jinja2, which is not installed.
         """
         has_template = self._bundle.tokenizer.has_chat_template
         if isinstance(prompt.content, str) and (prompt.raw or not has_template):
@@ -38,7 +41,7 @@ class PromptEncoder:
                 raise InputError(f"{needs} a chat template; this bundle has none, or {option('raw')} was given")
             return self.text_ids(prompt.content)
         if prompt.raw:
-            raise InputError(f"messages cannot be taken raw, only a text can; leave {option('raw')} out")
+            raise InputError(f"{option('raw')} is for a text, not for messages; leave it out")
         if not has_template:
             raise InputError("messages need a chat template and this bundle has none; give a plain text")
         messages, template = prompt.messages(), self._read_template(prompt)
@@ -51,30 +54,31 @@ class PromptEncoder:
             tools=prompt.tools,
             engine=self._bundle.tokenizer.template_engine,
         )
-        # The template has written the special tokens already.
+        # The template has added the special tokens already.
         return self._encode(text, special=False)
 
     def text_ids(self, text: str) -> list[int]:
-        """Token ids of a text, with the special tokens the tokenizer puts around it.
+        """Token ids of a text, with the special tokens that the tokenizer adds.
 
         Raises:
-            InputError: the text is empty.
+            InputError: the text is empty or not valid Unicode.
+            BundleError: a token id is outside the model's vocabulary.
         """
         if not text:
             raise InputError("the prompt is empty")
         return self._encode(text, special=True)
 
     def known(self, token: int) -> int:
-        """The same token id.
+        """Return a token id that is in the model's vocabulary.
 
         Raises:
-            BundleError: the graph would read past its table of embeddings.
+            BundleError: it is not; the graph would read past its embedding table.
         """
-        known = self._bundle.manifest.vocab_size
-        if token >= known:
+        vocab_size = self._bundle.manifest.vocab_size
+        if token >= vocab_size:
             raise BundleError(
-                f"{self._bundle.folder} has a tokenizer that gives token {token} to a model that knows {known}; "
-                "export the model again"
+                f"{self._bundle.folder}: the tokenizer gives the token id {token}, but the model's vocabulary has "
+                f"{vocab_size} tokens; export the model again"
             )
         return token
 
@@ -87,7 +91,7 @@ class PromptEncoder:
         return ids
 
     def _read_template(self, prompt: PromptInput) -> str:
-        """The template that a prompt names, or that transformers would take."""
+        """The source of the template that the prompt names, or of the one that transformers would choose."""
         info = self._bundle.tokenizer
         files = dict(info.chat_templates) | ({"default": info.chat_template} if info.chat_template is not None else {})
         names = ", ".join(sorted(files))
@@ -106,7 +110,7 @@ class PromptEncoder:
 
 
 def _template_vars(prompt: PromptInput, template: str) -> Mapping[str, object]:
-    """A prompt's variables, each of which the template reads: nobody would know of one that it does not."""
+    """The prompt's template variables. One that the template does not read is refused, not silently ignored."""
     variables = prompt.template_vars or {}
     for name in variables:
         if not re.search(rf"\b{re.escape(name)}\b", template):
@@ -120,6 +124,8 @@ def _check_tools(tools: Tools | None, template: str) -> None:
     for tool in tools or ():
         if not isinstance(tool, Mapping):
             raise InputError(f"tools must be JSON schemas of functions, which are objects, not {tool!r:.60}")
-    # A template that does not name them would leave them out, and nobody would know.
+    # A template that does not read them would ignore them silently.
     if tools and "tools" not in template:
-        raise InputError("this model's chat template knows of no tools; leave them out, or describe them in a message")
+        raise InputError(
+            "this model's chat template does not support tools; leave them out, or describe them in a message"
+        )

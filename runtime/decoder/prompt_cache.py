@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """What the model keeps of a prompt, on disk, so that the next start need not compute them again.
 
 The file is a safetensors file (https://huggingface.co/docs/safetensors): the length of a JSON header, the header, and
@@ -5,6 +6,14 @@ the numbers. One tensor for each of the cache's buffers, float32 (num_key_value_
 state of fixed size. The header's metadata says what they are the keys and values of, and of which bundle, and has a
 checksum of the header and the numbers. Of the format this much is needed and no more, so that a device needs no package
 for it.
+=======
+"""Saves the keys and values of a prompt to a file, so that a later process does not compute them again.
+
+It is a safetensors file (https://huggingface.co/docs/safetensors): the length of a JSON header, the header, and the
+data. Each buffer of the KV cache is a tensor, float32 (num_key_value_heads, tokens, head_dim). The header's metadata
+has the token ids, a hash of the bundle, and a checksum of header and data. This module reads and writes only this much
+of the format, so a device does not need the package safetensors.
+>>>>>>> main
 """
 
 from __future__ import annotations
@@ -27,7 +36,7 @@ _FLOAT = np.dtype("<f4")
 
 
 def bundle_hash(manifest: Manifest) -> str:
-    """What tells one bundle from another: SHA-256, in hex, of its manifest's list of files."""
+    """A hash that identifies a bundle: SHA-256, in hex, of its manifest's list of files."""
     files = {name: [info.size, info.sha256] for name, info in manifest.files.items()}
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
@@ -35,16 +44,25 @@ def bundle_hash(manifest: Manifest) -> str:
 def write_prompt_cache(
     path: Path, manifest: Manifest, ids: Sequence[int], arrays: Mapping[str, NDArray[np.float32]]
 ) -> None:
-    """Write a file that takes its name when it is whole.
+    """Write a prompt cache; if that fails, an existing file is left as it was.
 
     Args:
+<<<<<<< HEAD
         path: replaced if it exists.
         manifest: of the bundle.
         ids: the tokens.
         arrays: from `DecoderStep.stored`, for as many tokens.
+=======
+        path: the file, replaced if it exists.
+        manifest: the bundle's.
+        ids: the token ids.
+        arrays: the keys and values of these tokens by name, float32 (num_key_value_heads, tokens, head_dim), from
+            `KVCache.stored`.
+>>>>>>> main
 
     Raises:
-        InputError: it cannot be written. A disk that fills up raises OSError.
+        InputError: the file cannot be written.
+        OSError: the disk is full.
     """
     header: dict[str, Any] = {}
     end = 0
@@ -61,7 +79,7 @@ def write_prompt_cache(
         checksum = zlib.crc32(_plain(array.astype(_FLOAT, copy=False)), checksum)
     header["__metadata__"]["crc32"] = str(checksum)
     text = json.dumps(header).encode()
-    # The format pads with spaces, so that the numbers begin at a multiple of eight.
+    # The format pads the header with spaces, so that the data begins at a multiple of eight bytes.
     text += b" " * (-len(text) % 8)
     with whole_file(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
@@ -74,17 +92,21 @@ def _plain(array: NDArray[Any]) -> memoryview:
 
 
 def read_prompt_cache(path: Path, manifest: Manifest) -> tuple[list[int], dict[str, NDArray[np.float32]]]:
-    """Open a file that `write_prompt_cache` wrote; it is memory-mapped.
+    """Memory-map a file from `write_prompt_cache`.
 
     Args:
         path: the file.
-        manifest: of the bundle it is to be used with.
+        manifest: the manifest of the bundle that will use it.
 
     Returns:
+<<<<<<< HEAD
         the tokens, and by name their keys and values, and the states after them, read-only.
+=======
+        the token ids, and their keys and values by name, read-only, float32 (num_key_value_heads, tokens, head_dim).
+>>>>>>> main
 
     Raises:
-        InputError: it cannot be read, is damaged, or was made with another bundle.
+        InputError: the file cannot be read, is damaged, or was made with another bundle.
     """
     try:
         data = np.memmap(path, np.uint8, mode="r")
@@ -110,20 +132,20 @@ def _header(data: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
         raise ValueError("its header is cut off")
     header = json.loads(data[8:start].tobytes())
     if not isinstance(header, dict):
-        raise ValueError("its header is no object")
+        raise ValueError("its header is not a JSON object")
     return header, start
 
 
 def _content(
     header: dict[str, Any], data: NDArray[np.uint8], manifest: Manifest
 ) -> tuple[list[int], dict[str, NDArray[np.float32]]]:
-    """Check everything of a file of this bundle's. Raises what `read_prompt_cache` catches."""
+    """The ids and arrays of a file, all of it checked. Raises what `read_prompt_cache` catches."""
     metadata = header["__metadata__"]
     ids = json.loads(metadata["token_ids"])
     if len(ids) != int(metadata["length"]) or not 1 <= len(ids) <= manifest.max_length:
-        raise ValueError("it has another number of tokens than it says")
+        raise ValueError("its number of tokens does not match")
     if not all(type(token) is int and 0 <= token < manifest.vocab_size for token in ids):
-        raise ValueError("it has tokens that there are not")
+        raise ValueError("it has token ids outside the vocabulary")
     arrays: dict[str, NDArray[np.float32]] = {}
     for index, layer in enumerate(manifest.cache.layers if manifest.cache else ()):
         shape = (layer.num_key_value_heads, len(ids), layer.head_dim)
@@ -133,14 +155,14 @@ def _content(
         name = f"states.{index}"
         arrays[name] = _array(header[name], data, tuple(state.shape))
     if sum(array.nbytes for array in arrays.values()) != len(data):
-        raise ValueError("it is cut off, or goes on")
+        raise ValueError("it is cut off or too long")
     if zlib.crc32(data.data, _header_checksum(header)) != int(metadata["crc32"]):
         raise ValueError("its checksum differs")
     return ids, arrays
 
 
 def _header_checksum(header: Mapping[str, Any]) -> int:
-    """CRC-32 of all that a header says but this number, whatever its order and its spaces."""
+    """CRC-32 of the header without its own checksum, independent of the order of keys and of white space."""
     metadata = {name: value for name, value in header["__metadata__"].items() if name != "crc32"}
     return zlib.crc32(json.dumps({**header, "__metadata__": metadata}, sort_keys=True).encode())
 
@@ -148,10 +170,10 @@ def _header_checksum(header: Mapping[str, Any]) -> int:
 def _array(entry: Any, data: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float32]:
     begin, end = entry["data_offsets"]
     if entry["dtype"] != "F32" or tuple(entry["shape"]) != shape or not 0 <= begin <= end <= len(data):
-        raise ValueError("its numbers are not the model's, or cut off")
+        raise ValueError("a tensor does not fit the model, or is cut off")
     result: NDArray[np.float32] = data[begin:end].view(_FLOAT).reshape(shape)
     return result
 
 
 def _damaged(path: Path, what: str) -> InputError:
-    return InputError(f"{option('prompt_cache')} {path} is damaged, or no such file at all ({what}); delete it")
+    return InputError(f"{option('prompt_cache')} {path} is damaged, or not a prompt cache ({what}); delete it")

@@ -1,4 +1,4 @@
-"""What a decoder may be prompted with: a text or messages, and what a chat template is told besides."""
+"""The prompt of a decoder: a text or messages, and the inputs of its chat template."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from triform.runtime.text.unicode_check import invalid_at
 
 Prompt = str | Sequence[Message]
 Tools = Sequence[Mapping[str, Any]]
-# What a template is given by itself.
+# Variables that `render_chat` or Jinja sets.
 _RESERVED = ("messages", "tools", "add_generation_prompt", "self")
 
 
 class PromptOptions(TypedDict, total=False):
-    """What a prompt may come with, as keyword arguments; see `PromptInput`."""
+    """Keyword arguments that may accompany a prompt; see `PromptInput`."""
 
     system: str | None
     raw: bool
@@ -29,22 +29,23 @@ class PromptOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class PromptInput:
-    """Everything that a model is prompted with.
+    """A prompt with everything that accompanies it.
 
     Attributes:
-        content: a text, or messages with "role" and "content". With a chat template a text is the user's message.
-            Messages that end with the assistant's are continued: the answer goes on where that message ends.
+        content: a text, or messages with "role" and "content". With a chat template, a text is the user's message.
+            If the last message has the role "assistant", the model continues it.
         system: a system message to put first; needs a chat template.
-        raw: take the text as it is, without the template.
-        tools: JSON schemas of functions that the model may call; need a chat template that knows of tools.
-        template: which of several chat templates to use, by name; when None, the one called "tool_use" where there
-            are tools, else "default".
-        template_vars: values of the template's own variables by name, such as ``{"enable_thinking": False}``: what JSON
-            can hold. ``documents`` are such a variable too.
-        prefill: how the answer begins; the model goes on behind it.
+        raw: encode the text as it is, without the chat template.
+        tools: JSON schemas of functions that the model may call; they need a chat template that supports tools.
+        template: the name of the chat template to use, if the bundle has several; None for "tool_use" if there are
+            tools and such a template, else "default".
+        template_vars: values of the template's own variables by name, such as ``{"enable_thinking": False}`` or
+            ``{"documents": […]}``; they must be JSON values.
+        prefill: the beginning of the answer; the model continues it.
 
     Raises:
-        InputError: a variable has a name that is not its own to have, or is not JSON.
+        InputError: a template variable has a reserved or invalid name, or a value that is not JSON; `prefill` is not a
+            str or not valid Unicode.
     """
 
     content: Prompt
@@ -64,7 +65,7 @@ class PromptInput:
             check_unicode(self.prefill)
 
     def needs_template(self) -> str | None:
-        """What of this needs a chat template, as a message would begin; None where nothing does."""
+        """The first input that needs a chat template, as the beginning of an error message; None if there is none."""
         needs = {
             "a system message needs": self.system,
             "tools need": self.tools,
@@ -75,10 +76,11 @@ class PromptInput:
         return next((what for what, value in needs.items() if value is not None), None)
 
     def messages(self) -> list[Message]:
-        """The conversation, with the system message first and the beginning of the answer last.
+        """The messages, with the system message first and the prefill last.
 
         Raises:
-            InputError: there is nothing, or something that is no message.
+            InputError: the prompt is empty, a message is invalid, or both `prefill` and the last message begin the
+                answer.
         """
         content = self.content
         messages: list[Message] = [{"role": "user", "content": content}] if isinstance(content, str) else list(content)
@@ -96,31 +98,29 @@ class PromptInput:
         if self.prefill is not None:
             if messages[-1]["role"] == "assistant":
                 raise InputError(
-                    f"the messages end with the assistant's, which is continued; leave {option('prefill')} out"
+                    f"the last message is the assistant's, which the model continues; leave {option('prefill')} out"
                 )
             messages.append({"role": "assistant", "content": self.prefill})
         return messages
 
 
 def check_template_var(name: object, value: object) -> None:
-    """Check a variable of a template.
+    """Check the name and value of a template variable.
 
     Raises:
-        InputError: its name is none, or that of something else; or it is not JSON.
+        InputError: the name is reserved or not an identifier, or the value is not JSON.
     """
     variable = f"{option('template_vars')} {name!r:.60}"
     if not isinstance(name, str) or not name.isidentifier():
         raise InputError(f"{variable} is not the name of a variable")
     if name in _RESERVED:
-        raise InputError(
-            f"{variable} cannot be set: it is one of {', '.join(_RESERVED)}, which are given by other means"
-        )
+        raise InputError(f"{variable} cannot be set; reserved names are {', '.join(_RESERVED)}")
     if not _is_json(value):
-        raise InputError(f"{variable} must be a text, a number, true, false, null, or a list or object of these")
+        raise InputError(f"{variable} must be a string, a number, true, false, null, or a list or object of these")
 
 
 def check_unicode(text: str) -> None:
-    """Refuse what is no text.
+    """Check that a prompt is valid Unicode.
 
     Raises:
         InputError: it has a lone surrogate.

@@ -1,4 +1,4 @@
-"""How likely a model finds a text of any length, under a limited context and in bounded memory."""
+"""Likelihoods of texts of any length, in windows of the model's context and in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from triform.runtime.graphs.decoder_step import DecoderStep
 from triform.runtime.text.token_stream import ids_around
 from triform.runtime.text.tokenizer import Tokenizer
 
-# Positions whose probabilities are summed up at once: they take a copy of their logits.
+# Positions to compute at once: log_sum_exp copies their logits.
 _ROWS = 16
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """How well a text was predicted.
+    """How well a model predicts a text.
 
     Attributes:
         perplexity: exponential of `loss`.
-        loss: mean negative log-likelihood in nats, of each token but the first given those before it.
-        tokens: how many the text has.
+        loss: mean negative log-likelihood, in nats, of each token but the first given the tokens before it.
+        tokens: number of tokens in the text.
     """
 
     perplexity: float
@@ -37,12 +37,13 @@ class Perplexity:
 
 @dataclass(frozen=True)
 class TextScore:
-    """The tokens of a text and how likely each was.
+    """The tokens of a text and their log-probabilities.
 
     Attributes:
-        token_ids: of the text.
-        tokens: what each of them says.
-        logprobs: natural logarithms of the probability of each token given those before it; None for the first.
+        token_ids: the text's token ids.
+        tokens: the text of each token.
+        logprobs: for each token, the natural logarithm of its probability given the tokens before it; None for the
+            first.
     """
 
     token_ids: tuple[int, ...]
@@ -51,7 +52,7 @@ class TextScore:
 
 
 def perplexity(step: DecoderStep, ids: Iterable[int], window: int, tokenizer: Tokenizer) -> Perplexity:
-    """Arguments as `losses_of`; ids are read as they are needed.
+    """The perplexity of a text whose ids are read lazily. Arguments as `losses_of`.
 
     Raises:
         InputError: there are fewer than two ids.
@@ -61,24 +62,25 @@ def perplexity(step: DecoderStep, ids: Iterable[int], window: int, tokenizer: To
         total += float(losses.sum())
         count += len(losses)
     loss = total / count
-    # A model that is sure of something else may be as wrong as can be.
+    # The exponential of a very large loss overflows.
     return Perplexity(math.exp(loss) if loss < math.log(np.finfo(np.float64).max) else math.inf, loss, count + 1)
 
 
 def losses_of(
     step: DecoderStep, ids: Iterable[int], window: int, tokenizer: Tokenizer
 ) -> Iterator[NDArray[np.float64]]:
-    """Negative log-likelihood of each token given those before it.
+    """Negative log-likelihood of each token given the tokens before it, in nats.
 
     Args:
-        step: the model; its cache is used and left dirty.
-        ids: at least two tokens, with those that the tokenizer puts before a text.
-        window: tokens the model sees at once, at least two more than the tokenizer puts before a text. A longer text is
-            read in windows that overlap by half; each token counts once, in the first window that holds it.
-        tokenizer: of the model. What it puts before a text, each window begins with: some models need it.
+        step: the model; its cache is overwritten.
+        ids: at least two token ids, with the special tokens that the tokenizer adds.
+        window: the model's context in tokens, at least two more than the special tokens before a text. A longer text
+            is read in windows that overlap by half; each token counts once, in the first window that contains it.
+        tokenizer: the model's. Each window begins with the special tokens that it puts before a text, because some
+            models need them.
 
     Yields:
-        float64 (tokens,), in order; together one number for each token but the first.
+        float64 (tokens,), in order; together a value for each token but the first.
 
     Raises:
         InputError: there are fewer than two ids.
@@ -100,11 +102,11 @@ def losses_of(
 
 
 def _losses(step: DecoderStep, ids: Sequence[int]) -> Iterator[NDArray[np.float64]]:
-    """Negative log-likelihood of ids[1:], in parts."""
+    """Negative log-likelihoods of ids[1:], float64 (tokens,), in parts."""
     targets = np.asarray(ids[1:])
     done = 0
     for logits in step.logits_in_chunks(ids):
-        # The last position of all predicts what the text does not say.
+        # The last position of the text predicts a token that the text does not have, so it has no target.
         chunk = targets[done : done + len(logits)]
         for start in range(0, len(chunk), _ROWS):
             part = chunk[start : start + _ROWS]

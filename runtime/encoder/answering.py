@@ -17,7 +17,7 @@ from triform.runtime.arithmetic import Array, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.encoder.windows import run_windows
 from triform.runtime.errors import InputError, option
-from triform.runtime.text.rows import Pair, Row, RowReader
+from triform.runtime.text.rows import Pair, RowReader, TokenRow
 
 # Tokens in a window, including the question, and tokens that neighbors share: transformers' defaults, also in training.
 _WINDOW, _STRIDE = 384, 128
@@ -107,7 +107,7 @@ def _answers(
         yield sorted(answers, key=lambda answer: -answer.score)[: limits.top_k]
 
 
-def _windows(reader: RowReader, pair: Pair, stride: int | None) -> list[Row]:
+def _windows(reader: RowReader, pair: Pair, stride: int | None) -> list[TokenRow]:
     question, context = pair
     for name, text in (("question", question), ("context", context)):
         if not text.strip():
@@ -133,7 +133,7 @@ def _collect(by_text: dict[str, Answer], answers: Iterable[Answer]) -> None:
 class _Window:
     """The probabilities that an answer begins or ends at each token of the context, or at the first token."""
 
-    def __init__(self, row: Row, start_logits: Array, end_logits: Array, first: int | None) -> None:
+    def __init__(self, row: TokenRow, start_logits: Array, end_logits: Array, first: int | None) -> None:
         self._row = row
         in_context = np.array([sequence == 1 for sequence in row.sequence_ids])
         possible = in_context | np.array([token == first for token in row.ids])
@@ -166,7 +166,7 @@ def _probabilities(logits: Array, possible: NDArray[np.bool_]) -> Array:
     return softmax(np.where(possible, logits, np.float32(-np.inf)))
 
 
-def _words(row: Row, first: int, last: int) -> tuple[int, int]:
+def _words(row: TokenRow, first: int, last: int) -> tuple[int, int]:
     """The span from `first` to `last`, extended to whole words within the window."""
     if row.words[first] is None or row.words[last] is None:
         return first, last
@@ -177,6 +177,6 @@ def _words(row: Row, first: int, last: int) -> tuple[int, int]:
     return first, last
 
 
-def _same_word(row: Row, left: int, right: int) -> bool:
+def _same_word(row: TokenRow, left: int, right: int) -> bool:
     words: Sequence[int | None] = row.words
     return words[left] == words[right] and row.sequence_ids[left] == row.sequence_ids[right]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from triform.runtime.arithmetic import softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
-from triform.runtime.text.rows import Row
+from triform.runtime.text.rows import TokenRow
 
 # The ways a user may write a mask, whatever the model's own mask token is.
 _MASKS = ("[MASK]", "<mask>")
@@ -132,7 +132,7 @@ def _with_mask(text: str, own: str) -> str:
     return text
 
 
-def _positions(row: Row, mask: int) -> list[int]:
+def _positions(row: TokenRow, mask: int) -> list[int]:
     return [index for index, token in enumerate(row.ids) if token == mask]
 
 
@@ -144,7 +144,7 @@ def _best(logits: NDArray[np.float32], top_k: int, targets: Sequence[int] | None
     return list(zip(best.tolist(), probabilities[best].tolist(), strict=True))
 
 
-def _filling(model: OpenEncoder, row: Row, place: int, token: int, score: float, *, alone: bool) -> Filling:
+def _filling(model: OpenEncoder, row: TokenRow, place: int, token: int, score: float, *, alone: bool) -> Filling:
     tokenizer, pad = model.reader().tokenizer, model.manifest.tokens.pad
     ids = [id_ for id_ in (*row.ids[:place], token, *row.ids[place + 1 :]) if id_ != pad]
     # Masks are special tokens: if others remain, all special tokens are shown.

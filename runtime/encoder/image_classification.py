@@ -1,4 +1,4 @@
-"""Scores labels for pictures: those that a model was trained on, or any labels in words."""
+"""Scores labels for images: those that a model was trained on, or any labels in words."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from triform.runtime.arithmetic import sigmoid, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.encoder.vectors.embedding import embed
-from triform.runtime.encoder.vectors.image_embedding import ANY_LABELS, pixels_of, run_pixels
+from triform.runtime.encoder.vectors.image_embedding import ANY_LABELS, encoder_pixels, run_pixels
 from triform.runtime.errors import BundleError, InputError
 
 if TYPE_CHECKING:
-    from triform.runtime.encoder.vectors.image_embedding import Picture
+    from triform.runtime.media.image import ImageInput
 
 OWN_LABELS = "image-classification"
 # The first of the templates that OpenAI's CLIP was evaluated with.
-TEMPLATE = "a photo of {}."
+LABEL_TEMPLATE = "a photo of {}."
 _SCORES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "single_label_classification": softmax,
     "multi_label_classification": sigmoid,
@@ -27,28 +27,28 @@ _SCORES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 }
 
 
-def classify_images(model: OpenEncoder, pictures: Iterable[Picture]) -> Iterator[list[tuple[str, float]]]:
-    """Score every label for each picture, as transformers' image-classification pipeline does.
+def classify_images(model: OpenEncoder, images: Iterable[ImageInput]) -> Iterator[list[tuple[str, float]]]:
+    """Score every label for each image, as transformers' image-classification pipeline does.
 
     Args:
         model: an image-classification bundle.
-        pictures: any number of paths of files, contents of files, or Pillow images.
+        images: any number of paths of files, contents of files, or Pillow images.
 
     Yields:
-        for each picture, (label, score) of every label, the highest score first: probabilities that sum to 1 if one
+        for each image, (label, score) of every label, the highest score first: probabilities that sum to 1 if one
         label applies; each label's own probability if several may apply; the model's output itself for a regression.
 
     Raises:
         UnsupportedError: the bundle is for another task, or Pillow is not installed.
         BundleError: the manifest does not describe the labels' scores.
-        InputError: a picture cannot be read.
+        InputError: an image cannot be read.
         TriformError: onnxruntime failed.
     """
     model.require("classify-image", OWN_LABELS)
     labels, score = model.info.labels, _SCORES.get(model.info.problem_type or "")
     if score is None:
         raise BundleError("the bundle does not say what its labels' scores are; export the model again")
-    for logits in _outputs(model, pictures, "logits"):
+    for logits in _outputs(model, images, "logits"):
         if len(logits) != len(labels):
             raise BundleError(
                 f"the bundle names {len(labels)} labels for a graph that gives {len(logits)}; export the model again"
@@ -57,38 +57,38 @@ def classify_images(model: OpenEncoder, pictures: Iterable[Picture]) -> Iterator
 
 
 def match_labels(
-    model: OpenEncoder, pictures: Iterable[Picture], labels: Sequence[str], *, template: str = TEMPLATE
+    model: OpenEncoder, images: Iterable[ImageInput], labels: Sequence[str], *, template: str = LABEL_TEMPLATE
 ) -> Iterator[list[tuple[str, float]]]:
-    """Score how well each label describes each picture, as transformers' zero-shot-image-classification pipeline does.
+    """Score how well each label describes each image, as transformers' zero-shot-image-classification pipeline does.
 
     Args:
         model: a zero-shot-image-classification bundle.
-        pictures: any number of paths of files, contents of files, or Pillow images.
+        images: any number of paths of files, contents of files, or Pillow images.
         labels: at least one, in any words.
         template: a sentence with {} for the label.
 
     Yields:
-        for each picture, (label, score), the highest score first: probabilities that sum to 1 or each label's own,
+        for each image, (label, score), the highest score first: probabilities that sum to 1 or each label's own,
         depending on how the model was trained.
 
     Raises:
         UnsupportedError: the bundle is for another task, or Pillow is not installed.
-        InputError: a picture cannot be read, there are no labels, a label is empty, or the template has no {}.
+        InputError: an image cannot be read, there are no labels, a label is empty, or the template has no {}.
         TriformError: onnxruntime failed.
     """
     model.require("classify-image", ANY_LABELS)
     contrast = model.info.contrast
     if contrast is None:
-        raise BundleError("the bundle does not say how pictures and texts are compared; export the model again")
+        raise BundleError("the bundle does not say how images and texts are compared; export the model again")
     texts = np.stack(list(embed(model, _sentences(labels, template))))
     function = softmax if contrast.scores == "softmax" else sigmoid
-    for vector in _outputs(model, pictures, "image_embedding"):
+    for vector in _outputs(model, images, "image_embedding"):
         logits = contrast.scale * (texts @ vector) + contrast.bias
         yield _ranked(labels, function(logits.astype(np.float64)))
 
 
-def _outputs(model: OpenEncoder, pictures: Iterable[Picture], name: str) -> Iterator[NDArray[np.float32]]:
-    return run_pixels(model, (pixels_of(model, picture) for picture in pictures), name)
+def _outputs(model: OpenEncoder, images: Iterable[ImageInput], name: str) -> Iterator[NDArray[np.float32]]:
+    return run_pixels(model, (encoder_pixels(model, image) for image in images), name)
 
 
 def _sentences(labels: Sequence[str], template: str) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triform.runtime.encoder.opened import OpenEncoder
-from triform.runtime.text.inputs import pairs, several
+from triform.runtime.text.inputs import checked, pairs
 
 # Each method imports its task, because imports take most of the time of a short command.
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from triform.runtime.encoder.answering import Answer
     from triform.runtime.encoder.fill_mask import Filling, Target
     from triform.runtime.encoder.tagging import Tag
-    from triform.runtime.encoder.vectors.image_embedding import Picture
     from triform.runtime.encoder.vectors.search_index import Hit, SearchIndex
     from triform.runtime.encoder.vectors.token_vectors import TokenVectors
+    from triform.runtime.media.image import ImageInput
     from triform.runtime.text.rows import Pair
 
     # Labels and their scores, the highest first.
@@ -68,25 +68,25 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.vectors.embedding import embedding_matrix
 
-        return embedding_matrix(self, several(texts), prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
+        return embedding_matrix(self, checked(texts), prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
 
-    def embed_images(self, pictures: Sequence[Picture], *, dimensions: int | None = None) -> NDArray[np.float32]:
-        """Compute one vector for each picture.
+    def embed_images(self, images: Sequence[ImageInput], *, dimensions: int | None = None) -> NDArray[np.float32]:
+        """Compute one vector for each image.
 
         Args:
-            pictures: paths of files, contents of files, or Pillow images.
+            images: paths of files, contents of files, or Pillow images.
             dimensions: see `embed`.
 
         Returns:
-            float32 (pictures, dimensions).
+            float32 (images, dimensions).
 
         Raises:
             UnsupportedError: Pillow is not installed.
-            InputError: a picture cannot be read, or the model's vectors have fewer dimensions.
+            InputError: an image cannot be read, or the model's vectors have fewer dimensions.
         """
         from triform.runtime.encoder.vectors.image_embedding import image_embedding_matrix
 
-        return image_embedding_matrix(self, several(pictures), dimensions=dimensions)
+        return image_embedding_matrix(self, checked(images), dimensions=dimensions)
 
     def similarity(
         self,
@@ -112,8 +112,8 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.vectors.embedding import similarities
 
-        compared = None if others is None else several(others)
-        return similarities(self, several(texts), compared, prompt=prompt, prompt_name=prompt_name)
+        compared = None if others is None else checked(others)
+        return similarities(self, checked(texts), compared, prompt=prompt, prompt_name=prompt_name)
 
     def search(
         self,
@@ -143,10 +143,10 @@ class Encoder(OpenEncoder):
         from triform.runtime.encoder.vectors.search import search
         from triform.runtime.encoder.vectors.search_index import SearchIndex, as_documents
 
-        searched = documents if isinstance(documents, SearchIndex) else as_documents(several(documents))
+        searched = documents if isinstance(documents, SearchIndex) else as_documents(checked(documents))
         hits = search(
             self,
-            several(queries),
+            checked(queries),
             searched,
             top_k=top_k,
             query_prompt=query_prompt,
@@ -170,7 +170,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.vectors.search_index import as_documents, build_index
 
-        build_index(Path(folder), self, as_documents(several(texts)), prompt=prompt)
+        build_index(Path(folder), self, as_documents(checked(texts)), prompt=prompt)
         return self.open_search_index(folder)
 
     def open_search_index(self, folder: str | Path) -> SearchIndex:
@@ -198,7 +198,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.classification import classify
 
-        return list(classify(self, several(texts)))
+        return list(classify(self, checked(texts)))
 
     def zero_shot(
         self, texts: Sequence[str], labels: Sequence[str], *, template: str | None = None, multi_label: bool = False
@@ -218,10 +218,10 @@ class Encoder(OpenEncoder):
         Raises:
             InputError: there is no label, or the template has no {}.
         """
-        from triform.runtime.encoder.zero_shot import TEMPLATE, zero_shot
+        from triform.runtime.encoder.zero_shot import HYPOTHESIS_TEMPLATE, zero_shot
 
-        wording = TEMPLATE if template is None else template
-        return list(zero_shot(self, several(texts), several(labels), template=wording, multi_label=multi_label))
+        wording = HYPOTHESIS_TEMPLATE if template is None else template
+        return list(zero_shot(self, checked(texts), checked(labels), template=wording, multi_label=multi_label))
 
     def rerank(self, query: str, documents: Sequence[str]) -> list[float]:
         """Score how well each document answers a query, with a text-classification model of one label.
@@ -236,7 +236,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.reranking import rerank
 
-        return list(rerank(self, query, several(documents)))
+        return list(rerank(self, query, checked(documents)))
 
     def tag(self, texts: Sequence[str], *, aggregation: str = "simple", stride: int | None = None) -> list[list[Tag]]:
         """Find names and other spans in texts of any length, with a token-classification model.
@@ -256,7 +256,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.tagging import tag
 
-        return list(tag(self, several(texts), aggregation=aggregation, stride=stride))
+        return list(tag(self, checked(texts), aggregation=aggregation, stride=stride))
 
     def answer(
         self,
@@ -314,7 +314,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.fill_mask import fill_mask
 
-        return list(fill_mask(self, several(texts), top_k=top_k, targets=targets))
+        return list(fill_mask(self, checked(texts), top_k=top_k, targets=targets))
 
     def find_targets(self, words: Sequence[str]) -> list[Target]:
         """Look up words for `fill_mask`: ``targets=[target.token for target in encoder.find_targets(words)]``.
@@ -328,7 +328,7 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.fill_mask import find_targets
 
-        return find_targets(self, several(words))
+        return find_targets(self, checked(words))
 
     def next_sentence(self, texts: Sequence[Pair]) -> list[float]:
         """Compute the probability that the second text of each pair follows the first: from 0 to 1.
@@ -356,44 +356,44 @@ class Encoder(OpenEncoder):
         """
         from triform.runtime.encoder.vectors.token_vectors import token_vectors
 
-        return [token_vectors(self, text, layer) for text in several(texts)]
+        return [token_vectors(self, text, layer) for text in checked(texts)]
 
-    def classify_images(self, pictures: Sequence[Picture]) -> list[Labels]:
+    def classify_images(self, images: Sequence[ImageInput]) -> list[Labels]:
         """Score every label of an image-classification model, as transformers' pipeline does.
 
         Args:
-            pictures: see `embed_images`.
+            images: see `embed_images`.
 
         Returns:
-            for each picture, (label, score) of every label, the highest score first; see `classify`.
+            for each image, (label, score) of every label, the highest score first; see `classify`.
 
         Raises:
             UnsupportedError: Pillow is not installed.
-            InputError: a picture cannot be read.
+            InputError: an image cannot be read.
         """
         from triform.runtime.encoder.image_classification import classify_images
 
-        return list(classify_images(self, several(pictures)))
+        return list(classify_images(self, checked(images)))
 
     def match_labels(
-        self, pictures: Sequence[Picture], labels: Sequence[str], *, template: str | None = None
+        self, images: Sequence[ImageInput], labels: Sequence[str], *, template: str | None = None
     ) -> list[Labels]:
-        """Score how well labels of your own describe each picture, with a zero-shot-image-classification model (CLIP).
+        """Score how well labels of your own describe each image, with a zero-shot-image-classification model (CLIP).
 
         Args:
-            pictures: see `embed_images`.
+            images: see `embed_images`.
             labels: at least one, in any words.
             template: a sentence with {} for the label; "a photo of {}." when None.
 
         Returns:
-            for each picture, (label, score), the highest score first: probabilities that sum to 1 or each label's own,
+            for each image, (label, score), the highest score first: probabilities that sum to 1 or each label's own,
             depending on how the model was trained.
 
         Raises:
             UnsupportedError: Pillow is not installed.
-            InputError: a picture cannot be read, there are no labels, one is empty, or the template has no {}.
+            InputError: an image cannot be read, there are no labels, one is empty, or the template has no {}.
         """
-        from triform.runtime.encoder.image_classification import TEMPLATE, match_labels
+        from triform.runtime.encoder.image_classification import LABEL_TEMPLATE, match_labels
 
-        wording = TEMPLATE if template is None else template
-        return list(match_labels(self, several(pictures), several(labels), template=wording))
+        wording = LABEL_TEMPLATE if template is None else template
+        return list(match_labels(self, checked(images), checked(labels), template=wording))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Unpack
 
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import EncoderInfo, Manifest
 from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.errors import BundleError, UnsupportedError
 from triform.runtime.graphs.encoder_batch import EncoderStep
-from triform.runtime.graphs.session import open_session
+from triform.runtime.graphs.session import SessionOptions, open_session
 from triform.runtime.text.rows import RowReader
 from triform.runtime.text.tokenizer import bundle_tokenizer
 
@@ -19,8 +19,8 @@ class OpenEncoder:
 
     Attributes:
         providers: the execution providers in use, the first choice first.
-        step: runs rows of token ids; the same as `images` for a model that reads only pictures.
-        images: runs arrays of pixels; None for a model that does not read pictures.
+        step: runs rows of token ids; the same as `images` for a model that reads only images.
+        images: runs arrays of pixels; None for a model that does not read images.
         rows: tokenizes texts into rows; None for a model that does not read text.
         info: what the outputs mean.
     """
@@ -29,19 +29,15 @@ class OpenEncoder:
         self,
         bundle: Bundle,
         *,
-        provider: str = "auto",
-        provider_options: Mapping[str, str] | None = None,
-        threads: int | None = None,
         strict: bool = False,
+        **session_options: Unpack[SessionOptions],
     ) -> None:
         """Open the bundle's graphs and tokenizer.
 
         Args:
             bundle: from `open_bundle`.
-            provider: see `open_session`.
-            provider_options: see `open_session`.
-            threads: see `open_session`.
             strict: refuse texts that are longer than the model can read, instead of truncating them.
+            session_options: see `SessionOptions`.
 
         Raises:
             BundleError: a file is damaged.
@@ -58,13 +54,13 @@ class OpenEncoder:
             limits = manifest.max_length, manifest.vocab_size
             self.rows = RowReader(tokenizer, *limits, strict=strict, min_length=self.info.min_length)
         path, graph = bundle.graph("encoder")
-        session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+        session = open_session(path, **session_options)
         self.providers: list[str] = session.get_providers()
         self.step = EncoderStep(session, graph, manifest.tokens.pad, equal_lengths=self.info.equal_lengths)
         self.images: EncoderStep | None = self.step if self.info.image is not None else None
         if self.info.contrast is not None:
             path, graph = bundle.graph("image")
-            session = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+            session = open_session(path, **session_options)
             self.images = EncoderStep(session, graph, None)
 
     @property

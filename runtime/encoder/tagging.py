@@ -15,7 +15,7 @@ from triform.runtime.arithmetic import Array, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.encoder.windows import run_windows
 from triform.runtime.errors import InputError, option
-from triform.runtime.text.rows import Row
+from triform.runtime.text.rows import TokenRow
 
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
 # The label of tokens outside all spans.
@@ -118,7 +118,7 @@ class _Words:
         # If a tokenizer marks tokens inside a word, they are longer than their text.
         self._marks = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
 
-    def pieces(self, text: str, row: Row, logits: Array) -> list[_Piece]:
+    def pieces(self, text: str, row: TokenRow, logits: Array) -> list[_Piece]:
         """The tokens of a row that come from its text; `logits` are (sequence, labels)."""
         scores = softmax(logits)
         return [

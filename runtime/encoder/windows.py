@@ -8,14 +8,14 @@ from typing import TypeVar
 
 from triform.runtime.arithmetic import Array, check_numbers
 from triform.runtime.graphs.encoder_batch import EncoderStep
-from triform.runtime.text.rows import Row
+from triform.runtime.text.rows import TokenRow
 
 Input = TypeVar("Input")
 
 
 def run_windows(
-    step: EncoderStep, inputs: Iterable[tuple[Input, Sequence[Row]]], outputs: Sequence[str]
-) -> Iterator[tuple[Input, list[Row], list[tuple[Array, ...]]]]:
+    step: EncoderStep, inputs: Iterable[tuple[Input, Sequence[TokenRow]]], outputs: Sequence[str]
+) -> Iterator[tuple[Input, list[TokenRow], list[tuple[Array, ...]]]]:
     """Run the windows of any number of inputs, in bounded memory.
 
     Args:
@@ -30,9 +30,9 @@ def run_windows(
         BundleError: an output holds NaN or an infinity.
         TriformError: onnxruntime failed.
     """
-    waiting: deque[tuple[Input, list[Row]]] = deque()
+    waiting: deque[tuple[Input, list[TokenRow]]] = deque()
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[TokenRow]:
         for item, windows in inputs:
             filled = [window for window in windows if window.ids]
             waiting.append((item, filled))

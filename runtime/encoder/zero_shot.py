@@ -12,7 +12,7 @@ from triform.runtime.encoder.classification import label_logits
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import InputError, UnsupportedError
 
-TEMPLATE = "This example is {}."
+HYPOTHESIS_TEMPLATE = "This example is {}."
 _COMMAND = "classify with labels of your own"
 
 
@@ -21,7 +21,7 @@ def zero_shot(
     texts: Iterable[str],
     labels: Sequence[str],
     *,
-    template: str = TEMPLATE,
+    template: str = HYPOTHESIS_TEMPLATE,
     multi_label: bool = False,
 ) -> Iterator[list[tuple[str, float]]]:
     """Score how well each label fits each text, as transformers' zero-shot-classification pipeline does.

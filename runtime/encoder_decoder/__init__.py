@@ -1,4 +1,4 @@
-"""Runs encoder-decoders, which read a source (text, a picture, sound) and generate text.
+"""Runs encoder-decoders, which read a source (text, an image, audio) and generate text.
 
 May import `runtime/generation`, `runtime/graphs`, `runtime/media` and what is below them. Read `model.py` first.
 """

@@ -1,54 +1,33 @@
-"""Reads the text in pictures, or describes pictures."""
+"""Reads the text in images, or describes images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import ImageInfo
 from triform.runtime.encoder_decoder.writer import SourceWriter
-from triform.runtime.errors import InputError, UnsupportedError
-from triform.runtime.generation.answers import Written
+from triform.runtime.errors import UnsupportedError
+from triform.runtime.generation.answers import Completion
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.checks import at_least_one
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.media.image import pixel_values, read_image
 
 Pixels = NDArray[np.float32]
 
 
 def image_info_of(model: SourceWriter) -> ImageInfo:
-    """Return the image settings of a model that reads pictures.
+    """Return the image settings of a model that reads images.
 
     Raises:
         UnsupportedError: the model reads something else.
     """
     if model.info.image is None:
-        raise UnsupportedError(f"this model reads {model.info.source}, not pictures")
+        raise UnsupportedError(f"this model reads {model.info.source}, not images")
     return model.info.image
-
-
-def pixels_of(model: SourceWriter, picture: str | Path | bytes) -> Pixels:
-    """Return the pixels of a picture as the model reads them, float32 (channels, height, width).
-
-    Args:
-        model: a model that reads pictures.
-        picture: the path of a file, or its content.
-
-    Raises:
-        InputError: the picture cannot be read.
-        UnsupportedError: the model does not read pictures, or Pillow is not installed.
-    """
-    info = image_info_of(model)
-    try:
-        return pixel_values(read_image(picture), info)
-    except InputError as error:
-        name = "" if isinstance(picture, bytes) or str(picture) in str(error) else f"{picture}: "
-        raise InputError(f"{name}{error}") from None
 
 
 def read_pixels(
@@ -58,18 +37,18 @@ def read_pixels(
     *,
     beams: Beams | None = None,
     batch: int = 8,
-) -> Iterator[Written]:
-    """Generate the best text for each picture, in bounded memory.
+) -> Iterator[Completion]:
+    """Generate the best text for each image, in bounded memory.
 
     Args:
-        model: a model that reads pictures.
-        pixels: of each picture, from `pixels_of`.
+        model: a model that reads images.
+        pixels: of each image, from `pixels_of` in `media/image.py`.
         options: see `EncoderDecoder.generate`.
         beams: see `EncoderDecoder.generate`.
-        batch: pictures to run at once.
+        batch: images to run at once.
 
     Yields:
-        the text of each picture, in order.
+        the text of each image, in order.
 
     Raises:
         InputError: the model does not support an option.

@@ -1,15 +1,16 @@
-"""The class of a loaded encoder-decoder, which generates text from a text or a picture."""
+"""The class of a loaded encoder-decoder, which generates text from a text or an image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from triform.runtime.encoder_decoder.image_reading import pixels_of, read_pixels
+from triform.runtime.encoder_decoder.image_reading import image_info_of, read_pixels
 from triform.runtime.encoder_decoder.writer import SourceWriter
-from triform.runtime.generation.answers import Written
+from triform.runtime.generation.answers import Completion
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.media.image import pixels_of
 
 
 class EncoderDecoder(SourceWriter):
@@ -27,21 +28,22 @@ class EncoderDecoder(SourceWriter):
         *,
         beams: Beams | None = None,
         batch: int = 8,
-    ) -> list[Written]:
-        """Read the text in each picture, or describe it, depending on the model.
+    ) -> list[Completion]:
+        """Read the text in each image, or describe it, depending on the model.
 
         Args:
             images: paths of files, or their contents.
             options: see `generate`.
             beams: see `generate`.
-            batch: pictures to run at once.
+            batch: images to run at once.
 
         Returns:
-            the best text for each picture, in order.
+            the best text for each image, in order.
 
         Raises:
-            InputError: a picture cannot be read, or the model does not support an option.
-            UnsupportedError: the model does not read pictures, or Pillow is not installed.
+            InputError: an image cannot be read, or the model does not support an option.
+            UnsupportedError: the model does not read images, or Pillow is not installed.
         """
-        pixels = (pixels_of(self, image) for image in images)
+        info = image_info_of(self)
+        pixels = (pixels_of(image, info) for image in images)
         return list(read_pixels(self, pixels, options, beams=beams, batch=batch))

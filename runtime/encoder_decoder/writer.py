@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Unpack
 
 from numpy.typing import NDArray
 
@@ -15,7 +15,15 @@ from triform.runtime.bundle.manifest import EncoderDecoderInfo, Manifest
 from triform.runtime.encoder_decoder.ask import Ask, manifest_for, prefix_for
 from triform.runtime.encoder_decoder.source_text import SourceText
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
-from triform.runtime.generation.answers import Generation, Piece, Watch, Written, best_answer, pieces_of, written
+from triform.runtime.generation.answers import (
+    Completion,
+    Generation,
+    Piece,
+    Watch,
+    best_answer,
+    completion_of,
+    pieces_of,
+)
 from triform.runtime.generation.loop import plain_loop
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.checks import at_least_one
@@ -26,7 +34,7 @@ from triform.runtime.generation.setup import Row, Settled, settle
 from triform.runtime.graphs.encoder_decoder import SourceReader
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.graphs.padding import text_arrays
-from triform.runtime.graphs.session import open_session
+from triform.runtime.graphs.session import SessionOptions, open_session
 from triform.runtime.graphs.signature import check_decoder_of
 from triform.runtime.text.stop_strings import TextStops
 
@@ -37,7 +45,7 @@ _LONGEST = 2**14
 
 
 class SourceWriter:
-    """A loaded encoder-decoder bundle. Several threads may use it at once. `EncoderDecoder` adds pictures.
+    """A loaded encoder-decoder bundle. Several threads may use it at once. `EncoderDecoder` adds images.
 
     Attributes:
         providers: the execution providers in use, the first choice first.
@@ -50,19 +58,15 @@ class SourceWriter:
         self,
         bundle: Bundle,
         *,
-        provider: str = "auto",
-        provider_options: Mapping[str, str] | None = None,
-        threads: int | None = None,
         strict: bool = False,
+        **session_options: Unpack[SessionOptions],
     ) -> None:
         """Open the bundle's graphs and tokenizers.
 
         Args:
             bundle: from `open_bundle`.
-            provider: see `open_session`.
-            provider_options: see `open_session`.
-            threads: see `open_session`.
             strict: refuse texts that are longer than the model can read, instead of truncating them.
+            session_options: see `SessionOptions`.
 
         Raises:
             BundleError: a file is damaged, or a graph does not match the manifest.
@@ -81,7 +85,7 @@ class SourceWriter:
         sessions = {}
         for name in ("encoder", "decoder"):
             path, _ = bundle.graph(name)
-            sessions[name] = open_session(path, provider=provider, provider_options=provider_options, threads=threads)
+            sessions[name] = open_session(path, **session_options)
         self.providers: list[str] = sessions["decoder"].get_providers()
         cache = check_decoder_of(sessions["encoder"], sessions["decoder"], manifest, bundle.folder)
         self.reader = SourceReader(sessions["encoder"], sessions["decoder"], manifest, cache)
@@ -133,7 +137,7 @@ class SourceWriter:
         ask: Ask | None = None,
         beams: Beams | None = None,
         batch: int = 8,
-    ) -> Iterator[list[Written]]:
+    ) -> Iterator[list[Completion]]:
         """Generate from any number of texts, in bounded memory. Texts of similar length run together.
 
         Args:
@@ -204,8 +208,8 @@ class SourceWriter:
         ask: Ask | None = None,
         beams: Beams | None = None,
         first: int = 0,
-    ) -> list[list[Written]]:
-        """Generate from sources that are not texts, such as pictures.
+    ) -> list[list[Completion]]:
+        """Generate from sources that are not texts, such as images.
 
         Args:
             arrays: a batch, by the names of the encoder's inputs.
@@ -226,11 +230,11 @@ class SourceWriter:
         rows = [self._row(settled, None, place) for place in range(first, first + count)]
         return self._write(self.reader.read(arrays), settled, rows)
 
-    def _all(self, sources: Iterable[str], settled: Settled, ask: Ask, batch: int) -> Iterator[list[Written]]:
+    def _all(self, sources: Iterable[str], settled: Settled, ask: Ask, batch: int) -> Iterator[list[Completion]]:
         source, first = iter(sources), 1
         while window := list(islice(source, _WINDOW)):
             ids = self._ids(window, ask, first)
-            answers_of: list[list[Written]] = [[]] * len(ids)
+            answers_of: list[list[Completion]] = [[]] * len(ids)
             order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
             for start in range(0, len(order), batch):
                 chosen = order[start : start + batch]
@@ -241,9 +245,9 @@ class SourceWriter:
             yield from answers_of
             first += len(window)
 
-    def _write(self, encoded: EncoderOutput, settled: Settled, rows: Sequence[Row]) -> list[list[Written]]:
+    def _write(self, encoded: EncoderOutput, settled: Settled, rows: Sequence[Row]) -> list[list[Completion]]:
         results = run_search(self.reader.batch_step(encoded), rows, settled.search)
-        return [[written(hypothesis, settled) for hypothesis in hypotheses] for hypotheses in results]
+        return [[completion_of(hypothesis, settled) for hypothesis in hypotheses] for hypotheses in results]
 
     def _read(self, rows: Sequence[Sequence[int]]) -> EncoderOutput:
         return self.reader.read(text_arrays(rows, self.manifest.tokens.pad))

@@ -129,7 +129,7 @@ class Watch:
             accepted_tokens=self.pace.accepted,
         )
 
-    def searched(self, best: Written, load: float) -> Generation:
+    def searched(self, best: Completion, load: float) -> Generation:
         """The record of the best answer of a search.
 
         Args:
@@ -160,7 +160,7 @@ class WatchedStep:
 
 
 @dataclass(frozen=True)
-class Written:
+class Completion:
     """One answer of a search, or the only one.
 
     Attributes:
@@ -176,7 +176,7 @@ class Written:
     score: float | None = None
 
 
-def written(hypothesis: Hypothesis, settled: Settled) -> Written:
+def completion_of(hypothesis: Hypothesis, settled: Settled) -> Completion:
     """A hypothesis as text.
 
     Args:
@@ -186,7 +186,7 @@ def written(hypothesis: Hypothesis, settled: Settled) -> Written:
     stop, tokenizer = StopStrings(settled.options.stop), settled.tokenizer
     text = stop.push(tokenizer.decode(list(hypothesis.token_ids), skip_special_tokens=True)) + stop.flush()
     reason: FinishReason = "stop" if stop.found else hypothesis.finish_reason
-    return Written(text, hypothesis.token_ids, reason, hypothesis.score if settled.search is not None else None)
+    return Completion(text, hypothesis.token_ids, reason, hypothesis.score if settled.search is not None else None)
 
 
 def pieces_of(tokens: Iterable[Token], stops: TextStops, watch: Watch) -> Iterator[Piece]:
@@ -212,7 +212,7 @@ def pieces_of(tokens: Iterable[Token], stops: TextStops, watch: Watch) -> Iterat
             return
 
 
-def best_answer(step: BatchStep, row: Row, settled: Settled, watch: Watch) -> Written:
+def best_answer(step: BatchStep, row: Row, settled: Settled, watch: Watch) -> Completion:
     """Search for the best answer to one prompt.
 
     Args:
@@ -227,4 +227,4 @@ def best_answer(step: BatchStep, row: Row, settled: Settled, watch: Watch) -> Wr
     """
     ((best, *_),) = run_search(WatchedStep(step, watch), [row], settled.search)
     watch.note()
-    return written(best, settled)
+    return completion_of(best, settled)

@@ -15,7 +15,7 @@ from triform.runtime.generation.processors.contract import Filter, Processor, Te
 from triform.runtime.generation.processors.truncation import reached, weights_of
 from triform.runtime.generation.steps import Ids, Logits
 
-__all__ = ["Logits", "Sampler", "ahead", "draw", "greedy", "make_sampler", "process", "row_generator"]
+__all__ = ["Logits", "Sampler", "answer_generator", "draw", "greedy", "make_sampler", "process", "row_generator"]
 # Called with the ids of the row so far, int64 (length,), and the logits after them, float32 (vocab_size,).
 Sampler = Callable[[Ids, Logits], int]
 
@@ -32,7 +32,7 @@ def row_generator(seed: int | None, row: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, row], np.uint64)))
 
 
-def ahead(generator: np.random.Generator, index: int) -> np.random.Generator:
+def answer_generator(generator: np.random.Generator, index: int) -> np.random.Generator:
     """The random numbers of one of several answers, jumped ahead so that no two answers share any.
 
     Args:

@@ -27,7 +27,7 @@ from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.processors.build import ProcessorContext, build_processors
 from triform.runtime.generation.processors.contract import Processor
 from triform.runtime.generation.processors.spelling import Spelled, spell, stop_ids
-from triform.runtime.generation.sampling import Sampler, ahead, make_sampler, row_generator
+from triform.runtime.generation.sampling import Sampler, answer_generator, make_sampler, row_generator
 from triform.runtime.generation.steps import Logits
 from triform.runtime.text.tokenizer import Tokenizer
 
@@ -118,7 +118,7 @@ class Row:
         generator = self.context.generator
         if generator is None:
             return self.sampler()
-        context = dataclasses.replace(self.context, generator=ahead(generator, answer))
+        context = dataclasses.replace(self.context, generator=answer_generator(generator, answer))
         return make_sampler(build_processors(self.settled.options, context), context.generator)
 
     def growing(self, sampler: Sampler | None = None) -> GrowingRow:

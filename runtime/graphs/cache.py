@@ -275,7 +275,7 @@ class KVCache:
     def _copy(self, moves: Sequence[tuple[int, int]]) -> None:
         """Copy rows, given as (to, source), as if all were copied at once."""
         spans = [(to, source, int(self._common[to, source]), int(self.lengths[source])) for to, source in moves]
-        # A row that is read after it was written must be saved first; `settle` finds orders without such rows.
+        # A row that is read after it was written must be saved first; `place_rows` finds orders without such rows.
         both = {to for to, _ in moves} & {source for _, source in moves}
         for array in self._arrays.values():
             aside = {index: array[index].copy() for index in both}
@@ -287,7 +287,7 @@ class KVCache:
                 array[to] = aside.get(source, array[source])
 
 
-def settle(parents: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+def place_rows(parents: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """Find places for the rows of a new batch so that few rows move, and none is read after it was written.
 
     Args:

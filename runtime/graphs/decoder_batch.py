@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import InputError
 from triform.runtime.graphs.binding import StepBinding
-from triform.runtime.graphs.cache import KVCache, settle
+from triform.runtime.graphs.cache import KVCache, place_rows
 from triform.runtime.graphs.decoder_step import paired, prefill_row, read_row, resumable, run_on
 from triform.runtime.graphs.protocols import BindableSession
 from triform.runtime.graphs.snapshots import Snapshots, is_worth_a_snapshot
@@ -94,7 +94,7 @@ class DecoderBatchStep:
             InputError: the cache of so many rows does not fit into memory.
         """
         sources = self._places[np.asarray(parents, np.int64)]
-        places = settle(sources)
+        places = place_rows(sources)
         order = np.empty_like(sources)
         order[places] = sources
         self._make_room(0, len(order))

@@ -14,7 +14,7 @@ from triform.runtime.bundle.manifest import GraphInfo
 from triform.runtime.graphs.encoder_output import run_encoder
 from triform.runtime.graphs.padding import pad_rows, text_arrays
 from triform.runtime.graphs.protocols import GraphSession
-from triform.runtime.text.rows import Row
+from triform.runtime.text.rows import TokenRow
 
 # Tokens in a batch, including padding: enough to keep every core busy, few enough to stay in its cache.
 TOKENS = 1024
@@ -48,7 +48,7 @@ class EncoderStep:
         self.outputs = {info.name: info for info in graph.outputs}
 
     def run(
-        self, rows: Sequence[Row], outputs: Sequence[str], positions: Sequence[Sequence[int]] | None = None
+        self, rows: Sequence[TokenRow], outputs: Sequence[str], positions: Sequence[Sequence[int]] | None = None
     ) -> list[tuple[Array, ...]]:
         """Run rows as one batch, padded to the longest, or as one batch per length if the model must not see padding.
 
@@ -80,7 +80,7 @@ class EncoderStep:
         ]
 
     def _run_by_length(
-        self, rows: Sequence[Row], outputs: Sequence[str], positions: Sequence[Sequence[int]] | None
+        self, rows: Sequence[TokenRow], outputs: Sequence[str], positions: Sequence[Sequence[int]] | None
     ) -> list[tuple[Array, ...]]:
         parts: list[tuple[Array, ...]] = [()] * len(rows)
         for length in {len(row.ids) for row in rows}:
@@ -99,7 +99,7 @@ class EncoderStep:
         """
         return run_encoder(self._session, self.inputs, outputs, arrays)
 
-    def in_batches(self, rows: Iterable[Row], outputs: Sequence[str]) -> Iterator[tuple[Array, ...]]:
+    def in_batches(self, rows: Iterable[TokenRow], outputs: Sequence[str]) -> Iterator[tuple[Array, ...]]:
         """Run any number of rows in bounded memory; rows of similar length run together.
 
         Yields:
@@ -123,7 +123,7 @@ class EncoderStep:
         return result[:length] if len(shape) > 1 and shape[1] == "sequence" else result
 
 
-def _batches(rows: Sequence[Row], equal_lengths: bool) -> Iterator[list[int]]:
+def _batches(rows: Sequence[TokenRow], equal_lengths: bool) -> Iterator[list[int]]:
     """Indices of rows, longest first, in batches of at most TOKENS tokens including padding, or of a single length."""
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
     start = 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from triform.runtime.errors import (
     BundleError,
@@ -19,10 +20,36 @@ from triform.runtime.errors import (
     option,
 )
 from triform.runtime.graphs.protocols import GraphSession
+from triform.runtime.machine.processor import physical_cores
 
 _CPU = "CPUExecutionProvider"
 # onnxruntime starts as many threads as requested; ten thousand never finish starting.
 _MOST_THREADS = 1024
+# A graph of one operator, y = Identity(x) of one float, in ONNX's protobuf format: the device has no package that
+# writes one.
+_IDENTITY = bytes.fromhex(
+    "0808"  # ir_version 8
+    "4202100d"  # opset 13
+    "3a37"  # the graph
+    "0a100a01781201792208" + b"Identity".hex() + "120167"  # its node, and its name g
+    "5a0f0a0178120a0a08080112040a020801"  # the input x: float32 [1]
+    "620f0a0179120a0a08080112040a020801"  # the output y
+)
+
+
+class SessionOptions(TypedDict, total=False):
+    """How graphs are opened.
+
+    Attributes:
+        provider: a name that ONNX Runtime knows, with or without "ExecutionProvider" (cpu, cuda, …). ``auto``, the
+            default, is the CPU: bundles are made for it, and a GPU runs their operators in part only.
+        provider_options: passed to the provider unchanged.
+        threads: threads within one operator; the physical cores that this process may use when None.
+    """
+
+    provider: str
+    provider_options: Mapping[str, str] | None
+    threads: int | None
 
 
 def open_session(
@@ -38,10 +65,9 @@ def open_session(
 
     Args:
         path: the .onnx file; its data file beside it is memory-mapped.
-        provider: a name that ONNX Runtime knows, with or without "ExecutionProvider" (cpu, cuda, …). ``auto`` is the
-            CPU: bundles are made for it, and a GPU runs their operators in part only.
-        provider_options: passed to the provider unchanged.
-        threads: threads within one operator; the physical cores that this process may use when None.
+        provider: see `SessionOptions`.
+        provider_options: see `SessionOptions`.
+        threads: see `SessionOptions`.
 
     Raises:
         ProviderError: the named provider is not in this onnxruntime, refuses its options, or cannot start.
@@ -77,6 +103,26 @@ def open_session(
         raise ProviderError(f"provider {provider} could not start; see onnxruntime's requirements for it")
     _warn_of_fallback(session, path, chosen)
     return session
+
+
+def provider_problems() -> dict[str, str | None]:
+    """The providers of this onnxruntime by short name (cpu, cuda, …); why each does not start, or None if it does."""
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # That a provider leaves this graph to the CPU says nothing.
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "identity.onnx"
+        path.write_bytes(_IDENTITY)
+        return {name: _problem(path, name) for name in map(_short, ort.get_available_providers())}
+
+
+def _problem(path: Path, provider: str) -> str | None:
+    try:
+        open_session(path, provider=provider, threads=1)
+    except TriformError as error:
+        return str(error)
+    return None
 
 
 def _choose(provider: str, available: list[str]) -> str:
@@ -153,40 +199,3 @@ def run_failure(graph: str, error: Exception) -> TriformError:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:200]
-
-
-_CPUS = Path("/sys/devices/system/cpu")
-# A container's CPU quota: microseconds of processor time ("max" if unlimited) in each period of so many microseconds.
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
-
-def physical_cores() -> int:
-    """Count the physical cores that this process may use, limited by its container's CPU quota.
-
-    The hardware threads of a core share its arithmetic units, so counting both makes matrix products slower. Threads
-    beyond the quota make a container wait for its next period.
-    """
-    return min(_allowed_cores(), _quota())
-
-
-def _quota() -> int:
-    try:
-        share, period = map(int, _QUOTA.read_text().split())
-        return max(1, -(-share // period))
-    except (OSError, ValueError):
-        return _MOST_THREADS
-
-
-def _allowed_cores() -> int:
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    if allowed is None:
-        # Only Linux's /sys has the topology; half of the processors is right if each core has two threads.
-        return max(1, (os.cpu_count() or 1) // 2)
-    return max(1, len({_core_of(cpu) for cpu in allowed}))
-
-
-def _core_of(cpu: int) -> str:
-    try:
-        return (_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
-    except OSError:
-        return str(cpu)

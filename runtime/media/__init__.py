@@ -1,4 +1,4 @@
-"""Reads sound and pictures, and computes the inputs of models from them.
+"""Reads audio and images, and computes the inputs of models from them.
 
 May import `runtime/bundle` and what is below it. Read `audio.py` first.
 """

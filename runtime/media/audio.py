@@ -1,4 +1,4 @@
-"""Reads sound files of any length: one channel, at the model's sampling rate, block by block in constant memory."""
+"""Reads audio files of any length: one channel, at the model's sampling rate, block by block in constant memory."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _TOLERATED_SECONDS = 0.1
 
 
 def require_audio() -> None:
-    """Check that sound can be read.
+    """Check that audio can be read.
 
     Raises:
         UnsupportedError: a package is not installed, or libsndfile is missing.
     """
     if find_spec("soundfile") is None or find_spec("soxr") is None:
-        raise missing_extra("sound needs soundfile and soxr", "audio")
+        raise missing_extra("audio needs soundfile and soxr", "audio")
     try:
         import soundfile  # noqa: F401
     except OSError:
@@ -47,7 +47,7 @@ def require_audio() -> None:
 
 @dataclass
 class Audio:
-    """A sound file that can be read several times, each time from its beginning. Close it, or use it in a `with`.
+    """An audio file that can be read several times, each time from its beginning. Close it, or use it in a `with`.
 
     Attributes:
         name: of the file, for messages.
@@ -65,7 +65,7 @@ class Audio:
     _said: set[str] = field(default_factory=set)
 
     def blocks(self, sampling_rate: int) -> Iterator[Samples]:
-        """Read the sound: channels are averaged, then resampled by soxr at its quality HQ.
+        """Read the audio: channels are averaged, then resampled by soxr at its quality HQ.
 
         A truncated or damaged file is read as far as possible, with a warning at the end. Samples that are not finite
         become 0, also with a warning.
@@ -74,7 +74,7 @@ class Audio:
             sampling_rate: to resample to, in Hz.
 
         Yields:
-            float32 (samples), never empty; nothing at all for a file without sound.
+            float32 (samples), never empty; nothing at all for a file without audio.
         """
         if sampling_rate == self.sampling_rate:
             yield from self._mono()
@@ -94,7 +94,7 @@ class Audio:
             self._content.close()
 
     def __enter__(self) -> Self:
-        """Return the sound itself."""
+        """Return the audio itself."""
         return self
 
     def __exit__(
@@ -129,14 +129,14 @@ class Audio:
 
 
 def open_audio(source: str | Path | bytes, warn: Callable[[str], None]) -> Audio:
-    """Open a sound file of any format that libsndfile or FFmpeg reads: WAV, FLAC, OGG, MP3, M4A, MP4 and more.
+    """Open an audio file of any format that libsndfile or FFmpeg reads: WAV, FLAC, OGG, MP3, M4A, MP4 and more.
 
     Args:
         source: the path of a file, its content, or "-" for standard input.
         warn: called with one line if the file is damaged.
 
     Raises:
-        InputError: the file does not exist, cannot be read, is empty, or is not sound.
+        InputError: the file does not exist, cannot be read, is empty, or is not audio.
         UnsupportedError: see `require_audio`.
     """
     require_audio()
@@ -145,9 +145,9 @@ def open_audio(source: str | Path | bytes, warn: Callable[[str], None]) -> Audio
         with open_sound(content, name) as file:
             rate = file.sampling_rate
             if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
-                raise InputError(f"{name} claims {rate} samples a second, which is no sound")
+                raise InputError(f"{name} claims {rate} samples a second, which cannot be audio")
             if file.frames == 0:
-                raise InputError(f"{name} is a sound file of no length")
+                raise InputError(f"{name} is an audio file without samples")
             duration = None if file.frames is None else file.frames / rate
             return Audio(name, rate, file.channels, duration, content, warn)
     except BaseException:
@@ -165,7 +165,7 @@ def _content(source: str | Path | bytes) -> tuple[Path | IO[bytes], str]:
     path = Path(source)
     try:
         if path.is_dir():
-            raise InputError(f"{path} is a folder; name a sound file")
+            raise InputError(f"{path} is a folder; name an audio file")
         with path.open("rb") as file:
             if not path.is_file():
                 return _not_empty(_spooled(file), str(path))

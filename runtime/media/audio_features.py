@@ -1,4 +1,4 @@
-"""Computes a model's features from sound: a log-mel spectrogram, filter bank features, or the waveform itself."""
+"""Computes a model's features from audio: a log-mel spectrogram, filter bank features, or the waveform itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def audio_features(samples: Array, info: AudioInfo) -> Array:
         UnsupportedError: this version does not support the kind of features.
     """
     if info.kind not in _KINDS:
-        raise UnsupportedError(f"the model takes sound of the kind {info.kind!r}, which this version lacks: upgrade")
+        raise UnsupportedError(f"the model takes audio of the kind {info.kind!r}, which this version lacks: upgrade")
     return _KINDS[info.kind](samples, info)
 
 
@@ -61,7 +61,7 @@ def pad_features(rows: Sequence[Array], info: AudioInfo) -> tuple[Array, NDArray
         info: with the value to pad with.
 
     Returns:
-        float32 (batch, longest, …), and the attention mask, int64 (batch, longest): 1 where there is sound.
+        float32 (batch, longest, …), and the attention mask, int64 (batch, longest): 1 where there is audio.
     """
     longest = max(map(len, rows))
     batch = np.full((len(rows), longest, *rows[0].shape[1:]), info.padding_value, np.float32)

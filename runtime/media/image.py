@@ -1,4 +1,4 @@
-"""Reads pictures safely, and resizes, crops and normalizes them for a model."""
+"""Reads images safely, and resizes, crops and normalizes them for a model."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ from triform.runtime.extras import missing_extra
 if TYPE_CHECKING:
     from PIL import Image
 
+    # The path of a file, its content, or an open Pillow image.
+    ImageInput = str | Path | bytes | Image.Image
+
 # Formats that Pillow reads itself. Some of its other readers start programs, and many are rarely used.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF")
 
 
 def require_pillow() -> None:
-    """Check that pictures can be read.
+    """Check that images can be read.
 
     Raises:
         UnsupportedError: Pillow is not installed.
     """
     if find_spec("PIL") is None:
-        raise missing_extra("pictures need Pillow", "image")
+        raise missing_extra("images need Pillow", "image")
 
 
 def read_image(source: str | Path | bytes) -> Image.Image:
-    """Read a picture, rotated by its EXIF orientation; of an animation, the first frame.
+    """Read an image, rotated by its EXIF orientation; of an animation, the first frame.
 
     Transparency is dropped and not blended with a background, as in transformers' pipelines. Pixels of 16 bits keep
     their upper 8 bits, in gray as in color; transformers turns almost all such gray pixels white.
@@ -47,13 +50,13 @@ def read_image(source: str | Path | bytes) -> Image.Image:
         an RGB image.
 
     Raises:
-        InputError: the file cannot be read, is not a picture, is damaged, or is so large that it may be an attack.
+        InputError: the file cannot be read, is not an image, is damaged, or is so large that it may be an attack.
         UnsupportedError: Pillow is not installed.
     """
     require_pillow()
     from PIL import Image
 
-    name = "the picture" if isinstance(source, bytes) else str(source)
+    name = "the image" if isinstance(source, bytes) else str(source)
     with _one_line(name):
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as opened:
             opened.load()
@@ -76,8 +79,31 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return upright.convert("RGB")
 
 
+def pixels_of(image: ImageInput, info: ImageInfo) -> NDArray[np.float32]:
+    """Read an image and compute a model's input from it; see `read_image` and `pixel_values`.
+
+    Args:
+        image: the path of a file, its content, or an open Pillow image.
+        info: what the model reads.
+
+    Returns:
+        float32 (channels, height, width).
+
+    Raises:
+        InputError: the image cannot be read or used; the message names its file.
+        UnsupportedError: Pillow is not installed.
+    """
+    if not isinstance(image, str | Path | bytes):
+        return pixel_values(as_rgb(image), info)
+    opened = read_image(image)
+    try:
+        return pixel_values(opened, info)
+    except InputError as error:
+        raise InputError(str(error) if isinstance(image, bytes) else f"{image}: {error}") from None
+
+
 def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
-    """Compute a model's input from a picture, as transformers' image processors do with Pillow and numpy.
+    """Compute a model's input from an image, as transformers' image processors do with Pillow and numpy.
 
     Args:
         image: in RGB.
@@ -87,7 +113,7 @@ def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
         float32 (channels, height, width).
 
     Raises:
-        InputError: the picture is so narrow that resizing its shortest edge would make it enormous.
+        InputError: the image is so narrow that resizing its shortest edge would make it enormous.
     """
     from PIL import Image
 
@@ -115,18 +141,18 @@ def _resized(image: Image.Image, resize: list[int]) -> tuple[int, int]:
     short = resize[0]
     long = int(short * max(image.size) / min(image.size))
     if short * long > (Image.MAX_IMAGE_PIXELS or float("inf")):
-        raise InputError(f"a picture of {image.width}x{image.height} pixels is too narrow to resize to {short}")
+        raise InputError(f"an image of {image.width}x{image.height} pixels is too narrow to resize to {short}")
     return (long, short) if image.width <= image.height else (short, long)
 
 
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
-    """Turn every exception of reading a picture into an error of one line."""
+    """Turn every exception of reading an image into an error of one line."""
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # Pillow only warns of a picture that may exhaust the memory.
+        # Pillow only warns of an image that may exhaust the memory.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             yield
@@ -136,7 +162,7 @@ def _one_line(name: str) -> Iterator[None]:
             raise InputError(f"{name} is larger than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller first") from None
         except UnidentifiedImageError:
             known = ", ".join(_FORMATS)
-            raise InputError(f"{name} is not a picture of a kind that can be read: {known}") from None
+            raise InputError(f"{name} is not an image of a kind that can be read: {known}") from None
         except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error
             reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"{name} cannot be read: {reason}") from None

@@ -1,11 +1,11 @@
-"""Computes Whisper's log-mel spectrogram, also of sound that does not fit into memory.
+"""Computes Whisper's log-mel spectrogram, also of audio that does not fit into memory.
 
 Source: transformers' WhisperFeatureExtractor, which follows openai/whisper's ``log_mel_spectrogram``. Values more than
-80 dB below the maximum are raised to that level, so that every value depends on the maximum. For sound longer than the
+80 dB below the maximum are raised to that level, so that every value depends on the maximum. For audio longer than the
 model reads at once, both programs use the maximum of the whole file: they compute one spectrogram (transformers with
 ``truncation=False``) and cut windows from it. `LogMelWindows` computes the same windows without the whole file in
-memory, from a maximum that `log_mel_maximum` finds in a separate pass, in about 1/2000 of the time that the sound takes
-to play. Without it, as for sound that is still being recorded, the maximum so far is used.
+memory, from a maximum that `log_mel_maximum` finds in a separate pass, in about 1/2000 of the time that the audio takes
+to play. Without it, as for audio that is still being recorded, the maximum so far is used.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _FRAMES_AT_ONCE = 250
 
 
 def log_mel(samples: Samples, info: AudioInfo) -> Features:
-    """Compute the spectrogram of a whole sound, padded to the length that the model reads at once.
+    """Compute the spectrogram of a whole recording, padded to the length that the model reads at once.
 
     Args:
-        samples: float32 (samples); sound longer than ``info.chunk_length`` is not truncated.
+        samples: float32 (samples); audio longer than ``info.chunk_length`` is not truncated.
         info: of the kind ``log_mel``.
 
     Returns:
@@ -90,7 +90,7 @@ class LogMelWindows:
         Args:
             blocks: float32 (samples) each, read as windows need them.
             info: of the kind ``log_mel``.
-            maximum: see `log_mel_maximum`; louder sound raises it.
+            maximum: see `log_mel_maximum`; louder audio raises it.
         """
         self.length = _chunk_samples(info) // info.hop_length
         self.maximum = maximum
@@ -104,13 +104,13 @@ class LogMelWindows:
         """Compute the window that starts at a frame.
 
         Frames after the end of the file are 0, as in transformers and openai/whisper for long files. For a file shorter
-        than a window both pad the sound instead; see `log_mel`.
+        than a window both pad the audio instead; see `log_mel`.
 
         Args:
             first: the first frame, not before that of the last call.
 
         Returns:
-            float32 (feature_size, length), and how many of its frames are sound.
+            float32 (feature_size, length), and how many of its frames are audio.
 
         Raises:
             ValueError: the window starts before the last one.

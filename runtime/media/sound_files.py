@@ -1,4 +1,4 @@
-"""Opens sound files with libsndfile, or with FFmpeg's libraries if it does not know the format (M4A, MP4, WebM, …).
+"""Opens audio files with libsndfile, or with FFmpeg's libraries if it does not know the format (M4A, MP4, WebM, …).
 
 Both yield blocks of float32 samples and report whether the file is damaged.
 """
@@ -24,7 +24,7 @@ _BLOCK = 1 << 16
 _FORMATS = frozenset(
     "WAV WAVEX RF64 W64 FLAC OGG MP3 AIFF AU CAF NIST VOC SVX IRCAM AVR PAF PVF HTK MAT4 MAT5 MPC2K WVE XI".split()
 )
-# Containers that hold the sound itself. Playlists are left out: they could open other files and addresses.
+# Containers that hold the audio itself. Playlists are left out: they could open other files and addresses.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,ac3,avi,asf,mpeg,mpegts,flv"
 # libsndfile's value for a length that the container does not store.
 _UNKNOWN_FRAMES = 2**63 - 1
@@ -37,7 +37,7 @@ _UNRECOGNISED_FORMAT = 1
 
 
 class SoundFile(Protocol):
-    """An open sound file.
+    """An open audio file.
 
     Attributes:
         sampling_rate: in Hz.
@@ -62,14 +62,14 @@ class SoundFile(Protocol):
 
 
 def open_sound(content: Path | IO[bytes], name: str) -> SoundFile:
-    """Open a sound file at its beginning.
+    """Open an audio file at its beginning.
 
     Args:
         content: a path, or a seekable binary file.
         name: of the file, for errors.
 
     Raises:
-        InputError: the file is not sound, or its format is not supported.
+        InputError: the file is not audio, or its format is not supported.
     """
     if not isinstance(content, Path):
         content.seek(0)
@@ -80,7 +80,7 @@ def open_sound(content: Path | IO[bytes], name: str) -> SoundFile:
         sound = _by_ffmpeg(content, name)
     if sound is None:
         raise InputError(
-            f"{name} is not sound of a kind that can be read (WAV, FLAC, OGG, MP3, AIFF, M4A, MP4, WebM, …); "
+            f"{name} is not audio of a kind that can be read (WAV, FLAC, OGG, MP3, AIFF, M4A, MP4, WebM, …); "
             "convert it first, as ffmpeg -i FILE sound.wav does"
         )
     return sound
@@ -93,7 +93,7 @@ def _by_libsndfile(content: Path | IO[bytes], name: str) -> SoundFile | None:
         file = soundfile.SoundFile(content)
     except soundfile.LibsndfileError as error:
         if error.code != _UNRECOGNISED_FORMAT:
-            raise InputError(f"{name} cannot be read as sound: {error.error_string}") from None
+            raise InputError(f"{name} cannot be read as audio: {error.error_string}") from None
         return None
     except TypeError:
         return None  # soundfile takes a file called .raw for samples without a header
@@ -159,7 +159,7 @@ def _by_ffmpeg(content: Path | IO[bytes], name: str) -> SoundFile | None:
         return None
     if not container.streams.audio:
         container.close()
-        raise InputError(f"{name} holds no sound")
+        raise InputError(f"{name} holds no audio")
     return _Container(container, opened if isinstance(content, Path) else None)
 
 

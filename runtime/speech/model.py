@@ -34,7 +34,7 @@ class SpeechModel(EncoderDecoder):
         """Transcribe a recording of any length. `triform.transcribe` yields the segments as they are ready.
 
         Args:
-            recording: the path of a sound file, its content, an `Audio`, or samples: float32 (samples,), one channel,
+            recording: the path of an audio file, its content, an `Audio`, or samples: float32 (samples,), one channel,
                 at the model's sampling rate.
             options: the defaults when None.
             progress: called with the number of seconds that have been transcribed.
@@ -45,7 +45,7 @@ class SpeechModel(EncoderDecoder):
 
         Raises:
             InputError: the model does not support an option, or the file cannot be read.
-            UnsupportedError: a package that reads sound files is missing.
+            UnsupportedError: a package that reads audio files is missing.
         """
         if isinstance(recording, Audio | np.ndarray):
             return list(transcribe(self, recording, options, progress=progress))

@@ -22,10 +22,10 @@ class TranscribeOptions:
     Attributes:
         language: its code in the model, or "auto" to detect it; when None, the model's default if it has one.
         task: transcribe, or translate into English; the model's default, or else transcribe, when None.
-        timestamps: let the model predict timestamps, and cut long sound at them.
+        timestamps: let the model predict timestamps, and cut long audio at them.
         word_timestamps: find the time of each word.
         vad: skip everything that is not speech (voice activity detection).
-        batch: windows to run at once. More than 1 cuts the sound beforehand, at pauses with `vad`, and transcribes each
+        batch: windows to run at once. More than 1 cuts the audio beforehand, at pauses with `vad`, and transcribes each
             window independently.
         num_beams: beams at a temperature of 0; 1 means no beam search.
         best_of: samples at a temperature above 0, of which the most likely is kept.

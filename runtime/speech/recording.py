@@ -28,10 +28,10 @@ _MOMENT = 20
 
 
 class Recording(Protocol):
-    """A source of sound, such as `Audio`."""
+    """A source of audio, such as `Audio`."""
 
     def blocks(self, sampling_rate: int) -> Iterator[Samples]:
-        """Yield the sound from its beginning, float32 (samples) each. Repeatable, but one reader at a time."""
+        """Yield the audio from its beginning, float32 (samples) each. Repeatable, but one reader at a time."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Windows(Protocol):
     length: int
 
     def window(self, first: int) -> tuple[Features, int]:
-        """The window that starts at a frame, float32 (feature_size, length), and how many of its frames are sound."""
+        """The window that starts at a frame, float32 (feature_size, length), and how many of its frames are audio."""
 
 
 class ShortWindows:
-    """Windows of a recording that fits into one: the sound is padded, as transformers does, not the features.
+    """Windows of a recording that fits into one: the audio is padded, as transformers does, not the features.
 
     Attributes:
         length: frames of a window.
@@ -114,7 +114,7 @@ def leading_silence(features: Features) -> int:
     Models hallucinate words there.
 
     Args:
-        features: log-mel, float32 (feature_size, frames), of the sound alone.
+        features: log-mel, float32 (feature_size, frames), of the audio alone.
     """
     if not features.size:
         return 0

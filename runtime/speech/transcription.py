@@ -43,7 +43,7 @@ def transcribe(
 
     Raises:
         InputError: the model does not support an option, or the file cannot be read.
-        UnsupportedError: the model does not read sound, or a package is missing.
+        UnsupportedError: the model does not read audio, or a package is missing.
     """
     options, report = options or TranscribeOptions(), progress or (lambda seconds: None)
     info = audio_info(model)
@@ -59,10 +59,10 @@ def audio_info(model: SourceWriter) -> AudioInfo:
     """Return the audio settings of a speech model.
 
     Raises:
-        UnsupportedError: the model does not read sound.
+        UnsupportedError: the model does not read audio.
     """
     info = model.info.audio
     if info is None:
         hint = method_hint(model.manifest.task, "export a speech model")
-        raise UnsupportedError(f"{model.manifest.model_name} reads {model.info.source}, not sound: {hint}")
+        raise UnsupportedError(f"{model.manifest.model_name} reads {model.info.source}, not audio: {hint}")
     return info

@@ -15,14 +15,14 @@ from triform.runtime.errors import BundleError, InputError, option
 from triform.runtime.media.audio_features import audio_features, pad_features
 from triform.runtime.media.sound_files import Samples
 from triform.runtime.media.voice_activity import SpeechSpan
-from triform.runtime.speech.fallback import Heard, WindowDecoder
+from triform.runtime.speech.fallback import DecodedWindow, WindowDecoder
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.speech.recording import Recording, no_longer_than, speech_of
 from triform.runtime.speech.transcript import Segment
 
 # The longest utterance that these models were trained on, in seconds.
 _LONGEST = 30.0
-# Shorter sound may not fill a single frame, in seconds.
+# Shorter audio may not fill a single frame, in seconds.
 _SHORTEST = 0.1
 
 
@@ -37,7 +37,7 @@ def transcribe_utterances(
 
     Raises:
         InputError: an option that needs a model with timestamps or languages.
-        UnsupportedError: the sound must be cut, and the package that finds pauses is missing.
+        UnsupportedError: the audio must be cut, and the package that finds pauses is missing.
     """
     _check(options)
     decoder = WindowDecoder(model, options)
@@ -66,10 +66,12 @@ def _pieces(recording: Recording, info: AudioInfo, options: TranscribeOptions) -
         if samples is not None:
             return iter([(SpeechSpan(0.0, len(samples) / rate), samples)])
     spans = speech_of(recording, options.voice_activity, _LONGEST)
-    return cut(recording.blocks(rate), spans, rate)
+    return cut_spans(recording.blocks(rate), spans, rate)
 
 
-def cut(blocks: Iterable[Samples], spans: Iterable[SpeechSpan], rate: int) -> Iterator[tuple[SpeechSpan, Samples]]:
+def cut_spans(
+    blocks: Iterable[Samples], spans: Iterable[SpeechSpan], rate: int
+) -> Iterator[tuple[SpeechSpan, Samples]]:
     """Yield each span with its samples, without the whole recording in memory.
 
     Args:
@@ -97,7 +99,7 @@ def _decoded(
 ) -> Iterator[Segment]:
     prompt, options = request
     while group := list(islice(pieces, options.batch)):
-        audible = [(span, samples) for span, samples in group if _is_heard(samples, info)]
+        audible = [(span, samples) for span, samples in group if _is_audible(samples, info)]
         if audible:
             encoded = model.reader.read(_arrays(model, info, [samples for _, samples in audible]))
             answers = decoder.decode(encoded, [prompt] * len(audible))
@@ -107,7 +109,7 @@ def _decoded(
         progress(group[-1][0].end)
 
 
-def _is_heard(samples: Samples, info: AudioInfo) -> bool:
+def _is_audible(samples: Samples, info: AudioInfo) -> bool:
     return len(samples) >= _SHORTEST * info.sampling_rate and bool(samples.any())
 
 
@@ -117,11 +119,11 @@ def _arrays(model: SourceWriter, info: AudioInfo, rows: Sequence[Samples]) -> di
     names = [node.name for node in model.manifest.graphs["encoder"].inputs]
     sound = [name for name in names if name != "attention_mask"]
     if len(sound) != 1:
-        raise BundleError(f"the encoder takes {', '.join(names)}, not sound; export the model again")
+        raise BundleError(f"the encoder takes {', '.join(names)}, not audio; export the model again")
     return {sound[0]: features, "attention_mask": mask}
 
 
-def _segment(span: SpeechSpan, answer: Heard, language: str | None) -> Segment:
+def _segment(span: SpeechSpan, answer: DecodedWindow, language: str | None) -> Segment:
     return Segment(
         round(span.start, 2),
         round(span.end, 2),

@@ -13,7 +13,7 @@ from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.errors import BundleError
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.media.log_mel import Features
-from triform.runtime.speech.fallback import Heard, WindowDecoder
+from triform.runtime.speech.fallback import DecodedWindow, WindowDecoder
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.speech.prompt import LanguageVote, SpeechPrompt, check_language
 from triform.runtime.speech.recording import (
@@ -25,7 +25,7 @@ from triform.runtime.speech.recording import (
     reopened,
     speech_of,
 )
-from triform.runtime.speech.segments import TIME_STEP, Split, Stretch, split_window
+from triform.runtime.speech.segments import TIME_STEP, WindowSegment, WindowSplit, split_window
 from triform.runtime.speech.transcript import Segment
 from triform.runtime.speech.words.timestamps import WordFinder
 
@@ -43,7 +43,7 @@ _LEAST_SILENCE, _LEAD_IN = 1.0, 0.2
 
 @dataclass(frozen=True)
 class _Window:
-    """Features, float32 (feature_size, length), from the recording's frame `first` on; `count` frames are sound."""
+    """Features, float32 (feature_size, length), from the recording's frame `first` on; `count` frames are audio."""
 
     features: Features
     first: int
@@ -106,8 +106,8 @@ class WindowReader:
             while (window := self._next_window(windows, first, end)) is not None:
                 first = window.first + window.count
                 ((result, split, segments),) = self._decode([window], previous, keep_rest=False)
-                if split.heard:
-                    first = window.first + split.heard * self._step
+                if split.transcribed:
+                    first = window.first + split.transcribed * self._step
                 previous = self._remembered(previous, result, segments)
                 yield from segments
                 self._progress(first / self._rate)
@@ -129,9 +129,9 @@ class WindowReader:
                 yield from segments
                 self._progress((window.first + window.count) / self._rate)
 
-    def _rest(self, window: _Window, split: Split) -> _Window | None:
+    def _rest(self, window: _Window, split: WindowSplit) -> _Window | None:
         """The part of a window that is not transcribed yet; None if there is none worth reading."""
-        done = (split.heard or 0) * self._step
+        done = (split.transcribed or 0) * self._step
         if not done or window.count - done < self._rate * _SHORTEST_REST:
             return None
         features = np.pad(window.features[:, done:], ((0, 0), (0, done)))
@@ -184,29 +184,29 @@ class WindowReader:
 
     def _decode(
         self, group: Sequence[_Window], previous: Sequence[int], *, keep_rest: bool
-    ) -> list[tuple[Heard, Split, list[Segment]]]:
+    ) -> list[tuple[DecodedWindow, WindowSplit, list[Segment]]]:
         encoded = self._encode(group)
         start = self._prompt.start(self._language)
         decoded = self._decoder.decode(encoded, [[*self._prompt.before(previous), *start]] * len(group))
         results = []
         for index, (result, window) in enumerate(zip(decoded, group, strict=True)):
             split = self._split(result, window, keep_rest)
-            segments = list(self._segments(window, result, split.stretches))
+            segments = list(self._segments(window, result, split.segments))
             if self._words is not None:
                 times = window.first / self._rate, window.count / self._rate
                 segments = self._words.add(encoded.only([index]), start, segments, *times)
             results.append((result, split, segments))
         return results
 
-    def _split(self, result: Heard, window: _Window, keep_rest: bool) -> Split:
+    def _split(self, result: DecodedWindow, window: _Window, keep_rest: bool) -> WindowSplit:
         if self._decoder.is_silence(result):
-            return Split([], None)
+            return WindowSplit([], None)
         steps = window.count // self._step
         if not self._options.timestamps:
-            return Split([Stretch(0, steps, result.tokens)], None)
+            return WindowSplit([WindowSegment(0, steps, result.tokens)], None)
         return split_window(result.tokens, self._speech.timestamp_begin, steps, keep_rest=keep_rest)
 
-    def _remembered(self, previous: list[int], result: Heard, segments: Sequence[Segment]) -> list[int]:
+    def _remembered(self, previous: list[int], result: DecodedWindow, segments: Sequence[Segment]) -> list[int]:
         """The text tokens that precede the next window."""
         if not self._options.conditioned:
             return previous
@@ -216,18 +216,18 @@ class WindowReader:
         latest = [token for segment in segments for token in segment.tokens]
         return (previous + latest)[-self._model.manifest.max_length :]
 
-    def _segments(self, window: _Window, result: Heard, stretches: Sequence[Stretch]) -> Iterator[Segment]:
-        """Segments with times in the recording. Those without text or after the end of the sound are left out."""
+    def _segments(self, window: _Window, result: DecodedWindow, parts: Sequence[WindowSegment]) -> Iterator[Segment]:
+        """Segments with times in the recording. Those without text or after the end of the audio are left out."""
         offset, length = window.first / self._rate, window.count / self._rate
-        for stretch in stretches:
-            start, end = (min(steps * TIME_STEP, length) for steps in (stretch.start, stretch.end))
-            text = self._decoder.text(stretch.tokens)
+        for part in parts:
+            start, end = (min(steps * TIME_STEP, length) for steps in (part.start, part.end))
+            text = self._decoder.text(part.tokens)
             if text.strip() and start < end:
                 yield Segment(
                     round(offset + start, 2),
                     round(offset + end, 2),
                     text,
-                    stretch.tokens,
+                    part.tokens,
                     result.avg_logprob,
                     result.no_speech_prob,
                     result.compression_ratio,

@@ -1,7 +1,7 @@
-"""A tokenizer whose ids are the code points of characters, for models that read characters and have no vocabulary.
+"""A tokenizer whose token ids are Unicode code points, for models of characters (CANINE).
 
-It has the part of tokenizers.Tokenizer's interface that reading texts uses. A million entries that say of each
-character that it is itself would not be a tokenizer.json anybody wants to open.
+It implements the part of tokenizers.Tokenizer's interface that `RowReader` and the tasks use. A tokenizer.json of the
+same meaning would need 1.1 million entries.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from dataclasses import dataclass, field
 
 from triform.runtime.bundle.text_info import CodePointsInfo
 
-LARGEST = 0x10FFFF
+LAST_CODE_POINT = 0x10FFFF
 
 _WORDS = re.compile(r"\s+|\S+")
 
 
 @dataclass(frozen=True)
 class CodePoints:
-    """One text, or pair of texts, as tokens: what is used of tokenizers.Encoding. See `Row` for the attributes."""
+    """A tokenized text or pair of texts, like tokenizers.Encoding. See `Row` for the attributes.
+
+    `overflowing` has the parts that were cut off, each as an encoding of its own.
+    """
 
     ids: list[int] = field(default_factory=list)
     type_ids: list[int] = field(default_factory=list)
@@ -29,7 +32,7 @@ class CodePoints:
     overflowing: list[CodePoints] = field(default_factory=list)
 
     def add(self, token: int, type_id: int) -> None:
-        """Put a token at the end that stands for nothing in a text."""
+        """Append a special token."""
         self.ids.append(token)
         self.type_ids.append(type_id)
         self.offsets.append((0, 0))
@@ -37,7 +40,7 @@ class CodePoints:
         self.word_ids.append(None)
 
     def extend(self, part: _Part, type_id: int, sequence: int) -> None:
-        """Put a stretch of a text at the end."""
+        """Append a part of a text."""
         self.ids.extend(part.ids)
         self.type_ids.extend([type_id] * len(part.ids))
         self.offsets.extend((place, place + 1) for place in part.places)
@@ -47,7 +50,7 @@ class CodePoints:
 
 @dataclass(frozen=True)
 class _Part:
-    """Characters of a text: their code points, where they stand, and the number of the word that each is in."""
+    """A part of a text: for each character its code point, its place in the text, and the index of its word."""
 
     ids: list[int]
     places: list[int]
@@ -57,7 +60,7 @@ class _Part:
         return _Part(self.ids[start:end], self.places[start:end], self.words[start:end])
 
     def windows(self, size: int, stride: int) -> Iterator[_Part]:
-        """Stretches of `size` tokens, each of which shares `stride` with the one before, up to the end."""
+        """Parts of `size` tokens up to the end, each of which shares `stride` tokens with the one before."""
         start = 0
         while True:
             yield self.cut(start, start + size)
@@ -67,12 +70,12 @@ class _Part:
 
 
 class CodePointTokenizer:
-    """Texts to code points and back.
+    """Encodes texts as code points, and decodes them.
 
-    A word, for what asks for words, is a run of characters between spaces, and so is a run of spaces.
+    Its words are runs of characters without white space, and runs of white space.
 
     Attributes:
-        model: there is none; tokenizers.Tokenizer has one.
+        model: None; it exists because tokenizers.Tokenizer has it.
     """
 
     model: None = None
@@ -86,29 +89,29 @@ class CodePointTokenizer:
         self._strategy = "longest_first"
 
     def enable_truncation(self, max_length: int, stride: int = 0, strategy: str = "longest_first") -> None:
-        """Cut what is longer from now on.
+        """Truncate texts from now on.
 
         Args:
-            max_length: tokens at most, special ones included.
-            stride: tokens that neighboring stretches in `overflowing` share.
-            strategy: what is cut: ``only_first`` or ``only_second`` text, with `overflowing` showing all of it; or
-                ``longest_first``, the longer of two until they are alike.
+            max_length: most tokens of an encoding, special tokens included.
+            stride: tokens that an encoding in `overflowing` shares with the one before; not for ``longest_first``.
+            strategy: which text of a pair is cut: ``only_first``, ``only_second``, or ``longest_first``, the longer one
+                until both have the same length. A single text is always cut.
         """
         self._length, self._stride, self._strategy = max_length, stride, strategy
 
     def no_truncation(self) -> None:
-        """Cut nothing from now on."""
+        """Do not truncate from now on."""
         self._length = None
 
     def no_padding(self) -> None:
-        """Nothing: texts are never filled up."""
+        """Do nothing: this tokenizer never pads."""
 
     def num_special_tokens_to_add(self, is_pair: bool) -> int:
-        """How many tokens are put around a text, or around two."""
+        """The number of special tokens around a text or a pair."""
         return 3 if is_pair else 2
 
     def encode(self, sequence: str, pair: str | None = None, *, add_special_tokens: bool = True) -> CodePoints:
-        """The tokens of a text, or of two."""
+        """Encode a text or a pair of texts."""
         first, second = self._read(sequence), None if pair is None else self._read(pair)
         pieces = [
             self._joined(start, other, add_special_tokens)
@@ -120,28 +123,28 @@ class CodePointTokenizer:
     def encode_batch(
         self, input: Sequence[str | tuple[str, str]], *, add_special_tokens: bool = True
     ) -> list[CodePoints]:
-        """As `encode`, of each text or pair of texts."""
+        """Encode each text or pair of texts."""
         return [
             self.encode(*((text,) if isinstance(text, str) else text), add_special_tokens=add_special_tokens)
             for text in input
         ]
 
     def token_to_id(self, token: str) -> int | None:
-        """The code point of a single character; None for anything else."""
+        """The code point of a character; None if `token` is not a single character."""
         return ord(token) if len(token) == 1 else None
 
     def id_to_token(self, id: int) -> str | None:
-        """The character, or ``U+0A`` and the like for one that cannot be shown; None where there is no such id."""
-        if not 0 <= id <= LARGEST:
+        """The character, or a name such as ``U+000A`` if it is not printable; None if there is no such code point."""
+        if not 0 <= id <= LAST_CODE_POINT:
             return None
         return chr(id) if chr(id).isprintable() else f"U+{id:04X}"
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of `ids`."""
+        """The text of token ids."""
         return "".join(chr(token) for token in ids if not (skip_special_tokens and token in self._special))
 
     def _read(self, text: str) -> _Part:
-        """All of a text but the spaces before tokens that swallow them."""
+        """The characters of a text, without white space before the special tokens that strip it."""
         places = self._places(text) if self._info.strip_before else list(range(len(text)))
         words = [number for number, word in enumerate(_WORDS.findall(text)) for _ in word]
         return _Part([ord(text[place]) for place in places], places, [words[place] for place in places])
@@ -157,7 +160,7 @@ class CodePointTokenizer:
         return places
 
     def _cut(self, first: _Part, second: _Part | None, special: bool) -> list[tuple[_Part, _Part | None]]:
-        """What fits, and behind it what does not."""
+        """The texts of each encoding: the one that fits first, then those in `overflowing`."""
         whole = len(first.ids) + (0 if second is None else len(second.ids))
         added = self.num_special_tokens_to_add(second is not None) if special else 0
         room = whole if self._length is None else max(0, self._length - added)
@@ -169,7 +172,7 @@ class CodePointTokenizer:
             return [(window, second) for window in first.windows(room - len(second.ids), self._stride)]
         if self._strategy == "only_second":
             return [(first, window) for window in second.windows(room - len(first.ids), self._stride)]
-        # Of two that are alike, the second is cut first, as transformers does it.
+        # Of two texts of the same length, the second is cut first, as in transformers.
         kept = min(len(first.ids), max(room - len(second.ids), (room + 1) // 2))
         rest = (first.cut(kept, len(first.ids)), second.cut(room - kept, len(second.ids)))
         return [(first.cut(0, kept), second.cut(0, room - kept)), rest]

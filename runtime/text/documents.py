@@ -1,4 +1,4 @@
-"""Texts of any length for models that read so much at once: cut at the ends of sentences, and put together again."""
+"""Splits long texts at the ends of sentences into pieces that fit a model's context, and joins the results."""
 
 from __future__ import annotations
 
@@ -14,36 +14,42 @@ from triform.runtime.extras import missing_extra
 
 Result = TypeVar("Result")
 
-# Windows share as many whole sentences as fit into this part of what the model reads.
+# Neighboring windows share as many whole sentences as fit into this fraction of the limit: a sixth.
 _SHARED = 6
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a text: what the model reads of it, and the white space around that, the line's end included."""
+    """A line of a text.
+
+    Attributes:
+        before: the white space at its start.
+        pieces: its content, in pieces that fit the model; empty for a blank line.
+        after: the white space at its end, with the line break.
+    """
 
     before: str
     pieces: list[str]
     after: str
 
 
-class Cutter:
-    """Cuts texts into pieces that a model can read.
+class Splitter:
+    """Splits texts into pieces that fit a model's context.
 
     Attributes:
-        cut: sentences so far that were longer than the model reads, and were cut between words.
+        cut: number of sentences so far that did not fit, and were split between words.
     """
 
     def __init__(
         self, length: Callable[[str], int], limit: int, *, language: str | None = None, strict: bool = False
     ) -> None:
-        """Keep what is to be kept to.
+        """Make a splitter.
 
         Args:
-            length: tokens of a text as the model reads it, with all that is put around it.
-            limit: tokens that the model reads.
-            language: of the texts, an ISO 639 code, for what ends a sentence in it; English when None.
-            strict: refuse a sentence that is too long, rather than cutting it.
+            length: counts the tokens of a text, with the special tokens and any prefix that the model needs.
+            limit: most tokens of a piece, counted by `length`.
+            language: of the texts, an ISO 639 code, which decides how sentences end; English when None.
+            strict: whether to refuse a sentence that is too long, rather than split it.
         """
         self._length = length
         self._limit = limit
@@ -52,15 +58,15 @@ class Cutter:
         self.cut = 0
 
     def lines(self, text: str, number: int = 1) -> list[Line]:
-        """The lines of a text, each as few pieces as whole sentences make; blank ones have none.
+        """Split a text into lines, and each line into as few pieces of whole sentences as possible.
 
         Args:
             text: the text.
             number: of the text, for errors.
 
         Raises:
-            InputError: a sentence is too long, and the cutter is strict.
-            UnsupportedError: a line is too long, and what finds sentences is not installed.
+            InputError: a sentence is too long, and the splitter is strict; or not even one character fits.
+            UnsupportedError: a line is too long, and sentencex is not installed.
         """
         lines = []
         for line in text.splitlines(keepends=True):
@@ -71,36 +77,36 @@ class Cutter:
         return lines
 
     def windows(self, text: str, number: int = 1) -> list[str]:
-        """A text in as few pieces as whole sentences make, each beginning with the last sentences of the one before.
+        """Split a text into windows of whole sentences; each begins with the last sentences of the one before.
 
         Arguments and errors as `lines`.
         """
         return [piece.strip() for piece in self._packed(text.strip(), number, shared=self._limit // _SHARED)]
 
     def length(self, text: str) -> int:
-        """Tokens of a text as the model reads it."""
+        """The number of tokens of a text, with the special tokens and any prefix that the model needs."""
         return self._length(text)
 
     def _packed(self, text: str, number: int, shared: int) -> list[str]:
         if self._length(text) <= self._limit:
             return [text]
         around = self._length("")
-        # Tokens of sentences by themselves add up to about those of all; `_closed` makes sure.
+        # The lengths of sentences add up only roughly to the length of a piece; `_fitting_end` counts exactly.
         parts = [(part, self._length(part) - around) for part in self._sentences(text, number)]
-        packed, held = [], 0
-        while held < len(parts):
-            end, room = held, self._limit - around
-            while end < len(parts) and (end == held or parts[end][1] <= room):
+        packed, start = [], 0
+        while start < len(parts):
+            end, room = start, self._limit - around
+            while end < len(parts) and (end == start or parts[end][1] <= room):
                 room -= parts[end][1]
                 end += 1
-            end = self._closed(parts, held, end)
-            packed.append("".join(part for part, _ in parts[held:end]))
+            end = self._fitting_end(parts, start, end)
+            packed.append("".join(part for part, _ in parts[start:end]))
             if end == len(parts):
                 break
-            held = _shared_from(parts, held, end, min(shared, self._limit - around - parts[end][1]))
+            start = _next_start(parts, start, end, min(shared, self._limit - around - parts[end][1]))
         return packed
 
-    def _closed(self, parts: Sequence[tuple[str, int]], start: int, end: int) -> int:
+    def _fitting_end(self, parts: Sequence[tuple[str, int]], start: int, end: int) -> int:
         while end > start + 1 and self._length("".join(part for part, _ in parts[start:end]).strip()) > self._limit:
             end -= 1
         return end
@@ -116,12 +122,14 @@ class Cutter:
             yield from fitting
 
     def _fitting(self, sentence: str) -> Iterator[str]:
-        """The sentence, or halves of halves of it, cut between words where there are any."""
+        """The sentence, halved until the parts fit, between words if possible."""
         if self._length(sentence) <= self._limit:
             yield sentence
             return
         if len(sentence) < 2:
-            raise InputError(f"what is put around a text leaves no room in the model's {self._limit} tokens")
+            raise InputError(
+                f"special tokens and prefixes leave no room for a text in the model's {self._limit} tokens"
+            )
         middle = len(sentence) // 2
         spaces = (place for place in range(1, len(sentence)) if sentence[place - 1].isspace())
         place = min(spaces, key=lambda space: abs(space - middle), default=middle)
@@ -129,8 +137,8 @@ class Cutter:
         yield from self._fitting(sentence[place:])
 
 
-def _shared_from(parts: Sequence[tuple[str, int]], start: int, end: int, room: int) -> int:
-    """Where the next window begins: before `end` by the sentences that fit into `room`, but behind `start`."""
+def _next_start(parts: Sequence[tuple[str, int]], start: int, end: int, room: int) -> int:
+    """Where the next window begins: as many sentences before `end` as fit into `room`, but after `start`."""
     first = end
     while first - 1 > start and parts[first - 1][1] <= room:
         first -= 1
@@ -139,21 +147,21 @@ def _shared_from(parts: Sequence[tuple[str, int]], start: int, end: int, room: i
 
 
 def sentences(text: str, language: str) -> list[str]:
-    """The sentences of a text, which together are all of it.
+    """Split a text into sentences. Joined without a separator, they are the text again.
 
-    They are found by Wikimedia's sentencex: rules and lists of abbreviations for some 300 languages, in 1.2 MB that
-    need nothing else. Unicode's own rules (UAX #29) know no abbreviations, and end a sentence behind "Dr.".
+    Wikimedia's sentencex has rules and abbreviations for some 300 languages, takes 1.2 MB and has no dependencies.
+    Unicode's rules (UAX #29) know no abbreviations: they end a sentence after "Dr.".
 
     Args:
         text: the text.
-        language: an ISO 639 code; one that is not known is treated as English.
+        language: an ISO 639 code; an unknown one is treated as English.
 
     Raises:
         UnsupportedError: sentencex is not installed.
     """
     if find_spec("sentencex") is None:
         raise missing_extra(
-            "a text longer than the model reads is cut at the ends of sentences, which needs sentencex", "documents"
+            "a text longer than the model's context is split into sentences, which needs sentencex", "documents"
         )
     from sentencex import segment
 
@@ -167,7 +175,7 @@ def sentences(text: str, language: str) -> list[str]:
 
 
 def join(parts: Iterable[str]) -> str:
-    """Sentences as a line: a space between them, except behind a sign as wide as a Chinese character."""
+    """Join sentences to a line: with a space in between, except after a full-width character such as Chinese ones."""
     line = ""
     for part in parts:
         line += joint(line) + part
@@ -175,12 +183,12 @@ def join(parts: Iterable[str]) -> str:
 
 
 def joint(text: str) -> str:
-    """What goes between `text` and a sentence behind it."""
+    """The separator between `text` and a sentence after it: a space or nothing."""
     return "" if not text or unicodedata.east_asian_width(text[-1]) in "WF" else " "
 
 
 def put_together(lines: Sequence[Line], answers: Sequence[str]) -> str:
-    """What became of the pieces of `lines`, in their order, as a text of the same lines."""
+    """Join the answers to the pieces of `lines`, in order, to a text with the same lines."""
     source, text = iter(answers), ""
     for line in lines:
         text += line.before + join(next(source) for _ in line.pieces) + line.after
@@ -192,12 +200,15 @@ def in_pieces(
     cut: Callable[[str, int], list[Line]],
     work: Callable[[Iterable[str]], Iterator[Result]],
 ) -> Iterator[tuple[list[Line], list[Result]]]:
-    """Work on the pieces of any number of texts, in bounded memory; yields the lines of each text, and its results.
+    """Process the pieces of any number of texts, in bounded memory.
 
     Args:
         texts: the texts.
-        cut: gives the lines of a text, the first of which has the number 1.
-        work: takes pieces lazily, gives a result a piece.
+        cut: splits a text, given with its number from 1, into lines.
+        work: reads pieces lazily and yields a result for each.
+
+    Yields:
+        the lines of each text, and the results of their pieces.
     """
     waiting: deque[tuple[list[Line], int]] = deque()
 
@@ -221,34 +232,34 @@ def in_pieces(
 
 def summaries(
     texts: Sequence[str],
-    cutter: Cutter,
+    splitter: Splitter,
     max_length: int,
     work: Callable[[Iterable[str]], Iterator[Result]],
     text_of: Callable[[Result], str],
 ) -> list[list[Result]]:
-    """Sum up texts of any length: window by window, and the joined summaries again while they are longer than asked.
+    """Summarize texts of any length: each window, and then the joined summaries again while they are too long.
 
     Args:
         texts: none of them blank.
-        cutter: of the model.
-        max_length: tokens that a summary may have.
-        work: takes texts lazily, gives a result a text.
-        text_of: the summary of a result.
+        splitter: of the model.
+        max_length: most tokens of a summary.
+        work: reads texts lazily and yields a result for each.
+        text_of: the summary in a result.
 
     Returns:
-        for each text the results that together are its summary: one, unless summing them up makes them no shorter.
+        for each text, the results whose joined texts are its summary: one, unless another round does not shorten them.
     """
     results_of: list[list[Result]] = [[] for _ in texts]
     pending = dict(enumerate(texts))
     while pending:
-        cut = {index: cutter.windows(text, index + 1) for index, text in pending.items()}
-        results = work(window for windows in cut.values() for window in windows)
-        following: dict[int, str] = {}
-        for index, windows in cut.items():
+        windows_of = {index: splitter.windows(text, index + 1) for index, text in pending.items()}
+        results = work(window for windows in windows_of.values() for window in windows)
+        too_long: dict[int, str] = {}
+        for index, windows in windows_of.items():
             results_of[index] = [next(results) for _ in windows]
-            together = join(text_of(result) for result in results_of[index])
-            length, around = cutter.length(together), cutter.length("")
-            if len(windows) > 1 and max_length + around < length < cutter.length(pending[index]):
-                following[index] = together
-        pending = following
+            joined = join(text_of(result) for result in results_of[index])
+            length, around = splitter.length(joined), splitter.length("")
+            if len(windows) > 1 and max_length + around < length < splitter.length(pending[index]):
+                too_long[index] = joined
+        pending = too_long
     return results_of

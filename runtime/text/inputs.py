@@ -12,7 +12,7 @@ from triform.runtime.text.rows import Pair
 Items = TypeVar("Items", bound=Iterable[object])
 
 
-def several(items: Items) -> Items:
+def checked(items: Items) -> Items:
     """Return the same items.
 
     Raises:
@@ -29,7 +29,7 @@ def pairs(items: Sequence[Pair]) -> Sequence[Pair]:
     Raises:
         InputError: an item is not a pair of texts.
     """
-    for number, item in enumerate(several(items), 1):
+    for number, item in enumerate(checked(items), 1):
         if isinstance(item, str) or len(item) != 2:
             raise InputError(f"item {number} is not a pair of texts: {item!r:.60}")
     return items

@@ -1,4 +1,4 @@
-"""Texts cut into words, and words joined to texts, by the rules of Moses' scripts, before and after a tokenizer."""
+"""Splits texts into words before a subword tokenizer, and joins words after it, by the rules of the Moses scripts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from triform.runtime.extras import missing_extra
 
 
 class MosesTokenizer:
-    """A tokenizer of words in one language, used like tokenizers.Tokenizer (FSMT, as transformers has it).
+    """A tokenizer for one language with the interface of tokenizers.Tokenizer, as in transformers' FSMT.
 
-    The rules are those of the package sacremoses; special tokens in a text are no words and stay as they are.
+    The package sacremoses has the rules. Special tokens in a text are not split.
 
     Attributes:
-        holds_back: nothing is certain of a decoded text before its last token: what a word is joined to depends on the
-            words around it, and on the quotation marks before it.
+        holds_back: True, because a decoded text may change until its last token: whether words are joined depends on
+            the words and quotation marks around them.
     """
 
     holds_back = True
@@ -28,18 +28,18 @@ class MosesTokenizer:
         """Prepare the rules.
 
         Args:
-            backend: tokenizers.Tokenizer, which reads and writes words.
-            language: of the texts, as sacremoses calls it; others are read like English.
-            lowercase: whether texts are read in lower case.
-            replaced: what is replaced in a decoded text, in this order.
+            backend: tokenizers.Tokenizer, which encodes and decodes words.
+            language: the texts' language code in sacremoses; an unknown one is treated as English.
+            lowercase: whether to lowercase texts before encoding.
+            replaced: strings to replace in a decoded text, in this order.
 
         Raises:
-            UnsupportedError: sacremoses is missing.
+            UnsupportedError: sacremoses is not installed.
         """
         try:
             import sacremoses
         except ImportError:
-            raise missing_extra("cutting this model's texts into words needs sacremoses", "moses") from None
+            raise missing_extra("splitting this model's texts into words needs sacremoses", "moses") from None
         self._backend = backend
         self._lowercase = lowercase
         self._replaced = dict(replaced or {})
@@ -53,11 +53,11 @@ class MosesTokenizer:
         return getattr(self._backend, name)
 
     def encode(self, sequence: str, *, add_special_tokens: bool = True) -> Any:
-        """What tokenizers gives for the words of a text."""
+        """The backend's encoding of the words of a text."""
         return self._backend.encode(self.words(sequence), is_pretokenized=True, add_special_tokens=add_special_tokens)
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[Any]:
-        """What tokenizers gives for the words of each text."""
+        """The backend's encoding of the words of each text."""
         words = [self.words(text) for text in texts]
         encodings: list[Any] = self._backend.encode_batch(
             words, is_pretokenized=True, add_special_tokens=add_special_tokens
@@ -65,7 +65,7 @@ class MosesTokenizer:
         return encodings
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of `ids`, its words joined."""
+        """The text of token ids, with its words joined."""
         words = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens).split()
         text: str = self._joiner.detokenize(words)
         for spaced, closed in self._replaced.items():
@@ -73,7 +73,7 @@ class MosesTokenizer:
         return text
 
     def words(self, text: str) -> list[str]:
-        """The words and special tokens of a text; XML's special characters are escaped in words."""
+        """The words and special tokens of a text. XML's special characters in words are escaped, as in Moses."""
         if self._special is None:
             return self._words(text)
         parts = self._special.split(text)
@@ -85,7 +85,7 @@ class MosesTokenizer:
 
     def _words(self, text: str) -> list[str]:
         text = self._normalizer.normalize(text.lower() if self._lowercase else text)
-        # By Python's tables, as transformers has it; sacremoses' own option follows another package's Unicode.
+        # Control characters by Python's Unicode tables, as in transformers; sacremoses' own option uses other tables.
         text = "".join(character for character in text if not unicodedata.category(character).startswith("C"))
         words: list[str] = self._cutter.tokenize(text, aggressive_dash_splits=True)
         return words

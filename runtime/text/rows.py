@@ -1,4 +1,4 @@
-"""Texts as rows of token ids, cut to what a model can read."""
+"""Encodes texts as rows of token ids that are no longer than the model's context."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from triform.runtime.text.unicode_check import invalid_at
 
 Pair = tuple[str, str]
 
-# Texts read at a time from a stream: enough to keep the tokenizer's threads busy.
+# Texts of a stream to tokenize at a time: enough to keep the tokenizer's threads busy.
 _CHUNK = 256
 
 
 @dataclass(frozen=True)
-class Row:
-    """One input of an encoder.
+class TokenRow:
+    """One tokenized input of an encoder.
 
     Attributes:
-        ids: token ids, at least one.
-        type_ids: as many: 0 in a first text, 1 in a second.
-        offsets: for each token, where its text begins and ends, in characters of the text it comes from; (0, 0) for
-            tokens that are not in the text.
-        sequence_ids: for each token, 0 or 1 for the text it comes from; None for tokens that come from neither.
-        words: for each token, the number of the word it comes from, in the text it comes from.
-        truncated: whether the text went on.
-        prompt_length: tokens at its start that have no part in the vector of the text, where a graph asks for that.
+        ids: token ids.
+        type_ids: for each token, its token type id: 0 in the first text, usually 1 in the second.
+        offsets: for each token, the start and end of its text, in characters of the text it comes from; (0, 0) for
+            special tokens.
+        sequence_ids: for each token, 0 or 1 for the text it comes from; None for special tokens.
+        words: for each token, the index of its word in the text it comes from; None for special tokens.
+        truncated: whether the text was cut.
+        prompt_length: number of tokens at the start that pooling leaves out, for graphs with such an input.
     """
 
     ids: list[int]
@@ -42,24 +42,24 @@ class Row:
 
 
 class RowReader:
-    """A tokenizer that knows how much a model can read.
+    """Tokenizes texts up to a model's maximum length. Thread-safe.
 
     Attributes:
-        tokenizer: to look tokens up and to spell them.
-        max_length: tokens of a row, special ones included.
-        truncated: how many texts were cut so far.
+        tokenizer: the tokenizer, to look up tokens and decode them.
+        max_length: most tokens of a row, special tokens included.
+        truncated: number of texts cut so far.
     """
 
     def __init__(
         self, tokenizer: Any, max_length: int, vocab_size: int, *, strict: bool = False, min_length: int = 1
     ) -> None:
-        """Keep a tokenizer.
+        """Make a reader.
 
         Args:
-            tokenizer: tokenizers.Tokenizer, or one that can be used as one.
-            max_length: see above.
-            vocab_size: ids the model knows.
-            strict: refuse a text that is too long, rather than cutting it.
+            tokenizer: tokenizers.Tokenizer, or an object with the same interface.
+            max_length: see the attribute.
+            vocab_size: number of token ids that the model has.
+            strict: whether to refuse a text that is too long, rather than cut it.
             min_length: fewest tokens of a row that the model can read.
         """
         self.tokenizer = tokenizer
@@ -68,36 +68,34 @@ class RowReader:
         self._vocab_size = vocab_size
         self.max_length = max_length
         self.truncated = 0
-        # The tokenizer is told how to cut before it gets texts; no other thread may come in between.
+        # Truncation is a setting of the tokenizer, so that another thread must not change it before texts are encoded.
         self._lock = threading.Lock()
 
     def shorter(self, max_length: int) -> RowReader:
-        """A reader of rows of at most `max_length` tokens, which refuses no text for its length.
-
-        It uses the same tokenizer, in turns with this reader.
-        """
+        """A reader with the same tokenizer and lock, for rows of at most `max_length` tokens; it is never strict."""
         shorter = RowReader(self.tokenizer, min(max_length, self.max_length), self._vocab_size)
         shorter._lock = self._lock
         return shorter
 
-    def stream(self, texts: Iterable[str | Pair]) -> Iterator[Row]:
-        """What `read` gives for any number of texts, in bounded memory. Errors as `read`."""
+    def stream(self, texts: Iterable[str | Pair]) -> Iterator[TokenRow]:
+        """The rows of any number of texts, in bounded memory. Errors as `read`."""
         source = iter(texts)
         first = 1
         while chunk := list(islice(source, _CHUNK)):
             yield from self.read(chunk, first=first)
             first += len(chunk)
 
-    def read(self, texts: Sequence[str | Pair], *, add_special_tokens: bool = True, first: int = 1) -> list[Row]:
-        """One row a text or pair of texts; what is too long is cut at its end, the longer text of a pair first.
+    def read(self, texts: Sequence[str | Pair], *, add_special_tokens: bool = True, first: int = 1) -> list[TokenRow]:
+        """Encode texts, a row for each text or pair. A long text is cut at its end; of a pair, the longer one first.
 
         Args:
             texts: texts, or pairs of texts.
-            add_special_tokens: whether what the model expects around a text is put there.
+            add_special_tokens: whether to add the special tokens that the model expects around a text.
             first: the number of the first text, for errors.
 
         Raises:
             InputError: a text is not valid Unicode, too short for the model, or too long for a strict reader.
+            BundleError: a token id is outside the model's vocabulary.
         """
         with self._lock:
             self.tokenizer.enable_truncation(self.max_length)
@@ -112,24 +110,27 @@ class RowReader:
         self.truncated += sum(row.truncated for row in rows)
         return rows
 
-    def read_windows(self, text: str | Pair, *, stride: int, number: int = 1) -> list[Row]:
-        """One text, or a pair whose second text is long, in overlapping windows that cover all of it.
+    def read_windows(self, text: str | Pair, *, stride: int, number: int = 1) -> list[TokenRow]:
+        """Encode a long text, or a pair with a long second text, as overlapping windows that cover all of it.
 
         Args:
-            text: the text, or the pair whose second text is cut; the first is repeated in each window.
-            stride: tokens that neighbouring windows share.
+            text: the text, or a pair; each window has all of the first text and a part of the second.
+            stride: number of tokens that neighboring windows share.
             number: of the text, for errors.
 
         Raises:
-            InputError: the text is not valid Unicode, a window is too short for the model, or the first of a pair
+            InputError: the text is not valid Unicode, a window is too short for the model, or the first text of a pair
                 leaves no room for the second.
+            BundleError: a token id is outside the model's vocabulary.
         """
-        first, direction = (None, "only_first") if isinstance(text, str) else (text[0], "only_second")
-        # Asked for before: tokenizers prints a traceback of its own, and panics, where the stride leaves no room.
+        first, strategy = (None, "only_first") if isinstance(text, str) else (text[0], "only_second")
+        # Checked here because tokenizers panics, and prints a traceback, if the stride leaves no room.
         if stride >= self.room(first):
-            raise InputError(f"windows of {self.max_length} tokens that share {stride} leave no room: {_start(text)}")
+            raise InputError(
+                f"windows of {self.max_length} tokens that share {stride} leave no room for the text: {_start(text)}"
+            )
         with self._lock:
-            self.tokenizer.enable_truncation(self.max_length, stride=stride, strategy=direction)
+            self.tokenizer.enable_truncation(self.max_length, stride=stride, strategy=strategy)
             encoding = self._encode([text], True, number)[0]
         rows = [_row(part) for part in (encoding, *encoding.overflowing)]
         for row in rows:
@@ -137,10 +138,10 @@ class RowReader:
         return rows
 
     def room(self, first: str | None = None) -> int:
-        """How many tokens of a text fit into a row.
+        """The number of tokens that a row has for a text, or for the second text of a pair.
 
         Args:
-            first: the first text of a pair whose second is asked about; None for a text alone.
+            first: the first text of the pair; None for a single text.
 
         Raises:
             InputError: `first` is not valid Unicode.
@@ -153,7 +154,7 @@ class RowReader:
             return self.max_length - special - len(self._encode([first], False, 1)[0].ids)
 
     def length(self, text: str) -> int:
-        """Tokens of a text that is not cut, special ones included.
+        """The number of tokens of a whole text, special tokens included.
 
         Raises:
             InputError: the text is not valid Unicode.
@@ -162,12 +163,12 @@ class RowReader:
             self.tokenizer.no_truncation()
             return len(self._encode([text], True, 1)[0].ids)
 
-    def _check_length(self, row: Row, text: str | Pair, number: int) -> None:
-        # A text without any token never reaches the model.
+    def _check_length(self, row: TokenRow, text: str | Pair, number: int) -> None:
+        # A row without tokens never reaches the model.
         if 0 < len(row.ids) < self._min_length:
             raise InputError(
-                f"text {number} gives a row of {len(row.ids)} tokens, fewer than the {self._min_length} that the model "
-                f"needs: {_start(text)}"
+                f"text {number} has only {len(row.ids)} tokens, but the model needs at least {self._min_length}: "
+                f"{_start(text)}"
             )
 
     def _encode(self, texts: Sequence[str | Pair], add_special_tokens: bool, first: int) -> list[Any]:
@@ -181,14 +182,14 @@ class RowReader:
         for encoding in encodings:
             if encoding.ids and max(encoding.ids) >= self._vocab_size:
                 raise BundleError(
-                    f"the tokenizer gives token {max(encoding.ids)} to a model that knows {self._vocab_size}; "
-                    "export the model again"
+                    f"the tokenizer gives the token id {max(encoding.ids)}, but the model's vocabulary has "
+                    f"{self._vocab_size} tokens; export the model again"
                 )
         return encodings
 
 
-def _row(encoding: Any) -> Row:
-    return Row(
+def _row(encoding: Any) -> TokenRow:
+    return TokenRow(
         encoding.ids,
         encoding.type_ids,
         encoding.offsets,

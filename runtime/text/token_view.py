@@ -7,7 +7,7 @@ from typing import Any
 
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.errors import UnsupportedError
-from triform.runtime.text.rows import Row, RowReader
+from triform.runtime.text.rows import RowReader, TokenRow
 from triform.runtime.text.tokenizer import bundle_tokenizer
 
 # More tokens than any text has: nothing is cut.
@@ -55,7 +55,7 @@ def split_text(bundle: Bundle, text: str) -> list[TokenView]:
     return view_row(tokenizer, row, text)
 
 
-def view_row(tokenizer: Any, row: Row, text: str) -> list[TokenView]:
+def view_row(tokenizer: Any, row: TokenRow, text: str) -> list[TokenView]:
     """The tokens of a row made from one text.
 
     Args:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         TriformError,
         UnsupportedError,
     )
-    from triform.runtime.generation.answers import Generation, Piece, Timings, Written
+    from triform.runtime.generation.answers import Completion, Generation, Piece, Timings
     from triform.runtime.generation.logprobs import TokenLogprobs
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
@@ -58,6 +58,7 @@ __all__ = [
     "Audio",
     "Beams",
     "BundleError",
+    "Completion",
     "Constraints",
     "ContextError",
     "Conversation",
@@ -93,7 +94,6 @@ __all__ = [
     "UnsupportedError",
     "VoiceActivityOptions",
     "Word",
-    "Written",
     "__version__",
     "load",
     "load_decoder",
@@ -123,7 +123,7 @@ _MODULES = {
         "BundleError", "ContextError", "ExportError", "InUseError", "InputError", "OutOfMemoryError",
         "ProviderError", "TriformError", "UnsupportedError",
     ),
-    "generation.answers": ("Generation", "Piece", "Timings", "Written"),
+    "generation.answers": ("Generation", "Piece", "Timings", "Completion"),
     "generation.logprobs": ("TokenLogprobs",),
     "generation.options.beams": ("Beams",),
     "generation.options.generation": ("GenerationOptions",),

@@ -28,7 +28,7 @@ def byte_level_tokenizer(vocab_size: int = VOCAB) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([texts.read("calibration")], trainer)
+    tokenizer.train_from_iterator([texts.read_text("calibration")], trainer)
     return tokenizer
 
 

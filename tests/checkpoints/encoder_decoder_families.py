@@ -29,7 +29,7 @@ _GEMMA: dict[str, Any] = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24, "sliding_window": 5,
     "max_position_embeddings": LENGTH,
 }  # fmt: skip
-_PICTURES: dict[str, Any] = {
+_IMAGES: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 56,
@@ -86,7 +86,7 @@ def _deit_eyes() -> Any:
 
 def _reading(encoder: str) -> dict[str, Any]:
     return {
-        "encoder": {"model_type": encoder, **_PICTURES, "image_size": 24, "patch_size": 8},
+        "encoder": {"model_type": encoder, **_IMAGES, "image_size": 24, "patch_size": 8},
         "decoder": {
             "model_type": "trocr", "d_model": 48, "decoder_layers": 3, "decoder_attention_heads": 3,
             "decoder_ffn_dim": 72, "max_position_embeddings": LENGTH, "cross_attention_hidden_size": 40,
@@ -188,7 +188,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def folder_of(family: str, folder: Path, trained: Trained) -> Path:
-    """Save a family's model, its tokenizer, and what makes its inputs of sounds or pictures.
+    """Save a family's model, its tokenizer, and what makes its inputs of sounds or images.
 
     Args:
         family: in `FAMILIES`.

@@ -1,4 +1,4 @@
-"""Small random-weight models that see pictures, on disk with their image processors, every dimension different."""
+"""Small random-weight models that read images, on disk with their image processors, every dimension different."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LABELED = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for in
 
 # family: (model type, config, image processor)
 FAMILIES: dict[str, tuple[str, dict[str, Any], Any]] = {
-    # Neither pictures nor patches are square.
+    # Neither images nor patches are square.
     "vit": (
         "vit",
         {**_TOWER, "image_size": (24, 40), "patch_size": (4, 8)},
@@ -45,7 +45,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], Any]] = {
         {**_TOWER, "image_size": 32, "patch_size": 8},
         DeiTImageProcessorPil(size={"height": 37, "width": 41}, crop_size={"height": 32, "width": 32}),
     ),
-    # Sees smaller pictures than it was made for: positions are interpolated.
+    # Sees smaller images than it was made for: positions are interpolated.
     "dinov2": (
         "dinov2",
         {**_TOWER, "mlp_ratio": 2, "image_size": 42, "patch_size": 7},
@@ -118,7 +118,7 @@ def siglip_folder(folder: Path) -> Path:
     # One that exists in Python only, lowercases, and sees no punctuation.
     content = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts.read("calibration").lower().splitlines()), model_writer=content,
+        sentence_iterator=iter(texts.read_text("calibration").lower().splitlines()), model_writer=content,
         vocab_size=VOCAB, hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
     )  # fmt: skip
     (folder / "learned.model").write_bytes(content.getvalue())
@@ -126,7 +126,7 @@ def siglip_folder(folder: Path) -> Path:
     return folder
 
 
-# By name, what writes the checkpoint of a model that sees pictures into a folder.
+# By name, what writes the checkpoint of a model that reads images into a folder.
 IMAGE_MODELS = {
     "vit": lambda folder: vision_folder(folder, "vit", "ViTForImageClassification"),
     "deit": lambda folder: vision_folder(folder, "deit", "DeiTForImageClassification", num_labels=1),

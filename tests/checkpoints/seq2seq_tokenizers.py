@@ -30,7 +30,9 @@ class Trained:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "text.txt").write_text(texts.read("calibration") + "\n" + texts.read("evaluation"), encoding="utf-8")
+        (folder / "text.txt").write_text(
+            texts.read_text("calibration") + "\n" + texts.read_text("evaluation"), encoding="utf-8"
+        )
         self.plain = self._sentencepiece("plain", vocab_size=400)
         self.target = self._sentencepiece("target", vocab_size=300)
         self.t5 = self._sentencepiece("t5", vocab_size=400, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)

@@ -10,7 +10,7 @@ import pytest
 import triform
 from tests.helpers.bundles import adopt, change, read_manifest_json
 from tests.helpers.talking import FIRST, GREEDY, SECOND, SHORT, answers
-from triform.cli.chat.parameters import changed, described
+from triform.cli.chat.parameters import changed_values, with_changes
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Penalties
 
@@ -105,18 +105,21 @@ def test_parameters(chat, float_bundle):
 
 def test_parameters_of_every_kind():
     bare = GenerationOptions()
-    options = changed(
+    options = with_changes(
         bare, "stop='a b' stop=c repetition-penalty=1.5 logit_bias=3=-2.5 order=top-k,top-p speculate=off"
     )
     assert (options.stop, options.order, options.speculate) == (("a b", "c"), ("top-k", "top-p"), "off")
     assert options.penalties == Penalties(repetition_penalty=1.5)
     assert options.constraints.logit_bias == {3: -2.5}
-    more = changed(options, "frequency_penalty=1 stop=d speculate=")
+    more = with_changes(options, "frequency_penalty=1 stop=d speculate=")
     assert (more.stop, more.speculate) == (("d",), "auto")
     assert more.penalties == Penalties(repetition_penalty=1.5, frequency_penalty=1)
-    assert described(more) == "stop=d repetition_penalty=1.5 frequency_penalty=1.0 logit_bias=3=-2.5 order=top-k,top-p"
-    assert changed(more, "stop= repetition_penalty= frequency_penalty= logit_bias= order=") == bare
-    assert described(bare) == ""
+    assert (
+        changed_values(more)
+        == "stop=d repetition_penalty=1.5 frequency_penalty=1.0 logit_bias=3=-2.5 order=top-k,top-p"
+    )
+    assert with_changes(more, "stop= repetition_penalty= frequency_penalty= logit_bias= order=") == bare
+    assert changed_values(bare) == ""
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_parameters_of_every_kind():
     [
         ("/bogus", "there is no command /bogus; /help lists them"),
         ("/", "there is no command /;"),
-        ("/undo", "there is no turn to take back"),
+        ("/undo", "there is no turn to undo"),
         ("/reset now", "/reset takes no argument"),
         ("/save", "/save wants a file"),
         ("/load", "/load wants a file"),
@@ -218,7 +221,7 @@ def test_tools_of_generate(type_in, own_bundle, tmp_path):
     asked = ("generate", own_bundle, FIRST, *SHORT, "--json", "--tools", file)
     code, _, err = type_in(*asked)
     assert code == 2
-    assert "chat template knows of no tools" in one_line(err)
+    assert "chat template does not support tools" in one_line(err)
     template = (own_bundle / "chat_template.jinja").read_text()
     adopt(own_bundle, "chat_template.jinja", ("{{ tools | tojson }}" + template).encode())
     code, out, _ = type_in(*asked)

@@ -145,7 +145,7 @@ def test_a_draft(call, float_bundle, int4_bundle, real_bundle):
     assert call(*asked, "--draft", int4_bundle) == plain
     code, _, err = call(*asked, "--draft", real_bundle)
     assert code == 2
-    assert "its vocabulary is another" in one_line(err)
+    assert "their vocabularies differ" in one_line(err)
     code, _, err = call(*asked, "--draft", int4_bundle, "--num-beams", 2)
     assert code == 2
     assert "--draft is for a single answer" in one_line(err)
@@ -177,7 +177,7 @@ def test_a_run_that_was_killed_is_resumed(call, float_bundle, int4_bundle, tmp_p
     assert (code, "was made with another bundle" in err) == (2, True)
     file.write_text("\n".join(['{"prompt": "Sun"}', *good[1:]]))
     code, _, err = call(*command, output, "--resume")
-    assert (code, "has the result of another input in place 1" in err) == (2, True)
+    assert (code, "was made from another input: record 1 differs" in err) == (2, True)
     file.write_text("\n\n".join(good))
     code, _, err = call(*command, output, "--resume", "--stats")
     assert code == 0

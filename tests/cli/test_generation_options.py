@@ -139,7 +139,7 @@ def test_an_answer_has_the_form_that_a_file_or_a_text_asks_for(call, float_bundl
 
 
 def test_score(call, float_bundle, tmp_path, monkeypatch):
-    text = texts.read("evaluation")
+    text = texts.read_text("evaluation")
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     expected = triform.load(float_bundle).perplexity(text)
     code, out, _ = call("score", float_bundle, tmp_path / "text.txt", "--json")

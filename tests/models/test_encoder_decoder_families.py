@@ -134,13 +134,13 @@ def test_texts(made, name):
 
 
 def sources_of(one: Made) -> list[dict[str, np.ndarray]]:
-    """What the encoder takes of a few sounds or pictures, each a batch of one."""
+    """What the encoder takes of a few sounds or images, each a batch of one."""
     info = one.bundle.info
     if info.image is not None:
         generator = np.random.default_rng(5)
-        pictures = [Image.fromarray(generator.integers(0, 256, (h, w, 3), np.uint8)) for h, w in ((31, 60), (24, 24))]
-        pictures.append(Image.fromarray(np.full((50, 40, 3), 200, np.uint8)))
-        return [{"pixel_values": pixel_values(picture, info.image)[None]} for picture in pictures]
+        images = [Image.fromarray(generator.integers(0, 256, (h, w, 3), np.uint8)) for h, w in ((31, 60), (24, 24))]
+        images.append(Image.fromarray(np.full((50, 40, 3), 200, np.uint8)))
+        return [{"pixel_values": pixel_values(image, info.image)[None]} for image in images]
     if info.audio is None:
         raise AssertionError(f"{one.folder} hears nothing")
     found = []
@@ -152,7 +152,7 @@ def sources_of(one: Made) -> list[dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("name", HEARING_OR_SEEING)
-def test_sounds_and_pictures(made, name):
+def test_sounds_and_images(made, name):
     one = made(name)
     bundle = one.bundle
     sources = sources_of(one)

@@ -20,9 +20,9 @@ METADATA = [
 def test_the_packages_of_an_extra(monkeypatch):
     monkeypatch.setattr(metadata, "requires", lambda name: METADATA if name == "triform" else None)
     assert install_command("audio") == "pip install 'soundfile>=0.13' 'soxr>=1.0'"
-    error = missing_extra("pictures need Pillow", "image")
+    error = missing_extra("images need Pillow", "image")
     assert isinstance(error, UnsupportedError)
-    assert str(error) == "pictures need Pillow: pip install 'pillow>=11'"
+    assert str(error) == "images need Pillow: pip install 'pillow>=11'"
 
 
 def test_without_metadata(monkeypatch):

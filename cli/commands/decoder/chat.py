@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Template, TemplateVars, Threads, Verify
+from triform.cli.arguments.common import Bundle, Template, TemplateVars
 from triform.cli.arguments.generation import CONTEXT, DECODER, with_generation_options
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from triform.cli.chat.lines import Lines
     from triform.cli.chat.session import Chat
     from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Chat with a model that was trained for it.
 
@@ -33,6 +35,7 @@ answers go to standard output.
 
 
 @with_generation_options((*DECODER, *CONTEXT))
+@with_loading_options
 def run(
     bundle: Bundle = None,
     system: Annotated[Optional[str], typer.Option(help="The system prompt.")] = None,
@@ -41,15 +44,12 @@ def run(
     template: Template = None,
     template_var: TemplateVars = None,
     history: Annotated[Optional[Path], typer.Option(help="Keep the history of typed lines in this file.")] = None,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
     *,
+    loading: LoadOptions,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_prompt, key_values, template_vars
+    from triform.cli.arguments.bundle import bundle_and_prompt, template_vars
     from triform.cli.chat.lines import Lines
     from triform.cli.chat.session import Chat
     from triform.cli.outputs.notes import say
@@ -57,9 +57,7 @@ def run(
     from triform.runtime.opening import load_decoder
 
     folder, _ = bundle_and_prompt(bundle, "" if bundle else None)
-    model = load_decoder(
-        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
-    )
+    model = load_decoder(folder, **loading)
     conversation = Conversation(model, options=options, template=template, template_vars=template_vars(template_var))
     if load is not None:
         conversation.load(load)

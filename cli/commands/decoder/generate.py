@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Template, TemplateVars, Threads, Verify
+from triform.cli.arguments.common import Bundle, Template, TemplateVars
 from triform.cli.arguments.generation import CONTEXT, DECODER, SEVERAL, with_generation_options
+from triform.cli.arguments.loading import with_loading_options
 from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from triform.cli.inputs.records import Records
-    from triform.runtime.generation.answers import Generation, Written
+    from triform.runtime.generation.answers import Completion, Generation
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.opening import LoadOptions
 
 # The default of --batch.
 _BATCH = 8
@@ -50,6 +52,7 @@ A last message by the assistant, or --prefill, is continued without being repeat
 
 
 @with_generation_options((*DECODER, *CONTEXT), SEVERAL)
+@with_loading_options
 def run(
     bundle: Bundle = None,
     prompt: Annotated[Optional[str], typer.Argument(help="The prompt; standard input by default, or for -.")] = None,
@@ -58,10 +61,6 @@ def run(
     raw: Annotated[bool, typer.Option("--raw", help="Do not apply the chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print timings to standard error.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
     prompt_cache: Annotated[
         Optional[Path], typer.Option(help="Save the prompt's key/value cache to this file, and reuse it.")
     ] = None,
@@ -86,12 +85,13 @@ def run(
     template_var: TemplateVars = None,
     prefill: Annotated[Optional[str], typer.Option(help="How the answer begins; the model continues it.")] = None,
     *,
+    loading: LoadOptions,
     beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_prompt, key_values, template_vars
-    from triform.cli.commands.decoder.generate_file import Job, write_answers
+    from triform.cli.arguments.bundle import bundle_and_prompt, template_vars
+    from triform.cli.commands.decoder.generate_file import GenerationJob, write_answers
     from triform.cli.inputs.tools_file import read_tools
     from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.decoder.prompt_input import PromptOptions
@@ -116,13 +116,11 @@ def run(
         prefill=prefill,
     )
     folder, prompt = bundle_and_prompt(bundle, prompt)
-    load = partial(
-        load_decoder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
-    )
+    load = partial(load_decoder, **loading)
     if input_file is not None:
         single = {"a prompt": prompt, "--file": file, "--prompt-cache": prompt_cache, "--draft": draft}
         records = _records(input_file, field, skip_errors, single)
-        job = Job(load(folder), options, beams, _BATCH if batch is None else batch, prompt_options)
+        job = GenerationJob(load(folder), options, beams, _BATCH if batch is None else batch, prompt_options)
         write_answers(job, folder, records, output, resume=resume, stats=stats)
         return 0
     text = whole_text("prompt", prompt, file)
@@ -132,7 +130,7 @@ def run(
     if model.settle(options, beams=beams).search is not None:
         one_answer = {"prompt_cache": prompt_cache, "draft": draft, "stats": stats or None}
         check_conflicts({**one_answer, SEVERAL_ANSWERS: True})
-        job = Job(model, options, beams, 1, prompt_options)
+        job = GenerationJob(model, options, beams, 1, prompt_options)
         _show_answers(next(job.work([text])), as_json=as_json)
         return 0
     check_conflicts({**vars(options), "prompt_cache": prompt_cache, "draft": draft})
@@ -173,7 +171,7 @@ def _records(path: Path, field: str | None, skip_errors: bool, others: Mapping[s
     return Records([], path, field, skip_errors, FIELDS)
 
 
-def _show_answers(answers: Sequence[Written], *, as_json: bool) -> None:
+def _show_answers(answers: Sequence[Completion], *, as_json: bool) -> None:
     """Print the answers of a search, the best first."""
     if as_json:
         import json

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
     from triform.runtime.decoder.model import Decoder
     from triform.runtime.decoder.prompt_input import Prompt, PromptOptions
-    from triform.runtime.generation.answers import Written
+    from triform.runtime.generation.answers import Completion
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
 
@@ -21,7 +21,7 @@ FIELDS = ("prompt", "messages", "text")
 
 
 @dataclass(frozen=True)
-class Job:
+class GenerationJob:
     """How to answer prompts.
 
     Attributes:
@@ -38,7 +38,7 @@ class Job:
     batch: int
     prompt_options: PromptOptions
 
-    def work(self, prompts: Iterable[Prompt]) -> Iterator[list[Written]]:
+    def work(self, prompts: Iterable[Prompt]) -> Iterator[list[Completion]]:
         """The answers to each prompt, the best first."""
         return self.model.generate_all(prompts, self.options, beams=self.beams, batch=self.batch, **self.prompt_options)
 
@@ -59,7 +59,9 @@ class Job:
         return values | vars(self.beams) | dict(self.prompt_options)
 
 
-def write_answers(job: Job, folder: Path, records: Records, output: Path | None, *, resume: bool, stats: bool) -> None:
+def write_answers(
+    job: GenerationJob, folder: Path, records: Records, output: Path | None, *, resume: bool, stats: bool
+) -> None:
     """Answer each record with one JSON object, in order and in bounded memory.
 
     Args:
@@ -71,7 +73,7 @@ def write_answers(job: Job, folder: Path, records: Records, output: Path | None,
         stats: print the speed to standard error.
 
     Raises:
-        InputError: a prompt is refused, or the file cannot be written.
+        InputError: a prompt is refused, or the file cannot be completions.
     """
     from triform.cli.outputs.answers_file import answers_file
     from triform.cli.outputs.notes import end_inputs, say
@@ -83,10 +85,10 @@ def write_answers(job: Job, folder: Path, records: Records, output: Path | None,
         shown = with_progress(records, results_to=output)
         readable = (record for record, _ in records.use(shown, lambda record: job.check(_prompt(record))))
         unanswered = file.remaining(readable, lambda record: record)
-        for record, written in alongside(unanswered, lambda some: job.work(_prompt(record) for record in some)):
-            file.write(record, _object(record, written))
+        for record, completions in alongside(unanswered, lambda some: job.work(_prompt(record) for record in some)):
+            file.write(record, _object(record, completions))
             answers += 1
-            tokens += len(written[0].token_ids)
+            tokens += len(completions[0].token_ids)
         # Before the file is renamed: a bad line leaves it unfinished.
         end_inputs(records, None)
     if stats:
@@ -98,12 +100,12 @@ def _prompt(record: Record) -> Prompt:
     return record.text if record.messages is None else record.messages
 
 
-def _object(record: Record, written: list[Written]) -> dict[str, Any]:
-    best = written[0]
+def _object(record: Record, completions: list[Completion]) -> dict[str, Any]:
+    best = completions[0]
     value = {**(record.value or {"prompt": record.text})}
     value |= {"generated_text": best.text, "finish_reason": best.finish_reason, "generated_tokens": len(best.token_ids)}
     if best.score is not None:
         value["score"] = best.score
-    if len(written) > 1:
-        value["alternatives"] = [{"generated_text": other.text, "score": other.score} for other in written[1:]]
+    if len(completions) > 1:
+        value["alternatives"] = [{"generated_text": other.text, "score": other.score} for other in completions[1:]]
     return value

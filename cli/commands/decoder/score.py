@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.arguments.common import Bundle
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from typing import BinaryIO, TextIO
+
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Measure how well a model predicts a text: its perplexity, lower is better.
 
@@ -27,27 +30,24 @@ window that overlaps by half; each token counts once. The loss is the mean negat
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     file: Annotated[Optional[str], typer.Argument(help="A text file; standard input by default, or for -.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
     import dataclasses
     import json
 
-    from triform.cli.arguments.bundle import bundle_and_prompt, key_values
+    from triform.cli.arguments.bundle import bundle_and_prompt
     from triform.runtime.opening import load_decoder
 
     folder, file = bundle_and_prompt(bundle, file)
     with _opened(file) as text:
-        model = load_decoder(
-            folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
-        )
+        model = load_decoder(folder, **loading)
         result = model.file_perplexity(text)
     if as_json:
         print(json.dumps(dataclasses.asdict(result)))

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.arguments.common import Bundle
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.answering import Answer
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Find the answer to a question in a text of any length.
 
@@ -24,6 +26,7 @@ the context. With --no-answer the best answer may be that there is none.
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     question: Annotated[Optional[str], typer.Argument(help="The question.")] = None,
@@ -36,13 +39,11 @@ def run(
     ] = None,
     no_answer: Annotated[bool, typer.Option("--no-answer", help="Allow for a text that holds no answer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of answers.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_prompt, key_values
+    from triform.cli.arguments.bundle import bundle_and_prompt
     from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.encoder.answering import answer
     from triform.runtime.errors import InputError
@@ -52,9 +53,7 @@ def run(
     if question is None:
         raise InputError("there is no question: give one after the bundle")
     pair = (question, whole_text("context", context, file))
-    model = load_encoder(
-        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
-    )
+    model = load_encoder(folder, **loading)
     answers = answer(
         model, [pair], top_k=top_k, max_answer_length=max_answer_length, stride=stride, no_answer=no_answer
     )

@@ -7,21 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import (
-    Bundle,
-    Field,
-    Provider,
-    ProviderOptions,
-    SkipErrors,
-    Strict,
-    TextFile,
-    Texts,
-    Threads,
-    Verify,
-)
+from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict, TextFile, Texts
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.model import Encoder
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Classify texts.
 
@@ -36,6 +27,7 @@ One line per label: score, label, text, separated by tabs; the best label of a t
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     texts: Texts = None,
@@ -54,13 +46,11 @@ def run(
     ] = False,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_results
@@ -70,10 +60,7 @@ def run(
     own = _own_labels(labels, hypothesis_template, multi_label)
     folder, texts = bundle_and_texts(bundle, texts)
     records = Records(texts, file, field, skip_errors)
-    options = key_values(provider_option)
-    model = load_encoder(
-        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
-    )
+    model = load_encoder(folder, strict=strict, **loading)
     most = top_k or (1 if own is None else None)
     results = with_results(records, lambda lines: _results(model, lines, own, hypothesis_template, multi_label))
     for record, result in results:
@@ -102,9 +89,11 @@ def _results(
         from triform.runtime.encoder.classification import classify
 
         return classify(model, texts)
-    from triform.runtime.encoder.zero_shot import TEMPLATE, zero_shot
+    from triform.runtime.encoder.zero_shot import HYPOTHESIS_TEMPLATE, zero_shot
 
-    return zero_shot(model, texts, own, template=TEMPLATE if template is None else template, multi_label=multi_label)
+    return zero_shot(
+        model, texts, own, template=HYPOTHESIS_TEMPLATE if template is None else template, multi_label=multi_label
+    )
 
 
 def _print(text: str, result: list[tuple[str, float]]) -> None:

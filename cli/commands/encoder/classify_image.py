@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.arguments.common import Bundle
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.model import Encoder
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Classify images.
 
@@ -26,6 +28,7 @@ One line per label: score, label, image, separated by tabs; the best label of an
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     images: Annotated[Optional[list[str]], typer.Argument(help="Image files; - is standard input.")] = None,
@@ -35,13 +38,11 @@ def run(
         Optional[int], typer.Option(help="Number of labels to show; 1 by default, all of --labels.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder
 
@@ -50,10 +51,8 @@ def run(
         raise InputError("--template is for --labels; give them")
     folder, images = bundle_and_texts(bundle, images)
     if not images:
-        raise InputError("no pictures: give files, or - for standard input")
-    model = load_encoder(
-        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
-    )
+        raise InputError("no images: give files, or - for standard input")
+    model = load_encoder(folder, **loading)
     results = _results(model, images, labels, template)
     most = top_k or (1 if labels is None else None)
     for name, result in zip(images, results, strict=True):
@@ -64,19 +63,19 @@ def run(
 def _results(
     model: Encoder, names: Sequence[str], labels: str | None, template: str | None
 ) -> Iterator[list[tuple[str, float]]]:
-    from triform.runtime.encoder.image_classification import OWN_LABELS, TEMPLATE, classify_images, match_labels
+    from triform.runtime.encoder.image_classification import LABEL_TEMPLATE, OWN_LABELS, classify_images, match_labels
     from triform.runtime.encoder.vectors.image_embedding import ANY_LABELS
     from triform.runtime.errors import InputError
 
-    pictures = (sys.stdin.buffer.read() if name == "-" else name for name in names)
+    images = (sys.stdin.buffer.read() if name == "-" else name for name in names)
     if labels is None:
         if model.manifest.task == ANY_LABELS:
             raise InputError("this model has no labels of its own; give some with --labels")
-        return classify_images(model, pictures)
+        return classify_images(model, images)
     if model.manifest.task == OWN_LABELS:
         raise InputError("this model has labels of its own; leave --labels out")
     own = [label.strip() for label in labels.split(",") if label.strip()]
-    return match_labels(model, pictures, own, template=TEMPLATE if template is None else template)
+    return match_labels(model, images, own, template=LABEL_TEMPLATE if template is None else template)
 
 
 def _print(name: str, result: Sequence[tuple[str, float]]) -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads, Verify
+from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
     from triform.runtime.encoder.model import Encoder
+    from triform.runtime.opening import LoadOptions
 
 
 HELP = """Compute embeddings of texts or images.
@@ -37,6 +39,7 @@ binary is one bit per number, set above 0, packed into int8 bytes as sentence-tr
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     inputs: Annotated[
@@ -61,13 +64,11 @@ def run(
         bool, typer.Option("--resume", help="With --output: continue after the vectors of an unfinished run.")
     ] = False,
     strict: Strict = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.run_log import Run
@@ -79,14 +80,11 @@ def run(
     chosen = _format(output_format, output)
     folder, inputs = bundle_and_texts(bundle, inputs)
     records = Records(inputs, file, field, skip_errors)
-    options = key_values(provider_option)
-    model = load_encoder(
-        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
-    )
+    model = load_encoder(folder, strict=strict, **loading)
     if image or model.rows is None:
         _check_options(prompt=prompt, prompt_name=prompt_name, strict=strict or None)
-        kind, width = "image", _width_of_pictures(model, dimensions)
-        vectors_of = partial(_of_pictures, model, records, dimensions)
+        kind, width = "image", _width_of_images(model, dimensions)
+        vectors_of = partial(_of_images, model, records, dimensions)
     else:
         kind, width = "text", _width_of_texts(model, dimensions)
         vectors_of = partial(_of_texts, model, records, (prompt, prompt_name), dimensions)
@@ -111,7 +109,7 @@ def _width_of_texts(model: Encoder, dimensions: int | None) -> int:
     return width_of(embedding_info(model), dimensions)
 
 
-def _width_of_pictures(model: Encoder, dimensions: int | None) -> int:
+def _width_of_images(model: Encoder, dimensions: int | None) -> int:
     from triform.runtime.encoder.vectors.embedding import width_of
     from triform.runtime.encoder.vectors.image_embedding import image_embedding_info
 
@@ -137,7 +135,7 @@ def _of_texts(
     return ((record, vector) for (record, _), vector in alongside(remaining(texts), work))
 
 
-def _of_pictures(
+def _of_images(
     model: Encoder,
     records: Records,
     dimensions: int | None,
@@ -150,14 +148,14 @@ def _of_pictures(
     def work(some: Iterator[tuple[Record, Any]]) -> Iterator[Any]:
         return embed_pixels(model, (pixels for _, pixels in some), dimensions=dimensions)
 
-    pictures = records.use(with_progress(records, results_to=output), lambda record: _pixels(model, record))
-    return ((record, vector) for (record, _), vector in alongside(remaining(pictures), work))
+    images = records.use(with_progress(records, results_to=output), lambda record: _pixels(model, record))
+    return ((record, vector) for (record, _), vector in alongside(remaining(images), work))
 
 
 def _pixels(model: Encoder, record: Record) -> Any:
-    from triform.runtime.encoder.vectors.image_embedding import pixels_of
+    from triform.runtime.encoder.vectors.image_embedding import encoder_pixels
 
-    return pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
+    return encoder_pixels(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
 
 
 def _check_options(**options: object) -> None:
@@ -166,7 +164,7 @@ def _check_options(**options: object) -> None:
 
     for name, value in options.items():
         if value is not None:
-            raise InputError(f"--{name.replace('_', '-')} is for texts; leave it out for pictures")
+            raise InputError(f"--{name.replace('_', '-')} is for texts; leave it out for images")
 
 
 def _format(name: str | None, output: Path | None) -> str:

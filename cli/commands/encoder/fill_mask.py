@@ -6,23 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import (
-    Bundle,
-    Field,
-    Provider,
-    ProviderOptions,
-    SkipErrors,
-    Strict,
-    TextFile,
-    Texts,
-    Threads,
-    Verify,
-)
+from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict, TextFile, Texts
+from triform.cli.arguments.loading import with_loading_options
 from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.fill_mask import Filling
     from triform.runtime.encoder.model import Encoder
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Predict masked words.
 
@@ -36,6 +27,7 @@ One line per prediction: score, word, the whole text, separated by tabs; the mos
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     texts: Texts = None,
@@ -46,13 +38,11 @@ def run(
     targets: Annotated[Optional[str], typer.Option(help="Words to choose from, separated by commas.")] = None,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_results
@@ -62,10 +52,7 @@ def run(
     at_least_one("--top-k", top_k)
     folder, texts = bundle_and_texts(bundle, texts)
     records = Records(texts, file, field, skip_errors)
-    options = key_values(provider_option)
-    model = load_encoder(
-        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
-    )
+    model = load_encoder(folder, strict=strict, **loading)
     tokens = None if targets is None else _tokens(model, targets)
     results = with_results(records, lambda lines: fill_mask(model, lines, top_k=top_k, targets=tokens))
     for record, masks in results:

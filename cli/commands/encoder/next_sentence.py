@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Strict, Threads, Verify
+from triform.cli.arguments.common import Bundle, Strict
+from triform.cli.arguments.loading import with_loading_options
+
+if TYPE_CHECKING:
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Estimate whether one text follows another.
 
@@ -17,19 +21,18 @@ Prints the probability that the second text follows the first.
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     first: Annotated[Optional[str], typer.Argument(help="The first text.")] = None,
     second: Annotated[Optional[str], typer.Argument(help="The text that may follow it.")] = None,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a number.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.outputs.notes import end_inputs
     from triform.runtime.encoder.classification import next_sentence
     from triform.runtime.errors import InputError
@@ -38,10 +41,7 @@ def run(
     folder, texts = bundle_and_texts(bundle, [text for text in (first, second) if text is not None])
     if len(texts) != 2:
         raise InputError(f"give two texts, not {len(texts)}")
-    options = key_values(provider_option)
-    model = load_encoder(
-        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
-    )
+    model = load_encoder(folder, strict=strict, **loading)
     (score,) = next_sentence(model, [(texts[0], texts[1])])
     if as_json:
         import json

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads, Verify
+from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Order documents by how well they answer a query.
 
@@ -26,6 +28,7 @@ The score is the model's logit after the activation that its config names, or el
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     query: Annotated[Optional[str], typer.Argument(help="The query.")] = None,
@@ -38,13 +41,11 @@ def run(
     top_k: Annotated[Optional[int], typer.Option(help="Number of documents to show; all by default.")] = None,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per document.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_results
@@ -57,10 +58,7 @@ def run(
     if not arguments:
         raise InputError("no query: give it as the argument before the documents")
     records = Records(arguments[1:], file, field, skip_errors)
-    options = key_values(provider_option)
-    model = load_encoder(
-        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
-    )
+    model = load_encoder(folder, strict=strict, **loading)
     logits = with_results(records, lambda lines: relevance(model, arguments[0], lines))
     scored = ((logit, record) for record, logit in logits)
     for rank, (logit, record) in enumerate(_best(scored, top_k), 1):

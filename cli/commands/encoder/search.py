@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, Provider, ProviderOptions, SkipErrors, Strict, Threads, Verify
+from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
     from triform.runtime.bundle.manifest import EmbeddingInfo
     from triform.runtime.encoder.model import Encoder
     from triform.runtime.encoder.vectors.search_index import Document, Hit, SearchIndex
+    from triform.runtime.opening import LoadOptions
     from triform.runtime.verified_files import Verify as When
 
 HELP = """Find the texts nearest to a query.
@@ -33,6 +35,7 @@ since. The model's prompts named query, and document, passage or corpus, are use
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     query: Annotated[Optional[str], typer.Argument(help="What to look for.")] = None,
@@ -57,13 +60,11 @@ def run(
     skip_errors: SkipErrors = False,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import at_least_one, bundle_and_prompt, key_values
+    from triform.cli.arguments.bundle import at_least_one, bundle_and_prompt
     from triform.cli.outputs.notes import end_inputs
     from triform.runtime.encoder.vectors.embedding import embedding_info
     from triform.runtime.opening import load_encoder
@@ -72,12 +73,10 @@ def run(
     folder, query = bundle_and_prompt(bundle, query)
     records = _records(file, field, index, skip_errors)
     questions = _questions(query, queries, query_field, skip_errors, records)
-    options = key_values(provider_option)
-    model = load_encoder(
-        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
-    )
+    model = load_encoder(folder, strict=strict, **loading)
     info = embedding_info(model)
     for_query, for_documents = _chosen(info, query_prompt, query_prompt_name), _chosen(info, prompt, prompt_name)
+    verify = loading["verify"]
     documents = _documents(records) if index is None else _index(model, index, records, for_documents, verify)
     for question, hits in _answered(model, questions, documents, (for_query, for_documents), top_k):
         if queries is not None:

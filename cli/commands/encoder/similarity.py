@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, SkipErrors, Strict, Threads, Verify
+from triform.cli.arguments.common import Bundle, SkipErrors, Strict
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from triform.cli.inputs.formats import Format
     from triform.cli.inputs.records import Record
     from triform.runtime.encoder.model import Encoder
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Compare texts by meaning.
 
@@ -28,6 +30,7 @@ A file has one pair per line: two texts separated by a tab, or a JSON object wit
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     texts: Annotated[Optional[list[str]], typer.Argument(help="Two or more texts.")] = None,
@@ -44,13 +47,11 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON: one object per pair, or one with all texts.")
     ] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
     from triform.runtime.encoder.vectors.embedding import embedding_info, resolve_prompt
@@ -63,10 +64,7 @@ def run(
     names = _names(fields, file)
     layout: Format | None = None if names else "lines"
     records = Records(texts, file, names[0] if names else None, skip_errors, format=layout)
-    options = key_values(provider_option)
-    model = load_encoder(
-        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
-    )
+    model = load_encoder(folder, strict=strict, **loading)
     prompt = resolve_prompt(embedding_info(model), prompt, prompt_name)
     if file is None:
         _compare_all(model, texts, prompt, as_json)

@@ -6,21 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import (
-    Bundle,
-    Field,
-    Provider,
-    ProviderOptions,
-    SkipErrors,
-    TextFile,
-    Texts,
-    Threads,
-    Verify,
-)
+from triform.cli.arguments.common import Bundle, Field, SkipErrors, TextFile, Texts
+from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
     from triform.runtime.encoder.tagging import Tag
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Find named entities and other spans in texts of any length.
 
@@ -35,6 +27,7 @@ overlap by --stride tokens.
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     texts: Texts = None,
@@ -46,13 +39,11 @@ def run(
     ] = "simple",
     stride: Annotated[Optional[int], typer.Option(help="Overlap of windows in tokens; a quarter by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_results
@@ -61,9 +52,7 @@ def run(
 
     folder, texts = bundle_and_texts(bundle, texts)
     records = Records(texts, file, field, skip_errors)
-    model = load_encoder(
-        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
-    )
+    model = load_encoder(folder, **loading)
     results = with_results(records, lambda lines: tag(model, lines, aggregation=aggregation, stride=stride))
     for record, tags in results:
         if as_json:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Strict, Threads, Verify
+from triform.cli.arguments.common import Bundle, Strict
+from triform.cli.arguments.loading import with_loading_options
 from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.vectors.token_vectors import TokenVectors
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Show the vector of each token in its context, or compare a word's vectors in different contexts.
 
@@ -27,6 +29,7 @@ higher where the word means the same.
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     texts: Annotated[Optional[list[str]], typer.Argument(help="Texts; standard input by default.")] = None,
@@ -35,13 +38,11 @@ def run(
     output: Annotated[Optional[Path], typer.Option(help="Write the vectors of one text to a NumPy file.")] = None,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text, or per comparison.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.inputs.whole_text import whole_text
     from triform.cli.outputs.notes import end_inputs
     from triform.runtime.encoder.vectors.token_vectors import token_vectors
@@ -53,10 +54,7 @@ def run(
         raise InputError("--word compares a word in different texts; give two or more")
     if output is not None and (len(texts) > 1 or as_json):
         raise InputError("--output is for one text, without --json")
-    options = key_values(provider_option)
-    model = load_encoder(
-        folder, provider=provider, provider_options=options, threads=threads, verify=verify, strict=strict
-    )
+    model = load_encoder(folder, strict=strict, **loading)
     results = (token_vectors(model, text, layer) for text in texts or [whole_text("text", None)])
     if word is not None:
         _compare(list(results), word, as_json=as_json)

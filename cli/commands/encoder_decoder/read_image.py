@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.arguments.common import Bundle
 from triform.cli.arguments.generation import BEAMS, DECODER, with_generation_options
+from triform.cli.arguments.loading import with_loading_options
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson
 
 if TYPE_CHECKING:
     from triform.cli.inputs.records import Record
     from triform.runtime.encoder_decoder.model import EncoderDecoder
-    from triform.runtime.generation.answers import Written
+    from triform.runtime.generation.answers import Completion
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Read the text in images, or caption them, with models such as TrOCR.
 
@@ -32,6 +34,7 @@ One line per image, in the order given. Models that read text expect an image of
 
 
 @with_generation_options(DECODER, BEAMS)
+@with_loading_options
 def run(
     bundle: Bundle = None,
     images: Annotated[Optional[list[str]], typer.Argument(help="Image files; - is an image on standard input.")] = None,
@@ -39,16 +42,13 @@ def run(
     batch: Annotated[int, typer.Option(help="Images to run at once.")] = 8,
     skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Skip images that cannot be used.")] = False,
     as_json: AsJson = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
     *,
+    loading: LoadOptions,
     beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import alongside, with_progress
@@ -57,35 +57,39 @@ def run(
 
     folder, images = bundle_and_texts(bundle, images)
     records = Records(images, file, None, skip_errors)
-    model = load_encoder_decoder(
-        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
-    )
+    model = load_encoder_decoder(folder, **loading)
     image_info_of(model)
     shown = with_progress(records, results_to=None)
     opened = records.use(shown, lambda record: _pixels(model, record))
     answers = alongside(
         opened, lambda some: read_pixels(model, (pixels for _, pixels in some), options, beams=beams, batch=batch)
     )
-    for (record, _), written in answers:
-        (_print_json if as_json else _print)(record.text, written)
+    for (record, _), completion in answers:
+        (_print_json if as_json else _print)(record.text, completion)
     end_inputs(records, None)
     return 0
 
 
 def _pixels(model: EncoderDecoder, record: Record) -> Any:
-    from triform.runtime.encoder_decoder.image_reading import pixels_of
+    from triform.runtime.encoder_decoder.image_reading import image_info_of
+    from triform.runtime.media.image import pixels_of
 
-    return pixels_of(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
-
-
-def _print(name: str, written: Written) -> None:
-    print(" ".join(written.text.split()))
+    image = sys.stdin.buffer.read() if record.text == "-" else record.text
+    return pixels_of(image, image_info_of(model))
 
 
-def _print_json(name: str, written: Written) -> None:
+def _print(name: str, completion: Completion) -> None:
+    print(" ".join(completion.text.split()))
+
+
+def _print_json(name: str, completion: Completion) -> None:
     import json
 
-    value: dict[str, Any] = {"image": name, "generated_text": written.text, "finish_reason": written.finish_reason}
-    if written.score is not None:
-        value["score"] = written.score
+    value: dict[str, Any] = {
+        "image": name,
+        "generated_text": completion.text,
+        "finish_reason": completion.finish_reason,
+    }
+    if completion.score is not None:
+        value["score"] = completion.score
     print(json.dumps(value))

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triform.cli.arguments.common import (
-    Bundle,
-    Field,
-    Provider,
-    ProviderOptions,
-    SkipErrors,
-    Strict,
-    TextFile,
-    Texts,
-    Threads,
-    Verify,
-)
+from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict, TextFile, Texts
 from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
+from triform.cli.arguments.loading import with_loading_options
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
 
 if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.opening import LoadOptions
     from triform.runtime.text.documents import Line
 
 HELP = """Run a text-to-text model for what it was trained for: corrections, paraphrases, answers.
@@ -37,6 +28,7 @@ how many were; --strict refuses it.
 
 
 @with_generation_options(ENCODER_DECODER, SEVERAL)
+@with_loading_options
 def run(
     bundle: Bundle = None,
     texts: Texts = None,
@@ -48,16 +40,13 @@ def run(
     batch: Batch = 8,
     strict: Strict = False,
     as_json: AsJson = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
     *,
+    loading: LoadOptions,
     beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut, write_lines
     from triform.cli.inputs.records import Records
     from triform.runtime.encoder_decoder.ask import Ask
@@ -67,10 +56,7 @@ def run(
     model = load(
         folder,
         strict=strict,
-        provider=provider,
-        provider_options=key_values(provider_option),
-        threads=threads,
-        verify=verify,
+        **loading,
     )
     job = Job(model, options, chosen(task, prefix, Ask), beams, batch, "generated_text" if as_json else None)
     write_lines(job, records, _whole)

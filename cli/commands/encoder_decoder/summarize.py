@@ -8,19 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from triform.cli.arguments.common import (
-    Bundle,
-    Field,
-    Provider,
-    ProviderOptions,
-    SkipErrors,
-    Strict,
-    TextFile,
-    Texts,
-    Threads,
-    Verify,
-)
+from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict, TextFile, Texts
 from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
+from triform.cli.arguments.loading import with_loading_options
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
 
 if TYPE_CHECKING:
@@ -28,7 +18,8 @@ if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
-    from triform.runtime.text.documents import Cutter
+    from triform.runtime.opening import LoadOptions
+    from triform.runtime.text.documents import Splitter
 
 HELP = """Summarize texts.
 
@@ -50,6 +41,7 @@ _TEXTS = 64
 
 
 @with_generation_options(ENCODER_DECODER, SEVERAL)
+@with_loading_options
 def run(
     bundle: Bundle = None,
     texts: Texts = None,
@@ -62,17 +54,14 @@ def run(
     batch: Batch = 8,
     strict: Strict = False,
     as_json: AsJson = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
     *,
+    loading: LoadOptions,
     beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
-    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, cutter_of, load, say_cut
+    from triform.cli.arguments.bundle import bundle_and_texts
+    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut, splitter_of
     from triform.cli.inputs.records import Records
     from triform.runtime.encoder_decoder.ask import summary_ask
 
@@ -81,17 +70,14 @@ def run(
     model = load(
         folder,
         strict=strict,
-        provider=provider,
-        provider_options=key_values(provider_option),
-        threads=threads,
-        verify=verify,
+        **loading,
     )
     ask = chosen(task, prefix, lambda: summary_ask(model.info))
     job = Job(model, options, ask, beams, batch, "summary_text" if as_json else None)
-    cutter = cutter_of(job, strict=strict)
+    splitter = splitter_of(job, strict=strict)
     whole = not (texts or lines or records.is_json)
-    _write(job, _whole(file) if whole else records, cutter, streams=whole or len(texts) == 1)
-    say_cut(job, records, cutter)
+    _write(job, _whole(file) if whole else records, splitter, streams=whole or len(texts) == 1)
+    say_cut(job, records, splitter)
     return 0
 
 
@@ -102,7 +88,7 @@ def _whole(file: Path | None) -> list[Record]:
     return [Record(1, whole_text("text", None, file))]
 
 
-def _write(job: Job, records: Records | list[Record], cutter: Cutter, *, streams: bool) -> None:
+def _write(job: Job, records: Records | list[Record], splitter: Splitter, *, streams: bool) -> None:
     from triform.cli.commands.encoder_decoder.text_to_text import show, stream
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.progress import with_progress
@@ -115,9 +101,11 @@ def _write(job: Job, records: Records | list[Record], cutter: Cutter, *, streams
         for record in chunk:
             if not record.text.strip():
                 raise InputError(f"text {record.number} is empty")
-        if streams and job.streams and len(cutter.windows(chunk[0].text)) == 1:
+        if streams and job.streams and len(splitter.windows(chunk[0].text)) == 1:
             stream(job, [Line("", [chunk[0].text.strip()], "")])
             continue
-        results = summaries([record.text for record in chunk], cutter, most, job.work, lambda answers: answers[0].text)
+        results = summaries(
+            [record.text for record in chunk], splitter, most, job.work, lambda answers: answers[0].text
+        )
         for record, answers in zip(chunk, results, strict=True):
             show(job, record, [Line("", [""] * len(answers), "")], answers)

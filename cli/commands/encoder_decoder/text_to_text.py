@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from triform.cli.inputs.records import Record, Records
     from triform.runtime.encoder_decoder.ask import Ask
     from triform.runtime.encoder_decoder.model import EncoderDecoder
-    from triform.runtime.generation.answers import Written
+    from triform.runtime.generation.answers import Completion
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
     from triform.runtime.generation.setup import Settled
-    from triform.runtime.text.documents import Cutter, Line
+    from triform.runtime.opening import LoadOptions
+    from triform.runtime.text.documents import Line, Splitter
 
 Task = Annotated[str | None, typer.Option(help="The name of one of the model's tasks; `inspect --json` lists them.")]
 Prefix = Annotated[str | None, typer.Option(help="Put this prefix before each text, instead of a task's.")]
@@ -56,7 +57,7 @@ class Job:
 
         at_least_one("--batch", self.batch)
 
-    def work(self, texts: Iterable[str]) -> Iterator[list[Written]]:
+    def work(self, texts: Iterable[str]) -> Iterator[list[Completion]]:
         """Answers to each text, the best first."""
         return self.model.generate_all(texts, self.options, ask=self.ask, beams=self.beams, batch=self.batch)
 
@@ -76,7 +77,7 @@ class Job:
         return self.model.settle(self.options, ask=self.ask, beams=self.beams)
 
 
-def load(folder: Path, *, strict: bool, **opening: Any) -> EncoderDecoder:
+def load(folder: Path, *, strict: bool, **loading: Unpack[LoadOptions]) -> EncoderDecoder:
     """Open an encoder-decoder bundle that reads texts.
 
     Raises:
@@ -86,7 +87,7 @@ def load(folder: Path, *, strict: bool, **opening: Any) -> EncoderDecoder:
     from triform.runtime.errors import UnsupportedError
     from triform.runtime.opening import load_encoder_decoder
 
-    model = load_encoder_decoder(folder, strict=strict, **opening)
+    model = load_encoder_decoder(folder, strict=strict, **loading)
     if model.info.source != "text":
         command = COMMANDS.get(model.manifest.task)
         hint = f"use `triform {command}`" if command else "upgrade, or export another model"
@@ -108,10 +109,10 @@ def chosen(task: str | None, prefix: str | None, otherwise: Callable[[], Ask]) -
     return otherwise() if task is None and prefix is None else Ask(task, prefix)
 
 
-def cutter_of(job: Job, *, strict: bool) -> Cutter:
-    """A cutter that splits texts into pieces that fit the job's model together with its prefix."""
+def splitter_of(job: Job, *, strict: bool) -> Splitter:
+    """A splitter that splits texts into pieces that fit the job's model together with its prefix."""
     from triform.runtime.encoder_decoder.ask import prefix_for, spoken
-    from triform.runtime.text.documents import Cutter
+    from triform.runtime.text.documents import Splitter
 
     model, ask = job.model, job.ask
     prefix = prefix_for(model.info, ask)
@@ -119,7 +120,7 @@ def cutter_of(job: Job, *, strict: bool) -> Cutter:
     def length(text: str) -> int:
         return model.text.length(prefix + text, source_lang=ask.source_lang, target_lang=ask.target_lang)
 
-    return Cutter(length, model.text.max_length, language=spoken(ask), strict=strict)
+    return Splitter(length, model.text.max_length, language=spoken(ask), strict=strict)
 
 
 def write_lines(job: Job, records: Records, cut: Callable[[str, int], list[Line]]) -> None:
@@ -147,7 +148,7 @@ def write_lines(job: Job, records: Records, cut: Callable[[str, int], list[Line]
         show(job, record, lines, answers)
 
 
-def show(job: Job, record: Record, lines: Sequence[Line], answers: Sequence[Sequence[Written]]) -> None:
+def show(job: Job, record: Record, lines: Sequence[Line], answers: Sequence[Sequence[Completion]]) -> None:
     """Print the answers to one record.
 
     Args:
@@ -172,21 +173,21 @@ def show(job: Job, record: Record, lines: Sequence[Line], answers: Sequence[Sequ
     if job.key is not None:
         _print_json(job.key, record, texts, [list(answer[:ways]) for answer in answers])
     elif several and answers:
-        for text, written in zip(texts, answers[0], strict=True):
-            print(f"{written.score:.4f}\t{_one_line(text)}")
+        for text, completion in zip(texts, answers[0], strict=True):
+            print(f"{completion.score:.4f}\t{_one_line(text)}")
     else:
         print(texts[0])
 
 
-def say_cut(job: Job, records: Records | None, cutter: Cutter | None) -> None:
+def say_cut(job: Job, records: Records | None, splitter: Splitter | None) -> None:
     """Note how many texts or sentences were truncated, and lines skipped, if any."""
     from triform.cli.outputs.notes import end_inputs, say_truncated
 
     end_inputs(records, None)
     text = job.model.text
     say_truncated(text.truncated, "text", text.max_length)
-    if cutter is not None:
-        say_truncated(cutter.cut, "sentence", text.max_length)
+    if splitter is not None:
+        say_truncated(splitter.cut, "sentence", text.max_length)
 
 
 def stream(job: Job, lines: Sequence[Line]) -> None:
@@ -223,7 +224,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _print_json(key: str, record: Record, texts: Sequence[str], answers: Sequence[Sequence[Written]]) -> None:
+def _print_json(key: str, record: Record, texts: Sequence[str], answers: Sequence[Sequence[Completion]]) -> None:
     import json
 
     value: dict[str, Any] = {**(record.value or {"text": record.text}), key: texts[0]}
@@ -234,7 +235,8 @@ def _print_json(key: str, record: Record, texts: Sequence[str], answers: Sequenc
         value["score"] = answers[0][0].score
     if len(texts) > 1:
         value["alternatives"] = [
-            {"text": text, "score": written.score} for text, written in zip(texts[1:], answers[0][1:], strict=True)
+            {"text": text, "score": completion.score}
+            for text, completion in zip(texts[1:], answers[0][1:], strict=True)
         ]
     # ASCII, so that it means the same whatever the terminal's encoding is.
     print(json.dumps(value))

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Provider, ProviderOptions, Threads, Verify
+from triform.cli.arguments.common import Bundle
+from triform.cli.arguments.loading import with_loading_options
 from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.cli.commands.encoder_decoder.transcript_files import Transcripts
     from triform.runtime.encoder_decoder.model import EncoderDecoder
+    from triform.runtime.opening import LoadOptions
     from triform.runtime.speech.options import TranscribeOptions
     from triform.runtime.speech.transcript import Segment
 
@@ -37,6 +39,7 @@ A threshold of inf, -inf or, for --no-speech-threshold, 1 turns a check off.
 """
 
 
+@with_loading_options
 def run(
     bundle: Bundle = None,
     audio: Annotated[
@@ -81,14 +84,12 @@ def run(
     seed: Annotated[Optional[int], typer.Option(help="Random seed; makes sampling repeatable.")] = None,
     skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Skip files that cannot be used.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print timings to standard error.")] = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
+    *,
+    loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
     arguments = dict(locals())
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
+    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.commands.encoder_decoder.transcript_files import transcripts_of
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder_decoder
@@ -97,12 +98,10 @@ def run(
     options = _options(arguments)
     folder, names = bundle_and_texts(bundle, audio)
     if not names:
-        raise InputError("no recording: name sound files, or - for standard input")
+        raise InputError("no recording: name audio files, or - for standard input")
     transcripts = transcripts_of(names, output, output_format, as_json=as_json, width=max_line_width)
     start = time.perf_counter()
-    model = load_encoder_decoder(
-        folder, provider=provider, provider_options=key_values(provider_option), threads=threads, verify=verify
-    )
+    model = load_encoder_decoder(folder, **loading)
     audio_info(model)
     loaded = time.perf_counter()
     counted = _Counted()
@@ -187,7 +186,7 @@ class _Counted:
     def show(self, load: float, work: float) -> None:
         """Print the counts to standard error."""
         say(
-            f"load {load:.2f} s, {self.seconds:.1f} s of sound in {work:.2f} s "
+            f"load {load:.2f} s, {self.seconds:.1f} s of audio in {work:.2f} s "
             f"({self.seconds / work:.1f} times as fast as it plays), {self.segments} segments, {self.tokens} tokens"
         )
 

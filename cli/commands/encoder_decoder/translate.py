@@ -6,24 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import (
-    Bundle,
-    Field,
-    Provider,
-    ProviderOptions,
-    SkipErrors,
-    Strict,
-    TextFile,
-    Texts,
-    Threads,
-    Verify,
-)
+from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict, TextFile, Texts
 from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
+from triform.cli.arguments.loading import with_loading_options
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
 
 if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.opening import LoadOptions
 
 HELP = """Translate texts.
 
@@ -41,6 +32,7 @@ of a name is enough. A model with tasks, such as T5, uses the task for these lan
 
 
 @with_generation_options(ENCODER_DECODER, SEVERAL)
+@with_loading_options
 def run(
     bundle: Bundle = None,
     texts: Texts = None,
@@ -54,17 +46,14 @@ def run(
     batch: Batch = 8,
     strict: Strict = False,
     as_json: AsJson = False,
-    provider: Provider = "auto",
-    provider_option: ProviderOptions = None,
-    threads: Threads = None,
-    verify: Verify = "once",
     *,
+    loading: LoadOptions,
     beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts, key_values
-    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, cutter_of, load, say_cut, write_lines
+    from triform.cli.arguments.bundle import bundle_and_texts
+    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut, splitter_of, write_lines
     from triform.cli.inputs.records import Records
     from triform.runtime.encoder_decoder.ask import translation_ask
     from triform.runtime.errors import InputError
@@ -76,14 +65,11 @@ def run(
     model = load(
         folder,
         strict=strict,
-        provider=provider,
-        provider_options=key_values(provider_option),
-        threads=threads,
-        verify=verify,
+        **loading,
     )
     ask = chosen(task, prefix, lambda: translation_ask(model.info, source_lang, target_lang))
     job = Job(model, options, ask, beams, batch, "translation_text" if as_json else None)
-    cutter = cutter_of(job, strict=strict)
-    write_lines(job, records, cutter.lines)
-    say_cut(job, records, cutter)
+    splitter = splitter_of(job, strict=strict)
+    write_lines(job, records, splitter.lines)
+    say_cut(job, records, splitter)
     return 0

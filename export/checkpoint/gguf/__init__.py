@@ -1,4 +1,4 @@
-"""GGUF files: configs, weights and tokenizers read by us, where transformers loses something.
+"""Reads GGUF files: configs, weights and tokenizers, without the losses of transformers' own reader.
 
 May import `export/graph`, `export/tokenization` and `triform.models`. Read `loading.py` first.
 """

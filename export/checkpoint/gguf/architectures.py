@@ -1,6 +1,7 @@
-"""What the architectures of GGUF files are called in transformers: a table of keys and names, one entry for each.
+"""A table of GGUF's architectures: for each, transformers' model type, and its names of keys and tensors.
 
-An architecture that is not here is refused by its name: a config that is half understood would give wrong numbers.
+An architecture that is not in the table is refused by name, because a config that is only partly understood would give
+wrong results.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-# Keys by the attribute of a config.
+# From a config's attribute to the file's key.
 _SIZES = {
     "hidden_size": "embedding_length",
     "num_hidden_layers": "block_count",
@@ -20,7 +21,7 @@ _SIZES = {
 _RMS = {**_SIZES, "rms_norm_eps": "attention.layer_norm_rms_epsilon"}
 _BERT = {**_SIZES, "layer_norm_eps": "attention.layer_norm_epsilon"}
 
-# Parameters by the name of a tensor, both without ".weight" and ".bias"; {} is the layer.
+# From a tensor's name to the parameter's, both without ".weight" and ".bias"; {} is the layer.
 _ENDS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _ATTENTION = {
     "blk.{}.attn_q": "model.layers.{}.self_attn.q_proj",
@@ -57,17 +58,17 @@ class Architecture:
     Attributes:
         model_type: transformers' name.
         sizes: keys that every file has, by the config's attribute.
-        tensors: parameters by tensor.
+        tensors: from tensors to parameters.
         options: keys that a file may have, by the config's attribute.
-        biases: the config's switch for biases, by a tensor of layer 0 that only files with biases have.
-        permuted: whether the rows of queries and keys lie in the order of llama.cpp's rotation.
-        rotary: whether positions are rotations.
-        frequency_factors: whether `rope_freqs.weight` counts.
+        biases: from a tensor of layer 0 that only files with biases have to the config's setting for biases.
+        permuted: whether the rows of queries and keys are in the order of llama.cpp's rotary embedding.
+        rotary: whether positions are encoded by a rotary embedding.
+        frequency_factors: whether `rope_freqs.weight` is used.
         norm_offset: what llama.cpp's converter adds to the weights of norms.
-        pattern: layers after which windows repeat, the last of them without; 0 where all layers are alike.
-        local_theta: the base of the rotation in layers with windows, where they have one of their own; 0 for that of
-            the others.
-        encoder: whether it reads texts as a whole.
+        pattern: period of the sliding windows, in layers: every layer has one but the last of each period; 0 if all
+            layers are the same.
+        local_theta: the rotary base of layers with a sliding window; 0 if it is that of the other layers.
+        encoder: whether it is an encoder.
     """
 
     model_type: str

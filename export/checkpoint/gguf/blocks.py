@@ -1,7 +1,7 @@
-"""The blocks of a quantized tensor taken apart: integers, and what a block of them is multiplied by and added to.
+"""Unpacks quantized tensors into integers, and a scale and a minimum for each block of integers.
 
-Every format decoded here stands for `scale * q + minimum`, or for `scale * (q - 2 ** (bits - 1))` where it has no
-minimum. Layouts: https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
+The values are `scale * q - minimum`, or `scale * (q - 2 ** (bits - 1))` in a format without minimums.
+Layouts: https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 from triform.export.checkpoint.gguf.container import Tensor
 
 _Bytes = NDArray[np.uint8]
-# What IQ4_NL's and IQ4_XS's 4 bits stand for.
+# The values of the 4-bit codes of IQ4_NL and IQ4_XS.
 _NONLINEAR = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
 
 
 @dataclass(frozen=True)
 class Factors:
-    """One number for each block, kept as small as the file has it.
+    """A number for each block, in the file's own precision.
 
     Attributes:
         base: float16 (rows, super-blocks).
-        steps: int8 or uint8 (rows, blocks), that multiply the base of their super-block; None where a super-block is
-            one block.
+        steps: int8 or uint8 (rows, blocks), multiplied by the base of their super-block; None if a super-block is a
+            single block.
     """
 
     base: NDArray[np.float16]
@@ -37,7 +37,7 @@ class Factors:
 
     @property
     def values(self) -> NDArray[np.float32]:
-        """Float32 (rows, blocks)."""
+        """The numbers as float32 (rows, blocks)."""
         base = self.base.astype(np.float32)
         if self.steps is None:
             return base
@@ -52,9 +52,9 @@ class BlockMatrix:
 
     Attributes:
         numbers: uint8 (rows, blocks, block_size), less than 2 ** bits.
-        bits: of a number.
-        scales: of the blocks.
-        minimums: what is taken away from each block; None where 0 is the number in the middle.
+        bits: bits of a number.
+        scales: the scale of each block.
+        minimums: the number to subtract from each block; None if the middle of the integers' range stands for 0.
     """
 
     numbers: _Bytes
@@ -69,7 +69,7 @@ class BlockMatrix:
 
     @property
     def values(self) -> NDArray[np.float32]:
-        """What it stands for, float32 (rows, columns)."""
+        """The dequantized matrix, float32 (rows, columns)."""
         scales = self.scales.values[..., None]
         if self.minimums is None:
             values = (self.numbers.astype(np.float32) - 2 ** (self.bits - 1)) * scales
@@ -79,15 +79,15 @@ class BlockMatrix:
 
 
 def can_decode(kind: Format) -> bool:
-    """Whether `decode` takes a format apart."""
+    """Whether `decode` supports a format."""
     return kind in _DECODERS
 
 
 def decode(tensor: Tensor) -> BlockMatrix:
-    """Take a matrix apart.
+    """Unpack a matrix.
 
     Args:
-        tensor: of a format that `can_decode`, with two dimensions.
+        tensor: a tensor of two dimensions, in a format that `can_decode` accepts.
     """
     rows, (length, size) = tensor.shape[0], GGML_QUANT_SIZES[tensor.format]
     blocks = np.ascontiguousarray(tensor.data).reshape(rows, tensor.shape[1] // length, size)
@@ -99,12 +99,12 @@ def _half(blocks: _Bytes, start: int) -> NDArray[np.float16]:
 
 
 def _fields(packed: _Bytes, width: int, run: int) -> _Bytes:
-    """Numbers of `width` bits: of each run of bytes first the lowest bits of all, then the next ones, and so on.
+    """Unpack numbers of `width` bits: of each run of bytes first the lowest bits of all, then the next ones, and so on.
 
     Args:
         packed: uint8 (rows, blocks, bytes).
         width: bits of a number.
-        run: bytes.
+        run: bytes in a run.
 
     Returns:
         uint8 (rows, blocks, bytes * 8 / width).
@@ -144,7 +144,7 @@ def _q5_1(blocks: _Bytes) -> BlockMatrix:
 
 
 def _q8_0(blocks: _Bytes) -> BlockMatrix:
-    # A signed number and 128 is the same number with its highest bit turned over.
+    # Adding 128 to a signed byte inverts its highest bit.
     return BlockMatrix(blocks[..., 2:] ^ np.uint8(128), 8, Factors(_half(blocks, 0)))
 
 

@@ -1,4 +1,4 @@
-"""The config of a file: the one that transformers would have had for the model."""
+"""Builds transformers' config of a model from the keys of its file."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _WINDOW = "attention.sliding_window"
 _SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}
 # Of llama.cpp, for a file of Gemma 2 that does not say.
 _GEMMA2_WINDOW = 4096
-# What a pooling is called by its number, in sentence-transformers' terms. 0 is none and 4 a classifier's.
+# The pooling mode of each number, by sentence-transformers' name. 0 is no pooling, and 4 is for classifiers.
 _POOLINGS = {1: "mean", 2: "cls", 3: "lasttoken"}
 
 
 def architecture_of(file: GgufFile) -> Architecture:
-    """The entry of the table for a file.
+    """The entry of `ARCHITECTURES` for a file.
 
     Raises:
-        ExportError: the file is no model but something that goes with one.
-        UnsupportedError: there is no entry.
+        ExportError: the file is not a model but a companion of one, such as a projector or an adapter.
+        UnsupportedError: the architecture is not in the table.
     """
     name, kind = file.architecture, file.values.get("general.type", "model")
     if kind != "model":
@@ -44,7 +44,7 @@ def architecture_of(file: GgufFile) -> Architecture:
     if not file.values.get(f"{name}.{_WINDOW}"):
         return architecture
     if name == "llama":
-        # Mistral's files are called llama's, and llama.cpp passes over their windows.
+        # Mistral's files have the architecture llama, and llama.cpp ignores their sliding windows.
         options = {**architecture.options, "sliding_window": _WINDOW}
         return dataclasses.replace(architecture, model_type="mistral", options=options, biases={})
     if name == "olmo2":
@@ -52,7 +52,7 @@ def architecture_of(file: GgufFile) -> Architecture:
     return architecture
 
 
-def read_config(file: GgufFile) -> PretrainedConfig:
+def gguf_config(file: GgufFile) -> PretrainedConfig:
     """The config of a model.
 
     Raises:
@@ -64,7 +64,7 @@ def read_config(file: GgufFile) -> PretrainedConfig:
     for name, key in architecture.options.items():
         value = settings.same(key)
         if value is not None:
-            # No window is 0.
+            # In a file, 0 means no window.
             values[name] = None if key == _WINDOW and not value else value
     values |= _attention(file, architecture, settings)
     values |= _from_tensors(file, architecture)
@@ -84,10 +84,10 @@ def read_config(file: GgufFile) -> PretrainedConfig:
 
 
 def pooling_of(file: GgufFile) -> str | None:
-    """How the vectors of tokens become one, in sentence-transformers' terms; None when the file does not say.
+    """The pooling mode of an embedding model, by sentence-transformers' name; None if the file does not name one.
 
     Raises:
-        ExportError: in a way that is not supported.
+        ExportError: the mode is not supported.
     """
     number = int(file.values.get(f"{file.architecture}.pooling_type", 0))
     if number and number not in _POOLINGS:
@@ -135,7 +135,7 @@ def _windows(architecture: Architecture, settings: Settings, rope: dict[str, Any
 
 
 def _from_tensors(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
-    """What the tensors say of a config and no key does."""
+    """The config's values that only the tensors show."""
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise ExportError(f"{file.path.name} has no token_embd.weight")
@@ -148,7 +148,7 @@ def _from_tensors(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
 
 
 def _check(settings: Settings, architecture: Architecture) -> None:
-    """Keys that change nothing as long as they have the value all files have; then all others."""
+    """Check that keys with a single supported value have it, and that no key is left unread."""
     settings.expect("attention.causal", not architecture.encoder)
     settings.expect("expert_count", 0)
     settings.expect("expert_used_count", 0)

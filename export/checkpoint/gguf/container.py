@@ -1,4 +1,4 @@
-"""A GGUF file as it lies on disk: keys, values, and tensors that are mapped rather than read.
+"""Reads the container format of GGUF: keys, values, and memory-mapped tensors.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -33,9 +33,9 @@ class Tensor:
     """One tensor of a file.
 
     Attributes:
-        name: as the file has it.
+        name: its name in the file.
         format: how its numbers are stored.
-        shape: outermost dimension first, as PyTorch has it.
+        shape: outermost dimension first, as in PyTorch.
         data: uint8, mapped from the file; a row is a whole number of blocks.
     """
 
@@ -50,9 +50,9 @@ class GgufFile:
     """All parts of a file.
 
     Attributes:
-        path: of the part that was named.
-        values: by key.
-        tensors: by name.
+        path: the part that the user named.
+        values: the values by key.
+        tensors: the tensors by name.
     """
 
     path: Path
@@ -61,10 +61,10 @@ class GgufFile:
 
     @property
     def architecture(self) -> str:
-        """What the file says the model is.
+        """The name of the architecture.
 
         Raises:
-            ExportError: it does not say.
+            ExportError: the file does not name it.
         """
         name = self.values.get("general.architecture")
         if not isinstance(name, str):
@@ -72,11 +72,11 @@ class GgufFile:
         return name
 
 
-def parts_of(path: Path) -> list[Path]:
-    """The files of a model that was split: `path` alone when its name does not end in -00001-of-00003.gguf.
+def split_files(path: Path) -> list[Path]:
+    """All files of a split model; `path` alone if its name does not end like -00001-of-00003.gguf.
 
     Raises:
-        ExportError: a part is not there.
+        ExportError: a part is missing.
     """
     match = _PART.search(path.name)
     if match is None:
@@ -96,11 +96,11 @@ def open_gguf(path: Path) -> GgufFile:
     """Read the keys of a file and map its tensors, with those of all its parts.
 
     Raises:
-        ExportError: the file is damaged or incomplete, or a tensor is in a format that is not known.
+        ExportError: the file is damaged or incomplete, or a tensor has an unknown format.
     """
     values: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
-    parts = parts_of(path)
+    parts = split_files(path)
     for part in parts:
         own, mapped = _read(part)
         values = {**own, **values}
@@ -118,7 +118,7 @@ def open_gguf(path: Path) -> GgufFile:
 
 
 class _Cursor:
-    """Reads numbers and texts one after the other."""
+    """Reads numbers and strings one after the other."""
 
     def __init__(self, content: memoryview, name: str) -> None:
         self._content, self._name = content, name
@@ -136,7 +136,7 @@ class _Cursor:
         return struct.unpack(kind, self.take(struct.calcsize(kind)))[0]
 
     def text(self) -> str:
-        # Vocabularies hold pieces that are no UTF-8, which llama.cpp keeps as they are.
+        # Vocabularies may have pieces that are not valid UTF-8, which llama.cpp keeps as bytes.
         return bytes(self.take(self.number("<Q"))).decode("utf-8", errors="replace")
 
     def value(self, kind: int) -> Any:

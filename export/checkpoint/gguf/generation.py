@@ -1,4 +1,4 @@
-"""How a file says that its model is to be sampled, and where an answer ends."""
+"""Builds the generation config of a model: how to sample, and which tokens end an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GGUF file as a model of transformers, with the numbers that the file has."""
+"""Loads a GGUF file as a model of transformers, with the numbers of the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from triform.export.checkpoint.gguf import config as configs
-from triform.export.checkpoint.gguf.container import GgufFile, open_gguf, parts_of
+from triform.export.checkpoint.gguf.container import GgufFile, open_gguf, split_files
 from triform.export.checkpoint.gguf.generation import generation_config
 from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
 from triform.export.checkpoint.gguf.placement import Placement, place
@@ -51,7 +51,7 @@ def opened(path: Path) -> GgufFile:
 
 @lru_cache(maxsize=1)
 def _opened(path: Path, *_: int) -> GgufFile:
-    # The further arguments tell a file from another one that took its place.
+    # The other arguments make the cache miss if another file has taken the place of this one.
     return open_gguf(path)
 
 
@@ -64,7 +64,7 @@ def is_quantized(path: Path) -> bool:
     return any(tensor.format not in FLOATS for tensor in opened(path).tensors.values())
 
 
-def read_config(path: Path) -> PretrainedConfig:
+def read_gguf_config(path: Path) -> PretrainedConfig:
     """The config of a model.
 
     Raises:
@@ -73,23 +73,23 @@ def read_config(path: Path) -> PretrainedConfig:
     """
     file = opened(path)
     check_sizes(
-        path.name, file.values, tensors=len(file.tensors), size=sum(part.stat().st_size for part in parts_of(path))
+        path.name, file.values, tensors=len(file.tensors), size=sum(part.stat().st_size for part in split_files(path))
     )
     check_numbers(path.name, file.values)
-    return configs.read_config(file)
+    return configs.gguf_config(file)
 
 
-def pooling_of(path: Path) -> str | None:
-    """How an embedding model makes one vector of its tokens', in sentence-transformers' terms; None when nothing says.
+def read_gguf_pooling(path: Path) -> str | None:
+    """The pooling mode of an embedding model, by sentence-transformers' name; None if the file does not name one.
 
     Raises:
-        ExportError: in a way that is not supported.
+        ExportError: the mode is not supported.
     """
     return configs.pooling_of(opened(path))
 
 
-def load_tokenizer(path: Path) -> Any:
-    """The tokenizer, with its chat templates, as transformers holds it.
+def load_gguf_tokenizer(path: Path) -> Any:
+    """The tokenizer as transformers' class, with its chat templates.
 
     Raises:
         ExportError: the vocabulary is damaged, or has keys that are not understood.
@@ -98,12 +98,12 @@ def load_tokenizer(path: Path) -> Any:
     return build_tokenizer(opened(path))
 
 
-def load_model(path: Path, config: PretrainedConfig, auto_class: Any) -> GgufModel:
+def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> GgufModel:
     """Load the weights in float32.
 
     Args:
         path: of the file, or of one of its parts.
-        config: from `read_config`.
+        config: from `read_gguf_config`.
         auto_class: the transformers class of models to make.
 
     Raises:
@@ -125,7 +125,7 @@ def load_model(path: Path, config: PretrainedConfig, auto_class: Any) -> GgufMod
     }
     absent = _absent(empty, state)
     for name in [name for name in absent if _is_bias_of_matrix(name, parameters)]:
-        # llama.cpp adds a bias only where the file has one; transformers' config has a switch for several at once.
+        # A file may have only some of the biases; transformers' config has a single setting for several of them.
         state[name] = torch.zeros(parameters[name].shape)
         absent.remove(name)
     model = type(empty).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
@@ -136,7 +136,7 @@ def load_model(path: Path, config: PretrainedConfig, auto_class: Any) -> GgufMod
 
 
 def _heads(config: PretrainedConfig) -> dict[str, int]:
-    """Rows of queries, keys and values, and of one head."""
+    """The number of rows of the queries, keys and values, and of a head."""
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     key_value = size * (getattr(config, "num_key_value_heads", None) or heads)
@@ -144,7 +144,7 @@ def _heads(config: PretrainedConfig) -> dict[str, int]:
 
 
 def _name_in(parameters: Mapping[str, torch.Tensor], prefix: str, name: str) -> str:
-    """What a class of models calls a parameter: with or without the prefix of the model inside it."""
+    """The name of a parameter in a class of models, which may have the prefix of its base model or lack it."""
     candidates = (name, name.removeprefix(prefix), f"{prefix}{name}")
     return next((candidate for candidate in candidates if candidate in parameters), name)
 

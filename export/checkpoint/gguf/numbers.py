@@ -1,4 +1,4 @@
-"""A tensor's numbers in float32, whatever its format."""
+"""Dequantizes tensors of any format."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from triform.export.checkpoint.gguf.blocks import can_decode, decode
 from triform.export.checkpoint.gguf.container import Tensor
 from triform.runtime.errors import ExportError
 
-# Formats whose numbers are no blocks: nothing is lost by leaving them.
+# Formats of plain floats.
 FLOATS = (Format.F32, Format.F16, Format.BF16, Format.F64)
 
 
 def values_of(tensor: Tensor) -> NDArray[np.float32]:
-    """What a tensor stands for, float32 in its own shape.
+    """The values of a tensor, float32 in its shape.
 
     Raises:
-        ExportError: there is no way to decode its format.
+        ExportError: its format cannot be decoded.
     """
     if len(tensor.shape) == 2 and can_decode(tensor.format):
         return decode(tensor).values
@@ -30,5 +30,5 @@ def values_of(tensor: Tensor) -> NDArray[np.float32]:
             values = dequantize(np.ascontiguousarray(tensor.data), tensor.format)
     except NotImplementedError:
         raise ExportError(f"{tensor.name} is stored as {tensor.format.name}, which cannot be decoded here") from None
-    # A copy where it is a view of the file, which PyTorch could not write to.
+    # A view of the file is copied, because PyTorch could not write to it.
     return np.array(values, np.float32).reshape(tensor.shape)

@@ -1,4 +1,4 @@
-"""Which rows of which tensor each parameter of a model holds."""
+"""Finds the tensor, and the order of its rows, for each parameter of a model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _TURNED = ("blk.{}.attn_q", "blk.{}.attn_k")
 
 @dataclass(frozen=True)
 class Placement:
-    """A parameter's numbers in the file.
+    """Where a parameter's numbers are in the file.
 
     Attributes:
-        tensor: that holds them.
-        rows: of the tensor, in the parameter's order; None for all as they are.
+        tensor: the tensor that has them.
+        rows: the tensor's rows in the parameter's order; None for all rows in their own order.
     """
 
     tensor: Tensor
@@ -33,28 +33,28 @@ class Placement:
 
     @property
     def stored(self) -> Tensor:
-        """The tensor with those rows only."""
+        """The tensor with only these rows."""
         if self.rows is None:
             return self.tensor
         shape = (len(self.rows), *self.tensor.shape[1:])
         data = self.tensor.data
         if len(self.tensor.shape) == 1:
-            # A vector's elements, each of a whole number of bytes, are its rows.
+            # The rows of a vector are its elements, each of a whole number of bytes.
             data = data.reshape(self.tensor.shape[0], -1)[self.rows].reshape(-1)
             return Tensor(self.tensor.name, self.tensor.format, shape, data)
         return Tensor(self.tensor.name, self.tensor.format, shape, data[self.rows])
 
 
 def place(file: GgufFile, architecture: Architecture, heads: Mapping[str, int]) -> dict[str, Placement]:
-    """Where a model's parameters are, by name.
+    """Find the numbers of all parameters, by the parameters' names.
 
     Args:
-        file: whose tensors must all be used.
-        architecture: of the file.
-        heads: rows of the queries and of the keys ("q", "k", "v"), and of a head ("head").
+        file: the file, all of whose tensors must be used.
+        architecture: the file's architecture.
+        heads: numbers of rows of the queries, keys and values ("q", "k", "v"), and of a head ("head").
 
     Raises:
-        ExportError: names tensors that the architecture has no place for.
+        ExportError: the architecture does not use a tensor; the error names it.
     """
     placed: dict[str, Placement] = {}
     unknown = []
@@ -103,7 +103,7 @@ def _placed(
 
 
 def _rows(stem: str, start: int, count: int, architecture: Architecture, head_dim: int) -> NDArray[np.int64]:
-    """Rows of a tensor in transformers' order: llama.cpp's rotation has the two of a pair side by side."""
+    """The rows of a tensor in transformers' order; llama.cpp's has the two rows of each rotated pair side by side."""
     rows = np.arange(start, start + count)
     if architecture.permuted and stem in _TURNED and count % head_dim == 0:
         rows = rows.reshape(-1, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)

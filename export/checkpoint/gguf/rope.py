@@ -1,7 +1,7 @@
-"""Rotary embeddings as a file describes them, in transformers' terms.
+"""Converts a file's rotary embedding to transformers' rope parameters.
 
-Linear, yarn and longrope become rope parameters of the config. Factors by frequency (`rope_freqs.weight`, which
-Llama 3.1 files have) are applied to the model's inverse frequencies, since no rope type holds any factors.
+Linear, yarn and longrope become rope parameters of the config. Factors for each frequency (`rope_freqs.weight` in Llama
+3.1 files) are applied to the model's inverse frequencies, because no rope type takes such factors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from triform.runtime.errors import ExportError
 
 FREQUENCIES = "rope_freqs.weight"
 LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
-# llama.cpp's, for files that name none.
+# llama.cpp's base for files that do not name one.
 _THETA = 10000.0
 _YARN = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
 
@@ -27,7 +27,7 @@ def rope_parameters(file: GgufFile, settings: Settings, head_dim: int) -> dict[s
     """The `rope_parameters` of a config.
 
     Raises:
-        ExportError: they are of a kind that is not supported, or incomplete.
+        ExportError: the scaling is not supported or incomplete.
     """
     parameters: dict[str, Any] = {
         "rope_type": "default",
@@ -70,7 +70,7 @@ def _yarn(settings: Settings, factor: float, original: int | None, attention: fl
         if value is not None:
             parameters[name] = float(value)
     if own is not None or attention != 1:
-        # Without one of the file's own, what yarn multiplies cosines and sines by.
+        # The factor by which yarn multiplies cosines and sines, if the file has none of its own.
         parameters["attention_factor"] = attention * (float(own) if own is not None else 0.1 * math.log(factor) + 1)
     return parameters
 
@@ -92,7 +92,7 @@ def _longrope(file: GgufFile, original: int | None, attention: float, factor: fl
 
 
 def apply_frequency_factors(file: GgufFile, model: torch.nn.Module) -> None:
-    """Divide a model's inverse frequencies by the file's factors, where it has any.
+    """Divide a model's inverse frequencies by the file's factors, if it has any.
 
     Raises:
         ExportError: there are more or fewer factors than frequencies.

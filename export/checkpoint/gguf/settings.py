@@ -1,4 +1,4 @@
-"""What a file's keys say of its architecture, each asked for by name, so that none is passed over."""
+"""The keys of a file's architecture. Reads are recorded, so that a key that nothing reads is refused."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ class Settings:
         self._read: set[str] = set()
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A value, plain; a list where there is one for each layer."""
+        """The value of a key; a list if each layer has its own."""
         self._read.add(key)
         value = self._values.get(key, default)
         return value.tolist() if isinstance(value, np.ndarray) else value
 
     def same(self, key: str, default: Any = None) -> Any:
-        """A value that must be the same in all layers.
+        """The value of a key that must be the same in all layers.
 
         Raises:
-            ExportError: it differs from layer to layer.
+            ExportError: layers have different values.
         """
         value = self.get(key, default)
         if not isinstance(value, list):
             return value
         if len(set(value)) != 1:
             raise ExportError(
-                f"{self._name} has another {self.architecture}.{key} in every layer, which is not supported"
+                f"{self._name} has a {self.architecture}.{key} that differs between layers, which is not supported"
             )
         return value[0]
 
     def need(self, key: str) -> Any:
-        """A value that every file of the architecture has.
+        """The value of a key that every file of the architecture has, the same in all layers.
 
         Raises:
-            ExportError: it is not there, or differs from layer to layer.
+            ExportError: the key is missing, or layers have different values.
         """
         value = self.same(key)
         if value is None:
@@ -53,20 +53,20 @@ class Settings:
         return value
 
     def expect(self, key: str, value: Any) -> None:
-        """Check that a key, where it is there, has the one value that is supported.
+        """Check that a key has its only supported value, or is missing.
 
         Raises:
-            ExportError: it has another.
+            ExportError: it has another value.
         """
         own = self.get(key, value)
         if own != value:
             raise ExportError(f"{self._name} has {self.architecture}.{key} = {own}, which is not supported")
 
     def check_all_read(self) -> None:
-        """Check that every key was asked for.
+        """Check that every key was read.
 
         Raises:
-            ExportError: names those that were not: what they mean is not known here.
+            ExportError: some were not, so their meaning is unknown; the error names them.
         """
         unknown = sorted(set(self._values) - self._read)
         if unknown:

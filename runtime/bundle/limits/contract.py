@@ -16,13 +16,13 @@ class Limit(NamedTuple):
         key: of the value, such as ``cache.layers[0].head_dim``.
         value: the value.
         fits: whether it is in range.
-        wanted: the range, for the message, such as "at least 1".
+        allowed: the range, for the message, such as "at least 1".
     """
 
     key: str
     value: object
     fits: bool
-    wanted: str
+    allowed: str
 
 
 def within(key: str, value: float | None, least: float, most: float = LARGEST) -> Limit:

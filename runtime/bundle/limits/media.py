@@ -1,4 +1,4 @@
-"""Ranges of the values that describe how pictures and sound become a model's input, and of a speech model's tokens."""
+"""Ranges of the values that describe how images and audio become a model's input, and of a speech model's tokens."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from triform.runtime.bundle.limits.contract import Limit, token_id, within
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo, SpeechInfo
 
-# In pixels; a picture of this size is a quarter of a gigabyte of float32.
+# In pixels; an image of this size is a quarter of a gigabyte of float32.
 _LONGEST_EDGE = 2**14
 # Means, deviations and padding are within a few units of 0; with such numbers float32 computes without overflow.
 _LARGEST_VALUE = 1e6
-# In Hz, the same as for sound files.
+# In Hz, the same as for audio files.
 _RATES = (1000, 1_000_000)
 _LONGEST_CHUNK = 3600
 # Points of a Fourier transform: more than a second at every usual sampling rate.
@@ -21,7 +21,7 @@ _LATEST_TIMESTAMP = _LONGEST_CHUNK * 50
 
 
 def image_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
-    """Yield the rules for pictures; `key` is that of the values in the manifest."""
+    """Yield the rules for images; `key` is that of the values in the manifest."""
     yield Limit(f"{key}.channels", info.channels, info.channels == 3, "3")
     yield within(f"{key}.height", info.height, 1, _LONGEST_EDGE)
     yield within(f"{key}.width", info.width, 1, _LONGEST_EDGE)
@@ -30,7 +30,7 @@ def image_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
         yield within(f"{key}.resize[{index}]", edge, 1, _LONGEST_EDGE)
     size = [info.height, info.width]
     last = info.crop if info.crop is not None else info.resize
-    yield Limit(f"{key}.{'resize' if info.crop is None else 'crop'}", last, last == size, f"the picture's size {size}")
+    yield Limit(f"{key}.{'resize' if info.crop is None else 'crop'}", last, last == size, f"the image's size {size}")
     inside = all(edge <= whole for edge, whole in zip(size, info.resize * 2, strict=False))
     yield Limit(f"{key}.crop", info.crop, inside, f"within resize {info.resize}")
     if info.rescale is not None:
@@ -43,7 +43,7 @@ def image_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
 
 
 def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
-    """Yield the rules for sound; `key` is that of the values in the manifest."""
+    """Yield the rules for audio; `key` is that of the values in the manifest."""
     yield within(f"{key}.sampling_rate", info.sampling_rate, *_RATES)
     yield within(f"{key}.padding_value", info.padding_value, -_LARGEST_VALUE, _LARGEST_VALUE)
     yield within(f"{key}.chunk_length", info.chunk_length, 1, _LONGEST_CHUNK)

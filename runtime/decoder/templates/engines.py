@@ -1,4 +1,4 @@
-"""The engines that render a template."""
+"""Chooses the engine that renders a template."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from triform.runtime.bundle.text_info import JINJA2
 
-# Called with a template's source and the variables by name; gives the text. What goes wrong raises whatever it wants.
+# From a template's source and its variables by name to the text. It may raise any exception.
 Render = Callable[[str, Mapping[str, Any]], str]
 
 
 def renderer(engine: str) -> Render:
-    """What renders templates with an engine, imported when it is used.
+    """The function that renders templates with an engine, which is imported here.
 
     Args:
         engine: one of `TEMPLATE_ENGINES`.
@@ -23,7 +23,7 @@ def renderer(engine: str) -> Render:
     if engine == JINJA2:
         from triform.runtime.decoder.templates import sandbox
 
-        return sandbox.render
+        return sandbox.render_with_jinja2
     from triform.runtime.decoder.templates import environment
 
-    return environment.render
+    return environment.render_with_minijinja

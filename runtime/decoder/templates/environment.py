@@ -1,4 +1,4 @@
-"""minijinja with Jinja2's meaning, and with what transformers adds to it."""
+"""Renders templates with minijinja, set up to behave like Jinja2 with transformers' extensions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from triform.runtime.decoder.templates.functions import Refusal, raise_exception
 from triform.runtime.decoder.templates.methods import call_method
 from triform.runtime.decoder.templates.rewriting import rewritten
 
-# Steps a template may take: two thousand messages take some hundred thousand; a template that never ends is stopped.
+# The most instructions that minijinja runs for a template, so that an endless loop stops. Two thousand messages take a
+# few hundred thousand.
 _FUEL = 5_000_000
-# Characters of a template; the longest that models have are some 30,000.
+# The most characters of a template; the longest that models have are about 30,000.
 _LONGEST = 2**18
-# minijinja follows expressions, and values within values, by recursion. With this many bytes the stack is larger than
-# what a template of so many characters and steps can use of it.
+# minijinja recurses into nested expressions and values. A stack of this many bytes is enough for any template within
+# the limits above.
 _STACK = 2**29
 _starting = threading.Lock()
 
 
-def render(source: str, variables: Mapping[str, Any]) -> str:
+def render_with_minijinja(source: str, variables: Mapping[str, Any]) -> str:
     """Render a template with minijinja; see `Render`."""
     if len(source) > _LONGEST:
         raise Refusal(f"it has more than {_LONGEST} characters")
@@ -30,7 +31,7 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
 
 
 def _on_large_stack(work: Callable[[], str]) -> str:
-    """What `work` gives, called in a thread of its own; or in this one where there is no room for its stack."""
+    """Call `work` in a thread with a large stack, or in this thread if there is no memory for one."""
     results: list[str] = []
     errors: list[BaseException] = []
 
@@ -74,7 +75,7 @@ def _environment() -> Any:
     environment.add_global("strftime_now", strftime_now)
     environment.add_global("_method", call_method)
     environment.add_global("dict", _dict)
-    # Jinja2's blocks of a template, which chat templates have none of.
+    # In Jinja2, the template's blocks; chat templates have none.
     environment.add_global("self", {})
     return environment
 
@@ -84,7 +85,7 @@ def _dict(*arguments: Any, **named: Any) -> dict[str, Any]:
 
 
 def _finalize(value: Any) -> Any:
-    # minijinja writes 1e-07 as 0.0000001.
+    # minijinja renders 1e-07 as 0.0000001.
     return repr(value) if isinstance(value, float) and "e" in repr(value) else NotImplemented
 
 

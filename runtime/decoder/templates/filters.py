@@ -1,4 +1,4 @@
-"""Jinja2's filters and tests that minijinja lacks or has otherwise."""
+"""Jinja2's filters and tests that minijinja lacks or implements differently."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from triform.runtime.decoder.templates.functions import Refusal
 from triform.runtime.decoder.templates.methods import check_width
 
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&#39;", '"': "&#34;"}
-# Digits of a width; more are too large anyway.
+# The digits of a width that are read; a longer number is over the limit in any case.
 _LONGEST_WIDTH = 9
-# How much longer than it may be a text may be before it is truncated: Jinja2's setting.
+# By how many characters a text may exceed the length before it is truncated: Jinja2's default.
 _LEEWAY = 5
 
 
@@ -24,25 +24,29 @@ def tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """A value as plain JSON; Jinja's own filter escapes for HTML, and transformers replaces it."""
+    """Format a value as JSON. Like transformers, this replaces Jinja's own filter, which escapes the JSON for HTML.
+
+    Raises:
+        Refusal: the indent is too large.
+    """
     check_width(indent)
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _json(text: str, *arguments: Any, **named: Any) -> str:
-    """JSON that minijinja wrote, which knows whole numbers from fractions, as transformers writes it."""
+    """Reformat JSON from minijinja's own filter, which distinguishes 2 from 2.0, as transformers formats it."""
     return tojson(json.loads(str(text)), *arguments, **named)
 
 
 def _exact(text: str, value: Any) -> str:
-    """A number as Python writes it, given as minijinja does and by itself."""
+    """A value as Python formats it, given minijinja's text of it and the value itself."""
     if isinstance(value, float) and "e" in repr(value):
         return repr(value)
     return str(text)
 
 
 def _int(value: Any, default: int = 0, base: int = 10) -> int:
-    # minijinja's refuses what is no number, and Jinja2's gives the default.
+    # Where a value is not a number, minijinja's filter fails and Jinja2's returns the default.
     try:
         return int(value, base) if isinstance(value, str) else int(value)
     except (TypeError, ValueError):
@@ -60,7 +64,7 @@ def _float(value: Any, default: float = 0.0) -> float:
 
 
 def _length(value: Any) -> int:
-    # What is not defined arrives as None, and has no length in minijinja.
+    # An undefined value arrives as None; in Jinja2 its length is 0.
     return 0 if value is None else len(value)
 
 
@@ -74,10 +78,10 @@ def _escape(value: Any) -> str:
 
 
 def _widths(value: Any) -> Any:
-    """What `format` is to be applied to, whose widths are in proportion."""
+    """Check the widths in a format string before `format` is applied to it; returns it unchanged."""
     text = _text(value)
     if "*" in text:
-        raise Refusal("a width that is an argument is not supported")
+        raise Refusal("a * width in a format string is not supported")
     for width in re.findall(r"\d+", text):
         check_width(int(width[:_LONGEST_WIDTH]))
     return value
@@ -86,7 +90,7 @@ def _widths(value: Any) -> Any:
 def _indent(value: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     check_width(width)
     margin = width if isinstance(width, str) else " " * width
-    # A line break at the end begins one more line, and an empty text has one.
+    # So that a trailing line break begins one more line, and an empty text has one line.
     lines = (_text(value) + "\n").splitlines()
     rest = [margin + line if line or blank else line for line in lines[1:]]
     return "\n".join([margin + lines[0] if first else lines[0], *rest])
@@ -156,7 +160,7 @@ def _text(value: Any) -> str:
 
 
 def _is_iterable(value: Any, is_none: bool = True) -> bool:
-    # What is not defined arrives as None too; in Jinja2 it is an empty sequence.
+    # An undefined value arrives as None, too; in Jinja2 it is an empty sequence.
     return not is_none if value is None else hasattr(value, "__iter__")
 
 

@@ -1,19 +1,23 @@
-"""Functions that transformers gives templates."""
+"""Functions that transformers makes available to templates."""
 
 from __future__ import annotations
 
 
 class Refusal(Exception):
-    """Raised by a template through raise_exception, or by what a template calls."""
+    """A template called raise_exception, or it exceeds a limit."""
 
 
 def raise_exception(message: str) -> None:
-    """What transformers gives templates to refuse a conversation."""
+    """Let a template refuse a conversation.
+
+    Raises:
+        Refusal: always.
+    """
     raise Refusal(message)
 
 
 def strftime_now(form: str) -> str:
-    """What transformers gives templates to tell the date."""
+    """The current local date and time, in the format `form` of `datetime.strftime`."""
     from datetime import datetime
 
     return datetime.now().strftime(form)

@@ -1,4 +1,4 @@
-"""Methods of Python's strings and lists that minijinja lacks or has otherwise, for templates that call them."""
+"""Methods of Python's strings and lists that minijinja lacks or implements differently."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from triform.runtime.decoder.templates.functions import Refusal
 
-# None of them changes its object, runs code, or reads anything but its arguments.
+# None of these changes its object, runs code, or reads anything but its arguments.
 _STRING = frozenset(
     (
         "casefold", "center", "count", "endswith", "expandtabs", "find", "index", "isdecimal", "isidentifier",
@@ -22,23 +22,23 @@ _METHODS: dict[type, frozenset[str]] = {
     dict: frozenset(("copy",)),
     int: frozenset(("bit_length",)),
 }
-# Calls of these go through `call_method`.
+# The names whose calls `rewritten` turns into calls of `call_method`.
 METHODS = frozenset().union(*_METHODS.values())
-# Beyond the width of any text that a prompt is made of; a larger one would only fill the memory.
+# The largest width or count; no prompt needs more, and a larger one would fill the memory.
 _WIDEST = 1_000_000
 
 
 def call_method(value: Any, name: str, *arguments: Any, **named: Any) -> Any:
-    """Call a method as Python does.
+    """Call a method of a value as Python does.
 
     Args:
-        value: whose method it is.
-        name: of the method.
-        arguments: of the call.
-        named: of the call.
+        value: a str, list, tuple, dict or int.
+        name: the method's name.
+        arguments: its positional arguments.
+        named: its keyword arguments.
 
     Raises:
-        Refusal: there is no such method, or a width is out of proportion.
+        Refusal: there is no such method, or a width is too large.
     """
     kind = next((kind for kind in _METHODS if isinstance(value, kind)), None)
     if kind is None or name not in _METHODS[kind]:
@@ -50,10 +50,10 @@ def call_method(value: Any, name: str, *arguments: Any, **named: Any) -> Any:
 
 
 def check_width(value: Any) -> None:
-    """Refuse numbers that would make a text of any size.
+    """Check a width, indent or count, so that a short template cannot make a huge text.
 
     Raises:
-        Refusal: it is such a number.
+        Refusal: the value is an int and too large.
     """
     if isinstance(value, int) and abs(value) > _WIDEST:
         raise Refusal(f"a width of {value} is too large")

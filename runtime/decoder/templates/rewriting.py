@@ -1,7 +1,8 @@
-"""Templates rewritten so that minijinja gives what Jinja2 gives.
+"""Rewrites templates so that minijinja renders what Jinja2 would.
 
-minijinja takes filters, tests and functions from Python, but no methods, and tells them neither `none` from what is not
-defined nor 2.0 from 2. So a call of a method becomes a call of a function, and some filters and tests are handed more.
+minijinja accepts filters, tests and functions from Python, but no methods. In their arguments it makes no difference
+between `none` and undefined values, or between 2.0 and 2. So method calls are rewritten as function calls, and some
+filters and tests get an extra argument that makes the difference.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from triform.runtime.decoder.templates.filters import TESTS
 from triform.runtime.decoder.templates.functions import Refusal
 from triform.runtime.decoder.templates.methods import METHODS
 
-# Marks what an assistant said, for training; transformers renders what is inside. minijinja has no such statement, but
-# a `with` of the same shape has the same scope and whitespace control.
+# transformers' `generation` block marks the assistant's text for training and renders its content. minijinja does not
+# have it, but a `with` block without variables has the same scope and whitespace control.
 _GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation(\s*[-+]?%\})")
 _OPENING = re.compile(r"\{[{%#]")
 _CLOSING = {"{{": "}}", "{%": "%}", "{#": "#}"}
@@ -29,18 +30,18 @@ _TOKEN = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _PAIRS = {")": "(", "]": "[", "}": "{"}
-# Names that no call can follow: a bracket behind them begins a value of its own.
+# Names that cannot be called or indexed: a bracket after one of them begins a new value.
 _KEYWORDS = frozenset(
     (
         "and", "call", "elif", "else", "filter", "for", "if", "in", "is", "not", "or", "print", "recursive", "set",
         "with",
     )
 )  # fmt: skip
-# The name of a filter's first argument, where minijinja wants it said.
+# Filters whose first argument minijinja accepts only by keyword, and the keyword.
 _FIRST_ARGUMENT = {"sort": "reverse", "unique": "case_sensitive", "dictsort": "case_sensitive"}
-# What is repeated when a test or a filter is handed more, in tokens; repeats of repeats would have no end.
+# The most tokens of an operand that is repeated as an extra argument; nested, these repeats grow exponentially.
 _LARGEST_OPERAND = 500
-# Looks back at what an expression began with, in tokens.
+# The most tokens that the searches for the beginnings of values may pass, in one expression.
 _MOST_STEPS_BACK = 200_000
 
 
@@ -51,13 +52,13 @@ class _Token(NamedTuple):
 
 @lru_cache(maxsize=16)
 def rewritten(source: str) -> str:
-    """The template in minijinja's terms.
+    """Rewrite a template for minijinja.
 
     Args:
-        source: of a template; where it is no template that can be read, it is left as it is.
+        source: the template. From an unclosed tag on, it is left as it is, and minijinja reports the error.
 
     Raises:
-        Refusal: an expression is so large that no template means it.
+        Refusal: an expression is too large.
     """
     # Jinja2 reads every line break as one character.
     source = source.replace("\r\n", "\n").replace("\r", "\n")
@@ -73,13 +74,13 @@ def rewritten(source: str) -> str:
             raw = _END_OF_RAW.search(source, end)
             place = raw.end() if raw is not None else len(source)
             body = source[end:place]
-            # Jinja2 removes the line break behind every tag but this one.
+            # Jinja2 removes the line break after every tag but `raw`; minijinja removes it here, too.
             parts.append(body.replace("%}\n", "%}\n\n", 1) if body.startswith("%}\n") else body)
     return "".join([*parts, source[place:]])
 
 
 def _read(source: str, place: int, closing: str) -> tuple[list[_Token], int | None]:
-    """The tokens up to a closing mark, and where that begins; None where there is none."""
+    """The tokens up to a closing delimiter, and its place; None if there is none."""
     if closing == "#}":
         end = source.find(closing, place)
         return [_Token("space", source[place:end])], end if end >= 0 else None
@@ -103,14 +104,14 @@ class _Expression:
         self._steps_back = 0
 
     def text(self) -> str:
-        """What they become."""
+        """The rewritten source."""
         place = 0
         while place < len(self._tokens):
             place = self._step(place)
         return "".join(token.text for token in self._done)
 
     def _step(self, place: int) -> int:
-        """Rewrite the token at a place; returns the place of the next."""
+        """Rewrite the token at `place`; return the place of the next token to rewrite."""
         token, behind = self._tokens[place], self._next(place)
         before = self._before(len(self._done))
         follows = self._done[before].text if before >= 0 else ""
@@ -142,7 +143,7 @@ class _Expression:
         return bracket + 1
 
     def _filter(self, token: _Token, bar: int, place: int, behind: int) -> int:
-        """A filter that is handed more than minijinja hands it, or something that is checked first."""
+        """Rewrite a filter: with extra arguments, another filter before or after it, or a keyword."""
         if token.text == "format":
             self._done += [_Token("name", "_widths"), *_tokens("|")]
         self._done.append(token)
@@ -159,7 +160,7 @@ class _Expression:
         return place + 1
 
     def _named_filter(self, token: _Token, before: int) -> _Token:
-        """The name of a filter as `map` is given it."""
+        """A string; as the argument of `map`, the name of a filter, it may become another name."""
         call = self._before(before) if before >= 0 and self._done[before].text == "(" else -1
         if token.text[1:-1] == "tojson" and call >= 0 and self._done[call].text == "map":
             return _Token("string", "'_tojson'")
@@ -169,11 +170,11 @@ class _Expression:
         return self._done[self._test_start(before)].text == "is" if before >= 0 else False
 
     def _test_start(self, before: int) -> int:
-        """The place of ``is``, before which there may be a ``not``."""
+        """The place of ``is`` in ``is`` or ``is not``."""
         return self._before(before) if self._done[before].text == "not" else before
 
     def _in_default(self) -> bool:
-        """Whether what comes next is an argument of the filter `default`."""
+        """Whether the next token is in the arguments of the filter `default`."""
         depth, place = 0, len(self._done) - 1
         while place >= 0 and (depth or self._done[place].text != "("):
             self._count_step_back()
@@ -183,7 +184,7 @@ class _Expression:
         return name >= 0 and self._done[name].text in ("default", "d") and self._done[self._before(name)].text == "|"
 
     def _operand(self, end: int) -> list[_Token]:
-        """What a filter or a test is applied to, the filters before it included."""
+        """The operand of a filter or test, including filters that are applied before."""
         start = self._start(end)
         before = self._before(start)
         while before >= 0 and self._done[before].text == "|":
@@ -197,7 +198,7 @@ class _Expression:
         return self._done[start:end]
 
     def _start(self, end: int) -> int:
-        """Where the value begins that ends before a place: a name, literal or bracket with all that is called on it."""
+        """Where the value that ends before `end` begins: a name, literal or bracket with its attributes and calls."""
         place = self._before(end)
         while place >= 0:
             if self._done[place].text in _PAIRS and self._done[place].kind == "sign":
@@ -233,7 +234,7 @@ class _Expression:
         return kind in ("string", "number") or (text not in _KEYWORDS if kind == "name" else text in _PAIRS)
 
     def _before(self, place: int) -> int:
-        """The place of the last token before another that is no space; -1 where there is none."""
+        """The place of the last token before `place` that is not white space; -1 if there is none."""
         self._count_step_back()
         place -= 1
         while place >= 0 and self._done[place].kind == "space":

@@ -1,4 +1,4 @@
-"""Jinja2's sandbox as transformers sets it up, for templates that minijinja renders otherwise."""
+"""Renders templates in Jinja2's sandbox, set up as in transformers, if minijinja would render them differently."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ try:
 except ImportError:
     raise missing_extra("this bundle's chat template needs Jinja2", "templates") from None
 
-# Passes of loops and calls that a template may make.
+# The most calls and loop iterations of a template.
 _STEPS = 2_000_000
-# Characters or items that one operation of a template may make.
+# The most characters, items or bits that a product or power may produce.
 _LARGEST = 10_000_000
 
 
 class _Generation(Extension):
-    """Marks what an assistant said, for training; what is inside is rendered in a scope of its own."""
+    """transformers' `generation` block, which marks the assistant's text for training; it has a scope of its own."""
 
     tags = {"generation"}  # noqa: RUF012, as Jinja2 declares it
 
     def parse(self, parser: Any) -> nodes.Node:
-        """A block whose content is called as a macro is."""
+        """Parse the block as a call block, which renders its content as a macro."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("_inside"), [], [], body).set_lineno(line)
@@ -40,7 +40,7 @@ class _Generation(Extension):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Counts the steps of a template, and bounds what one of them makes."""
+    """A sandbox that limits the steps of a template and the size of what one step can make."""
 
     intercepted_binops = frozenset(("*", "**"))
 
@@ -57,7 +57,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         }
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """A product or a power that fits into memory."""
+        """Compute a product or a power.
+
+        Raises:
+            Refusal: the result is too large.
+        """
         for value, other in ((left, right), (right, left)):
             if isinstance(value, int) and not isinstance(other, float):
                 size = len(other) if hasattr(other, "__len__") else abs(other).bit_length() if operator == "**" else 0
@@ -66,7 +70,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Any, target: Any, *arguments: Any, **named: Any) -> Any:
-        """A call, counted."""
+        """Call a function or macro.
+
+        Raises:
+            Refusal: the template has made too many steps.
+        """
         self._count()
         return super().call(context, target, *arguments, **named)
 
@@ -84,11 +92,11 @@ class _Environment(ImmutableSandboxedEnvironment):
     def _count(self) -> None:
         self.steps += 1
         if self.steps > _STEPS:
-            raise Refusal("it does not come to an end")
+            raise Refusal("it takes too many steps")
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """As transformers has it: without names that begin with an underscore."""
+    """Jinja2's namespace without names that begin with an underscore, as in transformers."""
 
     def __init__(*arguments: Any, **named: Any) -> None:
         self, *values = arguments
@@ -117,12 +125,12 @@ def parse(source: str) -> nodes.Template:
     """The syntax tree of a template.
 
     Raises:
-        jinja2.TemplateError: it is none.
+        jinja2.TemplateError: the source is not a valid template.
     """
     return _Environment().parse(source)
 
 
-def render(source: str, variables: Mapping[str, Any]) -> str:
+def render_with_jinja2(source: str, variables: Mapping[str, Any]) -> str:
     """Render a template with Jinja2; see `Render`."""
     environment, template = _compiled(source)
     environment.steps = 0

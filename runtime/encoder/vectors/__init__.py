@@ -1,4 +1,4 @@
-"""Computes vectors of texts, pictures and tokens, stores them, and searches them.
+"""Computes vectors of texts, images and tokens, stores them, and searches them.
 
 May import `encoder/opened.py` and `encoder/windows.py`. Read `embedding.py` first.
 """

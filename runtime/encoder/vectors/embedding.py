@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from triform.runtime.arithmetic import Array, check_numbers, cosines, unit
 from triform.runtime.bundle.manifest import EmbeddingInfo
 from triform.runtime.errors import InputError, UnsupportedError, option
-from triform.runtime.text.rows import Row
+from triform.runtime.text.rows import TokenRow
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Texts and characters to tokenize at a time: enough for the tokenizer's threads and for batches of similar length, few
 # enough that neither many texts nor long ones fill the memory.
 _CHUNK_TEXTS, _CHUNK_CHARACTERS = 1024, 2**20
-# Tasks of models that compute vectors of texts, also to compare them with pictures.
+# Tasks of models that compute vectors of texts, also to compare them with images.
 _TASKS = ("feature-extraction", "zero-shot-image-classification")
 # Names that models use for the prompts of queries and documents, the preferred name first.
 _QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus")
@@ -36,7 +36,7 @@ def embed(
     """Compute one vector for each text, lazily, in order, in bounded memory.
 
     Args:
-        model: a bundle for feature-extraction, or one that compares texts with pictures.
+        model: a bundle for feature-extraction, or one that compares texts with images.
         texts: any number of texts. Texts longer than the model can read are truncated, or refused by a strict model.
         prompt: put before each text.
         prompt_name: the same, by its name in the model; the model's default prompt when neither is given.
@@ -127,7 +127,7 @@ def width_of(info: EmbeddingInfo, dimensions: int | None) -> int:
     return dimensions or info.dimension
 
 
-def shortened(vector: Array, info: EmbeddingInfo, dimensions: int | None) -> Array:
+def truncated_vector(vector: Array, info: EmbeddingInfo, dimensions: int | None) -> Array:
     """Keep the first `dimensions` numbers of a vector, all if None; scale it to length 1 if the model's vectors are."""
     kept = vector[:dimensions]
     return unit(kept) if info.normalized and dimensions is not None else kept
@@ -181,11 +181,11 @@ def _vectors(model: OpenEncoder, texts: Iterable[str], dimensions: int | None, l
             _padded(row, least, model.manifest.tokens.pad or 0) for row in model.reader().read(chunk, first=first)
         ]
         # Without the offsets and words of tokens, which take most of a row's memory.
-        rows = [Row(row.ids, row.type_ids, prompt_length=left_out) for row in padded]
+        rows = [TokenRow(row.ids, row.type_ids, prompt_length=left_out) for row in padded]
         results = model.step.in_batches((row for row in rows if row.ids), ["sentence_embedding"])
         for row in rows:
             vector = _checked(next(results)) if row.ids else np.zeros(info.dimension, np.float32)
-            yield shortened(vector, info, dimensions)
+            yield truncated_vector(vector, info, dimensions)
         first += len(chunk)
 
 
@@ -207,10 +207,10 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _padded(row: Row, length: int, pad: int) -> Row:
+def _padded(row: TokenRow, length: int, pad: int) -> TokenRow:
     """Pad a row to `length` with tokens that are not masked, for models that were trained that way."""
     missing = max(0, length - len(row.ids))
-    return Row(row.ids + missing * [pad], row.type_ids + missing * [0])
+    return TokenRow(row.ids + missing * [pad], row.type_ids + missing * [0])
 
 
 def _first(prompts: Mapping[str, str], names: Iterable[str]) -> str:

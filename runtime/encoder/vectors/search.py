@@ -15,7 +15,7 @@ from triform.runtime.encoder.vectors.embedding import (
     embed,
     embedding_info,
 )
-from triform.runtime.encoder.vectors.search_index import Document, Hit, SearchIndex, embedded, largest
+from triform.runtime.encoder.vectors.search_index import Document, Hit, SearchIndex, embedded, top_indices
 from triform.runtime.errors import InputError, option
 
 if TYPE_CHECKING:
@@ -99,6 +99,6 @@ def nearest(
     while block := list(islice(source, _DOCUMENTS)):
         scores = queries @ np.stack([vector for vector, _ in block]).T
         for index, row in enumerate(scores):
-            hits = [Hit(float(row[place]), block[place][1]) for place in largest(row, top_k)]
+            hits = [Hit(float(row[place]), block[place][1]) for place in top_indices(row, top_k)]
             best[index] = sorted([*best[index], *hits], key=lambda hit: -hit.score)[:top_k]
     return best

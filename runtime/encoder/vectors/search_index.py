@@ -228,7 +228,7 @@ class SearchIndex:
             if not np.isfinite(scores).all():
                 raise self._damaged()
             for index, row in enumerate(scores):
-                nearest = [(float(row[place]), start + int(place)) for place in largest(row, top_k)]
+                nearest = [(float(row[place]), start + int(place)) for place in top_indices(row, top_k)]
                 best[index] = sorted([*best[index], *nearest], key=lambda pair: -pair[0])[:top_k]
         with (self._folder / _TEXTS).open("rb") as texts:
             return [[Hit(score, self._document(texts, place)) for score, place in pairs] for pairs in best]
@@ -272,7 +272,7 @@ def _read_info(folder: Path) -> IndexInfo:
     return info
 
 
-def largest(scores: Array, count: int) -> NDArray[np.int64]:
+def top_indices(scores: Array, count: int) -> NDArray[np.int64]:
     """Find the largest scores.
 
     Args:

@@ -13,7 +13,7 @@ from triform.runtime.generation.steps import FinishReason, OpenBatchStep
 
 
 @dataclass(frozen=True)
-class Completion:
+class FinishedRow:
     """The answer to one prompt of a stream.
 
     Attributes:
@@ -43,14 +43,14 @@ class _Row:
         return int(self._row.ids[-1])
 
     @property
-    def completion(self) -> Completion | None:
+    def completion(self) -> FinishedRow | None:
         """The answer if the row has ended."""
-        return None if self._reason is None else Completion(self._index, self._row.answer, self._reason)
+        return None if self._reason is None else FinishedRow(self._index, self._row.answer, self._reason)
 
 
 def complete(
     step: OpenBatchStep, requests: Iterable[Request], *, rows: int, eos: Collection[int]
-) -> Iterator[Completion]:
+) -> Iterator[FinishedRow]:
     """Answer a stream of prompts, up to `rows` at a time.
 
     A row that has ended leaves the batch before the next step. The next prompt takes its place; its prefill runs alone
@@ -87,7 +87,7 @@ def complete(
         yield from ended
 
 
-def _part(step: OpenBatchStep, rows: list[_Row]) -> tuple[list[_Row], list[Completion]]:
+def _part(step: OpenBatchStep, rows: list[_Row]) -> tuple[list[_Row], list[FinishedRow]]:
     """Remove finished rows from the batch; returns the other rows, and the finished ones' answers."""
     completions = [row.completion for row in rows]
     staying = [place for place, completion in enumerate(completions) if completion is None]
@@ -96,9 +96,9 @@ def _part(step: OpenBatchStep, rows: list[_Row]) -> tuple[list[_Row], list[Compl
     return [rows[place] for place in staying], [completion for completion in completions if completion is not None]
 
 
-def in_order(completions: Iterable[Completion]) -> Iterator[Completion]:
+def in_order(completions: Iterable[FinishedRow]) -> Iterator[FinishedRow]:
     """The same answers in the order of their prompts, each as soon as all before it have been yielded."""
-    early: dict[int, Completion] = {}
+    early: dict[int, FinishedRow] = {}
     due = 0
     for completion in completions:
         early[completion.index] = completion

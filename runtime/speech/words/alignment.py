@@ -1,4 +1,4 @@
-"""Aligns tokens with frames of the sound: dynamic time warping over the decoder's cross-attention.
+"""Aligns tokens with frames of the audio: dynamic time warping over the decoder's cross-attention.
 
 Source of the method and its constants: openai/whisper's ``timing.py`` and transformers' ``generation_whisper.py``.
 """

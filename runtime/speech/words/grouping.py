@@ -101,7 +101,7 @@ def shorten(words: Sequence[TimedWord]) -> list[TimedWord]:
 
 
 def shorten_first(words: Sequence[TimedWord], usual: float, before: float) -> list[TimedWord]:
-    """Return words, the first ones after a pause shortened: alignment begins with the sound, not with speech.
+    """Return words, the first ones after a pause shortened: alignment begins with the audio, not with speech.
 
     Args:
         words: of a segment, timed.

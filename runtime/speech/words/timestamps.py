@@ -61,7 +61,7 @@ class WordFinder:
             start: the tokens that the window begins with, without previous text.
             segments: of the window, from first to last.
             offset: the window's beginning, in seconds.
-            length: of the window's sound, in seconds.
+            length: of the window's audio, in seconds.
 
         Raises:
             TriformError: onnxruntime failed.
@@ -103,7 +103,7 @@ class WordFinder:
         return shorten(words)
 
     def _frames(self, frames: int, length: float) -> int:
-        """How many of the encoder's frames are sound."""
+        """How many of the encoder's frames are audio."""
         return max(1, min(frames, int(length / self._seconds(frames))))
 
     def _seconds(self, frames: int) -> float:

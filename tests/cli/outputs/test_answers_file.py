@@ -113,7 +113,7 @@ def unfinished(tmp_path):
 
 def test_another_input_is_not_continued(unfinished):
     others = [ANSWERS[0], {"prompt": "another"}, *ANSWERS[2:]]
-    with pytest.raises(InputError, match="has the result of another input in place 2"):
+    with pytest.raises(InputError, match="was made from another input: record 2 differs"):
         write(unfinished, others, resume=True, top_k=4)
     with pytest.raises(InputError, match="has 2 results, but the input has 1 records"):
         write(unfinished, ANSWERS[:1], resume=True, top_k=4)

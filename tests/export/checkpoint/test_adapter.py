@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from triform.export.checkpoint.loading import load_model, read_config
-from triform.export.checkpoint.purpose import decide
-from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.purpose import decide_purpose
+from triform.export.checkpoint.resolve import find_checkpoint
 from triform.models.catalog import auto_class
 from triform.runtime.errors import ExportError
 
@@ -42,7 +42,7 @@ def write_adapter(folder, tensors, pickle=False, **config):
 
 
 def merged(folder, auto=AutoModelForCausalLM):
-    source = find(str(folder))
+    source = find_checkpoint(str(folder))
     return load_model(source, read_config(source), auto).model.state_dict()
 
 
@@ -69,8 +69,8 @@ def test_alone_with_its_base_named(llama, base, tmp_path):
     tensors = factors(Q)
     folder = write_adapter(tmp_path / "tuned", tensors, base_model_name_or_path=str(llama))
     check_changes(merged(folder), base, {f"{Q}.weight": 3 * product(tensors, Q)})
-    source = find(str(folder))
-    found = decide(source, read_config(source), None)
+    source = find_checkpoint(str(folder))
+    found = decide_purpose(source, read_config(source), None)
     assert (found.task, found.because) == ("text-generation", "the adapter's task_type")
 
 
@@ -117,8 +117,8 @@ def test_modules_that_were_trained_whole(llama, tmp_path):
     )  # fmt: skip
     config = json.loads((llama / "config.json").read_text())
     (llama / "config.json").write_text(json.dumps({**config, "id2label": {"0": "a", "1": "b", "2": "c"}}))
-    source = find(str(folder))
-    assert decide(source, read_config(source), None).task == "text-classification"
+    source = find_checkpoint(str(folder))
+    assert decide_purpose(source, read_config(source), None).task == "text-classification"
     found = merged(folder, AutoModelForSequenceClassification)
     assert torch.equal(found["score.weight"], score)
     (llama / "config.json").write_text(json.dumps({**config, "id2label": {"0": "a", "1": "b"}}))
@@ -140,7 +140,7 @@ def test_the_trunk_alone(llama, base, tmp_path):
     """The adapter of a model with a head, merged into the same model without it."""
     tensors = factors(Q)
     write_adapter(llama, tensors)
-    source = find(str(llama))
+    source = find_checkpoint(str(llama))
     config = read_config(source)
     found = load_model(source, config, auto_class(config, "feature-extraction")).model.state_dict()
     expected = base[f"{Q}.weight"] + 3 * product(tensors, Q)

@@ -12,14 +12,14 @@ from transformers import AutoModelForCausalLM
 
 from triform.export.checkpoint.files.weights import find_weights, load_tensors
 from triform.export.checkpoint.loading import load_model, read_config
-from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.resolve import find_checkpoint
 from triform.runtime.errors import ExportError
 
 
 def configured(folder, **changes):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
-    return read_config(find(str(folder)))
+    return read_config(find_checkpoint(str(folder)))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_families_that_have_a_key_may_set_it(tmp_path):
         getattr(transformers, f"{name}Config")(**changes).save_pretrained(tmp_path)
         # As many numbers as the sizes of a config need, so that they are believed.
         save_file({"weight": torch.zeros(10**5)}, tmp_path / "model.safetensors")
-        read_config(find(str(tmp_path)))
+        read_config(find_checkpoint(str(tmp_path)))
 
 
 def test_weights_in_fp8_become_plain_ones(llama):
@@ -86,6 +86,6 @@ def test_weights_in_fp8_become_plain_ones(llama):
     save_file(stored, llama / "model.safetensors")
     settings = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
     config = configured(llama, quantization_config=settings)
-    found = load_model(find(str(llama)), config, AutoModelForCausalLM).model.state_dict()
+    found = load_model(find_checkpoint(str(llama)), config, AutoModelForCausalLM).model.state_dict()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=4e-3, atol=4e-3)

@@ -19,8 +19,8 @@ def outputs(model):
 
 
 def read(path, name="llama"):
-    config = loading.read_config(path)
-    return loading.load_model(path, config, AutoModel if name in ENCODERS else AutoModelForCausalLM).model
+    config = loading.read_gguf_config(path)
+    return loading.load_gguf_model(path, config, AutoModel if name in ENCODERS else AutoModelForCausalLM).model
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -28,7 +28,7 @@ def logits(model):
 
 
 def read(path):
-    return loading.load_model(path, loading.read_config(path), AutoModelForCausalLM).model
+    return loading.load_gguf_model(path, loading.read_gguf_config(path), AutoModelForCausalLM).model
 
 
 def with_config(model, **changes):
@@ -239,7 +239,7 @@ def test_what_nothing_reads_is_named(llama, tmp_path):
 
 def test_a_missing_matrix_is_missed(llama, tmp_path):
     path = write_gguf(tmp_path / "a.gguf", "llama", llama, left_out=["blk.2.ffn_up.weight"])
-    found = loading.load_model(path, loading.read_config(path), AutoModelForCausalLM)
+    found = loading.load_gguf_model(path, loading.read_gguf_config(path), AutoModelForCausalLM)
     assert found.missing == ("model.layers.2.mlp.up_proj.weight",)
 
 
@@ -264,10 +264,10 @@ def test_an_architecture_that_is_not_known(llama, tmp_path):
     path = write_gguf(tmp_path / "a.gguf", "llama", llama)
     path.write_bytes(path.read_bytes().replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0rwkv9", 1))
     with pytest.raises(UnsupportedError, match="architecture rwkv9, which is not supported; those that are: llama"):
-        loading.read_config(path)
+        loading.read_gguf_config(path)
 
 
 def test_an_adapter_is_no_model(llama, tmp_path):
     path = write_gguf(tmp_path / "a.gguf", "llama", llama, keys={"general.type": "adapter"})
     with pytest.raises(ExportError, match="holds no model but a part of one"):
-        loading.read_config(path)
+        loading.read_gguf_config(path)

@@ -104,7 +104,7 @@ def test_a_trained_vocabulary_reads_as_its_tokenizer(tmp_path):
         eos_token_id=2,
     )
     found = build_tokenizer(file)
-    for text in (*difficult_texts(), "<s>a<|end|> b", texts.read("evaluation")):
+    for text in (*difficult_texts(), "<s>a<|end|> b", texts.read_text("evaluation")):
         assert ids(found, text) == trained.encode(text).ids
         assert found.decode(ids(found, text)) == text or "<" in text
 
@@ -114,7 +114,7 @@ def sentencepiece_vocabulary():
     trainer = trainers.BpeTrainer(vocab_size=500, show_progress=False, special_tokens=["<unk>", "<s>", "</s>"])
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.train_from_iterator([texts.read("calibration").replace("\n", " ")], trainer)
+    tokenizer.train_from_iterator([texts.read_text("calibration").replace("\n", " ")], trainer)
     vocabulary = tokenizer.get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.get)[3:]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, "<|user|>"]
@@ -151,7 +151,7 @@ def test_sentencepiece(tmp_path, prefix):
         unknown_token_id=0, add_bos_token=True, add_space_prefix=prefix,
     )  # fmt: skip
     found = build_tokenizer(file)
-    for text in ("a house by the sea", "  two  spaces", "é 日本 \n\t x", texts.read("evaluation")[:300]):
+    for text in ("a house by the sea", "  two  spaces", "é 日本 \n\t x", texts.read_text("evaluation")[:300]):
         assert ids(found, text) == [1, *spm(tokens, scores, text, prefix=prefix)]
         assert found.decode(ids(found, text), skip_special_tokens=True) == text
     assert len(tokens) - 1 in ids(found, "x<|user|>y")

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from triform.export.checkpoint.files.hub import settings_of, weights_of
-from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.resolve import find_checkpoint
 from triform.runtime.errors import ExportError
 
 # As repositories of sentence-transformers have them.
@@ -20,7 +20,7 @@ NAMES = [
     "2_Dense/pytorch_model.bin", "config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5",
     "rust_model.ot", "onnx/model.onnx", "onnx/config.json",
     "openvino/openvino_model.xml", "openvino/openvino_model.bin",
-    "modules.json", "tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "modeling_own.py", "picture.png",
+    "modules.json", "tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "modeling_own.py", "image.png",
     "checkpoint-500/config.json", "checkpoint-500/model.safetensors", "training_args.bin", "optimizer.pt",
 ]  # fmt: skip
 
@@ -120,23 +120,23 @@ def fetched(hub):
 
 
 def test_a_model_is_fetched_with_the_weights_of_its_modules(hub, monkeypatch):
-    source = find("org/little")
+    source = find_checkpoint("org/little")
     assert source.size == len(b"weights")
     assert (source.path / "2_Dense" / "pytorch_model.bin").read_bytes() == b"dense"
     assert fetched(hub) == sorted(set(FILES) - {"pytorch_model.bin", "onnx/model.onnx"})
     # What was fetched is complete, so that it serves without a network.
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert find("org/little").path == source.path
+    assert find_checkpoint("org/little").path == source.path
 
 
 def test_a_plan_fetches_no_weights(hub):
-    source = find("org/little", weights=False)
+    source = find_checkpoint("org/little", weights=False)
     assert source.weights is None
     assert fetched(hub) == ["2_Dense/config.json", "config.json", "modules.json"]
 
 
 def test_what_the_hub_does_not_have(hub):
     with pytest.raises(ExportError, match="org/none is neither a folder here nor a model on the hub"):
-        find("org/none")
+        find_checkpoint("org/none")
     with pytest.raises(ExportError, match="org/little has no revision v9"):
-        find("org/little", revision="v9")
+        find_checkpoint("org/little", revision="v9")

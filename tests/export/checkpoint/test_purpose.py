@@ -12,8 +12,8 @@ from transformers import AutoConfig
 from tests.checkpoints.encoders import BERT
 from triform.export.checkpoint.files.weights import find_weights, load_tensors
 from triform.export.checkpoint.loading import load_model, read_config
-from triform.export.checkpoint.purpose import UNUSED, decide
-from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.purpose import UNUSED, decide_purpose
+from triform.export.checkpoint.resolve import find_checkpoint
 from triform.models.catalog import auto_class
 from triform.runtime.errors import ExportError, InputError, UnsupportedError
 
@@ -38,8 +38,8 @@ def saved(folder, architecture, settings, **changes):
 
 
 def purpose(folder, task=None):
-    source = find(str(folder))
-    return decide(source, read_config(source), task)
+    source = find_checkpoint(str(folder))
+    return decide_purpose(source, read_config(source), task)
 
 
 def decided(folder, task=None):
@@ -116,7 +116,7 @@ class TestHeads:
         saved(tmp_path, "ElectraForPreTraining", ELECTRA)
         found = purpose(tmp_path)
         assert (found.form, found.task) == ("encoder", "feature-extraction")
-        source = find(str(tmp_path))
+        source = find_checkpoint(str(tmp_path))
         checkpoint = load_model(source, read_config(source), auto_class(read_config(source), found.task))
         assert {name.split(".")[0] for name in checkpoint.left_out} == {"discriminator_predictions"}
         expected = transformers.ElectraModel.from_pretrained(tmp_path)
@@ -125,8 +125,8 @@ class TestHeads:
 
     def test_the_same_without_the_weights(self, tmp_path):
         saved(tmp_path, "ElectraForPreTraining", ELECTRA)
-        source = find(str(tmp_path), weights=False)
-        assert decide(source, read_config(source), None).task == "feature-extraction"
+        source = find_checkpoint(str(tmp_path), weights=False)
+        assert decide_purpose(source, read_config(source), None).task == "feature-extraction"
 
     @pytest.mark.parametrize(("architecture", "settings"), [("BartModel", BART), ("T5Model", T5)])
     def test_a_bare_encoder_decoder_whose_head_is_its_embedding(self, tmp_path, architecture, settings):
@@ -159,7 +159,7 @@ class TestHeads:
         (llama / "model.safetensors").unlink()
         torch.save(tensors, llama / "pytorch_model.bin")
         assert purpose(llama).task == "text-generation"
-        source = find(str(llama))
+        source = find_checkpoint(str(llama))
         with pytest.raises(ExportError, match=r"lacks 1 weights its config asks for, such as lm_head\.weight"):
             load_model(source, read_config(source), transformers.AutoModelForCausalLM)
 
@@ -264,14 +264,14 @@ class TestAccounts:
         (llama / "model.safetensors").unlink()
         for name in ("model.layers.0.self_attn.q_proj.bias", "lm_head.bias", "model.extra_norm.weight"):
             torch.save({**tensors, name: torch.ones(96)}, llama / "pytorch_model.bin")
-            source = find(str(llama))
+            source = find_checkpoint(str(llama))
             with pytest.raises(ExportError, match=f"a LlamaForCausalLM does not read and that would be lost: {name};"):
                 load_model(source, read_config(source), transformers.AutoModelForCausalLM)
 
     def test_a_layer_beyond_the_config(self, llama):
         config = json.loads((llama / "config.json").read_text())
         (llama / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 0, "layer_types": []}))
-        source = find(str(llama))
+        source = find_checkpoint(str(llama))
         with pytest.raises(ExportError, match=r"would be lost: model\.layers\.0\..* and 6 more"):
             load_model(source, read_config(source), transformers.AutoModelForCausalLM)
 
@@ -280,13 +280,13 @@ class TestAccounts:
         (llama / "model.safetensors").unlink()
         tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
         torch.save(tensors, llama / "pytorch_model.bin")
-        source = find(str(llama))
+        source = find_checkpoint(str(llama))
         assert load_model(source, read_config(source), transformers.AutoModelForCausalLM).left_out == ()
 
     @pytest.mark.parametrize("task", ["feature-extraction", "fill-mask", "next-sentence-prediction"])
     def test_heads_for_other_tasks_are_left_out_and_listed(self, tmp_path, task):
         saved(tmp_path, "BertForPreTraining", BERT, num_hidden_layers=1)
-        source = find(str(tmp_path))
+        source = find_checkpoint(str(tmp_path))
         config = AutoConfig.from_pretrained(tmp_path)
         checkpoint = load_model(source, config, auto_class(config, task), unused=UNUSED.get(task, ()))
         told = {".".join(name.split(".")[:2]) for name in checkpoint.left_out}
@@ -303,6 +303,6 @@ class TestAccounts:
         tensors = load_tensors(find_weights(bert))
         torch.save({**tensors, "linear.weight": torch.ones(8, 48)}, bert / "pytorch_model.bin")
         (bert / "model.safetensors").unlink()
-        source = find(str(bert))
+        source = find_checkpoint(str(bert))
         with pytest.raises(ExportError, match=r"would be lost: linear\.weight"):
             load_model(source, read_config(source), transformers.AutoModel)

@@ -7,8 +7,8 @@ import transformers
 from transformers import CONFIG_MAPPING
 
 from triform.export.checkpoint.loading import read_config
-from triform.export.checkpoint.purpose import decide
-from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.purpose import decide_purpose
+from triform.export.checkpoint.resolve import find_checkpoint
 from triform.runtime.errors import UnsupportedError
 
 BERT = {"vocab_size": 60, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -25,9 +25,9 @@ def config_only(folder, architecture, model_type, **settings):
 
 
 def refused(folder, task=None):
-    source = find(str(folder), weights=False)
+    source = find_checkpoint(str(folder), weights=False)
     with pytest.raises(UnsupportedError) as error:
-        decide(source, read_config(source), task)
+        decide_purpose(source, read_config(source), task)
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -56,40 +56,40 @@ def test_heads_of_no_form_are_named(tmp_path, architecture, model_type, head):
 @pytest.mark.parametrize(
     ("architecture", "model_type", "task", "gives"),
     [
-        ("SegformerForSemanticSegmentation", "segformer", "image-feature-extraction", "its vectors of pictures"),
+        ("SegformerForSemanticSegmentation", "segformer", "image-feature-extraction", "its vectors of images"),
         ("BertForMultipleChoice", "bert", "feature-extraction", "its vectors of texts"),
     ],
 )
 def test_what_is_left_without_the_head_is_named(tmp_path, architecture, model_type, task, gives):
     config_only(tmp_path, architecture, model_type)
     assert refused(tmp_path).endswith(f"--task {task} exports {gives} without that head")
-    source = find(str(tmp_path), weights=False)
-    assert decide(source, read_config(source), task).task == task
+    source = find_checkpoint(str(tmp_path), weights=False)
+    assert decide_purpose(source, read_config(source), task).task == task
 
 
 @pytest.mark.parametrize(
     ("architecture", "model_type", "media", "task"),
     [
-        ("LlavaForConditionalGeneration", "llava", "pictures", "feature-extraction"),
-        ("SmolVLMForConditionalGeneration", "smolvlm", "pictures", "feature-extraction"),
-        ("Qwen3VLForConditionalGeneration", "qwen3_vl", "pictures", "feature-extraction"),
-        ("Gemma3ForConditionalGeneration", "gemma3", "pictures", "text-generation"),
-        ("VoxtralForConditionalGeneration", "voxtral", "sound", "feature-extraction"),
-        ("Qwen2AudioForConditionalGeneration", "qwen2_audio", "sound", "feature-extraction"),
+        ("LlavaForConditionalGeneration", "llava", "images", "feature-extraction"),
+        ("SmolVLMForConditionalGeneration", "smolvlm", "images", "feature-extraction"),
+        ("Qwen3VLForConditionalGeneration", "qwen3_vl", "images", "feature-extraction"),
+        ("Gemma3ForConditionalGeneration", "gemma3", "images", "text-generation"),
+        ("VoxtralForConditionalGeneration", "voxtral", "audio", "feature-extraction"),
+        ("Qwen2AudioForConditionalGeneration", "qwen2_audio", "audio", "feature-extraction"),
     ],
 )
-def test_language_models_of_pictures_and_sound(tmp_path, architecture, model_type, media, task):
+def test_language_models_of_images_and_sound(tmp_path, architecture, model_type, media, task):
     config_only(tmp_path, architecture, model_type)
     message = refused(tmp_path)
     assert message.startswith(f"{architecture} reads {media}, which a bundle for ")
     assert f"--task {task} exports " in message
-    source = find(str(tmp_path), weights=False)
-    assert decide(source, read_config(source), task).task == task
+    source = find_checkpoint(str(tmp_path), weights=False)
+    assert decide_purpose(source, read_config(source), task).task == task
 
 
 def test_models_that_read_no_text(tmp_path):
     config_only(tmp_path, "Wav2Vec2Model", "wav2vec2")
-    assert refused(tmp_path) == "Wav2Vec2Model reads sound, which a bundle for feature-extraction cannot be given"
+    assert refused(tmp_path) == "Wav2Vec2Model reads audio, which a bundle for feature-extraction cannot be given"
     assert (
         refused(tmp_path, "feature-extraction") == "Wav2Vec2Model does not read texts, which feature-extraction needs"
     )
@@ -98,10 +98,10 @@ def test_models_that_read_no_text(tmp_path):
     assert message == "Blip2Model does not read texts alone: it needs pixel_values too"
 
 
-def test_models_that_read_no_pictures(tmp_path):
+def test_models_that_read_no_images(tmp_path):
     config_only(tmp_path, "BertModel", "bert")
     message = refused(tmp_path, "image-feature-extraction")
-    assert message == "BertModel does not read pictures, which image-feature-extraction needs"
+    assert message == "BertModel does not read images, which image-feature-extraction needs"
     assert refused(tmp_path, "image-classification") == "transformers has no bert model for image-classification"
 
 
@@ -121,8 +121,8 @@ def test_weights_of_a_head_decide(tmp_path):
         "--task image-feature-extraction exports it without them"
     )
     transformers.CLIPVisionModel(config).save_pretrained(tmp_path)
-    source = find(str(tmp_path))
-    assert decide(source, read_config(source), None).task == "image-feature-extraction"
+    source = find_checkpoint(str(tmp_path))
+    assert decide_purpose(source, read_config(source), None).task == "image-feature-extraction"
 
 
 def test_two_models_joined(tmp_path):

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from tests.checkpoints.hub_cache import add_to_cache
-from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.resolve import find_checkpoint
 from triform.runtime.errors import ExportError, InputError
 
 
@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 def test_a_hub_id_is_the_snapshot_with_all_its_files(cache, folder):
     snapshot = add_to_cache(cache, "org/little-one", folder)
-    source = find("org/little-one")
+    source = find_checkpoint("org/little-one")
     assert (source.name, source.path, source.model_folder) == ("little-one", snapshot, snapshot)
     assert source.size == 8
     assert (source.path / "1_Pooling" / "config.json").is_file()
@@ -34,34 +34,34 @@ def test_a_hub_id_is_the_snapshot_with_all_its_files(cache, folder):
 
 def test_a_name_without_an_organization(cache, folder):
     snapshot = add_to_cache(cache, "gpt2", folder)
-    assert find("gpt2").path == snapshot
+    assert find_checkpoint("gpt2").path == snapshot
 
 
 def test_revisions(cache, folder):
     main = add_to_cache(cache, "org/little", folder)
     (folder / "tokenizer.json").write_text('{"newer": true}')
     tagged = add_to_cache(cache, "org/little", folder, commit="b" * 40, ref="v2")
-    assert find("org/little").path == main
-    assert find("org/little", revision="v2").path == tagged
-    assert find("org/little", revision="b" * 40).path == tagged
+    assert find_checkpoint("org/little").path == main
+    assert find_checkpoint("org/little", revision="v2").path == tagged
+    assert find_checkpoint("org/little", revision="b" * 40).path == tagged
     with pytest.raises(ExportError, match="nor in the hub's cache at revision v3, and the hub cannot be reached"):
-        find("org/little", revision="v3")
+        find_checkpoint("org/little", revision="v3")
 
 
 def test_a_revision_is_of_a_hub_id(folder):
     with pytest.raises(InputError, match=r"--revision is for hub ids; .* is a folder"):
-        find(str(folder), revision="main")
+        find_checkpoint(str(folder), revision="main")
 
 
 def test_a_folder_comes_before_a_hub_id(cache, folder, tmp_path, monkeypatch):
     add_to_cache(cache, "models/little", folder)
     monkeypatch.chdir(tmp_path)
-    assert find("models/little").path.resolve() == folder
+    assert find_checkpoint("models/little").path.resolve() == folder
 
 
 def test_offline_and_not_cached_is_one_line(cache):
     with pytest.raises(ExportError) as error:
-        find("org/little")
+        find_checkpoint("org/little")
     assert str(error.value) == (
         "org/little is neither a folder here nor in the hub's cache, and the hub cannot be reached "
         "(HF_HUB_OFFLINE is set); fetch it online, or give a folder"
@@ -74,10 +74,10 @@ def test_a_snapshot_that_is_known_to_be_cut_short_is_refused(cache, folder):
     listing = snapshot.parent.parent / "trees" / f"{'a' * 40}.json"
     listing.parent.mkdir()
     listing.write_text(json.dumps({"format_version": 1, "files": files}))
-    find("org/little")
+    find_checkpoint("org/little")
     (snapshot / "modules.json").unlink()
     with pytest.raises(ExportError, match="is only partly in the hub's cache"):
-        find("org/little")
+        find_checkpoint("org/little")
 
 
 @pytest.mark.parametrize("name", ["folder", "links", "snapshot"])
@@ -87,7 +87,7 @@ def test_what_a_model_is_called(folder, cache, tmp_path, name):
         given.symlink_to(folder)
     else:
         given = folder if name == "folder" else add_to_cache(cache, "org/little", folder)
-    assert find(str(given)).name == "little"
+    assert find_checkpoint(str(given)).name == "little"
 
 
 @pytest.mark.parametrize("source", ["/nowhere/model", "./model", "~/model", "a/b/c", "org/na me", "x" * 200])
@@ -95,7 +95,7 @@ def test_what_is_nothing(cache, source):
     with pytest.raises(
         ExportError, match=r"does not exist; give a model folder, a \.gguf file or a hub id like org/name"
     ):
-        find(source)
+        find_checkpoint(source)
 
 
 def test_the_transformer_in_a_folder_of_its_own(folder):
@@ -105,13 +105,13 @@ def test_the_transformer_in_a_folder_of_its_own(folder):
         shutil.move(folder / name, inner / name)
     modules = [{"type": "sentence_transformers.models.Transformer", "path": "0_Transformer"}]
     (folder / "modules.json").write_text(json.dumps(modules))
-    source = find(str(folder))
+    source = find_checkpoint(str(folder))
     assert (source.path, source.model_folder, source.tokenizer_folder) == (folder, inner, inner)
     assert (source.name, source.size) == ("little", 8)
     for path in ("../elsewhere", "/etc"):
         (folder / "modules.json").write_text(json.dumps([{"type": "Transformer", "path": path}]))
         with pytest.raises(ExportError, match="which is not inside the folder"):
-            find(str(folder))
+            find_checkpoint(str(folder))
 
 
 class TestGguf:
@@ -121,28 +121,28 @@ class TestGguf:
 
     def test_the_only_one_of_a_folder(self, tmp_path):
         path = self.write(tmp_path / "m.Q4_K_M.gguf")
-        source = find(str(tmp_path))
+        source = find_checkpoint(str(tmp_path))
         assert (source.path, source.gguf, source.name) == (path, path, "m.Q4_K_M")
 
     def test_of_several_one_is_to_be_named(self, tmp_path):
         for kind in ("Q4_K_M", "Q8_0"):
             self.write(tmp_path / f"m.{kind}.gguf")
         with pytest.raises(ExportError, match=r"several GGUF files; give one: m\.Q4_K_M\.gguf, m\.Q8_0\.gguf"):
-            find(str(tmp_path))
+            find_checkpoint(str(tmp_path))
 
     def test_beside_a_config(self, tmp_path):
         (tmp_path / "config.json").write_text("{}")
         path = self.write(tmp_path / "m.gguf")
-        assert find(str(tmp_path)).path == path
+        assert find_checkpoint(str(tmp_path)).path == path
 
     def test_a_file_on_the_hub(self, cache, tmp_path):
         (tmp_path / "up").mkdir()
         for name in ("a.gguf", "b.gguf"):
             self.write(tmp_path / "up" / name)
         snapshot = add_to_cache(cache, "org/little-GGUF", tmp_path / "up")
-        assert find("org/little-GGUF/b.gguf").path == snapshot / "b.gguf"
+        assert find_checkpoint("org/little-GGUF/b.gguf").path == snapshot / "b.gguf"
         with pytest.raises(ExportError, match=r"org/little-GGUF has no file c\.gguf"):
-            find("org/little-GGUF/c.gguf")
+            find_checkpoint("org/little-GGUF/c.gguf")
 
 
 class TestAdapters:
@@ -156,37 +156,37 @@ class TestAdapters:
 
     def test_alone_with_its_base_in_a_folder(self, folder, tmp_path):
         place = self.adapter(tmp_path / "tuned", str(folder))
-        source = find(str(place))
+        source = find_checkpoint(str(place))
         assert (source.name, source.path, source.adapter) == ("tuned", folder, place)
         assert source.tokenizer_folder == folder
 
     def test_its_own_tokenizer(self, folder, tmp_path):
         place = self.adapter(tmp_path / "tuned", str(folder), tokenizer=True)
-        assert find(str(place)).tokenizer_folder == place
+        assert find_checkpoint(str(place)).tokenizer_folder == place
 
     def test_alone_with_its_base_on_the_hub(self, cache, folder, tmp_path):
         snapshot = add_to_cache(cache, "org/base", folder)
         place = self.adapter(tmp_path / "tuned", "org/base")
-        assert find(str(place)).path == snapshot
+        assert find_checkpoint(str(place)).path == snapshot
         add_to_cache(cache, "org/tuned", place)
-        source = find("org/tuned")
+        source = find_checkpoint("org/tuned")
         assert (source.name, source.path) == ("tuned", snapshot)
 
     def test_a_base_that_is_not_there(self, cache, tmp_path):
         place = self.adapter(tmp_path / "tuned", "org/base")
         with pytest.raises(ExportError, match="its base model cannot be used: org/base is neither a folder here nor"):
-            find(str(place))
+            find_checkpoint(str(place))
         (place / "adapter_config.json").write_text("{}")
         with pytest.raises(ExportError, match="names no base model"):
-            find(str(place))
+            find_checkpoint(str(place))
 
     def test_an_adapter_of_itself(self, tmp_path):
         place = tmp_path / "tuned"
         self.adapter(place, str(place))
         with pytest.raises(ExportError, match="holds an adapter, which names itself"):
-            find(str(place))
+            find_checkpoint(str(place))
 
     def test_beside_its_model(self, folder):
         (folder / "adapter_config.json").write_text("{}")
-        source = find(str(folder))
+        source = find_checkpoint(str(folder))
         assert (source.adapter, source.path) == (folder, folder)

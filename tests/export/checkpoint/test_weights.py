@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from triform.export.checkpoint.files.weights import find_weights, load_tensors, tensor_names
 from triform.export.checkpoint.loading import load_model, read_config
-from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.resolve import find_checkpoint
 from triform.runtime.errors import ExportError
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(4, dtype=torch.bfloat16)}
@@ -29,7 +29,7 @@ class Touches:
 
 
 def loaded(folder):
-    source = find(str(folder))
+    source = find_checkpoint(str(folder))
     return load_model(source, read_config(source), AutoModelForCausalLM).model.state_dict()
 
 

@@ -8,8 +8,8 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.checkpoints.decoders import byte_level_tokenizer, llama_folder
-from triform.export.checkpoint.loading import load, read_config
-from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.loading import load_checkpoint, read_config
+from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.describe.end_tokens import end_tokens, template_ends
 
 # Ids of `byte_level_tokenizer`: <pad> 0, <s> 1, <|end|> 2, <|user|> 3, <|assistant|> 4, <|system|> 5.
@@ -64,10 +64,10 @@ def test_the_token_behind_an_answer(template, ends):
 
 
 def ends_of(folder):
-    source = find(str(folder))
+    source = find_checkpoint(str(folder))
     from transformers import AutoModelForCausalLM
 
-    found = end_tokens(load(source, read_config(source), AutoModelForCausalLM))
+    found = end_tokens(load_checkpoint(source, read_config(source), AutoModelForCausalLM))
     return {token.text: token.named_by for token in found}, [token.id for token in found]
 
 

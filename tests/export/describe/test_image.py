@@ -22,7 +22,7 @@ from triform.export.describe.image import (
     check_pixel_values,
     evaluation_samples,
     image_info,
-    pictures,
+    synthetic_images,
 )
 from triform.runtime.errors import ExportError, UnsupportedError
 from triform.runtime.media.image import pixel_values
@@ -53,9 +53,9 @@ SQUARE = {"height": 21, "width": 21}
 def test_pixels_are_those_of_the_processor(processor):
     info = image_info(processor)
     check_pixel_values(processor, info)
-    for picture in pictures(9, seed=11):
-        expected = processor(images=picture, return_tensors="np")["pixel_values"][0]
-        found = pixel_values(picture, info)
+    for image in synthetic_images(9, seed=11):
+        expected = processor(images=image, return_tensors="np")["pixel_values"][0]
+        found = pixel_values(image, info)
         assert found.dtype == np.float32
         assert found.shape == (3, info.height, info.width)
         np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -102,7 +102,7 @@ def test_a_wrong_description_does_not_pass(change):
         check_pixel_values(processor, dataclasses.replace(image_info(processor), **change))
 
 
-def test_calibration_and_evaluation_see_different_pictures():
+def test_calibration_and_evaluation_see_different_images():
     info = image_info(ViTImageProcessorPil(size=SQUARE))
     first, second = calibration_samples(info, 7), evaluation_samples(info, 7)
     assert [sample.shape for sample in first] == [(3, 21, 21)] * 7

@@ -106,11 +106,13 @@ def test_small_heads_stay_in_float(tmp_path):
 
 def test_biases_move_without_changing_a_number(tmp_path):
     from triform.export.checkpoint.loading import read_config
-    from triform.export.checkpoint.resolve import find
+    from triform.export.checkpoint.resolve import find_checkpoint
     from triform.export.forms import encoder
     from triform.export.report import Clock
 
-    source = replace(find(str(bert_folder(tmp_path / "bert", num_hidden_layers=3))), task="feature-extraction")
+    source = replace(
+        find_checkpoint(str(bert_folder(tmp_path / "bert", num_hidden_layers=3))), task="feature-extraction"
+    )
     options = ExportOptions(quantize="none")
     checkpoint = encoder.load(source, read_config(source), options)
     graph, _ = encoder.text_graph(encoder.text_encoder(checkpoint, options), Clock(lambda _: None))

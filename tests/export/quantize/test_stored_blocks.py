@@ -50,7 +50,7 @@ def write(folder, name, mixture):
 
 
 def reference(path, ids):
-    model = loading.load_model(path, loading.read_config(path), AutoModelForCausalLM).model
+    model = loading.load_gguf_model(path, loading.read_gguf_config(path), AutoModelForCausalLM).model
     with torch.no_grad():
         return model(input_ids=torch.tensor([ids])).logits[0].numpy()
 

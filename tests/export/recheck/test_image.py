@@ -1,4 +1,4 @@
-"""`triform verify --against` of bundles that see pictures: the numbers of the export, found again."""
+"""`triform verify --against` of bundles that read images: the numbers of the export, found again."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_other_weights_do_not_match(exported_image_model, verify, tmp_path):
 
 @pytest.mark.parametrize(
     ("edit", "message"),
-    [({"image_mean": [0.5, 0.5, 0.4]}, "makes other pixels of a picture"), ({"resample": 0}, "makes other pixels")],
+    [({"image_mean": [0.5, 0.5, 0.4]}, "makes other pixels of an image"), ({"resample": 0}, "makes other pixels")],
 )
 def test_another_image_processor(exported_image_model, verify, tmp_path, edit, message):
     folder, bundle = exported_image_model("vit")
@@ -73,7 +73,7 @@ def test_another_scale_of_comparing(exported_image_model, verify, tmp_path):
     weights = load_file(folder / "model.safetensors")
     weights["logit_scale"] += 0.5
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
-    assert "compares pictures with texts in another way" in verify(bundle, other)[2].splitlines()[-1]
+    assert "compares images with texts in another way" in verify(bundle, other)[2].splitlines()[-1]
 
 
 def test_another_model(exported_image_model, verify, tmp_path):
@@ -106,5 +106,5 @@ def test_a_quantized_bundle_is_measured_by_its_scores(verify, capsys, tmp_path):
     assert (again["cosine_mean"], recorded.cosine_worst) == (None, None)
     assert 1e-4 < again["score_worst"] < 0.1
     assert run(["inspect", str(tmp_path / "int8")]) == 0
-    line = f"{recorded.score_mean:.5f} mean, {recorded.score_worst:.5f} worst of 24 texts or pictures"
+    line = f"{recorded.score_mean:.5f} mean, {recorded.score_worst:.5f} worst of 24 texts or images"
     assert re.search(rf"^scores off by +{re.escape(line)}$", capsys.readouterr().out, re.MULTILINE)

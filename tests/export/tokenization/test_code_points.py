@@ -7,7 +7,7 @@ from transformers import AddedToken, ByT5Tokenizer, CanineTokenizer, PreTrainedT
 
 from tests.checkpoints.decoders import byte_level_tokenizer
 from triform.export.checkpoint.processors import save_tokenizer
-from triform.export.tokenization.code_points import describe
+from triform.export.tokenization.code_points import code_points_info
 from triform.runtime.bundle.text_info import CodePointsInfo
 from triform.runtime.errors import ExportError
 
@@ -16,20 +16,20 @@ CLS, SEP, MASK = 0xE000, 0xE001, 0xE003
 
 def test_canine():
     # What Clark et al. set aside in the private use area; transformers 5 gives both texts of a pair the type 0.
-    assert describe(CanineTokenizer()) == CodePointsInfo(CLS, SEP, [0, CLS, SEP, MASK], [], 0)
+    assert code_points_info(CanineTokenizer()) == CodePointsInfo(CLS, SEP, [0, CLS, SEP, MASK], [], 0)
 
 
 def test_a_mask_that_swallows_spaces():
     mask = AddedToken(chr(MASK), lstrip=True, special=True)
-    info = describe(CanineTokenizer(added_tokens_decoder={MASK: mask}))
+    info = code_points_info(CanineTokenizer(added_tokens_decoder={MASK: mask}))
     assert info == CodePointsInfo(CLS, SEP, [0, CLS, SEP, MASK], [MASK], 0)
-    assert describe(CanineTokenizer(added_tokens_decoder={MASK: AddedToken(chr(MASK), rstrip=True)})) is None
+    assert code_points_info(CanineTokenizer(added_tokens_decoder={MASK: AddedToken(chr(MASK), rstrip=True)})) is None
 
 
 def test_types_as_bert_has_them():
     tokenizer = CanineTokenizer()
     tokenizer.token_type_ids_pattern = "bert_style"
-    info = describe(tokenizer)
+    info = code_points_info(tokenizer)
     assert info is not None
     assert info.second_type == 1
 
@@ -46,11 +46,11 @@ class _Planes(CanineTokenizer):
 
 @pytest.mark.parametrize("tokenizer", [_Small(), _Planes(), ByT5Tokenizer()], ids=lambda one: type(one).__name__)
 def test_others_are_not(tokenizer):
-    assert describe(tokenizer) is None
+    assert code_points_info(tokenizer) is None
 
 
 def test_a_tokenizer_with_a_backend_is_not():
-    assert describe(PreTrainedTokenizerFast(tokenizer_object=byte_level_tokenizer())) is None
+    assert code_points_info(PreTrainedTokenizerFast(tokenizer_object=byte_level_tokenizer())) is None
 
 
 def test_it_is_for_encoders_of_texts(tmp_path):

@@ -30,7 +30,7 @@ from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.samples import texts
 from triform.export.tokenization import conversion as tokenizer_conversion
-from triform.export.tokenization.conversion import convert, difference, difficult_texts
+from triform.export.tokenization.conversion import convert, difficult_texts, first_difference
 from triform.runtime.errors import ExportError
 from triform.runtime.opening import load_encoder
 
@@ -91,7 +91,7 @@ def test_bytes():
 
 
 def trained_sentencepiece(folder, **options):
-    (folder / "text.txt").write_text(texts.read("calibration"), encoding="utf-8")
+    (folder / "text.txt").write_text(texts.read_text("calibration"), encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
         input=str(folder / "text.txt"), model_prefix=str(folder / "spiece"), vocab_size=300, minloglevel=2, **options
     )
@@ -192,9 +192,9 @@ def test_protein_model_from_folder_to_embedding(esm, tmp_path):
 
 def test_difference_names_the_text(esm):
     rebuilt = convert(esm, "protein").backend_tokenizer
-    assert difference(esm, rebuilt) is None
+    assert first_difference(esm, rebuilt) is None
     rebuilt.pre_tokenizer = None
-    assert difference(esm, rebuilt) is not None
+    assert first_difference(esm, rebuilt) is not None
 
 
 def test_pairs_are_compared():
@@ -206,5 +206,5 @@ def test_pairs_are_compared():
         return made
 
     original = PreTrainedTokenizerFast(tokenizer_object=tokenizer("<s> $A <s> $B"))
-    assert difference(original, tokenizer("<s> $A <s> $B")) is None
-    assert difference(original, tokenizer("<s> $A $B")).startswith("(")
+    assert first_difference(original, tokenizer("<s> $A <s> $B")) is None
+    assert first_difference(original, tokenizer("<s> $A $B")).startswith("(")

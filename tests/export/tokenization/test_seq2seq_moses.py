@@ -81,6 +81,6 @@ def test_a_piece_that_only_the_other_vocabulary_has_is_unknown(families):
 def test_words_need_their_package(families, monkeypatch):
     _, folder, info = families("fsmt")
     monkeypatch.setitem(sys.modules, "sacremoses", None)
-    message = f"^cutting this model's texts into words needs sacremoses: {escape(install_command('moses'))}$"
+    message = f"^splitting this model's texts into words needs sacremoses: {escape(install_command('moses'))}$"
     with pytest.raises(UnsupportedError, match=message):
         SourceText(folder, info, NO_LIMIT, NO_LIMIT)

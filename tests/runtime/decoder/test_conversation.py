@@ -68,7 +68,7 @@ def test_undo_reset_and_system(talk, model, float_bundle):
     assert talk.send(QUESTIONS[1]).token_ids == second.token_ids
     talk.reset()
     assert talk.messages == [said("system", RULES)]
-    with pytest.raises(InputError, match="no turn to take back"):
+    with pytest.raises(InputError, match="no turn to undo"):
         talk.undo()
     talk.system = "Be brief."
     talk.send(QUESTIONS[0])
@@ -183,8 +183,8 @@ def test_files(talk, model, tmp_path):
         (b'{"messages": [{"role": "us', "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b"[" * 100000, "not JSON"),
-        (b"[]", 'a list called "messages"'),
-        (b'{"messages": {}}', 'a list called "messages"'),
+        (b"[]", 'a list "messages"'),
+        (b'{"messages": {}}', 'a list "messages"'),
         (b'{"messages": ["Hi"]}', "message 1 is not an object"),
         (b'{"messages": [{"role": "user", "content": "Hi"}, {"content": "Hi"}]}', "message 2 is not an object"),
         (b'{"messages": [{"role": 1, "content": "Hi"}]}', "message 1 is not an object"),
@@ -197,7 +197,7 @@ def test_a_damaged_file_is_refused_in_one_line(talk, tmp_path, data, message):
     file = tmp_path / "talk.json"
     file.write_bytes(data)
     before = talk.messages
-    with pytest.raises(InputError, match=r"talk\.json is (damaged|no conversation)") as caught:
+    with pytest.raises(InputError, match=r"talk\.json is (damaged|not a conversation)") as caught:
         talk.load(file)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -212,7 +212,7 @@ def test_a_damaged_file_is_refused_in_one_line(talk, tmp_path, data, message):
         ("", "the message is empty"),
         (" \n", "the message is empty"),
         ("\udcff", "not valid Unicode"),
-        ([], "there is no message"),
+        ([], "there are no messages"),
         (["Hi"], "message 1 is not an object"),
         ([{"role": "tool"}], "message 1 has no content"),
         ([{"role": "user", "content": "a", "more": {1, 2}}], "message 1 is not JSON"),

@@ -47,7 +47,7 @@ def test_a_prompt_of_several_chunks(decoder, reference):
 def triform_text():
     from triform.export.samples import texts
 
-    return texts.read("evaluation")
+    return texts.read_text("evaluation")
 
 
 def test_logits_and_perplexity_equal_pytorch(decoder, reference):

@@ -92,9 +92,9 @@ def test_variables_reach_the_template_in_every_call(variables, theirs, given):
         ({"add_generation_prompt": False}, "^`template_vars` 'add_generation_prompt' cannot be set"),
         ({"self": 1}, "^`template_vars` 'self' cannot be set"),
         ({"enable thinking": 1}, "is not the name of a variable"),
-        ({"date": object()}, "must be a text, a number"),
-        ({"date": {1: "a"}}, "must be a text, a number"),
-        ({"date": "\ud800"}, "must be a text, a number"),
+        ({"date": object()}, "must be a string, a number"),
+        ({"date": {1: "a"}}, "must be a string, a number"),
+        ({"date": "\ud800"}, "must be a string, a number"),
         ({"enable_thinkin": False}, "reads no variable enable_thinkin"),
     ],
 )
@@ -183,8 +183,8 @@ def test_a_continued_answer_goes_on_from_there(float_bundle, theirs, capsys, tmp
         (CHAT_TEMPLATE, TURNS, "x", "leave `prefill` out"),
         (CHAT_TEMPLATE, [USER, {"role": "assistant", "tool_calls": []}], None, "has no text to continue"),
         (CHAT_TEMPLATE, [USER, {"role": "assistant", "content": [{"type": "image"}]}], None, "no text to continue"),
-        ("{{ messages[0].content | upper }}", TURNS, None, "does not show it as it is"),
-        ("{{ bos_token }}", TURNS, None, "reads no message's content"),
+        ("{{ messages[0].content | upper }}", TURNS, None, "does not reproduce it literally"),
+        ("{{ bos_token }}", TURNS, None, "does not read messages' content"),
     ],
 )
 def test_what_cannot_be_continued(float_bundle, tmp_path, template, messages, prefill, message):
@@ -212,7 +212,7 @@ def test_a_template_is_chosen_as_transformers_does(several, theirs, tools, name)
     )
     model = triform.load(several)
     if tools and name == "default":
-        with pytest.raises(InputError, match="knows of no tools"):
+        with pytest.raises(InputError, match="does not support tools"):
             ids_of(model, [USER], tools=tools, template=name)
     else:
         assert ids_of(model, [USER], tools=tools, template=name) == expected

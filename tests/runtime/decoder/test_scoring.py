@@ -153,7 +153,7 @@ def test_options_that_fail_do_so_before_anything_runs(decoder):
 
 
 def test_the_perplexity_of_a_file_is_that_of_its_text(decoder):
-    text = texts.read("evaluation")
+    text = texts.read_text("evaluation")
     found = decoder.file_perplexity(io.StringIO(text))
     assert found.perplexity == pytest.approx(decoder.perplexity(text), rel=1e-12)
     assert found.tokens == len(decoder.score(text).token_ids)
@@ -173,7 +173,7 @@ def test_every_window_begins_as_a_text_does(decoder, reference, beginning):
             single=" ".join([*special, "$A"]), special_tokens=list(zip(special, beginning, strict=True))
         )
     window, size = 16, len(beginning)
-    ids = tokenizer.encode(texts.read("evaluation")[:150]).ids
+    ids = tokenizer.encode(texts.read_text("evaluation")[:150]).ids
     assert ids[:size] == beginning and len(ids) > 3 * window
     expected, end = [], 1
     while end < len(ids):
@@ -200,7 +200,7 @@ def test_a_real_text_read_in_parts(part):
     tokenizer.post_processor = tokenizer_processors.TemplateProcessing(
         single="<s> $A <|end|>", special_tokens=[("<s>", 1), ("<|end|>", 2)]
     )
-    text = texts.read("evaluation") + "\n\n" + texts.read("calibration")
+    text = texts.read_text("evaluation") + "\n\n" + texts.read_text("calibration")
     expected = tokenizer.encode(text).ids
     assert list(stream_ids(tokenizer, io.StringIO(text, newline=""), part)) == expected
     assert expected[0] == 1 and expected[-1] == 2

@@ -89,7 +89,7 @@ def test_a_conversation_with_tools(caller):
 
 def test_tools_that_nobody_would_learn_of(float_bundle, tmp_path):
     model = triform.load(float_bundle)
-    with pytest.raises(InputError, match="chat template knows of no tools"):
+    with pytest.raises(InputError, match="chat template does not support tools"):
         model.generate("Hi", tools=[WEATHER])
     with pytest.raises(InputError, match="tools need a chat template"):
         model.generate("Hi", raw=True, tools=[WEATHER])

@@ -31,7 +31,7 @@ from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.opening import load_encoder
 
 # The model reads 448 tokens, but windows have 384, as models are trained for and transformers has it.
-LONG, WINDOW = texts.read("evaluation")[:3500], 384
+LONG, WINDOW = texts.read_text("evaluation")[:3500], 384
 PAIRS = [
     ("Who was there?", "Its naïve owner, Zoë, lit 👩‍👩‍👧 the 🇫🇷 lamp at the cafe\u0301; the café\u0301's cat left."),
     ("Where did the boat go in the evening of that day?", LONG),

@@ -27,7 +27,7 @@ from triform.runtime.encoder.tagging import tag
 from triform.runtime.errors import BundleError, InputError
 from triform.runtime.opening import load_encoder
 
-LONG = texts.read("evaluation")[:700]
+LONG = texts.read_text("evaluation")[:700]
 MOST = 200
 TEXTS = [
     "ab", "A lamp in the cafe\u0301 of Zoë.", "日本語の灯台", "ba", "👩\u200d👧 🇫🇷 \U0010ffff\ue004", "  \n\t", "zoë",
@@ -145,12 +145,12 @@ def test_texts_that_transformers_cannot_read(embedder, capsys, text, tokens):
     with pytest.raises(RuntimeError):
         embedder.of(text)
     with pytest.raises(
-        InputError, match=rf"^text 2 gives a row of {tokens} tokens, fewer than the 4 .* needs: '{text}'$"
+        InputError, match=rf"^text 2 has only {tokens} tokens, but the model needs at least 4: '{text}'$"
     ):
         embedder.encoder.embed(["ab", text])
     code, out, err = invoke(capsys, "embed", embedder.bundle, text)
     assert (code, out) == (2, "")
-    assert "fewer than the 4 that the model needs" in one_line(err)
+    assert "but the model needs at least 4" in one_line(err)
 
 
 def test_tokens_command(embedder, capsys):

@@ -35,7 +35,7 @@ from triform.runtime.opening import load_encoder
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC")
 PARTS = ("NOUN", "VERB", "ADJ-fem", "ADJ-masc")
-LONG = texts.read("evaluation")[:1200]
+LONG = texts.read_text("evaluation")[:1200]
 TEXTS = [
     "Ada Lovelace was born in London.",
     "-",

@@ -7,7 +7,7 @@ import pytest
 
 from triform.runtime.encoder.windows import run_windows
 from triform.runtime.errors import BundleError
-from triform.runtime.text.rows import Row
+from triform.runtime.text.rows import TokenRow
 
 
 class Step:
@@ -19,7 +19,7 @@ class Step:
 
 
 def windows_of(*firsts):
-    return [Row([first] if first is not None else [], []) for first in firsts]
+    return [TokenRow([first] if first is not None else [], []) for first in firsts]
 
 
 @pytest.mark.parametrize("count", [[2, 1], [0, 1], [1, 0], [2, 0, 0], [0, 0, 3, 0, 0, 1, 0], [0], [0, 0], []])

@@ -245,7 +245,7 @@ def test_bundles_for_something_else_name_their_command(call, t5, sentence_bundle
     assert "use `triform embed`" in err
     assert "use `triform generate`" in one_line(call("summarize", float_bundle, "a")[2])
     assert "use `triform rewrite`" in one_line(call("generate", t5, "a")[2])
-    assert "this model reads text, not pictures" in one_line(call("read-image", t5, "a.png")[2])
+    assert "this model reads text, not images" in one_line(call("read-image", t5, "a.png")[2])
 
 
 def test_drawn_answers_do_not_depend_on_the_batch(t5):

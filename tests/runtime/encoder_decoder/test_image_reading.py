@@ -22,7 +22,7 @@ def trocr(exported_family):
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     folder, generator = tmp_path_factory.mktemp("lines"), np.random.default_rng(8)
     found = []
     for index, (height, width) in enumerate(((31, 60), (24, 24), (50, 13))):
@@ -48,36 +48,36 @@ def read(exported_family):
     return text_of
 
 
-def test_a_line_a_picture(call, trocr, pictures, read):
+def test_a_line_an_image(call, trocr, images, read):
     # The model's own generation config asks for four beams.
-    code, out, err = call("read-image", trocr, *pictures, *LIMIT)
+    code, out, err = call("read-image", trocr, *images, *LIMIT)
     assert (code, err) == (0, "")
-    assert out.splitlines() == [" ".join(read(path).split()) for path in pictures]
-    lines = call("read-image", trocr, *pictures, *LIMIT, "--num-beams", 1, "--batch", 2, "--json")[1].splitlines()
-    assert [json.loads(line)["generated_text"] for line in lines] == [read(path, num_beams=1) for path in pictures]
-    assert [json.loads(line)["image"] for line in lines] == [str(path) for path in pictures]
+    assert out.splitlines() == [" ".join(read(path).split()) for path in images]
+    lines = call("read-image", trocr, *images, *LIMIT, "--num-beams", 1, "--batch", 2, "--json")[1].splitlines()
+    assert [json.loads(line)["generated_text"] for line in lines] == [read(path, num_beams=1) for path in images]
+    assert [json.loads(line)["image"] for line in lines] == [str(path) for path in images]
 
 
-def test_a_broken_picture(call, trocr, pictures, read, tmp_path):
+def test_a_broken_image(call, trocr, images, read, tmp_path):
     broken = tmp_path / "broken.png"
-    broken.write_bytes(pictures[0].read_bytes()[:60])
-    names = [pictures[0], broken, pictures[1]]
+    broken.write_bytes(images[0].read_bytes()[:60])
+    names = [images[0], broken, images[1]]
     code, _, err = call("read-image", trocr, *names, *LIMIT)
     assert code == 2
     assert str(broken) in one_line(err)
     code, out, err = call("read-image", trocr, *names, *LIMIT, "--skip-errors")
     assert (code, err.count("\n")) == (0, 1)
-    assert out.splitlines() == [" ".join(read(path).split()) for path in (pictures[0], pictures[1])]
+    assert out.splitlines() == [" ".join(read(path).split()) for path in (images[0], images[1])]
     assert err.startswith(f"note: skipped 1 input that could not be used; the first is argument 2: {broken}")
 
 
-def test_what_does_not_fit(call, trocr, pictures, float_bundle):
+def test_what_does_not_fit(call, trocr, images, float_bundle):
     assert "reads image, not texts: use `triform read-image`" in one_line(call("rewrite", trocr, "a")[2])
-    assert "--batch must be at least 1" in one_line(call("read-image", trocr, pictures[0], "--batch", 0)[2])
-    assert "use `triform generate`" in one_line(call("read-image", float_bundle, pictures[0])[2])
+    assert "--batch must be at least 1" in one_line(call("read-image", trocr, images[0], "--batch", 0)[2])
+    assert "use `triform generate`" in one_line(call("read-image", float_bundle, images[0])[2])
 
 
-def test_the_method_reads_what_transformers_reads(trocr, pictures, read):
+def test_the_method_reads_what_transformers_reads(trocr, images, read):
     model = triform.load_encoder_decoder(trocr)
-    answers = model.read_images([pictures[0], pictures[1].read_bytes()], triform.GenerationOptions(max_new_tokens=9))
-    assert [answer.text for answer in answers] == [read(path) for path in pictures[:2]]
+    answers = model.read_images([images[0], images[1].read_bytes()], triform.GenerationOptions(max_new_tokens=9))
+    assert [answer.text for answer in answers] == [read(path) for path in images[:2]]

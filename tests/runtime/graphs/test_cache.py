@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo
 from triform.runtime.errors import InputError
-from triform.runtime.graphs.cache import KVCache, settle
+from triform.runtime.graphs.cache import KVCache, place_rows
 
 INFO = CacheInfo("float32", [LayerCacheInfo(2, 3), LayerCacheInfo(1, 4)])
 
@@ -62,7 +62,7 @@ class EveryWayOfMovingRows(RuleBasedStateMachine):
     def select(self, data, settled):
         parents = data.draw(st.lists(st.integers(0, len(self.rows) - 1), max_size=7))
         if settled:
-            places = settle(parents)
+            places = place_rows(parents)
             assert sorted(places) == list(range(len(parents)))
             parents = [parents[index] for index in np.argsort(places)]
         self.cache.select(parents)
@@ -211,7 +211,7 @@ def test_the_layout_changes_when_the_buffers_do_and_when_rows_come_or_go():
     ],
 )
 def test_rows_are_settled_where_their_parents_are(parents, places):
-    assert settle(parents).tolist() == places
+    assert place_rows(parents).tolist() == places
 
 
 def test_settled_rows_are_never_read_after_they_were_written():
@@ -219,7 +219,7 @@ def test_settled_rows_are_never_read_after_they_were_written():
     for _ in range(300):
         parents = generator.integers(0, generator.integers(1, 8), generator.integers(1, 8))
         order = np.empty_like(parents)
-        order[settle(parents)] = parents
+        order[place_rows(parents)] = parents
         moves = [(to, source) for to, source in enumerate(order) if to != source]
         assert not {to for to, _ in moves} & {source for _, source in moves}
 

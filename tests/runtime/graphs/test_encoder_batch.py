@@ -9,7 +9,7 @@ import pytest
 
 from triform.runtime.bundle.manifest import GraphInfo, Quantization, TensorInfo
 from triform.runtime.graphs.encoder_batch import TOKENS, EncoderStep
-from triform.runtime.text.rows import Row
+from triform.runtime.text.rows import TokenRow
 
 GRAPH = GraphInfo(
     "encoder.onnx", None,
@@ -32,7 +32,7 @@ class Session:
 
 
 def row(length, number):
-    return Row([number + 1] * length, [0] * length)
+    return TokenRow([number + 1] * length, [0] * length)
 
 
 @pytest.mark.parametrize("equal", [True, False])

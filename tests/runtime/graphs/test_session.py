@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 
 import numpy as np
@@ -11,8 +10,7 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from triform.runtime.errors import BundleError, InputError, ProviderError
-from triform.runtime.graphs import session as sessions
-from triform.runtime.graphs.session import open_session, physical_cores
+from triform.runtime.graphs.session import open_session
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -106,44 +104,3 @@ def test_threads(graph):
     for threads in (0, -1, 1025):
         with pytest.raises(InputError, match=f"^`threads` must be between 1 and 1024, not {threads}$"):
             open_session(graph, threads=threads)
-
-
-@pytest.fixture
-def machine(monkeypatch, tmp_path):
-    """Six processors, two to a core; a process that may use the first `allowed`, in a container with a quota."""
-
-    def build(allowed, quota=None):
-        for cpu in range(6):
-            folder = tmp_path / f"cpu{cpu}" / "topology"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "thread_siblings_list").write_text(f"{cpu % 3},{cpu % 3 + 3}\n")
-        if quota is not None:
-            (tmp_path / "cpu.max").write_text(quota)
-        monkeypatch.setattr(sessions, "_CPUS", tmp_path)
-        monkeypatch.setattr(sessions, "_QUOTA", tmp_path / "cpu.max")
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
-
-    return build
-
-
-@pytest.mark.parametrize(
-    ("allowed", "quota", "cores"),
-    [
-        (6, None, 3),
-        (2, None, 2),
-        (4, "max 100000\n", 3),
-        (6, "150000 100000\n", 2),
-        (6, "50000 100000\n", 1),
-        (6, "900000 100000\n", 3),
-        (6, "damaged", 3),
-    ],
-)
-def test_cores_are_physical_allowed_and_paid_for(machine, allowed, quota, cores):
-    machine(allowed, quota)
-    assert physical_cores() == cores
-
-
-def test_cores_without_a_topology(machine, monkeypatch, tmp_path):
-    machine(5)
-    monkeypatch.setattr(sessions, "_CPUS", tmp_path / "absent")
-    assert physical_cores() == 5

@@ -192,13 +192,13 @@ def test_samples_that_are_no_numbers_become_silence():
 
 BAD = {
     "empty": (b"", "is empty"),
-    "text": (b"hello world " * 100, r"is not sound of a kind that can be read \(WAV, FLAC"),
-    "random": (np.random.default_rng(0).bytes(9999), "is not sound"),
-    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(999), "is not sound"),
+    "text": (b"hello world " * 100, r"is not audio of a kind that can be read \(WAV, FLAC"),
+    "random": (np.random.default_rng(0).bytes(9999), "is not audio"),
+    "an image": (b"\x89PNG\r\n\x1a\n" + bytes(999), "is not audio"),
     "a video": (bytes(4) + b"ftypisom" + bytes(999), "ffmpeg -i"),
-    "cut in its header": (written(SOUND)[:30], "cannot be read as sound"),
-    "a header alone": (written(SOUND)[:44], "is a sound file of no length"),
-    "no length": (written(SOUND[:0]), "is a sound file of no length"),
+    "cut in its header": (written(SOUND)[:30], "cannot be read as audio"),
+    "a header alone": (written(SOUND)[:44], "is an audio file without samples"),
+    "no length": (written(SOUND[:0]), "is an audio file without samples"),
     "a rate of nothing": (written(SOUND, rate=10), "claims 10 samples a second"),
 }
 
@@ -218,11 +218,11 @@ def test_what_is_not_sound_is_one_line(tmp_path, name):
 def test_names_that_lead_nowhere_are_one_line(tmp_path):
     (tmp_path / "sound.raw").write_bytes(bytes(100))
     for name, message in [
-        (tmp_path, "is a folder; name a sound file$"),
+        (tmp_path, "is a folder; name an audio file$"),
         (tmp_path / "none.wav", "cannot be read: No such file or directory$"),
         ("a\0b", "cannot be read: embedded null byte$"),
         (tmp_path / ("x" * 300), "cannot be read: File name too long$"),
-        (tmp_path / "sound.raw", "is not sound"),
+        (tmp_path / "sound.raw", "is not audio"),
     ]:
         with pytest.raises(InputError, match=message) as caught:
             open_audio(name, never)

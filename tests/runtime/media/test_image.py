@@ -1,4 +1,4 @@
-"""Picture files, good and bad, against Pillow and transformers' own way of loading them."""
+"""Image files, good and bad, against Pillow and transformers' own way of loading them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 from transformers.image_utils import load_image
 
-from triform.export.describe.image import pictures as generated
+from triform.export.describe.image import synthetic_images
 from triform.runtime.bundle.media_info import ImageInfo
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.extras import install_command
 from triform.runtime.media.image import pixel_values, read_image
 
-COLOR = next(generated(1, seed=5))
+COLOR = next(synthetic_images(1, seed=5))
 INFO = ImageInfo(3, 8, 8, [8], "bilinear", [8, 8], None, None, None)
 
 
@@ -58,24 +58,24 @@ def with_alpha(mode):
         saved(COLOR.convert("P"), "GIF", save_all=True, append_images=[Image.new("P", COLOR.size)]),
     ],
 )
-def test_a_picture_looks_as_it_does_to_transformers(tmp_path, content):
-    (tmp_path / "picture").write_bytes(content)
-    with Image.open(tmp_path / "picture") as opened:
+def test_an_image_looks_as_it_does_to_transformers(tmp_path, content):
+    (tmp_path / "image").write_bytes(content)
+    with Image.open(tmp_path / "image") as opened:
         expected = np.asarray(load_image(opened))
-    for source in (content, tmp_path / "picture", str(tmp_path / "picture")):
+    for source in (content, tmp_path / "image", str(tmp_path / "image")):
         found = read_image(source)
         assert found.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(found), expected)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_upright_as_by_transformers(tmp_path, orientation):
+def test_an_image_is_turned_upright_as_by_transformers(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    COLOR.save(tmp_path / "picture.png", exif=exif)
-    found = read_image(tmp_path / "picture.png")
+    COLOR.save(tmp_path / "image.png", exif=exif)
+    found = read_image(tmp_path / "image.png")
     assert (found.width > found.height) == (orientation > 4)
-    np.testing.assert_array_equal(np.asarray(found), np.asarray(load_image(str(tmp_path / "picture.png"))))
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(load_image(str(tmp_path / "image.png"))))
 
 
 def png_of_16_bits(levels):
@@ -109,7 +109,7 @@ def refusal(source):
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_file_that_breaks_off_is_refused(kind, share):
     content = saved(COLOR.convert("P") if kind == "GIF" else COLOR, kind)
-    assert refusal(content[: int(len(content) * share)]).startswith("the picture ")
+    assert refusal(content[: int(len(content) * share)]).startswith("the image ")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP"])
@@ -126,13 +126,11 @@ def test_random_damage_is_refused_or_read(kind):
             assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not a picture at all", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
-)
-def test_what_is_no_picture_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"not an image at all", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
+def test_what_is_no_image_is_refused(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     assert refusal(tmp_path / "file").startswith(
-        f"{tmp_path / 'file'} is not a picture of a kind that can be read: JPEG"
+        f"{tmp_path / 'file'} is not an image of a kind that can be read: JPEG"
     )
 
 
@@ -142,8 +140,8 @@ def test_files_that_cannot_be_opened_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("edge", [1, 3])
-def test_a_picture_that_would_fill_the_memory_is_refused(monkeypatch, edge):
-    # Pillow warns of pictures above this, and refuses those above twice of it.
+def test_an_image_that_would_fill_the_memory_is_refused(monkeypatch, edge):
+    # Pillow warns of images above this, and refuses those above twice of it.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", COLOR.width * COLOR.height // edge - 1)
     assert "pixels; make it smaller first" in refusal(saved(COLOR))
 
@@ -153,13 +151,13 @@ def test_pixels_of_unknown_range_are_refused():
     assert "32 bits" in refusal(saved(image, "TIFF"))
 
 
-def test_a_thread_of_a_picture_is_not_blown_up():
+def test_a_thread_of_an_image_is_not_blown_up():
     with pytest.raises(InputError, match="2x200000000 pixels is too narrow"):
-        pixel_values(FakePicture(), INFO)
+        pixel_values(FakeImage(), INFO)
 
 
-class FakePicture:
-    """As large as no test should make a picture."""
+class FakeImage:
+    """As large as no test should make an image."""
 
     size = (2, 200_000_000)
     width, height = size
@@ -169,5 +167,5 @@ def test_without_pillow_one_line_says_what_to_install(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr("triform.runtime.media.image.find_spec", lambda name: None if name == "PIL" else find(name))
     monkeypatch.setattr(builtins, "open", None)
-    with pytest.raises(UnsupportedError, match=f"^pictures need Pillow: {escape(install_command('image'))}$"):
-        read_image("picture.png")
+    with pytest.raises(UnsupportedError, match=f"^images need Pillow: {escape(install_command('image'))}$"):
+        read_image("image.png")

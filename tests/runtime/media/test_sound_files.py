@@ -85,7 +85,7 @@ def test_a_video_without_sound_is_refused():
         for _ in range(3):
             file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
         file.mux(stream.encode(None))
-    with pytest.raises(InputError, match="holds no sound"):
+    with pytest.raises(InputError, match="holds no audio"):
         open_audio(buffer.getvalue(), never)
 
 
@@ -111,7 +111,7 @@ def test_a_cut_file_is_read_as_far_as_it_goes():
 def test_files_that_name_others_are_not_followed(tmp_path, content):
     (tmp_path / "secret.wav").write_bytes(written(tone(1)[None], "wav", "pcm_s16le", RATE))
     (tmp_path / "list.m3u8").write_bytes(content.replace(b"{}", str(tmp_path / "secret.wav").encode()))
-    with pytest.raises(InputError, match="is not sound of a kind that can be read"):
+    with pytest.raises(InputError, match="is not audio of a kind that can be read"):
         open_audio(tmp_path / "list.m3u8", never)
 
 
@@ -132,4 +132,4 @@ def test_sds_files_end():
     done = subprocess.run([sys.executable, "-c", code], input=bytes(content), capture_output=True, timeout=60)
     assert time.monotonic() - start < 60
     assert (done.stdout, done.returncode) == (b"", 0)
-    assert b"is not sound of a kind that can be read" in done.stderr
+    assert b"is not audio of a kind that can be read" in done.stderr

@@ -10,7 +10,7 @@ import pytest
 
 from tests.runtime.speech.test_prompt import INFO
 from triform.runtime.errors import InputError
-from triform.runtime.speech.fallback import Heard, WindowDecoder
+from triform.runtime.speech.fallback import DecodedWindow, WindowDecoder
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.speech.prompt import LanguageVote, check_language
 from triform.runtime.speech.transcription import transcribe
@@ -94,7 +94,7 @@ def test_a_recording_that_begins_with_noise(whisper, monkeypatch, batch):
     reader = Stub([NOISE, ENGLISH], None)
     info = dataclasses.replace(whisper.info, speech=INFO)
     model = SimpleNamespace(info=info, manifest=whisper.manifest, reader=reader, text=whisper.text)
-    heard = Heard([1], " Hm.", -0.1, 0.0, 1.0, 0.0)
+    heard = DecodedWindow([1], " Hm.", -0.1, 0.0, 1.0, 0.0)
     prompts = []
 
     def decode(self, encoded, asked):
@@ -115,7 +115,7 @@ def test_a_language_that_is_given_is_not_detected(whisper, monkeypatch):
     reader = Stub([NOISE], None)
     info = dataclasses.replace(whisper.info, speech=INFO)
     model = SimpleNamespace(info=info, manifest=whisper.manifest, reader=reader, text=whisper.text)
-    heard = Heard([1], " Hm.", -0.1, 0.0, 1.0, 0.0)
+    heard = DecodedWindow([1], " Hm.", -0.1, 0.0, 1.0, 0.0)
     monkeypatch.setattr(WindowDecoder, "decode", lambda self, encoded, asked: [heard] * len(asked))
     sound = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     (segment,) = transcribe(model, sound, TranscribeOptions(language="pt", timestamps=False))

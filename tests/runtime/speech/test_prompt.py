@@ -10,7 +10,7 @@ import torch
 
 from triform.runtime.bundle.media_info import SpeechInfo
 from triform.runtime.errors import InputError
-from triform.runtime.speech.fallback import Heard, WindowDecoder
+from triform.runtime.speech.fallback import DecodedWindow, WindowDecoder
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.speech.prompt import SpeechPrompt, check_language
 from triform.runtime.speech.transcription import transcribe
@@ -91,7 +91,7 @@ def test_the_language_is_detected(whisper, reference, extractor, sounds, monkeyp
     info = dataclasses.replace(whisper.info, speech=speech)
     model = SimpleNamespace(info=info, manifest=whisper.manifest, reader=whisper.reader, text=whisper.text)
     prompts = []
-    heard = Heard([1], " Hm.", -0.1, 0.0, 1.0, 0.0)
+    heard = DecodedWindow([1], " Hm.", -0.1, 0.0, 1.0, 0.0)
     monkeypatch.setattr(WindowDecoder, "decode", lambda self, given, asked: prompts.extend(asked) or [heard])
     for language, code in ((None, expected), ("pt", "pt")):
         (segment,) = transcribe(model, sounds[1], TranscribeOptions(language=language))

@@ -13,10 +13,10 @@ from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.media.voice_activity import SpeechSpan
 from triform.runtime.speech import utterances
-from triform.runtime.speech.fallback import Heard
+from triform.runtime.speech.fallback import DecodedWindow
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.speech.transcription import transcribe
-from triform.runtime.speech.utterances import cut
+from triform.runtime.speech.utterances import cut_spans
 
 START = 1
 
@@ -30,7 +30,7 @@ class Decoder:
     def decode(self, given, prompts):
         assert all(prompt == [START] for prompt in prompts)
         lengths = given["attention_mask"].sum(1).tolist()
-        return [Heard([length], f" {length}", -0.1, None, 0.5, 0.0) for length in lengths]
+        return [DecodedWindow([length], f" {length}", -0.1, None, 0.5, 0.0) for length in lengths]
 
 
 def model_of(kind="waveform", source="audio", **options):
@@ -83,7 +83,7 @@ def test_cutting():
     samples = np.arange(100, dtype=np.float32)
     blocks = [samples[i : i + 7] for i in range(0, 100, 7)]
     spans = [SpeechSpan(0, 1), SpeechSpan(1, 1.5), SpeechSpan(3, 6), SpeechSpan(9, 12)]
-    found = [part for _, part in cut(iter(blocks), spans, 10)]
+    found = [part for _, part in cut_spans(iter(blocks), spans, 10)]
     for part, (begin, end) in zip(found, [(0, 10), (10, 15), (30, 60), (90, 100)], strict=True):
         np.testing.assert_array_equal(part, samples[begin:end])
 
@@ -104,5 +104,5 @@ def test_options_of_other_models(options, name):
 
 
 def test_a_model_of_texts():
-    with pytest.raises(UnsupportedError, match=r"listener reads text, not sound: use `EncoderDecoder\.generate`"):
+    with pytest.raises(UnsupportedError, match=r"listener reads text, not audio: use `EncoderDecoder\.generate`"):
         transcribe(model_of(source="text"), voice(1))

@@ -10,18 +10,18 @@ import pytest
 
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.extras import install_command
-from triform.runtime.text.documents import Cutter, in_pieces, join, put_together, sentences, summaries
+from triform.runtime.text.documents import Splitter, in_pieces, join, put_together, sentences, summaries
 
 TEXT = "One two three. Four five? Six seven eight nine! Ten eleven. Twelve."
 
 
-def cutter(limit, **more):
+def splitter(limit, **more):
     """One token a word, and one around each text."""
-    return Cutter(lambda text: len(text.split()) + 1, limit, **more)
+    return Splitter(lambda text: len(text.split()) + 1, limit, **more)
 
 
 def pieces(limit, text=TEXT, **more):
-    return [line.pieces for line in cutter(limit, **more).lines(text)]
+    return [line.pieces for line in splitter(limit, **more).lines(text)]
 
 
 def test_a_text_that_fits_stays_whole():
@@ -35,25 +35,25 @@ def test_as_many_whole_sentences_as_fit():
 
 
 def test_a_sentence_that_does_not_fit_is_cut_between_words():
-    made = cutter(4)
+    made = splitter(4)
     assert [line.pieces for line in made.lines(TEXT)] == [
         ["One two three.", "Four five?", "Six seven", "eight nine!", "Ten eleven. Twelve."]
     ]
     assert made.cut == 1
     with pytest.raises(InputError, match=r"^text 7 has a sentence longer than the model's 4 tokens: 'Six seven eight"):
-        cutter(4, strict=True).lines(TEXT, 7)
+        splitter(4, strict=True).lines(TEXT, 7)
 
 
 def test_a_word_that_does_not_fit_is_cut():
-    by_letters = Cutter(len, 4)
+    by_letters = Splitter(len, 4)
     assert [line.pieces for line in by_letters.lines("abcdefgh")] == [["abcd", "efgh"]]
-    with pytest.raises(InputError, match=r"leaves no room in the model's 4 tokens$"):
-        Cutter(lambda text: len(text) + 4, 4).lines("abc")
+    with pytest.raises(InputError, match=r"leave no room for a text in the model's 4 tokens$"):
+        Splitter(lambda text: len(text) + 4, 4).lines("abc")
 
 
 def test_lines_blank_ones_and_white_space_stay():
     text = "  One two.\n\n\t\nThree four five. Six seven.  \r\nEight"
-    lines = cutter(4).lines(text)
+    lines = splitter(4).lines(text)
     assert [line.pieces for line in lines] == [["One two."], [], [], ["Three four five.", "Six seven."], ["Eight"]]
     flat = [piece for line in lines for piece in line.pieces]
     assert put_together(lines, flat) == text
@@ -75,13 +75,13 @@ def test_abbreviations_of_a_language():
 def test_windows_begin_with_the_last_sentences_of_the_one_before():
     text = " ".join(f"Word{index} word." for index in range(10))
     # Sentences of two words; 12 tokens leave 11 words, of which 12 // 6 = 2 are shared.
-    found = cutter(12).windows(text)
+    found = splitter(12).windows(text)
     assert found == [
         " ".join(f"Word{index} word." for index in range(start, min(start + 5, 10))) for start in (0, 4, 8)
     ]
     # A window of one sentence shares nothing.
-    assert cutter(3).windows(text) == [f"Word{index} word." for index in range(10)]
-    assert cutter(100).windows(text) == [text]
+    assert splitter(3).windows(text) == [f"Word{index} word." for index in range(10)]
+    assert splitter(100).windows(text) == [text]
 
 
 def test_what_finds_sentences_may_be_missing(monkeypatch):
@@ -100,7 +100,7 @@ def test_pieces_of_many_texts_in_order_and_in_bounded_memory():
             read.append(index)
             yield "" if index % 7 == 0 else f"A{index} b.\nC d. E f."
 
-    made = cutter(3)
+    made = splitter(3)
     ahead = []
 
     def work(parts):
@@ -123,21 +123,21 @@ def test_summaries_of_summaries():
     text = " ".join(f"Word{index} word." for index in range(10))
     shared = {"text_of": str}
     # Three windows give three summaries of two words each: six are more than four, and are summed up again, at once.
-    assert summaries([text], cutter(12), 4, first_words(2), **shared) == [["Word0 word."]]
+    assert summaries([text], splitter(12), 4, first_words(2), **shared) == [["Word0 word."]]
     # Six words are not more than six.
-    assert summaries([text, "a b c"], cutter(12), 6, first_words(2), **shared) == [
+    assert summaries([text, "a b c"], splitter(12), 6, first_words(2), **shared) == [
         ["Word0 word.", "Word4 word.", "Word8 word."],
         ["a b"],
     ]
     # Summaries that are no shorter than what they sum up are not summed up for ever.
-    assert len(summaries([text], cutter(12), 1, first_words(100), **shared)[0]) > 1
+    assert len(summaries([text], splitter(12), 1, first_words(100), **shared)[0]) > 1
 
 
 @pytest.mark.parametrize("last", [8, 9, 10, 11])
 def test_a_long_sentence_behind_short_ones_is_in_one_window(last):
     """What a window shares leaves room for the next sentence: no window only repeats."""
     text = " ".join([*(f"Word{index} word." for index in range(5)), " ".join(["Long", *["words"] * (last - 1)]) + "."])
-    windows = cutter(12).windows(text)
+    windows = splitter(12).windows(text)
     assert sum("Long" in window for window in windows) == 1
     for before, after in itertools.pairwise(windows):
         assert not before.endswith(after)

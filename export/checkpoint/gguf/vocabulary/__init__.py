@@ -1,4 +1,4 @@
-"""Vocabularies of GGUF files as tokenizers: what cuts a text, what stands around it, what ends an answer.
+"""Builds tokenizers from the vocabularies of GGUF files: pre-tokenizers, special tokens, chat templates.
 
 May import `export/checkpoint/gguf/container.py`. Read `tokenizer.py` first.
 """

@@ -1,7 +1,7 @@
-"""How texts are cut before BPE, by the names that llama.cpp has for it (`tokenizer.ggml.pre`).
+"""Pre-tokenizers, which split texts before BPE, by llama.cpp's names (`tokenizer.ggml.pre`).
 
-Each is a sequence of patterns: what one matches is a piece of its own, and the next one cuts what is left. Where
-llama.cpp's patterns stand in for those of a model's own tokenizer.json, the latter are used.
+Each is a sequence of patterns: every match of the first is a piece, and the next pattern splits the rest. Where
+llama.cpp's patterns only approximate those of a model's own tokenizer.json, the latter are used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CASED_REST = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
 
 
 def _cased(numbers: str, suffix: str) -> str:
-    """Words that begin with capitals or go on with small letters, with an ending; numbers; signs and spaces."""
+    """A pattern of words (capitals, then lower-case letters, then a suffix), numbers, punctuation and white space."""
     start = r"[^\r\n\p{L}\p{N}]?"
     return f"{start}{_UPPER}*{_LOWER}+{suffix}|{start}{_UPPER}+{_LOWER}*{suffix}|{numbers}|{_CASED_REST}"
 
@@ -70,9 +70,9 @@ class PreTokenizer:
 
     Attributes:
         patterns: see the module.
-        ignore_merges: whether a piece that is a token is one, whatever merges lead to it.
-        add_bos: whether a text begins with the beginning token when the file does not say.
-        composed: whether letters and the marks behind them become one character first (NFC).
+        ignore_merges: whether a piece that is in the vocabulary is a single token, even if merges do not lead to it.
+        add_bos: whether a text begins with the bos token if the file does not say.
+        composed: whether texts are normalized to NFC first.
     """
 
     patterns: tuple[str, ...]
@@ -202,19 +202,19 @@ _named(
 
 
 def pre_tokenizer_of(file: GgufFile) -> PreTokenizer:
-    """How a file's texts are cut.
+    """The pre-tokenizer that a file names.
 
     Raises:
-        UnsupportedError: in a way that is not known here.
+        UnsupportedError: its name is unknown.
     """
     name = file.values.get("tokenizer.ggml.pre") or "default"
     if name not in _BY_NAME:
         raise UnsupportedError(
-            f"{file.path.name} cuts texts by the pre-tokenizer {name!r} (tokenizer.ggml.pre), which is not supported"
+            f"{file.path.name} needs the pre-tokenizer {name!r} (tokenizer.ggml.pre), which is not supported"
         )
     return _BY_NAME[name]
 
 
 def names() -> tuple[str, ...]:
-    """Those that are known."""
+    """The names of all supported pre-tokenizers."""
     return tuple(_BY_NAME)

@@ -1,4 +1,4 @@
-"""Which tokens of a vocabulary begin, end, fill and mask."""
+"""Finds the special tokens of a vocabulary: bos, eos, padding, mask, and all that end an answer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from triform.export.checkpoint.gguf.container import GgufFile
 from triform.runtime.errors import ExportError
 
 CONTROL = 3
-# Tokens that end what a model writes, where they are control tokens, as llama.cpp knows them.
+# Tokens that end an answer if they are control tokens, as in llama.cpp.
 _ENDS = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]",
     "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|return|>", "<|call|>",
     "<｜end▁of▁sentence｜>",
 )  # fmt: skip
-# Where these two are, <|end|> ends a message and not the answer.
+# In a vocabulary with both of these, <|end|> ends a message but not the answer.
 _HARMONY = ("<|return|>", "<|call|>")
-# What llama.cpp assumes of a file that does not say, by the kind of tokenizer.
+# llama.cpp's defaults for files without these keys, by type of tokenizer.
 _DEFAULTS: dict[str, dict[str, int]] = {
     "llama": {"bos": 1, "eos": 2, "unknown": 0},
     "bert": {"bos": 101, "unknown": 100, "seperator": 102, "padding": 0, "mask": 103},
@@ -28,10 +28,10 @@ _DEFAULTS: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Ids by what they are for; None where there is none.
+    """The ids of special tokens; None for those that a vocabulary does not have.
 
     Attributes:
-        ends: all that end an answer, the tokenizer's own end first.
+        ends: all tokens that end an answer, the tokenizer's eos first.
     """
 
     bos: int | None
@@ -47,7 +47,7 @@ def special_ids(file: GgufFile) -> SpecialIds:
     """The special tokens of a file.
 
     Raises:
-        ExportError: one of them is not in the vocabulary, or there is none.
+        ExportError: an id is not in the vocabulary, or there is no vocabulary.
     """
     tokens = file.values.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens:

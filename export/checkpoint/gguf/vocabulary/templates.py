@@ -1,4 +1,4 @@
-"""The chat templates of a file: one, or several by name."""
+"""Reads the chat templates of a file: one, or several with names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from triform.export.checkpoint.gguf.container import GgufFile
 _DEFAULT = "tokenizer.chat_template"
 
 
-def chat_templates(file: GgufFile) -> str | dict[str, str] | None:
-    """The templates as transformers holds them: a text, several by name, or None."""
+def gguf_chat_templates(file: GgufFile) -> str | dict[str, str] | None:
+    """The templates in transformers' form: a str, a dict by name, or None."""
     named = {
         key.removeprefix(f"{_DEFAULT}."): str(text)
         for key, text in file.values.items()

@@ -1,4 +1,4 @@
-"""The tokenizer of a file, built from its vocabulary: byte-level BPE, sentencepiece's BPE, or WordPiece."""
+"""Builds the tokenizer of a file from its vocabulary: byte-level BPE, sentencepiece's BPE, or WordPiece."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from transformers import PreTrainedTokenizerFast
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.export.checkpoint.gguf.vocabulary.pre_tokenizers import pre_tokenizer_of
 from triform.export.checkpoint.gguf.vocabulary.special_tokens import CONTROL, SpecialIds, special_ids
-from triform.export.checkpoint.gguf.vocabulary.templates import chat_templates
+from triform.export.checkpoint.gguf.vocabulary.templates import gguf_chat_templates
 from triform.runtime.errors import ExportError, UnsupportedError
 
 # Kinds of tokens, as llama.cpp numbers them; see also CONTROL.
 _NORMAL, _UNKNOWN, _USER_DEFINED = 1, 2, 4
 _SPACE = "▁"
-# Of Phi-3's tokens, those that do not swallow the spaces behind them.
+# Phi-3's special tokens that do not strip the white space after them.
 _KEEPS_SPACES = ("<unk>", "<s>", "<|endoftext|>")
 _KNOWN = {
     "model", "pre", "tokens", "scores", "token_type", "merges", "bos_token_id", "eos_token_id", "eos_token_ids",
     "eot_token_id", "eom_token_id", "unknown_token_id", "seperator_token_id", "padding_token_id", "cls_token_id",
     "mask_token_id", "add_bos_token", "add_eos_token", "add_sep_token", "add_space_prefix", "suppress_tokens",
     "token_type_count", "normalizer.lowercase", "normalizer.strip_accents",
-    # For filling gaps in code, which templates do by name.
+    # For fill-in-the-middle; templates use these tokens by name.
     "fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id", "fim_pad_token_id", "fim_rep_token_id",
     "fim_sep_token_id", "prefix_token_id", "suffix_token_id", "middle_token_id",
     # For vocabularies of type t5, which are refused.
@@ -34,11 +34,11 @@ _KNOWN = {
 
 
 def build_tokenizer(file: GgufFile) -> Any:
-    """The tokenizer as transformers would hold it, with its chat templates.
+    """The tokenizer as transformers' class, with its chat templates.
 
     Raises:
-        ExportError: the vocabulary is damaged, or has keys that are not known.
-        UnsupportedError: it is of a kind that is not supported.
+        ExportError: the vocabulary is damaged, or has unknown keys.
+        UnsupportedError: its type is not supported.
     """
     _check_keys(file)
     kind = file.values.get("tokenizer.ggml.model")
@@ -58,7 +58,7 @@ def build_tokenizer(file: GgufFile) -> Any:
     }  # fmt: skip
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        chat_template=chat_templates(file),
+        chat_template=gguf_chat_templates(file),
         clean_up_tokenization_spaces=False,
         model_max_length=int(file.values.get(f"{file.architecture}.context_length", 10**30)),
         model_input_names=["input_ids", *(["token_type_ids"] if kind == "bert" else []), "attention_mask"],
@@ -100,7 +100,7 @@ def _kinds(file: GgufFile, count: int) -> list[int]:
 
 
 def _added(file: GgufFile, tokens: list[str], kinds: list[int]) -> list[AddedToken]:
-    """Tokens that are looked for in a text before anything else is done with it."""
+    """The tokens that are found in a text before it is split."""
     is_phi3 = file.architecture == "phi3" and file.values.get("tokenizer.ggml.model") == "llama"
     return [
         AddedToken(
@@ -115,18 +115,18 @@ def _added(file: GgufFile, tokens: list[str], kinds: list[int]) -> list[AddedTok
 
 
 def _surround(tokenizer: Tokenizer, file: GgufFile, tokens: list[str], ids: SpecialIds, add_bos: bool) -> None:
-    """What stands before and behind a text."""
+    """Make the tokenizer add the special tokens around a text."""
     values = file.values
     is_bert = values.get("tokenizer.ggml.model") == "bert"
     before = ids.bos if values.get("tokenizer.ggml.add_bos_token", add_bos) or is_bert else None
     behind = ids.separator if is_bert else (ids.eos if values.get("tokenizer.ggml.add_eos_token", False) else None)
     if is_bert and (before is None or behind is None):
-        raise ExportError(f"{file.path.name} does not say which tokens stand around a text (cls and separator)")
+        raise ExportError(f"{file.path.name} does not say which tokens go around a text (cls and separator)")
     if before is None and behind is None:
         return
     first = "" if before is None else f"{before}:0 "
     last = "" if behind is None else f" {behind}:0"
-    # BERT reads a pair as one text with a token between; others as one text after the other.
+    # BERT puts a separator between the texts of a pair; others put one text after the other.
     again = "" if is_bert else first.replace(":0", ":1")
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{first}$A:0{last}".split(" "),
@@ -180,11 +180,11 @@ def _sentencepiece(file: GgufFile, tokens: list[str], kinds: list[int], ids: Spe
 
 
 def merges_of(tokens: list[str], scores: list[float]) -> list[tuple[str, str]]:
-    """The merges that lead to each token from two others, in the order in which sentencepiece would take them.
+    """The merges that make each token of two others, in the order in which sentencepiece applies them.
 
     Args:
-        tokens: by id.
-        scores: by id; of two merges, that to the token with the higher score comes first.
+        tokens: the tokens by id.
+        scores: the scores by id; a merge to a token with a higher score comes first.
     """
     ids = {token: index for index, token in enumerate(tokens)}
     ranked: list[tuple[float, int, int, int]] = []
@@ -198,14 +198,14 @@ def merges_of(tokens: list[str], scores: list[float]) -> list[tuple[str, str]]:
 
 
 def _word_piece(file: GgufFile, tokens: list[str], kinds: list[int], ids: SpecialIds) -> _Built:
-    """llama.cpp marks the beginnings of words, and WordPiece all other pieces."""
+    """Build WordPiece. llama.cpp marks the first piece of each word; WordPiece marks all other pieces."""
     pieces = [
         token if kind == CONTROL else token[1:] if token.startswith(_SPACE) else f"##{token}"
         for token, kind in zip(tokens, kinds, strict=False)
     ]
     if len(set(pieces)) != len(pieces) or ids.unknown is None:
         raise ExportError(f"{file.path.name} has a vocabulary that is not one of BERT's")
-    # Files that do not say whether letters stay as they are, which most do not, have capitals or none.
+    # Most files do not say whether texts are lowercased; their vocabulary shows it: it has capitals or none.
     cased = any(piece != piece.lower() for piece, kind in zip(pieces, kinds, strict=False) if kind == _NORMAL)
     lowercase = bool(file.values.get("tokenizer.ggml.normalizer.lowercase", not cased))
     strip = file.values.get("tokenizer.ggml.normalizer.strip_accents", lowercase)

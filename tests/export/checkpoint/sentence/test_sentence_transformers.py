@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, BertModel, BertTokenizerFast
 from tests.checkpoints.encoders import sentence_folder, word_piece_tokenizer
 from tests.checkpoints.hub_cache import add_to_cache
 from triform.export.checkpoint.loading import read_config
-from triform.export.checkpoint.purpose import decide
-from triform.export.checkpoint.resolve import find
+from triform.export.checkpoint.purpose import decide_purpose
+from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.sentence.sentence_transformers import lower_case, read_modules
 from triform.export.forms import encoder as encoder_export
 from triform.export.forms.text_encoder import text_encoder
@@ -70,9 +70,9 @@ def edit(path, **changes):
 
 
 def opened(source):
-    origin = find(str(source))
+    origin = find_checkpoint(str(source))
     config = read_config(origin)
-    origin = dataclasses.replace(origin, task=decide(origin, config, None).task)
+    origin = dataclasses.replace(origin, task=decide_purpose(origin, config, None).task)
     options = ExportOptions()
     return text_encoder(encoder_export.load(origin, config, options), options)
 

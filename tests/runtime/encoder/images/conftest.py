@@ -1,4 +1,4 @@
-"""Pictures to show to models."""
+"""Images to show to models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from PIL import Image
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> list[Path]:
+def images(tmp_path_factory) -> list[Path]:
     """More files than fit into a batch: upright, lying, small, large, gray, with colors from a palette, turned."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(3)
     found = []
     for index, (height, width) in enumerate([(61, 47), (33, 90), (9, 12), (200, 301), (64, 64), (50, 51)] * 2):

@@ -1,4 +1,4 @@
-"""Exporting models that see pictures: what is recorded, and what is refused."""
+"""Exporting models that read images: what is recorded, and what is refused."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_an_image_processor_for_another_size(vit_folder, tmp_path):
     assert "does not take the 3 x 40 x 24 pixels of its image processor: " in str(refusal(vit_folder, tmp_path))
 
 
-def test_a_model_of_gray_pictures(tmp_path):
+def test_a_model_of_gray_images(tmp_path):
     folder = vision_folder(tmp_path / "gray", "vit", "ViTForImageClassification", num_hidden_layers=1, num_channels=1)
     assert "does not take the 3 x 24 x 40 pixels of its image processor: " in str(refusal(folder, tmp_path))
 
@@ -116,7 +116,7 @@ def test_a_task_the_model_is_not_for(vit_folder, exported_image_model, tmp_path)
 def test_exporting_without_pillow(vit_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("triform.runtime.media.image.find_spec", lambda name: None)
     assert run(["export", str(vit_folder), str(tmp_path / "bundle")]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == f"error: pictures need Pillow: {install_command('image')}"
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: images need Pillow: {install_command('image')}"
 
 
 def test_one_label_has_a_probability_of_its_own(exported_image_model):

@@ -1,4 +1,4 @@
-"""`triform embed` of pictures, against transformers running the same checkpoint on the same files."""
+"""`triform embed` of images, against transformers running the same checkpoint on the same files."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def call(capsys, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def reference(exported_image_model, pictures):
-    """From a model's name to what transformers says of all pictures."""
+def reference(exported_image_model, images):
+    """From a model's name to what transformers says of all images."""
 
     @cache
     def find(name):
         folder = exported_image_model(name)[0]
         model = transformers.AutoModel.from_pretrained(folder).eval()
         processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
-        opened = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in pictures]
+        opened = [ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in images]
         with torch.no_grad():
             pixels = processor(images=opened, return_tensors="pt")
             if name == "dinov2":
@@ -53,17 +53,17 @@ def lines_of(text):
 
 
 @pytest.mark.parametrize(("name", "option"), [("dinov2", []), ("dinov2", ["--image"]), ("clip", ["--image"])])
-def test_prints_a_json_object_a_picture(call, exported_image_model, pictures, reference, name, option):
-    code, out, err = call(exported_image_model(name)[1], *option, *pictures)
+def test_prints_a_json_object_an_image(call, exported_image_model, images, reference, name, option):
+    code, out, err = call(exported_image_model(name)[1], *option, *images)
     found = lines_of(out)
     assert (code, err) == (0, "")
-    assert [line["image"] for line in found] == [str(path) for path in pictures]
+    assert [line["image"] for line in found] == [str(path) for path in images]
     expected = reference(name)
     assert_allclose([line["embedding"] for line in found], expected, atol=TOLERANCE * np.abs(expected).max())
 
 
-def test_the_best_caption_is_the_models(call, exported_image_model, pictures, reference):
-    """Texts go where pictures go."""
+def test_the_best_caption_is_the_models(call, exported_image_model, images, reference):
+    """Texts go where images go."""
     folder, bundle = exported_image_model("clip")
     texts = ["a boat", "two cats asleep beside a very long lorry", "rain"]
     model = transformers.AutoModel.from_pretrained(folder).eval()
@@ -92,35 +92,35 @@ def test_texts_of_siglip_are_padded(exported_image_model):
     ("dtype", "stored", "width"),
     [("float32", np.float32, 20), ("float16", np.float16, 20), ("int8", np.int8, 20), ("binary", np.int8, 3)],
 )
-def test_files_of_numbers(call, exported_image_model, pictures, reference, tmp_path, dtype, stored, width):
+def test_files_of_numbers(call, exported_image_model, images, reference, tmp_path, dtype, stored, width):
     bundle = exported_image_model("clip")[1]
-    options = (bundle, "--image", *pictures, "--output-dtype", dtype, "--output")
+    options = (bundle, "--image", *images, "--output-dtype", dtype, "--output")
     assert call(*options, tmp_path / "v.npy") == (0, "", "")
     found = np.load(tmp_path / "v.npy")
-    assert (found.dtype, found.shape) == (stored, (len(pictures), width))
+    assert (found.dtype, found.shape) == (stored, (len(images), width))
     away = np.abs(found.astype(np.float32) - quantize(reference("clip"), dtype).astype(np.float32))
     assert (away > 1e-3).mean() < 0.02
     assert call(*options, tmp_path / "v.bin", "--format", "raw")[0] == 0
     assert (tmp_path / "v.bin").read_bytes() == found.tobytes()
 
 
-def test_shortened_vectors(exported_image_model, pictures, reference):
+def test_shortened_vectors(exported_image_model, images, reference):
     cut = torch.nn.functional.normalize(torch.tensor(reference("clip")[:, :7])).numpy()
     assert_allclose(
-        triform.load(exported_image_model("clip")[1]).embed_images(pictures, dimensions=7), cut, atol=TOLERANCE
+        triform.load(exported_image_model("clip")[1]).embed_images(images, dimensions=7), cut, atol=TOLERANCE
     )
     # Of vectors whose length means something, the first numbers.
     cut = reference("dinov2")[:, :7]
-    found = triform.load(exported_image_model("dinov2")[1]).embed_images(pictures, dimensions=7)
+    found = triform.load(exported_image_model("dinov2")[1]).embed_images(images, dimensions=7)
     assert_allclose(found, cut, atol=TOLERANCE * np.abs(cut).max())
 
 
-def test_names_from_lines(call, exported_image_model, pictures, monkeypatch, tmp_path):
+def test_names_from_lines(call, exported_image_model, images, monkeypatch, tmp_path):
     bundle = exported_image_model("dinov2")[1]
-    expected = call(bundle, *pictures)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{path}\n" for path in pictures)))
+    expected = call(bundle, *images)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{path}\n" for path in images)))
     assert call(bundle) == expected
-    objects = [{"id": index, "photo": str(path)} for index, path in enumerate(pictures)]
+    objects = [{"id": index, "photo": str(path)} for index, path in enumerate(images)]
     (tmp_path / "names.jsonl").write_text("".join(json.dumps(one) + "\n" for one in objects))
     code, out, _ = call(bundle, "--file", tmp_path / "names.jsonl", "--field", "photo")
     found = lines_of(out)
@@ -129,38 +129,38 @@ def test_names_from_lines(call, exported_image_model, pictures, monkeypatch, tmp
     assert found == objects
 
 
-def test_a_picture_on_standard_input(call, exported_image_model, pictures, monkeypatch):
+def test_an_image_on_standard_input(call, exported_image_model, images, monkeypatch):
     bundle = exported_image_model("dinov2")[1]
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pictures[0].read_bytes())))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(images[0].read_bytes())))
     _, out, _ = call(bundle, "-")
-    _, named, _ = call(bundle, pictures[0])
+    _, named, _ = call(bundle, images[0])
     assert lines_of(out) == [{**lines_of(named)[0], "image": "-"}]
 
 
-def test_any_number_of_pictures_lazily(exported_image_model, pictures, reference):
-    endless = embed_images(triform.load(exported_image_model("dinov2")[1]), itertools.cycle(pictures))
-    found = [next(endless) for _ in range(2 * len(pictures))]
+def test_any_number_of_images_lazily(exported_image_model, images, reference):
+    endless = embed_images(triform.load(exported_image_model("dinov2")[1]), itertools.cycle(images))
+    found = [next(endless) for _ in range(2 * len(images))]
     expected = np.tile(reference("dinov2"), (2, 1))
     assert_allclose(found, expected, atol=TOLERANCE * np.abs(expected).max())
 
 
-def test_broken_pictures(call, exported_image_model, pictures, tmp_path):
+def test_broken_images(call, exported_image_model, images, tmp_path):
     bundle = exported_image_model("dinov2")[1]
-    (tmp_path / "cut.jpg").write_bytes(pictures[0].read_bytes()[:200])
-    (tmp_path / "words.png").write_text("no picture")
+    (tmp_path / "cut.jpg").write_bytes(images[0].read_bytes()[:200])
+    (tmp_path / "words.png").write_text("no image")
     Image.new("RGB", (1, 90000)).save(tmp_path / "thin.png")
     broken = [tmp_path / "cut.jpg", tmp_path / "gone.png", tmp_path / "words.png", tmp_path / "thin.png"]
-    mixed = [pictures[0], broken[0], pictures[1], *broken[1:], pictures[2]]
-    _, expected, _ = call(bundle, *pictures[:3])
+    mixed = [images[0], broken[0], images[1], *broken[1:], images[2]]
+    _, expected, _ = call(bundle, *images[:3])
     code, out, err = call(bundle, *mixed, "--skip-errors")
     found = lines_of(out)
     assert code == 0
-    assert [line["image"] for line in found] == [str(path) for path in pictures[:3]]
+    assert [line["image"] for line in found] == [str(path) for path in images[:3]]
     for one, other in zip(found, lines_of(expected), strict=True):
         assert_allclose(one["embedding"], other["embedding"], atol=1e-5)
     assert err.startswith(f"note: skipped 4 inputs that could not be used; the first is argument 2: {broken[0]}")
     for path in broken:
-        code, out, err = call(bundle, pictures[0], path, "--output", tmp_path / "v.npy")
+        code, out, err = call(bundle, images[0], path, "--output", tmp_path / "v.npy")
         assert (code, out) == (2, "")
         note, error = err.splitlines()
         assert "v.npy.part" in note
@@ -181,7 +181,7 @@ def test_broken_pictures(call, exported_image_model, pictures, tmp_path):
         ("vit", [], 1, "this one is for image-classification: use `triform classify-image`"),
     ],
 )
-def test_options_that_do_not_fit(call, exported_image_model, pictures, name, options, code, text):
-    found, out, err = call(exported_image_model(name)[1], pictures[0], *options)
+def test_options_that_do_not_fit(call, exported_image_model, images, name, options, code, text):
+    found, out, err = call(exported_image_model(name)[1], images[0], *options)
     assert (found, out) == (code, "")
     assert text in one_line(err)

@@ -396,7 +396,7 @@ def test_a_bad_line_loses_nothing(call, sentence_bundle, tmp_path, name):
         assert (code, f"was made with another {option};" in err) == (2, True)
     texts.write_text("\n".join(['{"text": "another"}', *good[1:]]))
     code, _, err = call(*options, "--resume")
-    assert (code, "has the result of another input in place 1" in err) == (2, True)
+    assert (code, "was made from another input: record 1 differs" in err) == (2, True)
     texts.write_text("")
     code, _, err = call(*options, "--resume")
     assert (code, "has 1 results, but the input has 0 records" in err) == (2, True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.helpers.fake_step import FakeStep
 from triform.runtime.errors import InputError
 from triform.runtime.generation.search.batch import Request
-from triform.runtime.generation.search.continuous import Completion, complete, in_order
+from triform.runtime.generation.search.continuous import FinishedRow, complete, in_order
 
 
 def alone(step, request, eos):
@@ -36,7 +36,7 @@ def test_every_prompt_gets_the_answer_it_gets_alone(rows, eos, prompts):
     assert sorted(one.index for one in finished) == list(range(len(requests)))
     for one in in_order(finished):
         answer = alone(step, requests[one.index], eos)
-        assert one == Completion(one.index, answer, "stop" if answer[-1] in eos else "length")
+        assert one == FinishedRow(one.index, answer, "stop" if answer[-1] in eos else "length")
     assert max(step.sizes, default=0) <= rows
     # No step is run for a row that nobody needs: the first token comes with the prompt, each later one costs a row.
     assert sum(step.sizes) == sum(len(one.token_ids) - 1 for one in finished)
@@ -60,7 +60,7 @@ def test_a_prompt_is_taken_when_there_is_room_and_answers_come_as_they_finish():
 
 
 def test_in_order_holds_back_only_what_must_wait():
-    completions = [Completion(index, (0,), "length") for index in (1, 0, 3, 2)]
+    completions = [FinishedRow(index, (0,), "length") for index in (1, 0, 3, 2)]
     passed = []
 
     def watched():

@@ -98,5 +98,5 @@ def test_a_draft_whose_context_is_full(float_bundle, tmp_path, plain):
 
 
 def test_another_vocabulary_is_refused(float_bundle, real_bundle):
-    with pytest.raises(InputError, match=r"cannot be the draft of .*: its vocabulary is another"):
+    with pytest.raises(InputError, match=r"cannot be the draft model of .*: their vocabularies differ"):
         triform.load(float_bundle).use_draft(triform.load(real_bundle))

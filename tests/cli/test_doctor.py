@@ -1,0 +1,48 @@
+"""`triform doctor`: what a machine has, and which bundles fit it."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import metadata
+
+import pytest
+
+from triform.cli.commands.machine import doctor
+from triform.runtime.machine import memory
+
+
+def test_the_machine_and_two_bundles(call, int4_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_BESIDES", 1000)
+    code, out, err = call("doctor", int4_bundle, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["versions"]["onnxruntime"] == metadata.version("onnxruntime")
+    assert 1 <= found["cores"] <= os.cpu_count()
+    assert found["available_memory"] <= found["memory"]
+    assert found["providers"]["cpu"] is None
+    (fit,) = found["bundles"]
+    weights = sum((int4_bundle / name).stat().st_size for name in os.listdir(int4_bundle) if ".onnx" in name)
+    assert (fit["form"], fit["memory"], fit["fits"]) == ("decoder", weights + 1000, True)
+    assert fit["most_tokens_per_second"] == pytest.approx(found["memory_bandwidth"] / weights)
+
+    monkeypatch.setattr(memory, "_meminfo", lambda key: 10)
+    code, out, err = call("doctor", int4_bundle, tmp_path)
+    assert (code, err) == (1, "")
+    assert f"bundle {int4_bundle}" in out and "does not fit" in out
+    assert f"{tmp_path} is not a bundle: it has no manifest.json" in out
+
+
+def test_an_extra_that_is_missing_has_its_command(call, monkeypatch):
+    version = metadata.version
+
+    def without_pillow(name):
+        if name == "pillow":
+            raise metadata.PackageNotFoundError
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", without_pillow)
+    code, out, err = call("doctor")
+    assert (code, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if line.startswith("extra image")]
+    assert line.endswith("not installed: pip install 'pillow>=11'")

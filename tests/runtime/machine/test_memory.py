@@ -1,0 +1,67 @@
+"""How much memory there is, with and without a container's limit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from triform.runtime.machine import memory
+from triform.runtime.machine.memory import available_memory, memory_bandwidth, peak_memory, total_memory
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """8 GiB of memory, 6 of them available, and the container's files."""
+
+    def build(**container):
+        (tmp_path / "meminfo").write_text(f"MemTotal: 8388608 kB\nMemFree: 1 kB\nMemAvailable: {6 * 2**20} kB\n")
+        for name, content in container.items():
+            (tmp_path / f"memory.{name}").write_text(content)
+        monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+        monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+        monkeypatch.setattr(memory, "_physical", lambda: 8 * 2**30)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("container", "total", "available"),
+    [
+        ({}, 8, 6),
+        ({"max": "max\n", "current": str(2**30)}, 8, 6),
+        ({"max": str(4 * 2**30), "current": str(2**30)}, 4, 3),
+        (
+            {
+                "max": str(4 * 2**30),
+                "current": str(3 * 2**30),
+                "stat": f"anon 5\ninactive_file {2**30}\nactive_file 0\n",
+            },
+            4,
+            2,
+        ),
+        ({"max": str(4 * 2**30), "current": str(5 * 2**30)}, 4, 0),
+    ],
+)
+def test_a_container_has_less_than_its_machine(machine, container, total, available):
+    machine(**container)
+    assert total_memory() == total * 2**30
+    assert available_memory() == available * 2**30
+
+
+def test_a_system_that_tells_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "absent")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_physical", lambda: None)
+    assert total_memory() is None
+    assert available_memory() is None
+
+
+def test_peak_memory_counts_bytes():
+    before = peak_memory()
+    array = np.ones(before // 8 + 2**24)
+    assert peak_memory() >= array.nbytes
+
+
+def test_bandwidth_is_plausible():
+    """Between a slow board's and a large server's."""
+    assert 1e8 < memory_bandwidth(2) < 1e13
