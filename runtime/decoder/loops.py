@@ -30,12 +30,6 @@ class DecoderLoops:
         step: keeps the KV cache of its last generation.
         make_hidden_step: makes a step that returns hidden states, too, for a number of candidates.
         manifest: the bundle's.
-<<<<<<< HEAD
-=======
-
-    Attributes:
-        draft: proposes tokens for speculative decoding; None without a draft model.
->>>>>>> main
     """
 
     def __init__(self, step: DecoderStep, make_hidden_step: Callable[[int], HiddenStep], manifest: Manifest) -> None:
@@ -50,7 +44,7 @@ class DecoderLoops:
         """
         if self._step.cache.has_states:
             raise InputError(
-                "this model takes no draft: it has states of fixed size, and tokens that are tried in vain cannot be "
+                "this model takes no draft: it has states of fixed size, and rejected tokens cannot be "
                 "removed from those"
             )
         self._draft = draft
@@ -102,18 +96,14 @@ class DecoderLoops:
         return min(len(row.ids) + room, self._manifest.max_length)
 
     def proposer(self, row: Row) -> Proposer | None:
-<<<<<<< HEAD
-        """What proposes tokens to try in one run; None where one is run after another."""
-        if self._step.cache.has_states:
-            # Tokens that are tried in vain could not be removed from a state of fixed size.
-            return None
-=======
         """Proposes tokens that the model checks in one run; None for one token a run.
 
         Args:
             row: the prompt and its settings.
         """
->>>>>>> main
+        if self._step.cache.has_states:
+            # Rejected tokens cannot be removed from a state of fixed size.
+            return None
         speculate, form = row.settled.options.speculate, row.context.spelled.form
         # A run of several tokens may round its logits differently than single steps. Without a draft model, "auto"
         # therefore speculates only where this cannot change the answer.

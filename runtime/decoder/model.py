@@ -262,11 +262,7 @@ class Decoder:
             draft: a model with the same vocabulary; while this decoder generates, the draft is in use, too.
 
         Raises:
-<<<<<<< HEAD
-            InputError: its vocabulary is another, or this model has states of fixed size.
-=======
-            InputError: the vocabularies differ.
->>>>>>> main
+            InputError: the vocabularies differ, or this model has states of fixed size.
         """
         ids = range(max(self.manifest.vocab_size, draft.manifest.vocab_size))
         if any(draft._tokenizer.id_to_token(token) != self._tokenizer.id_to_token(token) for token in ids):
@@ -284,19 +280,11 @@ class Decoder:
             self._step.reset()
 
     def save_prompt_cache(self, path: str | Path, tokens: int) -> None:
-<<<<<<< HEAD
-        """Write what the model keeps of the first tokens that the last generation read and wrote.
+        """Write what the model keeps of the first part of the last generation to a file.
 
         Args:
             path: a safetensors file, replaced if it exists.
-            tokens: how many at most; a generation's `prompt_tokens` for its prompt. See `DecoderStep.stored`.
-=======
-        """Write the first part of the KV cache of the last generation to a file.
-
-        Args:
-            path: a safetensors file, replaced if it exists.
-            tokens: number of tokens to keep; the generation's `prompt_tokens` keeps all of its prompt.
->>>>>>> main
+            tokens: most tokens to keep; the generation's `prompt_tokens` for its prompt. See `DecoderStep.stored`.
 
         Raises:
             InputError: the file cannot be written, or nothing was generated yet.
@@ -304,13 +292,8 @@ class Decoder:
         with self._turns.call():
             ids, arrays = self._step.stored(tokens)
             if not ids:
-<<<<<<< HEAD
-                raise InputError(f"there is no prompt to keep in {path}; generate first")
-            write_prompt_cache(Path(path), self.manifest, ids, arrays)
-=======
                 raise InputError(f"there is no prompt to save in {path}; generate first")
-            write_prompt_cache(Path(path), self.manifest, ids, self._step.cache.stored(len(ids)))
->>>>>>> main
+            write_prompt_cache(Path(path), self.manifest, ids, arrays)
 
     def load_prompt_cache(self, path: str | Path) -> int:
         """Load a file from `save_prompt_cache`, for prompts that begin with the same tokens.

@@ -1,19 +1,9 @@
-<<<<<<< HEAD
-"""What the model keeps of a prompt, on disk, so that the next start need not compute them again.
-
-The file is a safetensors file (https://huggingface.co/docs/safetensors): the length of a JSON header, the header, and
-the numbers. One tensor for each of the cache's buffers, float32 (num_key_value_heads, tokens, head_dim), and for each
-state of fixed size. The header's metadata says what they are the keys and values of, and of which bundle, and has a
-checksum of the header and the numbers. Of the format this much is needed and no more, so that a device needs no package
-for it.
-=======
-"""Saves the keys and values of a prompt to a file, so that a later process does not compute them again.
+"""Saves what the model keeps of a prompt to a file, so that a later process does not compute it again.
 
 It is a safetensors file (https://huggingface.co/docs/safetensors): the length of a JSON header, the header, and the
-data. Each buffer of the KV cache is a tensor, float32 (num_key_value_heads, tokens, head_dim). The header's metadata
-has the token ids, a hash of the bundle, and a checksum of header and data. This module reads and writes only this much
-of the format, so a device does not need the package safetensors.
->>>>>>> main
+data. Each buffer of the KV cache is a tensor, float32 (num_key_value_heads, tokens, head_dim), and so is each state of
+fixed size. The header's metadata has the token ids, a hash of the bundle, and a checksum of header and data. This
+module reads and writes only this much of the format, so a device does not need the package safetensors.
 """
 
 from __future__ import annotations
@@ -47,18 +37,10 @@ def write_prompt_cache(
     """Write a prompt cache; if that fails, an existing file is left as it was.
 
     Args:
-<<<<<<< HEAD
-        path: replaced if it exists.
-        manifest: of the bundle.
-        ids: the tokens.
-        arrays: from `DecoderStep.stored`, for as many tokens.
-=======
         path: the file, replaced if it exists.
         manifest: the bundle's.
         ids: the token ids.
-        arrays: the keys and values of these tokens by name, float32 (num_key_value_heads, tokens, head_dim), from
-            `KVCache.stored`.
->>>>>>> main
+        arrays: from `DecoderStep.stored`, for these tokens.
 
     Raises:
         InputError: the file cannot be written.
@@ -99,11 +81,8 @@ def read_prompt_cache(path: Path, manifest: Manifest) -> tuple[list[int], dict[s
         manifest: the manifest of the bundle that will use it.
 
     Returns:
-<<<<<<< HEAD
-        the tokens, and by name their keys and values, and the states after them, read-only.
-=======
-        the token ids, and their keys and values by name, read-only, float32 (num_key_value_heads, tokens, head_dim).
->>>>>>> main
+        the token ids, and their keys and values and the states after them by name, read-only; see
+            `KVCache.load`.
 
     Raises:
         InputError: the file cannot be read, is damaged, or was made with another bundle.
