@@ -30,7 +30,14 @@ from triform.export.quantize.encoder import (
 )
 from triform.export.report import Clock, Report, finish
 from triform.export.runners import EncoderDecoderRunner, usable_cores
-from triform.export.samples.sources import Sources, audio_sources, example_inputs, image_sources, text_sources
+from triform.export.samples.sources import (
+    Sources,
+    audio_sources,
+    encoder_config,
+    example_inputs,
+    image_sources,
+    text_sources,
+)
 from triform.export.tokenization.seq2seq import save_tokenizers
 from triform.export.tokenization.seq2seq_languages import task_prefixes
 from triform.export.verify.encoder_decoder import (
@@ -39,6 +46,7 @@ from triform.export.verify.encoder_decoder import (
     verify_encoder_decoder,
 )
 from triform.export.write import describe_graph, staged, write_graph
+from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder_decoder.graph import encoder_decoder_specs
 from triform.models.encoder_decoder.kinds import Kind, encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
@@ -237,7 +245,10 @@ def _max_length(config: PretrainedConfig, options: ExportOptions) -> int:
 
 def _max_source_length(checkpoint: Checkpoint) -> int | None:
     """Most tokens of a source text; None when neither the model nor its tokenizer sets a limit."""
-    own = getattr(checkpoint.model.config.get_text_config(encoder=True), "max_position_embeddings", None)
+    config = encoder_config(checkpoint.model.config)
+    names = ("max_encoder_position_embeddings", "max_position_embeddings")
+    limits = [whole_attention_limit(config), *(getattr(config, name, None) for name in names)]
+    own = next((limit for limit in limits if limit is not None), None)
     limit = checkpoint.tokenizer.model_max_length
     if own is not None:
         return int(min(own, limit))
