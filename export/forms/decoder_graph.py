@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from triform.export.checkpoint.source import Checkpoint
-from triform.export.describe.cache import cache_info
+from triform.export.graph.cache import cache_info
 from triform.export.graph.fused import fused_graph
 from triform.export.report import Clock
 from triform.models.decoder.graph import decoder_spec

@@ -1,12 +1,14 @@
 """What a decoder keeps of its texts, in buffers that are bound as both past and present.
 
 Keys and values of each layer grow with the text and can be cut back. A state of fixed size, of a convolution or a
-recurrence, stands for the whole text: it can be copied and replaced, but not cut back.
+recurrence, stands for the whole text: it can be copied and replaced, but not cut back. So copies are kept of the states
+at the lengths where texts may part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
 
 # Capacities are multiples of this, so that small differences in prompt length reuse the same buffers.
 _STEP = 64
+# The states of one row, by the names of `KVCache.states_of`.
+States = Mapping[str, NDArray[Any]]
+
+# Snapshots to keep. Those of a hybrid model of a billion parameters take some 20 MB each.
+_MOST = 4
+# Tokens that are read again rather than kept apart: a snapshot splits a run of the model in two.
+_FEWEST = 16
 
 
 class KVCache:
@@ -81,7 +90,7 @@ class KVCache:
         """Record that the graph has written `count` more tokens to each row."""
         self.lengths += np.asarray(count, np.int32)
 
-    def rewind(self, row: int, length: int, states: Mapping[str, NDArray[Any]] | None) -> None:
+    def rewind(self, row: int, length: int, states: States | None) -> None:
         """Cut a row back to its first `length` tokens.
 
         Args:
@@ -96,7 +105,7 @@ class KVCache:
         self.lengths[row] = length
         self._common[row] = self._common[:, row] = 0
 
-    def states_of(self, row: int) -> dict[str, NDArray[np.float32]]:
+    def states_of(self, row: int) -> States:
         """Copies of a row's states of fixed size by name, such as "states.0"."""
         return {name: array[row].copy() for name, array in self._states.items()}
 
@@ -156,7 +165,7 @@ class KVCache:
         chosen = np.asarray(parents, np.int64)
         self.lengths, self._common = self.lengths[chosen], self._common[np.ix_(chosen, chosen)]
 
-    def take(self, to: int, source: int, length: int, states: Mapping[str, NDArray[Any]] | None = None) -> None:
+    def take(self, to: int, source: int, length: int, states: States | None = None) -> None:
         """Replace row `to` with the first `length` tokens at a place in the buffers, even if its row was removed.
 
         Args:
@@ -305,3 +314,49 @@ def place_rows(parents: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.
             taken.add(int(parent))
     places[places < 0] = [place for place in range(count) if place not in taken]
     return places
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The states after a text.
+
+    Attributes:
+        ids: int64 (length,), the text.
+        states: float32, by name.
+    """
+
+    ids: NDArray[np.int64]
+    states: States
+
+
+class Snapshots:
+    """The snapshots that were made or used last."""
+
+    def __init__(self) -> None:
+        # The one that was used last is at the end.
+        self._kept: list[Snapshot] = []
+
+    def longest(self, ids: Sequence[int], most: int) -> Snapshot | None:
+        """The longest snapshot of at most `most` tokens with which `ids` begin; None if there is none."""
+        text = np.asarray(ids, np.int64)
+        fitting = [item for item in self._kept if len(item.ids) <= most and _begins(text, item.ids)]
+        if not fitting:
+            return None
+        longest = max(fitting, key=lambda item: len(item.ids))
+        self._kept = [*(item for item in self._kept if item is not longest), longest]
+        return longest
+
+    def keep(self, ids: Sequence[int], states: States) -> None:
+        """Keep the states after `ids`; the caller does not change them any more."""
+        text = np.asarray(ids, np.int64)
+        others = [item for item in self._kept if not np.array_equal(item.ids, text)]
+        self._kept = [*others, Snapshot(text, states)][-_MOST:]
+
+
+def is_worth_a_snapshot(kept: int, length: int) -> bool:
+    """Whether to keep the states after `length` tokens of a text, of which the first `kept` need not be run."""
+    return length - kept >= _FEWEST
+
+
+def _begins(text: NDArray[np.int64], beginning: NDArray[np.int64]) -> bool:
+    return np.array_equal(text[: len(beginning)], beginning)

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import InputError
 from triform.runtime.graphs.binding import StepBinding
-from triform.runtime.graphs.cache import KVCache, place_rows
+from triform.runtime.graphs.cache import KVCache, Snapshots, is_worth_a_snapshot, place_rows
 from triform.runtime.graphs.decoder_step import paired, prefill_row, read_row, resumable, run_on
 from triform.runtime.graphs.protocols import BindableSession
-from triform.runtime.graphs.snapshots import Snapshots, is_worth_a_snapshot
 
 
 class DecoderBatchStep:

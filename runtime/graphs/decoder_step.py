@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from triform.runtime.arithmetic import not_numbers
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.graphs.binding import StepBinding, run_step
-from triform.runtime.graphs.cache import KVCache
+from triform.runtime.graphs.cache import KVCache, Snapshots, States, is_worth_a_snapshot
 from triform.runtime.graphs.protocols import BindableSession
-from triform.runtime.graphs.snapshots import Snapshots, States, is_worth_a_snapshot
 
 # Tokens of a prompt to feed at once: enough for full speed, few enough to keep activations and score matrices small.
 CHUNK = 512

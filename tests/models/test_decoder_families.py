@@ -7,7 +7,7 @@ import torch
 from transformers import CONFIG_MAPPING
 
 from tests.checkpoints.decoder_families import CONTEXT, FAMILIES, ROPES, VOCAB, build, rope_config
-from triform.export.describe.cache import cache_info
+from triform.export.graph.cache import cache_info
 from triform.export.graph.fusion import fuse
 from triform.export.graph.nodes import attribute, nodes
 from triform.export.graph.tracing import trace

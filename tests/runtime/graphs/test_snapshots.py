@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo, StateInfo
-from triform.runtime.graphs.cache import KVCache
-from triform.runtime.graphs.snapshots import Snapshots, is_worth_a_snapshot
+from triform.runtime.graphs.cache import KVCache, Snapshots, is_worth_a_snapshot
 
 INFO = CacheInfo(
     "float32",
