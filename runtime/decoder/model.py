@@ -81,13 +81,13 @@ class Decoder:
         path, _ = bundle.graph("decoder")
         # Before the session, which can then reuse the memory that parsing the tokenizer took.
         self._tokenizer = bundle_tokenizer(bundle)
+        self._prompts = PromptEncoder(bundle, self._tokenizer)
         session = open_session(path, **session_options)
         self.providers: list[str] = session.get_providers()
         cache = check_decoder(session, bundle.manifest, path)
         self._step = DecoderStep(session, bundle.manifest, cache)
         make_hidden_step = partial(HiddenStep, session, bundle.manifest, cache)
         self._loops = DecoderLoops(self._step, make_hidden_step, bundle.manifest)
-        self._prompts = PromptEncoder(bundle, self._tokenizer)
         self._batches = PromptBatches(session, bundle.manifest, cache, self._prompts)
         self._thread: ModelThread | None = None
         self._draft: Decoder | None = None
