@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 _ABSENT = object()
+
+
+def kind_of(module: torch.nn.Module) -> str:
+    """The file and the class of a module of transformers, such as modeling_bloom.BloomAttention; empty of others."""
+    file, name = type(module).__module__, type(module).__name__
+    return f"{file.rpartition('.')[2]}.{name}" if file.startswith("transformers.") else ""
 
 
 @contextmanager

@@ -30,7 +30,14 @@ from triform.export.quantize.encoder import (
 )
 from triform.export.report import Clock, Report, finish
 from triform.export.runners import EncoderDecoderRunner, usable_cores
-from triform.export.samples.sources import Sources, audio_sources, example_inputs, image_sources, text_sources
+from triform.export.samples.sources import (
+    Sources,
+    audio_sources,
+    encoder_config,
+    example_inputs,
+    image_sources,
+    text_sources,
+)
 from triform.export.tokenization.seq2seq import save_tokenizers
 from triform.export.tokenization.seq2seq_languages import task_prefixes
 from triform.export.verify.encoder_decoder import (
@@ -39,6 +46,7 @@ from triform.export.verify.encoder_decoder import (
     verify_encoder_decoder,
 )
 from triform.export.write import describe_graph, staged, write_graph
+from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder_decoder.graph import encoder_decoder_specs
 from triform.models.encoder_decoder.kinds import Kind, encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
@@ -117,30 +125,30 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         with clock.step("reference"):
             reference = reference_answers(checkpoint.model, sources, start, max_length, pad)
         graphs = _fused(checkpoint, sources, max_length, alignment_heads, clock)
-        layers = [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.cache]
+        cache = CacheInfo("float32", [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.cache])
         quantized = options.quantize != "none"
         with clock.step("verify"):
             target = Path(scratch) if quantized else folder
             float_encoder = _write_float_graphs(graphs, target, quantized)
-            original = _runner(target, layers)
+            original = _runner(target, cache)
             parity = verify_encoder_decoder(original, reference)
         quantization = (Quantization("none"), Quantization("none"))
         if quantized:
             with clock.step("quantize"):
                 quantization = _quantize(graphs, float_encoder, sources, options, folder)
             with clock.step("compare"):
-                quantized_parity = quantized_encoder_decoder_parity(original.read, _runner(folder, layers), reference)
+                quantized_parity = quantized_encoder_decoder_parity(original.read, _runner(folder, cache), reference)
                 parity = dataclasses.replace(parity, quantized=quantized_parity)
         with clock.step("write"):
             infos = _describe_graphs(graphs, folder, quantization)
             info = _info(checkpoint, kind, sources, folder, start)
-            manifest = _manifest(checkpoint, kind, infos, layers, max_length, info)
+            manifest = _manifest(checkpoint, kind, infos, cache, max_length, info)
             write_manifest(manifest, folder, parity, clock)
     return finish(bundle, checkpoint.weights_size, parity, clock)
 
 
-def _runner(folder: Path, layers: list[LayerCacheInfo]) -> EncoderDecoderRunner:
-    return EncoderDecoderRunner(folder / "encoder.onnx", folder / "decoder.onnx", layers, usable_cores())
+def _runner(folder: Path, cache: CacheInfo) -> EncoderDecoderRunner:
+    return EncoderDecoderRunner(folder / "encoder.onnx", folder / "decoder.onnx", cache, usable_cores())
 
 
 def _describe_graphs(
@@ -237,7 +245,10 @@ def _max_length(config: PretrainedConfig, options: ExportOptions) -> int:
 
 def _max_source_length(checkpoint: Checkpoint) -> int | None:
     """Most tokens of a source text; None when neither the model nor its tokenizer sets a limit."""
-    own = getattr(checkpoint.model.config.get_text_config(encoder=True), "max_position_embeddings", None)
+    config = encoder_config(checkpoint.model.config)
+    names = ("max_encoder_position_embeddings", "max_position_embeddings")
+    limits = [whole_attention_limit(config), *(getattr(config, name, None) for name in names)]
+    own = next((limit for limit in limits if limit is not None), None)
     limit = checkpoint.tokenizer.model_max_length
     if own is not None:
         return int(min(own, limit))
@@ -262,7 +273,7 @@ def _manifest(
     checkpoint: Checkpoint,
     kind: Kind,
     graphs: dict[str, GraphInfo],
-    layers: list[LayerCacheInfo],
+    cache: CacheInfo,
     max_length: int,
     info: EncoderDecoderInfo,
 ) -> Manifest:
@@ -275,7 +286,7 @@ def _manifest(
     )
     return dataclasses.replace(
         form_manifest(model_info(checkpoint, "encoder-decoder", kind.task), vocabulary, graphs),
-        cache=CacheInfo("float32", layers),
+        cache=cache,
         generation=generation_defaults(model.generation_config),
         encoder_decoder=info,
     )

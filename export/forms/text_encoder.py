@@ -20,6 +20,7 @@ from triform.export.options import ExportOptions
 from triform.export.samples import texts
 from triform.export.samples.batches import Array, Sample, padded
 from triform.export.verify.encoder import ReferenceBatch
+from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder.equal_lengths import shortest_row, without_padding
 from triform.models.encoder.graph import reference_outputs
 from triform.models.encoder.pooling import sentence_embedding
@@ -208,7 +209,10 @@ def _max_length(checkpoint: Checkpoint, modules: SentenceModules, options: Expor
 
 
 def _positions(model: PreTrainedModel) -> int | None:
-    """How many tokens the model has positions for; None when there is no limit."""
+    """How many tokens the model has positions for, and reads as a whole; None when there is no limit."""
+    whole = whole_attention_limit(model.config)
+    if whole is not None:
+        return whole
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for module in model.modules():
         table = getattr(module, "position_embeddings", None)

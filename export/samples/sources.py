@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PretrainedConfig
 
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.describe.audio import read_audio_info
@@ -99,9 +100,15 @@ def example_inputs(sources: Sources, pad: int) -> EncoderInputs:
     return EncoderInputs({name: torch.from_numpy(array) for name, array in batch.items()}, axes)
 
 
+def encoder_config(config: PretrainedConfig) -> Any:
+    """The part of a config that describes the encoder: for a model of two others, the first one's config."""
+    text = config.get_text_config(encoder=True)
+    return text if hasattr(text, "vocab_size") else getattr(config, "encoder", text)
+
+
 def _vocabulary(config: Any) -> int:
     """Number of tokens in the encoder's vocabulary, which may differ from the decoder's."""
-    size = getattr(config, "src_vocab_size", None) or config.get_text_config(encoder=True).vocab_size
+    size = getattr(config, "src_vocab_size", None) or encoder_config(config).vocab_size
     if not isinstance(size, int):
         raise UnsupportedError(f"{config.model_type} models do not say how many tokens they have")
     return size

@@ -1,4 +1,4 @@
-"""Adapts older decoders, whose attention does not use transformers' AttentionInterface.
+"""Adapts older encoder-decoders, whose attention does not use transformers' AttentionInterface.
 
 Their attention modules have the same projections as BART's. The forward functions here apply the projections and call
 `attend_encoder_decoder`.
@@ -6,25 +6,36 @@ Their attention modules have the same projections as BART's. The forward functio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers.cache_utils import EncoderDecoderCache
-from transformers.models.fsmt.modeling_fsmt import Attention as FSMTAttention
-from transformers.models.trocr.modeling_trocr import TrOCRAttention
 
-from triform.models.attention.cross import CausalMask, attend_encoder_decoder
-from triform.models.patching import patched
+from triform.models.attention.cross import ENCODER_DECODER, CausalMask, attend_encoder_decoder
+from triform.models.errors import UnsupportedModelError
+from triform.models.patching import kind_of, patched
 
 
 @contextmanager
 def through_interface(model: torch.nn.Module) -> Iterator[None]:
     """While the block runs, the attention modules of such models call `attend_encoder_decoder`."""
-    modules = [module for module in model.modules() if type(module) in _FORWARDS]
-    with patched((module, "forward", _FORWARDS[type(module)](module)) for module in modules):
+    modules = [module for module in model.modules() if kind_of(module) in _FORWARDS]
+    forwards = [(module, "forward", _FORWARDS[kind_of(module)](module)) for module in modules]
+    with patched([*forwards, *_mask_settings(model, modules)]):
         yield
+
+
+def _mask_settings(model: torch.nn.Module, modules: list[torch.nn.Module]) -> list[tuple[Any, str, str]]:
+    """Settings that make transformers call the mask function of `ENCODER_DECODER` for models that read its masks.
+
+    transformers itself refuses another implementation for models without the interface.
+    """
+    if not any(kind_of(module) in _READ_MASKS for module in modules):
+        return []
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    return [(config, "_attn_implementation_internal", ENCODER_DECODER) for config in configs.values()]
 
 
 def _trocr(module: Any) -> Any:
@@ -35,6 +46,47 @@ def _trocr(module: Any) -> Any:
         cache = next((item for item in others.values() if isinstance(item, EncoderDecoderCache)), None)
         # Only the decoder is TrOCR's, and its sources are images, which have no padding.
         return _attention(module, hidden_states, key_value_states, cache, CausalMask(None)), None
+
+    return forward
+
+
+def _bart(module: Any) -> Any:
+    def forward(
+        hidden_states: torch.Tensor,
+        key_value_states: torch.Tensor | None = None,
+        attention_mask: Any = None,
+        attn_prompt: torch.Tensor | None = None,
+        **others: Any,
+    ) -> tuple[torch.Tensor, None, None]:
+        if attn_prompt is not None:
+            raise UnsupportedModelError("its attention has prompts, keys and values that were learned")
+        cache = next((item for item in others.values() if isinstance(item, EncoderDecoderCache)), None)
+        # A mask for a single token may be left out.
+        is_causal = module.is_decoder and key_value_states is None
+        mask = CausalMask(None) if is_causal else attention_mask
+        # Some of them also return the cache, which nobody reads.
+        return _attention(module, hidden_states, key_value_states, cache, mask), None, None
+
+    return forward
+
+
+def _pair(forward_of: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Of modules that return two values and not three."""
+
+    def pair_of(module: Any) -> Any:
+        forward = forward_of(module)
+        return lambda *arguments, **others: forward(*arguments, **others)[:2]
+
+    return pair_of
+
+
+def _big_bird(module: Any) -> Any:
+    def forward(hidden_states: torch.Tensor, attention_mask: Any = None, **_: Any) -> tuple[torch.Tensor, None]:
+        query, key, value = (
+            projection(hidden_states).unflatten(-1, (module.num_attention_heads, -1)).transpose(1, 2)
+            for projection in (module.query, module.key, module.value)
+        )
+        return attend_encoder_decoder(module, query, key, value, attention_mask)[0].flatten(2), None
 
     return forward
 
@@ -77,4 +129,15 @@ def _heads(module: Any, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.unflatten(-1, (module.num_heads, module.head_dim)).transpose(1, 2)
 
 
-_FORWARDS = {TrOCRAttention: _trocr, FSMTAttention: _fsmt}
+_FORWARDS: dict[str, Callable[[Any], Any]] = {
+    "modeling_trocr.TrOCRAttention": _trocr,
+    "modeling_fsmt.Attention": _fsmt,
+    "modeling_mvp.MvpAttention": _pair(_bart),
+    "modeling_led.LEDDecoderAttention": _bart,
+    "modeling_bigbird_pegasus.BigBirdPegasusSelfAttention": _big_bird,
+}
+_READ_MASKS = (
+    "modeling_mvp.MvpAttention",
+    "modeling_led.LEDDecoderAttention",
+    "modeling_bigbird_pegasus.BigBirdPegasusSelfAttention",
+)

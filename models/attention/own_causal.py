@@ -16,7 +16,7 @@ import torch
 
 from triform.models.attention.causal import SlidingWindow, attend_causal, current_pass
 from triform.models.errors import UnsupportedModelError
-from triform.models.patching import patched
+from triform.models.patching import kind_of, patched
 
 # The name of the argument of an attention's forward that holds the linear biases, by the attention's kind.
 _BIAS_ARGUMENTS = {
@@ -45,7 +45,7 @@ class _NoMask:
 
 def has_linear_biases(model: torch.nn.Module) -> bool:
     """Whether the attention of a model adds ALiBi's biases, so that it reads `ForwardPass.key_positions`."""
-    biased = [module for module in model.modules() if _kind(module) in _BIAS_ARGUMENTS]
+    biased = [module for module in model.modules() if kind_of(module) in _BIAS_ARGUMENTS]
     # Falcon has either these or a rotary embedding.
     return any(getattr(module.config, "alibi", True) if hasattr(module, "config") else True for module in biased)
 
@@ -61,12 +61,12 @@ def through_causal(model: torch.nn.Module, max_length: int) -> Iterator[None]:
     Raises:
         UnsupportedModelError: the model has biases for fewer positions.
     """
-    own = [module for module in model.modules() if _kind(module) in _REPLACEMENTS]
+    own = [module for module in model.modules() if kind_of(module) in _REPLACEMENTS]
     files = {sys.modules[type(module).__module__] for module in own}
     masks = [(file, "create_causal_mask", _no_mask) for file in files if hasattr(file, "create_causal_mask")]
     with patched(masks):
         table = _bias_table(model, own[0], max_length) if own and has_linear_biases(model) else None
-        with patched((module, *_REPLACEMENTS[_kind(module)](module, table)) for module in own):
+        with patched((module, *_REPLACEMENTS[kind_of(module)](module, table)) for module in own):
             yield
 
 
@@ -74,16 +74,11 @@ def _no_mask(*_: Any, **__: Any) -> _NoMask:
     return _NoMask()
 
 
-def _kind(module: torch.nn.Module) -> str:
-    file, name = type(module).__module__, type(module).__name__
-    return f"{file.rpartition('.')[2]}.{name}" if file.startswith("transformers.") else ""
-
-
 def _bias_table(model: torch.nn.Module, attention: Any, max_length: int) -> torch.Tensor:
     """The biases that the model's first attention is given for a text of `max_length` tokens: float (heads, keys)."""
 
     def stop(*_: Any, **arguments: Any) -> None:
-        raise _Stopped(arguments[_BIAS_ARGUMENTS[_kind(attention)]])
+        raise _Stopped(arguments[_BIAS_ARGUMENTS[kind_of(attention)]])
 
     try:
         with torch.no_grad(), patched([(attention, "forward", stop)]):

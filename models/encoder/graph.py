@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from triform.models.attention.bidirectional import WITH_BIAS, WITH_PADDING_MASK, rotating
+from triform.models.attention.local_global import unchunked
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.encoder.probing import difference_at_tokens, probe_inputs, reads_padding, tokens
 from triform.models.errors import UnsupportedModelError
@@ -201,6 +202,7 @@ def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
     model.set_attn_implementation(path.attention)
     with ExitStack() as stack:
         stack.enter_context(any_length(model))
+        stack.enter_context(unchunked(model))
         stack.enter_context(traceable_end(model))
         if path.rotary_length is None:
             stack.enter_context(native_rotary(model))

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from triform.models.attention.causal import ForwardPass, LayerFacts, attending, traced_pass
 from triform.models.attention.cross import ENCODER_DECODER, cross_attending
 from triform.models.attention.cross_state import CrossAttentionState
+from triform.models.attention.local_global import unchunked
 from triform.models.attention.own import through_interface
 from triform.models.attention.rotary import native_rotary
 from triform.models.encoder_decoder.positions import Positions, positions_from, uses_distances
@@ -280,6 +281,11 @@ def _choose_path(
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     ids = torch.randint(3, vocabulary, (batch, 6), generator=torch.Generator().manual_seed(0))
     expected = reference_logits(model, source.examples, ids)
+    if any(hasattr(module, "expert_capacity") for module in model.modules()):
+        raise UnsupportedModelError(
+            "its experts take a limited number of the tokens of a batch, so that what it writes depends on how many "
+            "tokens are run together"
+        )
 
     def attempt(substitute: bool, stack: ExitStack) -> tuple[float, tuple[CrossAttentionState, list[LayerFacts]]]:
         stack.enter_context(_prepared(model, positions, max_length, substitute, source))
@@ -289,6 +295,8 @@ def _choose_path(
             positions.queries = positions.keys.expand(ids.shape)
             collected = CrossAttentionState(state.keys, state.values, state.padding, collecting=False)
             actual = decode(model, ids, positions.queries, collected)
+        if not forward_pass.layers:
+            raise UnsupportedModelError("its decoder's attention is code of its own, which cannot be replaced")
         return relative_difference(expected, actual), (state, forward_pass.layers)
 
     _, (state, layers), stack = choose_path("logits", (True, False), attempt)
@@ -303,11 +311,13 @@ def _prepared(
         row = {name: tensor[:1] for name, tensor in source.examples.items()}
         model(**row, decoder_input_ids=ids, use_cache=False)
 
+    model.set_attn_implementation("eager")
     with ExitStack() as stack:
         # First, while the model still runs as it is: this runs it to get its position embeddings.
         stack.enter_context(positions_from(model.get_decoder(), positions, max_length, run))
         model.set_attn_implementation(ENCODER_DECODER)
         stack.enter_context(through_interface(model))
+        stack.enter_context(unchunked(model))
         stack.enter_context(traceable_frame_masks(model))
         stack.enter_context(whole_frame_lengths(model))
         stack.enter_context(blocks_of_any_number(model))

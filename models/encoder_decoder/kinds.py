@@ -31,6 +31,7 @@ class Kind:
 
 
 _TEXT = Kind("text", "text2text-generation", transformers.AutoModelForSeq2SeqLM)
+_PAIR = Kind("text", "text2text-generation", transformers.EncoderDecoderModel)
 _AUDIO = Kind("audio", "automatic-speech-recognition", transformers.AutoModelForSpeechSeq2Seq)
 _IMAGE = Kind("image", "image-to-text", transformers.VisionEncoderDecoderModel)
 
@@ -43,10 +44,12 @@ def encoder_decoder_kind(config: PretrainedConfig) -> Kind:
     """
     if config.model_type == "vision-encoder-decoder":
         return _IMAGE
+    if config.model_type == "encoder-decoder":
+        return _PAIR
     if config.model_type.endswith("encoder-decoder"):
         raise UnsupportedModelError(
-            f"{config.model_type} models join an encoder and a decoder of their own kinds; of these only "
-            "vision-encoder-decoder models are supported"
+            f"{config.model_type} models join an encoder and a decoder of their own kinds; of these only those of "
+            "texts and of pictures are supported"
         )
     if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
         return _AUDIO

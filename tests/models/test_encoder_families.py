@@ -149,6 +149,31 @@ def test_classifiers_on_encoder_decoders_match_transformers(architecture, tmp_pa
     assert counts["MultiHeadAttention"] == 4
 
 
+LONGFORMER = {
+    "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 3,
+    "max_position_embeddings": CONTEXT, "attention_window": [4, 8], "pad_token_id": 1, "bos_token_id": 0,
+    "eos_token_id": 2, "num_labels": 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["text-classification", "feature-extraction"])
+def test_windows_shorter_than_the_text_match_transformers(task, tmp_path):
+    """The classifier's first token sees all others and is seen by them; without a head no token is."""
+    classifies = task == "text-classification"
+    model = random_model("longformer", LONGFORMER, "LongformerForSequenceClassification" if classifies else None)
+    batch = rows(model)
+    mask = batch["attention_mask"].bool()
+    name = "logits" if classifies else "last_hidden_state"
+    expected = reference(model, batch)[name]
+    session, counts = exported(model, tmp_path, task)
+    together = run(session, batch)[name]
+    assert_close(*((together, expected) if classifies else (together[mask], expected[mask])))
+    for row, length in enumerate(LENGTHS):
+        single = run(session, alone(batch, row))[name][0]
+        assert_close(single, expected[row] if classifies else expected[row, :length])
+    assert counts["MultiHeadAttention"] == (4 if classifies else 2)
+
+
 # The layers below a head are those of the family, which is compared above.
 MASKED = {
     "bert": "BertForMaskedLM",

@@ -1,0 +1,62 @@
+"""Encoder-decoders whose attention is code of their own, and pairs of models: exported whole, and run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from transformers import CONFIG_MAPPING
+
+from tests.coverage.attempt import attempt
+from tests.coverage.records import WORKS
+from triform.models.attention.local_global import whole_attention_limit
+from triform.models.encoder_decoder.graph import EncoderInputs, encoder_decoder_specs
+from triform.models.errors import UnsupportedModelError
+
+# LED's windows are shorter than the texts, and its encoder pads a text to whole windows.
+TYPES = ("mvp", "led", "bigbird_pegasus", "encoder-decoder")
+SMALL = {
+    "vocab_size": 60, "d_model": 48, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 3,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 56, "decoder_ffn_dim": 72, "max_position_embeddings": 32,
+}  # fmt: skip
+PROPHETNET = {
+    "vocab_size": 60, "hidden_size": 48, "num_encoder_layers": 1, "num_decoder_layers": 1, "encoder_ffn_dim": 56,
+    "num_encoder_attention_heads": 3, "num_decoder_attention_heads": 2, "decoder_ffn_dim": 72, "ngram": 2,
+    "max_position_embeddings": 32, "num_buckets": 8, "relative_max_distance": 24,
+}  # fmt: skip
+SWITCH = {
+    "vocab_size": 60, "d_model": 48, "d_kv": 16, "d_ff": 56, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 3,
+    "num_experts": 4, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1, "expert_capacity": 8,
+    "decoder_start_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_it_writes_what_transformers_writes(name, tmp_path):
+    record = attempt("encoder-decoder", name, tmp_path)
+    assert record.result == WORKS, record.reason
+    assert {"GroupQueryAttention", "MultiHeadAttention"} <= set(record.operators)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_type", "settings", "reason"),
+    [
+        ("ProphetNetForConditionalGeneration", "prophetnet", PROPHETNET, "attention is code of its own"),
+        ("SwitchTransformersForConditionalGeneration", "switch_transformers", SWITCH, "experts take a limited number"),
+        ("MvpForConditionalGeneration", "mvp", {**SMALL, "use_prompt": True, "prompt_length": 3}, "has prompts"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(architecture, model_type, settings, reason):
+    torch.manual_seed(0)
+    model = getattr(transformers, architecture)(CONFIG_MAPPING[model_type](**settings)).eval()
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    sources = EncoderInputs({"input_ids": torch.arange(4, 14).reshape(2, 5), "attention_mask": mask}, {})
+    with pytest.raises(UnsupportedModelError, match=reason):
+        encoder_decoder_specs(model, sources, 16)
+
+
+def test_big_bird_reads_no_more_than_it_attends_to_as_a_whole():
+    """Of 3 random blocks of 64 tokens: (5 + 2 * 3) * 64 = 704, as transformers says in a warning of its own."""
+    sparse = CONFIG_MAPPING["big_bird"](attention_type="block_sparse", num_random_blocks=3, block_size=64)
+    whole = CONFIG_MAPPING["big_bird"](attention_type="original_full")
+    assert (whole_attention_limit(sparse), whole_attention_limit(whole)) == (704, None)
