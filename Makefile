@@ -60,6 +60,22 @@ constraints: $(LATEST)/passed.stamp
 	grep -E "^($$(cut -d= -f1 $(TESTED) | paste -sd '|' -))==" constraints.txt > $(LATEST)/versions
 	cp $(LATEST)/versions $(TESTED)
 
+# What a device installs, with the hashes of every release's files: after `make constraints`.
+requirements: dev
+	$(INSTALL) pip-tools
+	{ head -n 1 requirements-device.txt; $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --constraint constraints.txt \
+		--output-file - pyproject.toml; } > $(VENV)/requirements
+	mv $(VENV)/requirements requirements-device.txt
+
+# Known vulnerabilities of what a device installs. A warning only: it also ends well where the service cannot be reached.
+audit: dev
+	@$(INSTALL) pip-audit
+	@$(BIN)/pip-audit --requirement requirements-device.txt --disable-pip --progress-spinner off > $(VENV)/audit 2>&1; \
+	if grep -q -e 'could not be audited' -e 'Connection' $(VENV)/audit; \
+		then echo "make audit: the service that lists vulnerabilities cannot be reached, or lacks packages"; \
+		else cat $(VENV)/audit; fi
+
 $(LATEST)/passed.stamp:
 	@echo "run make test-latest first: what it passed with becomes what is tested" >&2; exit 1
 
@@ -74,7 +90,7 @@ dev: $(VENV)/dev.stamp $(LINKS)
 # Damages files of every kind for SECONDS, and says which were neither read nor refused in one line. What it learns
 # stays in .cache/fuzz. Where atheris has no wheel, cases are random.
 fuzz: dev
-	-$(PIP) install --quiet --only-binary :all: $(FUZZER)
+	-$(INSTALL) --only-binary :all: $(FUZZER)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.fuzz --seconds $(SECONDS) --corpus $(CACHE)/fuzz
 
 lint: dev

@@ -47,6 +47,7 @@ _COMMANDS = {
     "vectors": ("encoder.vectors", "Show the vector of each token in its context."),
     "inspect": ("bundle.inspect", "Show what a bundle contains."),
     "verify": ("bundle.verify", "Check a bundle's files, or its outputs against the checkpoint."),
+    "bench": ("machine.bench", "Measure how fast a bundle runs, and how much memory it takes."),
     "doctor": ("machine.doctor", "Show what this machine has, and which bundles fit it."),
 }
 
@@ -89,8 +90,8 @@ class _LazyGroup(TyperGroup):
             return None
         module = import_module(f"triform.cli.commands.{_COMMANDS[cmd_name][0]}")
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        # With a default bundle, or about the machine, a command needs no arguments.
-        bare_is_help = not default_bundle() and not _COMMANDS[cmd_name][0].startswith("machine.")
+        # With a default bundle a command needs no arguments; `doctor` never does.
+        bare_is_help = not default_bundle() and cmd_name != "doctor"
         single.command(cmd_name, help=module.HELP, short_help=_COMMANDS[cmd_name][1], no_args_is_help=bare_is_help)(
             module.run
         )

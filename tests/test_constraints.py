@@ -83,3 +83,28 @@ def test_every_way_to_install_uses_the_constraints():
     installs = re.findall(r"pip install [^\n`#]*", readme)
     assert len(installs) >= 2
     assert all(install.startswith("pip install -c constraints.txt ") for install in installs), installs
+
+
+def device_requirements():
+    """From each name in requirements-device.txt to its version and its hashes."""
+    text = (ROOT / "requirements-device.txt").read_text()
+    entries = re.findall(r"^([\w.-]+)==(\S+) ((?:\\\n    --hash=sha256:[0-9a-f]{64} ?)+)$", text, re.MULTILINE)
+    # Nothing but these, and comments.
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(lines) == sum(1 + hashes.count("sha256:") for _, _, hashes in entries)
+    return {canonicalize_name(name): (version, hashes) for name, version, hashes in entries}
+
+
+def test_a_device_installs_these_versions_by_their_hashes():
+    listed, versions = device_requirements(), pins()
+    assert {name: version for name, (version, _) in listed.items()} == {name: versions[name] for name in listed}
+    needed = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    while needed - set(listed) or any(_needs(name) - needed for name in needed):
+        assert needed <= set(listed), needed - set(listed)
+        needed |= set().union(*map(_needs, needed))
+
+
+def _needs(name):
+    """The packages that an installed one asks for here."""
+    requirements = [Requirement(text) for text in metadata.distribution(name).requires or []]
+    return {canonicalize_name(one.name) for one in requirements if one.marker is None or one.marker.evaluate()}

@@ -7,7 +7,7 @@ from typing import Any
 
 from triform.runtime.bundle.text_info import MINIJINJA
 from triform.runtime.decoder.templates.engines import renderer
-from triform.runtime.decoder.templates.functions import Refusal
+from triform.runtime.decoder.templates.functions import reason_of
 from triform.runtime.errors import InputError, option
 
 Message = Mapping[str, Any]
@@ -68,7 +68,7 @@ def render_chat(
         )
     except Exception as error:  # a filter or function that a template calls can raise anything
         raise InputError(
-            f"the chat template refuses these messages: {_reason(error)}; {option('raw')} bypasses it"
+            f"the chat template refuses these messages: {reason_of(error)}; {option('raw')} bypasses it"
         ) from None
     return _until_mark(text, content) if continue_final else text
 
@@ -117,10 +117,3 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     if reasoning is None:
         return message
     return {"thinking": reasoning, **message, "reasoning_content": reasoning}
-
-
-def _reason(error: Exception) -> str:
-    cause = error if isinstance(error, Refusal) else error.__cause__ or error.__context__
-    if isinstance(cause, Refusal):
-        return " ".join(str(cause).split())
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.decoder.chat_template import render_chat
 from triform.runtime.decoder.prompt_input import Prompt, PromptInput, PromptOptions, Tools, check_unicode
-from triform.runtime.errors import BundleError, InputError, option
+from triform.runtime.decoder.templates.engines import prepare
+from triform.runtime.errors import BundleError, InputError, UnsupportedError, option
 from triform.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["Prompt", "PromptEncoder", "PromptInput", "PromptOptions", "Tools"]
@@ -21,6 +23,10 @@ class PromptEncoder:
         self._bundle = bundle
         self._tokenizer = tokenizer
         self._sources: dict[str, str] = {}
+        if bundle.tokenizer.has_chat_template:
+            with suppress(UnsupportedError):
+                # Whoever renders a template hears of it.
+                prepare(bundle.tokenizer.template_engine)
 
     def prompt_ids(self, prompt: PromptInput) -> list[int]:
         """Token ids of a prompt, at least one.

@@ -157,9 +157,12 @@ def _by_ffmpeg(content: Path | IO[bytes], name: str) -> SoundFile | None:
         if isinstance(content, Path):
             opened.close()
         return None
-    if not container.streams.audio:
+    if not container.streams.audio or container.streams.audio[0].codec_context is None:
+        unknown = bool(container.streams.audio)
         container.close()
-        raise InputError(f"{name} holds no audio")
+        if isinstance(content, Path):
+            opened.close()
+        raise InputError(f"{name} holds {'audio in an unknown codec; convert it first' if unknown else 'no audio'}")
     return _Container(container, opened if isinstance(content, Path) else None)
 
 

@@ -264,20 +264,6 @@ def ggufs() -> list[bytes]:
 
 
 @cache
-def vector_files() -> list[tuple[str, bytes]]:
-    """Files of vectors that were not finished, as `embed` leaves them, and of answers."""
-    from triform.runtime.files import npy_header
-
-    rows = np.arange(8, dtype=np.float32).reshape(2, 4)
-    lines = "".join(json.dumps({"text": "a", "embedding": row.tolist()}) + "\n" for row in rows)
-    return [
-        ("v.npy", npy_header(0, 4, "float32") + rows.tobytes()),
-        ("v.raw", rows.tobytes()),
-        ("v.jsonl", lines.encode()),
-    ]
-
-
-@cache
 def word_vectors() -> list[bytes]:
     """Tables of word vectors: GloVe's text format and Word2Vec's."""
     lines = ["the 0.1 0.2 0.3", "ship -1e-3 2 3", "ä 0 0 1"]

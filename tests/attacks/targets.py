@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -237,29 +239,46 @@ def prompt_cache(choices: Choices, folder: Path) -> None:
 
 
 def vector_files(choices: Choices, folder: Path) -> None:
-    """Files of vectors that were not finished, with other bytes: continued with one more vector."""
+    """Files of vectors that were not finished, and their logs, with other bytes: continued to the end."""
+    name = choices.of(("v.npy", "v.raw", "v.jsonl"))
+    whole = _unfinished_vectors(name, folder)
+    damaged = choices.of(sorted(whole))
+    for file, content in whole.items():
+        _written(folder, file, edited_bytes(content, choices) if file == damaged else content)
+    try:
+        _embed(name, folder, [1, 2, 3], resume=True)
+        if name == "v.npy":
+            assert np.load(folder / name).shape == (3, 4)
+    finally:
+        for file in (name, *whole):
+            (folder / file).unlink(missing_ok=True)
+
+
+@cache
+def _unfinished_vectors(name: str, folder: Path) -> dict[str, bytes]:
+    """What a run leaves that is stopped after two vectors."""
+    _written(folder, "manifest.json", b"{}")
+    with suppress(InterruptedError):
+        _embed(name, folder, [1, 2, None], resume=False)
+    return {path.name: path.read_bytes() for path in folder.glob(f"{name}.part*")}
+
+
+def _embed(name: str, folder: Path, values: list[int | None], *, resume: bool) -> None:
     from triform.cli.inputs.records import Record
+    from triform.cli.outputs.run_log import Run
     from triform.cli.outputs.vectors_file import lines_of_vectors, rows_of_vectors
 
-    name, content = choices.of(seeds.vector_files())
-    output = folder / name
-    _written(folder, f"{name}.part", edited_bytes(content, choices))
-    options = {"source": None, "resume": True}
-    try:
-        with (
-            lines_of_vectors("text", output, **options)
-            if name.endswith("l")
-            else rows_of_vectors(4, "float32", output, npy=name.endswith("npy"), **options)
-        ) as file:
-            done = file.done
-            if done:
-                file.check_last(Record(done, "a"))
-            file.write(Record(done + 1, "a"), np.ones(4, np.float32))
-        if name.endswith("npy"):
-            assert np.load(output).shape == (done + 1, 4)
-    finally:
-        for path in (output, folder / f"{name}.part"):
-            path.unlink(missing_ok=True)
+    output, run = folder / name, Run(folder, {"prompt": "x"})
+    inputs = [(Record(number, f"text {value}"), value) for number, value in enumerate(values, 1)]
+    with (
+        lines_of_vectors("text", output, run, source=None, resume=resume)
+        if name == "v.jsonl"
+        else rows_of_vectors(4, "float32", output, run, npy=name == "v.npy", source=None, resume=resume)
+    ) as file:
+        for record, value in file.remaining(inputs):
+            if value is None:
+                raise InterruptedError
+            file.write(record, np.full(4, value, np.float32))
 
 
 def tools(choices: Choices, folder: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 NESTED = "{% set ns = namespace(s=[]) %}{% for i in range(50000) %}{% set ns.s = [ns.s] %}{% endfor %}{{ ns.s "
+DOUBLED = "{{% set ns = namespace(s={}) %}}{{% for i in range(60) %}}{{% set ns.s = {} %}}{{% endfor %}}"
 BOMBS = {
     "a long sum": "{{ 1" + 20_000 * "+1" + " }}",
     "a longer sum": "{{ 1" + 120_000 * "+1" + " }}",
@@ -30,6 +31,17 @@ BOMBS = {
     "a width as an argument": "{{ '%*d'|format(999999999, 1) }}",
     "a wide indent": "{{ [1]|tojson(indent=1000000000) }}",
     "a wide center": "{{ 'a'|center(1000000000) }}",
+    "a doubled list": DOUBLED.format("[1]", "ns.s + ns.s") + "{{ ns.s|length }}",
+    "a doubled text": DOUBLED.format("'a'", "ns.s ~ ns.s") + "{{ ns.s|length }}",
+    "a doubled sum": DOUBLED.format("'a'", "ns.s + ns.s") + "{{ ns.s }}",
+    "a multiplied text": DOUBLED.format("'a'", "ns.s * 9") + "{{ ns.s }}",
+    "a multiplied list": "{{ ([1] * 999999999 * 9)|length }}",
+    "a joined text": DOUBLED.format("'ab'", "[ns.s, ns.s, ns.s]|join(ns.s)") + "{{ ns.s }}",
+    "a replaced text": DOUBLED.format("'aa'", "ns.s|replace('a', ns.s)") + "{{ ns.s }}",
+    "a formatted text": DOUBLED.format("'ab'", "'%s%s%s'|format(ns.s, ns.s, ns.s)") + "{{ ns.s }}",
+    "a captured text": "{% set x = 'a' %}" + 60 * "{% set x %}{{ x }}{{ x }}{% endset %}" + "{{ x }}",
+    "a repeated text": "{% for i in range(99999) %}" + 100_000 * "a" + "{% endfor %}",
+    "a recursive macro": "{% macro m() %}" + 1000 * "a" + "{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
 }
 RENDER = """
 import resource, sys

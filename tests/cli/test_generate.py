@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
@@ -67,6 +69,26 @@ def test_a_prompt_cache_changes_the_time_alone(call, float_bundle, tmp_path):
     code, out, err = call(*arguments, PROMPT, "--prompt-cache", file)
     assert (code, out) == (2, "")
     assert "rules.cache is damaged" in one_line(err)
+
+
+def test_a_prompt_cache_that_can_only_be_read(call, float_bundle, tmp_path, monkeypatch):
+    """As in a folder that is mounted so; it was found out when the answer had been printed."""
+    file = tmp_path / "rules.cache"
+    arguments = ("generate", float_bundle, PROMPT, "--max-new-tokens", 2, "--prompt-cache", file)
+    expected = call(*arguments)
+    before = file.read_bytes()
+
+    def refuse(path):
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", lambda path, *arguments: refuse(path))
+    note = f"note: {file} cannot be written: Read-only file system; it is read, and not updated\n"
+    # A prompt that it does not cover would have it written again.
+    for prompt in (PROMPT, "word " * 100):
+        code, _, err = call(*arguments[:2], prompt, *arguments[3:])
+        assert (code, err) == (0, note)
+    assert call(*arguments)[1] == expected[1]
+    assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize("argument", [[], ["-"]])

@@ -96,7 +96,6 @@ def run(
     from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.decoder.prompt_input import PromptOptions
     from triform.runtime.errors import InputError
-    from triform.runtime.files import check_writable
     from triform.runtime.generation.options.conflicts import SEVERAL_ANSWERS, check_conflicts
     from triform.runtime.opening import load_decoder
 
@@ -124,8 +123,7 @@ def run(
         write_answers(job, folder, records, output, resume=resume, stats=stats)
         return 0
     text = whole_text("prompt", prompt, file)
-    if prompt_cache is not None and not prompt_cache.exists():
-        check_writable(prompt_cache)
+    updated = None if prompt_cache is None else _if_writable(prompt_cache)
     model = load(folder)
     if model.settle(options, beams=beams).search is not None:
         one_answer = {"prompt_cache": prompt_cache, "draft": draft, "stats": stats or None}
@@ -142,9 +140,28 @@ def run(
     generation = _stream(answer, as_json=as_json)
     _finish(generation, as_json=as_json, stats=stats)
     # Rewrite the cache file only if it covered less than half of this prompt.
-    if prompt_cache is not None and 2 * generation.cached_tokens < generation.prompt_tokens:
-        model.save_prompt_cache(prompt_cache, generation.prompt_tokens)
+    if updated is not None and 2 * generation.cached_tokens < generation.prompt_tokens:
+        model.save_prompt_cache(updated, generation.prompt_tokens)
     return 0
+
+
+def _if_writable(prompt_cache: Path) -> Path | None:
+    """The same path; None, with a note, if there is a file that can only be read.
+
+    Raises:
+        InputError: there is no file, and none can be made.
+    """
+    from triform.runtime.errors import InputError
+    from triform.runtime.files import check_writable
+
+    try:
+        check_writable(prompt_cache)
+    except InputError as error:
+        if not prompt_cache.is_file():
+            raise
+        say(f"note: {error}; it is read, and not updated")
+        return None
+    return prompt_cache
 
 
 def _stream(generate: Callable[..., Generation], *, as_json: bool) -> Generation:

@@ -36,6 +36,8 @@ for a single language: the first windows with speech vote, and --json says how s
 it, so add --vad, which cuts at pauses. --temperature may be repeated: the next one is tried if an answer repeats itself
 (its compression ratio is above the threshold) or is unlikely (its mean log-probability is below the threshold).
 A threshold of inf, -inf or, for --no-speech-threshold, 1 turns a check off.
+With --output each transcript gets its name when it is whole. After a run that was stopped, --resume leaves out the
+recordings that have one, whichever model and options made it.
 """
 
 
@@ -82,6 +84,9 @@ def run(
     no_speech_threshold: Annotated[float, typer.Option(help="Above it, an unlikely answer is silence.")] = 0.6,
     max_new_tokens: Annotated[Optional[int], typer.Option(help="Generate at most this many tokens per window.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Random seed; makes sampling repeatable.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out recordings whose transcript is in --output and not older.")
+    ] = False,
     skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Skip files that cannot be used.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print timings to standard error.")] = False,
     *,
@@ -100,12 +105,19 @@ def run(
     if not names:
         raise InputError("no recording: name audio files, or - for standard input")
     transcripts = transcripts_of(names, output, output_format, as_json=as_json, width=max_line_width)
+    if resume and output is None:
+        raise InputError("--resume continues a folder of transcripts: name it with --output")
+    left = [(number, name) for number, name in enumerate(names) if not (resume and transcripts.has(number, name))]
+    if len(left) < len(names):
+        say(f"note: {len(names) - len(left)} of {len(names)} recordings have transcripts")
+    if not left:
+        return 0
     start = time.perf_counter()
     model = load_encoder_decoder(folder, **loading)
     audio_info(model)
     loaded = time.perf_counter()
     counted = _Counted()
-    for number, name in enumerate(names):
+    for number, name in left:
         try:
             _transcribe(model, (number, name), options, transcripts, counted)
         except InputError as error:

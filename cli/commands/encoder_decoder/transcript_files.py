@@ -59,6 +59,13 @@ class Transcripts:
         """The file for a recording; None for standard output."""
         return self.paths[number] if self.paths else None
 
+    def has(self, number: int, name: str) -> bool:
+        """Whether a recording has a transcript that is not older than it. A file takes its name when it is whole."""
+        path, recording = self.path(number), Path(name)
+        if path is None or name == STDIN or not (path.is_file() and recording.is_file()):
+            return False
+        return path.stat().st_mtime_ns >= recording.stat().st_mtime_ns
+
     def _writer(self, name: str) -> Callable[[Iterable[Segment]], Iterable[str]]:
         writer = WRITERS[self.format]
         if self.format == "json":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from triform.runtime.errors import ExportError
 WORD_FILES = (".txt", ".vec")
 # Far more than a word and some thousands of numbers.
 _LONGEST_LINE = 2**20
+# The first line of Word2Vec files: a number of words, and of numbers each.
+_COUNT = re.compile(r"[0-9]{1,18}")
 # Tokens read of a text: model2vec's default; for words, as many as a long chapter has.
 _MODEL2VEC_LENGTH, _WORDS_LENGTH = 512, 8192
 
@@ -196,7 +199,7 @@ class _WordReader:
         except UnicodeDecodeError:
             self._problems.append(f"line {number} is not UTF-8 text")
             return
-        if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
+        if number == 1 and len(fields) == 2 and all(map(_COUNT.fullmatch, fields)):
             self._announced, self._dimension = int(fields[0]), int(fields[1])
             return
         self._dimension = self._dimension or len(fields) - 1

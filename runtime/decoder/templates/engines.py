@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 from triform.runtime.bundle.text_info import JINJA2
-
-# From a template's source and its variables by name to the text. It may raise any exception.
-Render = Callable[[str, Mapping[str, Any]], str]
+from triform.runtime.decoder.templates.isolation import Render, isolated, start
 
 
 def renderer(engine: str) -> Render:
-    """The function that renders templates with an engine, which is imported here.
+    """The function that renders templates with an engine, in a child process where that is possible.
 
     Args:
         engine: one of `TEMPLATE_ENGINES`.
@@ -20,6 +15,15 @@ def renderer(engine: str) -> Render:
     Raises:
         UnsupportedError: Jinja2 is not installed.
     """
+    return isolated(engine, _imported(engine))
+
+
+def prepare(engine: str) -> None:
+    """Start the child process that renders templates with an engine. Arguments and errors as `renderer`."""
+    start(engine, _imported(engine))
+
+
+def _imported(engine: str) -> Render:
     if engine == JINJA2:
         from triform.runtime.decoder.templates import sandbox
 

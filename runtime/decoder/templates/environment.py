@@ -24,7 +24,7 @@ _starting = threading.Lock()
 
 
 def render_with_minijinja(source: str, variables: Mapping[str, Any]) -> str:
-    """Render a template with minijinja; see `Render`."""
+    """Render a template with minijinja; see `isolation.Render`."""
     if len(source) > _LONGEST:
         raise Refusal(f"it has more than {_LONGEST} characters")
     return _on_large_stack(lambda: _environment().render_str(rewritten(source), **variables))

@@ -131,7 +131,7 @@ def parse(source: str) -> nodes.Template:
 
 
 def render_with_jinja2(source: str, variables: Mapping[str, Any]) -> str:
-    """Render a template with Jinja2; see `Render`."""
+    """Render a template with Jinja2; see `isolation.Render`."""
     environment, template = _compiled(source)
     environment.steps = 0
     return str(template.render(**variables))

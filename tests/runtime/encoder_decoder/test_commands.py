@@ -285,3 +285,11 @@ def test_python(t5, written):
     assert (settled.search, settled.row([0]).limit) == (None, 14)
     settled = model.settle(GenerationOptions(max_new_tokens=3), beams=Beams(num_beams=2))
     assert (settled.search, settled.row([0]).limit) == (BeamOptions(2), 3)
+
+
+def test_bench_gives_the_speed_of_an_answer(call, t5):
+    code, out, err = call("bench", t5, "--tokens", 9, "--new-tokens", 4, "--runs", 1, "--json")
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert (figures["form"], figures["new_tokens"]) == ("encoder-decoder", 4)
+    assert 5 <= figures["source_tokens"] <= 9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import types
 import wave
@@ -78,6 +79,23 @@ def test_a_folder(call, whisper_int8, speech_clips, tmp_path):
     found = {path.name: path.read_text() for path in (tmp_path / "new" / "folder").iterdir()}
     assert set(found) == {f"{path.stem}.txt" for path in paths}
     assert found[f"{paths[0].stem}.txt"].startswith("He was not")
+
+
+def test_resuming_a_folder(call, whisper_int8, speech_clips, tmp_path):
+    """What has a transcript keeps it, unless the recording is newer."""
+    paths = [path for path, _ in speech_clips[1:3]]
+    arguments = ("transcribe", whisper_int8, *paths, "--output", tmp_path)
+    (tmp_path / f"{paths[0].stem}.txt").write_text("kept")
+    code, out, err = call(*arguments, "--resume")
+    assert (code, out, err) == (0, "", "note: 1 of 2 recordings have transcripts\n")
+    assert (tmp_path / f"{paths[0].stem}.txt").read_text() == "kept"
+    assert (tmp_path / f"{paths[1].stem}.txt").read_text().startswith("Unless")
+    for path in paths:
+        os.utime(tmp_path / f"{path.stem}.txt", (0, 0))
+    assert call(*arguments[:3], "--output", tmp_path / f"{paths[0].stem}.txt", "--resume") == (0, "", "")
+    assert (tmp_path / f"{paths[0].stem}.txt").read_text().startswith("He was not")
+    code, _, err = call(*arguments[:4], "--resume")
+    assert (code, one_line(err)) == (2, "error: --resume continues a folder of transcripts: name it with --output\n")
 
 
 def test_several_on_standard_output(call, whisper_int8, speech_clips):
@@ -219,3 +237,14 @@ def test_a_text_bundle(call, float_bundle, clip):
     code, _, err = call("transcribe", float_bundle, clip)
     assert code == 1
     assert "use `triform generate`" in one_line(err)
+
+
+def test_bench_gives_the_speed_of_a_recording(call, whisper_int8, clip):
+    code, out, err = call("bench", whisper_int8, "--file", clip, "--runs", 1, "--json")
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert figures["recording_seconds"] == pytest.approx(soundfile.info(clip).duration)
+    speed = figures["recording_seconds"] / figures["transcription_seconds"]
+    assert figures["times_faster_than_speech"] == pytest.approx(speed)
+    code, out, err = call("bench", whisper_int8)
+    assert (code, "this model reads a recording: name one with --file" in one_line(err)) == (2, True)

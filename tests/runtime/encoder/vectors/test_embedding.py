@@ -494,3 +494,12 @@ def test_progress_on_a_terminal(sentence_bundle, text_file, tmp_path):
     shown = os.read(ours, 10**6).decode()
     os.close(ours)
     assert f"{len(TEXTS)}/{len(TEXTS)}" in shown
+
+
+def test_bench_gives_the_speed_of_texts(call, sentence_bundle):
+    code, out, err = call("bench", sentence_bundle, "--tokens", 7, "--batch", 3, "--runs", 2, "--json")
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert (figures["form"], figures["batch"]) == ("encoder", 3)
+    assert 5 <= figures["text_tokens"] <= 7
+    assert figures["inputs_per_second"] > 0 and figures["latency"]["p50"] > 0

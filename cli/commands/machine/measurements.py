@@ -1,0 +1,206 @@
+"""What `triform bench` measures of each kind of model."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from triform.runtime.decoder.model import Decoder
+    from triform.runtime.encoder.model import Encoder
+    from triform.runtime.encoder_decoder.model import EncoderDecoder
+    from triform.runtime.generation.answers import Generation
+    from triform.runtime.generation.options.generation import GenerationOptions, Speculate
+    from triform.runtime.speech.model import SpeechModel
+
+# A text of any length is made of this.
+_SENTENCE = "The river rises in the hills, runs past the old mill, and meets the sea below the town. "
+_PROMPT, _TEXT = 512, 128
+
+Figures = dict[str, Any]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a model is given.
+
+    Attributes:
+        file: a text, an image or a recording; a text is made up when None.
+        tokens: the length of the text; a length that suits the model when None.
+        new_tokens: tokens to generate.
+        batch: texts or images in a batch.
+        runs: how often to measure.
+    """
+
+    file: Path | None
+    tokens: int | None
+    new_tokens: int
+    batch: int
+    runs: int
+
+
+def measure(model: Decoder | Encoder | EncoderDecoder, work: Work) -> Figures:
+    """Measure a model of any form; names of figures end in their unit.
+
+    Raises:
+        InputError: the file is missing or cannot be read, or the text is too long for the model.
+        UnsupportedError: a package that reads the file is missing.
+    """
+    from triform.runtime.decoder.model import Decoder
+    from triform.runtime.encoder.model import Encoder
+
+    if isinstance(model, Decoder):
+        return _decoder(model, work)
+    if isinstance(model, Encoder):
+        return _texts(model, work) if model.rows is not None else _images(model, work)
+    from triform.runtime.speech.model import SpeechModel
+
+    if isinstance(model, SpeechModel):
+        return _speech(model, work)
+    return _image_reading(model, work) if model.info.source == "image" else _text_to_text(model, work)
+
+
+def _decoder(model: Decoder, work: Work) -> Figures:
+    room = model.manifest.max_length - work.new_tokens
+    prompt = _text(work, work.tokens or min(_PROMPT, room), lambda text: model.count_tokens(text, raw=True))
+    options = _options(work, speculate="off")
+
+    def generate() -> Generation:
+        # What the last run computed of this prompt would be used again.
+        model.forget()
+        return model.generate(prompt, options, raw=True)
+
+    answers = _repeat(generate, work.runs)
+    return {"prompt_tokens": answers[0].prompt_tokens} | _generation(answers)
+
+
+def _text_to_text(model: EncoderDecoder, work: Work) -> Figures:
+    from triform.runtime.encoder_decoder.ask import Ask
+
+    languages = model.text.languages
+    ask = Ask(
+        source_lang=languages.default_source or next(iter(languages.sources), None),
+        target_lang=languages.default_target or next(iter(languages.targets), None),
+    )
+
+    def count(text: str) -> int:
+        return len(model.text.read([text], source_lang=ask.source_lang, target_lang=ask.target_lang)[0])
+
+    source = _text(work, work.tokens or min(_TEXT, model.info.max_source_length or _TEXT), count)
+    answers = _repeat(lambda: model.generate(source, _options(work), ask=ask), work.runs)
+    return {"source_tokens": answers[0].prompt_tokens} | _generation(answers)
+
+
+def _generation(answers: Sequence[Generation]) -> Figures:
+    timings = [answer.timings for answer in answers]
+    steps = [seconds for timing in timings for seconds in timing.tokens]
+    return {
+        "new_tokens": len(answers[0].token_ids),
+        "prefill_tokens_per_second": median(answer.prefill_tokens_per_second for answer in answers),
+        "decode_tokens_per_second": median(timing.decode_tokens_per_second for timing in timings),
+        "first_token_latency": _percentiles([timing.prefill for timing in timings]),
+        "token_latency": _percentiles(steps),
+    }
+
+
+def _texts(model: Encoder, work: Work) -> Figures:
+    rows = model.reader()
+    text = _text(work, work.tokens or min(_TEXT, model.manifest.max_length), lambda text: len(rows.read([text])[0].ids))
+    row, outputs = rows.read([text])[0], list(model.step.outputs)
+    positions = [[0]] if "logits_positions" in model.step.inputs else None
+    figures = _passes(lambda count: model.step.run([row] * count, outputs, positions and positions * count), work)
+    return {"text_tokens": len(row.ids)} | figures
+
+
+def _images(model: Encoder, work: Work) -> Figures:
+    from triform.runtime.encoder.vectors.image_embedding import encoder_pixels
+    from triform.runtime.graphs.encoder_batch import EncoderStep
+
+    step: EncoderStep = model.step
+    pixels = encoder_pixels(model, _required(work, "an image"))
+
+    def run(count: int) -> object:
+        return step.feed({"pixel_values": np.stack([pixels] * count)}, list(step.outputs))
+
+    return _passes(run, work)
+
+
+def _passes(run: Callable[[int], object], work: Work) -> Figures:
+    """The figures of an encoder, of which `run` runs so many inputs at once."""
+    single = _seconds(lambda: run(1), work.runs)
+    several = _seconds(lambda: run(work.batch), work.runs)
+    return {
+        "latency": _percentiles(single),
+        "batch": work.batch,
+        "inputs_per_second": work.batch / median(several),
+    }
+
+
+def _speech(model: SpeechModel, work: Work) -> Figures:
+    from triform.runtime.media.audio import open_audio
+
+    path = _required(work, "a recording")
+    with open_audio(path, lambda warning: None) as audio:
+        duration = audio.duration
+    seconds = median(_seconds(lambda: model.transcribe(path), work.runs))
+    speed = None if duration is None else duration / seconds
+    return {"recording_seconds": duration, "transcription_seconds": seconds, "times_faster_than_speech": speed}
+
+
+def _image_reading(model: EncoderDecoder, work: Work) -> Figures:
+    path = _required(work, "an image")
+    seconds = _seconds(lambda: model.read_images([path], _options(work)), work.runs)
+    return {"latency": _percentiles(seconds)}
+
+
+def _options(work: Work, *, speculate: Speculate = "auto") -> GenerationOptions:
+    """Greedy decoding of exactly so many tokens."""
+    from triform.runtime.generation.options.generation import GenerationOptions
+
+    tokens = work.new_tokens
+    return GenerationOptions(max_new_tokens=tokens, min_new_tokens=tokens, temperature=0, speculate=speculate)
+
+
+def _text(work: Work, tokens: int, count: Callable[[str], int]) -> str:
+    """The text of the file, or one of at most so many tokens."""
+    from triform.cli.inputs.whole_text import read_text_file
+
+    if work.file is not None:
+        return read_text_file("--file", work.file)
+    # A word is at least one token.
+    text = _SENTENCE * (tokens // len(_SENTENCE.split()) + 1)
+    return text[: bisect_right(range(1, len(text)), tokens, key=lambda most: count(text[:most]))]
+
+
+def _required(work: Work, what: str) -> Path:
+    from triform.runtime.errors import InputError
+
+    if work.file is None:
+        raise InputError(f"this model reads {what}: name one with --file")
+    return work.file
+
+
+def _repeat(run: Callable[[], Result], runs: int) -> list[Result]:
+    """The results after one that is left out."""
+    return [run() for _ in range(runs + 1)][1:]
+
+
+def _seconds(run: Callable[[], object], runs: int) -> list[float]:
+    def timed() -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    return _repeat(timed, runs)
+
+
+def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    return {f"p{percent}": float(np.percentile(seconds, percent)) for percent in (50, 90, 99)} if seconds else {}

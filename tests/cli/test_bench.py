@@ -1,0 +1,54 @@
+"""`triform bench`: figures of every form. Times are only compared with each other."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import triform
+from tests.helpers.commands import one_line
+
+
+def figures(call, *arguments):
+    code, out, err = call("bench", *arguments, "--runs", 2, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_a_decoder(call, float_bundle, tmp_path):
+    found = figures(call, float_bundle, "--tokens", 20, "--new-tokens", 5)
+    assert (found["form"], found["new_tokens"]) == ("decoder", 5)
+    tokens = found["prompt_tokens"]
+    assert 18 <= tokens <= 20
+    # Both are medians over the same runs, of a time and of its inverse.
+    first = found["first_token_latency"]
+    assert found["prefill_tokens_per_second"] == pytest.approx(tokens / first["p50"], rel=0.5)
+    assert 0 < first["p50"] <= first["p90"] <= first["p99"]
+    assert 0 < found["token_latency"]["p50"]
+    assert found["peak_memory_bytes"] > (float_bundle / "decoder.onnx.data").stat().st_size
+    (tmp_path / "prompt.txt").write_text("Some words of a file")
+    tokens = triform.load_decoder(float_bundle).count_tokens("Some words of a file", raw=True)
+    assert figures(call, float_bundle, "--new-tokens", 2, "--file", tmp_path / "prompt.txt")["prompt_tokens"] == tokens
+
+
+def test_a_table_for_people(call, float_bundle):
+    code, out, _ = call("bench", float_bundle, "--tokens", 3, "--new-tokens", 2, "--runs", 1)
+    assert code == 0
+    shown = dict(line.split("  ", 1) for line in out.splitlines())
+    assert int(shown["prompt tokens"]) <= 3
+    assert shown["peak memory"].endswith(" MB")
+    assert "p50" in shown["token latency"]
+
+
+@pytest.mark.parametrize("option", ["--tokens", "--new-tokens", "--batch", "--runs"])
+def test_counts_are_at_least_one(call, float_bundle, option):
+    code, out, err = call("bench", float_bundle, option, 0)
+    assert (code, out) == (2, "")
+    assert f"{option} must be at least 1, not 0" in one_line(err)
+
+
+def test_a_prompt_that_is_too_long_is_refused(call, float_bundle):
+    code, out, err = call("bench", float_bundle, "--tokens", 100_000)
+    assert (code, out) == (2, "")
+    assert "context" in one_line(err)

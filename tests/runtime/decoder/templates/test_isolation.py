@@ -1,0 +1,92 @@
+"""The child process that renders templates: it holds no file of its parent, ends with it, and is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from triform.runtime.decoder.templates import isolation
+from triform.runtime.decoder.templates.functions import Refusal
+
+
+def count(source, variables):
+    """Stands for an engine: its own process, and how often it was called there."""
+    if source == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if source == "fill":
+        return len("x" * 2**40)
+    if source == "fail":
+        raise ValueError("first line\nsecond")
+    return f"{os.getpid()} {variables}"
+
+
+@pytest.fixture
+def render():
+    made = isolation.isolated("test", count)
+    yield made
+    for child in [child for name, child in isolation._children.items() if name == "test"]:
+        child.close()
+
+
+def test_it_is_another_process_and_stays(render):
+    first, second = render("", {}), render("", {})
+    assert first == second
+    assert int(first.split()[0]) != os.getpid()
+
+
+def test_what_it_says(render):
+    with pytest.raises(Refusal, match=r"^first line$"):
+        render("fail", {})
+    with pytest.raises(Refusal, match="MemoryError"):
+        render("fill", {})
+    assert render("", {"a": [1.5, None, "ä\ud800"]}).endswith("{'a': [1.5, None, 'ä\\ud800']}")
+
+
+def test_another_takes_its_place(render):
+    first = render("", {})
+    with pytest.raises(Refusal, match="more memory or time than a prompt is worth"):
+        render("die", {})
+    assert render("", {}) != first
+
+
+@pytest.mark.parametrize("value", [{1: 2}, (1, 2), {"a": {3}}])
+def test_what_json_would_change_stays_in_this_process(render, value):
+    assert render("", {"value": value}) == f"{os.getpid()} { ({'value': value}) }"
+
+
+def test_it_has_no_file_of_its_parent_open(tmp_path):
+    with (tmp_path / "x").open("w"):
+        pid = isolation.isolated("files", count)("", {}).split()[0]
+    opened = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    isolation._children.pop("files").close()
+    assert sorted(path.partition(":")[0] for path in opened) == ["/dev/null"] * (len(opened) - 2) + ["pipe", "pipe"]
+
+
+PARENT = """
+import os, sys, time
+from tests.runtime.decoder.templates.test_isolation import count
+from triform.runtime.decoder.templates import isolation
+print(isolation.isolated("x", count)("", {}).split()[0], flush=True)
+time.sleep(60)
+"""
+
+
+def test_it_ends_with_its_parent():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    # The pipe that the child inherited would keep this open.
+    assert parent.communicate(timeout=30)[0] == ""
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        if "zombie" in Path(f"/proc/{child}/status").read_text():
+            break
+        time.sleep(0.05)
+    else:
+        assert not Path(f"/proc/{child}").exists()
