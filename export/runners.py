@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from triform.export.samples.batches import Array
-from triform.runtime.bundle.manifest import LayerCacheInfo
+from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.errors import ExportError
 
 # Begins the names of the extra outputs of a graph that is calibrated; see `quantize/activations.py`.
@@ -41,22 +41,26 @@ class DecoderRunner:
         extra_outputs: names of the outputs other than logits and cache.
     """
 
-    def __init__(self, path: Path, layers: Sequence[LayerCacheInfo], threads: int) -> None:
+    def __init__(self, path: Path, cache: CacheInfo, threads: int) -> None:
         self._session = _session(path, threads)
-        self._layers = layers
+        self._cache = cache
         self.encoder_outputs: dict[str, Array] = {}
         self.extra_outputs = [
-            output.name for output in self._session.get_outputs() if not output.name.startswith(("logits", "present."))
+            output.name
+            for output in self._session.get_outputs()
+            if not output.name.startswith(("logits", "present.", "present_states."))
         ]
         self.start(1, 0)
 
     def start(self, batch: int, capacity: int) -> None:
         """Empty the cache and make room for `batch` rows of at most `capacity` tokens."""
         self._past = {}
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self._cache.layers):
             for part in ("key", "value"):
                 shape = (batch, layer.num_key_value_heads, capacity, layer.head_dim)
                 self._past[f"past_key_values.{index}.{part}"] = np.zeros(shape, np.float32)
+        for index, state in enumerate(self._cache.states):
+            self._past[f"past_states.{index}"] = np.zeros((batch, *state.shape), np.float32)
         self.lengths = np.zeros(batch, np.int32)
 
     def feed(self, input_ids: Array, positions: Array, lengths: Array | None = None) -> tuple[Array, dict[str, Array]]:
@@ -77,12 +81,22 @@ class DecoderRunner:
             **self._past,
             **self.encoder_outputs,
         }
-        presents = [name.replace("past_key_values", "present") for name in self._past]
-        names = ["logits", *self.extra_outputs, *presents]
+        new_lengths = np.full(len(input_ids), input_ids.shape[1], np.int32)
+        if lengths is not None:
+            new_lengths[:] = lengths
+        if self._cache.states:
+            feeds["new_lengths"] = new_lengths
+        presents = {name: _present(name) for name in self._past}
+        names = ["logits", *self.extra_outputs, *presents.values()]
         results = dict(zip(names, _run(self._session, names, feeds), strict=True))
-        self._past = {name.replace("present", "past_key_values"): results.pop(name) for name in presents}
-        self.lengths = self.lengths + np.asarray(input_ids.shape[1] if lengths is None else lengths, np.int32)
+        self._past = {past: results.pop(present) for past, present in presents.items()}
+        self.lengths = self.lengths + new_lengths
         return results.pop("logits"), results
+
+
+def _present(past: str) -> str:
+    """The output that a state comes out of, by the input that it goes into."""
+    return past.replace("past_key_values", "present").replace("past_states", "present_states")
 
 
 class EncoderRunner:
@@ -107,9 +121,9 @@ class EncoderRunner:
 class EncoderDecoderRunner:
     """Both graphs of an encoder-decoder."""
 
-    def __init__(self, encoder: Path, decoder: Path, layers: Sequence[LayerCacheInfo], threads: int) -> None:
+    def __init__(self, encoder: Path, decoder: Path, cache: CacheInfo, threads: int) -> None:
         self.encoder = EncoderRunner(encoder, threads)
-        self.decoder = DecoderRunner(decoder, layers, threads)
+        self.decoder = DecoderRunner(decoder, cache, threads)
 
     def read(self, arrays: Mapping[str, Array]) -> DecoderRunner:
         """Run the encoder on a batch of sources; returns the decoder, ready to answer them."""

@@ -27,6 +27,7 @@ from triform.models.encoder.image_tasks import IMAGE_HEADS, VECTORS, image_task_
 from triform.models.encoder.tasks import HEADS, head_of, task_named
 from triform.models.encoder_decoder.kinds import encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
+from triform.models.recurrent.replacing import has_known_scan
 
 # Model types with a causal and no masked language model in transformers.
 _ONLY_DECODERS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
@@ -224,9 +225,9 @@ def class_of(auto_class: Any, config: PretrainedConfig) -> Any:
 
 
 def check_decoder(config: PretrainedConfig) -> None:
-    """Refuse a config whose model is not a causal language model whose only state is keys and values.
+    """Refuse a config whose model is not a causal language model, or carries a state along the text that is unknown.
 
-    Whether its attention can be replaced is found by running the model, see `decoder/graph.py`.
+    Whether its attention and states can be replaced is found by running the model, see `decoder/graph.py`.
 
     Raises:
         UnsupportedModelError: names similar families that can be exported.
@@ -237,9 +238,10 @@ def check_decoder(config: PretrainedConfig) -> None:
     is_encoder_decoder = getattr(config, "is_encoder_decoder", False)
     if is_encoder or is_encoder_decoder or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UnsupportedModelError(f"{model_type} models are not supported as decoders; {_nearest(model_type)}")
-    if getattr(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], "_is_stateful", False):
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if getattr(causal, "_is_stateful", False) and not has_known_scan(causal):
         raise UnsupportedModelError(
-            f"{model_type} models carry a state along the text besides keys and values, which is not supported; "
+            f"{model_type} models carry a state along the text by a recurrence that is not supported; "
             f"{_nearest(model_type)}"
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,6 +18,20 @@ class LayerCache:
 
     num_key_value_heads: int
     head_dim: int
+
+
+@dataclass(frozen=True)
+class RecurrentState:
+    """A state of fixed size, laid out (batch, *shape).
+
+    Attributes:
+        kind: "convolution" for the last inputs of a causal convolution, "recurrence" for a matrix that each token
+            changes.
+        shape: of one row.
+    """
+
+    kind: Literal["convolution", "recurrence"]
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,8 @@ class GraphSpec:
         cache: one record per attention layer that keeps keys and values, in the order the layers run; empty for
             graphs without a cache. The traced module does not see the cache: `export/graph/cache.py` adds it.
         max_length: most tokens of a sequence; None when the architecture sets no limit.
+        states: the states of fixed size, in the order the layers run. The traced module takes them as its last inputs
+            and gives them as its last outputs.
         notes: how attention and rotary embeddings are traced, for the manifest.
     """
 
@@ -51,6 +67,7 @@ class GraphSpec:
     cache: tuple[LayerCache, ...]
     max_length: int | None
     notes: tuple[tuple[str, str], ...] = ()
+    states: tuple[RecurrentState, ...] = ()
 
 
 # From a model's outputs, by transformers' names, to the graph's outputs by name.

@@ -73,6 +73,7 @@ ORDER = {
         "errors spec patching architectures",
         "paths",
         "attention traceable",
+        "recurrent",
         "decoder encoder encoder_decoder",
         "catalog",
     ),

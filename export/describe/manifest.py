@@ -15,7 +15,7 @@ from triform.export.trial import try_bundle
 from triform.export.write import describe_files
 from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Parity
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
-from triform.runtime.bundle.manifest import MANIFEST, SCHEMA_VERSION, GraphInfo, Manifest, Tokens
+from triform.runtime.bundle.manifest import MANIFEST, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION, GraphInfo, Manifest, Tokens
 from triform.runtime.bundle.text_info import TokenizerInfo
 
 
@@ -74,7 +74,7 @@ def form_manifest(model: ModelInfo, vocabulary: VocabularyInfo, graphs: dict[str
         `encoder` or `encoder_decoder` for those forms. `write_manifest` adds `files` and `export`.
     """
     return Manifest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=OLDEST_SCHEMA_VERSION,
         triform_version=importlib.metadata.version("triform"),
         form=model.form,
         task=model.task,
@@ -122,6 +122,8 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
         export = dataclasses.replace(export, encoder_parity=parity)
     else:
         export = dataclasses.replace(export, parity=parity)
+    if manifest.cache is not None and manifest.cache.states:
+        manifest = dataclasses.replace(manifest, schema_version=SCHEMA_VERSION)
     complete = dataclasses.replace(manifest, files=describe_files(folder), export=export)
     (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
     try_bundle(folder)

@@ -42,7 +42,7 @@ from triform.export.verify.decoder import (
 from triform.export.write import describe_graph, staged, write_graph
 from triform.models import catalog
 from triform.runtime.bundle.export_record import ExportInfo
-from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, LayerCacheInfo, Manifest, Quantization
+from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
 
@@ -93,7 +93,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         with clock.step("write"):
             tokenizer, notes = _write_tokenizer(checkpoint.tokenizer, folder)
             info = describe_graph(decoder.graph, folder / GRAPH_FILE, decoder.quantization, decoder.notes)
-            manifest = _manifest(checkpoint, info, decoder.layers, max_length, tokenizer, notes)
+            manifest = _manifest(checkpoint, info, decoder.cache, max_length, tokenizer, notes)
             write_manifest(manifest, folder, decoder.parity, clock)
     report = finish(bundle, checkpoint.weights_size, decoder.parity, clock)
     return dataclasses.replace(report, end_tokens=tuple(manifest.export.end_tokens))
@@ -109,24 +109,24 @@ def _build(
         parity_ids = ids[: min(_PARITY_TOKENS, max_length - 8)]
         logits = reference_logits(checkpoint.model, parity_ids)
         states = reference_states(checkpoint.model, parity_ids) if options.hidden_states else None
-    graph, spec, layers = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
+    graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
             path, energy_outputs = _write_float_graph(graph, Path(scratch) if scheme else folder, scheme is not None)
-            original = DecoderRunner(path, layers, usable_cores())
+            original = DecoderRunner(path, cache, usable_cores())
             parity = verify_decoder(original, logits, parity_ids)
             if states is not None:
                 verify_states(original, states, parity_ids)
         if scheme is None:
-            return StoredDecoder(graph, layers, Quantization("none"), parity, dict(spec.notes))
+            return StoredDecoder(graph, cache, Quantization("none"), parity, dict(spec.notes))
         with clock.step("quantize"):
             count = lower_to_blocks(graph, scheme, _importance(original, energy_outputs, checkpoint, window))
             write_graph(graph, folder / GRAPH_FILE)
         with clock.step("compare"):
-            quantized = DecoderRunner(folder / GRAPH_FILE, layers, usable_cores())
+            quantized = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
             measured = quantized_decoder_parity(lambda piece: all_logits(original, piece), quantized, ids, window)
     parity = dataclasses.replace(parity, quantized=measured)
-    return StoredDecoder(graph, layers, _describe_scheme(scheme, count), parity, dict(spec.notes))
+    return StoredDecoder(graph, cache, _describe_scheme(scheme, count), parity, dict(spec.notes))
 
 
 def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
@@ -220,7 +220,7 @@ def _write_tokenizer(tokenizer: Any, folder: Path) -> tuple[TokenizerInfo, list[
 def _manifest(
     checkpoint: Checkpoint,
     graph: GraphInfo,
-    layers: list[LayerCacheInfo],
+    cache: CacheInfo,
     max_length: int,
     tokenizer: TokenizerInfo,
     notes: list[str],
@@ -234,7 +234,7 @@ def _manifest(
     )
     return dataclasses.replace(
         form_manifest(model_info(checkpoint, "decoder", catalog.WRITE), vocabulary, {"decoder": graph}),
-        cache=CacheInfo("float32", layers),
+        cache=cache,
         generation=generation_defaults(model.generation_config),
         export=ExportInfo({}, {}, end_tokens=ends, notes=notes),
     )

@@ -33,7 +33,7 @@ from triform.export.verify.decoder import (
 )
 from triform.export.write import write_graph
 from triform.models.attention.rotary import rotary_modules
-from triform.runtime.bundle.manifest import LayerCacheInfo, Quantization
+from triform.runtime.bundle.manifest import CacheInfo, Quantization
 
 # Tokens to compare exactly, and tokens to measure the final graph on.
 _EXACT_TOKENS, _MEASURED_TOKENS = 48, 256
@@ -68,12 +68,12 @@ def build_from_blocks(
         exact_ids = ids[: min(_EXACT_TOKENS, max_length - 8)]
         states = reference_states(checkpoint.model, exact_ids) if options.hidden_states else None
     stored = StoredWeights(_by_initializer(checkpoint))
-    graph, spec, layers = traced_decoder(checkpoint, max_length, options.hidden_states, clock, stored.kind_of)
+    graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock, stored.kind_of)
     with clock.step("quantize"):
         compute_rotary_tables(graph, _frequencies(checkpoint))
         formats = lower_to_stored_blocks(graph, stored, options.accuracy_level)
     with clock.step("verify"):
-        exact = _exact_runner(graph, folder, layers)
+        exact = _exact_runner(graph, folder, cache)
         parity = verify_decoder(exact, logits[: len(exact_ids)], exact_ids)
         if states is not None:
             verify_states(exact, states, exact_ids)
@@ -81,7 +81,7 @@ def build_from_blocks(
         others = lower_to_blocks(graph, Scheme(_OTHER_BITS, SENSITIVE_BLOCK_SIZE, options.accuracy_level), {})
         formats |= {f"int{_OTHER_BITS}": others} if others else {}
         write_graph(graph, folder / GRAPH_FILE)
-        runner = DecoderRunner(folder / GRAPH_FILE, layers, usable_cores())
+        runner = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
         measured = quantized_decoder_parity(lambda _: logits, runner, ids, len(ids))
     notes = {
         **dict(spec.notes),
@@ -91,7 +91,7 @@ def build_from_blocks(
     quantization = Quantization(
         KEEP, accuracy_level=options.accuracy_level, matrices=sum(formats.values()), formats=formats
     )
-    return StoredDecoder(graph, layers, quantization, dataclasses.replace(parity, quantized=measured), notes)
+    return StoredDecoder(graph, cache, quantization, dataclasses.replace(parity, quantized=measured), notes)
 
 
 def _by_initializer(checkpoint: Checkpoint) -> dict[str, Placement]:
@@ -108,7 +108,7 @@ def _frequencies(checkpoint: Checkpoint) -> list[torch.Tensor]:
     return [buffer for module in modules for name, buffer in module.named_buffers() if name.endswith("inv_freq")]
 
 
-def _exact_runner(graph: ir.Model, folder: Path, layers: list[LayerCacheInfo]) -> DecoderRunner:
+def _exact_runner(graph: ir.Model, folder: Path, cache: CacheInfo) -> DecoderRunner:
     """A runner of a copy of the graph that rounds neither activations nor weights outside of blocks."""
     exact = graph.clone()
     lower_to_float(exact)
@@ -116,4 +116,4 @@ def _exact_runner(graph: ir.Model, folder: Path, layers: list[LayerCacheInfo]) -
         node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _EXACT)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         write_graph(exact, Path(scratch) / GRAPH_FILE)
-        return DecoderRunner(Path(scratch) / GRAPH_FILE, layers, usable_cores())
+        return DecoderRunner(Path(scratch) / GRAPH_FILE, cache, usable_cores())

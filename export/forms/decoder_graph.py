@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from triform.export.checkpoint.source import Checkpoint
+from triform.export.graph.cache import cache_info
 from triform.export.graph.fused import fused_graph
 from triform.export.report import Clock
 from triform.models.decoder.graph import decoder_spec
 from triform.models.decoder.hidden_states import with_hidden_states
 from triform.models.spec import GraphSpec
 from triform.runtime.bundle.export_record import Parity
-from triform.runtime.bundle.manifest import LayerCacheInfo, Quantization
+from triform.runtime.bundle.manifest import CacheInfo, Quantization
 
 GRAPH_FILE = "decoder.onnx"
 
@@ -26,14 +27,14 @@ class StoredDecoder:
 
     Attributes:
         graph: in memory.
-        layers: of its cache.
+        cache: what it keeps of a text.
         quantization: how its weights are stored.
         parity: its differences from PyTorch.
         notes: for the manifest.
     """
 
     graph: ir.Model
-    layers: list[LayerCacheInfo]
+    cache: CacheInfo
     quantization: Quantization
     parity: Parity
     notes: dict[str, str]
@@ -45,7 +46,7 @@ def traced_decoder(
     hidden_states: bool,
     clock: Clock,
     kind_of: Callable[[ir.Value], Hashable] = lambda _: None,
-) -> tuple[ir.Model, GraphSpec, list[LayerCacheInfo]]:
+) -> tuple[ir.Model, GraphSpec, CacheInfo]:
     """Trace and fuse a decoder's graph.
 
     Args:
@@ -65,4 +66,4 @@ def traced_decoder(
             return (with_hidden_states(spec) if hidden_states else spec), prepared.pop_all()
 
     graph, spec = fused_graph(checkpoint.source.name, prepare, clock, kind_of)
-    return graph, spec, [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
+    return graph, spec, cache_info(spec)

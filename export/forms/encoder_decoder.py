@@ -125,30 +125,30 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         with clock.step("reference"):
             reference = reference_answers(checkpoint.model, sources, start, max_length, pad)
         graphs = _fused(checkpoint, sources, max_length, alignment_heads, clock)
-        layers = [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.cache]
+        cache = CacheInfo("float32", [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.cache])
         quantized = options.quantize != "none"
         with clock.step("verify"):
             target = Path(scratch) if quantized else folder
             float_encoder = _write_float_graphs(graphs, target, quantized)
-            original = _runner(target, layers)
+            original = _runner(target, cache)
             parity = verify_encoder_decoder(original, reference)
         quantization = (Quantization("none"), Quantization("none"))
         if quantized:
             with clock.step("quantize"):
                 quantization = _quantize(graphs, float_encoder, sources, options, folder)
             with clock.step("compare"):
-                quantized_parity = quantized_encoder_decoder_parity(original.read, _runner(folder, layers), reference)
+                quantized_parity = quantized_encoder_decoder_parity(original.read, _runner(folder, cache), reference)
                 parity = dataclasses.replace(parity, quantized=quantized_parity)
         with clock.step("write"):
             infos = _describe_graphs(graphs, folder, quantization)
             info = _info(checkpoint, kind, sources, folder, start)
-            manifest = _manifest(checkpoint, kind, infos, layers, max_length, info)
+            manifest = _manifest(checkpoint, kind, infos, cache, max_length, info)
             write_manifest(manifest, folder, parity, clock)
     return finish(bundle, checkpoint.weights_size, parity, clock)
 
 
-def _runner(folder: Path, layers: list[LayerCacheInfo]) -> EncoderDecoderRunner:
-    return EncoderDecoderRunner(folder / "encoder.onnx", folder / "decoder.onnx", layers, usable_cores())
+def _runner(folder: Path, cache: CacheInfo) -> EncoderDecoderRunner:
+    return EncoderDecoderRunner(folder / "encoder.onnx", folder / "decoder.onnx", cache, usable_cores())
 
 
 def _describe_graphs(
@@ -273,7 +273,7 @@ def _manifest(
     checkpoint: Checkpoint,
     kind: Kind,
     graphs: dict[str, GraphInfo],
-    layers: list[LayerCacheInfo],
+    cache: CacheInfo,
     max_length: int,
     info: EncoderDecoderInfo,
 ) -> Manifest:
@@ -286,7 +286,7 @@ def _manifest(
     )
     return dataclasses.replace(
         form_manifest(model_info(checkpoint, "encoder-decoder", kind.task), vocabulary, graphs),
-        cache=CacheInfo("float32", layers),
+        cache=cache,
         generation=generation_defaults(model.generation_config),
         encoder_decoder=info,
     )

@@ -1,4 +1,4 @@
-"""Adds the key/value cache to a traced graph, as inputs and outputs of its attention nodes."""
+"""Adds the key/value cache to a traced graph, as inputs and outputs of its attention nodes, and describes a cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from triform.export.graph.nodes import MICROSOFT, insert, nodes, replace
-from triform.models.spec import LayerCache
+from triform.models.spec import GraphSpec, LayerCache
+from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo, StateInfo
 
 
 def add_cache(model: ir.Model, layers: Sequence[LayerCache]) -> None:
@@ -43,3 +44,12 @@ def add_cache(model: ir.Model, layers: Sequence[LayerCache]) -> None:
 
 def _value(name: str, shape: tuple[int | str, ...]) -> ir.Value:
     return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+
+
+def cache_info(spec: GraphSpec) -> CacheInfo:
+    """The cache of a decoder's graph."""
+    return CacheInfo(
+        "float32",
+        [LayerCacheInfo(layer.num_key_value_heads, layer.head_dim) for layer in spec.cache],
+        [StateInfo(state.kind, "float32", list(state.shape)) for state in spec.states],
+    )

@@ -24,7 +24,7 @@ from triform.export.verify.decoder import (
 from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.bundle.export_record import EncoderParity, Parity
 from triform.runtime.bundle.folder import Bundle
-from triform.runtime.bundle.manifest import Manifest
+from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import ExportError
 
 _TOKENS, _PARITY_TOKENS, _WINDOW = 1024, 192, 512
@@ -57,8 +57,8 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
 def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint) -> Parity:
     manifest, model = bundle.manifest, checkpoint.model
     path, info = bundle.graph("decoder")
-    layers = manifest.cache.layers if manifest.cache is not None else []
-    runner = DecoderRunner(path, layers, usable_cores())
+    cache = manifest.cache or CacheInfo("float32", [])
+    runner = DecoderRunner(path, cache, usable_cores())
     window = min(_WINDOW, manifest.max_length)
     ids = texts.text_ids(checkpoint.tokenizer, "evaluation", _TOKENS, model, window=window)
     first = ids[: min(_PARITY_TOKENS, manifest.max_length - 8)]

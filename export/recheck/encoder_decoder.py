@@ -26,6 +26,7 @@ from triform.models.encoder_decoder.graph import reference_logits
 from triform.models.encoder_decoder.kinds import encoder_decoder_kind
 from triform.runtime.bundle.export_record import Parity
 from triform.runtime.bundle.folder import Bundle
+from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.errors import ExportError
 
 
@@ -61,9 +62,9 @@ def recheck_encoder_decoder(bundle: Bundle, origin: Source, config: PretrainedCo
         raise ExportError(f"{origin.name} makes other inputs of audio or images than {bundle.folder} does")
     model, pad = checkpoint.model, tokens_of(checkpoint).pad or 0
     reference = reference_answers(model, sources, info.decoder_start, manifest.max_length, pad)
-    layers = manifest.cache.layers if manifest.cache is not None else []
+    cache = manifest.cache or CacheInfo("float32", [])
     (encoder, _), (decoder, graph) = bundle.graph("encoder"), bundle.graph("decoder")
-    runner = EncoderDecoderRunner(encoder, decoder, layers, usable_cores())
+    runner = EncoderDecoderRunner(encoder, decoder, cache, usable_cores())
     if graph.quantization.scheme == "none":
         return verify_encoder_decoder(runner, reference)
     parity = encoder_decoder_parity(runner, reference)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -14,10 +14,16 @@ from triform.models.attention.own_causal import has_linear_biases, through_causa
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.errors import UnsupportedModelError
 from triform.models.paths import TOLERANCE, choose_path, relative_difference
-from triform.models.spec import GraphInput, GraphSpec
+from triform.models.recurrent.passes import RecurrentPass, carrying
+from triform.models.recurrent.replacing import recurrences_replaced
+from triform.models.spec import GraphInput, GraphSpec, RecurrentState
 from triform.models.traceable.experts import batch_experts
 from triform.models.traceable.picking import pick_positions
 from triform.models.traceable.substitutions import single_operators
+
+_EXAMPLE_BATCH = 2
+# Begins the names of the inputs that are states of fixed size.
+_PAST_STATE = "past_states."
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,27 @@ class _Path:
     substitute: bool
 
 
-class DecoderGraph(torch.nn.Module):
-    """The module that is traced: from token ids to logits. The cache is added after tracing."""
+@dataclass(frozen=True)
+class _Layers:
+    """What the layers of a model keep of a text, learned by running it once; each in the order that they run.
 
-    def __init__(self, model: PreTrainedModel, layers: list[LayerFacts]) -> None:
+    Attributes:
+        attention: the keys and values.
+        states: the states of fixed size.
+    """
+
+    attention: list[LayerFacts]
+    states: list[RecurrentState]
+
+
+class DecoderGraph(torch.nn.Module):
+    """The module that is traced: from token ids to logits. Keys and values are added after tracing."""
+
+    def __init__(self, model: PreTrainedModel, layers: _Layers, inputs: Sequence[str]) -> None:
+        """Take a prepared model, what its layers keep, and the names of the inputs."""
         super().__init__()
         self.model = model
-        self._layers = layers
+        self._layers, self._inputs = layers, inputs
         self._logits_positions: torch.Tensor | None = None
         model.get_output_embeddings().register_forward_pre_hook(self._pick_positions)
 
@@ -47,32 +67,32 @@ class DecoderGraph(torch.nn.Module):
         hidden, positions = args[0], self._logits_positions
         return (hidden if positions is None else pick_positions(hidden, positions),)
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        past_lengths: torch.Tensor,
-        logits_positions: torch.Tensor,
-        key_positions: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run one chunk of tokens.
 
         Args:
-            input_ids: int64 (batch, sequence); rows shorter than the longest are padded on the right with any id.
-            past_lengths: int32 (batch,), tokens that each row has in its cache.
-            logits_positions: int64 (batch, num_logits), the positions of this chunk to return logits for.
-            key_positions: int64 (total,), 0, 1, … for the keys of the longest row; read by models with linear biases.
-                In the finished graph it is computed, see `export/graph/cross_attention.py`.
+            inputs: input_ids, int64 (batch, sequence), rows shorter than the longest padded on the right with any id;
+                past_lengths, int32 (batch,), tokens that each row has in its cache; logits_positions, int64 (batch,
+                num_logits), the positions of this chunk to return logits for. Of models with linear biases also
+                key_positions, int64 (total,), 0, 1, … for the keys of the longest row; in the finished graph it is
+                computed, see `export/graph/cross_attention.py`. Of models with states of fixed size also new_lengths,
+                int32 (batch,), tokens of each row in this chunk; and each state, float (batch, ...).
 
         Returns:
-            logits float (batch, num_logits, vocab_size).
+            logits float (batch, num_logits, vocab_size), and each state after the chunk.
         """
+        values = dict(zip(self._inputs, inputs, strict=True))
+        input_ids, past_lengths = values["input_ids"], values["past_lengths"]
         length = input_ids.shape[1]
         position_ids = past_lengths[:, None].to(torch.int64) + torch.arange(length)
-        self._logits_positions = logits_positions
-        with attending(traced_pass(past_lengths, length, self._layers, key_positions)):
+        self._logits_positions = values["logits_positions"]
+        attention = traced_pass(past_lengths, length, self._layers.attention, values.get("key_positions"))
+        past = [value for name, value in values.items() if name.startswith(_PAST_STATE)]
+        recurrent = RecurrentPass(past=past, new_lengths=values.get("new_lengths"))
+        with attending(attention), carrying(recurrent):
             logits: torch.Tensor = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
         self._logits_positions = None
-        return logits
+        return logits, *recurrent.present
 
 
 def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, ExitStack]:
@@ -90,18 +110,25 @@ def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, Ex
     if model.get_output_embeddings() is None:
         raise UnsupportedModelError("it has no language-model head")
     path, layers, stack = _choose_path(model, max_length)
-    caches = tuple(layer.cache for layer in layers)
-    example = _example_inputs(has_linear_biases(model))
-    notes = (
-        ("attention", "com.microsoft::GroupQueryAttention"),
-        ("rotary", path.rotary if rotary_modules(model) else "none"),
+    examples = (*_example_inputs(has_linear_biases(model)), *_example_states(layers.states))
+    graph = GraphSpec(
+        "decoder",
+        DecoderGraph(model, layers, [item.name for item in examples]),
+        examples,
+        ("logits", *(f"present_states.{index}" for index in range(len(layers.states)))),
+        tuple(layer.cache for layer in layers.attention),
+        max_length,
+        (
+            ("attention", "com.microsoft::GroupQueryAttention" if layers.attention else "none"),
+            ("rotary", path.rotary if layers.attention and rotary_modules(model) else "none"),
+        ),
+        tuple(layers.states),
     )
-    graph = GraphSpec("decoder", DecoderGraph(model, layers), example, ("logits",), caches, max_length, notes)
     return graph, stack
 
 
 def _example_inputs(linear_biases: bool) -> tuple[GraphInput, ...]:
-    batch, length, num_logits, total = 2, 5, 3, 7
+    batch, length, num_logits, total = _EXAMPLE_BATCH, 5, 3, 7
     keys = GraphInput("key_positions", torch.arange(total), ((0, "total"),))
     return (
         GraphInput("input_ids", torch.ones(batch, length, dtype=torch.int64), ((0, "batch"), (1, "sequence"))),
@@ -113,7 +140,16 @@ def _example_inputs(linear_biases: bool) -> tuple[GraphInput, ...]:
     )
 
 
-def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, list[LayerFacts], ExitStack]:
+def _example_states(states: list[RecurrentState]) -> Iterator[GraphInput]:
+    if not states:
+        return
+    axes = ((0, "batch"),)
+    yield GraphInput("new_lengths", torch.full((_EXAMPLE_BATCH,), 5, dtype=torch.int32), axes)
+    for index, state in enumerate(states):
+        yield GraphInput(f"{_PAST_STATE}{index}", torch.zeros(_EXAMPLE_BATCH, *state.shape), axes)
+
+
+def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, _Layers, ExitStack]:
     """Prepare the model for the first path that reproduces its logits for a few tokens.
 
     The model must run before it is traced: the rotary tables it makes then are constants of the graph, while tensors
@@ -128,7 +164,7 @@ def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, list[L
     if not any(depends_on_length(module) for module in rotary_modules(model)):
         paths = [_Path("fused", True), _Path("fused", False), *paths]
 
-    def attempt(path: _Path, stack: ExitStack) -> tuple[float, list[LayerFacts]]:
+    def attempt(path: _Path, stack: ExitStack) -> tuple[float, _Layers]:
         stack.enter_context(_prepared(model, path, max_length))
         actual, layers = _probe(model, ids)
         _check_connections(model, ids, layers)
@@ -137,33 +173,30 @@ def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, list[L
     return choose_path("logits", paths, attempt)
 
 
-def _probe(model: PreTrainedModel, ids: torch.Tensor) -> tuple[torch.Tensor, list[LayerFacts]]:
-    with attending(ForwardPass()) as state:
+def _probe(model: PreTrainedModel, ids: torch.Tensor, isolated: bool = False) -> tuple[torch.Tensor, _Layers]:
+    attention, recurrent = ForwardPass(isolated=isolated), RecurrentPass(isolated=isolated)
+    with attending(attention), carrying(recurrent):
         positions = torch.arange(ids.shape[1])[None]
         logits: torch.Tensor = model(input_ids=ids, position_ids=positions, use_cache=False).logits
-    return logits, state.layers
+    return logits, _Layers(attention.layers, recurrent.states)
 
 
-def _check_connections(model: PreTrainedModel, ids: torch.Tensor, layers: list[LayerFacts]) -> None:
-    """Refuse a model in which tokens are connected by anything but the attention that was replaced.
+def _check_connections(model: PreTrainedModel, ids: torch.Tensor, layers: _Layers) -> None:
+    """Refuse a model in which tokens are connected by anything but what was replaced.
 
-    With attention to itself only, a token's logits must not depend on the tokens before it. Where they do, the model
-    has attention of its own, or a state along the text, which the graph would lose between two chunks.
+    With attention, convolutions and recurrences over a single token, a token's logits must not depend on the tokens
+    before it. Where they do, the model has attention or a state of its own, which the graph would lose between two
+    chunks.
     """
-    if not layers:
+    if not layers.attention and not layers.states:
         raise UnsupportedModelError("its attention is code of its own, which cannot be replaced")
     others = ids.clone()
     others[0, :-1] = ids[0, 1:]
-    logits = []
-    for row in (ids, others):
-        with attending(ForwardPass(isolated=True)):
-            positions = torch.arange(ids.shape[1])[None]
-            output = model(input_ids=row, position_ids=positions, use_cache=False)
-        logits.append(output.logits[0, -1])
+    logits = [_probe(model, row, isolated=True)[0][0, -1] for row in (ids, others)]
     if relative_difference(*logits) > TOLERANCE:
         raise UnsupportedModelError(
-            "it carries a state along the text besides keys and values, such as a convolution's or a recurrence's, "
-            "which is not supported"
+            "it carries a state along the text besides keys and values, which is neither a convolution nor a "
+            "recurrence that is supported"
         )
 
 
@@ -172,6 +205,7 @@ def _prepared(model: PreTrainedModel, path: _Path, max_length: int) -> Iterator[
     model.set_attn_implementation(CAUSAL)
     with ExitStack() as stack:
         stack.enter_context(through_causal(model, max_length))
+        stack.enter_context(recurrences_replaced(model))
         if path.rotary == "fused":
             stack.enter_context(fused_rotary(model, max_length, announce))
         else:

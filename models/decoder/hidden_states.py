@@ -26,24 +26,18 @@ class HiddenStatesGraph(torch.nn.Module):
     def _keep(self, _: torch.nn.Module, __: Any, output: Any) -> None:
         self._states = output.last_hidden_state
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        past_lengths: torch.Tensor,
-        logits_positions: torch.Tensor,
-        key_positions: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run one chunk of tokens. Arguments as `DecoderGraph`.
 
         Returns:
-            logits float (batch, num_logits, vocab_size); and the last hidden state of every token of the chunk, after
-            the final norm, float (batch, sequence, hidden_size).
+            the outputs of `DecoderGraph`; and the last hidden state of every token of the chunk, after the final norm,
+            float (batch, sequence, hidden_size).
         """
-        logits: torch.Tensor = self.decoder(input_ids, past_lengths, logits_positions, key_positions)
+        outputs: tuple[torch.Tensor, ...] = self.decoder(*inputs)
         if self._states is None:
             raise RuntimeError("the model below the head did not run")
         states, self._states = self._states, None
-        return logits, states
+        return *outputs, states
 
 
 def with_hidden_states(spec: GraphSpec) -> GraphSpec:

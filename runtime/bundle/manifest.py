@@ -19,8 +19,9 @@ from triform.runtime.sealed_json import sealed
 MANIFEST = "manifest.json"
 # The key of the manifest's own hash.
 CHECKSUM = "manifest_sha256"
-# Version 2 added the manifest's own hash.
-SCHEMA_VERSION = 2
+# Version 3 added `CacheInfo.states`; a bundle without states is written as version 2, which older readers know.
+SCHEMA_VERSION = 3
+OLDEST_SCHEMA_VERSION = 2
 # How weights are stored, see `Quantization.scheme`.
 SCHEMES = ("none", "int8", "int4", "keep")
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -87,11 +88,34 @@ class LayerCacheInfo:
 
 
 @dataclass(frozen=True)
+class StateInfo:
+    """A state of fixed size that a layer carries along the text: (batch, *shape).
+
+    Attributes:
+        kind: "convolution" for the last inputs of a causal convolution, "recurrence" for a matrix that each token
+            changes.
+        dtype: float32.
+        shape: of one row.
+    """
+
+    kind: Literal["convolution", "recurrence"]
+    dtype: str
+    shape: list[int]
+
+
+@dataclass(frozen=True)
 class CacheInfo:
-    """The key/value buffers of a decoder."""
+    """What a decoder keeps of a text.
+
+    Attributes:
+        dtype: of the keys and values.
+        layers: the key/value buffers, which grow with the text.
+        states: the states of fixed size.
+    """
 
     dtype: str
     layers: list[LayerCacheInfo]
+    states: list[StateInfo] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

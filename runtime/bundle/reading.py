@@ -8,7 +8,7 @@ from typing import Any
 
 from triform.runtime.bundle.agreement import disagreements
 from triform.runtime.bundle.limits.every import limits
-from triform.runtime.bundle.manifest import CHECKSUM, MANIFEST, SCHEMA_VERSION, Manifest
+from triform.runtime.bundle.manifest import CHECKSUM, MANIFEST, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION, Manifest
 from triform.runtime.errors import BundleError
 from triform.runtime.json_dataclasses import Mismatch, build
 from triform.runtime.printable import quoted, shortened
@@ -72,12 +72,12 @@ def _parse(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _check_schema(version: object, path: Path) -> None:
-    if isinstance(version, int) and version != SCHEMA_VERSION:
+    if isinstance(version, int) and not OLDEST_SCHEMA_VERSION <= version <= SCHEMA_VERSION:
         newer = version > SCHEMA_VERSION
         made, remedy = ("a newer", "upgrade") if newer else ("an older", "export the model again")
         raise BundleError(
             f"{path} has schema version {quoted(version)}, made by {made} Triform; "
-            f"this one reads version {SCHEMA_VERSION}: {remedy}"
+            f"this one reads versions {OLDEST_SCHEMA_VERSION} to {SCHEMA_VERSION}: {remedy}"
         )
 
 

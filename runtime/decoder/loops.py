@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from triform.runtime.bundle.manifest import Manifest
+from triform.runtime.errors import InputError
 from triform.runtime.generation.answers import Watch
 from triform.runtime.generation.contrastive import ContrastiveSearch
 from triform.runtime.generation.loop import Token, plain_loop
@@ -29,14 +30,24 @@ class DecoderLoops:
         step: keeps the KV cache of its last generation.
         make_hidden_step: makes a step that returns hidden states, too, for a number of candidates.
         manifest: the bundle's.
-
-    Attributes:
-        draft: proposes tokens for speculative decoding; None without a draft model.
     """
 
     def __init__(self, step: DecoderStep, make_hidden_step: Callable[[int], HiddenStep], manifest: Manifest) -> None:
-        self.draft: Draft | None = None
+        self._draft: Draft | None = None
         self._step, self._make_hidden_step, self._manifest = step, make_hidden_step, manifest
+
+    def use_draft(self, draft: Draft) -> None:
+        """Have `draft` propose tokens.
+
+        Raises:
+            InputError: the model has states of fixed size.
+        """
+        if self._step.cache.has_states:
+            raise InputError(
+                "this model takes no draft: it has states of fixed size, and rejected tokens cannot be "
+                "removed from those"
+            )
+        self._draft = draft
 
     def tokens(self, row: Row, watch: Watch) -> Iterator[Token]:
         """The tokens of an answer, generated lazily by the loop that the row's options require.
@@ -90,13 +101,16 @@ class DecoderLoops:
         Args:
             row: the prompt and its settings.
         """
+        if self._step.cache.has_states:
+            # Rejected tokens cannot be removed from a state of fixed size.
+            return None
         speculate, form = row.settled.options.speculate, row.context.spelled.form
         # A run of several tokens may round its logits differently than single steps. Without a draft model, "auto"
         # therefore speculates only where this cannot change the answer.
         exact = speculate == "lookup" or (speculate == "auto" and not _rounds_activations(self._manifest))
         propose: Proposer | None = None
-        if speculate == "auto" and self.draft is not None:
-            propose = self.draft
+        if speculate == "auto" and self._draft is not None:
+            propose = self._draft
         elif speculate == "lookup" or (exact and row.context.generator is None):
             propose = look_up
         return ForcedTokens(form.constraint(len(row.ids)), propose) if form is not None and exact else propose

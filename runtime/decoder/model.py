@@ -262,7 +262,7 @@ class Decoder:
             draft: a model with the same vocabulary; while this decoder generates, the draft is in use, too.
 
         Raises:
-            InputError: the vocabularies differ.
+            InputError: the vocabularies differ, or this model has states of fixed size.
         """
         ids = range(max(self.manifest.vocab_size, draft.manifest.vocab_size))
         if any(draft._tokenizer.id_to_token(token) != self._tokenizer.id_to_token(token) for token in ids):
@@ -270,30 +270,30 @@ class Decoder:
                 f"{draft._bundle.folder} cannot be the draft model of {self._bundle.folder}: their vocabularies "
                 "differ; use a smaller model of the same family"
             )
+        self._loops.use_draft(Draft(draft._step, draft.manifest.max_length, self.manifest.vocab_size))
         self._draft = draft
-        self._loops.draft = Draft(draft._step, draft.manifest.max_length, self.manifest.vocab_size)
 
     def forget(self) -> None:
         """Empty the KV cache, so that the next generation runs its whole prompt."""
         with self._turns.call():
             self._begin()
-            self._step.cache.reset()
+            self._step.reset()
 
     def save_prompt_cache(self, path: str | Path, tokens: int) -> None:
-        """Write the first part of the KV cache of the last generation to a file.
+        """Write what the model keeps of the first part of the last generation to a file.
 
         Args:
             path: a safetensors file, replaced if it exists.
-            tokens: number of tokens to keep; the generation's `prompt_tokens` keeps all of its prompt.
+            tokens: most tokens to keep; the generation's `prompt_tokens` for its prompt. See `DecoderStep.stored`.
 
         Raises:
             InputError: the file cannot be written, or nothing was generated yet.
         """
         with self._turns.call():
-            ids = self._step.ids[:tokens]
+            ids, arrays = self._step.stored(tokens)
             if not ids:
                 raise InputError(f"there is no prompt to save in {path}; generate first")
-            write_prompt_cache(Path(path), self.manifest, ids, self._step.cache.stored(len(ids)))
+            write_prompt_cache(Path(path), self.manifest, ids, arrays)
 
     def load_prompt_cache(self, path: str | Path) -> int:
         """Load a file from `save_prompt_cache`, for prompts that begin with the same tokens.

@@ -1,9 +1,9 @@
-"""Saves the keys and values of a prompt to a file, so that a later process does not compute them again.
+"""Saves what the model keeps of a prompt to a file, so that a later process does not compute it again.
 
 It is a safetensors file (https://huggingface.co/docs/safetensors): the length of a JSON header, the header, and the
-data. Each buffer of the KV cache is a tensor, float32 (num_key_value_heads, tokens, head_dim). The header's metadata
-has the token ids, a hash of the bundle, and a checksum of header and data. This module reads and writes only this much
-of the format, so a device does not need the package safetensors.
+data. Each buffer of the KV cache is a tensor, float32 (num_key_value_heads, tokens, head_dim), and so is each state of
+fixed size. The header's metadata has the token ids, a hash of the bundle, and a checksum of header and data. This
+module reads and writes only this much of the format, so a device does not need the package safetensors.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ def write_prompt_cache(
         path: the file, replaced if it exists.
         manifest: the bundle's.
         ids: the token ids.
-        arrays: the keys and values of these tokens by name, float32 (num_key_value_heads, tokens, head_dim), from
-            `KVCache.stored`.
+        arrays: from `DecoderStep.stored`, for these tokens.
 
     Raises:
         InputError: the file cannot be written.
@@ -82,7 +81,8 @@ def read_prompt_cache(path: Path, manifest: Manifest) -> tuple[list[int], dict[s
         manifest: the manifest of the bundle that will use it.
 
     Returns:
-        the token ids, and their keys and values by name, read-only, float32 (num_key_value_heads, tokens, head_dim).
+        the token ids, and their keys and values and the states after them by name, read-only; see
+            `KVCache.load`.
 
     Raises:
         InputError: the file cannot be read, is damaged, or was made with another bundle.
@@ -130,6 +130,9 @@ def _content(
         shape = (layer.num_key_value_heads, len(ids), layer.head_dim)
         for name in (f"{index}.key", f"{index}.value"):
             arrays[name] = _array(header[name], data, shape)
+    for index, state in enumerate(manifest.cache.states if manifest.cache else ()):
+        name = f"states.{index}"
+        arrays[name] = _array(header[name], data, tuple(state.shape))
     if sum(array.nbytes for array in arrays.values()) != len(data):
         raise ValueError("it is cut off or too long")
     if zlib.crc32(data.data, _header_checksum(header)) != int(metadata["crc32"]):

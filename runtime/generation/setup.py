@@ -19,6 +19,7 @@ from triform.runtime.generation.options.conflicts import (
     NO_LIMIT,
     NO_SOURCE_TEXT,
     SEVERAL_ANSWERS,
+    STATES,
     check_conflicts,
 )
 from triform.runtime.generation.options.defaults import Lengths, lengths_of, with_defaults
@@ -200,5 +201,6 @@ def check_length(length: int, context: int, *, room: int) -> None:
 def _situation_of(manifest: Manifest) -> dict[str, object]:
     info = manifest.encoder_decoder
     if info is None:
-        return {DECODER: True}
+        has_states = manifest.cache is not None and bool(manifest.cache.states)
+        return {DECODER: True, **({STATES: True} if has_states else {})}
     return {ENCODER_DECODER: True} if info.source == "text" else {ENCODER_DECODER: True, NO_SOURCE_TEXT: True}

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # The inputs of every decoder graph, besides the cache and an encoder's outputs.
 STEP_INPUTS = ("input_ids", "past_lengths", "logits_positions")
+# The input of graphs with states of fixed size: how many tokens of each row are no padding.
+NEW_LENGTHS = "new_lengths"
 # ONNX Runtime's name of the memory that numpy arrays are in.
 _HOST = "Cpu"
 
@@ -32,6 +34,7 @@ class StepBinding:
         input_ids: int64 (batch, sequence).
         past_lengths: int32 (batch,).
         logits_positions: int64 (batch, num_logits), 0 at first.
+        new_lengths: int32 (batch,), the whole sequence at first; bound where the graph takes it.
         outputs: float32, by name; ``logits`` are (batch, num_logits, vocab_size).
     """
 
@@ -43,8 +46,12 @@ class StepBinding:
         self.input_ids = np.zeros(shape, np.int64)
         self.past_lengths = np.zeros(batch, np.int32)
         self.logits_positions = np.zeros((batch, num_logits), np.int64)
+        self.new_lengths = np.full(batch, shape[1], np.int32)
+        takes_lengths = any(node.name == NEW_LENGTHS for node in nodes)
         # Bound for each run.
-        self._inputs = {name: _shared(getattr(self, name)) for name in STEP_INPUTS}
+        self._inputs = {
+            name: _shared(getattr(self, name)) for name in (*STEP_INPUTS, *((NEW_LENGTHS,) if takes_lengths else ()))
+        }
         self.outputs: dict[str, Array] = {}
         self.add_output("logits", (batch, num_logits, vocab_size))
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import InputError
-from triform.runtime.graphs.binding import StepBinding, run_step
-from triform.runtime.graphs.cache import KVCache, place_rows
-from triform.runtime.graphs.decoder_step import paired, prefill_row, resumable
+from triform.runtime.graphs.binding import StepBinding
+from triform.runtime.graphs.cache import KVCache, Snapshots, is_worth_a_snapshot, place_rows
+from triform.runtime.graphs.decoder_step import paired, prefill_row, read_row, resumable, run_on
 from triform.runtime.graphs.protocols import BindableSession
 
 
@@ -21,7 +21,8 @@ class DecoderBatchStep:
     Prompts are not batched because they differ in length, and the graph continues only a batch of one by several
     tokens; a single prompt already keeps the processor busy.
 
-    A prompt that shares a prefix with another one whose keys and values are still in the cache is run from there.
+    A prompt that shares a prefix with another one whose keys and values are still in the cache is run from there; with
+    states of fixed size, if two prompts before it shared the prefix.
 
     Attributes:
         cache: all sequences so far, in its own order: a row keeps its place as long as possible.
@@ -44,6 +45,7 @@ class DecoderBatchStep:
         self._places = np.zeros(0, np.int64)
         # The tokens of the prompt in each place of the cache, even if its row was removed.
         self._read: list[list[int]] = []
+        self._snapshots = Snapshots()
 
     def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Start over with one row per prompt, each at least one token; lengths may differ.
@@ -74,9 +76,12 @@ class DecoderBatchStep:
         """
         place = len(self._places)
         self._make_room(len(ids), place + 1)
-        source, kept = self._longest_shared(ids)
-        self.cache.take(place, source, kept)
-        logits = prefill_row(self._session, self.cache.row(place), ids[kept:], self._vocab_size)
+        source, shared = self._longest_shared(ids)
+        if self.cache.has_states:
+            logits = self._read_with_states(ids, place, source, shared)
+        else:
+            self.cache.take(place, source, shared)
+            logits = prefill_row(self._session, self.cache.row(place), ids[shared:], self._vocab_size)
         self._read[place] = list(ids)
         self._places = np.append(self._places, place)
         return logits
@@ -114,12 +119,19 @@ class DecoderBatchStep:
         binding = self.cache.kept_binding(1, self._binding)
         binding.input_ids[self._places, 0] = tokens
         binding.past_lengths[:] = self.cache.lengths
-        run_step(self._session, binding)
-        self.cache.advance(1)
+        run_on(self._session, binding, self.cache, 1)
         self.cache.resize(rows)
         logits = binding.logits[:rows, 0]
         in_order = (self._places == np.arange(rows)).all()
         return logits if in_order else logits[self._places]
+
+    def _read_with_states(self, ids: Sequence[int], place: int, source: int, shared: int) -> NDArray[np.float32]:
+        snapshot = self._snapshots.longest(ids, shared)
+        kept = 0 if snapshot is None else len(snapshot.ids)
+        self.cache.take(place, source, kept, None if snapshot is None else snapshot.states)
+        # The next prompt may part from the others where this one does.
+        places = [shared] if is_worth_a_snapshot(kept, shared) else []
+        return read_row(self._session, self.cache.row(place), ids, self._vocab_size, self._snapshots, places)
 
     def _make_room(self, length: int, rows: int) -> None:
         """Make room for at least `rows` rows of `length` tokens each. Removed rows are lost if the buffers grow."""

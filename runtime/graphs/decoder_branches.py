@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import UnsupportedError
-from triform.runtime.graphs.binding import StepBinding, run_step
+from triform.runtime.graphs.binding import StepBinding
 from triform.runtime.graphs.cache import KVCache
-from triform.runtime.graphs.decoder_step import CHUNK, paired
+from triform.runtime.graphs.decoder_step import CHUNK, paired, run_on
 from triform.runtime.graphs.protocols import BindableSession
 from triform.runtime.graphs.signature import LAST_HIDDEN_STATE, hidden_size_of
 
@@ -103,5 +103,4 @@ class HiddenStep:
     def _append(self, binding: StepBinding, input_ids: NDArray[np.int64]) -> None:
         binding.input_ids[:] = input_ids
         binding.past_lengths[:] = self.cache.lengths
-        run_step(self._session, binding)
-        self.cache.advance(input_ids.shape[1])
+        run_on(self._session, binding, self.cache, input_ids.shape[1])

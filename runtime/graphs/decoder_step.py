@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from triform.runtime.arithmetic import not_numbers
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.graphs.binding import StepBinding, run_step
-from triform.runtime.graphs.cache import KVCache
+from triform.runtime.graphs.cache import KVCache, Snapshots, States, is_worth_a_snapshot
 from triform.runtime.graphs.protocols import BindableSession
 
 # Tokens of a prompt to feed at once: enough for full speed, few enough to keep activations and score matrices small.
@@ -37,12 +37,18 @@ class DecoderStep:
         self.cache = KVCache(cache, manifest.max_length)
         # Recorded before a run. The first ones, up to the cache's length, are in the cache, even if a run failed.
         self._fed: list[int] = []
+        self._snapshots = Snapshots()
 
     @property
     def ids(self) -> list[int]:
-        """The token ids whose keys and values the cache holds."""
+        """The token ids that the cache holds."""
         del self._fed[int(self.cache.lengths[0]) :]
         return self._fed
+
+    def reset(self) -> None:
+        """Forget every token."""
+        self.cache.reset()
+        self._snapshots = Snapshots()
 
     def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Set the sequence to `ids`, at least one; the prefix that the cache holds already is not run again.
@@ -54,6 +60,8 @@ class DecoderStep:
             InputError: the sequence outgrows the model's context.
             TriformError: onnxruntime failed.
         """
+        if self.cache.has_states:
+            return self._prefill_with_states(ids)
         kept = self.shared(ids)
         self.cache.trim(int(self.cache.lengths[0]) - kept)
         self.cache.reserve(len(ids))
@@ -61,11 +69,53 @@ class DecoderStep:
         return prefill_row(self._session, self.cache, ids[kept:], self._vocab_size)
 
     def shared(self, ids: Sequence[int]) -> int:
-        """Count the tokens that `prefill(ids)` would not run again; see `resumable`."""
-        return resumable(self.ids, ids)
+        """Count the tokens that `prefill(ids)` would not run again; see `resumable`.
+
+        With states of fixed size these are all that the cache holds, if `ids` continue them, or else those before a
+        snapshot.
+        """
+        return self._resumption(ids)[0] if self.cache.has_states else resumable(self.ids, ids)
+
+    def _resumption(self, ids: Sequence[int]) -> tuple[int, States | None]:
+        """How many tokens need not be run again, and the states after them; None for those in the cache."""
+        held = self.ids
+        if len(held) < len(ids) and list(ids[: len(held)]) == held:
+            return len(held), None
+        snapshot = self._snapshots.longest(ids, resumable(held, ids))
+        return (0, None) if snapshot is None else (len(snapshot.ids), snapshot.states)
+
+    def _prefill_with_states(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        (kept, states), parted = self._resumption(ids), resumable(self.ids, ids)
+        self.cache.reserve(len(ids))
+        if states is not None or not kept:
+            self.cache.rewind(0, kept, states)
+        self._fed = list(ids)
+        # The next prompt may part where this one parted from the one before, or be the same again.
+        places = [parted] if is_worth_a_snapshot(kept, parted) else []
+        last = resumable(ids, ids)
+        if last > max([kept, *places]):
+            places.append(last)
+        logits = read_row(self._session, self.cache, ids, self._vocab_size, self._snapshots, places)
+        if not last:
+            self._snapshots.keep(ids, self.cache.states_of(0))
+        return logits
+
+    def stored(self, most: int) -> tuple[list[int], dict[str, NDArray[np.float32]]]:
+        """What can be kept of the sequence for `adopt`: of its first `most` tokens, or fewer with states of fixed size.
+
+        Returns:
+            the tokens, none if there is nothing to keep, and arrays by name, see `KVCache.load`.
+        """
+        ids = self.ids[:most]
+        if not self.cache.has_states:
+            return ids, self.cache.stored(len(ids))
+        snapshot = self._snapshots.longest(ids, len(ids))
+        if snapshot is None:
+            return [], {}
+        return ids[: len(snapshot.ids)], {**self.cache.stored(len(snapshot.ids)), **snapshot.states}
 
     def adopt(self, ids: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Set the sequence to `ids`, whose keys and values are known.
+        """Set the sequence to `ids`, of which everything is known that the cache holds.
 
         Args:
             ids: at least one.
@@ -76,6 +126,8 @@ class DecoderStep:
         """
         self.cache.load(arrays, len(ids))
         self._fed = list(ids)
+        if self.cache.has_states:
+            self._snapshots.keep(ids, self.cache.states_of(0))
 
     def next(self, token: int) -> NDArray[np.float32]:
         """Append one token. Nothing is allocated unless the cache is full.
@@ -115,8 +167,7 @@ class DecoderStep:
         binding.input_ids[0] = tokens
         binding.past_lengths[:] = cache.lengths
         self.ids.extend(tokens)
-        run_step(self._session, binding)
-        cache.advance(count)
+        run_on(self._session, binding, cache, count)
         result: NDArray[np.float32] = binding.logits[0]
         return result
 
@@ -146,6 +197,52 @@ class DecoderStep:
             if not np.isfinite(logits).all():
                 raise not_numbers()
             yield logits
+
+
+def read_row(
+    session: BindableSession,
+    cache: KVCache,
+    ids: Sequence[int],
+    vocab_size: int,
+    snapshots: Snapshots,
+    places: Iterable[int],
+) -> NDArray[np.float32]:
+    """Append those of `ids` that the one row of `cache` does not hold, with snapshots of its states on the way.
+
+    Args:
+        session: of the decoder graph.
+        cache: has room for them.
+        ids: the whole row.
+        vocab_size: of the model.
+        snapshots: keeps the states.
+        places: lengths to keep the states at, in order, beyond what the cache holds and below all.
+
+    Returns:
+        logits after the last one, float32 (vocab_size,).
+
+    Raises:
+        TriformError: onnxruntime failed.
+    """
+    for place in places:
+        prefill_row(session, cache, ids[int(cache.lengths[0]) : place], vocab_size)
+        snapshots.keep(ids[:place], cache.states_of(0))
+    return prefill_row(session, cache, ids[int(cache.lengths[0]) :], vocab_size)
+
+
+def run_on(session: BindableSession, binding: StepBinding, cache: KVCache, count: int) -> None:
+    """Run the decoder graph and record that it has written `count` tokens to each row.
+
+    Raises:
+        TriformError: onnxruntime failed. Keys and values of earlier tokens are unharmed, states of fixed size are not:
+            with those the cache is empty.
+    """
+    try:
+        run_step(session, binding)
+        cache.advance(count)
+    except BaseException:
+        if cache.has_states:
+            cache.reset()
+        raise
 
 
 def resumable(held: Sequence[int], ids: Sequence[int]) -> int:
@@ -191,7 +288,6 @@ def _append(
     binding.past_lengths[:] = cache.lengths
     binding.logits_positions[0] = positions
     cache.bind(binding)
-    run_step(session, binding)
-    cache.advance(len(ids))
+    run_on(session, binding, cache, len(ids))
     result: NDArray[np.float32] = binding.logits[0]
     return result

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import BundleError
+from triform.runtime.graphs.binding import NEW_LENGTHS
 from triform.runtime.graphs.protocols import GraphSession, Node
 
 # The decoder output from which word timestamps are computed: (batch, heads, sequence, source).
@@ -84,6 +85,10 @@ def _check_decoder(session: GraphSession, manifest: Manifest, path: Path, encode
         for part in ("key", "value"):
             inputs[f"past_key_values.{index}.{part}"] = buffer
             outputs[f"present.{index}.{part}"] = buffer
+    if manifest.cache.states:
+        inputs[NEW_LENGTHS] = _Tensor("tensor(int32)", ["batch"])
+    for index, state in enumerate(manifest.cache.states):
+        inputs[f"past_states.{index}"] = outputs[f"present_states.{index}"] = _floats("batch", *state.shape)
     hidden_size = hidden_size_of(manifest)
     if hidden_size is not None:
         outputs[LAST_HIDDEN_STATE] = _floats("batch", "sequence", hidden_size)

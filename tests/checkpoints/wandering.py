@@ -8,19 +8,21 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.checkpoints.decoder_families import FAMILIES, build
-from tests.checkpoints.decoders import VOCAB, byte_level_tokenizer
+from tests.checkpoints.decoders import CHAT_TEMPLATE, VOCAB, byte_level_tokenizer
+from tests.checkpoints.recurrent_families import RECURRENT_FAMILIES
 
 
 def wandering_folder(folder: Path, family: str) -> Path:
     """A checkpoint of this family in which several tokens may follow each, depending on what was before."""
-    model_type, settings = FAMILIES[family]
+    model_type, settings = {**FAMILIES, **RECURRENT_FAMILIES}[family]
     model = build(model_type, {**settings, "vocab_size": VOCAB, "tie_word_embeddings": False})
     _rewire(model)
     model.save_pretrained(folder)
-    tokenizer = byte_level_tokenizer()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|end|>", pad_token="<pad>"
-    ).save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level_tokenizer(), bos_token="<s>", eos_token="<|end|>", pad_token="<pad>"
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE if family in RECURRENT_FAMILIES else None
+    tokenizer.save_pretrained(folder)
     return folder
 
 

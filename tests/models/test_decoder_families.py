@@ -7,6 +7,7 @@ import torch
 from transformers import CONFIG_MAPPING
 
 from tests.checkpoints.decoder_families import CONTEXT, FAMILIES, ROPES, VOCAB, build, rope_config
+from triform.export.graph.cache import cache_info
 from triform.export.graph.fusion import fuse
 from triform.export.graph.nodes import attribute, nodes
 from triform.export.graph.tracing import trace
@@ -18,7 +19,6 @@ from triform.models.attention.rotary import rotary_modules
 from triform.models.catalog import form_of
 from triform.models.decoder.graph import decoder_spec
 from triform.models.errors import UnsupportedModelError
-from triform.runtime.bundle.manifest import LayerCacheInfo
 
 
 def exported(model, folder, ids):
@@ -31,8 +31,7 @@ def exported(model, folder, ids):
     notes = dict(spec.notes)
     lower_to_float(graph)
     write_graph(graph, folder / "decoder.onnx")
-    layers = [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in spec.cache]
-    return DecoderRunner(folder / "decoder.onnx", layers, 2), expected, graph, notes
+    return DecoderRunner(folder / "decoder.onnx", cache_info(spec), 2), expected, graph, notes
 
 
 def some_ids(count):
@@ -118,28 +117,6 @@ def test_window_and_softcap_reach_the_operator(tmp_path):
     windows = [attribute(node, "local_window_size", -1) for node in attention]
     assert windows == [24, -1, 24]
     assert [attribute(node, "softcap") for node in attention] == [3.0] * 3
-
-
-STATES = {
-    "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 16},
-    "minimax": {"layer_types": ["linear_attention", "full_attention"], "num_local_experts": 2, "block_size": 16},
-}
-STATE_COMMON = {
-    "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3,
-    "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64, "pad_token_id": 0,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("model_type", STATES)
-def test_a_state_along_the_text_is_refused(model_type):
-    model = build(model_type, {**STATE_COMMON, **STATES[model_type]})
-    with pytest.raises(UnsupportedModelError, match="carries a state along the text besides keys and values"):
-        decoder_spec(model, 64)
-
-
-def test_states_that_transformers_declares_are_refused_before_loading():
-    with pytest.raises(UnsupportedModelError, match="mamba models carry a state along the text"):
-        form_of(CONFIG_MAPPING["mamba"](), "text-generation")
 
 
 def test_attention_of_its_own_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from triform.runtime.bundle.export_record import ExportInfo
-    from triform.runtime.bundle.manifest import GraphInfo, Manifest, TensorInfo
+    from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, Manifest, TensorInfo
 
 HELP = """Show what a bundle contains: form, task, graphs, shapes, sizes, quantization, parity.
 
@@ -51,8 +52,7 @@ def _render(manifest: Manifest) -> str:
         lines.append(("answers end at", end_tokens(manifest.export.end_tokens)))
     lines += [("note", note) for note in manifest.export.notes]
     if manifest.cache is not None:
-        per_token = sum(8 * layer.num_key_value_heads * layer.head_dim for layer in manifest.cache.layers)
-        lines.append(("cache", f"{len(manifest.cache.layers)} layers, {per_token / 1e3:.1f} kB a token"))
+        lines += _cache_rows(manifest.cache)
     for name, graph in manifest.graphs.items():
         lines += _graph_rows(name, graph)
     lines += [(f"file {name}", f"{megabytes(info.size)}  {info.sha256[:16]}") for name, info in manifest.files.items()]
@@ -61,6 +61,19 @@ def _render(manifest: Manifest) -> str:
     if manifest.export.encoder_parity is not None:
         lines += encoder_parity_rows(manifest.export.encoder_parity)
     return rows([*lines, *_version_rows(manifest.export)])
+
+
+def _cache_rows(cache: CacheInfo) -> list[tuple[str, str]]:
+    lines = []
+    if cache.layers:
+        per_token = sum(8 * layer.num_key_value_heads * layer.head_dim for layer in cache.layers)
+        lines.append(("cache", f"{len(cache.layers)} layers, {per_token / 1e3:.1f} kB a token"))
+    if cache.states:
+        size = sum(4 * math.prod(state.shape) for state in cache.states)
+        kinds = Counter(state.kind for state in cache.states)
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        lines.append(("states", f"{len(cache.states)} of fixed size ({listed}), {size / 1e3:.1f} kB a text"))
+    return lines
 
 
 def _templates(manifest: Manifest) -> str:
@@ -117,4 +130,4 @@ def _tensors(infos: list[TensorInfo]) -> str:
 
 def _is_later_layer(name: str) -> bool:
     parts = name.split(".")
-    return len(parts) == 3 and parts[1] != "0"
+    return len(parts) > 1 and parts[1].isdigit() and parts[1] != "0"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields
 
 from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Parity
 from triform.runtime.bundle.limits.contract import Limit, one_of, within
-from triform.runtime.bundle.manifest import SCHEMES, CacheInfo, GraphInfo
+from triform.runtime.bundle.manifest import SCHEMES, CacheInfo, GraphInfo, StateInfo
 
 _MOST_LAYERS = 10_000
 # Values of all heads of a layer for one token.
 _WIDEST_STATE = 2**20
+# Values of a state of fixed size, and its axes.
+_LARGEST_STATE, _MOST_AXES = 2**28, 3
 # Perplexities of random weights are large; no other measurement is larger.
 _LARGEST_MEASURED = 1e15
 # Cosines and shares.
@@ -42,13 +45,24 @@ def graph_limits(name: str, info: GraphInfo) -> Iterator[Limit]:
 
 
 def cache_limits(cache: CacheInfo) -> Iterator[Limit]:
-    """Yield the rules for a decoder's key/value buffers."""
+    """Yield the rules for a decoder's key/value buffers and states."""
     yield Limit("cache.dtype", cache.dtype, cache.dtype == "float32", "float32")
-    count = len(cache.layers)
+    count = len(cache.layers) + len(cache.states)
     yield Limit("cache.layers", f"{count} layers", 1 <= count <= _MOST_LAYERS, f"1 to {_MOST_LAYERS} layers")
     for index, layer in enumerate(cache.layers):
         for name in ("num_key_value_heads", "head_dim"):
             yield within(f"cache.layers[{index}].{name}", getattr(layer, name), 1, _WIDEST_STATE)
+    for index, state in enumerate(cache.states):
+        yield from _state_limits(f"cache.states[{index}]", state)
+
+
+def _state_limits(key: str, state: StateInfo) -> Iterator[Limit]:
+    yield Limit(f"{key}.dtype", state.dtype, state.dtype == "float32", "float32")
+    axes = len(state.shape)
+    yield Limit(f"{key}.shape", f"{axes} axes", 1 <= axes <= _MOST_AXES, f"1 to {_MOST_AXES} axes")
+    for axis, size in enumerate(state.shape):
+        yield within(f"{key}.shape[{axis}]", size, 1, _WIDEST_STATE)
+    yield within(f"{key}.shape", math.prod(state.shape), 1, _LARGEST_STATE)
 
 
 def export_limits(info: ExportInfo) -> Iterator[Limit]:

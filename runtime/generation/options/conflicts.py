@@ -16,6 +16,7 @@ SEVERAL_ANSWERS = "several prompts, or several answers to a prompt, are generate
 BEAMS = "beam search is used"
 BEAM_GROUPS = "diverse beam search is used"
 BEST_OF = "best-of sampling is used"
+STATES = "the model has states of fixed size"
 NO_LIMIT = "nothing limits the length of the answer"
 
 # Options that describe the whole answer, so that only one can be given.
@@ -190,6 +191,15 @@ _ALONE = [
         )
     ),
 ]
+_WITH_STATES = [
+    Conflict(
+        "speculate",
+        STATES,
+        "{option} {value} tries tokens that may have to be removed, which a model with states of fixed size cannot do; "
+        "leave it out",
+        _is("lookup"),
+    ),
+]
 _SEARCHES = [
     Conflict(
         "num_beam_groups",
@@ -243,4 +253,4 @@ _SEARCHES = [
         for name in ("prompt_cache", "draft", "stats")
     ),
 ]
-CONFLICTS = (*_LENGTH, *_DRAWING, *_PENALTIES, *_FORMS, *_CONTRASTIVE, *_ALONE, *_SEARCHES)
+CONFLICTS = (*_LENGTH, *_DRAWING, *_PENALTIES, *_FORMS, *_CONTRASTIVE, *_ALONE, *_WITH_STATES, *_SEARCHES)

@@ -229,7 +229,7 @@ def test_the_manifest_says_so(llama, wandering_llama):
 def test_what_is_not_pytorchs_is_found_out(llama):
     assert verify_against(llama.bundle, str(llama.checkpoint)).prefill < 1e-3
     path, _ = llama.bundle.graph("decoder")
-    runner = DecoderRunner(path, llama.bundle.manifest.cache.layers, 1)
+    runner = DecoderRunner(path, llama.bundle.manifest.cache, 1)
     ids = llama.ids * 2
     expected = reference_states(llama.model, ids)
     verify_states(runner, expected, ids)

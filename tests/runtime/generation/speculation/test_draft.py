@@ -79,7 +79,7 @@ def test_a_draft_that_is_the_model_itself_is_always_right(float_bundle, plain, m
 
 def test_it_is_not_asked_when_told_so(drafted):
     for asked in ("off", "lookup"):
-        drafted._loops.draft = lambda ids, count: pytest.fail("asked")
+        drafted._loops._draft = lambda ids, count: pytest.fail("asked")
         drafted.generate(PROMPT, GenerationOptions(max_new_tokens=20, temperature=0, speculate=asked), raw=True)
 
 

@@ -1,0 +1,56 @@
+"""Families with states of fixed size: the float graph equals PyTorch, for prefill, chunks, steps and ragged batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from transformers import CONFIG_MAPPING
+
+from tests.checkpoints.decoder_families import CONTEXT, VOCAB, build
+from tests.checkpoints.recurrent_families import CONTENT, RECURRENT_FAMILIES
+from tests.models.test_decoder_families import exported, some_ids
+from triform.export.verify.decoder import verify_decoder
+from triform.models.catalog import form_of
+from triform.models.decoder.graph import decoder_spec
+from triform.models.errors import UnsupportedModelError
+
+
+@pytest.mark.parametrize("family", RECURRENT_FAMILIES)
+def test_family_matches_pytorch(family, tmp_path):
+    model_type, settings = RECURRENT_FAMILIES[family]
+    assert form_of(CONFIG_MAPPING[model_type](**settings), "text-generation") == "decoder"
+    model = build(model_type, settings)
+    ids = some_ids(90)
+    runner, expected, _, _ = exported(model, tmp_path, ids)
+    verify_decoder(runner, expected, ids)
+    padded_chunks_match(runner, expected, ids)
+    cache = runner._cache
+    assert (len(cache.layers), [state.kind for state in cache.states]) == CONTENT[family]
+
+
+def padded_chunks_match(runner, expected, ids):
+    """A row fed in chunks with padding behind each, and with chunks that are nothing but padding."""
+    runner.start(1, len(ids) + 20)
+    for start, length, padding in ((0, 3, 4), (3, 1, 0), (4, 0, 2), (4, 9, 7), (13, 2, 1), (15, 70, 5)):
+        chunk = [*ids[start : start + length], *[VOCAB - 1] * padding]
+        logits, _ = runner.feed(np.array([chunk]), np.arange(len(chunk))[None], np.array([length]))
+        if length:
+            difference = np.abs(logits[0, :length] - expected[start : start + length]).max()
+            assert difference <= 5e-4 * np.abs(expected).max()
+
+
+def test_a_state_that_is_neither_convolution_nor_recurrence_is_refused():
+    settings = {
+        "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 2,
+        "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64,
+        "pad_token_id": 0, "layer_types": ["linear_attention", "full_attention"], "num_local_experts": 2,
+        "block_size": 16,
+    }  # fmt: skip
+    with pytest.raises(UnsupportedModelError, match="carries a state along the text besides keys and values"):
+        decoder_spec(build("minimax", settings), CONTEXT)
+
+
+@pytest.mark.parametrize("model_type", ["rwkv", "xlstm", "recurrent_gemma"])
+def test_recurrences_of_other_kinds_are_refused_before_loading(model_type):
+    with pytest.raises(UnsupportedModelError, match=f"{model_type} models carry a state along the text"):
+        form_of(CONFIG_MAPPING[model_type](), "text-generation")
