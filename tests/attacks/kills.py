@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("decoder", type=Path)
     parser.add_argument("encoder", type=Path)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--only", help="one of generate, embed, search, cache")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance, failed = random.Random(options.seed), 0
@@ -51,6 +52,8 @@ def main() -> int:
         texts = place / "texts.txt"
         texts.write_text("".join(f"Line {number} about a ship.\n" for number in range(_TEXTS)))
         for case in _cases(options.decoder, options.encoder, texts):
+            if options.only not in (None, case.name):
+                continue
             failed += _attack(case, place / "work", options.kills, chance)
     return 1 if failed else 0
 
@@ -88,6 +91,7 @@ def _attack(case: Case, folder: Path, kills: int, chance: random.Random) -> int:
 
 
 def _undisturbed(case: Case, folder: Path) -> tuple[dict[str, bytes], float]:
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     start = time.monotonic()
     expected = _run(case, folder, resume=False)

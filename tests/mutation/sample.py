@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from tests.mutation.mutate import Mutation, mutations
@@ -55,6 +56,7 @@ def _sample(folder: str, count: int, seed: int) -> list[tuple[Path, Mutation]]:
     return random.Random(seed).sample(everything, min(count, len(everything)))
 
 
+@cache
 def tests_of(path: Path) -> list[str]:
     """The files of tests that fit a file: first those of its name in the folder of its name, last those far away."""
     module = "triform." + ".".join(path.with_suffix("").parts)
