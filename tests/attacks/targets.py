@@ -114,7 +114,7 @@ def weights(choices: Choices, folder: Path) -> None:
 
 def gguf(choices: Choices, folder: Path) -> None:
     """GGUF files with other bytes: opened, in a dry run of the export, and their tokenizer."""
-    from triform.export.checkpoint.gguf.loading import load_tokenizer
+    from triform.export.checkpoint.gguf.loading import load_gguf_tokenizer
     from triform.export.pipeline import plan
 
     content = choices.of(seeds.ggufs())
@@ -122,7 +122,7 @@ def gguf(choices: Choices, folder: Path) -> None:
     path = _written(folder, "model.gguf", edited_bytes(head, choices, seeds.ggufs()) + tensors)
     plan(path)
     try:
-        load_tokenizer(path)
+        load_gguf_tokenizer(path)
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError):
         # An export says in one line that a value is of the wrong type.
         return
