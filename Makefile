@@ -93,6 +93,24 @@ fuzz: dev
 	-$(INSTALL) --only-binary :all: $(FUZZER)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.fuzz --seconds $(SECONDS) --corpus $(CACHE)/fuzz
 
+# By hand: memory over ROUNDS answers and vectors, and KILLS of each command that writes. ENCODER and DECODER are bundles.
+ROUNDS := 10000
+KILLS := 50
+DECODER := $(BUNDLE)
+ENCODER := demo/minilm
+
+soak: dev $(BUNDLE)/manifest.json demo/minilm/manifest.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.soak $(DECODER) --rounds $(ROUNDS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.soak $(ENCODER) --rounds $(ROUNDS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.kills $(DECODER) $(ENCODER) --kills $(KILLS)
+
+# By hand: changes the code in MUTANTS places, one at a time, and counts how many of them a test notices.
+MUTANTS := 60
+mutants: dev $(GGUF) $(MINILM)/model.safetensors $(WHISPER)/model.safetensors $(SPEECH)/transcription
+	for folder in runtime export; do OMP_NUM_THREADS=1 TRIFORM_TEST_GGUF=$(abspath $(GGUF)) \
+		TRIFORM_TEST_MINILM=$(abspath $(MINILM)) TRIFORM_TEST_WHISPER=$(abspath $(WHISPER)) \
+		TRIFORM_TEST_SPEECH=$(abspath $(SPEECH)) $(BIN)/python -m tests.mutation.sample $$folder --count $(MUTANTS); done
+
 lint: dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -161,6 +179,9 @@ $(SPEECH)/transcription: | $(VENV)/torch.stamp
 	mv $(CACHE)/pocketsphinx/librivox/transcription $@
 	@rm -r $(CACHE)/pocketsphinx $(CACHE)/pocketsphinx-5.1.1.tar.gz
 	@touch $@
+
+demo/minilm/manifest.json: $(MINILM)/model.safetensors
+	$(BIN)/triform export $(MINILM) $(dir $@) --force
 
 $(BUNDLE)/manifest.json: $(GGUF) | $(VENV)/export.stamp
 	$(BIN)/triform export $(GGUF) $(BUNDLE) --quantize int4 --force

@@ -116,8 +116,8 @@ _Replacement = tuple[str, Callable[..., Any]]
 
 def _bloom(module: Any, table: torch.Tensor | None) -> _Replacement:
     def forward(hidden_states: torch.Tensor, residual: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
-        heads = module._reshape(module.query_key_value(hidden_states))
-        output = _attend(module, *heads, scale=module.inv_norm_factor, table=table)
+        query, key, value = module._reshape(module.query_key_value(hidden_states))
+        output = _attend(module, query, key, value, module.inv_norm_factor, table=table)
         return module.dense(output.flatten(2)) + residual, None
 
     return "forward", forward
@@ -152,8 +152,8 @@ def _mpt(module: Any, table: torch.Tensor | None) -> _Replacement:
         projected = module.Wqkv(hidden_states)
         if module.clip_qkv:
             projected = projected.clamp(min=-module.clip_qkv, max=module.clip_qkv)
-        heads = (_heads(part, module.n_heads) for part in projected.chunk(3, dim=2))
-        output = _attend(module, *heads, scale=module.softmax_scale, table=table)
+        query, key, value = (_heads(part, module.n_heads) for part in projected.chunk(3, dim=2))
+        output = _attend(module, query, key, value, module.softmax_scale, table=table)
         return module.out_proj(output.flatten(2)), None
 
     return "forward", forward
@@ -164,8 +164,8 @@ def _bart(module: Any, _: torch.Tensor | None) -> _Replacement:
 
     def forward(hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
         projections = (module.q_proj, module.k_proj, module.v_proj)
-        heads = (_heads(projection(hidden_states), module.num_heads) for projection in projections)
-        return module.out_proj(_attend(module, *heads, scale=module.scaling).flatten(2)), None
+        query, key, value = (_heads(projection(hidden_states), module.num_heads) for projection in projections)
+        return module.out_proj(_attend(module, query, key, value, module.scaling).flatten(2)), None
 
     return "forward", forward
 

@@ -49,7 +49,7 @@ def encoder_decoder_kind(config: PretrainedConfig) -> Kind:
     if config.model_type.endswith("encoder-decoder"):
         raise UnsupportedModelError(
             f"{config.model_type} models join an encoder and a decoder of their own kinds; of these only those of "
-            "texts and of pictures are supported"
+            "texts and of images are supported"
         )
     if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
         return _AUDIO

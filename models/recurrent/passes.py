@@ -69,7 +69,7 @@ def carrying(state: RecurrentPass) -> Iterator[RecurrentPass]:
         _current = previous
 
 
-def current_pass() -> RecurrentPass:
+def current_recurrent_pass() -> RecurrentPass:
     """The pass that runs now."""
     if _current is None:
         raise RuntimeError("a recurrence was called outside `carrying`")

@@ -19,7 +19,7 @@ import torch
 from triform.models.patching import patched
 from triform.models.recurrent.convolution import CONVOLUTION
 from triform.models.recurrent.delta_rules import DELTA_RULE
-from triform.models.recurrent.passes import current_pass
+from triform.models.recurrent.passes import current_recurrent_pass
 from triform.models.recurrent.recurrence import Call, Recurrence
 from triform.models.recurrent.state_spaces import MAMBA2_SCAN, MAMBA_SCAN
 
@@ -58,7 +58,7 @@ def _replacement(function: Callable[..., Any], recurrence: Recurrence) -> Callab
     def replaced(*arguments: Any, **named: Any) -> Any:
         bound = signature.bind(*arguments, **named)
         bound.apply_defaults()
-        call, current = bound.arguments, current_pass()
+        call, current = bound.arguments, current_recurrent_pass()
         if current.past is not None:
             result = recurrence.emit(current, call)
             return (result, None) if recurrence.returns_state else result

@@ -13,7 +13,7 @@ Logits = NDArray[np.float32]
 # Positions in ascending order, int64.
 Positions = NDArray[Any]
 # Hidden states, float32 (tokens, hidden_size).
-States = NDArray[np.float32]
+HiddenStates = NDArray[np.float32]
 FinishReason = Literal["stop", "length"]
 
 
@@ -59,10 +59,10 @@ class ShiftableStep(KeepingStep, Protocol):
 class BranchingStep(Protocol):
     """A model that runs several candidates for the next token at once and returns hidden states."""
 
-    def prefill(self, ids: Sequence[int]) -> tuple[Logits, States]:
+    def prefill(self, ids: Sequence[int]) -> tuple[Logits, HiddenStates]:
         """Start with a prompt; returns the logits after its last token, (vocab_size,), and all its hidden states."""
 
-    def branch(self, tokens: NDArray[np.int64], row: int) -> tuple[Logits, States]:
+    def branch(self, tokens: NDArray[np.int64], row: int) -> tuple[Logits, HiddenStates]:
         """Append each token to the sequence that ended with candidate `row` of the call before.
 
         Returns:

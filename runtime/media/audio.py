@@ -24,6 +24,8 @@ STDIN = "-"
 _SPOOLED = 1 << 26
 # Rates in Hz. A damaged file may claim any other rate, and would be resampled to gigabytes.
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 1_000_000
+# Samples are between -1 and 1, or 16-bit numbers written as floats. Larger ones overflow when they are resampled.
+_LOUDEST = 1e9
 # Encoders add to the length of compressed files.
 _TOLERATED_SECONDS = 0.1
 
@@ -109,9 +111,11 @@ class Audio:
             for block in file.blocks():
                 done += len(block)
                 mixed = block[:, 0] if file.channels == 1 else block.mean(axis=1, dtype=np.float32)
-                if not np.isfinite(mixed).all():
+                # NaN is not below anything.
+                audible = np.abs(mixed) < _LOUDEST
+                if not audible.all():
                     numbers = False
-                    mixed = np.nan_to_num(mixed, nan=0.0, posinf=0.0, neginf=0.0)
+                    mixed = np.where(audible, mixed, np.float32(0))
                 yield np.ascontiguousarray(mixed)
             damaged = file.damaged
             if self.duration is not None:

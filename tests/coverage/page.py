@@ -42,7 +42,8 @@ For each type of transformers a tiny checkpoint of random weights was made, expo
 does, and run. *Works* means that the bundle gives what transformers gives for the same text: logits and greedy tokens
 of decoders, vectors or scores of encoders, greedy tokens of encoder-decoders; the export itself has compared its graph
 with PyTorch before, in batches of different lengths too. *Refused* means one line that says why, and no bundle. *Not
-tried* means that no tiny checkpoint could be made, or that transformers itself cannot run it.
+tried* means that no tiny checkpoint could be made, that transformers itself cannot run it, or that the sweep has not
+reached the type: the remark says which. A remark also says where a result is not from the last sweep.
 
 What is tested is the architecture, not a published checkpoint: its tokenizer, its size and its quantization are checked
 when you export it. A name with a plus sign is a variant of the type before it, and is not counted. A type that is not

@@ -149,6 +149,24 @@ def test_classifiers_on_encoder_decoders_match_transformers(architecture, tmp_pa
     assert counts["MultiHeadAttention"] == 4
 
 
+@pytest.mark.parametrize("name", ["BartForSequenceClassification", "T5ForSequenceClassification"])
+def test_answers_of_encoder_decoders_match_transformers(name, tmp_path):
+    model_type, settings = ENCODER_DECODERS[name]
+    settings = {key: value for key, value in settings.items() if key != "num_labels"}
+    model = random_model(model_type, settings, name.replace("SequenceClassification", "QuestionAnswering"))
+    batch = rows(model, (29, 4, 40, 17))
+    mask = batch["attention_mask"].bool()
+    expected = reference(model, batch)
+    session, _ = exported(model, tmp_path, "question-answering")
+    together = run(session, batch)
+    for output in ("start_logits", "end_logits"):
+        assert_close(together[output][mask], expected[output][mask])
+        for row, length in enumerate((29, 4, 40, 17)):
+            single = reference(model, alone(batch, row))[output]
+            assert_close(run(session, alone(batch, row))[output], single)
+            assert_close(together[output][row : row + 1, :length], single)
+
+
 LONGFORMER = {
     "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 3,
     "max_position_embeddings": CONTEXT, "attention_window": [4, 8], "pad_token_id": 1, "bos_token_id": 0,

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict, TextFile, Texts
+from triform.cli.arguments.common import Strict
 from triform.cli.arguments.loading import with_loading_options
+from triform.cli.arguments.text_inputs import with_text_inputs
 
 if TYPE_CHECKING:
+    from triform.cli.arguments.text_inputs import TextInputs
     from triform.runtime.encoder.model import Encoder
     from triform.runtime.opening import LoadOptions
 
@@ -27,13 +29,11 @@ One line per label: score, label, text, separated by tabs; the best label of a t
 """
 
 
+@with_text_inputs
 @with_loading_options
 def run(
-    bundle: Bundle = None,
-    texts: Texts = None,
-    file: TextFile = None,
-    field: Field = None,
-    skip_errors: SkipErrors = False,
+    *,
+    inputs: TextInputs,
     top_k: Annotated[
         Optional[int], typer.Option(help="Number of labels to show; 1 by default, all of --labels.")
     ] = None,
@@ -46,21 +46,18 @@ def run(
     ] = False,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
-    *,
     loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts
-    from triform.cli.inputs.records import Records
+    from triform.cli.arguments.bundle import at_least_one
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_results
     from triform.runtime.opening import load_encoder
 
     at_least_one("--top-k", top_k)
     own = _own_labels(labels, hypothesis_template, multi_label)
-    folder, texts = bundle_and_texts(bundle, texts)
-    records = Records(texts, file, field, skip_errors)
-    model = load_encoder(folder, strict=strict, **loading)
+    records = inputs.records()
+    model = load_encoder(inputs.folder, strict=strict, **loading)
     most = top_k or (1 if own is None else None)
     results = with_results(records, lambda lines: _results(model, lines, own, hypothesis_template, multi_label))
     for record, result in results:

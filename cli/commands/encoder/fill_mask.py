@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict, TextFile, Texts
+from triform.cli.arguments.common import Strict
 from triform.cli.arguments.loading import with_loading_options
+from triform.cli.arguments.text_inputs import with_text_inputs
 from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
+    from triform.cli.arguments.text_inputs import TextInputs
     from triform.runtime.encoder.fill_mask import Filling
     from triform.runtime.encoder.model import Encoder
     from triform.runtime.opening import LoadOptions
@@ -27,32 +29,27 @@ One line per prediction: score, word, the whole text, separated by tabs; the mos
 """
 
 
+@with_text_inputs
 @with_loading_options
 def run(
-    bundle: Bundle = None,
-    texts: Texts = None,
-    file: TextFile = None,
-    field: Field = None,
-    skip_errors: SkipErrors = False,
+    *,
+    inputs: TextInputs,
     top_k: Annotated[int, typer.Option(help="Predictions to show for each mask.")] = 5,
     targets: Annotated[Optional[str], typer.Option(help="Words to choose from, separated by commas.")] = None,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
-    *,
     loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import at_least_one, bundle_and_texts
-    from triform.cli.inputs.records import Records
+    from triform.cli.arguments.bundle import at_least_one
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_results
     from triform.runtime.encoder.fill_mask import fill_mask
     from triform.runtime.opening import load_encoder
 
     at_least_one("--top-k", top_k)
-    folder, texts = bundle_and_texts(bundle, texts)
-    records = Records(texts, file, field, skip_errors)
-    model = load_encoder(folder, strict=strict, **loading)
+    records = inputs.records()
+    model = load_encoder(inputs.folder, strict=strict, **loading)
     tokens = None if targets is None else _tokens(model, targets)
     results = with_results(records, lambda lines: fill_mask(model, lines, top_k=top_k, targets=tokens))
     for record, masks in results:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, SkipErrors, TextFile, Texts
 from triform.cli.arguments.loading import with_loading_options
+from triform.cli.arguments.text_inputs import with_text_inputs
 
 if TYPE_CHECKING:
+    from triform.cli.arguments.text_inputs import TextInputs
     from triform.cli.inputs.records import Record
     from triform.runtime.encoder.tagging import Tag
     from triform.runtime.opening import LoadOptions
@@ -27,38 +28,32 @@ overlap by --stride tokens.
 """
 
 
+@with_text_inputs
 @with_loading_options
 def run(
-    bundle: Bundle = None,
-    texts: Texts = None,
-    file: TextFile = None,
-    field: Field = None,
-    skip_errors: SkipErrors = False,
+    *,
+    inputs: TextInputs,
     aggregation: Annotated[
         str, typer.Option(help="none: each token; simple: groups of tokens; first, average, max: whole words.")
     ] = "simple",
     stride: Annotated[Optional[int], typer.Option(help="Overlap of windows in tokens; a quarter by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per text.")] = False,
-    *,
     loading: LoadOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts
-    from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
     from triform.cli.outputs.progress import with_results
     from triform.runtime.encoder.tagging import tag
     from triform.runtime.opening import load_encoder
 
-    folder, texts = bundle_and_texts(bundle, texts)
-    records = Records(texts, file, field, skip_errors)
-    model = load_encoder(folder, **loading)
+    records = inputs.records()
+    model = load_encoder(inputs.folder, **loading)
     results = with_results(records, lambda lines: tag(model, lines, aggregation=aggregation, stride=stride))
     for record, tags in results:
         if as_json:
             _print_json(record, tags)
         else:
-            _print("" if len(texts) == 1 else f"{record.number}\t", tags)
+            _print("" if len(inputs.texts) == 1 else f"{record.number}\t", tags)
     end_inputs(records, model.reader())
     return 0
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict, TextFile, Texts
+from triform.cli.arguments.common import Strict
 from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
 from triform.cli.arguments.loading import with_loading_options
+from triform.cli.arguments.text_inputs import with_text_inputs
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
 
 if TYPE_CHECKING:
+    from triform.cli.arguments.text_inputs import TextInputs
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
     from triform.runtime.opening import LoadOptions
@@ -28,36 +30,26 @@ how many were; --strict refuses it.
 
 
 @with_generation_options(ENCODER_DECODER, SEVERAL)
+@with_text_inputs
 @with_loading_options
 def run(
-    bundle: Bundle = None,
-    texts: Texts = None,
-    file: TextFile = None,
-    field: Field = None,
-    skip_errors: SkipErrors = False,
+    *,
+    inputs: TextInputs,
     task: Task = None,
     prefix: Prefix = None,
     batch: Batch = 8,
     strict: Strict = False,
     as_json: AsJson = False,
-    *,
     loading: LoadOptions,
     beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut, write_lines
-    from triform.cli.inputs.records import Records
     from triform.runtime.encoder_decoder.ask import Ask
 
-    folder, texts = bundle_and_texts(bundle, texts)
-    records = Records(texts, file, field, skip_errors, blank_lines="keep")
-    model = load(
-        folder,
-        strict=strict,
-        **loading,
-    )
+    records = inputs.records(blank_lines="keep")
+    model = load(inputs.folder, strict=strict, **loading)
     job = Job(model, options, chosen(task, prefix, Ask), beams, batch, "generated_text" if as_json else None)
     write_lines(job, records, _whole)
     say_cut(job, records, None)

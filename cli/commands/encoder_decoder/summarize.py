@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict, TextFile, Texts
+from triform.cli.arguments.common import Strict
 from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
 from triform.cli.arguments.loading import with_loading_options
+from triform.cli.arguments.text_inputs import with_text_inputs
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
 
 if TYPE_CHECKING:
+    from triform.cli.arguments.text_inputs import TextInputs
     from triform.cli.commands.encoder_decoder.text_to_text import Job
     from triform.cli.inputs.records import Record, Records
     from triform.runtime.generation.options.beams import Beams
@@ -41,42 +43,32 @@ _TEXTS = 64
 
 
 @with_generation_options(ENCODER_DECODER, SEVERAL)
+@with_text_inputs
 @with_loading_options
 def run(
-    bundle: Bundle = None,
-    texts: Texts = None,
-    file: TextFile = None,
-    field: Field = None,
+    *,
+    inputs: TextInputs,
     lines: Annotated[bool, typer.Option("--lines", help="Each line of the file is one text.")] = False,
-    skip_errors: SkipErrors = False,
     task: Task = None,
     prefix: Prefix = None,
     batch: Batch = 8,
     strict: Strict = False,
     as_json: AsJson = False,
-    *,
     loading: LoadOptions,
     beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut, splitter_of
-    from triform.cli.inputs.records import Records
     from triform.runtime.encoder_decoder.ask import summary_ask
 
-    folder, texts = bundle_and_texts(bundle, texts)
-    records = Records(texts, file, field, skip_errors)
-    model = load(
-        folder,
-        strict=strict,
-        **loading,
-    )
+    records = inputs.records()
+    model = load(inputs.folder, strict=strict, **loading)
     ask = chosen(task, prefix, lambda: summary_ask(model.info))
     job = Job(model, options, ask, beams, batch, "summary_text" if as_json else None)
     splitter = splitter_of(job, strict=strict)
-    whole = not (texts or lines or records.is_json)
-    _write(job, _whole(file) if whole else records, splitter, streams=whole or len(texts) == 1)
+    whole = not (inputs.texts or lines or records.is_json)
+    _write(job, _whole(inputs.file) if whole else records, splitter, streams=whole or len(inputs.texts) == 1)
     say_cut(job, records, splitter)
     return 0
 

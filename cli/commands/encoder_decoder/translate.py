@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.arguments.common import Bundle, Field, SkipErrors, Strict, TextFile, Texts
+from triform.cli.arguments.common import Strict
 from triform.cli.arguments.generation import ENCODER_DECODER, SEVERAL, with_generation_options
 from triform.cli.arguments.loading import with_loading_options
+from triform.cli.arguments.text_inputs import with_text_inputs
 from triform.cli.commands.encoder_decoder.text_to_text import AsJson, Batch, Prefix, Task
 
 if TYPE_CHECKING:
+    from triform.cli.arguments.text_inputs import TextInputs
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
     from triform.runtime.opening import LoadOptions
@@ -32,13 +34,11 @@ of a name is enough. A model with tasks, such as T5, uses the task for these lan
 
 
 @with_generation_options(ENCODER_DECODER, SEVERAL)
+@with_text_inputs
 @with_loading_options
 def run(
-    bundle: Bundle = None,
-    texts: Texts = None,
-    file: TextFile = None,
-    field: Field = None,
-    skip_errors: SkipErrors = False,
+    *,
+    inputs: TextInputs,
     source_lang: Annotated[Optional[str], typer.Option(help="Language of the texts.")] = None,
     target_lang: Annotated[Optional[str], typer.Option(help="Language to translate into.")] = None,
     task: Task = None,
@@ -46,27 +46,19 @@ def run(
     batch: Batch = 8,
     strict: Strict = False,
     as_json: AsJson = False,
-    *,
     loading: LoadOptions,
     beams: Beams,
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut, splitter_of, write_lines
-    from triform.cli.inputs.records import Records
     from triform.runtime.encoder_decoder.ask import translation_ask
     from triform.runtime.errors import InputError
 
     if (task or prefix) and (source_lang or target_lang):
         raise InputError("--task and --prefix say what to do instead of the languages; leave one of the two out")
-    folder, texts = bundle_and_texts(bundle, texts)
-    records = Records(texts, file, field, skip_errors, blank_lines="keep")
-    model = load(
-        folder,
-        strict=strict,
-        **loading,
-    )
+    records = inputs.records(blank_lines="keep")
+    model = load(inputs.folder, strict=strict, **loading)
     ask = chosen(task, prefix, lambda: translation_ask(model.info, source_lang, target_lang))
     job = Job(model, options, ask, beams, batch, "translation_text" if as_json else None)
     splitter = splitter_of(job, strict=strict)

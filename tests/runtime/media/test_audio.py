@@ -271,3 +271,12 @@ def test_a_long_file_takes_little_memory(tmp_path):
     assert sum(counts) == 120_000
     # A window of sound is 2 MB, of features 1 MB.
     assert peak < 16 << 20
+
+
+def test_samples_that_would_overflow_when_they_are_resampled():
+    loud = np.where(np.arange(RATE) % 2, 3e38, -3e38).astype(np.float32)
+    warnings = []
+    samples = read_audio(written(loud, "WAV", "FLOAT", 44100), RATE, warnings.append)
+    assert not samples.any()
+    assert len(warnings) == 1
+    assert "not numbers" in warnings[0]

@@ -125,7 +125,7 @@ def test_words_need_their_export(call, whisper_int8, clip):
 
 def test_stats(call, whisper_int8, clip):
     _, _, err = call("transcribe", whisper_int8, clip, "--stats", "--vad")
-    assert " s of sound in " in err
+    assert " s of audio in " in err
     assert " times as fast as it plays), 1 segments" in err
 
 
@@ -179,8 +179,8 @@ def header_only(path):
     ("name", "make", "message"),
     [
         ("a.wav", lambda path: path.write_bytes(b""), "is empty"),
-        ("a.txt", lambda path: path.write_text("Not sound at all. " * 100), "is not sound"),
-        ("a.wav", header_only, "is a sound file of no length"),
+        ("a.txt", lambda path: path.write_text("Not sound at all. " * 100), "is not audio"),
+        ("a.wav", header_only, "is an audio file without samples"),
         ("a.wav", lambda path: None, "cannot be read: No such file"),
         ("a.wav", lambda path: path.mkdir(), "is a folder"),
     ],

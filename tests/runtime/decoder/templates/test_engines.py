@@ -22,6 +22,7 @@ SEVERAL_LINES = [
     "{{ x\n .rsplit( '-' ,\n 1) }}", "{%+ if true %}\n a{%+ endif %}\n", "a\n\n", "{{ 'a' }}\n\n",
     "{% if true -%}\n  b\n{%- endif %}\nc", "{# {{ x.rsplit('-') }} #}\n{{ x.rsplit('-') }}", "{{ {'a': {'b': {}}} }}",
     "{% raw %}\n{{ x.rsplit('-') }}{% endraw %}{{ x.title() }}", "{{ '}}' ~ x.title() }}{{ \"%}\" }}", "{{ 'a\nb' }}",
+    "{% raw %}{{ y }}{% endraw %}{{ x.rsplit('-') }}",
     "{%- for m in messages -%}\n{{- m.content.strip().removeprefix('h').zfill(3) -}}\n{%- endfor -%}",
 ]  # fmt: skip
 TEMPLATES = LISTED + SEVERAL_LINES

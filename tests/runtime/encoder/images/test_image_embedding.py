@@ -187,11 +187,11 @@ def test_options_that_do_not_fit(call, exported_image_model, images, name, optio
     assert text in one_line(err)
 
 
-def test_bench_gives_the_speed_of_images(call, exported_image_model, images):
+def test_bench_gives_the_speed_of_images(capsys, exported_image_model, images):
     bundle = exported_image_model("dinov2")[1]
-    code, out, err = call("bench", bundle)
+    code, out, err = invoke(capsys, "bench", bundle)
     assert (code, out) == (2, "")
     assert "this model reads an image: name one with --file" in one_line(err)
-    code, out, err = call("bench", bundle, "--file", images[0], "--batch", 2, "--runs", 1, "--json")
+    code, out, err = invoke(capsys, "bench", bundle, "--file", images[0], "--batch", 2, "--runs", 1, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["inputs_per_second"] > 0
