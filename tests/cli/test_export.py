@@ -91,14 +91,12 @@ def test_a_missing_tokenizer(capsys, own_checkpoint, tmp_path):
 
 
 def test_unsupported_model_types_name_the_nearest(capsys, tmp_path):
-    from transformers import MambaConfig, RwkvConfig, Wav2Vec2Config
+    from transformers import RwkvConfig, Wav2Vec2Config, xLSTMConfig
 
     ctc = Wav2Vec2Config(architectures=["Wav2Vec2ForCTC"])
-    nearest = (
-        "models carry a state along the text besides keys and values, which is not supported; the nearest that are: "
-    )
+    nearest = "models carry a state along the text by a recurrence that is not supported; the nearest that are: "
     cases = (
-        (MambaConfig(), f"mamba {nearest}"),
+        (xLSTMConfig(), f"xlstm {nearest}"),
         (RwkvConfig(), f"rwkv {nearest}"),
         (ctc, "Wav2Vec2ForCTC is for speech"),
     )

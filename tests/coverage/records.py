@@ -9,6 +9,8 @@ from pathlib import Path
 WORKS = "works"
 REFUSED = "refused"
 NOT_TRIED = "not tried"
+# The remark of a type that other tests compare, with another config than the sweep's.
+BY_OTHER_TESTS = "compared in the tests of families"
 # Every other result is a fault of Triform.
 RESULTS = (WORKS, REFUSED, "differs", "other form", "parity", "internal error", "timeout", "out of memory", NOT_TRIED)
 
