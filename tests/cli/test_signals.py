@@ -27,7 +27,9 @@ with whole_file(Path(sys.argv[1])) as file:
 def test_files_are_put_in_order(tmp_path, number, code):
     (tmp_path / "kept").write_bytes(b"what was there before")
     command = [sys.executable, "-c", WRITES, tmp_path / "kept"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    # These tests may themselves be run by nohup.
+    heed = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=heed) as process:
         assert process.stdout.readline() == b"begun\n"
         assert len(list(tmp_path.iterdir())) == 2
         process.send_signal(number)

@@ -20,7 +20,7 @@ HELP = """Classify images.
 \b
   triform classify-image BUNDLE cat.jpg dog.png --top-k 3
   triform classify-image CLIP_BUNDLE cat.jpg --labels cat,dog,horse
-  curl -s https://example.org/cat.jpg | triform classify-image BUNDLE -
+  cat cat.jpg | triform classify-image BUNDLE -
   triform classify-image BUNDLE *.jpg --json > labeled.jsonl
 
 One line per label: score, label, image, separated by tabs; the best label of an image first.

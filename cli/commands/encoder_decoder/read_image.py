@@ -27,7 +27,7 @@ HELP = """Read the text in images, or caption them, with models such as TrOCR.
   triform read-image BUNDLE line.png
   triform read-image BUNDLE scans/*.png --num-beams 4 --json > read.jsonl
   find scans -name '*.png' | triform read-image BUNDLE --skip-errors
-  curl -s https://example.org/line.png | triform read-image BUNDLE -
+  cat line.png | triform read-image BUNDLE -
 
 One line per image, in the order given. Models that read text expect an image of a single line of text.
 """

@@ -7,10 +7,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
 
 if TYPE_CHECKING:
     from triform.runtime.decoder.model import Decoder
@@ -128,7 +126,7 @@ def _images(model: Encoder, work: Work) -> Figures:
     pixels = encoder_pixels(model, _required(work, "an image"))
 
     def run(count: int) -> object:
-        return step.feed({"pixel_values": np.stack([pixels] * count)}, list(step.outputs))
+        return step.feed({"pixel_values": pixels[None].repeat(count, axis=0)}, list(step.outputs))
 
     return _passes(run, work)
 
@@ -203,4 +201,8 @@ def _seconds(run: Callable[[], object], runs: int) -> list[float]:
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    return {f"p{percent}": float(np.percentile(seconds, percent)) for percent in (50, 90, 99)} if seconds else {}
+    if not seconds:
+        return {}
+    # Of one measurement there are no quantiles.
+    cuts = quantiles(seconds, n=100, method="inclusive") if len(seconds) > 1 else list(seconds) * 99
+    return {f"p{percent}": cuts[percent - 1] for percent in (50, 90, 99)}

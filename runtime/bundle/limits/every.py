@@ -43,7 +43,7 @@ def limits(manifest: Manifest) -> Iterator[Limit]:
         yield from encoder_limits(manifest.encoder, manifest.max_length)
     if manifest.encoder_decoder is not None:
         yield from encoder_decoder_limits(manifest.encoder_decoder, manifest)
-    yield from export_limits(manifest.export)
+    yield from export_limits(manifest.export, _vocabulary_read(manifest))
     yield from _file_limits(manifest)
 
 

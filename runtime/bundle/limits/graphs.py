@@ -65,8 +65,10 @@ def _state_limits(key: str, state: StateInfo) -> Iterator[Limit]:
     yield within(f"{key}.shape", math.prod(state.shape), 1, _LARGEST_STATE)
 
 
-def export_limits(info: ExportInfo) -> Iterator[Limit]:
-    """Yield the rules for the export's measurements, which are only shown to users."""
+def export_limits(info: ExportInfo, vocab_size: int) -> Iterator[Limit]:
+    """Yield the rules for what the export found out and measured, which is only shown to users."""
+    for place, token in enumerate(info.end_tokens):
+        yield within(f"export.end_tokens[{place}].id", token.id, 0, vocab_size - 1)
     for step, seconds in info.seconds.items():
         yield within(f"export.seconds.{step}", seconds, 0)
     for name in ("parity", "encoder_parity"):

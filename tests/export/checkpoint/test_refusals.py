@@ -123,9 +123,3 @@ def test_weights_of_a_head_decide(tmp_path):
     transformers.CLIPVisionModel(config).save_pretrained(tmp_path)
     source = find_checkpoint(str(tmp_path))
     assert decide_purpose(source, read_config(source), None).task == "image-feature-extraction"
-
-
-def test_two_models_joined(tmp_path):
-    part = {"model_type": "bert", **BERT}
-    config_only(tmp_path, "EncoderDecoderModel", "encoder-decoder", encoder=part, decoder=part)
-    assert refused(tmp_path).startswith("encoder-decoder models join an encoder and a decoder of their own kinds")

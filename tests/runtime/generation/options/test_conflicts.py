@@ -23,7 +23,7 @@ SITUATIONS = {value for name, value in vars(conflicts).items() if name.isupper()
 
 
 def test_every_name_is_an_option_or_a_situation():
-    assert len(SITUATIONS) == 8
+    assert len(SITUATIONS) == 9
     for option, other, sentence, _ in CONFLICTS:
         assert option in OPTIONS | COMMAND_LINE
         assert other in OPTIONS | SITUATIONS
