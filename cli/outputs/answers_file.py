@@ -66,7 +66,7 @@ def answers_file(output: Path | None, run: Run, *, source: Path | None, resume: 
         return
     with (
         part_file(output, source=source, resume=resume) as file,
-        run_log(run, part_path(output), _whole_lines(file)) as log,
+        run_log(run, part_path(output), lambda: _whole_lines(file)) as log,
     ):
         yield AnswersFile(file, log)
 

@@ -104,28 +104,32 @@ def log_path(unfinished: Path) -> Path:
 
 
 @contextmanager
-def run_log(run: Run, unfinished: Path, done: int) -> Iterator[RunLog]:
-    """Open the log of an unfinished output, which this process has locked; make a new log if it has no answers.
+def run_log(run: Run, unfinished: Path, count: Callable[[], int]) -> Iterator[RunLog]:
+    """Open the log of an unfinished output, which this process has locked; make a new log if it is empty.
 
     Args:
         run: the bundle and the options of this run.
         unfinished: the file with the answers.
-        done: number of answers in it.
+        count: removes an unfinished answer at its end and returns the number of answers. Called after the check that
+            the earlier run had the same options: how long an answer is may depend on them.
 
     Raises:
         InputError: the log is missing or damaged, or the earlier run had another bundle or other options.
     """
     path, digests = log_path(unfinished), run.digests()
+    begun = unfinished.stat().st_size > 0
     try:
-        file = path.open("r+b" if done else "w+b")
+        file = path.open("r+b" if begun else "w+b")
     except FileNotFoundError:
         raise InputError(f"{unfinished} cannot be continued: {path} is missing; delete it to start again") from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
     with file:
-        if done:
+        done = 0
+        if begun:
             start = file.readline(_LONGEST)
             _check_same(digests, _parse(start), unfinished)
+            done = count()
             _check_length(file, start, done, unfinished)
         else:
             file.write(json.dumps(digests).encode() + b"\n")

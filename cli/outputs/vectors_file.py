@@ -99,7 +99,7 @@ def rows_of_vectors(
     header, size = npy_header(0, width, dtype) if npy else b"", row_size(width, dtype)
     with (
         part_file(output, source=source, resume=resume) as file,
-        run_log(run, part_path(output), _whole_rows(file, len(header), size)) as log,
+        run_log(run, part_path(output), lambda: _whole_rows(file, len(header), size)) as log,
     ):
 
         def write(record: Record, vector: Array) -> None:

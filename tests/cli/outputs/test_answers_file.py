@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from triform.cli.inputs.records import Record
 from triform.cli.outputs.answers_file import answers_file
 from triform.cli.outputs.run_log import Run
+from triform.cli.outputs.vectors_file import rows_of_vectors
 from triform.runtime.errors import InputError
 
 
@@ -126,6 +128,26 @@ def test_another_input_is_not_continued(unfinished):
 def test_other_options_are_not_continued(unfinished, options):
     with pytest.raises(InputError, match=r"was made with another `(top_k|seed)`"):
         write(unfinished, ANSWERS, resume=True, **options)
+
+
+def test_wider_vectors_do_not_empty_a_file(tmp_path):
+    """The file is shorter than one row of the second run."""
+    arguments = {"npy": False, "source": None}
+    with (
+        pytest.raises(KeyboardInterrupt),
+        rows_of_vectors(
+            2, "float32", tmp_path / "v", Run(BUNDLE, {"dimensions": 2}), resume=False, **arguments
+        ) as file,
+    ):
+        file.write(Record(1, "a"), np.array([1, 2], np.float32))
+        raise KeyboardInterrupt
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with (
+        pytest.raises(InputError, match="another `dimensions`"),
+        rows_of_vectors(4, "float32", tmp_path / "v", Run(BUNDLE, {"dimensions": 4}), resume=True, **arguments),
+    ):
+        pass
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_another_bundle_is_not_continued(unfinished, bundle):
