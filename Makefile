@@ -16,7 +16,7 @@ GGUF := $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 MINILM := $(CACHE)/all-MiniLM-L6-v2
 WHISPER := $(CACHE)/whisper-tiny.en
 SPEECH := $(CACHE)/librivox
-BUNDLE := demo/smollm2-135m-int4
+BUNDLE := demo/smollm2-135m
 LINKS := $(addprefix src/triform/,cli export models runtime)
 
 # How long `make fuzz` takes, and what chooses its cases by the lines that they reach.
@@ -184,4 +184,4 @@ demo/minilm/manifest.json: $(MINILM)/model.safetensors
 	$(BIN)/triform export $(MINILM) $(dir $@) --force
 
 $(BUNDLE)/manifest.json: $(GGUF) | $(VENV)/export.stamp
-	$(BIN)/triform export $(GGUF) $(BUNDLE) --quantize int4 --force
+	$(BIN)/triform export $(GGUF) $(BUNDLE) --force

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from triform.runtime.errors import InputError, option
 
 BITS = {"int8": 8, "int4": 4}
+# Leaves the choice to `default_scheme.choose_scheme`.
+AUTO = "auto"
 # Keeps the blocks of a GGUF file.
 KEEP = "keep"
 
@@ -16,8 +18,8 @@ class ExportOptions:
     """What a user may choose.
 
     Attributes:
-        quantize: how to store weights: none, int8, int4, or keep for the blocks of a quantized GGUF file; what suits
-            the form and the source when None.
+        quantize: how to store weights: none, int8, int4, keep for the blocks of a quantized GGUF file, or auto for
+            what suits the form, the size and the source.
         block_size: weights sharing a scale, a power of two from 16 to 256; a good default for the scheme when None.
         accuracy_level: of MatMulNBits: 4 computes with 8-bit activations, 1 with float32.
         context_length: most tokens the bundle must handle; the model's own limit when None.
@@ -26,10 +28,12 @@ class ExportOptions:
         revision: of a hub id: a branch, a tag or a commit.
         task: what to export for, by a name of the hub; what the checkpoint was trained for when None.
         hidden_states: keep the outputs of an encoder's every layer, or of a decoder's last one.
+        calibrate: files of texts, or of recordings for speech models, to measure activations on; what comes with the
+            exporter when there are none.
         word_timestamps: have a speech model's decoder give the attention that times of words are read from.
     """
 
-    quantize: str | None = None
+    quantize: str = AUTO
     block_size: int | None = None
     accuracy_level: int = 4
     context_length: int | None = None
@@ -38,11 +42,12 @@ class ExportOptions:
     revision: str | None = None
     task: str | None = None
     hidden_states: bool = False
+    calibrate: tuple[str, ...] = ()
     word_timestamps: bool = False
 
     def __post_init__(self) -> None:
-        if self.quantize not in (None, "none", KEEP, *BITS):
-            raise InputError(f"{option('quantize')} must be none, int8, int4 or keep, not {self.quantize}")
+        if self.quantize not in (AUTO, "none", KEEP, *BITS):
+            raise InputError(f"{option('quantize')} must be auto, none, int8, int4 or keep, not {self.quantize}")
         if self.quantize == KEEP and self.block_size is not None:
             raise InputError(
                 f"{option('block_size')} does not go with {option('quantize')} keep, which keeps the blocks of the file"

@@ -15,6 +15,7 @@ from triform.export.checkpoint.loading import read_config
 from triform.export.checkpoint.purpose import Purpose, decide_purpose
 from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint, Source
+from triform.export.default_scheme import SchemeChoice, choose_scheme
 from triform.export.describe.plan import Row
 from triform.export.forms import decoder, encoder, encoder_decoder, image, static
 from triform.export.options import KEEP, ExportOptions
@@ -48,10 +49,16 @@ def plan(source: str | Path, options: ExportOptions | None = None) -> list[Row]:
     """
     options = options or ExportOptions()
     with _unusable_values(source):
-        origin, config, purpose = _opened(str(source), options, weights=False)
-        rows = _FORMS[purpose.form].plan(origin, config, options)
-    after = [what for what, _ in rows].index("task") + 1
-    return [*rows[:after], ("decided by", purpose.because), *rows[after:]]
+        opened = _opened(str(source), options, weights=False)
+        rows = _FORMS[opened.purpose.form].plan(opened.origin, opened.config, opened.options)
+    task, weights = ([what for what, _ in rows].index(row) + 1 for row in ("task", "weights"))
+    return [
+        *rows[:task],
+        ("decided by", opened.purpose.because),
+        *rows[task:weights],
+        ("weights decided by", opened.scheme.because),
+        *rows[weights:],
+    ]
 
 
 def export(
@@ -77,12 +84,18 @@ def export(
     clock = Clock(progress)
     with _in_memory(source), panics_as(partial(_panic, source)):
         with clock.step("load"), _unusable_values(source):
-            origin, config, purpose = _opened(str(source), options, weights=True)
-            steps = _FORMS[purpose.form]
-            checkpoint = steps.load(origin, config, options)
-        report = steps.export(checkpoint, target, options, clock)
-    unread = checkpoint.left_out if isinstance(checkpoint, Checkpoint) else ()
-    return dataclasses.replace(report, task=purpose.task, decided_by=purpose.because, left_out=unread)
+            opened = _opened(str(source), options, weights=True)
+            steps = _FORMS[opened.purpose.form]
+            checkpoint = steps.load(opened.origin, opened.config, opened.options)
+        report = steps.export(checkpoint, target, opened.options, clock)
+    return dataclasses.replace(
+        report,
+        task=opened.purpose.task,
+        decided_by=opened.purpose.because,
+        scheme=opened.scheme.name,
+        scheme_decided_by=opened.scheme.because,
+        left_out=checkpoint.left_out if isinstance(checkpoint, Checkpoint) else (),
+    )
 
 
 def _panic(source: str | Path, reason: str) -> ExportError:
@@ -116,15 +129,31 @@ def _unusable_values(source: str | Path) -> Iterator[None]:
         ) from error
 
 
-def _opened(source: str, options: ExportOptions, *, weights: bool) -> tuple[Source, PretrainedConfig, Purpose]:
-    """A source on this machine, its config, and what it is for."""
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """A source on this machine, its config, what it is for, and the options with a scheme that is named."""
+
+    origin: Source
+    config: PretrainedConfig
+    purpose: Purpose
+    options: ExportOptions
+    scheme: SchemeChoice
+
+
+def _opened(source: str, options: ExportOptions, *, weights: bool) -> _Opened:
     origin = find_checkpoint(
         source, trust_remote_code=options.trust_remote_code, revision=options.revision, weights=weights
     )
     config = read_config(origin)
     purpose = decide_purpose(origin, config, options.task)
     _check_options(purpose.form, options)
-    return dataclasses.replace(origin, task=purpose.task), config, purpose
+    scheme = choose_scheme(purpose.form, origin, config, options)
+    options = dataclasses.replace(options, quantize=scheme.name)
+    if options.calibrate and scheme.name in ("none", KEEP):
+        raise InputError(
+            f"{option('calibrate')} does not go with {option('quantize')} {scheme.name}, which measures nothing"
+        )
+    return _Opened(dataclasses.replace(origin, task=purpose.task), config, purpose, options, scheme)
 
 
 def _check_options(form: str, options: ExportOptions) -> None:
@@ -133,6 +162,8 @@ def _check_options(form: str, options: ExportOptions) -> None:
             f"{option('block_size')} is for {option('quantize')} int4 here: "
             "8-bit encoders have one scale per output column"
         )
+    if options.calibrate and form in ("image", "static"):
+        raise InputError(f"{option('calibrate')} is for models of texts and speech; this model is of the form {form}")
     if form != "decoder" and options.quantize == KEEP:
         raise InputError(f"{option('quantize')} keep is for decoders from GGUF files; this model is of the form {form}")
     if form != "encoder-decoder" and options.word_timestamps:

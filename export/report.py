@@ -29,6 +29,8 @@ class Report:
         newer_than_tested: installed packages that are newer than what this release was tested with, by package.
         task: what the bundle is for.
         decided_by: what decided the task, in words.
+        scheme: how weights are stored: none, int8, int4 or keep.
+        scheme_decided_by: what decided that, in words.
         left_out: names of weights of heads for other tasks.
         end_tokens: of a decoder, the tokens that end an answer.
         notes: what is otherwise than one would expect, a sentence each.
@@ -42,6 +44,8 @@ class Report:
     newer_than_tested: dict[str, NewerVersion]
     task: str = ""
     decided_by: str = ""
+    scheme: str = ""
+    scheme_decided_by: str = ""
     left_out: tuple[str, ...] = ()
     end_tokens: tuple[EndToken, ...] = ()
     notes: tuple[str, ...] = ()

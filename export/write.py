@@ -19,14 +19,24 @@ _PAGE = 4096
 _INLINE = 1024
 
 
-def write_graph(model: ir.Model, path: Path) -> None:
+# By the hash of a constant's bytes: the file that holds them, their offset there, and their length.
+Stored = dict[bytes, tuple[str, int, int]]
+
+
+def write_graph(model: ir.Model, path: Path, stored: Stored | None = None) -> None:
     """Write `model` to `path` and its large constants to `path` + ".data"; equal bytes are stored once.
+
+    Args:
+        model: its constants stay in memory.
+        path: of the graph's file.
+        stored: the constants of graphs written before to the same folder, which are not stored again; those of this
+            graph are added.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
     data_name = f"{path.name}.data"
-    stored: dict[bytes, tuple[int, int]] = {}
+    stored = {} if stored is None else stored
     originals = {}
     with (path.parent / data_name).open("wb") as file:
         for value in model.graph.initializers.values():
@@ -37,13 +47,13 @@ def write_graph(model: ir.Model, path: Path) -> None:
             key = hashlib.blake2b(content, digest_size=20).digest()
             if key not in stored:
                 file.write(bytes(-file.tell() % _PAGE))
-                stored[key] = (file.tell(), len(content))
+                stored[key] = (data_name, file.tell(), len(content))
                 file.write(content)
-            offset, length = stored[key]
+            holder, offset, length = stored[key]
             originals[value] = tensor
             shape = ir.Shape(tensor.shape.numpy())
             value.const_value = ir.ExternalTensor(
-                data_name, offset, length, tensor.dtype, shape=shape, name=str(value.name), base_dir=path.parent
+                holder, offset, length, tensor.dtype, shape=shape, name=str(value.name), base_dir=path.parent
             )
         file.flush()
         os.fsync(file.fileno())

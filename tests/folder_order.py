@@ -66,7 +66,7 @@ ORDER = {
         "verify",
         "quantize",
         "forms",
-        "recheck",
+        "recheck default_scheme",
         "pipeline",
     ),
     "models": (

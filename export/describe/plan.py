@@ -38,6 +38,6 @@ def vocabulary_row(config: Any) -> Row:
     return ("vocabulary", str(normal_config(config).get("vocab_size", "?")))
 
 
-def stored_as(quantize: str | None) -> str:
-    """How weights are stored in a form whose default is int8."""
-    return "float32" if quantize == "none" else quantize or "int8"
+def stored_as(quantize: str) -> str:
+    """How weights are stored by a scheme."""
+    return "float32" if quantize == "none" else quantize

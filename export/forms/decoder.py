@@ -31,6 +31,7 @@ from triform.export.quantize.energies import add_energy_outputs, energies
 from triform.export.report import Clock, Report, finish
 from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
+from triform.export.samples.own import calibration_text
 from triform.export.verify.decoder import (
     all_logits,
     quantized_decoder_parity,
@@ -104,7 +105,10 @@ def _build(
 ) -> StoredDecoder:
     """Trace a decoder, verify it in float32, and quantize it by the energies of its inputs on the calibration text."""
     scheme, window = _scheme(options), min(_WINDOW, max_length)
-    ids = texts.text_ids(checkpoint.tokenizer, "evaluation", _COMPARED_TOKENS, checkpoint.model, window=window)
+    text = calibration_text(options.calibrate)
+    ids = texts.text_ids(
+        checkpoint.tokenizer, texts.read_text("evaluation"), _COMPARED_TOKENS, checkpoint.model, window=window
+    )
     with clock.step("reference"):
         parity_ids = ids[: min(_PARITY_TOKENS, max_length - 8)]
         logits = reference_logits(checkpoint.model, parity_ids)
@@ -120,7 +124,8 @@ def _build(
         if scheme is None:
             return StoredDecoder(graph, cache, Quantization("none"), parity, dict(spec.notes))
         with clock.step("quantize"):
-            count = lower_to_blocks(graph, scheme, _importance(original, energy_outputs, checkpoint, window))
+            importance = _importance(original, energy_outputs, checkpoint, text, window)
+            count = lower_to_blocks(graph, scheme, importance)
             write_graph(graph, folder / GRAPH_FILE)
         with clock.step("compare"):
             quantized = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
@@ -130,27 +135,23 @@ def _build(
 
 
 def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
-    """Whether to keep the blocks of a GGUF file, which is the default if it is quantized.
+    """Whether to keep the blocks of a GGUF file.
 
     Raises:
-        InputError: there are no blocks to keep, or another block size is set.
+        InputError: there are no blocks to keep.
     """
-    has_blocks = origin.gguf is not None and is_quantized(origin.gguf)
-    if options.quantize == KEEP and not has_blocks:
+    if options.quantize != KEEP:
+        return False
+    if origin.gguf is None or not is_quantized(origin.gguf):
         raise InputError(
             f"{option('quantize')} keep is for GGUF files with quantized weights, which {origin.name} is not"
         )
-    keeps = has_blocks and options.quantize in (None, KEEP)
-    if keeps and options.block_size is not None:
-        raise InputError(
-            f"{option('block_size')} needs {option('quantize')} int4 or int8 here: {origin.name} keeps its own blocks"
-        )
-    return keeps
+    return True
 
 
 def _scheme(options: ExportOptions) -> Scheme | None:
     """The quantization scheme, or None for float32."""
-    name = options.quantize or "int4"
+    name = options.quantize
     if name == "none":
         return None
     return Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
@@ -175,10 +176,10 @@ def _write_float_graph(graph: ir.Model, folder: Path, calibrated: bool) -> tuple
 
 
 def _importance(
-    runner: DecoderRunner, energy_outputs: dict[str, str], checkpoint: Checkpoint, window: int
+    runner: DecoderRunner, energy_outputs: dict[str, str], checkpoint: Checkpoint, text: str, window: int
 ) -> dict[str, torch.Tensor]:
     """By weight name, the energy of each input channel over the calibration text."""
-    ids = texts.text_ids(checkpoint.tokenizer, "calibration", _CALIBRATION_TOKENS, checkpoint.model, window=window)
+    ids = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
     by_output = energies(runner, ids, window)
     return {weight: by_output[output] for weight, output in energy_outputs.items()}
 

@@ -62,7 +62,7 @@ def build_from_blocks(
         UnsupportedError: the architecture cannot be traced.
     """
     count = min(_MEASURED_TOKENS, max_length)
-    ids = texts.text_ids(checkpoint.tokenizer, "evaluation", count, checkpoint.model, window=count)
+    ids = texts.text_ids(checkpoint.tokenizer, texts.read_text("evaluation"), count, checkpoint.model, window=count)
     with clock.step("reference"):
         logits = reference_logits(checkpoint.model, ids)
         exact_ids = ids[: min(_EXACT_TOKENS, max_length - 8)]

@@ -31,6 +31,8 @@ from triform.export.forms.text_encoder import (
 from triform.export.graph.fused import encoder_notes, fused_graph
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Report, finish
+from triform.export.samples import texts
+from triform.export.samples.own import calibration_text
 from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.tokenization.code_points import code_points_info
 from triform.export.write import describe_graph, staged
@@ -69,7 +71,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     encoder = text_encoder(checkpoint, options)
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("reference"):
-            checks = _checks(encoder)
+            checks = _checks(encoder, options)
         graph, spec = text_graph(encoder, clock)
         path = folder / "encoder.onnx"
         quantization, parity = write_encoder_graph(graph, spec.outputs, checks, path, Path(scratch), options, clock)
@@ -94,11 +96,11 @@ def text_graph(encoder: TextEncoder, clock: Clock) -> tuple[ir.Model, GraphSpec]
     )
 
 
-def _checks(encoder: TextEncoder) -> EncoderChecks:
+def _checks(encoder: TextEncoder, options: ExportOptions) -> EncoderChecks:
     return EncoderChecks(
         [text_reference(encoder, samples) for samples in parity_batches(encoder)],
-        text_samples(encoder, "calibration", _CALIBRATION_ROWS),
-        text_samples(encoder, "evaluation", EVALUATION_ROWS),
+        text_samples(encoder, texts.passages_of(calibration_text(options.calibrate), _CALIBRATION_ROWS)),
+        text_samples(encoder, texts.passages("evaluation", EVALUATION_ROWS)),
         encoder.problem_type,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -45,7 +46,7 @@ from triform.export.verify.encoder_decoder import (
     reference_answers,
     verify_encoder_decoder,
 )
-from triform.export.write import describe_graph, staged, write_graph
+from triform.export.write import Stored, describe_graph, staged, write_graph
 from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder_decoder.graph import encoder_decoder_specs
 from triform.models.encoder_decoder.kinds import Kind, encoder_decoder_kind
@@ -119,7 +120,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     start = decoder_start(checkpoint)
     if start is None:
         raise ExportError(f"{checkpoint.source.name} does not say which token its decoder starts with")
-    sources = sources_of(kind, checkpoint)
+    sources = sources_of(kind, checkpoint, options.calibrate)
     pad = tokens_of(checkpoint).pad or 0
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("reference"):
@@ -161,13 +162,18 @@ def _describe_graphs(
     }
 
 
-def sources_of(kind: Kind, checkpoint: Checkpoint) -> Sources:
-    """Sample sources for the encoder of a loaded checkpoint. Errors as `audio_sources` and `image_sources`."""
+def sources_of(kind: Kind, checkpoint: Checkpoint, calibrate: Sequence[str] = ()) -> Sources:
+    """Sample sources for the encoder of a loaded checkpoint, those for calibration from the files named, if any.
+
+    Errors as `text_sources`, `audio_sources` and `image_sources`.
+    """
     if kind.source == "audio":
-        return audio_sources(checkpoint)
+        return audio_sources(checkpoint, calibrate)
     if kind.source == "image":
+        if calibrate:
+            raise InputError(f"{option('calibrate')} is for models that read texts or hear; this one reads images")
         return image_sources(checkpoint)
-    return text_sources(checkpoint, _max_source_length(checkpoint))
+    return text_sources(checkpoint, _max_source_length(checkpoint), calibrate)
 
 
 def _alignment_heads(checkpoint: Checkpoint, options: ExportOptions) -> list[tuple[int, int]]:
@@ -211,9 +217,11 @@ def _fused(
 def _write_float_graphs(graphs: _Graphs, folder: Path, quantized: bool) -> FloatGraph:
     """Write both graphs in float32: to keep, or to calibrate with while `graphs` stay as they are."""
     if not quantized:
+        # An embedding that both graphs look up is stored once.
+        stored: Stored = {}
         lower_to_float(graphs.decoder)
-        write_graph(graphs.decoder, folder / "decoder.onnx")
-        return write_float_graph(graphs.encoder, folder / "encoder.onnx", usable_cores())
+        write_graph(graphs.decoder, folder / "decoder.onnx", stored)
+        return write_float_graph(graphs.encoder, folder / "encoder.onnx", usable_cores(), stored)
     decoder = graphs.decoder.clone()
     lower_to_float(decoder)
     write_graph(decoder, folder / "decoder.onnx")
@@ -224,11 +232,12 @@ def _quantize(
     graphs: _Graphs, float_encoder: FloatGraph, sources: Sources, options: ExportOptions, folder: Path
 ) -> tuple[Quantization, Quantization]:
     encoder = quantize_encoder(graphs.encoder, options, float_encoder, sources.samples.calibration)
-    write_graph(graphs.encoder, folder / "encoder.onnx")
-    name = options.quantize or "int8"
+    stored: Stored = {}
+    write_graph(graphs.encoder, folder / "encoder.onnx", stored)
+    name = options.quantize
     scheme = Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
     count = lower_to_blocks(graphs.decoder, scheme, {})
-    write_graph(graphs.decoder, folder / "decoder.onnx")
+    write_graph(graphs.decoder, folder / "decoder.onnx", stored)
     decoder = Quantization(name, scheme.bits, scheme.block_size, accuracy_level=scheme.accuracy_level, matrices=count)
     return encoder, decoder
 

@@ -69,7 +69,7 @@ def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, c
         ExportError: the target cannot be used, or the graph does not match PyTorch.
     """
     table = checkpoint.table
-    bits = BITS.get(options.quantize or "int8")
+    bits = BITS.get(options.quantize)
     block_size = options.block_size or _BLOCK_SIZE
     encoder = _encoder(table, min(block_size, _BLOCK_SIZE) if bits else 1)
     spec = static_spec(encoder, options.context_length or table.max_length)
@@ -89,7 +89,7 @@ def export(checkpoint: StaticCheckpoint, bundle: Path, options: ExportOptions, c
             with clock.step("quantize"):
                 count = lower_embeddings(graph, Scheme(bits, block_size, options.accuracy_level), {})
                 write_graph(graph, folder / "encoder.onnx")
-                quantization = Quantization(options.quantize or "int8", bits, matrices=count)
+                quantization = Quantization(options.quantize, bits, matrices=count)
             with clock.step("compare"):
                 quantized_parity = quantized_encoder_parity(
                     lambda arrays: runner.run(arrays)[_OUTPUT],

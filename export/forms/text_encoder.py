@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,11 +149,11 @@ def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTas
     return dataclasses.replace(traced, outputs=outputs, beside=() if modules.include_prompt else ("prompt_lengths",))
 
 
-def text_samples(encoder: TextEncoder, name: Literal["calibration", "evaluation"], count: int) -> list[Sample]:
+def text_samples(encoder: TextEncoder, passages: Iterable[str]) -> list[Sample]:
     """Passages of a text, tokenized by the checkpoint's own tokenizer."""
     tokenizer, names = encoder.checkpoint.tokenizer, encoder.traced.names
     samples: list[Sample] = []
-    for text in texts.passages(name, count):
+    for text in passages:
         encoded = tokenizer(text, truncation=True, max_length=encoder.max_length)
         arrays: dict[str, Array] = {key: np.array(encoded[key], np.int64) for key in names if key in encoded}
         arrays["input_ids"] %= encoder.vocab_size
@@ -168,7 +168,7 @@ def text_samples(encoder: TextEncoder, name: Literal["calibration", "evaluation"
 
 def parity_batches(encoder: TextEncoder) -> list[list[Sample]]:
     """Samples to compare with PyTorch: one batch of all lengths, or one batch for each of several lengths."""
-    samples = text_samples(encoder, "evaluation", _PARITY_ROWS)
+    samples = text_samples(encoder, texts.passages("evaluation", _PARITY_ROWS))
     if not encoder.equal_lengths:
         return [samples]
     longest = max(len(sample["input_ids"]) for sample in samples)

@@ -154,8 +154,7 @@ def _merge(graph: ir.Graph, group: list[ir.Node]) -> None:
     weights = [matrix(_input(node, 1)) for node in group]
     sizes = [weight.shape[0] for weight in weights]
     name = _input(first, 1).name
-    merged = add_initializer(graph, f"{name}.packed", torch.cat(weights).numpy())
-    merged.meta[_PARTS] = tuple(part for node in group for part in parts_of(_input(node, 1)))
+    merged = _joined(graph, f"{name}.packed", [_input(node, 1) for node in group])
     bias = None
     if any(len(node.inputs) > 2 and node.inputs[2] is not None for node in group):
         biases = torch.cat([_bias_or_zeros(node) for node in group])
@@ -168,6 +167,18 @@ def _merge(graph: ir.Graph, group: list[ir.Node]) -> None:
         set_type(joined.outputs[0], first_output, [*list(first_output.shape)[:-1], sum(sizes)])
     for node, output in zip(group, split.outputs, strict=True):
         replace(node.outputs[0], output)
+
+
+def _joined(graph: ir.Graph, name: str, weights: list[ir.Value]) -> ir.Value:
+    """The rows of several weights as one; layers that share their weights (ALBERT) share this one too."""
+    parts = tuple(part for weight in weights for part in parts_of(weight))
+    rows = torch.cat([matrix(weight) for weight in weights])
+    present = graph.initializers.get(name)
+    if present is not None and parts_of(present) == parts and torch.equal(matrix(present), rows):
+        return present
+    joined = add_initializer(graph, name, rows.numpy())
+    joined.meta[_PARTS] = parts
+    return joined
 
 
 def _input(node: ir.Node, index: int) -> ir.Value:

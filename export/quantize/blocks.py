@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -18,6 +19,8 @@ FEWEST_COLUMNS = 16
 _LARGE_TABLE = 2**20
 # Block size of the products whose errors matter most: those that feed attention, and the language-model head.
 SENSITIVE_BLOCK_SIZE = 32
+# That the operators accept.
+_SMALLEST_BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,14 @@ class Scheme:
 
     def block_size_of(self, linear: ir.Node) -> int:
         """Smaller blocks for the products that feed attention and for the language-model head."""
-        sensitive = _reaches_attention(linear) or linear.outputs[0].is_graph_output()
-        return min(self.block_size, SENSITIVE_BLOCK_SIZE) if sensitive else self.block_size
+        if linear.outputs[0].is_graph_output():
+            return self.block_size_of_table(matrix(linear_inputs(linear)[1]).shape[1])
+        return min(self.block_size, SENSITIVE_BLOCK_SIZE) if _reaches_attention(linear) else self.block_size
+
+    def block_size_of_table(self, width: int) -> int:
+        """Of a token embedding, or a head that may be tied to one: the smallest where others would need padding."""
+        size = min(self.block_size, SENSITIVE_BLOCK_SIZE)
+        return _SMALLEST_BLOCK if width % size else size
 
 
 def _reaches_attention(linear: ir.Node) -> bool:
@@ -98,6 +107,33 @@ def lower_product(graph: ir.Graph, node: ir.Node, blocks: Blocks, accuracy_level
     replace(node.outputs[0], product.outputs[0])
 
 
+def lower_tied_heads(model: ir.Model, scheme: Scheme) -> dict[int, Blocks]:
+    """Quantize every Linear whose matrix is a token embedding too, in blocks that `lower_embeddings` can share.
+
+    Args:
+        model: changed in place.
+        scheme: bits, block sizes and accuracy level.
+
+    Returns:
+        the blocks, by the identity of the value that holds the matrix.
+    """
+    done: dict[int, Blocks] = {}
+    for node in nodes(model.graph, LINEAR):
+        _, weight, _ = linear_inputs(node)
+        if not _is_token_embedding(model, weight):
+            continue
+        rows = matrix(weight)
+        done[id(weight)] = quantize_matrix(rows, None, scheme.bits, scheme.block_size_of_table(rows.shape[1]))
+        lower_product(model.graph, node, done[id(weight)], scheme.accuracy_level)
+    return done
+
+
+def _is_token_embedding(model: ir.Model, weight: ir.Value) -> bool:
+    """Whether a Gather reads rows of this matrix by token ids."""
+    gathers = [use.node for use in weight.uses() if use.node.op_type == "Gather"]
+    return any(ids is not None and is_token_table(model, weight, ids) for ids in (node.inputs[1] for node in gathers))
+
+
 def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]) -> int:
     """Quantize token embeddings blockwise; small tables, and those indexed by other values, stay as they are.
 
@@ -117,10 +153,8 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
         width = matrix(table).shape[1]
         shared = done.get(id(table))
         if shared is None:
-            shared = quantize_matrix(matrix(table), None, scheme.bits, min(scheme.block_size, SENSITIVE_BLOCK_SIZE))
+            shared = quantize_matrix(matrix(table), None, scheme.bits, scheme.block_size_of_table(width))
             count += 1
-        if width % shared.block_size:
-            continue
         flat = Blocks(
             shared.packed.reshape(len(shared.packed), -1), shared.scales, shared.zero_points, shared.bits,
             shared.block_size,
@@ -131,9 +165,22 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
             model.graph, node, "GatherBlockQuantized", [data, ids, scales, zero_points], domain=MICROSOFT,
             attributes=attributes,
         )  # fmt: skip
-        replace(node.outputs[0], gather.outputs[0])
+        rows = gather.outputs[0]
+        replace(node.outputs[0], rows if width % shared.block_size == 0 else _first_columns(node, rows, width))
     sweep(model)
     return count
+
+
+def _first_columns(node: ir.Node, rows: ir.Value, width: int) -> ir.Value:
+    """The looked-up rows without the columns that pad their last block."""
+    graph, name = node.graph, str(node.outputs[0].name)
+    if not isinstance(graph, ir.Graph):
+        raise ValueError(f"{node.name} is in no graph")
+    bounds = [
+        add_initializer(graph, f"{name}.{what}", np.array([value]))
+        for what, value in (("start", 0), ("end", width), ("axis", -1))
+    ]
+    return insert(graph, node, "Slice", [rows, *bounds]).outputs[0]
 
 
 def is_token_table(model: ir.Model, table: ir.Value, ids: ir.Value) -> bool:

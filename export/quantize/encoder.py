@@ -10,14 +10,14 @@ import onnx_ir as ir
 import torch
 
 from triform.export.graph.fusion_biases import fuse_biases
-from triform.export.options import ExportOptions
+from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.activations import add_activation_outputs, collect_activations
-from triform.export.quantize.blocks import Scheme, lower_embeddings, lower_to_float
+from triform.export.quantize.blocks import Scheme, lower_embeddings, lower_tied_heads, lower_to_float
 from triform.export.quantize.int4 import lower_to_int4
 from triform.export.quantize.int8 import lower_to_int8
 from triform.export.runners import EncoderRunner
 from triform.export.samples.batches import Sample, padded
-from triform.export.write import write_graph
+from triform.export.write import Stored, write_graph
 from triform.runtime.bundle.manifest import Quantization
 
 # Vectors to keep of each Linear's input.
@@ -32,18 +32,18 @@ class FloatGraph:
 
     Attributes:
         runner: runs it.
-        activations: of a graph for calibration, the name of the output that holds a weight's input, by weight name.
+        activations: of a graph for calibration, the names of the outputs that hold a weight's inputs, by weight name.
     """
 
     runner: EncoderRunner
-    activations: dict[str, str]
+    activations: dict[str, list[str]]
 
 
-def write_float_graph(graph: ir.Model, path: Path, threads: int) -> FloatGraph:
-    """Lower a fused graph in place, write it, and open it."""
+def write_float_graph(graph: ir.Model, path: Path, threads: int, stored: Stored | None = None) -> FloatGraph:
+    """Lower a fused graph in place, write it, and open it; for `stored` see `write_graph`."""
     lower_to_float(graph)
     fuse_biases(graph)
-    write_graph(graph, path)
+    write_graph(graph, path, stored)
     return FloatGraph(EncoderRunner(path, threads), {})
 
 
@@ -61,27 +61,31 @@ def quantize_encoder(
 
     Args:
         graph: fused, not lowered yet; changed in place.
-        options: the scheme; int8 when not given.
+        options: the scheme, int8 or int4.
         original: from `write_calibration_graph`.
         samples: for calibration.
     """
     inputs = _linear_inputs(original, samples)
-    name = options.quantize or "int8"
+    name = options.quantize
+    # Tables are looked up in blocks, by either scheme; a head that is tied to one reads the same blocks.
+    scheme = Scheme(BITS[name], options.block_size or _BLOCK_SIZE, options.accuracy_level)
+    heads = lower_tied_heads(graph, scheme)
     if name == "int8":
         activations = lower_to_int8(graph, inputs)
-        # GatherBlockQuantized reads 8-bit rows in blocks too.
-        tables = lower_embeddings(graph, Scheme(8, _BLOCK_SIZE, options.accuracy_level), {})
+        matrices = len(activations) + len(heads) + lower_embeddings(graph, scheme, heads)
         fuse_biases(graph)
-        return Quantization(name, 8, matrices=len(activations) + tables, activations=activations)
-    scheme = Scheme(4, options.block_size or _BLOCK_SIZE, options.accuracy_level)
+        return Quantization(name, 8, matrices=matrices, activations=activations)
     count, activations = lower_to_int4(graph, scheme, inputs)
-    matrices = count + len(activations) + lower_embeddings(graph, scheme, {})
+    matrices = count + len(activations) + len(heads) + lower_embeddings(graph, scheme, heads)
     fuse_biases(graph)
     return Quantization(name, 4, scheme.block_size, None, scheme.accuracy_level, matrices, activations)
 
 
 def _linear_inputs(original: FloatGraph, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
     """Some of the vectors that each weight multiplies, float32 (rows, in_features) by weight name."""
-    batches = (padded([sample], 0) for sample in samples)
-    collected = collect_activations(original.runner, batches, set(original.activations.values()), _ROWS)
-    return {weight: collected[output] for weight, output in original.activations.items()}
+    batches = [padded([sample], 0) for sample in samples]
+    names = {name for outputs in original.activations.values() for name in outputs}
+    collected = collect_activations(original.runner, batches, names, _ROWS)
+    return {
+        weight: torch.cat([collected[name] for name in outputs]) for weight, outputs in original.activations.items()
+    }

@@ -11,7 +11,7 @@ from triform.export.graph.linear import matrix
 from triform.export.quantize.blocks import Scheme, lower_product, lower_to_float
 from triform.export.quantize.blockwise import Blocks, dequantize
 from triform.export.quantize.error_feedback import quantize_with_gptq
-from triform.export.quantize.int8 import lower_product_to_int8, quantizable
+from triform.export.quantize.int8 import lower_products_to_int8, quantizable
 
 # The share of products that get 8 bits. With all products of all-MiniLM-L6-v2 in 4 bits the cosine to float32 is 0.985,
 # with a third of them in 8 bits 0.991, with half 0.993.
@@ -30,14 +30,15 @@ def lower_to_int4(model: ir.Model, scheme: Scheme, inputs: Mapping[str, torch.Te
         the number of 4-bit products; and by weight name, how activations of 8-bit products are quantized.
     """
     linears, blocks, errors = quantizable(model, inputs), {}, {}
-    for name, node in linears.items():
+    for name, (node, *_) in linears.items():
         weight = _weight(node)
         blocks[name] = quantize_with_gptq(weight, inputs[name], scheme.bits, scheme.block_size)
         errors[name] = _error(inputs[name], weight, blocks[name])
     worst = sorted(errors, key=lambda name: -errors[name])[: round(_8_BIT_SHARE * len(errors))]
-    activations = {name: lower_product_to_int8(model.graph, linears[name], inputs[name]) for name in worst}
+    activations = {name: lower_products_to_int8(model.graph, linears[name], inputs[name]) for name in worst}
     for name in linears.keys() - activations.keys():
-        lower_product(model.graph, linears[name], blocks[name], scheme.accuracy_level)
+        for node in linears[name]:
+            lower_product(model.graph, node, blocks[name], scheme.accuracy_level)
     lower_to_float(model)
     return len(linears) - len(activations), activations
 

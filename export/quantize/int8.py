@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +10,7 @@ import torch
 
 from triform.export.graph.linear import LINEAR, matrix
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type
-from triform.export.quantize.blocks import lower_to_float
+from triform.export.quantize.blocks import linear_inputs, lower_to_float
 from triform.export.quantize.int8_search import Int8Weights, RowQuantization, StaticQuantization, choose_quantization
 
 # Products with fewer columns, such as heads and routers, are small, and their errors do much harm.
@@ -28,47 +28,49 @@ def lower_to_int8(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[s
         by weight name, how activations are quantized: "static" or "rows". Products in float32 are left out.
     """
     kinds = {
-        name: lower_product_to_int8(model.graph, node, inputs[name])
-        for name, node in quantizable(model, inputs).items()
+        name: lower_products_to_int8(model.graph, linears, inputs[name])
+        for name, linears in quantizable(model, inputs).items()
     }
     lower_to_float(model)
     return kinds
 
 
-def quantizable(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str, ir.Node]:
-    """By weight name, the Linear nodes that are not small and share no matrix with an embedding."""
-    linears = {}
+def quantizable(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str, list[ir.Node]]:
+    """By weight name, the Linear nodes that are not small and share no matrix with an embedding.
+
+    A weight has several where layers share it (ALBERT).
+    """
+    linears: dict[str, list[ir.Node]] = {}
     for node in nodes(model.graph, LINEAR):
         weight = node.inputs[1]
         if weight is None or str(weight.name) not in inputs or _is_looked_up(weight):
             continue
         if matrix(weight).shape[0] >= _FEWEST_COLUMNS:
-            linears[str(weight.name)] = node
+            linears.setdefault(str(weight.name), []).append(node)
     return linears
 
 
-def lower_product_to_int8(graph: ir.Graph, node: ir.Node, inputs: torch.Tensor) -> str:
-    """Replace one Linear by an 8-bit product.
+def lower_products_to_int8(graph: ir.Graph, linears: Sequence[ir.Node], inputs: torch.Tensor) -> str:
+    """Replace the Linear nodes of one weight by 8-bit products, all quantized alike so that the weight is stored once.
 
     Args:
         graph: changed in place.
-        node: the Linear.
-        inputs: calibration inputs float32 (rows, in_features).
+        linears: nodes with the same weight.
+        inputs: calibration inputs of all of them, float32 (rows, in_features).
 
     Returns:
         how activations are quantized: "static" or "rows".
     """
-    x, weight = node.inputs[:2]
-    if x is None or weight is None:
-        raise ValueError(f"Linear node {node.name} lacks an input")
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    _, weight, _ = linear_inputs(linears[0])
     recipe = choose_quantization(inputs, matrix(weight).float())
-    if isinstance(recipe, StaticQuantization):
-        result, kind = _lower_static(graph, node, x, str(weight.name), bias, recipe), "static"
-    else:
-        result, kind = _lower_rows(graph, node, x, str(weight.name), bias, recipe), "rows"
-    replace(node.outputs[0], result)
-    return kind
+    for node in linears:
+        x, _, bias = linear_inputs(node)
+        if isinstance(recipe, StaticQuantization):
+            result = _lower_static(graph, node, x, str(weight.name), bias, recipe)
+        else:
+            result = _lower_rows(graph, node, x, str(weight.name), bias, recipe)
+        replace(node.outputs[0], result)
+    return "static" if isinstance(recipe, StaticQuantization) else "rows"
 
 
 def _is_looked_up(weight: ir.Value) -> bool:

@@ -60,7 +60,7 @@ def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint) -> Parity:
     cache = manifest.cache or CacheInfo("float32", [])
     runner = DecoderRunner(path, cache, usable_cores())
     window = min(_WINDOW, manifest.max_length)
-    ids = texts.text_ids(checkpoint.tokenizer, "evaluation", _TOKENS, model, window=window)
+    ids = texts.text_ids(checkpoint.tokenizer, texts.read_text("evaluation"), _TOKENS, model, window=window)
     first = ids[: min(_PARITY_TOKENS, manifest.max_length - 8)]
     logits = reference_logits(model, first)
     if info.quantization.scheme == "none":

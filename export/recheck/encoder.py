@@ -16,6 +16,7 @@ from triform.export.forms.text_encoder import EVALUATION_ROWS, parity_batches, t
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
 from triform.export.runners import EncoderRunner, usable_cores
+from triform.export.samples import texts
 from triform.export.samples.batches import Array, Sample, padded
 from triform.export.verify.encoder import (
     ReferenceBatch,
@@ -96,7 +97,7 @@ def _text_original(origin: Source, config: PretrainedConfig, options: ExportOpti
         "encoder",
         lambda arrays: text_outputs(model, arrays),
         parity_batches(model)[0],
-        text_samples(model, "evaluation", EVALUATION_ROWS),
+        text_samples(model, texts.passages("evaluation", EVALUATION_ROWS)),
         model.pad,
         model.problem_type,
     )

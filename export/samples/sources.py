@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint.source import Checkpoint
@@ -14,7 +16,8 @@ from triform.export.describe.audio import read_audio_info
 from triform.export.describe.image import calibration_samples, check_pixel_values, evaluation_samples, image_info
 from triform.export.samples import texts
 from triform.export.samples.batches import Sample, SampleSets, padded
-from triform.export.samples.voices import synthetic_voice
+from triform.export.samples.own import calibration_text, recordings
+from triform.export.samples.voices import noise, speech
 from triform.models.encoder_decoder.graph import EncoderInputs
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
 from triform.runtime.errors import UnsupportedError
@@ -23,6 +26,8 @@ from triform.runtime.media.audio_features import audio_features
 # Number of sources for parity, for calibration and for evaluation.
 _PARITY, _CALIBRATION, _EVALUATION = 3, 24, 6
 _SECONDS = (2.7, 1.3, 4.1)
+# What is calibrated on, in seconds: between a word and the thirty seconds that Whisper hears at once, and a pause.
+_SPOKEN, _NOISE_SECONDS = (3.0, 8.0, 14.0, 20.0, 29.0), 5.0
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,12 @@ class Sources:
     can_be_padded: bool = True
 
 
-def text_sources(checkpoint: Checkpoint, max_length: int | None) -> Sources:
-    """Passages of the texts in `data/`, as token ids."""
+def text_sources(checkpoint: Checkpoint, max_length: int | None, calibrate: Sequence[str]) -> Sources:
+    """Passages of the texts in `data/`, and of the files to calibrate on if any are named, as token ids.
+
+    Raises:
+        InputError: see `calibration_text`.
+    """
     limit = min(max_length or 512, 512)
     size = _vocabulary(checkpoint.model.config)
 
@@ -52,28 +61,32 @@ def text_sources(checkpoint: Checkpoint, max_length: int | None) -> Sources:
         return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
     rows = [sample(text) for text in texts.passages("evaluation", 2 * _EVALUATION)]
-    calibration = [sample(text) for text in texts.passages("calibration", _CALIBRATION)]
+    calibration = [sample(text) for text in texts.passages_of(calibration_text(calibrate), _CALIBRATION)]
     return Sources(SampleSets(rows[1 : 1 + _PARITY], calibration, rows[1::2]))
 
 
-def audio_sources(checkpoint: Checkpoint) -> Sources:
-    """Synthetic voices, as the feature extractor's arrays.
+def audio_sources(checkpoint: Checkpoint, calibrate: Sequence[str]) -> Sources:
+    """Speech in many languages, or the recordings to calibrate on if any are named, as the feature extractor's arrays.
 
     Raises:
         ExportError: see `read_audio_info`.
-        UnsupportedError: see `read_audio_info`.
+        InputError: see `recordings`.
+        UnsupportedError: see `read_audio_info` and `speech`.
     """
     info = read_audio_info(checkpoint.source.model_folder)
     input_name = checkpoint.model.main_input_name
     fixed = info.kind == "log_mel"
 
-    def sample(seconds: float, seed: int) -> Sample:
-        features = audio_features(synthetic_voice(seconds, info.sampling_rate, seed), info)
+    def sample(audio: NDArray[np.float32]) -> Sample:
+        features = audio_features(audio, info)
         mask = {} if fixed else {"attention_mask": np.ones(len(features), np.int64)}
         return {input_name: features, **mask}
 
-    rows = [sample(_SECONDS[seed % 3], seed) for seed in range(_PARITY + _EVALUATION)]
-    calibration = [sample(8.0, 100 + seed) for seed in range(2 if fixed else 4)]
+    rate = info.sampling_rate
+    rows = [sample(speech("evaluation", _SECONDS[seed % 3], rate, seed)) for seed in range(_PARITY + _EVALUATION)]
+    spoken = [speech("calibration", seconds, rate, seed) for seed, seconds in enumerate(_SPOKEN)]
+    heard = recordings(calibrate, rate) if calibrate else [*spoken, noise(_NOISE_SECONDS, rate, 0)]
+    calibration = [sample(audio) for audio in heard]
     samples = SampleSets(rows[:_PARITY], calibration, rows[_PARITY:])
     # An encoder of waveforms normalizes over the whole row, with its padding.
     return Sources(samples, audio=info, can_be_padded=info.kind != "waveform")

@@ -11,9 +11,7 @@ def read_text(name: Literal["calibration", "evaluation"]) -> str:
     return resources.files("triform.export.samples").joinpath("data", f"{name}.txt").read_text(encoding="utf-8")
 
 
-def text_ids(
-    tokenizer: Any, name: Literal["calibration", "evaluation"], count: int, model: Any, *, window: int
-) -> list[int]:
+def text_ids(tokenizer: Any, text: str, count: int, model: Any, *, window: int) -> list[int]:
     """The first `count` token ids of a text by this model's tokenizer; the text is repeated if it is too short.
 
     A tokenizer may know more tokens than the model has embeddings (a stand-in for a real one, say); ids beyond
@@ -21,12 +19,11 @@ def text_ids(
 
     Args:
         tokenizer: of transformers.
-        name: of the text.
+        text: with at least one word.
         count: of tokens.
         model: of transformers.
         window: tokens in a window; each begins with the special tokens that the tokenizer puts before texts.
     """
-    text = read_text(name)
     plain = tokenizer(text, add_special_tokens=False)["input_ids"]
     before = _beginning(tokenizer)
     size = model.config.get_text_config().vocab_size
@@ -43,8 +40,13 @@ def _beginning(tokenizer: Any) -> list[int]:
 
 
 def passages(name: Literal["calibration", "evaluation"], count: int) -> list[str]:
+    """See `passages_of`, of a text that comes with the exporter."""
+    return passages_of(read_text(name), count)
+
+
+def passages_of(text: str, count: int) -> list[str]:
     """`count` passages of a text, from a few words to several sentences, for models that read a text as a whole."""
-    words = read_text(name).split()
+    words = text.split()
     sizes = (1, 9, 2, 30, 4, 17, 52, 3, 24, 80)
     chosen, start = [], 0
     for index in range(count):

@@ -1,40 +1,90 @@
-"""Synthetic voices to check speech models with, because the exporter comes with no recording."""
+"""Speech to check and calibrate speech models with: the clips in `data/speech`, spoken by espeak-ng.
+
+They are sentences in twenty-two languages and several voices; `benchmarks/calibration_speech.py` makes them. Noise,
+silence and loudness are added here. What is calibrated on is never compared on: the two have different clips.
+"""
 
 from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Center frequencies, in Hz, of the first three formants of a few vowels of men
-# (Peterson and Barney, Control Methods Used in a Study of the Vowels, 1952).
-_VOWELS = ((270, 2290, 3010), (530, 1840, 2480), (730, 1090, 2440), (570, 840, 2410), (300, 870, 2240))
-_BANDWIDTH = 90.0
+from triform.runtime.errors import ExportError
+from triform.runtime.media.audio import open_audio, require_audio
+
+Samples = NDArray[np.float32]
+# Of the clips in the order of their names, every fourth is for comparing.
+_EVERY = 4
+# Between two sentences, in seconds.
+_PAUSES = (0.1, 1.5)
+# The strongest sample of a sentence, and how far below it the noise of a recording is, in decibels.
+_PEAKS, _NOISE_BELOW = (0.05, 0.9), (5.0, 60.0)
 
 
-def synthetic_voice(seconds: float, sampling_rate: int, seed: int) -> NDArray[np.float32]:
-    """Syllables of vowels with a gliding pitch, hiss between them, and pauses; float32 in [-1, 1]."""
+def speech(
+    purpose: Literal["calibration", "evaluation"], seconds: float, sampling_rate: int, seed: int
+) -> NDArray[np.float32]:
+    """Sentences of several voices and languages with pauses between them, and noise over all.
+
+    Args:
+        purpose: chooses the clips.
+        seconds: how long.
+        sampling_rate: in Hz.
+        seed: chooses the order of the sentences, their loudness, and the noise.
+
+    Returns:
+        float32 (samples,) in [-1, 1].
+
+    Raises:
+        UnsupportedError: the packages that read audio are not installed.
+    """
+    require_audio()
     generator = np.random.default_rng(seed)
-    parts: list[NDArray[np.float64]] = []
-    missing = round(seconds * sampling_rate)
-    while missing > 0:
-        length = int(generator.uniform(0.08, 0.25) * sampling_rate)
-        kind = generator.random()
-        if kind < 0.7:
-            part = _vowel(length, sampling_rate, generator)
-        else:
-            part = generator.standard_normal(length) * (0.05 if kind < 0.85 else 0.001)
-        parts.append(part[:missing] * np.hanning(length)[:missing])
-        missing -= length
-    return np.concatenate(parts).clip(-1, 1).astype(np.float32)
+    result = np.zeros(round(seconds * sampling_rate))
+    clips, start = _clips(purpose, sampling_rate), 0
+    for index in generator.permutation(np.arange(100 * len(clips)) % len(clips)):
+        start += round(generator.uniform(*_PAUSES) * sampling_rate)
+        if start >= len(result):
+            break
+        part = clips[index][: len(result) - start]
+        result[start : start + len(part)] = generator.uniform(*_PEAKS) / np.abs(clips[index]).max() * part
+        start += len(part)
+    loudest = max(float(np.abs(result).max()), _PEAKS[0])
+    result += loudest * 10 ** (-generator.uniform(*_NOISE_BELOW) / 20) * _noise(len(result), generator)
+    return result.clip(-1, 1).astype(np.float32)
 
 
-def _vowel(length: int, sampling_rate: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Harmonics of a pitch, weighted by the formants near them."""
-    formants = np.array(_VOWELS[generator.integers(len(_VOWELS))])
-    pitch = np.linspace(generator.uniform(90, 220), generator.uniform(90, 220), length)
-    phase = 2 * np.pi * np.cumsum(pitch) / sampling_rate
-    sound = np.zeros(length)
-    for number in range(1, int(4000 / pitch.mean())):
-        distance = (number * pitch.mean() - formants) / _BANDWIDTH
-        sound += np.sin(number * phase) * (1 / (1 + distance**2)).sum() / number**0.5
-    return 0.5 * sound / np.abs(sound).max()
+def noise(seconds: float, sampling_rate: int, seed: int) -> NDArray[np.float32]:
+    """Soft noise in which nobody speaks: float32 (samples,)."""
+    generator = np.random.default_rng(seed)
+    return (0.01 * _noise(round(seconds * sampling_rate), generator)).astype(np.float32)
+
+
+def _noise(length: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Noise with the same energy in every octave, at most 1."""
+    spectrum = np.fft.rfft(generator.standard_normal(length))
+    pink = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 1)), length)
+    return pink / max(float(np.abs(pink).max()), 1e-12)
+
+
+@cache
+def _clips(purpose: Literal["calibration", "evaluation"], sampling_rate: int) -> list[Samples]:
+    files = sorted(
+        resources.files("triform.export.samples").joinpath("data", "speech").iterdir(), key=lambda file: file.name
+    )
+    held = files[::_EVERY]
+    return [_read(file, sampling_rate) for file in files if (file in held) == (purpose == "evaluation")]
+
+
+def _read(file: Traversable, sampling_rate: int) -> Samples:
+    with open_audio(file.read_bytes(), _refuse) as audio:
+        return np.concatenate(list(audio.blocks(sampling_rate)))
+
+
+def _refuse(warning: str) -> None:
+    raise ExportError(f"a recording that comes with triform is damaged ({warning}); install triform again")

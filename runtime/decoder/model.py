@@ -54,7 +54,7 @@ class Decoder:
         providers: the execution providers in use, most preferred first.
 
     Example:
-        >>> model = triform.load("smollm2-135m-int4")  # doctest: +SKIP
+        >>> model = triform.load("smollm2-135m")  # doctest: +SKIP
         >>> model.generate("Why is the sky blue?").text  # doctest: +SKIP
     """
 

@@ -37,12 +37,12 @@ def run(
     source: Annotated[str, typer.Argument(help="A model folder, a GGUF file or a hub id.")],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
     quantize: Annotated[
-        Optional[str],
+        str,
         typer.Option(
-            help="none, int8, int4 or keep; by default keep for decoders from quantized GGUF files, int4 for other "
-            "decoders, int8 for all others."
+            help="auto, none, int8, int4 or keep. auto is keep for decoders from quantized GGUF files, int4 for other "
+            "decoders with a hidden size above 1024, and int8 for all others."
         ),
-    ] = None,
+    ] = "auto",
     task: Annotated[
         Optional[str], typer.Option(help="A task by its name on the hub; by default what the model was trained for.")
     ] = None,
@@ -52,6 +52,10 @@ def run(
             "--hidden-states", help="Keep the hidden states: all layers of an encoder, the last of a decoder."
         ),
     ] = False,
+    calibrate: Annotated[
+        Optional[list[str]],
+        typer.Option(help="A text in UTF-8, or a recording for a speech model, to calibrate on; may be repeated."),
+    ] = None,
     word_timestamps: Annotated[
         bool, typer.Option("--word-timestamps", help="Let a speech model compute word timestamps.")
     ] = False,
@@ -83,6 +87,7 @@ def run(
         revision=revision,
         task=task,
         hidden_states=hidden_states,
+        calibrate=tuple(calibrate or ()),
         word_timestamps=word_timestamps,
     )
     if dry_run:
@@ -131,7 +136,10 @@ def _render(report: Report) -> str:
 
     seconds = [(name, f"{value:.1f} s") for name, value in report.seconds.items()]
     total = ("total", f"{sum(report.seconds.values()):.1f} s")
-    purpose = [("task", f"{report.task}, by {report.decided_by}")]
+    purpose = [
+        ("task", f"{report.task}, by {report.decided_by}"),
+        ("quantization", f"{report.scheme}, by {report.scheme_decided_by}"),
+    ]
     if report.left_out:
         purpose.append(
             ("left out", f"{len(report.left_out)} weights of heads for other tasks, {report.left_out[0]}, …")

@@ -20,6 +20,6 @@ def test_each_window_has_what_comes_before_a_text(template, before):
     inner.post_processor = processors.TemplateProcessing(single=template, special_tokens=list(names.items()))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
     config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=inner.get_vocab_size()))
-    found = texts.text_ids(tokenizer, "evaluation", 100, SimpleNamespace(config=config), window=40)
+    found = texts.text_ids(tokenizer, texts.read_text("evaluation"), 100, SimpleNamespace(config=config), window=40)
     share = 40 - len(before)
     assert found == [*before, *plain[:share], *before, *plain[share : 2 * share], *before, *plain[2 * share :]][:100]
