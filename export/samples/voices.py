@@ -47,7 +47,9 @@ def speech(
     generator = np.random.default_rng(seed)
     result = np.zeros(round(seconds * sampling_rate))
     clips, start = _clips(purpose, sampling_rate), 0
-    for index in generator.permutation(np.arange(100 * len(clips)) % len(clips)):
+    # Every sentence comes once before any comes again; none is shorter than a second.
+    rounds = [generator.permutation(len(clips)) for _ in range(0, round(seconds) + 1, len(clips))]
+    for index in np.concatenate(rounds):
         start += round(generator.uniform(*_PAUSES) * sampling_rate)
         if start >= len(result):
             break
