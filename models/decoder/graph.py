@@ -17,7 +17,7 @@ from triform.models.paths import TOLERANCE, choose_path, relative_difference
 from triform.models.recurrent.passes import RecurrentPass, carrying
 from triform.models.recurrent.replacing import recurrences_replaced
 from triform.models.spec import GraphInput, GraphSpec, RecurrentState
-from triform.models.traceable.experts import batch_experts
+from triform.models.traceable.experts import prepare_experts
 from triform.models.traceable.picking import pick_positions
 from triform.models.traceable.substitutions import single_operators
 
@@ -157,7 +157,7 @@ def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, _Layer
     """
     ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size
     model.set_attn_implementation("eager")
-    batch_experts(model)
+    prepare_experts(model)
     with torch.no_grad():
         expected = model(input_ids=ids, use_cache=False).logits
     paths = [_Path("native", True), _Path("native", False)]

@@ -22,7 +22,7 @@ from triform.models.spec import EncoderTask, GraphInput, GraphSpec
 from triform.models.traceable.any_length import any_length
 from triform.models.traceable.classified_end import traceable_end
 from triform.models.traceable.convolutions import as_products
-from triform.models.traceable.experts import batch_experts
+from triform.models.traceable.experts import prepare_experts
 from triform.models.traceable.substitutions import single_operators
 
 
@@ -167,7 +167,7 @@ def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None)
     """Prepare the model for the first path that reproduces its outputs; returns the outputs' names."""
     inputs = probe_inputs(graph.model, task)
     graph.model.set_attn_implementation("eager")
-    batch_experts(graph.model)
+    prepare_experts(graph.model)
     with torch.no_grad():
         expected = graph(*inputs)
     if reads_padding(graph, task, inputs, expected):
