@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from triform.export.describe.image import image_shape
 from triform.runtime.bundle.media_info import ImageInfo
 from triform.runtime.decoder.model import Decoder
 from triform.runtime.encoder.model import Encoder
@@ -112,7 +113,7 @@ def _try_encoder_decoder(model: EncoderDecoder) -> None:
 
 
 def _image(info: ImageInfo) -> Any:
-    return np.zeros((1, info.channels, info.height, info.width), np.float32)
+    return np.zeros((1, *image_shape(info)), np.float32)
 
 
 def _check_numbers(results: Iterable[Any]) -> None:
