@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from triform.export.describe.image import image_shape
 from triform.runtime.bundle.media_info import ImageInfo
 from triform.runtime.decoder.model import Decoder
 from triform.runtime.encoder.model import Encoder
 from triform.runtime.encoder_decoder.ask import Ask
 from triform.runtime.encoder_decoder.model import EncoderDecoder
 from triform.runtime.errors import ContextError, ExportError, InputError, TriformError
+from triform.runtime.media.image import image_shape
 from triform.runtime.opening import load
 
 _TEXT = "Hello there, and good morning."

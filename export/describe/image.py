@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from triform.models.errors import first_line
 from triform.runtime.bundle.media_info import RESAMPLING, ImageInfo
 from triform.runtime.errors import ExportError, UnsupportedError
-from triform.runtime.media.image import pixel_values, read_image, resized_size
+from triform.runtime.media.image import pixel_values, read_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -116,13 +116,6 @@ def _normalization(processor: Any) -> tuple[list[float] | None, list[float] | No
         # Divided by the deviation once more.
         std = [value * by for value, by in zip(std, _per_channel(processor.image_std), strict=True)]
     return mean, std
-
-
-def image_shape(info: ImageInfo, height: int = 240, width: int = 320) -> tuple[int, int, int]:
-    """Channels, height and width of a model's input for an image of this height and width."""
-    if info.height is None or info.width is None:
-        return info.channels, *resized_size(height, width, info)
-    return info.channels, info.height, info.width
 
 
 def check_pixel_values(processor: Any, info: ImageInfo) -> None:

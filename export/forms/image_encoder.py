@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from triform.export.checkpoint.source import Checkpoint
-from triform.export.describe.image import calibration_samples, evaluation_samples, image_info, image_shape
+from triform.export.describe.image import calibration_samples, evaluation_samples, image_info
 from triform.export.forms.encoder_graph import EncoderChecks
 from triform.export.options import ExportOptions
 from triform.export.samples.batches import Array, Sample, SampleSets, padded
@@ -32,6 +32,7 @@ from triform.models.spec import EncoderTask
 from triform.runtime.bundle.manifest import ContrastInfo, ProblemType
 from triform.runtime.bundle.media_info import ImageInfo
 from triform.runtime.errors import UnsupportedError
+from triform.runtime.media.image import image_shape
 
 # Number of images or texts for parity, for calibration and for evaluation.
 _PARITY_ROWS, _CALIBRATION_ROWS, _EVALUATION_ROWS = 4, 24, 24

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,8 +115,9 @@ def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
     Raises:
         InputError: the image is so narrow that resizing its shortest edge would make it enormous.
     """
+    values: NDArray[Any]
     if info.resize_after_rescale:
-        values: NDArray[Any] = _resized_channels(_rescaled(np.asarray(image), info.rescale), info)
+        values = _resized_channels(_rescaled(np.asarray(image), info.rescale), info)
     else:
         values = _rescaled(np.asarray(_resized(image, info)), info.rescale)
     if info.crop is not None:
@@ -128,6 +129,13 @@ def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
     if info.channel_order == "bgr":
         values = values[..., ::-1]
     return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def image_shape(info: ImageInfo, height: int = 240, width: int = 320) -> tuple[int, int, int]:
+    """Channels, height and width of a model's input for an image of this height and width."""
+    if info.height is None or info.width is None:
+        return info.channels, *resized_size(height, width, info)
+    return info.channels, info.height, info.width
 
 
 def _rescaled(pixels: NDArray[np.uint8], rescale: float | None) -> NDArray[np.float32]:
