@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from triform.export.checkpoint.float_resizing import FloatResizingProcessor, resizes_floats
+from triform.export.checkpoint.files.float_resizing import FloatResizingProcessor, resizes_floats
 from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.source import Source

@@ -26,7 +26,7 @@ from transformers import (
     YolosImageProcessorPil,
 )
 
-from triform.export.checkpoint.float_resizing import FloatResizingProcessor
+from triform.export.checkpoint.files.float_resizing import FloatResizingProcessor
 from triform.export.describe.image import (
     calibration_samples,
     check_pixel_values,
