@@ -14,7 +14,7 @@ ORDER = {
         "files",
         "bundle",
         "text",
-        "machine",
+        "machine supply_chain",
         "graphs",
         "media",
         "generation",
