@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from triform.models.attention.causal import CAUSAL, ForwardPass, LayerFacts, announce, attending, traced_pass
+from triform.models.attention.complex_rotary import real_rotary
 from triform.models.attention.own_causal import has_linear_biases, through_causal
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.errors import UnsupportedModelError
@@ -210,6 +211,7 @@ def _prepared(model: PreTrainedModel, path: _Path, max_length: int) -> Iterator[
             stack.enter_context(fused_rotary(model, max_length, announce))
         else:
             stack.enter_context(native_rotary(model))
+            stack.enter_context(real_rotary(model, max_length))
         if path.substitute:
             stack.enter_context(single_operators(model))
         yield
