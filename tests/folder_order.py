@@ -14,7 +14,7 @@ ORDER = {
         "files",
         "bundle",
         "text",
-        "machine",
+        "machine supply_chain",
         "graphs",
         "media",
         "generation",
@@ -66,7 +66,7 @@ ORDER = {
         "verify",
         "quantize",
         "forms",
-        "recheck default_scheme",
+        "recheck onnx_import default_scheme",
         "pipeline",
     ),
     "models": (

@@ -13,6 +13,7 @@ from triform.export.graph.fusion_biases import fuse_biases
 from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.activations import add_activation_outputs, collect_activations
 from triform.export.quantize.blocks import Scheme, lower_embeddings, lower_tied_heads, lower_to_float
+from triform.export.quantize.experts import lower_experts
 from triform.export.quantize.int4 import lower_to_int4
 from triform.export.quantize.int8 import lower_to_int8
 from triform.export.runners import EncoderRunner
@@ -70,13 +71,14 @@ def quantize_encoder(
     # Tables are looked up in blocks, by either scheme; a head that is tied to one reads the same blocks.
     scheme = Scheme(BITS[name], options.block_size or _BLOCK_SIZE, options.accuracy_level)
     heads = lower_tied_heads(graph, scheme)
+    experts = lower_experts(graph, BITS[name], _BLOCK_SIZE, options.accuracy_level, {})
     if name == "int8":
         activations = lower_to_int8(graph, inputs)
-        matrices = len(activations) + len(heads) + lower_embeddings(graph, scheme, heads)
+        matrices = len(activations) + len(heads) + experts + lower_embeddings(graph, scheme, heads)
         fuse_biases(graph)
         return Quantization(name, 8, matrices=matrices, activations=activations)
     count, activations = lower_to_int4(graph, scheme, inputs)
-    matrices = count + len(activations) + len(heads) + lower_embeddings(graph, scheme, heads)
+    matrices = count + len(activations) + len(heads) + experts + lower_embeddings(graph, scheme, heads)
     fuse_biases(graph)
     return Quantization(name, 4, scheme.block_size, None, scheme.accuracy_level, matrices, activations)
 
