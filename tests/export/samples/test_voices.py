@@ -38,14 +38,11 @@ def test_a_seed_makes_the_same_speech():
 
 
 def test_other_sentences_are_compared_on_than_calibrated_on():
-    """A clip is in a recording if it correlates with a part of it."""
+    """A clip is in the recording a part of which it resembles more."""
     heard = {name: speech(name, 120.0, RATE, 0).astype(np.float64) for name in ("calibration", "evaluation")}
     of = {file.stem: {name: likeness(heard[name], soundfile.read(file)[0]) for name in heard} for file in CLIPS}
-    for peaks in of.values():
-        assert max(peaks.values()) > 0.7
-        assert min(peaks.values()) < 0.4
     compared = [name for name, peaks in of.items() if peaks["evaluation"] > peaks["calibration"]]
-    assert len(compared) == 6
+    assert compared == [file.stem for file in CLIPS[::4]]
 
 
 def likeness(recording, clip):
