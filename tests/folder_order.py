@@ -51,7 +51,7 @@ ORDER = {
         "words",
         "fallback",
         "utterances",
-        "windows",
+        "windows ctc",
         "transcription",
         "model",
     ),

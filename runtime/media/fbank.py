@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.media.mel_filters import band_energies, kaldi_filters
+from triform.runtime.media.normalization import normalized
 
 # Kaldi expects samples as 16-bit integers.
 _SCALE = np.float32(2**15)
@@ -26,15 +27,13 @@ _FRAMES_AT_ONCE = 500
 def fbank(samples: NDArray[np.float32], info: AudioInfo) -> NDArray[np.float32]:
     """Compute the features of an utterance.
 
-    A constant band, as in silence, becomes 0 except for rounding; transformers divides by its deviation of 0.
-
     Args:
         samples: float32 (samples). Samples after the last whole frame are not used; an utterance shorter than a frame
             is padded with silence.
         info: of the kind ``fbank``.
 
     Returns:
-        float32 (frames, feature_size).
+        float32 (frames, feature_size), or less frames of more numbers where frames are stacked.
     """
     missing = max(0, info.win_length - len(samples))
     scaled = np.pad(samples, (0, missing)) * _SCALE
@@ -42,12 +41,7 @@ def fbank(samples: NDArray[np.float32], info: AudioInfo) -> NDArray[np.float32]:
     features = np.empty((len(frames), info.feature_size), np.float32)
     for start in range(0, len(frames), _FRAMES_AT_ONCE):
         features[start : start + _FRAMES_AT_ONCE] = _log_energies(frames[start : start + _FRAMES_AT_ONCE], info)
-    if info.normalize_means:
-        features -= features.mean(axis=0)
-    if info.normalize_vars:
-        deviation = features.std(axis=0)
-        features /= np.where(deviation > 0, deviation, np.float32(1))
-    return features
+    return normalized(features, info)
 
 
 def _log_energies(frames: NDArray[Any], info: AudioInfo) -> NDArray[np.float64]:
