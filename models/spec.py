@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 
-
 # What models call the input that hides padding.
 MASKS = ("attention_mask", "padding_mask")
 

@@ -120,10 +120,7 @@ def audio_batches(encoder: AudioEncoder) -> list[list[Sample]]:
     shortest = min(len(sample[name]) for sample in samples)
     # An odd and an even number of frames, and a short row.
     lengths = {shortest, shortest - step, max(encoder.min_length, shortest // 5)}
-    return [
-        [{name: sample[name][:length]} for sample in samples]
-        for length in sorted(lengths, reverse=True)
-    ]
+    return [[{name: sample[name][:length]} for sample in samples] for length in sorted(lengths, reverse=True)]
 
 
 def audio_reference(encoder: AudioEncoder, samples: Sequence[Sample]) -> ReferenceBatch:

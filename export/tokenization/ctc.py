@@ -33,7 +33,9 @@ def save_ctc_tokenizer(tokenizer: Any, vocab_size: int, folder: Path, name: str)
     """
     blank = tokenizer.pad_token_id
     if blank is None or not 0 <= blank < vocab_size:
-        raise ExportError(f"the tokenizer of {name} has no padding token among the logits, which CTC needs as its blank")
+        raise ExportError(
+            f"the tokenizer of {name} has no padding token among the logits, which CTC needs as its blank"
+        )
     backend = getattr(tokenizer, "backend_tokenizer", None) or _vocabulary(tokenizer, vocab_size, name)
     unnamed = next((index for index in range(vocab_size) if backend.id_to_token(index) is None), None)
     if unnamed is not None:

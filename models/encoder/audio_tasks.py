@@ -37,7 +37,10 @@ _MOST_FRAMES = 16
 def audio_task_of(config: PretrainedConfig) -> str | None:
     """The task of audio that a checkpoint was trained for, by the class that its config names; None for any other."""
     architecture = (config.architectures or [""])[0]
-    for task, names in ((RECOGNITION, MODEL_FOR_CTC_MAPPING_NAMES), (SOUNDS, MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES)):
+    for task, names in (
+        (RECOGNITION, MODEL_FOR_CTC_MAPPING_NAMES),
+        (SOUNDS, MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES),
+    ):
         if architecture in names.values():
             return task
     return None

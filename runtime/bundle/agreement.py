@@ -58,7 +58,12 @@ def _claims(manifest: Manifest) -> Iterator[Limit]:
 
 def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
     writes = manifest.task == "automatic-speech-recognition"
-    yield Limit("encoder.ctc", info.ctc is not None, (info.ctc is not None) == writes, "given for speech recognition, and only there")
+    yield Limit(
+        "encoder.ctc",
+        info.ctc is not None,
+        (info.ctc is not None) == writes,
+        "given for speech recognition, and only there",
+    )
     hears = writes or manifest.task == "audio-classification"
     yield Limit("encoder.audio", info.audio is not None, (info.audio is not None) == hears, f"as {manifest.task} needs")
     tokens = manifest.tokenizer is not None

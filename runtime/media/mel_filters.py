@@ -59,9 +59,7 @@ def kaldi_filters(bands: int, n_fft: int, sampling_rate: int) -> NDArray[np.floa
 
 
 @lru_cache
-def htk_filters(
-    bands: int, n_fft: int, sampling_rate: int, edges: tuple[float, float]
-) -> NDArray[np.float64]:
+def htk_filters(bands: int, n_fft: int, sampling_rate: int, edges: tuple[float, float]) -> NDArray[np.float64]:
     """Triangles of height 1 on HTK's mel scale, which is Kaldi's, without the bin of 0 Hz.
 
     Args:

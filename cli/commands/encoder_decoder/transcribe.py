@@ -36,6 +36,8 @@ for a single language: the first windows with speech vote, and --json says how s
 it, so add --vad, which cuts at pauses. --temperature may be repeated: the next one is tried if an answer repeats itself
 (its compression ratio is above the threshold) or is unlikely (its mean log-probability is below the threshold).
 A threshold of inf, -inf or, for --no-speech-threshold, 1 turns a check off.
+Models for CTC (wav2vec2, Parakeet) give the times of words at no cost, take --num-beams and --batch, and refuse what
+is about languages, prompts and sampling.
 With --output each transcript gets its name when it is whole. After a run that was stopped, --resume leaves out the
 recordings that have one, whichever model and options made it.
 """

@@ -49,7 +49,10 @@ def check_ctc_options(options: TranscribeOptions) -> None:
     """
     for item in dataclasses.fields(options):
         if item.name not in _SUPPORTED and getattr(options, item.name) != item.default:
-            raise InputError(f"this model hears all tokens at once (CTC), without a prompt or sampling: leave out {option(item.name)}")
+            name = option(item.name)
+            raise InputError(
+                f"this model hears all tokens at once (CTC), without a prompt or sampling: leave out {name}"
+            )
 
 
 def _of_speech(
