@@ -110,6 +110,7 @@ class EncoderTask:
         beside: names of further inputs, int64 (batch,), which only `outputs` reads.
         examples: inputs to run the model on, by name: two rows, the second shorter where there is a mask. Those of
             texts and images are made up when this is empty.
+        any_length: whether rows may have any length; otherwise that of the examples.
         frames: for audio, how long a row's outputs are that have an axis of time; None where it is as long as the row.
     """
 
@@ -121,6 +122,7 @@ class EncoderTask:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
     examples: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    any_length: bool = True
     frames: Frames | None = None
 
     @property

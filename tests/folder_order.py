@@ -40,6 +40,7 @@ ORDER = {
         "vectors",
         "classification",
         "zero_shot reranking tagging answering fill_mask image_classification",
+        "audio_classification",
         "model",
     ),
     "runtime/speech": (

@@ -150,6 +150,29 @@ def _seamless(extractor: Any) -> AudioInfo:
     )
 
 
+def _ast(extractor: Any) -> AudioInfo:
+    if extractor.sampling_rate != _KALDI_RATE:
+        raise UnsupportedError(
+            f"the feature extractor {_name(extractor)} takes {extractor.sampling_rate} samples a second, "
+            f"which is supported for {_KALDI_RATE} only"
+        )
+    normalizes = bool(extractor.do_normalize)
+    return AudioInfo(
+        kind="fbank",
+        sampling_rate=_KALDI_RATE,
+        feature_size=int(extractor.num_mel_bins),
+        padding_value=0.0,
+        win_length=_KALDI_FRAME,
+        n_fft=_KALDI_FFT,
+        hop_length=_KALDI_HOP,
+        window="hann",
+        scale=1.0,
+        length=int(extractor.max_length),
+        mean=float(extractor.mean) if normalizes else 0.0,
+        deviation=2 * float(extractor.std) if normalizes else 1.0,
+    )
+
+
 def _parakeet(extractor: Any) -> AudioInfo:
     return AudioInfo(
         kind="mel",
@@ -187,6 +210,7 @@ _READERS = {
     "Speech2TextFeatureExtractor": _speech_to_text,
     "Wav2Vec2FeatureExtractor": _wav2vec2,
     "SeamlessM4TFeatureExtractor": _seamless,
+    "ASTFeatureExtractor": _ast,
     "ParakeetFeatureExtractor": _parakeet,
     "LasrFeatureExtractor": _lasr,
 }

@@ -13,7 +13,17 @@ from triform.export.describe.audio import read_audio_info
 from triform.export.samples.batches import Array, Sample, SampleSets, padded
 from triform.export.samples.voices import synthetic_voice
 from triform.export.verify.encoder import ReferenceBatch
-from triform.models.encoder.audio_tasks import RECOGNITION, audio_examples, audio_task, frames_of, shortest_audio
+from triform.models.encoder.audio_tasks import (
+    RECOGNITION,
+    SOUNDS,
+    audio_examples,
+    audio_task,
+    frames_of,
+    inner_frames,
+    shortest_audio,
+    shortest_sound,
+    sounds_task,
+)
 from triform.models.encoder.equal_lengths import without_padding
 from triform.models.encoder.graph import reference_outputs
 from triform.models.errors import UnsupportedModelError
@@ -40,6 +50,7 @@ class AudioEncoder:
         traced: the computation to trace.
         min_length: fewest inputs of a row: samples, or frames of features.
         samples: of its inputs.
+        frames: what the model makes of a row, where that is known.
     """
 
     checkpoint: Checkpoint
@@ -47,16 +58,20 @@ class AudioEncoder:
     traced: EncoderTask
     min_length: int
     samples: SampleSets
+    frames: Frames | None = None
 
     @property
     def equal_lengths(self) -> bool:
         """Whether rows of one run must have the same number of inputs."""
-        return self.traced.mask is None and self.audio.chunk_length is None
+        return self.traced.mask is None and not self.audio.fixed
 
     @property
     def problem_type(self) -> ProblemType | None:
         """The kind of classification, as transformers' pipeline scores it; None for speech recognition."""
-        return None if self.checkpoint.source.task == RECOGNITION else "single_label_classification"
+        named = self.checkpoint.model.config.problem_type
+        if self.checkpoint.source.task == RECOGNITION:
+            return None
+        return named if named in ("regression", "multi_label_classification") else "single_label_classification"
 
 
 def audio_encoder(checkpoint: Checkpoint) -> AudioEncoder:
@@ -76,11 +91,29 @@ def audio_encoder(checkpoint: Checkpoint) -> AudioEncoder:
 def _audio_encoder(checkpoint: Checkpoint, info: AudioInfo) -> AudioEncoder:
     model = checkpoint.model
     rows = torch.from_numpy(np.stack([_features(_PROBED, seed, info) for seed in (0, 1)]))
+    if checkpoint.source.task == SOUNDS:
+        return _classifier(checkpoint, info, rows)
+    if info.fixed:
+        raise UnsupportedModelError("it reads audio of a single length, which is not supported for CTC")
     frames = frames_of(model, rows[:1])
     rows = rows[:, : _odd_length(frames, rows.shape[1])]
     traced = audio_task(audio_examples(model, rows, rows.shape[1] * 2 // 3), frames)
     traced = without_padding(model, traced)
-    return AudioEncoder(checkpoint, info, traced, shortest_audio(model, rows[:1], frames), _samples(traced, info))
+    shortest = shortest_audio(model, rows[:1], frames)
+    return AudioEncoder(checkpoint, info, traced, shortest, _samples(traced, info), frames)
+
+
+def _classifier(checkpoint: Checkpoint, info: AudioInfo, rows: torch.Tensor) -> AudioEncoder:
+    model = checkpoint.model
+    if info.fixed:
+        traced = sounds_task(model, rows, any_length=False)
+        return AudioEncoder(checkpoint, info, traced, 1, _samples(traced, info))
+    frames = inner_frames(model, rows.shape[1])
+    if frames is not None:
+        rows = rows[:, : _odd_length(frames, rows.shape[1])]
+    traced = sounds_task(model, rows, any_length=True)
+    shortest = shortest_sound(model, rows[:1])
+    return AudioEncoder(checkpoint, info, traced, shortest, _samples(traced, info), frames)
 
 
 def _odd_length(frames: Frames, longest: int) -> int:
@@ -90,7 +123,7 @@ def _odd_length(frames: Frames, longest: int) -> int:
     traced with an even number would lack it.
     """
     count = frames.count(longest)
-    odd = count - 2 + count % 2
+    odd = count - 1 if count % 2 == 0 else count - 2
     return odd * frames.stride - frames.offset + frames.stride // 2
 
 
@@ -113,9 +146,9 @@ def _samples(traced: EncoderTask, info: AudioInfo) -> SampleSets:
 def audio_batches(encoder: AudioEncoder) -> list[list[Sample]]:
     """Samples to compare with PyTorch: one batch of all lengths, or a batch for each of several lengths."""
     samples = list(encoder.samples.parity)
-    if encoder.traced.mask is not None or encoder.audio.chunk_length is not None:
+    if encoder.traced.mask is not None or encoder.audio.fixed:
         return [samples]
-    name, frames = encoder.traced.inputs[0], encoder.traced.frames
+    name, frames = encoder.traced.inputs[0], encoder.frames
     step = 1 if frames is None else frames.stride
     shortest = min(len(sample[name]) for sample in samples)
     # An odd and an even number of frames, and a short row.

@@ -54,7 +54,7 @@ def _vocabulary(tokenizer: Any, vocab_size: int, name: str) -> Tokenizer:
     if len(vocabulary) < vocab_size:
         raise ExportError(f"the tokenizer of {name} has {len(vocabulary)} different tokens for {vocab_size} logits")
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=str(tokenizer.unk_token)))
-    steps = [decoders.Fuse()]
+    steps: list[Any] = [decoders.Fuse()]
     delimiter = getattr(tokenizer, "word_delimiter_token", None)
     if delimiter:
         steps.append(decoders.Replace(delimiter, tokenizer.replace_word_delimiter_char))

@@ -61,6 +61,20 @@ def audio_task(examples: Mapping[str, torch.Tensor], frames: Frames | None) -> E
     return EncoderTask(tuple(examples), lambda results: {"logits": results["logits"]}, examples=examples, frames=frames)
 
 
+def sounds_task(model: PreTrainedModel, rows: torch.Tensor, *, any_length: bool) -> EncoderTask:
+    """From audio to ``logits`` of labels; rows of one run are not padded, so there is no mask.
+
+    Args:
+        model: with a head.
+        rows: float (2, …), two rows of the model's input.
+        any_length: whether the model reads other lengths too.
+    """
+    name = model.main_input_name
+    return EncoderTask(
+        (name,), lambda results: {"logits": results["logits"]}, examples={name: rows}, any_length=any_length
+    )
+
+
 def audio_examples(model: PreTrainedModel, rows: torch.Tensor, shorter: int) -> dict[str, torch.Tensor]:
     """Inputs of a model by its names: two rows of audio and, where the model takes one, the mask of padding.
 
@@ -85,7 +99,7 @@ def frames_of(model: PreTrainedModel, rows: torch.Tensor) -> Frames:
 
     Args:
         model: with a head for CTC, in evaluation mode.
-        rows: float (1, samples) or (1, frames, bands), at least twice as long as the distance of two frames.
+        rows: float (1, samples) or (1, frames, bands), much longer than the distance of two frames.
 
     Raises:
         UnsupportedModelError: the model does not read it, or the number of frames is not regular.
@@ -95,7 +109,25 @@ def frames_of(model: PreTrainedModel, rows: torch.Tensor) -> Frames:
         with torch.no_grad():
             return int(model(**{model.main_input_name: rows[:, :length]}).logits.shape[1])
 
-    longest = rows.shape[1]
+    return _regular(count, rows.shape[1])
+
+
+def inner_frames(model: PreTrainedModel, longest: int) -> Frames | None:
+    """How many frames the convolutions of a classifier make of a row; None for a model that does not say.
+
+    Args:
+        model: with a head for classification.
+        longest: length of a row.
+
+    Raises:
+        UnsupportedModelError: the number of frames is not regular.
+    """
+    lengths = getattr(model, "_get_feat_extract_output_lengths", None)
+    return None if lengths is None else _regular(lambda length: int(lengths(torch.tensor(length))), longest)
+
+
+def _regular(count: Callable[[int], int], longest: int) -> Frames:
+    """The rule that a count of frames follows, up to a length."""
     try:
         most = count(longest)
         # The shortest row of as many frames, and of one frame less.
@@ -133,6 +165,25 @@ def shortest_audio(model: PreTrainedModel, rows: torch.Tensor, frames: Frames) -
             continue
         return length
     raise UnsupportedModelError(f"it reads no audio of up to {_MOST_FRAMES} frames: {failure}")
+
+
+def shortest_sound(model: PreTrainedModel, rows: torch.Tensor) -> int:
+    """The length of the shortest row that a classifier reads, found by trying.
+
+    Args:
+        model: with a head for classification.
+        rows: float (1, …), a row that it reads.
+    """
+
+    def reads(length: int) -> bool:
+        try:
+            with torch.no_grad():
+                result = model(**{model.main_input_name: rows[:, :length]})
+        except _TOO_SHORT:
+            return False
+        return bool(torch.isfinite(result.logits).all())
+
+    return _first(reads, 0, rows.shape[1])
 
 
 def _first(holds: Callable[[int], bool], low: int, high: int) -> int:

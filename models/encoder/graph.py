@@ -134,7 +134,7 @@ def _example_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[GraphInp
     tensors = probe_inputs(model, task)
     batch = ((0, "batch"),)
     axes = {"pixel_values": batch, "logits_positions": (*batch, (1, "num_logits")), **dict.fromkeys(task.beside, batch)}
-    text = ((0, "batch"), (1, "sequence"))
+    text = ((0, "batch"), (1, "sequence")) if task.any_length else batch
     return tuple(
         GraphInput(name, tensor, axes.get(name, text)) for name, tensor in zip(task.names, tensors, strict=True)
     )

@@ -29,7 +29,12 @@ _NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
     "zero-shot-image-classification": {"encoder": ("sentence_embedding",), "image": ("image_embedding",)},
 }
 # The input of an encoder for each kind of audio.
-_audio = {"log_mel": "input_features", "fbank": "input_features", "mel": "input_features", "waveform": "input_values"}
+_audio = {
+    "log_mel": ("input_features",),
+    "fbank": ("input_features", "input_values"),
+    "mel": ("input_features",),
+    "waveform": ("input_values",),
+}
 
 
 def disagreements(manifest: Manifest) -> Iterator[str]:
@@ -132,7 +137,7 @@ def _rows(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
         return
     inputs = {tensor.name for tensor in manifest.graphs["encoder"].inputs}
     masked = bool(inputs & {"attention_mask", "padding_mask"})
-    fixed = info.audio is not None and info.audio.chunk_length is not None
+    fixed = info.audio is not None and info.audio.fixed
     unpadded = info.equal_lengths or fixed or (info.contrast is not None and info.contrast.text_length is not None)
     yield Limit("encoder.equal_lengths", info.equal_lengths, masked or unpadded, "true where nothing hides padding")
     if info.embedding is not None:
@@ -163,9 +168,9 @@ def _encoder_decoder(manifest: Manifest, info: EncoderDecoderInfo) -> Iterator[L
 
 
 def _sound(graph: GraphInfo, info: AudioInfo, key: str) -> Iterator[Limit]:
-    name = _audio[info.kind]
     inputs = [tensor.name for tensor in graph.inputs]
-    fits = name in inputs and set(inputs) <= {name, "attention_mask", "padding_mask"}
+    name = next((name for name in _audio[info.kind] if name in inputs), "")
+    fits = bool(name) and set(inputs) <= {name, "attention_mask", "padding_mask"}
     yield Limit(f"{key}.kind", info.kind, fits, f"such that the encoder takes {inputs}")
     for tensor in graph.inputs:
         if tensor.name == name and info.kind == "log_mel":

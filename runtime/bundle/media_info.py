@@ -81,6 +81,12 @@ class AudioInfo:
         variance_floor: of fbank and mel, added to each variance.
         deviation_floor: of fbank and mel, added to each standard deviation.
         stacked: of fbank and mel, consecutive frames that become one; frames left over at the end are dropped.
+        window: of fbank, that of a frame.
+        scale: of fbank, multiplies samples: 32768 for those of 16 bits, as Kaldi reads them.
+        length: of fbank, frames that the model reads at once: longer audio is cut, shorter padded with `padding_value`.
+            None if it reads any length.
+        mean: of fbank, subtracted from every number of the features and of their padding.
+        deviation: of fbank, divides every number after that.
         mel: of the kind ``mel``.
     """
 
@@ -98,7 +104,17 @@ class AudioInfo:
     variance_floor: float = 0.0
     deviation_floor: float = 0.0
     stacked: int = 1
+    window: Literal["povey", "hann"] = "povey"
+    scale: float = 32768.0
+    length: int | None = None
+    mean: float = 0.0
+    deviation: float = 1.0
     mel: MelInfo | None = None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the model reads a single length, which audio is padded or cut to."""
+        return self.chunk_length is not None or self.length is not None
 
     @property
     def step(self) -> int:

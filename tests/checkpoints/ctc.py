@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCTC, Wav2Vec2CTCTokenizer, Wav2
 TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLU'")
 RATE = 16000
 # 160 samples to a frame.
-_CONVOLUTIONS: dict[str, Any] = {
+SMALL_CONVOLUTIONS: dict[str, Any] = {
     "conv_dim": [12, 16], "conv_stride": [16, 10], "conv_kernel": [20, 10], "num_feat_extract_layers": 2,
     "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
 }  # fmt: skip
@@ -31,7 +31,7 @@ def save_ctc_checkpoint(folder: Path, model_type: str, norm: str) -> None:
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         model_type, vocab_size=len(TOKENS), hidden_size=24, num_attention_heads=3, num_hidden_layers=2,
-        intermediate_size=40, feat_extract_norm=norm, **_CONVOLUTIONS,
+        intermediate_size=40, feat_extract_norm=norm, **SMALL_CONVOLUTIONS,
     )  # fmt: skip
     model = AutoModelForCTC.from_config(config).eval()
     with torch.no_grad():

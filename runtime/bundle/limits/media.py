@@ -17,6 +17,8 @@ _LONGEST_CHUNK = 3600
 # Points of a Fourier transform: more than a second at every usual sampling rate.
 _LONGEST_FRAME = 2**16
 _MOST_STACKED = 64
+# Frames: an hour at the usual distance of 10 ms.
+_LONGEST_ROW = 360_000
 _SMALLEST_FLOOR = 1e-30
 # Inputs from one frame of logits to the next: a second at the highest sampling rate.
 _LONGEST_STRIDE = 1_000_000
@@ -69,6 +71,10 @@ def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
         chunk = info.chunk_length
         yield Limit(f"{key}.chunk_length", chunk, chunk is not None, "a number of seconds for log_mel")
         yield Limit(f"{key}.win_length", info.win_length, info.win_length == info.n_fft, "n_fft for log_mel")
+    yield within(f"{key}.length", info.length, 1, _LONGEST_ROW)
+    yield within(f"{key}.scale", info.scale, 1 / _LARGEST_VALUE, _LARGEST_VALUE)
+    yield within(f"{key}.mean", info.mean, -_LARGEST_VALUE, _LARGEST_VALUE)
+    yield within(f"{key}.deviation", info.deviation, 1 / _LARGEST_VALUE, _LARGEST_VALUE)
     yield within(f"{key}.stacked", info.stacked, 1, 1 if info.kind == "log_mel" else _MOST_STACKED)
     for name in ("variance_floor", "deviation_floor"):
         yield within(f"{key}.{name}", getattr(info, name), 0, _LARGEST_VALUE)

@@ -12,8 +12,8 @@ from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import EncoderInfo, Manifest
 from triform.runtime.bundle.media_info import AudioInfo, CtcInfo
 from triform.runtime.errors import BundleError
-from triform.runtime.graphs.audio_batch import AudioStep
 from triform.runtime.graphs.session import SessionOptions, open_session
+from triform.runtime.media.audio_batch import AudioStep
 from triform.runtime.media.audio_features import audio_features
 from triform.runtime.media.sound_files import Samples
 from triform.runtime.speech.ctc.words import Pieces
