@@ -158,9 +158,14 @@ def audio_batches(encoder: AudioEncoder) -> list[list[Sample]]:
 
 def audio_reference(encoder: AudioEncoder, samples: Sequence[Sample]) -> ReferenceBatch:
     """Run PyTorch's model on a batch."""
+    outputs = audio_outputs(encoder, padded(samples, 0))
+    return ReferenceBatch(samples, outputs, 0, frame_counts(encoder, samples))
+
+
+def frame_counts(encoder: AudioEncoder, samples: Sequence[Sample]) -> list[int]:
+    """The frames of logits of each sample; its length where there are no frames."""
     frames, name = encoder.traced.frames, encoder.traced.inputs[0]
-    counts = [len(sample[name]) if frames is None else frames.count(len(sample[name])) for sample in samples]
-    return ReferenceBatch(samples, audio_outputs(encoder, padded(samples, 0)), 0, counts)
+    return [len(sample[name]) if frames is None else frames.count(len(sample[name])) for sample in samples]
 
 
 def audio_outputs(encoder: AudioEncoder, arrays: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
