@@ -97,7 +97,8 @@ def _audio_encoder(checkpoint: Checkpoint, info: AudioInfo) -> AudioEncoder:
         raise UnsupportedModelError("it reads audio of a single length, which is not supported for CTC")
     frames = frames_of(model, rows[:1])
     rows = rows[:, : _odd_length(frames, rows.shape[1])]
-    traced = audio_task(audio_examples(model, rows, rows.shape[1] * 2 // 3), frames)
+    shorter = _odd_length(frames, rows.shape[1] * 2 // 3)
+    traced = audio_task(audio_examples(model, rows, shorter), frames)
     traced = without_padding(model, traced)
     shortest = shortest_audio(model, rows[:1], frames)
     return AudioEncoder(checkpoint, info, traced, shortest, _samples(traced, info), frames)
@@ -120,7 +121,7 @@ def _odd_length(frames: Frames, longest: int) -> int:
     """The length of a row of an odd number of frames, and of some input more.
 
     What a model does only with an odd number, such as padding pairs, is nothing for an even one; a graph that was
-    traced with an even number would lack it.
+    traced with an even number would lack it. And the last of an odd number may depend on the padding after it.
     """
     count = frames.count(longest)
     odd = count - 1 if count % 2 == 0 else count - 2

@@ -16,7 +16,7 @@ from triform.runtime.media.audio import Audio, open_audio
 from triform.runtime.media.audio_features import audio_features
 from triform.runtime.media.sound_files import Samples
 
-TASK = "audio-classification"
+SOUND_LABELS = "audio-classification"
 
 # The path of a file, its content, an open recording, or samples at the model's rate.
 AudioInput = str | Path | bytes | Audio | NDArray[np.float32]
@@ -43,7 +43,7 @@ def classify_audio(
         InputError: a recording cannot be read, or is too short.
         TriformError: onnxruntime failed.
     """
-    model.require("classify-audio", TASK)
+    model.require("classify-audio", SOUND_LABELS)
     info = model.info.audio
     if info is None:
         raise BundleError("the bundle does not say how it reads audio; export the model again")
