@@ -70,10 +70,7 @@ def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...])
 
 def _drop_guards(program: Any) -> None:
     """Drop torch.export's own checks of the inputs, which are no part of a graph, and fail for some models."""
-    for node in list(program.graph.nodes):
-        if node.op == "call_module" and node.target == "_guards_fn":
-            program.graph.erase_node(node)
-    program.graph_module.recompile()
+    program._guards_code = []
 
 
 def _check_lengths(program: Any, spec: GraphSpec) -> None:
