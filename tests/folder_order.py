@@ -66,7 +66,7 @@ ORDER = {
         "verify",
         "quantize",
         "forms",
-        "recheck",
+        "recheck onnx_import",
         "pipeline",
     ),
     "models": (
