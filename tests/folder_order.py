@@ -70,7 +70,7 @@ ORDER = {
         "pipeline",
     ),
     "models": (
-        "errors spec patching architectures",
+        "errors spec patching architectures current_pass",
         "paths",
         "attention traceable",
         "recurrent",
