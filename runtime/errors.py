@@ -62,6 +62,8 @@ class ExportError(TriformError):
 _NO_MEMORY = re.compile(
     r"bad_alloc|[Ff]ailed to allocate|DefaultCPUAllocator|bfc_arena|[Nn]ot enough memory|[Cc]annot allocate memory"
     r"|[Uu]nable to allocate|[Oo]ut of memory|memory allocation"
+    # numpy, of shapes whose sizes in bytes are beyond any memory.
+    r"|array is too big|Maximum allowed (?:dimension|size) exceeded"
 )
 
 

@@ -26,7 +26,7 @@ ALLOWED = {
         | {"llguidance", "jinja2"},
         {"runtime"},
     ),
-    "cli": ({"typer", "rich"}, {"runtime", "cli", "export"}),
+    "cli": ({"typer", "rich", "cyclonedx", "packageurl"}, {"runtime", "cli", "export"}),
     "models": ({"torch", "transformers", "optimum"}, {"models"}),
     "export": (
         {"numpy", "onnxruntime", "torch", "transformers", "optimum", "onnxscript", "onnx_ir", "gguf", "safetensors"}

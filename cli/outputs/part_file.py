@@ -33,7 +33,7 @@ def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO
     """
     _check_target(output, source)
     unfinished = part_path(output)
-    with _locked(unfinished, output) as file:
+    with _named(output), _locked(unfinished, output) as file:
         if os.fstat(file.fileno()).st_size and not resume:
             raise InputError(
                 f"{unfinished} has the results of an unfinished run: continue it with --resume, or delete that file"
@@ -41,8 +41,8 @@ def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO
         try:
             yield file
             file.flush()
-        except BaseException as error:
-            _keep(file, unfinished, output, error)
+        except BaseException:
+            _keep(file, unfinished)
             raise
         os.replace(unfinished, output)
         log_path(unfinished).unlink(missing_ok=True)
@@ -95,11 +95,19 @@ def _lock(file: IO[bytes]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _keep(file: IO[bytes], unfinished: Path, output: Path, error: BaseException) -> None:
+@contextmanager
+def _named(output: Path) -> Iterator[None]:
+    """Put the output's name into errors that lack one: those of a full disk, which closing the file raises again."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(output)
+        raise
+
+
+def _keep(file: IO[bytes], unfinished: Path) -> None:
     """Keep what was written for the next run; remove an empty file."""
-    if isinstance(error, OSError) and error.filename is None:
-        # The error for a full disk does not name the file.
-        error.filename = str(output)
     try:
         file.flush()
         empty = os.fstat(file.fileno()).st_size == 0

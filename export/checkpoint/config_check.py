@@ -112,7 +112,9 @@ def _check_types(source: Source, config: PretrainedConfig, written: Mapping[str,
 
 def _check_overlooked(source: Source, config: PretrainedConfig, written: Mapping[str, Any]) -> None:
     """Refuse a key of `_CHANGING` that neither the config's class nor the model's code mentions."""
-    declared = {field.name for field in dataclasses.fields(config)} | set(config.attribute_map)
+    # A key may be written by either of its two names.
+    declared = {field.name for field in dataclasses.fields(config)}
+    declared |= {*config.attribute_map, *config.attribute_map.values()}
     model_class = MODEL_MAPPING.get(type(config), None)
     code = "" if model_class is None else inspect.getsource(sys.modules[_first(model_class).__module__])
     for key, harmless in _CHANGING.items():

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import AutoImageProcessor, AutoTokenizer
 
+from triform.export.checkpoint.files.float_resizing import FloatResizingProcessor, resizes_floats
 from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.source import Source
@@ -16,12 +17,14 @@ from triform.runtime.errors import ExportError
 
 
 def load_image_processor(source: Source) -> Any:
-    """Load the image processor, in transformers' version for Pillow and numpy.
+    """Load the image processor, in transformers' version for Pillow and numpy, or in one that computes the same.
 
     Raises:
         ExportError: there is none, or it is not one that transformers has for Pillow.
     """
     with quiet():
+        if resizes_floats(source.model_folder):
+            return FloatResizingProcessor.from_pretrained(source.model_folder)
         try:
             return AutoImageProcessor.from_pretrained(source.model_folder, backend="pil", **source.arguments)
         except Exception as error:  # transformers raises errors of any type here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,48 +20,102 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.float32]
 
 # Steps that ImageInfo has, and converting to RGB, which is always done.
-_STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"}
+_STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_flip_channel_order"}
+# What is done only to annotations.
+_TO_ANNOTATIONS = {"do_convert_annotations"}
+# What a processor gives a model. A mask hides the padding of batches of several images.
+_GIVEN = ("pixel_values", "pixel_mask")
 # (height, width): portrait, landscape, long, smaller than any model's input, and sizes whose halves are rounded.
 _SIZES = ((97, 61), (48, 131), (301, 75), (13, 17), (66, 67), (240, 321))
 # Rounding of float32; a pixel that is off by one of 255 levels differs a hundred times more.
 _TOLERANCE = 1e-5
+# Models are evaluated on the middle 224 of 256 pixels, and some processors resize so without a setting for it.
+_BORDER = 256 / 224
+# Some processors round edges to multiples of this, without a setting for it.
+_MULTIPLE = 16
 
 
-def image_info(processor: Any) -> ImageInfo:
-    """Describe a processor.
+@dataclass(frozen=True)
+class _Geometry:
+    """How an image is resized and cropped, as in `ImageInfo`."""
+
+    resize: list[int]
+    crop: list[int] | None = None
+    longest_edge: int | None = None
+    multiple_of: int = 1
+
+
+def image_info(processor: Any, *, any_shape: bool = False) -> ImageInfo:
+    """Describe a processor: of what its settings may mean, what gives its pixels.
 
     Args:
         processor: an image processor of transformers.
+        any_shape: whether the model takes images of any shape; otherwise they must all get the same.
 
     Raises:
+        ExportError: no description gives its pixels.
         UnsupportedError: it does something that cannot be described.
     """
-    settings = {**vars(processor)}
-    for name, value in sorted(settings.items()):
-        if name.startswith("do_") and value and name not in _STEPS:
+    further = [name for name in processor.model_input_names if name not in _GIVEN]
+    if further:
+        raise _unsupported(processor, f"gives a model {' and '.join(further)} besides pixels")
+    # Without a size of its own, padding makes several images equally large, and a single one stays as it is.
+    padding = {"do_pad"} if getattr(processor, "pad_size", None) is None else set()
+    for name, value in sorted(vars(processor).items()):
+        if name.startswith("do_") and value and name not in _STEPS | _TO_ANNOTATIONS | padding:
             raise _unsupported(processor, f"has {name}")
-    resize = _resize(processor)
-    crop = _edges(processor.crop_size, "height", "width") if settings.get("do_center_crop") else None
-    if crop is None and len(resize) == 1:
-        raise _unsupported(
-            processor, f"resizes to {_size_in_words(processor.size)} without cropping, to images of any shape"
-        )
-    if crop is not None and any(edge > resized for edge, resized in zip(crop, resize * 2, strict=False)):
-        raise _unsupported(
-            processor, f"crops {_size_in_words(processor.crop_size)} from images of {_size_in_words(processor.size)}"
-        )
-    height, width = crop or resize
+    geometries = [geometry for geometry in _geometries(processor) if _is_possible(geometry, any_shape)]
+    if not geometries:
+        raise _unsupported(processor, _impossible(processor))
+    infos = [_info(processor, geometry, floats) for floats in (False, True) for geometry in geometries]
+    for info in infos:
+        try:
+            check_pixel_values(processor, info)
+        except ExportError:
+            continue
+        return info
+    if infos[0].resize != next(_geometries(processor)).resize:
+        raise _unsupported(processor, _impossible(processor))
+    check_pixel_values(processor, infos[0])
+    return infos[0]
+
+
+def _info(processor: Any, geometry: _Geometry, floats: bool) -> ImageInfo:
+    height, width = geometry.crop or (geometry.resize if len(geometry.resize) == 2 else (None, None))
+    mean, std = _normalization(processor)
     return ImageInfo(
         channels=3,
         height=height,
         width=width,
-        resize=resize,
+        resize=geometry.resize,
         resample=RESAMPLING[int(processor.resample)],
-        crop=crop,
-        rescale=float(processor.rescale_factor) if settings.get("do_rescale") else None,
-        mean=_per_channel(processor.image_mean) if settings.get("do_normalize") else None,
-        std=_per_channel(processor.image_std) if settings.get("do_normalize") else None,
+        crop=geometry.crop,
+        rescale=float(processor.rescale_factor) if processor.do_rescale else None,
+        mean=mean,
+        std=std,
+        longest_edge=geometry.longest_edge,
+        multiple_of=geometry.multiple_of,
+        resize_after_rescale=floats and bool(processor.do_rescale),
+        channel_order="bgr" if getattr(processor, "do_flip_channel_order", False) else "rgb",
     )
+
+
+def _normalization(processor: Any) -> tuple[list[float] | None, list[float] | None]:
+    """The mean and deviation of each channel; both are None where nothing is normalized."""
+    mean, std = ([0.0] * 3, [1.0] * 3)
+    shifted = processor.do_rescale and getattr(processor, "rescale_offset", False)
+    again = getattr(processor, "include_top", False)
+    if not (processor.do_normalize or shifted or again):
+        return None, None
+    if processor.do_normalize:
+        mean, std = _per_channel(processor.image_mean), _per_channel(processor.image_std)
+    if shifted:
+        # 1 is subtracted after rescaling.
+        mean = [value + 1 for value in mean]
+    if again:
+        # Divided by the deviation once more.
+        std = [value * by for value, by in zip(std, _per_channel(processor.image_std), strict=True)]
+    return mean, std
 
 
 def check_pixel_values(processor: Any, info: ImageInfo) -> None:
@@ -117,15 +172,43 @@ def synthetic_images(count: int, seed: int) -> Iterator[Image.Image]:
         yield read_image(f"P6 {width} {height} 255 ".encode() + canvas.clip(0, 255).astype(np.uint8).tobytes())
 
 
-def _resize(processor: Any) -> list[int]:
-    if not getattr(processor, "do_resize", False):
+def _geometries(processor: Any) -> Iterator[_Geometry]:
+    """What a processor's settings for sizes may mean, the plainest first."""
+    if not processor.do_resize:
         raise _unsupported(processor, "does not resize")
-    size = {name: edge for name, edge in dict(processor.size).items() if edge is not None}
-    if set(size) == {"shortest_edge"}:
-        return [int(size["shortest_edge"])]
-    if set(size) != {"height", "width"}:
+    size = {name: int(edge) for name, edge in dict(processor.size).items() if edge is not None}
+    crop = _edges(processor.crop_size, "height", "width") if getattr(processor, "do_center_crop", False) else None
+    if set(size) not in ({"shortest_edge"}, {"height", "width"}, {"shortest_edge", "longest_edge"}):
         raise _unsupported(processor, f"resizes to {_size_in_words(processor.size)}")
-    return _edges(size, "height", "width")
+    if "longest_edge" in size:
+        for multiple in (1, _MULTIPLE):
+            yield _Geometry([size["shortest_edge"]], crop, size["longest_edge"], multiple)
+        return
+    edges = list(size.values()) if len(size) == 1 else _edges(size, "height", "width")
+    yield _Geometry(edges, crop)
+    both = edges * 2 if len(edges) == 1 else edges
+    share = getattr(processor, "crop_pct", None)
+    for factor in ([1 / share] if share else []) + [_BORDER]:
+        larger = [int(edge * factor) for edge in edges]
+        yield _Geometry(larger, crop or both)
+        if len(larger) == 2 and larger[0] == larger[1]:
+            yield _Geometry(larger[:1], crop or both)
+    if len(edges) == 1:
+        yield _Geometry(both, crop)
+
+
+def _is_possible(geometry: _Geometry, any_shape: bool) -> bool:
+    if geometry.crop is None:
+        return any_shape or len(geometry.resize) == 2
+    inside = all(edge <= whole for edge, whole in zip(geometry.crop, geometry.resize * 2, strict=False))
+    return inside and geometry.longest_edge is None
+
+
+def _impossible(processor: Any) -> str:
+    size = _size_in_words(processor.size)
+    if getattr(processor, "do_center_crop", False):
+        return f"crops {_size_in_words(processor.crop_size)} from images of {size}"
+    return f"resizes to {size} without cropping, to images of any shape"
 
 
 def _edges(size: Any, *names: str) -> list[int]:

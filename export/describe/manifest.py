@@ -7,13 +7,14 @@ import importlib.metadata
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from triform.export.checkpoint.files.card import origin_of
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.describe.in_range import in_range
 from triform.export.report import Clock
 from triform.export.tested_versions import installed_versions, newer_than_tested
 from triform.export.trial import try_bundle
 from triform.export.write import describe_files
-from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Parity
+from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Origin, Parity
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.manifest import MANIFEST, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION, GraphInfo, Manifest, Tokens
 from triform.runtime.bundle.text_info import TokenizerInfo
@@ -29,6 +30,7 @@ class ModelInfo:
         model_type: as in the config.
         name: of the checkpoint.
         parameters: number of learned parameters.
+        origin: of the checkpoint; None if unknown.
     """
 
     form: str
@@ -36,6 +38,7 @@ class ModelInfo:
     model_type: str
     name: str
     parameters: int
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,10 @@ class VocabularyInfo:
 
 def model_info(checkpoint: Checkpoint, form: str, task: str) -> ModelInfo:
     """Describe a checkpoint of transformers."""
-    model = checkpoint.model
-    return ModelInfo(form, task, model.config.model_type, checkpoint.source.name, model.num_parameters())
+    model, source = checkpoint.model, checkpoint.source
+    return ModelInfo(
+        form, task, model.config.model_type, source.name, model.num_parameters(), origin=origin_of(source.model_folder)
+    )
 
 
 def form_manifest(model: ModelInfo, vocabulary: VocabularyInfo, graphs: dict[str, GraphInfo]) -> Manifest:
@@ -89,13 +94,13 @@ def form_manifest(model: ModelInfo, vocabulary: VocabularyInfo, graphs: dict[str
         generation=GenerationDefaults(),
         tokenizer=vocabulary.tokenizer,
         files={},
-        export=ExportInfo({}, {}),
+        export=ExportInfo({}, {}, origin=model.origin),
         encoder=None,
         encoder_decoder=None,
     )
 
 
-def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderParity, clock: Clock) -> None:
+def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderParity | None, clock: Clock) -> None:
     """Write manifest.json with the hash of every other file in `folder` and the record of this export; try the bundle.
 
     Defaults and special tokens that are out of range are left out, with a note in `clock`.
@@ -103,7 +108,7 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
     Args:
         manifest: from `form_manifest`, completed.
         folder: holds every other file of the bundle.
-        parity: the differences between the graphs and PyTorch.
+        parity: the differences between the graphs and PyTorch; None if they were not compared.
         clock: has the seconds of the finished steps, and keeps the notes.
 
     Raises:
@@ -120,7 +125,7 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
     )
     if isinstance(parity, EncoderParity):
         export = dataclasses.replace(export, encoder_parity=parity)
-    else:
+    elif parity is not None:
         export = dataclasses.replace(export, parity=parity)
     if manifest.cache is not None and manifest.cache.states:
         manifest = dataclasses.replace(manifest, schema_version=SCHEMA_VERSION)

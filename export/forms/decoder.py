@@ -41,7 +41,6 @@ from triform.export.verify.decoder import (
 )
 from triform.export.write import describe_graph, staged, write_graph
 from triform.models import catalog
-from triform.runtime.bundle.export_record import ExportInfo
 from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
@@ -232,9 +231,10 @@ def _manifest(
         size=int(model.config.get_text_config().vocab_size),
         max_length=max_length,
     )
+    manifest = form_manifest(model_info(checkpoint, "decoder", catalog.WRITE), vocabulary, {"decoder": graph})
     return dataclasses.replace(
-        form_manifest(model_info(checkpoint, "decoder", catalog.WRITE), vocabulary, {"decoder": graph}),
+        manifest,
         cache=cache,
         generation=generation_defaults(model.generation_config),
-        export=ExportInfo({}, {}, end_tokens=ends, notes=notes),
+        export=dataclasses.replace(manifest.export, end_tokens=ends, notes=notes),
     )

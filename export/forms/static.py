@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 
+from triform.export.checkpoint.files.card import origin_of
 from triform.export.checkpoint.sentence.static_vectors import StaticTable, read_table
 from triform.export.checkpoint.source import Source
 from triform.export.describe.manifest import ModelInfo, VocabularyInfo, form_manifest, write_manifest
@@ -134,7 +135,9 @@ def _manifest(checkpoint: StaticCheckpoint, max_length: int, graph: GraphInfo) -
     size, dimension = table.vectors.shape
     tokens = Tokens(None, [], table.pad)
     vocabulary = VocabularyInfo(TokenizerInfo("tokenizer.json", None, {}), tokens, size, max_length)
-    model = ModelInfo("encoder", _TASK, "static", checkpoint.source.name, size * dimension)
+    model = ModelInfo(
+        "encoder", _TASK, "static", checkpoint.source.name, size * dimension, origin_of(checkpoint.source.model_folder)
+    )
     embedding = EmbeddingInfo(dimension, "mean", table.normalize, table.prompts, table.default_prompt)
     return dataclasses.replace(
         form_manifest(model, vocabulary, {"encoder": graph}), encoder=EncoderInfo(embedding=embedding)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 import torch
 
+from triform.export.graph.experts import lower_experts_to_float
 from triform.export.graph.linear import LINEAR, matrix
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type, sweep
 from triform.export.quantize.blockwise import Blocks, quantize_matrix
+from triform.export.quantize.experts import lower_experts
 
 # Products with fewer columns, such as routers, are small, and their errors do much harm; they stay in float32.
 FEWEST_COLUMNS = 16
@@ -48,18 +50,21 @@ def _reaches_attention(linear: ir.Node) -> bool:
 
 
 def lower_to_float(model: ir.Model) -> None:
-    """Replace every Linear by a float32 product that reads the weight in PyTorch's layout, so none is stored twice."""
+    """Replace every Linear by a float32 product that reads the weight in PyTorch's layout, so none is stored twice.
+
+    Experts become float32 operators too.
+    """
     for node in nodes(model.graph, LINEAR):
         x, weight, bias = linear_inputs(node)
         product = insert(
             model.graph, node, "FusedMatMul", [x, weight], domain=MICROSOFT, attributes={"transB": 1}
         ).outputs[0]
         _finish(model.graph, node, product, bias)
-    sweep(model)
+    lower_experts_to_float(model)
 
 
 def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, torch.Tensor]) -> int:
-    """Quantize every Linear and the token embeddings blockwise.
+    """Quantize every Linear, all experts and the token embeddings blockwise.
 
     A head that is tied to the embedding shares its stored matrix: both operators read the same bytes.
 
@@ -82,6 +87,7 @@ def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, to
         done[id(weight)] = blocks
         lower_product(model.graph, node, blocks, scheme.accuracy_level)
         count += 1
+    count += lower_experts(model, scheme.bits, scheme.block_size, scheme.accuracy_level, importance)
     lower_to_float(model)
     return count + lower_embeddings(model, scheme, done)
 

@@ -10,9 +10,10 @@ import onnx_ir as ir
 import torch
 
 from triform.export.graph.fusion_biases import fuse_biases
-from triform.export.options import ExportOptions
+from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.activations import add_activation_outputs, collect_activations
 from triform.export.quantize.blocks import Scheme, lower_embeddings, lower_to_float
+from triform.export.quantize.experts import lower_experts
 from triform.export.quantize.int4 import lower_to_int4
 from triform.export.quantize.int8 import lower_to_int8
 from triform.export.runners import EncoderRunner
@@ -67,15 +68,16 @@ def quantize_encoder(
     """
     inputs = _linear_inputs(original, samples)
     name = options.quantize or "int8"
+    experts = lower_experts(graph, BITS[name], _BLOCK_SIZE, options.accuracy_level, {})
     if name == "int8":
         activations = lower_to_int8(graph, inputs)
         # GatherBlockQuantized reads 8-bit rows in blocks too.
         tables = lower_embeddings(graph, Scheme(8, _BLOCK_SIZE, options.accuracy_level), {})
         fuse_biases(graph)
-        return Quantization(name, 8, matrices=len(activations) + tables, activations=activations)
+        return Quantization(name, 8, matrices=len(activations) + experts + tables, activations=activations)
     scheme = Scheme(4, options.block_size or _BLOCK_SIZE, options.accuracy_level)
     count, activations = lower_to_int4(graph, scheme, inputs)
-    matrices = count + len(activations) + lower_embeddings(graph, scheme, {})
+    matrices = count + len(activations) + experts + lower_embeddings(graph, scheme, {})
     fuse_biases(graph)
     return Quantization(name, 4, scheme.block_size, None, scheme.accuracy_level, matrices, activations)
 

@@ -1,7 +1,7 @@
-"""Measures the energy of every input channel of every Linear, in the graph itself.
+"""Measures the energy of every input channel of every Linear and of experts, in the graph itself.
 
-The float graph gets one more output per Linear: the sum of squares of its input over all tokens, one number per
-channel. This needs no module names, so it works for every architecture.
+The float graph gets one more output per Linear, or layer of experts: the sum of squares of its input over all tokens,
+one number per channel. This needs no module names, so it works for every architecture.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from triform.export.graph.experts import EXPERTS
 from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import add_initializer, insert, nodes, set_type
 from triform.export.runners import DecoderRunner
@@ -18,7 +19,7 @@ _PREFIX = "energy."
 
 
 def add_energy_outputs(model: ir.Model) -> dict[str, str]:
-    """Add the outputs, before the Linear nodes are lowered.
+    """Add the outputs, before the Linear and Experts nodes are lowered.
 
     Returns:
         output name by weight name.
@@ -26,8 +27,8 @@ def add_energy_outputs(model: ir.Model) -> dict[str, str]:
     graph = model.graph
     output_by_weight: dict[str, str] = {}
     output_by_input: dict[int, str] = {}
-    for index, node in enumerate(nodes(graph, LINEAR)):
-        x, weight = node.inputs[:2]
+    for index, node in enumerate(nodes(graph, LINEAR, EXPERTS)):
+        x, weight = node.inputs[0], node.inputs[1 if node.op_type == LINEAR else 2]
         if x is None or weight is None or x.shape is None:
             continue
         if id(x) not in output_by_input:

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.describe.audio import read_audio_info
-from triform.export.describe.image import calibration_samples, check_pixel_values, evaluation_samples, image_info
+from triform.export.describe.image import calibration_samples, evaluation_samples, image_info
 from triform.export.samples import texts
 from triform.export.samples.batches import Sample, SampleSets, padded
 from triform.export.samples.voices import synthetic_voice
@@ -80,9 +80,8 @@ def audio_sources(checkpoint: Checkpoint) -> Sources:
 
 
 def image_sources(checkpoint: Checkpoint) -> Sources:
-    """Synthetic images, as the image processor's arrays. Errors as `image_info` and `check_pixel_values`."""
+    """Synthetic images, as the image processor's arrays. Errors as `image_info`."""
     info = image_info(checkpoint.image_processor)
-    check_pixel_values(checkpoint.image_processor, info)
     rows: list[Sample] = [{"pixel_values": pixels} for pixels in evaluation_samples(info, _PARITY + _EVALUATION)]
     calibration: list[Sample] = [{"pixel_values": pixels} for pixels in calibration_samples(info, _CALIBRATION)]
     return Sources(SampleSets(rows[:_PARITY], calibration, rows[_PARITY:]), image=info)

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from triform.models.attention.causal import CAUSAL, ForwardPass, LayerFacts, announce, attending, traced_pass
+from triform.models.attention.complex_rotary import real_rotary
 from triform.models.attention.own_causal import has_linear_biases, through_causal
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.errors import UnsupportedModelError
@@ -17,7 +18,7 @@ from triform.models.paths import TOLERANCE, choose_path, relative_difference
 from triform.models.recurrent.passes import RecurrentPass, carrying
 from triform.models.recurrent.replacing import recurrences_replaced
 from triform.models.spec import GraphInput, GraphSpec, RecurrentState
-from triform.models.traceable.experts import batch_experts
+from triform.models.traceable.experts import prepare_experts
 from triform.models.traceable.picking import pick_positions
 from triform.models.traceable.substitutions import single_operators
 
@@ -157,7 +158,7 @@ def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, _Layer
     """
     ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size
     model.set_attn_implementation("eager")
-    batch_experts(model)
+    prepare_experts(model)
     with torch.no_grad():
         expected = model(input_ids=ids, use_cache=False).logits
     paths = [_Path("native", True), _Path("native", False)]
@@ -210,6 +211,7 @@ def _prepared(model: PreTrainedModel, path: _Path, max_length: int) -> Iterator[
             stack.enter_context(fused_rotary(model, max_length, announce))
         else:
             stack.enter_context(native_rotary(model))
+            stack.enter_context(real_rotary(model, max_length))
         if path.substitute:
             stack.enter_context(single_operators(model))
         yield

@@ -18,11 +18,13 @@ from triform.models.attention.rotary import depends_on_length, fused_rotary, nat
 from triform.models.encoder.probing import difference_at_tokens, probe_inputs, reads_padding, tokens
 from triform.models.errors import UnsupportedModelError
 from triform.models.paths import choose_path
-from triform.models.spec import EncoderTask, GraphInput, GraphSpec
+from triform.models.recurrent.passes import RecurrentPass, carrying
+from triform.models.recurrent.replacing import recurrences_replaced
+from triform.models.spec import EncoderTask, GraphInput, GraphSpec, RecurrentState
 from triform.models.traceable.any_length import any_length
 from triform.models.traceable.classified_end import traceable_end
 from triform.models.traceable.convolutions import as_products
-from triform.models.traceable.experts import batch_experts
+from triform.models.traceable.experts import prepare_experts
 from triform.models.traceable.frame_lengths import whole_frame_lengths
 from triform.models.traceable.frame_masks import traceable_frame_masks
 from triform.models.traceable.substitutions import single_operators
@@ -36,6 +38,7 @@ class EncoderGraph(torch.nn.Module):
         self.model = model
         self._task = task
         self._positions: torch.Tensor | None = None
+        self._states: list[RecurrentState] = []
         self._hook: RemovableHandle | None = None
         if task.picks_positions:
             head = model.get_output_embeddings()
@@ -73,10 +76,19 @@ class EncoderGraph(torch.nn.Module):
         if "use_cache" in inspect.signature(function if self._task.call else function.forward).parameters:
             # The length of a cache with a window would be fixed by tracing.
             arguments["use_cache"] = False
-        result = function(**arguments, **self._task.arguments)
-        self._positions = None
+        with carrying(self._recurrent_pass(inputs[0])) as recurrent:
+            result = function(**arguments, **self._task.arguments)
+        self._positions, self._states = None, recurrent.states or self._states
         results = {"result": result} if isinstance(result, torch.Tensor) else dict(result)
         return _distinct(self._task.outputs({**_full_mask(values), **results, **values}).values())
+
+    def _recurrent_pass(self, inputs: torch.Tensor) -> RecurrentPass:
+        """For recurrences over a whole text: padding comes after it, so that no token sees what padding leaves."""
+        if not self._states or not torch.compiler.is_exporting():
+            return RecurrentPass()
+        batch, length = inputs.shape
+        past = [inputs.new_zeros((batch, *state.shape), dtype=torch.float32) for state in self._states]
+        return RecurrentPass(past=past, new_lengths=torch.full((batch,), length, dtype=torch.int32))
 
 
 def _full_mask(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -169,7 +181,7 @@ def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None)
     """Prepare the model for the first path that reproduces its outputs; returns the outputs' names."""
     inputs = probe_inputs(graph.model, task)
     graph.model.set_attn_implementation("eager")
-    batch_experts(graph.model)
+    prepare_experts(graph.model)
     with torch.no_grad():
         expected = graph(*inputs)
     if reads_padding(graph, task, inputs, expected):
@@ -206,6 +218,7 @@ def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
         stack.enter_context(any_length(model))
         stack.enter_context(unchunked(model))
         stack.enter_context(traceable_end(model))
+        stack.enter_context(recurrences_replaced(model))
         stack.enter_context(traceable_frame_masks(model))
         stack.enter_context(whole_frame_lengths(model))
         if path.rotary_length is None:

@@ -81,16 +81,19 @@ def outputs_for_black_image(model: PreTrainedModel, shape: Shape) -> Mapping[str
         shape: channels, height and width of the pixels.
 
     Raises:
-        UnsupportedModelError: it does not accept pixels of this shape.
+        UnsupportedModelError: it does not accept pixels of this shape, or its outputs are random.
     """
     function = getattr(model, "get_image_features", model)
     try:
         with torch.no_grad():
             outputs: Mapping[str, Any] = function(pixel_values=torch.zeros(1, *shape))
+            again: Mapping[str, Any] = function(pixel_values=torch.zeros(1, *shape))
     except Exception as error:  # each architecture has its own checks
         size = " x ".join(map(str, shape))
         message = f"it does not take the {size} pixels of its image processor: {first_line(error)}"
         raise UnsupportedModelError(message) from error
+    if not all(torch.equal(again[name], output) for name, output in outputs.items() if torch.is_tensor(output)):
+        raise UnsupportedModelError("its outputs for an image are random, as of a model that hides some of its patches")
     return outputs
 
 

@@ -115,6 +115,21 @@ class EndToken:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where the checkpoint was published.
+
+    Attributes:
+        repository: on the hub, such as org/name; None if unknown.
+        revision: its commit; None if unknown.
+        license: as the model's card names it, usually an identifier of SPDX; None if unknown.
+    """
+
+    repository: str | None = None
+    revision: str | None = None
+    license: str | None = None
+
+
+@dataclass(frozen=True)
 class ExportInfo:
     """How the bundle was made.
 
@@ -126,6 +141,7 @@ class ExportInfo:
         newer_than_tested: those of `versions` that were newer than what the exporter had been tested with, by package.
         end_tokens: of a decoder: those of `Manifest.tokens.eos`.
         notes: on anything unexpected, a sentence each.
+        origin: of the checkpoint; None if unknown.
     """
 
     versions: dict[str, str]
@@ -135,3 +151,4 @@ class ExportInfo:
     newer_than_tested: dict[str, NewerVersion] = field(default_factory=dict)
     end_tokens: list[EndToken] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    origin: Origin | None = None

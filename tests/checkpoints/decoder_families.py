@@ -88,6 +88,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {**_LATENT, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1,
          "n_shared_experts": 1, "moe_intermediate_size": 48, "first_k_dense_replace": 2},
     ),
+    "rotation by complex numbers": (
+        "deepseek_v2",
+        {**_LATENT, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
+         "moe_intermediate_size": 48, "first_k_dense_replace": 2},
+    ),
     "latent attention, without experts": ("minicpm3", _LATENT),
     "rotation of 8 channels": ("gpt_neox", {**_UNGROUPED, "num_attention_heads": 3, "rotary_pct": 0.25}),
     "window that no layer uses": ("qwen2_moe", {**_GROUPED, **_EXPERTS, "num_experts": 5, "decoder_sparse_step": 2,

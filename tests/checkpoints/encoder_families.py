@@ -82,6 +82,12 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
         {**_COMMON, "num_key_value_heads": KV_HEADS, "head_dim": 16, "num_experts": 5, "num_experts_per_tok": 2,
          "moe_intermediate_size": 48, "decoder_sparse_step": 1},
     ),
+    "qwen3_5_text": (
+        "qwen3_5_text",
+        {**_COMMON, "num_key_value_heads": KV_HEADS, "head_dim": 16, "linear_num_key_heads": 2,
+         "linear_num_value_heads": 4, "linear_key_head_dim": 12, "linear_value_head_dim": 20,
+         "layer_types": ["linear_attention", "full_attention"]},
+    ),
     "t5": (
         "t5",
         {"vocab_size": VOCAB, "d_model": HIDDEN, "d_kv": 16, "d_ff": INNER, "num_layers": LAYERS, "num_heads": HEADS,
@@ -108,7 +114,7 @@ EQUAL_LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
 OWN_ATTENTION = ("xlm", "mpnet", "deberta-v2", "deberta-v2, as deberta-v3")
 ROTARY = (
     "modernbert", "nomic_bert", "eurobert", "esm", "mistral, sliding window", "gemma3_text, in both directions",
-    "qwen3_moe",
+    "qwen3_moe", "qwen3_5_text",
 )  # fmt: skip
 
 

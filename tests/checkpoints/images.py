@@ -16,7 +16,9 @@ from transformers import (
     BitImageProcessorPil,
     CLIPConfig,
     CLIPImageProcessorPil,
+    ConvNextImageProcessorPil,
     DeiTImageProcessorPil,
+    MobileViTImageProcessorPil,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     SiglipConfig,
@@ -56,7 +58,20 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], Any]] = {
         {**_TOWER, "image_size": 32, "patch_size": 8, "use_relative_position_bias": True},
         BeitImageProcessorPil(size={"height": 32, "width": 32}),
     ),
-}
+    # Without tokens and class token: convolutions, pooled. Crops a share of what it resizes to.
+    "convnext": (
+        "convnext",
+        {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 2, 1, 1], "image_size": 48},
+        ConvNextImageProcessorPil(size={"shortest_edge": 48}, crop_pct=0.9),
+    ),
+    # Blue comes first.
+    "mobilevit": (
+        "mobilevit",
+        {"hidden_sizes": [24, 32, 40], "neck_hidden_sizes": [8, 16, 24, 32, 40, 48, 64], "num_attention_heads": 2,
+         "image_size": 64, "patch_size": 2},
+        MobileViTImageProcessorPil(size={"shortest_edge": 71}, crop_size={"height": 64, "width": 64}),
+    ),
+}  # fmt: skip
 
 
 def randomized(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
@@ -132,6 +147,8 @@ IMAGE_MODELS = {
     "deit": lambda folder: vision_folder(folder, "deit", "DeiTForImageClassification", num_labels=1),
     "dinov2": lambda folder: vision_folder(folder, "dinov2", "Dinov2Model"),
     "beit": lambda folder: vision_folder(folder, "beit", "BeitForImageClassification", problem_type="regression"),
+    "convnext": lambda folder: vision_folder(folder, "convnext", "ConvNextForImageClassification"),
+    "mobilevit": lambda folder: vision_folder(folder, "mobilevit", "MobileViTForImageClassification"),
     "clip": clip_folder,
     "siglip": siglip_folder,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,6 @@ from tests.checkpoints.encoder_decoder_families import FAMILIES, folder_of
 from tests.checkpoints.seq2seq_tokenizers import Trained
 from tests.coverage import model_types
 from tests.coverage.checkpoints import (
-    NotTriedError,
     build,
     check_reads_text,
     random_model,
@@ -221,11 +221,15 @@ def _save_pictures(name: str, folder: Path) -> str:
 
 
 def _save_image_processor(name: str, folder: Path, side: int) -> None:
-    known = IMAGE_PROCESSOR_MAPPING_NAMES.get(name)
-    if known is None:
-        raise NotTriedError("transformers has no image processor for it")
+    # Where transformers names none, checkpoints have the one of dinov2.
+    known = IMAGE_PROCESSOR_MAPPING_NAMES.get(name, "BitImageProcessor")
     kinds = known.values() if isinstance(known, dict) else [known] if isinstance(known, str) else known
     class_name = next(kind for kind in kinds if kind)
+    if class_name == "DINOv3ViTImageProcessor":
+        # The class itself needs torchvision.
+        settings = {"image_processor_type": class_name, "size": {"height": side, "width": side}}
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        return
     processor = getattr(transformers, class_name.replace("Fast", "") + "Pil", None) or getattr(transformers, class_name)
     square, shortest = {"height": side, "width": side}, {"shortest_edge": side}
     try:

@@ -21,7 +21,7 @@ IMAGES: dict[str, dict[str, Any]] = {
     "mobilevit": {"hidden_sizes": [24, 32, 40], "neck_hidden_sizes": [8, 16, 24, 32, 40, 48, 64], "image_size": 64,
                   "num_attention_heads": 2, "patch_size": 2},
     "levit": {"hidden_sizes": [16, 32, 48], "num_attention_heads": [2, 2, 2], "key_dim": [8, 8, 8],
-              "depths": [1, 1, 1], "image_size": 64},
+              "depths": [1, 1, 1], "image_size": 64, "patch_size": 16},
     "pvt": {"hidden_sizes": [16, 32, 40, 48], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4],
             "image_size": 64},
     "yolos": {"image_size": [32, 32], "num_detection_tokens": 5, "patch_size": 8},

@@ -53,18 +53,18 @@ def test_family_matches_pytorch(family, tmp_path):
 
 
 # Fused projections whose heads interleave q, k and v, or are clipped before they are split (mpt), need a transpose to
-# take them apart; experts are sorted by one.
+# take them apart.
 KEEPS_TRANSPOSES = {
-    "gpt_neox", "gpt_neox, sequential", "mixtral", "qwen3_moe", "attention sinks", "latent attention",
-    "latent attention, without experts", "rotation of 8 channels", "window that no layer uses",
-    "sparse activations", "gated attention", "bloom", "falcon", "falcon, many keys", "falcon, two norms",
-    "falcon, one norm", "falcon, linear biases", "gpt_neox_japanese", "mpt",
+    "gpt_neox", "gpt_neox, sequential", "latent attention", "latent attention, without experts",
+    "rotation by complex numbers", "rotation of 8 channels", "window that no layer uses", "sparse activations",
+    "gated attention", "bloom", "falcon", "falcon, many keys", "falcon, two norms", "falcon, one norm",
+    "falcon, linear biases", "gpt_neox_japanese", "mpt",
 }  # fmt: skip
 # The operator takes neither tables of 4 columns nor keys of which only the end is rotated; Gemma 3n and 4 rotate
 # queries and keys by functions of their own.
 KEEPS_ROTATION = {
     "rotation of 8 channels", "latent attention", "latent attention, without experts", "shared keys and values",
-    "sparse activations",
+    "sparse activations", "rotation by complex numbers",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -19,17 +19,39 @@ HELP = """Show what a bundle contains: form, task, graphs, shapes, sizes, quanti
 \b
   triform inspect BUNDLE
   triform inspect BUNDLE --json
+  triform inspect BUNDLE --sbom > bundle.cdx.json        a bill of materials, CycloneDX 1.6
+  triform inspect BUNDLE --sbom --requirements requirements-device.txt
+
+A bill of materials lists the model, the files with their hashes, and the packages that run it: those installed here, or
+those of a requirements file with their hashes.
 """
 
 
 def run(
     bundle: Annotated[Path, typer.Argument(envvar="TRIFORM_BUNDLE", help="The bundle's folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    sbom: Annotated[bool, typer.Option("--sbom", help="Print a bill of materials, CycloneDX 1.6 in JSON.")] = False,
+    requirements: Annotated[
+        Optional[Path], typer.Option(help="With --sbom: list the packages of this file, not those installed.")
+    ] = None,
 ) -> int:
     """Parse, call, render."""
     from triform.runtime.bundle.folder import open_bundle
+    from triform.runtime.errors import InputError
 
-    manifest = open_bundle(bundle).manifest
+    if sbom and as_json:
+        raise InputError("--json prints the manifest and --sbom a bill of materials, also in JSON: give one of them")
+    if requirements is not None and not sbom:
+        raise InputError("--requirements is for --sbom")
+    opened = open_bundle(bundle)
+    if sbom:
+        from triform.cli.outputs.sbom import bill_of_materials
+        from triform.runtime.supply_chain.packages import installed_packages, locked_packages
+
+        packages = installed_packages() if requirements is None else locked_packages(requirements)
+        print(bill_of_materials(opened, packages))
+        return 0
+    manifest = opened.manifest
     print(json.dumps(json.loads(manifest.to_json())) if as_json else _render(manifest))
     return 0
 

@@ -65,6 +65,7 @@ def test_what_changes_nothing_or_is_honoured_passes(llama, changes):
 def test_families_that_have_a_key_may_set_it(tmp_path):
     for name, changes in (("Mistral", {"sliding_window": 16}), ("Gemma2", {"attn_logit_softcapping": 30.0}),
                           ("Granite", {"embedding_multiplier": 12.0}), ("Mixtral", {"num_local_experts": 2}),
+                          ("Qwen3Moe", {"num_experts": 6}),
                           ("Bert", {"position_embedding_type": "absolute"})):  # fmt: skip
         getattr(transformers, f"{name}Config")(**changes).save_pretrained(tmp_path)
         # As many numbers as the sizes of a config need, so that they are believed.

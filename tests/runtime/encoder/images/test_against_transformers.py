@@ -34,7 +34,7 @@ def assert_same_ranking(found, expected):
 
 
 # vit gives probabilities that sum to 1, beit numbers as they are, and deit a probability of its only label.
-@pytest.mark.parametrize("name", ["vit", "beit", "deit"])
+@pytest.mark.parametrize("name", ["vit", "beit", "deit", "convnext", "mobilevit"])
 def test_scores_are_those_of_the_pipeline(exported_image_model, images, name):
     folder, bundle = exported_image_model(name)
     expected = pipeline("image-classification", folder)([str(path) for path in images], top_k=len(LABELS))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import ViTConfig, ViTImageProcessorPil
+from transformers import ViTConfig, ViTImageProcessorPil, ViTMAEConfig, ViTMAEModel
 
 from tests.checkpoints.images import vision_folder
 from triform.cli.main import run
@@ -55,6 +55,16 @@ def test_the_task_is_what_the_class_was_made_for(architecture, model_type, task)
     config = CONFIG_MAPPING[model_type]()
     config.architectures = None if architecture is None else [architecture]
     assert image_task_of(config) == task
+
+
+def test_outputs_that_are_random_are_refused(tmp_path):
+    settings = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 3}
+    config = ViTMAEConfig(
+        **settings, image_size=16, patch_size=4, decoder_hidden_size=16, decoder_num_attention_heads=2
+    )
+    ViTMAEModel(config).save_pretrained(tmp_path / "model")
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
+    assert "its outputs for an image are random" in str(refusal(tmp_path / "model", tmp_path))
 
 
 def test_the_plan_needs_no_weights(vit_folder):
