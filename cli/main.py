@@ -25,6 +25,7 @@ from triform.cli.signals import end_in_order
 # `triform --help` need not import them.
 _COMMANDS = {
     "export": ("bundle.export", "Export a checkpoint to a bundle, verified against PyTorch."),
+    "import": ("bundle.import_onnx", "Import an ONNX model that another tool exported."),
     "generate": ("decoder.generate", "Generate text from a prompt."),
     "chat": ("decoder.chat", "Chat with a model."),
     "score": ("decoder.score", "Measure how well a model predicts a text."),

@@ -103,12 +103,14 @@ class EncoderRunner:
     """An encoder graph.
 
     Attributes:
+        inputs: the type of each input as ONNX Runtime writes it, by name.
         outputs: names of all outputs.
         ragged: names of the outputs with an axis for tokens, whose padded rows have more than the sample's.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
         self._session = _session(path, threads)
+        self.inputs: dict[str, str] = {value.name: value.type for value in self._session.get_inputs()}
         self.outputs = [output.name for output in self._session.get_outputs()]
         self.ragged = {output.name for output in self._session.get_outputs() if output.shape[1:2] == ["sequence"]}
 

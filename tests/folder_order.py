@@ -66,11 +66,11 @@ ORDER = {
         "verify",
         "quantize",
         "forms",
-        "recheck",
+        "recheck onnx_import",
         "pipeline",
     ),
     "models": (
-        "errors spec patching architectures",
+        "errors spec patching architectures current_pass",
         "paths",
         "attention traceable",
         "recurrent",

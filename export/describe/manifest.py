@@ -100,7 +100,7 @@ def form_manifest(model: ModelInfo, vocabulary: VocabularyInfo, graphs: dict[str
     )
 
 
-def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderParity, clock: Clock) -> None:
+def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderParity | None, clock: Clock) -> None:
     """Write manifest.json with the hash of every other file in `folder` and the record of this export; try the bundle.
 
     Defaults and special tokens that are out of range are left out, with a note in `clock`.
@@ -108,7 +108,7 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
     Args:
         manifest: from `form_manifest`, completed.
         folder: holds every other file of the bundle.
-        parity: the differences between the graphs and PyTorch.
+        parity: the differences between the graphs and PyTorch; None if they were not compared.
         clock: has the seconds of the finished steps, and keeps the notes.
 
     Raises:
@@ -125,7 +125,7 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
     )
     if isinstance(parity, EncoderParity):
         export = dataclasses.replace(export, encoder_parity=parity)
-    else:
+    elif parity is not None:
         export = dataclasses.replace(export, parity=parity)
     if manifest.cache is not None and manifest.cache.states:
         manifest = dataclasses.replace(manifest, schema_version=SCHEMA_VERSION)

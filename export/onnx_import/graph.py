@@ -1,0 +1,140 @@
+"""Gives the inputs and outputs of an encoder's graph the names, types and axes that a bundle has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from triform.export.graph.nodes import add_initializer
+from triform.runtime.errors import ExportError, UnsupportedError
+from triform.runtime.printable import quoted
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# What sentence-transformers calls the vectors of tokens.
+_OTHER_NAMES = {"token_embeddings": "last_hidden_state"}
+# Outputs to keep, by task, and those that a task needs; all others are left out.
+_KEPT: dict[str, tuple[str, ...]] = {
+    "feature-extraction": ("last_hidden_state", "sentence_embedding"),
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+    "fill-mask": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+}
+_BY_TOKEN = {"last_hidden_state", "start_logits", "end_logits"}
+# GatherND of a batch; Einsum is not used, so nothing else needs more than 8.
+_OLDEST_FOR_MASKS = 12
+
+
+def task_of(graph: ir.Graph, architectures: Sequence[str]) -> str | None:
+    """The task that outputs and the classes in the config imply; None if they do not tell."""
+    names = {_OTHER_NAMES.get(str(value.name), str(value.name)) for value in graph.outputs}
+    if "start_logits" in names:
+        return "question-answering"
+    if names & {"last_hidden_state", "sentence_embedding"}:
+        return "feature-extraction"
+    heads = {"ForSequenceClassification": "text-classification", "ForTokenClassification": "token-classification"}
+    heads["ForMaskedLM"] = "fill-mask"
+    for name in architectures:
+        for head, task in heads.items():
+            if name.endswith(head) and "logits" in names:
+                return task
+    return None
+
+
+def adapt(model: ir.Model, path: Path, task: str) -> None:
+    """Change a graph in place.
+
+    Args:
+        model: the graph.
+        path: its file, for messages.
+        task: one of transformers' names.
+
+    Raises:
+        UnsupportedError: an input is unknown, an output is missing, or an axis is fixed.
+    """
+    for value in model.graph.inputs:
+        _adapt_input(model.graph, value, path)
+    names = [str(value.name) for value in model.graph.inputs]
+    if "input_ids" not in names or "attention_mask" not in names:
+        raise UnsupportedError(f"{path} takes {', '.join(names)}: an encoder of texts takes input_ids, attention_mask")
+    _keep_outputs(model, path, task)
+    if task == "fill-mask":
+        _pick_positions(model, path)
+    for value in model.graph.outputs:
+        _set_axes(value, task)
+
+
+def _adapt_input(graph: ir.Graph, value: ir.Value, path: Path) -> None:
+    if value.name not in _INPUTS:
+        raise UnsupportedError(
+            f"{path} takes the input {quoted(value.name)}, which is unknown; known are {', '.join(_INPUTS)}"
+        )
+    sizes = list(value.shape or [])
+    if len(sizes) != 2 or any(isinstance(size, int) for size in sizes):
+        raise UnsupportedError(f"{path} takes {value.name} of the fixed shape {sizes}, so it cannot read any text")
+    value.shape = ir.Shape(["batch", "sequence"])
+    if value.dtype != ir.DataType.INT64:
+        wanted = value.dtype
+        users = list(value.uses())
+        cast = ir.node("Cast", [value], {"to": int(wanted or ir.DataType.INT64)})
+        cast.outputs[0].type, cast.outputs[0].shape = value.type, value.shape
+        cast.outputs[0].name = f"{value.name}_as_before"
+        value.type = ir.TensorType(ir.DataType.INT64)
+        graph.insert_before(graph[0], [cast])
+        for node, index in users:
+            node.replace_input_with(index, cast.outputs[0])
+
+
+def _keep_outputs(model: ir.Model, path: Path, task: str) -> None:
+    given = {_OTHER_NAMES.get(str(value.name), str(value.name)): value for value in model.graph.outputs}
+    kept = {name: given[name] for name in _KEPT[task] if name in given}
+    needed = () if task == "feature-extraction" else _KEPT[task]
+    missing = [name for name in needed if name not in kept]
+    if missing or not kept:
+        raise UnsupportedError(f"{path} gives {', '.join(given)}: {task} needs {', '.join(missing or _KEPT[task][:1])}")
+    model.graph.outputs.clear()
+    for name, value in kept.items():
+        output = value
+        if output.dtype != ir.DataType.FLOAT:
+            output = append(model.graph, "Cast", [value], to=int(ir.DataType.FLOAT))
+            output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), value.shape
+        if output.name != name:
+            if value.name == name:
+                value.name = f"{name}_as_before"
+            output.name = name
+        model.graph.outputs.append(output)
+
+
+def append(graph: ir.Graph, op_type: str, inputs: Sequence[ir.Value], **attributes: int) -> ir.Value:
+    """Add a node at the end of a graph; return its output."""
+    node = ir.node(op_type, inputs, attributes)
+    graph.append(node)
+    return node.outputs[0]
+
+
+def _pick_positions(model: ir.Model, path: Path) -> None:
+    """Let the graph give the logits at `logits_positions` only."""
+    graph, [logits] = model.graph, model.graph.outputs
+    if (model.opset_imports.get("") or 0) < _OLDEST_FOR_MASKS:
+        raise ExportError(f"{path} has an opset below {_OLDEST_FOR_MASKS}: export the model again with a newer one")
+    positions = ir.val("logits_positions", ir.DataType.INT64, ["batch", "num_logits"])
+    graph.inputs.append(positions)
+    column = append(graph, "Reshape", [positions, add_initializer(graph, "columns", np.array([0, -1, 1], np.int64))])
+    width = (logits.shape or [None])[-1]
+    logits.name = "all_logits"
+    picked = append(graph, "GatherND", [logits, column], batch_dims=1)
+    picked.name, picked.type = "logits", ir.TensorType(ir.DataType.FLOAT)
+    picked.shape = ir.Shape(["batch", "num_logits", width])
+    graph.outputs[:] = [picked]
+
+
+def _set_axes(value: ir.Value, task: str) -> None:
+    sizes: list[int | ir.SymbolicDim | str | None] = list(value.shape or [])
+    if sizes:
+        sizes[0] = "batch"
+    if len(sizes) > 1 and (value.name in _BY_TOKEN or task == "token-classification"):
+        sizes[1] = "sequence"
+    value.shape = ir.Shape(sizes)
