@@ -15,7 +15,6 @@ from triform.runtime.encoder.model import Encoder
 from triform.runtime.encoder_decoder.ask import Ask
 from triform.runtime.encoder_decoder.model import EncoderDecoder
 from triform.runtime.errors import ContextError, ExportError, InputError, TriformError
-from triform.runtime.media.image import image_shape
 from triform.runtime.opening import load
 from triform.runtime.speech.model import CtcModel
 
@@ -116,7 +115,7 @@ def _try_encoder_decoder(model: EncoderDecoder) -> None:
 
 
 def _image(info: ImageInfo) -> Any:
-    return np.zeros((1, *image_shape(info)), np.float32)
+    return np.zeros((1, info.channels, info.height, info.width), np.float32)
 
 
 def _check_numbers(results: Iterable[Any]) -> None:

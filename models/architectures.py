@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -18,6 +19,8 @@ _SUPPORTED = (
     "ZERO_SHOT_IMAGE_CLASSIFICATION", "TEXT_ENCODING", "IMAGE", "CTC", "AUDIO_CLASSIFICATION",
 )  # fmt: skip
 _WITHOUT_HEAD = ("PRETRAINING", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")
+# The part of a class's name that says what its head is for; MaskFormerModel has none.
+_HEAD = re.compile("For[A-Z].*")
 _PREFIX, _SUFFIX = "MODEL_FOR_", "_MAPPING_NAMES"
 # What the names of transformers' lists mean, where they do not say it.
 _WORDS = {
@@ -50,9 +53,18 @@ def unsupported_head(config: PretrainedConfig) -> str | None:
     if architecture in _heads((*_SUPPORTED, "PRETRAINING")):
         return None
     other = _other_heads().get(architecture)
-    if other is None and "For" in architecture and hasattr(transformers, architecture):
-        return None if architecture in _heads(_WITHOUT_HEAD) else "a task of its own"
+    named = _HEAD.search(architecture)
+    if other is None and named is not None and hasattr(transformers, architecture):
+        return None if architecture in _heads(_WITHOUT_HEAD) else _own_task(named[0])
     return other
+
+
+def _own_task(head: str) -> str:
+    """What a head in none of transformers' lists is for, by its name, such as ForMaskedImageModeling."""
+    if any(architecture.endswith(head) for architecture in _heads(_SUPPORTED)):
+        # Such a head does something else in this class than in all others.
+        return "a task of its own"
+    return " ".join(re.findall("[A-Z][a-z]+|[A-Z]+", head.removeprefix("For"))).lower()
 
 
 def media_read(config: PretrainedConfig) -> tuple[str, ...]:

@@ -186,9 +186,7 @@ def _sound(graph: GraphInfo, info: AudioInfo, key: str) -> Iterator[Limit]:
 def _pixels(graph: GraphInfo, info: ImageInfo, key: str) -> Iterator[Limit]:
     size = [info.channels, info.height, info.width]
     for tensor in graph.inputs:
-        # None is the size of an axis that the graph leaves open, which has a name there.
-        shape = [None if isinstance(edge, str) else edge for edge in tensor.shape[1:]]
-        fits = tensor.name == "pixel_values" and shape == size
+        fits = tensor.name == "pixel_values" and tensor.shape[1:] == size
         yield Limit(f"{key}.height", size, fits, f"as in {_as(tensor)}")
 
 

@@ -16,31 +16,27 @@ class ImageInfo:
 
     Attributes:
         channels: of `pixel_values`; 3 is RGB.
-        height: of `pixel_values`; None where images keep their shape, and so do the model's inputs.
-        width: of `pixel_values`, as `height`.
+        height: of `pixel_values`.
+        width: of `pixel_values`.
         resize: [height, width], or [shortest edge], to resize to; the other edge is rounded down to whole pixels.
         resample: Pillow's name of the filter that resizes: bilinear, bicubic, lanczos, nearest, box or hamming.
         crop: [height, width] to cut from the middle.
         rescale: factor for pixels from 0 to 255.
         mean: subtracted per channel, after rescaling.
         std: divided by per channel.
-        longest_edge: most pixels of the longest edge, which makes the shortest edge shorter than `resize`.
-        multiple_of: both edges are rounded down to a multiple of this number of pixels.
         resize_after_rescale: rescale before resizing, so that resized pixels are not rounded to 256 levels.
         channel_order: of `pixel_values`.
     """
 
     channels: int
-    height: int | None
-    width: int | None
+    height: int
+    width: int
     resize: list[int]
     resample: Resampling
     crop: list[int] | None
     rescale: float | None
     mean: list[float] | None
     std: list[float] | None
-    longest_edge: int | None = None
-    multiple_of: int = 1
     resize_after_rescale: bool = False
     channel_order: Literal["rgb", "bgr"] = "rgb"
 

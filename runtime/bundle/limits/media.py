@@ -30,8 +30,6 @@ def image_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
     """Yield the rules for images; `key` is that of the values in the manifest."""
     yield Limit(f"{key}.channels", info.channels, info.channels == 3, "3")
     yield from _size_limits(info, key)
-    yield within(f"{key}.longest_edge", info.longest_edge, 1, _LONGEST_EDGE)
-    yield within(f"{key}.multiple_of", info.multiple_of, 1, _LONGEST_EDGE)
     in_order = info.rescale is not None or not info.resize_after_rescale
     yield Limit(f"{key}.resize_after_rescale", info.resize_after_rescale, in_order, "false where there is no rescale")
     if info.rescale is not None:
@@ -50,17 +48,11 @@ def _size_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
     yield Limit(f"{key}.resize", info.resize, len(info.resize) in (1, 2), "one or two numbers")
     for index, edge in enumerate(info.resize):
         yield within(f"{key}.resize[{index}]", edge, 1, _LONGEST_EDGE)
-    last = info.crop if info.crop is not None else info.resize
-    keeps_shape = info.height is None and info.width is None
-    if keeps_shape:
-        yield Limit(f"{key}.height", info.height, len(last) == 1, "a number for images of one size")
-        return
     size = [info.height, info.width]
+    last = info.crop if info.crop is not None else info.resize
     yield Limit(f"{key}.{'resize' if info.crop is None else 'crop'}", last, last == size, f"the image's size {size}")
-    inside = all(edge <= whole for edge, whole in zip(last, info.resize * 2, strict=False))
+    inside = all(edge <= whole for edge, whole in zip(size, info.resize * 2, strict=False))
     yield Limit(f"{key}.crop", info.crop, inside, f"within resize {info.resize}")
-    whole = (info.longest_edge, info.multiple_of) == (None, 1)
-    yield Limit(f"{key}.longest_edge", info.longest_edge, whole, "null for images of one size, and multiple_of 1")
 
 
 def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
