@@ -17,7 +17,7 @@ from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.default_scheme import SchemeChoice, choose_scheme
 from triform.export.describe.plan import Row
-from triform.export.forms import decoder, encoder, encoder_decoder, image, static
+from triform.export.forms import audio, decoder, encoder, encoder_decoder, image, static
 from triform.export.options import KEEP, ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
@@ -32,6 +32,7 @@ _FORMS = {
     "encoder": encoder,
     "encoder-decoder": encoder_decoder,
     "image": image,
+    "audio": audio,
     "static": static,
 }
 
@@ -157,7 +158,7 @@ def _opened(source: str, options: ExportOptions, *, weights: bool) -> _Opened:
 
 
 def _check_options(form: str, options: ExportOptions) -> None:
-    if form in ("encoder", "image") and options.block_size is not None and options.quantize != "int4":
+    if form in ("encoder", "image", "audio") and options.block_size is not None and options.quantize != "int4":
         raise InputError(
             f"{option('block_size')} is for {option('quantize')} int4 here: "
             "8-bit encoders have one scale per output column"
@@ -166,5 +167,7 @@ def _check_options(form: str, options: ExportOptions) -> None:
         raise InputError(f"{option('calibrate')} is for models of texts and speech; this model is of the form {form}")
     if form != "decoder" and options.quantize == KEEP:
         raise InputError(f"{option('quantize')} keep is for decoders from GGUF files; this model is of the form {form}")
+    if form == "audio" and options.word_timestamps:
+        raise InputError(f"{option('word_timestamps')} is for models with a decoder; this model needs nothing for them")
     if form != "encoder-decoder" and options.word_timestamps:
         raise InputError(f"{option('word_timestamps')} is for speech models; this model is of the form {form}")

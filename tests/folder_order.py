@@ -40,6 +40,7 @@ ORDER = {
         "vectors",
         "classification",
         "zero_shot reranking tagging answering fill_mask image_classification",
+        "audio_classification",
         "model",
     ),
     "runtime/speech": (
@@ -51,7 +52,7 @@ ORDER = {
         "words",
         "fallback",
         "utterances",
-        "windows",
+        "windows ctc",
         "transcription",
         "model",
     ),
@@ -70,7 +71,7 @@ ORDER = {
         "pipeline",
     ),
     "models": (
-        "errors spec patching architectures",
+        "errors spec patching architectures current_pass",
         "paths",
         "attention traceable",
         "recurrent",

@@ -10,8 +10,6 @@ The operator is described in docs/ContribOperators.md of ONNX Runtime.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from triform.models.attention.layout import merge_heads
 from triform.models.attention.rotary import RotaryTable, rotate
+from triform.models.current_pass import CurrentPass
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import LayerCache
 
@@ -104,29 +103,9 @@ def traced_pass(
     return ForwardPass(seqlens_k.to(torch.int32), total, layers=layers, key_positions=key_positions)
 
 
-_current: ForwardPass | None = None
-
-
-@contextmanager
-def attending(state: ForwardPass) -> Iterator[ForwardPass]:
-    """While the block runs, attention layers read and write `state`."""
-    global _current
-    previous, _current = _current, state
-    try:
-        yield state
-    finally:
-        _current = previous
-
-
-def current_pass() -> ForwardPass:
-    """The state of the forward pass that runs.
-
-    Raises:
-        RuntimeError: none runs.
-    """
-    if _current is None:
-        raise RuntimeError("attention called outside `attending`")
-    return _current
+_CURRENT: CurrentPass[ForwardPass] = CurrentPass("attention")
+attending = _CURRENT.running
+current_pass = _CURRENT.get
 
 
 def announce(table: RotaryTable) -> None:
@@ -135,11 +114,9 @@ def announce(table: RotaryTable) -> None:
     Raises:
         LookupError: the operator does not take tables of this width.
     """
-    if _current is None:
-        raise RuntimeError("rotary embedding applied outside `attending`")
     if table.cos.shape[-1] % 8:
         raise LookupError(f"the attention operator does not rotate {2 * table.cos.shape[-1]} of a head's channels")
-    _current.pending = table
+    current_pass().pending = table
 
 
 def causal_mask(
@@ -195,8 +172,7 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
     Raises:
         UnsupportedModelError: the operator cannot do this.
     """
-    if _current is None:
-        raise RuntimeError("attention called outside `attending`")
+    current = current_pass()
     width = value.shape[-1]
     if width > key.shape[-1]:
         raise UnsupportedModelError(f"its keys have head size {key.shape[-1]} but its values {width}")
@@ -207,23 +183,23 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
         raise UnsupportedModelError("its attention mask is neither causal nor a causal sliding window")
     if attention_mask is not None and not isinstance(attention_mask, SlidingWindow):
         raise UnsupportedModelError("it changes the attention mask inside its layers")
-    table, _current.pending = _current.pending, None
-    tracing = _current.seqlens_k is not None
+    table, current.pending = current.pending, None
+    tracing = current.seqlens_k is not None
     if not tracing:
         window = attention_mask.size if attention_mask else None
-        _current.layers.append(LayerFacts(LayerCache(key.shape[1], key.shape[3]), window))
+        current.layers.append(LayerFacts(LayerCache(key.shape[1], key.shape[3]), window))
     layer = _Layer(
         scale=1 / math.sqrt(query.shape[-1]) if scaling is None else float(scaling),
-        window=_current.layers[_current.traced if tracing else -1].window,
+        window=current.layers[current.traced if tracing else -1].window,
         softcap=softcap or 0.0,
         sink=s_aux,
         table=table,
         bias=position_bias,
     )
     if tracing:
-        _current.traced += 1
-        output = _emit(_current, layer, query, key, value)
-    elif _current.isolated:
+        current.traced += 1
+        output = _emit(current, layer, query, key, value)
+    elif current.isolated:
         output = value.repeat_interleave(query.shape[1] // value.shape[1], 1).transpose(1, 2).contiguous()
     else:
         output = _compute(layer, query, key, value)

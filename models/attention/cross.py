@@ -8,8 +8,6 @@ here. All other attention is the encoder's and goes to `attend_bidirectional`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +19,7 @@ from triform.models.attention.bidirectional import attend_bidirectional, padding
 from triform.models.attention.causal import SlidingWindow, UnknownMask, attend_causal, causal_mask
 from triform.models.attention.cross_state import CrossAttentionState
 from triform.models.attention.layout import merge_heads
+from triform.models.current_pass import CurrentPass
 
 ENCODER_DECODER = "triform_encoder_decoder"
 # Placeholder nodes, which `export/graph/cross_attention.py` replaces.
@@ -36,18 +35,8 @@ class CausalMask:
     window: SlidingWindow | UnknownMask | None
 
 
-_current: CrossAttentionState | None = None
-
-
-@contextmanager
-def cross_attending(state: CrossAttentionState) -> Iterator[CrossAttentionState]:
-    """While the block runs, attention layers read and write `state`."""
-    global _current
-    previous, _current = _current, state
-    try:
-        yield state
-    finally:
-        _current = previous
+_CURRENT: CurrentPass[CrossAttentionState] = CurrentPass("attention")
+cross_attending = _CURRENT.running
 
 
 def encoder_decoder_mask(**arguments: Any) -> CausalMask | torch.Tensor | None:
@@ -73,16 +62,15 @@ def attend_encoder_decoder(  # noqa: PLR0913 -- the signature is transformers'
 
     Arguments and result are those of `attend_causal`, but for `attention_mask`, which `encoder_decoder_mask` returned.
     """
-    if _current is None:
-        raise RuntimeError("attention called outside `cross_attending`")
-    layer = _current.take_pending()
-    if layer is not None and _current.collecting:
-        _collect(_current, query.shape[1], attention_mask)
-    if _current.collecting and (layer is not None or isinstance(attention_mask, CausalMask)):
+    current = _CURRENT.get()
+    layer = current.take_pending()
+    if layer is not None and current.collecting:
+        _collect(current, query.shape[1], attention_mask)
+    if current.collecting and (layer is not None or isinstance(attention_mask, CausalMask)):
         # The decoder's results are not used while the encoder is traced.
         return query.transpose(1, 2), None
     if layer is not None:
-        return _attend_across(_current, layer, query, scaling, softcap), None
+        return _attend_across(current, layer, query, scaling, softcap), None
     if isinstance(attention_mask, CausalMask):
         return attend_causal(
             module, query, key, value, attention_mask.window, scaling, softcap=softcap, position_bias=position_bias

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
+from triform.models.current_pass import CurrentPass
 from triform.models.spec import RecurrentState
 
 
@@ -55,22 +54,6 @@ class RecurrentPass:
         return self.new_lengths
 
 
-_current: RecurrentPass | None = None
-
-
-@contextmanager
-def carrying(state: RecurrentPass) -> Iterator[RecurrentPass]:
-    """While the block runs, replaced functions read and write `state`."""
-    global _current
-    previous, _current = _current, state
-    try:
-        yield state
-    finally:
-        _current = previous
-
-
-def current_recurrent_pass() -> RecurrentPass:
-    """The pass that runs now."""
-    if _current is None:
-        raise RuntimeError("a recurrence was called outside `carrying`")
-    return _current
+_CURRENT: CurrentPass[RecurrentPass] = CurrentPass("a recurrence")
+carrying = _CURRENT.running
+current_recurrent_pass = _CURRENT.get

@@ -21,6 +21,7 @@ from triform.runtime.errors import TriformError
 
 # Domains of plain ONNX.
 _PLAIN = ("", "ai.onnx")
+_WRITE = "text-generation"
 
 
 def attempt(form: str, name: str, folder: Path) -> Record:
@@ -42,13 +43,33 @@ def attempt(form: str, name: str, folder: Path) -> Record:
         except Exception as error:
             return replace(record, reason=f"{type(error).__name__}: {first_line(error)}")
         try:
-            export(str(checkpoint), bundle, ExportOptions(quantize="none", context_length=_context(form, checkpoint)))
+            remark = _export(form, checkpoint, bundle)
         except TriformError as error:
             parity = "does not compute what PyTorch does" in str(error)
             return replace(record, result="parity" if parity else REFUSED, reason=first_line(error))
         except Exception as error:
             return replace(record, result="internal error", reason=_described(error))
-        return _judged(record, task, checkpoint, bundle)
+        judged = _judged(record, task, checkpoint, bundle)
+        return replace(judged, reason=remark) if judged.result == WORKS and not judged.reason else judged
+
+
+def _export(form: str, checkpoint: Path, bundle: Path) -> str:
+    """Export as `triform export` does, or with the task that its refusal offers for the language model alone.
+
+    Returns:
+        a remark, empty if no task was needed.
+    """
+    options = ExportOptions(quantize="none", context_length=_context(form, checkpoint))
+    try:
+        export(str(checkpoint), bundle, options)
+    except TriformError as error:
+        if FORMS[form].bundle_form != "decoder" or f"--task {_WRITE} exports its language model alone" not in str(
+            error
+        ):
+            raise
+        export(str(checkpoint), bundle, replace(options, task=_WRITE))
+        return f"with --task {_WRITE}, its language model alone"
+    return ""
 
 
 def _context(form: str, checkpoint: Path) -> int | None:
@@ -64,7 +85,7 @@ def _judged(record: Record, task: str, checkpoint: Path, bundle: Path) -> Record
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     form = FORMS[record.form]
     record = replace(record, task=manifest["task"], operators=_operators(bundle))
-    if manifest["form"] != form.bundle_form or (task and manifest["task"] != task):
+    if manifest["form"] != form.bundle_form_of(record.name) or (task and manifest["task"] != task):
         return replace(record, result="other form", reason=f"it became {manifest['form']} for {manifest['task']}")
     try:
         return replace(record, result=WORKS, reason=form.compare(checkpoint, bundle))

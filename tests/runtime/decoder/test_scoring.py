@@ -53,6 +53,15 @@ def test_the_score_of_a_text(decoder, reference):
     assert decoder.score("a").logprobs == (None,)
 
 
+def test_the_score_of_two_tokens(decoder, reference):
+    """The shortest text with a log-probability."""
+    model, tokenizer = reference
+    text = tokenizer.decode(tokenizer(PROMPT)["input_ids"][:2])
+    first, second = tokenizer(text)["input_ids"]
+    expected = log_softmax_of(model, [first, second])[0, second].item()
+    assert decoder.score(text).logprobs == (None, pytest.approx(expected, abs=1e-4))
+
+
 def test_logprobs_are_those_of_the_models_own_distribution(decoder, reference):
     """Whatever is done to the logits before the token is chosen."""
     model, tokenizer = reference

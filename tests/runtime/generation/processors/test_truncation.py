@@ -171,6 +171,13 @@ def test_xtc(logits, threshold, probability, seed):
     assert sorted(logits[list(found)]) == sorted(logits[list(expected)])
 
 
+@pytest.mark.parametrize(("least", "expected"), [(3, {1, 2, 3}), (4, {0, 1, 2, 3})])
+def test_xtc_leaves_enough_tokens(least, expected):
+    """Two of four reach 0.3; without the likelier one three are left, and nothing goes where that is too few."""
+    logits = np.log(np.array([0.45, 0.35, 0.1, 0.1], np.float32))
+    assert kept(truncation.xtc(0.3, 1.0, np.random.default_rng(0), least), logits) == expected
+
+
 def mirostat_by_its_paper(rows, tokens, tau, eta):
     """Algorithm 2: truncate where the surprise exceeds mu, renormalize, draw, move mu by the error."""
     mu = 2 * tau

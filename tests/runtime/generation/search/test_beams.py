@@ -16,7 +16,7 @@ from triform.runtime.errors import BundleError, InputError
 from triform.runtime.generation.options.beams import BeamOptions
 from triform.runtime.generation.sampling import row_generator
 from triform.runtime.generation.search.batch import Request
-from triform.runtime.generation.search.beams import beam_sample, beam_search, drawn
+from triform.runtime.generation.search.beams import BeamSearch, beam_sample, beam_search, drawn, most_likely
 
 
 def every_answer(step, prompt, eos, limit):
@@ -48,6 +48,16 @@ def test_with_room_for_every_sequence_it_is_an_exhaustive_search(seed, eos, limi
     assert [hypothesis.token_ids for hypothesis in found] == [ids for _, ids in expected]
     assert [hypothesis.score for hypothesis in found] == pytest.approx([score for score, _ in expected], rel=1e-4)
     assert all((one.finish_reason == "stop") == (one.token_ids[-1] in eos) for one in found)
+
+
+def test_when_all_ending_tokens_lead_every_beam_goes_on():
+    """transformers keeps (1 + 3) * 2 candidates for 3 ending tokens and 2 beams, the last of which end nothing."""
+    options = BeamOptions(num_beams=2, early_stopping="never")
+    search = BeamSearch(Request([7], 5), options, {0, 1, 2}, most_likely)
+    tokens, parents = search.advance(np.array([[9, 8, 7, 6, 5, 4, 3, 2]], np.float32))
+    assert (tokens.tolist(), parents.tolist()) == ([3, 4], [0, 0])
+    # Only the first two candidates count as answers.
+    assert [hypothesis.token_ids for hypothesis in search.hypotheses] == [(0,), (1,)]
 
 
 def slow_beam_search(step, prompt, options, eos, limit):
