@@ -163,8 +163,11 @@ def _check_options(form: str, options: ExportOptions) -> None:
             f"{option('block_size')} is for {option('quantize')} int4 here: "
             "8-bit encoders have one scale per output column"
         )
-    if options.calibrate and form in ("image", "static"):
-        raise InputError(f"{option('calibrate')} is for models of texts and speech; this model is of the form {form}")
+    if options.calibrate and form in ("image", "static", "audio"):
+        raise InputError(
+            f"{option('calibrate')} is for decoders, encoders of texts, and encoder-decoders; this model is of the "
+            f"form {form}"
+        )
     if form != "decoder" and options.quantize == KEEP:
         raise InputError(f"{option('quantize')} keep is for decoders from GGUF files; this model is of the form {form}")
     if form == "audio" and options.word_timestamps:

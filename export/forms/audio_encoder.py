@@ -11,7 +11,8 @@ import torch
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.describe.audio import read_audio_info
 from triform.export.samples.batches import Array, Sample, SampleSets, padded
-from triform.export.samples.voices import synthetic_voice
+from triform.export.samples.voices import speech
+from triform.export.samples.vowels import synthetic_voice
 from triform.export.verify.encoder import ReferenceBatch
 from triform.models.encoder.audio_tasks import (
     RECOGNITION,
@@ -133,14 +134,15 @@ def _features(seconds: float, seed: int, info: AudioInfo) -> Array:
 
 
 def _samples(traced: EncoderTask, info: AudioInfo) -> SampleSets:
-    def sample(seconds: float, seed: int) -> Sample:
-        features = _features(seconds, seed, info)
+    def sample(features: Array) -> Sample:
         arrays: dict[str, Array] = {traced.inputs[0]: features}
         return arrays if traced.mask is None else {**arrays, traced.mask: np.ones(len(features), np.int64)}
 
-    parity = [sample(seconds, seed) for seed, seconds in enumerate(_PARITY_SECONDS)]
-    evaluation = [sample(_PARITY_SECONDS[seed % 3], 50 + seed) for seed in range(_EVALUATION)]
-    calibration = [sample(_CALIBRATION_SECONDS, 100 + seed) for seed in range(_CALIBRATION)]
+    rate = info.sampling_rate
+    parity = [sample(_features(seconds, seed, info)) for seed, seconds in enumerate(_PARITY_SECONDS)]
+    evaluation = [sample(_features(_PARITY_SECONDS[seed % 3], 50 + seed, info)) for seed in range(_EVALUATION)]
+    spoken = [speech("calibration", _CALIBRATION_SECONDS, rate, seed) for seed in range(_CALIBRATION)]
+    calibration = [sample(audio_features(sound, info)) for sound in spoken]
     return SampleSets(parity, calibration, evaluation)
 
 

@@ -13,7 +13,7 @@ import triform
 from tests.checkpoints.ctc import TOKENS, save_ctc_checkpoint, save_ctc_tokenizer
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
-from triform.export.samples.voices import synthetic_voice
+from triform.export.samples.vowels import synthetic_voice
 
 RATE = 16000
 _SMALL = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 40}

@@ -13,7 +13,7 @@ import transformers
 import triform
 from tests.checkpoints.ctc import SMALL_CONVOLUTIONS
 from triform.export.options import ExportOptions
-from triform.export.samples.voices import synthetic_voice
+from triform.export.samples.vowels import synthetic_voice
 from triform.runtime.errors import InputError
 
 RATE = 16000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoints.ctc import TOKENS
-from triform.export.samples.voices import synthetic_voice
+from triform.export.samples.vowels import synthetic_voice
 from triform.runtime.speech.options import TranscribeOptions
 
 RATE = 16000

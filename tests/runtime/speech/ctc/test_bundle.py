@@ -11,7 +11,7 @@ import triform
 from tests.helpers.bundles import change, read_manifest_json
 from triform.export.options import ExportOptions
 from triform.export.recheck.against import verify_against
-from triform.export.samples.voices import synthetic_voice
+from triform.export.samples.vowels import synthetic_voice
 from triform.runtime.bundle.folder import open_bundle
 from triform.runtime.errors import BundleError
 

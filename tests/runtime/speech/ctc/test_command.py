@@ -7,7 +7,7 @@ import json
 import pytest
 import soundfile
 
-from triform.export.samples.voices import synthetic_voice
+from triform.export.samples.vowels import synthetic_voice
 
 RATE = 16000
 
