@@ -16,6 +16,7 @@ from triform.runtime.encoder_decoder.ask import Ask
 from triform.runtime.encoder_decoder.model import EncoderDecoder
 from triform.runtime.errors import ContextError, ExportError, InputError, TriformError
 from triform.runtime.opening import load
+from triform.runtime.speech.model import CtcModel
 
 _TEXT = "Hello there, and good morning."
 # What a template is tried with, from what most of them take to what some insist on; one must be taken.
@@ -44,6 +45,8 @@ def try_bundle(folder: Path) -> None:
         model = load(folder, verify="never")
         if isinstance(model, Decoder):
             _try_decoder(model)
+        elif isinstance(model, CtcModel):
+            return
         elif isinstance(model, Encoder):
             _try_encoder(model)
         else:

@@ -16,7 +16,7 @@ from transformers.models.auto import modeling_auto
 _SUPPORTED = (
     "CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SPEECH_SEQ_2_SEQ", "SEQUENCE_CLASSIFICATION",
     "TOKEN_CLASSIFICATION", "QUESTION_ANSWERING", "NEXT_SENTENCE_PREDICTION", "IMAGE_CLASSIFICATION",
-    "ZERO_SHOT_IMAGE_CLASSIFICATION", "TEXT_ENCODING", "IMAGE",
+    "ZERO_SHOT_IMAGE_CLASSIFICATION", "TEXT_ENCODING", "IMAGE", "CTC", "AUDIO_CLASSIFICATION",
 )  # fmt: skip
 _WITHOUT_HEAD = ("PRETRAINING", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")
 # The part of a class's name that says what its head is for; MaskFormerModel has none.
@@ -24,7 +24,7 @@ _HEAD = re.compile("For[A-Z].*")
 _PREFIX, _SUFFIX = "MODEL_FOR_", "_MAPPING_NAMES"
 # What the names of transformers' lists mean, where they do not say it.
 _WORDS = {
-    "CTC": "speech recognition by CTC", "RNNT": "speech recognition by RNN-T", "TDT": "speech recognition by TDT",
+    "RNNT": "speech recognition by RNN-T", "TDT": "speech recognition by TDT",
     "AUDIO_XVECTOR": "speaker verification", "BACKBONE": "feeding another model", "DECISION": "choosing actions",
     "RETRIEVAL": "retrieval with a vector for each token",
 }  # fmt: skip

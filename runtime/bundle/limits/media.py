@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from triform.runtime.bundle.limits.contract import Limit, token_id, within
-from triform.runtime.bundle.media_info import AudioInfo, ImageInfo, SpeechInfo
+from triform.runtime.bundle.media_info import AudioInfo, CtcInfo, ImageInfo, MelInfo, SpeechInfo
 
 # In pixels; an image of this size is a quarter of a gigabyte of float32.
 _LONGEST_EDGE = 2**14
@@ -16,6 +16,12 @@ _RATES = (1000, 1_000_000)
 _LONGEST_CHUNK = 3600
 # Points of a Fourier transform: more than a second at every usual sampling rate.
 _LONGEST_FRAME = 2**16
+_MOST_STACKED = 64
+# Frames: an hour at the usual distance of 10 ms.
+_LONGEST_ROW = 360_000
+_SMALLEST_FLOOR = 1e-30
+# Inputs from one frame of logits to the next: a second at the highest sampling rate.
+_LONGEST_STRIDE = 1_000_000
 # The steps of 0.02 s in the longest chunk; a window of Whisper has 1500.
 _LATEST_TIMESTAMP = _LONGEST_CHUNK * 50
 
@@ -60,6 +66,7 @@ def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
             yield Limit(f"{key}.{name}", getattr(info, name), getattr(info, name) == 0, "0 for a waveform")
         means, variances = info.normalize_means, info.normalize_vars
         yield Limit(f"{key}.normalize_vars", variances, means == variances, "as normalize_means is for a waveform")
+        yield Limit(f"{key}.stacked", info.stacked, info.stacked == 1, "1 for a waveform")
         return
     yield within(f"{key}.n_fft", info.n_fft, 2, _LONGEST_FRAME)
     yield within(f"{key}.win_length", info.win_length, 2, info.n_fft)
@@ -71,6 +78,44 @@ def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
         chunk = info.chunk_length
         yield Limit(f"{key}.chunk_length", chunk, chunk is not None, "a number of seconds for log_mel")
         yield Limit(f"{key}.win_length", info.win_length, info.win_length == info.n_fft, "n_fft for log_mel")
+    yield within(f"{key}.length", info.length, 1, _LONGEST_ROW)
+    yield within(f"{key}.scale", info.scale, 1 / _LARGEST_VALUE, _LARGEST_VALUE)
+    yield within(f"{key}.mean", info.mean, -_LARGEST_VALUE, _LARGEST_VALUE)
+    yield within(f"{key}.deviation", info.deviation, 1 / _LARGEST_VALUE, _LARGEST_VALUE)
+    yield within(f"{key}.stacked", info.stacked, 1, 1 if info.kind == "log_mel" else _MOST_STACKED)
+    for name in ("variance_floor", "deviation_floor"):
+        yield within(f"{key}.{name}", getattr(info, name), 0, _LARGEST_VALUE)
+    given = info.mel is not None
+    yield Limit(f"{key}.mel", given, given == (info.kind == "mel"), "given for the kind mel, and only there")
+    if info.mel is not None:
+        yield from _mel_limits(info.mel, info.sampling_rate, f"{key}.mel")
+
+
+def _mel_limits(info: MelInfo, sampling_rate: int, key: str) -> Iterator[Limit]:
+    yield within(f"{key}.lowest", info.lowest, 0, sampling_rate / 2)
+    fits = info.lowest < info.highest <= sampling_rate / 2
+    yield Limit(f"{key}.highest", info.highest, fits, f"above lowest and at most {sampling_rate / 2:g}")
+    slaney = info.filters == "slaney"
+    yield Limit(f"{key}.lowest", info.lowest, not slaney or info.lowest == 0, "0 for filters of slaney")
+    yield within(f"{key}.preemphasis", info.preemphasis, 0, 1)
+    # A logarithm of 0 is no number.
+    yield within(f"{key}.floor", info.floor, _SMALLEST_FLOOR, _LARGEST_VALUE)
+
+
+def ctc_limits(info: CtcInfo, min_length: int, vocab_size: int, key: str) -> Iterator[Limit]:
+    """Yield the rules for the frames of a model's logits.
+
+    Args:
+        info: the values.
+        min_length: fewest inputs of a row.
+        vocab_size: number of logits.
+        key: of the values in the manifest.
+    """
+    yield token_id(f"{key}.blank", info.blank, vocab_size)
+    yield within(f"{key}.stride", info.stride, 1, _LONGEST_STRIDE)
+    yield within(f"{key}.offset", info.offset, -_LONGEST_STRIDE, _LONGEST_STRIDE)
+    fits = min_length + info.offset >= info.stride
+    yield Limit(f"{key}.offset", info.offset, fits, f"such that a row of {min_length} has a frame")
 
 
 def speech_limits(info: SpeechInfo, vocab_size: int, layers: int, key: str) -> Iterator[Limit]:
