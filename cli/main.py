@@ -43,6 +43,7 @@ _COMMANDS = {
     "next-sentence": ("encoder.next_sentence", "Estimate whether one text follows another."),
     "answer": ("encoder.answer", "Find the answer to a question in a text."),
     "classify-image": ("encoder.classify_image", "Classify images."),
+    "classify-audio": ("encoder.classify_audio", "Classify recordings."),
     "transcribe": ("encoder_decoder.transcribe", "Transcribe speech in recordings."),
     "tokens": ("bundle.tokens", "Show how a model tokenizes a text."),
     "vectors": ("encoder.vectors", "Show the vector of each token in its context."),

@@ -16,7 +16,7 @@ from triform.export.checkpoint.purpose import Purpose, decide_purpose
 from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.plan import Row
-from triform.export.forms import decoder, encoder, encoder_decoder, image, static
+from triform.export.forms import audio, decoder, encoder, encoder_decoder, image, static
 from triform.export.options import KEEP, ExportOptions
 from triform.export.report import Clock, Progress, Report
 from triform.export.write import check_target
@@ -31,6 +31,7 @@ _FORMS = {
     "encoder": encoder,
     "encoder-decoder": encoder_decoder,
     "image": image,
+    "audio": audio,
     "static": static,
 }
 
@@ -128,12 +129,14 @@ def _opened(source: str, options: ExportOptions, *, weights: bool) -> tuple[Sour
 
 
 def _check_options(form: str, options: ExportOptions) -> None:
-    if form in ("encoder", "image") and options.block_size is not None and options.quantize != "int4":
+    if form in ("encoder", "image", "audio") and options.block_size is not None and options.quantize != "int4":
         raise InputError(
             f"{option('block_size')} is for {option('quantize')} int4 here: "
             "8-bit encoders have one scale per output column"
         )
     if form != "decoder" and options.quantize == KEEP:
         raise InputError(f"{option('quantize')} keep is for decoders from GGUF files; this model is of the form {form}")
+    if form == "audio" and options.word_timestamps:
+        raise InputError(f"{option('word_timestamps')} is for models with a decoder; this model needs nothing for them")
     if form != "encoder-decoder" and options.word_timestamps:
         raise InputError(f"{option('word_timestamps')} is for speech models; this model is of the form {form}")

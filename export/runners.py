@@ -20,6 +20,8 @@ from triform.runtime.errors import ExportError
 
 # Begins the names of the extra outputs of a graph that is calibrated; see `quantize/activations.py`.
 ACTIVATION_PREFIX = "activation."
+# The second axis of outputs that have as much of it as a row's input.
+_RAGGED = (["sequence"], ["frames"])
 
 
 class FedDecoder(Protocol):
@@ -105,14 +107,14 @@ class EncoderRunner:
     Attributes:
         inputs: the type of each input as ONNX Runtime writes it, by name.
         outputs: names of all outputs.
-        ragged: names of the outputs with an axis for tokens, whose padded rows have more than the sample's.
+        ragged: names of the outputs with an axis for tokens or frames, whose padded rows have more than the sample's.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
         self._session = _session(path, threads)
         self.inputs: dict[str, str] = {value.name: value.type for value in self._session.get_inputs()}
         self.outputs = [output.name for output in self._session.get_outputs()]
-        self.ragged = {output.name for output in self._session.get_outputs() if output.shape[1:2] == ["sequence"]}
+        self.ragged = {output.name for output in self._session.get_outputs() if output.shape[1:2] in _RAGGED}
 
     def run(self, arrays: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
         """The outputs called `names`, by name; all outputs when `names` is empty."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -15,13 +16,15 @@ from transformers.models.auto import modeling_auto
 _SUPPORTED = (
     "CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SPEECH_SEQ_2_SEQ", "SEQUENCE_CLASSIFICATION",
     "TOKEN_CLASSIFICATION", "QUESTION_ANSWERING", "NEXT_SENTENCE_PREDICTION", "IMAGE_CLASSIFICATION",
-    "ZERO_SHOT_IMAGE_CLASSIFICATION", "TEXT_ENCODING", "IMAGE",
+    "ZERO_SHOT_IMAGE_CLASSIFICATION", "TEXT_ENCODING", "IMAGE", "CTC", "AUDIO_CLASSIFICATION",
 )  # fmt: skip
 _WITHOUT_HEAD = ("PRETRAINING", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")
+# The part of a class's name that says what its head is for; MaskFormerModel has none.
+_HEAD = re.compile("For[A-Z].*")
 _PREFIX, _SUFFIX = "MODEL_FOR_", "_MAPPING_NAMES"
 # What the names of transformers' lists mean, where they do not say it.
 _WORDS = {
-    "CTC": "speech recognition by CTC", "RNNT": "speech recognition by RNN-T", "TDT": "speech recognition by TDT",
+    "RNNT": "speech recognition by RNN-T", "TDT": "speech recognition by TDT",
     "AUDIO_XVECTOR": "speaker verification", "BACKBONE": "feeding another model", "DECISION": "choosing actions",
     "RETRIEVAL": "retrieval with a vector for each token",
 }  # fmt: skip
@@ -50,9 +53,18 @@ def unsupported_head(config: PretrainedConfig) -> str | None:
     if architecture in _heads((*_SUPPORTED, "PRETRAINING")):
         return None
     other = _other_heads().get(architecture)
-    if other is None and "For" in architecture and hasattr(transformers, architecture):
-        return None if architecture in _heads(_WITHOUT_HEAD) else "a task of its own"
+    named = _HEAD.search(architecture)
+    if other is None and named is not None and hasattr(transformers, architecture):
+        return None if architecture in _heads(_WITHOUT_HEAD) else _own_task(named[0])
     return other
+
+
+def _own_task(head: str) -> str:
+    """What a head in none of transformers' lists is for, by its name, such as ForMaskedImageModeling."""
+    if any(architecture.endswith(head) for architecture in _heads(_SUPPORTED)):
+        # Such a head does something else in this class than in all others.
+        return "a task of its own"
+    return " ".join(re.findall("[A-Z][a-z]+|[A-Z]+", head.removeprefix("For"))).lower()
 
 
 def media_read(config: PretrainedConfig) -> tuple[str, ...]:

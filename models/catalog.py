@@ -23,6 +23,7 @@ from triform.models.architectures import (
     takes,
     unsupported_head,
 )
+from triform.models.encoder.audio_tasks import AUDIO_HEADS, audio_task_of, has_audio_head
 from triform.models.encoder.image_tasks import IMAGE_HEADS, VECTORS, image_task_of
 from triform.models.encoder.tasks import HEADS, head_of, task_named
 from triform.models.encoder_decoder.kinds import encoder_decoder_kind
@@ -38,7 +39,7 @@ TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Tasks of heads on encoder-decoders, whose decoders read the text that their encoders read.
 _ON_ENCODER_DECODERS = ("text-classification", "question-answering")
 # By the names that the hub has for them.
-TASKS = (WRITE, *_REWRITE, *HEADS, *IMAGE_HEADS)
+TASKS = tuple(dict.fromkeys((WRITE, *_REWRITE, *HEADS, *IMAGE_HEADS, *AUDIO_HEADS)))
 # What the hub, optimum or transformers' pipelines call the same.
 _SYNONYMS = {
     "conversational": WRITE,
@@ -87,9 +88,9 @@ def named_task(config: PretrainedConfig) -> str:
         raise UnsupportedModelError(
             f"{architecture_of(config)} is for {head}, which no bundle does{_without_head(config)}"
         )
-    image_task = image_task_of(config)
-    if image_task is not None:
-        return image_task
+    seen_or_heard = image_task_of(config) or audio_task_of(config)
+    if seen_or_heard is not None:
+        return seen_or_heard
     task = _text_task(config)
     media = media_read(config)
     if media and task not in _REWRITE[1:]:
@@ -138,14 +139,14 @@ def _text_part(config: PretrainedConfig, task: str) -> str:
 
 
 def form_of(config: PretrainedConfig, task: str) -> str:
-    """How a checkpoint is exported for a task: as one of the three forms, or as an encoder of images.
+    """How a checkpoint is exported for a task: as one of the three forms, or as an encoder of images or audio.
 
     Args:
         config: the checkpoint's.
         task: one of `TASKS`.
 
     Returns:
-        decoder, encoder, encoder-decoder or image.
+        decoder, encoder, encoder-decoder, image or audio.
 
     Raises:
         UnsupportedModelError: it cannot be done; names the nearest families that are supported.
@@ -153,6 +154,10 @@ def form_of(config: PretrainedConfig, task: str) -> str:
     if task in IMAGE_HEADS:
         _check_reads(config, task, "pixel_values", "images")
         return "image"
+    if has_audio_head(config, task):
+        return "audio"
+    if task in AUDIO_HEADS and task not in _REWRITE:
+        raise UnsupportedModelError(f"transformers has no {config.model_type} model for {task}")
     if task == WRITE:
         check_decoder(config)
         return "decoder"
@@ -200,6 +205,8 @@ def auto_class(config: PretrainedConfig, task: str) -> Any:
     """
     if task in IMAGE_HEADS:
         return IMAGE_HEADS[task]
+    if has_audio_head(config, task):
+        return AUDIO_HEADS[task]
     if task == WRITE:
         return AutoModelForCausalLM
     if task in _REWRITE:

@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 import torch
 
+# What models call the input that hides padding.
+MASKS = ("attention_mask", "padding_mask")
+
 
 @dataclass(frozen=True)
 class LayerCache:
@@ -75,6 +78,23 @@ Outputs = Callable[[Mapping[str, Any]], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
+class Frames:
+    """How many frames of output a row of input becomes: ``(length + offset) // stride``.
+
+    Attributes:
+        stride: lengths of input from one frame to the next.
+        offset: see above; negative where a frame needs more input than a stride.
+    """
+
+    stride: int
+    offset: int
+
+    def count(self, length: int) -> int:
+        """The frames of a row of input; at least 0."""
+        return max(0, (length + self.offset) // self.stride)
+
+
+@dataclass(frozen=True)
 class EncoderTask:
     """The computation of a model to trace.
 
@@ -88,6 +108,10 @@ class EncoderTask:
         image_shape: channels, height and width of `pixel_values`, when that is an input.
         arguments: further arguments of the call.
         beside: names of further inputs, int64 (batch,), which only `outputs` reads.
+        examples: inputs to run the model on, by name: two rows, the second shorter where there is a mask. Those of
+            texts and images are made up when this is empty.
+        any_length: whether rows may have any length; otherwise that of the examples.
+        frames: for audio, how long a row's outputs are that have an axis of time; None where it is as long as the row.
     """
 
     inputs: tuple[str, ...]
@@ -97,6 +121,14 @@ class EncoderTask:
     image_shape: tuple[int, int, int] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
+    examples: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    any_length: bool = True
+    frames: Frames | None = None
+
+    @property
+    def mask(self) -> str | None:
+        """Name of the input that is 1 at tokens and 0 at padding; None where rows have no padding."""
+        return next((name for name in self.inputs if name in MASKS), None)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from triform.runtime.decoder.model import Decoder
     from triform.runtime.encoder.model import Encoder
     from triform.runtime.encoder_decoder.model import EncoderDecoder
-    from triform.runtime.speech.model import SpeechModel
+    from triform.runtime.speech.model import CtcModel, SpeechModel
 
 
 class LoadOptions(SessionOptions, total=False):
@@ -36,8 +36,8 @@ def load(
     verify: Verify = "once",
     shared: bool = False,
     **session_options: Unpack[SessionOptions],
-) -> Decoder | Encoder | EncoderDecoder:
-    """Load a bundle of any form: a speech model is a `SpeechModel`, which is an `EncoderDecoder` too.
+) -> Decoder | Encoder | EncoderDecoder | CtcModel:
+    """Load a bundle of any form: a speech model is a `SpeechModel`, which is an `EncoderDecoder` too, or a `CtcModel`.
 
     Args:
         path: the bundle's folder.
@@ -59,6 +59,10 @@ def load(
 
         return Decoder(bundle, **session_options, shared=shared)
     if form == "encoder":
+        if _writes_by_ctc(bundle):
+            from triform.runtime.speech.model import CtcModel
+
+            return CtcModel(bundle, **session_options)
         from triform.runtime.encoder.model import Encoder
 
         return Encoder(bundle, **session_options)
@@ -100,6 +104,9 @@ def load_encoder(
     """
     bundle = _open(path, verify)
     _check_form(bundle, "encoder")
+    if _writes_by_ctc(bundle):
+        hint = method_hint(bundle.manifest.task, "")
+        raise UnsupportedError(f"{bundle.folder} is for {bundle.manifest.task}: {hint}")
     from triform.runtime.encoder.model import Encoder
 
     return Encoder(bundle, **session_options, strict=strict)
@@ -124,16 +131,22 @@ def load_speech(
     *,
     verify: Verify = "once",
     **session_options: Unpack[SessionOptions],
-) -> SpeechModel:
+) -> SpeechModel | CtcModel:
     """Load a bundle that transcribes speech. Arguments and errors as `load`."""
-    from triform.runtime.speech.model import SpeechModel
+    from triform.runtime.speech.model import CtcModel, SpeechModel
 
     bundle = _open(path, verify)
+    if _writes_by_ctc(bundle):
+        return CtcModel(bundle, **session_options)
     _check_form(bundle, "encoder-decoder")
     if _kind_of_encoder_decoder(bundle) is not SpeechModel:
         hint = method_hint(bundle.manifest.task, "export a speech model")
         raise UnsupportedError(f"{bundle.folder} is for {bundle.manifest.task}, not for speech: {hint}")
     return SpeechModel(bundle, **session_options)
+
+
+def _writes_by_ctc(bundle: Bundle) -> bool:
+    return bundle.manifest.encoder is not None and bundle.manifest.encoder.ctc is not None
 
 
 def _kind_of_encoder_decoder(bundle: Bundle) -> type[EncoderDecoder]:

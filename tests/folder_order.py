@@ -40,6 +40,7 @@ ORDER = {
         "vectors",
         "classification",
         "zero_shot reranking tagging answering fill_mask image_classification",
+        "audio_classification",
         "model",
     ),
     "runtime/speech": (
@@ -51,7 +52,7 @@ ORDER = {
         "words",
         "fallback",
         "utterances",
-        "windows",
+        "windows ctc",
         "transcription",
         "model",
     ),

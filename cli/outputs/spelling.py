@@ -16,6 +16,7 @@ _COMMANDS = {
     "Decoder.generate": "generate",
     "Encoder.answer": "answer",
     "Encoder.classify": "classify",
+    "Encoder.classify_audio": "classify-audio",
     "Encoder.classify_images": "classify-image",
     "Encoder.embed": "embed",
     "Encoder.embed_images": "embed",

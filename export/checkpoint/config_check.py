@@ -57,7 +57,7 @@ def check_config(source: Source, config: PretrainedConfig) -> None:
                 raise ExportError(f"the config of {source.name} has {key} {value}, which transformers does not know")
         own = {_rope_type(rope) for rope in _ropes(getattr(type(part)(), "rope_parameters", None))}
         for rope in _ropes(getattr(part, "rope_parameters", None)):
-            _check_rope(source, rope, own)
+            _check_rope(source, rope, own, _code_of(part))
     written = content_of(source.model_folder / "config.json")
     if isinstance(written, dict):
         _check_types(source, config, written)
@@ -82,15 +82,22 @@ def _rope_type(rope: Mapping[str, Any]) -> Any:
     return rope.get("rope_type", rope.get("type", "default"))
 
 
-def _check_rope(source: Source, rope: Mapping[str, Any], own: Set[Any]) -> None:
-    """Refuse a rope type that is neither one of transformers' nor one of `own`, those of the config's class."""
+def _check_rope(source: Source, rope: Mapping[str, Any], own: Set[Any], code: str) -> None:
+    """Refuse a rope type or key that neither transformers nor the model knows.
+
+    Args:
+        source: where the config comes from.
+        rope: the parameters.
+        own: the rope types of the config's class.
+        code: of the model.
+    """
     kind = _rope_type(rope)
     if not isinstance(kind, str):
         raise ExportError(f"the config of {source.name} has the rope type {quoted(kind)}, which is not a name")
     if kind != "default" and kind not in ROPE_INIT_FUNCTIONS and kind not in own:
         raise ExportError(f"the config of {source.name} has the rope type {kind}, which transformers does not know")
     for key, value in rope.items():
-        if key not in _ROPE_KEYS and value not in _NOTHING:
+        if key not in _ROPE_KEYS and value not in _NOTHING and f'"{key}"' not in code:
             raise ExportError(f"the config of {source.name} has {key} among its rope parameters, which nothing reads")
 
 
@@ -115,8 +122,7 @@ def _check_overlooked(source: Source, config: PretrainedConfig, written: Mapping
     # A key may be written by either of its two names.
     declared = {field.name for field in dataclasses.fields(config)}
     declared |= {*config.attribute_map, *config.attribute_map.values()}
-    model_class = MODEL_MAPPING.get(type(config), None)
-    code = "" if model_class is None else inspect.getsource(sys.modules[_first(model_class).__module__])
+    code = _code_of(config)
     for key, harmless in _CHANGING.items():
         value = written.get(key)
         if value in (*_NOTHING, *harmless) or key in declared or not code or key in code or _is_off(key, written):
@@ -126,6 +132,12 @@ def _check_overlooked(source: Source, config: PretrainedConfig, written: Mapping
         raise ExportError(
             f"the config of {source.name} sets {key} to {value}, which a {config.model_type} model does not honour"
         )
+
+
+def _code_of(config: PretrainedConfig) -> str:
+    """The Python code of the model that a config is for, empty if there is none."""
+    model_class = MODEL_MAPPING.get(type(config), None)
+    return "" if model_class is None else inspect.getsource(sys.modules[_first(model_class).__module__])
 
 
 def _is_off(key: str, written: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.models.errors import first_line
-from triform.runtime.bundle.media_info import AudioInfo
+from triform.runtime.bundle.media_info import AudioInfo, MelInfo
 from triform.runtime.errors import ExportError, UnsupportedError
 from triform.runtime.media.audio_features import audio_features
 
@@ -66,6 +66,9 @@ def check_audio_features(extractor: Any, info: AudioInfo) -> None:
     try:
         outputs = extractor(samples, sampling_rate=info.sampling_rate, return_tensors="np")
         expected: NDArray[Any] = np.asarray(outputs[extractor.model_input_names[0]][0])
+        mask = np.asarray(outputs.get("attention_mask", [[]])[0]).astype(bool)
+        # A frame of padding at the end, which the model does not see.
+        expected = expected[mask] if len(mask) == len(expected) else expected
     except Exception as error:  # each extractor raises its own
         raise ExportError(f"the feature extractor {_name(extractor)} failed: {first_line(error)}") from error
     if expected.shape != features.shape:
@@ -125,10 +128,91 @@ def _wav2vec2(extractor: Any) -> AudioInfo:
     )
 
 
+def _seamless(extractor: Any) -> AudioInfo:
+    if extractor.sampling_rate != _KALDI_RATE:
+        raise UnsupportedError(
+            f"the feature extractor {_name(extractor)} takes {extractor.sampling_rate} samples a second, "
+            f"which is supported for {_KALDI_RATE} only"
+        )
+    return AudioInfo(
+        kind="fbank",
+        sampling_rate=_KALDI_RATE,
+        feature_size=int(extractor.num_mel_bins),
+        padding_value=float(extractor.padding_value),
+        win_length=_KALDI_FRAME,
+        n_fft=_KALDI_FFT,
+        hop_length=_KALDI_HOP,
+        normalize_means=True,
+        normalize_vars=True,
+        sample_variance=True,
+        variance_floor=1e-7,
+        stacked=int(extractor.stride),
+    )
+
+
+def _ast(extractor: Any) -> AudioInfo:
+    if extractor.sampling_rate != _KALDI_RATE:
+        raise UnsupportedError(
+            f"the feature extractor {_name(extractor)} takes {extractor.sampling_rate} samples a second, "
+            f"which is supported for {_KALDI_RATE} only"
+        )
+    normalizes = bool(extractor.do_normalize)
+    return AudioInfo(
+        kind="fbank",
+        sampling_rate=_KALDI_RATE,
+        feature_size=int(extractor.num_mel_bins),
+        padding_value=0.0,
+        win_length=_KALDI_FRAME,
+        n_fft=_KALDI_FFT,
+        hop_length=_KALDI_HOP,
+        window="hann",
+        scale=1.0,
+        length=int(extractor.max_length),
+        mean=float(extractor.mean) if normalizes else 0.0,
+        deviation=2 * float(extractor.std) if normalizes else 1.0,
+    )
+
+
+def _parakeet(extractor: Any) -> AudioInfo:
+    return AudioInfo(
+        kind="mel",
+        sampling_rate=int(extractor.sampling_rate),
+        feature_size=int(extractor.feature_size),
+        padding_value=0.0,
+        win_length=int(extractor.win_length),
+        n_fft=int(extractor.n_fft),
+        hop_length=int(extractor.hop_length),
+        normalize_means=True,
+        normalize_vars=True,
+        sample_variance=True,
+        deviation_floor=1e-5,
+        mel=MelInfo(
+            "slaney", 0.0, extractor.sampling_rate / 2, float(extractor.preemphasis or 0), True, 2.0**-24, True
+        ),
+    )
+
+
+def _lasr(extractor: Any) -> AudioInfo:
+    return AudioInfo(
+        kind="mel",
+        sampling_rate=int(extractor.sampling_rate),
+        feature_size=int(extractor.feature_size),
+        padding_value=0.0,
+        win_length=int(extractor.win_length),
+        n_fft=int(extractor.n_fft),
+        hop_length=int(extractor.hop_length),
+        mel=MelInfo("htk", 125.0, 7500.0, 0.0, False, 1e-5, False),
+    )
+
+
 _READERS = {
     "WhisperFeatureExtractor": _whisper,
     "Speech2TextFeatureExtractor": _speech_to_text,
     "Wav2Vec2FeatureExtractor": _wav2vec2,
+    "SeamlessM4TFeatureExtractor": _seamless,
+    "ASTFeatureExtractor": _ast,
+    "ParakeetFeatureExtractor": _parakeet,
+    "LasrFeatureExtractor": _lasr,
 }
 
 

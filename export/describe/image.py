@@ -31,8 +31,6 @@ _SIZES = ((97, 61), (48, 131), (301, 75), (13, 17), (66, 67), (240, 321))
 _TOLERANCE = 1e-5
 # Models are evaluated on the middle 224 of 256 pixels, and some processors resize so without a setting for it.
 _BORDER = 256 / 224
-# Some processors round edges to multiples of this, without a setting for it.
-_MULTIPLE = 16
 
 
 @dataclass(frozen=True)
@@ -41,16 +39,13 @@ class _Geometry:
 
     resize: list[int]
     crop: list[int] | None = None
-    longest_edge: int | None = None
-    multiple_of: int = 1
 
 
-def image_info(processor: Any, *, any_shape: bool = False) -> ImageInfo:
+def image_info(processor: Any) -> ImageInfo:
     """Describe a processor: of what its settings may mean, what gives its pixels.
 
     Args:
         processor: an image processor of transformers.
-        any_shape: whether the model takes images of any shape; otherwise they must all get the same.
 
     Raises:
         ExportError: no description gives its pixels.
@@ -64,7 +59,7 @@ def image_info(processor: Any, *, any_shape: bool = False) -> ImageInfo:
     for name, value in sorted(vars(processor).items()):
         if name.startswith("do_") and value and name not in _STEPS | _TO_ANNOTATIONS | padding:
             raise _unsupported(processor, f"has {name}")
-    geometries = [geometry for geometry in _geometries(processor) if _is_possible(geometry, any_shape)]
+    geometries = [geometry for geometry in _geometries(processor) if _is_possible(geometry)]
     if not geometries:
         raise _unsupported(processor, _impossible(processor))
     infos = [_info(processor, geometry, floats) for floats in (False, True) for geometry in geometries]
@@ -81,7 +76,7 @@ def image_info(processor: Any, *, any_shape: bool = False) -> ImageInfo:
 
 
 def _info(processor: Any, geometry: _Geometry, floats: bool) -> ImageInfo:
-    height, width = geometry.crop or (geometry.resize if len(geometry.resize) == 2 else (None, None))
+    height, width = geometry.crop or geometry.resize
     mean, std = _normalization(processor)
     return ImageInfo(
         channels=3,
@@ -93,8 +88,6 @@ def _info(processor: Any, geometry: _Geometry, floats: bool) -> ImageInfo:
         rescale=float(processor.rescale_factor) if processor.do_rescale else None,
         mean=mean,
         std=std,
-        longest_edge=geometry.longest_edge,
-        multiple_of=geometry.multiple_of,
         resize_after_rescale=floats and bool(processor.do_rescale),
         channel_order="bgr" if getattr(processor, "do_flip_channel_order", False) else "rgb",
     )
@@ -178,12 +171,8 @@ def _geometries(processor: Any) -> Iterator[_Geometry]:
         raise _unsupported(processor, "does not resize")
     size = {name: int(edge) for name, edge in dict(processor.size).items() if edge is not None}
     crop = _edges(processor.crop_size, "height", "width") if getattr(processor, "do_center_crop", False) else None
-    if set(size) not in ({"shortest_edge"}, {"height", "width"}, {"shortest_edge", "longest_edge"}):
+    if set(size) not in ({"shortest_edge"}, {"height", "width"}):
         raise _unsupported(processor, f"resizes to {_size_in_words(processor.size)}")
-    if "longest_edge" in size:
-        for multiple in (1, _MULTIPLE):
-            yield _Geometry([size["shortest_edge"]], crop, size["longest_edge"], multiple)
-        return
     edges = list(size.values()) if len(size) == 1 else _edges(size, "height", "width")
     yield _Geometry(edges, crop)
     both = edges * 2 if len(edges) == 1 else edges
@@ -197,11 +186,11 @@ def _geometries(processor: Any) -> Iterator[_Geometry]:
         yield _Geometry(both, crop)
 
 
-def _is_possible(geometry: _Geometry, any_shape: bool) -> bool:
+def _is_possible(geometry: _Geometry) -> bool:
+    """Whether every image gets the same shape, and whole images are cropped."""
     if geometry.crop is None:
-        return any_shape or len(geometry.resize) == 2
-    inside = all(edge <= whole for edge, whole in zip(geometry.crop, geometry.resize * 2, strict=False))
-    return inside and geometry.longest_edge is None
+        return len(geometry.resize) == 2
+    return all(edge <= whole for edge, whole in zip(geometry.crop, geometry.resize * 2, strict=False))
 
 
 def _impossible(processor: Any) -> str:

@@ -32,7 +32,6 @@ from triform.models.spec import EncoderTask
 from triform.runtime.bundle.manifest import ContrastInfo, ProblemType
 from triform.runtime.bundle.media_info import ImageInfo
 from triform.runtime.errors import UnsupportedError
-from triform.runtime.media.image import image_shape
 
 # Number of images or texts for parity, for calibration and for evaluation.
 _PARITY_ROWS, _CALIBRATION_ROWS, _EVALUATION_ROWS = 4, 24, 24
@@ -132,7 +131,7 @@ def _image_encoder(checkpoint: Checkpoint, options: ExportOptions) -> ImageEncod
     model = checkpoint.model
     image = image_info(checkpoint.image_processor)
     task = checkpoint.source.task
-    shape = image_shape(image)
+    shape = (image.channels, image.height, image.width)
     outputs = outputs_for_black_image(model, shape)
     if task == CONTRAST:
         return _contrast_encoder(checkpoint, image)
@@ -153,7 +152,7 @@ def _contrast_encoder(checkpoint: Checkpoint, image: ImageInfo) -> ImageEncoder:
         for name in ("input_ids", "attention_mask", "token_type_ids")
         if name in accepted and name in tokenizer.model_input_names
     )
-    text, pixels = contrast_tasks(inputs, image_shape(image))
+    text, pixels = contrast_tasks(inputs, (image.channels, image.height, image.width))
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     max_length = int(min(limit for limit in (tokenizer.model_max_length, positions) if limit))
     # A model without a mask reads padding as text, so every text is padded to the length of its training.

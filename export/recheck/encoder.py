@@ -1,4 +1,4 @@
-"""Compares an encoder's bundle with its source: an encoder of texts or images, or a table of static vectors."""
+"""Compares an encoder's bundle with its source: an encoder of texts, images or audio, or a table of static vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint.source import Source
-from triform.export.forms import encoder, image, static
+from triform.export.forms import audio, encoder, image, static
+from triform.export.forms.audio_encoder import audio_batches, audio_encoder, audio_outputs, frame_counts
 from triform.export.forms.image_encoder import ImageEncoder, Tower, image_encoder, image_outputs
 from triform.export.forms.text_encoder import EVALUATION_ROWS, parity_batches, text_encoder, text_outputs, text_samples
 from triform.export.graph.tracing import quiet_torch
@@ -42,6 +43,7 @@ class _Original:
         evaluation: samples to measure a quantized graph on.
         pad: token id that pads.
         problem_type: of a classification.
+        counts: see `ReferenceBatch`.
     """
 
     graph: str
@@ -50,6 +52,7 @@ class _Original:
     evaluation: Sequence[Sample]
     pad: int
     problem_type: str | None = None
+    counts: Sequence[int] | None = None
 
 
 def recheck_encoder(bundle: Bundle, origin: Source, config: PretrainedConfig) -> EncoderParity:
@@ -63,6 +66,9 @@ def recheck_encoder(bundle: Bundle, origin: Source, config: PretrainedConfig) ->
     elif info is not None and info.image is not None:
         with quiet_torch():
             originals = _image_originals(bundle, origin, config, options)
+    elif info is not None and info.audio is not None:
+        with quiet_torch():
+            originals = [_audio_original(bundle, origin, config)]
     else:
         options = dataclasses.replace(options, context_length=manifest.max_length)
         originals = [_text_original(origin, config, options)]
@@ -73,7 +79,7 @@ def _compare(bundle: Bundle, original: _Original) -> EncoderParity:
     path, info = bundle.graph(original.graph)
     runner, names = EncoderRunner(path, usable_cores()), [output.name for output in info.outputs]
     samples, pad = original.parity, original.pad
-    batch = ReferenceBatch(samples, original.outputs(padded(samples, pad)), pad)
+    batch = ReferenceBatch(samples, original.outputs(padded(samples, pad)), pad, original.counts)
     if info.quantization.scheme == "none":
         return verify_encoder(runner, names, batch)
     parity = encoder_parity(runner, names, batch)
@@ -99,6 +105,23 @@ def _text_original(origin: Source, config: PretrainedConfig, options: ExportOpti
         text_samples(model, "evaluation", EVALUATION_ROWS),
         model.pad,
         model.problem_type,
+    )
+
+
+def _audio_original(bundle: Bundle, origin: Source, config: PretrainedConfig) -> _Original:
+    model = audio_encoder(audio.load(origin, config, ExportOptions()))
+    info = bundle.manifest.encoder
+    if info is None or model.audio != info.audio:
+        raise ExportError(f"{origin.name} makes other features of audio than {bundle.folder} does")
+    samples = audio_batches(model)[0]
+    return _Original(
+        "encoder",
+        lambda arrays: audio_outputs(model, arrays),
+        samples,
+        model.samples.evaluation,
+        0,
+        model.problem_type,
+        frame_counts(model, samples),
     )
 
 

@@ -29,11 +29,17 @@ class ReferenceBatch:
         samples: at least two, of different lengths where the graph takes a mask.
         outputs: PyTorch's, in the order of the graph's outputs.
         pad: token id that pads.
+        counts: of each sample, its tokens or frames in the outputs that have such an axis; by its `input_ids` if None.
     """
 
     samples: Sequence[Sample]
     outputs: Sequence[torch.Tensor]
     pad: int
+    counts: Sequence[int] | None = None
+
+    def count(self, index: int) -> int:
+        """The tokens or frames of a sample."""
+        return len(self.samples[index]["input_ids"]) if self.counts is None else self.counts[index]
 
 
 def verify_encoder(runner: EncoderRunner, names: Sequence[str], batch: ReferenceBatch) -> EncoderParity:
@@ -72,7 +78,7 @@ def encoder_parity(runner: EncoderRunner, names: Sequence[str], batch: Reference
         for name in names:
             if together[name].shape != expected[name].shape:
                 raise ExportError(f"the output {name} has the shape {together[name].shape}, not {expected[name].shape}")
-            length = len(sample["input_ids"]) if name in runner.ragged else None
+            length = batch.count(index) if name in runner.ragged else None
             row = expected[name][index][:length]
             worst_batch = _worst(worst_batch, together[name][index][:length] - row)
             worst_single = _worst(worst_single, alone[name][0] - row)

@@ -120,7 +120,7 @@ def announce(table: RotaryTable) -> None:
 
 
 def causal_mask(
-    *_: Any, mask_function: Any, local_size: int | None = None, **__: Any
+    *_: Any, mask_function: Any, kv_length: int, local_size: int | None = None, **__: Any
 ) -> SlidingWindow | UnknownMask | None:
     """A mask function for transformers that returns the window of a causal mask instead of a tensor.
 
@@ -130,13 +130,25 @@ def causal_mask(
     """
     if torch.compiler.is_exporting():
         return None
-    keys = torch.arange(_FAR - 4 * (local_size or 1) - 8, _FAR + 4)
-    for query in (_FAR, _FAR - 1):
-        visible = torch.as_tensor(mask_function(0, 0, torch.tensor(query), keys)).expand(keys.shape)
-        in_window = keys > query - local_size if local_size else torch.ones_like(visible)
-        if not torch.equal(visible, (keys <= query) & in_window):
-            return UnknownMask()
+    try:
+        causal = _is_causal(mask_function, _FAR, local_size)
+    except IndexError:
+        # It looks up what each position of this text is, such as a part of an image: here all are words.
+        causal = _is_causal(mask_function, kv_length - 1, local_size)
+    if not causal:
+        return UnknownMask()
     return SlidingWindow(local_size) if local_size else None
+
+
+def _is_causal(mask_function: Any, last: int, window: int | None) -> bool:
+    """Whether the queries at positions `last` and before it see themselves and what is before, within the window."""
+    keys = torch.arange(max(0, last - 4 * (window or 1) - 8), last + (4 if last == _FAR else 1))
+    for query in (last, last - 1):
+        visible = torch.as_tensor(mask_function(0, 0, torch.tensor(query), keys)).expand(keys.shape)
+        in_window = keys > query - window if window else torch.ones_like(visible)
+        if not torch.equal(visible, (keys <= query) & in_window):
+            return False
+    return True
 
 
 def attend_causal(  # noqa: PLR0913 -- the signature is transformers'

@@ -16,13 +16,13 @@ _LONGEST_MINIMUM = 64
 
 
 def without_padding(model: PreTrainedModel, task: EncoderTask) -> EncoderTask:
-    """Remove `attention_mask` from the task if `model` reads padding as text.
+    """Remove the mask of padding from the task if `model` reads padding as text.
 
     The results of such a model for a text change when padding follows it, so its rows must not be padded.
 
     Args:
         model: as for `encoder_spec`.
-        task: returned as it is if it has no `attention_mask`, or the model does not read padding.
+        task: returned as it is if it has no mask, or the model does not read padding.
 
     Raises:
         UnsupportedModelError: the model cannot read a short text.
@@ -33,10 +33,11 @@ def without_padding(model: PreTrainedModel, task: EncoderTask) -> EncoderTask:
         padding_is_read = reads_padding(graph, task, inputs, reference_outputs(model, task, inputs))
     except (RuntimeError, ValueError, IndexError) as error:
         length = inputs[0].shape[1]
-        raise UnsupportedModelError(f"it does not read a text of {length} tokens: {first_line(error)}") from error
+        what = f"a text of {length} tokens" if task.frames is None else "audio"
+        raise UnsupportedModelError(f"it does not read {what}: {first_line(error)}") from error
     finally:
         graph.release()
-    inputs_without_mask = tuple(name for name in task.inputs if name != "attention_mask")
+    inputs_without_mask = tuple(name for name in task.inputs if name != task.mask)
     return replace(task, inputs=inputs_without_mask) if padding_is_read else task
 
 

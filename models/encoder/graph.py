@@ -25,6 +25,8 @@ from triform.models.traceable.any_length import any_length
 from triform.models.traceable.classified_end import traceable_end
 from triform.models.traceable.convolutions import as_products
 from triform.models.traceable.experts import prepare_experts
+from triform.models.traceable.frame_lengths import whole_frame_lengths
+from triform.models.traceable.frame_masks import traceable_frame_masks
 from triform.models.traceable.substitutions import single_operators
 
 
@@ -144,7 +146,7 @@ def _example_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[GraphInp
     tensors = probe_inputs(model, task)
     batch = ((0, "batch"),)
     axes = {"pixel_values": batch, "logits_positions": (*batch, (1, "num_logits")), **dict.fromkeys(task.beside, batch)}
-    text = ((0, "batch"), (1, "sequence"))
+    text = ((0, "batch"), (1, "sequence")) if task.any_length else batch
     return tuple(
         GraphInput(name, tensor, axes.get(name, text)) for name, tensor in zip(task.names, tensors, strict=True)
     )
@@ -189,7 +191,7 @@ def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None)
     def attempt(path: _Path, stack: ExitStack) -> tuple[float, None]:
         stack.enter_context(_prepared(graph.model, path))
         pairs = zip(expected, graph(*inputs), strict=True)
-        return max(difference_at_tokens(*pair, mask) for pair in pairs), None
+        return max(difference_at_tokens(task, *pair, mask) for pair in pairs), None
 
     _, _, stack = choose_path("outputs", _paths(graph.model, max_length), attempt)
     return _output_names(graph, task, inputs), stack
@@ -217,6 +219,8 @@ def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
         stack.enter_context(unchunked(model))
         stack.enter_context(traceable_end(model))
         stack.enter_context(recurrences_replaced(model))
+        stack.enter_context(traceable_frame_masks(model))
+        stack.enter_context(whole_frame_lengths(model))
         if path.rotary_length is None:
             stack.enter_context(native_rotary(model))
         else:

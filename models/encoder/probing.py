@@ -19,13 +19,15 @@ _PROBE_IDS = 100
 
 
 def probe_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[torch.Tensor, ...]:
-    """Inputs of `task.names`, in order: two rows of tokens, the second padded, or two random images."""
+    """Inputs of `task.names`, in order: two rows of tokens, the second padded, two random images, or its examples."""
     batch, length, padding, num_logits = 2, 11, 4, 3
     generator = torch.Generator().manual_seed(0)
     text = model.config.get_text_config()
     inputs = {}
     for name in task.inputs:
-        if name == "pixel_values":
+        if name in task.examples:
+            inputs[name] = task.examples[name]
+        elif name == "pixel_values":
             inputs[name] = torch.randn(batch, *(task.image_shape or (3, 32, 32)), generator=generator)
         elif name == "input_ids":
             most = min(getattr(text, "vocab_size", _PROBE_IDS), _PROBE_IDS)
@@ -55,11 +57,12 @@ def reads_padding(
     if mask is None:
         return False
     length = int(mask[1].sum())
-    alone = [tensor[1:, :length] if tensor.shape == mask.shape else tensor[1:] for tensor in inputs]
+    alone = [tensor[1:, :length] if tensor.shape[:2] == mask.shape else tensor[1:] for tensor in inputs]
     with torch.no_grad():
         actual = graph(*alone)
+    counts = _own_counts(task, mask)
     for together, single in zip(expected, actual, strict=True):
-        own = together[1:, :length] if together.shape[:2] == mask.shape else together[1:]
+        own = together[1:, : counts[1]] if _is_ragged(together, task, mask) else together[1:]
         if own.shape != single.shape or relative_difference(own, single) > TOLERANCE:
             return True
     return False
@@ -67,17 +70,33 @@ def reads_padding(
 
 def tokens(task: EncoderTask, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
     """Bool (batch, sequence), true at tokens; None for a task without a mask."""
-    return inputs[task.inputs.index("attention_mask")].bool() if "attention_mask" in task.inputs else None
+    return None if task.mask is None else inputs[task.inputs.index(task.mask)].bool()
 
 
-def difference_at_tokens(expected: torch.Tensor, actual: torch.Tensor, mask: torch.Tensor | None) -> float:
+def difference_at_tokens(
+    task: EncoderTask, expected: torch.Tensor, actual: torch.Tensor, mask: torch.Tensor | None
+) -> float:
     """The relative difference of two outputs at tokens; outputs at padding mean nothing.
 
     Args:
-        expected: float (batch, sequence, ...); of any other shape, all values are compared.
+        task: that the outputs are of.
+        expected: float (batch, sequence or frames, ...); of any other shape, all values are compared.
         actual: as `expected`.
         mask: from `tokens`.
     """
-    if mask is not None and expected.shape[:2] == mask.shape:
-        expected, actual = expected[mask], actual[mask]
+    if mask is not None and _is_ragged(expected, task, mask):
+        own = torch.arange(expected.shape[1]) < torch.tensor(_own_counts(task, mask))[:, None]
+        expected, actual = expected[own], actual[own]
     return relative_difference(expected, actual)
+
+
+def _own_counts(task: EncoderTask, mask: torch.Tensor) -> list[int]:
+    """How many tokens, or frames, of each row are its own."""
+    lengths = [int(length) for length in mask.sum(-1)]
+    return lengths if task.frames is None else [task.frames.count(length) for length in lengths]
+
+
+def _is_ragged(output: torch.Tensor, task: EncoderTask, mask: torch.Tensor) -> bool:
+    """Whether an output has an axis of tokens or frames."""
+    longest = mask.shape[1] if task.frames is None else task.frames.count(mask.shape[1])
+    return output.shape[:2] == (mask.shape[0], longest) and (task.frames is None or output.dim() > 2)

@@ -22,12 +22,19 @@ _NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
     "fill-mask": {"encoder": ("logits",)},
     "next-sentence-prediction": {"encoder": ("logits",)},
     "image-classification": {"encoder": ("logits",)},
+    "audio-classification": {"encoder": ("logits",)},
+    "automatic-speech-recognition": {"encoder": ("logits",)},
     "question-answering": {"encoder": ("start_logits", "end_logits")},
     "image-feature-extraction": {"encoder": ("image_embedding",)},
     "zero-shot-image-classification": {"encoder": ("sentence_embedding",), "image": ("image_embedding",)},
 }
 # The input of an encoder for each kind of audio.
-_audio = {"log_mel": "input_features", "fbank": "input_features", "waveform": "input_values"}
+_audio = {
+    "log_mel": ("input_features",),
+    "fbank": ("input_features", "input_values"),
+    "mel": ("input_features",),
+    "waveform": ("input_values",),
+}
 
 
 def disagreements(manifest: Manifest) -> Iterator[str]:
@@ -55,12 +62,26 @@ def _claims(manifest: Manifest) -> Iterator[Limit]:
 
 
 def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
+    writes = manifest.task == "automatic-speech-recognition"
+    yield Limit(
+        "encoder.ctc",
+        info.ctc is not None,
+        (info.ctc is not None) == writes,
+        "given for speech recognition, and only there",
+    )
+    hears = writes or manifest.task == "audio-classification"
+    yield Limit("encoder.audio", info.audio is not None, (info.audio is not None) == hears, f"as {manifest.task} needs")
+    tokens = manifest.tokenizer is not None
+    yield Limit("tokenizer", tokens, tokens == writes or info.audio is None, "given for a model that writes")
     for graph, names in _NEEDED.get(manifest.task, {}).items():
         listed = [tensor.name for tensor in _outputs(manifest, graph)]
         for name in names:
             yield Limit(f"graphs.{graph}.outputs", listed, name in listed, f"such that {name} is among them")
     for graph in manifest.graphs:
         inputs = {tensor.name for tensor in manifest.graphs[graph].inputs}
+        if info.audio is not None:
+            yield from _sound(manifest.graphs[graph], info.audio, "encoder.audio")
+            continue
         known = {"pixel_values"} if graph == "image" or manifest.tokenizer is None else _TEXT_INPUTS
         yield Limit(f"graphs.{graph}.inputs", sorted(inputs), inputs <= known, f"among {', '.join(sorted(known))}")
     yield from _vectors(manifest, info)
@@ -101,7 +122,7 @@ def _logits(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
         if tensor.name != "logits":
             continue
         width = tensor.shape[-1:]
-        if manifest.task == "fill-mask":
+        if manifest.task == "fill-mask" or info.ctc is not None:
             yield Limit("vocab_size", manifest.vocab_size, width == [manifest.vocab_size], _as(tensor, width))
         elif manifest.task == "next-sentence-prediction":
             yield Limit("graphs.encoder.outputs", tensor.shape, width == [2], "such that logits has two columns")
@@ -112,11 +133,12 @@ def _logits(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
 
 def _rows(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
     """Rules for padding and batching of rows."""
-    if manifest.tokenizer is None:
+    if manifest.tokenizer is None and info.audio is None:
         return
     inputs = {tensor.name for tensor in manifest.graphs["encoder"].inputs}
-    masked = "attention_mask" in inputs
-    unpadded = info.equal_lengths or (info.contrast is not None and info.contrast.text_length is not None)
+    masked = bool(inputs & {"attention_mask", "padding_mask"})
+    fixed = info.audio is not None and info.audio.fixed
+    unpadded = info.equal_lengths or fixed or (info.contrast is not None and info.contrast.text_length is not None)
     yield Limit("encoder.equal_lengths", info.equal_lengths, masked or unpadded, "true where nothing hides padding")
     if info.embedding is not None:
         counted = info.embedding.include_prompt
@@ -146,9 +168,9 @@ def _encoder_decoder(manifest: Manifest, info: EncoderDecoderInfo) -> Iterator[L
 
 
 def _sound(graph: GraphInfo, info: AudioInfo, key: str) -> Iterator[Limit]:
-    name = _audio[info.kind]
     inputs = [tensor.name for tensor in graph.inputs]
-    fits = name in inputs and set(inputs) <= {name, "attention_mask"}
+    name = next((name for name in _audio[info.kind] if name in inputs), "")
+    fits = bool(name) and set(inputs) <= {name, "attention_mask", "padding_mask"}
     yield Limit(f"{key}.kind", info.kind, fits, f"such that the encoder takes {inputs}")
     for tensor in graph.inputs:
         if tensor.name == name and info.kind == "log_mel":
@@ -156,16 +178,15 @@ def _sound(graph: GraphInfo, info: AudioInfo, key: str) -> Iterator[Limit]:
             yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 1, info.feature_size), _as(tensor))
             expected = f"such that a chunk has the frames of {_as(tensor)}"
             yield Limit(f"{key}.hop_length", info.hop_length, _may_be(tensor, 2, frames), expected)
-        elif tensor.name == name and info.kind == "fbank":
-            yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 2, info.feature_size), _as(tensor))
+        elif tensor.name == name and info.kind in ("fbank", "mel"):
+            width = info.feature_size * info.stacked
+            yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 2, width), _as(tensor))
 
 
 def _pixels(graph: GraphInfo, info: ImageInfo, key: str) -> Iterator[Limit]:
     size = [info.channels, info.height, info.width]
     for tensor in graph.inputs:
-        # None is the size of an axis that the graph leaves open, which has a name there.
-        shape = [None if isinstance(edge, str) else edge for edge in tensor.shape[1:]]
-        fits = tensor.name == "pixel_values" and shape == size
+        fits = tensor.name == "pixel_values" and tensor.shape[1:] == size
         yield Limit(f"{key}.height", size, fits, f"as in {_as(tensor)}")
 
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from triform.runtime.bundle.export_record import ExportInfo
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
-from triform.runtime.bundle.media_info import AudioInfo, ImageInfo, SpeechInfo
+from triform.runtime.bundle.media_info import AudioInfo, CtcInfo, ImageInfo, SpeechInfo
 from triform.runtime.bundle.text_info import SourceTextInfo, TaskPrefix, TokenizerInfo
 from triform.runtime.sealed_json import sealed
 
@@ -184,7 +184,9 @@ class EncoderInfo:
         contrast: of a model that compares images with texts; its graph ``image`` reads the images.
         equal_lengths: whether all rows of a run must have the same number of tokens, because padding would change the
             results; the graph takes no attention_mask.
-        min_length: the fewest tokens in a row.
+        min_length: the fewest tokens in a row; of audio, the fewest samples or frames of features.
+        audio: None if the model does not read audio.
+        ctc: of a model that writes what it hears, how its ``logits`` become text.
     """
 
     embedding: EmbeddingInfo | None = None
@@ -196,6 +198,8 @@ class EncoderInfo:
     contrast: ContrastInfo | None = None
     equal_lengths: bool = False
     min_length: int = 1
+    audio: AudioInfo | None = None
+    ctc: CtcInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,7 @@ class FileInfo:
 class Manifest:
     """A bundle's manifest. See docs/bundle.md.
 
-    A model that reads no text has no tokenizer, and 0 for `max_length` and `vocab_size`.
+    A model that neither reads nor writes text has no tokenizer, and 0 for `max_length` and `vocab_size`.
     """
 
     schema_version: int

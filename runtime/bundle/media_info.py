@@ -16,33 +16,53 @@ class ImageInfo:
 
     Attributes:
         channels: of `pixel_values`; 3 is RGB.
-        height: of `pixel_values`; None where images keep their shape, and so do the model's inputs.
-        width: of `pixel_values`, as `height`.
+        height: of `pixel_values`.
+        width: of `pixel_values`.
         resize: [height, width], or [shortest edge], to resize to; the other edge is rounded down to whole pixels.
         resample: Pillow's name of the filter that resizes: bilinear, bicubic, lanczos, nearest, box or hamming.
         crop: [height, width] to cut from the middle.
         rescale: factor for pixels from 0 to 255.
         mean: subtracted per channel, after rescaling.
         std: divided by per channel.
-        longest_edge: most pixels of the longest edge, which makes the shortest edge shorter than `resize`.
-        multiple_of: both edges are rounded down to a multiple of this number of pixels.
         resize_after_rescale: rescale before resizing, so that resized pixels are not rounded to 256 levels.
         channel_order: of `pixel_values`.
     """
 
     channels: int
-    height: int | None
-    width: int | None
+    height: int
+    width: int
     resize: list[int]
     resample: Resampling
     crop: list[int] | None
     rescale: float | None
     mean: list[float] | None
     std: list[float] | None
-    longest_edge: int | None = None
-    multiple_of: int = 1
     resize_after_rescale: bool = False
     channel_order: Literal["rgb", "bgr"] = "rgb"
+
+
+@dataclass(frozen=True)
+class MelInfo:
+    """The spectrogram of the kind ``mel``: natural logarithms of the energies in mel bands, under a Hann window.
+
+    Attributes:
+        filters: ``slaney``, triangles of equal area on Slaney's scale, or ``htk``, triangles of height 1 on HTK's.
+        lowest: lower end of the first band, in Hz.
+        highest: upper end of the last band, in Hz.
+        preemphasis: this part of each sample is subtracted from the next.
+        centered: whether frame i is around sample ``i * hop_length``, with silence beyond both ends; otherwise it
+            begins there.
+        floor: what an energy is kept above.
+        floor_added: whether the floor is added to each energy; otherwise smaller energies are raised to it.
+    """
+
+    filters: Literal["slaney", "htk"]
+    lowest: float
+    highest: float
+    preemphasis: float
+    centered: bool
+    floor: float
+    floor_added: bool
 
 
 @dataclass(frozen=True)
@@ -50,19 +70,31 @@ class AudioInfo:
     """How audio becomes a model's input.
 
     Attributes:
-        kind: ``log_mel``, Whisper's spectrogram; ``fbank``, Kaldi's; or ``waveform``, the samples themselves.
+        kind: ``log_mel``, Whisper's spectrogram; ``fbank``, Kaldi's; ``mel``, any other; or ``waveform``, the samples
+            themselves.
         sampling_rate: of the samples, in Hz.
         feature_size: mel bands; 1 for a waveform.
-        padding_value: of samples (log_mel, waveform) or features (fbank).
+        padding_value: of samples (log_mel, waveform) or features (fbank, mel).
         chunk_length: seconds that the model reads at once; shorter audio is padded. None if it reads any length.
         win_length: samples in a frame; 0 for a waveform, like the next two.
         n_fft: points of a frame's Fourier transform.
         hop_length: samples from one frame to the next.
         normalize_means: whether each band of an utterance, or the waveform, is shifted to mean 0.
         normalize_vars: whether it is then scaled to variance 1. A waveform has both or neither.
+        sample_variance: of fbank and mel, whether the sum of squares is divided by one less than the number of frames.
+        variance_floor: of fbank and mel, added to each variance.
+        deviation_floor: of fbank and mel, added to each standard deviation.
+        stacked: of fbank and mel, consecutive frames that become one; frames left over at the end are dropped.
+        window: of fbank, that of a frame.
+        scale: of fbank, multiplies samples: 32768 for those of 16 bits, as Kaldi reads them.
+        length: of fbank, frames that the model reads at once: longer audio is cut, shorter padded with `padding_value`.
+            None if it reads any length.
+        mean: of fbank, subtracted from every number of the features and of their padding.
+        deviation: of fbank, divides every number after that.
+        mel: of the kind ``mel``.
     """
 
-    kind: Literal["log_mel", "fbank", "waveform"]
+    kind: Literal["log_mel", "fbank", "mel", "waveform"]
     sampling_rate: int
     feature_size: int
     padding_value: float
@@ -72,6 +104,44 @@ class AudioInfo:
     hop_length: int = 0
     normalize_means: bool = False
     normalize_vars: bool = False
+    sample_variance: bool = False
+    variance_floor: float = 0.0
+    deviation_floor: float = 0.0
+    stacked: int = 1
+    window: Literal["povey", "hann"] = "povey"
+    scale: float = 32768.0
+    length: int | None = None
+    mean: float = 0.0
+    deviation: float = 1.0
+    mel: MelInfo | None = None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the model reads a single length, which audio is padded or cut to."""
+        return self.chunk_length is not None or self.length is not None
+
+    @property
+    def step(self) -> int:
+        """Samples from one row of the model's input to the next; 1 for a waveform."""
+        return self.hop_length * self.stacked if self.hop_length else 1
+
+
+@dataclass(frozen=True)
+class CtcInfo:
+    """How the logits of a model trained with connectionist temporal classification become text.
+
+    A row of ``length`` inputs (samples of a waveform, else rows of features) has ``(length + offset) // stride``
+    frames of logits.
+
+    Attributes:
+        blank: the token that stands for no token, and separates equal ones.
+        stride: inputs from one frame to the next.
+        offset: see above.
+    """
+
+    blank: int
+    stride: int
+    offset: int
 
 
 @dataclass(frozen=True)

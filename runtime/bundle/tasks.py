@@ -16,6 +16,7 @@ COMMANDS = {
     "text2text-generation": "rewrite",
     "automatic-speech-recognition": "transcribe",
     "image-to-text": "read-image",
+    "audio-classification": "classify-audio",
 }
 
 _METHODS = {
@@ -32,6 +33,7 @@ _METHODS = {
     "text2text-generation": "EncoderDecoder.generate",
     "automatic-speech-recognition": "SpeechModel.transcribe",
     "image-to-text": "EncoderDecoder.read_images",
+    "audio-classification": "Encoder.classify_audio",
 }
 
 

@@ -45,15 +45,28 @@ def classify_images(model: OpenEncoder, images: Iterable[ImageInput]) -> Iterato
         TriformError: onnxruntime failed.
     """
     model.require("classify-image", OWN_LABELS)
+    for logits in _outputs(model, images, "logits"):
+        yield label_scores(model, logits)
+
+
+def label_scores(model: OpenEncoder, logits: NDArray[np.float32]) -> list[tuple[str, float]]:
+    """Score the labels that a model was trained on, the highest score first.
+
+    Args:
+        model: with labels.
+        logits: of one input, float32 (labels,).
+
+    Raises:
+        BundleError: the manifest does not describe the labels' scores.
+    """
     labels, score = model.info.labels, _SCORES.get(model.info.problem_type or "")
     if score is None:
         raise BundleError("the bundle does not say what its labels' scores are; export the model again")
-    for logits in _outputs(model, images, "logits"):
-        if len(logits) != len(labels):
-            raise BundleError(
-                f"the bundle names {len(labels)} labels for a graph that gives {len(logits)}; export the model again"
-            )
-        yield _ranked(labels, score(logits.astype(np.float64)))
+    if len(logits) != len(labels):
+        raise BundleError(
+            f"the bundle names {len(labels)} labels for a graph that gives {len(logits)}; export the model again"
+        )
+    return _ranked(labels, score(logits.astype(np.float64)))
 
 
 def match_labels(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from triform.runtime.encoder.answering import Answer
+    from triform.runtime.encoder.audio_classification import AudioInput
     from triform.runtime.encoder.fill_mask import Filling, Target
     from triform.runtime.encoder.tagging import Tag
     from triform.runtime.encoder.vectors.search_index import Hit, SearchIndex
@@ -34,7 +35,8 @@ class Encoder(OpenEncoder):
     """A loaded encoder bundle. Reusable, by several threads at once.
 
     `manifest.task` is the bundle's task; a method for another task raises `UnsupportedError`. All methods raise
-    `InputError` for a text that is not valid Unicode, `BundleError` if the model's outputs are not finite, and
+    `InputError` for a text that is not valid Unicode, or an image or recording that cannot be read, `UnsupportedError`
+    if a package that reads it is missing, `BundleError` if the model's outputs are not finite, and
     `TriformError` if onnxruntime fails.
 
     Example:
@@ -81,8 +83,7 @@ class Encoder(OpenEncoder):
             float32 (images, dimensions).
 
         Raises:
-            UnsupportedError: Pillow is not installed.
-            InputError: an image cannot be read, or the model's vectors have fewer dimensions.
+            InputError: the model's vectors have fewer dimensions.
         """
         from triform.runtime.encoder.vectors.image_embedding import image_embedding_matrix
 
@@ -144,15 +145,8 @@ class Encoder(OpenEncoder):
         from triform.runtime.encoder.vectors.search_index import SearchIndex, as_documents
 
         searched = documents if isinstance(documents, SearchIndex) else as_documents(checked(documents))
-        hits = search(
-            self,
-            checked(queries),
-            searched,
-            top_k=top_k,
-            query_prompt=query_prompt,
-            document_prompt=document_prompt,
-        )
-        return list(hits)
+        prompts = {"query_prompt": query_prompt, "document_prompt": document_prompt}
+        return list(search(self, checked(queries), searched, top_k=top_k, **prompts))
 
     def build_search_index(self, folder: str | Path, texts: Iterable[str], *, prompt: str | None = None) -> SearchIndex:
         """Save texts and their vectors in a new folder, which appears whole or not at all, and open it for `search`.
@@ -366,14 +360,19 @@ class Encoder(OpenEncoder):
 
         Returns:
             for each image, (label, score) of every label, the highest score first; see `classify`.
-
-        Raises:
-            UnsupportedError: Pillow is not installed.
-            InputError: an image cannot be read.
         """
         from triform.runtime.encoder.image_classification import classify_images
 
         return list(classify_images(self, checked(images)))
+
+    def classify_audio(self, recordings: Sequence[AudioInput]) -> list[Labels]:
+        """As `classify_images`, for recordings: paths of audio files, their contents, `Audio`, or samples.
+
+        Samples are float32 (samples), one channel, at the model's rate. Those too short for the model are refused.
+        """
+        from triform.runtime.encoder.audio_classification import classify_audio
+
+        return list(classify_audio(self, checked(recordings)))
 
     def match_labels(
         self, images: Sequence[ImageInput], labels: Sequence[str], *, template: str | None = None
@@ -390,8 +389,7 @@ class Encoder(OpenEncoder):
             depending on how the model was trained.
 
         Raises:
-            UnsupportedError: Pillow is not installed.
-            InputError: an image cannot be read, there are no labels, one is empty, or the template has no {}.
+            InputError: there are no labels, one is empty, or the template has no {}.
         """
         from triform.runtime.encoder.image_classification import LABEL_TEMPLATE, match_labels
 

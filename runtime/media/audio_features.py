@@ -12,6 +12,7 @@ from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.media.fbank import fbank
 from triform.runtime.media.log_mel import log_mel
+from triform.runtime.media.mel_spectrogram import mel_spectrogram
 
 # Added to the variance, so that silence is not divided by 0.
 _VARIANCE_FLOOR = 1e-7
@@ -25,7 +26,7 @@ def audio_features(samples: Array, info: AudioInfo) -> Array:
         info: the features that the model reads.
 
     Returns:
-        float32: (feature_size, frames) for ``log_mel``, (frames, feature_size) for ``fbank``, (samples) for
+        float32: (feature_size, frames) for ``log_mel``, (frames, feature_size) for ``fbank`` and ``mel``, (samples) for
         ``waveform``.
 
     Raises:
@@ -72,4 +73,9 @@ def pad_features(rows: Sequence[Array], info: AudioInfo) -> tuple[Array, NDArray
     return batch, mask
 
 
-_KINDS: dict[str, Callable[[Array, AudioInfo], Array]] = {"log_mel": log_mel, "fbank": fbank, "waveform": waveform}
+_KINDS: dict[str, Callable[[Array, AudioInfo], Array]] = {
+    "log_mel": log_mel,
+    "fbank": fbank,
+    "mel": mel_spectrogram,
+    "waveform": waveform,
+}

@@ -131,13 +131,6 @@ def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
     return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
-def image_shape(info: ImageInfo, height: int = 240, width: int = 320) -> tuple[int, int, int]:
-    """Channels, height and width of a model's input for an image of this height and width."""
-    if info.height is None or info.width is None:
-        return info.channels, *resized_size(height, width, info)
-    return info.channels, info.height, info.width
-
-
 def _rescaled(pixels: NDArray[np.uint8], rescale: float | None) -> NDArray[np.float32]:
     return (pixels if rescale is None else pixels.astype(np.float64) * rescale).astype(np.float32)
 
@@ -154,34 +147,20 @@ def _resized_channels(values: NDArray[np.float32], info: ImageInfo) -> NDArray[n
 def _resized(image: Image.Image, info: ImageInfo) -> Image.Image:
     from PIL import Image
 
-    height, width = resized_size(image.height, image.width, info)
-    if not 0 < height * width <= (Image.MAX_IMAGE_PIXELS or float("inf")):
+    height, width = _resized_size(image, info.resize)
+    if height * width > (Image.MAX_IMAGE_PIXELS or float("inf")):
         edges = "x".join(map(str, info.resize))
         raise InputError(f"an image of {image.width}x{image.height} pixels is too narrow to resize to {edges}")
     return image.resize((width, height), Image.Resampling[info.resample.upper()])
 
 
-def resized_size(height: int, width: int, info: ImageInfo) -> tuple[int, int]:
-    """Compute the height and width that an image is resized to, rounded as in transformers.
-
-    Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        info: what the model reads.
-    """
-    if len(info.resize) == 2:
-        return info.resize[0], info.resize[1]
-    short, exact, ratio = info.resize[0], float(info.resize[0]), max(height, width) / min(height, width)
-    if info.longest_edge is not None and ratio * short > info.longest_edge:
-        exact = info.longest_edge * min(height, width) / max(height, width)
-        short = round(exact)
-    # In this order, because another one rounds differently.
-    long = int(exact * max(height, width) / min(height, width))
-    # transformers leaves such an image as it is, but not an upright one whose edges it makes multiples.
-    if info.longest_edge is not None and short == min(height, width) and (info.multiple_of == 1 or height <= width):
-        long = max(height, width)
-    size = (long, short) if width <= height else (short, long)
-    return size[0] - size[0] % info.multiple_of, size[1] - size[1] % info.multiple_of
+def _resized_size(image: Image.Image, resize: list[int]) -> tuple[int, int]:
+    """The height and width to resize to. The longer edge is truncated to whole pixels, as in transformers."""
+    if len(resize) == 2:
+        return resize[0], resize[1]
+    short = resize[0]
+    long = int(short * max(image.size) / min(image.size))
+    return (long, short) if image.width <= image.height else (short, long)
 
 
 @contextmanager

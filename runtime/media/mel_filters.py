@@ -58,6 +58,26 @@ def kaldi_filters(bands: int, n_fft: int, sampling_rate: int) -> NDArray[np.floa
     return _triangles(bins, np.linspace(ends[0], ends[1], bands + 2))
 
 
+@lru_cache
+def htk_filters(bands: int, n_fft: int, sampling_rate: int, edges: tuple[float, float]) -> NDArray[np.float64]:
+    """Triangles of height 1 on HTK's mel scale, which is Kaldi's, without the bin of 0 Hz.
+
+    Args:
+        bands: number of filters.
+        n_fft: points of the Fourier transform.
+        sampling_rate: in Hz.
+        edges: the lower end of the first triangle and the upper end of the last, in Hz.
+
+    Returns:
+        float64 (bands, n_fft // 2 + 1).
+    """
+    low, high = _hertz_to_kaldi(np.array(edges))
+    bins = _hertz_to_kaldi(np.arange(n_fft // 2 + 1) * (sampling_rate / n_fft))
+    filters = _triangles(bins, np.linspace(low, high, bands + 2))
+    filters[:, 0] = 0
+    return filters
+
+
 def band_energies(power: NDArray[Real], filters: NDArray[Real]) -> NDArray[Real]:
     """Sum bins into bands.
 

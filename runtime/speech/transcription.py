@@ -11,6 +11,8 @@ from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.errors import UnsupportedError
+from triform.runtime.speech.ctc.recognizer import CtcRecognizer
+from triform.runtime.speech.ctc.transcription import transcribe_ctc
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.speech.recording import Recording, SamplesRecording
 from triform.runtime.speech.transcript import Segment
@@ -21,7 +23,7 @@ __all__ = ["TranscribeOptions", "audio_info", "transcribe"]
 
 
 def transcribe(
-    model: SourceWriter,
+    model: SourceWriter | CtcRecognizer,
     recording: Recording | NDArray[np.float32],
     options: TranscribeOptions | None = None,
     *,
@@ -30,7 +32,8 @@ def transcribe(
     """Transcribe a recording, segment by segment.
 
     Source: openai/whisper's ``transcribe``: each window of 30 s starts where the last segment of the previous window
-    ended. Models without timestamps (Moonshine, Speech2Text) get one utterance after another.
+    ended. Models without timestamps (Moonshine, Speech2Text) get one utterance after another; models for CTC get
+    overlapping chunks.
 
     Args:
         model: a speech model.
@@ -46,9 +49,11 @@ def transcribe(
         UnsupportedError: the model does not read audio, or a package is missing.
     """
     options, report = options or TranscribeOptions(), progress or (lambda seconds: None)
-    info = audio_info(model)
     if isinstance(recording, np.ndarray):
         recording = SamplesRecording(np.asarray(recording, np.float32))
+    if isinstance(model, CtcRecognizer):
+        return transcribe_ctc(model, recording, options, report)
+    info = audio_info(model)
     if model.info.speech is None:
         return transcribe_utterances(model, info, recording, options, report)
     reader = WindowReader(model, info, options, report)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from triform.runtime.media.audio import Audio, open_audio
     from triform.runtime.media.voice_activity import VoiceActivityOptions
     from triform.runtime.opening import load, load_decoder, load_encoder, load_encoder_decoder, load_speech
-    from triform.runtime.speech.model import SpeechModel
+    from triform.runtime.speech.model import CtcModel, SpeechModel
     from triform.runtime.speech.options import TranscribeOptions
     from triform.runtime.speech.transcript import Segment, Word
     from triform.runtime.speech.transcription import transcribe
@@ -62,6 +62,7 @@ __all__ = [
     "Constraints",
     "ContextError",
     "Conversation",
+    "CtcModel",
     "Decoder",
     "Document",
     "Encoder",
@@ -131,7 +132,7 @@ _MODULES = {
     "media.audio": ("Audio", "open_audio"),
     "media.voice_activity": ("VoiceActivityOptions",),
     "opening": ("load", "load_decoder", "load_encoder", "load_encoder_decoder", "load_speech"),
-    "speech.model": ("SpeechModel",),
+    "speech.model": ("CtcModel", "SpeechModel"),
     "speech.options": ("TranscribeOptions",),
     "speech.transcript": ("Segment", "Word"),
     "speech.transcription": ("transcribe",),

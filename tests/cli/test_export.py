@@ -93,12 +93,12 @@ def test_a_missing_tokenizer(capsys, own_checkpoint, tmp_path):
 def test_unsupported_model_types_name_the_nearest(capsys, tmp_path):
     from transformers import RwkvConfig, Wav2Vec2Config, xLSTMConfig
 
-    ctc = Wav2Vec2Config(architectures=["Wav2Vec2ForCTC"])
+    speaker = Wav2Vec2Config(architectures=["Wav2Vec2ForXVector"])
     nearest = "models carry a state along the text by a recurrence that is not supported; the nearest that are: "
     cases = (
         (xLSTMConfig(), f"xlstm {nearest}"),
         (RwkvConfig(), f"rwkv {nearest}"),
-        (ctc, "Wav2Vec2ForCTC is for speech"),
+        (speaker, "Wav2Vec2ForXVector is for speaker verification"),
     )
     for config, expected in cases:
         folder = tmp_path / config.model_type

@@ -85,7 +85,7 @@ def _judged(record: Record, task: str, checkpoint: Path, bundle: Path) -> Record
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     form = FORMS[record.form]
     record = replace(record, task=manifest["task"], operators=_operators(bundle))
-    if manifest["form"] != form.bundle_form or (task and manifest["task"] != task):
+    if manifest["form"] != form.bundle_form_of(record.name) or (task and manifest["task"] != task):
         return replace(record, result="other form", reason=f"it became {manifest['form']} for {manifest['task']}")
     try:
         return replace(record, result=WORKS, reason=form.compare(checkpoint, bundle))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import transformers
 from transformers.models.auto import modeling_auto as auto
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
+from tests.checkpoints.ctc import TOKENS, save_ctc_tokenizer
 from tests.checkpoints.encoder_decoder_families import FAMILIES, folder_of
 from tests.checkpoints.seq2seq_tokenizers import Trained
 from tests.coverage import model_types
@@ -25,6 +26,7 @@ from tests.coverage.checkpoints import (
     save_word_piece_tokenizer,
 )
 from tests.coverage.comparisons import compare_decoder, compare_encoder, compare_encoder_decoder, compared_by_export
+from tests.coverage.dimensions import SMALL
 from tests.coverage.image_settings import IMAGES
 
 # Of types that set no limit themselves.
@@ -41,6 +43,7 @@ class Form:
         save: makes a checkpoint of a type in a folder, and returns the task that it is for, where there is a choice.
         compare: compares a bundle with the checkpoint in a folder.
         bundle_form: the form that the bundle must have; None where there should be no bundle.
+        other_bundle_forms: the same by name, for types whose bundles have another form.
     """
 
     title: str
@@ -48,6 +51,11 @@ class Form:
     save: Callable[[str, Path], str]
     compare: Callable[[Path, Path], str]
     bundle_form: str | None
+    other_bundle_forms: Mapping[str, str] = field(default_factory=dict)
+
+    def bundle_form_of(self, name: str) -> str | None:
+        """The form that the bundle of a type must have."""
+        return self.other_bundle_forms.get(name, self.bundle_form)
 
 
 def _save_decoder(name: str, folder: Path) -> str:
@@ -128,15 +136,39 @@ def _save_tested_family(name: str, folder: Path) -> bool:
 def _save_speech(name: str, folder: Path) -> str:
     if _save_tested_family(name, folder):
         return "automatic-speech-recognition"
-    ctc = model_types.writes_by_ctc(name)
-    auto_class = transformers.AutoModelForCTC if ctc else transformers.AutoModelForSpeechSeq2Seq
-    convolutions: dict[str, Any] = {
-        "conv_dim": [32, 32], "conv_stride": [8, 8], "conv_kernel": [10, 8], "num_feat_extract_layers": 2,
-        "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
-    }  # fmt: skip
-    waveforms = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "sew")
-    save(build(name, auto_class, **(convolutions if name in waveforms else {})), folder)
+    if name in model_types.speech_by_ctc():
+        return _save_speech_by_ctc(name, folder)
+    save(build(name, transformers.AutoModelForSpeechSeq2Seq), folder)
     save_byte_level_tokenizer(folder, closes_texts=True)
+    save_feature_extractor(name, folder)
+    return "automatic-speech-recognition"
+
+
+# The convolutions over a waveform, 160 samples to a frame.
+_CONVOLUTIONS: dict[str, Any] = {
+    "conv_dim": [32, 32], "conv_stride": [16, 10], "conv_kernel": [20, 10], "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+}  # fmt: skip
+_WAVEFORMS = (
+    "wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "sew", "sew-d", "wav2vec2-conformer",
+)  # fmt: skip
+_BANDS = {"num_mel_bins": SMALL["num_mel_bins"]}
+# Where a config says how many bands of features it reads.
+_BANDS_OF: dict[str, dict[str, Any]] = {
+    "wav2vec2-bert": {"feature_projection_input_dim": 2 * SMALL["num_mel_bins"]},
+    "parakeet_ctc": {"encoder_config": _BANDS},
+    "lasr_ctc": {"encoder_config": _BANDS},
+}
+
+
+def _audio_settings(name: str) -> dict[str, Any]:
+    return _CONVOLUTIONS if name in _WAVEFORMS else _BANDS_OF.get(name, {})
+
+
+def _save_speech_by_ctc(name: str, folder: Path) -> str:
+    folder.mkdir()
+    save_ctc_tokenizer(folder)
+    save(build(name, transformers.AutoModelForCTC, **_audio_settings(name), vocab_size=len(TOKENS)), folder)
     save_feature_extractor(name, folder)
     return "automatic-speech-recognition"
 
@@ -221,7 +253,10 @@ FORMS: dict[str, Form] = {
         "Encoder-decoders of texts", model_types.rewriting, _save_encoder_decoder, compare_encoder_decoder,
         "encoder-decoder",
     ),
-    "speech": Form("Speech to text", model_types.speech, _save_speech, compared_by_export, "encoder-decoder"),
+    "speech": Form(
+        "Speech to text", model_types.speech, _save_speech, compared_by_export, "encoder-decoder",
+        dict.fromkeys(model_types.speech_by_ctc(), "encoder"),
+    ),
     "image": Form("Pictures (a sample)", model_types.pictures, _save_pictures, compared_by_export, "encoder"),
     "image-text": Form(
         "Language models that see or hear (a sample)", model_types.pictures_and_text, _save_pictures_and_text,

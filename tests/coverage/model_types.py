@@ -63,6 +63,11 @@ def speech() -> list[str]:
     return sorted(_SPEECH | _CTC)
 
 
+def speech_by_ctc() -> list[str]:
+    """Types that write what they hear all at once (CTC)."""
+    return sorted(_CTC)
+
+
 def pictures() -> list[str]:
     """A sample of the types that see pictures."""
     return list(_PICTURES)
@@ -77,11 +82,6 @@ def pictures_and_text() -> list[str]:
 def hears(name: str) -> bool:
     """Whether a type is a language model that hears."""
     return name in _SOUND_AND_TEXT
-
-
-def writes_by_ctc(name: str) -> bool:
-    """Whether a type writes what it hears all at once."""
-    return name in _CTC
 
 
 def rewrites(name: str) -> bool:

@@ -15,8 +15,8 @@ from triform.cli.outputs.notes import say
 
 if TYPE_CHECKING:
     from triform.cli.commands.encoder_decoder.transcript_files import Transcripts
-    from triform.runtime.encoder_decoder.model import EncoderDecoder
     from triform.runtime.opening import LoadOptions
+    from triform.runtime.speech.model import CtcModel, SpeechModel
     from triform.runtime.speech.options import TranscribeOptions
     from triform.runtime.speech.transcript import Segment
 
@@ -36,6 +36,8 @@ for a single language: the first windows with speech vote, and --json says how s
 it, so add --vad, which cuts at pauses. --temperature may be repeated: the next one is tried if an answer repeats itself
 (its compression ratio is above the threshold) or is unlikely (its mean log-probability is below the threshold).
 A threshold of inf, -inf or, for --no-speech-threshold, 1 turns a check off.
+Models for CTC (wav2vec2, Parakeet) give the times of words at no cost, take --num-beams and --batch, and refuse what
+is about languages, prompts and sampling.
 With --output each transcript gets its name when it is whole. After a run that was stopped, --resume leaves out the
 recordings that have one, whichever model and options made it.
 """
@@ -97,8 +99,9 @@ def run(
     from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.commands.encoder_decoder.transcript_files import transcripts_of
     from triform.runtime.errors import InputError
-    from triform.runtime.opening import load_encoder_decoder
-    from triform.runtime.speech.transcription import audio_info
+    from triform.runtime.opening import load_speech
+    from triform.runtime.speech.ctc.recognizer import CtcRecognizer
+    from triform.runtime.speech.ctc.transcription import check_ctc_options
 
     options = _options(arguments)
     folder, names = bundle_and_texts(bundle, audio)
@@ -113,8 +116,9 @@ def run(
     if not left:
         return 0
     start = time.perf_counter()
-    model = load_encoder_decoder(folder, **loading)
-    audio_info(model)
+    model = load_speech(folder, **loading)
+    if isinstance(model, CtcRecognizer):
+        check_ctc_options(options)
     loaded = time.perf_counter()
     counted = _Counted()
     for number, name in left:
@@ -153,7 +157,7 @@ def _options(arguments: dict[str, Any]) -> TranscribeOptions:
 
 
 def _transcribe(
-    model: EncoderDecoder,
+    model: SpeechModel | CtcModel,
     recording: tuple[int, str],
     options: TranscribeOptions,
     transcripts: Transcripts,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from triform.runtime.encoder_decoder.model import EncoderDecoder
     from triform.runtime.generation.answers import Generation
     from triform.runtime.generation.options.generation import GenerationOptions, Speculate
-    from triform.runtime.speech.model import SpeechModel
+    from triform.runtime.speech.model import CtcModel, SpeechModel
 
 # A text of any length is made of this.
 _SENTENCE = "The river rises in the hills, runs past the old mill, and meets the sea below the town. "
@@ -45,7 +45,7 @@ class Work:
     runs: int
 
 
-def measure(model: Decoder | Encoder | EncoderDecoder, work: Work) -> Figures:
+def measure(model: Decoder | Encoder | EncoderDecoder | CtcModel, work: Work) -> Figures:
     """Measure a model of any form; names of figures end in their unit.
 
     Raises:
@@ -58,10 +58,12 @@ def measure(model: Decoder | Encoder | EncoderDecoder, work: Work) -> Figures:
     if isinstance(model, Decoder):
         return _decoder(model, work)
     if isinstance(model, Encoder):
+        if model.info.audio is not None:
+            return _sounds(model, work)
         return _texts(model, work) if model.rows is not None else _images(model, work)
-    from triform.runtime.speech.model import SpeechModel
+    from triform.runtime.speech.model import CtcModel, SpeechModel
 
-    if isinstance(model, SpeechModel):
+    if isinstance(model, SpeechModel | CtcModel):
         return _speech(model, work)
     return _image_reading(model, work) if model.info.source == "image" else _text_to_text(model, work)
 
@@ -142,7 +144,7 @@ def _passes(run: Callable[[int], object], work: Work) -> Figures:
     }
 
 
-def _speech(model: SpeechModel, work: Work) -> Figures:
+def _speech(model: SpeechModel | CtcModel, work: Work) -> Figures:
     from triform.runtime.media.audio import open_audio
 
     path = _required(work, "a recording")
@@ -151,6 +153,11 @@ def _speech(model: SpeechModel, work: Work) -> Figures:
     seconds = median(_seconds(lambda: model.transcribe(path), work.runs))
     speed = None if duration is None else duration / seconds
     return {"recording_seconds": duration, "transcription_seconds": seconds, "times_faster_than_speech": speed}
+
+
+def _sounds(model: Encoder, work: Work) -> Figures:
+    path = _required(work, "a recording")
+    return {"latency": _percentiles(_seconds(lambda: model.classify_audio([path]), work.runs))}
 
 
 def _image_reading(model: EncoderDecoder, work: Work) -> Figures:

@@ -5,24 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from triform.runtime.bundle.limits.contract import Limit, within
-from triform.runtime.bundle.limits.media import image_limits
-from triform.runtime.bundle.manifest import ContrastInfo, EmbeddingInfo, EncoderInfo
+from triform.runtime.bundle.limits.media import audio_limits, ctc_limits, image_limits
+from triform.runtime.bundle.manifest import ContrastInfo, EmbeddingInfo, EncoderInfo, Manifest
 
 # There is a hidden state for each layer; no encoder has this many.
 _MOST_LAYERS = 10_000
 _WIDEST_VECTOR = 2**20
+# A second of audio at the highest sampling rate; models need some hundredths of one.
+_LONGEST_MINIMUM = 1_000_000
 # Similarities times this are finite in float32.
 _LARGEST_SCALE = 1e6
 
 
-def encoder_limits(info: EncoderInfo, max_length: int) -> Iterator[Limit]:
-    """Yield the rules for an encoder that reads up to `max_length` tokens."""
+def encoder_limits(info: EncoderInfo, manifest: Manifest) -> Iterator[Limit]:
+    """Yield the rules for an encoder.
+
+    Args:
+        info: the values.
+        manifest: that they belong to.
+    """
+    max_length = manifest.max_length
     yield within("encoder.hidden_states", info.hidden_states, 0, _MOST_LAYERS)
-    yield within("encoder.min_length", info.min_length, 1, max(1, max_length))
+    longest = max(1, max_length) if info.audio is None else _LONGEST_MINIMUM
+    yield within("encoder.min_length", info.min_length, 1, longest)
     if info.embedding is not None:
         yield from _embedding_limits(info.embedding)
     if info.image is not None:
         yield from image_limits(info.image, "encoder.image")
+    if info.audio is not None:
+        yield from audio_limits(info.audio, "encoder.audio")
+    if info.ctc is not None:
+        yield from ctc_limits(info.ctc, info.min_length, manifest.vocab_size, "encoder.ctc")
     if info.contrast is not None:
         yield from _contrast_limits(info.contrast, max_length)
 

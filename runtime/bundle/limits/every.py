@@ -40,7 +40,7 @@ def limits(manifest: Manifest) -> Iterator[Limit]:
         yield from graph_limits(name, graph)
     yield from generation_limits(manifest.generation, manifest.vocab_size)
     if manifest.encoder is not None:
-        yield from encoder_limits(manifest.encoder, manifest.max_length)
+        yield from encoder_limits(manifest.encoder, manifest)
     if manifest.encoder_decoder is not None:
         yield from encoder_decoder_limits(manifest.encoder_decoder, manifest)
     yield from export_limits(manifest.export, _vocabulary_read(manifest))
@@ -48,10 +48,12 @@ def limits(manifest: Manifest) -> Iterator[Limit]:
 
 
 def _size_limits(manifest: Manifest) -> Iterator[Limit]:
-    reads = manifest.tokenizer is not None
+    has_vocabulary = manifest.tokenizer is not None
+    # An encoder of audio writes text, and reads none.
+    reads = has_vocabulary and (manifest.encoder is None or manifest.encoder.audio is None)
     # At least a token of a prompt and one of an answer; a model that reads no text has neither tokens nor a vocabulary.
     yield within("max_length", manifest.max_length, 2 if reads else 0, LARGEST if reads else 0)
-    yield within("vocab_size", manifest.vocab_size, 1 if reads else 0, LARGEST if reads else 0)
+    yield within("vocab_size", manifest.vocab_size, 1 if has_vocabulary else 0, LARGEST if has_vocabulary else 0)
     yield within("parameters", manifest.parameters, 0, _LARGEST_FILE)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from triform.runtime.bundle.limits.contract import Limit, token_id, within
-from triform.runtime.bundle.media_info import AudioInfo, ImageInfo, SpeechInfo
+from triform.runtime.bundle.media_info import AudioInfo, CtcInfo, ImageInfo, MelInfo, SpeechInfo
 
 # In pixels; an image of this size is a quarter of a gigabyte of float32.
 _LONGEST_EDGE = 2**14
@@ -16,6 +16,12 @@ _RATES = (1000, 1_000_000)
 _LONGEST_CHUNK = 3600
 # Points of a Fourier transform: more than a second at every usual sampling rate.
 _LONGEST_FRAME = 2**16
+_MOST_STACKED = 64
+# Frames: an hour at the usual distance of 10 ms.
+_LONGEST_ROW = 360_000
+_SMALLEST_FLOOR = 1e-30
+# Inputs from one frame of logits to the next: a second at the highest sampling rate.
+_LONGEST_STRIDE = 1_000_000
 # The steps of 0.02 s in the longest chunk; a window of Whisper has 1500.
 _LATEST_TIMESTAMP = _LONGEST_CHUNK * 50
 
@@ -24,8 +30,6 @@ def image_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
     """Yield the rules for images; `key` is that of the values in the manifest."""
     yield Limit(f"{key}.channels", info.channels, info.channels == 3, "3")
     yield from _size_limits(info, key)
-    yield within(f"{key}.longest_edge", info.longest_edge, 1, _LONGEST_EDGE)
-    yield within(f"{key}.multiple_of", info.multiple_of, 1, _LONGEST_EDGE)
     in_order = info.rescale is not None or not info.resize_after_rescale
     yield Limit(f"{key}.resize_after_rescale", info.resize_after_rescale, in_order, "false where there is no rescale")
     if info.rescale is not None:
@@ -44,17 +48,11 @@ def _size_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
     yield Limit(f"{key}.resize", info.resize, len(info.resize) in (1, 2), "one or two numbers")
     for index, edge in enumerate(info.resize):
         yield within(f"{key}.resize[{index}]", edge, 1, _LONGEST_EDGE)
-    last = info.crop if info.crop is not None else info.resize
-    keeps_shape = info.height is None and info.width is None
-    if keeps_shape:
-        yield Limit(f"{key}.height", info.height, len(last) == 1, "a number for images of one size")
-        return
     size = [info.height, info.width]
+    last = info.crop if info.crop is not None else info.resize
     yield Limit(f"{key}.{'resize' if info.crop is None else 'crop'}", last, last == size, f"the image's size {size}")
-    inside = all(edge <= whole for edge, whole in zip(last, info.resize * 2, strict=False))
+    inside = all(edge <= whole for edge, whole in zip(size, info.resize * 2, strict=False))
     yield Limit(f"{key}.crop", info.crop, inside, f"within resize {info.resize}")
-    whole = (info.longest_edge, info.multiple_of) == (None, 1)
-    yield Limit(f"{key}.longest_edge", info.longest_edge, whole, "null for images of one size, and multiple_of 1")
 
 
 def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
@@ -68,6 +66,7 @@ def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
             yield Limit(f"{key}.{name}", getattr(info, name), getattr(info, name) == 0, "0 for a waveform")
         means, variances = info.normalize_means, info.normalize_vars
         yield Limit(f"{key}.normalize_vars", variances, means == variances, "as normalize_means is for a waveform")
+        yield Limit(f"{key}.stacked", info.stacked, info.stacked == 1, "1 for a waveform")
         return
     yield within(f"{key}.n_fft", info.n_fft, 2, _LONGEST_FRAME)
     yield within(f"{key}.win_length", info.win_length, 2, info.n_fft)
@@ -79,6 +78,44 @@ def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
         chunk = info.chunk_length
         yield Limit(f"{key}.chunk_length", chunk, chunk is not None, "a number of seconds for log_mel")
         yield Limit(f"{key}.win_length", info.win_length, info.win_length == info.n_fft, "n_fft for log_mel")
+    yield within(f"{key}.length", info.length, 1, _LONGEST_ROW)
+    yield within(f"{key}.scale", info.scale, 1 / _LARGEST_VALUE, _LARGEST_VALUE)
+    yield within(f"{key}.mean", info.mean, -_LARGEST_VALUE, _LARGEST_VALUE)
+    yield within(f"{key}.deviation", info.deviation, 1 / _LARGEST_VALUE, _LARGEST_VALUE)
+    yield within(f"{key}.stacked", info.stacked, 1, 1 if info.kind == "log_mel" else _MOST_STACKED)
+    for name in ("variance_floor", "deviation_floor"):
+        yield within(f"{key}.{name}", getattr(info, name), 0, _LARGEST_VALUE)
+    given = info.mel is not None
+    yield Limit(f"{key}.mel", given, given == (info.kind == "mel"), "given for the kind mel, and only there")
+    if info.mel is not None:
+        yield from _mel_limits(info.mel, info.sampling_rate, f"{key}.mel")
+
+
+def _mel_limits(info: MelInfo, sampling_rate: int, key: str) -> Iterator[Limit]:
+    yield within(f"{key}.lowest", info.lowest, 0, sampling_rate / 2)
+    fits = info.lowest < info.highest <= sampling_rate / 2
+    yield Limit(f"{key}.highest", info.highest, fits, f"above lowest and at most {sampling_rate / 2:g}")
+    slaney = info.filters == "slaney"
+    yield Limit(f"{key}.lowest", info.lowest, not slaney or info.lowest == 0, "0 for filters of slaney")
+    yield within(f"{key}.preemphasis", info.preemphasis, 0, 1)
+    # A logarithm of 0 is no number.
+    yield within(f"{key}.floor", info.floor, _SMALLEST_FLOOR, _LARGEST_VALUE)
+
+
+def ctc_limits(info: CtcInfo, min_length: int, vocab_size: int, key: str) -> Iterator[Limit]:
+    """Yield the rules for the frames of a model's logits.
+
+    Args:
+        info: the values.
+        min_length: fewest inputs of a row.
+        vocab_size: number of logits.
+        key: of the values in the manifest.
+    """
+    yield token_id(f"{key}.blank", info.blank, vocab_size)
+    yield within(f"{key}.stride", info.stride, 1, _LONGEST_STRIDE)
+    yield within(f"{key}.offset", info.offset, -_LONGEST_STRIDE, _LONGEST_STRIDE)
+    fits = min_length + info.offset >= info.stride
+    yield Limit(f"{key}.offset", info.offset, fits, f"such that a row of {min_length} has a frame")
 
 
 def speech_limits(info: SpeechInfo, vocab_size: int, layers: int, key: str) -> Iterator[Limit]:

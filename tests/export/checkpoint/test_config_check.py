@@ -66,6 +66,9 @@ def test_families_that_have_a_key_may_set_it(tmp_path):
     for name, changes in (("Mistral", {"sliding_window": 16}), ("Gemma2", {"attn_logit_softcapping": 30.0}),
                           ("Granite", {"embedding_multiplier": 12.0}), ("Mixtral", {"num_local_experts": 2}),
                           ("Qwen3Moe", {"num_experts": 6}),
+                          ("HunYuanDenseV1", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4,
+                                                                  "alpha": 1000.0, "factor": 1.0}}),
+                          ("Ministral3", {}),
                           ("Bert", {"position_embedding_type": "absolute"})):  # fmt: skip
         getattr(transformers, f"{name}Config")(**changes).save_pretrained(tmp_path)
         # As many numbers as the sizes of a config need, so that they are believed.

@@ -36,9 +36,8 @@ def refused(folder, task=None):
 @pytest.mark.parametrize(
     ("architecture", "model_type", "head"),
     [
-        ("Wav2Vec2ForCTC", "wav2vec2", "speech recognition by CTC"),
-        ("ParakeetForCTC", "parakeet_ctc", "speech recognition by CTC"),
-        ("HubertForSequenceClassification", "hubert", "audio classification"),
+        ("Wav2Vec2ForXVector", "wav2vec2", "speaker verification"),
+        ("ParakeetForTDT", "parakeet_tdt", "speech recognition by TDT"),
         ("SegformerForSemanticSegmentation", "segformer", "semantic segmentation"),
         ("DPTForSemanticSegmentation", "dpt", "semantic segmentation"),
         ("DepthAnythingForDepthEstimation", "depth_anything", "depth estimation"),

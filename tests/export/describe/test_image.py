@@ -13,7 +13,6 @@ from transformers import (
     CLIPImageProcessorPil,
     ConvNextImageProcessorPil,
     DeiTImageProcessorPil,
-    DetrImageProcessorPil,
     EfficientNetImageProcessorPil,
     LevitImageProcessorPil,
     MobileViTImageProcessorPil,
@@ -23,7 +22,6 @@ from transformers import (
     Siglip2ImageProcessorPil,
     SiglipImageProcessorPil,
     ViTImageProcessorPil,
-    YolosImageProcessorPil,
 )
 
 from triform.export.checkpoint.files.float_resizing import FloatResizingProcessor
@@ -88,26 +86,6 @@ def test_pixels_are_those_of_the_processor(processor):
         assert found.dtype == np.float32
         assert found.shape == (3, info.height, info.width)
         np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "processor",
-    [
-        DetrImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 71}),
-        YolosImageProcessorPil(size={"shortest_edge": 52, "longest_edge": 97}),
-        CLIPImageProcessorPil(size={"shortest_edge": 26}, do_center_crop=False),
-    ],
-    ids=lambda processor: type(processor).__name__,
-)
-def test_images_may_keep_their_shape(processor):
-    info = image_info(processor, any_shape=True)
-    assert (info.height, info.width) == (None, None)
-    # The last ones have an edge of the size already, where transformers leaves images as they are.
-    sizes = [(97, 61), (48, 131), (150, 31), (31, 150), (66, 67), (52, 53), (41, 40), (40, 90), (90, 40), (97, 26)]
-    for height, width in sizes:
-        image = next(synthetic_images(1, seed=height)).resize((width, height))
-        expected = processor(images=image, return_tensors="np")["pixel_values"][0]
-        np.testing.assert_allclose(pixel_values(image, info), expected, atol=1e-5)
 
 
 def test_an_image_that_is_resized_as_floats_is_not_rounded():

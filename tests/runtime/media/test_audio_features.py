@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from transformers import Speech2TextFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+from transformers import (
+    LasrFeatureExtractor,
+    ParakeetFeatureExtractor,
+    SeamlessM4TFeatureExtractor,
+    Speech2TextFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 from tests.helpers.signals import RATE, SOUNDS, noise, silence, tone, voice
 from triform.export.describe.audio import audio_info
@@ -194,3 +201,27 @@ def test_batches_are_transformers(extractor):
 def test_an_unknown_kind_is_one_line():
     with pytest.raises(UnsupportedError, match=r"'mfcc'.*upgrade"):
         audio_features(silence(1), AudioInfo("mfcc", RATE, 13, 0.0))
+
+
+@pytest.mark.parametrize("length", [801, 16000, 16239, 40001])
+@pytest.mark.parametrize(
+    "extractor",
+    [
+        SeamlessM4TFeatureExtractor(feature_size=20, num_mel_bins=20),
+        SeamlessM4TFeatureExtractor(feature_size=20, num_mel_bins=20, stride=3),
+        ParakeetFeatureExtractor(feature_size=20),
+        ParakeetFeatureExtractor(feature_size=40, hop_length=128, win_length=333, preemphasis=0.0),
+        LasrFeatureExtractor(feature_size=20),
+        LasrFeatureExtractor(feature_size=40, hop_length=128, win_length=333),
+    ],
+    ids=lambda extractor: type(extractor).__name__,
+)
+def test_features_of_models_for_ctc(extractor, length):
+    samples = SOUNDS["voice"][:length]
+    given = extractor(samples, sampling_rate=RATE, return_tensors="np", return_attention_mask=True)
+    # The frames that the model sees: the last one of some extractors is padding.
+    expected = given["input_features"][0][given["attention_mask"][0].astype(bool)]
+    found = audio_features(samples, audio_info(extractor))
+    assert found.shape == expected.shape
+    # transformers' own transform is of float32 in Parakeet's.
+    assert np.abs(found - expected).max() <= 1e-3

@@ -1,0 +1,93 @@
+"""Transcribes recordings of any length with models for CTC."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+from triform.runtime.errors import InputError, option
+from triform.runtime.speech.ctc.chunks import Chunk, chunks
+from triform.runtime.speech.ctc.decoding import CtcDecoder, FramedToken, GreedyDecoder
+from triform.runtime.speech.ctc.prefix_beams import PrefixBeamDecoder
+from triform.runtime.speech.ctc.recognizer import CtcRecognizer
+from triform.runtime.speech.ctc.words import segments
+from triform.runtime.speech.options import TranscribeOptions
+from triform.runtime.speech.recording import Recording, speech_of
+from triform.runtime.speech.transcript import Segment
+from triform.runtime.speech.utterances import cut_spans
+
+# Options that mean something here; all others are for models that write token after token.
+_SUPPORTED = {"word_timestamps", "vad", "voice_activity", "batch", "num_beams"}
+# The longest stretch of speech that is run as a whole, in seconds.
+_LONGEST = 30.0
+
+
+def transcribe_ctc(
+    model: CtcRecognizer, recording: Recording, options: TranscribeOptions, progress: Callable[[float], None]
+) -> Iterator[Segment]:
+    """Transcribe a recording, segment by segment; see `transcribe`.
+
+    Recordings longer than 30 s are run in overlapping chunks; with `vad`, each stretch of speech is run by itself.
+
+    Raises:
+        InputError: an option is for models that write token after token.
+        UnsupportedError: a package that finds speech is missing.
+    """
+    check_ctc_options(options)
+    if options.vad:
+        return _of_speech(model, recording, options, progress)
+    parts = chunks(recording.blocks(model.audio.sampling_rate), model.audio.sampling_rate, model.frame_step)
+    return _segments(model, _decoded(model, parts, options, progress), 0.0, options)
+
+
+def check_ctc_options(options: TranscribeOptions) -> None:
+    """Refuse options that mean nothing for CTC.
+
+    Raises:
+        InputError: names the first of them.
+    """
+    for item in dataclasses.fields(options):
+        if item.name not in _SUPPORTED and getattr(options, item.name) != item.default:
+            name = option(item.name)
+            raise InputError(
+                f"this model hears all tokens at once (CTC), without a prompt or sampling: leave out {name}"
+            )
+
+
+def _of_speech(
+    model: CtcRecognizer, recording: Recording, options: TranscribeOptions, progress: Callable[[float], None]
+) -> Iterator[Segment]:
+    rate = model.audio.sampling_rate
+    spans = cut_spans(recording.blocks(rate), speech_of(recording, options.voice_activity, _LONGEST), rate)
+    while group := list(islice(spans, options.batch)):
+        results = model.log_probs([samples for _, samples in group])
+        for (span, _), log_probs in zip(group, results, strict=True):
+            decoder = _decoder(model, options)
+            yield from _segments(model, [*decoder.feed(log_probs), *decoder.finish()], span.start, options)
+        progress(group[-1][0].end)
+
+
+def _decoded(
+    model: CtcRecognizer, parts: Iterator[Chunk], options: TranscribeOptions, progress: Callable[[float], None]
+) -> Iterator[FramedToken]:
+    decoder = _decoder(model, options)
+    while group := list(islice(parts, options.batch)):
+        for part, log_probs in zip(group, model.log_probs([part.samples for part in group]), strict=True):
+            own = log_probs[part.skipped :]
+            yield from decoder.feed(own if part.kept is None else own[: part.kept])
+        progress(group[-1].end)
+    yield from decoder.finish()
+
+
+def _decoder(model: CtcRecognizer, options: TranscribeOptions) -> CtcDecoder:
+    if options.num_beams == 1:
+        return GreedyDecoder(model.ctc.blank)
+    return PrefixBeamDecoder(model.ctc.blank, options.num_beams)
+
+
+def _segments(
+    model: CtcRecognizer, tokens: Iterable[FramedToken], start: float, options: TranscribeOptions
+) -> Iterator[Segment]:
+    frame = model.frame_step / model.audio.sampling_rate
+    return segments(tokens, model.pieces, frame, start, words=options.word_timestamps)

@@ -1,0 +1,54 @@
+"""Words and their frames equal those of transformers' Wav2Vec2CTCTokenizer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+from transformers import Wav2Vec2CTCTokenizer
+
+from tests.checkpoints.ctc import TOKENS, save_ctc_tokenizer
+from triform.export.tokenization.ctc import save_ctc_tokenizer as write_tokenizer
+from triform.runtime.speech.ctc.decoding import GreedyDecoder
+from triform.runtime.speech.ctc.words import Pieces, segments
+
+SIZE = len(TOKENS)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("letters")
+    save_ctc_tokenizer(folder)
+    return Wav2Vec2CTCTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def pieces(original, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    assert write_tokenizer(original, SIZE, folder, "letters") == 0
+    return Pieces(Tokenizer.from_file(str(folder / "tokenizer.json")), SIZE)
+
+
+def _segments(frames, pieces):
+    decoder = GreedyDecoder(0)
+    tokens = [*decoder.feed(np.eye(SIZE, dtype=np.float32)[frames]), *decoder.finish()]
+    return list(segments(tokens, pieces, 0.02, 0.0, words=True))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_words_and_their_frames(original, pieces, seed):
+    generator = np.random.default_rng(seed)
+    frames = generator.choice([0, 4, *range(5, SIZE)], 120).repeat(generator.integers(1, 4, 120))
+    expected = original.decode(frames, output_word_offsets=True)
+    found = _segments(frames, pieces)
+    assert "".join(segment.text for segment in found).strip() == expected.text
+    words = [(word.text.strip(), word.start, word.end) for segment in found for word in segment.words]
+    assert words == [
+        (word["word"], round(word["start_offset"] * 0.02, 3), round(word["end_offset"] * 0.02, 3))
+        for word in expected.word_offsets
+    ]
+
+
+def test_a_segment_ends_at_a_pause(pieces):
+    said = [5, 6, 4, 7, *[0] * 60, 4, 8]
+    assert [segment.text for segment in _segments(said, pieces)] == ["ET A", " O"]
