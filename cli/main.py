@@ -49,6 +49,7 @@ _COMMANDS = {
     "vectors": ("encoder.vectors", "Show the vector of each token in its context."),
     "inspect": ("bundle.inspect", "Show what a bundle contains."),
     "verify": ("bundle.verify", "Check a bundle's files, or its outputs against the checkpoint."),
+    "sign": ("bundle.sign", "Sign a bundle with an Ed25519 key."),
     "bench": ("machine.bench", "Measure how fast a bundle runs, and how much memory it takes."),
     "doctor": ("machine.doctor", "Show what this machine has, and which bundles fit it."),
 }

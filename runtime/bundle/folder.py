@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from triform.runtime.bundle.manifest import MANIFEST, GraphInfo, Manifest
+from triform.runtime.bundle.manifest import MANIFEST, SIGNATURE, GraphInfo, Manifest
 from triform.runtime.bundle.reading import read_manifest
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import BundleError
@@ -127,7 +127,7 @@ def _is_in_hub_cache(folder: Path, link: Path) -> bool:
 def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
     unlisted = sorted(set(os.listdir(folder)) - manifest.files.keys() - {MANIFEST})
     for name in unlisted:
-        if not name.startswith(_APPLE_DOUBLE) and name not in _LITTER:
+        if not name.startswith(_APPLE_DOUBLE) and name not in (*_LITTER, SIGNATURE):
             raise BundleError(
                 f"{folder} holds {quoted(name)}, which its manifest does not list; "
                 "move it away, or export the model again"

@@ -17,6 +17,8 @@ from triform.runtime.bundle.text_info import SourceTextInfo, TaskPrefix, Tokeniz
 from triform.runtime.sealed_json import sealed
 
 MANIFEST = "manifest.json"
+# A signature of it, see `supply_chain/signing.py`.
+SIGNATURE = "manifest.json.sig"
 # The key of the manifest's own hash.
 CHECKSUM = "manifest_sha256"
 # Version 3 added `CacheInfo.states`; a bundle without states is written as version 2, which older readers know.
