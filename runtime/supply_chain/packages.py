@@ -34,7 +34,7 @@ class Package:
     requires: list[str] = field(default_factory=list)
 
 
-def normalized(name: str) -> str:
+def canonical_name(name: str) -> str:
     """A package's name in the spelling that indexes use."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -44,7 +44,7 @@ def installed_packages(root: str = "triform") -> list[Package]:
     packages: dict[str, Package] = {}
     pending = [root]
     while pending:
-        name = normalized(pending.pop())
+        name = canonical_name(pending.pop())
         if name in packages:
             continue
         distribution = _distribution(name)
@@ -66,7 +66,7 @@ def _required(distribution: metadata.Distribution) -> set[str]:
     """The names of the packages that a package needs on some platform; those not installed are not needed here."""
     requirements = [text.partition(";") for text in distribution.requires or []]
     named = [_NAME.match(text.strip()) for text, _, marker in requirements if not _EXTRA.search(marker)]
-    return {normalized(match[0]) for match in named if match is not None}
+    return {canonical_name(match[0]) for match in named if match is not None}
 
 
 def locked_packages(path: Path) -> list[Package]:
@@ -89,7 +89,7 @@ def locked_packages(path: Path) -> list[Package]:
         pin = _PIN.fullmatch(entry)
         if pin is None:
             raise InputError(f"{path}: each package needs one version and its hashes, unlike {quoted(entry)}")
-        name = normalized(pin["name"])
+        name = canonical_name(pin["name"])
         if name in packages:
             raise InputError(f"{path} names {name} twice")
         packages[name] = Package(name, pin["version"], _HASH.findall(pin["hashes"]))
