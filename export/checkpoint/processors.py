@@ -59,9 +59,21 @@ def load_original_tokenizer(source: Source) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(source.tokenizer_folder, **source.arguments)
         except Exception as error:  # transformers raises errors of any type here
             raise ExportError(f"{source.name} has no usable tokenizer: {first_line(error)}") from error
-    if hasattr(tokenizer, "backend_tokenizer") and not tokenizer.backend_tokenizer.get_vocab_size():
-        raise ExportError(f"{source.name} has no tokenizer: add tokenizer.json to the folder")
+    if hasattr(tokenizer, "backend_tokenizer"):
+        _check_knows_words(source, tokenizer)
     return tokenizer
+
+
+def _check_knows_words(source: Source, tokenizer: Any) -> None:
+    """Refuse a tokenizer that transformers made without its files, which takes every text for unknown."""
+    words = tokenizer.backend_tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
+    # Some kinds have the sign of a space without any file.
+    if len(words) < 2:
+        kind, files = type(tokenizer).__name__, list(tokenizer.vocab_files_names.values())
+        raise ExportError(
+            f"{source.name} has no tokenizer that knows words: {kind} reads {' or '.join(files)}, which the folder "
+            "lacks; add tokenizer.json, or a tokenizer_config.json that names the right tokenizer_class"
+        )
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -145,14 +145,18 @@ def save_feature_extractor(model_type: str, folder: Path) -> None:
     Raises:
         NotTriedError: it cannot be made.
     """
-    name = FEATURE_EXTRACTOR_MAPPING_NAMES.get(model_type, "Wav2Vec2FeatureExtractor")
+    # transformers lists one for waveforms there, but the model reads features.
+    known = {**FEATURE_EXTRACTOR_MAPPING_NAMES, "wav2vec2-bert": "SeamlessM4TFeatureExtractor"}
+    name = known.get(model_type, "Wav2Vec2FeatureExtractor")
     extractor = getattr(transformers, name)
     try:
         if name == "Wav2Vec2FeatureExtractor":
             extractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
             return
         try:
-            extractor(feature_size=SMALL["num_mel_bins"]).save_pretrained(folder)
+            bands = dict.fromkeys(("feature_size", "num_mel_bins"), SMALL["num_mel_bins"])
+            sizes = bands if name.startswith("SeamlessM4T") else {"feature_size": bands["feature_size"]}
+            extractor(**sizes).save_pretrained(folder)
         except TypeError:
             extractor().save_pretrained(folder)
     except Exception as error:

@@ -153,11 +153,15 @@ _WAVEFORMS = (
     "wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "sew", "sew-d", "wav2vec2-conformer",
 )  # fmt: skip
 _BANDS = {"num_mel_bins": SMALL["num_mel_bins"]}
+_SMALL_ENCODER = {
+    "hidden_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4, "num_hidden_layers": 2,
+    "intermediate_size": 80, "conv_kernel_size": 5, "subsampling_conv_channels": 8,
+}  # fmt: skip
 # Where a config says how many bands of features it reads.
 _BANDS_OF: dict[str, dict[str, Any]] = {
     "wav2vec2-bert": {"feature_projection_input_dim": 2 * SMALL["num_mel_bins"]},
-    "parakeet_ctc": {"encoder_config": _BANDS},
-    "lasr_ctc": {"encoder_config": _BANDS},
+    "parakeet_ctc": {"encoder_config": {**_SMALL_ENCODER, **_BANDS, "subsampling_factor": 4}},
+    "lasr_ctc": {"encoder_config": {**_SMALL_ENCODER, **_BANDS}},
 }
 
 

@@ -12,12 +12,14 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AlbertConfig,
     AutoTokenizer,
     BertConfig,
     BertGenerationTokenizer,
     ByT5Tokenizer,
     EsmTokenizer,
     PreTrainedTokenizerFast,
+    RobertaConfig,
     T5Config,
 )
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
@@ -208,3 +210,20 @@ def test_pairs_are_compared():
     original = PreTrainedTokenizerFast(tokenizer_object=tokenizer("<s> $A <s> $B"))
     assert first_difference(original, tokenizer("<s> $A <s> $B")) is None
     assert first_difference(original, tokenizer("<s> $A $B")).startswith("(")
+
+
+@pytest.mark.parametrize(
+    ("config", "file", "expected"),
+    [
+        (AlbertConfig(), "vocab.txt", "AlbertTokenizer reads spiece.model or tokenizer.json"),
+        (T5Config(), "vocab.json", "T5Tokenizer reads spiece.model or tokenizer.json"),
+        (BertConfig(), "spiece.model", "BertTokenizer reads vocab.txt or tokenizer.json"),
+        (RobertaConfig(), "vocab.txt", "RobertaTokenizer reads vocab.json or merges.txt or tokenizer.json"),
+    ],
+)
+def test_a_tokenizer_without_its_own_file_is_refused(config, file, expected, tmp_path):
+    """transformers makes one that takes every text for unknown."""
+    config.save_pretrained(tmp_path)
+    (tmp_path / file).write_text('{"[UNK]": 0, "word": 1}' if file.endswith("json") else "[UNK]\nword\n")
+    with pytest.raises(ExportError, match=expected):
+        load_tokenizer(Source("x", tmp_path, tmp_path, tmp_path))
