@@ -64,8 +64,10 @@ TYPE_SETTINGS: dict[str, dict[str, Any]] = {
     "dots1": {"n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1},
     "bert-generation": {"is_decoder": True},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+    # Its scales are divided by the initializer's range, so that small changes of them would make the model chaotic.
     "dory": {"num_hidden_layers": 8, "layer_types": ["sliding_attention", "mlp", "full_attention", "mlp"] * 2,
-             "n_input_layers": 2, "n_recurrent_layers": 4, "n_output_layers": 2, "n_recurrent_loops": 2},
+             "initializer_range": 1.0, "n_input_layers": 2, "n_recurrent_layers": 4, "n_output_layers": 2,
+             "n_recurrent_loops": 2},
     "zaya": {"num_experts_per_tok": 1},
     "mpnet": {"relative_attention_num_buckets": 32, "pad_token_id": 1, "bos_token_id": 0},
     "layoutlmv3": {"coordinate_size": 24, "shape_size": 16, "input_size": 32}, "lilt": {"hidden_size": 96},
