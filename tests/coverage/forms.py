@@ -261,7 +261,7 @@ FORMS: dict[str, Form] = {
         "Speech to text", model_types.speech, _save_speech, compared_by_export, "encoder-decoder",
         dict.fromkeys(model_types.speech_by_ctc(), "encoder"),
     ),
-    "image": Form("Pictures (a sample)", model_types.pictures, _save_pictures, compared_by_export, "encoder"),
+    "image": Form("Images (a sample)", model_types.pictures, _save_pictures, compared_by_export, "encoder"),
     "image-text": Form(
         "Language models that see or hear (a sample)", model_types.pictures_and_text, _save_pictures_and_text,
         compared_by_export, None,

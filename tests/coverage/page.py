@@ -115,7 +115,7 @@ def _commands(record: Record) -> str:
 
 def _remark(record: Record) -> str:
     """The reason in one cell, without the name of the sweep's folder."""
-    reason = record.reason.removeprefix(f"{record.name} cannot be exported: ")
+    reason = re.sub(r"\S*/coverage-\w+/", "", record.reason).removeprefix(f"{record.name} cannot be exported: ")
     reason = re.sub(r"\x1b\[[0-9;]*m", "", reason).replace("|", "\\|").replace("\n", " ")
     return reason if len(reason) <= _LONGEST_REASON else f"{reason[: _LONGEST_REASON - 1]}…"
 
