@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,21 +98,33 @@ def _whisper(extractor: Any) -> AudioInfo:
     )
 
 
-def _speech_to_text(extractor: Any) -> AudioInfo:
+def _kaldi(extractor: Any) -> AudioInfo:
+    """The mel bands of Kaldi, which several extractors compute.
+
+    Raises:
+        UnsupportedError: the extractor takes another number of samples a second.
+    """
     if extractor.sampling_rate != _KALDI_RATE:
         raise UnsupportedError(
             f"the feature extractor {_name(extractor)} takes {extractor.sampling_rate} samples a second, "
             f"which is supported for {_KALDI_RATE} only"
         )
-    normalizes = bool(extractor.do_ceptral_normalize)
     return AudioInfo(
         kind="fbank",
         sampling_rate=_KALDI_RATE,
         feature_size=int(extractor.num_mel_bins),
-        padding_value=float(extractor.padding_value),
+        padding_value=0.0,
         win_length=_KALDI_FRAME,
         n_fft=_KALDI_FFT,
         hop_length=_KALDI_HOP,
+    )
+
+
+def _speech_to_text(extractor: Any) -> AudioInfo:
+    normalizes = bool(extractor.do_ceptral_normalize)
+    return replace(
+        _kaldi(extractor),
+        padding_value=float(extractor.padding_value),
         normalize_means=normalizes and bool(extractor.normalize_means),
         normalize_vars=normalizes and bool(extractor.normalize_vars),
     )
@@ -129,19 +142,9 @@ def _wav2vec2(extractor: Any) -> AudioInfo:
 
 
 def _seamless(extractor: Any) -> AudioInfo:
-    if extractor.sampling_rate != _KALDI_RATE:
-        raise UnsupportedError(
-            f"the feature extractor {_name(extractor)} takes {extractor.sampling_rate} samples a second, "
-            f"which is supported for {_KALDI_RATE} only"
-        )
-    return AudioInfo(
-        kind="fbank",
-        sampling_rate=_KALDI_RATE,
-        feature_size=int(extractor.num_mel_bins),
+    return replace(
+        _kaldi(extractor),
         padding_value=float(extractor.padding_value),
-        win_length=_KALDI_FRAME,
-        n_fft=_KALDI_FFT,
-        hop_length=_KALDI_HOP,
         normalize_means=True,
         normalize_vars=True,
         sample_variance=True,
@@ -151,20 +154,9 @@ def _seamless(extractor: Any) -> AudioInfo:
 
 
 def _ast(extractor: Any) -> AudioInfo:
-    if extractor.sampling_rate != _KALDI_RATE:
-        raise UnsupportedError(
-            f"the feature extractor {_name(extractor)} takes {extractor.sampling_rate} samples a second, "
-            f"which is supported for {_KALDI_RATE} only"
-        )
     normalizes = bool(extractor.do_normalize)
-    return AudioInfo(
-        kind="fbank",
-        sampling_rate=_KALDI_RATE,
-        feature_size=int(extractor.num_mel_bins),
-        padding_value=0.0,
-        win_length=_KALDI_FRAME,
-        n_fft=_KALDI_FFT,
-        hop_length=_KALDI_HOP,
+    return replace(
+        _kaldi(extractor),
         window="hann",
         scale=1.0,
         length=int(extractor.max_length),
