@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import MANIFEST, FileInfo, GraphInfo, Manifest
 from triform.runtime.extras import missing_extra
-from triform.runtime.supply_chain.packages import Package, normalized
+from triform.runtime.supply_chain.packages import Package, canonical_name
 
 if TYPE_CHECKING:
     from cyclonedx.model import Property
@@ -153,7 +153,7 @@ def _package(package: Package) -> Component:
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
 
-    purl = PackageURL("pypi", name=normalized(package.name), version=package.version)
+    purl = PackageURL("pypi", name=canonical_name(package.name), version=package.version)
     # A release has several files, one for each platform: their hashes are those of the release's distributions.
     hashes = [HashType(alg=HashAlgorithm.SHA_256, content=digest) for digest in package.hashes]
     distribution = ExternalReference(

@@ -65,11 +65,15 @@ def _render(manifest: Manifest) -> str:
         ("task", manifest.task),
         ("model type", manifest.model_type),
         ("parameters", f"{manifest.parameters / 1e6:.1f} M"),
-        ("context", f"{manifest.max_length} tokens"),
-        ("vocabulary", str(manifest.vocab_size)),
-        ("chat template", _templates(manifest)),
-        ("size", megabytes(sum(info.size for info in manifest.files.values()))),
     ]
+    # Models of images and audio read no tokens.
+    if manifest.max_length:
+        lines.append(("context", f"{manifest.max_length} tokens"))
+    if manifest.vocab_size:
+        lines.append(("vocabulary", str(manifest.vocab_size)))
+    if manifest.form == "decoder":
+        lines.append(("chat template", _templates(manifest)))
+    lines.append(("size", megabytes(sum(info.size for info in manifest.files.values()))))
     if manifest.export.end_tokens:
         lines.append(("answers end at", end_tokens(manifest.export.end_tokens)))
     lines += [("note", note) for note in manifest.export.notes]
