@@ -42,9 +42,24 @@ class SlidingWindow:
 
 @dataclass(frozen=True)
 class UnknownMask:
-    """Takes the place of a mask that is neither causal nor a causal sliding window; no layer may use it."""
+    """Takes the place of a mask that is neither causal nor a causal sliding window; no layer may use it.
+
+    Attributes:
+        causal_up_to: the tokens up to which the mask is causal, as the first chunk of several is; None if unknown.
+    """
+
+    causal_up_to: int | None = None
 
     def __getitem__(self, _: Any) -> UnknownMask:
+        """The mask itself, as for `SlidingWindow`."""
+        return self
+
+
+@dataclass(frozen=True)
+class FullMask:
+    """Takes the place of a causal mask where the model takes a part of it, which None has not."""
+
+    def __getitem__(self, _: Any) -> FullMask:
         """The mask itself, as for `SlidingWindow`."""
         return self
 
@@ -69,6 +84,7 @@ class ForwardPass:
         pending: the rotary table that the current layer announced; its attention takes it.
         isolated: whether each query attends to itself only, to see what else connects tokens; outside tracing.
         key_positions: int64 (total,), of the keys, for biases by position; None outside tracing, and without biases.
+        max_length: most tokens of a row, up to which masks must be causal.
     """
 
     seqlens_k: torch.Tensor | None = None
@@ -78,6 +94,7 @@ class ForwardPass:
     pending: RotaryTable | None = None
     isolated: bool = False
     key_positions: torch.Tensor | None = None
+    max_length: int | None = None
 
     def positions(self, length: int) -> torch.Tensor:
         """The positions of a chunk's `length` tokens, int64 (batch or 1, length)."""
@@ -120,24 +137,30 @@ def announce(table: RotaryTable) -> None:
 
 
 def causal_mask(
-    *_: Any, mask_function: Any, kv_length: int, local_size: int | None = None, **__: Any
-) -> SlidingWindow | UnknownMask | None:
+    *_: Any, mask_function: Any, kv_length: int, config: Any, local_size: int | None = None, **__: Any
+) -> SlidingWindow | UnknownMask | FullMask | None:
     """A mask function for transformers that returns the window of a causal mask instead of a tensor.
 
     Returns:
-        None for a mask without a window; also while tracing, when `LayerFacts` has the window. `UnknownMask` for a mask
-        that is neither causal nor a causal sliding window: models also make masks that no layer uses.
+        None or `FullMask` for a mask without a window; also while tracing, when `LayerFacts` has the window.
+        `UnknownMask` for a mask that is neither causal nor a causal sliding window: models also make masks that no
+        layer uses.
     """
+    # Models that select tokens take a part of the mask.
+    whole = FullMask() if hasattr(config, "index_topk") else None
     if torch.compiler.is_exporting():
-        return None
+        return whole
     try:
         causal = _is_causal(mask_function, _FAR, local_size)
     except IndexError:
         # It looks up what each position of this text is, such as a part of an image: here all are words.
         causal = _is_causal(mask_function, kv_length - 1, local_size)
-    if not causal:
-        return UnknownMask()
-    return SlidingWindow(local_size) if local_size else None
+    if causal:
+        return SlidingWindow(local_size) if local_size else whole
+    # In chunks, of which the first is causal.
+    limit = local_size if local_size and _is_causal(mask_function, local_size - 1, None) else None
+    max_length = current_pass().max_length
+    return whole if limit and max_length and max_length <= limit else UnknownMask(limit)
 
 
 def _is_causal(mask_function: Any, last: int, window: int | None) -> bool:
@@ -156,7 +179,7 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: SlidingWindow | UnknownMask | None,
+    attention_mask: SlidingWindow | UnknownMask | FullMask | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
@@ -192,7 +215,9 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
         # The operator takes values as wide as the keys. Zeros behind them add zeros to the output.
         value = torch.nn.functional.pad(value, (0, key.shape[-1] - width))
     if isinstance(attention_mask, UnknownMask):
-        raise UnsupportedModelError("its attention mask is neither causal nor a causal sliding window")
+        raise UnsupportedModelError(_described(attention_mask))
+    if isinstance(attention_mask, FullMask):
+        attention_mask = None
     if attention_mask is not None and not isinstance(attention_mask, SlidingWindow):
         raise UnsupportedModelError("it changes the attention mask inside its layers")
     table, current.pending = current.pending, None
@@ -216,6 +241,15 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
     else:
         output = _compute(layer, query, key, value)
     return output if width == value.shape[-1] else output[..., :width].contiguous(), None
+
+
+def _described(mask: UnknownMask) -> str:
+    if mask.causal_up_to is None:
+        return "its attention mask is neither causal nor a causal sliding window"
+    return (
+        f"its layers attend in chunks of {mask.causal_up_to} tokens, which is not supported; with a context length of "
+        f"{mask.causal_up_to} there is only one chunk"
+    )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from triform.models.attention.bidirectional import attend_bidirectional, padding_or_bias
-from triform.models.attention.causal import SlidingWindow, UnknownMask, attend_causal, causal_mask
+from triform.models.attention.causal import FullMask, SlidingWindow, UnknownMask, attend_causal, causal_mask
 from triform.models.attention.cross_state import CrossAttentionState
 from triform.models.attention.layout import merge_heads
 from triform.models.current_pass import CurrentPass
@@ -32,7 +32,7 @@ _WEIGHTS = "triform::CrossWeights"
 class CausalMask:
     """Takes the place of the mask tensor of a decoder's self-attention."""
 
-    window: SlidingWindow | UnknownMask | None
+    window: SlidingWindow | UnknownMask | FullMask | None
 
 
 _CURRENT: CurrentPass[CrossAttentionState] = CurrentPass("attention")

@@ -13,6 +13,7 @@ from triform.models.attention.causal import CAUSAL, ForwardPass, LayerFacts, ann
 from triform.models.attention.complex_rotary import real_rotary
 from triform.models.attention.own_causal import has_linear_biases, through_causal
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
+from triform.models.attention.short_texts import all_selected, untempered
 from triform.models.errors import UnsupportedModelError
 from triform.models.paths import TOLERANCE, choose_path, relative_difference
 from triform.models.recurrent.passes import RecurrentPass, carrying
@@ -167,22 +168,25 @@ def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, _Layer
 
     def attempt(path: _Path, stack: ExitStack) -> tuple[float, _Layers]:
         stack.enter_context(_prepared(model, path, max_length))
-        actual, layers = _probe(model, ids)
-        _check_connections(model, ids, layers)
+        actual, layers = _probe(model, ids, max_length)
+        _check_connections(model, ids, layers, max_length)
         return relative_difference(expected, actual), layers
 
     return choose_path("logits", paths, attempt)
 
 
-def _probe(model: PreTrainedModel, ids: torch.Tensor, isolated: bool = False) -> tuple[torch.Tensor, _Layers]:
-    attention, recurrent = ForwardPass(isolated=isolated), RecurrentPass(isolated=isolated)
+def _probe(
+    model: PreTrainedModel, ids: torch.Tensor, max_length: int, isolated: bool = False
+) -> tuple[torch.Tensor, _Layers]:
+    attention = ForwardPass(isolated=isolated, max_length=max_length)
+    recurrent = RecurrentPass(isolated=isolated)
     with attending(attention), carrying(recurrent):
         positions = torch.arange(ids.shape[1])[None]
         logits: torch.Tensor = model(input_ids=ids, position_ids=positions, use_cache=False).logits
     return logits, _Layers(attention.layers, recurrent.states)
 
 
-def _check_connections(model: PreTrainedModel, ids: torch.Tensor, layers: _Layers) -> None:
+def _check_connections(model: PreTrainedModel, ids: torch.Tensor, layers: _Layers, max_length: int) -> None:
     """Refuse a model in which tokens are connected by anything but what was replaced.
 
     With attention, convolutions and recurrences over a single token, a token's logits must not depend on the tokens
@@ -193,7 +197,7 @@ def _check_connections(model: PreTrainedModel, ids: torch.Tensor, layers: _Layer
         raise UnsupportedModelError("its attention is code of its own, which cannot be replaced")
     others = ids.clone()
     others[0, :-1] = ids[0, 1:]
-    logits = [_probe(model, row, isolated=True)[0][0, -1] for row in (ids, others)]
+    logits = [_probe(model, row, max_length, isolated=True)[0][0, -1] for row in (ids, others)]
     if relative_difference(*logits) > TOLERANCE:
         raise UnsupportedModelError(
             "it carries a state along the text besides keys and values, which is neither a convolution nor a "
@@ -207,6 +211,8 @@ def _prepared(model: PreTrainedModel, path: _Path, max_length: int) -> Iterator[
     with ExitStack() as stack:
         stack.enter_context(through_causal(model, max_length))
         stack.enter_context(recurrences_replaced(model))
+        stack.enter_context(all_selected(model, max_length))
+        stack.enter_context(untempered(model, max_length))
         if path.rotary == "fused":
             stack.enter_context(fused_rotary(model, max_length, announce))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 import warnings
 from dataclasses import replace
@@ -54,22 +55,31 @@ def attempt(form: str, name: str, folder: Path) -> Record:
 
 
 def _export(form: str, checkpoint: Path, bundle: Path) -> str:
-    """Export as `triform export` does, or with the task that its refusal offers for the language model alone.
+    """Export as `triform export` does, or with the option that its refusal offers for a decoder.
 
     Returns:
-        a remark, empty if no task was needed.
+        a remark, empty if no option was needed.
     """
     options = ExportOptions(quantize="none", context_length=_context(form, checkpoint))
     try:
         export(str(checkpoint), bundle, options)
     except TriformError as error:
-        if FORMS[form].bundle_form != "decoder" or f"--task {_WRITE} exports its language model alone" not in str(
-            error
-        ):
+        offer = _offer(str(error), options) if FORMS[form].bundle_form == "decoder" else None
+        if offer is None:
             raise
-        export(str(checkpoint), bundle, replace(options, task=_WRITE))
-        return f"with --task {_WRITE}, its language model alone"
+        export(str(checkpoint), bundle, offer[0])
+        return offer[1]
     return ""
+
+
+def _offer(refusal: str, options: ExportOptions) -> tuple[ExportOptions, str] | None:
+    """The options that a refusal says would do, and a remark on them."""
+    length = re.search(r"with a context length of (\d+)", refusal)
+    if length is not None:
+        return replace(options, context_length=int(length[1])), "with no more context than a layer attends to at once"
+    if f"--task {_WRITE} exports its language model alone" in refusal:
+        return replace(options, task=_WRITE), f"with --task {_WRITE}, its language model alone"
+    return None
 
 
 def _context(form: str, checkpoint: Path) -> int | None:

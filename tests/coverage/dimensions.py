@@ -31,7 +31,7 @@ SMALL: dict[str, int] = {
     **dict.fromkeys(("shared_expert_intermediate_size", "shared_intermediate_size"), 56),
     **dict.fromkeys(("moe_shared_expert_intermediate_size",), 56),
     **dict.fromkeys(("sliding_window", "sliding_window_size", "window_size", "attention_window_size"), 24),
-    **dict.fromkeys(("attention_chunk_size", "swa_window_size", "local_attention_window_len"), 24),
+    **dict.fromkeys(("swa_window_size", "local_attention_window_len"), 24), "attention_chunk_size": 256,
     "local_attention": 48, "query_pre_attn_scalar": 40, "floor_scale": 64, "keep_window_size": 400, "rotary_dim": 16,
     "original_max_position_embeddings": 64, "relative_attention_max_distance": 24, "relative_attention_num_buckets": 10,
     # Multi-head latent attention.

@@ -1,0 +1,61 @@
+"""Models whose attention changes from some length on: they are exported for shorter texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from triform.models.errors import UnsupportedModelError
+from triform.models.patching import patched
+
+
+@contextmanager
+def all_selected(model: torch.nn.Module, max_length: int) -> Iterator[None]:
+    """While the block runs, nothing selects tokens (DeepSeek Sparse Attention), because all would be selected.
+
+    Args:
+        model: the model to change; restored on exit.
+        max_length: most tokens of a row.
+
+    Raises:
+        UnsupportedModelError: texts may be longer than the number of tokens that a layer selects.
+    """
+    selecting = [module for module in model.modules() if isinstance(getattr(module, "index_topk", None), int)]
+    limit = min((int(vars(module)["index_topk"]) for module in selecting), default=max_length)
+    if max_length > limit:
+        raise UnsupportedModelError(
+            f"its layers attend to the {limit} tokens that they select, which is not supported; with a context length "
+            f"of {limit} they attend to all"
+        )
+    with patched((module, "forward", _select_nothing) for module in selecting):
+        yield
+
+
+def _select_nothing(*_: Any, **__: Any) -> tuple[()]:
+    """Takes the place of a selection, which the replaced attention does not read."""
+    return ()
+
+
+@contextmanager
+def untempered(model: torch.nn.Module, max_length: int) -> Iterator[None]:
+    """While the block runs, no layer makes its queries sharper by the positions that it counts in a cache (Llama 4).
+
+    Args:
+        model: the model to change; restored on exit.
+        max_length: most tokens of a row.
+
+    Raises:
+        UnsupportedModelError: texts may be as long as where that begins.
+    """
+    tempering = [module for module in model.modules() if getattr(module, "attn_temperature_tuning", False)]
+    limit = min((int(vars(module)["floor_scale"]) - 1 for module in tempering), default=max_length)
+    if max_length > limit:
+        raise UnsupportedModelError(
+            "its queries become sharper with their position in the cache, which is not supported; with a context "
+            f"length of {limit} they do not"
+        )
+    with patched((module, "attn_temperature_tuning", False) for module in tempering):
+        yield
