@@ -16,6 +16,7 @@ from triform.export.quantize.blocks import Scheme, lower_embeddings, lower_tied_
 from triform.export.quantize.experts import lower_experts
 from triform.export.quantize.int4 import lower_to_int4
 from triform.export.quantize.int8 import lower_to_int8
+from triform.export.quantize.int8_search import ROWS_WORTH
 from triform.export.runners import EncoderRunner
 from triform.export.samples.batches import Sample, padded
 from triform.export.write import Stored, write_graph
@@ -56,7 +57,11 @@ def write_calibration_graph(graph: ir.Model, path: Path, threads: int) -> FloatG
 
 
 def quantize_encoder(
-    graph: ir.Model, options: ExportOptions, original: FloatGraph, samples: Sequence[Sample]
+    graph: ir.Model,
+    options: ExportOptions,
+    original: FloatGraph,
+    samples: Sequence[Sample],
+    rows_worth: float = ROWS_WORTH,
 ) -> Quantization:
     """Replace the graph's Linear nodes and token embeddings by quantized ones.
 
@@ -65,6 +70,7 @@ def quantize_encoder(
         options: the scheme, int8 or int4.
         original: from `write_calibration_graph`.
         samples: for calibration.
+        rows_worth: see `choose_quantization`.
     """
     inputs = _linear_inputs(original, samples)
     name = options.quantize
@@ -73,7 +79,7 @@ def quantize_encoder(
     heads = lower_tied_heads(graph, scheme)
     experts = lower_experts(graph, BITS[name], _BLOCK_SIZE, options.accuracy_level, {})
     if name == "int8":
-        activations = lower_to_int8(graph, inputs)
+        activations = lower_to_int8(graph, inputs, rows_worth)
         matrices = len(activations) + len(heads) + experts + lower_embeddings(graph, scheme, heads)
         fuse_biases(graph)
         return Quantization(name, 8, matrices=matrices, activations=activations)

@@ -11,24 +11,33 @@ import torch
 from triform.export.graph.linear import LINEAR, matrix
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type
 from triform.export.quantize.blocks import linear_inputs, lower_to_float
-from triform.export.quantize.int8_search import Int8Weights, RowQuantization, StaticQuantization, choose_quantization
+from triform.export.quantize.int8_search import (
+    ROWS_WORTH,
+    Int8Weights,
+    RowQuantization,
+    StaticQuantization,
+    choose_quantization,
+)
 
 # Products with fewer columns, such as heads and routers, are small, and their errors do much harm.
 _FEWEST_COLUMNS = 16
 
 
-def lower_to_int8(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str, str]:
+def lower_to_int8(
+    model: ir.Model, inputs: Mapping[str, torch.Tensor], rows_worth: float = ROWS_WORTH
+) -> dict[str, str]:
     """Quantize every Linear but small ones and those that share their matrix with an embedding.
 
     Args:
         model: changed in place.
         inputs: by weight name, calibration inputs float32 (rows, in_features).
+        rows_worth: see `choose_quantization`.
 
     Returns:
         by weight name, how activations are quantized: "static" or "rows". Products in float32 are left out.
     """
     kinds = {
-        name: lower_products_to_int8(model.graph, linears, inputs[name])
+        name: lower_products_to_int8(model.graph, linears, inputs[name], rows_worth)
         for name, linears in quantizable(model, inputs).items()
     }
     lower_to_float(model)
@@ -50,19 +59,22 @@ def quantizable(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str
     return linears
 
 
-def lower_products_to_int8(graph: ir.Graph, linears: Sequence[ir.Node], inputs: torch.Tensor) -> str:
+def lower_products_to_int8(
+    graph: ir.Graph, linears: Sequence[ir.Node], inputs: torch.Tensor, rows_worth: float = ROWS_WORTH
+) -> str:
     """Replace the Linear nodes of one weight by 8-bit products, all quantized alike so that the weight is stored once.
 
     Args:
         graph: changed in place.
         linears: nodes with the same weight.
         inputs: calibration inputs of all of them, float32 (rows, in_features).
+        rows_worth: see `choose_quantization`.
 
     Returns:
         how activations are quantized: "static" or "rows".
     """
     _, weight, _ = linear_inputs(linears[0])
-    recipe = choose_quantization(inputs, matrix(weight).float())
+    recipe = choose_quantization(inputs, matrix(weight).float(), rows_worth)
     for node in linears:
         x, _, bias = linear_inputs(node)
         if isinstance(recipe, StaticQuantization):

@@ -20,7 +20,7 @@ _STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9)
 # The largest activations of other texts are beyond those of the calibration text.
 _MARGIN = 1.3
 # Quantizing by row takes more time, so it must be better by this factor.
-_WORTH = 1.1
+ROWS_WORTH = 1.1
 # Where the negative values are smaller than this share of the positive ones, most levels go to the latter.
 _ONE_SIDED = 0.14
 
@@ -78,18 +78,21 @@ class RowQuantization:
     error: float
 
 
-def choose_quantization(inputs: torch.Tensor, weight: torch.Tensor) -> StaticQuantization | RowQuantization:
+def choose_quantization(
+    inputs: torch.Tensor, weight: torch.Tensor, rows_worth: float = ROWS_WORTH
+) -> StaticQuantization | RowQuantization:
     """Try both ways on calibration inputs; choose the cheaper way unless the other is clearly better.
 
     Args:
         inputs: float32 (rows, in_features).
         weight: float32 (out_features, in_features).
+        rows_worth: how many times smaller the error of scales by row must be for them to be chosen.
     """
     expected = inputs @ weight.T
     candidates = (_static(inputs, weight, expected, strength) for strength in _STRENGTHS)
     static = min(candidates, key=lambda candidate: candidate.error)
     rows = _rows(inputs, weight, expected)
-    return rows if static.error > _WORTH**2 * rows.error else static
+    return rows if static.error > rows_worth**2 * rows.error else static
 
 
 def _static(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor, strength: float) -> StaticQuantization:
