@@ -77,7 +77,7 @@ def quantize_encoder(
     # Tables are looked up in blocks, by either scheme; a head that is tied to one reads the same blocks.
     scheme = Scheme(BITS[name], options.block_size or _BLOCK_SIZE, options.accuracy_level)
     heads = lower_tied_heads(graph, scheme)
-    experts = lower_experts(graph, BITS[name], _BLOCK_SIZE, options.accuracy_level, {})
+    experts = lower_experts(graph, scheme.bits, scheme.block_size, scheme.accuracy_level, {})
     if name == "int8":
         activations = lower_to_int8(graph, inputs, rows_worth)
         matrices = len(activations) + len(heads) + experts + lower_embeddings(graph, scheme, heads)

@@ -25,13 +25,14 @@ def all_selected(model: torch.nn.Module, max_length: int) -> Iterator[None]:
     """
     selecting = [module for module in model.modules() if isinstance(getattr(module, "index_topk", None), int)]
     limit = min((int(vars(module)["index_topk"]) for module in selecting), default=max_length)
-    if max_length > limit:
-        raise UnsupportedModelError(
-            f"its layers attend to the {limit} tokens that they select, which is not supported; with a context length "
-            f"of {limit} they attend to all"
-        )
+    _check_length(max_length, limit, f"its layers attend to the {limit} tokens that they select", "they attend to all")
     with patched((module, "forward", _select_nothing) for module in selecting):
         yield
+
+
+def _check_length(max_length: int, limit: int, what: str, instead: str) -> None:
+    if max_length > limit:
+        raise UnsupportedModelError(f"{what}, which is not supported; with a context length of {limit} {instead}")
 
 
 def _select_nothing(*_: Any, **__: Any) -> tuple[()]:
@@ -52,10 +53,6 @@ def untempered(model: torch.nn.Module, max_length: int) -> Iterator[None]:
     """
     tempering = [module for module in model.modules() if getattr(module, "attn_temperature_tuning", False)]
     limit = min((int(vars(module)["floor_scale"]) - 1 for module in tempering), default=max_length)
-    if max_length > limit:
-        raise UnsupportedModelError(
-            "its queries become sharper with their position in the cache, which is not supported; with a context "
-            f"length of {limit} they do not"
-        )
+    _check_length(max_length, limit, "its queries become sharper with their position in the cache", "they do not")
     with patched((module, "attn_temperature_tuning", False) for module in tempering):
         yield

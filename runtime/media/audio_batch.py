@@ -13,6 +13,7 @@ from triform.runtime.bundle.manifest import GraphInfo
 from triform.runtime.errors import BundleError
 from triform.runtime.graphs.encoder_output import run_encoder
 from triform.runtime.graphs.protocols import GraphSession
+from triform.runtime.media.audio_features import pad_features
 
 # What models call the input that is 1 at audio and 0 at padding.
 _MASKS = ("attention_mask", "padding_mask")
@@ -63,12 +64,7 @@ class AudioStep:
         return results
 
     def _run(self, rows: Sequence[Array]) -> Array:
-        longest = max(map(len, rows))
-        batch = np.full((len(rows), longest, *rows[0].shape[1:]), self._padding_value, np.float32)
-        mask = np.zeros((len(rows), longest), np.int64)
-        for index, row in enumerate(rows):
-            batch[index, : len(row)] = row
-            mask[index, : len(row)] = 1
+        batch, mask = pad_features(rows, self._padding_value)
         arrays: dict[str, NDArray[Any]] = {self._sound: batch, **dict.fromkeys(_MASKS, mask)}
         (logits,) = run_encoder(self._session, self._names, ["logits"], arrays)
         return logits

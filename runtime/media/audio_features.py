@@ -54,18 +54,18 @@ def waveform(samples: Array, info: AudioInfo) -> Array:
     return np.asarray((samples - samples.mean()) / np.sqrt(samples.var() + _VARIANCE_FLOOR), np.float32)
 
 
-def pad_features(rows: Sequence[Array], info: AudioInfo) -> tuple[Array, NDArray[np.int64]]:
+def pad_features(rows: Sequence[Array], padding_value: float) -> tuple[Array, NDArray[np.int64]]:
     """Pad utterances of different lengths to one batch.
 
     Args:
         rows: from `audio_features`, of a kind whose first axis is time.
-        info: with the value to pad with.
+        padding_value: fills shorter rows.
 
     Returns:
         float32 (batch, longest, …), and the attention mask, int64 (batch, longest): 1 where there is audio.
     """
     longest = max(map(len, rows))
-    batch = np.full((len(rows), longest, *rows[0].shape[1:]), info.padding_value, np.float32)
+    batch = np.full((len(rows), longest, *rows[0].shape[1:]), padding_value, np.float32)
     mask = np.zeros((len(rows), longest), np.int64)
     for index, row in enumerate(rows):
         batch[index, : len(row)] = row

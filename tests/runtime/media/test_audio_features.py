@@ -192,7 +192,7 @@ def test_batches_are_transformers(extractor):
     info = audio_info(extractor)
     sounds = [SOUNDS["voice"], SOUNDS["noise"], SOUNDS["noise"][:5000]]
     given = extractor(sounds, sampling_rate=RATE, padding=True, return_tensors="np")
-    batch, mask = pad_features([audio_features(sound, info) for sound in sounds], info)
+    batch, mask = pad_features([audio_features(sound, info) for sound in sounds], info.padding_value)
     assert mask.dtype == np.int64
     assert np.array_equal(mask, given["attention_mask"])
     assert np.abs(batch - given[extractor.model_input_names[0]]).max() <= TOLERANCE
