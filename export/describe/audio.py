@@ -184,6 +184,15 @@ def _parakeet(extractor: Any) -> AudioInfo:
     )
 
 
+def _cohere(extractor: Any) -> AudioInfo:
+    """Parakeet's features; whether they are normalized is an argument of each call, which transformers leaves out."""
+    return _parakeet(extractor)
+
+
+def _omniasr(extractor: Any) -> AudioInfo:
+    return replace(_wav2vec2(extractor), channel_axis=True)
+
+
 def _lasr(extractor: Any) -> AudioInfo:
     return AudioInfo(
         kind="mel",
