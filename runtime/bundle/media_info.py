@@ -92,6 +92,7 @@ class AudioInfo:
         mean: of fbank, subtracted from every number of the features and of their padding.
         deviation: of fbank, divides every number after that.
         mel: of the kind ``mel``.
+        multiple: of waveform, what the number of samples in a batch must be a multiple of; the mask hides the padding.
     """
 
     kind: Literal["log_mel", "fbank", "mel", "waveform"]
@@ -114,6 +115,7 @@ class AudioInfo:
     mean: float = 0.0
     deviation: float = 1.0
     mel: MelInfo | None = None
+    multiple: int = 1
 
     @property
     def fixed(self) -> bool:
