@@ -125,7 +125,7 @@ def _speecht5(module: Any) -> Any:
     return forward
 
 
-def _attention(  # noqa: PLR0913 -- the modules' own arguments
+def _attention(
     module: Any,
     hidden_states: torch.Tensor,
     source: torch.Tensor | None,

@@ -51,7 +51,9 @@ def waveform(samples: Array, info: AudioInfo) -> Array:
     """
     if not info.normalize_means or not len(samples):
         return samples
-    return np.asarray((samples - samples.mean()) / np.sqrt(samples.var() + (info.variance_floor or _VARIANCE_FLOOR)), np.float32)
+    return np.asarray(
+        (samples - samples.mean()) / np.sqrt(samples.var() + (info.variance_floor or _VARIANCE_FLOOR)), np.float32
+    )
 
 
 def pad_features(rows: Sequence[Array], padding_value: float, multiple: int = 1) -> tuple[Array, NDArray[np.int64]]:

@@ -177,7 +177,10 @@ _BANDS_OF: dict[str, dict[str, Any]] = {
     "parakeet_ctc": {"encoder_config": {**_SMALL_ENCODER, **_BANDS, "subsampling_factor": 4}},
     "omniasr_ctc": {
         "audio_config": {
-            "hidden_size": 96, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 80,
+            "hidden_size": 96,
+            "num_attention_heads": 4,
+            "num_hidden_layers": 2,
+            "intermediate_size": 80,
             **{key: value for key, value in _CONVOLUTIONS.items() if key != "num_feat_extract_layers"},
         }
     },

@@ -7,8 +7,11 @@ import json
 
 import pytest
 from transformers import (
+    CohereAsrFeatureExtractor,
     EncodecFeatureExtractor,
+    OmniASRFeatureExtractor,
     Speech2TextFeatureExtractor,
+    SpeechT5FeatureExtractor,
     Wav2Vec2FeatureExtractor,
     WhisperFeatureExtractor,
 )
@@ -49,6 +52,11 @@ def test_whispers_file_is_read(tmp_path):
             AudioInfo("fbank", 16000, 80, 0.0, None, 400, 512, 160, True, False),
         ),
         (Wav2Vec2FeatureExtractor(do_normalize=False), AudioInfo("waveform", 16000, 1, 0.0)),
+        (SpeechT5FeatureExtractor(), AudioInfo("waveform", 16000, 1, 0.0)),
+        (
+            OmniASRFeatureExtractor(),
+            AudioInfo("waveform", 16000, 1, 0.0, normalize_means=True, normalize_vars=True, variance_floor=1e-5),
+        ),
     ],
 )
 def test_what_transformers_saves_is_read(tmp_path, extractor, expected):
@@ -63,6 +71,7 @@ def test_what_transformers_saves_is_read(tmp_path, extractor, expected):
     [
         (EncodecFeatureExtractor(), "EncodecFeatureExtractor is not supported, only WhisperFeatureExtractor"),
         (WhisperFeatureExtractor(dither=1e-4), "adds noise"),
+        (CohereAsrFeatureExtractor(dither=1e-3), "adds noise"),
         (Speech2TextFeatureExtractor(sampling_rate=8000), "takes 8000 samples a second"),
     ],
 )
@@ -87,3 +96,15 @@ def test_an_extractor_that_does_something_else_is_noticed():
     extractor = WhisperFeatureExtractor()
     with pytest.raises(ExportError, match="shape"):
         check_audio_features(extractor, dataclasses.replace(audio_info(extractor), chunk_length=29))
+
+
+def test_noise_below_the_floor_is_left_out():
+    extractor, info = CohereAsrFeatureExtractor(), audio_info(CohereAsrFeatureExtractor())
+    assert extractor.dither > 0
+    for loudness in (0.0, 1e-4, 0.1):
+        sound = (loudness * np.sin(np.arange(16000) / 9)).astype(np.float32)
+        energies = audio_features(sound, dataclasses.replace(info, normalize_means=False, normalize_vars=False))
+        # The noise that is left out has this energy in a band on average: far below what every energy is raised by.
+        assert np.exp(energies).min() >= info.mel.floor * 0.999
+        noise = extractor.dither**2 * np.square(np.hanning(info.win_length)).sum()
+        assert noise < info.mel.floor / 2
