@@ -61,7 +61,7 @@ def audio_info(extractor: Any) -> AudioInfo:
 def _below_floor(dither: float, info: AudioInfo) -> bool:
     """Whether the energy of added noise is lost beside what is added to the energy of every band anyway."""
     floor = info.mel.floor if info.mel is not None and info.mel.floor_added else 0.0
-    # Filters of equal area weigh a bin by less than 1, and the window weighs a sample by at most 1.
+    # The weights of a filter add up to less than 1, and the window weighs a sample by at most 1.
     return info.win_length * dither**2 <= floor
 
 

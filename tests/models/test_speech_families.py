@@ -22,7 +22,7 @@ from triform.runtime.opening import load_encoder_decoder
 
 RATE, LIMIT = 16000, 12
 # What the processor of a type asks of its feature extractor.
-_ASKED = {"moonshine_streaming": {"pad_to_multiple_of": 80}}
+_ASKED = {"moonshine_streaming": {"padding": True, "pad_to_multiple_of": 80}}
 
 
 @pytest.mark.parametrize("name", ["canary", "cohere_asr", "moonshine_streaming", "speecht5", "speech-encoder-decoder"])

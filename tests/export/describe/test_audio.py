@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 from transformers import (
     CohereAsrFeatureExtractor,
     EncodecFeatureExtractor,
@@ -99,12 +100,9 @@ def test_an_extractor_that_does_something_else_is_noticed():
 
 
 def test_noise_below_the_floor_is_left_out():
-    extractor, info = CohereAsrFeatureExtractor(), audio_info(CohereAsrFeatureExtractor())
-    assert extractor.dither > 0
-    for loudness in (0.0, 1e-4, 0.1):
-        sound = (loudness * np.sin(np.arange(16000) / 9)).astype(np.float32)
-        energies = audio_features(sound, dataclasses.replace(info, normalize_means=False, normalize_vars=False))
-        # The noise that is left out has this energy in a band on average: far below what every energy is raised by.
-        assert np.exp(energies).min() >= info.mel.floor * 0.999
-        noise = extractor.dither**2 * np.square(np.hanning(info.win_length)).sum()
-        assert noise < info.mel.floor / 2
+    extractor = CohereAsrFeatureExtractor()
+    floor = audio_info(extractor).mel.floor
+    # The energy that white noise has in the band that hears most of it.
+    window = torch.hann_window(extractor.win_length, periodic=False)
+    energy = extractor.dither**2 * window.square().sum() * extractor.mel_filters.sum(1).max()
+    assert 0 < energy < floor / 100
