@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
 )
 
+from triform.models.architectures import media_arguments
 from triform.models.errors import UnsupportedModelError
 
 
@@ -50,6 +51,8 @@ def encoder_decoder_kind(config: PretrainedConfig) -> Kind:
     if config.model_type == "speech-encoder-decoder":
         return _SPOKEN_PAIR
     if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
+        if "audio" not in media_arguments(_AUDIO.auto_class._model_mapping[type(config)]):
+            raise UnsupportedModelError(f"{config.model_type} models read texts and write sounds, which no bundle does")
         return _AUDIO
     if config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         return _TEXT

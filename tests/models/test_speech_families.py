@@ -13,6 +13,8 @@ from tests.coverage.forms import FORMS
 from tests.helpers.signals import noise, tone, voice
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
+from triform.models.encoder_decoder.kinds import encoder_decoder_kind
+from triform.models.errors import UnsupportedModelError
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.search.choice import run_search
@@ -71,3 +73,8 @@ def test_the_rest_of_a_frame_is_padding_that_the_mask_hides():
     assert features.shape == (2, 8)
     assert features[:, 5:].tolist() == [[0.5] * 3] * 2
     assert mask.sum(1).tolist() == [5, 3]
+
+
+def test_what_reads_texts_and_writes_sounds_is_refused():
+    with pytest.raises(UnsupportedModelError, match="dia models read texts and write sounds"):
+        encoder_decoder_kind(transformers.DiaConfig())
