@@ -55,12 +55,12 @@ _SYNONYMS = {
 _WRITING = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel")
 # Families compared with transformers, number for number, in the tests.
 TESTED_DECODERS = (
-    "afmoe", "bamba", "biogpt", "bloom", "deepseek_v2", "deepseek_v3", "falcon", "falcon_h1", "falcon_mamba",
+    "afmoe", "bamba", "biogpt", "bloom", "dbrx", "deepseek_v2", "deepseek_v3", "falcon", "falcon_h1", "falcon_mamba",
     "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "gpt2", "gpt_neo", "gpt_neox", "gpt_neox_japanese",
-    "granite", "granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm2_moe", "lfm3", "llama", "mamba", "mamba2",
-    "minicpm3", "mistral", "mixtral", "mpt", "nemotron_h", "olmo2", "olmo_hybrid", "openai-gpt", "opt", "phi",
-    "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_5_text", "qwen3_moe", "qwen3_next", "smollm3", "stablelm",
-    "starcoder2", "trocr", "xglm", "zamba2",
+    "granite", "granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm2_moe", "lfm3", "llama", "longcat_flash",
+    "mamba", "mamba2", "minicpm3", "minimax", "mistral", "mixtral", "mpt", "nemotron_h", "olmo2", "olmo_hybrid",
+    "openai-gpt", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_5_text", "qwen3_moe", "qwen3_next",
+    "recurrent_gemma", "smollm3", "stablelm", "starcoder2", "trocr", "xglm", "zamba2",
 )  # fmt: skip
 
 

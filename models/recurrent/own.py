@@ -16,10 +16,10 @@ from triform.models.recurrent.calls import following_pass
 from triform.models.recurrent.convolution import CONVOLUTION
 from triform.models.recurrent.gated import GATED
 
-Forward = Callable[..., Any]
+_Forward = Callable[..., Any]
 
 
-def own_recurrences(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, Forward]]:
+def own_recurrences(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, _Forward]]:
     """The layers of `model` that carry a state by code of their own, with replacements of their forward functions."""
     for module in model.modules():
         if kind_of(module) in _FORWARDS:
@@ -66,7 +66,7 @@ read_linearly = following_pass(_read_linearly, GATED)
 convolve = following_pass(_convolve, CONVOLUTION)
 
 
-def _lightning_attention(module: Any) -> Forward:
+def _lightning_attention(module: Any) -> _Forward:
     """Of MiniMax (arXiv:2501.08313): linear attention whose decay is the same for all tokens."""
 
     def forward(hidden_states: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
@@ -79,7 +79,7 @@ def _lightning_attention(module: Any) -> Forward:
     return forward
 
 
-def _gated_linear_unit(module: Any) -> Forward:
+def _gated_linear_unit(module: Any) -> _Forward:
     """The RG-LRU of Griffin (arXiv:2402.19427): every channel is a head whose state is one number."""
 
     def forward(activations: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
@@ -103,7 +103,7 @@ def _by_head(heads: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
     return torch.sigmoid(products + bias).flatten(2)
 
 
-def _recurrent_block(module: Any) -> Forward:
+def _recurrent_block(module: Any) -> _Forward:
     """The block of Griffin around its RG-LRU."""
 
     def forward(input_states: torch.Tensor, position_ids: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
@@ -115,7 +115,7 @@ def _recurrent_block(module: Any) -> Forward:
     return forward
 
 
-_FORWARDS: dict[str, Callable[[Any], Forward]] = {
+_FORWARDS: dict[str, Callable[[Any], _Forward]] = {
     "modeling_minimax.MiniMaxLightningAttention": _lightning_attention,
     "modeling_recurrent_gemma.RecurrentGemmaRecurrentBlock": _recurrent_block,
     "modeling_recurrent_gemma.RecurrentGemmaRglru": _gated_linear_unit,

@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-from triform.models.patching import kind_of
+from triform.models.traceable.own_experts import adapt_experts
 
 _NAME = "triform"
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -28,8 +28,6 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "identity": lambda values: values,
 }
 _TOLERANCE = 1e-5
-# Experts without transformers' interface, the last of which give what they are given (zero-computation experts).
-_WITH_IDENTITIES = ("modeling_longcat_flash.LongcatFlashExperts",)
 
 
 @dataclass(frozen=True)
@@ -66,34 +64,13 @@ _known: WeakKeyDictionary[torch.nn.Module, Activation] = WeakKeyDictionary()
 def prepare_experts(model: PreTrainedModel) -> None:
     """Have the experts of `model` be traced to nodes of their own. Models without experts stay as they are."""
     for module in model.modules():
-        if kind_of(module) in _WITH_IDENTITIES:
-            _adapt_identities(module)
+        adapt_experts(module, compute_experts)
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation(_NAME)
     for module in model.modules():
         activation = activation_of(module) if hasattr(module, "has_post_expert_norm") else None
         if activation is not None:
             _known[module] = activation
-
-
-def _adapt_identities(experts: Any) -> None:
-    """Have experts that call no interface, of which the last give what they are given, use `compute_experts`."""
-    weights = {"has_gate": True, "has_bias": False, "is_transposed": False, "is_concatenated": True}
-    vars(experts).update(weights | {"has_post_expert_norm": False, "_is_expert_parallel": False})
-    experts.num_experts = experts.num_routed_experts
-    # Those that give what they are given have weights too, which nothing reads.
-    experts.gate_up_proj = torch.nn.Parameter(experts.gate_up_proj[: experts.num_experts], requires_grad=False)
-    experts._apply_gate = lambda values: experts.act_fn(values.chunk(2, dim=-1)[0]) * values.chunk(2, dim=-1)[1]
-
-    def forward(hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor) -> torch.Tensor:
-        is_identity = top_k_index >= experts.num_experts
-        kept = torch.where(is_identity, top_k_weights, 0.0).sum(-1, keepdim=True)
-        # A token that chooses such an expert has a weight of 0 for another in its place.
-        index = torch.where(is_identity, 0, top_k_index)
-        weights = torch.where(is_identity, 0.0, top_k_weights)
-        return compute_experts(experts, hidden_states, index, weights) + hidden_states * kept
-
-    experts.forward = forward
 
 
 def activation_of(experts: Any) -> Activation | None:
@@ -189,7 +166,8 @@ def _emit(
     up = "gate_up_proj" if experts.has_gate else "up_proj"
     routing = hidden_states.new_zeros(hidden_states.shape[0], experts.num_experts)
     # Added, and not written: the same expert may be there twice, once with a weight of 0.
-    inputs = [hidden_states, routing.scatter_add(1, top_k_index, top_k_weights.to(routing.dtype))]
+    routing = routing.scatter_add(1, top_k_index, top_k_weights.to(routing.dtype))
+    inputs: list[torch.Tensor | None] = [hidden_states, routing]
     inputs.append(getattr(experts, up))
     inputs.append(getattr(experts, f"{up}_bias") if experts.has_bias else None)
     inputs.append(experts.down_proj)
