@@ -17,7 +17,7 @@ from triform.runtime.decoder.batches import PromptBatches
 from triform.runtime.decoder.loops import DecoderLoops
 from triform.runtime.decoder.prompt import Prompt, PromptEncoder, PromptInput, PromptOptions
 from triform.runtime.decoder.prompt_cache import read_prompt_cache, write_prompt_cache
-from triform.runtime.decoder.scoring import Perplexity, TextScore, losses_of, perplexity
+from triform.runtime.decoder.scoring import Perplexity, TextScore, losses_of, perplexity, window_of
 from triform.runtime.errors import InputError
 from triform.runtime.generation.answers import Completion, Generation, Piece, Timings, Watch, pieces_of
 from triform.runtime.generation.loop import Token
@@ -354,16 +354,20 @@ class Decoder:
             self.forget()
             return perplexity(self._step, ids, self.manifest.max_length, self._tokenizer)
 
-    def score(self, text: str) -> TextScore:
+    def score(self, text: str, *, window: int | None = None) -> TextScore:
         """The log-probability of each token of a text given the tokens before it; long texts as in `perplexity`.
 
+        Args:
+            text: of any length.
+            window: tokens to read at once; as many as the model can read when None.
+
         Raises:
-            InputError: the text is empty.
+            InputError: the text is empty, or the model cannot read such a window.
         """
-        ids = self._prompts.text_ids(text)
+        ids, window = self._prompts.text_ids(text), window_of(window, self.manifest.max_length, self._tokenizer)
         with self._turns.call():
             self.forget()
-            losses = losses_of(self._step, ids, self.manifest.max_length, self._tokenizer) if len(ids) > 1 else ()
+            losses = losses_of(self._step, ids, window, self._tokenizer) if len(ids) > 1 else ()
             logprobs = [-float(loss) for part in losses for loss in part]
         texts = tuple(self._tokenizer.decode([token], skip_special_tokens=False) for token in ids)
         return TextScore(tuple(ids), texts, (None, *logprobs))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import log_sum_exp
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 from triform.runtime.graphs.decoder_step import DecoderStep
 from triform.runtime.text.token_stream import ids_around
 from triform.runtime.text.tokenizer import Tokenizer
@@ -99,6 +99,25 @@ def losses_of(
             done -= len(losses)
         fresh = list(islice(stream, min(window // 2, share)))
         context = [*beginning, *(context + fresh)[-share:]]
+
+
+def window_of(window: int | None, most: int, tokenizer: Tokenizer) -> int:
+    """The window of `losses_of`: all that the model can read when None.
+
+    Args:
+        window: the user's, in tokens.
+        most: the model's context.
+        tokenizer: the model's.
+
+    Raises:
+        InputError: the window is longer than the context, or has no room for two tokens.
+    """
+    if window is None:
+        return most
+    least = len(ids_around(tokenizer)[0]) + 2
+    if not least <= window <= most:
+        raise InputError(f"{option('window')} must be from {least} to the model's {most} tokens, not {window}")
+    return window
 
 
 def _losses(step: DecoderStep, ids: Sequence[int]) -> Iterator[NDArray[np.float64]]:
