@@ -21,6 +21,7 @@ from triform.export.forms.encoder_graph import EncoderChecks, write_encoder_grap
 from triform.export.graph.fused import encoder_notes, fused_graph
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
+from triform.export.quantize.int8_search import ROWS_WORTH_OF_AUDIO
 from triform.export.report import Clock, Report, finish
 from triform.export.tokenization.ctc import save_ctc_tokenizer
 from triform.export.write import describe_graph, staged
@@ -69,7 +70,9 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             encoder = audio_encoder(checkpoint)
             reference = [audio_reference(encoder, samples) for samples in audio_batches(encoder)]
             samples = encoder.samples
-            checks = EncoderChecks(reference, samples.calibration, samples.evaluation, encoder.problem_type)
+            checks = EncoderChecks(
+                reference, samples.calibration, samples.evaluation, encoder.problem_type, ROWS_WORTH_OF_AUDIO
+            )
         path = folder / "encoder.onnx"
         graph, names = _graph(encoder, clock)
         quantization, parity = write_encoder_graph(graph, names, checks, path, Path(scratch), options, clock)

@@ -29,7 +29,7 @@ from triform.export.quantize.encoder import (
     write_calibration_graph,
     write_float_graph,
 )
-from triform.export.quantize.int8_search import ROWS_WORTH
+from triform.export.quantize.int8_search import ROWS_WORTH, ROWS_WORTH_OF_AUDIO
 from triform.export.report import Clock, Report, finish
 from triform.export.runners import EncoderDecoderRunner, usable_cores
 from triform.export.samples.sources import (
@@ -232,8 +232,7 @@ def _write_float_graphs(graphs: _Graphs, folder: Path, quantized: bool) -> Float
 def _quantize(
     graphs: _Graphs, float_encoder: FloatGraph, sources: Sources, options: ExportOptions, folder: Path
 ) -> tuple[Quantization, Quantization]:
-    # Voices and languages differ too much for ranges of activations that are fixed at the export.
-    rows_worth = 0.0 if sources.audio is not None else ROWS_WORTH
+    rows_worth = ROWS_WORTH_OF_AUDIO if sources.audio is not None else ROWS_WORTH
     encoder = quantize_encoder(graphs.encoder, options, float_encoder, sources.samples.calibration, rows_worth)
     stored: Stored = {}
     write_graph(graphs.encoder, folder / "encoder.onnx", stored)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from triform.export.options import ExportOptions
 from triform.export.quantize.encoder import quantize_encoder, write_calibration_graph, write_float_graph
+from triform.export.quantize.int8_search import ROWS_WORTH
 from triform.export.report import Clock
 from triform.export.runners import EncoderRunner, usable_cores
 from triform.export.samples.batches import Sample
@@ -35,12 +36,14 @@ class EncoderChecks:
         calibration: samples for choosing how to quantize.
         evaluation: samples for comparing the quantized graph with the float graph.
         problem_type: of a classification, see `quantized_encoder_parity`.
+        rows_worth: see `choose_quantization`.
     """
 
     reference: Sequence[ReferenceBatch]
     calibration: Sequence[Sample]
     evaluation: Sequence[Sample]
     problem_type: str | None = None
+    rows_worth: float = ROWS_WORTH
 
 
 def write_encoder_graph(
@@ -77,7 +80,7 @@ def write_encoder_graph(
     if not quantized:
         return Quantization("none"), parity
     with clock.step("quantize"):
-        quantization = quantize_encoder(graph, options, original, checks.calibration)
+        quantization = quantize_encoder(graph, options, original, checks.calibration, checks.rows_worth)
         write_graph(graph, path)
     with clock.step("compare"):
         name = task_output(names)
