@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import ExportError, InputError, option
 
 BITS = {"int8": 8, "int4": 4}
 # Leaves the choice to `default_scheme.choose_scheme`.
@@ -60,3 +61,14 @@ class ExportOptions:
             raise InputError(f"{option('accuracy_level')} must be 0 to 4, not {self.accuracy_level}")
         if self.context_length is not None and self.context_length < 32:
             raise InputError(f"{option('context_length')} must be at least 32, not {self.context_length}")
+
+
+def check_source(source: str) -> None:
+    """Refuse a path that does not exist. Whether a hub id exists is not checked.
+
+    Raises:
+        ExportError: as described.
+    """
+    is_path = Path(source).is_absolute() or source.startswith((".", "~"))
+    if is_path and not Path(source).exists():
+        raise ExportError(f"{source} does not exist; give a model folder, a .gguf file or a hub id like org/name")
