@@ -8,6 +8,7 @@ from transformers import CONFIG_MAPPING
 
 from tests.checkpoints.decoder_families import VOCAB, build
 from tests.checkpoints.recurrent_families import CONTENT, RECURRENT_FAMILIES
+from tests.helpers.families import families
 from tests.models.test_decoder_families import exported, some_ids
 from triform.export.verify.decoder import verify_decoder
 from triform.models.catalog import form_of
@@ -16,6 +17,9 @@ from triform.models.errors import UnsupportedModelError
 # Exported, and so compared with PyTorch, by `tests/runtime/decoder/test_states.py`.
 EXPORTED = {"lfm2", "qwen3_5_text", "falcon_h1", "mamba2"}
 
+# States and layers of lfm2, qwen3_5_text, granitemoehybrid and mamba, put together otherwise.
+MORE_FAMILIES = {"lfm2_moe", "lfm3", "qwen3_next", "bamba", "falcon_mamba"}
+
 
 @pytest.mark.parametrize("family", RECURRENT_FAMILIES)
 def test_family_is_let_through(family):
@@ -23,7 +27,7 @@ def test_family_is_let_through(family):
     assert form_of(CONFIG_MAPPING[model_type](**settings), "text-generation") == "decoder"
 
 
-@pytest.mark.parametrize("family", sorted(RECURRENT_FAMILIES.keys() - EXPORTED))
+@pytest.mark.parametrize("family", families(sorted(RECURRENT_FAMILIES.keys() - EXPORTED), MORE_FAMILIES))
 def test_family_matches_pytorch(family, tmp_path):
     model = build(*RECURRENT_FAMILIES[family])
     ids = some_ids(90)
