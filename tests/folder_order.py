@@ -58,7 +58,8 @@ ORDER = {
     ),
     "runtime/evaluation": (
         "measurement",
-        "bootstrap texts labels pairs speech generated",
+        "bootstrap texts labels pairs speech generated likelihoods",
+        "harness",
     ),
     "export": (
         "options tested_versions write trial",

@@ -74,11 +74,11 @@ def run(
     from triform.cli.outputs.tables import rows
 
     check_installed()
+    _say_newer()
     from triform.export.options import check_source
 
     # Before the imports below, which take seconds.
     check_source(source)
-    _say_newer()
     from triform.export.pipeline import ExportOptions, export, plan
 
     options = ExportOptions(
