@@ -90,6 +90,7 @@ TYPE_SETTINGS: dict[str, dict[str, Any]] = {
              "ffn_config": {"hidden_size": HIDDEN, "ffn_hidden_size": INNER, "moe_num_experts": 4, "moe_top_k": 2}},
     "qwen4_exp_text": {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 32, "indexer_budget": 256,
                        "indexer_compress_ratio": 4, "hc_lowrank": 20},
+    "dots3_note_text": {"shared_experts_intermediate_size": 56},
     "cpmant": {"prompt_length": 4}, "ctrl": {}, "openai-gpt": {}, "mpt": {},
     "canine": {"num_hidden_layers": 1, "num_hash_buckets": 641, "max_position_embeddings": 600},
     "convbert": {"embedding_size": 48}, "electra": {"embedding_size": 48}, "albert": {"embedding_size": 48},
