@@ -26,7 +26,7 @@ IMAGES: dict[str, dict[str, Any]] = {
             "image_size": 64},
     "yolos": {"image_size": [32, 32], "num_detection_tokens": 5, "patch_size": 8},
     "bit": {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 1, 1], "num_groups": 4},
-    "dinat": {}, "cvt": {"embed_dim": [16, 32, 48], "num_heads": [1, 2, 2], "depth": [1, 1, 2]},
+    "dinat": {}, "cvt": {"embed_dim": [16, 32, 48], "num_heads": [1, 2, 2], "depth": [1, 2, 3]},
     "poolformer": {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 1, 1]},
     "dinov2_with_registers": {"image_size": 32, "patch_size": 8, "mlp_ratio": 2},
     "dinov2": {"image_size": 32, "patch_size": 8, "mlp_ratio": 2},
