@@ -25,9 +25,10 @@ from triform.export.describe.special_tokens import special_strings, tokens_of
 from triform.export.describe.template_engine import choose_engine
 from triform.export.forms.decoder_blocks import build_from_blocks
 from triform.export.forms.decoder_graph import GRAPH_FILE, StoredDecoder, traced_decoder
-from triform.export.options import BITS, KEEP, ExportOptions
+from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.energies import add_energy_outputs, energies
+from triform.export.quantize.mixed.targets import lower_to_target
 from triform.export.report import Clock, Report, finish
 from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
@@ -55,9 +56,13 @@ def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> li
     """The rows that describe what `export` would do, from the config alone."""
     if _keeps_blocks(origin, options):
         return _rows(origin, config, options, "the blocks of the file")
+    if options.quantize == MIXED:
+        return _rows(origin, config, options, "4 to 8 bit, blocks of 16 to 128, matrix by matrix")
+    if options.quantize == "none":
+        return _rows(origin, config, options, "float32")
     scheme = _scheme(options)
-    stored = "float32" if scheme is None else f"{scheme.bits} bit, blocks of {scheme.block_size}"
-    if scheme is not None and scheme.block_size > SENSITIVE_BLOCK_SIZE:
+    stored = f"{scheme.bits} bit, blocks of {scheme.block_size}"
+    if scheme.block_size > SENSITIVE_BLOCK_SIZE:
         stored += f" ({SENSITIVE_BLOCK_SIZE} for attention inputs, head and embedding)"
     return _rows(origin, config, options, stored)
 
@@ -89,9 +94,10 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     max_length = _max_length(checkpoint.model.config, options)
     build = build_from_blocks if _keeps_blocks(checkpoint.source, options) else _build
     with staged(bundle, options.force) as folder:
+        # First, because what it takes counts towards a target.
+        tokenizer, notes = _write_tokenizer(checkpoint.tokenizer, folder)
         decoder = build(checkpoint, folder, max_length, options, clock)
         with clock.step("write"):
-            tokenizer, notes = _write_tokenizer(checkpoint.tokenizer, folder)
             info = describe_graph(decoder.graph, folder / GRAPH_FILE, decoder.quantization, decoder.notes)
             manifest = _manifest(checkpoint, info, decoder.cache, max_length, tokenizer, notes)
             write_manifest(manifest, folder, decoder.parity, clock)
@@ -103,7 +109,7 @@ def _build(
     checkpoint: Checkpoint, folder: Path, max_length: int, options: ExportOptions, clock: Clock
 ) -> StoredDecoder:
     """Trace a decoder, verify it in float32, and quantize it by the energies of its inputs on the calibration text."""
-    scheme, window = _scheme(options), min(_WINDOW, max_length)
+    window, stored = min(_WINDOW, max_length), options.quantize != "none"
     text = calibration_text(options.calibrate)
     ids = texts.text_ids(
         checkpoint.tokenizer, texts.read_text("evaluation"), _COMPARED_TOKENS, checkpoint.model, window=window
@@ -115,22 +121,27 @@ def _build(
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
-            path, energy_outputs = _write_float_graph(graph, Path(scratch) if scheme else folder, scheme is not None)
+            path, energy_outputs = _write_float_graph(graph, Path(scratch) if stored else folder, stored)
             original = DecoderRunner(path, cache, usable_cores())
             parity = verify_decoder(original, logits, parity_ids)
             if states is not None:
                 verify_states(original, states, parity_ids)
-        if scheme is None:
+        if not stored:
             return StoredDecoder(graph, cache, Quantization("none"), parity, dict(spec.notes))
         with clock.step("quantize"):
-            importance = _importance(original, energy_outputs, checkpoint, text, window)
-            count = lower_to_blocks(graph, scheme, importance)
+            sample = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
+            if options.quantize == MIXED:
+                quantization = lower_to_target(graph, checkpoint.model, sample, window, options, folder, clock)
+            else:
+                importance = _importance(original, energy_outputs, sample, window)
+                scheme = _scheme(options)
+                quantization = _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance))
             write_graph(graph, folder / GRAPH_FILE)
         with clock.step("compare"):
             quantized = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
             measured = quantized_decoder_parity(lambda piece: all_logits(original, piece), quantized, ids, window)
     parity = dataclasses.replace(parity, quantized=measured)
-    return StoredDecoder(graph, cache, _describe_scheme(scheme, count), parity, dict(spec.notes))
+    return StoredDecoder(graph, cache, quantization, parity, dict(spec.notes))
 
 
 def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
@@ -148,11 +159,9 @@ def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
     return True
 
 
-def _scheme(options: ExportOptions) -> Scheme | None:
-    """The quantization scheme, or None for float32."""
+def _scheme(options: ExportOptions) -> Scheme:
+    """The scheme that int8 or int4 stands for."""
     name = options.quantize
-    if name == "none":
-        return None
     return Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
 
 
@@ -175,10 +184,9 @@ def _write_float_graph(graph: ir.Model, folder: Path, calibrated: bool) -> tuple
 
 
 def _importance(
-    runner: DecoderRunner, energy_outputs: dict[str, str], checkpoint: Checkpoint, text: str, window: int
+    runner: DecoderRunner, energy_outputs: dict[str, str], ids: list[int], window: int
 ) -> dict[str, torch.Tensor]:
     """By weight name, the energy of each input channel over the calibration text."""
-    ids = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
     by_output = energies(runner, ids, window)
     return {weight: by_output[output] for weight, output in energy_outputs.items()}
 
