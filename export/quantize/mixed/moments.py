@@ -70,7 +70,9 @@ def measure(model: PreTrainedModel, modules: Sequence[torch.nn.Module], ids: lis
     draw = torch.Generator().manual_seed(0)
     with ExitStack() as stack:
         for module in modules:
-            handle = module.register_forward_hook(_product_hook(result.products, module.weight, len(ids)))
+            handle = module.register_forward_hook(
+                _product_hook(result.products, module.get_parameter("weight"), len(ids))
+            )
             stack.callback(handle.remove)
         embedding = model.get_input_embeddings()
         stack.callback(embedding.register_forward_hook(_embedding_hook(result, len(ids))).remove)
@@ -114,7 +116,7 @@ def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: in
 
 def _embedding_hook(result: Sensitivity, tokens: int) -> _Hook:
     def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        rows = torch.nn.functional.embedding(inputs[0], module.weight)
+        rows = torch.nn.functional.embedding(inputs[0], module.get_parameter("weight"))
         # Some models multiply what they look up by a constant.
         factor = output.detach().square().mean() / rows.square().mean().clamp(min=1e-30)
         output.requires_grad_(True)
