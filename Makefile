@@ -23,7 +23,7 @@ LINKS := $(addprefix src/triform/,cli export models runtime)
 SECONDS := 600
 FUZZER := atheris==3.0.0
 
-.PHONY: demo test test-latest coverage models-page constraints wheel dev lint clean fuzz
+.PHONY: demo test families test-latest coverage models-page constraints wheel dev lint clean fuzz
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)/manifest.json
@@ -36,7 +36,11 @@ test: dev $(GGUF) $(MINILM)/model.safetensors $(WHISPER)/model.safetensors $(SPE
 	OMP_NUM_THREADS=1 TRIFORM_TEST_GGUF=$(GGUF) TRIFORM_TEST_MINILM=$(MINILM) TRIFORM_TEST_WHISPER=$(WHISPER) \
 		TRIFORM_TEST_SPEECH=$(SPEECH) $(BIN)/pytest -n 2 --dist loadfile
 
-# The same with the newest releases that the ranges in pyproject.toml admit: by hand, and before a release.
+# The families of models that repeat mechanisms of those that `make test` runs: by hand, after a change of the tracing.
+families: dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m more_families tests/models
+
+# `make test` with the newest releases that the ranges in pyproject.toml admit: by hand, and before a release.
 test-latest:
 	rm -rf $(LATEST)
 	$(MAKE) test VENV=$(LATEST) CONSTRAINTS=

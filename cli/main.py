@@ -29,6 +29,7 @@ _COMMANDS = {
     "generate": ("decoder.generate", "Generate text from a prompt."),
     "chat": ("decoder.chat", "Chat with a model."),
     "score": ("decoder.score", "Measure how well a model predicts a text."),
+    "evaluate": ("bundle.evaluate", "Measure a model's quality on a file with right answers."),
     "translate": ("encoder_decoder.translate", "Translate texts."),
     "summarize": ("encoder_decoder.summarize", "Summarize texts."),
     "rewrite": ("encoder_decoder.rewrite", "Run a text-to-text model: corrections, paraphrases, answers."),

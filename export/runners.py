@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,9 +44,19 @@ class DecoderRunner:
         extra_outputs: names of the outputs other than logits and cache.
     """
 
-    def __init__(self, path: Path, cache: CacheInfo, threads: int) -> None:
+    def __init__(
+        self, path: Path, cache: CacheInfo, threads: int, weights: Mapping[str, Array] = MappingProxyType({})
+    ) -> None:
+        """Open a graph.
+
+        Args:
+            path: of the graph.
+            cache: what it keeps of a text.
+            threads: to run on.
+            weights: those that the graph takes as inputs, by name; see `graph/fed_weights.py`.
+        """
         self._session = _session(path, threads)
-        self._cache = cache
+        self._cache, self._weights = cache, weights
         self.encoder_outputs: dict[str, Array] = {}
         self.extra_outputs = [
             output.name
@@ -82,6 +93,7 @@ class DecoderRunner:
             "logits_positions": positions.astype(np.int64),
             **self._past,
             **self.encoder_outputs,
+            **self._weights,
         }
         new_lengths = np.full(len(input_ids), input_ids.shape[1], np.int32)
         if lengths is not None:

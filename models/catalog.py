@@ -6,9 +6,9 @@ import difflib
 from functools import cache
 from typing import Any
 
+import transformers
 from transformers import AutoModelForCausalLM, AutoModelForTextEncoding, PretrainedConfig
 from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
@@ -55,12 +55,12 @@ _SYNONYMS = {
 _WRITING = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel")
 # Families compared with transformers, number for number, in the tests.
 TESTED_DECODERS = (
-    "afmoe", "bamba", "biogpt", "bloom", "deepseek_v2", "deepseek_v3", "falcon", "falcon_h1", "falcon_mamba",
+    "afmoe", "bamba", "biogpt", "bloom", "dbrx", "deepseek_v2", "deepseek_v3", "falcon", "falcon_h1", "falcon_mamba",
     "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "gpt2", "gpt_neo", "gpt_neox", "gpt_neox_japanese",
-    "granite", "granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm2_moe", "lfm3", "llama", "mamba", "mamba2",
-    "minicpm3", "mistral", "mixtral", "mpt", "nemotron_h", "olmo2", "olmo_hybrid", "openai-gpt", "opt", "phi",
-    "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_5_text", "qwen3_moe", "qwen3_next", "smollm3", "stablelm",
-    "starcoder2", "trocr", "xglm", "zamba2",
+    "granite", "granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm2_moe", "lfm3", "llama", "longcat_flash",
+    "mamba", "mamba2", "minicpm3", "minimax", "mistral", "mixtral", "mpt", "nemotron_h", "olmo2", "olmo_hybrid",
+    "openai-gpt", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_5_text", "qwen3_moe", "qwen3_next",
+    "recurrent_gemma", "smollm3", "stablelm", "starcoder2", "trocr", "xglm", "zamba2",
 )  # fmt: skip
 
 
@@ -226,11 +226,23 @@ def class_of(auto_class: Any, config: PretrainedConfig) -> Any:
     mapping = getattr(auto_class, "_model_mapping", None)
     if mapping is None:
         return auto_class
-    classes = mapping[type(config)] if type(config) in mapping else None
+    classes = mapping[type(config)] if type(config) in mapping else _named_class(mapping, config)
     if isinstance(classes, list | tuple):
         named = config.architectures or []
         return next((candidate for candidate in classes if candidate.__name__ in named), classes[0])
     return classes
+
+
+def _named_class(mapping: Any, config: PretrainedConfig) -> Any:
+    """The class that a config names, if it is in one of transformers' lists, but beside the config of a whole model.
+
+    Such is the language model of a model of images and text, saved alone (Emu3ForCausalLM).
+    """
+    named = getattr(transformers, architecture_of(config) or " ", None)
+    listed = {
+        name for names in mapping._model_mapping.values() for name in ([names] if isinstance(names, str) else names)
+    }
+    return named if named is not None and named.__name__ in listed and named.config_class is type(config) else None
 
 
 def check_decoder(config: PretrainedConfig) -> None:
@@ -245,9 +257,9 @@ def check_decoder(config: PretrainedConfig) -> None:
     # transformers also lists encoders such as BERT, which can be trained as decoders.
     is_encoder = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
     is_encoder_decoder = getattr(config, "is_encoder_decoder", False)
-    if is_encoder or is_encoder_decoder or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    causal = class_of(AutoModelForCausalLM, config)
+    if is_encoder or is_encoder_decoder or causal is None:
         raise UnsupportedModelError(f"{model_type} models are not supported as decoders; {_nearest(model_type)}")
-    causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if getattr(causal, "_is_stateful", False) and not has_known_scan(causal):
         raise UnsupportedModelError(
             f"{model_type} models carry a state along the text by a recurrence that is not supported; "

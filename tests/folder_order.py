@@ -20,7 +20,7 @@ ORDER = {
         "generation",
         "decoder encoder encoder_decoder",
         "speech",
-        "opening",
+        "evaluation opening",
     ),
     "runtime/generation": (
         "steps",
@@ -55,6 +55,11 @@ ORDER = {
         "windows ctc",
         "transcription",
         "model",
+    ),
+    "runtime/evaluation": (
+        "measurement",
+        "bootstrap texts labels pairs speech generated likelihoods",
+        "harness",
     ),
     "export": (
         "options tested_versions write trial",

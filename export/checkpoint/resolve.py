@@ -12,6 +12,7 @@ from triform.export.checkpoint.files.json_files import content_of, read_object
 from triform.export.checkpoint.files.weights import find_weights
 from triform.export.checkpoint.sentence.static_vectors import is_static
 from triform.export.checkpoint.source import Source
+from triform.export.options import check_source
 from triform.runtime.errors import ExportError, InputError
 
 # A folder in the hub's cache is called by its commit, and the model by the repository's name.
@@ -49,9 +50,8 @@ def find_checkpoint(
         if revision is not None:
             raise InputError(f"--revision is for hub ids; {source} is a {'folder' if path.is_dir() else 'file'}")
         return _file(path, options) if path.is_file() else _folder(path, _name_of(path), options)
+    check_source(source)
     parts = PurePosixPath(source).parts
-    if path.is_absolute() or source.startswith((".", "~")):
-        raise ExportError(f"{source} does not exist; give a model folder, a .gguf file or a hub id like org/name")
     if len(parts) > 2 and source.lower().endswith(".gguf") and hub.is_hub_id("/".join(parts[:2])):
         return _file(_hub_file("/".join(parts[:2]), "/".join(parts[2:]), revision), options)
     if not hub.is_hub_id(source):

@@ -86,7 +86,7 @@ def speech_info(checkpoint: Checkpoint) -> SpeechInfo | None:
 
 def _known_tokens(checkpoint: Checkpoint) -> dict[str, int]:
     """The vocabulary as far as the model has embeddings."""
-    size = int(checkpoint.model.config.vocab_size)
+    size = int(checkpoint.model.config.get_text_config(decoder=True).vocab_size)
     return {token: id_ for token, id_ in checkpoint.tokenizer.get_vocab().items() if id_ < size}
 
 

@@ -17,6 +17,7 @@ from triform.export.verify.encoder import ReferenceBatch
 from triform.models.encoder.audio_tasks import (
     RECOGNITION,
     SOUNDS,
+    add_channel_axis,
     audio_examples,
     audio_task,
     frames_of,
@@ -96,6 +97,8 @@ def _audio_encoder(checkpoint: Checkpoint, info: AudioInfo) -> AudioEncoder:
         return _classifier(checkpoint, info, rows)
     if info.fixed:
         raise UnsupportedModelError("it reads audio of a single length, which is not supported for CTC")
+    if info.kind == "waveform":
+        add_channel_axis(model, rows[:1])
     frames = frames_of(model, rows[:1])
     rows = rows[:, : _odd_length(frames, rows.shape[1])]
     shorter = _odd_length(frames, rows.shape[1] * 2 // 3)

@@ -24,7 +24,8 @@ from triform.export.describe.plan import Row, plan_rows, size_rows, vocabulary_r
 from triform.export.describe.special_tokens import special_strings, tokens_of
 from triform.export.describe.template_engine import choose_engine
 from triform.export.forms.decoder_blocks import build_from_blocks
-from triform.export.forms.decoder_graph import GRAPH_FILE, StoredDecoder, traced_decoder
+from triform.export.forms.decoder_graph import GRAPH_FILE, StoredDecoder, drop_weights, traced_decoder
+from triform.export.graph.fed_weights import take_weights_as_inputs
 from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.energies import add_energy_outputs, energies
@@ -119,27 +120,33 @@ def _build(
         logits = reference_logits(checkpoint.model, parity_ids)
         states = reference_states(checkpoint.model, parity_ids) if options.hidden_states else None
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
+    if options.quantize != MIXED:
+        # A target is met by what PyTorch computes with them.
+        drop_weights(checkpoint.model)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
-            path, energy_outputs = _write_float_graph(graph, Path(scratch) if stored else folder, stored)
-            original = DecoderRunner(path, cache, usable_cores())
+            original, energy_outputs = _float_runner(graph, Path(scratch) if stored else folder, cache, stored)
             parity = verify_decoder(original, logits, parity_ids)
             if states is not None:
                 verify_states(original, states, parity_ids)
+        del logits
         if not stored:
             return StoredDecoder(graph, cache, Quantization("none"), parity, dict(spec.notes))
         with clock.step("quantize"):
             sample = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
+            importance = {} if options.quantize == MIXED else _importance(original, energy_outputs, sample, window)
+            expected = [all_logits(original, ids[start : start + window]) for start in range(0, len(ids), window)]
+            # It holds the float32 weights, which go away as they are quantized.
+            del original
             if options.quantize == MIXED:
                 quantization = lower_to_target(graph, checkpoint.model, sample, window, options, folder, clock)
             else:
-                importance = _importance(original, energy_outputs, sample, window)
-                scheme = _scheme(options)
-                quantization = _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance))
+                quantization = _describe_scheme(_scheme(options), lower_to_blocks(graph, _scheme(options), importance))
             write_graph(graph, folder / GRAPH_FILE)
         with clock.step("compare"):
             quantized = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
-            measured = quantized_decoder_parity(lambda piece: all_logits(original, piece), quantized, ids, window)
+            windows = iter(expected)
+            measured = quantized_decoder_parity(lambda _: next(windows), quantized, ids, window)
     parity = dataclasses.replace(parity, quantized=measured)
     return StoredDecoder(graph, cache, quantization, parity, dict(spec.notes))
 
@@ -165,22 +172,27 @@ def _scheme(options: ExportOptions) -> Scheme:
     return Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
 
 
-def _write_float_graph(graph: ir.Model, folder: Path, calibrated: bool) -> tuple[Path, dict[str, str]]:
-    """Write the float32 graph: to keep, or a copy that also gives the energies of its Linear inputs.
+def _float_runner(
+    graph: ir.Model, folder: Path, cache: CacheInfo, calibrated: bool
+) -> tuple[DecoderRunner, dict[str, str]]:
+    """Write the float32 graph and open it: to keep, or a copy that also gives the energies of its Linear inputs.
+
+    The copy is written without its large weights, and runs on those in memory.
 
     Returns:
-        the file, and by weight name the output with the energies of the weight's input.
+        the runner, and by weight name the output with the energies of the weight's input.
     """
     path = folder / GRAPH_FILE
     if not calibrated:
         lower_to_float(graph)
         write_graph(graph, path)
-        return path, {}
+        return DecoderRunner(path, cache, usable_cores()), {}
     copy = graph.clone()
     energy_outputs = add_energy_outputs(copy)
     lower_to_float(copy)
+    weights = take_weights_as_inputs(copy)
     write_graph(copy, path)
-    return path, energy_outputs
+    return DecoderRunner(path, cache, usable_cores(), weights), energy_outputs
 
 
 def _importance(

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import onnx_ir as ir
+import torch
 
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.graph.cache import cache_info
@@ -67,3 +68,12 @@ def traced_decoder(
 
     graph, spec = fused_graph(checkpoint.source.name, prepare, clock, kind_of)
     return graph, spec, cache_info(spec)
+
+
+def drop_weights(model: torch.nn.Module) -> None:
+    """Leave a traced model the shapes of its weights only: its graph has those it needs, and packed copies of some."""
+    meta: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            empty = meta.setdefault(id(parameter), torch.nn.Parameter(parameter.to("meta"), requires_grad=False))
+            setattr(module, name, empty)

@@ -55,6 +55,7 @@ def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...])
         program = torch.export.export(spec.module, examples, dynamic_shapes=axes, strict=False)
         _check_lengths(program, spec)
         _drop_guards(program)
+        _drop_idle_squeezes(program)
         return torch.onnx.export(
             program,
             args=(),
@@ -71,6 +72,17 @@ def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...])
 def _drop_guards(program: Any) -> None:
     """Drop torch.export's own checks of the inputs, which are no part of a graph, and fail for some models."""
     program._guards_code = []
+
+
+def _drop_idle_squeezes(program: Any) -> None:
+    """Drop squeezes of dynamic axes, which do nothing in PyTorch; ONNX's operator fails where an axis is not 1 long."""
+    for node in list(program.graph.nodes):
+        if node.target is not torch.ops.aten.squeeze.dim:
+            continue
+        tensor, axis = node.args
+        if isinstance(tensor.meta["val"].shape[axis], torch.SymInt):
+            node.replace_all_uses_with(tensor)
+            program.graph.erase_node(node)
 
 
 def _check_lengths(program: Any, spec: GraphSpec) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from triform.export.samples import texts
 from triform.export.samples.batches import Sample, SampleSets, padded
 from triform.export.samples.own import calibration_text, recordings
 from triform.export.samples.voices import noise, speech
+from triform.models.encoder_decoder.audio import audio_input, length_multiple
 from triform.models.encoder_decoder.graph import EncoderInputs
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
 from triform.runtime.errors import UnsupportedError
@@ -74,11 +75,13 @@ def audio_sources(checkpoint: Checkpoint, calibrate: Sequence[str]) -> Sources:
         UnsupportedError: see `read_audio_info` and `speech`.
     """
     info = read_audio_info(checkpoint.source.model_folder)
-    input_name = checkpoint.model.main_input_name
+    if info.kind == "waveform":
+        info = replace(info, multiple=length_multiple(checkpoint.model, info.sampling_rate))
+    input_name = audio_input(checkpoint.model)
     fixed = info.kind == "log_mel"
 
     def sample(audio: NDArray[np.float32]) -> Sample:
-        features = audio_features(audio, info)
+        features = audio_features(audio[: len(audio) // info.multiple * info.multiple], info)
         mask = {} if fixed else {"attention_mask": np.ones(len(features), np.int64)}
         return {input_name: features, **mask}
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -57,10 +57,22 @@ class UnknownMask:
 
 @dataclass(frozen=True)
 class FullMask:
-    """Takes the place of a causal mask where the model takes a part of it, which None has not."""
+    """Takes the place of a causal mask where the model takes a part of it, or hides what was not selected."""
+
+    dtype: ClassVar[torch.dtype] = torch.float32
 
     def __getitem__(self, _: Any) -> FullMask:
         """The mask itself, as for `SlidingWindow`."""
+        return self
+
+    def masked_fill(self, hidden: torch.Tensor, _: float) -> FullMask:
+        """The mask itself where all tokens are selected, see `all_selected`.
+
+        Raises:
+            UnsupportedModelError: it may hide some.
+        """
+        if hidden.dim():
+            raise UnsupportedModelError("it changes the attention mask inside its layers")
         return self
 
 
@@ -146,8 +158,8 @@ def causal_mask(
         `UnknownMask` for a mask that is neither causal nor a causal sliding window: models also make masks that no
         layer uses.
     """
-    # Models that select tokens take a part of the mask.
-    whole = FullMask() if hasattr(config, "index_topk") else None
+    # Models that select tokens take a part of the mask, or change it.
+    whole = FullMask() if hasattr(config, "index_topk") or hasattr(config, "indexer_budget") else None
     if torch.compiler.is_exporting():
         return whole
     try:

@@ -110,8 +110,39 @@ def _fsmt(module: Any) -> Any:
     return forward
 
 
-def _attention(module: Any, hidden_states: torch.Tensor, source: torch.Tensor | None, cache: Any, mask: Any) -> Any:
-    """Attention of one layer: to `source`, whose keys and values the cache may hold, or to itself when None."""
+def _speecht5(module: Any) -> Any:
+    def forward(
+        hidden_states: torch.Tensor,
+        key_value_states: torch.Tensor | None = None,
+        attention_mask: Any = None,
+        position_bias: torch.Tensor | None = None,
+        **others: Any,
+    ) -> tuple[torch.Tensor, None]:
+        cache = next((item for item in others.values() if isinstance(item, EncoderDecoderCache)), None)
+        mask = CausalMask(None) if module.is_decoder and key_value_states is None else attention_mask
+        return _attention(module, hidden_states, key_value_states, cache, mask, position_bias), None
+
+    return forward
+
+
+def _attention(
+    module: Any,
+    hidden_states: torch.Tensor,
+    source: torch.Tensor | None,
+    cache: Any,
+    mask: Any,
+    distances: torch.Tensor | None = None,
+) -> Any:
+    """Attention of one layer.
+
+    Args:
+        module: with projections as BART's.
+        hidden_states: float (batch, sequence, hidden_size).
+        source: what is attended to, whose keys and values the cache may hold; the layer's own input when None.
+        cache: of the decoder; None in an encoder.
+        mask: as for `attend_encoder_decoder`.
+        distances: float (sequence, sequence, head_dim), added to the keys as each query sees them.
+    """
     query = _heads(module, module.q_proj(hidden_states))
     if source is not None and cache.is_updated.get(module.layer_idx):
         layer = cache.cross_attention_cache.layers[module.layer_idx]
@@ -121,7 +152,8 @@ def _attention(module: Any, hidden_states: torch.Tensor, source: torch.Tensor | 
         key, value = _heads(module, module.k_proj(states)), _heads(module, module.v_proj(states))
         if source is not None:
             cache.cross_attention_cache.update(key, value, module.layer_idx)
-    output, _ = attend_encoder_decoder(module, query, key, value, mask, module.scaling)
+    bias = None if distances is None else torch.einsum("bhqd,qkd->bhqk", query * module.scaling, distances)
+    output, _ = attend_encoder_decoder(module, query, key, value, mask, module.scaling, position_bias=bias)
     return module.out_proj(output.flatten(2))
 
 
@@ -135,9 +167,11 @@ _FORWARDS: dict[str, Callable[[Any], Any]] = {
     "modeling_mvp.MvpAttention": _pair(_bart),
     "modeling_led.LEDDecoderAttention": _bart,
     "modeling_bigbird_pegasus.BigBirdPegasusSelfAttention": _big_bird,
+    "modeling_speecht5.SpeechT5Attention": _speecht5,
 }
 _READ_MASKS = (
     "modeling_mvp.MvpAttention",
     "modeling_led.LEDDecoderAttention",
     "modeling_bigbird_pegasus.BigBirdPegasusSelfAttention",
+    "modeling_speecht5.SpeechT5Attention",
 )

@@ -14,7 +14,9 @@ from triform.models.patching import patched
 
 @contextmanager
 def all_selected(model: torch.nn.Module, max_length: int) -> Iterator[None]:
-    """While the block runs, nothing selects tokens (DeepSeek Sparse Attention), because all would be selected.
+    """While the block runs, nothing selects tokens, because all would be selected.
+
+    DeepSeek's layers select tokens, those of Qwen4 blocks of tokens.
 
     Args:
         model: the model to change; restored on exit.
@@ -23,11 +25,17 @@ def all_selected(model: torch.nn.Module, max_length: int) -> Iterator[None]:
     Raises:
         UnsupportedModelError: texts may be longer than the number of tokens that a layer selects.
     """
-    selecting = [module for module in model.modules() if isinstance(getattr(module, "index_topk", None), int)]
-    limit = min((int(vars(module)["index_topk"]) for module in selecting), default=max_length)
+    tokens, blocks = (_with_number(model, name) for name in ("index_topk", "token_budget"))
+    limit = min((*tokens.values(), *blocks.values()), default=max_length)
     _check_length(max_length, limit, f"its layers attend to the {limit} tokens that they select", "they attend to all")
-    with patched((module, "forward", _select_nothing) for module in selecting):
+    replaced = [(module, "forward", _select_nothing) for module in tokens]
+    with patched([*replaced, *((module, "forward", _select_all) for module in blocks)]):
         yield
+
+
+def _with_number(model: torch.nn.Module, name: str) -> dict[torch.nn.Module, int]:
+    """The modules with an attribute that is a whole number, and these numbers."""
+    return {module: value for module in model.modules() if isinstance(value := vars(module).get(name), int)}
 
 
 def _check_length(max_length: int, limit: int, what: str, instead: str) -> None:
@@ -38,6 +46,11 @@ def _check_length(max_length: int, limit: int, what: str, instead: str) -> None:
 def _select_nothing(*_: Any, **__: Any) -> tuple[()]:
     """Takes the place of a selection, which the replaced attention does not read."""
     return ()
+
+
+def _select_all(*_: Any, **__: Any) -> torch.Tensor:
+    """Takes the place of a selection that is a mask, by which a model changes its own, see `FullMask`."""
+    return torch.ones((), dtype=torch.bool)
 
 
 @contextmanager

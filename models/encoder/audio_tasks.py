@@ -75,6 +75,30 @@ def sounds_task(model: PreTrainedModel, rows: torch.Tensor, *, any_length: bool)
     )
 
 
+def add_channel_axis(model: PreTrainedModel, rows: torch.Tensor) -> None:
+    """Let a model that reads waveforms with an axis for their single channel read them without that axis too.
+
+    Args:
+        model: with a head for CTC; stays changed.
+        rows: float (1, samples).
+    """
+    name = model.main_input_name
+
+    def reads(inputs: torch.Tensor) -> bool:
+        try:
+            with torch.no_grad():
+                model(**{name: inputs})
+        except _TOO_SHORT:
+            return False
+        return True
+
+    def insert(_: torch.nn.Module, __: Any, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return (), {**arguments, name: arguments[name][:, None]}
+
+    if not reads(rows) and reads(rows[:, None]):
+        model.register_forward_pre_hook(insert, with_kwargs=True)
+
+
 def audio_examples(model: PreTrainedModel, rows: torch.Tensor, shorter: int) -> dict[str, torch.Tensor]:
     """Inputs of a model by its names: two rows of audio and, where the model takes one, the mask of padding.
 

@@ -40,11 +40,13 @@ class EncoderGraph(torch.nn.Module):
         self._positions: torch.Tensor | None = None
         self._states: list[RecurrentState] = []
         self._hook: RemovableHandle | None = None
-        if task.picks_positions:
-            head = model.get_output_embeddings()
-            if head is None:
-                raise UnsupportedModelError("it has no language-model head")
-            self._hook = head.register_forward_pre_hook(self._pick)
+        if task.picks_positions and model.get_output_embeddings() is None:
+            raise UnsupportedModelError("it has no language-model head")
+
+    def pick_before_head(self) -> None:
+        """Compute the head at the picked positions only, if the task picks positions."""
+        if self._task.picks_positions:
+            self._hook = self.model.get_output_embeddings().register_forward_pre_hook(self._pick)
 
     def release(self) -> None:
         """Restore the model's head; call once, when the graph runs no more."""
@@ -53,10 +55,8 @@ class EncoderGraph(torch.nn.Module):
 
     def _pick(self, _: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         hidden, positions = arguments[0], self._positions
-        if positions is None:
-            return (hidden,)
-        index = positions[..., None].expand(*positions.shape, hidden.shape[-1])
-        return (torch.gather(hidden, 1, index),)
+        self._positions = None
+        return (hidden if positions is None else _picked(hidden, positions),)
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the model.
@@ -78,8 +78,12 @@ class EncoderGraph(torch.nn.Module):
             arguments["use_cache"] = False
         with carrying(self._recurrent_pass(inputs[0])) as recurrent:
             result = function(**arguments, **self._task.arguments)
-        self._positions, self._states = None, recurrent.states or self._states
+        self._states = recurrent.states or self._states
         results = {"result": result} if isinstance(result, torch.Tensor) else dict(result)
+        if self._positions is not None:
+            # Not picked yet: some models, such as MobileBERT, multiply by the head's weights without calling it.
+            results["logits"] = _picked(results["logits"], self._positions)
+            self._positions = None
         return _distinct(self._task.outputs({**_full_mask(values), **results, **values}).values())
 
     def _recurrent_pass(self, inputs: torch.Tensor) -> RecurrentPass:
@@ -89,6 +93,11 @@ class EncoderGraph(torch.nn.Module):
         batch, length = inputs.shape
         past = [inputs.new_zeros((batch, *state.shape), dtype=torch.float32) for state in self._states]
         return RecurrentPass(past=past, new_lengths=torch.full((batch,), length, dtype=torch.int32))
+
+
+def _picked(values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """From (batch, sequence, width), those at `positions`, int64 (batch, num_logits)."""
+    return torch.gather(values, 1, positions[..., None].expand(*positions.shape, values.shape[-1]))
 
 
 def _full_mask(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -131,14 +140,13 @@ def encoder_spec(
 def reference_outputs(
     model: PreTrainedModel, task: EncoderTask, inputs: tuple[torch.Tensor, ...]
 ) -> tuple[torch.Tensor, ...]:
-    """The model's outputs for `inputs`, computed with transformers' eager attention."""
+    """The model's outputs for `inputs`, computed with transformers' eager attention.
+
+    Logits are computed everywhere and picked afterwards, so that a graph that picks wrongly differs from them.
+    """
     model.set_attn_implementation("eager")
-    graph = EncoderGraph(model, task)
-    try:
-        with torch.no_grad():
-            outputs: tuple[torch.Tensor, ...] = graph(*inputs)
-    finally:
-        graph.release()
+    with torch.no_grad():
+        outputs: tuple[torch.Tensor, ...] = EncoderGraph(model, task)(*inputs)
     return outputs
 
 
@@ -187,6 +195,7 @@ def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None)
     if reads_padding(graph, task, inputs, expected):
         raise UnsupportedModelError("its results for a text depend on the padding after it")
     mask = tokens(task, inputs)
+    graph.pick_before_head()
 
     def attempt(path: _Path, stack: ExitStack) -> tuple[float, None]:
         stack.enter_context(_prepared(graph.model, path))

@@ -176,8 +176,7 @@ def decode(
     """
     key = state.keys[0]
     # In place of the encoder's output, of which the model reads only the shape.
-    projection = getattr(model, "enc_to_dec_proj", None)
-    hidden = key.new_zeros(input_ids.shape[0], key.shape[2], 1 if projection is None else projection.in_features)
+    hidden = key.new_zeros(input_ids.shape[0], key.shape[2], _encoder_width(model))
     encoder_outputs = BaseModelOutput(last_hidden_state=hidden)
     # An attribute of the output of Moonshine's encoder.
     encoder_outputs.attention_mask = None
@@ -191,6 +190,14 @@ def decode(
             **position_ids,
         ).logits
     return logits
+
+
+def _encoder_width(model: Any) -> int:
+    """The size of the encoder's hidden states; 1 where the encoder does not say, because most decoders do not ask."""
+    projection = getattr(model, "enc_to_dec_proj", None)
+    if projection is not None:
+        return int(projection.in_features)
+    return int(getattr(model.get_encoder().config, "hidden_size", 1))
 
 
 def _cache_argument(model: Any, state: CrossAttentionState) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
 )
 
+from triform.models.architectures import media_arguments
 from triform.models.errors import UnsupportedModelError
 
 
@@ -33,6 +34,7 @@ class Kind:
 _TEXT = Kind("text", "text2text-generation", transformers.AutoModelForSeq2SeqLM)
 _PAIR = Kind("text", "text2text-generation", transformers.EncoderDecoderModel)
 _AUDIO = Kind("audio", "automatic-speech-recognition", transformers.AutoModelForSpeechSeq2Seq)
+_SPOKEN_PAIR = Kind("audio", "automatic-speech-recognition", transformers.SpeechEncoderDecoderModel)
 _IMAGE = Kind("image", "image-to-text", transformers.VisionEncoderDecoderModel)
 
 
@@ -46,12 +48,11 @@ def encoder_decoder_kind(config: PretrainedConfig) -> Kind:
         return _IMAGE
     if config.model_type == "encoder-decoder":
         return _PAIR
-    if config.model_type.endswith("encoder-decoder"):
-        raise UnsupportedModelError(
-            f"{config.model_type} models join an encoder and a decoder of their own kinds; of these only those of "
-            "texts and of images are supported"
-        )
+    if config.model_type == "speech-encoder-decoder":
+        return _SPOKEN_PAIR
     if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
+        if "audio" not in media_arguments(_AUDIO.auto_class._model_mapping[type(config)]):
+            raise UnsupportedModelError(f"{config.model_type} models read texts and write sounds, which no bundle does")
         return _AUDIO
     if config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         return _TEXT

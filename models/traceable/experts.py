@@ -18,6 +18,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
+from triform.models.traceable.own_experts import adapt_experts
+
 _NAME = "triform"
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": torch.relu,
@@ -61,9 +63,10 @@ _known: WeakKeyDictionary[torch.nn.Module, Activation] = WeakKeyDictionary()
 
 def prepare_experts(model: PreTrainedModel) -> None:
     """Have the experts of `model` be traced to nodes of their own. Models without experts stay as they are."""
-    if not hasattr(model, "set_experts_implementation"):
-        return
-    model.set_experts_implementation(_NAME)
+    for module in model.modules():
+        adapt_experts(module, compute_experts)
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation(_NAME)
     for module in model.modules():
         activation = activation_of(module) if hasattr(module, "has_post_expert_norm") else None
         if activation is not None:
@@ -162,7 +165,10 @@ def _emit(
     """One node; its second input has the weight of every expert for every token, 0 for those not chosen."""
     up = "gate_up_proj" if experts.has_gate else "up_proj"
     routing = hidden_states.new_zeros(hidden_states.shape[0], experts.num_experts)
-    inputs = [hidden_states, routing.scatter(1, top_k_index, top_k_weights.to(routing.dtype)), getattr(experts, up)]
+    # Added, and not written: the same expert may be there twice, once with a weight of 0.
+    routing = routing.scatter_add(1, top_k_index, top_k_weights.to(routing.dtype))
+    inputs: list[torch.Tensor | None] = [hidden_states, routing]
+    inputs.append(getattr(experts, up))
     inputs.append(getattr(experts, f"{up}_bias") if experts.has_bias else None)
     inputs.append(experts.down_proj)
     inputs.append(experts.down_proj_bias if experts.has_bias else None)

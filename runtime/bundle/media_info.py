@@ -82,7 +82,7 @@ class AudioInfo:
         normalize_means: whether each band of an utterance, or the waveform, is shifted to mean 0.
         normalize_vars: whether it is then scaled to variance 1. A waveform has both or neither.
         sample_variance: of fbank and mel, whether the sum of squares is divided by one less than the number of frames.
-        variance_floor: of fbank and mel, added to each variance.
+        variance_floor: added to each variance; 0 means 1e-7 for a waveform.
         deviation_floor: of fbank and mel, added to each standard deviation.
         stacked: of fbank and mel, consecutive frames that become one; frames left over at the end are dropped.
         window: of fbank, that of a frame.
@@ -92,6 +92,7 @@ class AudioInfo:
         mean: of fbank, subtracted from every number of the features and of their padding.
         deviation: of fbank, divides every number after that.
         mel: of the kind ``mel``.
+        multiple: of waveform, what the number of samples in a batch must be a multiple of; the mask hides the padding.
     """
 
     kind: Literal["log_mel", "fbank", "mel", "waveform"]
@@ -114,6 +115,7 @@ class AudioInfo:
     mean: float = 0.0
     deviation: float = 1.0
     mel: MelInfo | None = None
+    multiple: int = 1
 
     @property
     def fixed(self) -> bool:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import Manifest
+from triform.runtime.decoder import scoring
 from triform.runtime.decoder.batches import PromptBatches
 from triform.runtime.decoder.loops import DecoderLoops
 from triform.runtime.decoder.prompt import Prompt, PromptEncoder, PromptInput, PromptOptions
 from triform.runtime.decoder.prompt_cache import read_prompt_cache, write_prompt_cache
-from triform.runtime.decoder.scoring import Perplexity, TextScore, losses_of, perplexity
 from triform.runtime.errors import InputError
 from triform.runtime.generation.answers import Completion, Generation, Piece, Timings, Watch, pieces_of
 from triform.runtime.generation.loop import Token
@@ -38,7 +38,7 @@ from triform.runtime.turns import Turns
 if TYPE_CHECKING:
     from triform.runtime.decoder.async_stream import ModelThread
 
-__all__ = ["Completion", "Decoder", "Generation", "Perplexity", "Piece", "Prompt", "TextScore", "Timings"]
+__all__ = ["Completion", "Decoder", "Generation", "Piece", "Prompt", "Timings"]
 
 
 class Decoder:
@@ -76,8 +76,7 @@ class Decoder:
             BundleError: a file is damaged, or the graph does not match the manifest.
             ProviderError: the provider cannot be used.
         """
-        start = time.perf_counter()
-        self._bundle = bundle
+        start, self._bundle = time.perf_counter(), bundle
         path, _ = bundle.graph("decoder")
         # Before the session, which can then reuse the memory that parsing the tokenizer took.
         self._tokenizer = bundle_tokenizer(bundle)
@@ -86,8 +85,7 @@ class Decoder:
         self.providers: list[str] = session.get_providers()
         cache = check_decoder(session, bundle.manifest, path)
         self._step = DecoderStep(session, bundle.manifest, cache)
-        make_hidden_step = partial(HiddenStep, session, bundle.manifest, cache)
-        self._loops = DecoderLoops(self._step, make_hidden_step, bundle.manifest)
+        self._loops = DecoderLoops(self._step, partial(HiddenStep, session, bundle.manifest, cache), bundle.manifest)
         self._batches = PromptBatches(session, bundle.manifest, cache, self._prompts)
         self._thread: ModelThread | None = None
         self._draft: Decoder | None = None
@@ -338,9 +336,9 @@ class Decoder:
         ids = self._prompts.text_ids(text)
         with self._turns.call():
             self.forget()
-            return perplexity(self._step, ids, self.manifest.max_length, self._tokenizer).perplexity
+            return scoring.perplexity(self._step, ids, self.manifest.max_length, self._tokenizer).perplexity
 
-    def file_perplexity(self, file: TextIO) -> Perplexity:
+    def file_perplexity(self, file: TextIO) -> scoring.Perplexity:
         """Perplexity of a file of any length, in bounded memory; see `perplexity`.
 
         Args:
@@ -352,25 +350,31 @@ class Decoder:
         ids = map(self._prompts.known, stream_ids(self._tokenizer, file))
         with self._turns.call():
             self.forget()
-            return perplexity(self._step, ids, self.manifest.max_length, self._tokenizer)
+            return scoring.perplexity(self._step, ids, self.manifest.max_length, self._tokenizer)
 
-    def score(self, text: str) -> TextScore:
+    def score(self, text: str, *, window: int | None = None) -> scoring.TextScore:
         """The log-probability of each token of a text given the tokens before it; long texts as in `perplexity`.
 
+        Args:
+            text: of any length.
+            window: tokens to read at once; as many as the model can read when None.
+
         Raises:
-            InputError: the text is empty.
+            InputError: the text is empty, or the model cannot read such a window.
         """
         ids = self._prompts.text_ids(text)
         with self._turns.call():
             self.forget()
-            losses = losses_of(self._step, ids, self.manifest.max_length, self._tokenizer) if len(ids) > 1 else ()
-            logprobs = [-float(loss) for part in losses for loss in part]
-        texts = tuple(self._tokenizer.decode([token], skip_special_tokens=False) for token in ids)
-        return TextScore(tuple(ids), texts, (None, *logprobs))
+            return scoring.text_score(self._step, ids, window, self.manifest.max_length, self._tokenizer)
+
+    def continuation_losses(self, context: Sequence[int], continuation: Sequence[int]) -> tuple[scoring.Losses, bool]:
+        """See `scoring.continuation_losses`."""
+        with self._turns.call():
+            self._begin()
+            return scoring.continuation_losses(self._step, context, continuation)
 
     def _settled(self, options: GenerationOptions | None, beams: Beams | None, *, several: bool = False) -> Settled:
-        chosen = options or GenerationOptions()
-        return settle(chosen, self.manifest, self._tokenizer, beams=beams, several=several)
+        return settle(options or GenerationOptions(), self.manifest, self._tokenizer, beams=beams, several=several)
 
     def _stream(self, prompt: PromptInput, options: GenerationOptions | None, watch: Watch) -> Iterator[Piece]:
         return self._pieces(prompt, self._settled(options, None), watch)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import log_sum_exp
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, option
 from triform.runtime.graphs.decoder_step import DecoderStep
 from triform.runtime.text.token_stream import ids_around
 from triform.runtime.text.tokenizer import Tokenizer
 
 # Positions to compute at once: log_sum_exp copies their logits.
 _ROWS = 16
+# Negative log-likelihoods in nats, float64 (tokens,).
+Losses = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,7 @@ def perplexity(step: DecoderStep, ids: Iterable[int], window: int, tokenizer: To
     return Perplexity(math.exp(loss) if loss < math.log(np.finfo(np.float64).max) else math.inf, loss, count + 1)
 
 
-def losses_of(
-    step: DecoderStep, ids: Iterable[int], window: int, tokenizer: Tokenizer
-) -> Iterator[NDArray[np.float64]]:
+def losses_of(step: DecoderStep, ids: Iterable[int], window: int, tokenizer: Tokenizer) -> Iterator[Losses]:
     """Negative log-likelihood of each token given the tokens before it, in nats.
 
     Args:
@@ -101,7 +101,72 @@ def losses_of(
         context = [*beginning, *(context + fresh)[-share:]]
 
 
-def _losses(step: DecoderStep, ids: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+def text_score(step: DecoderStep, ids: Sequence[int], window: int | None, most: int, tokenizer: Tokenizer) -> TextScore:
+    """The tokens of a text and their log-probabilities.
+
+    Args:
+        step: the model; its cache is overwritten.
+        ids: at least one token id.
+        window: tokens to read at once; `most` when None.
+        most: the model's context.
+        tokenizer: the model's.
+
+    Raises:
+        InputError: see `window_of`.
+    """
+    window = window_of(window, most, tokenizer)
+    losses = losses_of(step, ids, window, tokenizer) if len(ids) > 1 else ()
+    logprobs = [-float(loss) for part in losses for loss in part]
+    texts = tuple(tokenizer.decode([token], skip_special_tokens=False) for token in ids)
+    return TextScore(tuple(ids), texts, (None, *logprobs))
+
+
+def continuation_losses(step: DecoderStep, context: Sequence[int], continuation: Sequence[int]) -> tuple[Losses, bool]:
+    """Negative log-likelihood of each token of a continuation given those before it, in nats.
+
+    Tokens that the context shares with the one before it are not run again.
+
+    Args:
+        step: the model; its cache is overwritten.
+        context: at least one token id.
+        continuation: at least one token id; all but the last must fit into the model's context.
+
+    Returns:
+        float64 (len(continuation),), and whether each of its tokens is the most likely one.
+
+    Raises:
+        InputError: the tokens do not fit into the model's context.
+    """
+    first = step.prefill(context)[None].copy()
+    losses, greedy, done = [], True, 0
+    for logits in chain((first,), step.logits_in_chunks(continuation[:-1])):
+        targets = np.asarray(continuation[done : done + len(logits)])
+        losses.append(log_sum_exp(logits)[:, 0] - logits[np.arange(len(targets)), targets])
+        greedy &= bool((logits.argmax(1) == targets).all())
+        done += len(logits)
+    return np.concatenate(losses), greedy
+
+
+def window_of(window: int | None, most: int, tokenizer: Tokenizer) -> int:
+    """The window of `losses_of`: all that the model can read when None.
+
+    Args:
+        window: the user's, in tokens.
+        most: the model's context.
+        tokenizer: the model's.
+
+    Raises:
+        InputError: the window is longer than the context, or has no room for two tokens.
+    """
+    if window is None:
+        return most
+    least = len(ids_around(tokenizer)[0]) + 2
+    if not least <= window <= most:
+        raise InputError(f"{option('window')} must be from {least} to the model's {most} tokens, not {window}")
+    return window
+
+
+def _losses(step: DecoderStep, ids: Sequence[int]) -> Iterator[Losses]:
     """Negative log-likelihoods of ids[1:], float64 (tokens,), in parts."""
     targets = np.asarray(ids[1:])
     done = 0

@@ -14,7 +14,7 @@ from triform.runtime.media.fbank import fbank
 from triform.runtime.media.log_mel import log_mel
 from triform.runtime.media.mel_spectrogram import mel_spectrogram
 
-# Added to the variance, so that silence is not divided by 0.
+# Added to the variance, so that silence is not divided by 0, unless the model has a floor of its own.
 _VARIANCE_FLOOR = 1e-7
 
 
@@ -51,20 +51,23 @@ def waveform(samples: Array, info: AudioInfo) -> Array:
     """
     if not info.normalize_means or not len(samples):
         return samples
-    return np.asarray((samples - samples.mean()) / np.sqrt(samples.var() + _VARIANCE_FLOOR), np.float32)
+    return np.asarray(
+        (samples - samples.mean()) / np.sqrt(samples.var() + (info.variance_floor or _VARIANCE_FLOOR)), np.float32
+    )
 
 
-def pad_features(rows: Sequence[Array], padding_value: float) -> tuple[Array, NDArray[np.int64]]:
+def pad_features(rows: Sequence[Array], padding_value: float, multiple: int = 1) -> tuple[Array, NDArray[np.int64]]:
     """Pad utterances of different lengths to one batch.
 
     Args:
         rows: from `audio_features`, of a kind whose first axis is time.
         padding_value: fills shorter rows.
+        multiple: of which the batch's length becomes one.
 
     Returns:
         float32 (batch, longest, …), and the attention mask, int64 (batch, longest): 1 where there is audio.
     """
-    longest = max(map(len, rows))
+    longest = -(-max(map(len, rows)) // multiple) * multiple
     batch = np.full((len(rows), longest, *rows[0].shape[1:]), padding_value, np.float32)
     mask = np.zeros((len(rows), longest), np.int64)
     for index, row in enumerate(rows):

@@ -115,7 +115,9 @@ def _is_audible(samples: Samples, info: AudioInfo) -> bool:
 
 def _arrays(model: SourceWriter, info: AudioInfo, rows: Sequence[Samples]) -> dict[str, NDArray[Any]]:
     """The inputs of the encoder graph by name: the features and their attention mask."""
-    features, mask = pad_features([audio_features(samples, info) for samples in rows], info.padding_value)
+    features, mask = pad_features(
+        [audio_features(samples, info) for samples in rows], info.padding_value, info.multiple
+    )
     names = [node.name for node in model.manifest.graphs["encoder"].inputs]
     sound = [name for name in names if name != "attention_mask"]
     if len(sound) != 1:

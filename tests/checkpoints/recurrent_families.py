@@ -69,6 +69,16 @@ RECURRENT_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
          "expert_layer_period": 2, "expert_layer_offset": 1, "mamba_d_state": 10, "mamba_d_conv": 5,
          "mamba_dt_rank": 7},
     ),
+    "minimax": (
+        "minimax",
+        {**_COMMON, "layer_types": ["linear_attention", "full_attention"], "num_local_experts": 4,
+         "num_experts_per_tok": 2, "block_size": 16},
+    ),
+    "recurrent_gemma": (
+        "recurrent_gemma",
+        {**_COMMON, "block_types": ["recurrent", "attention"], "lru_width": 72, "attention_window_size": 24,
+         "conv1d_width": 5},
+    ),
 }  # fmt: skip
 _BOTH = ["convolution", "recurrence"]
 # Of each family, the number of layers with keys and values, and the kinds of its states.
@@ -77,5 +87,6 @@ CONTENT: dict[str, tuple[int, list[str]]] = {
     **dict.fromkeys(("qwen3_5_text", "qwen3_next", "olmo_hybrid", "kimi_linear", "granitemoehybrid",
                      "falcon_h1", "bamba", "nemotron_h", "jamba"), (1, _BOTH)),
     "zamba2": (1, _BOTH * 2),
+    "minimax": (1, ["recurrence"]), "recurrent_gemma": (1, _BOTH),
     **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), (0, _BOTH)),
 }  # fmt: skip

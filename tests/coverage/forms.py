@@ -122,6 +122,16 @@ def _pair_of_berts() -> Any:
     return random_model(config, _Constructed(transformers.EncoderDecoderModel))
 
 
+def _spoken_pair() -> Any:
+    sides = [
+        build("wav2vec2", transformers.AutoModel, **_CONVOLUTIONS).config,
+        build("bert", transformers.AutoModel).config,
+    ]
+    config = transformers.SpeechEncoderDecoderConfig.from_encoder_decoder_configs(*sides)
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 1, 0, 2
+    return random_model(config, _Constructed(transformers.SpeechEncoderDecoderModel))
+
+
 def _save_tested_family(name: str, folder: Path) -> bool:
     """Save the checkpoint of a type that the other tests use, if they have one."""
     family = next((key for key, family in FAMILIES.items() if family.model_type == name), None)
@@ -138,7 +148,11 @@ def _save_speech(name: str, folder: Path) -> str:
         return "automatic-speech-recognition"
     if name in model_types.speech_by_ctc():
         return _save_speech_by_ctc(name, folder)
-    save(build(name, transformers.AutoModelForSpeechSeq2Seq), folder)
+    if name == "speech-encoder-decoder":
+        model = _spoken_pair()
+    else:
+        model = build(name, transformers.AutoModelForSpeechSeq2Seq, **_audio_settings(name))
+    save(model, folder)
     save_byte_level_tokenizer(folder, closes_texts=True)
     save_feature_extractor(name, folder)
     return "automatic-speech-recognition"
@@ -161,6 +175,16 @@ _SMALL_ENCODER = {
 _BANDS_OF: dict[str, dict[str, Any]] = {
     "wav2vec2-bert": {"feature_projection_input_dim": 2 * SMALL["num_mel_bins"]},
     "parakeet_ctc": {"encoder_config": {**_SMALL_ENCODER, **_BANDS, "subsampling_factor": 4}},
+    "omniasr_ctc": {
+        "audio_config": {
+            "hidden_size": 96,
+            "num_attention_heads": 4,
+            "num_hidden_layers": 2,
+            "intermediate_size": 80,
+            **{key: value for key, value in _CONVOLUTIONS.items() if key != "num_feat_extract_layers"},
+        }
+    },
+    "speecht5": _CONVOLUTIONS,
     "lasr_ctc": {"encoder_config": {**_SMALL_ENCODER, **_BANDS}},
 }
 

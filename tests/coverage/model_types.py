@@ -23,6 +23,8 @@ _PICTURES = (
     "poolformer", "bit", "segformer", "yolos", "detr", "vit_mae", "dpt", "depth_anything", "clip", "siglip", "siglip2",
     "timm_wrapper",
 )  # fmt: skip
+# What transformers lists beside them: one reads texts and writes sounds, one writes notes.
+_NOT_TEXT = frozenset({"dia", "pop2piano"})
 # Language models that hear, which transformers lists beside encoder-decoders.
 _SOUND_AND_TEXT = frozenset(
     {"audioflamingo3", "glmasr", "moss_transcribe_diarize", "musicflamingo", "nemo_speechlm", "qwen2_audio"}
@@ -60,7 +62,7 @@ def rewriting() -> list[str]:
 
 def speech() -> list[str]:
     """Types that write what they hear, token by token or all at once (CTC)."""
-    return sorted(_SPEECH | _CTC)
+    return sorted((_SPEECH | _CTC) - _NOT_TEXT)
 
 
 def speech_by_ctc() -> list[str]:

@@ -1,4 +1,4 @@
-"""The heads of transformers' classes that read images: those that no bundle has are named with what they are for."""
+"""What transformers' classes are for: heads that no bundle has are named, and language models saved alone are found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from transformers import PretrainedConfig
 from transformers.models.auto import modeling_auto
 
 from triform.models.architectures import unsupported_head
+from triform.models.catalog import form_of, model_class, named_task
 from triform.models.encoder.image_tasks import image_task_of
+from triform.models.errors import UnsupportedModelError
 
 # transformers' lists of heads that read an image alone, and the words for what such a head is for.
 REFUSED = {
@@ -95,3 +97,16 @@ def test_a_classifier_is_exported_as_one():
     """Every class that transformers lists, whatever it is called."""
     tasks = {image_task_of(config(each)) for each in classes("IMAGE_CLASSIFICATION")}
     assert tasks == {"image-classification"}
+
+
+@pytest.mark.parametrize(
+    ("config_class", "architecture"), [("Emu3TextConfig", "Emu3ForCausalLM"), ("MllamaTextConfig", "MllamaForCausalLM")]
+)
+def test_the_language_model_of_a_larger_model_alone_is_a_decoder(config_class, architecture):
+    """transformers lists its class beside the config of the whole model, and not beside its own."""
+    config = getattr(transformers, config_class)(architectures=[architecture])
+    assert named_task(config) == "text-generation"
+    assert form_of(config, "text-generation") == "decoder"
+    assert model_class(config, "text-generation").__name__ == architecture
+    with pytest.raises(UnsupportedModelError, match="are not supported as decoders"):
+        form_of(getattr(transformers, config_class)(architectures=["LlamaForCausalLM"]), "text-generation")

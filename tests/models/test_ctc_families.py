@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import triform
-from tests.checkpoints.ctc import TOKENS, save_ctc_checkpoint, save_ctc_tokenizer
+from tests.checkpoints.ctc import SMALL_CONVOLUTIONS, TOKENS, save_ctc_checkpoint, save_ctc_tokenizer
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.samples.vowels import synthetic_voice
@@ -26,6 +26,11 @@ _FEATURES: dict[str, tuple[Any, dict[str, Any]]] = {
         transformers.ParakeetFeatureExtractor(feature_size=20),
         {"encoder_config": {**_SMALL, "num_key_value_heads": 3, "num_mel_bins": 20, "conv_kernel_size": 5,
                             "subsampling_conv_channels": 8, "subsampling_factor": 4}},
+    ),
+    "omniasr_ctc": (
+        transformers.OmniASRFeatureExtractor(),
+        {"audio_config": {**_SMALL, **{name: value for name, value in SMALL_CONVOLUTIONS.items()
+                                       if name != "num_feat_extract_layers"}}},
     ),
     "lasr_ctc": (
         transformers.LasrFeatureExtractor(feature_size=20),

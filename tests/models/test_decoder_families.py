@@ -7,6 +7,7 @@ import torch
 from transformers import CONFIG_MAPPING
 
 from tests.checkpoints.decoder_families import CONTEXT, FAMILIES, ROPES, VOCAB, build, rope_config
+from tests.helpers.families import families
 from triform.export.graph.cache import cache_info
 from triform.export.graph.fusion import fuse
 from triform.export.graph.nodes import attribute, nodes
@@ -38,7 +39,15 @@ def some_ids(count):
     return torch.randint(0, VOCAB, (count,), generator=torch.Generator().manual_seed(1)).tolist()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# Each is built like another one here, with other norms, activations or names of weights.
+MORE_FAMILIES = {
+    "qwen2", "qwen3", "phi", "opt", "smollm3", "olmo2", "granite", "starcoder2", "qwen3_moe", "gpt_neox, sequential",
+    "latent attention, without experts", "biogpt", "falcon", "falcon, one norm", "gpt_neo", "openai-gpt",
+    "gpt_neox_japanese", "trocr",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", families(FAMILIES, MORE_FAMILIES))
 def test_family_matches_pytorch(family, tmp_path):
     model = build(*FAMILIES[family])
     ids = some_ids(90)

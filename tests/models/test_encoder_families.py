@@ -206,7 +206,17 @@ MASKED = {
 @pytest.mark.parametrize("family", MASKED)
 def test_masked_lm_gives_logits_at_positions(family, tmp_path):
     layers = "n_layers" if family in ("distilbert", "xlm") else "num_hidden_layers"
-    model = build_encoder(family, MASKED[family], **{layers: 1})
+    check_logits_at_positions(build_encoder(family, MASKED[family], **{layers: 1}), tmp_path)
+
+
+def test_logits_at_positions_of_a_head_that_is_not_called(tmp_path):
+    """MobileBERT multiplies by the weights of its head."""
+    sizes = {"hidden_size": 48, "embedding_size": 24, "intermediate_size": 80, "intra_bottleneck_size": 32}
+    settings = {**sizes, "vocab_size": VOCAB, "num_attention_heads": 4, "num_hidden_layers": 1}
+    check_logits_at_positions(random_model("mobilebert", settings, "MobileBertForMaskedLM"), tmp_path)
+
+
+def check_logits_at_positions(model, tmp_path):
     batch = rows(model)
     expected = reference(model, batch).logits
     session, _ = exported(model, tmp_path, "fill-mask")

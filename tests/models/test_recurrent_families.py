@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 from transformers import CONFIG_MAPPING
 
-from tests.checkpoints.decoder_families import CONTEXT, VOCAB, build
+from tests.checkpoints.decoder_families import VOCAB, build
 from tests.checkpoints.recurrent_families import CONTENT, RECURRENT_FAMILIES
+from tests.helpers.families import families
 from tests.models.test_decoder_families import exported, some_ids
 from triform.export.verify.decoder import verify_decoder
 from triform.models.catalog import form_of
-from triform.models.decoder.graph import decoder_spec
 from triform.models.errors import UnsupportedModelError
 
 # Exported, and so compared with PyTorch, by `tests/runtime/decoder/test_states.py`.
 EXPORTED = {"lfm2", "qwen3_5_text", "falcon_h1", "mamba2"}
+
+# States and layers of lfm2, qwen3_5_text, granitemoehybrid and mamba, put together otherwise.
+MORE_FAMILIES = {"lfm2_moe", "lfm3", "qwen3_next", "bamba", "falcon_mamba"}
 
 
 @pytest.mark.parametrize("family", RECURRENT_FAMILIES)
@@ -24,7 +27,7 @@ def test_family_is_let_through(family):
     assert form_of(CONFIG_MAPPING[model_type](**settings), "text-generation") == "decoder"
 
 
-@pytest.mark.parametrize("family", sorted(RECURRENT_FAMILIES.keys() - EXPORTED))
+@pytest.mark.parametrize("family", families(sorted(RECURRENT_FAMILIES.keys() - EXPORTED), MORE_FAMILIES))
 def test_family_matches_pytorch(family, tmp_path):
     model = build(*RECURRENT_FAMILIES[family])
     ids = some_ids(90)
@@ -46,18 +49,7 @@ def padded_chunks_match(runner, expected, ids):
             assert difference <= 5e-4 * np.abs(expected).max()
 
 
-def test_a_state_that_is_neither_convolution_nor_recurrence_is_refused():
-    settings = {
-        "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 2,
-        "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 64,
-        "pad_token_id": 0, "layer_types": ["linear_attention", "full_attention"], "num_local_experts": 2,
-        "block_size": 16,
-    }  # fmt: skip
-    with pytest.raises(UnsupportedModelError, match="carries a state along the text besides keys and values"):
-        decoder_spec(build("minimax", settings), CONTEXT)
-
-
-@pytest.mark.parametrize("model_type", ["rwkv", "xlstm", "recurrent_gemma"])
+@pytest.mark.parametrize("model_type", ["rwkv", "xlstm"])
 def test_recurrences_of_other_kinds_are_refused_before_loading(model_type):
     with pytest.raises(UnsupportedModelError, match=f"{model_type} models carry a state along the text"):
         form_of(CONFIG_MAPPING[model_type](), "text-generation")

@@ -82,7 +82,10 @@ def run(
 
     check_installed()
     _say_newer()
-    from triform.export.options import bytes_of
+    from triform.export.options import bytes_of, check_source
+
+    # Before the imports below, which take seconds.
+    check_source(source)
     from triform.export.pipeline import ExportOptions, export, plan
 
     options = ExportOptions(

@@ -67,7 +67,10 @@ def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
         means, variances = info.normalize_means, info.normalize_vars
         yield Limit(f"{key}.normalize_vars", variances, means == variances, "as normalize_means is for a waveform")
         yield Limit(f"{key}.stacked", info.stacked, info.stacked == 1, "1 for a waveform")
+        yield within(f"{key}.multiple", info.multiple, 1, _LONGEST_FRAME)
+        yield within(f"{key}.variance_floor", info.variance_floor, 0, _LARGEST_VALUE)
         return
+    yield Limit(f"{key}.multiple", info.multiple, info.multiple == 1, "1 for all but a waveform")
     yield within(f"{key}.n_fft", info.n_fft, 2, _LONGEST_FRAME)
     yield within(f"{key}.win_length", info.win_length, 2, info.n_fft)
     # Otherwise samples between two frames would be skipped.

@@ -6,9 +6,13 @@ import dataclasses
 import json
 
 import pytest
+import torch
 from transformers import (
+    CohereAsrFeatureExtractor,
     EncodecFeatureExtractor,
+    OmniASRFeatureExtractor,
     Speech2TextFeatureExtractor,
+    SpeechT5FeatureExtractor,
     Wav2Vec2FeatureExtractor,
     WhisperFeatureExtractor,
 )
@@ -49,6 +53,11 @@ def test_whispers_file_is_read(tmp_path):
             AudioInfo("fbank", 16000, 80, 0.0, None, 400, 512, 160, True, False),
         ),
         (Wav2Vec2FeatureExtractor(do_normalize=False), AudioInfo("waveform", 16000, 1, 0.0)),
+        (SpeechT5FeatureExtractor(), AudioInfo("waveform", 16000, 1, 0.0)),
+        (
+            OmniASRFeatureExtractor(),
+            AudioInfo("waveform", 16000, 1, 0.0, normalize_means=True, normalize_vars=True, variance_floor=1e-5),
+        ),
     ],
 )
 def test_what_transformers_saves_is_read(tmp_path, extractor, expected):
@@ -63,6 +72,7 @@ def test_what_transformers_saves_is_read(tmp_path, extractor, expected):
     [
         (EncodecFeatureExtractor(), "EncodecFeatureExtractor is not supported, only WhisperFeatureExtractor"),
         (WhisperFeatureExtractor(dither=1e-4), "adds noise"),
+        (CohereAsrFeatureExtractor(dither=1e-3), "adds noise"),
         (Speech2TextFeatureExtractor(sampling_rate=8000), "takes 8000 samples a second"),
     ],
 )
@@ -87,3 +97,12 @@ def test_an_extractor_that_does_something_else_is_noticed():
     extractor = WhisperFeatureExtractor()
     with pytest.raises(ExportError, match="shape"):
         check_audio_features(extractor, dataclasses.replace(audio_info(extractor), chunk_length=29))
+
+
+def test_noise_below_the_floor_is_left_out():
+    extractor = CohereAsrFeatureExtractor()
+    floor = audio_info(extractor).mel.floor
+    # The energy that white noise has in the band that hears most of it.
+    window = torch.hann_window(extractor.win_length, periodic=False)
+    energy = extractor.dither**2 * window.square().sum() * extractor.mel_filters.sum(1).max()
+    assert 0 < energy < floor / 50

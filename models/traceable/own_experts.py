@@ -1,0 +1,86 @@
+"""Adapts experts that do not use transformers' ExpertsInterface: gives them its attributes, and a forward for it.
+
+Their weights become those of one layout: `gate_up_proj` (experts, 2 * columns, hidden_size), the gate first, and
+`down_proj` (experts, hidden_size, columns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from triform.models.patching import kind_of
+
+_LAYOUT = {
+    "has_gate": True, "has_bias": False, "is_transposed": False, "is_concatenated": True,
+    "has_post_expert_norm": False, "_is_expert_parallel": False,
+}  # fmt: skip
+Compute = Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def adapt_experts(experts: torch.nn.Module, compute: Compute) -> None:
+    """Have such experts call `compute`; any other module stays as it is.
+
+    Args:
+        experts: changed in place.
+        compute: called with the module, and as `compute_experts`.
+    """
+    adapt = _ADAPTERS.get(kind_of(experts))
+    if adapt is not None:
+        vars(experts).update(_LAYOUT)
+        adapt(experts, compute)
+
+
+def _with_identities(experts: Any, compute: Compute) -> None:
+    """Of LongCat-Flash: the last experts give what they are given."""
+    experts.num_experts = experts.num_routed_experts
+    # The last ones have weights too, which nothing reads.
+    experts.gate_up_proj = _fixed(experts.gate_up_proj[: experts.num_experts])
+    experts._apply_gate = _gate_by(experts.act_fn)
+
+    def forward(hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor) -> torch.Tensor:
+        is_identity = top_k_index >= experts.num_experts
+        kept = torch.where(is_identity, top_k_weights, 0.0).sum(-1, keepdim=True)
+        # A token that chooses such an expert has a weight of 0 for another in its place.
+        index = torch.where(is_identity, 0, top_k_index)
+        weights = torch.where(is_identity, 0.0, top_k_weights)
+        return compute(experts, hidden_states, index, weights) + hidden_states * kept
+
+    experts.forward = forward
+
+
+def _stacked(experts: Any, compute: Compute) -> None:
+    """Of DBRX: each matrix has the weights of all experts one below the other."""
+    gate, up, down = (
+        weight.detach().unflatten(0, (experts.num_experts, -1))
+        for weight in (experts.mlp.w1, experts.mlp.v1, experts.mlp.w2)
+    )
+    experts.gate_up_proj = _fixed(torch.cat([gate, up], 1))
+    experts.down_proj = _fixed(down.transpose(1, 2).contiguous())
+    experts._apply_gate = _gate_by(experts.mlp.activation_fn)
+    del experts.mlp
+
+    def forward(hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor) -> torch.Tensor:
+        return compute(experts, hidden_states.flatten(0, 1), top_k_index, top_k_weights).view_as(hidden_states)
+
+    experts.forward = forward
+
+
+def _fixed(weights: torch.Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(weights, requires_grad=False)
+
+
+def _gate_by(activation: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    def gate(values: torch.Tensor) -> torch.Tensor:
+        gates, ups = values.chunk(2, dim=-1)
+        return activation(gates) * ups
+
+    return gate
+
+
+_ADAPTERS: dict[str, Callable[[Any, Compute], None]] = {
+    "modeling_longcat_flash.LongcatFlashExperts": _with_identities,
+    "modeling_dbrx.DbrxExperts": _stacked,
+}
