@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 from triform.export.checkpoint.gguf.loading import is_quantized
 from triform.export.checkpoint.source import Source
 from triform.export.describe.normal_config import normal_config
-from triform.export.options import AUTO, KEEP, ExportOptions
+from triform.export.options import AUTO, KEEP, MIXED, ExportOptions
 from triform.runtime.errors import InputError, option
 
 # Where 8 bits should take the same time as 4: interpolated between products of 576 by 3,072, where 8 bits are faster,
@@ -23,7 +23,7 @@ class SchemeChoice:
     """How weights are stored.
 
     Attributes:
-        name: none, int8, int4 or keep.
+        name: none, int8, int4, keep or mixed.
         because: what decided it, in words.
     """
 
@@ -41,8 +41,13 @@ def choose_scheme(form: str, origin: Source, config: PretrainedConfig, options: 
         options: what the user chose.
 
     Raises:
-        InputError: a block size is set for a file that keeps its own blocks.
+        InputError: a block size is set for a file that keeps its own blocks, or a target for another form.
     """
+    if options.has_target:
+        name = "target_size" if options.target_size is not None else "target_bits"
+        if form != "decoder":
+            raise InputError(f"{option(name)} is for decoders; this model is of the form {form}")
+        return SchemeChoice(MIXED, option(name))
     if options.quantize != AUTO:
         return SchemeChoice(options.quantize, option("quantize"))
     if form != "decoder":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,13 @@ BITS = {"int8": 8, "int4": 4}
 AUTO = "auto"
 # Keeps the blocks of a GGUF file.
 KEEP = "keep"
+# What a target leads to: each matrix has bits and a block size of its own.
+MIXED = "mixed"
+
+_MOST_BITS = 16
+_UNITS = {
+    "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,8 @@ class ExportOptions:
         hidden_states: keep the outputs of an encoder's every layer, or of a decoder's last one.
         calibrate: files of texts, or of recordings for speech models, to measure activations on; what comes with the
             exporter when there are none.
+        target_size: most bytes that a decoder's whole bundle may take; with quantize auto.
+        target_bits: most bits per weight of a decoder's matrices, scales and zero points included; with quantize auto.
         word_timestamps: have a speech model's decoder give the attention that times of words are read from.
     """
 
@@ -45,9 +55,16 @@ class ExportOptions:
     hidden_states: bool = False
     calibrate: tuple[str, ...] = ()
     word_timestamps: bool = False
+    target_size: int | None = None
+    target_bits: float | None = None
+
+    @property
+    def has_target(self) -> bool:
+        """Whether a size or a number of bits is to be met."""
+        return self.target_size is not None or self.target_bits is not None
 
     def __post_init__(self) -> None:
-        if self.quantize not in (AUTO, "none", KEEP, *BITS):
+        if self.quantize not in (AUTO, "none", KEEP, *BITS, *((MIXED,) if self.has_target else ())):
             raise InputError(f"{option('quantize')} must be auto, none, int8, int4 or keep, not {self.quantize}")
         if self.quantize == KEEP and self.block_size is not None:
             raise InputError(
@@ -59,8 +76,40 @@ class ExportOptions:
             raise InputError(f"{option('block_size')} must be 16, 32, 64, 128 or 256, not {self.block_size}")
         if self.accuracy_level not in (0, 1, 2, 3, 4):
             raise InputError(f"{option('accuracy_level')} must be 0 to 4, not {self.accuracy_level}")
+        self._check_target()
         if self.context_length is not None and self.context_length < 32:
             raise InputError(f"{option('context_length')} must be at least 32, not {self.context_length}")
+
+    def _check_target(self) -> None:
+        if not self.has_target:
+            return
+        name = "target_size" if self.target_size is not None else "target_bits"
+        if self.target_size is not None and self.target_bits is not None:
+            raise InputError(
+                f"{option('target_size')} and {option('target_bits')} exclude each other; name one of them"
+            )
+        if self.quantize not in (AUTO, MIXED):
+            raise InputError(f"{option(name)} needs {option('quantize')} auto, not {self.quantize}")
+        if self.block_size is not None:
+            raise InputError(f"{option('block_size')} does not go with {option(name)}, which chooses the blocks")
+        if self.target_size is not None and self.target_size < 1:
+            raise InputError(f"{option('target_size')} must be at least a byte, not {self.target_size}")
+        if self.target_bits is not None and not 0 < self.target_bits <= _MOST_BITS:
+            raise InputError(
+                f"{option('target_bits')} must be above 0 and at most {_MOST_BITS}, not {self.target_bits}"
+            )
+
+
+def bytes_of(text: str) -> int:
+    """The bytes that a size such as 90MB, 1.5GB or 80MiB says.
+
+    Raises:
+        InputError: the text is no size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|B)", text.strip())
+    if match is None:
+        raise InputError(f"{option('target_size')} must be a size such as 90MB or 1.5GB, not {text}")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def check_source(source: str) -> None:

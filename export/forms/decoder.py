@@ -26,9 +26,10 @@ from triform.export.describe.template_engine import choose_engine
 from triform.export.forms.decoder_blocks import build_from_blocks
 from triform.export.forms.decoder_graph import GRAPH_FILE, StoredDecoder, drop_weights, traced_decoder
 from triform.export.graph.fed_weights import take_weights_as_inputs
-from triform.export.options import BITS, KEEP, ExportOptions
+from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.energies import add_energy_outputs, energies
+from triform.export.quantize.mixed.targets import lower_to_target
 from triform.export.report import Clock, Report, finish
 from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
@@ -56,9 +57,13 @@ def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> li
     """The rows that describe what `export` would do, from the config alone."""
     if _keeps_blocks(origin, options):
         return _rows(origin, config, options, "the blocks of the file")
+    if options.quantize == MIXED:
+        return _rows(origin, config, options, "4 to 8 bit, blocks of 16 to 128, matrix by matrix")
+    if options.quantize == "none":
+        return _rows(origin, config, options, "float32")
     scheme = _scheme(options)
-    stored = "float32" if scheme is None else f"{scheme.bits} bit, blocks of {scheme.block_size}"
-    if scheme is not None and scheme.block_size > SENSITIVE_BLOCK_SIZE:
+    stored = f"{scheme.bits} bit, blocks of {scheme.block_size}"
+    if scheme.block_size > SENSITIVE_BLOCK_SIZE:
         stored += f" ({SENSITIVE_BLOCK_SIZE} for attention inputs, head and embedding)"
     return _rows(origin, config, options, stored)
 
@@ -90,9 +95,10 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     max_length = _max_length(checkpoint.model.config, options)
     build = build_from_blocks if _keeps_blocks(checkpoint.source, options) else _build
     with staged(bundle, options.force) as folder:
+        # First, because what it takes counts towards a target.
+        tokenizer, notes = _write_tokenizer(checkpoint.tokenizer, folder)
         decoder = build(checkpoint, folder, max_length, options, clock)
         with clock.step("write"):
-            tokenizer, notes = _write_tokenizer(checkpoint.tokenizer, folder)
             info = describe_graph(decoder.graph, folder / GRAPH_FILE, decoder.quantization, decoder.notes)
             manifest = _manifest(checkpoint, info, decoder.cache, max_length, tokenizer, notes)
             write_manifest(manifest, folder, decoder.parity, clock)
@@ -104,7 +110,7 @@ def _build(
     checkpoint: Checkpoint, folder: Path, max_length: int, options: ExportOptions, clock: Clock
 ) -> StoredDecoder:
     """Trace a decoder, verify it in float32, and quantize it by the energies of its inputs on the calibration text."""
-    scheme, window = _scheme(options), min(_WINDOW, max_length)
+    window, stored = min(_WINDOW, max_length), options.quantize != "none"
     text = calibration_text(options.calibrate)
     ids = texts.text_ids(
         checkpoint.tokenizer, texts.read_text("evaluation"), _COMPARED_TOKENS, checkpoint.model, window=window
@@ -114,29 +120,35 @@ def _build(
         logits = reference_logits(checkpoint.model, parity_ids)
         states = reference_states(checkpoint.model, parity_ids) if options.hidden_states else None
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
-    drop_weights(checkpoint.model)
+    if options.quantize != MIXED:
+        # A target is met by what PyTorch computes with them.
+        drop_weights(checkpoint.model)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
-            original, energy_outputs = _float_runner(graph, Path(scratch) if scheme else folder, cache, scheme)
+            original, energy_outputs = _float_runner(graph, Path(scratch) if stored else folder, cache, stored)
             parity = verify_decoder(original, logits, parity_ids)
             if states is not None:
                 verify_states(original, states, parity_ids)
         del logits
-        if scheme is None:
+        if not stored:
             return StoredDecoder(graph, cache, Quantization("none"), parity, dict(spec.notes))
         with clock.step("quantize"):
-            importance = _importance(original, energy_outputs, checkpoint, text, window)
+            sample = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
+            importance = {} if options.quantize == MIXED else _importance(original, energy_outputs, sample, window)
             expected = [all_logits(original, ids[start : start + window]) for start in range(0, len(ids), window)]
             # It holds the float32 weights, which go away as they are quantized.
             del original
-            count = lower_to_blocks(graph, scheme, importance)
+            if options.quantize == MIXED:
+                quantization = lower_to_target(graph, checkpoint.model, sample, window, options, folder, clock)
+            else:
+                quantization = _describe_scheme(_scheme(options), lower_to_blocks(graph, _scheme(options), importance))
             write_graph(graph, folder / GRAPH_FILE)
         with clock.step("compare"):
             quantized = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
             windows = iter(expected)
             measured = quantized_decoder_parity(lambda _: next(windows), quantized, ids, window)
     parity = dataclasses.replace(parity, quantized=measured)
-    return StoredDecoder(graph, cache, _describe_scheme(scheme, count), parity, dict(spec.notes))
+    return StoredDecoder(graph, cache, quantization, parity, dict(spec.notes))
 
 
 def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
@@ -154,16 +166,14 @@ def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
     return True
 
 
-def _scheme(options: ExportOptions) -> Scheme | None:
-    """The quantization scheme, or None for float32."""
+def _scheme(options: ExportOptions) -> Scheme:
+    """The scheme that int8 or int4 stands for."""
     name = options.quantize
-    if name == "none":
-        return None
     return Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
 
 
 def _float_runner(
-    graph: ir.Model, folder: Path, cache: CacheInfo, scheme: Scheme | None
+    graph: ir.Model, folder: Path, cache: CacheInfo, calibrated: bool
 ) -> tuple[DecoderRunner, dict[str, str]]:
     """Write the float32 graph and open it: to keep, or a copy that also gives the energies of its Linear inputs.
 
@@ -173,7 +183,7 @@ def _float_runner(
         the runner, and by weight name the output with the energies of the weight's input.
     """
     path = folder / GRAPH_FILE
-    if scheme is None:
+    if not calibrated:
         lower_to_float(graph)
         write_graph(graph, path)
         return DecoderRunner(path, cache, usable_cores()), {}
@@ -186,10 +196,9 @@ def _float_runner(
 
 
 def _importance(
-    runner: DecoderRunner, energy_outputs: dict[str, str], checkpoint: Checkpoint, text: str, window: int
+    runner: DecoderRunner, energy_outputs: dict[str, str], ids: list[int], window: int
 ) -> dict[str, torch.Tensor]:
     """By weight name, the energy of each input channel over the calibration text."""
-    ids = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
     by_output = energies(runner, ids, window)
     return {weight: by_output[output] for weight, output in energy_outputs.items()}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 
 from triform.export.graph.experts import lower_experts_to_float
 from triform.export.graph.linear import LINEAR, matrix
@@ -108,7 +109,7 @@ def lower_product(graph: ir.Graph, node: ir.Node, blocks: Blocks, accuracy_level
         "K": matrix(weight).shape[1], "N": matrix(weight).shape[0], "bits": blocks.bits,
         "block_size": blocks.block_size, "accuracy_level": accuracy_level,
     }  # fmt: skip
-    inputs = [x, *_constants(graph, str(weight.name), blocks), None, bias][: 6 if bias is not None else 4]
+    inputs = [x, *_constants(graph, node, str(weight.name), blocks), None, bias][: 6 if bias is not None else 4]
     product = insert(graph, node, "MatMulNBits", inputs, domain=MICROSOFT, attributes=attributes)
     replace(node.outputs[0], product.outputs[0])
 
@@ -165,7 +166,7 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
             shared.packed.reshape(len(shared.packed), -1), shared.scales, shared.zero_points, shared.bits,
             shared.block_size,
         )  # fmt: skip
-        data, scales, zero_points = _constants(model.graph, f"{table.name}.rows", flat)
+        data, scales, zero_points = _constants(model.graph, node, f"{table.name}.rows", flat)
         attributes = {"bits": flat.bits, "block_size": flat.block_size, "gather_axis": 0, "quantize_axis": 1}
         gather = insert(
             model.graph, node, "GatherBlockQuantized", [data, ids, scales, zero_points], domain=MICROSOFT,
@@ -216,12 +217,28 @@ def linear_inputs(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value | None]:
     return x, weight, node.inputs[2] if len(node.inputs) > 2 else None
 
 
-def _constants(graph: ir.Graph, name: str, blocks: Blocks) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _constants(graph: ir.Graph, node: ir.Node, name: str, blocks: Blocks) -> tuple[ir.Value, ir.Value, ir.Value]:
     return (
         add_initializer(graph, f"{name}.blocks", blocks.packed),
-        add_initializer(graph, f"{name}.scales", blocks.scales),
+        _scales(graph, node, name, blocks.scales),
         add_initializer(graph, f"{name}.zero_points", blocks.zero_points),
     )
+
+
+def _scales(graph: ir.Graph, node: ir.Node, name: str, scales: NDArray[np.float32]) -> ir.Value:
+    """Scales as the operators read them, float32; stored in float16 where that changes none.
+
+    ONNX Runtime computes the cast once, when it opens the graph.
+    """
+    # Numbers that are too large become infinite, which is a change.
+    with np.errstate(over="ignore"):
+        halves = scales.astype(np.float16)
+    if not np.array_equal(halves, scales):
+        return add_initializer(graph, f"{name}.scales", scales)
+    stored = add_initializer(graph, f"{name}.scales", halves)
+    cast = insert(graph, node, "Cast", [stored], attributes={"to": ir.DataType.FLOAT}).outputs[0]
+    cast.type, cast.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(scales.shape)
+    return cast
 
 
 def _finish(graph: ir.Graph, node: ir.Node, product: ir.Value, bias: ir.Value | None) -> None:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 _FRACTIONS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0)
 # Numbers to quantize at once: the search makes a dozen arrays of as many, which should stay in the caches.
 _AT_ONCE = 2**18
+# The smallest number that float16 holds with its full precision.
+_SMALLEST_HALF = 2.0**-14
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Blocks:
 
     Attributes:
         packed: uint8 (out_features, blocks, block_size * bits / 8), two 4-bit integers a byte, low bits first.
-        scales: float32 (out_features, blocks).
+        scales: float32 (out_features, blocks); numbers that float16 holds too, but for very small or large ones.
         zero_points: uint8 (out_features, ceil(blocks * bits / 8)), packed like the weights.
         bits: 4 or 8.
         block_size: weights per block along in_features.
@@ -113,12 +115,20 @@ def search_blocks(
         weighted = channel * centered
         norm = (weighted * centered).sum(-1, keepdim=True)
         # With the integers fixed, the best scale is a least-squares fit.
-        scale = torch.where(norm > 0, (weighted * rows).sum(-1, keepdim=True) / norm.clamp(min=1e-30), scale)
+        # Where all integers are zero any scale will do; 1 is one that float16 holds.
+        scale = torch.where(norm > 0, (weighted * rows).sum(-1, keepdim=True) / norm.clamp(min=1e-30), 1.0)
+        scale = _as_half(scale)
         error = (channel * (centered * scale - rows) ** 2).sum(-1, keepdim=True)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
         best = [torch.where(better, new, old) for new, old in zip((integers, scale, zero), best, strict=True)]
     return best[0].to(torch.uint8), best[1], best[2]
+
+
+def _as_half(scales: torch.Tensor) -> torch.Tensor:
+    """Rounded to float16 where that keeps 11 bits; as float32."""
+    halves = scales.half().float()
+    return torch.where((scales >= _SMALLEST_HALF) & halves.isfinite(), halves, scales)
 
 
 def _even(zeros: torch.Tensor, bits: int) -> torch.Tensor:

@@ -23,10 +23,25 @@ def quantize_with_gptq(weight: torch.Tensor, inputs: torch.Tensor, bits: int, bl
         bits: 4 or 8.
         block_size: a power of two, at least 16. The last block is padded with zeros.
     """
+    return quantize_with_moments(weight, inputs.T @ inputs / len(inputs), bits, block_size, _DAMPING)
+
+
+def quantize_with_moments(
+    weight: torch.Tensor, moments: torch.Tensor, bits: int, block_size: int, damping: float
+) -> Blocks:
+    """Quantize one matrix.
+
+    Args:
+        weight: float32 (out_features, in_features).
+        moments: float32 (in_features, in_features), second moments of the inputs.
+        bits: 4 or 8.
+        block_size: a power of two, at least 16. The last block is padded with zeros.
+        damping: added to the diagonal of `moments`, as a share of its mean.
+    """
     missing = -weight.shape[1] % block_size
     # Transposed, so that a column of the matrix is contiguous in memory.
     columns = torch.nn.functional.pad(weight, (0, missing)).T.contiguous()
-    factor = _inverse_factor(torch.nn.functional.pad(inputs, (0, missing)))
+    factor = _inverse_factor(torch.nn.functional.pad(moments, (0, missing, 0, missing)), damping)
     parts = []
     for start in range(0, len(columns), block_size):
         end = start + block_size
@@ -37,10 +52,11 @@ def quantize_with_gptq(weight: torch.Tensor, inputs: torch.Tensor, bits: int, bl
     return join_blocks(integers, scales, zeros, bits, block_size)
 
 
-def _inverse_factor(inputs: torch.Tensor) -> torch.Tensor:
-    """Upper Cholesky factor of the inverse of the inputs' second moments, float32 (in_features, in_features)."""
-    moments = inputs.T @ inputs / len(inputs)
-    moments.diagonal().add_(_DAMPING * moments.diagonal().mean().clamp(min=1e-12))
+def _inverse_factor(moments: torch.Tensor, damping: float) -> torch.Tensor:
+    """Upper Cholesky factor of the inverse of the damped moments, float32 (in_features, in_features)."""
+    scale = moments.diagonal().mean().clamp(min=1e-30)
+    moments = moments / scale
+    moments.diagonal().add_(damping)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
     return torch.linalg.cholesky(inverse, upper=True)
 

@@ -22,21 +22,22 @@ _CHUNK = 128
 
 def reference_logits(model: PreTrainedModel, ids: list[int]) -> Array:
     """PyTorch's logits, float32 (len(ids), vocab_size), computed with transformers' eager attention."""
-    with _eager(model):
+    with eager_attention(model):
         logits: Array = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
     return logits
 
 
 def reference_states(model: PreTrainedModel, ids: list[int]) -> Array:
     """PyTorch's last hidden states, float32 (len(ids), hidden_size), computed with transformers' eager attention."""
-    with _eager(model):
+    with eager_attention(model):
         outputs = model(input_ids=torch.tensor([ids]), use_cache=False, output_hidden_states=True)
     states: Array = outputs.hidden_states[-1][0].float().numpy()
     return states
 
 
 @contextmanager
-def _eager(model: PreTrainedModel) -> Iterator[None]:
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model compute as transformers does, outside of a trace and without gradients."""
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:

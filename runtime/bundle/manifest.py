@@ -25,7 +25,7 @@ CHECKSUM = "manifest_sha256"
 SCHEMA_VERSION = 3
 OLDEST_SCHEMA_VERSION = 2
 # How weights are stored, see `Quantization.scheme`.
-SCHEMES = ("none", "int8", "int4", "keep")
+SCHEMES = ("none", "int8", "int4", "keep", "mixed")
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Relevance = Literal["identity", "sigmoid", "tanh"]
 RELEVANCE: tuple[Relevance, ...] = get_args(Relevance)
@@ -46,14 +46,16 @@ class Quantization:
     """How a graph's weights are stored. All attributes but `scheme` are None if that is ``"none"``.
 
     Attributes:
-        scheme: none, int8, int4, or keep for the blocks of the file that was exported.
+        scheme: none, int8, int4, keep for the blocks of the file that was exported, or mixed where each matrix has bits
+            and a block size of its own.
         bits: per weight.
         block_size: number of weights that share a scale; None if each output column has one scale.
         sensitive_block_size: the same, for the products whose error matters most.
         accuracy_level: of MatMulNBits.
         matrices: number of quantized matrices.
         formats: for ``"keep"``: the number of matrices in each of GGUF's formats; int8 counts those that were floats,
-            or in blocks that no operator supports.
+            or in blocks that no operator supports. For ``"mixed"``: the number in each of the ways of storing them.
+        products: for ``"mixed"``: by weight, how it is stored.
         activations: by weight, how its input is rounded to 8 bits: with one scale for all rows ("static"), or with a
             scale for each row ("rows").
     """
@@ -66,6 +68,7 @@ class Quantization:
     matrices: int | None = None
     activations: dict[str, str] | None = None
     formats: dict[str, int] | None = None
+    products: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)

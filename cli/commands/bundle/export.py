@@ -61,6 +61,13 @@ def run(
     ] = False,
     block_size: Annotated[Optional[int], typer.Option(help="Weights that share a scale: 16 to 256.")] = None,
     accuracy_level: Annotated[int, typer.Option(help="Precision of activations: 4 is int8, 1 is float32.")] = 4,
+    target_size: Annotated[
+        Optional[str],
+        typer.Option(help="Most bytes of a decoder's bundle, such as 90MB: bits go where they help most."),
+    ] = None,
+    target_bits: Annotated[
+        Optional[float], typer.Option(help="Most bits per weight of a decoder, such as 4.8, scales included.")
+    ] = None,
     context_length: Annotated[Optional[int], typer.Option(help="In tokens; by default the model's own limit.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
@@ -75,7 +82,7 @@ def run(
 
     check_installed()
     _say_newer()
-    from triform.export.options import check_source
+    from triform.export.options import bytes_of, check_source
 
     # Before the imports below, which take seconds.
     check_source(source)
@@ -93,6 +100,8 @@ def run(
         hidden_states=hidden_states,
         calibrate=tuple(calibrate or ()),
         word_timestamps=word_timestamps,
+        target_size=None if target_size is None else bytes_of(target_size),
+        target_bits=target_bits,
     )
     if dry_run:
         planned = plan(source, options)

@@ -1,0 +1,130 @@
+"""Measures how much each output of a model's products matters, and for which inputs.
+
+What counts in the end is the divergence of the model's predictions. To second order it is half of the squared changes
+of each product's outputs, weighted by the squared gradients of the loss at tokens drawn from the model's own
+predictions (the Fisher information). So each token's input counts in proportion to the squared gradient at its output:
+tokens with huge activations, such as the first of a text, often change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedModel
+
+from triform.export.verify.decoder import eager_attention
+
+
+@dataclass
+class Moments:
+    """What is known of one product: y = x @ weight.T, over tokens.
+
+    Attributes:
+        inputs: float32 (in_features, in_features), the mean of x.T @ x, each token weighted by the sum of its squared
+            gradients at y.
+        outputs: float32 (out_features,), the mean squared gradient at each y.
+    """
+
+    inputs: torch.Tensor
+    outputs: torch.Tensor
+
+
+@dataclass
+class Sensitivity:
+    """What was measured of a model.
+
+    Attributes:
+        products: by the identity of the weight, a parameter.
+        embedding: float32 (hidden_size,), the mean squared gradient at each column of the embedding's weight.
+    """
+
+    products: dict[int, Moments] = field(default_factory=dict)
+    embedding: torch.Tensor | None = None
+
+
+def product_modules(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """The modules with a matrix that is multiplied by, and not looked up."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(weight := getattr(module, "weight", None), torch.nn.Parameter)
+        and weight.dim() == 2
+        and not isinstance(module, torch.nn.Embedding)
+    ]
+
+
+def measure(model: PreTrainedModel, modules: Sequence[torch.nn.Module], ids: list[int], window: int) -> Sensitivity:
+    """Run a text through the model, forth and back.
+
+    Args:
+        model: in float32; its parameters are frozen.
+        modules: to measure, of `product_modules`.
+        ids: the text, read in windows that each start anew.
+        window: tokens per window.
+    """
+    model.requires_grad_(False)
+    result = Sensitivity()
+    draw = torch.Generator().manual_seed(0)
+    with ExitStack() as stack:
+        for module in modules:
+            handle = module.register_forward_hook(
+                _product_hook(result.products, module.get_parameter("weight"), len(ids))
+            )
+            stack.callback(handle.remove)
+        embedding = model.get_input_embeddings()
+        stack.callback(embedding.register_forward_hook(_embedding_hook(result, len(ids))).remove)
+        stack.enter_context(eager_attention(model))
+        stack.enter_context(torch.enable_grad())
+        for piece in _windows(ids, window):
+            logits = model(input_ids=piece, use_cache=False).logits[0].float()
+            tokens = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)
+            logits.log_softmax(-1).gather(-1, tokens).sum().backward()
+    return result
+
+
+def _windows(ids: list[int], window: int) -> Iterator[torch.Tensor]:
+    for start in range(0, len(ids), window):
+        yield torch.tensor([ids[start : start + window]])
+
+
+_Hook = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]
+
+
+def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: int) -> _Hook:
+    def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if not output.requires_grad:
+            return
+        x = inputs[0].detach().flatten(0, -2)
+
+        def add(gradient: torch.Tensor) -> None:
+            squares = gradient.flatten(0, -2).square()
+            weighted = (x * squares.sum(-1, keepdim=True)).T @ x / tokens
+            known = products.get(id(weight))
+            if known is None:
+                products[id(weight)] = Moments(weighted, squares.sum(0) / tokens)
+            else:
+                known.inputs += weighted
+                known.outputs += squares.sum(0) / tokens
+
+        output.register_hook(add)
+
+    return hook
+
+
+def _embedding_hook(result: Sensitivity, tokens: int) -> _Hook:
+    def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        rows = torch.nn.functional.embedding(inputs[0], module.get_parameter("weight"))
+        # Some models multiply what they look up by a constant.
+        factor = output.detach().square().mean() / rows.square().mean().clamp(min=1e-30)
+        output.requires_grad_(True)
+
+        def add(gradient: torch.Tensor) -> None:
+            squares = gradient.flatten(0, -2).square().sum(0) * factor / tokens
+            result.embedding = squares if result.embedding is None else result.embedding + squares
+
+        output.register_hook(add)
+
+    return hook

@@ -1,0 +1,128 @@
+"""Exports of a small decoder to a target: it is met, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from triform.export.options import ExportOptions, bytes_of
+from triform.export.pipeline import export
+from triform.export.quantize.mixed.moments import measure, product_modules
+from triform.runtime.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def mixed(checkpoint, tmp_path_factory):
+    """Smaller than 6 bits a weight, which neither 4 bits nor 8 bits in every matrix would fill."""
+    folder = tmp_path_factory.mktemp("mixed") / "bundle"
+    return folder, export(str(checkpoint), folder, ExportOptions(target_bits=6.0))
+
+
+def test_the_stored_matrices_take_at_most_the_bits_of_the_target(mixed):
+    folder, _ = mixed
+    model = onnx.load(folder / "decoder.onnx")
+    sizes = {item.name: numpy_helper.to_array(item).nbytes for item in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "MatMulNBits"]
+    stored_names = {name for node in products for name in (node.input[1], node.input[3])}
+    scales = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
+    stored_names |= {scales[node.input[2]] for node in products}
+    # The head is tied to the embedding, so that the products' matrices are all that there are.
+    weights = sum(
+        next(item.i for item in node.attribute if item.name == "K")
+        * next(item.i for item in node.attribute if item.name == "N")
+        for node in products
+    )
+    bits = 8 * sum(sizes[name] for name in stored_names) / weights
+    assert 5.0 < bits <= 6.0
+
+
+def test_the_manifest_says_how_each_matrix_is_stored(mixed):
+    folder, _ = mixed
+    stored = json.loads((folder / "manifest.json").read_text())["graphs"]["decoder"]["quantization"]
+    assert stored["scheme"] == "mixed"
+    assert len(stored["products"]) == stored["matrices"] == sum(stored["formats"].values())
+    assert set(stored["products"].values()) == set(stored["formats"])
+
+
+def test_the_report_has_the_frontier(mixed):
+    _, report = mixed
+    assert sum("frontier: " in note for note in report.notes) >= 2
+    assert report.scheme == "mixed"
+
+
+def test_a_whole_bundle_is_no_larger_than_its_target(checkpoint, tmp_path):
+    target = 520_000
+    report = export(str(checkpoint), tmp_path / "bundle", ExportOptions(target_size=target))
+    assert report.size_after <= target
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (ExportOptions(target_bits=3.0), "`target_bits` is too small: this model takes at least 4"),
+        (ExportOptions(target_size=1000), "`target_size` is too small: this model takes at least 0"),
+    ],
+)
+def test_a_target_that_is_too_small_is_refused(checkpoint, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        export(str(checkpoint), tmp_path / "bundle", options)
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_bits": 5.0, "target_size": 10}, "exclude each other"),
+        ({"target_bits": 5.0, "quantize": "int4"}, "needs `quantize` auto"),
+        ({"target_bits": 5.0, "block_size": 32}, "does not go with `target_bits`"),
+        ({"target_bits": float("nan")}, "must be above 0"),
+        ({"quantize": "mixed"}, "must be auto, none"),
+    ],
+)
+def test_options_that_contradict_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        ExportOptions(**changes)
+
+
+def test_sizes_in_words():
+    assert bytes_of("90MB") == 90_000_000
+    assert bytes_of("1.5 GiB") == 3 * 2**29
+    with pytest.raises(InputError, match="such as 90MB"):
+        bytes_of("90 megabytes")
+
+
+def test_the_moments_predict_the_divergence_of_a_small_change():
+    """Half the squared change times the Fisher information is the divergence, to second order.
+
+    One product, whose output is the logits, so that the information is known: for logits z it is diag(p) - p p'.
+    """
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.config = type("Config", (), {"_attn_implementation": "eager"})()
+            self.table, self.head = torch.nn.Embedding(12, 8), torch.nn.Linear(8, 12, bias=False)
+
+        def set_attn_implementation(self, name):
+            pass
+
+        def get_input_embeddings(self):
+            return self.table
+
+        def forward(self, input_ids, use_cache):
+            return type("Output", (), {"logits": self.head(self.table(input_ids))})()
+
+    torch.manual_seed(0)
+    model = Model()
+    ids = torch.randint(0, 12, (4000,)).tolist()
+    moments = measure(model, product_modules(model), ids, 500).products[id(model.head.weight)]
+    x = model.table.weight[torch.tensor(ids)].detach()
+    p = model.head(x).softmax(-1).detach()
+    squares = p * (1 - p)
+    torch.testing.assert_close(moments.outputs, squares.mean(0), rtol=0.15, atol=0)
+    expected = (x * squares.sum(-1, keepdim=True)).T @ x / len(x)
+    assert (moments.inputs - expected).abs().max() < 0.1 * expected.abs().max()
