@@ -139,7 +139,10 @@ def _build(
             # It holds the float32 weights, which go away as they are quantized.
             del original
             if options.quantize == MIXED:
-                quantization = lower_to_target(graph, checkpoint.model, sample, window, options, folder, clock)
+                with tempfile.TemporaryDirectory(dir=scratch) as moments:
+                    quantization = lower_to_target(
+                        graph, checkpoint.model, sample, window, options, folder, Path(moments), clock
+                    )
             else:
                 quantization = _describe_scheme(_scheme(options), lower_to_blocks(graph, _scheme(options), importance))
             write_graph(graph, folder / GRAPH_FILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -58,6 +59,7 @@ def lower_mixed(
     ids: list[int],
     window: int,
     accuracy_level: int,
+    scratch: Path,
     choose: Callable[[list[Point], int, int], Point],
 ) -> Lowered:
     """Quantize every product and token embedding.
@@ -68,6 +70,7 @@ def lower_mixed(
         ids: text to calibrate on.
         window: tokens that are read at once.
         accuracy_level: of MatMulNBits.
+        scratch: an empty folder.
         choose: from the frontier, the number of weights, and the bytes of everything else, to one of the points.
 
     Raises:
@@ -79,7 +82,7 @@ def lower_mixed(
             f"{option('quantize')} int4 or int8"
         )
     weights = _weights(model)
-    sensitivity = measure(network, product_modules(network), ids, window)
+    sensitivity = measure(network, product_modules(network), ids, window, scratch)
     known = dict(network.named_parameters(remove_duplicate=False))
     parts = {name: _parts(value, known, sensitivity) for name, value in weights.items()}
     choices = {name: choices_of(items, looked_up=_is_table(model, weights[name])) for name, items in parts.items()}

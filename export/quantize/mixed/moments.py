@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -24,7 +25,7 @@ class Moments:
 
     Attributes:
         inputs: float32 (in_features, in_features), the mean of x.T @ x, each token weighted by the sum of its squared
-            gradients at y.
+            gradients at y; in a file, because those of all products take more memory than the model.
         outputs: float32 (out_features,), the mean squared gradient at each y.
     """
 
@@ -56,7 +57,9 @@ def product_modules(model: PreTrainedModel) -> list[torch.nn.Module]:
     ]
 
 
-def measure(model: PreTrainedModel, modules: Sequence[torch.nn.Module], ids: list[int], window: int) -> Sensitivity:
+def measure(
+    model: PreTrainedModel, modules: Sequence[torch.nn.Module], ids: list[int], window: int, scratch: Path
+) -> Sensitivity:
     """Run a text through the model, forth and back.
 
     Args:
@@ -64,6 +67,7 @@ def measure(model: PreTrainedModel, modules: Sequence[torch.nn.Module], ids: lis
         modules: to measure, of `product_modules`.
         ids: the text, read in windows that each start anew.
         window: tokens per window.
+        scratch: a folder, which must stay while the result is used.
     """
     model.requires_grad_(False)
     result = Sensitivity()
@@ -71,7 +75,7 @@ def measure(model: PreTrainedModel, modules: Sequence[torch.nn.Module], ids: lis
     with ExitStack() as stack:
         for module in modules:
             handle = module.register_forward_hook(
-                _product_hook(result.products, module.get_parameter("weight"), len(ids))
+                _product_hook(result.products, module.get_parameter("weight"), len(ids), scratch)
             )
             stack.callback(handle.remove)
         embedding = model.get_input_embeddings()
@@ -93,7 +97,7 @@ def _windows(ids: list[int], window: int) -> Iterator[torch.Tensor]:
 _Hook = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]
 
 
-def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: int) -> _Hook:
+def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: int, scratch: Path) -> _Hook:
     def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if not output.requires_grad:
             return
@@ -101,17 +105,21 @@ def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: in
 
         def add(gradient: torch.Tensor) -> None:
             squares = gradient.flatten(0, -2).square()
-            weighted = (x * squares.sum(-1, keepdim=True)).T @ x / tokens
             known = products.get(id(weight))
             if known is None:
-                products[id(weight)] = Moments(weighted, squares.sum(0) / tokens)
-            else:
-                known.inputs += weighted
-                known.outputs += squares.sum(0) / tokens
+                inputs = _zeros_on_disk(scratch / f"moments.{len(products)}", x.shape[-1])
+                known = products[id(weight)] = Moments(inputs, torch.zeros(squares.shape[-1]))
+            known.inputs += (x * squares.sum(-1, keepdim=True)).T @ x / tokens
+            known.outputs += squares.sum(0) / tokens
 
         output.register_hook(add)
 
     return hook
+
+
+def _zeros_on_disk(file: Path, width: int) -> torch.Tensor:
+    """Float32 (width, width)."""
+    return torch.from_file(str(file), shared=True, size=width * width, dtype=torch.float32).view(width, width)
 
 
 def _embedding_hook(result: Sensitivity, tokens: int) -> _Hook:

@@ -29,6 +29,7 @@ def lower_to_target(
     window: int,
     options: ExportOptions,
     folder: Path,
+    scratch: Path,
     clock: Clock,
 ) -> Quantization:
     """Quantize a decoder so that it meets the target of the options.
@@ -40,6 +41,7 @@ def lower_to_target(
         window: tokens that are read at once.
         options: with a target.
         folder: of the bundle, with all files but the graph and the manifest.
+        scratch: an empty folder.
         clock: gets the frontier as notes.
 
     Raises:
@@ -55,7 +57,7 @@ def lower_to_target(
         clock.notes.extend(_table(points, weights, rest))
         return _chosen(points, weights, rest, options)
 
-    lowered = lower_mixed(model, network, ids, window, options.accuracy_level, choose)
+    lowered = lower_mixed(model, network, ids, window, options.accuracy_level, scratch, choose)
     point = lowered.point
     weights = lowered.weights
     clock.notes.append(f"chosen: {8 * point.size / weights:.2f} bits per weight, {_kinds(lowered.formats)}")

@@ -95,7 +95,7 @@ def test_sizes_in_words():
         bytes_of("90 megabytes")
 
 
-def test_the_moments_predict_the_divergence_of_a_small_change():
+def test_the_moments_predict_the_divergence_of_a_small_change(tmp_path):
     """Half the squared change times the Fisher information is the divergence, to second order.
 
     One product, whose output is the logits, so that the information is known: for logits z it is diag(p) - p p'.
@@ -119,7 +119,7 @@ def test_the_moments_predict_the_divergence_of_a_small_change():
     torch.manual_seed(0)
     model = Model()
     ids = torch.randint(0, 12, (4000,)).tolist()
-    moments = measure(model, product_modules(model), ids, 500).products[id(model.head.weight)]
+    moments = measure(model, product_modules(model), ids, 500, tmp_path).products[id(model.head.weight)]
     x = model.table.weight[torch.tensor(ids)].detach()
     p = model.head(x).softmax(-1).detach()
     squares = p * (1 - p)
