@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-from triform.runtime.errors import ExportError, InputError, option
+from triform.runtime.errors import InputError, option
 
 BITS = {"int8": 8, "int4": 4}
 # Leaves the choice to `default_scheme.choose_scheme`.
@@ -106,18 +105,8 @@ def bytes_of(text: str) -> int:
     Raises:
         InputError: the text is no size.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B|B)", text.strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B?|B)", text.strip())
     if match is None:
         raise InputError(f"{option('target_size')} must be a size such as 90MB or 1.5GB, not {text}")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def check_source(source: str) -> None:
-    """Refuse a path that does not exist. Whether a hub id exists is not checked.
-
-    Raises:
-        ExportError: as described.
-    """
-    is_path = Path(source).is_absolute() or source.startswith((".", "~"))
-    if is_path and not Path(source).exists():
-        raise ExportError(f"{source} does not exist; give a model folder, a .gguf file or a hub id like org/name")
+    unit = match[2] if match[2].endswith("B") else match[2] + "B"
+    return int(float(match[1]) * _UNITS[unit])

@@ -19,8 +19,8 @@ from triform.export.default_scheme import SchemeChoice, choose_scheme
 from triform.export.describe.plan import Row
 from triform.export.forms import audio, decoder, encoder, encoder_decoder, image, static
 from triform.export.options import KEEP, ExportOptions
+from triform.export.paths import check_target
 from triform.export.report import Clock, Progress, Report
-from triform.export.write import check_target
 from triform.models.errors import first_line
 from triform.runtime.errors import ExportError, InputError, OutOfMemoryError, is_out_of_memory, option
 from triform.runtime.panics import panics_as

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from triform.export.paths import check_target
 from triform.runtime.bundle.manifest import MANIFEST, FileInfo, GraphInfo, Quantization, TensorInfo
 from triform.runtime.errors import ExportError, option
 from triform.runtime.unfinished import retire, unfinished
@@ -138,20 +139,6 @@ def staged(bundle: Path, force: bool) -> Iterator[Path]:
             (_replace if force else _take_name)(folder, bundle)
         except OSError as error:
             raise ExportError(f"cannot write {bundle}: {error.strerror or error}; nothing was left behind") from error
-
-
-def check_target(bundle: Path, force: bool) -> None:
-    """Refuse a target that exists, and with `force` one that is no bundle, before any work is done.
-
-    Raises:
-        ExportError: as described.
-    """
-    if not bundle.exists() and not bundle.is_symlink():
-        return
-    if not force:
-        raise ExportError(f"{bundle} exists; use {option('force')} to replace it")
-    if not bundle.is_dir() or (any(bundle.iterdir()) and not (bundle / MANIFEST).is_file()):
-        raise ExportError(f"{bundle} exists and is not a bundle; remove it yourself or choose another target")
 
 
 def _take_name(folder: Path, bundle: Path) -> None:

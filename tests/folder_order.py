@@ -62,6 +62,7 @@ ORDER = {
         "harness",
     ),
     "export": (
+        "paths",
         "options tested_versions write trial",
         "report",
         "graph tokenization",

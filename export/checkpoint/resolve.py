@@ -12,7 +12,7 @@ from triform.export.checkpoint.files.json_files import content_of, read_object
 from triform.export.checkpoint.files.weights import find_weights
 from triform.export.checkpoint.sentence.static_vectors import is_static
 from triform.export.checkpoint.source import Source
-from triform.export.options import check_source
+from triform.export.paths import check_source
 from triform.runtime.errors import ExportError, InputError
 
 # A folder in the hub's cache is called by its commit, and the model by the repository's name.

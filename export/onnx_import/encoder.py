@@ -27,10 +27,11 @@ from triform.export.onnx_import.comparison import batch_effect, check_same, long
 from triform.export.onnx_import.graph import adapt, task_of
 from triform.export.onnx_import.layout import find_graph, read_graph
 from triform.export.onnx_import.pooling import add_pooling
+from triform.export.paths import check_target
 from triform.export.report import Clock, Progress
 from triform.export.runners import EncoderRunner, usable_cores
 from triform.export.tokenization.clean_up import clean_up_decoding
-from triform.export.write import check_target, describe_graph, staged, write_graph
+from triform.export.write import describe_graph, staged, write_graph
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest, ProblemType, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option

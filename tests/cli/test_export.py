@@ -40,6 +40,21 @@ def own_checkpoint(checkpoint, tmp_path):
     return Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "reason"),
+    [("/nowhere", "new", "/nowhere does not exist"), ("org/name", "there", "there exists; use --force to replace it")],
+)
+def test_wrong_paths_are_refused_before_the_imports_that_take_seconds(source, target, reason, tmp_path):
+    (tmp_path / "there").mkdir()
+    code = (
+        "import sys; from triform.cli.main import run; "
+        f"code = run(['export', {source!r}, {target!r}]); sys.exit(3 if 'torch' in sys.modules else code)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(f"error: {reason}")
+
+
 def test_sources_that_are_none(capsys, tmp_path):
     target = tmp_path / "out"
     assert "does not exist" in fails(capsys, "export", tmp_path / "none", target)

@@ -82,11 +82,8 @@ def run(
 
     check_installed()
     _say_newer()
-    from triform.export.options import bytes_of, check_source
-
-    # Before the imports below, which take seconds.
-    check_source(source)
-    from triform.export.pipeline import ExportOptions, export, plan
+    from triform.export.options import ExportOptions, bytes_of
+    from triform.export.paths import check_source, check_target
 
     options = ExportOptions(
         quantize=quantize,
@@ -103,6 +100,12 @@ def run(
         target_size=None if target_size is None else bytes_of(target_size),
         target_bits=target_bits,
     )
+    # Before the imports below, which take seconds.
+    check_source(source)
+    if not dry_run:
+        check_target(bundle, force)
+    from triform.export.pipeline import export, plan
+
     if dry_run:
         planned = plan(source, options)
         print(json.dumps(dict(planned)) if as_json else rows(planned))

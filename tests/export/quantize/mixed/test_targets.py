@@ -89,7 +89,7 @@ def test_options_that_contradict_are_refused(changes, message):
 
 
 def test_sizes_in_words():
-    assert bytes_of("90MB") == 90_000_000
+    assert bytes_of("90MB") == bytes_of("90M") == 90_000_000
     assert bytes_of("1.5 GiB") == 3 * 2**29
     with pytest.raises(InputError, match="such as 90MB"):
         bytes_of("90 megabytes")
