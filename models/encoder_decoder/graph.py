@@ -197,7 +197,7 @@ def _encoder_width(model: Any) -> int:
     projection = getattr(model, "enc_to_dec_proj", None)
     if projection is not None:
         return int(projection.in_features)
-    return int(getattr(model.get_encoder().config, "hidden_size", 1))
+    return int(getattr(getattr(model.get_encoder(), "config", None), "hidden_size", 1))
 
 
 def _cache_argument(model: Any, state: CrossAttentionState) -> dict[str, Any]:
