@@ -1,7 +1,7 @@
 """Chooses among the ways to store each matrix: bytes go where they buy most.
 
 Of each matrix only the choices on the lower convex hull of damage over bytes count. All start at their smallest; steps
-along the hulls are taken in the order of damage saved per byte.
+along the hulls are taken in the order of damage saved per byte, as far as they fit.
 """
 
 from __future__ import annotations
@@ -68,8 +68,26 @@ def frontier(choices: Mapping[str, Sequence[Choice]]) -> list[Point]:
 
 
 def within_size(points: Sequence[Point], size: int) -> Point | None:
-    """The best point of at most `size` bytes; None if even the smallest has more."""
-    return next((point for point in reversed(points) if point.size <= size), None)
+    """The best point of at most `size` bytes; None if even the smallest has more.
+
+    A matrix whose next step does not fit, such as a large table's, stays as it is; the others go on.
+
+    Args:
+        points: of `frontier`.
+        size: in bytes.
+    """
+    last = max((index for index, point in enumerate(points) if point.size <= size), default=None)
+    if last is None:
+        return None
+    best, full = points[last], set()
+    for before, after in pairwise(points[last:]):
+        name = next(name for name, choice in after.choices.items() if choice != before.choices[name])
+        taken = _point(best.choices | {name: after.choices[name]})
+        if name in full or taken.size > size:
+            full.add(name)
+        else:
+            best = taken
+    return best
 
 
 def _hull(choices: Sequence[Choice]) -> list[Choice]:

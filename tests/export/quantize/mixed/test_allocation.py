@@ -27,6 +27,16 @@ def test_a_larger_choice_that_damages_more_is_left_out():
 
 def test_the_best_point_of_a_size():
     points = frontier({"a": A, "b": B})
-    assert within_size(points, 79).size == 40
+    assert within_size(points, 49).size == 40
+    # b's step takes 40 bytes, which are not left, and a's second step 10, which are.
+    assert (within_size(points, 79).size, within_size(points, 79).damage) == (50, 10.0)
     assert within_size(points, 80).choices == {"a": A[1], "b": B[1]}
     assert within_size(points, 29) is None
+
+
+def test_a_step_that_does_not_fit_leaves_its_bytes_to_others():
+    table = [Choice(4, 32, 10, 10.0), Choice(8, 32, 30, 0.0)]
+    product = [Choice(4, 32, 1, 1.0), Choice(8, 32, 2, 0.9)]
+    point = within_size(frontier({"table": table, "product": product}), 15)
+    assert point is not None
+    assert (point.size, point.choices) == (12, {"table": table[0], "product": product[1]})
