@@ -7,13 +7,16 @@ from typing import Any
 
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from triform.export.checkpoint.files.float_resizing import FloatResizingProcessor, resizes_floats
+from triform.export.checkpoint.files.json_files import content_of
 from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.source import Source
 from triform.export.tokenization import code_points, conversion
 from triform.models.errors import first_line
 from triform.runtime.errors import ExportError
+
+# Image processors that rescale, resize and normalize, in this order, and exist for torchvision alone.
+_FLOAT_RESIZING = ("DINOv3ViTImageProcessor", "DINOv3ViTImageProcessorFast")
 
 
 def load_image_processor(source: Source) -> Any:
@@ -23,12 +26,19 @@ def load_image_processor(source: Source) -> Any:
         ExportError: there is none, or it is not one that transformers has for Pillow.
     """
     with quiet():
-        if resizes_floats(source.model_folder):
+        if _resizes_floats(source.model_folder):
+            from triform.export.checkpoint.files.float_resizing import FloatResizingProcessor
+
             return FloatResizingProcessor.from_pretrained(source.model_folder)
         try:
             return AutoImageProcessor.from_pretrained(source.model_folder, backend="pil", **source.arguments)
         except Exception as error:  # transformers raises errors of any type here
             raise ExportError(f"{source.name} has no usable image processor: {first_line(error)}") from error
+
+
+def _resizes_floats(folder: Path) -> bool:
+    content = content_of(folder / "preprocessor_config.json")
+    return isinstance(content, dict) and content.get("image_processor_type") in _FLOAT_RESIZING
 
 
 def load_tokenizer(source: Source) -> Any:

@@ -1,8 +1,10 @@
-"""Stands in for the image processors that transformers has for torchvision alone, with PyTorch's own resizing."""
+"""Stands in for the image processors that transformers has for torchvision alone, with PyTorch's own resizing.
+
+Import it only where there is an image processor: transformers has what it needs only where Pillow is installed.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,11 +14,8 @@ from transformers import BatchFeature
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
-from triform.export.checkpoint.files.json_files import content_of
 from triform.runtime.errors import UnsupportedError
 
-# Processors that rescale, resize and normalize, in this order, and exist for torchvision alone.
-_NAMES = ("DINOv3ViTImageProcessor", "DINOv3ViTImageProcessorFast")
 _MODES = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
 
@@ -46,12 +45,6 @@ class FloatResizingProcessor(PilBackend):
         if settings["do_normalize"]:
             return self.normalize(pixels.numpy(), settings["image_mean"], settings["image_std"]).astype(np.float32)
         return pixels.numpy().astype(np.float32)
-
-
-def resizes_floats(folder: Path) -> bool:
-    """Whether a checkpoint's image processor is one that `FloatResizingProcessor` stands in for."""
-    content = content_of(folder / "preprocessor_config.json")
-    return isinstance(content, dict) and content.get("image_processor_type") in _NAMES
 
 
 def _resized(pixels: torch.Tensor, size: Any, resample: Any) -> torch.Tensor:
