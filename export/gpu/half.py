@@ -60,6 +60,20 @@ def to_half(model: ir.Model, dtype: GpuDtype) -> None:
     sweep(model)
 
 
+def round_constants(model: ir.Model, dtype: GpuDtype) -> None:
+    """Round every float32 constant as `to_half` does, and leave it in float32."""
+    for value in model.graph.initializers.values():
+        if _is_float(value):
+            rounded = _rounded(value, dtype).float().numpy()
+            value.const_value = ir.tensor(rounded, name=str(value.name))
+
+
+def _rounded(value: ir.Value, dtype: GpuDtype) -> torch.Tensor:
+    narrow = _TYPES[dtype][1]
+    top = torch.finfo(narrow).max
+    return matrix(value).clamp(-top, top).to(narrow)
+
+
 def _is_float(value: ir.Value | None) -> bool:
     return value is not None and value.dtype == ir.DataType.FLOAT
 
@@ -112,9 +126,7 @@ def _narrow_constant(graph: ir.Graph, value: ir.Value, wide: set[ir.Node], dtype
     readers = [use for use in value.uses() if use.node not in wide and use.idx not in _float_inputs(use.node)]
     if not readers:
         return
-    narrow, torch_dtype = _TYPES[dtype]
-    top = torch.finfo(torch_dtype).max
-    numbers = matrix(value).clamp(-top, top).to(torch_dtype)
+    narrow, numbers = _TYPES[dtype][0], _rounded(value, dtype)
     array = numbers.numpy() if dtype == "float16" else numbers
     name = str(value.name)
     if len(readers) < len(list(value.uses())):
