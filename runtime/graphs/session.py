@@ -22,7 +22,7 @@ from triform.runtime.errors import (
 )
 from triform.runtime.graphs.protocols import GraphSession
 from triform.runtime.graphs.providers.assignment import Assignment, assignment, fallback_note
-from triform.runtime.graphs.providers.choice import GPU_PROVIDERS, choose, options_of, preload
+from triform.runtime.graphs.providers.choice import GPU_PROVIDERS, absent_providers, choose, options_of, preload
 from triform.runtime.graphs.providers.failures import first_line, is_of_gpu, known_cause, missing_library
 from triform.runtime.graphs.providers.names import CPU, short_name
 from triform.runtime.graphs.providers.plugins import installed_plugins, plugin_of, use_plugin
@@ -111,6 +111,7 @@ def provider_assignment(path: Path, provider: str, provider_options: Mapping[str
     """Where the operators of a graph run with a provider other than the CPU.
 
     Raises:
+        InputError: the provider is the CPU.
         ProviderError: see `open_session`.
         BundleError: see `open_session`.
         OutOfMemoryError: see `open_session`.
@@ -118,20 +119,22 @@ def provider_assignment(path: Path, provider: str, provider_options: Mapping[str
     import onnxruntime as ort
 
     chosen = choose(ort, provider)
+    if chosen == CPU:
+        raise InputError(f"{option('provider')} {provider}: the cpu runs all of a graph; name another provider")
     options = options_of(chosen, provider_options, False)
     return assignment(_open_on(ort, chosen, path, None, options, provider_options), chosen)
 
 
 def provider_problems() -> dict[str, str | None]:
-    """The providers here by short name (cpu, cuda, …); why each does not start, or None if it does.
+    """By short name (cpu, cuda, …), why each provider does not start, or None if it does.
 
-    They are those of this onnxruntime and those that installed packages bring.
+    They are those of this onnxruntime, those that installed packages bring, and those that a package could bring.
     """
     import onnxruntime as ort
 
     plugins = (plugin.provider for plugin in installed_plugins())
     # Each once: a registered plugin is among those of onnxruntime.
-    return _problems(dict.fromkeys([*ort.get_available_providers(), *plugins]))
+    return _problems(dict.fromkeys([*ort.get_available_providers(), *plugins])) | absent_providers(ort)
 
 
 @cache
@@ -212,7 +215,9 @@ def _open_on(
         _open_on_cpu(ort, path, threads)
         shown = "".join(f" {key}={value}" for key, value in (given or {}).items())
         with_options = f" with {option('provider_options')}{shown}" if shown else ""
-        raise ProviderError(f"provider {name} could not start{with_options}: {known_cause(error) or first_line(error)}") from error
+        raise ProviderError(
+            f"provider {name} could not start{with_options}: {known_cause(error) or first_line(error)}"
+        ) from error
     if provider not in session.get_providers():
         raise ProviderError(f"provider {name} could not start; see onnxruntime's requirements for it")
     return session

@@ -9,9 +9,8 @@ from importlib import metadata
 from typing import Any
 
 from triform.runtime.errors import ProviderError
-from triform.runtime.extras import install_command
 from triform.runtime.graphs.providers.names import CPU, CUDA, TENSORRT, is_called, short_name
-from triform.runtime.graphs.providers.plugins import PLUGINS, Plugin, installed_plugins, register
+from triform.runtime.graphs.providers.plugins import PLUGINS, installed_plugins, register
 
 # Those that bundles made for GPUs run on, the first choice first.
 GPU_PROVIDERS = (CUDA,)
@@ -72,19 +71,27 @@ def options_of(provider: str, given: Mapping[str, str] | None, cuda_graph: bool)
     return {**_DEFAULT_OPTIONS.get(provider, {}), **captured, **(given or {})}
 
 
+def absent_providers(ort: Any) -> dict[str, str]:
+    """By short name, what is missing of each provider that a package could bring here and none brings."""
+    absent = {
+        short_name(plugin.provider): f"not installed: pip install {plugin.package}"
+        for plugin in PLUGINS.values()
+        if plugin not in installed_plugins() and plugin.provider not in ort.get_available_providers()
+    }
+    if CUDA not in ort.get_available_providers():
+        absent[short_name(CUDA)] = f"not in this onnxruntime: {overwritten_gpu_package() or _OTHER_BUILDS[CUDA]}"
+    return absent
+
+
 def _remedy(written: str) -> str:
     """How to come by a provider that is not there; nothing for an unknown name."""
     for plugin in PLUGINS.values():
         if is_called(plugin.provider, written):
-            return f"; to get it: {_install(plugin)}"
+            return f"; pip install {plugin.package} brings it"
     for provider, remedy in _OTHER_BUILDS.items():
         if is_called(provider, written):
             return f"; {overwritten_gpu_package() or remedy}" if provider in _NEED_NVIDIA else f"; {remedy}"
     return ""
-
-
-def _install(plugin: Plugin) -> str:
-    return install_command(plugin.extra) if plugin.extra else f"pip install {plugin.package}"
 
 
 def overwritten_gpu_package() -> str | None:

@@ -24,14 +24,12 @@ class Plugin:
         provider: its name, as onnxruntime spells it.
         package: the package's name, as pip spells it.
         module: what Python imports; it says where the library is.
-        extra: triform's extra that installs it, if there is one.
         needs: what it needs of the machine, for messages.
     """
 
     provider: str
     package: str
     module: str
-    extra: str | None
     needs: str
 
 
@@ -39,23 +37,26 @@ PLUGINS = {
     plugin.provider: plugin
     for plugin in (
         Plugin(
-            "WebGpuExecutionProvider", "onnxruntime-ep-webgpu", "onnxruntime_ep_webgpu", "webgpu",
+            "WebGpuExecutionProvider",
+            "onnxruntime-ep-webgpu",
+            "onnxruntime_ep_webgpu",
             "a GPU and a driver for Vulkan, Direct3D 12 or Metal",
         ),
         Plugin(
-            "OpenVINOExecutionProvider", "onnxruntime-ep-openvino", "onnxruntime_ep_openvino", "openvino",
+            "OpenVINOExecutionProvider",
+            "onnxruntime-ep-openvino",
+            "onnxruntime_ep_openvino",
             "a processor, GPU or NPU by Intel",
         ),
         Plugin(
-            "NvTensorRTRTXExecutionProvider", "onnxruntime-ep-nv-tensorrt-rtx", "onnxruntime_ep_nv_tensorrt_rtx", None,
+            "NvTensorRTRTXExecutionProvider",
+            "onnxruntime-ep-nv-tensorrt-rtx",
+            "onnxruntime_ep_nv_tensorrt_rtx",
             "an NVIDIA GPU of the RTX 30 series or later, and its driver",
         ),
-        Plugin(
-            "QNNExecutionProvider", "onnxruntime-qnn", "onnxruntime_qnn", None,
-            "a Snapdragon processor by Qualcomm",
-        ),
+        Plugin("QNNExecutionProvider", "onnxruntime-qnn", "onnxruntime_qnn", "a Snapdragon processor by Qualcomm"),
     )
-}  # fmt: skip
+}
 # Those that are registered: to register a library again can end the process.
 _registered: set[str] = set()
 
