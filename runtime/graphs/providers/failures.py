@@ -10,6 +10,8 @@ from typing import Any
 from triform.runtime.graphs.providers.names import CUDA, TENSORRT
 
 _LONGEST = 200
+# Libraries that packages of NVIDIA bring.
+_OF_CUDA = ("libcu", "libnv")
 # The libraries that onnxruntime loads for a provider, in its folder `capi`.
 _LIBRARIES = {CUDA: "libonnxruntime_providers_cuda.so", TENSORRT: "libonnxruntime_providers_tensorrt.so"}
 _MISSING_LIBRARY = re.compile(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
@@ -72,4 +74,6 @@ def _of_missing(library: str) -> str:
         return _DRIVER
     if library.startswith("libnvinfer"):
         return f"TensorRT is not installed: {library} cannot be loaded; use the provider cuda, or install TensorRT 10"
-    return f"{library} cannot be loaded; pip install 'onnxruntime-gpu[cuda,cudnn]' brings NVIDIA's libraries"
+    if library.startswith(_OF_CUDA):
+        return f"{library} cannot be loaded; pip install 'onnxruntime-gpu[cuda,cudnn]' brings NVIDIA's libraries"
+    return f"the system has no {library}"

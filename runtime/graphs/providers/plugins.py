@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from triform.runtime.errors import InputError, ProviderError, option
-from triform.runtime.graphs.providers.failures import first_line
+from triform.runtime.graphs.providers.failures import first_line, known_cause
 from triform.runtime.graphs.providers.names import short_name
 
 # The option that chooses among a plugin's devices; onnxruntime has no name for it.
@@ -70,7 +70,7 @@ def register(ort: Any, plugin: Plugin) -> None:
     """Make an installed plugin known to onnxruntime, once in a process.
 
     Raises:
-        ProviderError: its library cannot be loaded, or is for another onnxruntime.
+        ProviderError: its library cannot be loaded, lacks the driver, or is for another onnxruntime.
     """
     if plugin.provider in _registered or plugin.provider in ort.get_available_providers():
         return
@@ -78,10 +78,10 @@ def register(ort: Any, plugin: Plugin) -> None:
         library = import_module(plugin.module).get_library_path()
         ort.register_execution_provider_library(plugin.provider, library)
     except Exception as error:  # the package's own, or onnxruntime's, which share no base class
-        raise ProviderError(
-            f"provider {short_name(plugin.provider)}: the package {plugin.package} does not work with this onnxruntime "
-            f"{ort.__version__}: {first_line(error)}"
-        ) from error
+        fault = known_cause(error) or (
+            f"the package {plugin.package} does not work with onnxruntime {ort.__version__}: {first_line(error)}"
+        )
+        raise ProviderError(f"provider {short_name(plugin.provider)} could not start: {fault}") from error
     _registered.add(plugin.provider)
 
 

@@ -103,9 +103,20 @@ def test_a_package_that_does_not_fit_onnxruntime_is_named(graph, package, monkey
     with pytest.raises(ProviderError) as caught:
         open_session(graph, provider="webgpu")
     assert str(caught.value) == (
-        f"provider webgpu: the package onnxruntime-ep-webgpu does not work with this onnxruntime "
+        "provider webgpu could not start: the package onnxruntime-ep-webgpu does not work with onnxruntime "
         f'{onnxruntime.__version__}: ORT runtime version "1.23.0" is below the minimum required version "1.24.4"'
     )
+
+
+def test_a_package_whose_library_lacks_the_driver_says_so(graph, monkeypatch, package):
+    def refuse(*_):
+        raise RuntimeError(
+            "Failed to load library webgpu.so with error: libvulkan.so.1: cannot open shared object file"
+        )
+
+    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", refuse)
+    with pytest.raises(ProviderError, match=r"^provider webgpu could not start: the system has no libvulkan\.so\.1$"):
+        open_session(graph, provider="webgpu")
 
 
 @pytest.mark.parametrize(
