@@ -153,7 +153,10 @@ def _fit(folder: Path, machine: Machine, provider: str | None) -> Fit:
 def _left_to_cpu(bundle: Bundle, provider: str) -> dict[str, dict[str, int]]:
     from triform.runtime.graphs.session import provider_assignment
 
-    return {name: dict(provider_assignment(bundle.graph(name)[0], provider).left) for name in bundle.manifest.graphs}
+    return {
+        name: dict(provider_assignment(bundle.graph(name)[0], provider).left.most_common())
+        for name in bundle.manifest.graphs
+    }
 
 
 def _weights(manifest: Manifest, graph: str) -> int:
@@ -172,7 +175,8 @@ def _print(machine: Machine, fits: list[Fit]) -> None:
         ("instructions", " ".join(machine.instructions) or "unknown"),
         ("memory", _memory(machine)),
     ]
-    lines += [(f"provider {name}", problem or "starts") for name, problem in machine.providers.items()]
+    for name, problem in machine.providers.items():
+        lines.append((f"provider {name}", (problem or "starts").removeprefix(f"provider {name} ")))
     lines += [(f"extra {name}", f"not installed: {command}") for name, command in machine.missing_extras.items()]
     for fit in fits:
         lines.append((f"bundle {fit.bundle}", _verdict(fit)))
