@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
@@ -78,7 +79,8 @@ def absent_providers(ort: Any) -> dict[str, str]:
         for plugin in PLUGINS.values()
         if plugin not in installed_plugins() and plugin.provider not in ort.get_available_providers()
     }
-    if CUDA not in ort.get_available_providers():
+    # macOS has no CUDA.
+    if CUDA not in ort.get_available_providers() and sys.platform != "darwin":
         absent[short_name(CUDA)] = f"not in this onnxruntime: {overwritten_gpu_package() or _OTHER_BUILDS[CUDA]}"
     return absent
 
