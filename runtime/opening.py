@@ -11,7 +11,7 @@ from triform.runtime.bundle.folder import Bundle, open_bundle
 from triform.runtime.bundle.targets import for_gpu, has_gpu, needs_gpu
 from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.bundle.verification import check_files
-from triform.runtime.errors import ProviderError, UnsupportedError
+from triform.runtime.errors import ProviderError, ProviderWarning, UnsupportedError
 from triform.runtime.graphs.session import SessionOptions, gpu_provider
 from triform.runtime.verified_files import Verify
 
@@ -177,6 +177,7 @@ def _open(path: str | Path, verify: Verify, options: SessionOptions) -> tuple[Bu
         if gpu is None and manifest.target == "gpu":
             warnings.warn(
                 f"{path} is made for GPUs and none can be used here (see `triform doctor`): it runs on the CPU, slowly",
+                ProviderWarning,
                 stacklevel=3,
             )
         provider = gpu or "cpu"

@@ -151,11 +151,14 @@ def _fit(folder: Path, machine: Machine, provider: str | None) -> Fit:
 
 
 def _left_to_cpu(bundle: Bundle, provider: str) -> dict[str, dict[str, int]]:
+    from triform.runtime.bundle.targets import for_gpu
     from triform.runtime.graphs.session import provider_assignment
 
+    # A provider other than the CPU runs the graphs for GPUs, where a bundle has them.
+    graphs = for_gpu(bundle.manifest).graphs
     return {
-        name: dict(provider_assignment(bundle.graph(name)[0], provider).left.most_common())
-        for name in bundle.manifest.graphs
+        name: dict(provider_assignment(bundle.path(info.file), provider).left.most_common())
+        for name, info in graphs.items()
     }
 
 
