@@ -42,7 +42,12 @@ def with_loading_options(command: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
-_Provider = Annotated[str, typer.Option(help="ONNX Runtime's execution provider: cpu, cuda, webgpu, …; auto is cpu.")]
+_Provider = Annotated[
+    str,
+    typer.Option(
+        help="ONNX Runtime's execution provider: cpu, cuda, webgpu, …; auto is cuda for bundles made for GPUs, else cpu."
+    ),
+]
 _ProviderOption = Annotated[list[str] | None, typer.Option(help="KEY=VALUE: an option of the provider; repeatable.")]
 _Threads = Annotated[int | None, typer.Option(help="Number of threads; the physical cores by default.")]
 

@@ -47,8 +47,8 @@ class SessionOptions(TypedDict, total=False):
 
     Attributes:
         provider: a name that ONNX Runtime knows, with or without "ExecutionProvider" (cpu, cuda, …), or the name of a
-            provider that an installed package brings (webgpu, openvino, …). ``auto``, the default, is the CPU: bundles
-            are made for it, and a GPU runs their operators in part only.
+            provider that an installed package brings (webgpu, openvino, …). ``auto``, the default, is the CPU here;
+            whoever opens a bundle names a GPU's provider if the bundle has graphs for GPUs.
         provider_options: passed to the provider unchanged, but for ``device_type`` of a provider that a package
             brings: cpu, gpu or npu, where it has several devices.
         threads: threads within one operator; the physical cores that this process may use when None.
