@@ -45,7 +45,7 @@ def with_loading_options(command: Callable[..., int]) -> Callable[..., int]:
 _Provider = Annotated[
     str,
     typer.Option(
-        help="ONNX Runtime's execution provider: cpu, cuda, webgpu, …; auto is cuda for bundles made for GPUs, else cpu."
+        help="ONNX Runtime's execution provider: cpu, cuda, webgpu, …; auto is cpu, or cuda for bundles made for GPUs."
     ),
 ]
 _ProviderOption = Annotated[list[str] | None, typer.Option(help="KEY=VALUE: an option of the provider; repeatable.")]
