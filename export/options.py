@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import get_args
 
+from triform.runtime.bundle.manifest import GpuDtype
 from triform.runtime.errors import InputError, option
 
 BITS = {"int8": 8, "int4": 4}
@@ -14,6 +16,9 @@ AUTO = "auto"
 KEEP = "keep"
 # What a target leads to: each matrix has bits and a block size of its own.
 MIXED = "mixed"
+
+# What a bundle may be made for.
+TARGETS = ("cpu", "gpu", "cpu,gpu")
 
 _MOST_BITS = 16
 _UNITS = {
@@ -41,6 +46,8 @@ class ExportOptions:
         target_size: most bytes that a decoder's whole bundle may take; with quantize auto.
         target_bits: most bits per weight of a decoder's matrices, scales and zero points included; with quantize auto.
         word_timestamps: have a speech model's decoder give the attention that times of words are read from.
+        target: cpu, gpu, or both as ``cpu,gpu``.
+        dtype: of the numbers that a GPU computes with: float16 or bfloat16.
     """
 
     quantize: str = AUTO
@@ -56,6 +63,23 @@ class ExportOptions:
     word_timestamps: bool = False
     target_size: int | None = None
     target_bits: float | None = None
+    target: str = "cpu"
+    dtype: str | None = None
+
+    @property
+    def for_cpu(self) -> bool:
+        """Whether the bundle gets graphs for the CPU."""
+        return "cpu" in self.target
+
+    @property
+    def for_gpu(self) -> bool:
+        """Whether the bundle gets graphs for GPUs."""
+        return "gpu" in self.target
+
+    @property
+    def gpu_dtype(self) -> GpuDtype:
+        """What a GPU computes with."""
+        return "bfloat16" if self.dtype == "bfloat16" else "float16"
 
     @property
     def has_target(self) -> bool:
@@ -76,8 +100,21 @@ class ExportOptions:
         if self.accuracy_level not in (0, 1, 2, 3, 4):
             raise InputError(f"{option('accuracy_level')} must be 0 to 4, not {self.accuracy_level}")
         self._check_target()
+        self._check_gpu()
         if self.context_length is not None and self.context_length < 32:
             raise InputError(f"{option('context_length')} must be at least 32, not {self.context_length}")
+
+    def _check_gpu(self) -> None:
+        if self.target not in TARGETS:
+            raise InputError(
+                f"{option('target')} must be {', '.join(TARGETS[:-1])} or {TARGETS[-1]}, not {self.target}"
+            )
+        if self.dtype is not None and not self.for_gpu:
+            raise InputError(f"{option('dtype')} is for {option('target')} gpu; the CPU computes with float32")
+        if self.quantize == KEEP and self.for_gpu:
+            raise InputError(f"{option('quantize')} keep is for {option('target')} cpu: GPUs compute with none or int4")
+        if self.dtype not in (None, *get_args(GpuDtype)):
+            raise InputError(f"{option('dtype')} must be float16 or bfloat16, not {self.dtype}")
 
     def _check_target(self) -> None:
         if not self.has_target:

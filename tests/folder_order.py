@@ -72,6 +72,7 @@ ORDER = {
         "runners",
         "verify",
         "quantize",
+        "gpu",
         "forms",
         "recheck onnx_import default_scheme",
         "pipeline",

@@ -16,7 +16,16 @@ from triform.export.trial import try_bundle
 from triform.export.write import describe_files
 from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Origin, Parity
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
-from triform.runtime.bundle.manifest import MANIFEST, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION, GraphInfo, Manifest, Tokens
+from triform.runtime.bundle.manifest import (
+    MANIFEST,
+    OLDEST_SCHEMA_VERSION,
+    SCHEMA_VERSION,
+    STATES_SCHEMA_VERSION,
+    GraphInfo,
+    Manifest,
+    Tokens,
+)
+from triform.runtime.bundle.targets import has_gpu
 from triform.runtime.bundle.text_info import TokenizerInfo
 
 
@@ -127,8 +136,10 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
         export = dataclasses.replace(export, encoder_parity=parity)
     elif parity is not None:
         export = dataclasses.replace(export, parity=parity)
-    if manifest.cache is not None and manifest.cache.states:
+    if has_gpu(manifest):
         manifest = dataclasses.replace(manifest, schema_version=SCHEMA_VERSION)
+    elif manifest.cache is not None and manifest.cache.states:
+        manifest = dataclasses.replace(manifest, schema_version=STATES_SCHEMA_VERSION)
     complete = dataclasses.replace(manifest, files=describe_files(folder), export=export)
     (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
     try_bundle(folder)

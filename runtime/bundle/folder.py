@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from triform.runtime.bundle.manifest import MANIFEST, SIGNATURE, GraphInfo, Manifest
 from triform.runtime.bundle.reading import read_manifest
+from triform.runtime.bundle.targets import manifests
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import BundleError
 from triform.runtime.printable import quoted
@@ -134,7 +135,7 @@ def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
             )
         # A graph can read any file of the folder by naming it.
         written = (f"{name}/" if (folder / name).is_dir() else name).lower().encode()
-        for info in manifest.graphs.values():
+        for info in (info for one_target in manifests(manifest) for info in one_target.graphs.values()):
             if written in (folder / info.file).read_bytes().lower():
                 raise BundleError(
                     f"{folder} is unsafe: {info.file} names {quoted(name)}, which the manifest does not list"

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from triform.runtime.bundle.export_record import ExportInfo
+from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Parity
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.media_info import AudioInfo, CtcInfo, ImageInfo, SpeechInfo
 from triform.runtime.bundle.text_info import SourceTextInfo, TaskPrefix, TokenizerInfo
@@ -21,8 +21,10 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 # The key of the manifest's own hash.
 CHECKSUM = "manifest_sha256"
-# Version 3 added `CacheInfo.states`; a bundle without states is written as version 2, which older readers know.
-SCHEMA_VERSION = 3
+# Version 3 added `CacheInfo.states`, version 4 graphs for GPUs; a bundle is written in the oldest version that has what
+# it needs.
+SCHEMA_VERSION = 4
+STATES_SCHEMA_VERSION = 3
 OLDEST_SCHEMA_VERSION = 2
 # How weights are stored, see `Quantization.scheme`.
 SCHEMES = ("none", "int8", "int4", "keep", "mixed")
@@ -30,6 +32,10 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 Relevance = Literal["identity", "sigmoid", "tanh"]
 RELEVANCE: tuple[Relevance, ...] = get_args(Relevance)
 SourceKind = Literal["text", "audio", "image"]
+# What graphs are made for: the numbers that they compute with, and where they take the lengths of texts from.
+Target = Literal["cpu", "gpu"]
+# What a GPU computes with.
+GpuDtype = Literal["float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -239,10 +245,29 @@ class FileInfo:
 
 
 @dataclass(frozen=True)
+class GpuGraphs:
+    """Graphs for GPUs, in a bundle that has graphs for the CPU too.
+
+    Attributes:
+        dtype: of activations, keys and values.
+        graphs: by the names of `Manifest.graphs`.
+        parity: these graphs compared with the float32 graphs.
+    """
+
+    dtype: GpuDtype
+    graphs: dict[str, GraphInfo]
+    parity: Parity | EncoderParity | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A bundle's manifest. See docs/bundle.md.
 
     A model that neither reads nor writes text has no tokenizer, and 0 for `max_length` and `vocab_size`.
+
+    Attributes:
+        target: what `graphs` are made for.
+        gpu: the same graphs for GPUs, beside those for the CPU; see `targets.py`.
     """
 
     schema_version: int
@@ -263,6 +288,8 @@ class Manifest:
     export: ExportInfo
     encoder: EncoderInfo | None
     encoder_decoder: EncoderDecoderInfo | None
+    target: Target = "cpu"
+    gpu: GpuGraphs | None = None
 
     def to_json(self) -> str:
         """The text of manifest.json."""

@@ -9,6 +9,7 @@ from typing import Any
 from triform.runtime.bundle.agreement import disagreements
 from triform.runtime.bundle.limits.every import limits
 from triform.runtime.bundle.manifest import CHECKSUM, MANIFEST, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION, Manifest
+from triform.runtime.bundle.targets import manifests
 from triform.runtime.errors import BundleError
 from triform.runtime.json_dataclasses import Mismatch, build
 from triform.runtime.printable import quoted, shortened
@@ -38,8 +39,9 @@ def read_manifest(folder: Path) -> Manifest:
             if not fits:
                 raise Mismatch(f"{key} must be {expected}, not {quoted(value)}")
         _check_references(manifest)
-        for disagreement in disagreements(manifest):
-            raise Mismatch(disagreement)
+        for one_target in manifests(manifest):
+            for disagreement in disagreements(one_target):
+                raise Mismatch(disagreement)
     except Mismatch as mismatch:
         reason = shortened(str(mismatch), _LONGEST_REASON)
         raise BundleError(f"{path}: {reason}; export the model again") from None
@@ -98,8 +100,10 @@ def _check_references(manifest: Manifest) -> None:
         named |= {f"tokenizer.chat_templates.{name}": file for name, file in templates.items()}
     if manifest.encoder_decoder is not None:
         named["encoder_decoder.text.target_file"] = manifest.encoder_decoder.text.target_file
-    for graph, info in manifest.graphs.items():
-        named |= {f"graphs.{graph}.file": info.file, f"graphs.{graph}.data": info.data}
+    for one_target in manifests(manifest):
+        for graph, info in one_target.graphs.items():
+            key = f"gpu.graphs.{graph}" if one_target.target != manifest.target else f"graphs.{graph}"
+            named |= {f"{key}.file": info.file, f"{key}.data": info.data}
     for key, name in named.items():
         if name is not None and name not in manifest.files:
             raise Mismatch(f"{key} names {quoted(name)}, which files does not list")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,7 +25,14 @@ from triform.runtime.errors import (
 from triform.runtime.graphs.protocols import GraphSession
 from triform.runtime.machine.processor import physical_cores
 
-_CPU = "CPUExecutionProvider"
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# Those that bundles made for GPUs run on, the first choice first.
+_GPU = (_CUDA,)
+# Those that need NVIDIA's libraries, which pip packages install where the system does not look for them.
+_NEED_NVIDIA = (_CUDA, "TensorrtExecutionProvider")
+# Without a user's own options. By default the arena doubles whenever it grows, so that it takes up to twice the memory
+# that a model needs.
+_DEFAULT_OPTIONS: Mapping[str, Mapping[str, str]] = {_CUDA: {"arena_extend_strategy": "kSameAsRequested"}}
 # onnxruntime starts as many threads as requested; ten thousand never finish starting.
 _MOST_THREADS = 1024
 # A graph of one operator, y = Identity(x) of one float, in ONNX's protobuf format: the device has no package that
@@ -58,6 +68,7 @@ def open_session(
     provider: str = "auto",
     provider_options: Mapping[str, str] | None = None,
     threads: int | None = None,
+    cuda_graph: bool = False,
 ) -> GraphSession:
     """Open a graph.
 
@@ -68,6 +79,8 @@ def open_session(
         provider: see `SessionOptions`.
         provider_options: see `SessionOptions`.
         threads: see `SessionOptions`.
+        cuda_graph: record runs on the same buffers as CUDA graphs, which start in one call; only for the CUDA
+            provider, others ignore it.
 
     Raises:
         ProviderError: the named provider is not in this onnxruntime, refuses its options, or cannot start.
@@ -91,14 +104,16 @@ def open_session(
                 f"name another with {option('provider')}"
             )
         return _open_on_cpu(ort, path, settings)
+    _preload(ort, chosen)
+    options = _options(chosen, provider_options, cuda_graph)
     try:
-        session: GraphSession = _create(ort, path, settings, [(chosen, dict(provider_options or {})), _CPU])
+        session: GraphSession = _create(ort, path, settings, [(chosen, options), _CPU])
     except Exception as error:  # onnxruntime's exceptions share no base class
         # Is it the graph, or the provider? The graph is at fault if the CPU cannot open it either.
         _open_on_cpu(ort, path, settings)
         shown = "".join(f" {name}={value}" for name, value in (provider_options or {}).items())
-        options = f" with {option('provider_options')}{shown}" if shown else ""
-        raise ProviderError(f"provider {provider} could not start{options}: {_first_line(error)}") from error
+        given = f" with {option('provider_options')}{shown}" if shown else ""
+        raise ProviderError(f"provider {provider} could not start{given}: {_first_line(error)}") from error
     if chosen not in session.get_providers():
         raise ProviderError(f"provider {provider} could not start; see onnxruntime's requirements for it")
     _warn_of_fallback(session, path, chosen)
@@ -109,12 +124,26 @@ def provider_problems() -> dict[str, str | None]:
     """The providers of this onnxruntime by short name (cpu, cuda, …); why each does not start, or None if it does."""
     import onnxruntime as ort
 
+    return _problems(ort.get_available_providers())
+
+
+@cache
+def gpu_provider() -> str | None:
+    """The first provider here that starts and that bundles made for GPUs run on, as onnxruntime spells it, or None."""
+    import onnxruntime as ort
+
+    available = ort.get_available_providers()
+    listed = (name for name in _GPU if name in available)
+    return next((name for name in listed if _problems([name])[_short(name)] is None), None)
+
+
+def _problems(providers: Sequence[str]) -> dict[str, str | None]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # That a provider leaves this graph to the CPU says nothing.
         warnings.simplefilter("ignore")
         path = Path(folder) / "identity.onnx"
         path.write_bytes(_IDENTITY)
-        return {name: _problem(path, name) for name in map(_short, ort.get_available_providers())}
+        return {name: _problem(path, name) for name in map(_short, providers)}
 
 
 def _problem(path: Path, provider: str) -> str | None:
@@ -150,6 +179,21 @@ def _settings(ort: Any, threads: int | None) -> Any:
     # extended optimizations.
     settings.add_session_config_entry("session.x64quantprecision", "1")
     return settings
+
+
+def _preload(ort: Any, provider: str) -> None:
+    """Load NVIDIA's libraries from their pip packages, if the provider needs them."""
+    # Builds of other vendors may lack the function.
+    if provider in _NEED_NVIDIA and hasattr(ort, "preload_dlls"):
+        # It prints which libraries are absent; what stops the provider is said when the session opens.
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+
+
+def _options(provider: str, given: Mapping[str, str] | None, cuda_graph: bool) -> dict[str, str]:
+    """The options for a provider: a user's own take precedence."""
+    captured = {"enable_cuda_graph": "1"} if cuda_graph and provider == _CUDA else {}
+    return {**_DEFAULT_OPTIONS.get(provider, {}), **captured, **(given or {})}
 
 
 def _create(ort: Any, path: Path, settings: Any, providers: list[Any]) -> Any:

@@ -69,6 +69,12 @@ def run(
         Optional[float], typer.Option(help="Most bits per weight of a decoder, such as 4.8, scales included.")
     ] = None,
     context_length: Annotated[Optional[int], typer.Option(help="In tokens; by default the model's own limit.")] = None,
+    target: Annotated[
+        str, typer.Option(help="What the bundle is for: cpu, gpu (NVIDIA, 16-bit floats), or both as cpu,gpu.")
+    ] = "cpu",
+    dtype: Annotated[
+        Optional[str], typer.Option(help="What a GPU computes with: float16, the default, or bfloat16.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trust_remote_code: Annotated[
@@ -99,6 +105,8 @@ def run(
         word_timestamps=word_timestamps,
         target_size=None if target_size is None else bytes_of(target_size),
         target_bits=target_bits,
+        target=target,
+        dtype=dtype,
     )
     # Before the imports below, which take seconds.
     check_source(source)

@@ -9,7 +9,7 @@ from triform.runtime.bundle.limits.contract import LARGEST, Limit, within
 from triform.runtime.bundle.limits.encoder import encoder_limits
 from triform.runtime.bundle.limits.encoder_decoder import encoder_decoder_limits
 from triform.runtime.bundle.limits.generation import generation_limits
-from triform.runtime.bundle.limits.graphs import cache_limits, export_limits, graph_limits
+from triform.runtime.bundle.limits.graphs import cache_limits, export_limits, graph_limits, parity_limits
 from triform.runtime.bundle.limits.text import token_limits, tokenizer_limits
 from triform.runtime.bundle.manifest import Manifest
 
@@ -35,9 +35,15 @@ def limits(manifest: Manifest) -> Iterator[Limit]:
     if manifest.tokenizer is not None:
         yield from tokenizer_limits(manifest.tokenizer)
     if manifest.cache is not None:
-        yield from cache_limits(manifest.cache)
+        yield from cache_limits(manifest.cache, manifest.target)
     for name, graph in manifest.graphs.items():
-        yield from graph_limits(name, graph)
+        yield from graph_limits(f"graphs.{name}", graph)
+    if manifest.gpu is not None:
+        yield Limit("gpu", "given", manifest.target == "cpu", "absent where graphs are for GPUs")
+        for name, graph in manifest.gpu.graphs.items():
+            yield from graph_limits(f"gpu.graphs.{name}", graph)
+        if manifest.gpu.parity is not None:
+            yield from parity_limits(manifest.gpu.parity, "gpu.parity")
     yield from generation_limits(manifest.generation, manifest.vocab_size)
     if manifest.encoder is not None:
         yield from encoder_limits(manifest.encoder, manifest)

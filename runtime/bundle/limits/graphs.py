@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields
+from typing import get_args
 
 from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Parity
 from triform.runtime.bundle.limits.contract import Limit, one_of, within
-from triform.runtime.bundle.manifest import SCHEMES, CacheInfo, GraphInfo, StateInfo
+from triform.runtime.bundle.manifest import SCHEMES, CacheInfo, GpuDtype, GraphInfo, StateInfo, Target
 
 _MOST_LAYERS = 10_000
 # Values of all heads of a layer for one token.
@@ -25,9 +26,8 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def graph_limits(name: str, info: GraphInfo) -> Iterator[Limit]:
-    """Yield the rules for the graph called `name`."""
-    key = f"graphs.{name}"
+def graph_limits(key: str, info: GraphInfo) -> Iterator[Limit]:
+    """Yield the rules for the graph that the manifest has under `key`."""
     for part in ("inputs", "outputs"):
         for index, tensor in enumerate(getattr(info, part)):
             for axis, size in enumerate(tensor.shape):
@@ -44,9 +44,10 @@ def graph_limits(name: str, info: GraphInfo) -> Iterator[Limit]:
     yield within(f"{key}.quantization.matrices", stored.matrices, 0)
 
 
-def cache_limits(cache: CacheInfo) -> Iterator[Limit]:
+def cache_limits(cache: CacheInfo, target: Target) -> Iterator[Limit]:
     """Yield the rules for a decoder's key/value buffers and states."""
-    yield Limit("cache.dtype", cache.dtype, cache.dtype == "float32", "float32")
+    yield one_of("cache.dtype", cache.dtype, ("float32",) if target == "cpu" else get_args(GpuDtype))
+    yield Limit("cache.states", len(cache.states), target == "cpu" or not cache.states, "empty for GPUs")
     count = len(cache.layers) + len(cache.states)
     yield Limit("cache.layers", f"{count} layers", 1 <= count <= _MOST_LAYERS, f"1 to {_MOST_LAYERS} layers")
     for index, layer in enumerate(cache.layers):
@@ -74,12 +75,13 @@ def export_limits(info: ExportInfo, vocab_size: int) -> Iterator[Limit]:
     for name in ("parity", "encoder_parity"):
         parity = getattr(info, name)
         if parity is not None:
-            yield from _parity_limits(parity, f"export.{name}")
+            yield from parity_limits(parity, f"export.{name}")
             if parity.quantized is not None:
-                yield from _parity_limits(parity.quantized, f"export.{name}.quantized")
+                yield from parity_limits(parity.quantized, f"export.{name}.quantized")
 
 
-def _parity_limits(parity: Parity | EncoderParity, key: str) -> Iterator[Limit]:
+def parity_limits(parity: Parity | EncoderParity, key: str) -> Iterator[Limit]:
+    """Yield the rules for measured differences, which the manifest has under `key`."""
     for item in fields(parity):
         value = getattr(parity, item.name)
         if isinstance(value, int | float):

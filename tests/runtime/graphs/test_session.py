@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from triform.runtime.errors import BundleError, InputError, ProviderError
-from triform.runtime.graphs.session import open_session
+from triform.runtime.graphs.session import gpu_provider, open_session
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -66,7 +66,7 @@ def test_options_that_a_provider_refuses_are_named(graph, monkeypatch, capfd):
     def refuses(path, settings, providers, **more):
         assert more == {"enable_fallback": 0}
         if providers != [CPU]:
-            assert providers == [(CUDA, {"speed": "high"}), CPU]
+            assert providers == [(CUDA, {"arena_extend_strategy": "kSameAsRequested", "speed": "high"}), CPU]
             raise RuntimeError("Unknown provider option: speed\nand a trace")
         return real(path, settings, providers=providers, **more)
 
@@ -75,6 +75,72 @@ def test_options_that_a_provider_refuses_are_named(graph, monkeypatch, capfd):
     with pytest.raises(ProviderError, match=said):
         open_session(graph, provider="cuda", provider_options={"speed": "high"})
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def requests(monkeypatch):
+    """What sessions are opened with and which libraries are loaded for them, in order; CUDA starts, as a name only."""
+    real, seen = onnxruntime.InferenceSession, []
+
+    def opens(path, settings, providers, **more):
+        seen.append(providers)
+        session = real(path, settings, providers=[CPU], **more)
+        session.get_providers = lambda: [name if isinstance(name, str) else name[0] for name in providers]
+        return session
+
+    def preload():
+        print("Failed to load libcudnn.so.9")
+        seen.append("libraries")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opens)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
+    gpu_provider.cache_clear()
+    yield seen
+    gpu_provider.cache_clear()
+
+
+@pytest.mark.usefixtures("cuda_is_listed")
+@pytest.mark.filterwarnings("ignore:provider cuda leaves")
+def test_cuda_gets_its_libraries_first_and_no_more_memory_than_it_needs(graph, requests, capfd):
+    open_session(graph, provider="cuda")
+    assert requests == ["libraries", [(CUDA, {"arena_extend_strategy": "kSameAsRequested"}), CPU]]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("cuda_is_listed")
+@pytest.mark.filterwarnings("ignore:provider cuda leaves")
+def test_options_of_a_user_come_before_the_defaults(graph, requests):
+    theirs = {"arena_extend_strategy": "kNextPowerOfTwo"}
+    open_session(graph, provider="cuda", provider_options=theirs)
+    assert requests[-1] == [(CUDA, theirs), CPU]
+
+
+@pytest.mark.usefixtures("cuda_is_listed")
+@pytest.mark.filterwarnings("ignore:provider cuda leaves")
+def test_cuda_graphs_are_for_cuda_only(graph, requests):
+    open_session(graph, provider="cuda", cuda_graph=True)
+    ((_, options), _) = requests[-1]
+    assert options == {"arena_extend_strategy": "kSameAsRequested", "enable_cuda_graph": "1"}
+    requests.clear()
+    open_session(graph, provider="cpu", cuda_graph=True)
+    assert requests == [[CPU]]
+
+
+@pytest.mark.usefixtures("cuda_is_listed", "requests")
+def test_a_gpu_that_starts_is_used_for_bundles_made_for_it():
+    assert gpu_provider() == CUDA
+
+
+@pytest.mark.usefixtures("cuda_is_listed")
+def test_a_gpu_that_does_not_start_is_not_used():
+    """onnxruntime for the CPU has no CUDA, whatever is listed here."""
+    gpu_provider.cache_clear()
+    assert gpu_provider() is None
+
+
+def test_onnxruntime_for_the_cpu_has_no_gpu():
+    gpu_provider.cache_clear()
+    assert gpu_provider() is None
 
 
 @pytest.mark.parametrize("provider", ["auto", "cpu"])
