@@ -1,12 +1,12 @@
 """Packs what a GPU machine without a package registry lacks into archives that travel in calls of 64 MiB.
 
-    python benchmarks/gpu/pack.py runtime TARGET ONNXRUNTIME_GPU.whl [WHEEL ...]   # triform, onnxruntime and wheels
+    python benchmarks/gpu/pack.py runtime TARGET ONNXRUNTIME_GPU.whl [WHEEL ...]   # onnxruntime and other wheels
     python benchmarks/gpu/pack.py genai TARGET GENAI_CUDA.whl ONNXRUNTIME_GPU.whl  # the peer onnxruntime-genai
     python benchmarks/gpu/pack.py files TARGET NAME=PATH ...                       # bundles and other files
 
 Writes TARGET/runtime.tar.xz, genai.tar.xz or files.tar.xz. An archive that is larger than a call allows is split into
-.00, .01 and so on. `unpack.sh` unpacks them there into a folder with `site/` (packages) and `files/`. CUDA libraries
-keep the code for Hopper GPUs only. Needs the `zstd` command.
+.00, .01 and so on. `unpack.sh` unpacks them there, beside triform from the checkout that travels with every call. CUDA
+libraries keep the code for Hopper GPUs only. Needs the `zstd` command.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import lzma
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -23,7 +21,6 @@ from pathlib import Path
 
 from prune_cuda import prune
 
-ROOT = Path(__file__).parents[2]
 HOPPER = 90
 # A call carries 64 MiB, and the checkout takes 5.4 of them.
 PART_SIZE = 58 * 2**20
@@ -34,22 +31,12 @@ SHARED_LIBRARY, NOT_NEEDED = "libonnxruntime.so.*", ("libonnxruntime_providers_t
 
 
 def pack_runtime(folder: Path, onnxruntime: Path, wheels: list[Path]) -> None:
-    """Put triform, a pruned onnxruntime and the wheels into `folder`/site."""
+    """Put onnxruntime's Python module and the wheels into `folder`/site."""
     site = folder / "site"
     for wheel in (onnxruntime, *wheels):
         _unpack(wheel, site)
     for library in (site / "onnxruntime" / "capi").glob(SHARED_LIBRARY):
         library.unlink()
-    with tempfile.TemporaryDirectory() as built:
-        # Built in a copy: setuptools leaves its folders where it builds.
-        copy = Path(built, "triform")
-        tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
-        for name in tracked.rstrip("\0").split("\0"):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, copy / name)
-        subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", built, copy], check=True)
-        (wheel,) = Path(built).glob("triform-*.whl")
-        _unpack(wheel, site)
 
 
 def pack_genai(folder: Path, genai: Path, onnxruntime: Path) -> None:
@@ -74,16 +61,18 @@ def write_archive(folder: Path, path: Path) -> list[Path]:
     """Compress a folder to `path`, in parts if it is larger than a call allows; returns the files written."""
     for old in path.parent.glob(f"{path.name}*"):
         old.unlink()
-    with lzma.open(path, "wb", filters=FILTERS) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
+    # Under another name until it is whole: nobody unpacks half an archive.
+    whole = path.with_name(f"writing-{path.name}")
+    with lzma.open(whole, "wb", filters=FILTERS) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
         archive.add(folder, ".")
-    if path.stat().st_size <= PART_SIZE:
-        return [path]
+    if whole.stat().st_size <= PART_SIZE:
+        return [whole.rename(path)]
     parts = []
-    with path.open("rb") as whole:
-        while content := whole.read(PART_SIZE):
+    with whole.open("rb") as stream:
+        while content := stream.read(PART_SIZE):
             parts.append(path.with_name(f"{path.name}.{len(parts):02d}"))
             parts[-1].write_bytes(content)
-    path.unlink()
+    whole.unlink()
     return parts
 
 
