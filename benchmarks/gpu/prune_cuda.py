@@ -2,9 +2,9 @@
 
 A `.nv_fatbin` section holds one container per source file, and each container one image per architecture. Images of
 other architectures become zeros; sections and offsets stay as they are. So do images that hold nothing but kernels for
-mixtures of experts or for bfloat16: they are three quarters of onnxruntime's code for sm_90, and bundles for GPUs need
-neither. Such an image is also marked as code for `NO_GPU`, so that an operator that needs it after all fails with "no
-kernel image is available" and computes nothing.
+mixtures of experts: they are two thirds of onnxruntime's code for sm_90, and no bundle for GPUs has experts. Such an
+image is also marked as code for `NO_GPU`, so that an operator that needs it after all fails with "no kernel image is
+available" and computes nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ ARCHITECTURE_OFFSET = 28
 # The newest architecture in the library: no Hopper GPU loads its code.
 NO_GPU = 120
 # By the names that kernels have in cubins. CUTLASS' arrays of products with mixed inputs are those of experts.
-UNUSED_KERNELS = re.compile(
-    rb"MoeFCGemm|fused_moe|moe_gemv|CollectiveMmaArrayMixedInput"
-    rb"|bfloat16|BFloat16|bf16"
-)
+EXPERT_KERNELS = re.compile(rb"MoeFCGemm|fused_moe|moe_gemv|CollectiveMmaArrayMixedInput")
 KERNEL_SECTION = re.compile(rb"\0\.text\.([^\0]+)")
 
 
@@ -44,7 +41,7 @@ class Image:
 
 
 def prune(path: Path, architecture: int) -> None:
-    """Keep the code for `architecture` (90 for Hopper) in the library at `path`, but no unused kernels.
+    """Keep the code for `architecture` (90 for Hopper) in the library at `path`, but no kernels of experts.
 
     A library without CUDA code stays as it is.
 
@@ -58,7 +55,7 @@ def prune(path: Path, architecture: int) -> None:
     for image in images:
         if not _fits(image, architecture):
             data[image.start : image.stop] = bytes(image.stop - image.start)
-        elif _unused(_cubin(data, image)):
+        elif _only_experts(_cubin(data, image)):
             data[image.start : image.stop] = bytes(image.stop - image.start)
             struct.pack_into("<I", data, image.header + ARCHITECTURE_OFFSET, NO_GPU)
     path.write_bytes(data)
@@ -68,10 +65,10 @@ def _fits(image: Image, architecture: int) -> bool:
     return image.kind == CUBIN and image.architecture == architecture
 
 
-def _unused(cubin: bytes) -> bool:
+def _only_experts(cubin: bytes) -> bool:
     # CUB leaves an empty kernel in every file that includes it.
     kernels = [name for name in KERNEL_SECTION.findall(cubin) if b"EmptyKernel" not in name]
-    return bool(kernels) and all(UNUSED_KERNELS.search(name) for name in kernels)
+    return bool(kernels) and all(EXPERT_KERNELS.search(name) for name in kernels)
 
 
 def _cubin(data: bytearray, image: Image) -> bytes:
