@@ -203,11 +203,10 @@ class EncoderRunner:
 class EncoderDecoderRunner:
     """Both graphs of an encoder-decoder."""
 
-    def __init__(self, encoder: Path, decoder: Path, cache: CacheInfo, threads: int) -> None:
-        self.encoder = EncoderRunner(encoder, threads)
-        self.decoder = DecoderRunner(decoder, cache, threads)
+    def __init__(self, encoder: EncoderRunner, decoder: DecoderRunner | GpuDecoderRunner) -> None:
+        self.encoder, self.decoder = encoder, decoder
 
-    def read(self, arrays: Mapping[str, Array]) -> DecoderRunner:
+    def read(self, arrays: Mapping[str, Array]) -> DecoderRunner | GpuDecoderRunner:
         """Run the encoder on a batch of sources; returns the decoder, ready to answer them."""
         outputs = self.encoder.run(arrays)
         self.decoder.encoder_outputs = {

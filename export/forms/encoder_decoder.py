@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx_ir as ir
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint import loading
@@ -18,6 +17,8 @@ from triform.export.describe.manifest import VocabularyInfo, form_manifest, mode
 from triform.export.describe.normal_config import normal_config
 from triform.export.describe.plan import Row, plan_rows, stored_as
 from triform.export.describe.special_tokens import decoder_start, special_strings, speech_info, tokens_of
+from triform.export.forms.encoder_decoders.gpu import FloatPair, build_for_gpu
+from triform.export.forms.encoder_decoders.graph import Graphs
 from triform.export.graph.fused import encoder_notes
 from triform.export.graph.fusion import fuse
 from triform.export.graph.tracing import quiet_torch, trace
@@ -31,7 +32,7 @@ from triform.export.quantize.encoder import (
 )
 from triform.export.quantize.int8_search import ROWS_WORTH, ROWS_WORTH_OF_AUDIO
 from triform.export.report import Clock, Report, finish
-from triform.export.runners import EncoderDecoderRunner, usable_cores
+from triform.export.runners import DecoderRunner, EncoderDecoderRunner, EncoderRunner, usable_cores
 from triform.export.samples.sources import (
     Sources,
     audio_sources,
@@ -52,7 +53,6 @@ from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder_decoder.graph import encoder_decoder_specs
 from triform.models.encoder_decoder.kinds import Kind, encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
-from triform.models.spec import LayerCache
 from triform.runtime.bundle.manifest import (
     CacheInfo,
     EncoderDecoderInfo,
@@ -61,21 +61,13 @@ from triform.runtime.bundle.manifest import (
     Manifest,
     Quantization,
 )
+from triform.runtime.bundle.targets import for_gpu
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 32}
 # For models with relative positions, which set no limit.
 _UNLIMITED = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class _Graphs:
-    """Both graphs, fused, and the geometry of the decoder's cache."""
-
-    encoder: ir.Model
-    decoder: ir.Model
-    cache: tuple[LayerCache, ...]
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
@@ -130,31 +122,40 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         cache = CacheInfo("float32", [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.cache])
         quantized = options.quantize != "none"
         with clock.step("verify"):
-            target = Path(scratch) if quantized else folder
+            target = folder if options.for_cpu and not quantized else Path(scratch)
             float_encoder = _write_float_graphs(graphs, target, quantized)
             original = _runner(target, cache)
             parity = verify_encoder_decoder(original, reference)
+        gpu = None
+        if options.for_gpu:
+            with clock.step("build for GPUs"):
+                pair = FloatPair(checkpoint.source.name, graphs, cache, original, reference)
+                gpu = build_for_gpu(pair, options, folder, Path(scratch))
         quantization = (Quantization("none"), Quantization("none"))
-        if quantized:
+        if quantized and options.for_cpu:
             with clock.step("quantize"):
                 quantization = _quantize(graphs, float_encoder, sources, options, folder)
             with clock.step("compare"):
                 quantized_parity = quantized_encoder_decoder_parity(original.read, _runner(folder, cache), reference)
                 parity = dataclasses.replace(parity, quantized=quantized_parity)
         with clock.step("write"):
-            infos = _describe_graphs(graphs, folder, quantization)
+            infos = _describe_graphs(graphs, folder, quantization) if options.for_cpu else {}
             info = _info(checkpoint, kind, sources, folder, start)
-            manifest = _manifest(checkpoint, kind, infos, cache, max_length, info)
+            manifest = dataclasses.replace(_manifest(checkpoint, kind, infos, cache, max_length, info), gpu=gpu)
+            if gpu is not None and not options.for_cpu:
+                manifest, parity = for_gpu(manifest), gpu.parity
             write_manifest(manifest, folder, parity, clock)
     return finish(bundle, checkpoint.weights_size, parity, clock)
 
 
 def _runner(folder: Path, cache: CacheInfo) -> EncoderDecoderRunner:
-    return EncoderDecoderRunner(folder / "encoder.onnx", folder / "decoder.onnx", cache, usable_cores())
+    cores = usable_cores()
+    encoder = EncoderRunner(folder / "encoder.onnx", cores)
+    return EncoderDecoderRunner(encoder, DecoderRunner(folder / "decoder.onnx", cache, cores))
 
 
 def _describe_graphs(
-    graphs: _Graphs, folder: Path, quantization: tuple[Quantization, Quantization]
+    graphs: Graphs, folder: Path, quantization: tuple[Quantization, Quantization]
 ) -> dict[str, GraphInfo]:
     notes = encoder_notes(graphs.encoder)
     return {
@@ -200,7 +201,7 @@ def _fused(
     max_length: int,
     alignment_heads: list[tuple[int, int]],
     clock: Clock,
-) -> _Graphs:
+) -> Graphs:
     try:
         with clock.step("trace"), quiet_torch():
             example = example_inputs(sources, checkpoint.model.generation_config.pad_token_id or 0)
@@ -212,10 +213,10 @@ def _fused(
             fuse(decoder)
     except UnsupportedModelError as error:
         raise UnsupportedError(f"{checkpoint.source.name} cannot be exported: {error}") from error
-    return _Graphs(encoder, decoder, specs.decoder.cache)
+    return Graphs(encoder, decoder, specs.decoder.cache)
 
 
-def _write_float_graphs(graphs: _Graphs, folder: Path, quantized: bool) -> FloatGraph:
+def _write_float_graphs(graphs: Graphs, folder: Path, quantized: bool) -> FloatGraph:
     """Write both graphs in float32: to keep, or to calibrate with while `graphs` stay as they are."""
     if not quantized:
         # An embedding that both graphs look up is stored once.
@@ -230,7 +231,7 @@ def _write_float_graphs(graphs: _Graphs, folder: Path, quantized: bool) -> Float
 
 
 def _quantize(
-    graphs: _Graphs, float_encoder: FloatGraph, sources: Sources, options: ExportOptions, folder: Path
+    graphs: Graphs, float_encoder: FloatGraph, sources: Sources, options: ExportOptions, folder: Path
 ) -> tuple[Quantization, Quantization]:
     rows_worth = ROWS_WORTH_OF_AUDIO if sources.audio is not None else ROWS_WORTH
     encoder = quantize_encoder(graphs.encoder, options, float_encoder, sources.samples.calibration, rows_worth)

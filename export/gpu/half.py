@@ -26,8 +26,9 @@ _ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Neg", "Max", "Min", "Clip"}
 _BETWEEN = {*_ARITHMETIC, "MatMul", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Concat", "Expand", "Slice"}
 # By operator, the inputs that are float32 whatever the others are.
 _FLOAT_INPUTS = {"Resize": (1, 2)}
-# Prefixes of the values that have 16 bits outside of the graph, too.
-CACHE = ("past_key_values.", "present.")
+# Prefixes of the inputs and outputs that have 16 bits, too: keys and values. Those that an encoder computes for its
+# decoder never leave the device either.
+CACHE = ("past_key_values.", "present.", "cross_key_values.")
 
 
 def to_half(model: ir.Model, dtype: GpuDtype) -> None:

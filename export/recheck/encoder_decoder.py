@@ -14,7 +14,7 @@ from triform.export.describe.special_tokens import tokens_of
 from triform.export.forms import encoder_decoder
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
-from triform.export.runners import EncoderDecoderRunner, usable_cores
+from triform.export.runners import DecoderRunner, EncoderDecoderRunner, EncoderRunner, usable_cores
 from triform.export.samples.batches import Array
 from triform.export.verify.encoder_decoder import (
     encoder_decoder_parity,
@@ -64,7 +64,8 @@ def recheck_encoder_decoder(bundle: Bundle, origin: Source, config: PretrainedCo
     reference = reference_answers(model, sources, info.decoder_start, manifest.max_length, pad)
     cache = manifest.cache or CacheInfo("float32", [])
     (encoder, _), (decoder, graph) = bundle.graph("encoder"), bundle.graph("decoder")
-    runner = EncoderDecoderRunner(encoder, decoder, cache, usable_cores())
+    cores = usable_cores()
+    runner = EncoderDecoderRunner(EncoderRunner(encoder, cores), DecoderRunner(decoder, cache, cores))
     if graph.quantization.scheme == "none":
         return verify_encoder_decoder(runner, reference)
     parity = encoder_decoder_parity(runner, reference)

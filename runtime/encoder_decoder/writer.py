@@ -31,6 +31,7 @@ from triform.runtime.generation.options.conflicts import check_conflicts
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.search.choice import run_search
 from triform.runtime.generation.setup import Row, Settled, settle
+from triform.runtime.graphs.device.opening import open_decoder
 from triform.runtime.graphs.encoder_decoder import SourceReader
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.graphs.padding import text_arrays
@@ -82,13 +83,12 @@ class SourceWriter:
             bundle.folder, self.info.text, self.info.max_source_length or _LONGEST, self._source_vocabulary(),
             strict=strict,
         )  # fmt: skip
-        sessions = {}
-        for name in ("encoder", "decoder"):
-            path, _ = bundle.graph(name)
-            sessions[name] = open_session(path, **session_options)
-        self.providers: list[str] = sessions["decoder"].get_providers()
-        cache = check_decoder_of(sessions["encoder"], sessions["decoder"], manifest, bundle.folder)
-        self.reader = SourceReader(sessions["encoder"], sessions["decoder"], manifest, cache)
+        (encoder_path, _), (decoder_path, _) = bundle.graph("encoder"), bundle.graph("decoder")
+        encoder = open_session(encoder_path, **session_options)
+        decoder = open_decoder(decoder_path, manifest.target, **session_options)
+        self.providers: list[str] = decoder.get_providers()
+        cache = check_decoder_of(encoder, decoder, manifest, bundle.folder)
+        self.reader = SourceReader(encoder, decoder, manifest, cache)
         self._load_seconds = time.perf_counter() - start
 
     @property

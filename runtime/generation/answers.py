@@ -12,7 +12,7 @@ from triform.runtime.generation.search.batch import Hypothesis
 from triform.runtime.generation.search.choice import run_search
 from triform.runtime.generation.setup import Row, Settled
 from triform.runtime.generation.speculation.pace import Pace
-from triform.runtime.generation.steps import BatchStep, FinishReason, Logits
+from triform.runtime.generation.steps import BatchStep, FinishReason
 from triform.runtime.likeliest import Table
 from triform.runtime.text.stop_strings import StopStrings, TextStops
 
@@ -150,7 +150,16 @@ class WatchedStep:
     def __init__(self, step: BatchStep, watch: Watch) -> None:
         self._step, self._watch = step, watch
 
-    def prefill(self, rows: Sequence[Sequence[int]]) -> Logits:
+    @property
+    def wanted(self) -> int | None:
+        """See `BatchStep`."""
+        return self._step.wanted
+
+    @wanted.setter
+    def wanted(self, count: int | None) -> None:
+        self._step.wanted = count
+
+    def prefill(self, rows: Sequence[Sequence[int]]) -> Table:
         """See `BatchStep`."""
         return self._step.prefill(rows)
 

@@ -33,7 +33,7 @@ class DraftStep(Step, Protocol):
     """A model that proposes tokens.
 
     Attributes:
-        wanted: see `OpenBatchStep`.
+        wanted: see `BatchStep`.
     """
 
     wanted: int | None
@@ -83,10 +83,19 @@ class BranchingStep(Protocol):
 
 
 class BatchStep(Protocol):
-    """Several sequences at once."""
+    """Several sequences at once.
 
-    def prefill(self, rows: Sequence[Sequence[int]]) -> Logits:
-        """Start with a row per prompt, of any lengths; returns the logits after each, float32 (rows, vocab_size)."""
+    Attributes:
+        wanted: how many of the likeliest tokens the next call may return in place of logits; None for all logits.
+    """
+
+    wanted: int | None
+
+    def prefill(self, rows: Sequence[Sequence[int]]) -> Table:
+        """Start with a row per prompt, of any lengths.
+
+        Returns the logits after each, float32 (rows, vocab_size), or the likeliest tokens.
+        """
 
     def next(self, tokens: Sequence[int], parents: Sequence[int]) -> Table:
         """Row i of the new batch is row parents[i] of the current one with tokens[i] appended.
@@ -97,13 +106,7 @@ class BatchStep(Protocol):
 
 
 class OpenBatchStep(BatchStep, Protocol):
-    """A batch that rows may leave and join between steps.
-
-    Attributes:
-        wanted: how many of the likeliest tokens the next call may return in place of logits; None for all logits.
-    """
-
-    wanted: int | None
+    """A batch that rows may leave and join between steps."""
 
     def select(self, parents: Sequence[int]) -> None:
         """Make row i a copy of the current row `parents[i]`, without running the model."""

@@ -12,7 +12,8 @@ from triform.runtime.arithmetic import Array
 from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.graphs.buffers.contract import Buffers
 from triform.runtime.graphs.buffers.host import HostBuffers
-from triform.runtime.graphs.protocols import BindableSession, Binding
+from triform.runtime.graphs.encoder_output import EncoderOutput, HostEncoderOutput, run_encoder
+from triform.runtime.graphs.protocols import BindableSession, Binding, GraphSession
 from triform.runtime.graphs.session import run_failure
 from triform.runtime.likeliest import Tables
 
@@ -87,6 +88,14 @@ class Memory(Protocol):
     def buffers(self) -> Buffers:
         """Empty buffers for a cache."""
 
+    def on(self, session: BindableSession) -> Memory:
+        """The same memory for another session of the same graph."""
+
+    def encode(
+        self, encoder: GraphSession, inputs: Sequence[str], outputs: Sequence[str], arrays: Mapping[str, NDArray[Any]]
+    ) -> EncoderOutput:
+        """Run an encoder's graph, and keep its outputs where the decoder reads them. See `run_encoder`."""
+
     def step(self, shape: tuple[int, int], num_logits: int, *, repeated: bool = False) -> StepArrays:
         """Arrays for a step.
 
@@ -114,6 +123,17 @@ class HostMemory:
     def buffers(self) -> HostBuffers:
         """See `Memory`."""
         return HostBuffers(self._cache)
+
+    def on(self, session: BindableSession) -> HostMemory:
+        """See `Memory`."""
+        return HostMemory(session, self._cache, self._vocab_size)
+
+    def encode(
+        self, encoder: GraphSession, inputs: Sequence[str], outputs: Sequence[str], arrays: Mapping[str, NDArray[Any]]
+    ) -> HostEncoderOutput:
+        """See `Memory`."""
+        values = run_encoder(encoder, inputs, outputs, arrays)
+        return HostEncoderOutput(dict(zip(outputs, values, strict=True)))
 
     def step(self, shape: tuple[int, int], num_logits: int, *, repeated: bool = False) -> StepBinding:
         """See `Memory`."""

@@ -13,7 +13,7 @@ from triform.runtime.graphs.binding import StepArrays, memory_of
 from triform.runtime.graphs.cache import KVCache, Snapshots, is_worth_a_snapshot, place_rows
 from triform.runtime.graphs.decoder_step import paired, prefill_row, read_row, resumable, run_on
 from triform.runtime.graphs.protocols import BindableSession
-from triform.runtime.likeliest import Scores, Table, all_logits
+from triform.runtime.likeliest import Likeliest, Scores, Table
 
 
 class DecoderBatchStep:
@@ -27,7 +27,7 @@ class DecoderBatchStep:
 
     Attributes:
         cache: all sequences so far, in its own order: a row keeps its place as long as possible.
-        wanted: see `DecoderStep`; `prefill` needs all logits.
+        wanted: see `DecoderStep`.
     """
 
     def __init__(self, session: BindableSession, manifest: Manifest, cache: CacheInfo, rows: int = 1) -> None:
@@ -50,11 +50,11 @@ class DecoderBatchStep:
         self._read: list[list[int]] = []
         self._snapshots = Snapshots()
 
-    def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def prefill(self, rows: Sequence[Sequence[int]]) -> Table:
         """Start over with one row per prompt, each at least one token; lengths may differ.
 
         Returns:
-            logits after each row's last token, float32 (len(rows), vocab_size).
+            logits after each row's last token, float32 (len(rows), vocab_size), or the likeliest tokens.
 
         Raises:
             InputError: a prompt is longer than the model's context, or the cache does not fit into memory.
@@ -62,10 +62,16 @@ class DecoderBatchStep:
         """
         self.select([])
         self._make_room(max(map(len, rows), default=0), 0)
-        logits = np.empty((len(rows), self._vocab_size), np.float32)
-        for index, ids in enumerate(rows):
-            logits[index] = all_logits(self.join(ids))
-        return logits
+        likeliest: list[Likeliest] = []
+        logits: list[NDArray[np.float32]] = []
+        for ids in rows:
+            scores = self.join(ids)
+            if isinstance(scores, Likeliest):
+                likeliest.append(scores)
+            else:
+                # It is valid until the next call.
+                logits.append(scores.copy())
+        return likeliest or np.array(logits, np.float32).reshape(len(rows), self._vocab_size)
 
     def join(self, ids: Sequence[int]) -> Scores:
         """Append a row of at least one token.

@@ -34,8 +34,18 @@ class DecoderStep:
         wanted: how many of the likeliest tokens suffice in place of all logits; None if all logits are needed.
     """
 
-    def __init__(self, session: BindableSession, manifest: Manifest, cache: CacheInfo) -> None:
-        self._memory = memory_of(session, cache, manifest.vocab_size)
+    def __init__(
+        self, session: BindableSession, manifest: Manifest, cache: CacheInfo, memory: Memory | None = None
+    ) -> None:
+        """Begin with no tokens.
+
+        Args:
+            session: of the decoder graph.
+            manifest: of the bundle.
+            cache: the manifest's cache.
+            memory: where the cache lives; that of the session when None.
+        """
+        self._memory = memory_of(session, cache, manifest.vocab_size) if memory is None else memory
         self._vocab_size, self._max_length = manifest.vocab_size, manifest.max_length
         self.cache = KVCache(cache, manifest.max_length, 1, self._memory.buffers())
         self.wanted: int | None = None

@@ -9,29 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
-from triform.runtime.graphs.binding import StepArrays, memory_of, run_step
+from triform.runtime.graphs.binding import Memory, StepArrays, memory_of, run_step
 from triform.runtime.graphs.cache import KVCache
 from triform.runtime.graphs.decoder_step import DecoderStep
-from triform.runtime.graphs.encoder_output import EncoderOutput, run_encoder
+from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.graphs.padding import pad_rows
-from triform.runtime.graphs.protocols import BindableSession, Binding, GraphSession, Memory, Node
+from triform.runtime.graphs.protocols import Binding, GraphSession, Node
+from triform.runtime.graphs.protocols import Memory as InputMemory
 from triform.runtime.graphs.signature import CROSS_ATTENTIONS
+from triform.runtime.likeliest import Table
 
 
 class SourceSession:
     """A decoder's session whose bindings hold the encoder's output, which is bound once because it never changes."""
 
-    def __init__(self, session: BindableSession, encoded: EncoderOutput) -> None:
+    def __init__(self, session: GraphSession, encoded: EncoderOutput) -> None:
         self._session = session
         self._encoded = encoded
 
     def io_binding(self) -> Binding:
         """See `BindableSession`."""
-        from onnxruntime import OrtValue
-
         io = self._session.io_binding()
-        for name, value in self._encoded.values.items():
-            io.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(value))
+        self._encoded.bind(io)
         return io
 
     def run_with_iobinding(self, iobinding: Any, run_options: Any = None, /) -> None:
@@ -42,9 +41,13 @@ class SourceSession:
         """See `BindableSession`."""
         return self._session.get_inputs()
 
-    def get_input_memory_infos(self) -> Sequence[Memory]:
+    def get_input_memory_infos(self) -> Sequence[InputMemory]:
         """See `BindableSession`."""
         return self._session.get_input_memory_infos()
+
+    def get_provider_options(self) -> Mapping[str, Mapping[str, str]]:
+        """Those of each provider in use; see `is_recordable`."""
+        return self._session.get_provider_options()
 
     def keep(self, sources: Sequence[int]) -> None:
         """Keep only some of the sources."""
@@ -59,6 +62,7 @@ class SourceReader:
         self._decoder = decoder
         self._manifest = manifest
         self._cache = cache
+        self._memory = memory_of(decoder, cache, manifest.vocab_size)
         self._taken = [node.name for node in encoder.get_inputs()]
         self._outputs = [node.name for node in encoder.get_outputs()]
 
@@ -75,8 +79,7 @@ class SourceReader:
             BundleError: an input of the encoder is missing.
             TriformError: onnxruntime failed.
         """
-        outputs = run_encoder(self._encoder, self._taken, self._outputs, arrays)
-        return EncoderOutput(dict(zip(self._outputs, outputs, strict=True)))
+        return self._memory.encode(self._encoder, self._taken, self._outputs, arrays)
 
     @property
     def attends(self) -> bool:
@@ -101,25 +104,26 @@ class SourceReader:
         speech = self._manifest.encoder_decoder and self._manifest.encoder_decoder.speech
         heads = len(speech.alignment_heads) if speech else 0
         session = SourceSession(self._decoder, encoded)
-        memory = memory_of(session, self._cache, self._manifest.vocab_size)
+        memory = self._memory.on(session)
         cache = KVCache(self._cache, self._manifest.max_length, 1, memory.buffers())
         cache.reserve(len(ids))
         binding = memory.step((1, len(ids)), len(ids))
         binding.input_ids[0] = ids
         binding.logits_positions[0] = np.arange(len(ids))
-        frames = next(iter(encoded.values.values())).shape[2]
-        binding.add_output(CROSS_ATTENTIONS, (1, heads, len(ids), frames))
+        binding.add_output(CROSS_ATTENTIONS, (1, heads, len(ids), encoded.length))
         cache.bind(binding)
         run_step(session, binding)
         return binding.logits[0], binding.outputs[CROSS_ATTENTIONS][0]
 
     def step(self, encoded: EncoderOutput) -> DecoderStep:
         """Return a step that decodes from one source, token by token."""
-        return DecoderStep(SourceSession(self._decoder, encoded), self._manifest, self._cache)
+        session = SourceSession(self._decoder, encoded)
+        return DecoderStep(session, self._manifest, self._cache, self._memory.on(session))
 
     def batch_step(self, encoded: EncoderOutput) -> SourceBatchStep:
         """Return a step that decodes from all sources, with any number of rows for each."""
-        return SourceBatchStep(SourceSession(self._decoder, encoded), self._manifest, self._cache)
+        session = SourceSession(self._decoder, encoded)
+        return SourceBatchStep(session, self._memory.on(session), self._manifest, self._cache)
 
 
 class SourceBatchStep:
@@ -127,30 +131,32 @@ class SourceBatchStep:
 
     The graph needs the same number of rows for every source, side by side. Unused rows pad sources with fewer beams; a
     source without rows is kept until half of the sources have none.
+
+    Attributes:
+        wanted: how many of the likeliest tokens suffice in place of all logits; None if all logits are needed.
     """
 
-    def __init__(self, session: SourceSession, manifest: Manifest, cache: CacheInfo) -> None:
-        self._session = session
-        self._memory = memory_of(session, cache, manifest.vocab_size)
+    def __init__(self, session: SourceSession, memory: Memory, manifest: Manifest, cache: CacheInfo) -> None:
+        self._session, self._memory = session, memory
+        self.wanted: int | None = None
         self.cache = KVCache(cache, manifest.max_length, 1, self._memory.buffers())
         # For each row in use: its place in the cache, and its source.
         self._places = np.zeros(0, np.int64)
         self._sources = np.zeros(0, np.int64)
         self._slots = 0
 
-    def prefill(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def prefill(self, rows: Sequence[Sequence[int]]) -> Table:
         """Begin with one row per source, in the sources' order, each at least one token; lengths may differ.
 
         Returns:
-            logits after each row's last token, float32 (len(rows), vocab_size).
+            logits after each row's last token, float32 (len(rows), vocab_size), or the likeliest tokens.
 
         Raises:
             InputError: a row is longer than the model's context, or the cache does not fit into memory.
             TriformError: onnxruntime failed.
         """
-        last = np.array([[len(ids) - 1] for ids in rows])
-        result: NDArray[np.float32] = self.prefill_at(rows, last)[:, 0]
-        return result
+        scores = self._begin(rows, np.array([[len(ids) - 1] for ids in rows])).scores(self.wanted)
+        return scores[:, 0] if isinstance(scores, np.ndarray) else [row[0] for row in scores]
 
     def prefill_at(self, rows: Sequence[Sequence[int]], positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Like `prefill`, but with the logits after chosen tokens instead of each row's last.
@@ -162,6 +168,9 @@ class SourceBatchStep:
         Returns:
             float32 (len(rows), num_logits, vocab_size).
         """
+        return self._begin(rows, positions).logits
+
+    def _begin(self, rows: Sequence[Sequence[int]], positions: NDArray[np.int64]) -> StepArrays:
         lengths = np.array([len(ids) for ids in rows])
         self.cache.reset()
         self.cache.resize(len(rows))
@@ -175,13 +184,14 @@ class SourceBatchStep:
         self.cache.advance(lengths)
         self._places = self._sources = np.arange(len(rows))
         self._slots = len(rows)
-        return binding.logits
+        return binding
 
-    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
+    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> Table:
         """Replace row i with the present row `parents[i]` and append `tokens[i]`; rows of a source are adjacent.
 
         Returns:
-            logits after each row's last token, float32 (len(tokens), vocab_size); valid until the next call.
+            logits after each row's last token, float32 (len(tokens), vocab_size), or the likeliest tokens; valid until
+            the next call.
 
         Raises:
             InputError: a sequence outgrows the model's context, or the cache does not fit into memory.
@@ -194,7 +204,10 @@ class SourceBatchStep:
         binding.past_lengths[:] = self.cache.lengths
         run_step(self._session, binding)
         self.cache.advance(1)
-        logits = binding.logits[:, 0]
+        scores = binding.scores(self.wanted)
+        if not isinstance(scores, np.ndarray):
+            return [scores[place][0] for place in self._places.tolist()]
+        logits = scores[:, 0]
         return logits if len(self._places) == len(logits) else logits[self._places]
 
     def _arrange(self, parents: NDArray[np.int64]) -> None:
@@ -218,4 +231,4 @@ class SourceBatchStep:
         self._places, self._sources = places, sources
 
     def _binding(self) -> StepArrays:
-        return self._memory.step((len(self.cache.lengths), 1), 1, repeated=True)
+        return self._memory.step((len(self.cache.lengths), 1), 1)

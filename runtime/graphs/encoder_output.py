@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from triform.runtime.errors import BundleError
-from triform.runtime.graphs.protocols import GraphSession
+from triform.runtime.graphs.protocols import Binding, GraphSession
 from triform.runtime.graphs.session import run_failure
+
+# Keys are (sources, heads, length, head_dim).
+_KEY_AXES = 4
+
+
+def check_taken(inputs: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Check that there is an array for each input.
+
+    Raises:
+        BundleError: there is none.
+    """
+    for name in inputs:
+        if name not in arrays:
+            raise BundleError(f"the encoder takes an unknown input, {name}; export the model again")
 
 
 def run_encoder(
@@ -31,33 +45,66 @@ def run_encoder(
         BundleError: there is no array for an input.
         TriformError: onnxruntime failed.
     """
-    for name in inputs:
-        if name not in arrays:
-            raise BundleError(f"the encoder takes an unknown input, {name}; export the model again")
+    check_taken(inputs, arrays)
     try:
         return session.run(list(outputs), {name: arrays[name] for name in inputs})
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise run_failure("encoder", error) from error
 
 
+class EncoderOutput(Protocol):
+    """The encoder's outputs for some sources, by the name of the decoder's input that takes each."""
+
+    @property
+    def sources(self) -> int:
+        """The number of sources."""
+
+    @property
+    def length(self) -> int:
+        """Tokens, or frames, that the encoder made of each source, padding included."""
+
+    def only(self, sources: Sequence[int]) -> EncoderOutput:
+        """Return the outputs for some of the sources, in this order; copied unless these are all of them."""
+
+    def bind(self, binding: Binding) -> None:
+        """Bind all outputs as inputs of the decoder."""
+
+
 @dataclass(frozen=True)
-class EncoderOutput:
-    """The encoder's outputs for some sources.
+class HostEncoderOutput:
+    """The `EncoderOutput` of graphs for the CPU.
 
     Attributes:
-        values: by the name of the decoder input that takes each; the first axis is the source.
+        values: by the name of the decoder's input; the first axis is the source.
     """
 
     values: Mapping[str, NDArray[Any]]
 
     @property
     def sources(self) -> int:
-        """The number of sources."""
+        """See `EncoderOutput`."""
         return len(next(iter(self.values.values())))
 
-    def only(self, sources: Sequence[int]) -> EncoderOutput:
-        """Return the outputs for some of the sources, in this order; copied unless these are all of them."""
+    @property
+    def length(self) -> int:
+        """See `EncoderOutput`."""
+        return length_of({name: value.shape for name, value in self.values.items()})
+
+    def only(self, sources: Sequence[int]) -> HostEncoderOutput:
+        """See `EncoderOutput`."""
         chosen = list(sources)
         if chosen == list(range(self.sources)):
             return self
-        return EncoderOutput({name: value[chosen] for name, value in self.values.items()})
+        return HostEncoderOutput({name: value[chosen] for name, value in self.values.items()})
+
+    def bind(self, binding: Binding) -> None:
+        """See `EncoderOutput`."""
+        from onnxruntime import OrtValue
+
+        for name, value in self.values.items():
+            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(value))
+
+
+def length_of(shapes: Mapping[str, Sequence[int]]) -> int:
+    """Tokens, or frames, of each source, by the shapes of an encoder's outputs: keys have them on their third axis."""
+    return next(shape[2] for shape in shapes.values() if len(shape) == _KEY_AXES)

@@ -70,3 +70,6 @@ class GraphSession(BindableSession, Protocol):
 
     def get_providers(self) -> list[str]:
         """The providers in use, the first choice first."""
+
+    def get_provider_options(self) -> Mapping[str, Mapping[str, str]]:
+        """The settings of each provider in use."""

@@ -167,7 +167,10 @@ class _Watched:
 
     Attributes:
         first: those logits, float32 (rows, vocab_size).
+        wanted: see `BatchStep`; all logits.
     """
+
+    wanted: int | None = None
 
     def __init__(self, step: SourceBatchStep, starts: Sequence[int]) -> None:
         self.first = np.zeros((0, 0), np.float32)

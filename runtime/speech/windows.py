@@ -12,6 +12,7 @@ from triform.runtime.bundle.media_info import AudioInfo, SpeechInfo
 from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.errors import BundleError
 from triform.runtime.graphs.encoder_output import EncoderOutput
+from triform.runtime.likeliest import all_rows
 from triform.runtime.media.log_mel import Features
 from triform.runtime.speech.fallback import DecodedWindow, WindowDecoder
 from triform.runtime.speech.options import TranscribeOptions
@@ -167,7 +168,8 @@ class WindowReader:
         vote, first = LanguageVote(self._speech, self._options.no_speech_threshold), None
         for window in islice(self._ahead(windows, clips), _LISTENED):
             encoded = self._encode([window])
-            vote.add(self._model.reader.batch_step(encoded).prefill([[self._model.info.decoder_start]])[0])
+            logits = self._model.reader.batch_step(encoded).prefill([[self._model.info.decoder_start]])
+            vote.add(all_rows(logits)[0])
             first = first or (window.first, encoded)
             if vote.decided:
                 break

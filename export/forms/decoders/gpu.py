@@ -23,7 +23,7 @@ from triform.export.verify.decoder import decoder_parity, quantized_decoder_pari
 from triform.export.write import write_graph
 from triform.models.errors import UnsupportedModelError
 from triform.runtime.bundle.export_record import Parity
-from triform.runtime.bundle.manifest import CacheInfo, Quantization
+from triform.runtime.bundle.manifest import CacheInfo, GpuDtype, Quantization
 from triform.runtime.errors import ExportError, UnsupportedError, option
 
 # Roundings of one unit of the last place that add up along a layer: those of products, norms and sums.
@@ -74,7 +74,7 @@ def build_for_gpu(decoder: FloatDecoder, options: ExportOptions, path: Path, scr
     graph, dtype = decoder.graph, options.gpu_dtype
     try:
         check_gpu_decoder(graph)
-        quantization = _lower_products(graph, options, decoder.importance)
+        quantization = lower_products(graph, options, decoder.importance)
         runner = None
         if dtype == "bfloat16":
             # The CPU has no kernels for it.
@@ -93,7 +93,14 @@ def build_for_gpu(decoder: FloatDecoder, options: ExportOptions, path: Path, scr
     return StoredDecoder(graph, cache, quantization, parity, notes, path.name)
 
 
-def _lower_products(graph: ir.Model, options: ExportOptions, importance: Mapping[str, torch.Tensor]) -> Quantization:
+def lower_products(graph: ir.Model, options: ExportOptions, importance: Mapping[str, torch.Tensor]) -> Quantization:
+    """Store the weights of a decoder's graph in 4 bits, if it is for GPUs alone and the options say so, or as floats.
+
+    Args:
+        graph: changed in place.
+        options: of the export.
+        importance: see `lower_to_gpu_blocks`.
+    """
     if options.quantize == "int4" and not options.for_cpu:
         return lower_to_gpu_blocks(graph, importance)
     lower_to_float(graph)
@@ -102,12 +109,17 @@ def _lower_products(graph: ir.Model, options: ExportOptions, importance: Mapping
 
 def _twin(graph: ir.Model, cache: CacheInfo, path: Path) -> GpuDecoderRunner:
     """The graph as it is for GPUs, but for the type of its activations."""
+    write_graph(float32_twin(graph), path)
+    return GpuDecoderRunner(path, cache, usable_cores())
+
+
+def float32_twin(graph: ir.Model) -> ir.Model:
+    """A copy of a decoder's graph as it is for GPUs, in float32 with weights rounded to bfloat16."""
     twin = graph.clone()
     round_constants(twin, "bfloat16")
     lengths_outside(twin)
     choose_inside(twin.graph)
-    write_graph(twin, path)
-    return GpuDecoderRunner(path, cache, usable_cores())
+    return twin
 
 
 def _compare(
@@ -119,21 +131,39 @@ def _compare(
         ExportError: the logits differ by more than roundings explain; those of 4-bit weights may.
     """
     parity = decoder_parity(runner, decoder.logits, decoder.ids[: len(decoder.logits)])
-    allowed = _PRECISION[options.gpu_dtype] * (_ROUNDINGS + len(decoder.cache.layers)) * parity.scale
+    exact = quantization.scheme == "none"
+    parity = checked(parity, decoder.name, options.gpu_dtype, len(decoder.cache.layers), exact=exact)
+    windows = iter(decoder.expected)
+    measured = quantized_decoder_parity(lambda _: next(windows), runner, decoder.ids, decoder.window)
+    return dataclasses.replace(parity, quantized=measured)
+
+
+def checked(parity: Parity, name: str, dtype: GpuDtype, layers: int, *, exact: bool) -> Parity:
+    """Check the differences of a graph for GPUs from PyTorch.
+
+    Args:
+        parity: the differences.
+        name: of the checkpoint.
+        dtype: of the graph.
+        layers: that a token goes through.
+        exact: whether roundings alone may explain them; those of 4-bit weights are larger.
+
+    Returns:
+        them with the largest difference that roundings explain.
+
+    Raises:
+        ExportError: a number is none, or a difference is larger than roundings explain.
+    """
+    allowed = _PRECISION[dtype] * (_ROUNDINGS + layers) * parity.scale
     parity = dataclasses.replace(parity, tolerance=allowed)
     worst = max(
         np.nan_to_num(value, nan=np.inf) for value in (parity.prefill, parity.chunked, parity.step, parity.ragged)
     )
     if not np.isfinite(worst):
-        raise ExportError(
-            f"{decoder.name} computes numbers that {options.gpu_dtype} cannot hold; "
-            f"export with {option('dtype')} bfloat16"
-        )
-    if quantization.scheme == "none" and worst > allowed:
+        raise ExportError(f"{name} computes numbers that {dtype} cannot hold; export with {option('dtype')} bfloat16")
+    if exact and worst > allowed:
         raise ExportError(
             f"the graph for GPUs does not compute what PyTorch does: logits differ by {worst:.2g} in "
-            f"{options.gpu_dtype} (allowed {allowed:.2g}); please report this model"
+            f"{dtype} (allowed {allowed:.2g}); please report this model"
         )
-    windows = iter(decoder.expected)
-    measured = quantized_decoder_parity(lambda _: next(windows), runner, decoder.ids, decoder.window)
-    return dataclasses.replace(parity, quantized=measured)
+    return parity

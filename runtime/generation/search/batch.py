@@ -13,7 +13,7 @@ from triform.runtime.generation.loop import GrowingRow
 from triform.runtime.generation.processors.contract import Processor
 from triform.runtime.generation.sampling import Sampler, make_sampler
 from triform.runtime.generation.steps import BatchStep, FinishReason
-from triform.runtime.likeliest import all_rows
+from triform.runtime.likeliest import Table
 
 # The rows to continue: token ids, and for each the index of the row that it is appended to.
 Branches = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -69,19 +69,34 @@ class Hypothesis:
 class PromptSearch(Protocol):
     """The search for one prompt; knows nothing of the other prompts in the batch."""
 
-    def advance(self, logits: NDArray[np.float32]) -> Branches:
+    def advance(self, logits: Table) -> Branches:
         """Choose the next tokens of the rows.
 
         Args:
             logits: of each row that the last call returned, in that order; of the prompt, (1, vocab_size), at first.
+                All of them, or the likeliest tokens if the search wants no more.
 
         Returns:
             the rows to run next; none when the search is over.
         """
 
 
-def run_searches(step: BatchStep, requests: Sequence[Request], searches: Sequence[PromptSearch]) -> None:
+def most_wanted(wanted: Sequence[int | None]) -> int | None:
+    """What suffices for all rows: None if one needs all logits."""
+    counts = [count for count in wanted if count is not None]
+    return max(counts) if len(counts) == len(wanted) else None
+
+
+def run_searches(
+    step: BatchStep, requests: Sequence[Request], searches: Sequence[PromptSearch], wanted: int | None = None
+) -> None:
     """Run one search per request, all in one batch, until all are over.
+
+    Args:
+        step: the model.
+        requests: the prompts.
+        searches: of each prompt.
+        wanted: how many of the likeliest tokens suffice for every search; None if all logits are needed.
 
     Raises:
         InputError: a sequence outgrows the model's context.
@@ -89,16 +104,17 @@ def run_searches(step: BatchStep, requests: Sequence[Request], searches: Sequenc
     """
     if not requests:
         return
+    step.wanted = wanted
     logits = step.prefill([request.ids for request in requests])
     live = [(search, 1) for search in searches]
     while live:
         live, tokens, parents = _advance(live, logits)
         if live:
-            logits = all_rows(step.next(tokens, parents))
+            logits = step.next(tokens, parents)
 
 
 def _advance(
-    live: Sequence[tuple[PromptSearch, int]], logits: NDArray[np.float32]
+    live: Sequence[tuple[PromptSearch, int]], logits: Table
 ) -> tuple[list[tuple[PromptSearch, int]], list[int], list[int]]:
     """Advance each search on its rows; returns those that continue with their row counts, and the batch's branches."""
     remaining: list[tuple[PromptSearch, int]] = []

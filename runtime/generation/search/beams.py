@@ -18,6 +18,7 @@ from triform.runtime.generation.processors.ranking import largest
 from triform.runtime.generation.sampling import process
 from triform.runtime.generation.search.batch import Branches, Hypothesis, Request, run_searches
 from triform.runtime.generation.steps import BatchStep
+from triform.runtime.likeliest import Table, all_rows
 
 # Called with the scores of all continuations, (continuations,), and a number of candidates; returns their positions,
 # the best first.
@@ -98,7 +99,7 @@ class BeamSearch:
         self._sequences = np.array([request.ids], np.int64)
         self._scores = np.zeros(1, np.float32)
 
-    def advance(self, logits: NDArray[np.float32], penalties: NDArray[np.float32] | float = 0.0) -> Branches:
+    def advance(self, logits: Table, penalties: NDArray[np.float32] | float = 0.0) -> Branches:
         """Extend every beam by a token.
 
         Args:
@@ -108,7 +109,7 @@ class BeamSearch:
         Returns:
             the beams to continue with, the best first; none when the search is over.
         """
-        totals = self._scores[:, None] + self._log_probabilities(logits, penalties)
+        totals = self._scores[:, None] + self._log_probabilities(all_rows(logits), penalties)
         parents, tokens = np.divmod(self._choose(totals.ravel(), self._candidates), totals.shape[1])
         scores = totals[parents, tokens]
         sequences = np.concatenate([self._sequences[parents], tokens[:, None]], axis=1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from triform.runtime.generation.search.batch import Request, growing_row
+from triform.runtime.generation.search.batch import Request, growing_row, most_wanted
 from triform.runtime.generation.steps import FinishReason, OpenBatchStep
 from triform.runtime.likeliest import Scores
 
@@ -79,18 +79,12 @@ def complete(
             yield from ended
         if not live:
             return
-        step.wanted = _most([row.request.wanted for row in live])
+        step.wanted = most_wanted([row.request.wanted for row in live])
         table = step.next([row.last for row in live], range(len(live)))
         for row, scores in zip(live, table, strict=True):
             row.choose(scores)
         live, ended = _part(step, live)
         yield from ended
-
-
-def _most(wanted: Sequence[int | None]) -> int | None:
-    """What suffices for all rows: None if one needs all logits."""
-    counts = [count for count in wanted if count is not None]
-    return max(counts) if len(counts) == len(wanted) else None
 
 
 def _part(step: OpenBatchStep, rows: list[_Row]) -> tuple[list[_Row], list[FinishedRow]]:

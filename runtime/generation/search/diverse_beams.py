@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.beams import BeamOptions
@@ -14,6 +13,7 @@ from triform.runtime.generation.options.conflicts import check_conflicts
 from triform.runtime.generation.search.batch import Branches, Hypothesis, Request, run_searches
 from triform.runtime.generation.search.beams import BeamSearch, most_likely
 from triform.runtime.generation.steps import BatchStep
+from triform.runtime.likeliest import Table, all_rows
 
 
 def diverse_beam_search(
@@ -70,12 +70,13 @@ class _Groups:
         # Each unfinished group and its rows in the logits; at first they all share the prompt's single row.
         self._live = [(group, slice(0, 1)) for group in groups]
 
-    def advance(self, logits: NDArray[np.float32]) -> Branches:
+    def advance(self, logits: Table) -> Branches:
         """Advance the groups in turn. Arguments and result as `PromptSearch`."""
-        chosen = np.zeros(logits.shape[1], np.float32)
+        table = all_rows(logits)
+        chosen = np.zeros(table.shape[1], np.float32)
         live, all_tokens, all_parents, end = [], [], [], 0
         for group, rows in self._live:
-            tokens, parents = group.advance(logits[rows], self._penalty * chosen)
+            tokens, parents = group.advance(table[rows], self._penalty * chosen)
             np.add.at(chosen, tokens, 1)
             all_tokens.append(tokens)
             all_parents.append(parents + rows.start)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import log_probability
 from triform.runtime.generation.loop import GrowingRow
@@ -14,7 +13,7 @@ from triform.runtime.generation.processors.truncation import weights_of
 from triform.runtime.generation.sampling import Sampler, draw, greedy, process
 from triform.runtime.generation.search.batch import Branches, Hypothesis, Request, run_searches
 from triform.runtime.generation.steps import BatchStep, FinishReason, Ids, Logits
-from triform.runtime.likeliest import Scores, all_logits
+from triform.runtime.likeliest import Scores, Table, all_logits, all_rows
 
 # Called with the ids so far and the logits after them; returns a token and its log-probability.
 Choice = Callable[[Ids, Logits], tuple[int, float]]
@@ -88,9 +87,10 @@ class _Answers:
         """The answers, in the order of their choices."""
         return [answer.hypothesis() for answer in self._answers]
 
-    def advance(self, logits: NDArray[np.float32]) -> Branches:
+    def advance(self, logits: Table) -> Branches:
         """Choose a token for each answer. Arguments and result as `PromptSearch`."""
-        unfinished = [(answer, row) for answer, row in self._live if answer.advance(logits[row])]
+        rows = all_rows(logits)
+        unfinished = [(answer, row) for answer, row in self._live if answer.advance(rows[row])]
         self._live = [(answer, index) for index, (answer, _) in enumerate(unfinished)]
         tokens = np.array([answer.last for answer, _ in unfinished], np.int64)
         return tokens, np.array([row for _, row in unfinished], np.int64)

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from triform.runtime.generation.search.batch import Branches, Hypothesis, Request, growing_row, run_searches
+from triform.runtime.generation.search.batch import (
+    Branches,
+    Hypothesis,
+    Request,
+    growing_row,
+    most_wanted,
+    run_searches,
+)
 from triform.runtime.generation.steps import BatchStep, FinishReason
+from triform.runtime.likeliest import Table
 
 _NOTHING = np.zeros(0, np.int64)
 
@@ -29,7 +36,7 @@ def sample(step: BatchStep, requests: Sequence[Request], *, eos: Collection[int]
         TriformError: onnxruntime failed, or the logits are not numbers.
     """
     rows = [_Row(request, eos) for request in requests]
-    run_searches(step, requests, rows)
+    run_searches(step, requests, rows, most_wanted([request.wanted for request in requests]))
     return [[row.answer()] for row in rows]
 
 
@@ -38,7 +45,7 @@ class _Row:
         self._row = growing_row(request, eos)
         self._reason: FinishReason | None = None
 
-    def advance(self, logits: NDArray[np.float32]) -> Branches:
+    def advance(self, logits: Table) -> Branches:
         """Choose a token. Arguments and result as `PromptSearch`."""
         token = self._row.choose(logits[0])
         self._reason = token.finish_reason

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 class DeviceBuffers:
     """The `Buffers` of graphs for GPUs, float16 or bfloat16; there are no states of fixed size."""
 
-    def __init__(self, info: CacheInfo, session: Any, device: Device) -> None:
+    def __init__(self, info: CacheInfo, mover: RowMover, device: Device) -> None:
         """Hold nothing yet.
 
         Args:
             info: the manifest's.
-            session: of the decoder's graph.
-            device: that it reads its cache from.
+            mover: of as many arrays as the cache has.
+            device: that the decoder's graph reads its cache from.
         """
         self._device, self._dtype = device, info.dtype
         self._names = [f"{index}.{part}" for index in range(len(info.layers)) for part in ("key", "value")]
         self._sizes = [(layer.num_key_value_heads, layer.head_dim) for layer in info.layers for _ in range(2)]
-        self._mover = RowMover(session, device, len(self._names))
+        self._mover = mover
         # Rows move from one side to the other, which is made when it is first needed.
         self._sides: list[list[OrtValue]] = [[], []]
         self.side = 0

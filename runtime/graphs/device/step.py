@@ -43,14 +43,15 @@ class DeviceStep:
     """
 
     def __init__(
-        self, session: BindableSession, device: Device, dtype: str, shape: tuple[int, int], num_logits: int,
-        vocab_size: int, *, repeated: bool,
+        self, session: BindableSession, device: Device, ranking: Ranking, dtype: str, shape: tuple[int, int],
+        num_logits: int, vocab_size: int, *, repeated: bool,
     ) -> None:  # fmt: skip
         """Make and bind what does not depend on the cache.
 
         Args:
             session: of the decoder's graph.
             device: that it reads its cache from.
+            ranking: of its logits.
             dtype: of the cache.
             shape: batch and sequence.
             num_logits: positions of each row to compute logits for.
@@ -61,7 +62,7 @@ class DeviceStep:
 
         batch, sequence = shape
         self._device, self._io, self._element_type = device, session.io_binding(), ELEMENT_TYPES[dtype]
-        self._ranking = Ranking(session, device)
+        self._ranking = ranking
         self._recordable = is_recordable(session)
         self._repeated = repeated
         self.input_ids = np.zeros(shape, np.int64)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from triform.runtime.graphs.encoder_output import EncoderOutput
+from triform.runtime.graphs.encoder_output import HostEncoderOutput
 
 
 def test_some_sources_are_copied_in_the_order_they_are_named():
     states = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
-    output = EncoderOutput({"states": states, "mask": np.array([[1], [2], [3]])})
+    output = HostEncoderOutput({"states": states, "mask": np.array([[1], [2], [3]])})
     assert output.sources == 3
     chosen = output.only([2, 0])
     assert chosen.sources == 2
@@ -20,6 +20,6 @@ def test_some_sources_are_copied_in_the_order_they_are_named():
 
 
 def test_all_sources_are_not_copied():
-    output = EncoderOutput({"states": np.zeros((2, 1))})
+    output = HostEncoderOutput({"states": np.zeros((2, 1))})
     assert output.only([0, 1]) is output
     assert output.only([1, 0]) is not output

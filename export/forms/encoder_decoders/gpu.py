@@ -1,0 +1,127 @@
+"""Both graphs of an encoder-decoder for GPUs: lowered, written, and compared on the CPU with what PyTorch computes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from triform.export.forms.decoders.gpu import checked, float32_twin, lower_products
+from triform.export.forms.encoder_decoders.graph import Graphs
+from triform.export.gpu.decoder import check_gpu_decoder, to_gpu_decoder
+from triform.export.gpu.half import round_constants, to_half
+from triform.export.graph.fused import encoder_notes
+from triform.export.graph.fusion_biases import fuse_biases
+from triform.export.graph.nodes import nodes
+from triform.export.options import ExportOptions
+from triform.export.quantize.blocks import lower_to_float
+from triform.export.runners import EncoderDecoderRunner, EncoderRunner, GpuDecoderRunner, usable_cores
+from triform.export.verify.encoder_decoder import (
+    ReferenceAnswers,
+    encoder_decoder_parity,
+    quantized_encoder_decoder_parity,
+)
+from triform.export.write import Stored, describe_graph, write_graph
+from triform.models.errors import UnsupportedModelError
+from triform.runtime.bundle.export_record import Parity
+from triform.runtime.bundle.manifest import CacheInfo, GpuGraphs, GraphInfo, Quantization
+from triform.runtime.errors import UnsupportedError, option
+
+# Each layer of an encoder has one of these.
+_ATTENTION = ("MultiHeadAttention", "Attention", "GroupQueryAttention", "Softmax")
+_NAMES = ("encoder", "decoder")
+
+
+@dataclass(frozen=True)
+class FloatPair:
+    """What graphs for GPUs are made from and compared with.
+
+    Attributes:
+        name: of the checkpoint.
+        graphs: traced, and verified in float32.
+        cache: of the decoder.
+        runner: runs the float32 graphs.
+        reference: PyTorch's answers.
+    """
+
+    name: str
+    graphs: Graphs
+    cache: CacheInfo
+    runner: EncoderDecoderRunner
+    reference: ReferenceAnswers
+
+
+def build_for_gpu(pair: FloatPair, options: ExportOptions, folder: Path, scratch: Path) -> GpuGraphs:
+    """Write both graphs for GPUs.
+
+    Args:
+        pair: its graphs stay as they are.
+        options: of the export.
+        folder: to write into.
+        scratch: a folder for what is not kept.
+
+    Raises:
+        UnsupportedError: a GPU has no kernel for the decoder's attention.
+        ExportError: they do not compute what PyTorch does, as closely as their numbers allow.
+    """
+    encoder, decoder = pair.graphs.encoder.clone(), pair.graphs.decoder.clone()
+    notes = encoder_notes(encoder)
+    dtype, runner = options.gpu_dtype, None
+    try:
+        check_gpu_decoder(decoder)
+        quantization = lower_products(decoder, options, {})
+        lower_to_float(encoder)
+        if dtype == "bfloat16":
+            # The CPU has no kernels for it.
+            runner = _twins(encoder, decoder, pair.cache, scratch)
+        to_gpu_decoder(decoder, dtype)
+    except UnsupportedModelError as error:
+        raise UnsupportedError(
+            f"{pair.name} cannot be exported with {option('target')} {options.target}: {error}"
+        ) from error
+    fuse_biases(encoder)
+    to_half(encoder, dtype)
+    prefix = "gpu-" if options.for_cpu else ""
+    paths = [folder / f"{prefix}{name}.onnx" for name in _NAMES]
+    # An embedding that both graphs look up is stored once.
+    stored: Stored = {}
+    for graph, path in zip((encoder, decoder), paths, strict=True):
+        write_graph(graph, path, stored)
+    own = {"dtype": str(dtype)}
+    if runner is not None:
+        own["compared"] = "in float32, with weights rounded to bfloat16: the CPU has no kernels for bfloat16"
+    parity = _compare(pair, runner or _runner(paths, pair.cache, dtype), options, quantization)
+    graphs: dict[str, GraphInfo] = {
+        "encoder": describe_graph(encoder, paths[0], Quantization("none"), {**notes, **own}),
+        "decoder": describe_graph(decoder, paths[1], quantization, own),
+    }
+    return GpuGraphs(dtype, graphs, parity)
+
+
+def _runner(paths: list[Path], cache: CacheInfo, dtype: str) -> EncoderDecoderRunner:
+    cores, own = usable_cores(), dataclasses.replace(cache, dtype=dtype)
+    return EncoderDecoderRunner(EncoderRunner(paths[0], cores), GpuDecoderRunner(paths[1], own, cores))
+
+
+def _twins(encoder: ir.Model, decoder: ir.Model, cache: CacheInfo, scratch: Path) -> EncoderDecoderRunner:
+    """The graphs as they are for GPUs, but for the type of their activations."""
+    rounded = encoder.clone()
+    round_constants(rounded, "bfloat16")
+    paths = [scratch / f"twin-{name}.onnx" for name in _NAMES]
+    write_graph(rounded, paths[0])
+    write_graph(float32_twin(decoder), paths[1])
+    return _runner(paths, cache, "float32")
+
+
+def _compare(
+    pair: FloatPair, runner: EncoderDecoderRunner, options: ExportOptions, quantization: Quantization
+) -> Parity:
+    """Compare graphs with PyTorch, and their predictions with those of the float32 graphs."""
+    parity = encoder_decoder_parity(runner, pair.reference)
+    layers = len(nodes(pair.graphs.encoder.graph, *_ATTENTION)) + len(pair.cache.layers)
+    exact = quantization.scheme == "none"
+    parity = checked(parity, pair.name, options.gpu_dtype, layers, exact=exact)
+    measured = quantized_encoder_decoder_parity(pair.runner.read, runner, pair.reference)
+    return dataclasses.replace(parity, quantized=measured)
