@@ -45,6 +45,9 @@ class DeviceBuffers:
 
     def grow(self, rows: int, capacity: int, kept: int, used: int) -> None:
         """See `Buffers`."""
+        if not capacity:
+            # An empty array has no address to bind.
+            return
         grown = self._new(rows, capacity)
         if used:
             sources, order = self._places(), list(range(kept))
