@@ -44,15 +44,23 @@ def choose_scheme(form: str, origin: Source, config: PretrainedConfig, options: 
         InputError: a block size is set for a file that keeps its own blocks, or a target for another form.
     """
     if options.has_target:
+        if options.for_gpu:
+            raise InputError(f"{option('target_size')} and {option('target_bits')} are for {option('target')} cpu")
         name = "target_size" if options.target_size is not None else "target_bits"
         if form != "decoder":
             raise InputError(f"{option(name)} is for decoders; this model is of the form {form}")
         return SchemeChoice(MIXED, option(name))
+    if not options.for_cpu:
+        return _for_gpu(options)
     if options.quantize != AUTO:
         return SchemeChoice(options.quantize, option("quantize"))
     if form != "decoder":
         return SchemeChoice("int8", f"the form {form}")
-    if origin.gguf is not None and is_quantized(origin.gguf):
+    return _for_decoder(origin, config, options)
+
+
+def _for_decoder(origin: Source, config: PretrainedConfig, options: ExportOptions) -> SchemeChoice:
+    if origin.gguf is not None and is_quantized(origin.gguf) and not options.for_gpu:
         if options.block_size is not None:
             raise InputError(
                 f"{option('block_size')} needs {option('quantize')} int4 or int8 here: {origin.name} keeps its own "
@@ -65,3 +73,18 @@ def choose_scheme(form: str, origin: Source, config: PretrainedConfig, options: 
     if width <= WIDEST_IN_8_BITS:
         return SchemeChoice("int8", f"the hidden size {width}: small products are as fast in 8 bits and lose less")
     return SchemeChoice("int4", f"the hidden size {width}: large products are faster in 4 bits")
+
+
+def _for_gpu(options: ExportOptions) -> SchemeChoice:
+    """The scheme of a bundle for GPUs alone.
+
+    Raises:
+        InputError: there is none of this name for GPUs.
+    """
+    if options.quantize == AUTO:
+        return SchemeChoice("none", f"{option('target')} gpu: 16-bit floats are fastest for several texts at once")
+    if options.quantize not in ("none", "int4") or options.block_size is not None:
+        raise InputError(
+            f"{option('target')} gpu takes {option('quantize')} none, for 16-bit floats, or int4, in blocks of 32"
+        )
+    return SchemeChoice(options.quantize, option("quantize"))

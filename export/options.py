@@ -111,6 +111,8 @@ class ExportOptions:
             )
         if self.dtype is not None and not self.for_gpu:
             raise InputError(f"{option('dtype')} is for {option('target')} gpu; the CPU computes with float32")
+        if self.quantize == KEEP and self.for_gpu:
+            raise InputError(f"{option('quantize')} keep is for {option('target')} cpu: GPUs compute with none or int4")
         if self.dtype not in (None, *get_args(GpuDtype)):
             raise InputError(f"{option('dtype')} must be float16 or bfloat16, not {self.dtype}")
 

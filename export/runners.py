@@ -35,6 +35,19 @@ class FedDecoder(Protocol):
         """Run one chunk."""
 
 
+class RaggedDecoder(FedDecoder, Protocol):
+    """A decoder whose rows may be of different lengths.
+
+    Attributes:
+        lengths: int32 (batch,), tokens in each row's cache.
+    """
+
+    lengths: Array
+
+    def feed(self, input_ids: Array, positions: Array, lengths: Array | None = None) -> tuple[Array, dict[str, Array]]:
+        """Run one chunk; see `DecoderRunner`."""
+
+
 class DecoderRunner:
     """A decoder graph with a cache that grows as tokens are fed.
 
@@ -74,7 +87,7 @@ class DecoderRunner:
                 self._past[f"past_key_values.{index}.{part}"] = np.zeros(shape, np.float32)
         for index, state in enumerate(self._cache.states):
             self._past[f"past_states.{index}"] = np.zeros((batch, *state.shape), np.float32)
-        self.lengths = np.zeros(batch, np.int32)
+        self.lengths: Array = np.zeros(batch, np.int32)
 
     def feed(self, input_ids: Array, positions: Array, lengths: Array | None = None) -> tuple[Array, dict[str, Array]]:
         """Run one chunk.
@@ -106,6 +119,59 @@ class DecoderRunner:
         self._past = {past: results.pop(present) for past, present in presents.items()}
         self.lengths = self.lengths + new_lengths
         return results.pop("logits"), results
+
+
+class GpuDecoderRunner:
+    """A decoder graph for GPUs, run on the CPU; its methods are those of `DecoderRunner`.
+
+    Attributes:
+        encoder_outputs: see `DecoderRunner`.
+        lengths: see `DecoderRunner`.
+    """
+
+    def __init__(self, path: Path, cache: CacheInfo, threads: int) -> None:
+        self._session = _session(path, threads)
+        self._cache = cache
+        self._taken = [value.name for value in self._session.get_inputs()]
+        self.encoder_outputs: dict[str, Array] = {}
+        self.start(1, 0)
+
+    def start(self, batch: int, capacity: int) -> None:
+        """See `DecoderRunner`."""
+        types = {value.name: value.type for value in self._session.get_inputs()}
+        self._past = {}
+        for index, layer in enumerate(self._cache.layers):
+            for name in (f"past_key_values.{index}.key", f"past_key_values.{index}.value"):
+                kind = np.float16 if types[name] == "tensor(float16)" else np.float32
+                self._past[name] = np.zeros((batch, layer.num_key_value_heads, capacity, layer.head_dim), kind)
+        self.lengths: Array = np.zeros(batch, np.int32)
+
+    def feed(self, input_ids: Array, positions: Array, lengths: Array | None = None) -> tuple[Array, dict[str, Array]]:
+        """See `DecoderRunner`. Raises ExportError, too, where next_ids is not the likeliest token."""
+        batch, sequence = input_ids.shape
+        end = self.lengths + sequence
+        new_lengths = np.full(batch, sequence, np.int32) if lengths is None else lengths.astype(np.int32)
+        feeds = {
+            "input_ids": input_ids.astype(np.int64),
+            "past_lengths": self.lengths,
+            "seqlens_k": (end - 1).astype(np.int32),
+            "total_sequence_length": np.array([end.max()], np.int32),
+            "logits_rows": (positions + np.arange(batch)[:, None] * sequence).astype(np.int64).ravel(),
+            **self._past,
+            **self.encoder_outputs,
+        }
+        presents = {name: _present(name) for name in self._past}
+        outputs = _run(
+            self._session,
+            ["logits", "next_ids", *presents.values()],
+            {name: value for name, value in feeds.items() if name in self._taken},
+        )
+        self._past = dict(zip(presents, outputs[2:], strict=True))
+        self.lengths = self.lengths + new_lengths
+        logits = outputs[0].reshape(*positions.shape, -1)
+        if np.isfinite(logits).all() and (logits.argmax(-1).ravel() != outputs[1].ravel()).any():
+            raise ExportError("the graph for GPUs does not choose the likeliest token; please report this model")
+        return logits, {}
 
 
 def _present(past: str) -> str:

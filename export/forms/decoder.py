@@ -24,7 +24,14 @@ from triform.export.describe.plan import Row, plan_rows, size_rows, vocabulary_r
 from triform.export.describe.special_tokens import special_strings, tokens_of
 from triform.export.describe.template_engine import choose_engine
 from triform.export.forms.decoder_blocks import build_from_blocks
-from triform.export.forms.decoder_graph import GRAPH_FILE, StoredDecoder, drop_weights, traced_decoder
+from triform.export.forms.decoder_gpu import FloatDecoder, build_for_gpu
+from triform.export.forms.decoder_graph import (
+    GPU_GRAPH_FILE,
+    GRAPH_FILE,
+    StoredDecoder,
+    drop_weights,
+    traced_decoder,
+)
 from triform.export.graph.fed_weights import take_weights_as_inputs
 from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
@@ -44,7 +51,7 @@ from triform.export.verify.decoder import (
 )
 from triform.export.write import describe_graph, staged, write_graph
 from triform.models import catalog
-from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, Manifest, Quantization
+from triform.runtime.bundle.manifest import CacheInfo, GpuGraphs, GraphInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
 
@@ -97,21 +104,19 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     with staged(bundle, options.force) as folder:
         # First, because what it takes counts towards a target.
         tokenizer, notes = _write_tokenizer(checkpoint.tokenizer, folder)
-        decoder = build(checkpoint, folder, max_length, options, clock)
+        decoders = build(checkpoint, folder, max_length, options, clock)
         with clock.step("write"):
-            info = describe_graph(decoder.graph, folder / GRAPH_FILE, decoder.quantization, decoder.notes)
-            manifest = _manifest(checkpoint, info, decoder.cache, max_length, tokenizer, notes)
-            write_manifest(manifest, folder, decoder.parity, clock)
-    report = finish(bundle, checkpoint.weights_size, decoder.parity, clock)
+            manifest = _manifest(checkpoint, folder, decoders, options, tokenizer, notes)
+            write_manifest(manifest, folder, decoders[0].parity, clock)
+    report = finish(bundle, checkpoint.weights_size, decoders[0].parity, clock)
     return dataclasses.replace(report, end_tokens=tuple(manifest.export.end_tokens))
 
 
 def _build(
     checkpoint: Checkpoint, folder: Path, max_length: int, options: ExportOptions, clock: Clock
-) -> StoredDecoder:
-    """Trace a decoder, verify it in float32, and quantize it by the energies of its inputs on the calibration text."""
-    window, stored = min(_WINDOW, max_length), options.quantize != "none"
-    text = calibration_text(options.calibrate)
+) -> list[StoredDecoder]:
+    """Trace a decoder, verify it in float32, and store it for each target."""
+    window = min(_WINDOW, max_length)
     ids = texts.text_ids(
         checkpoint.tokenizer, texts.read_text("evaluation"), _COMPARED_TOKENS, checkpoint.model, window=window
     )
@@ -123,35 +128,73 @@ def _build(
     if options.quantize != MIXED:
         # A target is met by what PyTorch computes with them.
         drop_weights(checkpoint.model)
+    as_it_is, notes = options.quantize == "none" and not options.for_gpu, dict(spec.notes)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
-            original, energy_outputs = _float_runner(graph, Path(scratch) if stored else folder, cache, stored)
+            original, energy_outputs = _float_runner(graph, folder if as_it_is else Path(scratch), cache, not as_it_is)
             parity = verify_decoder(original, logits, parity_ids)
             if states is not None:
                 verify_states(original, states, parity_ids)
-        del logits
-        if not stored:
-            return StoredDecoder(graph, cache, Quantization("none"), parity, dict(spec.notes))
+        if as_it_is:
+            return [StoredDecoder(graph, cache, Quantization("none"), parity, notes)]
         with clock.step("quantize"):
+            text = calibration_text(options.calibrate)
             sample = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
-            importance = {} if options.quantize == MIXED else _importance(original, energy_outputs, sample, window)
+            measures = options.quantize not in ("none", MIXED)
+            importance = _importance(original, energy_outputs, sample, window) if measures else {}
             expected = [all_logits(original, ids[start : start + window]) for start in range(0, len(ids), window)]
             # It holds the float32 weights, which go away as they are quantized.
             del original
-            if options.quantize == MIXED:
-                with tempfile.TemporaryDirectory(dir=scratch) as moments:
-                    quantization = lower_to_target(
-                        graph, checkpoint.model, sample, window, options, folder, Path(moments), clock
-                    )
-            else:
-                quantization = _describe_scheme(_scheme(options), lower_to_blocks(graph, _scheme(options), importance))
-            write_graph(graph, folder / GRAPH_FILE)
+            stored = []
+            if options.for_gpu:
+                own = graph.clone() if options.for_cpu else graph
+                path = folder / (GPU_GRAPH_FILE if options.for_cpu else GRAPH_FILE)
+                floats = FloatDecoder(
+                    checkpoint.source.name, own, cache, importance, logits, expected, ids, window, notes
+                )
+                stored = [build_for_gpu(floats, options, path, Path(scratch))]
+                if not options.for_cpu:
+                    return stored
+            quantization = _quantize(graph, checkpoint.model, importance, (sample, window), options, folder, clock)
         with clock.step("compare"):
             quantized = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
             windows = iter(expected)
             measured = quantized_decoder_parity(lambda _: next(windows), quantized, ids, window)
     parity = dataclasses.replace(parity, quantized=measured)
-    return StoredDecoder(graph, cache, quantization, parity, dict(spec.notes))
+    return [StoredDecoder(graph, cache, quantization, parity, notes), *stored]
+
+
+def _quantize(
+    graph: ir.Model,
+    model: Any,
+    importance: dict[str, torch.Tensor],
+    sample: tuple[list[int], int],
+    options: ExportOptions,
+    folder: Path,
+    clock: Clock,
+) -> Quantization:
+    """Store the weights of a graph as the options say, and write it.
+
+    Args:
+        graph: changed in place.
+        model: the decoder; a target needs its weights.
+        importance: see `_importance`.
+        sample: the calibration text, and tokens per window of it.
+        options: of the export.
+        folder: to write into.
+        clock: times the steps of a target.
+    """
+    if options.quantize == "none":
+        lower_to_float(graph)
+        quantization = Quantization("none")
+    elif options.quantize == MIXED:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as moments:
+            quantization = lower_to_target(graph, model, *sample, options, folder, Path(moments), clock)
+    else:
+        scheme = _scheme(options)
+        quantization = _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance))
+    write_graph(graph, folder / GRAPH_FILE)
+    return quantization
 
 
 def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
@@ -240,11 +283,15 @@ def _write_tokenizer(tokenizer: Any, folder: Path) -> tuple[TokenizerInfo, list[
     return TokenizerInfo("tokenizer.json", default, special, chat_templates=files, template_engine=engine), notes
 
 
+def _described(decoder: StoredDecoder, folder: Path) -> dict[str, GraphInfo]:
+    return {"decoder": describe_graph(decoder.graph, folder / decoder.file, decoder.quantization, decoder.notes)}
+
+
 def _manifest(
     checkpoint: Checkpoint,
-    graph: GraphInfo,
-    cache: CacheInfo,
-    max_length: int,
+    folder: Path,
+    decoders: list[StoredDecoder],
+    options: ExportOptions,
     tokenizer: TokenizerInfo,
     notes: list[str],
 ) -> Manifest:
@@ -253,12 +300,17 @@ def _manifest(
         tokenizer=tokenizer,
         tokens=dataclasses.replace(tokens_of(checkpoint), eos=[token.id for token in ends]),
         size=int(model.config.get_text_config().vocab_size),
-        max_length=max_length,
+        max_length=_max_length(model.config, options),
     )
-    manifest = form_manifest(model_info(checkpoint, "decoder", catalog.WRITE), vocabulary, {"decoder": graph})
+    first, *others = decoders
+    info = model_info(checkpoint, "decoder", catalog.WRITE)
+    manifest = form_manifest(info, vocabulary, _described(first, folder))
+    gpu = [GpuGraphs(options.gpu_dtype, _described(item, folder), item.parity) for item in others]
     return dataclasses.replace(
         manifest,
-        cache=cache,
+        cache=first.cache,
+        target="cpu" if options.for_cpu else "gpu",
+        gpu=gpu[0] if gpu else None,
         generation=generation_defaults(model.generation_config),
         export=dataclasses.replace(manifest.export, end_tokens=ends, notes=notes),
     )

@@ -47,7 +47,7 @@ _PREFIX = "model."
 
 def build_from_blocks(
     checkpoint: Checkpoint, folder: Path, max_length: int, options: ExportOptions, clock: Clock
-) -> StoredDecoder:
+) -> list[StoredDecoder]:
     """Trace a decoder and write its graph with the file's blocks.
 
     Args:
@@ -91,7 +91,7 @@ def build_from_blocks(
     quantization = Quantization(
         KEEP, accuracy_level=options.accuracy_level, matrices=sum(formats.values()), formats=formats
     )
-    return StoredDecoder(graph, cache, quantization, dataclasses.replace(parity, quantized=measured), notes)
+    return [StoredDecoder(graph, cache, quantization, dataclasses.replace(parity, quantized=measured), notes)]
 
 
 def _by_initializer(checkpoint: Checkpoint) -> dict[str, Placement]:

@@ -20,6 +20,8 @@ from triform.runtime.bundle.export_record import Parity
 from triform.runtime.bundle.manifest import CacheInfo, Quantization
 
 GRAPH_FILE = "decoder.onnx"
+# Beside one for the CPU.
+GPU_GRAPH_FILE = "gpu-decoder.onnx"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class StoredDecoder:
         quantization: how its weights are stored.
         parity: its differences from PyTorch.
         notes: for the manifest.
+        file: its name.
     """
 
     graph: ir.Model
@@ -39,6 +42,7 @@ class StoredDecoder:
     quantization: Quantization
     parity: Parity
     notes: dict[str, str]
+    file: str = GRAPH_FILE
 
 
 def traced_decoder(

@@ -76,6 +76,20 @@ def to_half(model: ir.Model, dtype: GpuDtype) -> None:
     sweep(model)
 
 
+def round_constants(model: ir.Model, dtype: GpuDtype) -> None:
+    """Round every float32 constant as `to_half` does, and leave it in float32."""
+    for value in model.graph.initializers.values():
+        if _is_float(value):
+            rounded = _rounded(value, dtype).float().numpy()
+            value.const_value = ir.tensor(rounded, name=str(value.name))
+
+
+def _rounded(value: ir.Value, dtype: GpuDtype) -> torch.Tensor:
+    narrow = TYPES[dtype][1]
+    top = torch.finfo(narrow).max
+    return matrix(value).clamp(-top, top).to(narrow)
+
+
 def _is_float(value: ir.Value | None) -> bool:
     return value is not None and value.dtype == ir.DataType.FLOAT
 
@@ -168,30 +182,25 @@ def _narrow_readers(value: ir.Value, wide: set[ir.Node]) -> list[ir.Usage]:
 def _narrow_constant(graph: ir.Graph, value: ir.Value, wide: set[ir.Node], dtype: GpuDtype) -> None:
     """Store a constant in 16 bits; beside it in float32 for wide nodes, or only so if no others read it."""
     readers = _narrow_readers(value, wide)
-    narrow, torch_dtype = TYPES[dtype]
-    top, numbers, name = torch.finfo(torch_dtype).max, matrix(value), str(value.name)
-    if len(readers) < len(list(value.uses())):
-        if bool((numbers.abs() >= _MASKED).any()):
-            value.const_value = ir.tensor(numbers.float().clamp(-top, top), name=name)
-        if not readers:
-            return
-        halved = ir.Value(name=f"{name}.half", shape=value.shape)
-        graph.register_initializer(_filled(halved, numbers, dtype))
+    if len(readers) == len(list(value.uses())):
+        _fill(value, _rounded(value, dtype), dtype)
+        return
+    if readers:
+        halved = ir.Value(name=f"{value.name}.half", shape=value.shape)
+        _fill(halved, _rounded(value, dtype), dtype)
+        graph.register_initializer(halved)
         for use in readers:
             use.node.replace_input_with(use.idx, halved)
-        return
-    _filled(value, numbers, dtype)
-    value.type = ir.TensorType(narrow)
+    numbers = matrix(value)
+    if bool((numbers.abs() >= _MASKED).any()):
+        top = torch.finfo(TYPES[dtype][1]).max
+        value.const_value = ir.tensor(numbers.clamp(-top, top), name=value.name)
 
 
-def _filled(value: ir.Value, numbers: torch.Tensor, dtype: GpuDtype) -> ir.Value:
+def _fill(value: ir.Value, numbers: torch.Tensor, dtype: GpuDtype) -> None:
     """Give a constant its numbers in 16 bits."""
-    narrow, torch_dtype = TYPES[dtype]
-    top = torch.finfo(torch_dtype).max
-    halves = numbers.clamp(-top, top).to(torch_dtype)
-    value.const_value = ir.tensor(halves.numpy() if dtype == "float16" else halves, name=value.name)
-    value.type = ir.TensorType(narrow)
-    return value
+    value.const_value = ir.tensor(numbers.numpy() if dtype == "float16" else numbers, name=value.name)
+    value.type = ir.TensorType(TYPES[dtype][0])
 
 
 def _float_inputs(node: ir.Node) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from triform.export.runners import DecoderRunner, FedDecoder
+from triform.export.runners import DecoderRunner, FedDecoder, RaggedDecoder
 from triform.export.samples.batches import Array
 from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.bundle.export_record import Parity, QuantizedParity
@@ -47,7 +47,7 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(implementation)
 
 
-def verify_decoder(runner: DecoderRunner, expected: Array, ids: list[int]) -> Parity:
+def verify_decoder(runner: RaggedDecoder, expected: Array, ids: list[int]) -> Parity:
     """Feed `ids` in four ways and compare each with PyTorch's logits.
 
     Args:
@@ -63,7 +63,7 @@ def verify_decoder(runner: DecoderRunner, expected: Array, ids: list[int]) -> Pa
     return parity
 
 
-def decoder_parity(runner: DecoderRunner, expected: Array, ids: list[int]) -> Parity:
+def decoder_parity(runner: RaggedDecoder, expected: Array, ids: list[int]) -> Parity:
     """Measure the differences that `verify_decoder` checks, however large they are."""
     scale = float(np.abs(expected).max())
     third = len(ids) // 3
@@ -93,7 +93,7 @@ def check_parity(parity: Parity) -> None:
             )
 
 
-def _difference(runner: DecoderRunner, expected: Array, ids: list[int], chunks: list[int]) -> float:
+def _difference(runner: RaggedDecoder, expected: Array, ids: list[int], chunks: list[int]) -> float:
     runner.start(1, len(ids))
     done, worst = 0, 0.0
     for size in chunks:
@@ -103,7 +103,7 @@ def _difference(runner: DecoderRunner, expected: Array, ids: list[int], chunks: 
     return worst
 
 
-def _ragged_difference(runner: DecoderRunner, expected: Array, ids: list[int]) -> float:
+def _ragged_difference(runner: RaggedDecoder, expected: Array, ids: list[int]) -> float:
     """Two rows of the same text in one batch, the second shorter: a padded prefill, then single steps."""
     long, short, steps = len(ids) // 2, len(ids) // 3, 6
     runner.start(2, long + steps)
@@ -123,7 +123,7 @@ def _worst(worst: float, difference: Array) -> float:
 
 
 def quantized_decoder_parity(
-    original: Callable[[list[int]], Array], quantized: DecoderRunner, ids: list[int], window: int
+    original: Callable[[list[int]], Array], quantized: FedDecoder, ids: list[int], window: int
 ) -> QuantizedParity:
     """Compare a quantized graph's predictions with the original's.
 

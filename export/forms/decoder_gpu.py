@@ -1,0 +1,139 @@
+"""The graph of a decoder for GPUs: lowered, written, and compared on the CPU with what PyTorch computes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from triform.export.forms.decoder_graph import StoredDecoder
+from triform.export.gpu.blocks import lower_to_gpu_blocks
+from triform.export.gpu.decoder import check_gpu_decoder, choose_inside, lengths_outside, to_gpu_decoder
+from triform.export.gpu.half import round_constants
+from triform.export.options import ExportOptions
+from triform.export.quantize.blocks import lower_to_float
+from triform.export.runners import GpuDecoderRunner, usable_cores
+from triform.export.samples.batches import Array
+from triform.export.verify.decoder import decoder_parity, quantized_decoder_parity
+from triform.export.write import write_graph
+from triform.models.errors import UnsupportedModelError
+from triform.runtime.bundle.export_record import Parity
+from triform.runtime.bundle.manifest import CacheInfo, Quantization
+from triform.runtime.errors import ExportError, UnsupportedError, option
+
+# Roundings of one unit of the last place that add up along a layer: those of products, norms and sums.
+_ROUNDINGS = 8
+_PRECISION = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+@dataclass(frozen=True)
+class FloatDecoder:
+    """What a graph for GPUs is made from and compared with.
+
+    Attributes:
+        name: of the checkpoint.
+        graph: the traced graph, verified in float32.
+        cache: what it keeps of a text.
+        importance: by weight name, the energy of each input channel.
+        logits: PyTorch's, float32 (parity_tokens, vocab_size), of the first of `ids`.
+        expected: the float32 graph's logits of `ids`, an array a window.
+        ids: a text.
+        window: tokens of a window.
+        notes: for the manifest.
+    """
+
+    name: str
+    graph: ir.Model
+    cache: CacheInfo
+    importance: Mapping[str, torch.Tensor]
+    logits: Array
+    expected: list[Array]
+    ids: list[int]
+    window: int
+    notes: dict[str, str]
+
+
+def build_for_gpu(decoder: FloatDecoder, options: ExportOptions, path: Path, scratch: Path) -> StoredDecoder:
+    """Write the graph for GPUs.
+
+    Args:
+        decoder: its graph is changed in place.
+        options: of the export.
+        path: the file to write.
+        scratch: a folder for what is not kept.
+
+    Raises:
+        UnsupportedError: ONNX Runtime has no kernel for its attention.
+        ExportError: it does not compute what PyTorch does, as closely as its numbers allow.
+    """
+    graph, dtype = decoder.graph, options.gpu_dtype
+    try:
+        check_gpu_decoder(graph)
+        quantization = _lower_products(graph, options, decoder.importance)
+        runner = None
+        if dtype == "bfloat16":
+            # The CPU has no kernels for it.
+            runner = _twin(graph, decoder.cache, scratch / path.name)
+        to_gpu_decoder(graph, dtype)
+    except UnsupportedModelError as error:
+        raise UnsupportedError(
+            f"{decoder.name} cannot be exported with {option('target')} {options.target}: {error}"
+        ) from error
+    write_graph(graph, path)
+    cache = dataclasses.replace(decoder.cache, dtype=dtype)
+    parity = _compare(decoder, runner or GpuDecoderRunner(path, cache, usable_cores()), options, quantization)
+    notes = {**decoder.notes, "dtype": dtype}
+    if runner is not None:
+        notes["compared"] = "in float32, with weights rounded to bfloat16: the CPU has no kernels for bfloat16"
+    return StoredDecoder(graph, cache, quantization, parity, notes, path.name)
+
+
+def _lower_products(graph: ir.Model, options: ExportOptions, importance: Mapping[str, torch.Tensor]) -> Quantization:
+    if options.quantize == "int4" and not options.for_cpu:
+        return lower_to_gpu_blocks(graph, importance)
+    lower_to_float(graph)
+    return Quantization("none")
+
+
+def _twin(graph: ir.Model, cache: CacheInfo, path: Path) -> GpuDecoderRunner:
+    """The graph as it is for GPUs, but for the type of its activations."""
+    twin = graph.clone()
+    round_constants(twin, "bfloat16")
+    lengths_outside(twin)
+    choose_inside(twin.graph)
+    write_graph(twin, path)
+    return GpuDecoderRunner(path, cache, usable_cores())
+
+
+def _compare(
+    decoder: FloatDecoder, runner: GpuDecoderRunner, options: ExportOptions, quantization: Quantization
+) -> Parity:
+    """Compare a graph with PyTorch, and its predictions with those of the float32 graph.
+
+    Raises:
+        ExportError: the logits differ by more than roundings explain; those of 4-bit weights may.
+    """
+    parity = decoder_parity(runner, decoder.logits, decoder.ids[: len(decoder.logits)])
+    allowed = _PRECISION[options.gpu_dtype] * (_ROUNDINGS + len(decoder.cache.layers)) * parity.scale
+    parity = dataclasses.replace(parity, tolerance=allowed)
+    worst = max(
+        np.nan_to_num(value, nan=np.inf) for value in (parity.prefill, parity.chunked, parity.step, parity.ragged)
+    )
+    if not np.isfinite(worst):
+        raise ExportError(
+            f"{decoder.name} computes numbers that {options.gpu_dtype} cannot hold; "
+            f"export with {option('dtype')} bfloat16"
+        )
+    if quantization.scheme == "none" and worst > allowed:
+        raise ExportError(
+            f"the graph for GPUs does not compute what PyTorch does: logits differ by {worst:.2g} in "
+            f"{options.gpu_dtype} (allowed {allowed:.2g}); please report this model"
+        )
+    windows = iter(decoder.expected)
+    measured = quantized_decoder_parity(lambda _: next(windows), runner, decoder.ids, decoder.window)
+    return dataclasses.replace(parity, quantized=measured)
