@@ -17,7 +17,7 @@ from triform.export.graph.nodes import attribute, insert, nodes, replace, sweep
 from triform.runtime.bundle.manifest import GpuDtype
 
 TYPES = {"float16": (ir.DataType.FLOAT16, torch.float16), "bfloat16": (ir.DataType.BFLOAT16, torch.bfloat16)}
-# Their results overflow or underflow in 16 bits, or lose more digits than a product does; or CUDA has no float16 kernel.
+# Their results overflow or underflow in 16 bits, or lose more digits than a product does; or CUDA has no kernel.
 _WIDE = {
     "Pow", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "Sqrt", "Reciprocal", "Exp", "Log", "Softplus",
     "Sin", "Cos", "CumSum", "Range", "GridSample", "RoiAlign",
@@ -55,12 +55,7 @@ def to_half(model: ir.Model, dtype: GpuDtype) -> None:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     graph, narrow = model.graph, TYPES[dtype][0]
     wide = _wide_nodes(graph, dtype)
-    for value in list(graph.inputs):
-        if _is_float(value) and not _is_cache(value):
-            _cast_input(graph, value, wide, narrow)
-    for value in list(graph.outputs):
-        if _is_float(value) and not _is_cache(value) and value.producer() not in wide:
-            _cast_output(graph, value)
+    _keep_outside(graph, wide, narrow)
     for initializer in list(graph.initializers.values()):
         if _is_float(initializer):
             _narrow_constant(graph, initializer, wide, dtype)
@@ -149,6 +144,16 @@ def _has_vanishing_constant(node: ir.Node, dtype: GpuDtype) -> bool:
 
 def _is_scalar(value: ir.Value) -> bool:
     return value.const_value is not None and value.const_value.size == 1
+
+
+def _keep_outside(graph: ir.Graph, wide: set[ir.Node], narrow: ir.DataType) -> None:
+    """Keep the graph's inputs and outputs in float32, but for keys and values."""
+    for value in list(graph.inputs):
+        if _is_float(value) and not _is_cache(value):
+            _cast_input(graph, value, wide, narrow)
+    for value in list(graph.outputs):
+        if _is_float(value) and not _is_cache(value) and value.producer() not in wide:
+            _cast_output(graph, value)
 
 
 def _cast_input(graph: ir.Graph, value: ir.Value, wide: set[ir.Node], narrow: ir.DataType) -> None:
@@ -244,9 +249,7 @@ def _narrow_node(node: ir.Node, dtype: GpuDtype) -> None:
 
 def _leaves(node: ir.Node) -> bool:
     """Whether a node gives an output of the graph that stays in float32."""
-    return node.op_type == "Cast" and any(
-        output.is_graph_output() and not _is_cache(output) for output in node.outputs
-    )
+    return node.op_type == "Cast" and any(output.is_graph_output() and not _is_cache(output) for output in node.outputs)
 
 
 def _share_casts(model: ir.Model) -> None:

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from triform.export.graph.nodes import MICROSOFT, attribute, insert, nodes, only_user, producer, replace, same_shape, sweep
+from triform.export.graph.nodes import (
+    MICROSOFT,
+    attribute,
+    insert,
+    nodes,
+    only_user,
+    producer,
+    replace,
+    same_shape,
+    sweep,
+)
 
 
 def fuse_skip_layer_norms(model: ir.Model) -> None:
