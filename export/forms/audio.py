@@ -16,8 +16,8 @@ from triform.export.describe.encoder import label_names
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as
 from triform.export.describe.special_tokens import encoder_tokens
-from triform.export.forms.audio_encoder import AudioEncoder, audio_batches, audio_encoder, audio_reference
-from triform.export.forms.encoder_graph import EncoderChecks, write_encoder_graph
+from triform.export.forms.encoders.audio_encoder import AudioEncoder, audio_batches, audio_encoder, audio_reference
+from triform.export.forms.encoders.encoder_graph import EncoderChecks, write_encoder_graph
 from triform.export.graph.fused import encoder_notes, fused_graph
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions

@@ -19,8 +19,8 @@ from triform.export.describe.encoder import hidden_state_count, label_names, vec
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as, vocabulary_row
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
-from triform.export.forms.encoder_graph import EncoderChecks, write_encoder_graph
-from triform.export.forms.text_encoder import (
+from triform.export.forms.encoders.encoder_graph import EncoderChecks, write_encoder_graph
+from triform.export.forms.encoders.text_encoder import (
     EVALUATION_ROWS,
     TextEncoder,
     parity_batches,

@@ -16,8 +16,8 @@ from triform.export.describe.encoder import hidden_state_count, label_names, vec
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
-from triform.export.forms.encoder_graph import write_encoder_graph
-from triform.export.forms.image_encoder import ImageEncoder, Tower, image_checks, image_encoder
+from triform.export.forms.encoders.encoder_graph import write_encoder_graph
+from triform.export.forms.encoders.image_encoder import ImageEncoder, Tower, image_checks, image_encoder
 from triform.export.graph.fused import encoder_notes, fused_graph
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
