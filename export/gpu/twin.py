@@ -6,6 +6,8 @@ rounding what lies between them, so that nothing overflows there. The twin round
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 import torch
 
@@ -14,6 +16,8 @@ from triform.export.graph.linear import matrix
 from triform.export.graph.nodes import attribute
 from triform.runtime.bundle.manifest import GpuDtype
 
+_BITS = {"float16": 11, "bfloat16": 8}
+_AMPLIFIED = 4
 # They move numbers; there is nothing to round.
 _MOVES = {
     "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad", "Reshape", "Slice",
@@ -42,9 +46,18 @@ def rounded_twin(model: ir.Model, dtype: GpuDtype) -> ir.Model:
     return twin
 
 
-def roundings(twin: ir.Model, dtype: GpuDtype) -> int:
-    """How often a number is rounded at most on its way through a twin: the Casts to `dtype` in it."""
-    return sum(node.op_type == "Cast" and attribute(node, "to") == TYPES[dtype][0] for node in twin.graph)
+def allowed_error(twin: ir.Model, dtype: GpuDtype) -> float:
+    """The largest error of an output that rounding explains, as a share of the largest output.
+
+    A number of 11 bits (float16) or 8 bits (bfloat16) is off by at most 2^-11 or 2^-8 of itself. Errors of several
+    roundings are independent, and add up as the root of their number. A model amplifies some; four times are allowed.
+
+    Args:
+        twin: from `rounded_twin`; each of its roundings counts, as if all were on one path.
+        dtype: what it rounds to.
+    """
+    count = sum(node.op_type == "Cast" and attribute(node, "to") == TYPES[dtype][0] for node in twin.graph)
+    return _AMPLIFIED * 2.0 ** -_BITS[dtype] * math.sqrt(count)
 
 
 def _widen_value(value: ir.Value) -> None:
