@@ -33,7 +33,15 @@ _IN_BFLOAT16 = {
 }  # fmt: skip
 _ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Neg", "Max", "Min", "Clip"}
 # What computes from wide values alone stays wide, if it is one of these.
-_BETWEEN = {*_ARITHMETIC, "MatMul", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Concat", "Expand", "Slice"}
+_BETWEEN = {
+    *_ARITHMETIC, "Floor", "Ceil", "Round", "Mod", "MatMul", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Concat",
+    "Expand", "Slice",
+}  # fmt: skip
+# Their results have a type of their own; those of others have that of what they compute with.
+_OTHER_TYPES = {
+    "Shape", "Size", "NonZero", "ArgMax", "ArgMin", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Not",
+    "And", "Or", "Xor", "IsNaN", "IsInf", "Cast", "Range", "ConstantOfShape", "OneHot", "If", "Loop", "Scan",
+}  # fmt: skip
 # By operator, the inputs that are float32 whatever the others are.
 _FLOAT_INPUTS = {"Resize": (1, 2)}
 # Numbers that stand for minus infinity in masks have this size at least; they end up in 16 bits somewhere.
@@ -54,6 +62,7 @@ def to_half(model: ir.Model, dtype: GpuDtype) -> None:
     """
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     graph, narrow = model.graph, TYPES[dtype][0]
+    _complete_types(graph)
     wide = _wide_nodes(graph, dtype)
     _keep_outside(graph, wide, narrow)
     for initializer in list(graph.initializers.values()):
@@ -91,6 +100,18 @@ def _is_float(value: ir.Value | None) -> bool:
 
 def _is_cache(value: ir.Value) -> bool:
     return str(value.name).startswith(CACHE)
+
+
+def _complete_types(graph: ir.Graph) -> None:
+    """Find the types of values that tracing left without one; a float among them would be taken for something else."""
+    for node in graph:
+        sources = node.inputs[1:2] if node.op_type == "Where" else node.inputs
+        known = next((value.type for value in sources if value is not None and value.type is not None), None)
+        for output in node.outputs:
+            if output.type is None and output.uses() and node.op_type == "Cast":
+                output.type = ir.TensorType(ir.DataType(attribute(node, "to")))
+            elif output.type is None and output.uses() and node.op_type not in _OTHER_TYPES:
+                output.type = known
 
 
 def _wide_nodes(graph: ir.Graph, dtype: GpuDtype) -> set[ir.Node]:

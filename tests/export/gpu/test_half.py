@@ -64,6 +64,23 @@ def test_positions_are_exact(tmp_path):
     np.testing.assert_allclose(given, np.sin(ids * 0.5), atol=2e-3)
 
 
+def test_lengths_are_exact(tmp_path):
+    # Frames of a recording, as torch.export counts them; the values between have no types.
+    inputs = (helper.make_tensor_value_info("samples", TensorProto.INT64, ["batch", 4]),)
+    nodes = [
+        node("Cast", "samples", "s", to=TensorProto.FLOAT), node("Div", "s stride", "d"), node("Floor", "d", "f"),
+        node("Cast", "f", "n", to=TensorProto.INT64), node("Cast", "n", "y", to=TensorProto.FLOAT),
+    ]  # fmt: skip
+    model = graph_of(nodes, {"stride": np.float32(320)}, inputs=inputs, between={"n": TensorProto.INT64})
+    for made in model.graph:
+        for output in made.outputs:
+            if output.name in ("d", "f"):
+                output.type = None
+    # Above the largest float16, and one below and at multiples of 320.
+    given = rounded(model, tmp_path, samples=np.array([[320 * 411 - 1, 320 * 411, 99_999, 319]]))
+    assert given.tolist() == [[410, 411, 312, 0]]
+
+
 def test_a_constant_of_wide_and_narrow_nodes(tmp_path):
     # 0.1 as the factor of a power stays 0.1; as that of a sum it becomes the nearest float16.
     nodes = [node("Pow", "x c", "p"), node("Add", "x c", "s"), node("Mul", "p zero", "n"), node("Add", "n s", "y")]
