@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from triform.runtime.errors import BundleError, InputError
+from triform.runtime.text.token_batch import TokenBatch, token_batch
 from triform.runtime.text.unicode_check import invalid_at
 
 Pair = tuple[str, str]
@@ -102,13 +105,30 @@ class RowReader:
             encodings = self._encode(texts, add_special_tokens, first)
         rows = [_row(encoding) for encoding in encodings]
         for index, row in enumerate(rows):
-            self._check_length(row, texts[index], first + index)
-            if row.truncated and self._strict:
-                raise InputError(
-                    f"text {first + index} is longer than the model's {self.max_length} tokens: {_start(texts[index])}"
-                )
-        self.truncated += sum(row.truncated for row in rows)
+            self._check_length(len(row.ids), texts[index], first + index)
+            if row.truncated:
+                self._note_truncated(texts[index], first + index)
         return rows
+
+    def read_batch(self, texts: Sequence[str], *, first: int = 1) -> TokenBatch:
+        """The token ids of texts, without what tells where each token comes from. Arguments and errors as `read`."""
+        _check_unicode(texts, first)
+        with self._lock:
+            self.tokenizer.enable_truncation(self.max_length)
+            self.tokenizer.no_padding()
+            # Not every tokenizer has the faster way.
+            encode = getattr(self.tokenizer, "encode_batch_fast", self.tokenizer.encode_batch)
+            encodings = encode(list(texts), add_special_tokens=True)
+        batch = token_batch([encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings])
+        if batch.ids.max(initial=0) >= self._vocab_size:
+            raise self._unknown_id(int(batch.ids.max()))
+        for index in np.flatnonzero((batch.lengths > 0) & (batch.lengths < self._min_length)).tolist():
+            self._check_length(int(batch.lengths[index]), texts[index], first + index)
+        # Only texts that fill a row can have been cut.
+        for index in np.flatnonzero(batch.lengths >= self.max_length).tolist():
+            if encodings[index].overflowing:
+                self._note_truncated(texts[index], first + index)
+        return batch
 
     def read_windows(self, text: str | Pair, *, stride: int, number: int = 1) -> list[TokenRow]:
         """Encode a long text, or a pair with a long second text, as overlapping windows that cover all of it.
@@ -134,7 +154,7 @@ class RowReader:
             encoding = self._encode([text], True, number)[0]
         rows = [_row(part) for part in (encoding, *encoding.overflowing)]
         for row in rows:
-            self._check_length(row, text, number)
+            self._check_length(len(row.ids), text, number)
         return rows
 
     def room(self, first: str | None = None) -> int:
@@ -163,29 +183,41 @@ class RowReader:
             self.tokenizer.no_truncation()
             return len(self._encode([text], True, 1)[0].ids)
 
-    def _check_length(self, row: TokenRow, text: str | Pair, number: int) -> None:
+    def _check_length(self, length: int, text: str | Pair, number: int) -> None:
         # A row without tokens never reaches the model.
-        if 0 < len(row.ids) < self._min_length:
+        if 0 < length < self._min_length:
             raise InputError(
-                f"text {number} has only {len(row.ids)} tokens, but the model needs at least {self._min_length}: "
+                f"text {number} has only {length} tokens, but the model needs at least {self._min_length}: "
                 f"{_start(text)}"
             )
 
+    def _note_truncated(self, text: str | Pair, number: int) -> None:
+        if self._strict:
+            raise InputError(f"text {number} is longer than the model's {self.max_length} tokens: {_start(text)}")
+        self.truncated += 1
+
     def _encode(self, texts: Sequence[str | Pair], add_special_tokens: bool, first: int) -> list[Any]:
-        for number, text in enumerate(texts, first):
-            for part in (text,) if isinstance(text, str) else text:
-                place = invalid_at(part)
-                if place is not None:
-                    raise InputError(f"text {number} is not valid Unicode at character {place}: {_start(text)}")
+        _check_unicode(texts, first)
         self.tokenizer.no_padding()
         encodings: list[Any] = self.tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         for encoding in encodings:
             if encoding.ids and max(encoding.ids) >= self._vocab_size:
-                raise BundleError(
-                    f"the tokenizer gives the token id {max(encoding.ids)}, but the model's vocabulary has "
-                    f"{self._vocab_size} tokens; export the model again"
-                )
+                raise self._unknown_id(max(encoding.ids))
         return encodings
+
+    def _unknown_id(self, token: int) -> BundleError:
+        return BundleError(
+            f"the tokenizer gives the token id {token}, but the model's vocabulary has {self._vocab_size} tokens; "
+            "export the model again"
+        )
+
+
+def _check_unicode(texts: Sequence[str | Pair], first: int) -> None:
+    for number, text in enumerate(texts, first):
+        for part in (text,) if isinstance(text, str) else text:
+            place = invalid_at(part)
+            if place is not None:
+                raise InputError(f"text {number} is not valid Unicode at character {place}: {_start(text)}")
 
 
 def _row(encoding: Any) -> TokenRow:
