@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -156,10 +156,34 @@ def main() -> None:
     guard_terminals()
     # Of a library, about numbers that are checked where they matter.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
+    _note_warnings()
     end_in_order()
     # numpy's linear algebra starts a thread per core when imported, which slow down the loading of a model.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _leave(run(sys.argv[1:]))
+
+
+def _note_warnings() -> None:
+    """Print what the runtime warns of as a note of one line; others' warnings as Python does."""
+    show = warnings.showwarning
+
+    def note(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        from triform.cli.outputs.notes import say
+        from triform.runtime.errors import ProviderWarning
+
+        if issubclass(category, ProviderWarning):
+            say(f"note: {spelled(str(message))}")
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = note
 
 
 def _set_encoding(stream: TextIOWrapper) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from triform.runtime.bundle.folder import open_bundle
 from triform.runtime.bundle.media_info import ImageInfo
+from triform.runtime.bundle.targets import needs_gpu
 from triform.runtime.decoder.model import Decoder
 from triform.runtime.encoder.model import Encoder
 from triform.runtime.encoder_decoder.ask import Ask
@@ -36,13 +38,16 @@ _TOOL = {
 def try_bundle(folder: Path) -> None:
     """Open a bundle, render its chat templates, and run a text or an image.
 
-    Models that read audio are opened only: their graphs were run on audio when they were compared with PyTorch.
+    Models that read audio are opened only: their graphs were run on audio when they were compared with PyTorch. Of a
+    bundle that only a GPU can run, the files are checked.
 
     Raises:
         ExportError: the runtime refuses something of it.
     """
     try:
-        model = load(folder, verify="never")
+        if needs_gpu(open_bundle(folder).manifest):
+            return
+        model = load(folder, verify="never", provider="cpu")
         if isinstance(model, Decoder):
             _try_decoder(model)
         elif isinstance(model, CtcModel):

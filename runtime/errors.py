@@ -54,6 +54,10 @@ class ProviderError(TriformError):
     """The execution provider that was named is not available."""
 
 
+class ProviderWarning(UserWarning):
+    """A provider runs a model in part only; the text is one line."""
+
+
 class ExportError(TriformError):
     """A checkpoint could not be turned into a bundle."""
 
@@ -62,6 +66,8 @@ class ExportError(TriformError):
 _NO_MEMORY = re.compile(
     r"bad_alloc|[Ff]ailed to allocate|DefaultCPUAllocator|bfc_arena|[Nn]ot enough memory|[Cc]annot allocate memory"
     r"|[Uu]nable to allocate|[Oo]ut of memory|memory allocation"
+    # CUDA's libraries and Vulkan.
+    r"|CU(?:BLAS|DNN)_STATUS\w*_ALLOC\w*_FAILED|cudaErrorMemoryAllocation|OUT_OF_(?:DEVICE|HOST)_MEMORY"
     # numpy, of shapes whose sizes in bytes are beyond any memory.
     r"|array is too big|Maximum allowed (?:dimension|size) exceeded"
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from triform.runtime.bundle.folder import Bundle, open_bundle
+from triform.runtime.bundle.targets import for_gpu, has_gpu, needs_gpu
 from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.bundle.verification import check_files
-from triform.runtime.errors import UnsupportedError
-from triform.runtime.graphs.session import SessionOptions
+from triform.runtime.errors import ProviderError, ProviderWarning, UnsupportedError
+from triform.runtime.graphs.session import SessionOptions, gpu_provider
 from triform.runtime.verified_files import Verify
 
 # Each form's class is imported when it is asked for: starting is most of the time of a short command.
@@ -52,7 +55,7 @@ def load(
         ProviderError: the named provider is not available.
         UnsupportedError: the bundle is of a form this version does not run.
     """
-    bundle = _open(path, verify)
+    bundle, session_options = _open(path, verify, session_options)
     form = bundle.manifest.form
     if form == "decoder":
         from triform.runtime.decoder.model import Decoder
@@ -80,7 +83,7 @@ def load_decoder(
     **session_options: Unpack[SessionOptions],
 ) -> Decoder:
     """Load a bundle that generates text. Arguments and errors as `load`."""
-    bundle = _open(path, verify)
+    bundle, session_options = _open(path, verify, session_options)
     _check_form(bundle, "decoder")
     from triform.runtime.decoder.model import Decoder
 
@@ -102,7 +105,7 @@ def load_encoder(
         strict: refuse texts that are longer than the model can read, rather than truncating them.
         session_options: see `load`.
     """
-    bundle = _open(path, verify)
+    bundle, session_options = _open(path, verify, session_options)
     _check_form(bundle, "encoder")
     if _writes_by_ctc(bundle):
         hint = method_hint(bundle.manifest.task, "")
@@ -120,7 +123,7 @@ def load_encoder_decoder(
     **session_options: Unpack[SessionOptions],
 ) -> EncoderDecoder:
     """Load a bundle that writes about what it reads. Arguments and errors as `load_encoder`."""
-    bundle = _open(path, verify)
+    bundle, session_options = _open(path, verify, session_options)
     _check_form(bundle, "encoder-decoder")
     kind = _kind_of_encoder_decoder(bundle)
     return kind(bundle, **session_options, strict=strict)
@@ -135,7 +138,7 @@ def load_speech(
     """Load a bundle that transcribes speech. Arguments and errors as `load`."""
     from triform.runtime.speech.model import CtcModel, SpeechModel
 
-    bundle = _open(path, verify)
+    bundle, session_options = _open(path, verify, session_options)
     if _writes_by_ctc(bundle):
         return CtcModel(bundle, **session_options)
     _check_form(bundle, "encoder-decoder")
@@ -161,10 +164,33 @@ def _kind_of_encoder_decoder(bundle: Bundle) -> type[EncoderDecoder]:
     return EncoderDecoder
 
 
-def _open(path: str | Path, verify: Verify) -> Bundle:
+def _open(path: str | Path, verify: Verify, options: SessionOptions) -> tuple[Bundle, SessionOptions]:
+    """Open a bundle as if it had the graphs only that the provider runs; name the provider where it is not named."""
     bundle = open_bundle(path)
     check_files(bundle, verify)
-    return bundle
+    manifest = bundle.manifest
+    provider = options.get("provider", "auto").lower().removesuffix("executionprovider")
+    if not has_gpu(manifest):
+        return bundle, options
+    if provider == "auto":
+        gpu = gpu_provider()
+        if gpu is None and manifest.target == "gpu":
+            warnings.warn(
+                f"{path} is made for GPUs and none can be used here (see `triform doctor`): it runs on the CPU, slowly",
+                ProviderWarning,
+                stacklevel=3,
+            )
+        provider = gpu or "cpu"
+        options = {**options, "provider": provider}
+    if provider != "cpu":
+        return replace(bundle, manifest=for_gpu(manifest)), options
+    _check_on_cpu(bundle)
+    return replace(bundle, manifest=replace(manifest, gpu=None)), options
+
+
+def _check_on_cpu(bundle: Bundle) -> None:
+    if needs_gpu(bundle.manifest):
+        raise ProviderError(f"{bundle.folder} computes with bfloat16, which needs a GPU: see `triform doctor`")
 
 
 def _check_form(bundle: Bundle, expected: str) -> None:

@@ -42,7 +42,12 @@ def with_loading_options(command: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
-_Provider = Annotated[str, typer.Option(help="ONNX Runtime's execution provider: cpu, cuda, …; auto is cpu.")]
+_Provider = Annotated[
+    str,
+    typer.Option(
+        help="ONNX Runtime's execution provider: cpu, cuda, webgpu, …; auto is cpu, or cuda for bundles made for GPUs."
+    ),
+]
 _ProviderOption = Annotated[list[str] | None, typer.Option(help="KEY=VALUE: an option of the provider; repeatable.")]
 _Threads = Annotated[int | None, typer.Option(help="Number of threads; the physical cores by default.")]
 

@@ -12,8 +12,8 @@ from triform.export.checkpoint.number_check import check_numbers
 from triform.export.checkpoint.sizes import check_sizes
 from triform.export.checkpoint.source import Source
 from triform.runtime.bundle.generation_defaults import GenerationNumbers
+from triform.runtime.checked_json import Mismatch, build
 from triform.runtime.errors import ExportError
-from triform.runtime.json_dataclasses import Mismatch, build
 
 
 @dataclass(frozen=True)

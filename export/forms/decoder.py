@@ -23,9 +23,9 @@ from triform.export.describe.manifest import VocabularyInfo, form_manifest, mode
 from triform.export.describe.plan import Row, plan_rows, size_rows, vocabulary_row
 from triform.export.describe.special_tokens import special_strings, tokens_of
 from triform.export.describe.template_engine import choose_engine
-from triform.export.forms.decoder_blocks import build_from_blocks
-from triform.export.forms.decoder_gpu import FloatDecoder, build_for_gpu
-from triform.export.forms.decoder_graph import (
+from triform.export.forms.decoders.blocks import build_from_blocks
+from triform.export.forms.decoders.gpu import FloatDecoder, build_for_gpu
+from triform.export.forms.decoders.graph import (
     GPU_GRAPH_FILE,
     GRAPH_FILE,
     StoredDecoder,

@@ -1,4 +1,4 @@
 """Reads bundles: the folder, the manifest and its records.
 
-May import `errors`, `json_dataclasses` and `files`. Read `manifest.py` first.
+May import `errors`, `checked_json` and `files`. Read `manifest.py` first.
 """

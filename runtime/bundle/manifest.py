@@ -14,7 +14,7 @@ from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Pari
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.media_info import AudioInfo, CtcInfo, ImageInfo, SpeechInfo
 from triform.runtime.bundle.text_info import SourceTextInfo, TaskPrefix, TokenizerInfo
-from triform.runtime.sealed_json import sealed
+from triform.runtime.checked_json import sealed
 
 MANIFEST = "manifest.json"
 # A signature of it, see `supply_chain/signing.py`.

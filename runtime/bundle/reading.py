@@ -10,10 +10,9 @@ from triform.runtime.bundle.agreement import disagreements
 from triform.runtime.bundle.limits.every import limits
 from triform.runtime.bundle.manifest import CHECKSUM, MANIFEST, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION, Manifest
 from triform.runtime.bundle.targets import manifests
+from triform.runtime.checked_json import Mismatch, build, is_whole
 from triform.runtime.errors import BundleError
-from triform.runtime.json_dataclasses import Mismatch, build
 from triform.runtime.printable import quoted, shortened
-from triform.runtime.sealed_json import is_whole
 
 # In bytes: far above any real manifest (about 1 kB per layer), far below the memory of a small device.
 _LARGEST = 16 * 2**20

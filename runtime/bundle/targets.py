@@ -25,3 +25,9 @@ def manifests(manifest: Manifest) -> list[Manifest]:
     """The manifest as if the bundle had one target only, for each of its targets."""
     first = dataclasses.replace(manifest, gpu=None)
     return [first] if manifest.gpu is None else [first, for_gpu(manifest)]
+
+
+def needs_gpu(manifest: Manifest) -> bool:
+    """Whether the CPU can run no graph of a bundle: ONNX Runtime has no kernels for bfloat16 there."""
+    graphs = manifest.graphs.values()
+    return manifest.target == "gpu" and any(graph.notes.get("dtype") == "bfloat16" for graph in graphs)

@@ -73,6 +73,7 @@ class DecoderLoops:
         """Generate with the prefix that the cache already holds: plain, or speculative if tokens are proposed."""
         watch.cached_tokens = step.shared(row.ids)
         self._step.cache.reserve(self._length(row))
+        self._step.wanted = row.wanted
         if propose is None:
             yield from plain_loop(step, row.ids, row.growing())
         else:
@@ -117,5 +118,5 @@ class DecoderLoops:
 
 
 def _rounds_activations(manifest: Manifest) -> bool:
-    """Whether activations are rounded to 8 bits, so that a token's logits may depend on the tokens run with it."""
-    return manifest.graphs["decoder"].quantization.accuracy_level == 4
+    """Whether activations have 8 or 16 bits, so that a token's logits may depend on the tokens run with it."""
+    return manifest.target == "gpu" or manifest.graphs["decoder"].quantization.accuracy_level == 4

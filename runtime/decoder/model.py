@@ -25,10 +25,11 @@ from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.checks import at_least_one
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.setup import Settled, check_length, settle
-from triform.runtime.generation.speculation.draft import Draft
+from triform.runtime.generation.speculation.draft import Draft, same_vocabulary
 from triform.runtime.graphs.decoder_branches import HiddenStep
 from triform.runtime.graphs.decoder_step import DecoderStep
-from triform.runtime.graphs.session import SessionOptions, open_session
+from triform.runtime.graphs.device.opening import open_decoder
+from triform.runtime.graphs.session import SessionOptions
 from triform.runtime.graphs.signature import check_decoder
 from triform.runtime.text.stop_strings import TextStops
 from triform.runtime.text.token_stream import stream_ids
@@ -81,7 +82,7 @@ class Decoder:
         # Before the session, which can then reuse the memory that parsing the tokenizer took.
         self._tokenizer = bundle_tokenizer(bundle)
         self._prompts = PromptEncoder(bundle, self._tokenizer)
-        session = open_session(path, **session_options)
+        session = open_decoder(path, bundle.manifest.target, **session_options)
         self.providers: list[str] = session.get_providers()
         cache = check_decoder(session, bundle.manifest, path)
         self._step = DecoderStep(session, bundle.manifest, cache)
@@ -262,8 +263,7 @@ class Decoder:
         Raises:
             InputError: the vocabularies differ, or this model has states of fixed size.
         """
-        ids = range(max(self.manifest.vocab_size, draft.manifest.vocab_size))
-        if any(draft._tokenizer.id_to_token(token) != self._tokenizer.id_to_token(token) for token in ids):
+        if not same_vocabulary(draft.manifest, draft._tokenizer, self.manifest, self._tokenizer):
             raise InputError(
                 f"{draft._bundle.folder} cannot be the draft model of {self._bundle.folder}: their vocabularies "
                 "differ; use a smaller model of the same family"

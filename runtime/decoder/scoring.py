@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from triform.runtime.arithmetic import log_sum_exp
 from triform.runtime.errors import InputError, option
 from triform.runtime.graphs.decoder_step import DecoderStep
+from triform.runtime.likeliest import all_logits
 from triform.runtime.text.token_stream import ids_around
 from triform.runtime.text.tokenizer import Tokenizer
 
@@ -137,7 +138,8 @@ def continuation_losses(step: DecoderStep, context: Sequence[int], continuation:
     Raises:
         InputError: the tokens do not fit into the model's context.
     """
-    first = step.prefill(context)[None].copy()
+    step.wanted = None
+    first = all_logits(step.prefill(context))[None].copy()
     losses, greedy, done = [], True, 0
     for logits in chain((first,), step.logits_in_chunks(continuation[:-1])):
         targets = np.asarray(continuation[done : done + len(logits)])

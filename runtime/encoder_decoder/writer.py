@@ -197,7 +197,9 @@ class SourceWriter:
             row: the decoder's prompt and the settings.
             watch: times each token.
         """
-        tokens = plain_loop(self.reader.step(encoded), row.ids, row.growing())
+        step = self.reader.step(encoded)
+        step.wanted = row.wanted
+        tokens = plain_loop(step, row.ids, row.growing())
         return pieces_of(tokens, TextStops(self.text.target, row.settled.options.stop), watch or Watch())
 
     def write(

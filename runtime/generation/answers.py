@@ -13,6 +13,7 @@ from triform.runtime.generation.search.choice import run_search
 from triform.runtime.generation.setup import Row, Settled
 from triform.runtime.generation.speculation.pace import Pace
 from triform.runtime.generation.steps import BatchStep, FinishReason, Logits
+from triform.runtime.likeliest import Table
 from triform.runtime.text.stop_strings import StopStrings, TextStops
 
 
@@ -153,7 +154,7 @@ class WatchedStep:
         """See `BatchStep`."""
         return self._step.prefill(rows)
 
-    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> Logits:
+    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> Table:
         """See `BatchStep`."""
         self._watch.note()
         return self._step.next(tokens, parents)

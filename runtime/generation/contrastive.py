@@ -12,6 +12,7 @@ from triform.runtime.arithmetic import log_sum_exp, unit
 from triform.runtime.generation.processors.contract import Processor
 from triform.runtime.generation.sampling import greedy, process
 from triform.runtime.generation.steps import BranchingStep, Ids, Logits
+from triform.runtime.likeliest import Scores, all_logits
 
 
 class ContrastiveSearch:
@@ -50,18 +51,18 @@ class ContrastiveSearch:
         self._length, self._row = len(ids), 0
         return logits
 
-    def choose(self, ids: Ids, logits: Logits) -> int:
+    def choose(self, ids: Ids, scores: Scores) -> int:
         """The next token.
 
         Args:
             ids: the sequence so far.
-            logits: after it, from `prefill` or `next`.
+            scores: logits after it, from `prefill` or `next`.
 
         Raises:
             InputError: every token is banned.
             TriformError: onnxruntime failed, or the logits are not numbers.
         """
-        tokens, probabilities = likeliest(process(self._processors, ids, logits), self._top_k)
+        tokens, probabilities = likeliest(process(self._processors, ids, all_logits(scores)), self._top_k)
         self._logits, states = self._step.branch(tokens, self._row)
         directions = unit(states)
         resemblance = (directions @ self._seen[: self._length].T).max(-1)

@@ -10,6 +10,7 @@ import numpy as np
 from triform.runtime.generation.logprobs import TokenLogprobs
 from triform.runtime.generation.sampling import Sampler
 from triform.runtime.generation.steps import FinishReason, Ids, Logits, Step
+from triform.runtime.likeliest import Scores, all_logits
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ class GrowingRow:
         """The chosen ids."""
         return tuple(self.ids[self._prompt :].tolist())
 
-    def choose(self, logits: Logits) -> Token:
+    def choose(self, scores: Scores) -> Token:
         """Choose the next token, and append it.
 
         Args:
-            logits: the model's, after the last id.
+            scores: the model's, after the last id.
         """
-        token = self._sampler(self.ids, logits)
+        token = self._sampler(self.ids, scores)
         self._history[self._length] = token
         self._length += 1
         self.left -= 1
@@ -83,7 +84,7 @@ class GrowingRow:
             reason = "stop"
         elif not self.left:
             reason = "length"
-        return Token(token, reason, self._observe(logits, token) if self._observe else None)
+        return Token(token, reason, self._observe(all_logits(scores), token) if self._observe else None)
 
 
 def plain_loop(step: Step, ids: Sequence[int], row: GrowingRow) -> Iterator[Token]:

@@ -14,10 +14,23 @@ from triform.runtime.errors import InputError
 from triform.runtime.generation.processors.contract import Filter, Processor, Temperature
 from triform.runtime.generation.processors.truncation import reached, weights_of
 from triform.runtime.generation.steps import Ids, Logits
+from triform.runtime.likeliest import Likeliest, Scores, all_logits
 
-__all__ = ["Logits", "Sampler", "answer_generator", "draw", "greedy", "make_sampler", "process", "row_generator"]
-# Called with the ids of the row so far, int64 (length,), and the logits after them, float32 (vocab_size,).
-Sampler = Callable[[Ids, Logits], int]
+__all__ = [
+    "Logits",
+    "Sampler",
+    "answer_generator",
+    "draw",
+    "greedy",
+    "make_sampler",
+    "process",
+    "row_generator",
+    "wanted",
+]
+# Called with the ids of the row so far, int64 (length,), and what the model says about the next token.
+Sampler = Callable[[Ids, Scores], int]
+# Beyond a top-k's own tokens: those that are as likely as the last of them belong to it, too.
+_EQUALS = 16
 
 
 def row_generator(seed: int | None, row: int = 0) -> np.random.Generator:
@@ -55,16 +68,19 @@ def make_sampler(processors: Sequence[Processor], generator: np.random.Generator
     """
     if generator is None:
         if not processors:
-            return lambda ids, logits: greedy(logits)
-        return lambda ids, logits: greedy(process(processors, ids, logits))
-    # The steps after the last one that depends on ids or positions need only the tokens that are left.
-    split = max((i + 1 for i, step in enumerate(processors) if not isinstance(step, Filter | Temperature)), default=0)
-    whole, narrowing = processors[:split], processors[split:]
+            return lambda ids, scores: likeliest(scores)
+        return lambda ids, scores: greedy(process(processors, ids, all_logits(scores)))
+    whole, narrowing = _split(processors)
 
-    def sample(ids: Ids, logits: Logits) -> int:
-        logits = process(whole, ids, logits)
-        _check(logits)
+    def sample(ids: Ids, scores: Scores) -> int:
         tokens: NDArray[Any] | None = None
+        if isinstance(scores, Likeliest):
+            # See `wanted`: they are all that the processors leave, and perhaps more.
+            likeliest(scores)
+            tokens, logits = scores.tokens, scores.logits
+        else:
+            logits = process(whole, ids, scores)
+        _check(logits)
         for step in narrowing:
             kept = step.keep(logits) if isinstance(step, Filter) else None
             if kept is not None:
@@ -76,6 +92,38 @@ def make_sampler(processors: Sequence[Processor], generator: np.random.Generator
         return index if tokens is None else int(tokens[index])
 
     return sample
+
+
+def _split(processors: Sequence[Processor]) -> tuple[Sequence[Processor], Sequence[Processor]]:
+    """The steps up to the last one that depends on ids or positions; those after it need only the tokens left."""
+    split = max((i + 1 for i, step in enumerate(processors) if not isinstance(step, Filter | Temperature)), default=0)
+    return processors[:split], processors[split:]
+
+
+def wanted(processors: Sequence[Processor], generator: np.random.Generator | None, vocab_size: int) -> int | None:
+    """How many of the likeliest tokens a sampler needs; None if it needs all logits.
+
+    Args:
+        processors: of `make_sampler`.
+        generator: of `make_sampler`.
+        vocab_size: of the model.
+    """
+    if generator is None:
+        return None if processors else 1
+    whole, narrowing = _split(processors)
+    first = next((step for step in narrowing if isinstance(step, Filter)), None)
+    if whole or first is None or first.most is None:
+        return None
+    return min(first.most + _EQUALS, vocab_size)
+
+
+def likeliest(scores: Scores) -> int:
+    """The most likely token; the first of several that are equal. Errors as `greedy`."""
+    if not isinstance(scores, Likeliest):
+        return greedy(scores)
+    if scores.best < 0:
+        raise not_numbers()
+    return scores.best
 
 
 def process(processors: Sequence[Processor], ids: Ids, logits: Logits) -> Logits:

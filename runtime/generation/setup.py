@@ -27,7 +27,7 @@ from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.processors.build import ProcessorContext, build_processors
 from triform.runtime.generation.processors.contract import Processor
 from triform.runtime.generation.processors.spelling import Spelled, spell, stop_ids
-from triform.runtime.generation.sampling import Sampler, answer_generator, make_sampler, row_generator
+from triform.runtime.generation.sampling import Sampler, answer_generator, make_sampler, row_generator, wanted
 from triform.runtime.generation.steps import Logits
 from triform.runtime.text.tokenizer import Tokenizer
 
@@ -112,6 +112,13 @@ class Row:
     def sampler(self) -> Sampler:
         """The row's sampler; see `make_sampler`."""
         return make_sampler(self.processors(), self.context.generator)
+
+    @property
+    def wanted(self) -> int | None:
+        """How many of the likeliest tokens the row needs after each token; None if it needs all logits."""
+        if self.settled.options.logprobs is not None:
+            return None
+        return wanted(self.processors(), self.context.generator, self.context.vocab_size)
 
     def sampler_of(self, answer: int) -> Sampler:
         """The sampler of one of several answers; the first samples as `sampler` does."""

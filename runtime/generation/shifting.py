@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from triform.runtime.errors import InputError, option
-from triform.runtime.generation.steps import Logits, ShiftableStep
+from triform.runtime.generation.steps import ShiftableStep
+from triform.runtime.likeliest import Scores, Table
 
 
 class ShiftingStep:
@@ -41,11 +42,11 @@ class ShiftingStep:
         """How many tokens `prefill` would not run, since they are in the KV cache."""
         return self._step.shared(self.kept(ids))
 
-    def prefill(self, ids: Sequence[int]) -> Logits:
+    def prefill(self, ids: Sequence[int]) -> Scores:
         """As `ShiftableStep.prefill`, for any number of ids."""
         return self._step.prefill(self.kept(ids))
 
-    def next(self, token: int) -> Logits:
+    def next(self, token: int) -> Scores:
         """As `ShiftableStep.next`, without a limit."""
         return self._step.next(token) if self.room else self.prefill([*self._step.ids, token])
 
@@ -54,7 +55,7 @@ class ShiftingStep:
         """Tokens that fit before any are dropped again."""
         return self._context - len(self._step.ids)
 
-    def extend(self, tokens: Sequence[int]) -> Logits:
+    def extend(self, tokens: Sequence[int]) -> Table:
         """As `ShiftableStep.extend`, for as many tokens as there is room for."""
         return self._step.extend(tokens)
 

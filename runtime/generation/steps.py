@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.runtime.likeliest import Scores, Table
+
 Ids = NDArray[np.int64]
 Logits = NDArray[np.float32]
 # Positions in ascending order, int64.
@@ -20,11 +22,21 @@ FinishReason = Literal["stop", "length"]
 class Step(Protocol):
     """One sequence, token by token."""
 
-    def prefill(self, ids: Sequence[int]) -> Logits:
-        """Start the sequence with these tokens; returns the logits after the last, float32 (vocab_size,)."""
+    def prefill(self, ids: Sequence[int]) -> Scores:
+        """Start the sequence with these tokens; returns the logits after the last, or the likeliest tokens."""
 
-    def next(self, token: int) -> Logits:
-        """Append a token; returns the logits after it, float32 (vocab_size,)."""
+    def next(self, token: int) -> Scores:
+        """Append a token; returns the logits after it, or the likeliest tokens."""
+
+
+class DraftStep(Step, Protocol):
+    """A model that proposes tokens.
+
+    Attributes:
+        wanted: see `OpenBatchStep`.
+    """
+
+    wanted: int | None
 
 
 class SpeculativeStep(Step, Protocol):
@@ -34,8 +46,8 @@ class SpeculativeStep(Step, Protocol):
     def room(self) -> int:
         """Tokens that can be fed to `extend`."""
 
-    def extend(self, tokens: Sequence[int]) -> Logits:
-        """Append tokens; returns the logits after each, float32 (tokens, vocab_size), valid until the next call."""
+    def extend(self, tokens: Sequence[int]) -> Table:
+        """Append tokens; returns the logits after each, or the likeliest tokens, valid until the next call."""
 
     def trim(self, count: int) -> None:
         """Drop the last `count` tokens."""
@@ -76,22 +88,28 @@ class BatchStep(Protocol):
     def prefill(self, rows: Sequence[Sequence[int]]) -> Logits:
         """Start with a row per prompt, of any lengths; returns the logits after each, float32 (rows, vocab_size)."""
 
-    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> Logits:
+    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> Table:
         """Row i of the new batch is row parents[i] of the current one with tokens[i] appended.
 
         The number of rows may grow (after prefill: num_beams per prompt), shrink (finished rows leave) or stay.
-        Returns logits, float32 (len(tokens), vocab_size), valid until the next call.
+        Returns logits, float32 (len(tokens), vocab_size), or the likeliest tokens, valid until the next call.
         """
 
 
 class OpenBatchStep(BatchStep, Protocol):
-    """A batch that rows may leave and join between steps."""
+    """A batch that rows may leave and join between steps.
+
+    Attributes:
+        wanted: how many of the likeliest tokens the next call may return in place of logits; None for all logits.
+    """
+
+    wanted: int | None
 
     def select(self, parents: Sequence[int]) -> None:
         """Make row i a copy of the current row `parents[i]`, without running the model."""
 
-    def join(self, ids: Sequence[int]) -> Logits:
-        """Add a row after the others; returns the logits after its last token, float32 (vocab_size,).
+    def join(self, ids: Sequence[int]) -> Scores:
+        """Add a row after the others; returns the logits after its last token, or the likeliest tokens.
 
         They are valid until the next call.
         """

@@ -1,16 +1,20 @@
-"""Binds arrays to a decoder graph and runs it on them."""
+"""Binds arrays to a decoder graph and runs it on them, in host memory or on a device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array
+from triform.runtime.bundle.manifest import CacheInfo
+from triform.runtime.graphs.buffers.contract import Buffers
+from triform.runtime.graphs.buffers.host import HostBuffers
 from triform.runtime.graphs.protocols import BindableSession, Binding
 from triform.runtime.graphs.session import run_failure
+from triform.runtime.likeliest import Tables
 
 if TYPE_CHECKING:
     from onnxruntime import OrtValue
@@ -21,6 +25,114 @@ STEP_INPUTS = ("input_ids", "past_lengths", "logits_positions")
 NEW_LENGTHS = "new_lengths"
 # ONNX Runtime's name of the memory that numpy arrays are in.
 _HOST = "Cpu"
+
+
+class StepArrays(Protocol):
+    """The arrays of one step of a decoder: what it reads is written into them, and what it gives is read from them.
+
+    Attributes:
+        input_ids: int64 (batch, sequence).
+        past_lengths: int32 (batch,).
+        logits_positions: int64 (batch, num_logits), 0 at first.
+        new_lengths: int32 (batch,), the whole sequence at first; read where the graph takes it.
+    """
+
+    input_ids: NDArray[np.int64]
+    past_lengths: NDArray[np.int32]
+    logits_positions: NDArray[np.int64]
+    new_lengths: NDArray[np.int32]
+
+    @property
+    def logits(self) -> Array:
+        """Float32 (batch, num_logits, vocab_size)."""
+
+    @property
+    def outputs(self) -> Mapping[str, Array]:
+        """Float32, by name: those that were added."""
+
+    def add_output(self, name: str, shape: Sequence[int]) -> None:
+        """Bind another output, float32 of this shape."""
+
+    def bind_state(self, past: str, present: str, value: Any) -> None:
+        """Bind a buffer that each run reads and changes.
+
+        Args:
+            past: the input that reads it.
+            present: the output that writes it.
+            value: the buffer; the caller keeps it alive.
+        """
+
+    def run(self, session: BindableSession) -> None:
+        """Run the graph on what is bound."""
+
+    def scores(self, wanted: int | None) -> Tables:
+        """All logits; or where they are on a device and not all are wanted, the likeliest tokens.
+
+        Args:
+            wanted: how many of the likeliest tokens suffice; None for all logits.
+        """
+
+
+class Memory(Protocol):
+    """Where a decoder's cache and the arrays of its steps live.
+
+    Attributes:
+        session: of the decoder's graph.
+        chunk: tokens of a prompt to feed at once.
+    """
+
+    session: BindableSession
+    chunk: int
+
+    def buffers(self) -> Buffers:
+        """Empty buffers for a cache."""
+
+    def step(self, shape: tuple[int, int], num_logits: int, *, repeated: bool = False) -> StepArrays:
+        """Arrays for a step.
+
+        Args:
+            shape: batch and sequence.
+            num_logits: positions of each row to compute logits for.
+            repeated: whether the step will be run many times on the same buffers.
+        """
+
+
+class HostMemory:
+    """The `Memory` of graphs for the CPU: numpy arrays.
+
+    Attributes:
+        session: of the decoder's graph.
+    """
+
+    # Enough for full speed, few enough to keep activations and score matrices small.
+    chunk = 512
+
+    def __init__(self, session: BindableSession, cache: CacheInfo, vocab_size: int) -> None:
+        """Take a session; see `memory_of`."""
+        self.session, self._cache, self._vocab_size = session, cache, vocab_size
+
+    def buffers(self) -> HostBuffers:
+        """See `Memory`."""
+        return HostBuffers(self._cache)
+
+    def step(self, shape: tuple[int, int], num_logits: int, *, repeated: bool = False) -> StepBinding:
+        """See `Memory`."""
+        return StepBinding(self.session, shape, num_logits, self._vocab_size)
+
+
+def memory_of(session: BindableSession, cache: CacheInfo, vocab_size: int) -> Memory:
+    """Where the cache and the steps of a decoder live: graphs for GPUs have them on the device.
+
+    Args:
+        session: of the decoder's graph.
+        cache: the manifest's.
+        vocab_size: of the model.
+    """
+    if cache.dtype == "float32":
+        return HostMemory(session, cache, vocab_size)
+    from triform.runtime.graphs.device.decoder_memory import DeviceMemory
+
+    return DeviceMemory(session, cache, vocab_size)
 
 
 class StepBinding:
@@ -66,13 +178,7 @@ class StepBinding:
         self._io.bind_ortvalue_output(name, _shared(self.outputs[name]))
 
     def bind_state(self, past: str, present: str, array: Array) -> None:
-        """Bind a buffer that each run reads and changes.
-
-        Args:
-            past: the input that reads it.
-            present: the output that writes it.
-            array: the buffer; the caller keeps it alive.
-        """
+        """See `StepArrays`."""
         value = _shared(array)
         if past in self._in_place:
             self._io.bind_ortvalue_input(past, value)
@@ -86,15 +192,23 @@ class StepBinding:
             self._io.bind_ortvalue_input(name, value)
         return self._io
 
+    def run(self, session: BindableSession) -> None:
+        """See `StepArrays`."""
+        session.run_with_iobinding(self.ready())
 
-def run_step(session: BindableSession, binding: StepBinding) -> None:
+    def scores(self, wanted: int | None) -> Tables:
+        """See `StepArrays`."""
+        return self.logits
+
+
+def run_step(session: BindableSession, binding: StepArrays) -> None:
     """Run the decoder graph on the bound arrays.
 
     Raises:
         TriformError: onnxruntime failed.
     """
     try:
-        session.run_with_iobinding(binding.ready())
+        binding.run(session)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise run_failure("decoder", error) from error
 

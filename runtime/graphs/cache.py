@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.errors import InputError
+from triform.runtime.graphs.buffers.contract import BindableStep, Buffers, Span, States
+from triform.runtime.graphs.buffers.host import HostBuffers
 
 if TYPE_CHECKING:
-    from triform.runtime.graphs.binding import StepBinding
+    from triform.runtime.graphs.binding import StepArrays
 
 # Capacities are multiples of this, so that small differences in prompt length reuse the same buffers.
 _STEP = 64
-# The states of one row, by the names of `KVCache.states_of`.
-States = Mapping[str, NDArray[Any]]
-
 # Snapshots to keep. Those of a hybrid model of a billion parameters take some 20 MB each.
 _MOST = 4
 # Tokens that are read again rather than kept apart: a snapshot splits a run of the model in two.
@@ -32,26 +31,32 @@ _FEWEST = 16
 
 
 class KVCache:
-    """Buffers that the graph writes in place, float32.
-
-    Keys and values are (batch, num_key_value_heads, capacity, head_dim), states of fixed size (batch, ...).
+    """Which tokens the buffers of each row hold; the graph writes them in place.
 
     Attributes:
+        buffers: keys and values, and states of fixed size.
         lengths: int32 (batch,), tokens in each row.
         capacity: tokens that a row has room for.
     """
 
-    def __init__(self, info: CacheInfo, max_length: int, batch: int = 1) -> None:
+    def __init__(self, info: CacheInfo, max_length: int, batch: int = 1, buffers: Buffers | None = None) -> None:
+        """Make an empty cache.
+
+        Args:
+            info: the manifest's.
+            max_length: most tokens of a row.
+            batch: number of rows.
+            buffers: where it lives; host memory when None.
+        """
         self._info = info
         self._max_length = max_length
+        self.buffers: Buffers = HostBuffers(info) if buffers is None else buffers
         # Removed rows keep their memory: the buffers may have more rows than the batch, and never fewer.
         self._rows = batch
-        # Bindings to the buffers, by the step's number of tokens, and the layout for which they were made.
-        self._bindings: dict[int, StepBinding] = {}
+        # Bindings to the buffers, by the step's number of tokens and the side of the buffers, and the layout for which
+        # they were made.
+        self._bindings: dict[tuple[int, int], StepArrays] = {}
         self._bound_layout = (0, 0, 0)
-        self._arrays: dict[str, NDArray[np.float32]] = {}
-        # The states of fixed size, all 0 in rows without tokens.
-        self._states: dict[str, NDArray[np.float32]] = {}
         self.lengths = np.zeros(batch, np.int32)
         # The length of the common prefix of two rows, as far as it is known.
         self._common = np.zeros((batch, batch), np.int32)
@@ -60,7 +65,7 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Size of all buffers in bytes."""
-        return sum(array.nbytes for array in (*self._arrays.values(), *self._states.values()))
+        return self.buffers.nbytes
 
     @property
     def has_states(self) -> bool:
@@ -76,8 +81,7 @@ class KVCache:
         """Remove all tokens; the buffers stay."""
         self.lengths[:] = 0
         self._common[:] = 0
-        for array in self._states.values():
-            array[:] = 0
+        self.buffers.clear_states(0, self._rows)
 
     def trim(self, count: int) -> None:
         """Remove the last `count` tokens of every row; not for a model with states of fixed size."""
@@ -100,14 +104,13 @@ class KVCache:
         """
         # An interruption leaves an empty row, whose states do not matter before the next `rewind`.
         self.lengths[row] = 0
-        for name, array in self._states.items():
-            array[row] = 0 if states is None else states[name]
+        self.buffers.set_states(row, states)
         self.lengths[row] = length
         self._common[row] = self._common[:, row] = 0
 
     def states_of(self, row: int) -> States:
         """Copies of a row's states of fixed size by name, such as "states.0"."""
-        return {name: array[row].copy() for name, array in self._states.items()}
+        return self.buffers.states_of(row)
 
     def reserve(self, length: int) -> bool:
         """Make room for `length` tokens in each row, and keep the tokens that are there.
@@ -145,8 +148,7 @@ class KVCache:
         lengths[:kept] = self.lengths[:kept]
         common[:kept, :kept] = self._common[:kept, :kept]
         self.lengths, self._common = lengths, common
-        for array in self._states.values():
-            array[kept:batch] = 0
+        self.buffers.clear_states(kept, batch)
 
     def select(self, parents: Sequence[int] | NDArray[np.integer[Any]]) -> None:
         """Replace row i with the present row `parents[i]`; rows may be repeated, left out or reordered.
@@ -161,7 +163,10 @@ class KVCache:
         # Room for both the present and the new rows.
         self.resize(max(len(parents), len(self.lengths)))
         np.fill_diagonal(self._common, self.lengths)
-        self._copy(moves)
+        if moves:
+            self.buffers.move(
+                [Span(to, source, int(self._common[to, source]), int(self.lengths[source])) for to, source in moves]
+            )
         chosen = np.asarray(parents, np.int64)
         self.lengths, self._common = self.lengths[chosen], self._common[np.ix_(chosen, chosen)]
 
@@ -175,8 +180,7 @@ class KVCache:
             states: see `rewind`.
         """
         if to != source:
-            for array in self._arrays.values():
-                array[to, :, :length] = array[source, :, :length]
+            self.buffers.move([Span(to, source, 0, length)])
         self.rewind(to, length, states)
 
     def row(self, index: int) -> KVCache:
@@ -184,21 +188,16 @@ class KVCache:
 
         It cannot grow: reserve here first. It is valid until this cache grows or its rows change.
         """
-        view = KVCache(self._info, self.capacity)
-        view._arrays = {name: array[index : index + 1] for name, array in self._arrays.items()}
-        view._states = {name: array[index : index + 1] for name, array in self._states.items()}
+        view = KVCache(self._info, self.capacity, 1, self.buffers.view(index))
         view.lengths = self.lengths[index : index + 1]
         view.capacity = self.capacity
         # Writes through the view may change the prefix that this row shares with others.
         self._common[index] = self._common[:, index] = 0
         return view
 
-    def stored(self, length: int) -> dict[str, NDArray[np.float32]]:
-        """Views of the first tokens' keys and values in the first row: float32 (num_key_value_heads, length, head_dim).
-
-        The names are those of the graph's inputs without "past_key_values.", such as "0.key".
-        """
-        return {name: array[0, :, :length] for name, array in self._arrays.items()}
+    def stored(self, length: int) -> dict[str, NDArray[Any]]:
+        """The first tokens' keys and values in the first row; see `Buffers.read`."""
+        return self.buffers.read(length)
 
     def load(self, arrays: Mapping[str, NDArray[Any]], length: int) -> None:
         """Replace the first row with arrays that `stored` and `states_of` returned.
@@ -212,18 +211,14 @@ class KVCache:
         """
         self.reset()
         self.reserve(length)
-        for name, array in self._arrays.items():
-            array[0, :, :length] = arrays[name][:, :length]
+        self.buffers.write(arrays, length)
         self.rewind(0, length, arrays)
 
-    def bind(self, binding: StepBinding) -> None:
+    def bind(self, binding: BindableStep) -> None:
         """Bind every buffer as the graph's past and present; valid until the layout changes."""
-        for name, array in self._arrays.items():
-            binding.bind_state(f"past_key_values.{name}", f"present.{name}", array[: len(self.lengths)])
-        for name, array in self._states.items():
-            binding.bind_state(f"past_{name}", f"present_{name}", array[: len(self.lengths)])
+        self.buffers.bind(binding, len(self.lengths))
 
-    def kept_binding(self, tokens: int, make: Callable[[], StepBinding]) -> StepBinding:
+    def kept_binding(self, tokens: int, make: Callable[[], StepArrays]) -> StepArrays:
         """Return a step's binding, bound to this cache and reused until the layout changes.
 
         Args:
@@ -232,11 +227,12 @@ class KVCache:
         """
         if self._bound_layout != self.layout:
             self.forget_bindings()
-        binding = self._bindings.get(tokens)
+        place = tokens, self.buffers.side
+        binding = self._bindings.get(place)
         if binding is None:
             binding = make()
             self.bind(binding)
-            self._bindings[tokens], self._bound_layout = binding, self.layout
+            self._bindings[place], self._bound_layout = binding, self.layout
         return binding
 
     def forget_bindings(self) -> None:
@@ -247,53 +243,17 @@ class KVCache:
         """Move all tokens into buffers of this many rows and tokens, one buffer at a time."""
         # Bindings would keep the old buffers alive beside the new ones.
         self.forget_bindings()
+        used = int(self.lengths.max(initial=0))
         try:
-            for index, layer in enumerate(self._info.layers):
-                shape = (rows, layer.num_key_value_heads, capacity, layer.head_dim)
-                for part in ("key", "value"):
-                    self._grow(f"{index}.{part}", shape)
-            if rows != self._rows or not self._states:
-                self._move_states(rows)
+            self.buffers.grow(rows, capacity, min(rows, len(self.lengths)), used)
         except MemoryError:
             # Some buffers have grown and others have not, so none can be used.
-            self._arrays.clear()
-            self._states.clear()
+            self.buffers.drop()
             self.reset()
             self._rows, self.capacity = len(self.lengths), 0
             what = f"a cache of {capacity} tokens" if rows == 1 else f"a cache of {rows} rows of {capacity} tokens"
             raise InputError(f"{what} does not fit into memory; ask for fewer tokens") from None
         self._rows, self.capacity = rows, capacity
-
-    def _grow(self, name: str, shape: tuple[int, ...]) -> None:
-        grown = np.zeros(shape, np.float32)
-        used = int(self.lengths.max(initial=0))
-        if used:
-            batch = len(self.lengths)
-            grown[:batch, :, :used] = self._arrays[name][:batch, :, :used]
-        self._arrays[name] = grown
-
-    def _move_states(self, rows: int) -> None:
-        kept = min(rows, len(self.lengths))
-        for index, state in enumerate(self._info.states):
-            name = f"states.{index}"
-            moved = np.zeros((rows, *state.shape), np.float32)
-            if name in self._states:
-                moved[:kept] = self._states[name][:kept]
-            self._states[name] = moved
-
-    def _copy(self, moves: Sequence[tuple[int, int]]) -> None:
-        """Copy rows, given as (to, source), as if all were copied at once."""
-        spans = [(to, source, int(self._common[to, source]), int(self.lengths[source])) for to, source in moves]
-        # A row that is read after it was written must be saved first; `place_rows` finds orders without such rows.
-        both = {to for to, _ in moves} & {source for _, source in moves}
-        for array in self._arrays.values():
-            aside = {index: array[index].copy() for index in both}
-            for to, source, start, end in spans:
-                array[to, :, start:end] = aside.get(source, array[source])[:, start:end]
-        for array in self._states.values():
-            aside = {index: array[index].copy() for index in both}
-            for to, source in moves:
-                array[to] = aside.get(source, array[source])
 
 
 def place_rows(parents: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:

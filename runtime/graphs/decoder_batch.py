@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import InputError
-from triform.runtime.graphs.binding import StepBinding
+from triform.runtime.graphs.binding import StepArrays, memory_of
 from triform.runtime.graphs.cache import KVCache, Snapshots, is_worth_a_snapshot, place_rows
 from triform.runtime.graphs.decoder_step import paired, prefill_row, read_row, resumable, run_on
 from triform.runtime.graphs.protocols import BindableSession
+from triform.runtime.likeliest import Scores, Table, all_logits
 
 
 class DecoderBatchStep:
@@ -26,6 +27,7 @@ class DecoderBatchStep:
 
     Attributes:
         cache: all sequences so far, in its own order: a row keeps its place as long as possible.
+        wanted: see `DecoderStep`; `prefill` needs all logits.
     """
 
     def __init__(self, session: BindableSession, manifest: Manifest, cache: CacheInfo, rows: int = 1) -> None:
@@ -37,9 +39,10 @@ class DecoderBatchStep:
             cache: the manifest's cache.
             rows: the number of rows to expect, so that no row moves when another joins; more are possible.
         """
-        self._session = session
+        self._memory = memory_of(session, cache, manifest.vocab_size)
         self._vocab_size = manifest.vocab_size
-        self.cache = KVCache(cache, manifest.max_length, paired(rows))
+        self.wanted: int | None = None
+        self.cache = KVCache(cache, manifest.max_length, paired(rows), self._memory.buffers())
         self.cache.resize(0)
         # The place of each row in the cache.
         self._places = np.zeros(0, np.int64)
@@ -61,14 +64,14 @@ class DecoderBatchStep:
         self._make_room(max(map(len, rows), default=0), 0)
         logits = np.empty((len(rows), self._vocab_size), np.float32)
         for index, ids in enumerate(rows):
-            logits[index] = self.join(ids)
+            logits[index] = all_logits(self.join(ids))
         return logits
 
-    def join(self, ids: Sequence[int]) -> NDArray[np.float32]:
+    def join(self, ids: Sequence[int]) -> Scores:
         """Append a row of at least one token.
 
         Returns:
-            logits after its last token, float32 (vocab_size,).
+            logits after its last token, float32 (vocab_size,), or the likeliest tokens.
 
         Raises:
             InputError: the prompt is longer than the model's context, or the cache does not fit into memory.
@@ -81,7 +84,7 @@ class DecoderBatchStep:
             logits = self._read_with_states(ids, place, source, shared)
         else:
             self.cache.take(place, source, shared)
-            logits = prefill_row(self._session, self.cache.row(place), ids[shared:], self._vocab_size)
+            logits = prefill_row(self._memory, self.cache.row(place), ids[shared:], self.wanted)
         self._read[place] = list(ids)
         self._places = np.append(self._places, place)
         return logits
@@ -101,11 +104,12 @@ class DecoderBatchStep:
         self._read[: len(order)] = [self._read[source] for source in order]
         self._places = places
 
-    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
+    def next(self, tokens: Sequence[int], parents: Sequence[int]) -> Table:
         """Replace row i with the present row `parents[i]` and append `tokens[i]`; at least one row.
 
         Returns:
-            logits after each row's last token, float32 (len(tokens), vocab_size); valid until the next call.
+            logits after each row's last token, float32 (len(tokens), vocab_size), or the likeliest tokens; valid until
+            the next call.
 
         Raises:
             InputError: a sequence outgrows the model's context, or the cache does not fit into memory.
@@ -119,19 +123,22 @@ class DecoderBatchStep:
         binding = self.cache.kept_binding(1, self._binding)
         binding.input_ids[self._places, 0] = tokens
         binding.past_lengths[:] = self.cache.lengths
-        run_on(self._session, binding, self.cache, 1)
+        run_on(self._memory, binding, self.cache, 1)
         self.cache.resize(rows)
-        logits = binding.logits[:rows, 0]
+        scores = binding.scores(self.wanted)
+        if not isinstance(scores, np.ndarray):
+            return [scores[place][0] for place in self._places.tolist()]
+        logits = scores[:rows, 0]
         in_order = (self._places == np.arange(rows)).all()
         return logits if in_order else logits[self._places]
 
-    def _read_with_states(self, ids: Sequence[int], place: int, source: int, shared: int) -> NDArray[np.float32]:
+    def _read_with_states(self, ids: Sequence[int], place: int, source: int, shared: int) -> Scores:
         snapshot = self._snapshots.longest(ids, shared)
         kept = 0 if snapshot is None else len(snapshot.ids)
         self.cache.take(place, source, kept, None if snapshot is None else snapshot.states)
         # The next prompt may part from the others where this one does.
         places = [shared] if is_worth_a_snapshot(kept, shared) else []
-        return read_row(self._session, self.cache.row(place), ids, self._vocab_size, self._snapshots, places)
+        return read_row(self._memory, self.cache.row(place), ids, self._snapshots, places, self.wanted)
 
     def _make_room(self, length: int, rows: int) -> None:
         """Make room for at least `rows` rows of `length` tokens each. Removed rows are lost if the buffers grow."""
@@ -154,5 +161,5 @@ class DecoderBatchStep:
         best = max(range(len(shared)), key=lambda candidate: (shared[candidate], candidate == place))
         return best, shared[best]
 
-    def _binding(self) -> StepBinding:
-        return StepBinding(self._session, (len(self.cache.lengths), 1), 1, self._vocab_size)
+    def _binding(self) -> StepArrays:
+        return self._memory.step((len(self.cache.lengths), 1), 1, repeated=True)

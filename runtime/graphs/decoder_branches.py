@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import UnsupportedError
-from triform.runtime.graphs.binding import StepBinding
+from triform.runtime.graphs.binding import StepArrays, memory_of
 from triform.runtime.graphs.cache import KVCache
 from triform.runtime.graphs.decoder_step import CHUNK, paired, run_on
 from triform.runtime.graphs.protocols import BindableSession
@@ -44,9 +44,9 @@ class HiddenStep:
             raise UnsupportedError(
                 "this bundle does not give hidden states: export the model with `ExportOptions.hidden_states`"
             )
-        self._session = session
+        self._memory = memory_of(session, cache, manifest.vocab_size)
         self._sizes = manifest.vocab_size, hidden_size
-        self.cache = KVCache(cache, manifest.max_length, paired(rows))
+        self.cache = KVCache(cache, manifest.max_length, paired(rows), self._memory.buffers())
 
     def prefill(self, ids: Sequence[int]) -> Outputs:
         """Start the sequence with `ids`, at least one.
@@ -87,20 +87,19 @@ class HiddenStep:
         count, rows = len(tokens), paired(len(tokens))
         self.cache.reserve(int(self.cache.lengths[row]) + 1)
         self.cache.select([row] * rows)
-        binding = self.cache.kept_binding(1, partial(self._binding, (rows, 1)))
+        binding = self.cache.kept_binding(1, partial(self._binding, (rows, 1), repeated=True))
         padded = np.zeros((rows, 1), np.int64)
         padded[:count, 0] = tokens
         self._append(binding, padded)
         return binding.logits[:count, 0], binding.outputs[LAST_HIDDEN_STATE][:count, 0]
 
-    def _binding(self, shape: tuple[int, int]) -> StepBinding:
+    def _binding(self, shape: tuple[int, int], *, repeated: bool = False) -> StepArrays:
         """Arrays for a run that outputs the hidden states of all tokens, and logits after one token of each row."""
-        vocab_size, hidden_size = self._sizes
-        binding = StepBinding(self._session, shape, 1, vocab_size)
-        binding.add_output(LAST_HIDDEN_STATE, (*shape, hidden_size))
+        binding = self._memory.step(shape, 1, repeated=repeated)
+        binding.add_output(LAST_HIDDEN_STATE, (*shape, self._sizes[1]))
         return binding
 
-    def _append(self, binding: StepBinding, input_ids: NDArray[np.int64]) -> None:
+    def _append(self, binding: StepArrays, input_ids: NDArray[np.int64]) -> None:
         binding.input_ids[:] = input_ids
         binding.past_lengths[:] = self.cache.lengths
-        run_on(self._session, binding, self.cache, input_ids.shape[1])
+        run_on(self._memory, binding, self.cache, input_ids.shape[1])

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import not_numbers
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
-from triform.runtime.graphs.binding import StepBinding, run_step
-from triform.runtime.graphs.cache import KVCache, Snapshots, States, is_worth_a_snapshot
+from triform.runtime.graphs.binding import Memory, StepArrays, memory_of, run_step
+from triform.runtime.graphs.buffers.contract import States
+from triform.runtime.graphs.cache import KVCache, Snapshots, is_worth_a_snapshot
 from triform.runtime.graphs.protocols import BindableSession
+from triform.runtime.likeliest import Scores, Table
 
 # Tokens of a prompt to feed at once: enough for full speed, few enough to keep activations and score matrices small.
 CHUNK = 512
@@ -29,12 +31,14 @@ class DecoderStep:
 
     Attributes:
         cache: the sequence so far; `cache.reset()` starts a new one.
+        wanted: how many of the likeliest tokens suffice in place of all logits; None if all logits are needed.
     """
 
     def __init__(self, session: BindableSession, manifest: Manifest, cache: CacheInfo) -> None:
-        self._session = session
+        self._memory = memory_of(session, cache, manifest.vocab_size)
         self._vocab_size, self._max_length = manifest.vocab_size, manifest.max_length
-        self.cache = KVCache(cache, manifest.max_length)
+        self.cache = KVCache(cache, manifest.max_length, 1, self._memory.buffers())
+        self.wanted: int | None = None
         # Recorded before a run. The first ones, up to the cache's length, are in the cache, even if a run failed.
         self._fed: list[int] = []
         self._snapshots = Snapshots()
@@ -50,11 +54,11 @@ class DecoderStep:
         self.cache.reset()
         self._snapshots = Snapshots()
 
-    def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
+    def prefill(self, ids: Sequence[int]) -> Scores:
         """Set the sequence to `ids`, at least one; the prefix that the cache holds already is not run again.
 
         Returns:
-            logits after the last one, float32 (vocab_size,); valid until the next call.
+            logits after the last one, float32 (vocab_size,), or the likeliest tokens; valid until the next call.
 
         Raises:
             InputError: the sequence outgrows the model's context.
@@ -66,7 +70,7 @@ class DecoderStep:
         self.cache.trim(int(self.cache.lengths[0]) - kept)
         self.cache.reserve(len(ids))
         self._fed = list(ids)
-        return prefill_row(self._session, self.cache, ids[kept:], self._vocab_size)
+        return prefill_row(self._memory, self.cache, ids[kept:], self.wanted)
 
     def shared(self, ids: Sequence[int]) -> int:
         """Count the tokens that `prefill(ids)` would not run again; see `resumable`.
@@ -84,7 +88,7 @@ class DecoderStep:
         snapshot = self._snapshots.longest(ids, resumable(held, ids))
         return (0, None) if snapshot is None else (len(snapshot.ids), snapshot.states)
 
-    def _prefill_with_states(self, ids: Sequence[int]) -> NDArray[np.float32]:
+    def _prefill_with_states(self, ids: Sequence[int]) -> Scores:
         (kept, states), parted = self._resumption(ids), resumable(self.ids, ids)
         self.cache.reserve(len(ids))
         if states is not None or not kept:
@@ -95,7 +99,7 @@ class DecoderStep:
         last = resumable(ids, ids)
         if last > max([kept, *places]):
             places.append(last)
-        logits = read_row(self._session, self.cache, ids, self._vocab_size, self._snapshots, places)
+        logits = read_row(self._memory, self.cache, ids, self._snapshots, places, self.wanted)
         if not last:
             self._snapshots.keep(ids, self.cache.states_of(0))
         return logits
@@ -129,18 +133,17 @@ class DecoderStep:
         if self.cache.has_states:
             self._snapshots.keep(ids, self.cache.states_of(0))
 
-    def next(self, token: int) -> NDArray[np.float32]:
+    def next(self, token: int) -> Scores:
         """Append one token. Nothing is allocated unless the cache is full.
 
         Returns:
-            logits after it, float32 (vocab_size,); valid until the next call.
+            logits after it, float32 (vocab_size,), or the likeliest tokens; valid until the next call.
 
         Raises:
             InputError: the sequence outgrows the model's context.
             TriformError: onnxruntime failed.
         """
-        result: NDArray[np.float32] = self.extend((token,))[0]
-        return result
+        return self.extend((token,))[0]
 
     @property
     def room(self) -> int:
@@ -151,11 +154,12 @@ class DecoderStep:
         """Remove the last tokens."""
         self.cache.trim(count)
 
-    def extend(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    def extend(self, tokens: Sequence[int]) -> Table:
         """Append a few tokens. Buffers are kept for each number of tokens, so use only a few different numbers.
 
         Returns:
-            logits after each, float32 (tokens, vocab_size); valid until the next call with as many.
+            logits after each, float32 (tokens, vocab_size), or the likeliest tokens; valid until the next call with as
+            many.
 
         Raises:
             InputError: the sequence outgrows the model's context.
@@ -167,13 +171,12 @@ class DecoderStep:
         binding.input_ids[0] = tokens
         binding.past_lengths[:] = cache.lengths
         self.ids.extend(tokens)
-        run_on(self._session, binding, cache, count)
-        result: NDArray[np.float32] = binding.logits[0]
-        return result
+        run_on(self._memory, binding, cache, count)
+        return binding.scores(self.wanted)[0]
 
-    def _binding(self, count: int) -> StepBinding:
+    def _binding(self, count: int) -> StepArrays:
         """Arrays for a run of `count` tokens that outputs the logits after each."""
-        binding = StepBinding(self._session, (1, count), count, self._vocab_size)
+        binding = self._memory.step((1, count), count, repeated=True)
         binding.logits_positions[0] = np.arange(count)
         return binding
 
@@ -193,43 +196,43 @@ class DecoderStep:
         for start in range(0, len(ids), size):
             chunk = ids[start : start + size]
             self.ids.extend(chunk)
-            logits = _append(self._session, self.cache, chunk, np.arange(len(chunk)), self._vocab_size)
+            logits = _append(self._memory, self.cache, chunk, np.arange(len(chunk))).logits[0]
             if not np.isfinite(logits).all():
                 raise not_numbers()
             yield logits
 
 
 def read_row(
-    session: BindableSession,
+    memory: Memory,
     cache: KVCache,
     ids: Sequence[int],
-    vocab_size: int,
     snapshots: Snapshots,
     places: Iterable[int],
-) -> NDArray[np.float32]:
+    wanted: int | None,
+) -> Scores:
     """Append those of `ids` that the one row of `cache` does not hold, with snapshots of its states on the way.
 
     Args:
-        session: of the decoder graph.
+        memory: of the decoder.
         cache: has room for them.
         ids: the whole row.
-        vocab_size: of the model.
         snapshots: keeps the states.
         places: lengths to keep the states at, in order, beyond what the cache holds and below all.
+        wanted: see `DecoderStep`.
 
     Returns:
-        logits after the last one, float32 (vocab_size,).
+        logits after the last one, float32 (vocab_size,), or the likeliest tokens.
 
     Raises:
         TriformError: onnxruntime failed.
     """
     for place in places:
-        prefill_row(session, cache, ids[int(cache.lengths[0]) : place], vocab_size)
+        prefill_row(memory, cache, ids[int(cache.lengths[0]) : place], 1)
         snapshots.keep(ids[:place], cache.states_of(0))
-    return prefill_row(session, cache, ids[int(cache.lengths[0]) :], vocab_size)
+    return prefill_row(memory, cache, ids[int(cache.lengths[0]) :], wanted)
 
 
-def run_on(session: BindableSession, binding: StepBinding, cache: KVCache, count: int) -> None:
+def run_on(memory: Memory, binding: StepArrays, cache: KVCache, count: int) -> None:
     """Run the decoder graph and record that it has written `count` tokens to each row.
 
     Raises:
@@ -237,7 +240,7 @@ def run_on(session: BindableSession, binding: StepBinding, cache: KVCache, count
             with those the cache is empty.
     """
     try:
-        run_step(session, binding)
+        run_step(memory.session, binding)
         cache.advance(count)
     except BaseException:
         if cache.has_states:
@@ -262,32 +265,33 @@ def paired(rows: int) -> int:
     return -(-rows // _PAIR) * _PAIR
 
 
-def prefill_row(session: BindableSession, cache: KVCache, ids: Sequence[int], vocab_size: int) -> NDArray[np.float32]:
+def prefill_row(memory: Memory, cache: KVCache, ids: Sequence[int], wanted: int | None) -> Scores:
     """Append `ids`, at least one, to the one row of `cache`, which has room for them.
 
+    Args:
+        memory: of the decoder.
+        cache: of one row.
+        ids: see above.
+        wanted: see `DecoderStep`.
+
     Returns:
-        logits after the last one, float32 (vocab_size,).
+        logits after the last one, float32 (vocab_size,), or the likeliest tokens.
 
     Raises:
         TriformError: onnxruntime failed.
     """
-    logits = np.empty((0, vocab_size), np.float32)
-    for start in range(0, len(ids), CHUNK):
-        chunk = ids[start : start + CHUNK]
-        logits = _append(session, cache, chunk, np.array([len(chunk) - 1]), vocab_size)
-    result: NDArray[np.float32] = logits[-1]
-    return result
+    for start in range(0, len(ids), memory.chunk):
+        chunk = ids[start : start + memory.chunk]
+        step = _append(memory, cache, chunk, np.array([len(chunk) - 1]))
+    return step.scores(wanted)[0][-1]
 
 
-def _append(
-    session: BindableSession, cache: KVCache, ids: Sequence[int], positions: NDArray[Any], vocab_size: int
-) -> NDArray[np.float32]:
-    """Append a chunk to the one row of `cache`; return the logits at these positions in it."""
-    binding = StepBinding(session, (1, len(ids)), len(positions), vocab_size)
-    binding.input_ids[0] = ids
-    binding.past_lengths[:] = cache.lengths
-    binding.logits_positions[0] = positions
-    cache.bind(binding)
-    run_on(session, binding, cache, len(ids))
-    result: NDArray[np.float32] = binding.logits[0]
-    return result
+def _append(memory: Memory, cache: KVCache, ids: Sequence[int], positions: NDArray[Any]) -> StepArrays:
+    """Append a chunk to the one row of `cache`, and compute logits at these positions in it."""
+    step = memory.step((1, len(ids)), len(positions))
+    step.input_ids[0] = ids
+    step.past_lengths[:] = cache.lengths
+    step.logits_positions[0] = positions
+    cache.bind(step)
+    run_on(memory, step, cache, len(ids))
+    return step

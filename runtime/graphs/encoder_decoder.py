@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
-from triform.runtime.graphs.binding import StepBinding, run_step
+from triform.runtime.graphs.binding import StepArrays, memory_of, run_step
 from triform.runtime.graphs.cache import KVCache
 from triform.runtime.graphs.decoder_step import DecoderStep
 from triform.runtime.graphs.encoder_output import EncoderOutput, run_encoder
@@ -34,9 +34,9 @@ class SourceSession:
             io.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(value))
         return io
 
-    def run_with_iobinding(self, iobinding: Any, /) -> None:
+    def run_with_iobinding(self, iobinding: Any, run_options: Any = None, /) -> None:
         """See `BindableSession`."""
-        self._session.run_with_iobinding(iobinding)
+        self._session.run_with_iobinding(iobinding, run_options)
 
     def get_inputs(self) -> Sequence[Node]:
         """See `BindableSession`."""
@@ -101,9 +101,10 @@ class SourceReader:
         speech = self._manifest.encoder_decoder and self._manifest.encoder_decoder.speech
         heads = len(speech.alignment_heads) if speech else 0
         session = SourceSession(self._decoder, encoded)
-        cache = KVCache(self._cache, self._manifest.max_length)
+        memory = memory_of(session, self._cache, self._manifest.vocab_size)
+        cache = KVCache(self._cache, self._manifest.max_length, 1, memory.buffers())
         cache.reserve(len(ids))
-        binding = StepBinding(session, (1, len(ids)), len(ids), self._manifest.vocab_size)
+        binding = memory.step((1, len(ids)), len(ids))
         binding.input_ids[0] = ids
         binding.logits_positions[0] = np.arange(len(ids))
         frames = next(iter(encoded.values.values())).shape[2]
@@ -130,8 +131,8 @@ class SourceBatchStep:
 
     def __init__(self, session: SourceSession, manifest: Manifest, cache: CacheInfo) -> None:
         self._session = session
-        self._vocab_size = manifest.vocab_size
-        self.cache = KVCache(cache, manifest.max_length, 1)
+        self._memory = memory_of(session, cache, manifest.vocab_size)
+        self.cache = KVCache(cache, manifest.max_length, 1, self._memory.buffers())
         # For each row in use: its place in the cache, and its source.
         self._places = np.zeros(0, np.int64)
         self._sources = np.zeros(0, np.int64)
@@ -166,7 +167,7 @@ class SourceBatchStep:
         self.cache.resize(len(rows))
         self.cache.reserve(int(lengths.max()))
         shape = (len(rows), int(lengths.max()))
-        binding = StepBinding(self._session, shape, positions.shape[1], self._vocab_size)
+        binding = self._memory.step(shape, positions.shape[1])
         binding.input_ids[:] = pad_rows(rows)
         binding.logits_positions[:] = positions
         self.cache.bind(binding)
@@ -216,5 +217,5 @@ class SourceBatchStep:
         self.cache.select(chosen)
         self._places, self._sources = places, sources
 
-    def _binding(self) -> StepBinding:
-        return StepBinding(self._session, (len(self.cache.lengths), 1), 1, self._vocab_size)
+    def _binding(self) -> StepArrays:
+        return self._memory.step((len(self.cache.lengths), 1), 1, repeated=True)

@@ -32,6 +32,16 @@ class Binding(Protocol):
     def bind_ortvalue_output(self, name: str, ortvalue: OrtValue, /) -> None:
         """Bind a value to an output."""
 
+    def bind_input(
+        self, name: str, device_type: str, device_id: int, element_type: Any, shape: list[int], buffer_ptr: int, /
+    ) -> None:
+        """Bind an address of a device to an input."""
+
+    def bind_output(
+        self, name: str, device_type: str, device_id: int, element_type: Any, shape: list[int], buffer_ptr: int, /
+    ) -> None:
+        """Bind an address of a device to an output."""
+
 
 class BindableSession(Protocol):
     """The part of onnxruntime.InferenceSession that a decoder's steps use."""
@@ -39,7 +49,7 @@ class BindableSession(Protocol):
     def io_binding(self) -> Binding:
         """Make a binding, empty or with the inputs that never change."""
 
-    def run_with_iobinding(self, iobinding: Any, /) -> None:
+    def run_with_iobinding(self, iobinding: Any, run_options: Any = None, /) -> None:
         """Run on the bound arrays."""
 
     def get_inputs(self) -> Sequence[Node]:

@@ -1,14 +1,11 @@
-"""Opens ONNX Runtime sessions: chooses providers and threads, and reports failures in one line."""
+"""Opens ONNX Runtime sessions: sets threads, starts providers, and reports failures in one line."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import tempfile
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
@@ -18,21 +15,19 @@ from triform.runtime.errors import (
     InputError,
     OutOfMemoryError,
     ProviderError,
+    ProviderWarning,
     TriformError,
     is_out_of_memory,
     option,
 )
 from triform.runtime.graphs.protocols import GraphSession
+from triform.runtime.graphs.providers.assignment import Assignment, assignment, fallback_note
+from triform.runtime.graphs.providers.choice import GPU_PROVIDERS, absent_providers, choose, options_of, preload
+from triform.runtime.graphs.providers.failures import first_line, is_of_gpu, known_cause, missing_library
+from triform.runtime.graphs.providers.names import CPU, short_name
+from triform.runtime.graphs.providers.plugins import installed_plugins, plugin_of, use_plugin
 from triform.runtime.machine.processor import physical_cores
 
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-# Those that bundles made for GPUs run on, the first choice first.
-_GPU = (_CUDA,)
-# Those that need NVIDIA's libraries, which pip packages install where the system does not look for them.
-_NEED_NVIDIA = (_CUDA, "TensorrtExecutionProvider")
-# Without a user's own options. By default the arena doubles whenever it grows, so that it takes up to twice the memory
-# that a model needs.
-_DEFAULT_OPTIONS: Mapping[str, Mapping[str, str]] = {_CUDA: {"arena_extend_strategy": "kSameAsRequested"}}
 # onnxruntime starts as many threads as requested; ten thousand never finish starting.
 _MOST_THREADS = 1024
 # A graph of one operator, y = Identity(x) of one float, in ONNX's protobuf format: the device has no package that
@@ -51,9 +46,11 @@ class SessionOptions(TypedDict, total=False):
     """How graphs are opened.
 
     Attributes:
-        provider: a name that ONNX Runtime knows, with or without "ExecutionProvider" (cpu, cuda, …). ``auto``, the
-            default, is the CPU: bundles are made for it, and a GPU runs their operators in part only.
-        provider_options: passed to the provider unchanged.
+        provider: a name that ONNX Runtime knows, with or without "ExecutionProvider" (cpu, cuda, …), or the name of a
+            provider that an installed package brings (webgpu, openvino, …). ``auto``, the default, is the CPU here;
+            whoever opens a bundle names a GPU's provider if the bundle has graphs for GPUs.
+        provider_options: passed to the provider unchanged, but for ``device_type`` of a provider that a package
+            brings: cpu, gpu or npu, where it has several devices.
         threads: threads within one operator; the physical cores that this process may use when None.
     """
 
@@ -72,7 +69,7 @@ def open_session(
 ) -> GraphSession:
     """Open a graph.
 
-    Warns in one line if the provider leaves operators to the CPU.
+    Warns in one line (`ProviderWarning`) if the provider leaves operators to the CPU.
 
     Args:
         path: the .onnx file; its data file beside it is memory-mapped.
@@ -94,37 +91,50 @@ def open_session(
     os.environ.setdefault("ORT_GQA_DISABLE_FLASH_ATTENTION", "1")
     import onnxruntime as ort
 
-    chosen = _choose(provider, ort.get_available_providers())
-    settings = _settings(ort, threads)
-    if chosen == _CPU:
+    chosen = choose(ort, provider)
+    if chosen == CPU:
         if provider_options:
             # onnxruntime would ignore them silently.
             raise InputError(
                 f"{option('provider_options')} {next(iter(provider_options))}: the cpu provider takes no options; "
                 f"name another with {option('provider')}"
             )
-        return _open_on_cpu(ort, path, settings)
-    _preload(ort, chosen)
-    options = _options(chosen, provider_options, cuda_graph)
-    try:
-        session: GraphSession = _create(ort, path, settings, [(chosen, options), _CPU])
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        # Is it the graph, or the provider? The graph is at fault if the CPU cannot open it either.
-        _open_on_cpu(ort, path, settings)
-        shown = "".join(f" {name}={value}" for name, value in (provider_options or {}).items())
-        given = f" with {option('provider_options')}{shown}" if shown else ""
-        raise ProviderError(f"provider {provider} could not start{given}: {_first_line(error)}") from error
-    if chosen not in session.get_providers():
-        raise ProviderError(f"provider {provider} could not start; see onnxruntime's requirements for it")
-    _warn_of_fallback(session, path, chosen)
+        return _open_on_cpu(ort, path, threads)
+    session = _open_on(ort, chosen, path, threads, options_of(chosen, provider_options, cuda_graph), provider_options)
+    note = fallback_note(assignment(session, chosen), chosen, str(path))
+    if note:
+        warnings.warn(note, ProviderWarning, stacklevel=2)
     return session
 
 
-def provider_problems() -> dict[str, str | None]:
-    """The providers of this onnxruntime by short name (cpu, cuda, …); why each does not start, or None if it does."""
+def provider_assignment(path: Path, provider: str, provider_options: Mapping[str, str] | None = None) -> Assignment:
+    """Where the operators of a graph run with a provider other than the CPU.
+
+    Raises:
+        InputError: the provider is the CPU.
+        ProviderError: see `open_session`.
+        BundleError: see `open_session`.
+        OutOfMemoryError: see `open_session`.
+    """
     import onnxruntime as ort
 
-    return _problems(ort.get_available_providers())
+    chosen = choose(ort, provider)
+    if chosen == CPU:
+        raise InputError(f"{option('provider')} {provider}: the cpu runs all of a graph; name another provider")
+    options = options_of(chosen, provider_options, False)
+    return assignment(_open_on(ort, chosen, path, None, options, provider_options), chosen)
+
+
+def provider_problems() -> dict[str, str | None]:
+    """By short name (cpu, cuda, …), why each provider does not start, or None if it does.
+
+    They are those of this onnxruntime, those that installed packages bring, and those that a package could bring.
+    """
+    import onnxruntime as ort
+
+    plugins = (plugin.provider for plugin in installed_plugins())
+    # Each once: a registered plugin is among those of onnxruntime.
+    return _problems(dict.fromkeys([*ort.get_available_providers(), *plugins])) | absent_providers(ort)
 
 
 @cache
@@ -133,17 +143,17 @@ def gpu_provider() -> str | None:
     import onnxruntime as ort
 
     available = ort.get_available_providers()
-    listed = (name for name in _GPU if name in available)
-    return next((name for name in listed if _problems([name])[_short(name)] is None), None)
+    listed = (name for name in GPU_PROVIDERS if name in available)
+    return next((name for name in listed if _problems([name])[short_name(name)] is None), None)
 
 
-def _problems(providers: Sequence[str]) -> dict[str, str | None]:
+def _problems(providers: Iterable[str]) -> dict[str, str | None]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # That a provider leaves this graph to the CPU says nothing.
         warnings.simplefilter("ignore")
         path = Path(folder) / "identity.onnx"
         path.write_bytes(_IDENTITY)
-        return {name: _problem(path, name) for name in map(_short, providers)}
+        return {name: _problem(path, name) for name in map(short_name, providers)}
 
 
 def _problem(path: Path, provider: str) -> str | None:
@@ -152,21 +162,6 @@ def _problem(path: Path, provider: str) -> str | None:
     except TriformError as error:
         return str(error)
     return None
-
-
-def _choose(provider: str, available: list[str]) -> str:
-    requested = provider.lower().removesuffix("executionprovider")
-    if requested == "auto":
-        return _CPU
-    for name in available:
-        if name.lower().removesuffix("executionprovider") == requested:
-            return name
-    names = ", ".join(map(_short, available))
-    raise ProviderError(f"provider {provider} is not available in this onnxruntime; available: {names}")
-
-
-def _short(provider: str) -> str:
-    return provider.removesuffix("ExecutionProvider").lower()
 
 
 def _settings(ort: Any, threads: int | None) -> Any:
@@ -181,65 +176,80 @@ def _settings(ort: Any, threads: int | None) -> Any:
     return settings
 
 
-def _preload(ort: Any, provider: str) -> None:
-    """Load NVIDIA's libraries from their pip packages, if the provider needs them."""
-    # Builds of other vendors may lack the function.
-    if provider in _NEED_NVIDIA and hasattr(ort, "preload_dlls"):
-        # It prints which libraries are absent; what stops the provider is said when the session opens.
-        with contextlib.redirect_stdout(io.StringIO()):
-            ort.preload_dlls()
+def _open_on(
+    ort: Any,
+    provider: str,
+    path: Path,
+    threads: int | None,
+    options: Mapping[str, str],
+    given: Mapping[str, str] | None,
+) -> GraphSession:
+    """Open a graph with a provider other than the CPU, which runs what the provider leaves.
 
-
-def _options(provider: str, given: Mapping[str, str] | None, cuda_graph: bool) -> dict[str, str]:
-    """The options for a provider: a user's own take precedence."""
-    captured = {"enable_cuda_graph": "1"} if cuda_graph and provider == _CUDA else {}
-    return {**_DEFAULT_OPTIONS.get(provider, {}), **captured, **(given or {})}
-
-
-def _create(ort: Any, path: Path, settings: Any, providers: list[Any]) -> Any:
-    if providers != [_CPU]:
-        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    with warnings.catch_warnings():
-        # onnxruntime only warns of an absent provider; `open_session` raises an error.
-        warnings.simplefilter("ignore")
-        # Otherwise a provider that fails is replaced by the CPU, with four lines on standard output.
-        return ort.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
-
-
-def _open_on_cpu(ort: Any, path: Path, settings: Any) -> GraphSession:
+    Args:
+        ort: onnxruntime.
+        provider: its name, as onnxruntime spells it.
+        path: the graph.
+        threads: see `SessionOptions`.
+        options: all options for the provider.
+        given: those of them that the user gave.
+    """
+    preload(ort, provider)
+    name = short_name(provider)
+    if missing := missing_library(ort, provider):
+        raise ProviderError(f"provider {name} could not start: {missing}")
+    settings = _settings(ort, threads)
+    settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if plugin := plugin_of(ort, provider):
+        use_plugin(ort, settings, plugin, options)
     try:
-        session: GraphSession = _create(ort, path, settings, [_CPU])
+        # A plugin is among the settings.
+        session = _create(ort, path, settings, None if plugin else [(provider, dict(options)), CPU])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"{path} does not fit into the memory that provider {name} has; free some, export it smaller, or use "
+                f"{option('provider')} cpu"
+            ) from error
+        # Is it the graph, or the provider? The graph is at fault if the CPU cannot open it either.
+        _open_on_cpu(ort, path, threads)
+        shown = "".join(f" {key}={value}" for key, value in (given or {}).items())
+        with_options = f" with {option('provider_options')}{shown}" if shown else ""
+        raise ProviderError(
+            f"provider {name} could not start{with_options}: {known_cause(error) or first_line(error)}"
+        ) from error
+    if provider not in session.get_providers():
+        raise ProviderError(f"provider {name} could not start; see onnxruntime's requirements for it")
+    return session
+
+
+def _open_on_cpu(ort: Any, path: Path, threads: int | None) -> GraphSession:
+    try:
+        return _create(ort, path, _settings(ort, threads), [CPU])
     except Exception as error:  # onnxruntime's exceptions share no base class
         if is_out_of_memory(error):
             raise OutOfMemoryError(f"{path} does not fit into memory; export it smaller, or free some") from error
         raise BundleError(
-            f"{path} cannot be opened: run `triform verify {path.parent}`, or export it again ({_first_line(error)})"
+            f"{path} cannot be opened: run `triform verify {path.parent}`, or export it again ({first_line(error)})"
         ) from error
+
+
+def _create(ort: Any, path: Path, settings: Any, providers: list[Any] | None) -> GraphSession:
+    with warnings.catch_warnings():
+        # onnxruntime only warns of an absent provider; `open_session` raises an error.
+        warnings.simplefilter("ignore")
+        # Otherwise a provider that fails is replaced by the CPU, with four lines on standard output.
+        session: GraphSession = ort.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
     return session
-
-
-def _warn_of_fallback(session: Any, path: Path, provider: str) -> None:
-    """Warn in one line about the operators that the provider leaves to others."""
-    placed = [
-        (node.op_type, subgraph.ep_name)
-        for subgraph in session.get_provider_graph_assignment_info()
-        for node in subgraph.get_nodes()
-    ]
-    left = Counter(operator for operator, name in placed if name != provider)
-    if left:
-        listed = ", ".join(f"{count} {operator}" for operator, count in left.most_common())
-        count = f"{left.total()} of {len(placed)} operators"
-        warnings.warn(f"provider {_short(provider)} leaves {count} of {path} to the cpu: {listed}", stacklevel=3)
 
 
 def run_failure(graph: str, error: Exception) -> TriformError:
     """Return the error to raise when onnxruntime fails while running `graph`."""
     if is_out_of_memory(error):
+        memory = "the GPU's memory" if is_of_gpu(error) else "memory"
         return OutOfMemoryError(
-            f"running the {graph} does not fit into memory; give a shorter input, or fewer at a time"
+            f"running the {graph} does not fit into {memory}; give a shorter input, or fewer at a time"
         )
-    return TriformError(f"onnxruntime could not run the {graph}: {_first_line(error)}; try `triform verify`")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    if known := known_cause(error):
+        return ProviderError(f"onnxruntime could not run the {graph}: {known}")
+    return TriformError(f"onnxruntime could not run the {graph}: {first_line(error)}; try `triform verify`")

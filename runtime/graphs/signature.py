@@ -15,6 +15,8 @@ from triform.runtime.graphs.protocols import GraphSession, Node
 CROSS_ATTENTIONS = "cross_attentions"
 # An output of decoders exported with hidden states: (batch, sequence, hidden_size).
 LAST_HIDDEN_STATE = "last_hidden_state"
+# By dtype, as ONNX Runtime names them.
+_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "bfloat16": "tensor(bfloat16)"}
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,12 @@ def hidden_size_of(manifest: Manifest) -> int | None:
 def _check_decoder(session: GraphSession, manifest: Manifest, path: Path, encoded: Mapping[str, _Tensor]) -> CacheInfo:
     if manifest.cache is None:
         raise BundleError(f"{path.parent} is a decoder without a cache; export the model again")
-    inputs = {
-        "input_ids": _Tensor("tensor(int64)", ["batch", "sequence"]),
-        "past_lengths": _Tensor("tensor(int32)", ["batch"]),
-        "logits_positions": _Tensor("tensor(int64)", ["batch", "num_logits"]),
-        **encoded,
-    }
-    outputs = {"logits": _floats("batch", "num_logits", manifest.vocab_size)}
+    own = _for_gpu if manifest.target == "gpu" else _for_cpu
+    inputs, outputs = own(session, manifest.vocab_size)
+    inputs |= encoded
+    kind = _TYPES[manifest.cache.dtype]
     for index, layer in enumerate(manifest.cache.layers):
-        buffer = _floats("batch", layer.num_key_value_heads, "capacity", layer.head_dim)
+        buffer = _Tensor(kind, ["batch", layer.num_key_value_heads, "capacity", layer.head_dim])
         for part in ("key", "value"):
             inputs[f"past_key_values.{index}.{part}"] = buffer
             outputs[f"present.{index}.{part}"] = buffer
@@ -96,6 +95,34 @@ def _check_decoder(session: GraphSession, manifest: Manifest, path: Path, encode
         outputs[CROSS_ATTENTIONS] = _floats("batch", "heads", "sequence", "source")
     _compare(session, inputs, outputs, path)
     return manifest.cache
+
+
+def _for_cpu(_: GraphSession, vocab_size: int) -> tuple[dict[str, _Tensor], dict[str, _Tensor]]:
+    """The inputs and outputs of every graph for the CPU."""
+    inputs = {
+        "input_ids": _Tensor("tensor(int64)", ["batch", "sequence"]),
+        "past_lengths": _Tensor("tensor(int32)", ["batch"]),
+        "logits_positions": _Tensor("tensor(int64)", ["batch", "num_logits"]),
+    }
+    return inputs, {"logits": _floats("batch", "num_logits", vocab_size)}
+
+
+def _for_gpu(session: GraphSession, vocab_size: int) -> tuple[dict[str, _Tensor], dict[str, _Tensor]]:
+    """The inputs and outputs of every graph for GPUs."""
+    inputs = {
+        "input_ids": _Tensor("tensor(int64)", ["batch", "sequence"]),
+        "seqlens_k": _Tensor("tensor(int32)", ["batch"]),
+        "total_sequence_length": _Tensor("tensor(int32)", [1]),
+        "logits_rows": _Tensor("tensor(int64)", ["num_logits"]),
+    }
+    if any(node.name == "past_lengths" for node in session.get_inputs()):
+        # Models that count positions take it.
+        inputs["past_lengths"] = _Tensor("tensor(int32)", ["batch"])
+    outputs = {
+        "logits": _floats("num_logits", 1, vocab_size),
+        "next_ids": _Tensor("tensor(int64)", ["num_logits", 1]),
+    }
+    return inputs, outputs
 
 
 def _floats(*sizes: int | str) -> _Tensor:

@@ -199,8 +199,8 @@ def search_index() -> dict[str, bytes]:
 
 def resealed(files: dict[str, bytes]) -> dict[str, bytes]:
     """An index with hashes that agree with its files; unchanged where index.json is no object."""
+    from triform.runtime.checked_json import sealed
     from triform.runtime.encoder.vectors.search_index import describe_file
-    from triform.runtime.sealed_json import sealed
 
     try:
         info = json.loads(files["index.json"])

@@ -144,3 +144,13 @@ def test_plain_lines_elsewhere(capsys):
     assert captured.out == ""
     assert captured.err.startswith("trace")
     assert captured.err.count("\n") == 1
+
+
+def test_what_a_provider_leaves_to_the_cpu_is_a_note(int4_bundle):
+    """Azure's provider is in every package of onnxruntime, and runs no ordinary operator."""
+    done = subprocess.run(
+        [*TRIFORM, "generate", int4_bundle, *SHORT, "--provider", "azure"], capture_output=True, text=True
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("note: provider azure leaves ") and "GroupQueryAttention" in line
+    assert done.returncode == 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 if TYPE_CHECKING:
+    from triform.runtime.bundle.folder import Bundle
     from triform.runtime.bundle.manifest import Manifest
 
 HELP = """Show what this machine has for running models, and which bundles fit it.
@@ -17,9 +18,11 @@ HELP = """Show what this machine has for running models, and which bundles fit i
 \b
   triform doctor
   triform doctor BUNDLE ANOTHER_BUNDLE
+  triform doctor BUNDLE --provider webgpu
   triform doctor --json
 
 Memory is read for a second to measure how fast it is: to generate a token, a model reads all its weights once.
+With --provider the bundles' graphs are opened, to see which operators that provider leaves to the CPU.
 """
 
 # What a process needs besides the weights, in bytes: Python, ONNX Runtime, a tokenizer. Measured with small models.
@@ -39,7 +42,7 @@ class Machine:
         memory: bytes of memory; None if unknown.
         available_memory: bytes that are free; None if unknown.
         memory_bandwidth: bytes a second.
-        providers: why each execution provider does not start, or None if it does.
+        providers: why each execution provider does not start or is not there; None if it starts.
         missing_extras: the command that installs each extra that is not installed.
     """
 
@@ -65,6 +68,8 @@ class Fit:
         memory: about how many bytes a process needs for it, without the cache of a long text.
         fits: whether so many are available; None if unknown.
         most_tokens_per_second: a bound by the speed of memory, one text at a time; None for encoders.
+        left_to_cpu: how many operators of each type the provider that was named leaves to the CPU, by graph; None if
+            none was named.
         problem: why it cannot be opened; the other attributes are None then.
     """
 
@@ -74,6 +79,7 @@ class Fit:
     memory: int | None = None
     fits: bool | None = None
     most_tokens_per_second: float | None = None
+    left_to_cpu: dict[str, dict[str, int]] | None = None
     problem: str | None = None
 
 
@@ -81,13 +87,17 @@ def run(
     bundles: Annotated[
         Optional[list[Path]], typer.Argument(help="Folders of bundles to judge; TRIFORM_BUNDLE by default.")
     ] = None,
+    provider: Annotated[
+        Optional[str],
+        typer.Option(help="An execution provider (cuda, webgpu, …): which operators it leaves to the CPU."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import default_bundle
 
     machine, default = _machine(), default_bundle()
-    fits = [_fit(folder, machine) for folder in bundles or ([Path(default)] if default else [])]
+    fits = [_fit(folder, machine, provider) for folder in bundles or ([Path(default)] if default else [])]
     if as_json:
         import json
 
@@ -115,25 +125,41 @@ def _versions() -> dict[str, str]:
 
     from triform import __version__
 
-    packages = {name: metadata.version(name) for name in ("numpy", "onnxruntime", "tokenizers")}
+    # onnxruntime comes in several packages, and so do its providers.
+    runtimes = sorted({found.name for found in metadata.distributions() if found.name.startswith("onnxruntime")})
+    packages = {name: metadata.version(name) for name in ("numpy", *runtimes, "tokenizers")}
     return {"triform": __version__, "Python": platform.python_version()} | packages
 
 
-def _fit(folder: Path, machine: Machine) -> Fit:
+def _fit(folder: Path, machine: Machine, provider: str | None) -> Fit:
     from triform.runtime.bundle.folder import open_bundle
-    from triform.runtime.errors import TriformError
+    from triform.runtime.errors import BundleError, OutOfMemoryError
 
     try:
-        manifest = open_bundle(folder).manifest
-    except TriformError as error:
+        bundle = open_bundle(folder)
+        left = _left_to_cpu(bundle, provider) if provider else None
+    except (BundleError, OutOfMemoryError) as error:
         return Fit(str(folder), problem=str(error))
+    manifest = bundle.manifest
     weights = {name: _weights(manifest, name) for name in manifest.graphs}
     needed, available = sum(weights.values()) + _BESIDES, machine.available_memory
     decoder = weights.get("decoder")
     return Fit(
         str(folder), manifest.form, manifest.task, needed, None if available is None else needed <= available,
-        machine.memory_bandwidth / decoder if decoder else None,
+        machine.memory_bandwidth / decoder if decoder else None, left,
     )  # fmt: skip
+
+
+def _left_to_cpu(bundle: Bundle, provider: str) -> dict[str, dict[str, int]]:
+    from triform.runtime.bundle.targets import for_gpu
+    from triform.runtime.graphs.session import provider_assignment
+
+    # A provider other than the CPU runs the graphs for GPUs, where a bundle has them.
+    graphs = for_gpu(bundle.manifest).graphs
+    return {
+        name: dict(provider_assignment(bundle.path(info.file), provider).left.most_common())
+        for name, info in graphs.items()
+    }
 
 
 def _weights(manifest: Manifest, graph: str) -> int:
@@ -152,10 +178,17 @@ def _print(machine: Machine, fits: list[Fit]) -> None:
         ("instructions", " ".join(machine.instructions) or "unknown"),
         ("memory", _memory(machine)),
     ]
-    lines += [(f"provider {name}", problem or "starts") for name, problem in machine.providers.items()]
+    for name, problem in machine.providers.items():
+        lines.append((f"provider {name}", (problem or "starts").removeprefix(f"provider {name} ")))
     lines += [(f"extra {name}", f"not installed: {command}") for name, command in machine.missing_extras.items()]
-    lines += [(f"bundle {fit.bundle}", _verdict(fit)) for fit in fits]
+    for fit in fits:
+        lines.append((f"bundle {fit.bundle}", _verdict(fit)))
+        lines += [(f"left to the cpu, {graph}", _listed(left)) for graph, left in (fit.left_to_cpu or {}).items()]
     print(rows(lines))
+
+
+def _listed(left: dict[str, int]) -> str:
+    return ", ".join(f"{count} {operator}" for operator, count in left.items()) or "nothing"
 
 
 def _memory(machine: Machine) -> str:

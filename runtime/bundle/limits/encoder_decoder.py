@@ -11,7 +11,7 @@ from triform.runtime.bundle.limits.generation import generation_limits
 from triform.runtime.bundle.limits.media import audio_limits, image_limits, speech_limits
 from triform.runtime.bundle.limits.text import source_text_limits
 from triform.runtime.bundle.manifest import EncoderDecoderInfo, Manifest
-from triform.runtime.json_dataclasses import build
+from triform.runtime.checked_json import build
 
 _KEY = "encoder_decoder"
 

@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array, unit
 from triform.runtime.bundle.manifest import FileInfo
+from triform.runtime.checked_json import Mismatch, build, is_whole, sealed
 from triform.runtime.encoder.vectors.embedding import default_document_prompt, embed, embedding_info
 from triform.runtime.errors import InputError
 from triform.runtime.files import whole_folder, write_npy
-from triform.runtime.json_dataclasses import Mismatch, build
 from triform.runtime.printable import shortened
-from triform.runtime.sealed_json import is_whole, sealed
 from triform.runtime.verified_files import Verify, check_verify, is_whole_file
 
 if TYPE_CHECKING:

@@ -29,10 +29,12 @@ class Filter:
     Attributes:
         keep: called with logits, float32 (count,), of which the largest is finite; returns the positions to keep, at
             least one, or None for all of them.
+        most: how many of the likeliest tokens it keeps, and those that are as likely as the last; None if that depends
+            on the logits.
     """
 
-    def __init__(self, keep: Callable[[Logits], Positions | None]) -> None:
-        self.keep = keep
+    def __init__(self, keep: Callable[[Logits], Positions | None], most: int | None = None) -> None:
+        self.keep, self.most = keep, most
 
     def __call__(self, ids: Ids, logits: Logits) -> Logits:
         """Logits with minus infinity for the removed tokens."""

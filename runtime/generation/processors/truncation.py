@@ -61,7 +61,7 @@ def top_k(k: int, least: int = 1) -> Filter:
     def keep(logits: Logits) -> Positions | None:
         return None if count >= len(logits) else largest(logits, count)
 
-    return Filter(keep)
+    return Filter(keep, most=count)
 
 
 def top_p(p: float, least: int = 1) -> Filter:

@@ -13,6 +13,7 @@ from triform.runtime.generation.loop import GrowingRow
 from triform.runtime.generation.processors.contract import Processor
 from triform.runtime.generation.sampling import Sampler, make_sampler
 from triform.runtime.generation.steps import BatchStep, FinishReason
+from triform.runtime.likeliest import all_rows
 
 # The rows to continue: token ids, and for each the index of the row that it is appended to.
 Branches = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -29,6 +30,7 @@ class Request:
             since beams are reordered.
         sampler: for a single answer, chooses each token and applies its own processors.
         ends: called with each token that the sampler chose; returns whether the answer ends with it. The row's own.
+        wanted: how many of the likeliest tokens the sampler needs; None if it needs all logits.
     """
 
     ids: Sequence[int]
@@ -36,6 +38,7 @@ class Request:
     processors: Sequence[Processor] = ()
     sampler: Sampler = field(default_factory=lambda: make_sampler((), None))
     ends: Callable[[int], bool] = lambda token: False
+    wanted: int | None = None
 
 
 def growing_row(request: Request, eos: Collection[int]) -> GrowingRow:
@@ -91,7 +94,7 @@ def run_searches(step: BatchStep, requests: Sequence[Request], searches: Sequenc
     while live:
         live, tokens, parents = _advance(live, logits)
         if live:
-            logits = step.next(tokens, parents)
+            logits = all_rows(step.next(tokens, parents))
 
 
 def _advance(

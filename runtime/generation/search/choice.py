@@ -19,8 +19,9 @@ def single_request(row: Row) -> Request:
     """The request of a row with a single answer, with its own sampler and stop strings."""
     sampler, stop = row.sampler(), row.settled.options.stop
     if not stop:
-        return Request(row.ids, row.limit, sampler=sampler)
-    return Request(row.ids, row.limit, sampler=sampler, ends=TextStops(row.settled.tokenizer, stop))
+        return Request(row.ids, row.limit, sampler=sampler, wanted=row.wanted)
+    ends = TextStops(row.settled.tokenizer, stop)
+    return Request(row.ids, row.limit, sampler=sampler, ends=ends, wanted=row.wanted)
 
 
 def run_search(step: BatchStep, rows: Sequence[Row], search: Search | None) -> list[list[Hypothesis]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from triform.runtime.generation.search.batch import Request, growing_row
 from triform.runtime.generation.steps import FinishReason, OpenBatchStep
+from triform.runtime.likeliest import Scores
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,9 @@ class _Row:
         self._index, self._row, self.request = index, growing_row(request, eos), request
         self._reason: FinishReason | None = None
 
-    def choose(self, logits: NDArray[np.float32]) -> None:
+    def choose(self, scores: Scores) -> None:
         """Append the sampler's token."""
-        self._reason = self._row.choose(logits).finish_reason
+        self._reason = self._row.choose(scores).finish_reason
 
     @property
     def last(self) -> int:
@@ -75,16 +73,24 @@ def complete(
     step.select([])
     while True:
         while len(live) < rows and (row := next(waiting, None)) is not None:
+            step.wanted = row.request.wanted
             row.choose(step.join(row.request.ids))
             live, ended = _part(step, [*live, row])
             yield from ended
         if not live:
             return
-        logits = step.next([row.last for row in live], range(len(live)))
-        for row, scores in zip(live, logits, strict=True):
+        step.wanted = _most([row.request.wanted for row in live])
+        table = step.next([row.last for row in live], range(len(live)))
+        for row, scores in zip(live, table, strict=True):
             row.choose(scores)
         live, ended = _part(step, live)
         yield from ended
+
+
+def _most(wanted: Sequence[int | None]) -> int | None:
+    """What suffices for all rows: None if one needs all logits."""
+    counts = [count for count in wanted if count is not None]
+    return max(counts) if len(counts) == len(wanted) else None
 
 
 def _part(step: OpenBatchStep, rows: list[_Row]) -> tuple[list[_Row], list[FinishedRow]]:

@@ -14,6 +14,7 @@ from triform.runtime.generation.processors.truncation import weights_of
 from triform.runtime.generation.sampling import Sampler, draw, greedy, process
 from triform.runtime.generation.search.batch import Branches, Hypothesis, Request, run_searches
 from triform.runtime.generation.steps import BatchStep, FinishReason, Ids, Logits
+from triform.runtime.likeliest import Scores, all_logits
 
 # Called with the ids so far and the logits after them; returns a token and its log-probability.
 Choice = Callable[[Ids, Logits], tuple[int, float]]
@@ -117,7 +118,7 @@ class _Answer:
         tokens = self._row.answer
         return Hypothesis(tokens, self._total / len(tokens), self._reason or "length")
 
-    def _chosen(self, ids: Ids, logits: Logits) -> int:
-        token, logprob = self._choice(ids, logits)
+    def _chosen(self, ids: Ids, scores: Scores) -> int:
+        token, logprob = self._choice(ids, all_logits(scores))
         self._total += logprob
         return token

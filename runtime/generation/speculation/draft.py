@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from triform.runtime.generation.steps import Ids, Step
+from triform.runtime.bundle.manifest import Manifest
+from triform.runtime.generation.sampling import likeliest
+from triform.runtime.generation.steps import DraftStep, Ids
+from triform.runtime.text.tokenizer import Tokenizer
 
 
 class Draft:
@@ -16,7 +19,8 @@ class Draft:
         vocab_size: of the larger model.
     """
 
-    def __init__(self, step: Step, context: int, vocab_size: int) -> None:
+    def __init__(self, step: DraftStep, context: int, vocab_size: int) -> None:
+        step.wanted = 1
         self._step, self._context, self._vocab_size = step, context, vocab_size
 
     def __call__(self, ids: Ids, count: int) -> Ids:
@@ -34,7 +38,13 @@ class Draft:
         """
         if len(ids) + count > self._context:
             return ids[:0]
-        tokens = [int(self._step.prefill(ids.tolist()).argmax())]
+        tokens = [likeliest(self._step.prefill(ids.tolist()))]
         while len(tokens) < count:
-            tokens.append(int(self._step.next(tokens[-1]).argmax()))
+            tokens.append(likeliest(self._step.next(tokens[-1])))
         return np.array(tokens, np.int64) if max(tokens) < self._vocab_size else ids[:0]
+
+
+def same_vocabulary(first: Manifest, first_tokenizer: Tokenizer, second: Manifest, second_tokenizer: Tokenizer) -> bool:
+    """Whether two models have the same token for every id."""
+    ids = range(max(first.vocab_size, second.vocab_size))
+    return all(first_tokenizer.id_to_token(token) == second_tokenizer.id_to_token(token) for token in ids)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from triform.runtime.generation.loop import GrowingRow, Token
 from triform.runtime.generation.speculation.pace import Pace
-from triform.runtime.generation.steps import Ids, Logits, SpeculativeStep
+from triform.runtime.generation.steps import Ids, SpeculativeStep
+from triform.runtime.likeliest import Table
 
 Proposer = Callable[[Ids, int], Ids]
 
@@ -64,7 +65,7 @@ def speculative_loop(
         token = chosen[-1]
 
 
-def _agreeing(row: GrowingRow, table: Logits, proposed: Sequence[int]) -> list[Token]:
+def _agreeing(row: GrowingRow, table: Table, proposed: Sequence[int]) -> list[Token]:
     """Choose tokens as long as they match the proposal, and the first that does not."""
     chosen = []
     for logits, guess in zip(table, [*proposed, None], strict=True):

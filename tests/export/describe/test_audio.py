@@ -19,8 +19,8 @@ from transformers import (
 
 from triform.export.describe.audio import audio_info, check_audio_features, read_audio_info
 from triform.runtime.bundle.media_info import AudioInfo
+from triform.runtime.checked_json import build
 from triform.runtime.errors import ExportError, UnsupportedError
-from triform.runtime.json_dataclasses import build
 
 # The content of openai/whisper-large-v3's file, but for its list of filters.
 WHISPER = {

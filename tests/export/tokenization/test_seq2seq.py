@@ -17,9 +17,9 @@ from triform.export.tokenization.conversion import difficult_texts
 from triform.export.tokenization.seq2seq import save_tokenizers
 from triform.export.tokenization.seq2seq_languages import task_prefixes
 from triform.runtime.bundle.text_info import SourceTextInfo
+from triform.runtime.checked_json import build
 from triform.runtime.encoder_decoder.source_text import SourceText, compose, find_language
 from triform.runtime.errors import ExportError, InputError
-from triform.runtime.json_dataclasses import build
 from triform.runtime.text.detokenizer import IncrementalDetokenizer
 
 NO_LIMIT = 1 << 30

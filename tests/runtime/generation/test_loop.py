@@ -63,12 +63,12 @@ def test_cache_grows_by_doubling_and_keeps_its_content():
     assert cache.capacity == 64
     # Two parts of (2 * 8 + 3 * 16) float32 numbers a token.
     assert cache.nbytes == 64 * 2 * (2 * 8 + 3 * 16) * 4
-    cache._arrays["1.key"][:] = np.arange(64)[:, None]
+    cache.buffers.arrays["1.key"][:] = np.arange(64)[:, None]
     cache.advance(64)
     assert not cache.reserve(64)
     assert cache.reserve(65)
     assert cache.capacity == 128
-    assert (cache._arrays["1.key"][0, :, :64, 0] == np.arange(64)).all()
+    assert (cache.buffers.arrays["1.key"][0, :, :64, 0] == np.arange(64)).all()
     cache.reserve(990)
     assert cache.capacity == 1000
 

@@ -18,7 +18,7 @@ INFO = CacheInfo("float32", [LayerCacheInfo(2, 3), LayerCacheInfo(1, 4)])
 def write(cache, numbers):
     """Append one number a row, as the graph would: everywhere in the buffers, in place."""
     cache.reserve(int(cache.lengths.max(initial=0)) + 1)
-    for array in cache._arrays.values():
+    for array in cache.buffers.arrays.values():
         for row, number in enumerate(numbers):
             array[row, :, cache.lengths[row]] = number
     cache.advance(1)
@@ -28,10 +28,10 @@ def content(cache):
     """What each row holds; all layers, heads and channels must agree on it."""
     rows = []
     for row, length in enumerate(cache.lengths):
-        for array in cache._arrays.values():
+        for array in cache.buffers.arrays.values():
             held = array[row, :, :length]
             assert (held == held[:1, :, :1]).all()
-        first = cache._arrays["0.key"][row, 0, :length, 0] if cache._arrays else np.zeros(0)
+        first = cache.buffers.arrays["0.key"][row, 0, :length, 0] if cache.buffers.arrays else np.zeros(0)
         rows.append(first.tolist())
     return rows
 
@@ -131,7 +131,7 @@ def test_beams_share_their_prompt_and_only_what_differs_is_copied():
         write(cache, [number])
     cache.select([0, 0, 0])
     write(cache, [100, 200, 300])
-    for array in cache._arrays.values():
+    for array in cache.buffers.arrays.values():
         # If the prompt was copied again, this would be copied with it.
         array[1, :, :10] = -1
     cache.select([0, 1, 1])
@@ -171,12 +171,12 @@ def test_rows_that_were_alike_are_copied_where_they_are_not_any_more(change):
 def test_rows_that_stay_are_not_touched():
     cache = KVCache(INFO, 500, batch=4)
     write(cache, [1, 2, 3, 4])
-    buffers = dict(cache._arrays)
+    buffers = dict(cache.buffers.arrays)
     for array in buffers.values():
         array.flags.writeable = False
     cache.select([0, 1, 2, 3])
     cache.select([0, 1])
-    assert all(cache._arrays[name] is array for name, array in buffers.items())
+    assert all(cache.buffers.arrays[name] is array for name, array in buffers.items())
     assert content(cache) == [[1], [2]]
 
 
@@ -192,10 +192,10 @@ def test_the_layout_changes_when_the_buffers_do_and_when_rows_come_or_go():
         change()
         assert cache.layout not in seen
         seen.append(cache.layout)
-    before, buffers = cache.layout, dict(cache._arrays)
+    before, buffers = cache.layout, dict(cache.buffers.arrays)
     cache.select([1, 0])
     assert cache.layout == before
-    assert all(cache._arrays[name] is array for name, array in buffers.items())
+    assert all(cache.buffers.arrays[name] is array for name, array in buffers.items())
 
 
 @pytest.mark.parametrize(

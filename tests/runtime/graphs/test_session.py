@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, save
 
-from triform.runtime.errors import BundleError, InputError, ProviderError
-from triform.runtime.graphs.session import gpu_provider, open_session
+from triform.runtime.errors import BundleError, InputError, OutOfMemoryError, ProviderError, TriformError
+from triform.runtime.graphs.session import gpu_provider, open_session, run_failure
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -163,6 +163,65 @@ def test_a_damaged_graph_is_named_whatever_the_provider(graph, provider):
     graph.write_bytes(graph.read_bytes()[:40])
     with pytest.raises(BundleError, match=r"double\.onnx cannot be opened: run `triform verify "):
         open_session(graph, provider=provider)
+
+
+@pytest.mark.usefixtures("cuda_is_listed")
+def test_a_graph_that_a_gpu_has_no_memory_for_is_named(graph, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; expr=cudaMalloc((void**)&p, size);")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", full)
+    with pytest.raises(OutOfMemoryError) as caught:
+        open_session(graph, provider="cuda")
+    assert str(caught.value) == (
+        f"{graph} does not fit into the memory that provider cuda has; free some, export it smaller, or use "
+        "`provider` cpu"
+    )
+
+
+def test_an_absent_driver_is_said(graph, monkeypatch):
+    real = onnxruntime.InferenceSession
+
+    def without_driver(path, settings, providers, **more):
+        if providers == [CPU]:
+            return real(path, settings, providers=providers, **more)
+        raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=-1")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", without_driver)
+    said = "^provider cuda could not start: the NVIDIA driver is missing or too old for this onnxruntime; update it$"
+    with pytest.raises(ProviderError, match=said):
+        open_session(graph, provider="cuda")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        (
+            "bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 9",
+            OutOfMemoryError,
+            "running the decoder does not fit into memory; give a shorter input, or fewer at a time",
+        ),
+        (
+            "CUDA failure 2: out of memory ; GPU=0",
+            OutOfMemoryError,
+            "running the decoder does not fit into the GPU's memory; give a shorter input, or fewer at a time",
+        ),
+        (
+            "CUDA failure 209: no kernel image is available for execution on the device ; GPU=0",
+            ProviderError,
+            "onnxruntime could not run the decoder: this onnxruntime has no code for a GPU of this generation",
+        ),
+        (
+            "Invalid input\nand a trace",
+            TriformError,
+            "onnxruntime could not run the decoder: Invalid input; try `triform verify`",
+        ),
+    ],
+)
+def test_a_run_that_fails_says_what_to_do(text, kind, said):
+    failure = run_failure("decoder", RuntimeError(text))
+    assert (type(failure), str(failure)) == (kind, said)
 
 
 def test_threads(graph):

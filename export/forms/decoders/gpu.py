@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from triform.export.forms.decoder_graph import StoredDecoder
+from triform.export.forms.decoders.graph import StoredDecoder
 from triform.export.gpu.blocks import lower_to_gpu_blocks
 from triform.export.gpu.decoder import check_gpu_decoder, choose_inside, lengths_outside, to_gpu_decoder
 from triform.export.gpu.half import round_constants

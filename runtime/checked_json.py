@@ -1,11 +1,14 @@
-"""Plain JSON into frozen dataclasses, saying by name what does not fit."""
+"""JSON that is checked: built into dataclasses, saying by name what does not fit, and sealed by its own hash."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from triform.runtime.printable import quoted
@@ -13,6 +16,10 @@ from triform.runtime.printable import quoted
 
 class Mismatch(Exception):
     """Where and how the JSON differs from the dataclasses; its message starts with the key."""
+
+
+# Stands for the digits of a file's hash while it is computed: SHA-256 of the file with zeros in their place.
+_BLANK = "0" * 64
 
 
 def build(kind: Any, value: Any, where: str = "") -> Any:
@@ -92,3 +99,17 @@ def _build_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
         except Mismatch:
             continue
     return build(choices[-1], value, where)
+
+
+def sealed(content: Mapping[str, Any], key: str) -> str:
+    """The text of a JSON file with `content` and, under `key`, the file's own hash in hexadecimal."""
+    blank = json.dumps({**content, key: _BLANK}, indent=2, ensure_ascii=False) + "\n"
+    before, _, after = blank.rpartition(_BLANK)
+    return before + hashlib.sha256(blank.encode()).hexdigest() + after
+
+
+def is_whole(data: bytes, checksum: str) -> bool:
+    """Whether `checksum` is the hash of the bytes of a file, and occurs in them exactly once."""
+    written = f'"{checksum}"'.encode()
+    blank = data.replace(written, f'"{_BLANK}"'.encode())
+    return data.count(written) == 1 and hashlib.sha256(blank).hexdigest() == checksum

@@ -15,7 +15,7 @@ import torch
 
 from triform.export.checkpoint.gguf.placement import Placement
 from triform.export.checkpoint.source import Checkpoint
-from triform.export.forms.decoder_graph import GRAPH_FILE, StoredDecoder, traced_decoder
+from triform.export.forms.decoders.graph import GRAPH_FILE, StoredDecoder, traced_decoder
 from triform.export.graph.nodes import nodes
 from triform.export.graph.rotary_tables import compute_rotary_tables
 from triform.export.options import KEEP, ExportOptions

@@ -1,0 +1,4 @@
+"""Where keys, values and states live: in host memory, or on a device.
+
+May import `runtime/bundle` and what is below it. Read `contract.py` first.
+"""

@@ -1,0 +1,132 @@
+"""Keys and values in the memory of a device, which they never leave but to be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triform.runtime.bundle.manifest import CacheInfo
+from triform.runtime.graphs.buffers.contract import BindableStep, Span, States
+from triform.runtime.graphs.device.memory import HALF, Device, Place, place_of
+from triform.runtime.graphs.device.moves import RowMover
+
+if TYPE_CHECKING:
+    from onnxruntime import OrtValue
+
+
+class DeviceBuffers:
+    """The `Buffers` of graphs for GPUs, float16 or bfloat16; there are no states of fixed size."""
+
+    def __init__(self, info: CacheInfo, session: Any, device: Device) -> None:
+        """Hold nothing yet.
+
+        Args:
+            info: the manifest's.
+            session: of the decoder's graph.
+            device: that it reads its cache from.
+        """
+        self._device, self._dtype = device, info.dtype
+        self._names = [f"{index}.{part}" for index in range(len(info.layers)) for part in ("key", "value")]
+        self._sizes = [(layer.num_key_value_heads, layer.head_dim) for layer in info.layers for _ in range(2)]
+        self._mover = RowMover(session, device, len(self._names))
+        # Rows move from one side to the other, which is made when it is first needed.
+        self._sides: list[list[OrtValue]] = [[], []]
+        self.side = 0
+        # Of a view: its row.
+        self._row: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """See `Buffers`."""
+        return sum(value.tensor_size_in_bytes() for values in self._sides for value in values)
+
+    def grow(self, rows: int, capacity: int, kept: int, used: int) -> None:
+        """See `Buffers`."""
+        grown = self._new(rows, capacity)
+        if used:
+            sources, order = self._places(), list(range(kept))
+        else:
+            start = [self._device.upload(np.zeros((1, heads, 1, size), np.float16)) for heads, size in self._sizes]
+            sources, order = [place_of(value) for value in start], [0]
+        self._mover(sources, order, [place_of(value) for value in grown])
+        self._sides, self.side = [grown, []], 0
+
+    def drop(self) -> None:
+        """See `Buffers`."""
+        self._sides, self.side = [[], []], 0
+
+    def move(self, spans: Sequence[Span]) -> None:
+        """See `Buffers`; whole rows are copied, to the other side."""
+        rows, _, capacity, _ = self._places()[0].shape
+        other = 1 - self.side
+        if not self._sides[other]:
+            self._sides[other] = self._new(rows, capacity)
+        order = list(range(rows))
+        for span in spans:
+            order[span.to] = span.source
+        self._mover(self._places(), order, [place_of(value) for value in self._sides[other]])
+        self.side = other
+
+    def set_states(self, row: int, states: States | None) -> None:
+        """See `Buffers`; there are none."""
+
+    def clear_states(self, first: int, end: int) -> None:
+        """See `Buffers`; there are none."""
+
+    def states_of(self, row: int) -> States:
+        """See `Buffers`; there are none."""
+        return {}
+
+    def view(self, row: int) -> DeviceBuffers:
+        """See `Buffers`."""
+        view = object.__new__(DeviceBuffers)
+        view.__dict__.update(self.__dict__)
+        view._row = row
+        return view
+
+    def read(self, length: int) -> dict[str, NDArray[Any]]:
+        """See `Buffers`."""
+        values = self._new(1, length)
+        self._mover(self._places(), [0], [place_of(value) for value in values])
+        arrays = [self._device.fetch(value)[0] for value in values]
+        return {name: _widened(array, self._dtype) for name, array in zip(self._names, arrays, strict=True)}
+
+    def write(self, arrays: Mapping[str, NDArray[Any]], length: int) -> None:
+        """See `Buffers`."""
+        sent = [
+            self._device.upload(_narrowed(arrays[name][None, :, :length], self._dtype).view(np.float16))
+            for name in self._names
+        ]
+        targets = [Place(place.address, (1, *place.shape[1:])) for place in self._places()]
+        self._mover([place_of(value) for value in sent], [0], targets)
+
+    def bind(self, step: BindableStep, rows: int) -> None:
+        """See `Buffers`."""
+        for name, place in zip(self._names, self._places(), strict=True):
+            bytes_of_row = HALF * int(np.prod(place.shape[1:]))
+            first = Place(place.address + (self._row or 0) * bytes_of_row, (rows, *place.shape[1:]))
+            step.bind_state(f"past_key_values.{name}", f"present.{name}", first)
+
+    def _places(self) -> list[Place]:
+        return [place_of(value) for value in self._sides[self.side]]
+
+    def _new(self, rows: int, capacity: int) -> list[OrtValue]:
+        return [self._device.empty((rows, heads, capacity, size), np.float16) for heads, size in self._sizes]
+
+
+def _widened(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    """As float32: bfloat16 is its upper half."""
+    if dtype == "float16":
+        return array.astype(np.float32)
+    widened: NDArray[np.float32] = (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return widened
+
+
+def _narrowed(array: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """The reverse of `_widened`, of numbers that came from there."""
+    if dtype == "float16":
+        return np.ascontiguousarray(array, np.float16)
+    return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype(np.uint16)

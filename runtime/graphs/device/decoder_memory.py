@@ -1,0 +1,36 @@
+"""The `Memory` of a decoder whose graph is for GPUs."""
+
+from __future__ import annotations
+
+from triform.runtime.bundle.manifest import CacheInfo
+from triform.runtime.graphs.device.buffers import DeviceBuffers
+from triform.runtime.graphs.device.memory import device_of
+from triform.runtime.graphs.device.step import DeviceStep
+from triform.runtime.graphs.protocols import BindableSession
+
+
+class DeviceMemory:
+    """Buffers and steps on the device that a session's graph runs on.
+
+    Attributes:
+        session: of the decoder's graph.
+        device: where its cache is.
+    """
+
+    # Long runs keep a GPU busy, and their activations are small beside its memory.
+    chunk = 4096
+
+    def __init__(self, session: BindableSession, cache: CacheInfo, vocab_size: int) -> None:
+        """Take a session; see `memory_of`."""
+        self.session, self.device = session, device_of(session)
+        self._cache, self._vocab_size = cache, vocab_size
+
+    def buffers(self) -> DeviceBuffers:
+        """See `Memory`."""
+        return DeviceBuffers(self._cache, self.session, self.device)
+
+    def step(self, shape: tuple[int, int], num_logits: int, *, repeated: bool = False) -> DeviceStep:
+        """See `Memory`."""
+        return DeviceStep(
+            self.session, self.device, self._cache.dtype, shape, num_logits, self._vocab_size, repeated=repeated
+        )
