@@ -10,7 +10,7 @@ ORDER = {
         "errors",
         "extras",
         "arithmetic likeliest",
-        "checked_json verified_files turns unfinished panics",
+        "checked_json verified_files turns unfinished panics ahead",
         "files",
         "bundle",
         "text",

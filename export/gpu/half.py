@@ -184,8 +184,8 @@ def _cast_input(graph: ir.Graph, value: ir.Value, wide: set[ir.Node], narrow: ir
         return
     inner = insert(graph, next(iter(graph)), "Cast", [value], attributes={"to": narrow}).outputs[0]
     inner.type, inner.shape = ir.TensorType(narrow), value.shape
-    for use in readers:
-        use.node.replace_input_with(use.idx, inner)
+    for reader, place in readers:
+        reader.replace_input_with(place, inner)
 
 
 def _cast_output(graph: ir.Graph, value: ir.Value) -> None:
@@ -201,8 +201,11 @@ def _cast_output(graph: ir.Graph, value: ir.Value) -> None:
     value.name, result.name = f"{name}.half", name
 
 
-def _narrow_readers(value: ir.Value, wide: set[ir.Node]) -> list[ir.Usage]:
-    return [use for use in value.uses() if use.node not in wide and use.idx not in _float_inputs(use.node)]
+def _narrow_readers(value: ir.Value, wide: set[ir.Node]) -> list[tuple[ir.Node, int]]:
+    """The nodes that read a value in 16 bits, each with the place of that input."""
+    return [
+        (use.node, use.idx) for use in value.uses() if use.node not in wide and use.idx not in _float_inputs(use.node)
+    ]
 
 
 def _narrow_constant(graph: ir.Graph, value: ir.Value, wide: set[ir.Node], dtype: GpuDtype) -> None:
@@ -215,8 +218,8 @@ def _narrow_constant(graph: ir.Graph, value: ir.Value, wide: set[ir.Node], dtype
         halved = ir.Value(name=f"{value.name}.half", shape=value.shape)
         _fill(halved, _rounded(value, dtype), dtype)
         graph.register_initializer(halved)
-        for use in readers:
-            use.node.replace_input_with(use.idx, halved)
+        for reader, place in readers:
+            reader.replace_input_with(place, halved)
     numbers = matrix(value)
     if bool((numbers.abs() >= _MASKED).any()):
         top = torch.finfo(TYPES[dtype][1]).max
@@ -247,8 +250,8 @@ def _widen(graph: ir.Graph, node: ir.Node, wide: set[ir.Node], narrow: ir.DataTy
         cast_node = ir.node("Cast", [output], {"to": narrow})
         graph.insert_after(node, [cast_node])
         cast_node.outputs[0].type, cast_node.outputs[0].shape = ir.TensorType(narrow), output.shape
-        for use in readers:
-            use.node.replace_input_with(use.idx, cast_node.outputs[0])
+        for reader, place in readers:
+            reader.replace_input_with(place, cast_node.outputs[0])
 
 
 def _narrow_node(node: ir.Node, dtype: GpuDtype) -> None:

@@ -50,7 +50,9 @@ def test_batches_have_no_padding(equal):
     assert read == given if equal else read > given
     if equal:
         by_length = {length: sum(len(one.ids) == length for one in rows) for _, length in session.shapes}
-        assert len(session.shapes) == sum(-(-count // (CPU_BATCH.tokens // length)) for length, count in by_length.items())
+        assert len(session.shapes) == sum(
+            -(-count // (CPU_BATCH.tokens // length)) for length, count in by_length.items()
+        )
 
 
 def test_a_run_of_rows_of_several_lengths():
