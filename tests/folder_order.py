@@ -10,7 +10,7 @@ ORDER = {
         "errors",
         "extras",
         "arithmetic likeliest",
-        "checked_json verified_files turns unfinished panics ahead",
+        "checked_json verified_files turns unfinished panics",
         "files",
         "bundle",
         "text",

@@ -15,8 +15,7 @@ from triform.runtime.bundle.manifest import GraphInfo
 from triform.runtime.graphs.encoder_output import run_encoder
 from triform.runtime.graphs.padding import pad_rows, text_arrays
 from triform.runtime.graphs.protocols import GraphSession
-from triform.runtime.text.rows import TokenRow
-from triform.runtime.text.token_batch import Ids, TokenBatch
+from triform.runtime.text.rows import Ids, TokenBatch, TokenRow
 
 # The providers that compute on a GPU.
 _ON_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import cached_property
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triform.runtime.errors import BundleError, InputError
-from triform.runtime.text.token_batch import TokenBatch, token_batch
 from triform.runtime.text.unicode_check import invalid_at
 
 Pair = tuple[str, str]
+Ids = NDArray[np.int64]
 
 # Texts of a stream to tokenize at a time: enough to keep the tokenizer's threads busy.
 _CHUNK = 256
@@ -42,6 +44,69 @@ class TokenRow:
     words: list[int | None] = field(default_factory=list)
     truncated: bool = False
     prompt_length: int = 0
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Many texts as token ids, one text after the other; a `TokenRow` of each costs more than a GPU needs to read it.
+
+    Attributes:
+        ids: int64 (tokens,), of all texts.
+        type_ids: int64 (tokens,), the token type id of each.
+        lengths: int64 (texts,), the number of tokens of each text.
+    """
+
+    ids: Ids
+    type_ids: Ids
+    lengths: Ids
+
+    @cached_property
+    def starts(self) -> Ids:
+        """int64 (texts,), where each text begins in `ids`."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def padded(self, texts: Ids, pad: int) -> dict[str, Ids]:
+        """Some of the texts as a graph's inputs, each int64 (texts, longest).
+
+        Args:
+            texts: their indices.
+            pad: id of the padding token.
+        """
+        lengths = self.lengths[texts]
+        places = np.arange(lengths.max(initial=0))
+        mask = places < lengths[:, None]
+        sources = (self.starts[texts][:, None] + places)[mask]
+        ids, type_ids = np.full(mask.shape, pad, np.int64), np.zeros(mask.shape, np.int64)
+        ids[mask], type_ids[mask] = self.ids[sources], self.type_ids[sources]
+        return {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": type_ids}
+
+    def at_least(self, length: int, pad: int) -> TokenBatch:
+        """The same texts, those that are shorter than `length` with padding that is part of them."""
+        if not length or not len(self.lengths) or self.lengths.min() >= length:
+            return self
+        arrays = self.padded(np.arange(len(self.lengths)), pad)
+        longest = arrays["input_ids"].shape[1]
+        lengths = np.maximum(self.lengths, length)
+        kept = np.arange(max(longest, length)) < lengths[:, None]
+        wider = [(0, 0), (0, max(0, length - longest))]
+        ids = np.pad(arrays["input_ids"], wider, constant_values=pad)[kept]
+        return TokenBatch(ids, np.pad(arrays["token_type_ids"], wider)[kept], lengths)
+
+
+def token_batch(ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]]) -> TokenBatch:
+    """Put texts together.
+
+    Args:
+        ids: token ids of each text.
+        type_ids: for each token its token type id.
+    """
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    total = int(lengths.sum())
+    return TokenBatch(_joined(ids, total), _joined(type_ids, total), lengths)
+
+
+def _joined(rows: Sequence[Sequence[int]], total: int) -> Ids:
+    return np.fromiter(chain.from_iterable(rows), np.int64, total)
 
 
 class RowReader:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.ahead import ahead
 from triform.runtime.arithmetic import Array, check_numbers, cosines, unit
 from triform.runtime.bundle.manifest import EmbeddingInfo
+from triform.runtime.encoder.vectors.ahead import ahead
 from triform.runtime.errors import InputError, UnsupportedError, option
-from triform.runtime.text.token_batch import TokenBatch
+from triform.runtime.text.rows import TokenBatch
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
