@@ -6,6 +6,7 @@ It runs on the CPU provider. Inputs must be in its own memory, but for those tha
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -28,9 +29,9 @@ class FakeDevice(memory.Device):
         self.copies = 0
         FakeDevice.made.append(self)
 
-    made: list[FakeDevice] = []
+    made: ClassVar[list[FakeDevice]] = []
     # Addresses and sizes of the values that are on the device, kept alive so that no other gets their place.
-    values: list[OrtValue] = []
+    values: ClassVar[list[OrtValue]] = []
 
     def empty(self, shape, dtype):
         value = super().empty(shape, dtype)

@@ -1,4 +1,4 @@
-"""Decoders for GPUs on a fake device: what they answer is what PyTorch answers, and the cache never leaves the device."""
+"""Decoders for GPUs on a fake device: they answer what PyTorch answers, and the cache never leaves the device."""
 
 from __future__ import annotations
 
