@@ -18,7 +18,7 @@ from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.default_scheme import SchemeChoice, choose_scheme
 from triform.export.describe.plan import Row
 from triform.export.forms import audio, decoder, encoder, encoder_decoder, image, static
-from triform.export.options import KEEP, ExportOptions
+from triform.export.options import AUTO, KEEP, ExportOptions
 from triform.export.paths import check_target
 from triform.export.report import Clock, Progress, Report
 from triform.models.errors import first_line
@@ -158,6 +158,7 @@ def _opened(source: str, options: ExportOptions, *, weights: bool) -> _Opened:
 
 
 def _check_options(form: str, options: ExportOptions) -> None:
+    _check_gpu(form, options)
     if form in ("encoder", "image", "audio") and options.block_size is not None and options.quantize != "int4":
         raise InputError(
             f"{option('block_size')} is for {option('quantize')} int4 here: "
@@ -174,3 +175,16 @@ def _check_options(form: str, options: ExportOptions) -> None:
         raise InputError(f"{option('word_timestamps')} is for models with a decoder; this model needs nothing for them")
     if form != "encoder-decoder" and options.word_timestamps:
         raise InputError(f"{option('word_timestamps')} is for speech models; this model is of the form {form}")
+
+
+def _check_gpu(form: str, options: ExportOptions) -> None:
+    if form == "static" and options.for_gpu:
+        raise InputError(
+            f"{option('target')} {options.target} is not for static word vectors, which are looked up and not "
+            f"computed; export with {option('target')} cpu"
+        )
+    if form in ("encoder", "image", "audio") and not options.for_cpu and options.quantize not in (AUTO, "none"):
+        raise InputError(
+            f"{option('quantize')} {options.quantize} is for CPUs: encoders have {options.gpu_dtype} weights on GPUs; "
+            f"leave it out, or export with {option('target')} cpu,gpu"
+        )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from triform.export.describe.normal_config import normal_config
+from triform.export.options import ExportOptions
 
 Row = tuple[str, str]
 
@@ -41,3 +42,10 @@ def vocabulary_row(config: Any) -> Row:
 def stored_as(quantize: str) -> str:
     """How weights are stored by a scheme."""
     return "float32" if quantize == "none" else quantize
+
+
+def stored_for(options: ExportOptions) -> str:
+    """How weights are stored for each target."""
+    if not options.for_gpu:
+        return stored_as(options.quantize)
+    return f"{stored_as(options.quantize)}; {options.gpu_dtype} for GPUs" if options.for_cpu else options.gpu_dtype

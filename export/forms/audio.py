@@ -14,17 +14,18 @@ from triform.export.checkpoint.processors import load_original_tokenizer
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.encoder import label_names
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
-from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as
+from triform.export.describe.plan import Row, plan_rows, size_rows, stored_for
 from triform.export.describe.special_tokens import encoder_tokens
-from triform.export.forms.audio_encoder import AudioEncoder, audio_batches, audio_encoder, audio_reference
-from triform.export.forms.encoder_graph import EncoderChecks, write_encoder_graph
-from triform.export.graph.fused import encoder_notes, fused_graph
+from triform.export.forms.encoders.audio_encoder import AudioEncoder, audio_batches, audio_encoder, audio_reference
+from triform.export.forms.encoders.checks import EncoderChecks
+from triform.export.forms.encoders.encoder_graph import bundle_graphs, write_encoder_graphs
+from triform.export.graph.fused import fused_graph
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
 from triform.export.quantize.int8_search import ROWS_WORTH_OF_AUDIO
 from triform.export.report import Clock, Report, finish
 from triform.export.tokenization.ctc import save_ctc_tokenizer
-from triform.export.write import describe_graph, staged
+from triform.export.write import staged
 from triform.models.encoder.audio_tasks import AUDIO_HEADS, RECOGNITION
 from triform.models.encoder.graph import encoder_spec
 from triform.runtime.bundle.manifest import EncoderInfo, GraphInfo, Manifest
@@ -39,7 +40,7 @@ _UNUSED = ("masked_spec_embed",)
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """The rows that describe what `export` would do, from the config alone."""
     details = size_rows(getattr(config, "encoder_config", config))
-    return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_as(options.quantize))
+    return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_for(options))
 
 
 def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
@@ -75,11 +76,12 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             )
         path = folder / "encoder.onnx"
         graph, names = _graph(encoder, clock)
-        quantization, parity = write_encoder_graph(graph, names, checks, path, Path(scratch), options, clock)
+        written = write_encoder_graphs(graph, names, checks, path, Path(scratch), options, clock)
+        graphs = bundle_graphs({"encoder": written}, options.gpu_dtype)
         with clock.step("write"):
-            info = {"encoder": describe_graph(graph, path, quantization, encoder_notes(graph))}
-            write_manifest(_manifest(encoder, info, folder), folder, parity, clock)
-    return finish(bundle, checkpoint.weights_size, parity, clock)
+            manifest = graphs.into(_manifest(encoder, graphs.graphs, folder))
+            write_manifest(manifest, folder, graphs.parity, clock)
+    return finish(bundle, checkpoint.weights_size, graphs.parity, clock)
 
 
 def _graph(encoder: AudioEncoder, clock: Clock) -> tuple[ir.Model, tuple[str, ...]]:

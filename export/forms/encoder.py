@@ -17,10 +17,11 @@ from triform.export.checkpoint.sentence.sentence_transformers import relevance_o
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.encoder import hidden_state_count, label_names, vector_width
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
-from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as, vocabulary_row
+from triform.export.describe.plan import Row, plan_rows, size_rows, stored_for, vocabulary_row
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
-from triform.export.forms.encoder_graph import EncoderChecks, write_encoder_graph
-from triform.export.forms.text_encoder import (
+from triform.export.forms.encoders.checks import EncoderChecks
+from triform.export.forms.encoders.encoder_graph import bundle_graphs, write_encoder_graphs
+from triform.export.forms.encoders.text_encoder import (
     EVALUATION_ROWS,
     TextEncoder,
     parity_batches,
@@ -28,14 +29,14 @@ from triform.export.forms.text_encoder import (
     text_reference,
     text_samples,
 )
-from triform.export.graph.fused import encoder_notes, fused_graph
+from triform.export.graph.fused import fused_graph
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Report, finish
 from triform.export.samples import texts
 from triform.export.samples.own import calibration_text
 from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.tokenization.code_points import code_points_info
-from triform.export.write import describe_graph, staged
+from triform.export.write import staged
 from triform.models import catalog
 from triform.models.encoder.graph import encoder_spec
 from triform.models.spec import GraphSpec
@@ -48,7 +49,7 @@ _CALIBRATION_ROWS = 48
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """The rows that describe what `export` would do, from the config alone."""
     details = [*size_rows(config), vocabulary_row(config)]
-    return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_as(options.quantize))
+    return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_for(options))
 
 
 def load(origin: Source, config: PretrainedConfig, _: ExportOptions) -> Checkpoint:
@@ -74,12 +75,13 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             checks = _checks(encoder, options)
         graph, spec = text_graph(encoder, clock)
         path = folder / "encoder.onnx"
-        quantization, parity = write_encoder_graph(graph, spec.outputs, checks, path, Path(scratch), options, clock)
+        written = write_encoder_graphs(graph, spec.outputs, checks, path, Path(scratch), options, clock)
+        graphs = bundle_graphs({"encoder": written}, options.gpu_dtype)
         with clock.step("write"):
             tokenizer = _write_tokenizer(checkpoint.tokenizer, folder)
-            info = describe_graph(graph, path, quantization, encoder_notes(graph))
-            write_manifest(_manifest(encoder, info, tokenizer), folder, parity, clock)
-    return finish(bundle, checkpoint.weights_size, parity, clock)
+            manifest = graphs.into(_manifest(encoder, graphs.graphs["encoder"], tokenizer))
+            write_manifest(manifest, folder, graphs.parity, clock)
+    return finish(bundle, checkpoint.weights_size, graphs.parity, clock)
 
 
 def text_graph(encoder: TextEncoder, clock: Clock) -> tuple[ir.Model, GraphSpec]:

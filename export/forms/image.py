@@ -14,17 +14,16 @@ from triform.export.checkpoint.processors import load_image_processor, save_toke
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.encoder import hidden_state_count, label_names, vector_width
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
-from triform.export.describe.plan import Row, plan_rows, size_rows, stored_as
+from triform.export.describe.plan import Row, plan_rows, size_rows, stored_for
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
-from triform.export.forms.encoder_graph import write_encoder_graph
-from triform.export.forms.image_encoder import ImageEncoder, Tower, image_checks, image_encoder
-from triform.export.graph.fused import encoder_notes, fused_graph
+from triform.export.forms.encoders.encoder_graph import bundle_graphs, write_encoder_graphs
+from triform.export.forms.encoders.image_encoder import ImageEncoder, Tower, image_checks, image_encoder
+from triform.export.graph.fused import fused_graph
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
 from triform.export.report import Clock, Report, finish
 from triform.export.tokenization.clean_up import clean_up_decoding
-from triform.export.verify.encoder import worst_parity
-from triform.export.write import describe_graph, staged
+from triform.export.write import staged
 from triform.models.encoder.graph import encoder_spec
 from triform.models.encoder.image_tasks import CONTRAST, IMAGE_HEADS, LABELS, VECTORS
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest
@@ -36,7 +35,7 @@ from triform.runtime.media.image import require_pillow
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """The rows that describe what `export` would do, from the config alone."""
     details = size_rows(getattr(config, "vision_config", config))
-    return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_as(options.quantize))
+    return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_for(options))
 
 
 def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
@@ -69,20 +68,18 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         with clock.step("reference"), quiet_torch():
             encoder = image_encoder(checkpoint, options)
             all_checks = image_checks(encoder)
-        graphs, parities = {}, []
+        written = {}
         for tower, checks in zip(encoder.towers, all_checks, strict=True):
             path = folder / f"{tower.name}.onnx"
             graph, names = _tower_graph(encoder, tower, clock)
-            quantization, parity = write_encoder_graph(graph, names, checks, path, Path(scratch), options, clock)
-            graphs[tower.name] = describe_graph(graph, path, quantization, encoder_notes(graph))
-            parities.append(parity)
-        parity = worst_parity(parities)
+            written[tower.name] = write_encoder_graphs(graph, names, checks, path, Path(scratch), options, clock)
+        graphs = bundle_graphs(written, options.gpu_dtype)
         with clock.step("write"):
             if checkpoint.tokenizer is not None:
                 save_tokenizer(checkpoint.tokenizer, folder)
                 clean_up_decoding(checkpoint.tokenizer, folder)
-            write_manifest(_manifest(encoder, graphs), folder, parity, clock)
-    return finish(bundle, checkpoint.weights_size, parity, clock)
+            write_manifest(graphs.into(_manifest(encoder, graphs.graphs)), folder, graphs.parity, clock)
+    return finish(bundle, checkpoint.weights_size, graphs.parity, clock)
 
 
 def _tower_graph(encoder: ImageEncoder, tower: Tower, clock: Clock) -> tuple[ir.Model, tuple[str, ...]]:

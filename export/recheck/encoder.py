@@ -11,9 +11,15 @@ from transformers import PretrainedConfig
 
 from triform.export.checkpoint.source import Source
 from triform.export.forms import audio, encoder, image, static
-from triform.export.forms.audio_encoder import audio_batches, audio_encoder, audio_outputs, frame_counts
-from triform.export.forms.image_encoder import ImageEncoder, Tower, image_encoder, image_outputs
-from triform.export.forms.text_encoder import EVALUATION_ROWS, parity_batches, text_encoder, text_outputs, text_samples
+from triform.export.forms.encoders.audio_encoder import audio_batches, audio_encoder, audio_outputs, frame_counts
+from triform.export.forms.encoders.image_encoder import ImageEncoder, Tower, image_encoder, image_outputs
+from triform.export.forms.encoders.text_encoder import (
+    EVALUATION_ROWS,
+    parity_batches,
+    text_encoder,
+    text_outputs,
+    text_samples,
+)
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
 from triform.export.runners import EncoderRunner, usable_cores

@@ -8,7 +8,7 @@ from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import EncoderInfo, Manifest
 from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.errors import BundleError, UnsupportedError
-from triform.runtime.graphs.encoder_batch import EncoderStep
+from triform.runtime.graphs.encoder_batch import EncoderStep, batch_size
 from triform.runtime.graphs.session import SessionOptions, open_session
 from triform.runtime.text.rows import RowReader
 from triform.runtime.text.tokenizer import bundle_tokenizer
@@ -56,12 +56,13 @@ class OpenEncoder:
         path, graph = bundle.graph("encoder")
         session = open_session(path, **session_options)
         self.providers: list[str] = session.get_providers()
-        self.step = EncoderStep(session, graph, manifest.tokens.pad, equal_lengths=self.info.equal_lengths)
+        size = batch_size(session)
+        self.step = EncoderStep(session, graph, manifest.tokens.pad, equal_lengths=self.info.equal_lengths, size=size)
         self.images: EncoderStep | None = self.step if self.info.image is not None else None
         if self.info.contrast is not None:
             path, graph = bundle.graph("image")
             session = open_session(path, **session_options)
-            self.images = EncoderStep(session, graph, None)
+            self.images = EncoderStep(session, graph, None, size=size)
 
     @property
     def manifest(self) -> Manifest:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import cached_property
+from itertools import chain, islice
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from triform.runtime.errors import BundleError, InputError
 from triform.runtime.text.unicode_check import invalid_at
 
 Pair = tuple[str, str]
+Ids = NDArray[np.int64]
 
 # Texts of a stream to tokenize at a time: enough to keep the tokenizer's threads busy.
 _CHUNK = 256
@@ -39,6 +44,69 @@ class TokenRow:
     words: list[int | None] = field(default_factory=list)
     truncated: bool = False
     prompt_length: int = 0
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Many texts as token ids, one text after the other; a `TokenRow` of each costs more than a GPU needs to read it.
+
+    Attributes:
+        ids: int64 (tokens,), of all texts.
+        type_ids: int64 (tokens,), the token type id of each.
+        lengths: int64 (texts,), the number of tokens of each text.
+    """
+
+    ids: Ids
+    type_ids: Ids
+    lengths: Ids
+
+    @cached_property
+    def starts(self) -> Ids:
+        """int64 (texts,), where each text begins in `ids`."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def padded(self, texts: Ids, pad: int) -> dict[str, Ids]:
+        """Some of the texts as a graph's inputs, each int64 (texts, longest).
+
+        Args:
+            texts: their indices.
+            pad: id of the padding token.
+        """
+        lengths = self.lengths[texts]
+        places = np.arange(lengths.max(initial=0))
+        mask = places < lengths[:, None]
+        sources = (self.starts[texts][:, None] + places)[mask]
+        ids, type_ids = np.full(mask.shape, pad, np.int64), np.zeros(mask.shape, np.int64)
+        ids[mask], type_ids[mask] = self.ids[sources], self.type_ids[sources]
+        return {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": type_ids}
+
+    def at_least(self, length: int, pad: int) -> TokenBatch:
+        """The same texts, those that are shorter than `length` with padding that is part of them."""
+        if not length or not len(self.lengths) or self.lengths.min() >= length:
+            return self
+        arrays = self.padded(np.arange(len(self.lengths)), pad)
+        longest = arrays["input_ids"].shape[1]
+        lengths = np.maximum(self.lengths, length)
+        kept = np.arange(max(longest, length)) < lengths[:, None]
+        wider = [(0, 0), (0, max(0, length - longest))]
+        ids = np.pad(arrays["input_ids"], wider, constant_values=pad)[kept]
+        return TokenBatch(ids, np.pad(arrays["token_type_ids"], wider)[kept], lengths)
+
+
+def token_batch(ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]]) -> TokenBatch:
+    """Put texts together.
+
+    Args:
+        ids: token ids of each text.
+        type_ids: for each token its token type id.
+    """
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    total = int(lengths.sum())
+    return TokenBatch(_joined(ids, total), _joined(type_ids, total), lengths)
+
+
+def _joined(rows: Sequence[Sequence[int]], total: int) -> Ids:
+    return np.fromiter(chain.from_iterable(rows), np.int64, total)
 
 
 class RowReader:
@@ -102,13 +170,30 @@ class RowReader:
             encodings = self._encode(texts, add_special_tokens, first)
         rows = [_row(encoding) for encoding in encodings]
         for index, row in enumerate(rows):
-            self._check_length(row, texts[index], first + index)
-            if row.truncated and self._strict:
-                raise InputError(
-                    f"text {first + index} is longer than the model's {self.max_length} tokens: {_start(texts[index])}"
-                )
-        self.truncated += sum(row.truncated for row in rows)
+            self._check_length(len(row.ids), texts[index], first + index)
+            if row.truncated:
+                self._note_truncated(texts[index], first + index)
         return rows
+
+    def read_batch(self, texts: Sequence[str], *, first: int = 1) -> TokenBatch:
+        """The token ids of texts, without what tells where each token comes from. Arguments and errors as `read`."""
+        _check_unicode(texts, first)
+        with self._lock:
+            self.tokenizer.enable_truncation(self.max_length)
+            self.tokenizer.no_padding()
+            # Not every tokenizer has the faster way.
+            encode = getattr(self.tokenizer, "encode_batch_fast", self.tokenizer.encode_batch)
+            encodings = encode(list(texts), add_special_tokens=True)
+        batch = token_batch([encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings])
+        if batch.ids.max(initial=0) >= self._vocab_size:
+            raise self._unknown_id(int(batch.ids.max()))
+        for index in np.flatnonzero((batch.lengths > 0) & (batch.lengths < self._min_length)).tolist():
+            self._check_length(int(batch.lengths[index]), texts[index], first + index)
+        # Only texts that fill a row can have been cut.
+        for index in np.flatnonzero(batch.lengths >= self.max_length).tolist():
+            if encodings[index].overflowing:
+                self._note_truncated(texts[index], first + index)
+        return batch
 
     def read_windows(self, text: str | Pair, *, stride: int, number: int = 1) -> list[TokenRow]:
         """Encode a long text, or a pair with a long second text, as overlapping windows that cover all of it.
@@ -134,7 +219,7 @@ class RowReader:
             encoding = self._encode([text], True, number)[0]
         rows = [_row(part) for part in (encoding, *encoding.overflowing)]
         for row in rows:
-            self._check_length(row, text, number)
+            self._check_length(len(row.ids), text, number)
         return rows
 
     def room(self, first: str | None = None) -> int:
@@ -163,29 +248,41 @@ class RowReader:
             self.tokenizer.no_truncation()
             return len(self._encode([text], True, 1)[0].ids)
 
-    def _check_length(self, row: TokenRow, text: str | Pair, number: int) -> None:
+    def _check_length(self, length: int, text: str | Pair, number: int) -> None:
         # A row without tokens never reaches the model.
-        if 0 < len(row.ids) < self._min_length:
+        if 0 < length < self._min_length:
             raise InputError(
-                f"text {number} has only {len(row.ids)} tokens, but the model needs at least {self._min_length}: "
+                f"text {number} has only {length} tokens, but the model needs at least {self._min_length}: "
                 f"{_start(text)}"
             )
 
+    def _note_truncated(self, text: str | Pair, number: int) -> None:
+        if self._strict:
+            raise InputError(f"text {number} is longer than the model's {self.max_length} tokens: {_start(text)}")
+        self.truncated += 1
+
     def _encode(self, texts: Sequence[str | Pair], add_special_tokens: bool, first: int) -> list[Any]:
-        for number, text in enumerate(texts, first):
-            for part in (text,) if isinstance(text, str) else text:
-                place = invalid_at(part)
-                if place is not None:
-                    raise InputError(f"text {number} is not valid Unicode at character {place}: {_start(text)}")
+        _check_unicode(texts, first)
         self.tokenizer.no_padding()
         encodings: list[Any] = self.tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         for encoding in encodings:
             if encoding.ids and max(encoding.ids) >= self._vocab_size:
-                raise BundleError(
-                    f"the tokenizer gives the token id {max(encoding.ids)}, but the model's vocabulary has "
-                    f"{self._vocab_size} tokens; export the model again"
-                )
+                raise self._unknown_id(max(encoding.ids))
         return encodings
+
+    def _unknown_id(self, token: int) -> BundleError:
+        return BundleError(
+            f"the tokenizer gives the token id {token}, but the model's vocabulary has {self._vocab_size} tokens; "
+            "export the model again"
+        )
+
+
+def _check_unicode(texts: Sequence[str | Pair], first: int) -> None:
+    for number, text in enumerate(texts, first):
+        for part in (text,) if isinstance(text, str) else text:
+            place = invalid_at(part)
+            if place is not None:
+                raise InputError(f"text {number} is not valid Unicode at character {place}: {_start(text)}")
 
 
 def _row(encoding: Any) -> TokenRow:

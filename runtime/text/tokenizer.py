@@ -69,6 +69,12 @@ class JsonTokenizer:
             encodings: list[Any] = self.backend.encode_batch(sequences, **options)
         return encodings
 
+    def encode_batch_fast(self, sequences: list[Any], **options: bool) -> list[Any]:
+        """As `encode_batch`, without the places of tokens in their texts."""
+        with failures_as(self._unusable):
+            encodings: list[Any] = self.backend.encode_batch_fast(sequences, **options)
+        return encodings
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of `ids`.
 

@@ -109,17 +109,12 @@ def lower_products(graph: ir.Model, options: ExportOptions, importance: Mapping[
 
 def _twin(graph: ir.Model, cache: CacheInfo, path: Path) -> GpuDecoderRunner:
     """The graph as it is for GPUs, but for the type of its activations."""
-    write_graph(float32_twin(graph), path)
-    return GpuDecoderRunner(path, cache, usable_cores())
-
-
-def float32_twin(graph: ir.Model) -> ir.Model:
-    """A copy of a decoder's graph as it is for GPUs, in float32 with weights rounded to bfloat16."""
     twin = graph.clone()
     round_constants(twin, "bfloat16")
     lengths_outside(twin)
     choose_inside(twin.graph)
-    return twin
+    write_graph(twin, path)
+    return GpuDecoderRunner(path, cache, usable_cores())
 
 
 def _compare(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from triform.export.forms.decoders.gpu import checked, float32_twin, lower_products
+from triform.export.forms.decoders.gpu import checked, lower_products
 from triform.export.forms.encoder_decoders.graph import Graphs
 from triform.export.gpu.decoder import check_gpu_decoder, to_gpu_decoder
-from triform.export.gpu.half import round_constants, to_half
+from triform.export.gpu.half import to_half
+from triform.export.gpu.skip_norms import fuse_skip_layer_norms
+from triform.export.gpu.twin import rounded_twin
 from triform.export.graph.fused import encoder_notes
 from triform.export.graph.fusion_biases import fuse_biases
 from triform.export.graph.nodes import nodes
@@ -26,7 +28,7 @@ from triform.export.verify.encoder_decoder import (
 from triform.export.write import Stored, describe_graph, write_graph
 from triform.models.errors import UnsupportedModelError
 from triform.runtime.bundle.export_record import Parity
-from triform.runtime.bundle.manifest import CacheInfo, GpuGraphs, GraphInfo, Quantization
+from triform.runtime.bundle.manifest import CacheInfo, GpuGraphs, Quantization
 from triform.runtime.errors import UnsupportedError, option
 
 # Each layer of an encoder has one of these.
@@ -67,37 +69,42 @@ def build_for_gpu(pair: FloatPair, options: ExportOptions, folder: Path, scratch
         ExportError: they do not compute what PyTorch does, as closely as their numbers allow.
     """
     encoder, decoder = pair.graphs.encoder.clone(), pair.graphs.decoder.clone()
-    notes = encoder_notes(encoder)
-    dtype, runner = options.gpu_dtype, None
+    notes, dtype = encoder_notes(encoder), options.gpu_dtype
     try:
         check_gpu_decoder(decoder)
         quantization = lower_products(decoder, options, {})
-        lower_to_float(encoder)
-        if dtype == "bfloat16":
-            # The CPU has no kernels for it.
-            runner = _twins(encoder, decoder, pair.cache, scratch)
+        fuse_skip_layer_norms(decoder)
         to_gpu_decoder(decoder, dtype)
     except UnsupportedModelError as error:
         raise UnsupportedError(
             f"{pair.name} cannot be exported with {option('target')} {options.target}: {error}"
         ) from error
+    lower_to_float(encoder)
     fuse_biases(encoder)
+    fuse_skip_layer_norms(encoder)
     to_half(encoder, dtype)
-    prefix = "gpu-" if options.for_cpu else ""
-    paths = [folder / f"{prefix}{name}.onnx" for name in _NAMES]
-    # An embedding that both graphs look up is stored once.
-    stored: Stored = {}
-    for graph, path in zip((encoder, decoder), paths, strict=True):
-        write_graph(graph, path, stored)
-    own = {"dtype": str(dtype)}
-    if runner is not None:
-        own["compared"] = "in float32, with weights rounded to bfloat16: the CPU has no kernels for bfloat16"
-    parity = _compare(pair, runner or _runner(paths, pair.cache, dtype), options, quantization)
-    graphs: dict[str, GraphInfo] = {
+    paths = _written(encoder, decoder, folder, "gpu-" if options.for_cpu else "")
+    twins = _written(rounded_twin(encoder, dtype), rounded_twin(decoder, dtype), scratch, "twin-")
+    runners = [_runner(twins, pair.cache, "float32")]
+    if dtype == "float16":
+        # The CPU has no kernels for bfloat16.
+        runners.append(_runner(paths, pair.cache, dtype))
+    parity = _compare(pair, runners, options, quantization)
+    own = {"dtype": str(dtype), "compared": f"in float32 on a CPU, with each result rounded to {dtype}"}
+    graphs = {
         "encoder": describe_graph(encoder, paths[0], Quantization("none"), {**notes, **own}),
         "decoder": describe_graph(decoder, paths[1], quantization, own),
     }
     return GpuGraphs(dtype, graphs, parity)
+
+
+def _written(encoder: ir.Model, decoder: ir.Model, folder: Path, prefix: str) -> list[Path]:
+    """Write both graphs, and what both look up, such as an embedding, once."""
+    stored: Stored = {}
+    paths = [folder / f"{prefix}{name}.onnx" for name in _NAMES]
+    for graph, path in zip((encoder, decoder), paths, strict=True):
+        write_graph(graph, path, stored)
+    return paths
 
 
 def _runner(paths: list[Path], cache: CacheInfo, dtype: str) -> EncoderDecoderRunner:
@@ -105,23 +112,16 @@ def _runner(paths: list[Path], cache: CacheInfo, dtype: str) -> EncoderDecoderRu
     return EncoderDecoderRunner(EncoderRunner(paths[0], cores), GpuDecoderRunner(paths[1], own, cores))
 
 
-def _twins(encoder: ir.Model, decoder: ir.Model, cache: CacheInfo, scratch: Path) -> EncoderDecoderRunner:
-    """The graphs as they are for GPUs, but for the type of their activations."""
-    rounded = encoder.clone()
-    round_constants(rounded, "bfloat16")
-    paths = [scratch / f"twin-{name}.onnx" for name in _NAMES]
-    write_graph(rounded, paths[0])
-    write_graph(float32_twin(decoder), paths[1])
-    return _runner(paths, cache, "float32")
-
-
 def _compare(
-    pair: FloatPair, runner: EncoderDecoderRunner, options: ExportOptions, quantization: Quantization
+    pair: FloatPair, runners: list[EncoderDecoderRunner], options: ExportOptions, quantization: Quantization
 ) -> Parity:
-    """Compare graphs with PyTorch, and their predictions with those of the float32 graphs."""
-    parity = encoder_decoder_parity(runner, pair.reference)
+    """Compare graphs with PyTorch, and the first ones' predictions with those of the float32 graphs."""
     layers = len(nodes(pair.graphs.encoder.graph, *_ATTENTION)) + len(pair.cache.layers)
     exact = quantization.scheme == "none"
-    parity = checked(parity, pair.name, options.gpu_dtype, layers, exact=exact)
-    measured = quantized_encoder_decoder_parity(pair.runner.read, runner, pair.reference)
-    return dataclasses.replace(parity, quantized=measured)
+    first, *_ = [
+        checked(encoder_decoder_parity(runner, pair.reference), pair.name, options.gpu_dtype, layers, exact=exact)
+        for runner in runners
+    ]
+    return dataclasses.replace(
+        first, quantized=quantized_encoder_decoder_parity(pair.runner.read, runners[0], pair.reference)
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,15 +12,15 @@ from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array, check_numbers, cosines, unit
 from triform.runtime.bundle.manifest import EmbeddingInfo
+from triform.runtime.encoder.vectors.ahead import ahead
 from triform.runtime.errors import InputError, UnsupportedError, option
-from triform.runtime.text.rows import TokenRow
+from triform.runtime.text.rows import TokenBatch
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
 
-# Texts and characters to tokenize at a time: enough for the tokenizer's threads and for batches of similar length, few
-# enough that neither many texts nor long ones fill the memory.
-_CHUNK_TEXTS, _CHUNK_CHARACTERS = 1024, 2**20
+# Characters to tokenize at a time: long texts must not fill the memory.
+_CHUNK_CHARACTERS = 2**20
 # Tasks of models that compute vectors of texts, also to compare them with images.
 _TASKS = ("feature-extraction", "zero-shot-image-classification")
 # Names that models use for the prompts of queries and documents, the preferred name first.
@@ -53,11 +55,7 @@ def embed(
         BundleError: a vector holds NaN or an infinity.
         TriformError: onnxruntime failed.
     """
-    info = embedding_info(model)
-    before = resolve_prompt(info, prompt, prompt_name)
-    width_of(info, dimensions)
-    left_out = 0 if info.include_prompt else _prompt_length(model, before)
-    return _vectors(model, (before + text for text in texts), dimensions, left_out)
+    return chain.from_iterable(_arrays(model, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions))
 
 
 def embedding_matrix(
@@ -69,8 +67,8 @@ def embedding_matrix(
     dimensions: int | None = None,
 ) -> Array:
     """Return all vectors at once, float32 (texts, dimensions). Arguments and errors as in `embed`."""
-    vectors = embed(model, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
-    return np.array(list(vectors), np.float32).reshape(-1, width_of(embedding_info(model), dimensions))
+    arrays = list(_arrays(model, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions))
+    return np.concatenate([np.empty((0, width_of(embedding_info(model), dimensions)), np.float32), *arrays])
 
 
 def similarities(
@@ -127,9 +125,12 @@ def width_of(info: EmbeddingInfo, dimensions: int | None) -> int:
     return dimensions or info.dimension
 
 
-def truncated_vector(vector: Array, info: EmbeddingInfo, dimensions: int | None) -> Array:
-    """Keep the first `dimensions` numbers of a vector, all if None; scale it to length 1 if the model's vectors are."""
-    kept = vector[:dimensions]
+def truncated(vectors: Array, info: EmbeddingInfo, dimensions: int | None) -> Array:
+    """Keep the first `dimensions` numbers of vectors (…, dimension), all if None.
+
+    They are scaled to length 1 if the model's vectors are.
+    """
+    kept = vectors[..., :dimensions]
     return unit(kept) if info.normalized and dimensions is not None else kept
 
 
@@ -172,45 +173,51 @@ def _prompt_length(model: OpenEncoder, prompt: str) -> int:
     return len(row.ids) - (row.ids[-1:] != [] and row.ids[-1] in special)
 
 
-def _vectors(model: OpenEncoder, texts: Iterable[str], dimensions: int | None, left_out: int) -> Iterator[Array]:
-    info, contrast = embedding_info(model), model.info.contrast
+def _arrays(
+    model: OpenEncoder,
+    texts: Iterable[str],
+    *,
+    prompt: str | None,
+    prompt_name: str | None,
+    dimensions: int | None,
+) -> Iterator[Array]:
+    """The vectors of some texts at a time, float32 (texts, dimensions). Arguments and errors as in `embed`."""
+    info = embedding_info(model)
+    before = resolve_prompt(info, prompt, prompt_name)
+    width_of(info, dimensions)
+    left_out = 0 if info.include_prompt else _prompt_length(model, before)
+    batches = ahead(_chunks((before + text for text in texts), model.step.size.texts), partial(_read, model))
+    return (_vectors(model, batch, dimensions, left_out) for batch in batches)
+
+
+def _read(model: OpenEncoder, chunk: tuple[int, list[str]]) -> TokenBatch:
+    first, texts = chunk
+    batch = model.reader().read_batch(texts, first=first)
+    contrast = model.info.contrast
+    # Models that were trained with padding that is not masked.
     least = 0 if contrast is None else contrast.text_length or 0
-    first = 1
-    for chunk in _chunks(texts):
-        padded = [
-            _padded(row, least, model.manifest.tokens.pad or 0) for row in model.reader().read(chunk, first=first)
-        ]
-        # Without the offsets and words of tokens, which take most of a row's memory.
-        rows = [TokenRow(row.ids, row.type_ids, prompt_length=left_out) for row in padded]
-        results = model.step.in_batches((row for row in rows if row.ids), ["sentence_embedding"])
-        for row in rows:
-            vector = _checked(next(results)) if row.ids else np.zeros(info.dimension, np.float32)
-            yield truncated_vector(vector, info, dimensions)
-        first += len(chunk)
+    return batch.at_least(least, model.manifest.tokens.pad or 0)
 
 
-def _checked(result: tuple[Array, ...]) -> Array:
-    check_numbers(result)
-    return result[0]
+def _vectors(model: OpenEncoder, batch: TokenBatch, dimensions: int | None, left_out: int) -> Array:
+    vectors = model.step.vectors(batch, "sentence_embedding", left_out)
+    check_numbers([vectors])
+    return truncated(vectors, embedding_info(model), dimensions)
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+def _chunks(texts: Iterable[str], most: int) -> Iterator[tuple[int, list[str]]]:
+    """Some texts at a time, with the number of the first, counted from 1."""
     chunk: list[str] = []
-    size = 0
+    size, first = 0, 1
     for text in texts:
         chunk.append(text)
         size += len(text)
-        if len(chunk) == _CHUNK_TEXTS or size >= _CHUNK_CHARACTERS:
-            yield chunk
+        if len(chunk) == most or size >= _CHUNK_CHARACTERS:
+            yield first, chunk
+            first += len(chunk)
             chunk, size = [], 0
     if chunk:
-        yield chunk
-
-
-def _padded(row: TokenRow, length: int, pad: int) -> TokenRow:
-    """Pad a row to `length` with tokens that are not masked, for models that were trained that way."""
-    missing = max(0, length - len(row.ids))
-    return TokenRow(row.ids + missing * [pad], row.type_ids + missing * [0])
+        yield first, chunk
 
 
 def _first(prompts: Mapping[str, str], names: Iterable[str]) -> str:

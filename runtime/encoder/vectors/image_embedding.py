@@ -10,7 +10,7 @@ import numpy as np
 
 from triform.runtime.arithmetic import Array, check_numbers
 from triform.runtime.bundle.manifest import EmbeddingInfo
-from triform.runtime.encoder.vectors.embedding import truncated_vector, width_of
+from triform.runtime.encoder.vectors.embedding import truncated, width_of
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.media.image import pixels_of
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from triform.runtime.media.image import ImageInput
 
 VECTORS, ANY_LABELS = "image-feature-extraction", "zero-shot-image-classification"
-# Images in a batch: enough to keep every core busy, few because all activations are in memory at once.
-_BATCH = 8
 
 
 def embed_images(model: OpenEncoder, images: Iterable[ImageInput], *, dimensions: int | None = None) -> Iterator[Array]:
@@ -47,7 +45,7 @@ def embed_pixels(model: OpenEncoder, pixels: Iterable[Array], *, dimensions: int
     """Like `embed_images`, for pixels that `encoder_pixels` returned."""
     info = image_embedding_info(model)
     width_of(info, dimensions)
-    return (truncated_vector(vector, info, dimensions) for vector in run_pixels(model, pixels, "image_embedding"))
+    return (truncated(vector, info, dimensions) for vector in run_pixels(model, pixels, "image_embedding"))
 
 
 def image_embedding_matrix(model: OpenEncoder, images: Iterable[ImageInput], *, dimensions: int | None = None) -> Array:
@@ -91,7 +89,7 @@ def run_pixels(model: OpenEncoder, pixels: Iterable[Array], name: str) -> Iterat
     if model.images is None:
         raise UnsupportedError("the bundle does not say how it reads images; export the model again")
     source = iter(pixels)
-    while batch := list(islice(source, _BATCH)):
+    while batch := list(islice(source, model.images.size.images)):
         results = model.images.feed({"pixel_values": np.stack(batch)}, (name,))[0]
         check_numbers([results])
         yield from results

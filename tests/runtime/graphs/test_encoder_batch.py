@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from triform.runtime.bundle.manifest import GraphInfo, Quantization, TensorInfo
-from triform.runtime.graphs.encoder_batch import TOKENS, EncoderStep
+from triform.runtime.graphs.encoder_batch import CPU_BATCH, EncoderStep
 from triform.runtime.text.rows import TokenRow
 
 GRAPH = GraphInfo(
@@ -45,12 +45,14 @@ def test_batches_have_no_padding(equal):
     for one, (ids, sums) in zip(rows, found, strict=True):
         assert ids.tolist() == one.ids
         assert sums == sum(one.ids)
-    assert all(batch * length <= TOKENS for batch, length in session.shapes)
+    assert all(batch * length <= CPU_BATCH.tokens for batch, length in session.shapes)
     read, given = sum(batch * length for batch, length in session.shapes), sum(len(one.ids) for one in rows)
     assert read == given if equal else read > given
     if equal:
         by_length = {length: sum(len(one.ids) == length for one in rows) for _, length in session.shapes}
-        assert len(session.shapes) == sum(-(-count // (TOKENS // length)) for length, count in by_length.items())
+        assert len(session.shapes) == sum(
+            -(-count // (CPU_BATCH.tokens // length)) for length, count in by_length.items()
+        )
 
 
 def test_a_run_of_rows_of_several_lengths():

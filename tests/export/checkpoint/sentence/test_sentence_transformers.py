@@ -17,7 +17,7 @@ from triform.export.checkpoint.purpose import decide_purpose
 from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.sentence.sentence_transformers import lower_case, read_modules
 from triform.export.forms import encoder as encoder_export
-from triform.export.forms.text_encoder import text_encoder
+from triform.export.forms.encoders.text_encoder import text_encoder
 from triform.export.options import ExportOptions
 from triform.models.encoder.graph import reference_outputs
 from triform.models.encoder.pooling import POOLINGS

@@ -10,6 +10,7 @@ import pty
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -197,7 +198,7 @@ def test_shortened_vectors_keep_length_1(model, expected):
 
 def test_any_number_of_texts_lazily_and_in_order(model, expected, monkeypatch):
     assert model.embed([]).shape == (0, 48)
-    monkeypatch.setattr(embedding, "_CHUNK_TEXTS", 4)
+    monkeypatch.setattr(model.step, "size", replace(model.step.size, texts=4))
     endless = embed(model, itertools.cycle(TEXTS))
     found = [next(endless) for _ in range(3 * len(TEXTS))]
     assert_allclose(found, np.tile(expected, (3, 1)), atol=TOLERANCE)
@@ -208,11 +209,12 @@ def test_long_texts_are_read_a_few_at_a_time(model, monkeypatch):
     read = []
     vectors = embed(model, (read.append(1) or "x" * 60 for _ in range(10)))
     next(vectors)
-    assert len(read) == 2
+    # Two, and the next two while these are computed.
+    assert len(read) == 4
 
 
 def test_errors_name_the_text(sentence_bundle, model, monkeypatch):
-    monkeypatch.setattr(embedding, "_CHUNK_TEXTS", 2)
+    monkeypatch.setattr(model.step, "size", replace(model.step.size, texts=2))
     with pytest.raises(InputError, match="text 5 is not valid Unicode"):
         model.embed(["a", "b", "c", "d", "\ud800"])
     strict = load_encoder(sentence_bundle, strict=True)
@@ -232,8 +234,8 @@ def test_a_text_without_tokens(sentence_bundle):
 
 
 def test_results_that_are_no_numbers_are_refused(model, monkeypatch):
-    broken = [(np.full(48, np.nan, np.float32),)]
-    monkeypatch.setattr(model.step, "in_batches", lambda *_: iter(broken))
+    broken = [np.full((1, 48), np.nan, np.float32)]
+    monkeypatch.setattr(model.step, "feed", lambda *_: broken)
     with pytest.raises(BundleError, match="NaN"):
         model.embed(["rain"])
 

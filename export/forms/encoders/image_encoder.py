@@ -12,7 +12,7 @@ import torch
 
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.describe.image import calibration_samples, evaluation_samples, image_info
-from triform.export.forms.encoder_graph import EncoderChecks
+from triform.export.forms.encoders.checks import EncoderChecks
 from triform.export.options import ExportOptions
 from triform.export.samples.batches import Array, Sample, SampleSets, padded
 from triform.export.samples.texts import passages

@@ -1,0 +1,150 @@
+"""Writes a fused encoder graph for each target: verified against PyTorch, quantized or made 16 bits wide, and compared.
+
+The same for texts, images and audio.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from triform.export.forms.encoders.checks import EncoderChecks
+from triform.export.forms.encoders.gpu_graph import compare_with_float, lower_for_gpu
+from triform.export.graph.fused import encoder_notes
+from triform.export.options import ExportOptions
+from triform.export.quantize.encoder import FloatGraph, quantize_encoder, write_calibration_graph, write_float_graph
+from triform.export.report import Clock
+from triform.export.runners import EncoderRunner, usable_cores
+from triform.export.verify.encoder import (
+    quantized_encoder_parity,
+    task_output,
+    verify_encoder,
+    worst_parity,
+)
+from triform.export.write import describe_graph, write_graph
+from triform.runtime.bundle.export_record import EncoderParity, QuantizedEncoderParity
+from triform.runtime.bundle.manifest import GpuDtype, GpuGraphs, GraphInfo, Manifest, Quantization, Target
+
+
+@dataclass(frozen=True)
+class WrittenGraph:
+    """A graph on disk.
+
+    Attributes:
+        info: for the manifest.
+        parity: how close it is to PyTorch.
+    """
+
+    info: GraphInfo
+    parity: EncoderParity
+
+
+@dataclass(frozen=True)
+class BundleGraphs:
+    """The graphs of a bundle, as its manifest has them.
+
+    Attributes:
+        target: of `graphs`.
+        graphs: by name.
+        parity: of `graphs`, the worst of each number.
+        gpu: the graphs for GPUs, in a bundle for both.
+    """
+
+    target: Target
+    graphs: dict[str, GraphInfo]
+    parity: EncoderParity
+    gpu: GpuGraphs | None = None
+
+    def into(self, manifest: Manifest) -> Manifest:
+        """Say in a manifest with these graphs what they are made for."""
+        return dataclasses.replace(manifest, target=self.target, gpu=self.gpu)
+
+
+def bundle_graphs(written: Mapping[str, Mapping[Target, WrittenGraph]], dtype: GpuDtype) -> BundleGraphs:
+    """Put the graphs of a bundle together.
+
+    Args:
+        written: by name and target; all have the same targets.
+        dtype: what a GPU computes with.
+    """
+    targets = list(next(iter(written.values())))
+    infos = {target: {name: graphs[target].info for name, graphs in written.items()} for target in targets}
+    parities = {target: worst_parity([graphs[target].parity for graphs in written.values()]) for target in targets}
+    first = targets[0]
+    gpu = None if len(targets) == 1 else GpuGraphs(dtype, infos["gpu"], parities["gpu"])
+    return BundleGraphs(first, infos[first], parities[first], gpu)
+
+
+def write_encoder_graphs(
+    graph: ir.Model,
+    names: Sequence[str],
+    checks: EncoderChecks,
+    path: Path,
+    scratch: Path,
+    options: ExportOptions,
+    clock: Clock,
+) -> dict[Target, WrittenGraph]:
+    """Verify a graph in float32, and write it for each target of the options, the CPU first.
+
+    Args:
+        graph: fused, not lowered yet; changed in place.
+        names: of its outputs.
+        checks: inputs to run it on.
+        path: of the file to write. Beside it, the graph for GPUs gets the prefix "gpu-" if there is one for the CPU.
+        scratch: a folder for graphs that are not kept.
+        options: targets, and how to store weights.
+        clock: times the steps.
+
+    Raises:
+        ExportError: the float32 graph does not match PyTorch, or 16 bits change its results too much.
+    """
+    gpu_graph = graph.clone() if options.for_gpu else None
+    notes = encoder_notes(graph)
+    threads = usable_cores()
+    with clock.step("verify"):
+        if options.quantize != "none":
+            original = write_calibration_graph(graph, scratch / path.name, threads)
+        else:
+            original = write_float_graph(graph, (path if options.for_cpu else scratch / path.name), threads)
+        parity = worst_parity([verify_encoder(original.runner, names, batch) for batch in checks.reference])
+    written: dict[Target, WrittenGraph] = {}
+    if options.for_cpu:
+        quantization = Quantization("none")
+        if options.quantize != "none":
+            quantization, quantized = _quantize(graph, names, checks, original, path, options, clock)
+            parity = dataclasses.replace(parity, quantized=quantized)
+        written["cpu"] = WrittenGraph(describe_graph(graph, path, quantization, notes), parity)
+    if gpu_graph is not None:
+        gpu_path = path.with_name(f"gpu-{path.name}") if options.for_cpu else path
+        with clock.step("make for GPUs"):
+            twin = lower_for_gpu(gpu_graph, options.gpu_dtype, gpu_path, scratch)
+            gpu_parity = compare_with_float(twin, original.runner, names, checks)
+        info = describe_graph(gpu_graph, gpu_path, Quantization("none"), {**notes, **twin.notes})
+        written["gpu"] = WrittenGraph(info, gpu_parity)
+    return written
+
+
+def _quantize(
+    graph: ir.Model,
+    names: Sequence[str],
+    checks: EncoderChecks,
+    original: FloatGraph,
+    path: Path,
+    options: ExportOptions,
+    clock: Clock,
+) -> tuple[Quantization, QuantizedEncoderParity]:
+    """Quantize a graph in place, write it, and compare it with the float32 graph."""
+    with clock.step("quantize"):
+        quantization = quantize_encoder(graph, options, original, checks.calibration, checks.rows_worth)
+        write_graph(graph, path)
+    with clock.step("compare"):
+        name = task_output(names)
+        parity = quantized_encoder_parity(
+            lambda arrays: original.runner.run(arrays, [name])[name], EncoderRunner(path, usable_cores()), name,
+            checks.evaluation, checks.reference[0].pad, checks.problem_type,
+        )  # fmt: skip
+    return quantization, parity

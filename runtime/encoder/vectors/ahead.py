@@ -1,0 +1,42 @@
+"""Works ahead: computes what is needed next in a thread, while the caller uses what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ahead(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
+    """Yield ``work(item)`` of each item, in order, and work on the next meanwhile.
+
+    The items are taken in the caller's thread. An error, of an item or of the work, is raised after the results before
+    it.
+
+    Args:
+        items: any number.
+        work: called in another thread, one call at a time.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        coming = _submit(pool, source, work)
+        while coming is not None:
+            following = _submit(pool, source, work)
+            yield coming.result()
+            coming = following
+
+
+def _submit(pool: ThreadPoolExecutor, source: Iterator[Item], work: Callable[[Item], Result]) -> Future[Result] | None:
+    """Start the work on the next item; None if there is none."""
+    try:
+        item = next(source)
+    except StopIteration:
+        return None
+    except Exception as error:  # whatever the items' maker raises
+        failed: Future[Result] = Future()
+        failed.set_exception(error)
+        return failed
+    return pool.submit(work, item)

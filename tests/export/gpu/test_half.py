@@ -1,0 +1,165 @@
+"""What stays in float32 when a graph's floats become 16 bits wide, and how its twin rounds; numbers by arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from triform.export.gpu.half import to_half
+from triform.export.gpu.skip_norms import fuse_skip_layer_norms
+from triform.export.gpu.twin import rounded_twin
+from triform.export.runners import EncoderRunner
+from triform.export.write import write_graph
+
+X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])
+
+
+def graph_of(nodes, constants, *, inputs=(X,), shape=("batch", 4), between=None):
+    """A graph with the output y; `between` has the types of values that are not float32."""
+    given = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)]
+    types = {name: TensorProto.FLOAT for node in nodes for name in node.output} | (between or {})
+    known = [helper.make_tensor_value_info(name, type_, None) for name, type_ in types.items() if name != "y"]
+    built = helper.make_graph(nodes, "g", list(inputs), outputs, given, value_info=known)
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    return ir.from_proto(helper.make_model(built, opset_imports=imports, ir_version=10))
+
+
+def rounded(model, folder, dtype="float16", **arrays):
+    """The output of a graph that was made 16 bits wide, each result rounded."""
+    to_half(model, dtype)
+    write_graph(rounded_twin(model, dtype), folder / "twin.onnx")
+    return EncoderRunner(folder / "twin.onnx", 1).run(arrays)["y"]
+
+
+def node(kind, inputs, outputs, **attributes):
+    return helper.make_node(kind, inputs.split(), outputs.split(), **attributes)
+
+
+def test_squares_do_not_overflow(tmp_path):
+    # 300 squared is 90,000; the largest float16 is 65,504.
+    x = np.full((1, 4), 300, np.float32)
+    norm = [node("Mul", "x x", "s"), node("ReduceMean", "s axes", "m"), node("Sqrt", "m", "r"), node("Div", "x r", "y")]
+    assert rounded(graph_of(norm, {"axes": np.array([-1])}), tmp_path, x=x).tolist() == [[1, 1, 1, 1]]
+    power = [node("Pow", "x two", "s"), *norm[1:]]
+    constants = {"axes": np.array([-1]), "two": np.float32(2)}
+    assert rounded(graph_of(power, constants), tmp_path, x=x).tolist() == [[1, 1, 1, 1]]
+
+
+def test_an_epsilon_does_not_vanish(tmp_path):
+    # The smallest float16 is 6e-8; without the epsilon 0 would be divided by 0.
+    nodes = [node("Abs", "x", "a"), node("Add", "a eps", "b"), node("Div", "x b", "y")]
+    x = np.array([[0, 1, 0, -2]], np.float32)
+    assert rounded(graph_of(nodes, {"eps": np.float32(1e-9)}), tmp_path, x=x).tolist() == [[0, 1, 0, -1]]
+
+
+def test_positions_are_exact(tmp_path):
+    # float16 has 11 bits: above 2,048 it holds even numbers only.
+    inputs = (helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", 4]),)
+    nodes = [node("Cast", "ids", "p", to=TensorProto.FLOAT), node("Mul", "p f", "a"), node("Sin", "a", "y")]
+    ids = np.array([[0, 2047, 2049, 4097]])
+    given = rounded(graph_of(nodes, {"f": np.float32(0.5)}, inputs=inputs), tmp_path, ids=ids)
+    np.testing.assert_allclose(given, np.sin(ids * 0.5), atol=2e-3)
+
+
+def test_lengths_are_exact(tmp_path):
+    # Frames of a recording, as torch.export counts them; the values between have no types.
+    inputs = (helper.make_tensor_value_info("samples", TensorProto.INT64, ["batch", 4]),)
+    nodes = [
+        node("Cast", "samples", "s", to=TensorProto.FLOAT), node("Div", "s stride", "d"), node("Floor", "d", "f"),
+        node("Cast", "f", "n", to=TensorProto.INT64), node("Cast", "n", "y", to=TensorProto.FLOAT),
+    ]  # fmt: skip
+    model = graph_of(nodes, {"stride": np.float32(320)}, inputs=inputs, between={"n": TensorProto.INT64})
+    for made in model.graph:
+        for output in made.outputs:
+            if output.name in ("d", "f"):
+                output.type = None
+    # Above the largest float16, and one below and at multiples of 320.
+    given = rounded(model, tmp_path, samples=np.array([[320 * 411 - 1, 320 * 411, 99_999, 319]]))
+    assert given.tolist() == [[410, 411, 312, 0]]
+
+
+def test_a_constant_of_wide_and_narrow_nodes(tmp_path):
+    # 0.1 as the factor of a power stays 0.1; as that of a sum it becomes the nearest float16.
+    nodes = [node("Pow", "x c", "p"), node("Add", "x c", "s"), node("Mul", "p zero", "n"), node("Add", "n s", "y")]
+    constants = {"c": np.float32(0.1), "zero": np.float32(0)}
+    model = graph_of(nodes, constants)
+    given = rounded(model, tmp_path, x=np.zeros((1, 4), np.float32))
+    assert given.tolist() == [[np.float16(0.1)] * 4]
+    kinds = {value.dtype for name, value in model.graph.initializers.items() if name.startswith("c")}
+    assert kinds == {ir.DataType.FLOAT, ir.DataType.FLOAT16}
+
+
+def test_resize_keeps_its_scales(tmp_path):
+    inputs = (helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 2, 2]),)
+    nodes = [node("Relu", "x", "a"), helper.make_node("Resize", ["a", "", "scales"], ["y"], mode="nearest")]
+    constants = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    model = graph_of(nodes, constants, inputs=inputs, shape=["batch", 1, 4, 4])
+    given = rounded(model, tmp_path, x=np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2))
+    assert given[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    assert model.graph.initializers["scales"].dtype == ir.DataType.FLOAT
+
+
+@pytest.mark.parametrize("lowest", [np.finfo(np.float32).min, -np.inf])
+def test_masks_stay_finite(tmp_path, lowest):
+    # A row that sees nothing: with an infinity its softmax would be 0 / 0.
+    inputs = (helper.make_tensor_value_info("mask", TensorProto.INT64, ["batch", 4]),)
+    nodes = [
+        node("Cast", "mask", "m", to=TensorProto.FLOAT), node("Sub", "one m", "i"), node("Mul", "i lowest", "b"),
+        node("Relu", "b", "zeros"), node("Add", "b zeros", "s"), node("Softmax", "s", "y", axis=-1),
+    ]  # fmt: skip
+    constants = {"one": np.float32(1), "lowest": np.float32(lowest)}
+    given = rounded(graph_of(nodes, constants, inputs=inputs), tmp_path, mask=np.array([[1, 1, 0, 0], [0, 0, 0, 0]]))
+    assert given.tolist() == [[0.5, 0.5, 0, 0], [0.25] * 4]
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float16", 11), ("bfloat16", 8)])
+def test_the_twin_rounds_each_result(tmp_path, dtype, bits):
+    # 1 + 2^-bits lies between two numbers of so many bits, and is rounded to the even one.
+    nodes = [node("Relu", "x", "a"), node("Add", "a c", "s"), node("Sub", "s one", "y")]
+    model = graph_of(nodes, {"c": np.float32(2.0**-bits), "one": np.float32(1)})
+    assert rounded(model, tmp_path, dtype, x=np.ones((1, 4), np.float32)).tolist() == [[0, 0, 0, 0]]
+
+
+def test_the_twin_overflows_as_float16_does(tmp_path):
+    nodes = [node("Relu", "x", "a"), node("Mul", "a c", "b"), node("Mul", "b d", "y")]
+    constants = {"c": np.float32(1000), "d": np.float32(0.001)}
+    x = np.full((1, 4), 100, np.float32)
+    assert np.isinf(rounded(graph_of(nodes, constants), tmp_path, x=x)).all()
+    np.testing.assert_allclose(rounded(graph_of(nodes, constants), tmp_path, "bfloat16", x=x), 100, rtol=2**-6)
+
+
+def test_bfloat16_has_fewer_kernels():
+    """CUDA's provider clips float16 and no bfloat16."""
+    nodes = [node("Relu", "x", "a"), node("Clip", "a zero one", "b"), node("Add", "b one", "y")]
+    constants = {"zero": np.float32(0), "one": np.float32(1)}
+    types = {}
+    for dtype in ("float16", "bfloat16"):
+        model = graph_of(nodes, constants)
+        to_half(model, dtype)
+        types[dtype] = next(node for node in model.graph if node.op_type == "Clip").outputs[0].dtype
+    assert types == {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.FLOAT}
+
+
+def test_a_residual_and_its_norm_are_one_operator(tmp_path):
+    generator = np.random.default_rng(0)
+    inputs = (helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "length", 4]),)
+    nodes = [
+        node("Relu", "x", "r"), node("Tanh", "x", "t"), node("Add", "t bias", "a"), node("Add", "a r", "s"),
+        node("LayerNormalization", "s gamma beta", "n", epsilon=1e-3), node("Add", "n s", "y"),
+    ]  # fmt: skip
+    constants = {name: generator.normal(size=4).astype(np.float32) for name in ("bias", "gamma", "beta")}
+    model = graph_of(nodes, constants, inputs=inputs, shape=["batch", "length", 4])
+    for value in (output for made in model.graph for output in made.outputs):
+        value.shape = ir.Shape(["batch", "length", 4])
+    fuse_skip_layer_norms(model)
+    assert [made.op_type for made in model.graph] == ["Relu", "Tanh", "SkipLayerNormalization", "Add"]
+    write_graph(model, tmp_path / "g.onnx")
+    x = generator.normal(size=(2, 3, 4)).astype(np.float32)
+    total = np.tanh(x) + constants["bias"] + np.maximum(x, 0)
+    variance = total.var(-1, keepdims=True)
+    normal = (total - total.mean(-1, keepdims=True)) / np.sqrt(variance + 1e-3)
+    expected = normal * constants["gamma"] + constants["beta"] + total
+    np.testing.assert_allclose(EncoderRunner(tmp_path / "g.onnx", 1).run({"x": x})["y"], expected, atol=1e-5)
