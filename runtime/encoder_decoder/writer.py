@@ -31,7 +31,6 @@ from triform.runtime.generation.options.conflicts import check_conflicts
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.search.choice import run_search
 from triform.runtime.generation.setup import Row, Settled, settle
-from triform.runtime.graphs.device.opening import open_decoder
 from triform.runtime.graphs.encoder_decoder import SourceReader
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.graphs.padding import text_arrays
@@ -85,7 +84,8 @@ class SourceWriter:
         )  # fmt: skip
         (encoder_path, _), (decoder_path, _) = bundle.graph("encoder"), bundle.graph("decoder")
         encoder = open_session(encoder_path, **session_options)
-        decoder = open_decoder(decoder_path, manifest.target, **session_options)
+        # Steps are not recorded: each source has buffers of its own, and threads may run the graph side by side.
+        decoder = open_session(decoder_path, **session_options)
         self.providers: list[str] = decoder.get_providers()
         cache = check_decoder_of(encoder, decoder, manifest, bundle.folder)
         self.reader = SourceReader(encoder, decoder, manifest, cache)

@@ -40,9 +40,9 @@ class SourcePicker:
         binding.bind_ortvalue_input(_ROWS, self._device.upload(np.asarray(sources, np.int64)))
         for name, value in values.items():
             binding.bind_ortvalue_input(f"{_ALL}{name}", value)
-            binding.bind_output(name, self._device.name)
+            self._device.bind_new_output(binding, name)
         self._session.run_with_iobinding(binding)
-        return dict(zip(values, binding.get_outputs(), strict=True))
+        return dict(zip(values, self._device.outputs(binding), strict=True))
 
 
 class DeviceEncoderOutput:
@@ -90,11 +90,11 @@ def run_encoder_on(
         for name in inputs:
             binding.bind_ortvalue_input(name, device.upload(np.ascontiguousarray(arrays[name])))
         for name in outputs:
-            binding.bind_output(name, device.name)
+            device.bind_new_output(binding, name)
         session.run_with_iobinding(binding)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise run_failure("encoder", error) from error
-    return dict(zip(outputs, binding.get_outputs(), strict=True))
+    return dict(zip(outputs, device.outputs(binding), strict=True))
 
 
 _ROWS, _ALL = "rows", "all."

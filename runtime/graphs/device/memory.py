@@ -95,6 +95,15 @@ class Device:
         """Have a graph write an array in place."""
         binding.bind_output(name, self.name, _ID, element_type, list(place.shape), place.address)
 
+    def bind_new_output(self, binding: Any, name: str) -> None:
+        """Have a graph make room here for an output whose shape it computes; `outputs` returns it after the run."""
+        binding.bind_output(name, self.name, _ID)
+
+    def outputs(self, binding: Any) -> list[OrtValue]:
+        """The outputs of the last run, in the order in which they were bound."""
+        values: list[OrtValue] = binding.get_outputs()
+        return values
+
 
 def place_of(value: OrtValue) -> Place:
     """Where a value is."""
