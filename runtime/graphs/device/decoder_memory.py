@@ -50,6 +50,11 @@ class DeviceMemory:
         """See `Memory`."""
         return DeviceEncoderOutput(run_encoder_on(self.device, encoder, inputs, outputs, arrays), self._picker)
 
+    @property
+    def copied_bytes(self) -> int:
+        """See `Memory`."""
+        return self.device.sent + self.device.fetched
+
     def buffers(self) -> DeviceBuffers:
         """See `Memory`."""
         return DeviceBuffers(self._cache, self._mover, self.device)
