@@ -126,11 +126,11 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             float_encoder = _write_float_graphs(graphs, target, quantized)
             original = _runner(target, cache)
             parity = verify_encoder_decoder(original, reference)
-        gpu = None
+        gpu, gpu_parity = None, parity
         if options.for_gpu:
             with clock.step("build for GPUs"):
                 pair = FloatPair(checkpoint.source.name, graphs, cache, original, reference)
-                gpu = build_for_gpu(pair, options, folder, Path(scratch))
+                gpu, gpu_parity = build_for_gpu(pair, options, folder, Path(scratch))
         quantization = (Quantization("none"), Quantization("none"))
         if quantized and options.for_cpu:
             with clock.step("quantize"):
@@ -142,8 +142,8 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             infos = _describe_graphs(graphs, folder, quantization) if options.for_cpu else {}
             info = _info(checkpoint, kind, sources, folder, start)
             manifest = dataclasses.replace(_manifest(checkpoint, kind, infos, cache, max_length, info), gpu=gpu)
-            if gpu is not None and not options.for_cpu:
-                manifest, parity = for_gpu(manifest), gpu.parity
+            if not options.for_cpu:
+                manifest, parity = for_gpu(manifest), gpu_parity
             write_manifest(manifest, folder, parity, clock)
     return finish(bundle, checkpoint.weights_size, parity, clock)
 

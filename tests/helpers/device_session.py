@@ -40,9 +40,9 @@ class DeviceSession:
     def io_binding(self):
         return DeviceBinding(self._session.io_binding(), self._on_host)
 
-    def run_with_iobinding(self, binding):
+    def run_with_iobinding(self, binding, options=None):
         self.runs += 1
-        self._session.run_with_iobinding(binding.binding)
+        self._session.run_with_iobinding(binding.binding, options)
 
     def get_input_memory_infos(self):
         names = [node.name for node in self.get_inputs()]

@@ -55,7 +55,7 @@ class FloatPair:
     reference: ReferenceAnswers
 
 
-def build_for_gpu(pair: FloatPair, options: ExportOptions, folder: Path, scratch: Path) -> GpuGraphs:
+def build_for_gpu(pair: FloatPair, options: ExportOptions, folder: Path, scratch: Path) -> tuple[GpuGraphs, Parity]:
     """Write both graphs for GPUs.
 
     Args:
@@ -63,6 +63,9 @@ def build_for_gpu(pair: FloatPair, options: ExportOptions, folder: Path, scratch
         options: of the export.
         folder: to write into.
         scratch: a folder for what is not kept.
+
+    Returns:
+        the graphs' entry in the manifest, and how they compare, which is in it too.
 
     Raises:
         UnsupportedError: a GPU has no kernel for the decoder's attention.
@@ -95,7 +98,7 @@ def build_for_gpu(pair: FloatPair, options: ExportOptions, folder: Path, scratch
         "encoder": describe_graph(encoder, paths[0], Quantization("none"), {**notes, **own}),
         "decoder": describe_graph(decoder, paths[1], quantization, own),
     }
-    return GpuGraphs(dtype, graphs, parity)
+    return GpuGraphs(dtype, graphs, parity), parity
 
 
 def _written(encoder: ir.Model, decoder: ir.Model, folder: Path, prefix: str) -> list[Path]:
