@@ -12,6 +12,7 @@ from triform.runtime.bundle.targets import for_gpu, has_gpu, needs_gpu
 from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.bundle.verification import check_files
 from triform.runtime.errors import ProviderError, ProviderWarning, UnsupportedError
+from triform.runtime.graphs.providers.choice import is_for_gpu_bundles
 from triform.runtime.graphs.session import SessionOptions, gpu_provider
 from triform.runtime.verified_files import Verify
 
@@ -182,15 +183,28 @@ def _open(path: str | Path, verify: Verify, options: SessionOptions) -> tuple[Bu
             )
         provider = gpu or "cpu"
         options = {**options, "provider": provider}
-    if provider != "cpu":
+    if is_for_gpu_bundles(provider):
         return replace(bundle, manifest=for_gpu(manifest)), options
-    _check_on_cpu(bundle)
+    if provider == "cpu":
+        _check_on_cpu(bundle)
+    else:
+        _check_on_other(bundle, provider)
     return replace(bundle, manifest=replace(manifest, gpu=None)), options
 
 
 def _check_on_cpu(bundle: Bundle) -> None:
     if needs_gpu(bundle.manifest):
         raise ProviderError(f"{bundle.folder} computes with bfloat16, which needs a GPU: see `triform doctor`")
+
+
+def _check_on_other(bundle: Bundle, provider: str) -> None:
+    """Refuse graphs whose cache lies on a device, if no memory of the provider's device can be used for it."""
+    manifest = bundle.manifest
+    if manifest.target == "gpu" and manifest.form != "encoder":
+        raise ProviderError(
+            f"{bundle.folder} is made for GPUs, and only the provider cuda keeps its cache on one, not {provider}; "
+            "export the model with `ExportOptions.target` cpu for it"
+        )
 
 
 def _check_form(bundle: Bundle, expected: str) -> None:

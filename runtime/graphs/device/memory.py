@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.runtime.errors import ProviderError, is_out_of_memory
 from triform.runtime.graphs.protocols import BindableSession, Binding
+from triform.runtime.graphs.providers.failures import first_line, known_cause
 
 if TYPE_CHECKING:
     from onnxruntime import OrtValue
@@ -52,13 +54,17 @@ class Device:
 
         Raises:
             MemoryError: it does not fit.
+            ProviderError: the device has failed, or onnxruntime cannot use its memory.
         """
         from onnxruntime import OrtValue
 
         try:
             return OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self.name, _ID)
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise MemoryError(str(error)) from error
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            fault = known_cause(error) or first_line(error)
+            raise ProviderError(f"onnxruntime could not use the memory of the device {self.name}: {fault}") from error
 
     def upload(self, array: NDArray[Any]) -> OrtValue:
         """A copy of an array.

@@ -57,6 +57,11 @@ def choose(ort: Any, written: str) -> str:
     )
 
 
+def is_for_gpu_bundles(written: str) -> bool:
+    """Whether a name means a provider that bundles made for GPUs run on."""
+    return any(is_called(name, written) for name in GPU_PROVIDERS)
+
+
 def preload(ort: Any, provider: str) -> None:
     """Load NVIDIA's libraries from their pip packages, if the provider needs them."""
     # Builds of other vendors may lack the function.
