@@ -65,9 +65,10 @@ class ExportError(TriformError):
 # What onnxruntime, PyTorch, safetensors and the system say when there is no memory left.
 _NO_MEMORY = re.compile(
     r"bad_alloc|[Ff]ailed to allocate|DefaultCPUAllocator|bfc_arena|[Nn]ot enough memory|[Cc]annot allocate memory"
-    r"|[Uu]nable to allocate|[Oo]ut of memory|memory allocation"
+    r"|[Uu]nable to allocate|[Oo]ut of memory|[Mm]emory allocation"
     # CUDA's libraries and Vulkan.
-    r"|CU(?:BLAS|DNN)_STATUS\w*_ALLOC\w*_FAILED|cudaErrorMemoryAllocation|OUT_OF_(?:DEVICE|HOST)_MEMORY"
+    r"|CU(?:BLAS|DNN)_STATUS\w*_ALLOC\w*_FAILED|CUFFT_ALLOC_FAILED|cudaErrorMemoryAllocation"
+    r"|cudaMallocFromPoolAsync failed|OUT_OF_(?:DEVICE|HOST)_MEMORY"
     # numpy, of shapes whose sizes in bytes are beyond any memory.
     r"|array is too big|Maximum allowed (?:dimension|size) exceeded"
 )

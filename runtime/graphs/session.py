@@ -211,13 +211,13 @@ def _open_on(
                 f"{path} does not fit into the memory that provider {name} has; free some, export it smaller, or use "
                 f"{option('provider')} cpu"
             ) from error
-        # Is it the graph, or the provider? The graph is at fault if the CPU cannot open it either.
-        _open_on_cpu(ort, path, threads)
+        known = known_cause(error)
+        if known is None:
+            # Is it the graph, or the provider? The graph is at fault if the CPU cannot open it either.
+            _open_on_cpu(ort, path, threads)
         shown = "".join(f" {key}={value}" for key, value in (given or {}).items())
         with_options = f" with {option('provider_options')}{shown}" if shown else ""
-        raise ProviderError(
-            f"provider {name} could not start{with_options}: {known_cause(error) or first_line(error)}"
-        ) from error
+        raise ProviderError(f"provider {name} could not start{with_options}: {known or first_line(error)}") from error
     if provider not in session.get_providers():
         raise ProviderError(f"provider {name} could not start; see onnxruntime's requirements for it")
     return session

@@ -21,6 +21,7 @@ _CAUSES = (
     (r"driver version is insufficient", "the NVIDIA driver is missing or too old for this onnxruntime; update it"),
     (r"no CUDA-capable device", "no NVIDIA GPU is visible; look at `nvidia-smi` and at CUDA_VISIBLE_DEVICES"),
     (r"no kernel image is available", "this onnxruntime has no code for a GPU of this generation"),
+    (r"cannot use the graph capture feature", "CUDA can only record graphs that it runs as a whole"),
     (r"Please install TensorRT", "TensorRT is not installed; use the provider cuda, or install TensorRT 10"),
     (
         r"key_padding_mask` not implemented",
@@ -30,7 +31,7 @@ _CAUSES = (
 )
 # The place in onnxruntime's source that its messages begin with.
 _PLACE = re.compile(r"^(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?/\S+\.\w+:\d+ .*\)(?: const)? ")
-_OF_GPU = re.compile(r"CUDA|CUBLAS|CUDNN|Cuda|WebGPU|VK_ERROR|DXGI")
+_OF_GPU = re.compile(r"CUDA|CUBLAS|CUDNN|CUFFT|Cuda|WebGPU|VK_ERROR|DXGI")
 
 
 def first_line(error: BaseException) -> str:

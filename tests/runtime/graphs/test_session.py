@@ -180,11 +180,8 @@ def test_a_graph_that_a_gpu_has_no_memory_for_is_named(graph, monkeypatch):
 
 
 def test_an_absent_driver_is_said(graph, monkeypatch):
-    real = onnxruntime.InferenceSession
-
-    def without_driver(path, settings, providers, **more):
-        if providers == [CPU]:
-            return real(path, settings, providers=providers, **more)
+    def without_driver(path, settings, providers, **_):
+        assert providers != [CPU], "a large graph would be read for nothing: the graph is not at fault"
         raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; GPU=-1")
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])

@@ -47,6 +47,11 @@ ARENA = (
         (DRIVER, "the NVIDIA driver is missing or too old for this onnxruntime; update it"),
         (NO_DEVICE, "no NVIDIA GPU is visible; look at `nvidia-smi` and at CUDA_VISIBLE_DEVICES"),
         (NO_CODE, "this onnxruntime has no code for a GPU of this generation"),
+        (
+            "This session cannot use the graph capture feature as requested by the user  as all compute graph nodes "
+            "have not been partitioned to the CUDAExecutionProvider",
+            "CUDA can only record graphs that it runs as a whole",
+        ),
         (NO_TENSORRT, "TensorRT is not installed; use the provider cuda, or install TensorRT 10"),
         (NO_ADAPTER, "no GPU has a driver that WebGPU can use (Vulkan, Direct3D 12 or Metal)"),
         (PADDED, "WebGPU's attention knows no padded rows, which encoders need; use another provider"),
@@ -80,6 +85,8 @@ def test_of_other_errors_the_first_line_is_said_without_the_place_in_the_source(
         ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; expr=cublasCreate(handle)", True),
         ("CUDNN failure 4000: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ; GPU=0", True),
         ("vkAllocateMemory failed with VK_ERROR_OUT_OF_DEVICE_MEMORY", True),
+        ("CudaMempoolArena::Alloc: cudaMallocFromPoolAsync failed: out of memory", True),
+        ("CUFFT failure 2: CUFFT_ALLOC_FAILED ; GPU=0", True),
         # Of an arena, which the CPU has too.
         (ARENA, False),
     ],
