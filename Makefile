@@ -23,7 +23,7 @@ LINKS := $(addprefix src/triform/,cli export models runtime)
 SECONDS := 600
 FUZZER := atheris==3.0.0
 
-.PHONY: demo test families test-latest coverage models-page constraints wheel dev lint clean fuzz
+.PHONY: demo test families test-latest coverage models-page constraints wheel dev lint clean fuzz gpu-material gpu-check
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)/manifest.json
@@ -54,6 +54,16 @@ coverage: dev
 # Writes docs/models.md from the results.
 models-page: dev
 	$(BIN)/python -m tests.coverage.page $(ARGS)
+
+# On a machine with a GPU: every check of bundles for GPUs, and a table for docs/benchmarks.md. PARTS holds what
+# `make gpu-material` and benchmarks/gpu/pack.py made, since a GPU machine may have no network.
+PARTS := gpu/parts
+gpu-check:
+	bash benchmarks/gpu/check.sh $(PARTS) gpu/work $(ARGS)
+
+# On any machine, before that: bundles and what float32 answers. CHECKPOINT is SmolLM2-135M-Instruct as a folder.
+gpu-material: dev $(MINILM)/model.safetensors $(WHISPER)/model.safetensors $(SPEECH)/transcription
+	PATH=$(CURDIR)/$(BIN):$$PATH bash benchmarks/gpu/material.sh gpu $(CHECKPOINT) $(MINILM) $(WHISPER) $(SPEECH)
 
 # Makes what `test-latest` passed with the versions that everything is tested with. A build's own label, such as the
 # +cpu of torch 2.13.0+cpu, is left out: other machines have other builds.

@@ -175,7 +175,7 @@ def _open(path: str | Path, verify: Verify, options: SessionOptions) -> tuple[Bu
         return bundle, options
     if provider == "auto":
         gpu = gpu_provider()
-        if gpu is None and manifest.target == "gpu":
+        if gpu is None and manifest.target == "gpu" and not needs_gpu(manifest):
             warnings.warn(
                 f"{path} is made for GPUs and none can be used here (see `triform doctor`): it runs on the CPU, slowly",
                 ProviderWarning,

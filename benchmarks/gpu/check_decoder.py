@@ -61,10 +61,13 @@ def answers(bundle: Path, reference: Path) -> None:
         while len(tokens) < count:
             tokens.append(scores.best)
             scores = step.next(tokens[-1])
-        same = next((i for i, (a, b) in enumerate(zip(tokens, case["tokens"], strict=True)) if a != b), count)
+        pairs = enumerate(zip(tokens, case["tokens"], strict=True))
+        same = next((place for place, (made, expected) in pairs if made != expected), count)
+        margins = case["margin"]
         say(
-            check="answer", prompt_tokens=len(ids), expected_prompt_tokens=case["prompt_tokens"], tokens=count, same=same,
-            margin=None if same == count else round(case["margin"][same], 4), smallest_margin=round(min(case["margin"]), 4),
+            check="answer", prompt_tokens=len(ids), expected_prompt_tokens=case["prompt_tokens"], tokens=count,
+            same=same, margin=None if same == count else round(margins[same], 4),
+            smallest_margin=round(min(margins), 4),
         )  # fmt: skip
 
 
@@ -74,30 +77,34 @@ def _prompt(text: str) -> Any:
     return PromptInput(text)
 
 
+SHORT = GenerationOptions(max_new_tokens=24)
+LIKELIEST = GenerationOptions(max_new_tokens=24, temperature=0.8, top_k=20, seed=5)
+WHOLE = GenerationOptions(max_new_tokens=24, temperature=0.8, top_p=0.9, seed=5)
+LOOKUP = GenerationOptions(max_new_tokens=24, speculate="lookup")
+CONTRAST = GenerationOptions(max_new_tokens=8, penalty_alpha=0.6, top_k=4)
+LOGPROBS = GenerationOptions(max_new_tokens=6, logprobs=2)
+
+
 def features(bundle: Path) -> None:
     """Run every way of generating on the GPU and on the CPU."""
     gpu, cpu = load_decoder(bundle, provider=PROVIDER), load_decoder(bundle, provider="cpu")
-    short = GenerationOptions(max_new_tokens=24)
-    sampled = GenerationOptions(max_new_tokens=24, temperature=0.8, top_k=20, seed=5)
-    whole = GenerationOptions(max_new_tokens=24, temperature=0.8, top_p=0.9, seed=5)
     checks: dict[str, Callable[[Decoder], Any]] = {
-        "greedy": lambda m: [m.generate(p, short).text for p in _PROMPTS],
-        "again from the cache": lambda m: m.generate(_PROMPTS[0], short).text,
-        "top-k": lambda m: m.generate(_PROMPTS[1], sampled).text,
-        "whole rows": lambda m: m.generate(_PROMPTS[1], whole).text,
-        "stream": lambda m: "".join(piece.text for piece in m.stream(_PROMPTS[2], short)),
-        "batch of 3": lambda m: [each[0].text for each in m.generate_all(_PROMPTS * 2, short, batch=3)],
-        "beams": lambda m: m.generate(_PROMPTS[0], short, beams=Beams(num_beams=4)).text,
-        "beams of several": lambda m: [e[0].text for e in m.generate_all(_PROMPTS, short, beams=Beams(num_beams=3), batch=2)],
-        "lookup": lambda m: m.generate("Repeat: one two three one two three", GenerationOptions(max_new_tokens=24, speculate="lookup")).text,
-        "log-probabilities": lambda m: [
-            [round(one.logprob, 2) for one in piece.logprobs] if piece.logprobs else None
-            for piece in m.stream(_PROMPTS[0], GenerationOptions(max_new_tokens=6, logprobs=2))
+        "greedy": lambda m: [m.generate(prompt, SHORT).text for prompt in _PROMPTS],
+        "again from the cache": lambda m: m.generate(_PROMPTS[0], SHORT).text,
+        "the likeliest": lambda m: m.generate(_PROMPTS[1], LIKELIEST).text,
+        "whole rows": lambda m: m.generate(_PROMPTS[1], WHOLE).text,
+        "stream": lambda m: "".join(piece.text for piece in m.stream(_PROMPTS[2], SHORT)),
+        "batch": lambda m: [each[0].text for each in m.generate_all(_PROMPTS * 2, SHORT, batch=3)],
+        "beams": lambda m: m.generate(_PROMPTS[0], SHORT, beams=Beams(num_beams=4)).text,
+        "beams of several": lambda m: [
+            each[0].text for each in m.generate_all(_PROMPTS, SHORT, beams=Beams(num_beams=3), batch=2)
         ],
-        "perplexity": lambda m: round(m.perplexity("The river was cold, and the boat was old. " * 20), 2),
+        "lookup": lambda m: m.generate("Repeat: one two three one two three", LOOKUP).text,
+        "log-probabilities": lambda m: m.generate(_PROMPTS[0], LOGPROBS).text,
+        "perplexity": lambda m: round(m.perplexity("The river was cold, and the boat was old. " * 20), 1),
         "prompt cache": _saved,
-        "hidden states": lambda m: m.generate(_PROMPTS[0], GenerationOptions(max_new_tokens=8, penalty_alpha=0.6, top_k=4)).text,
-    }  # fmt: skip
+        "contrastive search": lambda m: m.generate(_PROMPTS[0], CONTRAST).text,
+    }
     for name, check in checks.items():
         results = [_tried(check, model) for model in (gpu, cpu)]
         shown = {} if results[0] == results[1] else {"gpu": results[0], "cpu": results[1]}
@@ -120,10 +127,10 @@ def _tried(check: Callable[[Decoder], Any], model: Decoder) -> Any:
         return f"refused: {error}"
 
 
-def speed(bundle: Path, batches: list[int]) -> None:
+def speed(bundle: Path, batches: list[int], label: str) -> None:
     """Time prompts, steps and the whole loop; greedy."""
     model = load_decoder(bundle, provider=PROVIDER, verify="never")
-    vocabulary, name = model.manifest.vocab_size, bundle.name
+    vocabulary, name = model.manifest.vocab_size, f"{bundle.name} {label}".strip()
     rng = np.random.default_rng(0)
     for batch in batches:
         rows = rng.integers(10, min(vocabulary, 40_000), (batch, _PROMPT)).tolist()
@@ -155,8 +162,9 @@ def _one(model: Decoder, ids: list[int], name: str) -> None:
         seconds.append(time.perf_counter() - start)
     median = statistics.median(seconds[_WARM_UP:])
     moved = (device.sent + device.fetched - before) / (_NEW - _WARM_UP)
+    prompt = round(_PROMPT / min(prompts[1:]))
     say(
-        check="speed", bundle=name, batch=1, prompt_tok_s=round(_PROMPT / min(prompts[1:])), step_ms=round(median * 1e3, 3),
+        check="speed", bundle=name, batch=1, prompt_tok_s=prompt, step_ms=round(median * 1e3, 3),
         tok_s=round(1 / median), bytes_a_step=moved, bare_ms=_bare(step),
     )  # fmt: skip
 
@@ -218,13 +226,14 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("reference", type=Path, nargs="?")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--label", default="", help="what to call this run")
     asked = parser.parse_args()
     if asked.check == "answers":
         answers(asked.bundle, asked.reference)
     elif asked.check == "features":
         features(asked.bundle)
     else:
-        speed(asked.bundle, asked.batch)
+        speed(asked.bundle, asked.batch, asked.label)
 
 
 if __name__ == "__main__":

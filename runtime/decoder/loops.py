@@ -74,10 +74,15 @@ class DecoderLoops:
         watch.cached_tokens = step.shared(row.ids)
         self._step.cache.reserve(self._length(row))
         self._step.wanted = row.wanted
+        before = self._step.copied_bytes
         if propose is None:
-            yield from plain_loop(step, row.ids, row.growing())
+            tokens = plain_loop(step, row.ids, row.growing())
         else:
-            yield from speculative_loop(step, row.ids, row.growing(), pace=watch.pace, propose=propose)
+            tokens = speculative_loop(step, row.ids, row.growing(), pace=watch.pace, propose=propose)
+        for token in tokens:
+            now = self._step.copied_bytes
+            watch.copied_bytes = None if now is None or before is None else now - before
+            yield token
 
     def _contrastive(self, step: HiddenStep, row: Row) -> Iterator[Token]:
         step.cache.reserve(self._length(row))

@@ -69,6 +69,8 @@ class Generation:
         cached_tokens: number of prompt tokens that were not run, because they were in the KV cache.
         proposed_tokens: number of tokens proposed by speculative decoding; see `GenerationOptions.speculate`.
         accepted_tokens: number of these that are part of the answer.
+        copied_bytes: of a model on a GPU, bytes copied between host and device for all of it; few where the device
+            chooses the tokens, 4 times the vocabulary for each token where an option needs all logits. None on the CPU.
     """
 
     text: str
@@ -80,6 +82,7 @@ class Generation:
     cached_tokens: int = 0
     proposed_tokens: int = 0
     accepted_tokens: int = 0
+    copied_bytes: int | None = None
 
     @property
     def prefill_tokens_per_second(self) -> float:
@@ -96,12 +99,14 @@ class Watch:
         cached_tokens: number of these that were in the KV cache.
         times: seconds until the first token, and for each further one.
         pace: of speculative decoding.
+        copied_bytes: see `Generation`.
     """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     times: list[float] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
+    copied_bytes: int | None = None
     _last: float = field(default_factory=lambda: time.perf_counter())
 
     def note(self) -> None:
@@ -128,6 +133,7 @@ class Watch:
             cached_tokens=self.cached_tokens,
             proposed_tokens=self.pace.proposed,
             accepted_tokens=self.pace.accepted,
+            copied_bytes=self.copied_bytes,
         )
 
     def searched(self, best: Completion, load: float) -> Generation:

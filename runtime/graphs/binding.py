@@ -84,6 +84,10 @@ class Memory(Protocol):
     session: BindableSession
     chunk: int
 
+    @property
+    def copied_bytes(self) -> int | None:
+        """Bytes copied between the host and the device so far; None where there is no device."""
+
     def buffers(self) -> Buffers:
         """Empty buffers for a cache."""
 
@@ -110,6 +114,10 @@ class HostMemory:
     def __init__(self, session: BindableSession, cache: CacheInfo, vocab_size: int) -> None:
         """Take a session; see `memory_of`."""
         self.session, self._cache, self._vocab_size = session, cache, vocab_size
+
+    @property
+    def copied_bytes(self) -> None:
+        """See `Memory`."""
 
     def buffers(self) -> HostBuffers:
         """See `Memory`."""

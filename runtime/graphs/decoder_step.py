@@ -44,6 +44,11 @@ class DecoderStep:
         self._snapshots = Snapshots()
 
     @property
+    def copied_bytes(self) -> int | None:
+        """See `Memory`."""
+        return self._memory.copied_bytes
+
+    @property
     def ids(self) -> list[int]:
         """The token ids that the cache holds."""
         del self._fed[int(self.cache.lengths[0]) :]

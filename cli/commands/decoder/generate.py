@@ -209,6 +209,10 @@ def _with_logprobs(options: GenerationOptions, count: int | None, *, as_json: bo
     return dataclasses.replace(options, logprobs=count)
 
 
+def _copied(generation: Generation) -> int:
+    return (generation.copied_bytes or 0) // max(1, len(generation.token_ids))
+
+
 def _show(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
@@ -234,4 +238,9 @@ def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
             f"decode {timings.decode_tokens_per_second:.1f} tokens/s, {len(generation.token_ids)} tokens, "
             f"{generation.proposed_tokens} proposed, {generation.accepted_tokens} of them accepted, "
             f"finish reason: {generation.finish_reason}"
+            + (
+                ""
+                if generation.copied_bytes is None
+                else f", {_copied(generation)} bytes a token to and from the device"
+            )
         )

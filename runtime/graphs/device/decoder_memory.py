@@ -25,6 +25,11 @@ class DeviceMemory:
         self.session, self.device = session, device_of(session)
         self._cache, self._vocab_size = cache, vocab_size
 
+    @property
+    def copied_bytes(self) -> int:
+        """See `Memory`."""
+        return self.device.sent + self.device.fetched
+
     def buffers(self) -> DeviceBuffers:
         """See `Memory`."""
         return DeviceBuffers(self._cache, self.session, self.device)
