@@ -1,6 +1,6 @@
 """Measures an encoder's bundle for GPUs: from texts, as a bare graph, and how close its vectors are to the CPU's.
 
-    python benchmarks/gpu/check_encoder.py BUNDLE [--provider cpu] [--texts 16384]
+    python benchmarks/gpu/check_encoder.py BUNDLE [--reference VECTORS.json] [--provider cpu] [--texts 16384]
 
 Prints one JSON line for each measurement, in texts a second, medians of five. Texts are random words of the bundle's
 vocabulary; one of 32 tokens has 30 words between its special tokens. "host" is the way from texts to vectors with a
@@ -65,8 +65,8 @@ def rate(count: int, run: Callable[[], object], together: int = 1) -> float:
 
 
 def show(what: str, **figures: object) -> None:
-    """Print a line."""
-    print(json.dumps({"what": what} | figures), flush=True)
+    """Print a line, for `table.py`."""
+    print(json.dumps({"check": "encoder", "what": what} | figures), flush=True)
 
 
 def from_texts(encoder: Encoder, count: int) -> None:
@@ -128,23 +128,26 @@ def bare(encoder: Encoder, path: Path, provider: str, *, cuda_graph: bool) -> No
         show(what, **shape, texts_s=rate(rows, bound, TOGETHER if device == "cuda" else 1))
 
 
-def closeness(bundle: Path, encoder: Encoder, provider: str) -> None:
-    """Compare vectors of texts of 3 to 120 tokens with those of the CPU."""
-    texts = [text for tokens in (3, 8, 20, 33, 64, 120) for text in random_texts(encoder, 8, tokens)]
-    on_cpu = load_encoder(bundle, provider="cpu", verify="never")
-    graph = on_cpu.manifest.graphs["encoder"]
-    stored = graph.notes.get("dtype", graph.quantization.scheme.replace("none", "float32"))
-    cosines = np.sum(unit(encoder.embed(texts)) * unit(on_cpu.embed(texts)), axis=-1)
-    show(
-        "cosine to the CPU's", cpu=stored, provider=provider, texts=len(texts), worst=float(cosines.min()),
-        mean=float(cosines.mean()),
-    )  # fmt: skip
+def closeness(bundle: Path, encoder: Encoder, reference: Path | None) -> None:
+    """Compare vectors with transformers', which `reference.py` wrote, or else with those of the bundle on the CPU."""
+    if reference is not None:
+        given = json.loads(reference.read_text(encoding="utf-8"))
+        texts, vectors, whose = given["texts"], np.array(given["vectors"], np.float32), "transformers, float32"
+    else:
+        texts = [text for tokens in (3, 8, 20, 33, 64, 120) for text in random_texts(encoder, 8, tokens)]
+        on_cpu = load_encoder(bundle, provider="cpu", verify="never")
+        graph = on_cpu.manifest.graphs["encoder"]
+        stored = graph.notes.get("dtype", graph.quantization.scheme.replace("none", "float32"))
+        vectors, whose = on_cpu.embed(texts), f"this bundle on the CPU, {stored}"
+    cosines = np.sum(unit(encoder.embed(texts)) * unit(vectors), axis=-1)
+    show("cosine", to=whose, texts=len(texts), worst=float(cosines.min()), mean=float(cosines.mean()))
 
 
 def main() -> None:
     """Measure everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
+    parser.add_argument("--reference", type=Path)
     parser.add_argument("--provider", default="cuda")
     parser.add_argument("--texts", type=int, default=16384)
     arguments = parser.parse_args()
@@ -152,7 +155,7 @@ def main() -> None:
     encoder = load_encoder(bundle, provider=provider, verify="never")
     path = bundle / for_gpu(encoder.manifest).graphs["encoder"].file
     show("bundle", target=encoder.manifest.target, providers=encoder.providers, batch_tokens=encoder.step.size.tokens)
-    closeness(bundle, encoder, provider)
+    closeness(bundle, encoder, arguments.reference)
     from_texts(encoder, arguments.texts)
     bare(encoder, path, provider, cuda_graph=False)
     if provider != "cpu":
