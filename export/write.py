@@ -81,14 +81,7 @@ def _forget_origin(model: ir.Model) -> None:
 
 def describe_graph(model: ir.Model, path: Path, quantization: Quantization, notes: dict[str, str]) -> GraphInfo:
     """The manifest's entry for a graph that `write_graph` wrote to `path`."""
-    operators: dict[str, int] = {}
-    # What is computed from constants alone is computed when the graph is opened.
-    constant = set(model.graph.initializers.values())
-    for node in model.graph:
-        if node.inputs and all(value is None or value in constant for value in node.inputs):
-            constant.update(node.outputs)
-        else:
-            operators[node.op_type] = operators.get(node.op_type, 0) + 1
+    operators = operators_of(model)
     return GraphInfo(
         file=path.name,
         data=f"{path.name}.data",
@@ -98,6 +91,18 @@ def describe_graph(model: ir.Model, path: Path, quantization: Quantization, note
         quantization=quantization,
         notes=notes,
     )
+
+
+def operators_of(model: ir.Model) -> dict[str, int]:
+    """How many operators of each type run; what is computed from constants alone is computed when a graph is opened."""
+    operators: dict[str, int] = {}
+    constant = set(model.graph.initializers.values())
+    for node in model.graph:
+        if node.inputs and all(value is None or value in constant for value in node.inputs):
+            constant.update(node.outputs)
+        else:
+            operators[node.op_type] = operators.get(node.op_type, 0) + 1
+    return operators
 
 
 def _describe(value: ir.Value) -> TensorInfo:

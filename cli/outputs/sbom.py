@@ -96,6 +96,9 @@ def _model(manifest: Manifest) -> Component:
         for graph, info in manifest.graphs.items()
         for key, value in _quantization(info)
     ]
+    properties.append(Property(name="triform:target", value="cpu,gpu" if manifest.gpu else manifest.target))
+    if manifest.gpu is not None:
+        properties.append(Property(name="triform:gpu:dtype", value=manifest.gpu.dtype))
     properties.append(Property(name="triform:parameters", value=str(manifest.parameters)))
     references = []
     if origin is not None and origin.repository is not None:

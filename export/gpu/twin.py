@@ -46,18 +46,17 @@ def rounded_twin(model: ir.Model, dtype: GpuDtype) -> ir.Model:
     return twin
 
 
-def allowed_error(twin: ir.Model, dtype: GpuDtype) -> float:
+def allowed_error(operators: int, dtype: GpuDtype) -> float:
     """The largest error of an output that rounding explains, as a share of the largest output.
 
     A number of 11 bits (float16) or 8 bits (bfloat16) is off by at most 2^-11 or 2^-8 of itself. Errors of several
     roundings are independent, and add up as the root of their number. A model amplifies some; four times are allowed.
 
     Args:
-        twin: from `rounded_twin`; each of its roundings counts, as if all were on one path.
+        operators: of the graph; each rounds, as if all were on one path.
         dtype: what it rounds to.
     """
-    count = sum(node.op_type == "Cast" and attribute(node, "to") == TYPES[dtype][0] for node in twin.graph)
-    return _AMPLIFIED * 2.0 ** -_BITS[dtype] * math.sqrt(count)
+    return float(_AMPLIFIED * 2.0 ** -_BITS[dtype] * math.sqrt(operators))
 
 
 def _widen_value(value: ir.Value) -> None:

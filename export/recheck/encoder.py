@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 from triform.export.checkpoint.source import Source
 from triform.export.forms import audio, encoder, image, static
 from triform.export.forms.encoders.audio_encoder import audio_batches, audio_encoder, audio_outputs, frame_counts
+from triform.export.forms.encoders.gpu_graph import check_gpu_parity
 from triform.export.forms.encoders.image_encoder import ImageEncoder, Tower, image_encoder, image_outputs
 from triform.export.forms.encoders.text_encoder import (
     EVALUATION_ROWS,
@@ -36,6 +37,7 @@ from triform.export.verify.encoder import (
 from triform.models.encoder.static import StaticConfig, StaticEncoder
 from triform.runtime.bundle.export_record import EncoderParity
 from triform.runtime.bundle.folder import Bundle
+from triform.runtime.bundle.targets import manifests, needs_gpu
 from triform.runtime.errors import ExportError
 
 
@@ -79,7 +81,24 @@ def recheck_encoder(bundle: Bundle, origin: Source, config: PretrainedConfig) ->
     else:
         options = dataclasses.replace(options, context_length=manifest.max_length)
         originals = [_text_original(origin, config, options)]
-    return worst_parity([_compare(bundle, original) for original in originals])
+    parities = [
+        worst_parity([_compare(of_target, original) for original in originals]) for of_target in _targets(bundle)
+    ]
+    return parities[0]
+
+
+def _targets(bundle: Bundle) -> list[Bundle]:
+    """The bundle as if it had one target only, for each that a CPU can run.
+
+    Raises:
+        ExportError: there is none.
+    """
+    runnable = [one_target for one_target in manifests(bundle.manifest) if not needs_gpu(one_target)]
+    if not runnable:
+        raise ExportError(
+            f"{bundle.folder} computes with bfloat16, which no CPU runs; it was compared with PyTorch when it was made"
+        )
+    return [dataclasses.replace(bundle, manifest=one_target) for one_target in runnable]
 
 
 def _compare(bundle: Bundle, original: _Original) -> EncoderParity:
@@ -87,6 +106,8 @@ def _compare(bundle: Bundle, original: _Original) -> EncoderParity:
     runner, names = EncoderRunner(path, usable_cores()), [output.name for output in info.outputs]
     samples, pad = original.parity, original.pad
     batch = ReferenceBatch(samples, original.outputs(padded(samples, pad)), pad, original.counts)
+    if bundle.manifest.target == "gpu":
+        return check_gpu_parity(encoder_parity(runner, names, batch), info)
     if info.quantization.scheme == "none":
         return verify_encoder(runner, names, batch)
     parity = encoder_parity(runner, names, batch)

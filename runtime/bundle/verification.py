@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from triform.runtime.bundle.folder import Bundle
+from triform.runtime.bundle.targets import manifests
 from triform.runtime.errors import BundleError
 from triform.runtime.verified_files import Verify, check_verify, is_whole_file
 
@@ -23,7 +24,7 @@ def check_files(bundle: Bundle, verify: Verify) -> None:
     check_verify(verify)
     if verify == "never":
         return
-    weights = {info.data for info in bundle.manifest.graphs.values()}
+    weights = {info.data for of_target in manifests(bundle.manifest) for info in of_target.graphs.values()}
     for name in bundle.manifest.files:
         check_file(bundle, name, once=verify == "once" and name in weights)
 

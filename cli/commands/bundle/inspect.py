@@ -58,6 +58,7 @@ def run(
 
 def _render(manifest: Manifest) -> str:
     from triform.cli.outputs.tables import encoder_parity_rows, end_tokens, megabytes, parity_rows, rows
+    from triform.runtime.bundle.targets import manifests
 
     lines = [
         ("model", manifest.model_name),
@@ -65,6 +66,7 @@ def _render(manifest: Manifest) -> str:
         ("task", manifest.task),
         ("model type", manifest.model_type),
         ("parameters", f"{manifest.parameters / 1e6:.1f} M"),
+        ("target", _targets(manifest)),
     ]
     # Models of images and audio read no tokens.
     if manifest.max_length:
@@ -79,14 +81,37 @@ def _render(manifest: Manifest) -> str:
     lines += [("note", note) for note in manifest.export.notes]
     if manifest.cache is not None:
         lines += _cache_rows(manifest.cache)
-    for name, graph in manifest.graphs.items():
-        lines += _graph_rows(name, graph)
+    for one_target in manifests(manifest):
+        suffix = " for GPUs" if one_target.target == "gpu" else ""
+        for name, graph in one_target.graphs.items():
+            lines += _graph_rows(f"{name}{suffix}", graph)
     lines += [(f"file {name}", f"{megabytes(info.size)}  {info.sha256[:16]}") for name, info in manifest.files.items()]
     if manifest.export.parity is not None:
         lines += parity_rows(manifest.export.parity)
     if manifest.export.encoder_parity is not None:
         lines += encoder_parity_rows(manifest.export.encoder_parity)
+    lines += _gpu_parity_rows(manifest)
     return rows([*lines, *_version_rows(manifest.export)])
+
+
+def _targets(manifest: Manifest) -> str:
+    if manifest.gpu is not None:
+        return f"CPUs, and GPUs with {manifest.gpu.dtype}"
+    if manifest.target == "cpu":
+        return "CPUs"
+    dtypes = {graph.notes.get("dtype", "16-bit floats") for graph in manifest.graphs.values()}
+    return f"GPUs with {', '.join(sorted(dtypes))}"
+
+
+def _gpu_parity_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    from triform.cli.outputs.tables import encoder_parity_rows, parity_rows
+    from triform.runtime.bundle.export_record import Parity
+
+    parity = None if manifest.gpu is None else manifest.gpu.parity
+    if parity is None:
+        return []
+    lines = parity_rows(parity) if isinstance(parity, Parity) else encoder_parity_rows(parity)
+    return [(f"for GPUs: {name}", value) for name, value in lines]
 
 
 def _cache_rows(cache: CacheInfo) -> list[tuple[str, str]]:

@@ -18,9 +18,9 @@ from triform.export.graph.fusion_biases import fuse_biases
 from triform.export.quantize.blocks import lower_to_float
 from triform.export.runners import EncoderRunner, usable_cores
 from triform.export.verify.encoder import encoder_parity, quantized_encoder_parity, task_output, worst_parity
-from triform.export.write import write_graph
+from triform.export.write import operators_of, write_graph
 from triform.runtime.bundle.export_record import EncoderParity
-from triform.runtime.bundle.manifest import GpuDtype
+from triform.runtime.bundle.manifest import GpuDtype, GraphInfo
 from triform.runtime.errors import ExportError, option
 
 
@@ -64,7 +64,7 @@ def lower_for_gpu(graph: ir.Model, dtype: GpuDtype, path: Path, scratch: Path) -
     if dtype == "float16":
         # The CPU has no kernels for bfloat16.
         runners.append(EncoderRunner(path, usable_cores()))
-    return GpuTwin(dtype, runners, allowed_error(twin, dtype))
+    return GpuTwin(dtype, runners, allowed_error(sum(operators_of(graph).values()), dtype))
 
 
 def compare_with_float(
@@ -82,30 +82,41 @@ def compare_with_float(
         ExportError: an output is no number, or differs by more than rounding explains.
     """
     measured = [
-        worst_parity([encoder_parity(runner, names, batch) for batch in checks.reference]) for runner in twin.runners
+        _within(
+            worst_parity([encoder_parity(runner, names, batch) for batch in checks.reference]), twin.allowed, twin.dtype
+        )
+        for runner in twin.runners
     ]
-    for parity in measured:
-        _check(parity, twin)
     name = task_output(names)
     quantized = quantized_encoder_parity(
         lambda arrays: original.run(arrays, [name])[name], twin.runners[0], name,
         checks.evaluation, checks.reference[0].pad, checks.problem_type,
     )  # fmt: skip
-    first = measured[0]
     if not all(math.isfinite(value) for value in dataclasses.astuple(quantized) if value is not None):
         raise _overflow(twin.dtype)
-    return dataclasses.replace(first, tolerance=twin.allowed * first.scale, quantized=quantized)
+    return dataclasses.replace(measured[0], quantized=quantized)
 
 
-def _check(parity: EncoderParity, twin: GpuTwin) -> None:
-    allowed = twin.allowed * parity.scale
+def check_gpu_parity(parity: EncoderParity, graph: GraphInfo) -> EncoderParity:
+    """Check the differences between a graph of 16 bits in a bundle and PyTorch; returns them with what is allowed.
+
+    Raises:
+        ExportError: see `compare_with_float`.
+    """
+    dtype: GpuDtype = "bfloat16" if graph.notes.get("dtype") == "bfloat16" else "float16"
+    return _within(parity, allowed_error(sum(graph.operators.values()), dtype), dtype)
+
+
+def _within(parity: EncoderParity, share: float, dtype: GpuDtype) -> EncoderParity:
+    allowed, worst = share * parity.scale, max(parity.batch, parity.single)
     if not (math.isfinite(parity.batch) and math.isfinite(parity.single)):
-        raise _overflow(twin.dtype)
-    if max(parity.batch, parity.single) > allowed:
+        raise _overflow(dtype)
+    if worst > allowed:
         raise ExportError(
-            f"the graph for GPUs does not match PyTorch: outputs differ by {max(parity.batch, parity.single):.2e} in "
-            f"{twin.dtype}, allowed are {allowed:.2e}; export with {option('target')} cpu, and please report this model"
+            f"the graph for GPUs does not match PyTorch: outputs differ by {worst:.2e} in {dtype}, allowed are "
+            f"{allowed:.2e}; export with {option('target')} cpu, and please report this model"
         )
+    return dataclasses.replace(parity, tolerance=allowed)
 
 
 def _overflow(dtype: GpuDtype) -> ExportError:

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from triform.runtime.bundle.manifest import GraphInfo, Quantization, TensorInfo
-from triform.runtime.graphs.encoder_batch import CPU_BATCH, EncoderStep
-from triform.runtime.text.rows import TokenRow
+from triform.runtime.graphs.encoder_batch import CPU_BATCH, GPU_BATCH, EncoderStep, batch_size
+from triform.runtime.text.rows import TokenBatch, TokenRow
 
 GRAPH = GraphInfo(
     "encoder.onnx", None,
     [TensorInfo("input_ids", "int64", ["batch", "sequence"])],
-    [TensorInfo("ids", "float32", ["batch", "sequence"]), TensorInfo("sums", "float32", ["batch"])],
+    [
+        TensorInfo("ids", "float32", ["batch", "sequence"]), TensorInfo("sums", "float32", ["batch"]),
+        TensorInfo("ends", "float32", ["batch", 2]),
+    ],
     {}, Quantization("none"),
 )  # fmt: skip
 
@@ -28,7 +31,8 @@ class Session:
     def run(self, outputs, arrays):
         ids = arrays["input_ids"].astype(np.float32)
         self.shapes.append(ids.shape)
-        return [{"ids": ids, "sums": ids.sum(1)}[name] for name in outputs]
+        ends = np.stack([ids[:, 0], ids.sum(1)], axis=1)
+        return [{"ids": ids, "sums": ids.sum(1), "ends": ends}[name] for name in outputs]
 
 
 def row(length, number):
@@ -61,3 +65,33 @@ def test_a_run_of_rows_of_several_lengths():
     found = EncoderStep(session, GRAPH, 0, equal_lengths=True).run(rows, ["ids"])
     assert [ids.tolist() for (ids,) in found] == [one.ids for one in rows]
     assert sorted(session.shapes) == [(1, 8), (2, 3), (2, 5)]
+
+
+@pytest.mark.parametrize("size", [CPU_BATCH, GPU_BATCH])
+@pytest.mark.parametrize("equal", [True, False])
+def test_vectors_of_many_texts(size, equal):
+    generator = np.random.default_rng(0)
+    lengths = generator.choice([0, 4, 5, 9, 200, 700], 300)
+    ids = generator.integers(1, 100, lengths.sum())
+    session = Session()
+    step = EncoderStep(session, GRAPH, 0, equal_lengths=equal, size=size)
+    vectors = step.vectors(TokenBatch(ids, np.zeros_like(ids), lengths), "ends")
+    parts = np.split(ids, np.cumsum(lengths)[:-1])
+    assert vectors.tolist() == [[part[0], part.sum()] if len(part) else [0, 0] for part in parts]
+    assert all(batch * length <= size.tokens for batch, length in session.shapes)
+
+
+class OpenSession(Session):
+    """One that knows its providers."""
+
+    def __init__(self, *providers):
+        super().__init__()
+        self.providers = list(providers)
+
+    def get_providers(self):
+        return self.providers
+
+
+def test_a_gpu_gets_large_batches():
+    assert batch_size(OpenSession("CUDAExecutionProvider", "CPUExecutionProvider")) is GPU_BATCH
+    assert batch_size(OpenSession("CPUExecutionProvider")) is CPU_BATCH

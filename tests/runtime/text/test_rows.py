@@ -1,0 +1,63 @@
+"""Token ids of many texts in arrays: the same as row by row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.checkpoints.encoders import VOCAB, word_piece_tokenizer
+from triform.runtime.errors import BundleError, InputError
+from triform.runtime.text.rows import RowReader, TokenBatch
+
+TEXTS = [
+    "rain",
+    "",
+    "The ferry left the harbor before dawn, and nobody in the village had seen it go.",
+    "snow and rain",
+]
+
+
+@pytest.fixture
+def reader():
+    return RowReader(word_piece_tokenizer(), 12, VOCAB)
+
+
+def test_as_row_by_row(reader):
+    rows, batch = reader.read(TEXTS), reader.read_batch(TEXTS)
+    assert batch.lengths.tolist() == [len(row.ids) for row in rows]
+    assert batch.ids.tolist() == [token for row in rows for token in row.ids]
+    assert batch.type_ids.tolist() == [kind for row in rows for kind in row.type_ids]
+    # The long text was cut twice.
+    assert reader.truncated == 2
+    assert reader.read_batch([]).lengths.tolist() == []
+
+
+def test_errors_name_the_text():
+    tokenizer = word_piece_tokenizer()
+    with pytest.raises(InputError, match="text 13 is longer than the model's 12 tokens"):
+        RowReader(tokenizer, 12, VOCAB, strict=True).read_batch(TEXTS, first=11)
+    with pytest.raises(InputError, match="text 2 has only 2 tokens, but the model needs at least 3"):
+        RowReader(tokenizer, 12, VOCAB, min_length=3).read_batch(TEXTS)
+    with pytest.raises(InputError, match="text 6 is not valid Unicode"):
+        RowReader(tokenizer, 12, VOCAB).read_batch(["a", "\ud800"], first=5)
+    with pytest.raises(BundleError, match="but the model's vocabulary has 50 tokens"):
+        RowReader(tokenizer, 12, 50).read_batch(TEXTS)
+
+
+def test_some_of_the_texts_as_arrays():
+    batch = TokenBatch(np.array([1, 2, 3, 4, 5, 6]), np.array([0, 0, 1, 0, 0, 1]), np.array([3, 0, 1, 2]))
+    arrays = {name: array.tolist() for name, array in batch.padded(np.array([0, 3]), 9).items()}
+    assert arrays == {
+        "input_ids": [[1, 2, 3], [5, 6, 9]],
+        "attention_mask": [[1, 1, 1], [1, 1, 0]],
+        "token_type_ids": [[0, 0, 1], [0, 1, 0]],
+    }
+
+
+@pytest.mark.parametrize("length", [2, 4])
+def test_padding_that_is_part_of_a_text(length):
+    batch = TokenBatch(np.array([1, 2, 3, 4]), np.array([0, 1, 1, 0]), np.array([3, 0, 1])).at_least(length, 9)
+    ids = {2: [1, 2, 3, 9, 9, 4, 9], 4: [1, 2, 3, 9, 9, 9, 9, 9, 4, 9, 9, 9]}[length]
+    assert batch.ids.tolist() == ids
+    assert batch.lengths.tolist() == {2: [3, 2, 2], 4: [4, 4, 4]}[length]
+    assert batch.type_ids.tolist() == {2: [0, 1, 1, 0, 0, 0, 0], 4: [0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]}[length]
