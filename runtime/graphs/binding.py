@@ -73,7 +73,7 @@ class StepArrays(Protocol):
         """
 
 
-class Memory(Protocol):
+class DecoderMemory(Protocol):
     """Where a decoder's cache and the arrays of its steps live.
 
     Attributes:
@@ -102,7 +102,7 @@ class Memory(Protocol):
 
 
 class HostMemory:
-    """The `Memory` of graphs for the CPU: numpy arrays.
+    """The `DecoderMemory` of graphs for the CPU: numpy arrays.
 
     Attributes:
         session: of the decoder's graph.
@@ -117,18 +117,18 @@ class HostMemory:
 
     @property
     def copied_bytes(self) -> None:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
 
     def buffers(self) -> HostBuffers:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return HostBuffers(self._cache)
 
     def step(self, shape: tuple[int, int], num_logits: int, *, repeated: bool = False) -> StepBinding:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return StepBinding(self.session, shape, num_logits, self._vocab_size)
 
 
-def memory_of(session: BindableSession, cache: CacheInfo, vocab_size: int) -> Memory:
+def memory_of(session: BindableSession, cache: CacheInfo, vocab_size: int) -> DecoderMemory:
     """Where the cache and the steps of a decoder live: graphs for GPUs have them on the device.
 
     Args:

@@ -1,4 +1,4 @@
-"""The `Memory` of a decoder whose graph is for GPUs."""
+"""The `DecoderMemory` of a decoder whose graph is for GPUs."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class DeviceMemory:
 
     @property
     def copied_bytes(self) -> int:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return self.device.sent + self.device.fetched
 
     def buffers(self) -> DeviceBuffers:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return DeviceBuffers(self._cache, self.session, self.device)
 
     def step(self, shape: tuple[int, int], num_logits: int, *, repeated: bool = False) -> DeviceStep:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return DeviceStep(
             self.session, self.device, self._cache.dtype, shape, num_logits, self._vocab_size, repeated=repeated
         )
