@@ -59,11 +59,11 @@ models-page: dev
 # `make gpu-material` and benchmarks/gpu/pack.py made, since a GPU machine may have no network.
 PARTS := gpu/parts
 gpu-check:
-	bash benchmarks/gpu/check.sh $(PARTS) gpu/work $(ARGS)
+	bash tests/gpu/check.sh $(PARTS) gpu/work $(ARGS)
 
 # On any machine, before that: bundles and what float32 answers. CHECKPOINT is SmolLM2-135M-Instruct as a folder.
 gpu-material: dev $(MINILM)/model.safetensors $(WHISPER)/model.safetensors $(SPEECH)/transcription
-	PATH=$(CURDIR)/$(BIN):$$PATH bash benchmarks/gpu/material.sh gpu $(CHECKPOINT) $(MINILM) $(WHISPER) $(SPEECH)
+	PATH=$(CURDIR)/$(BIN):$$PATH bash tests/gpu/material.sh gpu $(CHECKPOINT) $(MINILM) $(WHISPER) $(SPEECH)
 
 # Makes what `test-latest` passed with the versions that everything is tested with. A build's own label, such as the
 # +cpu of torch 2.13.0+cpu, is left out: other machines have other builds.

@@ -11,7 +11,7 @@ from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.recheck.encoder import recheck_encoder
 from triform.export.recheck.encoder_decoder import recheck_encoder_decoder
-from triform.export.runners import DecoderRunner, usable_cores
+from triform.export.runners import DecoderRunner, GpuDecoderRunner, usable_cores
 from triform.export.samples import texts
 from triform.export.verify.decoder import (
     decoder_parity,
@@ -21,10 +21,12 @@ from triform.export.verify.decoder import (
     verify_decoder,
     verify_states,
 )
+from triform.export.verify.half import check_half, in_half
 from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.bundle.export_record import EncoderParity, Parity
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
+from triform.runtime.bundle.targets import manifests
 from triform.runtime.errors import ExportError
 
 _TOKENS, _PARITY_TOKENS, _WINDOW = 1024, 192, 512
@@ -33,7 +35,8 @@ _TOKENS, _PARITY_TOKENS, _WINDOW = 1024, 192, 512
 def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
     """Compare a bundle with the checkpoint it came from.
 
-    A float bundle must match PyTorch's outputs; a quantized one is measured against PyTorch.
+    A float bundle must match PyTorch's outputs; a quantized one is measured against PyTorch. Both targets of a bundle
+    are compared, and the CPU's differences returned.
 
     Args:
         bundle: an opened bundle.
@@ -51,19 +54,29 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
         return recheck_encoder(bundle, origin, config)
     if manifest.form == "encoder-decoder":
         return recheck_encoder_decoder(bundle, origin, config)
-    return _recheck_decoder(bundle, load_checkpoint(origin, config, transformers.AutoModelForCausalLM))
+    checkpoint = load_checkpoint(origin, config, transformers.AutoModelForCausalLM)
+    targets = [dataclasses.replace(bundle, manifest=one_target) for one_target in manifests(manifest)]
+    first, *_ = [_recheck_decoder(one_target, checkpoint) for one_target in targets]
+    return first
 
 
 def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint) -> Parity:
     manifest, model = bundle.manifest, checkpoint.model
     path, info = bundle.graph("decoder")
     cache = manifest.cache or CacheInfo("float32", [])
-    runner = DecoderRunner(path, cache, usable_cores())
+    if cache.dtype == "bfloat16":
+        raise ExportError(f"{path} computes with bfloat16, which the CPU cannot run, and so it cannot be compared here")
     window = min(_WINDOW, manifest.max_length)
     ids = texts.text_ids(checkpoint.tokenizer, texts.read_text("evaluation"), _TOKENS, model, window=window)
     first = ids[: min(_PARITY_TOKENS, manifest.max_length - 8)]
-    logits = reference_logits(model, first)
-    if info.quantization.scheme == "none":
+    logits, is_float = reference_logits(model, first), info.quantization.scheme == "none"
+    if manifest.target == "gpu":
+        for_gpu = GpuDecoderRunner(path, cache, usable_cores())
+        parity = in_half(decoder_parity(for_gpu, logits, first), cache.dtype, len(cache.layers))
+        check_half(parity, cache.dtype, quantized=not is_float)
+        return parity
+    runner = DecoderRunner(path, cache, usable_cores())
+    if is_float:
         if LAST_HIDDEN_STATE in runner.extra_outputs:
             verify_states(runner, reference_states(model, first), first)
         return verify_decoder(runner, logits, first)

@@ -33,7 +33,7 @@ Relevance = Literal["identity", "sigmoid", "tanh"]
 RELEVANCE: tuple[Relevance, ...] = get_args(Relevance)
 SourceKind = Literal["text", "audio", "image"]
 # What graphs are made for: the numbers that they compute with, and where they take the lengths of texts from.
-Target = Literal["cpu", "gpu"]
+BundleTarget = Literal["cpu", "gpu"]
 # What a GPU computes with.
 GpuDtype = Literal["float16", "bfloat16"]
 
@@ -288,7 +288,7 @@ class Manifest:
     export: ExportInfo
     encoder: EncoderInfo | None
     encoder_decoder: EncoderDecoderInfo | None
-    target: Target = "cpu"
+    target: BundleTarget = "cpu"
     gpu: GpuGraphs | None = None
 
     def to_json(self) -> str:

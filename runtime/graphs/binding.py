@@ -74,7 +74,7 @@ class StepArrays(Protocol):
         """
 
 
-class Memory(Protocol):
+class DecoderMemory(Protocol):
     """Where a decoder's cache and the arrays of its steps live.
 
     Attributes:
@@ -92,7 +92,7 @@ class Memory(Protocol):
     def buffers(self) -> Buffers:
         """Empty buffers for a cache."""
 
-    def on(self, session: BindableSession) -> Memory:
+    def on(self, session: BindableSession) -> DecoderMemory:
         """The same memory for another session of the same graph."""
 
     def encode(
@@ -111,7 +111,7 @@ class Memory(Protocol):
 
 
 class HostMemory:
-    """The `Memory` of graphs for the CPU: numpy arrays.
+    """The `DecoderMemory` of graphs for the CPU: numpy arrays.
 
     Attributes:
         session: of the decoder's graph.
@@ -126,29 +126,29 @@ class HostMemory:
 
     @property
     def copied_bytes(self) -> None:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
 
     def buffers(self) -> HostBuffers:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return HostBuffers(self._cache)
 
     def on(self, session: BindableSession) -> HostMemory:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return HostMemory(session, self._cache, self._vocab_size)
 
     def encode(
         self, encoder: GraphSession, inputs: Sequence[str], outputs: Sequence[str], arrays: Mapping[str, NDArray[Any]]
     ) -> HostEncoderOutput:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         values = run_encoder(encoder, inputs, outputs, arrays)
         return HostEncoderOutput(dict(zip(outputs, values, strict=True)))
 
     def step(self, shape: tuple[int, int], num_logits: int, *, repeated: bool = False) -> StepBinding:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return StepBinding(self.session, shape, num_logits, self._vocab_size)
 
 
-def memory_of(session: BindableSession, cache: CacheInfo, vocab_size: int) -> Memory:
+def memory_of(session: BindableSession, cache: CacheInfo, vocab_size: int) -> DecoderMemory:
     """Where the cache and the steps of a decoder live: graphs for GPUs have them on the device.
 
     Args:

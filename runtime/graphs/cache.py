@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.errors import InputError
-from triform.runtime.graphs.buffers.contract import BindableStep, Buffers, Span, States
+from triform.runtime.graphs.buffers.contract import BindableStep, Buffers, RowPart, States
 from triform.runtime.graphs.buffers.host import HostBuffers
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class KVCache:
         np.fill_diagonal(self._common, self.lengths)
         if moves:
             self.buffers.move(
-                [Span(to, source, int(self._common[to, source]), int(self.lengths[source])) for to, source in moves]
+                [RowPart(to, source, int(self._common[to, source]), int(self.lengths[source])) for to, source in moves]
             )
         chosen = np.asarray(parents, np.int64)
         self.lengths, self._common = self.lengths[chosen], self._common[np.ix_(chosen, chosen)]
@@ -180,7 +180,7 @@ class KVCache:
             states: see `rewind`.
         """
         if to != source:
-            self.buffers.move([Span(to, source, 0, length)])
+            self.buffers.move([RowPart(to, source, 0, length)])
         self.rewind(to, length, states)
 
     def row(self, index: int) -> KVCache:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import not_numbers
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
-from triform.runtime.graphs.binding import Memory, StepArrays, memory_of, run_step
+from triform.runtime.graphs.binding import DecoderMemory, StepArrays, memory_of, run_step
 from triform.runtime.graphs.buffers.contract import States
 from triform.runtime.graphs.cache import KVCache, Snapshots, is_worth_a_snapshot
 from triform.runtime.graphs.protocols import BindableSession
@@ -35,7 +35,7 @@ class DecoderStep:
     """
 
     def __init__(
-        self, session: BindableSession, manifest: Manifest, cache: CacheInfo, memory: Memory | None = None
+        self, session: BindableSession, manifest: Manifest, cache: CacheInfo, memory: DecoderMemory | None = None
     ) -> None:
         """Begin with no tokens.
 
@@ -55,7 +55,7 @@ class DecoderStep:
 
     @property
     def copied_bytes(self) -> int | None:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return self._memory.copied_bytes
 
     @property
@@ -218,7 +218,7 @@ class DecoderStep:
 
 
 def read_row(
-    memory: Memory,
+    memory: DecoderMemory,
     cache: KVCache,
     ids: Sequence[int],
     snapshots: Snapshots,
@@ -247,7 +247,7 @@ def read_row(
     return prefill_row(memory, cache, ids[int(cache.lengths[0]) :], wanted)
 
 
-def run_on(memory: Memory, binding: StepArrays, cache: KVCache, count: int) -> None:
+def run_on(memory: DecoderMemory, binding: StepArrays, cache: KVCache, count: int) -> None:
     """Run the decoder graph and record that it has written `count` tokens to each row.
 
     Raises:
@@ -280,7 +280,7 @@ def paired(rows: int) -> int:
     return -(-rows // _PAIR) * _PAIR
 
 
-def prefill_row(memory: Memory, cache: KVCache, ids: Sequence[int], wanted: int | None) -> Scores:
+def prefill_row(memory: DecoderMemory, cache: KVCache, ids: Sequence[int], wanted: int | None) -> Scores:
     """Append `ids`, at least one, to the one row of `cache`, which has room for them.
 
     Args:
@@ -301,7 +301,7 @@ def prefill_row(memory: Memory, cache: KVCache, ids: Sequence[int], wanted: int 
     return step.scores(wanted)[0][-1]
 
 
-def _append(memory: Memory, cache: KVCache, ids: Sequence[int], positions: NDArray[Any]) -> StepArrays:
+def _append(memory: DecoderMemory, cache: KVCache, ids: Sequence[int], positions: NDArray[Any]) -> StepArrays:
     """Append a chunk to the one row of `cache`, and compute logits at these positions in it."""
     step = memory.step((1, len(ids)), len(positions))
     step.input_ids[0] = ids

@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
-from triform.runtime.graphs.binding import Memory, StepArrays, memory_of, run_step
+from triform.runtime.graphs.binding import DecoderMemory, StepArrays, memory_of, run_step
 from triform.runtime.graphs.cache import KVCache
 from triform.runtime.graphs.decoder_step import DecoderStep
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.graphs.padding import pad_rows
-from triform.runtime.graphs.protocols import Binding, GraphSession, Node
-from triform.runtime.graphs.protocols import Memory as InputMemory
+from triform.runtime.graphs.protocols import Binding, GraphSession, Memory, Node
 from triform.runtime.graphs.signature import CROSS_ATTENTIONS
 from triform.runtime.likeliest import Table
 
@@ -41,7 +40,7 @@ class SourceSession:
         """See `BindableSession`."""
         return self._session.get_inputs()
 
-    def get_input_memory_infos(self) -> Sequence[InputMemory]:
+    def get_input_memory_infos(self) -> Sequence[Memory]:
         """See `BindableSession`."""
         return self._session.get_input_memory_infos()
 
@@ -136,7 +135,7 @@ class SourceBatchStep:
         wanted: how many of the likeliest tokens suffice in place of all logits; None if all logits are needed.
     """
 
-    def __init__(self, session: SourceSession, memory: Memory, manifest: Manifest, cache: CacheInfo) -> None:
+    def __init__(self, session: SourceSession, memory: DecoderMemory, manifest: Manifest, cache: CacheInfo) -> None:
         self._session, self._memory = session, memory
         self.wanted: int | None = None
         self.cache = KVCache(cache, manifest.max_length, 1, self._memory.buffers())

@@ -74,9 +74,9 @@ def test_logits_that_are_not_numbers(float_bundle, monkeypatch, value):
     real = decoder_step._append
 
     def append(*arguments):
-        logits = real(*arguments)
-        logits[-1, 3] = value
-        return logits
+        step = real(*arguments)
+        step.logits[0, -1, 3] = value
+        return step
 
     monkeypatch.setattr(decoder_step, "_append", append)
     model = triform.load_decoder(float_bundle)

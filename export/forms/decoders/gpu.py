@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -20,15 +19,12 @@ from triform.export.quantize.blocks import lower_to_float
 from triform.export.runners import GpuDecoderRunner, usable_cores
 from triform.export.samples.batches import Array
 from triform.export.verify.decoder import decoder_parity, quantized_decoder_parity
+from triform.export.verify.half import check_half, in_half
 from triform.export.write import write_graph
 from triform.models.errors import UnsupportedModelError
 from triform.runtime.bundle.export_record import Parity
-from triform.runtime.bundle.manifest import CacheInfo, GpuDtype, Quantization
-from triform.runtime.errors import ExportError, UnsupportedError, option
-
-# Roundings of one unit of the last place that add up along a layer: those of products, norms and sums.
-_ROUNDINGS = 8
-_PRECISION = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+from triform.runtime.bundle.manifest import CacheInfo, Quantization
+from triform.runtime.errors import UnsupportedError, option
 
 
 @dataclass(frozen=True)
@@ -126,39 +122,8 @@ def _compare(
         ExportError: the logits differ by more than roundings explain; those of 4-bit weights may.
     """
     parity = decoder_parity(runner, decoder.logits, decoder.ids[: len(decoder.logits)])
-    exact = quantization.scheme == "none"
-    parity = checked(parity, decoder.name, options.gpu_dtype, len(decoder.cache.layers), exact=exact)
+    parity = in_half(parity, options.gpu_dtype, len(decoder.cache.layers))
+    check_half(parity, options.gpu_dtype, quantized=quantization.scheme != "none")
     windows = iter(decoder.expected)
     measured = quantized_decoder_parity(lambda _: next(windows), runner, decoder.ids, decoder.window)
     return dataclasses.replace(parity, quantized=measured)
-
-
-def checked(parity: Parity, name: str, dtype: GpuDtype, layers: int, *, exact: bool) -> Parity:
-    """Check the differences of a graph for GPUs from PyTorch.
-
-    Args:
-        parity: the differences.
-        name: of the checkpoint.
-        dtype: of the graph.
-        layers: that a token goes through.
-        exact: whether roundings alone may explain them; those of 4-bit weights are larger.
-
-    Returns:
-        them with the largest difference that roundings explain.
-
-    Raises:
-        ExportError: a number is none, or a difference is larger than roundings explain.
-    """
-    allowed = _PRECISION[dtype] * (_ROUNDINGS + layers) * parity.scale
-    parity = dataclasses.replace(parity, tolerance=allowed)
-    worst = max(
-        np.nan_to_num(value, nan=np.inf) for value in (parity.prefill, parity.chunked, parity.step, parity.ragged)
-    )
-    if not np.isfinite(worst):
-        raise ExportError(f"{name} computes numbers that {dtype} cannot hold; export with {option('dtype')} bfloat16")
-    if exact and worst > allowed:
-        raise ExportError(
-            f"the graph for GPUs does not compute what PyTorch does: logits differ by {worst:.2g} in "
-            f"{dtype} (allowed {allowed:.2g}); please report this model"
-        )
-    return parity

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from triform.export.forms.decoders.gpu import checked, lower_products
+from triform.export.forms.decoders.gpu import lower_products
 from triform.export.forms.encoder_decoders.graph import Graphs
 from triform.export.gpu.decoder import check_gpu_decoder, to_gpu_decoder
 from triform.export.gpu.half import to_half
@@ -25,6 +25,7 @@ from triform.export.verify.encoder_decoder import (
     encoder_decoder_parity,
     quantized_encoder_decoder_parity,
 )
+from triform.export.verify.half import check_half, in_half
 from triform.export.write import Stored, describe_graph, write_graph
 from triform.models.errors import UnsupportedModelError
 from triform.runtime.bundle.export_record import Parity
@@ -120,11 +121,9 @@ def _compare(
 ) -> Parity:
     """Compare graphs with PyTorch, and the first ones' predictions with those of the float32 graphs."""
     layers = len(nodes(pair.graphs.encoder.graph, *_ATTENTION)) + len(pair.cache.layers)
-    exact = quantization.scheme == "none"
-    first, *_ = [
-        checked(encoder_decoder_parity(runner, pair.reference), pair.name, options.gpu_dtype, layers, exact=exact)
-        for runner in runners
-    ]
-    return dataclasses.replace(
-        first, quantized=quantized_encoder_decoder_parity(pair.runner.read, runners[0], pair.reference)
-    )
+    dtype, quantized = options.gpu_dtype, quantization.scheme != "none"
+    parities = [in_half(encoder_decoder_parity(runner, pair.reference), dtype, layers) for runner in runners]
+    for parity in parities:
+        check_half(parity, dtype, quantized=quantized)
+    measured = quantized_encoder_decoder_parity(pair.runner.read, runners[0], pair.reference)
+    return dataclasses.replace(parities[0], quantized=measured)

@@ -27,7 +27,7 @@ from triform.export.verify.encoder import (
 )
 from triform.export.write import describe_graph, write_graph
 from triform.runtime.bundle.export_record import EncoderParity, QuantizedEncoderParity
-from triform.runtime.bundle.manifest import GpuDtype, GpuGraphs, GraphInfo, Manifest, Quantization, Target
+from triform.runtime.bundle.manifest import BundleTarget, GpuDtype, GpuGraphs, GraphInfo, Manifest, Quantization
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class BundleGraphs:
         gpu: the graphs for GPUs, in a bundle for both.
     """
 
-    target: Target
+    target: BundleTarget
     graphs: dict[str, GraphInfo]
     parity: EncoderParity
     gpu: GpuGraphs | None = None
@@ -64,7 +64,7 @@ class BundleGraphs:
         return dataclasses.replace(manifest, target=self.target, gpu=self.gpu)
 
 
-def bundle_graphs(written: Mapping[str, Mapping[Target, WrittenGraph]], dtype: GpuDtype) -> BundleGraphs:
+def bundle_graphs(written: Mapping[str, Mapping[BundleTarget, WrittenGraph]], dtype: GpuDtype) -> BundleGraphs:
     """Put the graphs of a bundle together.
 
     Args:
@@ -87,7 +87,7 @@ def write_encoder_graphs(
     scratch: Path,
     options: ExportOptions,
     clock: Clock,
-) -> dict[Target, WrittenGraph]:
+) -> dict[BundleTarget, WrittenGraph]:
     """Verify a graph in float32, and write it for each target of the options, the CPU first.
 
     Args:
@@ -111,7 +111,7 @@ def write_encoder_graphs(
         else:
             original = write_float_graph(graph, (path if options.for_cpu else scratch / path.name), threads)
         parity = worst_parity([verify_encoder(original.runner, names, batch) for batch in checks.reference])
-    written: dict[Target, WrittenGraph] = {}
+    written: dict[BundleTarget, WrittenGraph] = {}
     if options.for_cpu:
         quantization = Quantization("none")
         if options.quantize != "none":

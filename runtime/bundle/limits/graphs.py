@@ -9,7 +9,7 @@ from typing import get_args
 
 from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Parity
 from triform.runtime.bundle.limits.contract import Limit, one_of, within
-from triform.runtime.bundle.manifest import SCHEMES, CacheInfo, GpuDtype, GraphInfo, StateInfo, Target
+from triform.runtime.bundle.manifest import SCHEMES, BundleTarget, CacheInfo, GpuDtype, GraphInfo, StateInfo
 
 _MOST_LAYERS = 10_000
 # Values of all heads of a layer for one token.
@@ -44,7 +44,7 @@ def graph_limits(key: str, info: GraphInfo) -> Iterator[Limit]:
     yield within(f"{key}.quantization.matrices", stored.matrices, 0)
 
 
-def cache_limits(cache: CacheInfo, target: Target) -> Iterator[Limit]:
+def cache_limits(cache: CacheInfo, target: BundleTarget) -> Iterator[Limit]:
     """Yield the rules for a decoder's key/value buffers and states."""
     yield one_of("cache.dtype", cache.dtype, ("float32",) if target == "cpu" else get_args(GpuDtype))
     yield Limit("cache.states", len(cache.states), target == "cpu" or not cache.states, "empty for GPUs")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 States = Mapping[str, NDArray[Any]]
 
 
-class Span(NamedTuple):
+class RowPart(NamedTuple):
     """A part of a row that moves: tokens `start` to `end` of row `source` become those of row `to`."""
 
     to: int
@@ -54,7 +54,7 @@ class Buffers(Protocol):
     def drop(self) -> None:
         """Give all memory back."""
 
-    def move(self, spans: Sequence[Span]) -> None:
+    def move(self, spans: Sequence[RowPart]) -> None:
         """Move parts of rows, and their states, as if all were moved at once."""
 
     def set_states(self, row: int, states: States | None) -> None:

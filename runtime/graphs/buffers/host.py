@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo
-from triform.runtime.graphs.buffers.contract import BindableStep, Span, States
+from triform.runtime.graphs.buffers.contract import BindableStep, RowPart, States
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -57,7 +57,7 @@ class HostBuffers:
         self.arrays.clear()
         self.states.clear()
 
-    def move(self, spans: Sequence[Span]) -> None:
+    def move(self, spans: Sequence[RowPart]) -> None:
         """See `Buffers`."""
         # A row that is read after it was written must be saved first; `place_rows` finds orders without such rows.
         both = {span.to for span in spans} & {span.source for span in spans}

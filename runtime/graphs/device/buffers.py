@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo
-from triform.runtime.graphs.buffers.contract import BindableStep, Span, States
+from triform.runtime.graphs.buffers.contract import BindableStep, RowPart, States
 from triform.runtime.graphs.device.memory import HALF, Device, Place, place_of
 from triform.runtime.graphs.device.moves import RowMover
 
@@ -61,7 +61,7 @@ class DeviceBuffers:
         """See `Buffers`."""
         self._sides, self.side = [[], []], 0
 
-    def move(self, spans: Sequence[Span]) -> None:
+    def move(self, spans: Sequence[RowPart]) -> None:
         """See `Buffers`; whole rows are copied, to the other side."""
         rows, _, capacity, _ = self._places()[0].shape
         other = 1 - self.side

@@ -1,4 +1,4 @@
-"""The `Memory` of a decoder whose graph is for GPUs."""
+"""The `DecoderMemory` of a decoder whose graph is for GPUs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DeviceMemory:
         self._picker = SourcePicker(session, self.device)
 
     def on(self, session: BindableSession) -> DeviceMemory:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         other = copy(self)
         other.session = session
         return other
@@ -47,20 +47,20 @@ class DeviceMemory:
     def encode(
         self, encoder: GraphSession, inputs: Sequence[str], outputs: Sequence[str], arrays: Mapping[str, NDArray[Any]]
     ) -> DeviceEncoderOutput:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return DeviceEncoderOutput(run_encoder_on(self.device, encoder, inputs, outputs, arrays), self._picker)
 
     @property
     def copied_bytes(self) -> int:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return self.device.sent + self.device.fetched
 
     def buffers(self) -> DeviceBuffers:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return DeviceBuffers(self._cache, self._mover, self.device)
 
     def step(self, shape: tuple[int, int], num_logits: int, *, repeated: bool = False) -> DeviceStep:
-        """See `Memory`."""
+        """See `DecoderMemory`."""
         return DeviceStep(
             self.session,
             self.device,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.graphs.device.memory import Device
 from triform.runtime.graphs.device.opening import open_like
-from triform.runtime.graphs.device.small_graphs import INT64, Node, Tensor, small_graph
+from triform.runtime.graphs.device.small_graphs import INT64, Operator, Tensor, small_graph
 from triform.runtime.graphs.encoder_output import check_taken, length_of
 from triform.runtime.graphs.protocols import Binding, GraphSession
 from triform.runtime.graphs.session import run_failure
@@ -102,7 +102,7 @@ _ROWS, _ALL = "rows", "all."
 
 def _graph(values: Mapping[str, OrtValue]) -> bytes:
     types = {name: int(value.element_type()) for name, value in values.items()}
-    nodes = [Node("Gather", [f"{_ALL}{name}", _ROWS], [name]) for name in values]
+    operators = [Operator("Gather", [f"{_ALL}{name}", _ROWS], [name]) for name in values]
     inputs = [Tensor(f"{_ALL}{name}", kind) for name, kind in types.items()]
     outputs = [Tensor(name, kind) for name, kind in types.items()]
-    return small_graph(nodes, [Tensor(_ROWS, INT64), *inputs], outputs)
+    return small_graph(operators, [Tensor(_ROWS, INT64), *inputs], outputs)

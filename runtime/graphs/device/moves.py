@@ -9,7 +9,7 @@ import numpy as np
 
 from triform.runtime.graphs.device.memory import Device, Place
 from triform.runtime.graphs.device.opening import open_like
-from triform.runtime.graphs.device.small_graphs import FLOAT16, INT64, Node, Tensor, small_graph
+from triform.runtime.graphs.device.small_graphs import FLOAT16, INT64, Operator, Tensor, small_graph
 
 
 class RowMover:
@@ -54,7 +54,10 @@ def _graph(count: int) -> bytes:
     nodes, inputs, outputs = [], [Tensor("rows", INT64), Tensor("pads", INT64)], []
     for index in range(count):
         source, target = f"source.{index}", f"target.{index}"
-        nodes += [Node("Gather", [source, "rows"], [f"rows.{index}"]), Node("Pad", [f"rows.{index}", "pads"], [target])]
+        nodes += [
+            Operator("Gather", [source, "rows"], [f"rows.{index}"]),
+            Operator("Pad", [f"rows.{index}", "pads"], [target]),
+        ]
         inputs.append(Tensor(source, FLOAT16))
         outputs.append(Tensor(target, FLOAT16))
     return small_graph(nodes, inputs, outputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Unpack
 
-from triform.runtime.bundle.manifest import Target
+from triform.runtime.bundle.manifest import BundleTarget
 from triform.runtime.errors import ProviderError
 from triform.runtime.graphs.protocols import BindableSession, GraphSession
 from triform.runtime.graphs.session import SessionOptions, open_session
@@ -13,7 +13,7 @@ from triform.runtime.graphs.session import SessionOptions, open_session
 _CUDA = "CUDAExecutionProvider"
 
 
-def open_decoder(path: Path, target: Target, **options: Unpack[SessionOptions]) -> GraphSession:
+def open_decoder(path: Path, target: BundleTarget, **options: Unpack[SessionOptions]) -> GraphSession:
     """Open a decoder's graph; one for GPUs such that steps are recorded as CUDA graphs, where the provider can.
 
     Args:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.graphs.device.memory import Device
 from triform.runtime.graphs.device.opening import open_like
-from triform.runtime.graphs.device.small_graphs import FLOAT, INT64, Node, Tensor, small_graph
+from triform.runtime.graphs.device.small_graphs import FLOAT, INT64, Operator, Tensor, small_graph
 
 if TYPE_CHECKING:
     from onnxruntime import OrtValue
@@ -39,7 +39,7 @@ class Ranking:
             tokens in ascending order, int64 (..., count), and their logits, float32.
         """
         if self._session is None:
-            node = Node("TopK", ["logits", "count"], ["values", "tokens"])
+            node = Operator("TopK", ["logits", "count"], ["values", "tokens"])
             inputs, outputs = (
                 [Tensor("logits", FLOAT), Tensor("count", INT64)],
                 [Tensor("values", FLOAT), Tensor("tokens", INT64)],

@@ -14,7 +14,7 @@ _IR_VERSION, _OPSET = 8, 17
 _VARINT, _BYTES = 0, 2
 
 
-class Node(NamedTuple):
+class Operator(NamedTuple):
     """An operator of ONNX, without attributes."""
 
     op_type: str
@@ -29,7 +29,7 @@ class Tensor(NamedTuple):
     element_type: int
 
 
-def small_graph(nodes: Iterable[Node], inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> bytes:
+def small_graph(nodes: Iterable[Operator], inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> bytes:
     """The bytes of a model, to open as they are."""
     graph = b"".join(
         (
@@ -42,7 +42,7 @@ def small_graph(nodes: Iterable[Node], inputs: Iterable[Tensor], outputs: Iterab
     return _number(1, _IR_VERSION) + _field(8, _number(2, _OPSET)) + _field(7, graph)
 
 
-def _node(node: Node) -> bytes:
+def _node(node: Operator) -> bytes:
     names = (*((1, name) for name in node.inputs), *((2, name) for name in node.outputs), (4, node.op_type))
     return b"".join(_field(number, name.encode()) for number, name in names)
 

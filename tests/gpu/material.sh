@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes what the checks on a GPU machine need, in parts that travel: `make gpu-material`.
-#     benchmarks/gpu/material.sh FOLDER SMOLLM2_CHECKPOINT MINILM_CHECKPOINT WHISPER_CHECKPOINT RECORDINGS
+#     tests/gpu/material.sh FOLDER SMOLLM2_CHECKPOINT MINILM_CHECKPOINT WHISPER_CHECKPOINT RECORDINGS
 # FOLDER gets parts/files.tar.xz.NN. Takes about ten minutes; what is there already is kept.
 set -euo pipefail
 scripts=$(cd "$(dirname "$0")" && pwd) folder=$1

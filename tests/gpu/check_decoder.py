@@ -1,8 +1,8 @@
 """Checks a decoder's bundle on a GPU: its answers, every way of generating, and its speed. Prints a line of JSON each.
 
-python benchmarks/gpu/check_decoder.py answers BUNDLE REFERENCE.json   # greedy answers against float32's
-python benchmarks/gpu/check_decoder.py features BUNDLE                 # every loop against the same on the CPU
-python benchmarks/gpu/check_decoder.py speed BUNDLE [--batch 1 32]     # prompts of 512 tokens, 128 new ones
+python tests/gpu/check_decoder.py answers BUNDLE REFERENCE.json   # greedy answers against float32's
+python tests/gpu/check_decoder.py features BUNDLE                 # every loop against the same on the CPU
+python tests/gpu/check_decoder.py speed BUNDLE [--batch 1 32]     # prompts of 512 tokens, 128 new ones
 """
 
 from __future__ import annotations

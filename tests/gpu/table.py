@@ -1,6 +1,6 @@
 """Prints the results of check.sh as tables for docs/benchmarks.md.
 
-python benchmarks/gpu/table.py RESULTS.jsonl
+python tests/gpu/table.py RESULTS.jsonl
 """
 
 from __future__ import annotations

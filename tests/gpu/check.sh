@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Every check on a GPU machine, each under its own limit: `make gpu-check`. Under four minutes on one H200, by the times
 # that its parts took there.
-#     benchmarks/gpu/check.sh PARTS FOLDER [peers]
+#     tests/gpu/check.sh PARTS FOLDER [peers]
 # PARTS holds the archives of pack.py and material.sh; FOLDER gets what they unpack to, and results.jsonl. With `peers`,
 # onnxruntime-genai and transformers are measured too, which takes five minutes more.
 cd "$(dirname "$0")/../.." || exit 1
-scripts=benchmarks/gpu
-. $scripts/unpack.sh "$1" "$2"
+scripts=tests/gpu peers=benchmarks/gpu
+. $peers/unpack.sh "$1" "$2"
 folder=$2 files=$2/files
 checks() {
   nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
@@ -22,7 +22,7 @@ checks() {
   wait $second
   limited 30 python3 $scripts/check_decoder.py answers "$folder/smollm2-int4" "$files/answers.json"
   wait $first
-  limited 20 python3 $scripts/bandwidth.py
+  limited 20 python3 $peers/bandwidth.py
   for bundle in smollm2 smollm2-int4 llama-8b; do
     limited 60 python3 $scripts/check_decoder.py speed "$folder/$bundle"
   done
@@ -31,12 +31,12 @@ checks() {
   limited 60 python3 $scripts/check_encoder.py "$folder/minilm" --reference "$files/vectors.json"
   limited 60 python3 $scripts/check_speech.py "$folder/whisper" "$files/recordings"
 }
-peers() {
-  limited 90 python3 $scripts/peer_torch.py encoder
-  limited 90 python3 $scripts/peer_torch.py decoder
-  limited 150 python3 $scripts/peer_torch.py decoder-compiled
-  limited 240 python3 $scripts/peer_genai.py all "$folder/genai"
+measure_peers() {
+  limited 90 python3 $peers/peer_torch.py encoder
+  limited 90 python3 $peers/peer_torch.py decoder
+  limited 150 python3 $peers/peer_torch.py decoder-compiled
+  limited 240 python3 $peers/peer_genai.py all "$folder/genai"
 }
-{ checks; [ "${3:-}" != peers ] || peers; } 2>&1 | tee "$folder/log"
+{ checks; [ "${3:-}" != peers ] || measure_peers; } 2>&1 | tee "$folder/log"
 grep '^{' "$folder/log" >"$folder/results.jsonl"
 python3 $scripts/table.py "$folder/results.jsonl"

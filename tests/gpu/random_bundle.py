@@ -1,6 +1,6 @@
 """Writes a bundle of a llama of any size with random weights, as `triform export --target gpu` would: for speed only.
 
-    python benchmarks/gpu/random_bundle.py LIKE TARGET --size 8b --weights float16|int4
+    python tests/gpu/random_bundle.py LIKE TARGET --size 8b --weights float16|int4
 
 LIKE is a bundle for GPUs, whose tokenizer and settings the new one takes.
 """

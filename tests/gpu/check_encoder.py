@@ -1,6 +1,6 @@
 """Measures an encoder's bundle for GPUs: from texts, as a bare graph, and how close its vectors are to the CPU's.
 
-    python benchmarks/gpu/check_encoder.py BUNDLE [--reference VECTORS.json] [--provider cpu] [--texts 16384]
+    python tests/gpu/check_encoder.py BUNDLE [--reference VECTORS.json] [--provider cpu] [--texts 16384]
 
 Prints one JSON line for each measurement, in texts a second, medians of five. Texts are random words of the bundle's
 vocabulary; one of 32 tokens has 30 words between its special tokens. "host" is the way from texts to vectors with a

@@ -1,7 +1,7 @@
 """Writes what float32 answers, for the checks on a GPU machine to compare with.
 
-python benchmarks/gpu/reference.py answers CHECKPOINT REFERENCE.json   # greedy tokens, and how clear each choice is
-python benchmarks/gpu/reference.py vectors CHECKPOINT REFERENCE.json   # mean-pooled vectors of length 1, of 64 texts
+python tests/gpu/reference.py answers CHECKPOINT REFERENCE.json   # greedy tokens, and how clear each choice is
+python tests/gpu/reference.py vectors CHECKPOINT REFERENCE.json   # mean-pooled vectors of length 1, of 64 texts
 """
 
 from __future__ import annotations

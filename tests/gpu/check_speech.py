@@ -1,6 +1,6 @@
 """Checks a speech bundle on a GPU: how fast it transcribes clips that are joined to several minutes.
 
-python benchmarks/gpu/check_speech.py BUNDLE FOLDER [--minutes 5] [--batch 1 8] [--provider cuda]
+python tests/gpu/check_speech.py BUNDLE FOLDER [--minutes 5] [--batch 1 8] [--provider cuda]
 
 Prints a line of JSON for each batch: `real_time` is seconds of audio per second, `steps_s` runs of the decoder a second
 (prompts and later tokens). FOLDER has WAV files of 16-bit samples, one channel, at the model's rate.

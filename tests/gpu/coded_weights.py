@@ -1,8 +1,8 @@
 """Makes bundles small enough to travel to a machine without a network: weights of 4 bits, exact in float16.
 
-    python benchmarks/gpu/coded_weights.py round CHECKPOINT TARGET  # a copy: matrices are 4-bit numbers times scales
-    python benchmarks/gpu/coded_weights.py encode BUNDLE TARGET     # a bundle exported from it, for `decode`
-    python benchmarks/gpu/coded_weights.py decode CODED TARGET      # the bundle again, byte by byte
+    python tests/gpu/coded_weights.py round CHECKPOINT TARGET  # a copy: matrices are 4-bit numbers times scales
+    python tests/gpu/coded_weights.py encode BUNDLE TARGET     # a bundle exported from it, for `decode`
+    python tests/gpu/coded_weights.py decode CODED TARGET      # the bundle again, byte by byte
 
 Scales have 8 bits of precision, so that their products with integers from -8 to 7 are float16 numbers.
 """

@@ -1,6 +1,6 @@
 """Makes a bundle with 4-bit products of one for GPUs whose products are float16: `triform export` needs the checkpoint.
 
-python benchmarks/gpu/to_int4.py BUNDLE TARGET
+python tests/gpu/to_int4.py BUNDLE TARGET
 """
 
 from __future__ import annotations
