@@ -68,7 +68,7 @@ def make_sampler(processors: Sequence[Processor], generator: np.random.Generator
     """
     if generator is None:
         if not processors:
-            return lambda ids, scores: likeliest(scores)
+            return lambda ids, scores: best_token(scores)
         return lambda ids, scores: greedy(process(processors, ids, all_logits(scores)))
     whole, narrowing = _split(processors)
 
@@ -76,7 +76,7 @@ def make_sampler(processors: Sequence[Processor], generator: np.random.Generator
         tokens: NDArray[Any] | None = None
         if isinstance(scores, Likeliest):
             # See `wanted`: they are all that the processors leave, and perhaps more.
-            likeliest(scores)
+            best_token(scores)
             tokens, logits = scores.tokens, scores.logits
         else:
             logits = process(whole, ids, scores)
@@ -117,7 +117,7 @@ def wanted(processors: Sequence[Processor], generator: np.random.Generator | Non
     return min(first.most + _EQUALS, vocab_size)
 
 
-def likeliest(scores: Scores) -> int:
+def best_token(scores: Scores) -> int:
     """The most likely token; the first of several that are equal. Errors as `greedy`."""
     if not isinstance(scores, Likeliest):
         return greedy(scores)

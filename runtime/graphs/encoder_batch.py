@@ -15,7 +15,7 @@ from triform.runtime.bundle.manifest import GraphInfo
 from triform.runtime.graphs.encoder_output import run_encoder
 from triform.runtime.graphs.padding import pad_rows, text_arrays
 from triform.runtime.graphs.protocols import GraphSession
-from triform.runtime.text.rows import Ids, TokenBatch, TokenRow
+from triform.runtime.text.rows import RowIds, TokenBatch, TokenRow
 
 # The providers that compute on a GPU.
 _ON_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
@@ -183,7 +183,7 @@ class EncoderStep:
         shape = self.outputs[name].shape
         return result[:length] if len(shape) > 1 and shape[1] == "sequence" else result
 
-    def _batches(self, lengths: Ids) -> Iterator[Ids]:
+    def _batches(self, lengths: RowIds) -> Iterator[RowIds]:
         """Indices of rows, longest first, in batches of a limited size, padding included.
 
         The rows of a batch have the same length if they must.

@@ -16,7 +16,7 @@ from triform.runtime.errors import BundleError, InputError
 from triform.runtime.text.unicode_check import invalid_at
 
 Pair = tuple[str, str]
-Ids = NDArray[np.int64]
+RowIds = NDArray[np.int64]
 
 # Texts of a stream to tokenize at a time: enough to keep the tokenizer's threads busy.
 _CHUNK = 256
@@ -56,16 +56,16 @@ class TokenBatch:
         lengths: int64 (texts,), the number of tokens of each text.
     """
 
-    ids: Ids
-    type_ids: Ids
-    lengths: Ids
+    ids: RowIds
+    type_ids: RowIds
+    lengths: RowIds
 
     @cached_property
-    def starts(self) -> Ids:
+    def starts(self) -> RowIds:
         """int64 (texts,), where each text begins in `ids`."""
         return np.cumsum(self.lengths) - self.lengths
 
-    def padded(self, texts: Ids, pad: int) -> dict[str, Ids]:
+    def padded(self, texts: RowIds, pad: int) -> dict[str, RowIds]:
         """Some of the texts as a graph's inputs, each int64 (texts, longest).
 
         Args:
@@ -105,7 +105,7 @@ def token_batch(ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]])
     return TokenBatch(_joined(ids, total), _joined(type_ids, total), lengths)
 
 
-def _joined(rows: Sequence[Sequence[int]], total: int) -> Ids:
+def _joined(rows: Sequence[Sequence[int]], total: int) -> RowIds:
     return np.fromiter(chain.from_iterable(rows), np.int64, total)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
-def ahead(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
+def ahead(items: Iterable[_Item], work: Callable[[_Item], _Result]) -> Iterator[_Result]:
     """Yield ``work(item)`` of each item, in order, and work on the next meanwhile.
 
     The items are taken in the caller's thread. An error, of an item or of the work, is raised after the results before
@@ -29,14 +29,16 @@ def ahead(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[Res
             coming = following
 
 
-def _submit(pool: ThreadPoolExecutor, source: Iterator[Item], work: Callable[[Item], Result]) -> Future[Result] | None:
+def _submit(
+    pool: ThreadPoolExecutor, source: Iterator[_Item], work: Callable[[_Item], _Result]
+) -> Future[_Result] | None:
     """Start the work on the next item; None if there is none."""
     try:
         item = next(source)
     except StopIteration:
         return None
     except Exception as error:  # whatever the items' maker raises
-        failed: Future[Result] = Future()
+        failed: Future[_Result] = Future()
         failed.set_exception(error)
         return failed
     return pool.submit(work, item)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from triform.runtime.bundle.manifest import Manifest
-from triform.runtime.generation.sampling import likeliest
+from triform.runtime.generation.sampling import best_token
 from triform.runtime.generation.steps import DraftStep, Ids
 from triform.runtime.text.tokenizer import Tokenizer
 
@@ -38,9 +38,9 @@ class Draft:
         """
         if len(ids) + count > self._context:
             return ids[:0]
-        tokens = [likeliest(self._step.prefill(ids.tolist()))]
+        tokens = [best_token(self._step.prefill(ids.tolist()))]
         while len(tokens) < count:
-            tokens.append(likeliest(self._step.next(tokens[-1])))
+            tokens.append(best_token(self._step.next(tokens[-1])))
         return np.array(tokens, np.int64) if max(tokens) < self._vocab_size else ids[:0]
 
 
