@@ -77,7 +77,6 @@ def build_for_gpu(pair: FloatPair, options: ExportOptions, folder: Path, scratch
     try:
         check_gpu_decoder(decoder)
         quantization = lower_products(decoder, options, {})
-        fuse_skip_layer_norms(decoder)
         to_gpu_decoder(decoder, dtype)
     except UnsupportedModelError as error:
         raise UnsupportedError(
