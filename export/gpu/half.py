@@ -81,14 +81,6 @@ def to_half(model: ir.Model, dtype: GpuDtype) -> None:
     sweep(model)
 
 
-def round_constants(model: ir.Model, dtype: GpuDtype) -> None:
-    """Round every float32 constant as `to_half` does, and leave it in float32."""
-    for value in model.graph.initializers.values():
-        if _is_float(value):
-            rounded = _rounded(value, dtype).float().numpy()
-            value.const_value = ir.tensor(rounded, name=str(value.name))
-
-
 def _rounded(value: ir.Value, dtype: GpuDtype) -> torch.Tensor:
     narrow = TYPES[dtype][1]
     top = torch.finfo(narrow).max

@@ -9,6 +9,7 @@ import transformers
 from triform.export.checkpoint.loading import load_checkpoint, read_config
 from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint
+from triform.export.gpu.twin import allowed_error
 from triform.export.recheck.encoder import recheck_encoder
 from triform.export.recheck.encoder_decoder import recheck_encoder_decoder
 from triform.export.runners import DecoderRunner, GpuDecoderRunner, usable_cores
@@ -72,7 +73,8 @@ def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint) -> Parity:
     logits, is_float = reference_logits(model, first), info.quantization.scheme == "none"
     if manifest.target == "gpu":
         for_gpu = GpuDecoderRunner(path, cache, usable_cores())
-        parity = in_half(decoder_parity(for_gpu, logits, first), cache.dtype, len(cache.layers))
+        share = allowed_error(sum(info.operators.values()), "float16")
+        parity = in_half(decoder_parity(for_gpu, logits, first), share)
         check_half(parity, cache.dtype, quantized=not is_float)
         return parity
     runner = DecoderRunner(path, cache, usable_cores())

@@ -1,4 +1,4 @@
-"""What the logits of a graph for GPUs may differ by: it rounds to 11 or 8 bits where PyTorch rounds to 24."""
+"""Whether the logits of a graph for GPUs, which rounds to 11 or 8 bits, are close enough to PyTorch's."""
 
 from __future__ import annotations
 
@@ -8,29 +8,17 @@ import math
 from triform.runtime.bundle.export_record import Parity
 from triform.runtime.errors import ExportError, option
 
-# The largest share of a number by which rounding to nearest changes it.
-_PRECISION = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
-# Roundings that add up before and behind the layers, beside one for each layer. SmolLM2-135M reaches a fifth of what is
-# allowed.
-_ROUNDINGS = 8
 
-
-def in_half(parity: Parity, dtype: str, layers: int) -> Parity:
-    """The same differences with the tolerance for float16 or bfloat16.
-
-    Args:
-        parity: between a graph for GPUs and PyTorch.
-        dtype: float16 or bfloat16.
-        layers: of the decoder.
-    """
-    return dataclasses.replace(parity, tolerance=_PRECISION[dtype] * (_ROUNDINGS + layers) * parity.scale)
+def in_half(parity: Parity, share: float) -> Parity:
+    """The same differences, of which this share of the largest logit is allowed; see `gpu/twin.py`."""
+    return dataclasses.replace(parity, tolerance=share * parity.scale)
 
 
 def check_half(parity: Parity, dtype: str, *, quantized: bool) -> None:
     """Refuse a graph that does not compute what PyTorch does.
 
     Args:
-        parity: from `in_half`.
+        parity: between the graph and PyTorch, with the tolerance that its roundings explain.
         dtype: float16 or bfloat16.
         quantized: whether weights have 4 bits, whose differences are measured only.
 

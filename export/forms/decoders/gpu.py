@@ -12,8 +12,8 @@ import torch
 
 from triform.export.forms.decoders.graph import StoredDecoder
 from triform.export.gpu.blocks import lower_to_gpu_blocks
-from triform.export.gpu.decoder import check_gpu_decoder, choose_inside, lengths_outside, to_gpu_decoder
-from triform.export.gpu.half import round_constants
+from triform.export.gpu.decoder import check_gpu_decoder, to_gpu_decoder
+from triform.export.gpu.twin import allowed_error, rounded_twin
 from triform.export.options import ExportOptions
 from triform.export.quantize.blocks import lower_to_float
 from triform.export.runners import GpuDecoderRunner, usable_cores
@@ -23,7 +23,7 @@ from triform.export.verify.half import check_half, in_half
 from triform.export.write import write_graph
 from triform.models.errors import UnsupportedModelError
 from triform.runtime.bundle.export_record import Parity
-from triform.runtime.bundle.manifest import CacheInfo, Quantization
+from triform.runtime.bundle.manifest import CacheInfo, GpuDtype, Quantization
 from triform.runtime.errors import UnsupportedError, option
 
 
@@ -71,10 +71,6 @@ def build_for_gpu(decoder: FloatDecoder, options: ExportOptions, path: Path, scr
     try:
         check_gpu_decoder(graph)
         quantization = lower_products(graph, options, decoder.importance)
-        runner = None
-        if dtype == "bfloat16":
-            # The CPU has no kernels for it.
-            runner = _twin(graph, decoder.cache, scratch / path.name)
         to_gpu_decoder(graph, dtype)
     except UnsupportedModelError as error:
         raise UnsupportedError(
@@ -82,10 +78,15 @@ def build_for_gpu(decoder: FloatDecoder, options: ExportOptions, path: Path, scr
         ) from error
     write_graph(graph, path)
     cache = dataclasses.replace(decoder.cache, dtype=dtype)
-    parity = _compare(decoder, runner or GpuDecoderRunner(path, cache, usable_cores()), options, quantization)
-    notes = {**decoder.notes, "dtype": dtype}
-    if runner is not None:
-        notes["compared"] = "in float32, with weights rounded to bfloat16: the CPU has no kernels for bfloat16"
+    twin = scratch / path.name
+    write_graph(rounded_twin(graph, dtype), twin)
+    allowed = allowed_error(len(list(graph.graph)), dtype)
+    parity = _compare(decoder, GpuDecoderRunner(twin, cache, usable_cores()), allowed, quantization, dtype)
+    notes = {**decoder.notes, "dtype": dtype, "compared": f"in float32, each result rounded to {dtype}"}
+    if dtype == "float16":
+        # The CPU has kernels for it, or computes in float32.
+        _parity(decoder, GpuDecoderRunner(path, cache, usable_cores()), allowed, quantization, dtype)
+        notes["compared"] += "; and as it is, on the CPU"
     return StoredDecoder(graph, cache, quantization, parity, notes, path.name)
 
 
@@ -103,27 +104,20 @@ def lower_products(graph: ir.Model, options: ExportOptions, importance: Mapping[
     return Quantization("none")
 
 
-def _twin(graph: ir.Model, cache: CacheInfo, path: Path) -> GpuDecoderRunner:
-    """The graph as it is for GPUs, but for the type of its activations."""
-    twin = graph.clone()
-    round_constants(twin, "bfloat16")
-    lengths_outside(twin)
-    choose_inside(twin.graph)
-    write_graph(twin, path)
-    return GpuDecoderRunner(path, cache, usable_cores())
-
-
 def _compare(
-    decoder: FloatDecoder, runner: GpuDecoderRunner, options: ExportOptions, quantization: Quantization
+    decoder: FloatDecoder, runner: GpuDecoderRunner, allowed: float, quantization: Quantization, dtype: GpuDtype
 ) -> Parity:
-    """Compare a graph with PyTorch, and its predictions with those of the float32 graph.
-
-    Raises:
-        ExportError: the logits differ by more than roundings explain; those of 4-bit weights may.
-    """
-    parity = decoder_parity(runner, decoder.logits, decoder.ids[: len(decoder.logits)])
-    parity = in_half(parity, options.gpu_dtype, len(decoder.cache.layers))
-    check_half(parity, options.gpu_dtype, quantized=quantization.scheme != "none")
+    """Compare a graph with PyTorch, and its predictions with those of the float32 graph. Errors as `check_half`."""
+    parity = _parity(decoder, runner, allowed, quantization, dtype)
     windows = iter(decoder.expected)
     measured = quantized_decoder_parity(lambda _: next(windows), runner, decoder.ids, decoder.window)
     return dataclasses.replace(parity, quantized=measured)
+
+
+def _parity(
+    decoder: FloatDecoder, runner: GpuDecoderRunner, allowed: float, quantization: Quantization, dtype: GpuDtype
+) -> Parity:
+    parity = decoder_parity(runner, decoder.logits, decoder.ids[: len(decoder.logits)])
+    parity = in_half(parity, allowed)
+    check_half(parity, dtype, quantized=quantization.scheme != "none")
+    return parity

@@ -13,10 +13,9 @@ from triform.export.forms.encoder_decoders.graph import Graphs
 from triform.export.gpu.decoder import check_gpu_decoder, to_gpu_decoder
 from triform.export.gpu.half import to_half
 from triform.export.gpu.skip_norms import fuse_skip_layer_norms
-from triform.export.gpu.twin import rounded_twin
+from triform.export.gpu.twin import allowed_error, rounded_twin
 from triform.export.graph.fused import encoder_notes
 from triform.export.graph.fusion_biases import fuse_biases
-from triform.export.graph.nodes import nodes
 from triform.export.options import ExportOptions
 from triform.export.quantize.blocks import lower_to_float
 from triform.export.runners import EncoderDecoderRunner, EncoderRunner, GpuDecoderRunner, usable_cores
@@ -32,8 +31,6 @@ from triform.runtime.bundle.export_record import Parity
 from triform.runtime.bundle.manifest import CacheInfo, GpuGraphs, Quantization
 from triform.runtime.errors import UnsupportedError, option
 
-# Each layer of an encoder has one of these.
-_ATTENTION = ("MultiHeadAttention", "Attention", "GroupQueryAttention", "Softmax")
 _NAMES = ("encoder", "decoder")
 
 
@@ -119,9 +116,9 @@ def _compare(
     pair: FloatPair, runners: list[EncoderDecoderRunner], options: ExportOptions, quantization: Quantization
 ) -> Parity:
     """Compare graphs with PyTorch, and the first ones' predictions with those of the float32 graphs."""
-    layers = len(nodes(pair.graphs.encoder.graph, *_ATTENTION)) + len(pair.cache.layers)
     dtype, quantized = options.gpu_dtype, quantization.scheme != "none"
-    parities = [in_half(encoder_decoder_parity(runner, pair.reference), dtype, layers) for runner in runners]
+    share = allowed_error(sum(len(list(graph.graph)) for graph in (pair.graphs.encoder, pair.graphs.decoder)), dtype)
+    parities = [in_half(encoder_decoder_parity(runner, pair.reference), share) for runner in runners]
     for parity in parities:
         check_half(parity, dtype, quantized=quantized)
     measured = quantized_encoder_decoder_parity(pair.runner.read, runners[0], pair.reference)

@@ -101,8 +101,8 @@ _ROWS, _ALL = "rows", "all."
 
 
 def _graph(values: Mapping[str, OrtValue]) -> bytes:
-    types = {name: int(value.element_type()) for name, value in values.items()}
+    types = {name: (int(value.element_type()), len(value.shape())) for name, value in values.items()}
     operators = [Operator("Gather", [f"{_ALL}{name}", _ROWS], [name]) for name in values]
-    inputs = [Tensor(f"{_ALL}{name}", kind) for name, kind in types.items()]
-    outputs = [Tensor(name, kind) for name, kind in types.items()]
-    return small_graph(operators, [Tensor(_ROWS, INT64), *inputs], outputs)
+    inputs = [Tensor(f"{_ALL}{name}", *kind) for name, kind in types.items()]
+    outputs = [Tensor(name, *kind) for name, kind in types.items()]
+    return small_graph(operators, [Tensor(_ROWS, INT64, 1), *inputs], outputs)

@@ -11,6 +11,9 @@ from triform.runtime.graphs.device.memory import Device, Place
 from triform.runtime.graphs.device.opening import open_like
 from triform.runtime.graphs.device.small_graphs import FLOAT16, INT64, Operator, Tensor, small_graph
 
+# Axes of a cache's arrays.
+_RANK = 4
+
 
 class RowMover:
     """Copies rows of arrays (rows, heads, tokens, head_dim) of 16-bit floats into others, all in one run.
@@ -51,13 +54,13 @@ class RowMover:
 
 
 def _graph(count: int) -> bytes:
-    nodes, inputs, outputs = [], [Tensor("rows", INT64), Tensor("pads", INT64)], []
+    nodes, inputs, outputs = [], [Tensor("rows", INT64, 1), Tensor("pads", INT64, 1)], []
     for index in range(count):
         source, target = f"source.{index}", f"target.{index}"
         nodes += [
             Operator("Gather", [source, "rows"], [f"rows.{index}"]),
             Operator("Pad", [f"rows.{index}", "pads"], [target]),
         ]
-        inputs.append(Tensor(source, FLOAT16))
-        outputs.append(Tensor(target, FLOAT16))
+        inputs.append(Tensor(source, FLOAT16, _RANK))
+        outputs.append(Tensor(target, FLOAT16, _RANK))
     return small_graph(nodes, inputs, outputs)

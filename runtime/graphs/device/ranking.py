@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from onnxruntime import OrtValue
 
 
+# Axes of the logits of rows: (rows, 1, vocab_size).
+_RANK = 3
+
+
 class Ranking:
     """The `count` likeliest tokens of each row of logits."""
 
@@ -32,17 +36,17 @@ class Ranking:
         """Rank.
 
         Args:
-            logits: float32 (..., vocab_size), on the device.
+            logits: float32 (rows, 1, vocab_size), on the device.
             count: at most vocab_size.
 
         Returns:
-            tokens in ascending order, int64 (..., count), and their logits, float32.
+            tokens in ascending order, int64 (rows, 1, count), and their logits, float32.
         """
         if self._session is None:
             node = Operator("TopK", ["logits", "count"], ["values", "tokens"])
             inputs, outputs = (
-                [Tensor("logits", FLOAT), Tensor("count", INT64)],
-                [Tensor("values", FLOAT), Tensor("tokens", INT64)],
+                [Tensor("logits", FLOAT, _RANK), Tensor("count", INT64, 1)],
+                [Tensor("values", FLOAT, _RANK), Tensor("tokens", INT64, _RANK)],
             )
             self._session = open_like(self._like, small_graph([node], inputs, outputs))
         shape = (*logits.shape()[:-1], count)

@@ -23,10 +23,11 @@ class Operator(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """An input or output of a graph: an element type and any shape."""
+    """An input or output of a graph: an element type, and a number of axes of any size."""
 
     name: str
     element_type: int
+    rank: int
 
 
 def small_graph(nodes: Iterable[Operator], inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> bytes:
@@ -48,7 +49,8 @@ def _node(node: Operator) -> bytes:
 
 
 def _tensor(tensor: Tensor) -> bytes:
-    return _field(1, tensor.name.encode()) + _field(2, _field(1, _number(1, tensor.element_type)))
+    shape = _field(1, b"") * tensor.rank
+    return _field(1, tensor.name.encode()) + _field(2, _field(1, _number(1, tensor.element_type) + _field(2, shape)))
 
 
 def _field(number: int, content: bytes) -> bytes:
