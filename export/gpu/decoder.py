@@ -42,6 +42,9 @@ def check_gpu_decoder(model: ir.Model) -> None:
                 f"its heads are {width} wide; on GPUs ONNX Runtime's attention takes multiples of 8 up to "
                 f"{_WIDEST_HEAD}"
             )
+    if nodes(model.graph, "TopK"):
+        # Where two experts are about as good, rounding decides; and their operators were not tried on a GPU.
+        raise UnsupportedModelError("it chooses among experts, which bundles for GPUs do not have yet")
     if any(str(value.name).startswith("past_states.") for value in model.graph.inputs):
         raise UnsupportedModelError("it has states of fixed size, which bundles for GPUs do not have yet")
 
@@ -115,18 +118,25 @@ def _pick_rows(graph: ir.Graph) -> None:
     rows = _input("logits_rows", ir.DataType.INT64, ["num_logits"])
     graph.inputs.append(rows)
     for node in nodes(graph, "GatherND"):
-        data = _required(node, 0)
-        if attribute(node, "batch_dims", 0) != 1 or data.shape is None or not isinstance(data.shape[-1], int):
+        data, width = _required(node, 0), _width(node)
+        if attribute(node, "batch_dims", 0) != 1 or width is None:
             raise UnsupportedModelError("it picks the tokens to compute logits for in an unknown way")
-        width = add_initializer(graph, "flat_rows", np.array([-1, 1, data.shape[-1]]))
-        flat = insert(graph, node, "Reshape", [data, width])
+        flat = insert(graph, node, "Reshape", [data, add_initializer(graph, "flat_rows", np.array([-1, 1, width]))])
         picked = insert(graph, node, "Gather", [flat.outputs[0], rows], attributes={"axis": 0})
         for value, size in ((flat, "tokens"), (picked, "num_logits")):
-            set_type(value.outputs[0], data, [size, 1, data.shape[-1]])
+            set_type(value.outputs[0], data, [size, 1, width])
         ir.convenience.replace_all_uses_with(node.outputs[0], picked.outputs[0])
     logits = _logits(graph)
     if logits.shape is not None:
         logits.shape = ir.Shape(["num_logits", 1, logits.shape[-1]])
+
+
+def _width(pick: ir.Node) -> int | None:
+    """The last axis of what is picked, or of the matrix that it is multiplied with: tracing may have lost one."""
+    products = [use.node for use in pick.outputs[0].uses() if use.node.op_type == "FusedMatMul"]
+    values = [pick.inputs[0], pick.outputs[0], *(product.inputs[1] for product in products)]
+    shapes = [value.shape for value in values if value is not None and value.shape is not None]
+    return next((shape[-1] for shape in shapes if isinstance(shape[-1], int)), None)
 
 
 def _logits(graph: ir.Graph) -> ir.Value:

@@ -20,7 +20,7 @@ TYPES = {"float16": (ir.DataType.FLOAT16, torch.float16), "bfloat16": (ir.DataTy
 # Their results overflow or underflow in 16 bits, or lose more digits than a product does; or CUDA has no kernel.
 _WIDE = {
     "Pow", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "Sqrt", "Reciprocal", "Exp", "Log", "Softplus",
-    "Sin", "Cos", "CumSum", "Range", "GridSample", "RoiAlign",
+    "Sin", "Cos", "CumSum", "Range", "GridSample", "RoiAlign", "ScatterElements",
 }  # fmt: skip
 # The operators with a CUDA kernel for bfloat16, by docs/OperatorKernels.md of ONNX Runtime; others stay in float32.
 _IN_BFLOAT16 = {

@@ -72,7 +72,8 @@ def test_numbers_that_float16_cannot_hold(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("family", "reason"), [("bloom", "adds a bias to the scores"), ("mamba", "states of fixed size")]
+    ("family", "reason"),
+    [("bloom", "adds a bias to the scores"), ("mamba", "states of fixed size"), ("mixtral", "chooses among experts")],
 )
 def test_what_cuda_has_no_kernel_for_is_refused(family, reason, tmp_path):
     source = wandering_folder(tmp_path / family, family)
