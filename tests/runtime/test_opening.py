@@ -48,3 +48,18 @@ def test_cuda_runs_the_graphs_for_gpus(described):
     bundle, options = opening._open(folder, "once", {"provider": "CUDAExecutionProvider"})
     assert (bundle.manifest.target, bundle.manifest.graphs) == ("gpu", {})
     assert options == {"provider": "CUDAExecutionProvider"}
+
+
+def test_auto_is_a_gpu_for_a_bundle_that_has_graphs_for_one(described, monkeypatch):
+    monkeypatch.setattr(opening, "gpu_provider", lambda: "CUDAExecutionProvider")
+    folder = described(gpu=SimpleNamespace(graphs={}, dtype="float16"))
+    bundle, options = opening._open(folder, "once", {})
+    assert (bundle.manifest.target, options["provider"]) == ("gpu", "CUDAExecutionProvider")
+    assert opening._open(described(gpu=None), "once", {})[1] == {}
+
+
+def test_a_bundle_for_gpus_alone_runs_on_the_cpu_with_a_note(described, monkeypatch):
+    monkeypatch.setattr(opening, "gpu_provider", lambda: None)
+    folder = described(target="gpu")
+    with pytest.warns(UserWarning, match="is made for GPUs and none can be used here.*it runs on the CPU, slowly"):
+        assert opening._open(folder, "once", {})[1] == {"provider": "cpu"}
