@@ -51,6 +51,7 @@ _COMMANDS = {
     "inspect": ("bundle.inspect", "Show what a bundle contains."),
     "verify": ("bundle.verify", "Check a bundle's files, or its outputs against the checkpoint."),
     "sign": ("bundle.sign", "Sign a bundle with an Ed25519 key."),
+    "pack": ("bundle.pack", "Pack bundles and what runs them for a device without a network."),
     "bench": ("machine.bench", "Measure how fast a bundle runs, and how much memory it takes."),
     "doctor": ("machine.doctor", "Show what this machine has, and which bundles fit it."),
 }
