@@ -23,7 +23,7 @@ HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "optimum", "s
 ALLOWED = {
     "runtime": (
         {"numpy", "onnxruntime", "tokenizers", "minijinja", "PIL", "soundfile", "soxr", "sacremoses", "sentencex", "av"}
-        | {"llguidance", "jinja2", "cryptography", "jiwer", "sacrebleu", "lm_eval"},
+        | {"llguidance", "jinja2", "cryptography", "zstandard", "jiwer", "sacrebleu", "lm_eval"},
         {"runtime"},
     ),
     "cli": ({"typer", "rich", "cyclonedx", "packageurl"}, {"runtime", "cli", "export"}),

@@ -24,7 +24,7 @@ from triform.export.describe.plan import Row, plan_rows, size_rows, vocabulary_r
 from triform.export.describe.special_tokens import special_strings, tokens_of
 from triform.export.describe.template_engine import choose_engine
 from triform.export.forms.decoders.blocks import build_from_blocks
-from triform.export.forms.decoders.gpu import FloatDecoder, build_for_gpu
+from triform.export.forms.decoders.gpu import FloatDecoder, build_decoder_for_gpu
 from triform.export.forms.decoders.graph import (
     GPU_GRAPH_FILE,
     GRAPH_FILE,
@@ -152,7 +152,7 @@ def _build(
                 floats = FloatDecoder(
                     checkpoint.source.name, own, cache, importance, logits, expected, ids, window, notes
                 )
-                stored = [build_for_gpu(floats, options, path, Path(scratch))]
+                stored = [build_decoder_for_gpu(floats, options, path, Path(scratch))]
                 if not options.for_cpu:
                     return stored
             quantization = _quantize(graph, checkpoint.model, importance, (sample, window), options, folder, clock)

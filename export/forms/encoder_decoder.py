@@ -17,7 +17,7 @@ from triform.export.describe.manifest import VocabularyInfo, form_manifest, mode
 from triform.export.describe.normal_config import normal_config
 from triform.export.describe.plan import Row, plan_rows, stored_as
 from triform.export.describe.special_tokens import decoder_start, special_strings, speech_info, tokens_of
-from triform.export.forms.encoder_decoders.gpu import FloatPair, build_for_gpu
+from triform.export.forms.encoder_decoders.gpu import FloatPair, build_pair_for_gpu
 from triform.export.forms.encoder_decoders.graph import Graphs
 from triform.export.graph.fused import encoder_notes
 from triform.export.graph.fusion import fuse
@@ -130,7 +130,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         if options.for_gpu:
             with clock.step("build for GPUs"):
                 pair = FloatPair(checkpoint.source.name, graphs, cache, original, reference)
-                gpu, gpu_parity = build_for_gpu(pair, options, folder, Path(scratch))
+                gpu, gpu_parity = build_pair_for_gpu(pair, options, folder, Path(scratch))
         quantization = (Quantization("none"), Quantization("none"))
         if quantized and options.for_cpu:
             with clock.step("quantize"):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any, BinaryIO
 
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.verification import verify_files
@@ -131,7 +131,7 @@ def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 @contextmanager
-def _compressed(file: IO[bytes], kind: str) -> Iterator[IO[bytes]]:
+def _compressed(file: BinaryIO, kind: str) -> Iterator[Any]:
     if kind == "zst":
         try:
             import zstandard

@@ -54,7 +54,7 @@ class FloatDecoder:
     notes: dict[str, str]
 
 
-def build_for_gpu(decoder: FloatDecoder, options: ExportOptions, path: Path, scratch: Path) -> StoredDecoder:
+def build_decoder_for_gpu(decoder: FloatDecoder, options: ExportOptions, path: Path, scratch: Path) -> StoredDecoder:
     """Write the graph for GPUs.
 
     Args:

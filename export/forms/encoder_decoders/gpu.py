@@ -53,7 +53,9 @@ class FloatPair:
     reference: ReferenceAnswers
 
 
-def build_for_gpu(pair: FloatPair, options: ExportOptions, folder: Path, scratch: Path) -> tuple[GpuGraphs, Parity]:
+def build_pair_for_gpu(
+    pair: FloatPair, options: ExportOptions, folder: Path, scratch: Path
+) -> tuple[GpuGraphs, Parity]:
     """Write both graphs for GPUs.
 
     Args:
