@@ -117,6 +117,7 @@ def _pick_rows(graph: ir.Graph) -> None:
     """
     rows = _input("logits_rows", ir.DataType.INT64, ["num_logits"])
     graph.inputs.append(rows)
+    _pick_along_the_first_axis(graph)
     for node in nodes(graph, "GatherND"):
         data, width = _required(node, 0), _width(node)
         if attribute(node, "batch_dims", 0) != 1 or width is None:
@@ -137,6 +138,19 @@ def _width(pick: ir.Node) -> int | None:
     values = [pick.inputs[0], pick.outputs[0], *(product.inputs[1] for product in products)]
     shapes = [value.shape for value in values if value is not None and value.shape is not None]
     return next((shape[-1] for shape in shapes if isinstance(shape[-1], int)), None)
+
+
+def _pick_along_the_first_axis(graph: ir.Graph) -> None:
+    """Replace GatherND by Gather where constant indices have one number each, such as those of alignment heads."""
+    for node in nodes(graph, "GatherND"):
+        indices = constant(node.inputs[1])
+        if indices is None or indices.ndim != 2 or indices.shape[1] != 1 or attribute(node, "batch_dims", 0):
+            continue
+        flat = add_initializer(graph, f"{node.name}.indices", indices[:, 0])
+        picked = insert(graph, node, "Gather", [_required(node, 0), flat], attributes={"axis": 0})
+        picked.outputs[0].shape, picked.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
+        ir.convenience.replace_all_uses_with(node.outputs[0], picked.outputs[0])
+        graph.remove(node, safe=True)
 
 
 def _logits(graph: ir.Graph) -> ir.Value:
