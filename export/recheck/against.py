@@ -53,10 +53,11 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
         raise ExportError(f"{source} is not what {bundle.folder} was exported from: it is another architecture")
     if manifest.form == "encoder":
         return recheck_encoder(bundle, origin, config)
-    if manifest.form == "encoder-decoder":
-        return recheck_encoder_decoder(bundle, origin, config)
-    checkpoint = load_checkpoint(origin, config, transformers.AutoModelForCausalLM)
     targets = [dataclasses.replace(bundle, manifest=one_target) for one_target in manifests(manifest)]
+    if manifest.form == "encoder-decoder":
+        first, *_ = [recheck_encoder_decoder(one_target, origin, config) for one_target in targets]
+        return first
+    checkpoint = load_checkpoint(origin, config, transformers.AutoModelForCausalLM)
     first, *_ = [_recheck_decoder(one_target, checkpoint) for one_target in targets]
     return first
 

@@ -12,9 +12,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 from triform.export.checkpoint.source import Source
 from triform.export.describe.special_tokens import tokens_of
 from triform.export.forms import encoder_decoder
+from triform.export.gpu.twin import allowed_error
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
-from triform.export.runners import DecoderRunner, EncoderDecoderRunner, EncoderRunner, usable_cores
+from triform.export.runners import DecoderRunner, EncoderDecoderRunner, EncoderRunner, GpuDecoderRunner, usable_cores
 from triform.export.samples.batches import Array
 from triform.export.verify.encoder_decoder import (
     encoder_decoder_parity,
@@ -22,6 +23,7 @@ from triform.export.verify.encoder_decoder import (
     reference_answers,
     verify_encoder_decoder,
 )
+from triform.export.verify.half import check_half, in_half
 from triform.models.encoder_decoder.graph import reference_logits
 from triform.models.encoder_decoder.kinds import encoder_decoder_kind
 from triform.runtime.bundle.export_record import Parity
@@ -65,6 +67,16 @@ def recheck_encoder_decoder(bundle: Bundle, origin: Source, config: PretrainedCo
     cache = manifest.cache or CacheInfo("float32", [])
     (encoder, _), (decoder, graph) = bundle.graph("encoder"), bundle.graph("decoder")
     cores = usable_cores()
+    if cache.dtype == "bfloat16":
+        raise ExportError(
+            f"{decoder} computes with bfloat16, which the CPU cannot run, and so it cannot be compared here"
+        )
+    if manifest.target == "gpu":
+        for_gpu = EncoderDecoderRunner(EncoderRunner(encoder, cores), GpuDecoderRunner(decoder, cache, cores))
+        count = sum(sum(info.operators.values()) for info in manifest.graphs.values())
+        halved = in_half(encoder_decoder_parity(for_gpu, reference), allowed_error(count, "float16"))
+        check_half(halved, cache.dtype, quantized=graph.quantization.scheme != "none")
+        return halved
     runner = EncoderDecoderRunner(EncoderRunner(encoder, cores), DecoderRunner(decoder, cache, cores))
     if graph.quantization.scheme == "none":
         return verify_encoder_decoder(runner, reference)
