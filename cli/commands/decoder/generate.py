@@ -223,8 +223,9 @@ def _finish(generation: Generation, *, as_json: bool, stats: bool) -> None:
         import json
 
         value = dataclasses.asdict(generation)
-        if generation.logprobs is None:
-            del value["logprobs"]
+        for name in ("logprobs", "copied_bytes"):
+            if value[name] is None:
+                del value[name]
         # ASCII, so that it means the same whatever the terminal's encoding is.
         print(json.dumps(value))
     else:

@@ -265,6 +265,6 @@ def test_the_manifest_describes_the_states(subject, decoder, float_bundle):
     assert (decoder.manifest.schema_version, triform.load(float_bundle).manifest.schema_version) == (3, 2)
     cache = decoder.manifest.cache
     decoder.generate("A", greedy(1), raw=True)
-    assert {name: array.shape[1:] for name, array in decoder._step.cache._states.items()} == {
+    assert {name: array.shape[1:] for name, array in decoder._step.cache.buffers.states.items()} == {
         f"states.{index}": tuple(state.shape) for index, state in enumerate(cache.states)
     }

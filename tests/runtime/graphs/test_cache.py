@@ -232,7 +232,7 @@ def test_a_cache_too_large_for_the_memory_leaves_an_empty_one(monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "_grow", refuse)
+        patch.setattr(cache.buffers, "grow", refuse)
         with pytest.raises(InputError, match="a cache of 2 rows of 128 tokens does not fit into memory"):
             cache.reserve(65)
     assert cache.lengths.tolist() == [0, 0]

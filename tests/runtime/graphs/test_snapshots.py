@@ -63,7 +63,7 @@ def filled(rows):
     cache = KVCache(INFO, 100, batch=rows)
     cache.reserve(1)
     cache.advance(1)
-    for array in cache._states.values():
+    for array in cache.buffers.states.values():
         array[:rows] = np.arange(1, rows + 1).reshape(rows, *[1] * (array.ndim - 1))
     return cache
 
