@@ -54,6 +54,8 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
     if manifest.form == "encoder":
         return recheck_encoder(bundle, origin, config)
     targets = [dataclasses.replace(bundle, manifest=one_target) for one_target in manifests(manifest)]
+    for one_target in targets:
+        _check_runs_here(one_target)
     if manifest.form == "encoder-decoder":
         first, *_ = [recheck_encoder_decoder(one_target, origin, config) for one_target in targets]
         return first
@@ -62,12 +64,17 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
     return first
 
 
+def _check_runs_here(bundle: Bundle) -> None:
+    cache = bundle.manifest.cache
+    if cache is not None and cache.dtype == "bfloat16":
+        path, _ = bundle.graph("decoder")
+        raise ExportError(f"{path} computes with bfloat16, which the CPU cannot run, and so it cannot be compared here")
+
+
 def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint) -> Parity:
     manifest, model = bundle.manifest, checkpoint.model
     path, info = bundle.graph("decoder")
     cache = manifest.cache or CacheInfo("float32", [])
-    if cache.dtype == "bfloat16":
-        raise ExportError(f"{path} computes with bfloat16, which the CPU cannot run, and so it cannot be compared here")
     window = min(_WINDOW, manifest.max_length)
     ids = texts.text_ids(checkpoint.tokenizer, texts.read_text("evaluation"), _TOKENS, model, window=window)
     first = ids[: min(_PARITY_TOKENS, manifest.max_length - 8)]

@@ -7,21 +7,11 @@ import warnings
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, save
 
 from triform.runtime.errors import BundleError, InputError, OutOfMemoryError, ProviderError, TriformError
 from triform.runtime.graphs.session import gpu_provider, open_session, run_failure
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-
-@pytest.fixture
-def graph(tmp_path):
-    """Doubles a vector."""
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy")
-    made = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
-    save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "double.onnx")
-    return tmp_path / "double.onnx"
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, save
 
 from triform.runtime.errors import InputError, ProviderError
 from triform.runtime.graphs.providers import plugins
@@ -17,14 +16,6 @@ from triform.runtime.graphs.providers.plugins import PLUGINS, use_plugin
 from triform.runtime.graphs.session import open_session, provider_problems
 
 WEBGPU, OPENVINO = "WebGpuExecutionProvider", "OpenVINOExecutionProvider"
-
-
-@pytest.fixture
-def graph(tmp_path):
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy")
-    made = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
-    save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "double.onnx")
-    return tmp_path / "double.onnx"
 
 
 @pytest.fixture
