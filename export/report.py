@@ -17,6 +17,25 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class FrontierPoint:
+    """One way to store a whole model to a goal.
+
+    Attributes:
+        size: bytes of the bundle, at most.
+        bits: per weight, with scales and zero points.
+        damage: estimated; of a decoder KL in nats before error feedback, of an encoder half the squared relative error.
+        loss: measured by running it, as a share: the growth of perplexity, or 1 - cosine; None where it was not run.
+        chosen: whether the bundle is stored so.
+    """
+
+    size: int
+    bits: float
+    damage: float
+    loss: float | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
 class Report:
     """What an export did.
 
@@ -34,6 +53,7 @@ class Report:
         left_out: names of weights of heads for other tasks.
         end_tokens: of a decoder, the tokens that end an answer.
         notes: what is otherwise than one would expect, a sentence each.
+        frontier: of an export to a goal, ways to store the model, by size.
     """
 
     bundle: Path
@@ -49,6 +69,7 @@ class Report:
     left_out: tuple[str, ...] = ()
     end_tokens: tuple[EndToken, ...] = ()
     notes: tuple[str, ...] = ()
+    frontier: tuple[FrontierPoint, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -62,6 +83,7 @@ class Clock:
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    frontier: list[FrontierPoint] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -76,4 +98,5 @@ def finish(bundle: Path, size_before: int, parity: Parity | EncoderParity, clock
     """Report on a bundle that is in its place, made from `size_before` bytes of weights."""
     size_after = sum(file.stat().st_size for file in bundle.iterdir())
     report = Report(bundle, clock.seconds, size_before, size_after, parity, newer_than_tested())
-    return dataclasses.replace(report, notes=tuple(clock.notes))
+    points = tuple(sorted(clock.frontier, key=lambda point: point.size))
+    return dataclasses.replace(report, notes=tuple(clock.notes), frontier=points)

@@ -65,7 +65,7 @@ ORDER = {
         "paths",
         "options tested_versions write trial",
         "report",
-        "graph tokenization",
+        "frontier_plot graph tokenization",
         "checkpoint",
         "describe",
         "samples",

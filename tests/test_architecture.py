@@ -30,7 +30,7 @@ ALLOWED = {
     "models": ({"torch", "transformers", "optimum"}, {"models"}),
     "export": (
         {"numpy", "onnxruntime", "torch", "transformers", "optimum", "onnxscript", "onnx_ir", "gguf", "safetensors"}
-        | {"tokenizers", "PIL", "packaging", "huggingface_hub", "jinja2"},
+        | {"tokenizers", "PIL", "packaging", "huggingface_hub", "jinja2", "matplotlib"},
         {"models", "runtime", "export"},
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.energies import add_energy_outputs, energies
 from triform.export.quantize.mixed.lowering import lower_decoder_to_goal
+from triform.export.quantize.mixed.moments import Differentiable, predictions
 from triform.export.report import Clock, Report, finish
 from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
@@ -59,7 +61,7 @@ from triform.runtime.errors import ExportError, InputError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
 # Tokens for parity, for calibration, for comparing the quantized graph, and per window of these texts.
-_PARITY_TOKENS, _CALIBRATION_TOKENS, _COMPARED_TOKENS, _WINDOW = 192, 1536, 1024, 512
+_PARITY_TOKENS, _CALIBRATION_TOKENS, _COMPARED_TOKENS, _WINDOW = 192, 3072, 1024, 512
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
@@ -141,7 +143,7 @@ def _build(
             return [StoredDecoder(graph, cache, Quantization("none"), parity, notes)]
         with clock.step("quantize"):
             text = calibration_text(options.calibrate)
-            sample_ids = texts.text_ids(
+            sample_ids = texts.spread_ids(
                 checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window
             )
             sample = texts.TokenWindows(sample_ids, window)
@@ -167,7 +169,8 @@ def _build(
                 runner = DecoderRunner(path, cache, usable_cores())
                 return quantized_decoder_parity(lambda _: next(windows), runner, ids, window)
 
-            quantization = _quantize(graph, checkpoint.model, importance, sample, compare, options, folder, clock)
+            subject = Differentiable(checkpoint.model, partial(predictions, checkpoint.model, sample), len(sample.ids))
+            quantization = _quantize(graph, subject, importance, compare, options, folder, clock)
         with clock.step("compare"):
             measured = compare(graph, folder / GRAPH_FILE)
     parity = dataclasses.replace(parity, quantized=measured)
@@ -176,9 +179,8 @@ def _build(
 
 def _quantize(
     graph: ir.Model,
-    model: Any,
+    subject: Differentiable,
     importance: dict[str, torch.Tensor],
-    sample: texts.TokenWindows,
     compare: Callable[[ir.Model], QuantizedParity],
     options: ExportOptions,
     folder: Path,
@@ -188,9 +190,8 @@ def _quantize(
 
     Args:
         graph: changed in place.
-        model: the decoder; a goal needs its weights.
+        subject: see `lower_decoder_to_goal`.
         importance: see `_importance`.
-        sample: the calibration text.
         compare: see `lower_decoder_to_goal`.
         options: of the export.
         folder: of the bundle, with all files but the graph and the manifest.
@@ -201,7 +202,7 @@ def _quantize(
         return Quantization("none")
     if options.quantize == MIXED:
         with tempfile.TemporaryDirectory(dir=folder.parent) as moments:
-            return lower_decoder_to_goal(graph, model, sample, compare, options, folder, Path(moments), clock)
+            return lower_decoder_to_goal(graph, subject, compare, options, folder, Path(moments), clock)
     scheme = _scheme(options)
     return _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance))
 

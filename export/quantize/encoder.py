@@ -72,7 +72,7 @@ def quantize_encoder(
         samples: for calibration.
         rows_worth: see `choose_quantization`.
     """
-    inputs = _linear_inputs(original, samples)
+    inputs = linear_inputs_of(original, samples)
     name = options.quantize
     # Tables are looked up in blocks, by either scheme; a head that is tied to one reads the same blocks.
     scheme = Scheme(BITS[name], options.block_size or _BLOCK_SIZE, options.accuracy_level)
@@ -89,7 +89,7 @@ def quantize_encoder(
     return Quantization(name, 4, scheme.block_size, None, scheme.accuracy_level, matrices, activations)
 
 
-def _linear_inputs(original: FloatGraph, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+def linear_inputs_of(original: FloatGraph, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
     """Some of the vectors that each weight multiplies, float32 (rows, in_features) by weight name."""
     batches = [padded([sample], 0) for sample in samples]
     names = {name for outputs in original.activations.values() for name in outputs}

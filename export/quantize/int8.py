@@ -49,13 +49,20 @@ def quantizable(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str
 
     A weight has several where layers share it (ALBERT).
     """
+    return {
+        name: linears
+        for name, linears in products_by_weight(model).items()
+        if name in inputs
+        and not _is_looked_up(weight := linear_inputs(linears[0])[1])
+        and matrix(weight).shape[0] >= _FEWEST_COLUMNS
+    }
+
+
+def products_by_weight(model: ir.Model) -> dict[str, list[ir.Node]]:
+    """By weight name, the Linear nodes."""
     linears: dict[str, list[ir.Node]] = {}
     for node in nodes(model.graph, LINEAR):
-        weight = node.inputs[1]
-        if weight is None or str(weight.name) not in inputs or _is_looked_up(weight):
-            continue
-        if matrix(weight).shape[0] >= _FEWEST_COLUMNS:
-            linears.setdefault(str(weight.name), []).append(node)
+        linears.setdefault(str(linear_inputs(node)[1].name), []).append(node)
     return linears
 
 

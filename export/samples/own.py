@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.export.samples.texts import read_text
+from triform.export.samples.texts import calibration_mixture
 from triform.runtime.errors import InputError
 from triform.runtime.media.audio import open_audio
 
@@ -23,7 +23,7 @@ def calibration_text(files: Sequence[str]) -> str:
         InputError: a file cannot be read, is not UTF-8, or holds no words.
     """
     if not files:
-        return read_text("calibration")
+        return calibration_mixture()
     return "\n\n".join(_text(Path(name)) for name in files)
 
 

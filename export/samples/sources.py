@@ -62,7 +62,7 @@ def text_sources(checkpoint: Checkpoint, max_length: int | None, calibrate: Sequ
         return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
     rows = [sample(text) for text in texts.passages("evaluation", 2 * _EVALUATION)]
-    calibration = [sample(text) for text in texts.passages_of(calibration_text(calibrate), _CALIBRATION)]
+    calibration = [sample(text) for text in texts.spread_passages(calibration_text(calibrate), _CALIBRATION)]
     return Sources(SampleSets(rows[1 : 1 + _PARITY], calibration, rows[1::2]))
 
 

@@ -1,10 +1,18 @@
-"""The two texts that come with the exporter: one to calibrate on, one to compare on."""
+"""The texts that come with the exporter, to calibrate on and to compare on, and how models are given parts of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
+
+_Name = Literal["calibration", "languages", "forms", "evaluation"]
+# What `calibration_mixture` mixes: English, other languages, and code, tables, records and chats.
+_MIXED: tuple[_Name, ...] = ("calibration", "languages", "forms")
+# Fewest tokens of a paragraph that tell something of it.
+_PARAGRAPH_TOKENS = 48
+# Words of passages.
+_SIZES = (1, 9, 2, 30, 4, 17, 52, 3, 24, 80)
 
 
 @dataclass(frozen=True)
@@ -20,9 +28,44 @@ class TokenWindows:
     window: int
 
 
-def read_text(name: Literal["calibration", "evaluation"]) -> str:
+def read_text(name: _Name) -> str:
     """The text called `name`."""
     return resources.files("triform.export.samples").joinpath("data", f"{name}.txt").read_text(encoding="utf-8")
+
+
+def calibration_mixture() -> str:
+    """What models are calibrated on where the user has nothing better: paragraphs of all kinds in turn.
+
+    Of the tokens that `spread_ids` takes of it, half are in thirty languages, a quarter are English prose, and a
+    quarter are code, tables, records and chats.
+    """
+    placed = []
+    for rank, name in enumerate(_MIXED):
+        paragraphs = read_text(name).strip().split("\n\n")
+        placed += [((index + 0.5) / len(paragraphs), rank, text) for index, text in enumerate(paragraphs)]
+    return "\n\n".join(text for _, _, text in sorted(placed))
+
+
+def spread_ids(tokenizer: Any, text: str, count: int, model: Any, *, window: int) -> list[int]:
+    """As `text_ids`, of a text that may be long: the beginnings of paragraphs from all over it.
+
+    All paragraphs give as many tokens, as far as they have them, so that those of a language with many tokens a word
+    are not more.
+
+    Args:
+        tokenizer: see `text_ids`.
+        text: see `text_ids`.
+        count: see `text_ids`.
+        model: see `text_ids`.
+        window: see `text_ids`.
+    """
+    paragraphs = [part for part in text.split("\n\n") if part.strip()]
+    most = max(1, count // _PARAGRAPH_TOKENS)
+    if len(paragraphs) > most:
+        paragraphs = [paragraphs[index * len(paragraphs) // most] for index in range(most)]
+    ids = [tokenizer(f"{part}\n\n", add_special_tokens=False)["input_ids"] for part in paragraphs]
+    share = next((size for size in range(1, count + 1) if sum(min(len(item), size) for item in ids) >= count), count)
+    return _in_windows(tokenizer, [token for item in ids for token in item[:share]], count, model, window)
 
 
 def text_ids(tokenizer: Any, text: str, count: int, model: Any, *, window: int) -> list[int]:
@@ -38,7 +81,10 @@ def text_ids(tokenizer: Any, text: str, count: int, model: Any, *, window: int) 
         model: of transformers.
         window: tokens in a window; each begins with the special tokens that the tokenizer puts before texts.
     """
-    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return _in_windows(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"], count, model, window)
+
+
+def _in_windows(tokenizer: Any, plain: list[int], count: int, model: Any, window: int) -> list[int]:
     before = _beginning(tokenizer)
     size = model.config.get_text_config().vocab_size
     share = window - len(before)
@@ -58,13 +104,21 @@ def passages(name: Literal["calibration", "evaluation"], count: int) -> list[str
     return passages_of(read_text(name), count)
 
 
+def spread_passages(text: str, count: int) -> list[str]:
+    """As `passages_of`, from all over a text that may be long."""
+    words = text.split()
+    starts = (index * len(words) // count for index in range(count))
+    return [
+        " ".join((words + words)[start : start + _SIZES[index % len(_SIZES)]]) for index, start in enumerate(starts)
+    ]
+
+
 def passages_of(text: str, count: int) -> list[str]:
     """`count` passages of a text, from a few words to several sentences, for models that read a text as a whole."""
     words = text.split()
-    sizes = (1, 9, 2, 30, 4, 17, 52, 3, 24, 80)
     chosen, start = [], 0
     for index in range(count):
-        size = sizes[index % len(sizes)]
+        size = _SIZES[index % len(_SIZES)]
         chosen.append(" ".join((words + words)[start : start + size]))
         start = (start + size) % len(words)
     return chosen

@@ -144,9 +144,16 @@ def reference_outputs(
 
     Logits are computed everywhere and picked afterwards, so that a graph that picks wrongly differs from them.
     """
-    model.set_attn_implementation("eager")
     with torch.no_grad():
-        outputs: tuple[torch.Tensor, ...] = EncoderGraph(model, task)(*inputs)
+        return computed_outputs(model, task, inputs)
+
+
+def computed_outputs(
+    model: PreTrainedModel, task: EncoderTask, inputs: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
+    """As `reference_outputs`, with gradients where PyTorch keeps them."""
+    model.set_attn_implementation("eager")
+    outputs: tuple[torch.Tensor, ...] = EncoderGraph(model, task)(*inputs)
     return outputs
 
 

@@ -63,14 +63,14 @@ def run(
     accuracy_level: Annotated[int, typer.Option(help="Precision of activations: 4 is int8, 1 is float32.")] = 4,
     target_size: Annotated[
         Optional[str],
-        typer.Option(help="Most bytes of a decoder's bundle, such as 90MB: bits go where they help most."),
+        typer.Option(help="Most bytes of the bundle, such as 90MB: bits go where they help most."),
     ] = None,
     target_bits: Annotated[
-        Optional[float], typer.Option(help="Most bits per weight of a decoder, such as 4.8, scales included.")
+        Optional[float], typer.Option(help="Most bits per weight, such as 4.8, scales included.")
     ] = None,
     max_loss: Annotated[
         Optional[str],
-        typer.Option(help="Most that a decoder's perplexity may grow, such as 1%: the smallest bundle that keeps it."),
+        typer.Option(help="Most that perplexity may grow, or an encoder's cosine may fall, such as 1%; measured."),
     ] = None,
     context_length: Annotated[Optional[int], typer.Option(help="In tokens; by default the model's own limit.")] = None,
     target: Annotated[
@@ -78,6 +78,9 @@ def run(
     ] = "cpu",
     dtype: Annotated[
         Optional[str], typer.Option(help="What a GPU computes with: float16, the default, or bfloat16.")
+    ] = None,
+    plot: Annotated[
+        Optional[Path], typer.Option(help="A PNG file to draw the sizes and losses into that a goal chose from.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
@@ -92,6 +95,7 @@ def run(
 
     check_installed()
     _say_newer()
+    from triform.export.frontier_plot import check_plot, plot_frontier
     from triform.export.options import ExportOptions, bytes_of, share_of
     from triform.export.paths import check_source, check_target
 
@@ -117,6 +121,8 @@ def run(
     check_source(source)
     if not dry_run:
         check_target(bundle, force)
+    if plot is not None:
+        check_plot(plot, bundle, options)
     from triform.export.pipeline import export, plan
 
     if dry_run:
@@ -125,6 +131,8 @@ def run(
         return 0
     with _progress() as progress:
         report = export(source, bundle, options, progress)
+    if plot is not None:
+        plot_frontier(report, plot)
     print(json.dumps(report.to_json()) if as_json else _render(report))
     return 0
 

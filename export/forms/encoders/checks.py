@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from triform.export.quantize.int8_search import ROWS_WORTH
+from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.samples.batches import Sample
 from triform.export.verify.encoder import ReferenceBatch
 
@@ -20,6 +21,7 @@ class EncoderChecks:
         evaluation: samples for comparing the quantized graph with the float graph.
         problem_type: of a classification, see `quantized_encoder_parity`.
         rows_worth: see `choose_quantization`.
+        subject: what the graph is traced from, for goals.
     """
 
     reference: Sequence[ReferenceBatch]
@@ -27,3 +29,4 @@ class EncoderChecks:
     evaluation: Sequence[Sample]
     problem_type: str | None = None
     rows_worth: float = ROWS_WORTH
+    subject: Differentiable | None = None

@@ -6,6 +6,7 @@ The same for texts, images and audio.
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,15 @@ import onnx_ir as ir
 from triform.export.forms.encoders.checks import EncoderChecks
 from triform.export.forms.encoders.gpu_graph import compare_with_float, lower_for_gpu
 from triform.export.graph.fused import encoder_notes
-from triform.export.options import ExportOptions
-from triform.export.quantize.encoder import FloatGraph, quantize_encoder, write_calibration_graph, write_float_graph
+from triform.export.options import MIXED, ExportOptions
+from triform.export.quantize.encoder import (
+    FloatGraph,
+    linear_inputs_of,
+    quantize_encoder,
+    write_calibration_graph,
+    write_float_graph,
+)
+from triform.export.quantize.mixed.encoder import lower_encoder_to_goal
 from triform.export.report import Clock
 from triform.export.runners import EncoderRunner, usable_cores
 from triform.export.verify.encoder import (
@@ -115,7 +123,7 @@ def write_encoder_graphs(
     if options.for_cpu:
         quantization = Quantization("none")
         if options.quantize != "none":
-            quantization, quantized = _quantize(graph, names, checks, original, path, options, clock)
+            quantization, quantized = _quantize(graph, names, checks, original, path, scratch, options, clock)
             parity = dataclasses.replace(parity, quantized=quantized)
         written["cpu"] = WrittenGraph(describe_graph(graph, path, quantization, notes), parity)
     if gpu_graph is not None:
@@ -134,17 +142,29 @@ def _quantize(
     checks: EncoderChecks,
     original: FloatGraph,
     path: Path,
+    scratch: Path,
     options: ExportOptions,
     clock: Clock,
 ) -> tuple[Quantization, QuantizedEncoderParity]:
     """Quantize a graph in place, write it, and compare it with the float32 graph."""
-    with clock.step("quantize"):
-        quantization = quantize_encoder(graph, options, original, checks.calibration, checks.rows_worth)
-        write_graph(graph, path)
-    with clock.step("compare"):
-        name = task_output(names)
-        parity = quantized_encoder_parity(
-            lambda arrays: original.runner.run(arrays, [name])[name], EncoderRunner(path, usable_cores()), name,
+    name = task_output(names)
+
+    def compare(quantized: ir.Model, file: Path = scratch / f"trial-{path.name}") -> QuantizedEncoderParity:
+        write_graph(quantized, file)
+        return quantized_encoder_parity(
+            lambda arrays: original.runner.run(arrays, [name])[name], EncoderRunner(file, usable_cores()), name,
             checks.evaluation, checks.reference[0].pad, checks.problem_type,
         )  # fmt: skip
+
+    with clock.step("quantize"):
+        if checks.subject is not None and options.quantize == MIXED:
+            inputs = linear_inputs_of(original, checks.calibration)
+            with tempfile.TemporaryDirectory(dir=scratch) as moments:
+                quantization = lower_encoder_to_goal(
+                    graph, inputs, checks.subject, compare, options, path.parent, Path(moments), clock
+                )
+        else:
+            quantization = quantize_encoder(graph, options, original, checks.calibration, checks.rows_worth)
+    with clock.step("compare"):
+        parity = compare(graph, path)
     return quantization, parity

@@ -17,18 +17,18 @@ class Choice:
 
     Attributes:
         bits: per weight, without scales and zero points.
-        block_size: weights that share a scale.
+        block_size: weights that share a scale; None where a column of outputs shares one.
         size: bytes, with scales and zero points.
-        damage: estimated divergence of the model's predictions, in nats.
+        damage: estimated change of the model's results; of a decoder the divergence of its predictions, in nats.
     """
 
     bits: int
-    block_size: int
+    block_size: int | None
     size: int
     damage: float
 
     def __str__(self) -> str:
-        return f"{self.bits} bit in blocks of {self.block_size}"
+        return f"{self.bits} bit " + ("by column" if self.block_size is None else f"in blocks of {self.block_size}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Point:
 
     Attributes:
         size: bytes of all matrices.
-        damage: estimated, in nats.
+        damage: estimated, of all matrices.
         choices: by matrix.
     """
 

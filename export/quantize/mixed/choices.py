@@ -46,20 +46,26 @@ def choices_of(parts: Sequence[Part], *, looked_up: bool) -> list[Choice]:
     schemes = [(bits, size) for bits, size in _SCHEMES if not looked_up or width % size == 0]
     rows = sum(len(part.weight) for part in parts)
     return [
-        Choice(bits, size, rows * _row_bytes(width, bits, size), sum(_damage(part, bits, size) for part in parts))
+        Choice(bits, size, size_of(rows, width, bits, size), sum(_damage(part, bits, size) for part in parts))
         for bits, size in schemes or [(4, 16), (8, 16)]
     ]
 
 
-def _row_bytes(width: int, bits: int, block_size: int) -> int:
+def size_of(rows: int, width: int, bits: int, block_size: int) -> int:
+    """Bytes of a matrix in blocks, with scales and zero points."""
     blocks = -(-width // block_size)
-    return blocks * block_size * bits // 8 + blocks * _SCALE + -(-blocks * bits // 8)
+    return rows * (blocks * block_size * bits // 8 + blocks * _SCALE + -(-blocks * bits // 8))
+
+
+def sampled(part: Part) -> Part:
+    """Some of the rows, enough to tell the error of all."""
+    chosen = torch.linspace(0, len(part.weight) - 1, min(_SAMPLED_ROWS, len(part.weight))).round().long()
+    return Part(part.weight[chosen], part.moments, part.rows[chosen])
 
 
 def _damage(part: Part, bits: int, block_size: int) -> float:
-    sample = torch.linspace(0, len(part.weight) - 1, min(_SAMPLED_ROWS, len(part.weight))).round().long()
-    weight, importance = part.weight[sample], part.moments.diagonal()
-    stored = torch.from_numpy(dequantize(quantize_matrix(weight, importance, bits, block_size), weight.shape[1]))
-    errors = ((stored - weight).square() * importance).sum(-1)
-    shares = part.rows[sample]
-    return float(0.5 * (errors * shares).sum() / shares.sum().clamp(min=1e-30))
+    sample, importance = sampled(part), part.moments.diagonal()
+    blocks = quantize_matrix(sample.weight, importance, bits, block_size)
+    stored = torch.from_numpy(dequantize(blocks, sample.weight.shape[1]))
+    errors = ((stored - sample.weight).square() * importance).sum(-1)
+    return float(0.5 * (errors * sample.rows).sum() / sample.rows.sum().clamp(min=1e-30))

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from triform.export.options import ExportOptions
+from triform.export.options import MIXED, ExportOptions
 from triform.export.quantize.mixed.allocation import Point, within_size
-from triform.export.report import Clock
+from triform.export.report import Clock, FrontierPoint
+from triform.runtime.bundle.manifest import Quantization
 from triform.runtime.errors import InputError, option
 
 # Bytes that a node takes in the graph's file, that the alignment of a matrix' three constants takes in the data file,
 # and that the manifest takes: generous, because a target is a limit.
 _NODE, _ALIGNMENT, _MANIFEST = 800, 3 * 4096, 60_000
-# Lines of the table.
-_ROWS = 8
+# Lines of the table, and points of a drawing.
+_ROWS, _DRAWN = 8, 40
 # A smaller bundle is no longer looked for when it would save less than this share.
 _WORTHWHILE = 0.005
 
@@ -31,15 +32,27 @@ class Frontier:
         points: from the smallest to the best, by size.
         weights: in all matrices.
         rest: bytes of everything else in the bundle.
+        damage: what the damage of a point estimates, in words.
     """
 
     points: list[Point]
     weights: int
     rest: int
+    damage: str
 
     def size(self, point: Point) -> str:
         """The size of the bundle, and the bits per weight, in words."""
         return f"{(point.size + self.rest) / 1e6:.1f} MB, {8 * point.size / self.weights:.2f} bits per weight"
+
+    def record(self, point: Point, loss: float | None = None, *, chosen: bool = False) -> FrontierPoint:
+        """The point as a report has it."""
+        return FrontierPoint(point.size + self.rest, 8 * point.size / self.weights, point.damage, loss, chosen)
+
+    def at_even_distances(self, count: int) -> list[Point]:
+        """So many points or fewer, of sizes at about even distances."""
+        first, last = self.points[0].size, self.points[-1].size
+        sizes = [first + (last - first) * step // (count - 1) for step in range(count)]
+        return list({point.size: point for size in sizes if (point := within_size(self.points, size))}.values())
 
 
 @dataclass(frozen=True)
@@ -88,15 +101,32 @@ def choose_point(frontier: Frontier, options: ExportOptions, measure: MeasureLos
     Raises:
         InputError: no point meets the goal.
     """
-    clock.notes.extend(_table(frontier))
+    clock.notes.extend(
+        f"frontier: {frontier.size(point)}, estimated {frontier.damage} {point.damage:.4f}"
+        for point in frontier.at_even_distances(_ROWS)
+    )
+    clock.frontier.extend(frontier.record(point) for point in frontier.at_even_distances(_DRAWN))
     if options.max_loss is not None:
         point = _within_loss(frontier, options.max_loss, measure, clock)
     else:
         point = _within_target(frontier, options)
     kinds = Counter(str(choice) for choice in point.choices.values())
     formats = ", ".join(f"{count} in {name}" for name, count in sorted(kinds.items()))
+    clock.frontier.append(frontier.record(point, chosen=True))
     clock.notes.append(f"chosen: {8 * point.size / frontier.weights:.2f} bits per weight, {formats}")
     return point
+
+
+def describe_point(point: Point, accuracy_level: int) -> Quantization:
+    """The manifest's record of how matrices are stored."""
+    kinds = Counter(str(choice) for choice in point.choices.values())
+    return Quantization(
+        MIXED,
+        accuracy_level=accuracy_level,
+        matrices=len(point.choices),
+        formats=dict(sorted(kinds.items())),
+        products={name: str(choice) for name, choice in point.choices.items()},
+    )
 
 
 def _within_target(frontier: Frontier, options: ExportOptions) -> Point:
@@ -121,6 +151,7 @@ def _within_loss(frontier: Frontier, most: float, measure: MeasureLoss, clock: C
     def holds(point: Point) -> bool:
         loss = measure(point, best[-1:])
         clock.notes.append(f"measured: {frontier.size(point)}: {loss.words}")
+        clock.frontier.append(frontier.record(point, loss.share))
         # Written so that NaN does not hold.
         if loss.share <= most:
             best.append(point)
@@ -162,15 +193,3 @@ def _nearest(points: Sequence[Point], low: int, high: int) -> int:
     """The index of the point whose size is nearest to the middle between two points."""
     middle = (points[low].size + points[high].size) / 2
     return min(range(low, high + 1), key=lambda index: abs(points[index].size - middle))
-
-
-def _table(frontier: Frontier) -> list[str]:
-    """Points at even distances in bytes: the size of the bundle, the bits per weight and the estimated divergence."""
-    points = frontier.points
-    first, last = points[0].size, points[-1].size
-    sizes = {first + (last - first) * step // (_ROWS - 1) for step in range(_ROWS)}
-    shown = {point.size: point for size in sorted(sizes) if (point := within_size(points, size)) is not None}
-    return [
-        f"frontier: {frontier.size(point)}, estimated KL {point.damage:.4f} before error feedback"
-        for point in shown.values()
-    ]

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
-from transformers import PreTrainedModel
 
 from triform.export.graph.experts import EXPERTS
 from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import nodes
-from triform.export.options import MIXED, ExportOptions
+from triform.export.options import ExportOptions
 from triform.export.quantize.blocks import Scheme, linear_inputs, lower_embeddings, lower_product, lower_to_float
 from triform.export.quantize.blockwise import Blocks
 from triform.export.quantize.mixed.allocation import Point, frontier
 from triform.export.quantize.mixed.choices import choices_of
-from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, size_of_rest
+from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, describe_point, size_of_rest
 from triform.export.quantize.mixed.matrices import RoundedMatrices, matrices_of
-from triform.export.quantize.mixed.moments import measure, product_modules
+from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.report import Clock
-from triform.export.samples.texts import TokenWindows
 from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import Quantization
 from triform.runtime.errors import UnsupportedError, option
@@ -29,8 +26,7 @@ from triform.runtime.errors import UnsupportedError, option
 
 def lower_decoder_to_goal(
     model: ir.Model,
-    network: PreTrainedModel,
-    sample: TokenWindows,
+    subject: Differentiable,
     compare: Callable[[ir.Model], QuantizedParity],
     options: ExportOptions,
     folder: Path,
@@ -41,8 +37,7 @@ def lower_decoder_to_goal(
 
     Args:
         model: changed in place.
-        network: what the graph was traced from.
-        sample: text to calibrate on.
+        subject: what the graph was traced from.
         compare: from a quantized graph to its differences from the float graph, on text kept aside.
         options: with a goal.
         folder: of the bundle, with all files but the graph and the manifest.
@@ -57,11 +52,11 @@ def lower_decoder_to_goal(
         raise UnsupportedError(
             f"{option(options.goals[0])} is not for mixtures of experts; export with {option('quantize')} int4 or int8"
         )
-    sensitivity = measure(network, product_modules(network), sample.ids, sample.window, scratch)
-    matrices = matrices_of(model, dict(network.named_parameters(remove_duplicate=False)), sensitivity)
+    matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch))
     choices = {name: choices_of(item.parts, looked_up=item.looked_up) for name, item in matrices.items()}
     weights = sum(part.weight.numel() for item in matrices.values() for part in item.parts)
-    points = Frontier(frontier(choices), weights, size_of_rest(model, matrices.keys(), folder))
+    rest = size_of_rest(model, matrices.keys(), folder)
+    points = Frontier(frontier(choices), weights, rest, "KL before error feedback")
     rounded = RoundedMatrices(matrices)
 
     def loss(point: Point, kept: Sequence[Point]) -> Loss:
@@ -72,15 +67,7 @@ def lower_decoder_to_goal(
 
     point = choose_point(points, options, loss, clock)
     _store(model, rounded.of(point), options.accuracy_level)
-    kinds = Counter(str(choice) for choice in point.choices.values())
-    formats = dict(sorted(kinds.items()))
-    return Quantization(
-        MIXED,
-        accuracy_level=options.accuracy_level,
-        matrices=len(point.choices),
-        formats=formats,
-        products={name: str(choice) for name, choice in point.choices.items()},
-    )
+    return describe_point(point, options.accuracy_level)
 
 
 def _loss(parity: QuantizedParity) -> Loss:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,11 +66,12 @@ class RoundedMatrices:
         self._done: dict[tuple[str, Choice], Blocks] = {}
 
     def of(self, point: Point) -> dict[str, Blocks]:
-        """The blocks of each matrix."""
-        for name, choice in point.choices.items():
+        """The blocks of each matrix that is stored in blocks."""
+        in_blocks = [(name, choice) for name, choice in point.choices.items() if choice.block_size is not None]
+        for name, choice in in_blocks:
             if (name, choice) not in self._done:
-                self._done[name, choice] = _rounded(self._matrices[name].parts, choice)
-        return {name: self._done[name, choice] for name, choice in point.choices.items()}
+                self._done[name, choice] = rounded(self._matrices[name].parts, choice)
+        return {name: self._done[name, choice] for name, choice in in_blocks}
 
     def keep(self, *points: Point) -> None:
         """Forget all blocks but those of these points."""
@@ -132,7 +133,10 @@ def _of_table(rows: torch.Tensor, embedding: torch.Tensor) -> Moments | None:
     return Moments(torch.zeros(len(embedding), len(embedding)), torch.ones(len(rows)))
 
 
-def _rounded(parts: list[Part], choice: Choice) -> Blocks:
+def rounded(parts: Sequence[Part], choice: Choice) -> Blocks:
+    """The rows of all parts, rounded to blocks with error feedback."""
+    if choice.block_size is None:
+        raise ValueError(f"{choice} has no blocks")
     pieces = [
         quantize_with_moments(part.weight, part.moments, choice.bits, choice.block_size, _DAMPING) for part in parts
     ]

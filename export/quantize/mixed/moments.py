@@ -8,7 +8,7 @@ tokens with huge activations, such as the first of a text, often change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from triform.export.samples.texts import TokenWindows
 from triform.export.verify.decoder import eager_attention
 
 
@@ -46,6 +47,30 @@ class Sensitivity:
     embedding: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Differentiable:
+    """A model, and numbers it computes whose gradients tell what errors of its products do to its results.
+
+    Attributes:
+        network: in float32.
+        values: gives the numbers, each computed when the next is asked for.
+        count: what the sums of squared gradients are divided by.
+    """
+
+    network: PreTrainedModel
+    values: Callable[[], Iterator[torch.Tensor]]
+    count: int
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """By every name that they have."""
+        return dict(self.network.named_parameters(remove_duplicate=False))
+
+    def sensitivity(self, scratch: Path) -> Sensitivity:
+        """See `measure`."""
+        return measure(self.network, product_modules(self.network), self.values(), self.count, scratch)
+
+
 def product_modules(model: PreTrainedModel) -> list[torch.nn.Module]:
     """The modules with a matrix that is multiplied by, and not looked up."""
     return [
@@ -58,40 +83,46 @@ def product_modules(model: PreTrainedModel) -> list[torch.nn.Module]:
 
 
 def measure(
-    model: PreTrainedModel, modules: Sequence[torch.nn.Module], ids: list[int], window: int, scratch: Path
+    model: PreTrainedModel,
+    modules: Sequence[torch.nn.Module],
+    values: Iterable[torch.Tensor],
+    count: int,
+    scratch: Path,
 ) -> Sensitivity:
-    """Run a text through the model, forth and back.
+    """Run texts through the model, forth and back.
 
     Args:
         model: in float32; its parameters are frozen.
         modules: to measure, of `product_modules`.
-        ids: the text, read in windows that each start anew.
-        window: tokens per window.
+        values: each a number that the model computes when the next is asked for, whose gradients are squared.
+        count: what the sums of squares are divided by.
         scratch: a folder, which must stay while the result is used.
     """
     model.requires_grad_(False)
     result = Sensitivity()
-    draw = torch.Generator().manual_seed(0)
     with ExitStack() as stack:
         for module in modules:
             handle = module.register_forward_hook(
-                _product_hook(result.products, module.get_parameter("weight"), len(ids), scratch)
+                _product_hook(result.products, module.get_parameter("weight"), count, scratch)
             )
             stack.callback(handle.remove)
         embedding = model.get_input_embeddings()
-        stack.callback(embedding.register_forward_hook(_embedding_hook(result, len(ids))).remove)
-        stack.enter_context(eager_attention(model))
+        stack.callback(embedding.register_forward_hook(_embedding_hook(result, count)).remove)
         stack.enter_context(torch.enable_grad())
-        for piece in _windows(ids, window):
-            logits = model(input_ids=piece, use_cache=False).logits[0].float()
-            tokens = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)
-            logits.log_softmax(-1).gather(-1, tokens).sum().backward()
+        for value in values:
+            value.backward()
     return result
 
 
-def _windows(ids: list[int], window: int) -> Iterator[torch.Tensor]:
-    for start in range(0, len(ids), window):
-        yield torch.tensor([ids[start : start + window]])
+def predictions(model: PreTrainedModel, sample: TokenWindows) -> Iterator[torch.Tensor]:
+    """The log-likelihood of tokens that a decoder draws itself, one number for each window of a text."""
+    draw = torch.Generator().manual_seed(0)
+    with eager_attention(model), torch.enable_grad():
+        for start in range(0, len(sample.ids), sample.window):
+            ids = torch.tensor([sample.ids[start : start + sample.window]])
+            logits = model(input_ids=ids, use_cache=False).logits[0].float()
+            tokens = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)
+            yield logits.log_softmax(-1).gather(-1, tokens).sum()
 
 
 _Hook = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]

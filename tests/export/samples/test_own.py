@@ -10,7 +10,7 @@ from triform.cli.main import run
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.samples.own import calibration_text, recordings
-from triform.export.samples.texts import read_text
+from triform.export.samples.texts import calibration_mixture
 from triform.runtime.errors import InputError
 
 
@@ -18,7 +18,7 @@ def test_texts_one_after_another(tmp_path):
     (tmp_path / "a.txt").write_text("Εν αρχή", encoding="utf-8")
     (tmp_path / "b.txt").write_text("x = 1\n", encoding="utf-8")
     assert calibration_text([str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]) == "Εν αρχή\n\nx = 1\n"
-    assert calibration_text([]) == read_text("calibration")
+    assert calibration_text([]) == calibration_mixture()
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from triform.export.options import ExportOptions, bytes_of, share_of
 from triform.export.pipeline import export
 from triform.export.quantize.mixed.allocation import Choice, Point
 from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, smallest_that_holds
-from triform.export.quantize.mixed.moments import measure, product_modules
+from triform.export.quantize.mixed.moments import measure, predictions, product_modules
 from triform.export.report import Clock
+from triform.export.samples.texts import TokenWindows
 from triform.runtime.errors import InputError
 
 
@@ -55,6 +56,11 @@ def test_the_report_has_the_frontier(mixed):
     _, report = mixed
     assert sum("frontier: " in note for note in report.notes) >= 2
     assert report.scheme == "mixed"
+    sizes = [point.size for point in report.frontier]
+    assert sizes == sorted(sizes)
+    chosen = [point for point in report.frontier if point.chosen]
+    assert len(chosen) == 1
+    assert 5.0 < chosen[0].bits <= 6.0
 
 
 def test_a_whole_bundle_is_no_larger_than_its_target(checkpoint, tmp_path):
@@ -136,7 +142,7 @@ def test_a_loss_is_kept_and_measured(checkpoint, tmp_path):
 
 
 def test_a_loss_that_nothing_keeps_is_refused_with_the_best_there_is():
-    frontier = Frontier(ROW, weights=1000, rest=0)
+    frontier = Frontier(ROW, weights=1000, rest=0, damage="KL")
     message = r"`max_loss` 1% cannot be kept by 8 bits or fewer: at 0\.0 MB, 8\.00 bits per weight, loses 1000; allow"
     with pytest.raises(InputError, match=message):
         choose_point(
@@ -147,7 +153,7 @@ def test_a_loss_that_nothing_keeps_is_refused_with_the_best_there_is():
 def test_a_loss_that_is_no_number_is_not_kept():
     with pytest.raises(InputError, match="cannot be kept"):
         choose_point(
-            Frontier(ROW, 1000, 0), ExportOptions(max_loss=1.0), lambda *_: Loss(float("nan"), ""), Clock(print)
+            Frontier(ROW, 1000, 0, "KL"), ExportOptions(max_loss=1.0), lambda *_: Loss(float("nan"), ""), Clock(print)
         )
 
 
@@ -189,7 +195,8 @@ def test_the_moments_predict_the_divergence_of_a_small_change(tmp_path):
     torch.manual_seed(0)
     model = Model()
     ids = torch.randint(0, 12, (4000,)).tolist()
-    moments = measure(model, product_modules(model), ids, 500, tmp_path).products[id(model.head.weight)]
+    values = predictions(model, TokenWindows(ids, 500))
+    moments = measure(model, product_modules(model), values, 4000, tmp_path).products[id(model.head.weight)]
     x = model.table.weight[torch.tensor(ids)].detach()
     p = model.head(x).softmax(-1).detach()
     squares = p * (1 - p)

@@ -1,0 +1,145 @@
+"""Quantizes an encoder's matrices to a goal: 4 bits in blocks, or 8 bits by column with 8-bit activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+
+from triform.export.graph.experts import EXPERTS
+from triform.export.graph.fusion_biases import fuse_biases
+from triform.export.graph.nodes import nodes
+from triform.export.options import ExportOptions
+from triform.export.quantize.blocks import Scheme, lower_embeddings, lower_product, lower_to_float
+from triform.export.quantize.blockwise import Blocks, dequantize
+from triform.export.quantize.int8 import lower_products_to_int8, products_by_weight, quantizable
+from triform.export.quantize.int8_search import choose_quantization
+from triform.export.quantize.mixed.allocation import Choice, Point, frontier
+from triform.export.quantize.mixed.choices import Part, sampled, size_of
+from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, describe_point, size_of_rest
+from triform.export.quantize.mixed.matrices import Matrix, RoundedMatrices, matrices_of, rounded
+from triform.export.quantize.mixed.moments import Differentiable
+from triform.export.report import Clock
+from triform.runtime.bundle.export_record import QuantizedEncoderParity
+from triform.runtime.bundle.manifest import Quantization
+from triform.runtime.errors import UnsupportedError, option
+
+# Bits and block sizes of products, beside 8 bits by column, and of tables.
+_PRODUCTS, _TABLES = ((4, 64), (4, 32), (4, 16)), ((4, 32), (4, 16), (8, 32))
+# Bytes of a number in float32.
+_FLOAT = 4
+
+
+def lower_encoder_to_goal(
+    model: ir.Model,
+    inputs: Mapping[str, torch.Tensor],
+    subject: Differentiable,
+    compare: Callable[[ir.Model], QuantizedEncoderParity],
+    options: ExportOptions,
+    folder: Path,
+    scratch: Path,
+    clock: Clock,
+) -> Quantization:
+    """Quantize an encoder so that it meets the goal of the options.
+
+    Args:
+        model: changed in place.
+        inputs: by weight name, calibration inputs float32 (rows, in_features).
+        subject: what the graph was traced from.
+        compare: from a quantized graph to its differences from the float graph, on texts kept aside.
+        options: with a goal.
+        folder: of the bundle, with all files but the graph and the manifest.
+        scratch: an empty folder.
+        clock: gets the frontier, and what was measured, as notes.
+
+    Raises:
+        InputError: the goal cannot be reached.
+        UnsupportedError: the model has experts, or weights that no module of PyTorch multiplies by.
+    """
+    if nodes(model.graph, EXPERTS):
+        raise UnsupportedError(
+            f"{option(options.goals[0])} is not for mixtures of experts; export with {option('quantize')} int4 or int8"
+        )
+    matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch))
+    by_column = quantizable(model, inputs).keys()
+    choices = {name: _choices(item, inputs[name] if name in by_column else None) for name, item in matrices.items()}
+    weights = sum(part.weight.numel() for item in matrices.values() for part in item.parts)
+    points = Frontier(frontier(choices), weights, size_of_rest(model, matrices.keys(), folder), "relative error")
+    blocks = RoundedMatrices(matrices)
+
+    def loss(point: Point, kept: Sequence[Point]) -> Loss:
+        copy = model.clone()
+        _store(copy, blocks.of(point), inputs, options.accuracy_level)
+        blocks.keep(point, *kept)
+        return _loss(compare(copy))
+
+    point = choose_point(points, options, loss, clock)
+    _store(model, blocks.of(point), inputs, options.accuracy_level)
+    return describe_point(point, options.accuracy_level)
+
+
+def _loss(parity: QuantizedEncoderParity) -> Loss:
+    where = f"on {parity.rows} passages of the exporter's evaluation text"
+    if parity.cosine_mean is None:
+        share = parity.score_mean or 0.0
+        return Loss(share, f"scores differ by {100 * share:.2f} % (at most {parity.score_worst:.4f}), {where}")
+    return Loss(1 - parity.cosine_mean, f"cosine {parity.cosine_mean:.5f} (worst {parity.cosine_worst:.5f}), {where}")
+
+
+def _choices(matrix: Matrix, inputs: torch.Tensor | None) -> list[Choice]:
+    """What each way of storing a matrix costs and damages.
+
+    Args:
+        matrix: with what was measured of it.
+        inputs: of its product; None if it can only be stored in blocks.
+    """
+    width, rows = matrix.parts[0].weight.shape[1], sum(len(part.weight) for part in matrix.parts)
+    schemes = [
+        (bits, size)
+        for bits, size in (_TABLES if inputs is None else _PRODUCTS)
+        if not matrix.looked_up or width % size == 0
+    ]
+    choices = [
+        Choice(bits, size, size_of(rows, width, bits, size), sum(_damage(part, bits, size) for part in matrix.parts))
+        for bits, size in schemes or [(4, 16), (8, 16)]
+    ]
+    if inputs is None:
+        return choices
+    weight = torch.cat([part.weight for part in matrix.parts])
+    recipe = choose_quantization(inputs, weight)
+    damage = recipe.error * sum(_squares(part, part.weight) for part in matrix.parts)
+    return [*choices, Choice(8, None, rows * (width + _FLOAT) + width * _FLOAT, damage)]
+
+
+def _damage(part: Part, bits: int, block_size: int) -> float:
+    """Of rounding with error feedback, from some of the rows."""
+    sample = sampled(part)
+    blocks = rounded([sample], Choice(bits, block_size, 0, 0.0))
+    change = torch.from_numpy(dequantize(blocks, sample.weight.shape[1])) - sample.weight
+    return _squares(sample, change)
+
+
+def _squares(part: Part, rows: torch.Tensor) -> float:
+    """Half of what the squares of the products with these rows mean for the results."""
+    squares = ((rows @ part.moments) * rows).sum(-1)
+    return float(0.5 * (squares * part.rows).sum() / part.rows.sum().clamp(min=1e-30))
+
+
+def _store(
+    model: ir.Model, blocks: Mapping[str, Blocks], inputs: Mapping[str, torch.Tensor], accuracy_level: int
+) -> None:
+    """Replace each product and each lookup: of a matrix in blocks by those, of another by 8-bit products."""
+    tables = {id(model.graph.initializers[name]): item for name, item in blocks.items()}
+    by_column = quantizable(model, inputs)
+    for name, linears in products_by_weight(model).items():
+        if name in blocks:
+            for node in linears:
+                lower_product(model.graph, node, blocks[name], accuracy_level)
+        elif name in by_column:
+            lower_products_to_int8(model.graph, linears, inputs[name])
+    lower_to_float(model)
+    # All tables are quantized already, so that this scheme is only a form.
+    lower_embeddings(model, Scheme(8, 32, accuracy_level), tables)
+    fuse_biases(model)
