@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -61,7 +62,7 @@ def test_a_target_that_is_too_small_is_refused(sentence_source, tmp_path):
 def test_the_gradients_tell_what_an_error_does_to_the_vector(sentence_source):
     """The squares of the gradients' products with a small error are the squared relative changes that it makes."""
     origin = find_checkpoint(str(sentence_source), trust_remote_code=False, revision=None, weights=True)
-    options = ExportOptions()
+    origin, options = dataclasses.replace(origin, task="feature-extraction"), ExportOptions()
     encoder = text_encoder(load(origin, read_config(origin), options), options)
     samples = text_samples(encoder, texts.spread_passages(texts.calibration_mixture(), 40))
     name = "encoder.layer.0.output.dense.weight"
