@@ -54,7 +54,7 @@ def test_a_bundle_is_no_larger_than_its_target(small):
 
 def test_a_target_that_is_too_small_is_refused(sentence_source, tmp_path):
     # 48 weights in three blocks of 16 take 24 bytes, three scales of 2 bytes, and 2 bytes of zero points.
-    with pytest.raises(InputError, match="`target_bits` is too small: this model takes at least 5.33"):
+    with pytest.raises(InputError, match=r"`target_bits` is too small: this model takes at least 5\.33"):
         export(str(sentence_source), tmp_path / "bundle", ExportOptions(target_bits=2.0))
     assert not (tmp_path / "bundle").exists()
 
