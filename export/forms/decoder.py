@@ -32,25 +32,24 @@ from triform.export.forms.decoders.graph import (
     drop_weights,
     traced_decoder,
 )
-from triform.export.graph.fed_weights import take_weights_as_inputs
+from triform.export.forms.decoders.measured import Reference, Windows, measure_decoder
 from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
-from triform.export.quantize.energies import add_energy_outputs, energies
 from triform.export.quantize.mixed.targets import lower_to_target
 from triform.export.report import Clock, Report, finish
 from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
 from triform.export.samples.own import calibration_text
 from triform.export.verify.decoder import (
-    all_logits,
     quantized_decoder_parity,
     reference_logits,
     reference_states,
     verify_decoder,
     verify_states,
 )
-from triform.export.write import describe_graph, staged, write_graph
+from triform.export.write import GraphFile, describe_graph, staged, write_graph
 from triform.models import catalog
+from triform.runtime.bundle.export_record import Parity
 from triform.runtime.bundle.manifest import CacheInfo, GpuGraphs, GraphInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
@@ -89,7 +88,7 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
     """
     _max_length(config, options)
     _keeps_blocks(origin, options)
-    return loading.load_checkpoint(origin, config, transformers.AutoModelForCausalLM)
+    return loading.load_checkpoint(origin, config, transformers.AutoModelForCausalLM, as_stored=True)
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
@@ -121,54 +120,74 @@ def _build(
         checkpoint.tokenizer, texts.read_text("evaluation"), _COMPARED_TOKENS, checkpoint.model, window=window
     )
     with clock.step("reference"):
-        parity_ids = ids[: min(_PARITY_TOKENS, max_length - 8)]
-        logits = reference_logits(checkpoint.model, parity_ids)
-        states = reference_states(checkpoint.model, parity_ids) if options.hidden_states else None
+        reference = _reference(checkpoint, ids[: min(_PARITY_TOKENS, max_length - 8)], options)
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
     if options.quantize != MIXED:
         # A target is met by what PyTorch computes with them.
         drop_weights(checkpoint.model)
-    as_it_is, notes = options.quantize == "none" and not options.for_gpu, dict(spec.notes)
+    notes = dict(spec.notes)
+    if options.quantize == "none" and not options.for_gpu:
+        with clock.step("verify"):
+            parity = _write_in_float32(graph, folder, cache, reference)
+        return [StoredDecoder(graph, cache, Quantization("none"), parity, notes)]
+    sample = Windows(
+        texts.text_ids(
+            checkpoint.tokenizer,
+            calibration_text(options.calibrate),
+            _CALIBRATION_TOKENS,
+            checkpoint.model,
+            window=window,
+        ),
+        window,
+    )
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
-            original, energy_outputs = _float_runner(graph, folder if as_it_is else Path(scratch), cache, not as_it_is)
-            parity = verify_decoder(original, logits, parity_ids)
-            if states is not None:
-                verify_states(original, states, parity_ids)
-        if as_it_is:
-            return [StoredDecoder(graph, cache, Quantization("none"), parity, notes)]
+            calibration = sample if options.quantize not in ("none", MIXED) else None
+            measured = measure_decoder(graph, cache, Path(scratch), reference, calibration, Windows(ids, window))
+        stored = []
         with clock.step("quantize"):
-            text = calibration_text(options.calibrate)
-            sample = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
-            measures = options.quantize not in ("none", MIXED)
-            importance = _importance(original, energy_outputs, sample, window) if measures else {}
-            expected = [all_logits(original, ids[start : start + window]) for start in range(0, len(ids), window)]
-            # It holds the float32 weights, which go away as they are quantized.
-            del original
-            stored = []
             if options.for_gpu:
                 own = graph.clone() if options.for_cpu else graph
                 path = folder / (GPU_GRAPH_FILE if options.for_cpu else GRAPH_FILE)
                 floats = FloatDecoder(
-                    checkpoint.source.name, own, cache, importance, logits, expected, ids, window, notes
-                )
+                    checkpoint.source.name, own, cache, measured.importance, reference.logits, measured.expected, ids,
+                    window, notes,
+                )  # fmt: skip
                 stored = [build_decoder_for_gpu(floats, options, path, Path(scratch))]
                 if not options.for_cpu:
                     return stored
-            quantization = _quantize(graph, checkpoint.model, importance, (sample, window), options, folder, clock)
+            quantization = _quantize(graph, checkpoint.model, measured.importance, sample, options, folder, clock)
+            drop_weights(checkpoint.model)
         with clock.step("compare"):
             quantized = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
-            windows = iter(expected)
-            measured = quantized_decoder_parity(lambda _: next(windows), quantized, ids, window)
-    parity = dataclasses.replace(parity, quantized=measured)
+            windows = iter(measured.expected)
+            differences = quantized_decoder_parity(lambda _: next(windows), quantized, ids, window)
+    parity = dataclasses.replace(measured.parity, quantized=differences)
     return [StoredDecoder(graph, cache, quantization, parity, notes), *stored]
+
+
+def _reference(checkpoint: Checkpoint, ids: list[int], options: ExportOptions) -> Reference:
+    logits = reference_logits(checkpoint.model, ids)
+    return Reference(ids, logits, reference_states(checkpoint.model, ids) if options.hidden_states else None)
+
+
+def _write_in_float32(graph: ir.Model, folder: Path, cache: CacheInfo, reference: Reference) -> Parity:
+    """Write the graph as it is, and compare it with PyTorch. Errors as `verify_decoder`."""
+    path = folder / GRAPH_FILE
+    lower_to_float(graph)
+    write_graph(graph, path)
+    runner = DecoderRunner(path, cache, usable_cores())
+    parity = verify_decoder(runner, reference.logits, reference.ids)
+    if reference.states is not None:
+        verify_states(runner, reference.states, reference.ids)
+    return parity
 
 
 def _quantize(
     graph: ir.Model,
     model: Any,
     importance: dict[str, torch.Tensor],
-    sample: tuple[list[int], int],
+    sample: Windows,
     options: ExportOptions,
     folder: Path,
     clock: Clock,
@@ -178,22 +197,25 @@ def _quantize(
     Args:
         graph: changed in place.
         model: the decoder; a target needs its weights.
-        importance: see `_importance`.
-        sample: the calibration text, and tokens per window of it.
+        importance: see `Measured`.
+        sample: the calibration text.
         options: of the export.
         folder: to write into.
         clock: times the steps of a target.
     """
-    if options.quantize == "none":
-        lower_to_float(graph)
-        quantization = Quantization("none")
-    elif options.quantize == MIXED:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as moments:
-            quantization = lower_to_target(graph, model, *sample, options, folder, Path(moments), clock)
-    else:
-        scheme = _scheme(options)
-        quantization = _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance))
-    write_graph(graph, folder / GRAPH_FILE)
+    with GraphFile(folder / GRAPH_FILE) as file:
+        if options.quantize == "none":
+            lower_to_float(graph)
+            quantization = Quantization("none")
+        elif options.quantize == MIXED:
+            with tempfile.TemporaryDirectory(dir=folder.parent) as moments:
+                quantization = lower_to_target(
+                    graph, model, sample.ids, sample.size, options, folder, Path(moments), clock, file.store
+                )
+        else:
+            scheme = _scheme(options)
+            quantization = _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance, file.store))
+        file.finish(graph)
     return quantization
 
 
@@ -216,37 +238,6 @@ def _scheme(options: ExportOptions) -> Scheme:
     """The scheme that int8 or int4 stands for."""
     name = options.quantize
     return Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
-
-
-def _float_runner(
-    graph: ir.Model, folder: Path, cache: CacheInfo, calibrated: bool
-) -> tuple[DecoderRunner, dict[str, str]]:
-    """Write the float32 graph and open it: to keep, or a copy that also gives the energies of its Linear inputs.
-
-    The copy is written without its large weights, and runs on those in memory.
-
-    Returns:
-        the runner, and by weight name the output with the energies of the weight's input.
-    """
-    path = folder / GRAPH_FILE
-    if not calibrated:
-        lower_to_float(graph)
-        write_graph(graph, path)
-        return DecoderRunner(path, cache, usable_cores()), {}
-    copy = graph.clone()
-    energy_outputs = add_energy_outputs(copy)
-    lower_to_float(copy)
-    weights = take_weights_as_inputs(copy)
-    write_graph(copy, path)
-    return DecoderRunner(path, cache, usable_cores(), weights), energy_outputs
-
-
-def _importance(
-    runner: DecoderRunner, energy_outputs: dict[str, str], ids: list[int], window: int
-) -> dict[str, torch.Tensor]:
-    """By weight name, the energy of each input channel over the calibration text."""
-    by_output = energies(runner, ids, window)
-    return {weight: by_output[output] for weight, output in energy_outputs.items()}
 
 
 def _describe_scheme(scheme: Scheme, count: int) -> Quantization:

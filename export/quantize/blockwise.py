@@ -46,7 +46,7 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
     """Quantize one matrix.
 
     Args:
-        weight: float32 (out_features, in_features).
+        weight: float (out_features, in_features); some rows at a time are converted to float32.
         importance: float32 (in_features,), mean square of each input channel; all channels count the same when None.
         bits: 4 or 8.
         block_size: a power of two, at least 16. The last block is padded with zeros.
@@ -86,7 +86,7 @@ def dequantize(blocks: Blocks, in_features: int) -> NDArray[np.float32]:
 
 
 def _in_blocks(rows: torch.Tensor, missing: int, block_size: int) -> torch.Tensor:
-    return torch.nn.functional.pad(rows, (0, missing)).view(rows.shape[0], -1, block_size)
+    return torch.nn.functional.pad(rows.float().contiguous(), (0, missing)).view(rows.shape[0], -1, block_size)
 
 
 def search_blocks(

@@ -79,5 +79,7 @@ def drop_weights(model: torch.nn.Module) -> None:
     meta: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            empty = meta.setdefault(id(parameter), torch.nn.Parameter(parameter.to("meta"), requires_grad=False))
-            setattr(module, name, empty)
+            if id(parameter) not in meta:
+                empty = torch.empty_like(parameter, device="meta")
+                meta[id(parameter)] = torch.nn.Parameter(empty, requires_grad=False)
+            setattr(module, name, meta[id(parameter)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ import torch
 from transformers import PreTrainedModel
 
 from triform.export.graph.experts import EXPERTS
-from triform.export.graph.linear import LINEAR, matrix, parts_of
+from triform.export.graph.linear import LINEAR, parts_of
 from triform.export.graph.nodes import nodes
+from triform.export.graph.weights import matrix, shape_of
 from triform.export.quantize.blocks import (
     FEWEST_COLUMNS,
     Scheme,
+    Store,
     is_token_table,
     linear_inputs,
     lower_embeddings,
@@ -61,6 +64,7 @@ def lower_mixed(
     accuracy_level: int,
     scratch: Path,
     choose: Callable[[list[Point], int, int], Point],
+    store: Store,
 ) -> Lowered:
     """Quantize every product and token embedding.
 
@@ -72,6 +76,7 @@ def lower_mixed(
         accuracy_level: of MatMulNBits.
         scratch: an empty folder.
         choose: from the frontier, the number of weights, and the bytes of everything else, to one of the points.
+        store: for the blocks.
 
     Raises:
         UnsupportedError: the model has experts, or weights that no module of PyTorch multiplies by.
@@ -84,24 +89,34 @@ def lower_mixed(
     weights = _weights(model)
     sensitivity = measure(network, product_modules(network), ids, window, scratch)
     known = dict(network.named_parameters(remove_duplicate=False))
-    parts = {name: _parts(value, known, sensitivity) for name, value in weights.items()}
-    choices = {name: choices_of(items, looked_up=_is_table(model, weights[name])) for name, items in parts.items()}
+    tables = {name for name, value in weights.items() if _is_table(model, value)}
+    # The parts of one matrix at a time: in float32 all of them take twice the memory of the checkpoint.
+    choices = {
+        name: choices_of(_parts(value, known, sensitivity), looked_up=name in tables) for name, value in weights.items()
+    }
     points = frontier(choices)
-    count = sum(matrix(value).numel() for value in weights.values())
+    count = sum(math.prod(shape_of(value)) for value in weights.values())
     others = sum(
         value.const_value.nbytes
         for name, value in model.graph.initializers.items()
         if name not in weights and value.const_value is not None
     )
     point = choose(points, count, others)
-    done = {name: _quantized(items, point.choices[name]) for name, items in parts.items()}
+    readers: dict[str, list[ir.Node]] = {name: [] for name in weights}
     for node in nodes(model.graph, LINEAR):
-        name = str(linear_inputs(node)[1].name)
-        if name in done:
-            lower_product(model.graph, node, done[name], accuracy_level)
+        readers.get(str(linear_inputs(node)[1].name), []).append(node)
+    done: dict[str, Blocks] = {}
+    for name, linears in readers.items():
+        blocks = _quantized(_parts(weights[name], known, sensitivity), point.choices[name])
+        if name in tables:
+            done[name] = blocks
+        for node in linears:
+            lower_product(model.graph, node, blocks, accuracy_level, store)
     lower_to_float(model)
     # All tables are quantized already, so that this scheme is only a form.
-    lower_embeddings(model, Scheme(8, 32, accuracy_level), {id(weights[name]): item for name, item in done.items()})
+    lower_embeddings(
+        model, Scheme(8, 32, accuracy_level), {id(weights[name]): item for name, item in done.items()}, store
+    )
     kinds = Counter(str(choice) for choice in point.choices.values())
     return Lowered(point, dict(sorted(kinds.items())), count)
 
@@ -109,7 +124,7 @@ def lower_mixed(
 def _weights(model: ir.Model) -> dict[str, ir.Value]:
     """The matrices to quantize, by name: of products that are not small, and of token embeddings."""
     values = [linear_inputs(node)[1] for node in nodes(model.graph, LINEAR)]
-    found = {str(value.name): value for value in values if matrix(value).shape[0] >= FEWEST_COLUMNS}
+    found = {str(value.name): value for value in values if shape_of(value)[0] >= FEWEST_COLUMNS}
     for node in nodes(model.graph, "Gather"):
         table = node.inputs[0]
         if table is not None and _is_table(model, table):

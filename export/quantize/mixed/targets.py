@@ -9,6 +9,7 @@ import onnx_ir as ir
 from transformers import PreTrainedModel
 
 from triform.export.options import MIXED, ExportOptions
+from triform.export.quantize.blocks import Store
 from triform.export.quantize.mixed.allocation import Point, within_size
 from triform.export.quantize.mixed.lowering import lower_mixed
 from triform.export.report import Clock
@@ -31,6 +32,7 @@ def lower_to_target(
     folder: Path,
     scratch: Path,
     clock: Clock,
+    store: Store,
 ) -> Quantization:
     """Quantize a decoder so that it meets the target of the options.
 
@@ -43,6 +45,7 @@ def lower_to_target(
         folder: of the bundle, with all files but the graph and the manifest.
         scratch: an empty folder.
         clock: gets the frontier as notes.
+        store: for the blocks.
 
     Raises:
         InputError: the target is smaller than what is possible.
@@ -57,7 +60,7 @@ def lower_to_target(
         clock.notes.extend(_table(points, weights, rest))
         return _chosen(points, weights, rest, options)
 
-    lowered = lower_mixed(model, network, ids, window, options.accuracy_level, scratch, choose)
+    lowered = lower_mixed(model, network, ids, window, options.accuracy_level, scratch, choose, store)
     point = lowered.point
     weights = lowered.weights
     clock.notes.append(f"chosen: {8 * point.size / weights:.2f} bits per weight, {_kinds(lowered.formats)}")
