@@ -208,10 +208,7 @@ def _quantize(
             lower_to_float(graph)
             quantization = Quantization("none")
         elif options.quantize == MIXED:
-            with tempfile.TemporaryDirectory(dir=folder.parent) as moments:
-                quantization = lower_to_target(
-                    graph, model, sample.ids, sample.size, options, folder, Path(moments), clock, file.store
-                )
+            quantization = lower_to_target(graph, model, sample.ids, sample.size, options, folder, clock, file.store)
         else:
             scheme = _scheme(options)
             quantization = _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance, file.store))

@@ -114,9 +114,8 @@ def lower_mixed(
             lower_product(model.graph, node, blocks, accuracy_level, store)
     lower_to_float(model)
     # All tables are quantized already, so that this scheme is only a form.
-    lower_embeddings(
-        model, Scheme(8, 32, accuracy_level), {id(weights[name]): item for name, item in done.items()}, store
-    )
+    shared = {id(weights[name]): blocks for name, blocks in done.items()}
+    lower_embeddings(model, Scheme(8, 32, accuracy_level), shared, store)
     kinds = Counter(str(choice) for choice in point.choices.values())
     return Lowered(point, dict(sorted(kinds.items())), count)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,6 @@ def lower_to_target(
     window: int,
     options: ExportOptions,
     folder: Path,
-    scratch: Path,
     clock: Clock,
     store: Store,
 ) -> Quantization:
@@ -43,7 +43,6 @@ def lower_to_target(
         window: tokens that are read at once.
         options: with a target.
         folder: of the bundle, with all files but the graph and the manifest.
-        scratch: an empty folder.
         clock: gets the frontier as notes.
         store: for the blocks.
 
@@ -60,7 +59,8 @@ def lower_to_target(
         clock.notes.extend(_table(points, weights, rest))
         return _chosen(points, weights, rest, options)
 
-    lowered = lower_mixed(model, network, ids, window, options.accuracy_level, scratch, choose, store)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        lowered = lower_mixed(model, network, ids, window, options.accuracy_level, Path(scratch), choose, store)
     point = lowered.point
     weights = lowered.weights
     clock.notes.append(f"chosen: {8 * point.size / weights:.2f} bits per weight, {_kinds(lowered.formats)}")
