@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -80,9 +79,8 @@ def test_large_weights_are_neither_copied_nor_written(tmp_path, monkeypatch):
     keep_in_16_bits(model, torch.bfloat16)
     decoder, _ = segmented_decoder(model, tmp_path)
     held = {piece.data_ptr() for part in decoder._segments for pieces in part.weights.values() for piece in pieces}
-    matrices = {id(weight): weight for weight in model.parameters() if isinstance(weight, StoredWeight)}
-    products = [weight for name, weight in model.named_parameters() if "proj" in name]
-    assert matrices
+    products = [weight for name, weight in model.named_parameters() if name.endswith("proj.weight")]
+    assert all(isinstance(weight, StoredWeight) for weight in products)
     assert {weight.stored.data_ptr() for weight in products} <= held
     written = sum(path.stat().st_size for path in tmp_path.glob("*.data"))
     assert written < min(weight.numel() for weight in products) + 2 * CONTEXT * 4096
@@ -94,5 +92,5 @@ def test_lookups_and_products_share_a_tied_matrix(tmp_path, monkeypatch):
     keep_in_16_bits(model, torch.bfloat16)
     decoder, _ = segmented_decoder(model, tmp_path)
     (table,) = decoder._lookups.values()
-    assert any(np.equal(piece.data_ptr(), table.data_ptr()) for part in decoder._segments
-               for pieces in part.weights.values() for piece in pieces)  # fmt: skip
+    held = {piece.data_ptr() for part in decoder._segments for pieces in part.weights.values() for piece in pieces}
+    assert table.data_ptr() in held
