@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ class StoredWeight(torch.Tensor):
     @staticmethod
     def __new__(cls: type[StoredWeight], stored: torch.Tensor) -> StoredWeight:
         """Take the shape from what is stored."""
-        made: StoredWeight = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: StoredWeight = torch.Tensor._make_wrapper_subclass(
             cls, stored.shape, strides=stored.stride(), dtype=torch.float32, device=stored.device
         )
         return made
@@ -41,13 +41,13 @@ class StoredWeight(torch.Tensor):
     def __init__(self, stored: torch.Tensor) -> None:
         self.stored = stored
 
-    def __repr__(self, *_: Any, **__: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         """Its shape and type."""
         return f"StoredWeight({tuple(self.shape)}, {self.stored.dtype})"
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares a stub of another form
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run an operator of PyTorch on float32 copies of the stored weights among its arguments.
 
@@ -99,7 +99,7 @@ def untouched_weights(module: torch.nn.Module) -> Iterator[dict[int, torch.Tenso
     """
     stand_ins: dict[int, torch.nn.Parameter] = {}
     stored: dict[int, torch.Tensor] = {}
-    places = []
+    places: list[tuple[torch.nn.Module, str, torch.nn.Parameter]] = []
     for owner in module.modules():
         for name, weight in owner._parameters.items():
             if not isinstance(weight, StoredWeight):
