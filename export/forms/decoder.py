@@ -55,8 +55,10 @@ from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
-# Tokens for parity, for calibration, for comparing the quantized graph, and per window of these texts.
+# Tokens for parity, for calibration, for comparing the quantized graph, and per window of these texts; and what a fast
+# export has of them.
 _PARITY_TOKENS, _CALIBRATION_TOKENS, _COMPARED_TOKENS, _WINDOW = 192, 1536, 1024, 512
+_FAST_PARITY_TOKENS, _FAST_COMPARED_TOKENS = 48, 128
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
@@ -116,16 +118,16 @@ def _build(
 ) -> list[StoredDecoder]:
     """Trace a decoder, verify it in float32, and store it for each target."""
     window = min(_WINDOW, max_length)
-    ids = texts.text_ids(
-        checkpoint.tokenizer, texts.read_text("evaluation"), _COMPARED_TOKENS, checkpoint.model, window=window
-    )
+    count = _FAST_COMPARED_TOKENS if options.fast else _COMPARED_TOKENS
+    ids = texts.text_ids(checkpoint.tokenizer, texts.read_text("evaluation"), count, checkpoint.model, window=window)
     with clock.step("reference"):
-        reference = _reference(checkpoint, ids[: min(_PARITY_TOKENS, max_length - 8)], options)
+        count = _FAST_PARITY_TOKENS if options.fast else _PARITY_TOKENS
+        reference = _reference(checkpoint, ids[: min(count, max_length - 8)], options)
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
     if options.quantize != MIXED:
         # A target is met by what PyTorch computes with them.
         drop_weights(checkpoint.model)
-    notes = dict(spec.notes)
+    notes = dict(spec.notes) | (_fast_notes(reference.ids, ids, options) if options.fast else {})
     if options.quantize == "none" and not options.for_gpu:
         with clock.step("verify"):
             parity = _write_in_float32(graph, folder, cache, reference)
@@ -142,7 +144,7 @@ def _build(
     )
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
-            calibration = sample if options.quantize not in ("none", MIXED) else None
+            calibration = sample if options.quantize not in ("none", MIXED) and not options.fast else None
             measured = measure_decoder(graph, cache, Path(scratch), reference, calibration, Windows(ids, window))
         stored = []
         with clock.step("quantize"):
@@ -164,6 +166,15 @@ def _build(
             differences = quantized_decoder_parity(lambda _: next(windows), quantized, ids, window)
     parity = dataclasses.replace(measured.parity, quantized=differences)
     return [StoredDecoder(graph, cache, quantization, parity, notes), *stored]
+
+
+def _fast_notes(verified: list[int], compared: list[int], options: ExportOptions) -> dict[str, str]:
+    """What a fast export did less than others, for the manifest."""
+    notes = {"parity": f"fast: the float32 graph against PyTorch on {len(verified)} tokens"}
+    if options.quantize != "none":
+        notes["parity"] += f"; the quantized graph against the float32 graph on {len(compared)}"
+        notes["calibration"] = "none"
+    return notes
 
 
 def _reference(checkpoint: Checkpoint, ids: list[int], options: ExportOptions) -> Reference:
