@@ -126,9 +126,7 @@ class ExportOptions:
             raise InputError(f"{option('fast')} does not calibrate; leave out {option('calibrate')} or it")
         if self.has_target:
             name = "target_size" if self.target_size is not None else "target_bits"
-            raise InputError(
-                f"{option(name)} needs measurements that {option('fast')} leaves out; leave out one of them"
-            )
+            raise InputError(f"{option(name)} needs what {option('fast')} does not measure; leave out one of them")
 
     def _check_target(self) -> None:
         if not self.has_target:

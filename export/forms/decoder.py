@@ -132,19 +132,12 @@ def _build(
         with clock.step("verify"):
             parity = _write_in_float32(graph, folder, cache, reference)
         return [StoredDecoder(graph, cache, Quantization("none"), parity, notes)]
-    sample = Windows(
-        texts.text_ids(
-            checkpoint.tokenizer,
-            calibration_text(options.calibrate),
-            _CALIBRATION_TOKENS,
-            checkpoint.model,
-            window=window,
-        ),
-        window,
-    )
+    text = calibration_text(options.calibrate)
+    sample = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
-            calibration = sample if options.quantize not in ("none", MIXED) and not options.fast else None
+            calibrated = options.quantize not in ("none", MIXED) and not options.fast
+            calibration = Windows(sample, window) if calibrated else None
             measured = measure_decoder(graph, cache, Path(scratch), reference, calibration, Windows(ids, window))
         stored = []
         with clock.step("quantize"):
@@ -158,7 +151,9 @@ def _build(
                 stored = [build_decoder_for_gpu(floats, options, path, Path(scratch))]
                 if not options.for_cpu:
                     return stored
-            quantization = _quantize(graph, checkpoint.model, measured.importance, sample, options, folder, clock)
+            quantization = _quantize(
+                graph, checkpoint.model, measured.importance, Windows(sample, window), options, folder, clock
+            )
             drop_weights(checkpoint.model)
         with clock.step("compare"):
             quantized = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
