@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,15 +101,16 @@ class Feeding:
     chunks: tuple[Chunk, ...]
 
 
-def fed(runner: RaggedDecoder, feedings: Iterable[Feeding]) -> Iterator[Result]:
-    """Feed a decoder; yields the results of each chunk, in order."""
+def fed(runner: FedDecoder | RaggedDecoder, feedings: Iterable[Feeding]) -> Iterator[Result]:
+    """Feed a decoder; yields the results of each chunk, in order.
+
+    Only a `RaggedDecoder` can be fed rows of different lengths.
+    """
+    feed: Callable[..., Result] = runner.feed
     for feeding in feedings:
         runner.start(feeding.batch, feeding.capacity)
         for chunk in feeding.chunks:
-            if chunk.lengths is None:
-                yield runner.feed(chunk.input_ids, chunk.positions)
-            else:
-                yield runner.feed(chunk.input_ids, chunk.positions, chunk.lengths)
+            yield feed(chunk.input_ids, chunk.positions, *([] if chunk.lengths is None else [chunk.lengths]))
 
 
 def empty_cache(cache: CacheInfo, batch: int, capacity: int) -> dict[str, Array]:

@@ -180,8 +180,9 @@ def quantized_decoder_parity(
             continue
         targets = torch.tensor([*piece[1:], 0])[:, None]
         of_piece = []
-        # A few rows at a time, because the tables of a large vocabulary take much memory.
-        for rows in zip(_rows(original(piece)), _rows(all_logits(quantized, piece)), _rows(targets), strict=True):
+        results = (torch.from_numpy(logits[0]) for logits, _ in fed(quantized, [logits_feeding(piece)]))
+        # A chunk at a time, because the tables of a large vocabulary take much memory.
+        for rows in zip(_rows(original(piece)), results, _rows(targets), strict=True):
             # torch, because numpy takes the exponential of a large vocabulary on one core.
             expected, actual = (logits.log_softmax(-1) for logits in rows[:2])
             agreements.append((expected.argmax(-1) == actual.argmax(-1)).numpy())
@@ -207,8 +208,7 @@ def _rows(table: Array | torch.Tensor) -> tuple[torch.Tensor, ...]:
 def all_logits(runner: FedDecoder, ids: list[int]) -> Array:
     """Logits of every position, float32 (len(ids), vocab_size), fed in chunks."""
     feeding = logits_feeding(ids)
-    runner.start(feeding.batch, feeding.capacity)
-    return np.concatenate([runner.feed(chunk.input_ids, chunk.positions)[0][0] for chunk in feeding.chunks])
+    return logits_of(fed(runner, [feeding]), feeding)
 
 
 def logits_feeding(ids: list[int]) -> Feeding:
