@@ -80,6 +80,6 @@ def drop_weights(model: torch.nn.Module) -> None:
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in meta:
-                empty = torch.empty_like(parameter, device="meta")
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
                 meta[id(parameter)] = torch.nn.Parameter(empty, requires_grad=False)
             setattr(module, name, meta[id(parameter)])
