@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,10 @@ from triform.export.forms.decoders.graph import (
     drop_weights,
     traced_decoder,
 )
-from triform.export.forms.decoders.measured import Reference, Windows, measure_decoder
+from triform.export.forms.decoders.measured import Reference, measure_decoder
 from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
-from triform.export.quantize.mixed.targets import lower_to_target
+from triform.export.quantize.mixed.lowering import lower_decoder_to_goal
 from triform.export.report import Clock, Report, finish
 from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
@@ -49,7 +50,7 @@ from triform.export.verify.decoder import (
 )
 from triform.export.write import GraphFile, describe_graph, staged, write_graph
 from triform.models import catalog
-from triform.runtime.bundle.export_record import Parity
+from triform.runtime.bundle.export_record import Parity, QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, GpuGraphs, GraphInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
@@ -125,7 +126,7 @@ def _build(
         reference = _reference(checkpoint, ids[: min(count, max_length - 8)], options)
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
     if options.quantize != MIXED:
-        # A target is met by what PyTorch computes with them.
+        # A goal is met by what PyTorch computes with them.
         drop_weights(checkpoint.model)
     notes = dict(spec.notes) | (_fast_notes(reference.ids, ids, options) if options.fast else {})
     if options.quantize == "none" and not options.for_gpu:
@@ -133,12 +134,15 @@ def _build(
             parity = _write_in_float32(graph, folder, cache, reference)
         return [StoredDecoder(graph, cache, Quantization("none"), parity, notes)]
     text = calibration_text(options.calibrate)
-    sample = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
+    sample_ids = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
+    sample = texts.TokenWindows(sample_ids, window)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
             calibrated = options.quantize not in ("none", MIXED) and not options.fast
-            calibration = Windows(sample, window) if calibrated else None
-            measured = measure_decoder(graph, cache, Path(scratch), reference, calibration, Windows(ids, window))
+            calibration = sample if calibrated else None
+            measured = measure_decoder(
+                graph, cache, Path(scratch), reference, calibration, texts.TokenWindows(ids, window)
+            )
         stored = []
         with clock.step("quantize"):
             if options.for_gpu:
@@ -151,14 +155,23 @@ def _build(
                 stored = [build_decoder_for_gpu(floats, options, path, Path(scratch))]
                 if not options.for_cpu:
                     return stored
+
+            def compare(quantized: Path) -> QuantizedParity:
+                windows = iter(measured.expected)
+                runner = DecoderRunner(quantized, cache, usable_cores())
+                return quantized_decoder_parity(lambda _: next(windows), runner, ids, window)
+
+            def measure(quantized: ir.Model) -> QuantizedParity:
+                path = Path(scratch) / GRAPH_FILE
+                write_graph(quantized, path)
+                return compare(path)
+
             quantization = _quantize(
-                graph, checkpoint.model, measured.importance, Windows(sample, window), options, folder, clock
+                graph, checkpoint.model, measured.importance, sample, measure, options, folder, clock
             )
             drop_weights(checkpoint.model)
         with clock.step("compare"):
-            quantized = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
-            windows = iter(measured.expected)
-            differences = quantized_decoder_parity(lambda _: next(windows), quantized, ids, window)
+            differences = compare(folder / GRAPH_FILE)
     parity = dataclasses.replace(measured.parity, quantized=differences)
     return [StoredDecoder(graph, cache, quantization, parity, notes), *stored]
 
@@ -193,28 +206,33 @@ def _quantize(
     graph: ir.Model,
     model: Any,
     importance: dict[str, torch.Tensor],
-    sample: Windows,
+    sample: texts.TokenWindows,
+    compare: Callable[[ir.Model], QuantizedParity],
     options: ExportOptions,
     folder: Path,
     clock: Clock,
 ) -> Quantization:
-    """Store the weights of a graph as the options say, and write it.
+    """Store the weights of a graph as the options say.
 
     Args:
         graph: changed in place.
-        model: the decoder; a target needs its weights.
+        model: the decoder; a goal needs its weights.
         importance: see `Measured`.
         sample: the calibration text.
+        compare: see `lower_decoder_to_goal`.
         options: of the export.
-        folder: to write into.
-        clock: times the steps of a target.
+        folder: of the bundle, with all files but the graph and the manifest.
+        clock: gets notes of what was measured.
     """
     with GraphFile(folder / GRAPH_FILE) as file:
         if options.quantize == "none":
             lower_to_float(graph)
             quantization = Quantization("none")
         elif options.quantize == MIXED:
-            quantization = lower_to_target(graph, model, sample.ids, sample.size, options, folder, clock, file.store)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as moments:
+                quantization = lower_decoder_to_goal(
+                    graph, model, sample, compare, options, folder, Path(moments), clock
+                )
         else:
             scheme = _scheme(options)
             quantization = _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance, file.store))

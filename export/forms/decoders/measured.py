@@ -14,6 +14,7 @@ from triform.export.quantize.blocks import lower_to_float
 from triform.export.quantize.energies import add_energy_outputs, energies_of, energy_feedings
 from triform.export.runners import usable_cores
 from triform.export.samples.batches import Array
+from triform.export.samples.texts import TokenWindows
 from triform.export.verify.decoder import (
     check_parity,
     check_states,
@@ -41,23 +42,6 @@ class Reference:
     ids: list[int]
     logits: Array
     states: Array | None
-
-
-@dataclass(frozen=True)
-class Windows:
-    """A text that is read in windows, each from an empty cache.
-
-    Attributes:
-        ids: of the text.
-        size: tokens of a window.
-    """
-
-    ids: list[int]
-    size: int
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """The windows."""
-        return (self.ids[start : start + self.size] for start in range(0, len(self.ids), self.size))
 
 
 class SavedLogits:
@@ -95,7 +79,12 @@ class Measured:
 
 
 def measure_decoder(
-    graph: ir.Model, cache: CacheInfo, scratch: Path, reference: Reference, calibration: Windows | None, text: Windows
+    graph: ir.Model,
+    cache: CacheInfo,
+    scratch: Path,
+    reference: Reference,
+    calibration: TokenWindows | None,
+    text: TokenWindows,
 ) -> Measured:
     """Verify a decoder's float graph, and run it on other texts.
 
@@ -116,8 +105,8 @@ def measure_decoder(
     runner = SegmentedDecoder(copy, scratch, cache, usable_cores())
     of_parity = parity_feedings(reference.ids)
     of_states = [] if reference.states is None else [states_feeding(reference.ids)]
-    of_energies = [] if calibration is None else energy_feedings(calibration.ids, calibration.size)
-    of_text = [logits_feeding(window) for window in text]
+    of_energies = [] if calibration is None else energy_feedings(calibration.ids, calibration.window)
+    of_text = [logits_feeding(window) for window in text.windows()]
     results = runner.run([*of_parity, *of_states, *of_energies, *of_text])
     parity = parity_of(results, reference.logits, reference.ids)
     check_parity(parity)
