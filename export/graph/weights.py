@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,21 @@ class StackedTensor(ir.LazyTensor):
 
     def __init__(self, pieces: tuple[torch.Tensor, ...], name: str | None) -> None:
         shape = ir.Shape([sum(len(piece) for piece in pieces), pieces[0].shape[1]], frozen=True)
-        super().__init__(self._read, dtype=ir.DataType.FLOAT, shape=shape, name=name)
+        # Not by a method, which would keep the tensors alive until the next collection of garbage.
+        super().__init__(partial(_read, pieces), dtype=ir.DataType.FLOAT, shape=shape, name=name)
         self.pieces = pieces
 
     def stored(self) -> torch.Tensor:
         """All rows in the type that the pieces have; not copied where there is one piece."""
-        return self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
+        return _joined(self.pieces)
 
-    def _read(self) -> ir.Tensor[Any]:
-        return ir.Tensor(self.stored().float().contiguous().numpy(), name=self.name)
+
+def _joined(pieces: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _read(pieces: tuple[torch.Tensor, ...]) -> ir.Tensor[Any]:
+    return ir.Tensor(_joined(pieces).float().contiguous().numpy())
 
 
 def keep_as_stored(graph: ir.Graph, stored: dict[int, torch.Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -83,3 +84,5 @@ def drop_weights(model: torch.nn.Module) -> None:
                 empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
                 meta[id(parameter)] = torch.nn.Parameter(empty, requires_grad=False)
             setattr(module, name, meta[id(parameter)])
+    # Traced programs refer to themselves, and to the weights.
+    gc.collect()
