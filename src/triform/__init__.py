@@ -13,6 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from triform.runtime.batch.encoder_tasks import ClassifyTask, EmbedTask, TagTask
+    from triform.runtime.batch.predictor import Predictor
+    from triform.runtime.batch.writer_tasks import GenerateTask, TranscribeTask
     from triform.runtime.decoder.conversation import Conversation
     from triform.runtime.decoder.model import Decoder
     from triform.runtime.decoder.scoring import Perplexity, TextScore
@@ -58,6 +61,7 @@ __all__ = [
     "Audio",
     "Beams",
     "BundleError",
+    "ClassifyTask",
     "Completion",
     "Constraints",
     "ContextError",
@@ -65,10 +69,12 @@ __all__ = [
     "CtcModel",
     "Decoder",
     "Document",
+    "EmbedTask",
     "Encoder",
     "EncoderDecoder",
     "ExportError",
     "Filling",
+    "GenerateTask",
     "Generation",
     "GenerationOptions",
     "Hit",
@@ -78,11 +84,13 @@ __all__ = [
     "Penalties",
     "Perplexity",
     "Piece",
+    "Predictor",
     "ProviderError",
     "SearchIndex",
     "Segment",
     "SpeechModel",
     "Tag",
+    "TagTask",
     "Target",
     "TextScore",
     "Timings",
@@ -90,6 +98,7 @@ __all__ = [
     "TokenVectors",
     "TokenView",
     "TranscribeOptions",
+    "TranscribeTask",
     "TriformError",
     "Truncation",
     "UnsupportedError",
@@ -108,6 +117,9 @@ __all__ = [
 
 # Where each name is, as type checkers read it above.
 _MODULES = {
+    "batch.encoder_tasks": ("ClassifyTask", "EmbedTask", "TagTask"),
+    "batch.predictor": ("Predictor",),
+    "batch.writer_tasks": ("GenerateTask", "TranscribeTask"),
     "decoder.conversation": ("Conversation",),
     "decoder.model": ("Decoder",),
     "decoder.scoring": ("Perplexity", "TextScore"),
