@@ -39,7 +39,7 @@ class OutputFolder:
     path: Path
 
     def begin(self, digests: Mapping[str, str]) -> None:
-        """Make the folder, or check that it was made by the same run.
+        """Make the folder, or check that it was made by the same run; one without results is taken over.
 
         Args:
             digests: of everything that results depend on, see `Run`.
@@ -47,18 +47,20 @@ class OutputFolder:
         Raises:
             InputError: it holds something else, or the results of another run.
         """
-        run = self.path / _RUN
-        if run.exists():
+        run, rows = self.path / _RUN, self.path / "rows"
+        if run.exists() and any(rows.glob("*.parquet")):
             self._check(run, digests)
             return
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            others = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
+            rows.mkdir(parents=True, exist_ok=True)
+            known = (_RUN, "rows", "errors.parquet") if run.exists() else ("rows",)
+            names = [entry.name for entry in self.path.iterdir()]
         except OSError as error:
             raise InputError(f"{self.path} cannot be made: {error.strerror}") from None
-        if others:
-            raise InputError(f"{self.path} holds other files, such as {others[0]}: name a new folder")
-        (self.path / "rows").mkdir(exist_ok=True)
+        # Hidden files are those that a killed run was writing.
+        others = [name for name in names if name not in known and not name.startswith(".")]
+        if others or (not run.exists() and any(rows.iterdir())):
+            raise InputError(f"{self.path} holds other files, such as {(others or ['rows'])[0]}: name a new folder")
         with whole_file(run) as file:
             file.write(json.dumps(dict(digests), indent=1).encode())
 
@@ -118,8 +120,16 @@ def write_block(path: Path, table: pa.Table) -> None:
     """
     import pyarrow.parquet as parquet
 
+    import pyarrow.types as types
+
+    vectors = [field for field in table.schema if types.is_fixed_size_list(field.type)]
+    # Dictionaries of numbers that hardly repeat take half as much again; bytes of one weight together compress better.
+    repeating = [field.name for field in table.schema if not types.is_nested(field.type)] if vectors else True
+    split = [f"{field.name}.list.element" for field in vectors if types.is_floating(field.type.value_type)]
     with whole_file(path) as file:
-        parquet.write_table(table, file, compression="zstd")
+        parquet.write_table(
+            table, file, compression="zstd", use_dictionary=repeating, use_byte_stream_split=split or False
+        )
 
 
 def _has_errors(metadata: parquet.FileMetaData) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from triform.cli.outputs.notes import say
 from triform.cli.outputs.run_log import Run
 from triform.runtime.batch.predictor import Predictor
 from triform.runtime.batch.texts import require_pyarrow
+from triform.runtime.errors import InputError, option
 
 if TYPE_CHECKING:
     from triform.runtime.batch.opened import RowTask
@@ -58,27 +59,52 @@ def run_batch(batch: Batch, task: RowTask, loading: LoadOptions) -> int:
     rows = task.rows if batch.block_rows is None else batch.block_rows
     files = find_files(batch.inputs, task.reads)
     units = plan(files, batch.column, rows)
-    folder = OutputFolder(batch.output.absolute())
     given = task.settings() | {"column": batch.column, "block_rows": rows, "inputs": _fingerprints(files)}
     digests = Run(batch.bundle, given).digests()
-    predictor = Predictor(batch.bundle, task, column=batch.column, **loading)
-    folder.begin(digests)
-    counts = Counts()
-    try:
-        for done in _here(BlockWriter(predictor, folder, batch.column, rows), units):
-            counts += done
-    except BaseException:
-        if counts.computed + counts.present:
-            say(f"note: the results so far are in {batch.output}; the same command continues")
-        raise
-    failed = folder.write_errors()
-    _say_counts(batch, counts, failed)
+    folder = OutputFolder(batch.output.absolute())
+    if batch.cluster is None:
+        predictor = Predictor(batch.bundle, task, column=batch.column, **loading)
+        folder.begin(digests)
+        counts = _sum(_here(BlockWriter(predictor, folder, batch.column, rows), units), batch)
+    else:
+        from triform.cli.batch.cluster import Job, cluster, on_cluster
+        from triform.cli.batch.shared_bundle import share
+
+        with cluster(batch.cluster):
+            folder.begin(digests)
+            job = Job(share(batch.bundle), task, _on_one_core(loading), units, folder, batch.column, rows)
+            counts = _sum(on_cluster(job, batch.workers), batch)
+    _say_counts(batch, counts, folder.write_errors())
     return 0
 
 
 def _here(writer: BlockWriter, units: Sequence[Unit]) -> Iterator[Counts]:
     for unit in units:
         yield from writer.write(unit)
+
+
+def _on_one_core(loading: LoadOptions) -> LoadOptions:
+    """The options of each model on a cluster: one thread unless --threads says otherwise.
+
+    Raises:
+        InputError: they name a provider other than the CPU.
+    """
+    provider = loading.get("provider", "auto")
+    if provider not in ("auto", "cpu"):
+        raise InputError(f"{option('cluster')} runs models on CPUs only: leave {option('provider')} {provider} out")
+    return {**loading, "provider": "cpu", "threads": loading.get("threads") or 1}
+
+
+def _sum(done: Iterable[Counts], batch: Batch) -> Counts:
+    counts = Counts()
+    try:
+        for some in done:
+            counts += some
+    except BaseException:
+        if counts != Counts():
+            say(f"note: the results so far are in {batch.output}; the same command continues")
+        raise
+    return counts
 
 
 def _fingerprints(files: Sequence[Path]) -> list[tuple[str, int, int]]:

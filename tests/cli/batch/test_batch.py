@@ -50,11 +50,14 @@ def test_files_of_every_kind(call, encoder, sentence_bundle, tmp_path):
     assert [row["id"] for row in rows[:100]] == list(range(100)) and rows[0]["extra"] == "x"
     assert rows[100]["record"] == f'{{"text": "{texts[100]}", "n": 1}}'
     assert rows[151]["id"] == "1"
-    # Row groups of 30, 30, 30 and 10 rows: two of them fill a block.
-    names = [path.name for path in sorted((output / "rows").iterdir())]
+    # Row groups of 30, 30, 30 and 10 rows: two of them are read together, and fill a block and a half.
+    names = [path.name.partition("_")[2] for path in sorted((output / "rows").iterdir())]
     assert names[:4] == [
-        f"00000_a_{start:012}-{end:012}.parquet" for start, end in ((0, 40), (40, 60), (60, 100), (100, 100))
-    ][:3] + ["00001_b_000000000000-000000000040.parquet"]
+        "a_000000000000-000000000040.parquet",
+        "a_000000000040-000000000060.parquet",
+        "a_000000000060-000000000100.parquet",
+        "b_000000000000-000000000040.parquet",
+    ]
     assert errors_in(output) == []
 
 
@@ -93,7 +96,7 @@ def test_rows_that_fail(call, encoder, sentence_bundle, tmp_path):
     asked = ("batch", "embed", sentence_bundle, "--input", tmp_path / "[abc].*", "--output", tmp_path / "out")
     code, _, err = call(*asked, "--strict")
     assert code == 0
-    assert err.startswith("note: 9 rows have no results; ") and "12 rows computed" in err
+    assert err.startswith("note: 9 rows have no results; ") and "13 rows computed" in err
     failed = errors_in(tmp_path / "out")
     assert [(file, row) for file, row, _ in failed] == [
         *(("a.parquet", row) for row in (1, 2, 3, 5)),
@@ -108,11 +111,11 @@ def test_rows_that_fail(call, encoder, sentence_bundle, tmp_path):
     assert reasons[7:] == ["it has 1 cells, and the table 2 columns", "it is blank"]
     # They keep their places, and the others have their vectors.
     rows = rows_in(tmp_path / "out")
-    assert len(rows) == 12
+    assert len(rows) == 13
     for row in rows:
         assert (row["embedding"] is None) == (row["error"] is not None)
     good = [row for row in rows if row["error"] is None]
-    assert_vectors(encoder, good, ["snow", "rain", "sea", "fog"][:1] + ["rain", "sea", "fog"])
+    assert_vectors(encoder, good, ["snow", "rain", "sea", "fog"])
 
 
 def test_texts_that_are_cut_are_counted(call, sentence_bundle, tmp_path):
@@ -286,7 +289,7 @@ def test_a_folder_of_another_run(call, sentence_bundle, tmp_path):
 def test_without_pyarrow(call, sentence_bundle, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     message = refused(call, sentence_bundle, tmp_path, "--input", tmp_path)
-    assert message.startswith("error: tables need pyarrow: ") and "pyarrow" in message.split(": ")[-1]
+    assert message.startswith("error: tables need pyarrow: ")
 
 
 def test_help(call):
