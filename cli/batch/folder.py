@@ -119,7 +119,6 @@ def write_block(path: Path, table: pa.Table) -> None:
         OSError: the disk is full.
     """
     import pyarrow.parquet as parquet
-
     import pyarrow.types as types
 
     vectors = [field for field in table.schema if types.is_fixed_size_list(field.type)]
