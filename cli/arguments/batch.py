@@ -4,7 +4,7 @@ A command takes them as one argument, `batch`::
 
     @with_batch_options("text")
     @with_loading_options
-    def run(*, batch: Batch, loading: LoadOptions) -> int:
+    def run(*, batch: BatchRun, loading: LoadOptions) -> int:
         return run_batch(batch, EmbedTask(), loading)
 """
 
@@ -35,7 +35,7 @@ _Workers = Annotated[int | None, typer.Option(help="With --cluster: models at on
 
 
 def with_batch_options(column: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Replace a command's parameter `batch` by the arguments and options of `Batch`.
+    """Replace a command's parameter `batch` by the arguments and options of `BatchRun`.
 
     Args:
         column: the default of --column.
@@ -55,7 +55,7 @@ def with_batch_options(column: str) -> Callable[[Callable[..., int]], Callable[.
             **parsed: Any,
         ) -> int:
             from triform.cli.arguments.bundle import at_least_one, bundle_and_prompt
-            from triform.cli.batch.run import Batch
+            from triform.cli.batch.run import BatchRun
             from triform.runtime.errors import InputError
 
             at_least_one("--block-rows", block_rows)
@@ -63,7 +63,7 @@ def with_batch_options(column: str) -> Callable[[Callable[..., int]], Callable[.
             if workers is not None and cluster is None:
                 raise InputError("--workers is for --cluster: give both, or --threads")
             folder = bundle_and_prompt(bundle, None)[0]
-            return command(**parsed, batch=Batch(folder, inputs, column, output, block_rows, cluster, workers))
+            return command(**parsed, batch=BatchRun(folder, inputs, column, output, block_rows, cluster, workers))
 
         replace_parameters(run, command, {"batch": _parameters(column)})
         return run

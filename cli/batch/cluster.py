@@ -33,7 +33,7 @@ _TASKS = 10_000
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerJob:
     """What each worker does.
 
     Attributes:
@@ -58,7 +58,7 @@ class Job:
 class Worker:
     """An actor with one model."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerJob) -> None:
         """Load the model."""
         bundle = job.bundle.here(temporary_folder())
         predictor = Predictor(bundle, job.task, column=job.column, **job.loading)
@@ -112,7 +112,7 @@ def cluster(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def on_cluster(job: Job, workers: int | None) -> Iterator[Counts]:
+def on_cluster(job: WorkerJob, workers: int | None) -> Iterator[Counts]:
     """Compute the units of a job on the cluster that is connected; yields what was done for each, in any order.
 
     Args:

@@ -1,4 +1,4 @@
-"""The folder that a batch writes: `run.json`, a Parquet file for each block in `rows/`, and `errors.parquet`.
+"""The folder that a batch writes: `run.json`, a Parquet file for each block in ``rows/``, and `errors.parquet`.
 
 A block's file gets its name when it is whole, so that a block with a file is done. It has a row for each row of the
 input, in order.

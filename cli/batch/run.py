@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchRun:
     """What to run over what.
 
     Attributes:
@@ -45,7 +45,7 @@ class Batch:
     workers: int | None
 
 
-def run_batch(batch: Batch, task: RowTask, loading: LoadOptions) -> int:
+def run_batch(batch: BatchRun, task: RowTask, loading: LoadOptions) -> int:
     """Compute what is not there yet, and say how much that was.
 
     Returns:
@@ -67,12 +67,12 @@ def run_batch(batch: Batch, task: RowTask, loading: LoadOptions) -> int:
         folder.begin(digests)
         counts = _sum(_here(BlockWriter(predictor, folder, batch.column, rows), units), batch)
     else:
-        from triform.cli.batch.cluster import Job, cluster, on_cluster
+        from triform.cli.batch.cluster import WorkerJob, cluster, on_cluster
         from triform.cli.batch.shared_bundle import share
 
         with cluster(batch.cluster):
             folder.begin(digests)
-            job = Job(share(batch.bundle), task, _on_one_core(loading), units, folder, batch.column, rows)
+            job = WorkerJob(share(batch.bundle), task, _on_one_core(loading), units, folder, batch.column, rows)
             counts = _sum(on_cluster(job, batch.workers), batch)
     _say_counts(batch, counts, folder.write_errors())
     return 0
@@ -95,7 +95,7 @@ def _on_one_core(loading: LoadOptions) -> LoadOptions:
     return {**loading, "provider": "cpu", "threads": loading.get("threads") or 1}
 
 
-def _sum(done: Iterable[Counts], batch: Batch) -> Counts:
+def _sum(done: Iterable[Counts], batch: BatchRun) -> Counts:
     counts = Counts()
     try:
         for some in done:
@@ -112,7 +112,7 @@ def _fingerprints(files: Sequence[Path]) -> list[tuple[str, int, int]]:
     return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
-def _say_counts(batch: Batch, counts: Counts, failed: int) -> None:
+def _say_counts(batch: BatchRun, counts: Counts, failed: int) -> None:
     if counts.present:
         say(f"note: {counts.present} rows were there from an earlier run")
     if counts.truncated:

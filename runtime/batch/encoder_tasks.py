@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from triform.runtime.batch.opened import OpenTask, Row
+from triform.runtime.batch.opened import OpenTask, Values
 from triform.runtime.errors import InputError, option
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class EmbedTask:
         prompt = resolve_prompt(info, self.prompt, self.prompt_name)
         width, dtype = storage(width_of(info, self.dimensions), self.output_dtype)
 
-        def work(texts: Iterable[str]) -> Iterator[Row]:
+        def work(texts: Iterable[str]) -> Iterator[Values]:
             for vector in embed(model, texts, prompt=prompt, dimensions=self.dimensions):
                 yield {"embedding": quantize(vector, self.output_dtype)}
 
@@ -114,7 +114,7 @@ class ClassifyTask:
         # Options that do not fit the model are refused here, not for each row.
         next(scored(["."]))
 
-        def work(texts: Iterable[str]) -> Iterator[Row]:
+        def work(texts: Iterable[str]) -> Iterator[Values]:
             for labels in scored(texts):
                 yield {"labels": [{"label": label, "score": score} for label, score in islice(labels, self.top_k)]}
 
@@ -152,7 +152,7 @@ class TagTask:
         # The call itself checks the options.
         tag(model, (), aggregation=self.aggregation, stride=self.stride)
 
-        def work(texts: Iterable[str]) -> Iterator[Row]:
+        def work(texts: Iterable[str]) -> Iterator[Values]:
             for tags in tag(model, texts, aggregation=self.aggregation, stride=self.stride):
                 yield {"tags": [asdict(span) for span in tags]}
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from triform.runtime.opening import LoadOptions
 
 # The values of one row's new columns, by their names.
-Row = dict[str, Any]
+Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class OpenTask:
     """
 
     columns: dict[str, pa.DataType]
-    work: Callable[[Iterable[str]], Iterator[Row]]
+    work: Callable[[Iterable[str]], Iterator[Values]]
     check: Callable[[str], object] = lambda text: None
     truncated: Callable[[], int] = lambda: 0
 

@@ -13,7 +13,7 @@ from triform.runtime.errors import BundleError, InputError, OutOfMemoryError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from triform.runtime.batch.opened import Row, RowTask
+    from triform.runtime.batch.opened import RowTask, Values
     from triform.runtime.opening import LoadOptions
 
 ERROR = "error"
@@ -79,7 +79,7 @@ class Predictor:
             if name in table.schema.names:
                 raise InputError(f"the table has a column called {name!r} already: rename it")
         texts, problems = texts_of(table, self._column)
-        rows: list[Row] = [{} for _ in texts]
+        rows: list[Values] = [{} for _ in texts]
         for index, text in enumerate(texts):
             if text is not None:
                 problems[index] = self._refusal(text)
@@ -100,7 +100,7 @@ class Predictor:
             return str(error)
         return None
 
-    def _results(self, texts: Sequence[str]) -> list[Row | str]:
+    def _results(self, texts: Sequence[str]) -> list[Values | str]:
         """The results of each text, or why there are none: texts that fail together are run in halves."""
         if not texts:
             return []

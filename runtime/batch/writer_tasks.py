@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from triform.runtime.batch.opened import OpenTask, Row
+from triform.runtime.batch.opened import OpenTask, Values
 from triform.runtime.decoder.prompt_input import PromptOptions
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions, values_by_name
@@ -61,7 +61,7 @@ class GenerateTask:
         # The call itself checks options that do not work in batches.
         model.generate_all((), self.options, beams=self.beams, batch=self.batch, **self.prompts)
 
-        def work(texts: Iterable[str]) -> Iterator[Row]:
+        def work(texts: Iterable[str]) -> Iterator[Values]:
             texts = list(texts)
             options = replace(self.options, seed=seed_for(self.options.seed, texts))
             answers = model.generate_all(texts, options, beams=self.beams, batch=self.batch, **self.prompts)
@@ -91,7 +91,7 @@ def _columns(*, searched: bool, several: bool) -> dict[str, pa.DataType]:
     return columns
 
 
-def _row(answers: list[Completion]) -> Row:
+def _row(answers: list[Completion]) -> Values:
     best = answers[0]
     return {
         "generated_text": best.text,
@@ -137,7 +137,7 @@ class TranscribeTask:
         # The call itself checks options that the model does not have.
         transcribe(model, np.zeros(1, np.float32), self.options)
 
-        def work(names: Iterable[str]) -> Iterator[Row]:
+        def work(names: Iterable[str]) -> Iterator[Values]:
             for name in names:
                 warnings: list[str] = []
                 with open_audio(name, warnings.append) as audio:

@@ -11,7 +11,7 @@ from triform.cli.arguments.common import Strict
 from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
-    from triform.cli.batch.run import Batch
+    from triform.cli.batch.run import BatchRun
     from triform.runtime.opening import LoadOptions
 
 HELP = """Classify the texts in any number of files.
@@ -29,7 +29,7 @@ holds.
 @with_loading_options
 def run(
     *,
-    batch: Batch,
+    batch: BatchRun,
     top_k: Annotated[int, typer.Option(help="Number of labels to keep.")] = 1,
     labels: Annotated[Optional[str], typer.Option(help="Your own labels, separated by commas.")] = None,
     hypothesis_template: Annotated[

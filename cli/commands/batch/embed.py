@@ -11,7 +11,7 @@ from triform.cli.arguments.common import Strict
 from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
-    from triform.cli.batch.run import Batch
+    from triform.cli.batch.run import BatchRun
     from triform.runtime.opening import LoadOptions
 
 HELP = """Compute embeddings of the texts in any number of files.
@@ -28,7 +28,7 @@ Adds the column "embedding" to the input's rows. docs/cluster.md says what the f
 @with_loading_options
 def run(
     *,
-    batch: Batch,
+    batch: BatchRun,
     prompt: Annotated[Optional[str], typer.Option(help="Put this before each text.")] = None,
     prompt_name: Annotated[
         Optional[str], typer.Option(help="Put the model's prompt of this name before each text.")

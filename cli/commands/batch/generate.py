@@ -13,7 +13,7 @@ from triform.cli.arguments.generation import CONTEXT, DECODER, SEVERAL, with_gen
 from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
-    from triform.cli.batch.run import Batch
+    from triform.cli.batch.run import BatchRun
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
     from triform.runtime.opening import LoadOptions
@@ -34,7 +34,7 @@ and "alternatives" with --num-return-sequences. docs/cluster.md says what the fo
 @with_loading_options
 def run(
     *,
-    batch: Batch,
+    batch: BatchRun,
     system: Annotated[Optional[str], typer.Option(help="The system prompt.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Do not apply the chat template.")] = False,
     at_once: Annotated[int, typer.Option("--batch", help="Prompts to run at once.")] = 8,

@@ -10,7 +10,7 @@ from triform.cli.arguments.batch import with_batch_options
 from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
-    from triform.cli.batch.run import Batch
+    from triform.cli.batch.run import BatchRun
     from triform.runtime.opening import LoadOptions
 
 HELP = """Find named entities and other spans in the texts of any number of files.
@@ -27,7 +27,7 @@ the folder holds.
 @with_loading_options
 def run(
     *,
-    batch: Batch,
+    batch: BatchRun,
     aggregation: Annotated[
         str, typer.Option(help="none: each token; simple: groups of tokens; first, average, max: whole words.")
     ] = "simple",

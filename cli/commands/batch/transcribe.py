@@ -10,7 +10,7 @@ from triform.cli.arguments.batch import with_batch_options
 from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
-    from triform.cli.batch.run import Batch
+    from triform.cli.batch.run import BatchRun
     from triform.runtime.opening import LoadOptions
 
 HELP = """Transcribe any number of recordings.
@@ -28,7 +28,7 @@ The input is audio files, or tables whose column has the names of audio files; n
 @with_loading_options
 def run(
     *,
-    batch: Batch,
+    batch: BatchRun,
     language: Annotated[
         Optional[str], typer.Option(help="Language spoken, by the model's code, such as en; auto detects it.")
     ] = None,
