@@ -12,6 +12,7 @@ import argparse
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -46,8 +47,9 @@ def main() -> int:
         _write_inputs(place / "in", options.rows)
         command = [sys.executable, "-m", "triform", "batch", "embed", str(options.encoder)]
         command += ["--input", str(place / "in"), "--block-rows", "512"]
-        cluster = ray.cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        nodes = [cluster.add_node(num_cpus=1) for _ in range(_NODES)]
+        cluster = ray.cluster_utils.Cluster()
+        cluster.add_node(num_cpus=0, **_ports())
+        nodes = [cluster.add_node(num_cpus=1, **_ports()) for _ in range(_NODES)]
         start = time.perf_counter()
         killed = _attack(
             [*command, "--output", str(place / "cluster"), "--cluster", cluster.address], cluster, nodes, options
@@ -58,6 +60,16 @@ def main() -> int:
         subprocess.run([*command, "--output", str(place / "plain"), "--threads", "1"], check=True)
         print(f"plain: {time.perf_counter() - start:.0f} s", flush=True)
         return _compare(place, options.rows)
+
+
+def _ports() -> dict[str, object]:
+    """Free ports: a node that chooses them itself waits for files, and gives up on a busy machine."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    names = ("metrics_agent_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+    ports = {name: server.getsockname()[1] for name, server in zip(names, sockets, strict=True)}
+    for server in sockets:
+        server.close()
+    return {**ports, "include_dashboard": False}
 
 
 def _write_inputs(folder: Path, rows: int) -> None:
@@ -76,37 +88,36 @@ def _attack(command, cluster, nodes, options) -> Counter:
         try:
             if driver.wait(timeout=chance.expovariate(1 / options.pause)) == 0:
                 return killed
-            # It was killed.
+            # It was killed, or was connected by a node that was taken away.
+            killed["driver started again"] += 1
             driver = subprocess.Popen(command)
         except subprocess.TimeoutExpired:
-            if killed.total() < options.kills:
+            if killed.total() - killed["driver started again"] < options.kills:
                 killed[_kill(chance, driver, cluster, nodes)] += 1
 
 
 def _kill(chance, driver, cluster, nodes) -> str:
     victim = chance.choice(["worker", "worker", "driver", "node"])
-    workers = [process for process in psutil.process_iter() if _is_worker(process)]
+    # Ray's processes are this one's descendants.
+    workers = [process for process in psutil.Process().children(recursive=True) if _is_worker(process)]
     if victim == "worker" and workers:
         os.kill(chance.choice(workers).pid, signal.SIGKILL)
         return "worker"
     if victim == "node":
         cluster.remove_node(nodes.pop(chance.randrange(len(nodes))), allow_graceful=False)
-        nodes.append(cluster.add_node(num_cpus=1))
+        nodes.append(cluster.add_node(num_cpus=1, **_ports()))
         return "node"
     driver.kill()
     return "driver"
 
 
 def _is_worker(process: psutil.Process) -> bool:
-    """Whether it is an actor of Ray Data, by the name that Ray gives its process; of this user's."""
+    """Whether it is an actor that holds a model, by the name that Ray gives its process."""
     try:
-        return process.uids().real == os.getuid() and "ray::" in "".join(process.cmdline()) and _holds_model(process)
+        named = "ray::" in "".join(process.cmdline())
+        return named and any("onnxruntime" in entry.path for entry in process.memory_maps())
     except psutil.Error:
         return False
-
-
-def _holds_model(process: psutil.Process) -> bool:
-    return any("onnxruntime" in entry.path for entry in process.memory_maps())
 
 
 def _compare(place: Path, rows: int) -> int:
