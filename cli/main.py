@@ -61,6 +61,9 @@ _COMMANDS = {
 _BATCH_COMMANDS = {
     "embed": ("batch.embed", "Compute embeddings of texts."),
     "generate": ("batch.generate", "Answer prompts."),
+    "translate": ("batch.translate", "Translate texts."),
+    "summarize": ("batch.summarize", "Summarize texts."),
+    "rewrite": ("batch.rewrite", "Run a text-to-text model."),
     "classify": ("batch.classify", "Classify texts."),
     "tag": ("batch.tag", "Find named entities and other spans in texts."),
     "transcribe": ("batch.transcribe", "Transcribe recordings."),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from triform.runtime.batch.encoder_tasks import ClassifyTask, EmbedTask, TagTask
     from triform.runtime.batch.predictor import Predictor
+    from triform.runtime.batch.text_tasks import RewriteTask, SummarizeTask, TranslateTask, Writing
     from triform.runtime.batch.writer_tasks import GenerateTask, TranscribeTask
     from triform.runtime.decoder.conversation import Conversation
     from triform.runtime.decoder.model import Decoder
@@ -86,9 +87,11 @@ __all__ = [
     "Piece",
     "Predictor",
     "ProviderError",
+    "RewriteTask",
     "SearchIndex",
     "Segment",
     "SpeechModel",
+    "SummarizeTask",
     "Tag",
     "TagTask",
     "Target",
@@ -99,11 +102,13 @@ __all__ = [
     "TokenView",
     "TranscribeOptions",
     "TranscribeTask",
+    "TranslateTask",
     "TriformError",
     "Truncation",
     "UnsupportedError",
     "VoiceActivityOptions",
     "Word",
+    "Writing",
     "__version__",
     "load",
     "load_decoder",
@@ -119,6 +124,7 @@ __all__ = [
 _MODULES = {
     "batch.encoder_tasks": ("ClassifyTask", "EmbedTask", "TagTask"),
     "batch.predictor": ("Predictor",),
+    "batch.text_tasks": ("RewriteTask", "SummarizeTask", "TranslateTask", "Writing"),
     "batch.writer_tasks": ("GenerateTask", "TranscribeTask"),
     "decoder.conversation": ("Conversation",),
     "decoder.model": ("Decoder",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -215,6 +216,42 @@ def test_transcripts(call, exported_family, speech_clips, tmp_path):
         assert row["transcript"] == "".join(segment.text for segment in segments).strip()
         assert [part["start"] for part in row["segments"]] == [segment.start for segment in segments]
     assert rows[2]["transcript"] is None and "zz.wav" in rows[2]["error"]
+
+
+@pytest.mark.parametrize(
+    ("command", "column", "options"),
+    [
+        ("translate", "translation_text", ("--target-lang", "fr")),
+        ("summarize", "summary_text", ("--num-beams", 2)),
+        ("rewrite", "generated_text", ("--max-new-tokens", 9, "--temperature", 0)),
+    ],
+)
+def test_what_is_written_about_texts(call, exported_family, tmp_path, command, column, options):
+    bundle = exported_family("t5")[1]
+    # The third has lines and more sentences than the model reads at once.
+    texts = ["The keeper lit the lamp.", "Snow", "The boats came back.\n\n" + "The storm was long. " * 20]
+    values = [{"text": text} for text in texts]
+    source = write_json_lines(tmp_path / "a.jsonl", values)
+    out = call(command, bundle, "--file", source, *options, "--json")[1]
+    code, _, err = call("batch", command, bundle, "--input", source, *options, "--output", tmp_path / "out")
+    assert code == 0 and "3 rows computed" in err
+    expected = [(value[column], value["finish_reason"]) for value in map(json.loads, out.splitlines())]
+    assert [(row[column], row["finish_reason"]) for row in rows_in(tmp_path / "out")] == expected
+
+
+def test_what_is_not_for_tables(call, exported_family, tmp_path):
+    source = write_parquet(tmp_path / "a.parquet", ["snow"])
+    asked = ("batch", "translate", exported_family("t5")[1], "--input", source, "--output", tmp_path / "out")
+    for more, message in (
+        (("--target-lang", "zu"), "this model does not translate any to zu"),
+        (("--task", "translation_en_to_fr", "--target-lang", "fr"), "instead of the languages"),
+        (("--task", "a", "--prefix", "b"), "--task brings its own prefix"),
+        (("--target-lang", "fr", "--batch", 0), "--batch must be at least 1, not 0"),
+    ):
+        code, _, err = call(*asked, *more)
+        assert code == 2 and message in one_line(err)
+    with pytest.raises(triform.InputError, match="`num_return_sequences` is not for tables"):
+        triform.Writing(beams=triform.Beams(num_beams=2, num_return_sequences=2))
 
 
 def refused(call, bundle, tmp_path, *arguments):
