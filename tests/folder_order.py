@@ -21,6 +21,7 @@ ORDER = {
         "decoder encoder encoder_decoder",
         "speech",
         "evaluation opening",
+        "batch",
     ),
     "runtime/generation": (
         "steps",
@@ -85,5 +86,5 @@ ORDER = {
         "decoder encoder encoder_decoder",
         "catalog",
     ),
-    "cli": ("inputs", "outputs", "arguments", "chat", "commands", "signals", "main"),
+    "cli": ("inputs", "outputs", "batch", "arguments", "chat", "commands", "signals", "main"),
 }
