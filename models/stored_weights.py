@@ -41,10 +41,6 @@ class StoredWeight(torch.Tensor):
     def __init__(self, stored: torch.Tensor) -> None:
         self.stored = stored
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        """Its shape and type."""
-        return f"StoredWeight({tuple(self.shape)}, {self.stored.dtype})"
-
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch declares a stub of another form
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
