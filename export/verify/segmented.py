@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from triform.export.graph.segments import Segment, cut_into_segments
 from triform.export.runners import EncoderRunner, Feeding, Result, empty_cache, present_of
 from triform.export.samples.batches import Array
+from triform.export.verify.segments import Segment, cut_into_segments
 from triform.export.write import Stored, write_graph
 from triform.runtime.bundle.manifest import CacheInfo
 

@@ -7,12 +7,11 @@ import torch
 
 from tests.checkpoints.decoder_families import CONTEXT, FAMILIES, VOCAB, build
 from tests.checkpoints.recurrent_families import RECURRENT_FAMILIES
-from triform.export.graph import segments
 from triform.export.graph.cache import cache_info
 from triform.export.graph.fusion import fuse
 from triform.export.graph.tracing import trace
 from triform.export.quantize.blocks import lower_to_float
-from triform.export.verify import segmented
+from triform.export.verify import segmented, segments
 from triform.export.verify.decoder import check_parity, parity_feedings, parity_of, reference_logits
 from triform.models.decoder.graph import decoder_spec
 from triform.models.stored_weights import StoredWeight
