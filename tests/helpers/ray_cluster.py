@@ -10,13 +10,19 @@ def start_cluster(nodes):
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()
-    cluster.add_node(num_cpus=0, **free_ports())
+    add_node(cluster, cores=0)
     return cluster, [add_node(cluster) for _ in range(nodes)]
 
 
-def add_node(cluster):
-    """Add a node of one core."""
-    return cluster.add_node(num_cpus=1, **free_ports())
+def add_node(cluster, cores=1):
+    """Add a node. Ray waits for 30 seconds, which is too short on a busy machine: tried three times."""
+    for tries_left in (2, 1, 0):
+        try:
+            return cluster.add_node(num_cpus=cores, **free_ports())
+        except Exception:  # Ray raises no other one
+            if not tries_left:
+                raise
+    raise AssertionError
 
 
 def free_ports():
