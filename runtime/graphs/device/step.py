@@ -39,7 +39,7 @@ class DeviceStep:
         input_ids: int64 (batch, sequence).
         past_lengths: int32 (batch,).
         logits_positions: int64 (batch, num_logits), 0 at first.
-        new_lengths: int32 (batch,); not read.
+        new_lengths: int32 (batch,), the whole sequence at first; only a prompt's rows may have fewer.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class DeviceStep:
         return {
             "input_ids": self.input_ids,
             "past_lengths": self.past_lengths,
-            "seqlens_k": self.past_lengths + np.int32(self.input_ids.shape[1] - 1),
+            "seqlens_k": self.past_lengths + self.new_lengths - np.int32(1),
             "logits_rows": (self._first_rows + self.logits_positions).ravel(),
         }
 
