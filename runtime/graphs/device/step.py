@@ -112,6 +112,9 @@ class DeviceStep:
             if name in self._inputs and not np.array_equal(value, self._sent[name]):
                 self._device.write(self._inputs[name], value)
                 self._sent[name][...] = value
+                if not self._recordable:
+                    # An input that an operator reads on the host is copied there when it is bound, and never again.
+                    self._io.bind_ortvalue_input(name, self._inputs[name])
         if whole and self._runs == _RUNS:
             self._options = _run_options(next(_NUMBERS))
         session.run_with_iobinding(self._io, self._options)
