@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class TokenWindows:
+    """A text for a decoder.
+
+    Attributes:
+        ids: of its tokens.
+        window: tokens that are read at once; each window starts anew.
+    """
+
+    ids: list[int]
+    window: int
+
+    def windows(self) -> Iterator[list[int]]:
+        """The windows, in order."""
+        return (self.ids[start : start + self.window] for start in range(0, len(self.ids), self.window))
 
 
 def read_text(name: Literal["calibration", "evaluation"]) -> str:
