@@ -26,8 +26,10 @@ from triform.models.encoder_decoder.positions import Positions, positions_from, 
 from triform.models.errors import UnsupportedModelError
 from triform.models.paths import choose_path, relative_difference
 from triform.models.spec import GraphInput, GraphSpec
+from triform.models.traceable.experts import prepare_experts
 from triform.models.traceable.frame_lengths import whole_frame_lengths
 from triform.models.traceable.frame_masks import traceable_frame_masks
+from triform.models.traceable.own_experts import shares_experts, unlimited_experts
 from triform.models.traceable.picking import pick_positions
 from triform.models.traceable.substitutions import single_operators
 from triform.models.traceable.token_blocks import blocks_of_any_number
@@ -288,11 +290,13 @@ def _choose_path(
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     ids = torch.randint(3, vocabulary, (batch, 6), generator=torch.Generator().manual_seed(0))
     expected = reference_logits(model, source.examples, ids)
-    if any(hasattr(module, "expert_capacity") for module in model.modules()):
+    if shares_experts(model):
         raise UnsupportedModelError(
             "its experts take a limited number of the tokens of a batch, so that what it writes depends on how many "
             "tokens are run together"
         )
+
+    prepare_experts(model)
 
     def attempt(substitute: bool, stack: ExitStack) -> tuple[float, tuple[CrossAttentionState, list[LayerFacts]]]:
         stack.enter_context(_prepared(model, positions, max_length, substitute, source))
@@ -328,6 +332,7 @@ def _prepared(
         stack.enter_context(traceable_frame_masks(model))
         stack.enter_context(whole_frame_lengths(model))
         stack.enter_context(blocks_of_any_number(model))
+        stack.enter_context(unlimited_experts(model.get_decoder()))
         stack.enter_context(native_rotary(model))
         if substitute:
             stack.enter_context(single_operators(model))
