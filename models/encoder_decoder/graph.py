@@ -7,9 +7,10 @@ cache of its own tokens.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from triform.models.attention.own import through_interface
 from triform.models.attention.rotary import native_rotary
 from triform.models.encoder_decoder.positions import Positions, positions_from, uses_distances
 from triform.models.errors import UnsupportedModelError
+from triform.models.patching import patched
 from triform.models.paths import choose_path, relative_difference
 from triform.models.spec import GraphInput, GraphSpec
 from triform.models.traceable.experts import prepare_experts
@@ -327,6 +329,7 @@ def _prepared(
         # First, while the model still runs as it is: this runs it to get its position embeddings.
         stack.enter_context(positions_from(model.get_decoder(), positions, max_length, run))
         model.set_attn_implementation(ENCODER_DECODER)
+        stack.enter_context(patched(_without_cache(model.get_encoder())))
         stack.enter_context(through_interface(model))
         stack.enter_context(unchunked(model))
         stack.enter_context(traceable_frame_masks(model))
@@ -337,3 +340,16 @@ def _prepared(
         if substitute:
             stack.enter_context(single_operators(model))
         yield
+
+
+def _without_cache(encoder: Any) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+    """A forward that does not hear of the cache, which is the decoder's: some models pass the wish for one on."""
+    forward = encoder.forward
+    if "use_cache" not in inspect.signature(forward).parameters:
+        return
+
+    @wraps(forward)
+    def without(*arguments: Any, use_cache: bool | None = None, **named: Any) -> Any:
+        return forward(*arguments, **named)
+
+    yield encoder, "forward", without
