@@ -182,8 +182,8 @@ def decode(
     # In place of the encoder's output, of which the model reads only the shape.
     hidden = key.new_zeros(input_ids.shape[0], key.shape[2], _encoder_width(model))
     encoder_outputs = BaseModelOutput(last_hidden_state=hidden)
-    # An attribute of the output of Moonshine's encoder.
-    encoder_outputs.attention_mask = None
+    # Attributes of the outputs of Moonshine's encoder, and of encoders with experts.
+    encoder_outputs.attention_mask = encoder_outputs.router_logits = None
     position_ids = {"decoder_position_ids": positions} if _takes_positions(model) else {}
     with cross_attending(state):
         logits: torch.Tensor = model(

@@ -105,7 +105,7 @@ TYPE_SETTINGS: dict[str, dict[str, Any]] = {
     "canine": {"num_hidden_layers": 1, "num_hash_buckets": 641, "max_position_embeddings": 600},
     "convbert": {"embedding_size": 48}, "electra": {"embedding_size": 48}, "albert": {"embedding_size": 48},
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16},
-    "funnel": {"block_sizes": [1, 1], "d_model": HIDDEN, "n_head": 4, "d_head": 32},
+    "funnel": {"block_sizes": [1, 2, 1], "d_model": HIDDEN, "n_head": 4, "d_head": 32},
     "mobilebert": {"intra_bottleneck_size": 64, "embedding_size": 64, "true_hidden_size": 64},
     "longformer": {"attention_window": 16}, "nystromformer": {"segment_means_seq_len": 64, "num_landmarks": 64},
     "perceiver": {"num_latents": 12, "d_latents": 64, "d_model": 64, "num_self_attends_per_block": 2},
