@@ -252,9 +252,12 @@ def encoder_decoder_specs(
 def reference_logits(
     model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], decoder_input_ids: torch.Tensor
 ) -> torch.Tensor:
-    """The model's logits, computed with transformers' eager attention: float (batch, sequence, vocab_size)."""
+    """The model's logits, computed with transformers' eager attention: float (batch, sequence, vocab_size).
+
+    Experts take any number of the decoder's tokens, because an answer is written token by token.
+    """
     model.set_attn_implementation("eager")
-    with torch.no_grad():
+    with torch.no_grad(), unlimited_experts(model.get_decoder()):
         logits: torch.Tensor = model(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).logits
     return logits
 

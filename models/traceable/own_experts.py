@@ -23,13 +23,15 @@ Compute = Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
 
 
 def adapt_experts(experts: torch.nn.Module, compute: Compute) -> None:
-    """Have such experts call `compute`; any other module stays as it is.
+    """Have such experts call `compute`, and routers that cannot be traced route as they do; others stay as they are.
 
     Args:
         experts: changed in place.
         compute: called with the module, and as `compute_experts`.
     """
     adapt = _ADAPTERS.get(kind_of(experts))
+    if kind_of(experts) in _LIMITED_BY_ROW:
+        experts.forward = _routed_by_row(experts)
     if adapt is not None:
         vars(experts).update(_LAYOUT)
         adapt(experts, compute)
@@ -84,6 +86,19 @@ def _stacked(experts: Any, compute: Compute) -> None:
         return compute(experts, hidden_states.flatten(0, 1), top_k_index, top_k_weights).view_as(hidden_states)
 
     experts.forward = forward
+
+
+def _routed_by_row(router: Any) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Of Switch Transformers, which converts its own weights at each call."""
+
+    def forward(hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        logits = router.classifier(hidden_states)
+        probability, index = logits.softmax(-1).max(-1, keepdim=True)
+        chosen = (index == torch.arange(router.num_experts)).to(torch.int64)
+        kept = chosen * (chosen.cumsum(-2) <= router.expert_capacity)
+        return kept, probability, logits
+
+    return forward
 
 
 def _chosen_by_mask(experts: Any, compute: Compute) -> None:

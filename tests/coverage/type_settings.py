@@ -116,7 +116,8 @@ TYPE_SETTINGS: dict[str, dict[str, Any]] = {
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "luke": {"entity_vocab_size": 20, "entity_emb_size": 24},
     "prophetnet": {"ngram": 2, "num_buckets": 8, "relative_max_distance": 24},
-    "switch_transformers": {"num_experts": 4, "num_layers": 2, "num_sparse_encoder_layers": 1,
+    # Fewer tokens an expert than those of a text that choose it.
+    "switch_transformers": {"num_experts": 4, "expert_capacity": 5, "num_layers": 2, "num_sparse_encoder_layers": 1,
                             "num_sparse_decoder_layers": 1, "num_decoder_layers": 2},
     "seamless_m4t": _SEAMLESS,
     "seamless_m4t_v2": {**_SEAMLESS, "speech_encoder_chunk_size": 40, "left_max_position_embeddings": 10,

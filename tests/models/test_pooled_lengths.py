@@ -29,7 +29,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
     ],
 )
 def test_every_length_matches_transformers(settings, shortest, tmp_path):
-    model = build_encoder("funnel", **settings)
+    model = build_encoder("funnel", "FunnelModel", **settings)
     task = without_padding(model, text_task("feature-extraction", INPUTS, False))
     assert task.inputs == ("input_ids", "token_type_ids")
     assert shortest_row(model, task) == shortest
