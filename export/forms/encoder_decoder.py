@@ -48,7 +48,7 @@ from triform.export.verify.encoder_decoder import (
     reference_answers,
     verify_encoder_decoder,
 )
-from triform.export.verify.longest_audio import with_longest
+from triform.export.verify.longest_audio import no_longer_than_read
 from triform.export.write import Stored, describe_graph, staged, write_graph
 from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder_decoder.graph import encoder_decoder_specs
@@ -127,10 +127,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             float_encoder = _write_float_graphs(graphs, target, quantized)
             original = _runner(target, cache)
             parity = verify_encoder_decoder(original, reference)
-            audio = sources.audio
-            if audio is not None and not audio.fixed:
-                first = sources.samples.parity[0]
-                sources = dataclasses.replace(sources, audio=with_longest(audio, original.encoder, first))
+            sources = no_longer_than_read(sources, original.encoder)
         gpu, gpu_parity = None, parity
         if options.for_gpu:
             with clock.step("build for GPUs"):

@@ -9,11 +9,29 @@ import numpy as np
 
 from triform.export.runners import EncoderRunner
 from triform.export.samples.batches import Sample
+from triform.export.samples.sources import Sources
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.errors import ExportError
 
 # Steps of the search, in seconds.
 _STEP = 0.1
+
+
+def no_longer_than_read(sources: Sources, encoder: EncoderRunner) -> Sources:
+    """Sources of audio with the most seconds that an encoder reads at once, and calibration samples cut to that.
+
+    Args:
+        sources: of audio of any length; others are returned as they are.
+        encoder: see `with_longest`.
+    """
+    if sources.audio is None or sources.audio.fixed:
+        return sources
+    info = with_longest(sources.audio, encoder, sources.samples.parity[0])
+    rows = _rows(info, info.longest)
+    calibration = [{name: array[:rows] for name, array in item.items()} for item in sources.samples.calibration]
+    return dataclasses.replace(
+        sources, audio=info, samples=dataclasses.replace(sources.samples, calibration=calibration)
+    )
 
 
 def with_longest(info: AudioInfo, encoder: EncoderRunner, sample: Sample) -> AudioInfo:

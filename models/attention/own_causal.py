@@ -301,11 +301,11 @@ def _inkling(module: Any, _: torch.Tensor | None) -> _Replacement:
             sharper = 1 + config.log_scaling_alpha * torch.log((counts / config.log_scaling_n_floor).clamp(min=1))
             query, biases = query * sharper[:, None, :, None], biases * sharper[:, None, :, None]
         window = attention_mask if isinstance(attention_mask, SlidingWindow) else None
-        output, _ = attend_causal(
+        attended = attend_causal(
             module, query, module.k_norm(key).transpose(1, 2), value.transpose(1, 2), window, module.scaling,
             position_bias=biases,
-        )  # fmt: skip
-        return module.o_proj(output.flatten(2)), None
+        )[0]  # fmt: skip
+        return module.o_proj(attended.flatten(2)), None
 
     return "forward", forward
 

@@ -18,7 +18,7 @@ from triform.models.patching import kind_of, patched
 _FILE = "modeling_funnel"
 
 
-def shortest_pooled(model: torch.nn.Module) -> int | None:
+def shortest_pooled(model: Any) -> int | None:
     """The fewest tokens of a text that every block of a model pools; None for a model that pools nothing."""
     config = next((module.config for module in model.modules() if kind_of(module) == f"{_FILE}.FunnelEncoder"), None)
     return None if config is None else next(length for length in range(1, 1 << 20) if _pools_all(config, length))
@@ -27,75 +27,68 @@ def shortest_pooled(model: torch.nn.Module) -> int | None:
 def _pools_all(config: Any, length: int) -> bool:
     """Whether a text of `length` tokens is pooled before each block but the first; very short ones are not."""
     for _ in config.block_sizes[1:]:
-        if length <= (2 if config.separate_cls else 1):
+        if length <= 2:
             return False
-        length = (_pooled_from(config, length) + 1) // 2
+        length = (length + 1) // 2
     return True
 
 
 @contextmanager
 def pooled_by_index(model: torch.nn.Module) -> Iterator[None]:
-    """While the block runs, such a model pools by index; other models stay as they are."""
+    """While the block runs, such a model pools by index; other models stay as they are.
+
+    As published models do it: the first token is pooled with itself, and the last one is left out.
+    """
     with patched(_replacements(model)):
         yield
 
 
-def _replacements(model: torch.nn.Module) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+def _replacements(model: Any) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
     for module in model.modules():
+        config = getattr(module, "config", None)
+        if not getattr(config, "truncate_seq", False) or not getattr(config, "separate_cls", False):
+            continue
         if kind_of(module) == f"{_FILE}.FunnelAttentionStructure":
-            config = module.config
-            yield module, "stride_pool", _strided(config)
-            yield module, "pool_tensor", _pooled(config)
+            yield module, "stride_pool", _strided
+            yield module, "pool_tensor", _pooled
             if config.attention_type == "relative_shift":
                 yield module, "get_position_embeds", lambda *_: None
-        if kind_of(module) == f"{_FILE}.FunnelRelMultiheadAttention" and module.config.attention_type != "factorized":
+        if kind_of(module) == f"{_FILE}.FunnelRelMultiheadAttention" and config.attention_type == "relative_shift":
             yield from _by_distance(module)
         if kind_of(module) == f"{_FILE}.FunnelDecoder":
             yield sys.modules[type(module).__module__], "upsample", _upsampled
 
 
-def _pooled_from(config: Any, length: Any) -> Any:
-    """How many tokens are pooled, two by two: the first one is there twice, and the last one may be left out."""
-    return length + 1 if config.separate_cls and not config.truncate_seq else length
+def _strided(tensor: Any, axis: Any) -> Any:
+    """The first of each two tokens, along one axis or several."""
+    if tensor is None:
+        return None
+    if isinstance(tensor, tuple | list):
+        return type(tensor)(_strided(part, axis) for part in tensor)
+    for single in axis if isinstance(axis, tuple | list) else [axis]:
+        tensor = tensor.index_select(single, _firsts(tensor.shape[single]))
+    return tensor
 
 
-def _strided(config: Any) -> Callable[[Any, Any], Any]:
-    def pick(tensor: Any, axis: Any) -> Any:
-        if tensor is None:
-            return None
-        if isinstance(tensor, tuple | list):
-            return type(tensor)(pick(part, axis) for part in tensor)
-        for one in axis if isinstance(axis, tuple | list) else [axis]:
-            tensor = tensor.index_select(one, _firsts(config, tensor.shape[one]))
-        return tensor
-
-    return pick
+def _firsts(length: int) -> torch.Tensor:
+    """The first token of each pair, int64 (pairs,)."""
+    return (2 * torch.arange((length + 1) // 2) - 1).clamp(min=0)
 
 
-def _firsts(config: Any, length: int) -> torch.Tensor:
-    """The first token of each pair."""
-    places = 2 * torch.arange((_pooled_from(config, length) + 1) // 2)
-    return (places - 1).clamp(min=0) if config.separate_cls else places
-
-
-def _pooled(config: Any) -> Callable[..., Any]:
-    def pool(tensor: Any, mode: str = "mean", stride: int = 2) -> Any:
-        if tensor is None:
-            return None
-        if isinstance(tensor, tuple | list):
-            return type(tensor)(pool(part, mode) for part in tensor)
-        length = tensor.shape[1]
-        first = _firsts(config, length)
-        # Without its second token, which is left out or missing, a pair is its first one.
-        second = 2 * torch.arange(first.shape[0]) + (0 if config.separate_cls else 1)
-        last = length - 2 if config.separate_cls and config.truncate_seq else length - 1
-        second = torch.where(second <= last, second, first)
-        pair = tensor.index_select(1, first), tensor.index_select(1, second)
-        if mode == "mean":
-            return (pair[0] + pair[1]) / 2
-        return torch.minimum(*pair) if mode == "min" else torch.maximum(*pair)
-
-    return pool
+def _pooled(tensor: Any, mode: str = "mean", stride: int = 2) -> Any:
+    """One token of each two, (batch, pairs) or (batch, pairs, hidden_size)."""
+    if tensor is None:
+        return None
+    if isinstance(tensor, tuple | list):
+        return type(tensor)(_pooled(part, mode, stride) for part in tensor)
+    first = _firsts(tensor.shape[1])
+    places = 2 * torch.arange(first.shape[0])
+    # Without its second token, which is left out, the last pair is its first one.
+    second = torch.where(places <= tensor.shape[1] - 2, places, first)
+    pair = tensor.index_select(1, first), tensor.index_select(1, second)
+    if mode == "mean":
+        return (pair[0] + pair[1]) / 2
+    return torch.minimum(*pair) if mode == "min" else torch.maximum(*pair)
 
 
 def _upsampled(
@@ -105,7 +98,7 @@ def _upsampled(
     if stride == 1:
         return x
     places = torch.arange(target_len)
-    index = torch.where(places > 0, (places - 1) // stride + 1, 0) if separate_cls else places // stride
+    index = torch.where(places > 0, (places - 1) // stride + 1, 0)
     count = x.shape[1]
     repeated = x.index_select(1, index.clamp(max=count - 1))
     return repeated * (index < count)[:, None].to(x.dtype)
@@ -124,9 +117,7 @@ def _by_distance(module: Any) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
         queries, block = q_head.shape[1], module.block_index
         # Tokens from one query to the next, in keys; tokens of the text in a key; and where the first query begins.
         shift, stride, start = (2, 2 ** (block - 1), -(2 ** (block - 1))) if pooled_queries[0] else (1, 2**block, 0)
-        distances = (start if config.separate_cls else 0) + stride * (
-            shift * queries - torch.arange(shift * queries + context_len)
-        )
+        distances = start + stride * (shift * queries - torch.arange(shift * queries + context_len))
         frequencies = 1 / 10000 ** (torch.arange(config.d_model // 2) / (config.d_model // 2))
         angles = distances[:, None] * frequencies
         by_distance = torch.einsum("td,dnh->tnh", torch.cat([angles.sin(), angles.cos()], -1), module.r_kernel)
