@@ -43,13 +43,13 @@ def choose_scheme(form: str, origin: Source, config: PretrainedConfig, options: 
     Raises:
         InputError: a block size is set for a file that keeps its own blocks, or a target for another form.
     """
-    if options.has_target:
+    if options.goals:
+        goal = option(options.goals[0])
         if options.for_gpu:
-            raise InputError(f"{option('target_size')} and {option('target_bits')} are for {option('target')} cpu")
-        name = "target_size" if options.target_size is not None else "target_bits"
+            raise InputError(f"{goal} is for {option('target')} cpu")
         if form != "decoder":
-            raise InputError(f"{option(name)} is for decoders; this model is of the form {form}")
-        return SchemeChoice(MIXED, option(name))
+            raise InputError(f"{goal} is for decoders; this model is of the form {form}")
+        return SchemeChoice(MIXED, goal)
     if not options.for_cpu:
         return _for_gpu(options)
     if options.quantize != AUTO:

@@ -45,6 +45,7 @@ class ExportOptions:
             exporter when there are none.
         target_size: most bytes that a decoder's whole bundle may take; with quantize auto.
         target_bits: most bits per weight of a decoder's matrices, scales and zero points included; with quantize auto.
+        max_loss: most that a decoder's perplexity may grow, as a share; with quantize auto.
         word_timestamps: have a speech model's decoder give the attention that times of words are read from.
         target: cpu, gpu, or both as ``cpu,gpu``.
         dtype: of the numbers that a GPU computes with: float16 or bfloat16.
@@ -63,6 +64,7 @@ class ExportOptions:
     word_timestamps: bool = False
     target_size: int | None = None
     target_bits: float | None = None
+    max_loss: float | None = None
     target: str = "cpu"
     dtype: str | None = None
 
@@ -82,12 +84,12 @@ class ExportOptions:
         return "bfloat16" if self.dtype == "bfloat16" else "float16"
 
     @property
-    def has_target(self) -> bool:
-        """Whether a size or a number of bits is to be met."""
-        return self.target_size is not None or self.target_bits is not None
+    def goals(self) -> list[str]:
+        """The names of the options that say what the whole must be; at most one is allowed."""
+        return [name for name in ("target_size", "target_bits", "max_loss") if getattr(self, name) is not None]
 
     def __post_init__(self) -> None:
-        if self.quantize not in (AUTO, "none", KEEP, *BITS, *((MIXED,) if self.has_target else ())):
+        if self.quantize not in (AUTO, "none", KEEP, *BITS, *((MIXED,) if self.goals else ())):
             raise InputError(f"{option('quantize')} must be auto, none, int8, int4 or keep, not {self.quantize}")
         if self.quantize == KEEP and self.block_size is not None:
             raise InputError(
@@ -99,7 +101,7 @@ class ExportOptions:
             raise InputError(f"{option('block_size')} must be 16, 32, 64, 128 or 256, not {self.block_size}")
         if self.accuracy_level not in (0, 1, 2, 3, 4):
             raise InputError(f"{option('accuracy_level')} must be 0 to 4, not {self.accuracy_level}")
-        self._check_target()
+        self._check_goal()
         self._check_gpu()
         if self.context_length is not None and self.context_length < 32:
             raise InputError(f"{option('context_length')} must be at least 32, not {self.context_length}")
@@ -116,14 +118,12 @@ class ExportOptions:
         if self.dtype not in (None, *get_args(GpuDtype)):
             raise InputError(f"{option('dtype')} must be float16 or bfloat16, not {self.dtype}")
 
-    def _check_target(self) -> None:
-        if not self.has_target:
+    def _check_goal(self) -> None:
+        if not self.goals:
             return
-        name = "target_size" if self.target_size is not None else "target_bits"
-        if self.target_size is not None and self.target_bits is not None:
-            raise InputError(
-                f"{option('target_size')} and {option('target_bits')} exclude each other; name one of them"
-            )
+        name, *others = self.goals
+        if others:
+            raise InputError(f"{option(name)} and {option(others[0])} exclude each other; name one of them")
         if self.quantize not in (AUTO, MIXED):
             raise InputError(f"{option(name)} needs {option('quantize')} auto, not {self.quantize}")
         if self.block_size is not None:
@@ -134,6 +134,8 @@ class ExportOptions:
             raise InputError(
                 f"{option('target_bits')} must be above 0 and at most {_MOST_BITS}, not {self.target_bits}"
             )
+        if self.max_loss is not None and not 0 < self.max_loss <= 1:
+            raise InputError(f"{option('max_loss')} must be above 0 and at most 100%, not {100 * self.max_loss:g}%")
 
 
 def bytes_of(text: str) -> int:
@@ -147,3 +149,15 @@ def bytes_of(text: str) -> int:
         raise InputError(f"{option('target_size')} must be a size such as 90MB or 1.5GB, not {text}")
     unit = match[2] if match[2].endswith("B") else match[2] + "B"
     return int(float(match[1]) * _UNITS[unit])
+
+
+def share_of(text: str) -> float:
+    """The share that a percentage such as 1% or 0.5% says.
+
+    Raises:
+        InputError: the text is no percentage.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*%", text.strip())
+    if match is None:
+        raise InputError(f"{option('max_loss')} must be a percentage such as 1% or 0.5%, not {text}")
+    return float(match[1]) / 100

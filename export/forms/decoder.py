@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from triform.export.graph.fed_weights import take_weights_as_inputs
 from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.energies import add_energy_outputs, energies
-from triform.export.quantize.mixed.targets import lower_to_target
+from triform.export.quantize.mixed.lowering import lower_decoder_to_goal
 from triform.export.report import Clock, Report, finish
 from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
@@ -51,6 +52,7 @@ from triform.export.verify.decoder import (
 )
 from triform.export.write import describe_graph, staged, write_graph
 from triform.models import catalog
+from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, GpuGraphs, GraphInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
@@ -126,7 +128,7 @@ def _build(
         states = reference_states(checkpoint.model, parity_ids) if options.hidden_states else None
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
     if options.quantize != MIXED:
-        # A target is met by what PyTorch computes with them.
+        # A goal is met by what PyTorch computes with them.
         drop_weights(checkpoint.model)
     as_it_is, notes = options.quantize == "none" and not options.for_gpu, dict(spec.notes)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -139,9 +141,12 @@ def _build(
             return [StoredDecoder(graph, cache, Quantization("none"), parity, notes)]
         with clock.step("quantize"):
             text = calibration_text(options.calibrate)
-            sample = texts.text_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
+            sample_ids = texts.text_ids(
+                checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window
+            )
+            sample = texts.TokenWindows(sample_ids, window)
             measures = options.quantize not in ("none", MIXED)
-            importance = _importance(original, energy_outputs, sample, window) if measures else {}
+            importance = _importance(original, energy_outputs, sample) if measures else {}
             expected = [all_logits(original, ids[start : start + window]) for start in range(0, len(ids), window)]
             # It holds the float32 weights, which go away as they are quantized.
             del original
@@ -155,11 +160,16 @@ def _build(
                 stored = [build_decoder_for_gpu(floats, options, path, Path(scratch))]
                 if not options.for_cpu:
                     return stored
-            quantization = _quantize(graph, checkpoint.model, importance, (sample, window), options, folder, clock)
+
+            def compare(quantized: ir.Model, path: Path = Path(scratch) / GRAPH_FILE) -> QuantizedParity:
+                write_graph(quantized, path)
+                windows = iter(expected)
+                runner = DecoderRunner(path, cache, usable_cores())
+                return quantized_decoder_parity(lambda _: next(windows), runner, ids, window)
+
+            quantization = _quantize(graph, checkpoint.model, importance, sample, compare, options, folder, clock)
         with clock.step("compare"):
-            quantized = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
-            windows = iter(expected)
-            measured = quantized_decoder_parity(lambda _: next(windows), quantized, ids, window)
+            measured = compare(graph, folder / GRAPH_FILE)
     parity = dataclasses.replace(parity, quantized=measured)
     return [StoredDecoder(graph, cache, quantization, parity, notes), *stored]
 
@@ -168,33 +178,32 @@ def _quantize(
     graph: ir.Model,
     model: Any,
     importance: dict[str, torch.Tensor],
-    sample: tuple[list[int], int],
+    sample: texts.TokenWindows,
+    compare: Callable[[ir.Model], QuantizedParity],
     options: ExportOptions,
     folder: Path,
     clock: Clock,
 ) -> Quantization:
-    """Store the weights of a graph as the options say, and write it.
+    """Store the weights of a graph as the options say.
 
     Args:
         graph: changed in place.
-        model: the decoder; a target needs its weights.
+        model: the decoder; a goal needs its weights.
         importance: see `_importance`.
-        sample: the calibration text, and tokens per window of it.
+        sample: the calibration text.
+        compare: see `lower_decoder_to_goal`.
         options: of the export.
-        folder: to write into.
-        clock: times the steps of a target.
+        folder: of the bundle, with all files but the graph and the manifest.
+        clock: gets notes of what was measured.
     """
     if options.quantize == "none":
         lower_to_float(graph)
-        quantization = Quantization("none")
-    elif options.quantize == MIXED:
+        return Quantization("none")
+    if options.quantize == MIXED:
         with tempfile.TemporaryDirectory(dir=folder.parent) as moments:
-            quantization = lower_to_target(graph, model, *sample, options, folder, Path(moments), clock)
-    else:
-        scheme = _scheme(options)
-        quantization = _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance))
-    write_graph(graph, folder / GRAPH_FILE)
-    return quantization
+            return lower_decoder_to_goal(graph, model, sample, compare, options, folder, Path(moments), clock)
+    scheme = _scheme(options)
+    return _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance))
 
 
 def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
@@ -242,10 +251,10 @@ def _float_runner(
 
 
 def _importance(
-    runner: DecoderRunner, energy_outputs: dict[str, str], ids: list[int], window: int
+    runner: DecoderRunner, energy_outputs: dict[str, str], sample: texts.TokenWindows
 ) -> dict[str, torch.Tensor]:
     """By weight name, the energy of each input channel over the calibration text."""
-    by_output = energies(runner, ids, window)
+    by_output = energies(runner, sample.ids, sample.window)
     return {weight: by_output[output] for weight, output in energy_outputs.items()}
 
 

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class TokenWindows:
+    """A text for a decoder.
+
+    Attributes:
+        ids: of its tokens.
+        window: tokens that are read at once; each window starts anew.
+    """
+
+    ids: list[int]
+    window: int
 
 
 def read_text(name: Literal["calibration", "evaluation"]) -> str:

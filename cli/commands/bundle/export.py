@@ -68,6 +68,10 @@ def run(
     target_bits: Annotated[
         Optional[float], typer.Option(help="Most bits per weight of a decoder, such as 4.8, scales included.")
     ] = None,
+    max_loss: Annotated[
+        Optional[str],
+        typer.Option(help="Most that a decoder's perplexity may grow, such as 1%: the smallest bundle that keeps it."),
+    ] = None,
     context_length: Annotated[Optional[int], typer.Option(help="In tokens; by default the model's own limit.")] = None,
     target: Annotated[
         str, typer.Option(help="What the bundle is for: cpu, gpu (NVIDIA, 16-bit floats), or both as cpu,gpu.")
@@ -88,7 +92,7 @@ def run(
 
     check_installed()
     _say_newer()
-    from triform.export.options import ExportOptions, bytes_of
+    from triform.export.options import ExportOptions, bytes_of, share_of
     from triform.export.paths import check_source, check_target
 
     options = ExportOptions(
@@ -105,6 +109,7 @@ def run(
         word_timestamps=word_timestamps,
         target_size=None if target_size is None else bytes_of(target_size),
         target_bits=target_bits,
+        max_loss=None if max_loss is None else share_of(max_loss),
         target=target,
         dtype=dtype,
     )

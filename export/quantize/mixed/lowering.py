@@ -1,173 +1,104 @@
-"""Quantizes a decoder's matrices within a target, each with its own bits and block size."""
+"""Quantizes a decoder's matrices to a goal, each with its own bits and block size."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
-import torch
 from transformers import PreTrainedModel
 
 from triform.export.graph.experts import EXPERTS
-from triform.export.graph.linear import LINEAR, matrix, parts_of
+from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import nodes
-from triform.export.quantize.blocks import (
-    FEWEST_COLUMNS,
-    Scheme,
-    is_token_table,
-    linear_inputs,
-    lower_embeddings,
-    lower_product,
-    lower_to_float,
-)
+from triform.export.options import MIXED, ExportOptions
+from triform.export.quantize.blocks import Scheme, linear_inputs, lower_embeddings, lower_product, lower_to_float
 from triform.export.quantize.blockwise import Blocks
-from triform.export.quantize.error_feedback import quantize_with_moments
-from triform.export.quantize.mixed.allocation import Choice, Point, frontier
-from triform.export.quantize.mixed.choices import Part, choices_of
-from triform.export.quantize.mixed.moments import Moments, Sensitivity, measure, product_modules
+from triform.export.quantize.mixed.allocation import Point, frontier
+from triform.export.quantize.mixed.choices import choices_of
+from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, size_of_rest
+from triform.export.quantize.mixed.matrices import RoundedMatrices, matrices_of
+from triform.export.quantize.mixed.moments import measure, product_modules
+from triform.export.report import Clock
+from triform.export.samples.texts import TokenWindows
+from triform.runtime.bundle.export_record import QuantizedParity
+from triform.runtime.bundle.manifest import Quantization
 from triform.runtime.errors import UnsupportedError, option
 
-# The traced module holds the model under this name.
-_PREFIX = "model."
-# On SmolLM2-135M with 4 bits in blocks of 32, damping by .03, .1, .3 and 1 gave a divergence of .064, .058, .056 and
-# .068 on other text than was calibrated on.
-_DAMPING = 0.3
 
-
-@dataclass(frozen=True)
-class Lowered:
-    """What was done.
-
-    Attributes:
-        point: of the frontier, the one that was chosen.
-        formats: how many matrices have which bits and block size.
-        weights: in all matrices.
-    """
-
-    point: Point
-    formats: dict[str, int]
-    weights: int
-
-
-def lower_mixed(
+def lower_decoder_to_goal(
     model: ir.Model,
     network: PreTrainedModel,
-    ids: list[int],
-    window: int,
-    accuracy_level: int,
+    sample: TokenWindows,
+    compare: Callable[[ir.Model], QuantizedParity],
+    options: ExportOptions,
+    folder: Path,
     scratch: Path,
-    choose: Callable[[list[Point], int, int], Point],
-) -> Lowered:
-    """Quantize every product and token embedding.
+    clock: Clock,
+) -> Quantization:
+    """Quantize a decoder so that it meets the goal of the options.
 
     Args:
         model: changed in place.
         network: what the graph was traced from.
-        ids: text to calibrate on.
-        window: tokens that are read at once.
-        accuracy_level: of MatMulNBits.
+        sample: text to calibrate on.
+        compare: from a quantized graph to its differences from the float graph, on text kept aside.
+        options: with a goal.
+        folder: of the bundle, with all files but the graph and the manifest.
         scratch: an empty folder.
-        choose: from the frontier, the number of weights, and the bytes of everything else, to one of the points.
+        clock: gets the frontier, and what was measured, as notes.
 
     Raises:
+        InputError: the goal cannot be reached.
         UnsupportedError: the model has experts, or weights that no module of PyTorch multiplies by.
     """
     if nodes(model.graph, EXPERTS):
         raise UnsupportedError(
-            f"{option('target_size')} and {option('target_bits')} are not for mixtures of experts; export with "
-            f"{option('quantize')} int4 or int8"
+            f"{option(options.goals[0])} is not for mixtures of experts; export with {option('quantize')} int4 or int8"
         )
-    weights = _weights(model)
-    sensitivity = measure(network, product_modules(network), ids, window, scratch)
-    known = dict(network.named_parameters(remove_duplicate=False))
-    parts = {name: _parts(value, known, sensitivity) for name, value in weights.items()}
-    choices = {name: choices_of(items, looked_up=_is_table(model, weights[name])) for name, items in parts.items()}
-    points = frontier(choices)
-    count = sum(matrix(value).numel() for value in weights.values())
-    others = sum(
-        value.const_value.nbytes
-        for name, value in model.graph.initializers.items()
-        if name not in weights and value.const_value is not None
+    sensitivity = measure(network, product_modules(network), sample.ids, sample.window, scratch)
+    matrices = matrices_of(model, dict(network.named_parameters(remove_duplicate=False)), sensitivity)
+    choices = {name: choices_of(item.parts, looked_up=item.looked_up) for name, item in matrices.items()}
+    weights = sum(part.weight.numel() for item in matrices.values() for part in item.parts)
+    points = Frontier(frontier(choices), weights, size_of_rest(model, matrices.keys(), folder))
+    rounded = RoundedMatrices(matrices)
+
+    def loss(point: Point, kept: Sequence[Point]) -> Loss:
+        copy = model.clone()
+        _store(copy, rounded.of(point), options.accuracy_level)
+        rounded.keep(point, *kept)
+        return _loss(compare(copy))
+
+    point = choose_point(points, options, loss, clock)
+    _store(model, rounded.of(point), options.accuracy_level)
+    kinds = Counter(str(choice) for choice in point.choices.values())
+    formats = dict(sorted(kinds.items()))
+    return Quantization(
+        MIXED,
+        accuracy_level=options.accuracy_level,
+        matrices=len(point.choices),
+        formats=formats,
+        products={name: str(choice) for name, choice in point.choices.items()},
     )
-    point = choose(points, count, others)
-    done = {name: _quantized(items, point.choices[name]) for name, items in parts.items()}
+
+
+def _loss(parity: QuantizedParity) -> Loss:
+    share = parity.perplexity_quantized / parity.perplexity_original - 1
+    return Loss(
+        share,
+        f"perplexity {100 * share:+.2f} % ({parity.perplexity_original:.2f} in float32), KL {parity.mean_kl:.4f}, on "
+        f"{parity.tokens} tokens of the exporter's evaluation text",
+    )
+
+
+def _store(model: ir.Model, blocks: Mapping[str, Blocks], accuracy_level: int) -> None:
+    """Replace each product and each lookup of a matrix by those of its blocks; what has none stays in float32."""
+    tables = {id(model.graph.initializers[name]): item for name, item in blocks.items()}
     for node in nodes(model.graph, LINEAR):
         name = str(linear_inputs(node)[1].name)
-        if name in done:
-            lower_product(model.graph, node, done[name], accuracy_level)
+        if name in blocks:
+            lower_product(model.graph, node, blocks[name], accuracy_level)
     lower_to_float(model)
     # All tables are quantized already, so that this scheme is only a form.
-    lower_embeddings(model, Scheme(8, 32, accuracy_level), {id(weights[name]): item for name, item in done.items()})
-    kinds = Counter(str(choice) for choice in point.choices.values())
-    return Lowered(point, dict(sorted(kinds.items())), count)
-
-
-def _weights(model: ir.Model) -> dict[str, ir.Value]:
-    """The matrices to quantize, by name: of products that are not small, and of token embeddings."""
-    values = [linear_inputs(node)[1] for node in nodes(model.graph, LINEAR)]
-    found = {str(value.name): value for value in values if matrix(value).shape[0] >= FEWEST_COLUMNS}
-    for node in nodes(model.graph, "Gather"):
-        table = node.inputs[0]
-        if table is not None and _is_table(model, table):
-            found[str(table.name)] = table
-    return found
-
-
-def _is_table(model: ir.Model, value: ir.Value) -> bool:
-    if not value.is_initializer():
-        return False
-    gathers = [use.node for use in value.uses() if use.node.op_type == "Gather" and use.node.inputs[0] is value]
-    return any(ids is not None and is_token_table(model, value, ids) for ids in (node.inputs[1] for node in gathers))
-
-
-def _parts(value: ir.Value, known: dict[str, torch.nn.Parameter], sensitivity: Sensitivity) -> list[Part]:
-    """The parts of a stored matrix, with what was measured of each."""
-    rows, parts = matrix(value).float(), []
-    names = [name.removeprefix(_PREFIX).removesuffix(".transposed") for name in parts_of(value)]
-    parameters = [known.get(name) for name in names]
-    start, looked_up = 0, any(use.node.op_type == "Gather" for use in value.uses())
-    for name, parameter in zip(names, parameters, strict=True):
-        moments = None if parameter is None else sensitivity.products.get(id(parameter))
-        if moments is None and looked_up and sensitivity.embedding is not None:
-            moments = _of_table(rows, sensitivity.embedding)
-        if moments is None:
-            raise UnsupportedError(
-                f"the damage of rounding {name} cannot be measured; export with {option('quantize')} int4 or int8"
-            )
-        inputs = moments.inputs
-        if looked_up and sensitivity.embedding is not None:
-            inputs = inputs + torch.diag(sensitivity.embedding)
-        count = len(moments.outputs)
-        parts.append(
-            Part(rows[start : start + count], inputs, moments.outputs / moments.outputs.sum().clamp(min=1e-30))
-        )
-        start += count
-    if start != len(rows):
-        raise UnsupportedError(
-            f"the damage of rounding {names[0]} cannot be measured; export with {option('quantize')} int4 or int8"
-        )
-    return parts
-
-
-def _of_table(rows: torch.Tensor, embedding: torch.Tensor) -> Moments | None:
-    """Of a matrix that is only looked up: nothing besides what `_parts` adds for that."""
-    if rows.shape[1] != len(embedding):
-        return None
-    return Moments(torch.zeros(len(embedding), len(embedding)), torch.ones(len(rows)))
-
-
-def _quantized(parts: list[Part], choice: Choice) -> Blocks:
-    pieces = [
-        quantize_with_moments(part.weight, part.moments, choice.bits, choice.block_size, _DAMPING) for part in parts
-    ]
-    return Blocks(
-        np.concatenate([piece.packed for piece in pieces]),
-        np.concatenate([piece.scales for piece in pieces]),
-        np.concatenate([piece.zero_points for piece in pieces]),
-        choice.bits,
-        choice.block_size,
-    )
+    lower_embeddings(model, Scheme(8, 32, accuracy_level), tables)

@@ -1,4 +1,4 @@
-"""Exports of a small decoder to a target: it is met, or refused in one line."""
+"""Exports of a small decoder to a goal: it is met, or refused in one line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from triform.export.options import ExportOptions, bytes_of
+from triform.export.options import ExportOptions, bytes_of, share_of
 from triform.export.pipeline import export
+from triform.export.quantize.mixed.allocation import Choice, Point
+from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, smallest_that_holds
 from triform.export.quantize.mixed.moments import measure, product_modules
+from triform.export.report import Clock
 from triform.runtime.errors import InputError
 
 
@@ -80,12 +83,79 @@ def test_a_target_that_is_too_small_is_refused(checkpoint, tmp_path, options, me
         ({"target_bits": 5.0, "quantize": "int4"}, "needs `quantize` auto"),
         ({"target_bits": 5.0, "block_size": 32}, "does not go with `target_bits`"),
         ({"target_bits": float("nan")}, "must be above 0"),
+        ({"max_loss": 0.01, "target_bits": 5.0}, "`target_bits` and `max_loss` exclude each other"),
+        ({"max_loss": 0.0}, "`max_loss` must be above 0 and at most 100%, not 0%"),
+        ({"max_loss": float("nan")}, "`max_loss` must be above 0"),
+        ({"max_loss": 0.01, "quantize": "int8"}, "`max_loss` needs `quantize` auto"),
         ({"quantize": "mixed"}, "must be auto, none"),
     ],
 )
 def test_options_that_contradict_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         ExportOptions(**changes)
+
+
+# Sizes in a row: 0, 10, 20, … 1000.
+ROW = [Point(10 * index, 1.0, {"a": Choice(8, 16, 10 * index, 1.0)}) for index in range(101)]
+
+
+def test_the_smallest_point_that_holds_is_found_in_few_trials():
+    tried = []
+
+    def holds(point):
+        tried.append(point.size)
+        return point.size >= 370
+
+    assert smallest_that_holds(ROW, holds, 0).size == 370
+    # A bisection of 101 points takes at most 7.
+    assert len(tried) <= 7
+
+
+def test_what_is_not_worthwhile_is_not_looked_for():
+    point = smallest_that_holds(ROW, lambda point: point.size >= 370, 100)
+    assert 370 <= point.size <= 470
+
+
+def test_the_first_and_the_last_point_are_tried():
+    assert smallest_that_holds(ROW, lambda _: True, 0) is ROW[0]
+    assert smallest_that_holds(ROW, lambda point: point is ROW[-1], 100) is ROW[-1]
+    assert smallest_that_holds(ROW, lambda _: False, 100) is None
+
+
+def test_a_loss_is_kept_and_measured(checkpoint, tmp_path):
+    """The report's own comparison, of the finished bundle, is the same measurement."""
+    report = export(str(checkpoint), tmp_path / "bundle", ExportOptions(max_loss=0.002))
+    parity = report.parity.quantized
+    share = parity.perplexity_quantized / parity.perplexity_original - 1
+    assert share <= 0.002
+    measured = [note for note in report.notes if note.startswith("measured: ")]
+    assert any(f"perplexity {100 * share:+.2f} %" in note for note in measured)
+    assert all("tokens of the exporter's evaluation text" in note for note in measured)
+    # Not simply the best that there is.
+    assert any(float(note.split("perplexity ")[1].split(" %")[0]) > 0.2 for note in measured)
+
+
+def test_a_loss_that_nothing_keeps_is_refused_with_the_best_there_is():
+    frontier = Frontier(ROW, weights=1000, rest=0)
+    message = r"`max_loss` 1% cannot be kept by 8 bits or fewer: at 0\.0 MB, 8\.00 bits per weight, loses 1000; allow"
+    with pytest.raises(InputError, match=message):
+        choose_point(
+            frontier, ExportOptions(max_loss=0.01), lambda point, _: Loss(0.02, f"loses {point.size}"), Clock(print)
+        )
+
+
+def test_a_loss_that_is_no_number_is_not_kept():
+    with pytest.raises(InputError, match="cannot be kept"):
+        choose_point(
+            Frontier(ROW, 1000, 0), ExportOptions(max_loss=1.0), lambda *_: Loss(float("nan"), ""), Clock(print)
+        )
+
+
+def test_shares_in_words():
+    assert (share_of("1%"), share_of("0.5 %"), share_of(".25%")) == (0.01, 0.005, 0.0025)
+    for text in ("1", "0.01", "-1%", "1%%", "nan%"):
+        with pytest.raises(InputError, match="percentage such as 1%"):
+            share_of(text)
 
 
 def test_sizes_in_words():

@@ -1,0 +1,176 @@
+"""Chooses the point of a frontier that meets what a user wants, or refuses it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from triform.export.options import ExportOptions
+from triform.export.quantize.mixed.allocation import Point, within_size
+from triform.export.report import Clock
+from triform.runtime.errors import InputError, option
+
+# Bytes that a node takes in the graph's file, that the alignment of a matrix' three constants takes in the data file,
+# and that the manifest takes: generous, because a target is a limit.
+_NODE, _ALIGNMENT, _MANIFEST = 800, 3 * 4096, 60_000
+# Lines of the table.
+_ROWS = 8
+# A smaller bundle is no longer looked for when it would save less than this share.
+_WORTHWHILE = 0.005
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The ways to store a whole model.
+
+    Attributes:
+        points: from the smallest to the best, by size.
+        weights: in all matrices.
+        rest: bytes of everything else in the bundle.
+    """
+
+    points: list[Point]
+    weights: int
+    rest: int
+
+    def size(self, point: Point) -> str:
+        """The size of the bundle, and the bits per weight, in words."""
+        return f"{(point.size + self.rest) / 1e6:.1f} MB, {8 * point.size / self.weights:.2f} bits per weight"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a model loses by being stored in some way, measured by running it.
+
+    Attributes:
+        share: the loss that `max_loss` limits.
+        words: what was measured, and on what.
+    """
+
+    share: float
+    words: str
+
+
+# From a point, and points whose matrices will be needed again, to what the model loses at the first.
+MeasureLoss = Callable[[Point, Sequence[Point]], Loss]
+
+
+def size_of_rest(model: ir.Model, matrices: Collection[str], folder: Path) -> int:
+    """Bytes that a bundle takes beside its matrices: an upper bound.
+
+    Args:
+        model: the graph, not lowered yet.
+        matrices: names of their weights.
+        folder: of the bundle, with all files but the graph and the manifest.
+    """
+    files = sum(file.stat().st_size for file in folder.iterdir())
+    others = sum(
+        value.const_value.nbytes
+        for name, value in model.graph.initializers.items()
+        if name not in matrices and value.const_value is not None
+    )
+    return files + others + len(list(model.graph)) * _NODE + len(matrices) * _ALIGNMENT + _MANIFEST
+
+
+def choose_point(frontier: Frontier, options: ExportOptions, measure: MeasureLoss, clock: Clock) -> Point:
+    """The point that meets the goal of the options.
+
+    Args:
+        frontier: to choose from.
+        options: with a goal.
+        measure: called only where the goal is a loss.
+        clock: gets the frontier, what was measured, and what was chosen as notes.
+
+    Raises:
+        InputError: no point meets the goal.
+    """
+    clock.notes.extend(_table(frontier))
+    if options.max_loss is not None:
+        point = _within_loss(frontier, options.max_loss, measure, clock)
+    else:
+        point = _within_target(frontier, options)
+    kinds = Counter(str(choice) for choice in point.choices.values())
+    formats = ", ".join(f"{count} in {name}" for name, count in sorted(kinds.items()))
+    clock.notes.append(f"chosen: {8 * point.size / frontier.weights:.2f} bits per weight, {formats}")
+    return point
+
+
+def _within_target(frontier: Frontier, options: ExportOptions) -> Point:
+    smallest, rest, weights = frontier.points[0].size, frontier.rest, frontier.weights
+    if options.target_size is not None:
+        point = within_size(frontier.points, options.target_size - rest)
+        if point is None:
+            least = -(-(smallest + rest) // 10**5) / 10
+            raise InputError(f"{option('target_size')} is too small: this model takes at least {least:.1f}MB")
+        return point
+    point = within_size(frontier.points, int((options.target_bits or 0.0) * weights / 8))
+    if point is None:
+        least = -(-800 * smallest // weights) / 100
+        raise InputError(f"{option('target_bits')} is too small: this model takes at least {least:.2f}")
+    return point
+
+
+def _within_loss(frontier: Frontier, most: float, measure: MeasureLoss, clock: Clock) -> Point:
+    best: list[Point] = []
+    tried: list[Loss] = []
+
+    def holds(point: Point) -> bool:
+        loss = measure(point, best[-1:])
+        clock.notes.append(f"measured: {frontier.size(point)}: {loss.words}")
+        # Written so that NaN does not hold.
+        if loss.share <= most:
+            best.append(point)
+        tried.append(loss)
+        return loss.share <= most
+
+    point = smallest_that_holds(frontier.points, holds, _WORTHWHILE * (frontier.points[0].size + frontier.rest))
+    if point is None:
+        raise InputError(
+            f"{option('max_loss')} {100 * most:g}% cannot be kept by 8 bits or fewer: at "
+            f"{frontier.size(frontier.points[-1])}, {tried[-1].words}; allow more, or export with "
+            f"{option('quantize')} none"
+        )
+    return point
+
+
+def smallest_that_holds(points: Sequence[Point], holds: Callable[[Point], bool], worthwhile: float) -> Point | None:
+    """Bisect for the smallest point that holds, as if every larger one did too; None if not even the last does.
+
+    Args:
+        points: by size.
+        holds: tried on as few points as possible.
+        worthwhile: a smaller point that saves fewer bytes is not looked for.
+    """
+    low, high, best = 0, len(points) - 1, None
+    while low <= high:
+        span = (points[high] if best is None else best).size - points[low].size
+        if span <= worthwhile and best is not None:
+            break
+        middle = high if span <= worthwhile else _nearest(points, low, high)
+        if holds(points[middle]):
+            best, high = points[middle], middle - 1
+        else:
+            low = middle + 1
+    return best
+
+
+def _nearest(points: Sequence[Point], low: int, high: int) -> int:
+    """The index of the point whose size is nearest to the middle between two points."""
+    middle = (points[low].size + points[high].size) / 2
+    return min(range(low, high + 1), key=lambda index: abs(points[index].size - middle))
+
+
+def _table(frontier: Frontier) -> list[str]:
+    """Points at even distances in bytes: the size of the bundle, the bits per weight and the estimated divergence."""
+    points = frontier.points
+    first, last = points[0].size, points[-1].size
+    sizes = {first + (last - first) * step // (_ROWS - 1) for step in range(_ROWS)}
+    shown = {point.size: point for size in sorted(sizes) if (point := within_size(points, size)) is not None}
+    return [
+        f"frontier: {frontier.size(point)}, estimated KL {point.damage:.4f} before error feedback"
+        for point in shown.values()
+    ]
