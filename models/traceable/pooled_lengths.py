@@ -66,7 +66,9 @@ def _strided(tensor: Any, axis: Any) -> Any:
     if isinstance(tensor, tuple | list):
         return type(tensor)(_strided(part, axis) for part in tensor)
     for single in axis if isinstance(axis, tuple | list) else [axis]:
-        tensor = tensor.index_select(single, _firsts(tensor.shape[single]))
+        # transformers counts the axes of a batch that the mask of the first token does not have.
+        place = single % tensor.dim()
+        tensor = tensor.index_select(place, _firsts(tensor.shape[place]))
     return tensor
 
 
