@@ -45,7 +45,7 @@ def pooled_by_index(model: torch.nn.Module) -> Iterator[None]:
 
 def _replacements(model: Any) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
     for module in model.modules():
-        config = getattr(module, "config", None)
+        config: Any = getattr(module, "config", None)
         if not getattr(config, "truncate_seq", False) or not getattr(config, "separate_cls", False):
             continue
         if kind_of(module) == f"{_FILE}.FunnelAttentionStructure":
