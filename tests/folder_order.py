@@ -79,7 +79,7 @@ ORDER = {
         "pipeline",
     ),
     "models": (
-        "errors spec patching architectures current_pass",
+        "errors spec patching architectures current_pass stored_weights",
         "paths",
         "attention traceable",
         "recurrent",

@@ -75,14 +75,17 @@ def insert(
     return node
 
 
-def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any] | ir.LazyTensor) -> ir.Value:
     """Add a constant called `name`, with a number appended if that name is taken."""
     unique, number = name, 1
     while unique in graph.initializers:
         number += 1
         unique = f"{name}_{number}"
-    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
-    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    tensor = array if isinstance(array, ir.LazyTensor) else ir.tensor(np.asarray(array, order="C"), name=unique)
+    tensor.name = unique
+    value = ir.Value(
+        name=unique, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
     graph.register_initializer(value)
     return value
 

@@ -79,6 +79,9 @@ def run(
     dtype: Annotated[
         Optional[str], typer.Option(help="What a GPU computes with: float16, the default, or bfloat16.")
     ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Do not calibrate a decoder, and verify it on fewer tokens.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trust_remote_code: Annotated[
@@ -112,6 +115,7 @@ def run(
         max_loss=None if max_loss is None else share_of(max_loss),
         target=target,
         dtype=dtype,
+        fast=fast,
     )
     # Before the imports below, which take seconds.
     check_source(source)

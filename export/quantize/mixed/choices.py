@@ -23,7 +23,7 @@ class Part:
     """Rows of a stored matrix that were a matrix of their own in PyTorch.
 
     Attributes:
-        weight: float32 (rows, in_features).
+        weight: float (rows, in_features), as it is stored.
         moments: float32 (in_features, in_features), see `Moments.inputs`.
         rows: float32 (rows,), the share of each row's outputs in the damage; all of a part's add up to 1.
     """
@@ -58,7 +58,7 @@ def _row_bytes(width: int, bits: int, block_size: int) -> int:
 
 def _damage(part: Part, bits: int, block_size: int) -> float:
     sample = torch.linspace(0, len(part.weight) - 1, min(_SAMPLED_ROWS, len(part.weight))).round().long()
-    weight, importance = part.weight[sample], part.moments.diagonal()
+    weight, importance = part.weight[sample].float(), part.moments.diagonal()
     stored = torch.from_numpy(dequantize(quantize_matrix(weight, importance, bits, block_size), weight.shape[1]))
     errors = ((stored - weight).square() * importance).sum(-1)
     shares = part.rows[sample]
