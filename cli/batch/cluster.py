@@ -56,22 +56,33 @@ class WorkerJob:
 
 
 class Worker:
-    """An actor with one model."""
+    """An actor with one model, which it loads for its first unit.
+
+    What goes wrong is returned, not raised: Ray keeps the text of an exception only.
+    """
 
     def __init__(self, job: WorkerJob) -> None:
-        """Load the model."""
-        bundle = job.bundle.here(temporary_folder())
-        predictor = Predictor(bundle, job.task, column=job.column, **job.loading)
-        self._units = job.units
-        self._writer = BlockWriter(predictor, job.folder, job.column, job.rows)
+        """Remember the job."""
+        self._job = job
+        self._writer: BlockWriter | None = None
 
-    def __call__(self, numbers: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-        """Compute units, given by their numbers; return what was done."""
-        counts = Counts()
-        for number in numbers["item"]:
-            for done in self._writer.write(self._units[number]):
-                counts += done
-        return {name: [value] for name, value in asdict(counts).items()}
+    def __call__(self, numbers: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
+        """Compute units, given by their numbers; return what was done, and what went wrong."""
+        counts, failure, is_usage = Counts(), "", False
+        try:
+            self._writer = self._writer or self._opened()
+            for number in numbers["item"]:
+                for done in self._writer.write(self._job.units[number]):
+                    counts += done
+        except TriformError as error:
+            failure, is_usage = str(error), isinstance(error, InputError)
+        done_and_failed = asdict(counts) | {"failure": failure, "is_usage": is_usage}
+        return {name: [value] for name, value in done_and_failed.items()}
+
+    def _opened(self) -> BlockWriter:
+        job = self._job
+        predictor = Predictor(job.bundle.here(temporary_folder()), job.task, column=job.column, **job.loading)
+        return BlockWriter(predictor, job.folder, job.column, job.rows)
 
 
 @contextmanager
@@ -144,17 +155,12 @@ def on_cluster(job: WorkerJob, workers: int | None) -> Iterator[Counts]:
     )
     try:
         for row in done.iter_rows():
+            failure, is_usage = row.pop("failure"), row.pop("is_usage")
+            if failure:
+                raise (InputError if is_usage else TriformError)(failure)
             yield Counts(**row)
     except RayError as error:
-        raise _cause(error) from None
-
-
-def _cause(error: BaseException) -> TriformError:
-    """What a worker raised, or else what Ray says."""
-    inner: Any = error
-    while inner is not None and not isinstance(inner, TriformError):
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return inner or TriformError(f"the cluster failed: {_first_line(error)}")
+        raise TriformError(f"the cluster failed: {_first_line(error)}") from None
 
 
 def _check_answers(address: str) -> None:

@@ -12,7 +12,6 @@ import argparse
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,9 +24,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as parquet
-import ray.cluster_utils
 
 from tests.helpers.batches import sentences
+from tests.helpers.ray_cluster import add_node, start_cluster
 
 _NODES = 2
 _FILES = 4
@@ -47,9 +46,7 @@ def main() -> int:
         _write_inputs(place / "in", options.rows)
         command = [sys.executable, "-m", "triform", "batch", "embed", str(options.encoder)]
         command += ["--input", str(place / "in"), "--block-rows", "512"]
-        cluster = ray.cluster_utils.Cluster()
-        cluster.add_node(num_cpus=0, **_ports())
-        nodes = [cluster.add_node(num_cpus=1, **_ports()) for _ in range(_NODES)]
+        cluster, nodes = start_cluster(_NODES)
         start = time.perf_counter()
         killed = _attack(
             [*command, "--output", str(place / "cluster"), "--cluster", cluster.address], cluster, nodes, options
@@ -60,16 +57,6 @@ def main() -> int:
         subprocess.run([*command, "--output", str(place / "plain"), "--threads", "1"], check=True)
         print(f"plain: {time.perf_counter() - start:.0f} s", flush=True)
         return _compare(place, options.rows)
-
-
-def _ports() -> dict[str, object]:
-    """Free ports: a node that chooses them itself waits for files, and gives up on a busy machine."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    names = ("metrics_agent_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
-    ports = {name: server.getsockname()[1] for name, server in zip(names, sockets, strict=True)}
-    for server in sockets:
-        server.close()
-    return {**ports, "include_dashboard": False}
 
 
 def _write_inputs(folder: Path, rows: int) -> None:
@@ -105,7 +92,7 @@ def _kill(chance, driver, cluster, nodes) -> str:
         return "worker"
     if victim == "node":
         cluster.remove_node(nodes.pop(chance.randrange(len(nodes))), allow_graceful=False)
-        nodes.append(cluster.add_node(num_cpus=1, **_ports()))
+        nodes.append(add_node(cluster))
         return "node"
     driver.kill()
     return "driver"
