@@ -23,7 +23,7 @@ LINKS := $(addprefix src/triform/,cli export models runtime)
 SECONDS := 600
 FUZZER := atheris==3.0.0
 
-.PHONY: demo test families test-latest coverage models-page constraints wheel dev lint clean fuzz gpu-material gpu-check
+.PHONY: demo test families test-latest coverage models-page constraints wheel dev lint clean fuzz gpu-material gpu-check cluster-check
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)/manifest.json
@@ -117,6 +117,14 @@ soak: dev $(BUNDLE)/manifest.json demo/minilm/manifest.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.soak $(DECODER) --rounds $(ROUNDS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.soak $(ENCODER) --rounds $(ROUNDS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.kills $(DECODER) $(ENCODER) --kills $(KILLS)
+
+# By hand: `triform batch` on a cluster of ROWS rows, whose workers, machines and driver are killed at random moments.
+ROWS := 200000
+
+cluster-check: dev demo/minilm/manifest.json
+	$(INSTALL) --editable '.[cluster]'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n0 -m cluster tests/cli/batch
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.cluster_kills $(ENCODER) --rows $(ROWS)
 
 # By hand: changes the code in MUTANTS places, one at a time, and counts how many of them a test notices.
 MUTANTS := 60

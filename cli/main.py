@@ -52,8 +52,21 @@ _COMMANDS = {
     "verify": ("bundle.verify", "Check a bundle's files, or its outputs against the checkpoint."),
     "sign": ("bundle.sign", "Sign a bundle with an Ed25519 key."),
     "pack": ("bundle.pack", "Pack bundles and what runs them for a device without a network."),
+    "batch": ("batch", "Run a model over files of any size, on one machine or a cluster."),
     "bench": ("machine.bench", "Measure how fast a bundle runs, and how much memory it takes."),
     "doctor": ("machine.doctor", "Show what this machine has, and which bundles fit it."),
+}
+
+# The commands of `triform batch`, in the same form.
+_BATCH_COMMANDS = {
+    "embed": ("batch.embed", "Compute embeddings of texts."),
+    "generate": ("batch.generate", "Answer prompts."),
+    "translate": ("batch.translate", "Translate texts."),
+    "summarize": ("batch.summarize", "Summarize texts."),
+    "rewrite": ("batch.rewrite", "Run a text-to-text model."),
+    "classify": ("batch.classify", "Classify texts."),
+    "tag": ("batch.tag", "Find named entities and other spans in texts."),
+    "transcribe": ("batch.transcribe", "Transcribe recordings."),
 }
 
 # A full disk, a file or quota at its limit, and a failing device.
@@ -75,6 +88,16 @@ Inspect it:
 """
 
 
+_BATCH_HELP = """Run a model over files of any size: Parquet, JSONL, CSV, plain lines, or recordings.
+
+\b
+  triform batch embed BUNDLE --input 'data/*.parquet' --column text --output out/
+
+The folder gets a file for each block of rows. A run that was stopped goes on where it was when the command is given
+again. Rows that cannot be computed are in errors.parquet, with the reason.
+"""
+
+
 @contextmanager
 def _reader_may_leave() -> Iterator[None]:
     """Turn a broken pipe into ReaderGone before typer sees it: typer would end the process, with an exit code of 1."""
@@ -87,19 +110,22 @@ def _reader_may_leave() -> Iterator[None]:
 class _LazyGroup(TyperGroup):
     """A command group that imports a command's module when the command is used."""
 
+    commands_of = _COMMANDS
+
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(_COMMANDS)
+        return list(self.commands_of)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in self.commands_of:
             return None
-        module = import_module(f"triform.cli.commands.{_COMMANDS[cmd_name][0]}")
+        if self.commands_of is _COMMANDS and cmd_name == "batch":
+            return _batch_group()
+        place, help_line = self.commands_of[cmd_name]
+        module = import_module(f"triform.cli.commands.{place}")
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
         # With a default bundle a command needs no arguments; `doctor` never does.
         bare_is_help = not default_bundle() and cmd_name != "doctor"
-        single.command(cmd_name, help=module.HELP, short_help=_COMMANDS[cmd_name][1], no_args_is_help=bare_is_help)(
-            module.run
-        )
+        single.command(cmd_name, help=module.HELP, short_help=help_line, no_args_is_help=bare_is_help)(module.run)
         command = typer.main.get_command(single)
         use_flags_of(command)
         return command
@@ -117,7 +143,23 @@ class _LazyGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, help_line) for name, (_, help_line) in _COMMANDS.items()])
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in self.commands_of.items()])
+
+
+class _BatchGroup(_LazyGroup):
+    """The commands of `triform batch`."""
+
+    commands_of = _BATCH_COMMANDS
+
+
+def _batch_group() -> Any:
+    group = typer.Typer(
+        cls=_BatchGroup, name="batch", help=_BATCH_HELP, no_args_is_help=True, rich_markup_mode=None,
+        add_completion=False,
+    )  # fmt: skip
+    # A group needs a callback to be one.
+    group.callback()(lambda: None)
+    return typer.main.get_group(group)
 
 
 app = typer.Typer(

@@ -50,6 +50,7 @@ class ExportOptions:
         word_timestamps: have a speech model's decoder give the attention that times of words are read from.
         target: cpu, gpu, or both as ``cpu,gpu``.
         dtype: of the numbers that a GPU computes with: float16 or bfloat16.
+        fast: do not calibrate a decoder, and verify it on fewer tokens.
     """
 
     quantize: str = AUTO
@@ -68,6 +69,7 @@ class ExportOptions:
     max_loss: float | None = None
     target: str = "cpu"
     dtype: str | None = None
+    fast: bool = False
 
     @property
     def for_cpu(self) -> bool:
@@ -104,6 +106,7 @@ class ExportOptions:
             raise InputError(f"{option('accuracy_level')} must be 0 to 4, not {self.accuracy_level}")
         self._check_goal()
         self._check_gpu()
+        self._check_fast()
         if self.context_length is not None and self.context_length < 32:
             raise InputError(f"{option('context_length')} must be at least 32, not {self.context_length}")
 
@@ -118,6 +121,15 @@ class ExportOptions:
             raise InputError(f"{option('quantize')} keep is for {option('target')} cpu: GPUs compute with none or int4")
         if self.dtype not in (None, *get_args(GpuDtype)):
             raise InputError(f"{option('dtype')} must be float16 or bfloat16, not {self.dtype}")
+
+    def _check_fast(self) -> None:
+        if not self.fast:
+            return
+        if self.calibrate:
+            raise InputError(f"{option('fast')} does not calibrate; leave out {option('calibrate')} or it")
+        if self.goals:
+            name = self.goals[0]
+            raise InputError(f"{option(name)} needs what {option('fast')} does not measure; leave out one of them")
 
     def _check_goal(self) -> None:
         if not self.goals:

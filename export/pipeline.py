@@ -150,6 +150,8 @@ def _opened(source: str, options: ExportOptions, *, weights: bool) -> _Opened:
     _check_options(purpose.form, options)
     scheme = choose_scheme(purpose.form, origin, config, options)
     options = dataclasses.replace(options, quantize=scheme.name)
+    if options.fast and scheme.name == KEEP:
+        raise InputError(f"{option('fast')} does not go with {option('quantize')} keep, which does not calibrate")
     if options.calibrate and scheme.name in ("none", KEEP):
         raise InputError(
             f"{option('calibrate')} does not go with {option('quantize')} {scheme.name}, which measures nothing"
@@ -159,6 +161,8 @@ def _opened(source: str, options: ExportOptions, *, weights: bool) -> _Opened:
 
 def _check_options(form: str, options: ExportOptions) -> None:
     _check_gpu(form, options)
+    if options.fast and form != "decoder":
+        raise InputError(f"{option('fast')} is for decoders; this model is of the form {form}")
     if form in ("encoder", "image", "audio") and options.block_size is not None and options.quantize != "int4":
         raise InputError(
             f"{option('block_size')} is for {option('quantize')} int4 here: "

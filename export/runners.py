@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +48,83 @@ class RaggedDecoder(FedDecoder, Protocol):
         """Run one chunk; see `DecoderRunner`."""
 
 
+# Logits, and the outputs besides logits and cache by name.
+Result = tuple[Array, dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a decoder is fed in one run; see `DecoderRunner.feed`.
+
+    Attributes:
+        input_ids: int64 (batch, sequence).
+        positions: int64 (batch, num_logits).
+        lengths: int32 (batch,), or None.
+    """
+
+    input_ids: Array
+    positions: Array
+    lengths: Array | None = None
+
+    @property
+    def new_lengths(self) -> Array:
+        """Tokens of each row, int32 (batch,)."""
+        batch, sequence = self.input_ids.shape
+        return np.full(batch, sequence, np.int32) if self.lengths is None else self.lengths.astype(np.int32)
+
+    def feeds(self, past_lengths: Array) -> dict[str, Array]:
+        """A graph's inputs by name, but for the cache.
+
+        Args:
+            past_lengths: int32 (batch,), tokens in each row's cache.
+        """
+        return {
+            "input_ids": self.input_ids.astype(np.int64),
+            "past_lengths": past_lengths,
+            "new_lengths": self.new_lengths,
+            "logits_positions": self.positions.astype(np.int64),
+        }
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """Texts that are fed to a decoder side by side, chunk by chunk, from an empty cache.
+
+    Attributes:
+        batch: how many texts.
+        capacity: most tokens of a text.
+        chunks: in order.
+    """
+
+    batch: int
+    capacity: int
+    chunks: tuple[Chunk, ...]
+
+
+def fed(runner: FedDecoder | RaggedDecoder, feedings: Iterable[Feeding]) -> Iterator[Result]:
+    """Feed a decoder; yields the results of each chunk, in order.
+
+    Only a `RaggedDecoder` can be fed rows of different lengths.
+    """
+    feed: Callable[..., Result] = runner.feed
+    for feeding in feedings:
+        runner.start(feeding.batch, feeding.capacity)
+        for chunk in feeding.chunks:
+            yield feed(chunk.input_ids, chunk.positions, *([] if chunk.lengths is None else [chunk.lengths]))
+
+
+def empty_cache(cache: CacheInfo, batch: int, capacity: int) -> dict[str, Array]:
+    """An empty cache in float32, by names of the graph's inputs."""
+    past: dict[str, Array] = {}
+    for index, layer in enumerate(cache.layers):
+        for part in ("key", "value"):
+            shape = (batch, layer.num_key_value_heads, capacity, layer.head_dim)
+            past[f"past_key_values.{index}.{part}"] = np.zeros(shape, np.float32)
+    for index, state in enumerate(cache.states):
+        past[f"past_states.{index}"] = np.zeros((batch, *state.shape), np.float32)
+    return past
+
+
 class DecoderRunner:
     """A decoder graph with a cache that grows as tokens are fed.
 
@@ -57,19 +134,16 @@ class DecoderRunner:
         extra_outputs: names of the outputs other than logits and cache.
     """
 
-    def __init__(
-        self, path: Path, cache: CacheInfo, threads: int, weights: Mapping[str, Array] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, path: Path, cache: CacheInfo, threads: int) -> None:
         """Open a graph.
 
         Args:
             path: of the graph.
             cache: what it keeps of a text.
             threads: to run on.
-            weights: those that the graph takes as inputs, by name; see `graph/fed_weights.py`.
         """
         self._session = _session(path, threads)
-        self._cache, self._weights = cache, weights
+        self._cache = cache
         self.encoder_outputs: dict[str, Array] = {}
         self.extra_outputs = [
             output.name
@@ -80,13 +154,7 @@ class DecoderRunner:
 
     def start(self, batch: int, capacity: int) -> None:
         """Empty the cache and make room for `batch` rows of at most `capacity` tokens."""
-        self._past = {}
-        for index, layer in enumerate(self._cache.layers):
-            for part in ("key", "value"):
-                shape = (batch, layer.num_key_value_heads, capacity, layer.head_dim)
-                self._past[f"past_key_values.{index}.{part}"] = np.zeros(shape, np.float32)
-        for index, state in enumerate(self._cache.states):
-            self._past[f"past_states.{index}"] = np.zeros((batch, *state.shape), np.float32)
+        self._past = empty_cache(self._cache, batch, capacity)
         self.lengths: Array = np.zeros(batch, np.int32)
 
     def feed(self, input_ids: Array, positions: Array, lengths: Array | None = None) -> tuple[Array, dict[str, Array]]:
@@ -100,24 +168,15 @@ class DecoderRunner:
         Returns:
             logits float32 (batch, num_logits, vocab_size), and the graph's outputs beyond the cache.
         """
-        feeds = {
-            "input_ids": input_ids.astype(np.int64),
-            "past_lengths": self.lengths,
-            "logits_positions": positions.astype(np.int64),
-            **self._past,
-            **self.encoder_outputs,
-            **self._weights,
-        }
-        new_lengths = np.full(len(input_ids), input_ids.shape[1], np.int32)
-        if lengths is not None:
-            new_lengths[:] = lengths
-        if self._cache.states:
-            feeds["new_lengths"] = new_lengths
-        presents = {name: _present(name) for name in self._past}
+        chunk = Chunk(input_ids, positions, lengths)
+        feeds = {**chunk.feeds(self.lengths), **self._past, **self.encoder_outputs}
+        if not self._cache.states:
+            del feeds["new_lengths"]
+        presents = {name: present_of(name) for name in self._past}
         names = ["logits", *self.extra_outputs, *presents.values()]
         results = dict(zip(names, _run(self._session, names, feeds), strict=True))
         self._past = {past: results.pop(present) for past, present in presents.items()}
-        self.lengths = self.lengths + new_lengths
+        self.lengths = self.lengths + chunk.new_lengths
         return results.pop("logits"), results
 
 
@@ -160,7 +219,7 @@ class GpuDecoderRunner:
             **self._past,
             **self.encoder_outputs,
         }
-        presents = {name: _present(name) for name in self._past}
+        presents = {name: present_of(name) for name in self._past}
         outputs = _run(
             self._session,
             ["logits", "next_ids", *presents.values()],
@@ -174,7 +233,7 @@ class GpuDecoderRunner:
         return logits, {}
 
 
-def _present(past: str) -> str:
+def present_of(past: str) -> str:
     """The output that a state comes out of, by the input that it goes into."""
     return past.replace("past_key_values", "present").replace("past_states", "present_states")
 

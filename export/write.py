@@ -24,6 +24,74 @@ _INLINE = 1024
 Stored = dict[bytes, tuple[str, int, int]]
 
 
+class GraphFile:
+    """A graph's file, and the one beside it for large constants, which can be written as they are made.
+
+    Equal constants are stored once.
+    """
+
+    def __init__(self, path: Path, stored: Stored | None = None) -> None:
+        """Begin the file of constants.
+
+        Args:
+            path: of the graph's file; the constants go to `path` + ".data".
+            stored: see `write_graph`.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self._path = path
+        self._stored: Stored = {} if stored is None else stored
+        self._file = (path.parent / f"{path.name}.data").open("wb")
+
+    def __enter__(self) -> GraphFile:
+        """Nothing more to open."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file of constants."""
+        self._file.close()
+
+    def store(self, value: ir.Value) -> None:
+        """Write a constant, and leave the graph its place in the file; small ones stay as they are.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < _INLINE or isinstance(tensor, ir.ExternalTensor):
+            return
+        content = tensor.tobytes()
+        key = hashlib.blake2b(content, digest_size=20).digest()
+        if key not in self._stored:
+            self._file.write(bytes(-self._file.tell() % _PAGE))
+            self._stored[key] = (Path(self._file.name).name, self._file.tell(), len(content))
+            self._file.write(content)
+        holder, offset, length = self._stored[key]
+        shape = ir.Shape(tensor.shape.numpy())
+        value.const_value = ir.ExternalTensor(
+            holder, offset, length, tensor.dtype, shape=shape, name=str(value.name), base_dir=self._path.parent
+        )
+
+    def finish(self, model: ir.Model) -> None:
+        """Write the graph, and the constants that are not written yet, which stay in memory.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        originals = {value: value.const_value for value in model.graph.initializers.values()}
+        _forget_origin(model)
+        try:
+            for value in originals:
+                self.store(value)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            ir.save(model, self._path)
+        finally:
+            for value, tensor in originals.items():
+                value.const_value = tensor
+
+
 def write_graph(model: ir.Model, path: Path, stored: Stored | None = None) -> None:
     """Write `model` to `path` and its large constants to `path` + ".data"; equal bytes are stored once.
 
@@ -36,34 +104,8 @@ def write_graph(model: ir.Model, path: Path, stored: Stored | None = None) -> No
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    data_name = f"{path.name}.data"
-    stored = {} if stored is None else stored
-    originals = {}
-    with (path.parent / data_name).open("wb") as file:
-        for value in model.graph.initializers.values():
-            tensor = value.const_value
-            if tensor is None or tensor.nbytes < _INLINE:
-                continue
-            content = tensor.tobytes()
-            key = hashlib.blake2b(content, digest_size=20).digest()
-            if key not in stored:
-                file.write(bytes(-file.tell() % _PAGE))
-                stored[key] = (data_name, file.tell(), len(content))
-                file.write(content)
-            holder, offset, length = stored[key]
-            originals[value] = tensor
-            shape = ir.Shape(tensor.shape.numpy())
-            value.const_value = ir.ExternalTensor(
-                holder, offset, length, tensor.dtype, shape=shape, name=str(value.name), base_dir=path.parent
-            )
-        file.flush()
-        os.fsync(file.fileno())
-    _forget_origin(model)
-    try:
-        ir.save(model, path)
-    finally:
-        for value, tensor in originals.items():
-            value.const_value = tensor
+    with GraphFile(path, stored) as file:
+        file.finish(model)
 
 
 def _forget_origin(model: ir.Model) -> None:

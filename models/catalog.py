@@ -135,6 +135,8 @@ def _text_part(config: PretrainedConfig, task: str) -> str:
     loaded = None if task in _REWRITE or task == WRITE else model_class(config, task)
     if loaded is None or not takes(loaded, "input_ids") or missing_arguments(loaded, TEXT_INPUTS):
         return ""
+    if more_than_text(loaded) is not None:
+        return ""
     return f"; --task {task} exports what it does with texts alone"
 
 

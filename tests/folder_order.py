@@ -21,6 +21,7 @@ ORDER = {
         "decoder encoder encoder_decoder",
         "speech",
         "evaluation opening",
+        "batch",
     ),
     "runtime/generation": (
         "steps",
@@ -78,12 +79,12 @@ ORDER = {
         "pipeline",
     ),
     "models": (
-        "errors spec patching architectures current_pass",
+        "errors spec patching architectures current_pass stored_weights",
         "paths",
         "attention traceable",
         "recurrent",
         "decoder encoder encoder_decoder",
         "catalog",
     ),
-    "cli": ("inputs", "outputs", "arguments", "chat", "commands", "signals", "main"),
+    "cli": ("inputs", "outputs", "batch", "arguments", "chat", "commands", "signals", "main"),
 }

@@ -23,10 +23,11 @@ HEAVY = {"torch", "transformers", "onnx", "onnxscript", "onnx_ir", "optimum", "s
 ALLOWED = {
     "runtime": (
         {"numpy", "onnxruntime", "tokenizers", "minijinja", "PIL", "soundfile", "soxr", "sacremoses", "sentencex", "av"}
-        | {"llguidance", "jinja2", "cryptography", "zstandard", "jiwer", "sacrebleu", "lm_eval"},
+        | {"llguidance", "jinja2", "cryptography", "zstandard", "jiwer", "sacrebleu", "lm_eval"}
+        | {"pyarrow"},
         {"runtime"},
     ),
-    "cli": ({"typer", "rich", "cyclonedx", "packageurl"}, {"runtime", "cli", "export"}),
+    "cli": ({"typer", "rich", "cyclonedx", "packageurl", "pyarrow", "ray"}, {"runtime", "cli", "export"}),
     "models": ({"torch", "transformers", "optimum"}, {"models"}),
     "export": (
         {"numpy", "onnxruntime", "torch", "transformers", "optimum", "onnxscript", "onnx_ir", "gguf", "safetensors"}

@@ -14,12 +14,13 @@ from triform.export.tested_versions import read_tested_versions
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Extras whose packages no test installs, because they need a GPU or a processor that not every machine has.
-OF_PROVIDERS = {"cuda", "webgpu", "openvino"}
+# Extras whose packages `make test` does not install: they need a GPU or a processor that not every machine has, or are
+# large and have tests of their own, which are run by hand.
+NOT_INSTALLED = {"cuda", "webgpu", "openvino", "cluster"}
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = [
     Requirement(text)
-    for group in (PROJECT["dependencies"], *(EXTRAS[name] for name in sorted(EXTRAS.keys() - OF_PROVIDERS)))
+    for group in (PROJECT["dependencies"], *(EXTRAS[name] for name in sorted(EXTRAS.keys() - NOT_INSTALLED)))
     for text in group
     if not text.startswith("triform[")
 ]

@@ -137,14 +137,21 @@ def run_log(run: Run, unfinished: Path, count: Callable[[], int]) -> Iterator[Ru
         yield RunLog(file, unfinished, done)
 
 
-def _check_same(digests: Mapping[str, str], earlier: Mapping[str, Any], unfinished: Path) -> None:
+def difference(digests: Mapping[str, str], earlier: Mapping[str, Any]) -> str | None:
+    """The first thing that differs between two runs, such as "another bundle"; None if they are the same."""
     for name in sorted(digests.keys() | earlier.keys()):
         if digests.get(name) != earlier.get(name):
-            what = "another bundle" if name == "bundle" else f"another {option(name)}"
-            raise InputError(
-                f"{unfinished} was made with {what}; repeat the command of the earlier run with --resume, "
-                "or delete that file"
-            )
+            return "another bundle" if name == "bundle" else f"another {option(name)}"
+    return None
+
+
+def _check_same(digests: Mapping[str, str], earlier: Mapping[str, Any], unfinished: Path) -> None:
+    what = difference(digests, earlier)
+    if what is not None:
+        raise InputError(
+            f"{unfinished} was made with {what}; repeat the command of the earlier run with --resume, "
+            "or delete that file"
+        )
 
 
 def _check_length(file: IO[bytes], start: bytes, done: int, unfinished: Path) -> None:

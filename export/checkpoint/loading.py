@@ -1,4 +1,4 @@
-"""Loads a checkpoint's config, and its weights in float32."""
+"""Loads a checkpoint's config, and its weights in float32 or as they are stored."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from triform.export.checkpoint.source import Checkpoint, Source
 from triform.models.catalog import class_of
 from triform.models.encoder.static import StaticConfig
 from triform.models.errors import first_line
+from triform.models.stored_weights import stored_weight
 from triform.runtime.errors import ExportError
 
 
@@ -48,7 +49,12 @@ def read_config(source: Source) -> PretrainedConfig:
 
 
 def load_checkpoint(
-    source: Source, config: PretrainedConfig, auto_class: Any, *, unused: tuple[str, ...] = ()
+    source: Source,
+    config: PretrainedConfig,
+    auto_class: Any,
+    *,
+    unused: tuple[str, ...] = (),
+    as_stored: bool = False,
 ) -> Checkpoint:
     """Load the weights, and the tokenizer.
 
@@ -57,17 +63,24 @@ def load_checkpoint(
         config: from `read_config`.
         auto_class: the transformers class that loads it.
         unused: parts of the model that may be missing, because no output depends on them.
+        as_stored: leave matrices of 16-bit floats in their files, see `StoredWeight`; all are float32 otherwise, and
+            where an adapter changes them.
 
     Raises:
         ExportError: weights are damaged or do not fit the config, some would be left out, or there is no usable
             tokenizer.
     """
     tokenizer = load_tokenizer(source)
-    return replace(load_model(source, config, auto_class, unused=unused), tokenizer=tokenizer)
+    return replace(load_model(source, config, auto_class, unused=unused, as_stored=as_stored), tokenizer=tokenizer)
 
 
 def load_model(
-    source: Source, config: PretrainedConfig, auto_class: Any, *, unused: tuple[str, ...] = ()
+    source: Source,
+    config: PretrainedConfig,
+    auto_class: Any,
+    *,
+    unused: tuple[str, ...] = (),
+    as_stored: bool = False,
 ) -> Checkpoint:
     """Load the weights alone. Arguments and errors as `load_checkpoint`."""
     if source.gguf is not None:
@@ -77,7 +90,7 @@ def load_model(
         return Checkpoint(source, loaded.model, None, source.size, missing=loaded.missing, placements=loaded.placements)
     with quiet():
         try:
-            model, report = _read(source, config, auto_class)
+            model, report = _read(source, config, auto_class, as_stored and source.adapter is None)
         except ExportError as error:
             raise ExportError(f"the weights of {source.name} cannot be loaded: {error}") from error
         except Exception as error:  # transformers raises whatever its readers raise
@@ -99,11 +112,16 @@ def _check_missing(source: Source, absent: Iterable[str], unused: tuple[str, ...
         raise ExportError(f"{source.name} lacks {len(missing)} weights its config asks for, such as {missing[0]}")
 
 
-def _read(source: Source, config: PretrainedConfig, auto_class: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _read(
+    source: Source, config: PretrainedConfig, auto_class: Any, as_stored: bool
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model from tensors that `weights` reads; transformers opens no file of weights itself."""
     if source.weights is None:
         raise ExportError("they were not fetched")
     with open_weights(source.weights) as tensors:
+        if as_stored:
+            # Indexing maps a tensor, and reads nothing.
+            tensors = {name: stored_weight(tensor[...]) for name, tensor in tensors.items()}
         model, report = _class_of(source, config, auto_class).from_pretrained(
             None, config=config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
         )

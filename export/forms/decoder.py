@@ -34,10 +34,9 @@ from triform.export.forms.decoders.graph import (
     drop_weights,
     traced_decoder,
 )
-from triform.export.graph.fed_weights import take_weights_as_inputs
+from triform.export.forms.decoders.measured import Reference, measure_decoder
 from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
-from triform.export.quantize.energies import add_energy_outputs, energies
 from triform.export.quantize.mixed.lowering import lower_decoder_to_goal
 from triform.export.quantize.mixed.moments import Differentiable, predictions
 from triform.export.report import Clock, Report, finish
@@ -45,23 +44,24 @@ from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
 from triform.export.samples.own import calibration_text
 from triform.export.verify.decoder import (
-    all_logits,
     quantized_decoder_parity,
     reference_logits,
     reference_states,
     verify_decoder,
     verify_states,
 )
-from triform.export.write import describe_graph, staged, write_graph
+from triform.export.write import GraphFile, describe_graph, staged, write_graph
 from triform.models import catalog
-from triform.runtime.bundle.export_record import QuantizedParity
+from triform.runtime.bundle.export_record import Parity, QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, GpuGraphs, GraphInfo, Manifest, Quantization
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
 
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
-# Tokens for parity, for calibration, for comparing the quantized graph, and per window of these texts.
+# Tokens for parity, for calibration, for comparing the quantized graph, and per window of these texts; and what a fast
+# export has of them.
 _PARITY_TOKENS, _CALIBRATION_TOKENS, _COMPARED_TOKENS, _WINDOW = 192, 3072, 1024, 512
+_FAST_PARITY_TOKENS, _FAST_COMPARED_TOKENS = 48, 128
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
@@ -93,7 +93,7 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
     """
     _max_length(config, options)
     _keeps_blocks(origin, options)
-    return loading.load_checkpoint(origin, config, transformers.AutoModelForCausalLM)
+    return loading.load_checkpoint(origin, config, transformers.AutoModelForCausalLM, as_stored=True)
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
@@ -121,60 +121,87 @@ def _build(
 ) -> list[StoredDecoder]:
     """Trace a decoder, verify it in float32, and store it for each target."""
     window = min(_WINDOW, max_length)
-    ids = texts.text_ids(
-        checkpoint.tokenizer, texts.read_text("evaluation"), _COMPARED_TOKENS, checkpoint.model, window=window
-    )
+    count = _FAST_COMPARED_TOKENS if options.fast else _COMPARED_TOKENS
+    ids = texts.text_ids(checkpoint.tokenizer, texts.read_text("evaluation"), count, checkpoint.model, window=window)
     with clock.step("reference"):
-        parity_ids = ids[: min(_PARITY_TOKENS, max_length - 8)]
-        logits = reference_logits(checkpoint.model, parity_ids)
-        states = reference_states(checkpoint.model, parity_ids) if options.hidden_states else None
+        count = _FAST_PARITY_TOKENS if options.fast else _PARITY_TOKENS
+        reference = _reference(checkpoint, ids[: min(count, max_length - 8)], options)
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
     if options.quantize != MIXED:
         # A goal is met by what PyTorch computes with them.
         drop_weights(checkpoint.model)
-    as_it_is, notes = options.quantize == "none" and not options.for_gpu, dict(spec.notes)
+    notes = dict(spec.notes) | (_fast_notes(reference.ids, ids, options) if options.fast else {})
+    if options.quantize == "none" and not options.for_gpu:
+        with clock.step("verify"):
+            parity = _write_in_float32(graph, folder, cache, reference)
+        return [StoredDecoder(graph, cache, Quantization("none"), parity, notes)]
+    text = calibration_text(options.calibrate)
+    sample_ids = texts.spread_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
+    sample = texts.TokenWindows(sample_ids, window)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
-            original, energy_outputs = _float_runner(graph, folder if as_it_is else Path(scratch), cache, not as_it_is)
-            parity = verify_decoder(original, logits, parity_ids)
-            if states is not None:
-                verify_states(original, states, parity_ids)
-        if as_it_is:
-            return [StoredDecoder(graph, cache, Quantization("none"), parity, notes)]
-        with clock.step("quantize"):
-            text = calibration_text(options.calibrate)
-            sample_ids = texts.spread_ids(
-                checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window
+            calibrated = options.quantize not in ("none", MIXED) and not options.fast
+            calibration = sample if calibrated else None
+            measured = measure_decoder(
+                graph, cache, Path(scratch), reference, calibration, texts.TokenWindows(ids, window)
             )
-            sample = texts.TokenWindows(sample_ids, window)
-            measures = options.quantize not in ("none", MIXED)
-            importance = _importance(original, energy_outputs, sample) if measures else {}
-            expected = [all_logits(original, ids[start : start + window]) for start in range(0, len(ids), window)]
-            # It holds the float32 weights, which go away as they are quantized.
-            del original
-            stored = []
+        stored = []
+        with clock.step("quantize"):
             if options.for_gpu:
                 own = graph.clone() if options.for_cpu else graph
                 path = folder / (GPU_GRAPH_FILE if options.for_cpu else GRAPH_FILE)
                 floats = FloatDecoder(
-                    checkpoint.source.name, own, cache, importance, logits, expected, ids, window, notes
-                )
+                    checkpoint.source.name, own, cache, measured.importance, reference.logits, measured.expected, ids,
+                    window, notes,
+                )  # fmt: skip
                 stored = [build_decoder_for_gpu(floats, options, path, Path(scratch))]
                 if not options.for_cpu:
                     return stored
 
-            def compare(quantized: ir.Model, path: Path = Path(scratch) / GRAPH_FILE) -> QuantizedParity:
-                write_graph(quantized, path)
-                windows = iter(expected)
-                runner = DecoderRunner(path, cache, usable_cores())
+            def compare(quantized: Path) -> QuantizedParity:
+                windows = iter(measured.expected)
+                runner = DecoderRunner(quantized, cache, usable_cores())
                 return quantized_decoder_parity(lambda _: next(windows), runner, ids, window)
 
             subject = Differentiable(checkpoint.model, partial(predictions, checkpoint.model, sample), len(sample.ids))
-            quantization = _quantize(graph, subject, importance, compare, options, folder, clock)
+
+            def measure(quantized: ir.Model) -> QuantizedParity:
+                path = Path(scratch) / GRAPH_FILE
+                write_graph(quantized, path)
+                return compare(path)
+
+            quantization = _quantize(graph, subject, measured.importance, measure, options, folder, clock)
+            drop_weights(checkpoint.model)
         with clock.step("compare"):
-            measured = compare(graph, folder / GRAPH_FILE)
-    parity = dataclasses.replace(parity, quantized=measured)
+            differences = compare(folder / GRAPH_FILE)
+    parity = dataclasses.replace(measured.parity, quantized=differences)
     return [StoredDecoder(graph, cache, quantization, parity, notes), *stored]
+
+
+def _fast_notes(verified: list[int], compared: list[int], options: ExportOptions) -> dict[str, str]:
+    """What a fast export did less than others, for the manifest."""
+    notes = {"parity": f"fast: the float32 graph against PyTorch on {len(verified)} tokens"}
+    if options.quantize != "none":
+        notes["parity"] += f"; the quantized graph against the float32 graph on {len(compared)}"
+        notes["calibration"] = "none"
+    return notes
+
+
+def _reference(checkpoint: Checkpoint, ids: list[int], options: ExportOptions) -> Reference:
+    logits = reference_logits(checkpoint.model, ids)
+    return Reference(ids, logits, reference_states(checkpoint.model, ids) if options.hidden_states else None)
+
+
+def _write_in_float32(graph: ir.Model, folder: Path, cache: CacheInfo, reference: Reference) -> Parity:
+    """Write the graph as it is, and compare it with PyTorch. Errors as `verify_decoder`."""
+    path = folder / GRAPH_FILE
+    lower_to_float(graph)
+    write_graph(graph, path)
+    runner = DecoderRunner(path, cache, usable_cores())
+    parity = verify_decoder(runner, reference.logits, reference.ids)
+    if reference.states is not None:
+        verify_states(runner, reference.states, reference.ids)
+    return parity
 
 
 def _quantize(
@@ -191,20 +218,24 @@ def _quantize(
     Args:
         graph: changed in place.
         subject: see `lower_decoder_to_goal`.
-        importance: see `_importance`.
+        importance: see `Measured`.
         compare: see `lower_decoder_to_goal`.
         options: of the export.
         folder: of the bundle, with all files but the graph and the manifest.
         clock: gets notes of what was measured.
     """
-    if options.quantize == "none":
-        lower_to_float(graph)
-        return Quantization("none")
-    if options.quantize == MIXED:
-        with tempfile.TemporaryDirectory(dir=folder.parent) as moments:
-            return lower_decoder_to_goal(graph, subject, compare, options, folder, Path(moments), clock)
-    scheme = _scheme(options)
-    return _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance))
+    with GraphFile(folder / GRAPH_FILE) as file:
+        if options.quantize == "none":
+            lower_to_float(graph)
+            quantization = Quantization("none")
+        elif options.quantize == MIXED:
+            with tempfile.TemporaryDirectory(dir=folder.parent) as moments:
+                quantization = lower_decoder_to_goal(graph, subject, compare, options, folder, Path(moments), clock)
+        else:
+            scheme = _scheme(options)
+            quantization = _describe_scheme(scheme, lower_to_blocks(graph, scheme, importance, file.store))
+        file.finish(graph)
+    return quantization
 
 
 def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
@@ -226,37 +257,6 @@ def _scheme(options: ExportOptions) -> Scheme:
     """The scheme that int8 or int4 stands for."""
     name = options.quantize
     return Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
-
-
-def _float_runner(
-    graph: ir.Model, folder: Path, cache: CacheInfo, calibrated: bool
-) -> tuple[DecoderRunner, dict[str, str]]:
-    """Write the float32 graph and open it: to keep, or a copy that also gives the energies of its Linear inputs.
-
-    The copy is written without its large weights, and runs on those in memory.
-
-    Returns:
-        the runner, and by weight name the output with the energies of the weight's input.
-    """
-    path = folder / GRAPH_FILE
-    if not calibrated:
-        lower_to_float(graph)
-        write_graph(graph, path)
-        return DecoderRunner(path, cache, usable_cores()), {}
-    copy = graph.clone()
-    energy_outputs = add_energy_outputs(copy)
-    lower_to_float(copy)
-    weights = take_weights_as_inputs(copy)
-    write_graph(copy, path)
-    return DecoderRunner(path, cache, usable_cores(), weights), energy_outputs
-
-
-def _importance(
-    runner: DecoderRunner, energy_outputs: dict[str, str], sample: texts.TokenWindows
-) -> dict[str, torch.Tensor]:
-    """By weight name, the energy of each input channel over the calibration text."""
-    by_output = energies(runner, sample.ids, sample.window)
-    return {weight: by_output[output] for weight, output in energy_outputs.items()}
 
 
 def _describe_scheme(scheme: Scheme, count: int) -> Quantization:

@@ -42,12 +42,13 @@ from triform.export.samples.sources import (
     text_sources,
 )
 from triform.export.tokenization.seq2seq import save_tokenizers
-from triform.export.tokenization.seq2seq_languages import task_prefixes
+from triform.export.tokenization.seq2seq_languages import languages_listed, task_prefixes
 from triform.export.verify.encoder_decoder import (
     quantized_encoder_decoder_parity,
     reference_answers,
     verify_encoder_decoder,
 )
+from triform.export.verify.longest_audio import no_longer_than_read
 from triform.export.write import Stored, describe_graph, staged, write_graph
 from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder_decoder.graph import encoder_decoder_specs
@@ -126,6 +127,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             float_encoder = _write_float_graphs(graphs, target, quantized)
             original = _runner(target, cache)
             parity = verify_encoder_decoder(original, reference)
+            sources = no_longer_than_read(sources, original.encoder)
         gpu, gpu_parity = None, parity
         if options.for_gpu:
             with clock.step("build for GPUs"):
@@ -269,11 +271,13 @@ def _max_source_length(checkpoint: Checkpoint) -> int | None:
 
 
 def _info(checkpoint: Checkpoint, kind: Kind, sources: Sources, folder: Path, start: int) -> EncoderDecoderInfo:
+    text = save_tokenizers(checkpoint.tokenizer, folder, checkpoint.source.name)
+    languages = languages_listed(checkpoint.model.generation_config)
     return EncoderDecoderInfo(
         source=kind.source,
         decoder_start=start,
         max_source_length=_max_source_length(checkpoint) if kind.source == "text" else None,
-        text=save_tokenizers(checkpoint.tokenizer, folder, checkpoint.source.name),
+        text=text if languages is None else dataclasses.replace(text, languages=languages),
         tasks=task_prefixes(checkpoint.model.config),
         audio=sources.audio,
         image=sources.image,

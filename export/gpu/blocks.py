@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 import torch
 
-from triform.export.graph.linear import LINEAR, matrix
+from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type
+from triform.export.graph.weights import stored_matrix
 from triform.export.quantize.blocks import linear_inputs, lower_to_float
 from triform.export.quantize.blockwise import Blocks, join_blocks
 from triform.runtime.bundle.manifest import Quantization
@@ -37,7 +38,7 @@ def lower_to_gpu_blocks(model: ir.Model, importance: Mapping[str, torch.Tensor])
     count = 0
     for node in nodes(model.graph, LINEAR):
         x, weight, bias = linear_inputs(node)
-        rows = matrix(weight)
+        rows = stored_matrix(weight)
         if rows.shape[0] % _COLUMNS or rows.shape[1] % BLOCK_SIZE:
             continue
         blocks = symmetric_blocks(rows, importance.get(str(weight.name)))
@@ -65,7 +66,7 @@ def symmetric_blocks(weight: torch.Tensor, importance: torch.Tensor | None) -> B
     """
     channel = torch.ones(weight.shape[1]) if importance is None else importance / importance.mean().clamp(min=1e-12)
     channel = (channel + 1e-4).view(1, -1, BLOCK_SIZE)
-    parts = [_search(rows.float().view(len(rows), -1, BLOCK_SIZE), channel) for rows in weight.split(_ROWS)]
+    parts = [_search(rows.float().reshape(len(rows), -1, BLOCK_SIZE), channel) for rows in weight.split(_ROWS)]
     integers, scales = (torch.cat(group) for group in zip(*parts, strict=True))
     return join_blocks(integers, scales, torch.full_like(scales, _ZERO), _BITS, BLOCK_SIZE)
 

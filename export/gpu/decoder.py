@@ -64,6 +64,7 @@ def to_gpu_decoder(model: ir.Model, dtype: GpuDtype) -> None:
 def lengths_outside(model: ir.Model) -> None:
     """Take from outside what is computed from lengths: see docs/bundle.md."""
     graph = model.graph
+    _undo_additions(graph)
     attention = nodes(graph, "GroupQueryAttention")[0]
     for place, name, shape in ((_SEQLENS, "seqlens_k", ["batch"]), (_TOTAL, "total_sequence_length", [1])):
         value = _input(name, ir.DataType.INT32, shape)
@@ -74,6 +75,26 @@ def lengths_outside(model: ir.Model) -> None:
     sweep(model)
     for value in [value for value in graph.inputs if not value.uses()]:
         graph.inputs.remove(value)
+
+
+def _undo_additions(graph: ir.Graph) -> None:
+    """Replace (a + b) - b by a: some models compute the past length so from the whole, which CUDA does on the host."""
+    for node in nodes(graph, "Sub"):
+        total, taken = node.inputs
+        added = None if total is None else total.producer()
+        if added is not None and added.op_type == "Add" and _same(added.inputs[1], taken):
+            ir.convenience.replace_all_uses_with(node.outputs[0], _required(added, 0))
+
+
+def _same(first: ir.Value | None, second: ir.Value | None) -> bool:
+    """Whether two values are computed alike."""
+    if first is None or second is None or first is second:
+        return first is second
+    one, other = first.producer(), second.producer()
+    if one is None or other is None or one.op_type != other.op_type or len(one.inputs) != len(other.inputs):
+        return False
+    alike = dict(one.attributes) == dict(other.attributes) and first.index() == second.index()
+    return alike and all(_same(*pair) for pair in zip(one.inputs, other.inputs, strict=True))
 
 
 def _input(name: str, dtype: ir.DataType, shape: Sequence[str | int]) -> ir.Value:

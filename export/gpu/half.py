@@ -12,8 +12,8 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-from triform.export.graph.linear import matrix
 from triform.export.graph.nodes import attribute, insert, nodes, replace, sweep
+from triform.export.graph.weights import matrix
 from triform.runtime.bundle.manifest import GpuDtype
 
 TYPES = {"float16": (ir.DataType.FLOAT16, torch.float16), "bfloat16": (ir.DataType.BFLOAT16, torch.bfloat16)}

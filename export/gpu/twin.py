@@ -12,8 +12,8 @@ import onnx_ir as ir
 import torch
 
 from triform.export.gpu.half import TYPES
-from triform.export.graph.linear import matrix
 from triform.export.graph.nodes import attribute
+from triform.export.graph.weights import matrix
 from triform.runtime.bundle.manifest import GpuDtype
 
 _BITS = {"float16": 11, "bfloat16": 8}

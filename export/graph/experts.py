@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from triform.export.graph.linear import matrix
 from triform.export.graph.nodes import MICROSOFT, add_initializer, attribute, insert, nodes, replace, set_type, sweep
+from triform.export.graph.weights import matrix
 
 EXPERTS = "Experts"
 _TINY = float(np.finfo(np.float32).tiny)

@@ -25,6 +25,7 @@ from triform.export.graph.nodes import (
     set_type,
     sweep,
 )
+from triform.export.graph.weights import StackedTensor, matrix, pieces_of, same_memory, shape_of
 
 LINEAR = "Linear"
 DOMAIN = "triform"
@@ -76,22 +77,9 @@ def _weight(graph: ir.Graph, node: ir.Node) -> ir.Value | None:
 def _transposed(graph: ir.Graph, value: ir.Value) -> ir.Value:
     name = f"{value.name}.transposed"
     if name not in graph.initializers:
-        transposed = add_initializer(graph, name, matrix(value).T.contiguous().numpy())
+        transposed = add_initializer(graph, name, StackedTensor(tuple(piece.T for piece in pieces_of(value)), name))
         transposed.meta[_PARTS] = parts_of(value)
     return graph.initializers[name]
-
-
-def matrix(value: ir.Value) -> torch.Tensor:
-    """The values of an initializer as a torch tensor; not copied if the initializer holds a torch tensor.
-
-    Raises:
-        ValueError: `value` is not a constant.
-    """
-    tensor = value.const_value
-    if tensor is None:
-        raise ValueError(f"{value.name} is not a constant")
-    raw = getattr(tensor, "raw", None)
-    return raw.detach() if isinstance(raw, torch.Tensor) else torch.from_numpy(np.array(tensor.numpy()))
 
 
 def _following_bias(product: ir.Value) -> tuple[ir.Value | None, ir.Value]:
@@ -151,8 +139,7 @@ def pack_linears(model: ir.Model, kind_of: Callable[[ir.Value], Hashable]) -> No
 
 def _merge(graph: ir.Graph, group: list[ir.Node]) -> None:
     first = group[0]
-    weights = [matrix(_input(node, 1)) for node in group]
-    sizes = [weight.shape[0] for weight in weights]
+    sizes = [shape_of(_input(node, 1))[0] for node in group]
     name = _input(first, 1).name
     merged = _joined(graph, f"{name}.packed", [_input(node, 1) for node in group])
     bias = None
@@ -172,11 +159,11 @@ def _merge(graph: ir.Graph, group: list[ir.Node]) -> None:
 def _joined(graph: ir.Graph, name: str, weights: list[ir.Value]) -> ir.Value:
     """The rows of several weights as one; layers that share their weights (ALBERT) share this one too."""
     parts = tuple(part for weight in weights for part in parts_of(weight))
-    rows = torch.cat([matrix(weight) for weight in weights])
+    pieces = tuple(piece for weight in weights for piece in pieces_of(weight))
     present = graph.initializers.get(name)
-    if present is not None and parts_of(present) == parts and torch.equal(matrix(present), rows):
+    if present is not None and parts_of(present) == parts and same_memory(pieces_of(present), pieces):
         return present
-    joined = add_initializer(graph, name, rows.numpy())
+    joined = add_initializer(graph, name, StackedTensor(pieces, name))
     joined.meta[_PARTS] = parts
     return joined
 
@@ -190,4 +177,4 @@ def _input(node: ir.Node, index: int) -> ir.Value:
 
 def _bias_or_zeros(node: ir.Node) -> torch.Tensor:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    return torch.zeros(matrix(_input(node, 1)).shape[0]) if bias is None else matrix(bias)
+    return torch.zeros(shape_of(_input(node, 1))[0]) if bias is None else matrix(bias)

@@ -75,14 +75,17 @@ def insert(
     return node
 
 
-def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any] | ir.LazyTensor) -> ir.Value:
     """Add a constant called `name`, with a number appended if that name is taken."""
     unique, number = name, 1
     while unique in graph.initializers:
         number += 1
         unique = f"{name}_{number}"
-    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
-    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    tensor = array if isinstance(array, ir.LazyTensor) else ir.tensor(np.asarray(array, order="C"), name=unique)
+    tensor.name = unique
+    value = ir.Value(
+        name=unique, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
     graph.register_initializer(value)
     return value
 
@@ -93,13 +96,16 @@ def nodes(graph: ir.Graph, *op_types: str) -> list[ir.Node]:
 
 
 def sweep(model: ir.Model) -> None:
-    """Remove unused nodes and initializers."""
+    """Remove unused nodes and initializers, and let go of what these hold.
+
+    A graph keeps a reference to everything that once was an input of it, as weights are while PyTorch traces.
+    """
     RemoveUnusedNodesPass()(model)
     graph = model.graph
     for name in [
         name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()
     ]:
-        del graph.initializers[name]
+        graph.initializers.pop(name).const_value = None
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from triform.export.graph.linear import matrix
 from triform.export.graph.nodes import add_initializer, insert, nodes, replace, sweep
+from triform.export.graph.weights import matrix
 
 _COS, _SIN = 7, 8
 # Smaller tables stay: they are opened faster than they are computed.

@@ -16,8 +16,10 @@ import torch
 from triform.export.graph.cache import add_cache
 from triform.export.graph.cross_attention import count_keys, lower_cross_attention, lower_cross_weights
 from triform.export.graph.translations import TRANSLATIONS
+from triform.export.graph.weights import keep_as_stored
 from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.spec import GraphSpec
+from triform.models.stored_weights import untouched_weights
 
 OPSET = 21
 
@@ -25,7 +27,7 @@ OPSET = 21
 def trace(spec: GraphSpec) -> ir.Model:
     """Trace `spec.module` into one graph whose inputs, outputs and dynamic axes have the names of `spec`.
 
-    The graph shares its weights with the module's parameters; nothing is copied.
+    The graph shares its weights with the module's parameters; nothing is copied, and none of them is read.
 
     Raises:
         UnsupportedModelError: the module cannot be traced, for example because its control flow depends on its inputs.
@@ -36,12 +38,14 @@ def trace(spec: GraphSpec) -> ir.Model:
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         axes = (axes,)
     try:
-        result = _exported(spec, examples, axes)
+        with untouched_weights(spec.module) as stored:
+            result = _exported(spec, examples, axes)
     except Exception as error:  # torch.export and torch.onnx raise errors of a dozen kinds
         raise UnsupportedModelError(f"PyTorch cannot trace it: {first_line(error)[:200]}") from error
     if result is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     model = result.model
+    keep_as_stored(model.graph, stored)
     _name_axes(model.graph, spec)
     add_cache(model, spec.cache)
     lower_cross_attention(model)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from triform.export.graph.experts import lower_experts_to_float
-from triform.export.graph.linear import LINEAR, matrix
+from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type, sweep
+from triform.export.graph.weights import shape_of, stored_matrix
 from triform.export.quantize.blockwise import Blocks, quantize_matrix
 from triform.export.quantize.experts import lower_experts
 
@@ -24,6 +26,13 @@ _LARGE_TABLE = 2**20
 SENSITIVE_BLOCK_SIZE = 32
 # That the operators accept.
 _SMALLEST_BLOCK = 16
+
+# Called with each constant that is made, to write it; see `GraphFile.store`.
+Store = Callable[[ir.Value], None]
+
+
+def keep_in_memory(_: ir.Value) -> None:
+    """Leave a constant where it is, for `write_graph`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Scheme:
     def block_size_of(self, linear: ir.Node) -> int:
         """Smaller blocks for the products that feed attention and for the language-model head."""
         if linear.outputs[0].is_graph_output():
-            return self.block_size_of_table(matrix(linear_inputs(linear)[1]).shape[1])
+            return self.block_size_of_table(shape_of(linear_inputs(linear)[1])[1])
         return min(self.block_size, SENSITIVE_BLOCK_SIZE) if _reaches_attention(linear) else self.block_size
 
     def block_size_of_table(self, width: int) -> int:
@@ -73,7 +82,9 @@ def lower_to_float(model: ir.Model) -> None:
     lower_experts_to_float(model)
 
 
-def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, torch.Tensor]) -> int:
+def lower_to_blocks(
+    model: ir.Model, scheme: Scheme, importance: Mapping[str, torch.Tensor], store: Store = keep_in_memory
+) -> int:
     """Quantize every Linear, all experts and the token embeddings blockwise.
 
     A head that is tied to the embedding shares its stored matrix: both operators read the same bytes.
@@ -82,6 +93,7 @@ def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, to
         model: changed in place.
         scheme: bits, block sizes and accuracy level.
         importance: by weight name, the energy of each input channel, float32 (in_features,); see `energies`.
+        store: for the blocks.
 
     Returns:
         how many matrices were quantized.
@@ -90,28 +102,41 @@ def lower_to_blocks(model: ir.Model, scheme: Scheme, importance: Mapping[str, to
     count = 0
     for node in nodes(model.graph, LINEAR):
         _, weight, _ = linear_inputs(node)
-        rows = matrix(weight)
-        if rows.shape[0] < FEWEST_COLUMNS:
+        if shape_of(weight)[0] < FEWEST_COLUMNS:
             continue
+        rows = stored_matrix(weight)
         blocks = quantize_matrix(rows, importance.get(str(weight.name)), scheme.bits, scheme.block_size_of(node))
-        done[id(weight)] = blocks
-        lower_product(model.graph, node, blocks, scheme.accuracy_level)
+        if _is_token_embedding(model, weight):
+            done[id(weight)] = blocks
+        lower_product(model.graph, node, blocks, scheme.accuracy_level, store)
+        _drop_unused(model.graph, weight)
         count += 1
     count += lower_experts(model, scheme.bits, scheme.block_size, scheme.accuracy_level, importance)
     lower_to_float(model)
-    return count + lower_embeddings(model, scheme, done)
+    return count + lower_embeddings(model, scheme, done, store)
 
 
-def lower_product(graph: ir.Graph, node: ir.Node, blocks: Blocks, accuracy_level: int) -> None:
-    """Replace a Linear by MatMulNBits with these blocks."""
+def _drop_unused(graph: ir.Graph, weight: ir.Value) -> None:
+    """Let go of a weight that no node reads any more."""
+    if not weight.uses() and not weight.is_graph_output():
+        # As `sweep` does.
+        graph.initializers.pop(str(weight.name)).const_value = None
+
+
+def lower_product(
+    graph: ir.Graph, node: ir.Node, blocks: Blocks, accuracy_level: int, store: Store = keep_in_memory
+) -> None:
+    """Replace a Linear by MatMulNBits with these blocks, which `store` is called with."""
     x, weight, bias = linear_inputs(node)
+    rows, columns = shape_of(weight)
     attributes = {
-        "K": matrix(weight).shape[1], "N": matrix(weight).shape[0], "bits": blocks.bits,
-        "block_size": blocks.block_size, "accuracy_level": accuracy_level,
+        "K": columns, "N": rows, "bits": blocks.bits, "block_size": blocks.block_size,
+        "accuracy_level": accuracy_level,
     }  # fmt: skip
-    inputs = [x, *_constants(graph, node, str(weight.name), blocks), None, bias][: 6 if bias is not None else 4]
+    inputs = [x, *_constants(graph, node, str(weight.name), blocks, store), None, bias][: 6 if bias is not None else 4]
     product = insert(graph, node, "MatMulNBits", inputs, domain=MICROSOFT, attributes=attributes)
     replace(node.outputs[0], product.outputs[0])
+    graph.remove(node, safe=True)
 
 
 def lower_tied_heads(model: ir.Model, scheme: Scheme) -> dict[int, Blocks]:
@@ -129,7 +154,7 @@ def lower_tied_heads(model: ir.Model, scheme: Scheme) -> dict[int, Blocks]:
         _, weight, _ = linear_inputs(node)
         if not _is_token_embedding(model, weight):
             continue
-        rows = matrix(weight)
+        rows = stored_matrix(weight)
         done[id(weight)] = quantize_matrix(rows, None, scheme.bits, scheme.block_size_of_table(rows.shape[1]))
         lower_product(model.graph, node, done[id(weight)], scheme.accuracy_level)
     return done
@@ -141,13 +166,14 @@ def _is_token_embedding(model: ir.Model, weight: ir.Value) -> bool:
     return any(ids is not None and is_token_table(model, weight, ids) for ids in (node.inputs[1] for node in gathers))
 
 
-def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]) -> int:
+def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks], store: Store = keep_in_memory) -> int:
     """Quantize token embeddings blockwise; small tables, and those indexed by other values, stay as they are.
 
     Args:
         model: changed in place.
         scheme: bits and block sizes.
         done: blocks of matrices that are quantized already, by the identity of the value; a tied head's are shared.
+        store: for the blocks.
 
     Returns:
         how many matrices were quantized.
@@ -157,16 +183,16 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
         table, ids = node.inputs
         if table is None or ids is None or not table.is_initializer() or not is_token_table(model, table, ids):
             continue
-        width = matrix(table).shape[1]
+        width = shape_of(table)[1]
         shared = done.get(id(table))
         if shared is None:
-            shared = quantize_matrix(matrix(table), None, scheme.bits, scheme.block_size_of_table(width))
+            shared = quantize_matrix(stored_matrix(table), None, scheme.bits, scheme.block_size_of_table(width))
             count += 1
         flat = Blocks(
             shared.packed.reshape(len(shared.packed), -1), shared.scales, shared.zero_points, shared.bits,
             shared.block_size,
         )  # fmt: skip
-        data, scales, zero_points = _constants(model.graph, node, f"{table.name}.rows", flat)
+        data, scales, zero_points = _constants(model.graph, node, f"{table.name}.rows", flat, store)
         attributes = {"bits": flat.bits, "block_size": flat.block_size, "gather_axis": 0, "quantize_axis": 1}
         gather = insert(
             model.graph, node, "GatherBlockQuantized", [data, ids, scales, zero_points], domain=MICROSOFT,
@@ -194,7 +220,7 @@ def is_token_table(model: ir.Model, table: ir.Value, ids: ir.Value) -> bool:
     """Whether a table is indexed by token ids, or, for a large table, by values computed from them."""
     if ids in model.graph.inputs:
         return True
-    if matrix(table).numel() < _LARGE_TABLE:
+    if math.prod(shape_of(table)) < _LARGE_TABLE:
         return False
     pending, seen = [ids], set()
     while pending:
@@ -217,15 +243,17 @@ def linear_inputs(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value | None]:
     return x, weight, node.inputs[2] if len(node.inputs) > 2 else None
 
 
-def _constants(graph: ir.Graph, node: ir.Node, name: str, blocks: Blocks) -> tuple[ir.Value, ir.Value, ir.Value]:
-    return (
-        add_initializer(graph, f"{name}.blocks", blocks.packed),
-        _scales(graph, node, name, blocks.scales),
-        add_initializer(graph, f"{name}.zero_points", blocks.zero_points),
-    )
+def _constants(
+    graph: ir.Graph, node: ir.Node, name: str, blocks: Blocks, store: Store
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    packed = add_initializer(graph, f"{name}.blocks", blocks.packed)
+    zero_points = add_initializer(graph, f"{name}.zero_points", blocks.zero_points)
+    store(packed)
+    store(zero_points)
+    return packed, _scales(graph, node, name, blocks.scales, store), zero_points
 
 
-def _scales(graph: ir.Graph, node: ir.Node, name: str, scales: NDArray[np.float32]) -> ir.Value:
+def _scales(graph: ir.Graph, node: ir.Node, name: str, scales: NDArray[np.float32], store: Store) -> ir.Value:
     """Scales as the operators read them, float32; stored in float16 where that changes none.
 
     ONNX Runtime computes the cast once, when it opens the graph.
@@ -234,8 +262,11 @@ def _scales(graph: ir.Graph, node: ir.Node, name: str, scales: NDArray[np.float3
     with np.errstate(over="ignore"):
         halves = scales.astype(np.float16)
     if not np.array_equal(halves, scales):
-        return add_initializer(graph, f"{name}.scales", scales)
+        wide = add_initializer(graph, f"{name}.scales", scales)
+        store(wide)
+        return wide
     stored = add_initializer(graph, f"{name}.scales", halves)
+    store(stored)
     cast = insert(graph, node, "Cast", [stored], attributes={"to": ir.DataType.FLOAT}).outputs[0]
     cast.type, cast.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(scales.shape)
     return cast

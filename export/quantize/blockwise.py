@@ -46,7 +46,7 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
     """Quantize one matrix.
 
     Args:
-        weight: float32 (out_features, in_features).
+        weight: float (out_features, in_features); some rows at a time are converted to float32.
         importance: float32 (in_features,), mean square of each input channel; all channels count the same when None.
         bits: 4 or 8.
         block_size: a power of two, at least 16. The last block is padded with zeros.
@@ -55,12 +55,22 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
     channel = torch.ones(weight.shape[1]) if importance is None else importance / importance.mean().clamp(min=1e-12)
     # A channel that was never active in the calibration text still counts a little.
     channel = torch.nn.functional.pad(channel + 1e-4, (0, missing)).view(1, -1, block_size)
-    parts = [
-        search_blocks(_in_blocks(rows, missing, block_size), channel, bits)
-        for rows in weight.split(max(1, _AT_ONCE // weight.shape[1]))
-    ]
-    integers, scales, zeros = (torch.cat(group) for group in zip(*parts, strict=True))
-    return join_blocks(integers, scales, zeros, bits, block_size)
+    rows, count = len(weight), channel.shape[1]
+    whole = Blocks(
+        packed=np.empty((rows, count, block_size * bits // 8), np.uint8),
+        scales=np.empty((rows, count), np.float32),
+        zero_points=np.empty((rows, -(-count * bits // 8)), np.uint8),
+        bits=bits,
+        block_size=block_size,
+    )
+    step = max(1, _AT_ONCE // weight.shape[1])
+    for start in range(0, rows, step):
+        stop = start + step
+        integers, scales, zeros = search_blocks(_in_blocks(weight[start:stop], missing, block_size), channel, bits)
+        part = join_blocks(integers, scales, zeros, bits, block_size)
+        whole.packed[start:stop], whole.scales[start:stop] = part.packed, part.scales
+        whole.zero_points[start:stop] = part.zero_points
+    return whole
 
 
 def join_blocks(
@@ -86,7 +96,7 @@ def dequantize(blocks: Blocks, in_features: int) -> NDArray[np.float32]:
 
 
 def _in_blocks(rows: torch.Tensor, missing: int, block_size: int) -> torch.Tensor:
-    return torch.nn.functional.pad(rows, (0, missing)).view(rows.shape[0], -1, block_size)
+    return torch.nn.functional.pad(rows.float().contiguous(), (0, missing)).view(rows.shape[0], -1, block_size)
 
 
 def search_blocks(

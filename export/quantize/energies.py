@@ -6,6 +6,9 @@ one number per channel. This needs no module names, so it works for every archit
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -13,7 +16,7 @@ import torch
 from triform.export.graph.experts import EXPERTS
 from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import add_initializer, insert, nodes, set_type
-from triform.export.runners import DecoderRunner
+from triform.export.runners import Chunk, Feeding, Result
 
 _PREFIX = "energy."
 
@@ -42,13 +45,21 @@ def add_energy_outputs(model: ir.Model) -> dict[str, str]:
     return output_by_weight
 
 
-def energies(runner: DecoderRunner, ids: list[int], window: int) -> dict[str, torch.Tensor]:
-    """Sums of squares of the Linear inputs over `ids`, by output name; each window starts with an empty cache."""
+def energy_feedings(ids: list[int], window: int) -> list[Feeding]:
+    """A text in windows, each of which starts with an empty cache."""
+    windows = [np.array([ids[start : start + window]]) for start in range(0, len(ids), window)]
+    return [Feeding(1, piece.shape[1], (Chunk(piece, np.zeros((1, 1))),)) for piece in windows]
+
+
+def energies_of(results: Iterator[Result], windows: int) -> dict[str, torch.Tensor]:
+    """Sums of squares of the Linear inputs, by output name.
+
+    Args:
+        results: of `energy_feedings`; what follows them is left.
+        windows: how many there are.
+    """
     total: dict[str, torch.Tensor] = {}
-    for start in range(0, len(ids), window):
-        chunk = np.array([ids[start : start + window]])
-        runner.start(1, chunk.shape[1])
-        _, extra = runner.feed(chunk, np.zeros((1, 1)))
+    for _, extra in itertools.islice(results, windows):
         for name, value in extra.items():
             if name.startswith(_PREFIX):
                 total[name] = total.get(name, torch.zeros(value.shape)) + torch.from_numpy(value)

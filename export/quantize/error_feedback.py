@@ -40,7 +40,7 @@ def quantize_with_moments(
     """
     missing = -weight.shape[1] % block_size
     # Transposed, so that a column of the matrix is contiguous in memory.
-    columns = torch.nn.functional.pad(weight, (0, missing)).T.contiguous()
+    columns = torch.nn.functional.pad(weight.float(), (0, missing)).T.contiguous()
     factor = _inverse_factor(torch.nn.functional.pad(moments, (0, missing, 0, missing)), damping)
     parts = []
     for start in range(0, len(columns), block_size):

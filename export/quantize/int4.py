@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 import torch
 
-from triform.export.graph.linear import matrix
+from triform.export.graph.weights import matrix
 from triform.export.quantize.blocks import Scheme, lower_product, lower_to_float
 from triform.export.quantize.blockwise import Blocks, dequantize
 from triform.export.quantize.error_feedback import quantize_with_gptq

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from triform.export.graph.linear import LINEAR, matrix
+from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type
+from triform.export.graph.weights import matrix, shape_of
 from triform.export.quantize.blocks import linear_inputs, lower_to_float
 from triform.export.quantize.int8_search import (
     ROWS_WORTH,
@@ -54,7 +55,7 @@ def quantizable(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str
         for name, linears in products_by_weight(model).items()
         if name in inputs
         and not _is_looked_up(weight := linear_inputs(linears[0])[1])
-        and matrix(weight).shape[0] >= _FEWEST_COLUMNS
+        and shape_of(weight)[0] >= _FEWEST_COLUMNS
     }
 
 

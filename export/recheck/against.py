@@ -59,7 +59,7 @@ def verify_against(bundle: Bundle, source: str) -> Parity | EncoderParity:
     if manifest.form == "encoder-decoder":
         first, *_ = [recheck_encoder_decoder(one_target, origin, config) for one_target in targets]
         return first
-    checkpoint = load_checkpoint(origin, config, transformers.AutoModelForCausalLM)
+    checkpoint = load_checkpoint(origin, config, transformers.AutoModelForCausalLM, as_stored=True)
     first, *_ = [_recheck_decoder(one_target, checkpoint) for one_target in targets]
     return first
 

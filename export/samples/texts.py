@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
@@ -26,6 +27,10 @@ class TokenWindows:
 
     ids: list[int]
     window: int
+
+    def windows(self) -> Iterator[list[int]]:
+        """The windows, in order."""
+        return (self.ids[start : start + self.window] for start in range(0, len(self.ids), self.window))
 
 
 def read_text(name: _Name) -> str:

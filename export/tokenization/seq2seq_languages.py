@@ -24,6 +24,17 @@ def languages_of(tokenizer: Any) -> LanguagesInfo | None:
     return _asked_in_the_text(tokenizer)
 
 
+def languages_listed(generation: Any) -> LanguagesInfo | None:
+    """The languages that a generation config lists, with which a target begins (Seamless); None where it lists none.
+
+    There is no default: which language is wanted is always said.
+    """
+    listed = getattr(generation, "text_decoder_lang_to_code_id", None)
+    if not listed:
+        return None
+    return LanguagesInfo(targets={code: TargetLanguage(forced=[int(index)]) for code, index in listed.items()})
+
+
 def task_prefixes(config: Any) -> dict[str, TaskPrefix]:
     """A config's ``task_specific_params`` (T5, BART) by task, without values that are lists or objects."""
     tasks = getattr(config, "task_specific_params", None) or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from triform.export.runners import DecoderRunner, FedDecoder, RaggedDecoder
+from triform.export.runners import Chunk, DecoderRunner, FedDecoder, Feeding, RaggedDecoder, Result, fed
 from triform.export.samples.batches import Array
 from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.bundle.export_record import Parity, QuantizedParity
@@ -18,6 +19,7 @@ from triform.runtime.errors import ExportError, option
 # Float32 sums in another order differ by about 1e-6 of the largest term per product, and dozens of layers add up.
 RELATIVE_TOLERANCE = 5e-4
 _CHUNK = 128
+_RAGGED_STEPS = 6
 
 
 def reference_logits(model: PreTrainedModel, ids: list[int]) -> Array:
@@ -65,13 +67,58 @@ def verify_decoder(runner: RaggedDecoder, expected: Array, ids: list[int]) -> Pa
 
 def decoder_parity(runner: RaggedDecoder, expected: Array, ids: list[int]) -> Parity:
     """Measure the differences that `verify_decoder` checks, however large they are."""
+    return parity_of(fed(runner, parity_feedings(ids)), expected, ids)
+
+
+def parity_feedings(ids: list[int]) -> list[Feeding]:
+    """A text in four ways: at once, in chunks, in single steps at its end, and as two rows of different lengths."""
+    return [_in_chunks(ids, sizes) for sizes in _sizes(len(ids))] + [_ragged(ids)]
+
+
+def _sizes(count: int) -> list[list[int]]:
+    third = count // 3
+    return [[count], [third, 1, 7, count - third - 8], [count - 8, *[1] * 8]]
+
+
+def _in_chunks(ids: list[int], sizes: list[int]) -> Feeding:
+    ends = list(itertools.accumulate(sizes))
+    chunks = [
+        Chunk(np.array([ids[end - size : end]]), np.arange(size)[None]) for size, end in zip(sizes, ends, strict=True)
+    ]
+    return Feeding(1, len(ids), tuple(chunks))
+
+
+def _ragged(ids: list[int]) -> Feeding:
+    """Two rows of the same text in one batch, the second shorter: a padded prefill, then single steps."""
+    long, short = _ragged_lengths(len(ids))
+    rows = np.array([ids[:long], [*ids[:short], *[0] * (long - short)]])
+    first = Chunk(rows, np.array([[long - 1], [short - 1]]), np.array([long, short]))
+    steps = [
+        Chunk(np.array([[ids[long + step]], [ids[short + step]]]), np.zeros((2, 1), np.int64), np.array([1, 1]))
+        for step in range(_RAGGED_STEPS)
+    ]
+    return Feeding(2, long + _RAGGED_STEPS, (first, *steps))
+
+
+def _ragged_lengths(count: int) -> tuple[int, int]:
+    return count // 2, count // 3
+
+
+def parity_of(results: Iterator[Result], expected: Array, ids: list[int]) -> Parity:
+    """Measure the differences from PyTorch's logits.
+
+    Args:
+        results: of `parity_feedings`; what follows them is left.
+        expected: float32 (len(ids), vocab_size).
+        ids: the text.
+    """
     scale = float(np.abs(expected).max())
-    third = len(ids) // 3
+    prefill, chunked, step = (_difference(results, expected, sizes) for sizes in _sizes(len(ids)))
     return Parity(
-        prefill=_difference(runner, expected, ids, [len(ids)]),
-        chunked=_difference(runner, expected, ids, [third, 1, 7, len(ids) - third - 8]),
-        step=_difference(runner, expected, ids, [len(ids) - 8, *[1] * 8]),
-        ragged=_ragged_difference(runner, expected, ids),
+        prefill=prefill,
+        chunked=chunked,
+        step=step,
+        ragged=_ragged_difference(results, expected, len(ids)),
         scale=scale,
         tolerance=RELATIVE_TOLERANCE * scale,
     )
@@ -93,27 +140,20 @@ def check_parity(parity: Parity) -> None:
             )
 
 
-def _difference(runner: RaggedDecoder, expected: Array, ids: list[int], chunks: list[int]) -> float:
-    runner.start(1, len(ids))
+def _difference(results: Iterator[Result], expected: Array, sizes: list[int]) -> float:
     done, worst = 0, 0.0
-    for size in chunks:
-        logits, _ = runner.feed(np.array([ids[done : done + size]]), np.arange(size)[None])
-        worst = _worst(worst, logits[0] - expected[done : done + size])
+    for size in sizes:
+        worst = _worst(worst, next(results)[0][0] - expected[done : done + size])
         done += size
     return worst
 
 
-def _ragged_difference(runner: RaggedDecoder, expected: Array, ids: list[int]) -> float:
-    """Two rows of the same text in one batch, the second shorter: a padded prefill, then single steps."""
-    long, short, steps = len(ids) // 2, len(ids) // 3, 6
-    runner.start(2, long + steps)
-    rows = np.array([ids[:long], [*ids[:short], *[0] * (long - short)]])
-    worst, sizes = 0.0, np.array([long, short])
-    for _ in range(steps + 1):
-        logits, _ = runner.feed(rows, (sizes - 1)[:, None], sizes)
-        for row, end in enumerate(runner.lengths):
-            worst = _worst(worst, logits[row, 0] - expected[end - 1])
-        rows, sizes = np.array([[ids[end]] for end in runner.lengths]), np.array([1, 1])
+def _ragged_difference(results: Iterator[Result], expected: Array, count: int) -> float:
+    worst = 0.0
+    for step in range(_RAGGED_STEPS + 1):
+        logits, _ = next(results)
+        for row, length in enumerate(_ragged_lengths(count)):
+            worst = _worst(worst, logits[row, 0] - expected[length + step - 1])
     return worst
 
 
@@ -138,14 +178,18 @@ def quantized_decoder_parity(
         piece = ids[start : start + window]
         if len(piece) < 2:
             continue
-        # torch, because numpy takes the exponential of a large vocabulary on one core.
-        expected, actual = (
-            torch.from_numpy(logits).log_softmax(-1) for logits in (original(piece), all_logits(quantized, piece))
-        )
-        agreements.append((expected.argmax(-1) == actual.argmax(-1)).numpy())
-        divergences.append(torch.nn.functional.kl_div(actual, expected, reduction="none", log_target=True).sum(-1))
-        targets = torch.tensor(piece[1:])[:, None]
-        losses.append([-table[:-1].gather(-1, targets)[:, 0].numpy() for table in (expected, actual)])
+        targets = torch.tensor([*piece[1:], 0])[:, None]
+        of_piece = []
+        results = (torch.from_numpy(logits[0]) for logits, _ in fed(quantized, [logits_feeding(piece)]))
+        # A chunk at a time, because the tables of a large vocabulary take much memory.
+        for rows in zip(_rows(original(piece)), results, _rows(targets), strict=True):
+            # torch, because numpy takes the exponential of a large vocabulary on one core.
+            expected, actual = (logits.log_softmax(-1) for logits in rows[:2])
+            agreements.append((expected.argmax(-1) == actual.argmax(-1)).numpy())
+            divergences.append(torch.nn.functional.kl_div(actual, expected, reduction="none", log_target=True).sum(-1))
+            of_piece.append([-table.gather(-1, rows[2])[:, 0].numpy() for table in (expected, actual)])
+        # Nothing follows the last token.
+        losses.append([np.concatenate(parts)[:-1] for parts in zip(*of_piece, strict=True)])
     original_losses, quantized_losses = (np.concatenate(parts) for parts in zip(*losses, strict=True))
     return QuantizedParity(
         top1_agreement=float(np.concatenate(agreements).mean()),
@@ -157,14 +201,36 @@ def quantized_decoder_parity(
     )
 
 
+def _rows(table: Array | torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.as_tensor(table).split(_CHUNK)
+
+
 def all_logits(runner: FedDecoder, ids: list[int]) -> Array:
     """Logits of every position, float32 (len(ids), vocab_size), fed in chunks."""
-    runner.start(1, len(ids))
-    parts = []
-    for start in range(0, len(ids), _CHUNK):
-        chunk = np.array([ids[start : start + _CHUNK]])
-        parts.append(runner.feed(chunk, np.arange(chunk.shape[1])[None])[0][0])
-    return np.concatenate(parts)
+    feeding = logits_feeding(ids)
+    return logits_of(fed(runner, [feeding]), feeding)
+
+
+def logits_feeding(ids: list[int]) -> Feeding:
+    """A text in chunks, with the logits of every position."""
+    sizes = [len(ids[start : start + _CHUNK]) for start in range(0, len(ids), _CHUNK)]
+    return _in_chunks(ids, sizes)
+
+
+def logits_of(results: Iterator[Result], feeding: Feeding) -> Array:
+    """Logits of every position, float32 (tokens, vocab_size).
+
+    Args:
+        results: of `feeding`; what follows them is left.
+        feeding: from `logits_feeding`.
+    """
+    return np.concatenate([next(results)[0][0] for _ in feeding.chunks])
+
+
+def states_feeding(ids: list[int]) -> Feeding:
+    """A text in several runs, for its hidden states."""
+    feeding = _in_chunks(ids, [len(ids) - 10, 1, 9])
+    return Feeding(1, len(ids), tuple(Chunk(chunk.input_ids, np.zeros((1, 1))) for chunk in feeding.chunks))
 
 
 def verify_states(runner: DecoderRunner, expected: Array, ids: list[int]) -> None:
@@ -178,13 +244,21 @@ def verify_states(runner: DecoderRunner, expected: Array, ids: list[int]) -> Non
     Raises:
         ExportError: a difference exceeds the tolerance.
     """
-    runner.start(1, len(ids))
-    parts, done = [], 0
-    for size in (len(ids) - 10, 1, 9):
-        _, extra = runner.feed(np.array([ids[done : done + size]]), np.zeros((1, 1)))
-        parts.append(extra[LAST_HIDDEN_STATE][0])
-        done += size
-    difference = float(np.abs(np.concatenate(parts) - expected).max())
+    check_states(fed(runner, [states_feeding(ids)]), expected)
+
+
+def check_states(results: Iterator[Result], expected: Array) -> None:
+    """Compare every token's hidden state with PyTorch's.
+
+    Args:
+        results: of `states_feeding`; what follows them is left.
+        expected: from `reference_states`.
+
+    Raises:
+        ExportError: a difference exceeds the tolerance.
+    """
+    states = np.concatenate([next(results)[1][LAST_HIDDEN_STATE][0] for _ in range(3)])
+    difference = float(np.abs(states - expected).max())
     allowed = RELATIVE_TOLERANCE * float(np.abs(expected).max())
     # Written so that NaN fails too.
     if not difference <= allowed:

@@ -115,6 +115,11 @@ class ForwardPass:
             return steps[None]
         return (self.seqlens_k - (length - 1)).to(torch.int64)[:, None] + steps
 
+    def distances(self, length: int) -> torch.Tensor:
+        """From each key to each of a chunk's `length` tokens, int64 (batch or 1, 1, length, keys)."""
+        keys = torch.arange(length) if self.key_positions is None else self.key_positions
+        return self.positions(length)[:, None, :, None] - keys
+
 
 def traced_pass(
     past_lengths: torch.Tensor, length: int, layers: list[LayerFacts], key_positions: torch.Tensor | None = None
@@ -197,6 +202,7 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     position_bias: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention of one layer over its cache.
@@ -212,6 +218,7 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
         softcap: scores become ``softcap * tanh(scores / softcap)`` when set.
         s_aux: float (num_attention_heads,), an extra score per head that takes part in the softmax only.
         position_bias: float (1 or batch, num_attention_heads, sequence, keys), added to the scores (T5).
+        sinks: float (batch, num_attention_heads, sequence, 1), as `s_aux`, but one score a query (Inkling 2).
 
     Returns:
         float (batch, sequence, num_attention_heads, width of `value`), and None for the weights.
@@ -220,6 +227,8 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
         UnsupportedModelError: the operator cannot do this.
     """
     current = current_pass()
+    if sinks is not None:
+        position_bias, s_aux = _relative_to_sinks(position_bias, sinks)
     width = value.shape[-1]
     if width > key.shape[-1]:
         raise UnsupportedModelError(f"its keys have head size {key.shape[-1]} but its values {width}")
@@ -253,6 +262,17 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
     else:
         output = _compute(layer, query, key, value)
     return output if width == value.shape[-1] else output[..., :width].contiguous(), None
+
+
+def _relative_to_sinks(position_bias: torch.Tensor | None, sinks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Biases and sinks that give the same weights where the sink of each query is 0.
+
+    Raises:
+        UnsupportedModelError: there are no biases, so that none can be moved.
+    """
+    if position_bias is None:
+        raise UnsupportedModelError("its attention has a sink for each query, but no biases by position")
+    return position_bias - sinks, torch.zeros(sinks.shape[1])
 
 
 def _described(mask: UnknownMask) -> str:

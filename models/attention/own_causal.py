@@ -2,7 +2,8 @@
 
 What is replaced of an attention module is its forward function, or its method `_attn`, which follows the projections
 and the rotation. Both replacements call `attend_causal`. The linear biases of ALiBi (arXiv:2108.12409) are taken from
-the model as a table by the position of the key.
+the model as a table by the position of the key. Biases that a model computes by the distance of each query and key are
+computed by the positions of the current pass, because such models count from the start of the tokens that they see.
 """
 
 from __future__ import annotations
@@ -24,6 +25,16 @@ _BIAS_ARGUMENTS = {
     "modeling_falcon.FalconAttention": "alibi",
     "modeling_mpt.MptAttention": "position_bias",
 }
+# The kinds whose biases depend on the distance of each query and key.
+_DISTANCE_BIASES = (
+    "modeling_inkling.InklingAttention",
+    "modeling_inkling2.Inkling2FullAttention",
+    "modeling_inkling2_loop.Inkling2LoopFullAttention",
+    "modeling_inkling2.Inkling2SlidingAttention",
+    "modeling_inkling2_loop.Inkling2LoopSlidingAttention",
+)
+# Heads whose width is a multiple of this are taken by the attention operator of every kind of processor.
+_WIDTH_MULTIPLE = 16
 
 
 class _Stopped(Exception):
@@ -43,8 +54,13 @@ class _NoMask:
         return self
 
 
-def has_linear_biases(model: torch.nn.Module) -> bool:
-    """Whether the attention of a model adds ALiBi's biases, so that it reads `ForwardPass.key_positions`."""
+def reads_key_positions(model: torch.nn.Module) -> bool:
+    """Whether the attention of a model adds biases by position, so that it reads `ForwardPass.key_positions`."""
+    return _has_linear_biases(model) or any(kind_of(module) in _DISTANCE_BIASES for module in model.modules())
+
+
+def _has_linear_biases(model: torch.nn.Module) -> bool:
+    """Whether the biases of a model's attention are ALiBi's."""
     biased = [module for module in model.modules() if kind_of(module) in _BIAS_ARGUMENTS]
     # Falcon has either these or a rotary embedding.
     return any(getattr(module.config, "alibi", True) if hasattr(module, "config") else True for module in biased)
@@ -64,10 +80,20 @@ def through_causal(model: torch.nn.Module, max_length: int) -> Iterator[None]:
     own = [module for module in model.modules() if kind_of(module) in _REPLACEMENTS]
     files = {sys.modules[type(module).__module__] for module in own}
     masks = [(file, "create_causal_mask", _no_mask) for file in files if hasattr(file, "create_causal_mask")]
-    with patched(masks):
-        table = _bias_table(model, own[0], max_length) if own and has_linear_biases(model) else None
+    with patched([*masks, *_beside_attention(model)]):
+        table = _bias_table(model, own[0], max_length) if own and _has_linear_biases(model) else None
         with patched((module, *_REPLACEMENTS[kind_of(module)](module, table)) for module in own):
             yield
+
+
+def _beside_attention(model: torch.nn.Module) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+    """What is replaced of models whose attention calls `attend_causal` by itself."""
+    for module in model.modules():
+        file = sys.modules[type(module).__module__]
+        if kind_of(module) in _DISTANCE_BIASES and hasattr(file, "get_relative_distance"):
+            yield file, "get_relative_distance", _relative_distance
+        if kind_of(module) in _OVER_LAYERS:
+            yield module, "forward", _OVER_LAYERS[kind_of(module)](module)
 
 
 def _no_mask(*_: Any, **__: Any) -> _NoMask:
@@ -213,6 +239,93 @@ def _openai_gpt(module: Any, _: torch.Tensor | None) -> _Replacement:
     return "_attn", attend
 
 
+def _git(module: Any, _: torch.Tensor | None) -> _Replacement:
+    def forward(hidden_states: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
+        query, key, value = (
+            _heads(projection(hidden_states), module.num_attention_heads)
+            for projection in (module.query, module.key, module.value)
+        )
+        return _attend(module, query, key, value, module.attention_head_size**-0.5).flatten(2), None
+
+    return "forward", forward
+
+
+def _doge(module: Any, _: torch.Tensor | None) -> _Replacement:
+    """Dynamic mask attention: each key adds a bias of its own to its scores, which its value gives."""
+
+    def forward(
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: Any = None,
+        **_: Any,
+    ) -> tuple[torch.Tensor, None]:
+        query, key, value = (
+            projection(hidden_states).unflatten(-1, (-1, module.head_dim))
+            for projection in (module.q_proj, module.k_proj, module.v_proj)
+        )
+        biases = torch.exp(module.A * torch.nn.functional.softplus(module.dt_proj(value.flatten(2))))
+        rotate = sys.modules[type(module).__module__].apply_rotary_pos_emb
+        query, key = rotate(
+            module.q_norm(query).transpose(1, 2), module.k_norm(key).transpose(1, 2), *position_embeddings
+        )
+        # A channel of the key holds the bias, so that the cache keeps it, and the same channel of the query is 1.
+        key = _with_channel(key, biases.transpose(1, 2)[..., None] / module.scaling)
+        query = _with_channel(query, torch.ones_like(query[..., :1]))
+        window = attention_mask if isinstance(attention_mask, SlidingWindow) else None
+        output = _attend(module, query, key, value.transpose(1, 2), module.scaling, window)
+        return module.o_proj(output.flatten(2)), None
+
+    return "forward", forward
+
+
+def _with_channel(heads: torch.Tensor, channel: torch.Tensor) -> torch.Tensor:
+    """Heads with one more channel, and zeros up to a width that the attention operator takes."""
+    longer = torch.cat([heads, channel], -1)
+    return torch.nn.functional.pad(longer, (0, -longer.shape[-1] % _WIDTH_MULTIPLE))
+
+
+def _inkling(module: Any, _: torch.Tensor | None) -> _Replacement:
+    def forward(hidden_states: torch.Tensor, attention_mask: Any = None, **_: Any) -> tuple[torch.Tensor, None]:
+        query = module.q_norm(module.q_proj(hidden_states).unflatten(-1, (-1, module.head_dim))).transpose(1, 2)
+        key = module.k_sconv(module.k_proj(hidden_states)).unflatten(-1, (-1, module.head_dim))
+        value = module.v_sconv(module.v_proj(hidden_states)).unflatten(-1, (-1, module.head_dim))
+        states = module.r_proj(hidden_states).unflatten(-1, (module.num_heads, -1))
+        distances, profiles = current_pass().distances(query.shape[2]), module.rel_logits_proj
+        by_distance = (states @ profiles.proj).transpose(1, 2)
+        index = distances.clamp(0, profiles.rel_extent - 1).expand(*by_distance.shape[:2], -1, -1)
+        biases = by_distance.gather(-1, index)
+        biases = biases.masked_fill((distances < 0) | (distances >= profiles.rel_extent), 0.0)
+        config = module.config
+        if not module.is_sliding and config.log_scaling_n_floor is not None:
+            counts = current_pass().positions(query.shape[2]) + 1.0
+            sharper = 1 + config.log_scaling_alpha * torch.log((counts / config.log_scaling_n_floor).clamp(min=1))
+            query, biases = query * sharper[:, None, :, None], biases * sharper[:, None, :, None]
+        window = attention_mask if isinstance(attention_mask, SlidingWindow) else None
+        attended = attend_causal(
+            module, query, module.k_norm(key).transpose(1, 2), value.transpose(1, 2), window, module.scaling,
+            position_bias=biases,
+        )[0]  # fmt: skip
+        return module.o_proj(attended.flatten(2)), None
+
+    return "forward", forward
+
+
+def _relative_distance(inputs_embeds: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return current_pass().distances(inputs_embeds.shape[1])
+
+
+def _over_layers(module: Any) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """Attention of a token to what earlier layers said of the same token."""
+
+    def forward(block_states: torch.Tensor, partial_block_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        states = module.norm(torch.cat([block_states, partial_block_states.unsqueeze(-2)], dim=-2))
+        query = module.query.reshape(-1, states.shape[-1])
+        weights = (states @ query.T * states.shape[-1] ** -0.5).softmax(-2)
+        return (weights.transpose(-1, -2) @ states).unbind(-2)
+
+    return forward
+
+
 _REPLACEMENTS: dict[str, Callable[[Any, torch.Tensor | None], _Replacement]] = {
     "modeling_bloom.BloomAttention": _bloom,
     "modeling_falcon.FalconAttention": _falcon,
@@ -223,4 +336,11 @@ _REPLACEMENTS: dict[str, Callable[[Any, torch.Tensor | None], _Replacement]] = {
     "modeling_gpt_neo.GPTNeoSelfAttention": _gpt_neo,
     "modeling_gpt_neox_japanese.GPTNeoXJapaneseAttention": _gpt_neox_japanese,
     "modeling_openai.Attention": _openai_gpt,
+    "modeling_git.GitSelfAttention": _git,
+    "modeling_doge.DogeAttention": _doge,
+    "modeling_inkling.InklingAttention": _inkling,
+}
+_OVER_LAYERS: dict[str, Callable[[Any], Callable[..., tuple[torch.Tensor, ...]]]] = {
+    "modeling_inkling2.Inkling2BlockAttentionResidual": _over_layers,
+    "modeling_inkling2_loop.Inkling2LoopBlockAttentionResidual": _over_layers,
 }

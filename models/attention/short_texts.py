@@ -16,7 +16,7 @@ from triform.models.patching import patched
 def all_selected(model: torch.nn.Module, max_length: int) -> Iterator[None]:
     """While the block runs, nothing selects tokens, because all would be selected.
 
-    DeepSeek's layers select tokens, those of Qwen4 blocks of tokens.
+    DeepSeek's layers select tokens, those of Qwen4 blocks of tokens, and those of Doge hide all but some.
 
     Args:
         model: the model to change; restored on exit.
@@ -25,8 +25,8 @@ def all_selected(model: torch.nn.Module, max_length: int) -> Iterator[None]:
     Raises:
         UnsupportedModelError: texts may be longer than the number of tokens that a layer selects.
     """
-    tokens, blocks = (_with_number(model, name) for name in ("index_topk", "token_budget"))
-    limit = min((*tokens.values(), *blocks.values()), default=max_length)
+    tokens, blocks, kept = (_with_number(model, name) for name in ("index_topk", "token_budget", "keep_window_size"))
+    limit = min((*tokens.values(), *blocks.values(), *kept.values()), default=max_length)
     _check_length(max_length, limit, f"its layers attend to the {limit} tokens that they select", "they attend to all")
     replaced = [(module, "forward", _select_nothing) for module in tokens]
     with patched([*replaced, *((module, "forward", _select_all) for module in blocks)]):

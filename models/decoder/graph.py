@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from triform.models.attention.causal import CAUSAL, ForwardPass, LayerFacts, announce, attending, traced_pass
 from triform.models.attention.complex_rotary import real_rotary
-from triform.models.attention.own_causal import has_linear_biases, through_causal
+from triform.models.attention.own_causal import reads_key_positions, through_causal
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.attention.short_texts import all_selected, untempered
 from triform.models.errors import UnsupportedModelError
@@ -75,7 +75,7 @@ class DecoderGraph(torch.nn.Module):
         Args:
             inputs: input_ids, int64 (batch, sequence), rows shorter than the longest padded on the right with any id;
                 past_lengths, int32 (batch,), tokens that each row has in its cache; logits_positions, int64 (batch,
-                num_logits), the positions of this chunk to return logits for. Of models with linear biases also
+                num_logits), the positions of this chunk to return logits for. Of models with biases by position also
                 key_positions, int64 (total,), 0, 1, … for the keys of the longest row; in the finished graph it is
                 computed, see `export/graph/cross_attention.py`. Of models with states of fixed size also new_lengths,
                 int32 (batch,), tokens of each row in this chunk; and each state, float (batch, ...).
@@ -112,7 +112,7 @@ def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, Ex
     if model.get_output_embeddings() is None:
         raise UnsupportedModelError("it has no language-model head")
     path, layers, stack = _choose_path(model, max_length)
-    examples = (*_example_inputs(has_linear_biases(model)), *_example_states(layers.states))
+    examples = (*_example_inputs(reads_key_positions(model)), *_example_states(layers.states))
     graph = GraphSpec(
         "decoder",
         DecoderGraph(model, layers, [item.name for item in examples]),
@@ -129,7 +129,7 @@ def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, Ex
     return graph, stack
 
 
-def _example_inputs(linear_biases: bool) -> tuple[GraphInput, ...]:
+def _example_inputs(key_positions: bool) -> tuple[GraphInput, ...]:
     batch, length, num_logits, total = _EXAMPLE_BATCH, 5, 3, 7
     keys = GraphInput("key_positions", torch.arange(total), ((0, "total"),))
     return (
@@ -138,7 +138,7 @@ def _example_inputs(linear_biases: bool) -> tuple[GraphInput, ...]:
         GraphInput(
             "logits_positions", torch.zeros(batch, num_logits, dtype=torch.int64), ((0, "batch"), (1, "num_logits"))
         ),
-        *((keys,) if linear_biases else ()),
+        *((keys,) if key_positions else ()),
     )
 
 

@@ -10,6 +10,7 @@ from triform.models.encoder.graph import EncoderGraph, reference_outputs
 from triform.models.encoder.probing import probe_inputs, reads_padding
 from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.spec import EncoderTask
+from triform.models.traceable.pooled_lengths import shortest_pooled
 
 # No model needs more tokens than this in a row.
 _LONGEST_MINIMUM = 64
@@ -38,18 +39,19 @@ def without_padding(model: PreTrainedModel, task: EncoderTask) -> EncoderTask:
     finally:
         graph.release()
     inputs_without_mask = tuple(name for name in task.inputs if name != task.mask)
-    return replace(task, inputs=inputs_without_mask) if padding_is_read else task
+    # Pooling mixes the last token with padding in rows of every other length.
+    return replace(task, inputs=inputs_without_mask) if padding_is_read or shortest_pooled(model) else task
 
 
 def shortest_row(model: PreTrainedModel, task: EncoderTask) -> int:
-    """The fewest tokens of a row that `model` can read without padding, found by trying.
+    """The fewest tokens of a row that `model` can read without padding as it reads longer rows, found by trying.
 
     Raises:
         UnsupportedModelError: it can read no short row.
     """
     inputs = probe_inputs(model, task)
     failure = ""
-    for length in range(1, _LONGEST_MINIMUM + 1):
+    for length in range(shortest_pooled(model) or 1, _LONGEST_MINIMUM + 1):
         try:
             reference_outputs(model, task, tuple(tensor[:1, :1].expand(1, length) for tensor in inputs))
         except (RuntimeError, ValueError, IndexError) as error:

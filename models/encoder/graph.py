@@ -27,6 +27,7 @@ from triform.models.traceable.convolutions import as_products
 from triform.models.traceable.experts import prepare_experts
 from triform.models.traceable.frame_lengths import whole_frame_lengths
 from triform.models.traceable.frame_masks import traceable_frame_masks
+from triform.models.traceable.pooled_lengths import pooled_by_index
 from triform.models.traceable.substitutions import single_operators
 
 
@@ -233,6 +234,7 @@ def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(any_length(model))
         stack.enter_context(unchunked(model))
+        stack.enter_context(pooled_by_index(model))
         stack.enter_context(traceable_end(model))
         stack.enter_context(recurrences_replaced(model))
         stack.enter_context(traceable_frame_masks(model))

@@ -34,7 +34,8 @@ def probe_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[torch.Tenso
             inputs[name] = torch.randint(5, max(6, most), (batch, length), generator=generator)
             if classifies_end(model):
                 inputs[name][0, -1] = inputs[name][1, -padding - 1] = model.config.eos_token_id
-            inputs[name][1, -padding:] = getattr(text, "pad_token_id", None) or 0
+            if task.mask is not None:
+                inputs[name][1, -padding:] = getattr(text, "pad_token_id", None) or 0
         elif name == "attention_mask":
             inputs[name] = torch.ones(batch, length, dtype=torch.int64)
             inputs[name][1, -padding:] = 0

@@ -7,9 +7,10 @@ cache of its own tokens.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -24,10 +25,13 @@ from triform.models.attention.own import through_interface
 from triform.models.attention.rotary import native_rotary
 from triform.models.encoder_decoder.positions import Positions, positions_from, uses_distances
 from triform.models.errors import UnsupportedModelError
+from triform.models.patching import patched
 from triform.models.paths import choose_path, relative_difference
 from triform.models.spec import GraphInput, GraphSpec
+from triform.models.traceable.experts import prepare_experts
 from triform.models.traceable.frame_lengths import whole_frame_lengths
 from triform.models.traceable.frame_masks import traceable_frame_masks
+from triform.models.traceable.own_experts import shares_experts, unlimited_experts
 from triform.models.traceable.picking import pick_positions
 from triform.models.traceable.substitutions import single_operators
 from triform.models.traceable.token_blocks import blocks_of_any_number
@@ -178,8 +182,8 @@ def decode(
     # In place of the encoder's output, of which the model reads only the shape.
     hidden = key.new_zeros(input_ids.shape[0], key.shape[2], _encoder_width(model))
     encoder_outputs = BaseModelOutput(last_hidden_state=hidden)
-    # An attribute of the output of Moonshine's encoder.
-    encoder_outputs.attention_mask = None
+    # Attributes of the outputs of Moonshine's encoder, and of encoders with experts.
+    encoder_outputs.attention_mask = encoder_outputs.router_logits = None
     position_ids = {"decoder_position_ids": positions} if _takes_positions(model) else {}
     with cross_attending(state):
         logits: torch.Tensor = model(
@@ -248,9 +252,12 @@ def encoder_decoder_specs(
 def reference_logits(
     model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], decoder_input_ids: torch.Tensor
 ) -> torch.Tensor:
-    """The model's logits, computed with transformers' eager attention: float (batch, sequence, vocab_size)."""
+    """The model's logits, computed with transformers' eager attention: float (batch, sequence, vocab_size).
+
+    Experts take any number of the decoder's tokens, because an answer is written token by token.
+    """
     model.set_attn_implementation("eager")
-    with torch.no_grad():
+    with torch.no_grad(), unlimited_experts(model.get_decoder()):
         logits: torch.Tensor = model(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).logits
     return logits
 
@@ -288,11 +295,13 @@ def _choose_path(
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     ids = torch.randint(3, vocabulary, (batch, 6), generator=torch.Generator().manual_seed(0))
     expected = reference_logits(model, source.examples, ids)
-    if any(hasattr(module, "expert_capacity") for module in model.modules()):
+    if shares_experts(model):
         raise UnsupportedModelError(
             "its experts take a limited number of the tokens of a batch, so that what it writes depends on how many "
             "tokens are run together"
         )
+
+    prepare_experts(model)
 
     def attempt(substitute: bool, stack: ExitStack) -> tuple[float, tuple[CrossAttentionState, list[LayerFacts]]]:
         stack.enter_context(_prepared(model, positions, max_length, substitute, source))
@@ -323,12 +332,27 @@ def _prepared(
         # First, while the model still runs as it is: this runs it to get its position embeddings.
         stack.enter_context(positions_from(model.get_decoder(), positions, max_length, run))
         model.set_attn_implementation(ENCODER_DECODER)
+        stack.enter_context(patched(_without_cache(model.get_encoder())))
         stack.enter_context(through_interface(model))
         stack.enter_context(unchunked(model))
         stack.enter_context(traceable_frame_masks(model))
         stack.enter_context(whole_frame_lengths(model))
         stack.enter_context(blocks_of_any_number(model))
+        stack.enter_context(unlimited_experts(model.get_decoder()))
         stack.enter_context(native_rotary(model))
         if substitute:
             stack.enter_context(single_operators(model))
         yield
+
+
+def _without_cache(encoder: Any) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+    """A forward that does not hear of the cache, which is the decoder's: some models pass the wish for one on."""
+    forward = encoder.forward
+    if "use_cache" not in inspect.signature(forward).parameters:
+        return
+
+    @wraps(forward)
+    def without(*arguments: Any, use_cache: bool | None = None, **named: Any) -> Any:
+        return forward(*arguments, **named)
+
+    yield encoder, "forward", without

@@ -6,6 +6,7 @@ that are traced as those of transformers are, see `following_pass`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -97,6 +98,23 @@ def _gated_linear_unit(module: Any) -> _Forward:
     return forward
 
 
+def _dynamic_convolution(module: Any) -> _Forward:
+    """Of Inkling 2: a convolution whose weights are a constant for each channel, and a number that each token gives."""
+
+    def forward(hidden_states: torch.Tensor, dynamic_input: torch.Tensor, **_: Any) -> torch.Tensor:
+        size, heads = module.conv_kernel_size, module.num_heads
+        # A channel's last values: convolutions that only shift it, by one token more each.
+        shifts = torch.eye(size).flip(0).repeat_interleave(hidden_states.shape[-1], 0)
+        shifted = convolve(hidden_states.transpose(1, 2).repeat(1, size, 1), shifts, None).transpose(1, 2)
+        windows = shifted.unflatten(-1, (size, heads, -1))
+        constant = module.static_weight.unflatten(-1, (heads, -1))
+        by_token = module.weight_proj(dynamic_input).unflatten(-1, (heads, size)).transpose(-1, -2)
+        summed = (windows * (constant + by_token[..., None])).sum(2).flatten(2)
+        return (summed + hidden_states) / math.sqrt(2 * size + 1)
+
+    return forward
+
+
 def _by_head(heads: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """A gate of each channel, from the channels of its head: float (batch, sequence, channels)."""
     products = (heads[..., None, :] @ weight).squeeze(-2)
@@ -119,4 +137,6 @@ _FORWARDS: dict[str, Callable[[Any], _Forward]] = {
     "modeling_minimax.MiniMaxLightningAttention": _lightning_attention,
     "modeling_recurrent_gemma.RecurrentGemmaRecurrentBlock": _recurrent_block,
     "modeling_recurrent_gemma.RecurrentGemmaRglru": _gated_linear_unit,
+    "modeling_inkling2.Inkling2DynamicShortConvolution": _dynamic_convolution,
+    "modeling_inkling2_loop.Inkling2LoopDynamicShortConvolution": _dynamic_convolution,
 }

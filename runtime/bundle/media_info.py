@@ -93,6 +93,8 @@ class AudioInfo:
         deviation: of fbank, divides every number after that.
         mel: of the kind ``mel``.
         multiple: of waveform, what the number of samples in a batch must be a multiple of; the mask hides the padding.
+        longest: of an encoder-decoder that reads any length, the most seconds that it reads at once; longer recordings
+            are cut into pieces.
     """
 
     kind: Literal["log_mel", "fbank", "mel", "waveform"]
@@ -116,6 +118,7 @@ class AudioInfo:
     deviation: float = 1.0
     mel: MelInfo | None = None
     multiple: int = 1
+    longest: float = 30.0
 
     @property
     def fixed(self) -> bool:

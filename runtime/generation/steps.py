@@ -111,8 +111,9 @@ class OpenBatchStep(BatchStep, Protocol):
     def select(self, parents: Sequence[int]) -> None:
         """Make row i a copy of the current row `parents[i]`, without running the model."""
 
-    def join(self, ids: Sequence[int]) -> Scores:
-        """Add a row after the others; returns the logits after its last token, or the likeliest tokens.
+    def join(self, rows: Sequence[Sequence[int]]) -> Table:
+        """Add rows after the others, at least one.
 
-        They are valid until the next call.
+        Returns the logits after each one's last token, float32 (rows, vocab_size), or the likeliest tokens, valid
+        until the next call.
         """

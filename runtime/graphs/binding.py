@@ -80,10 +80,12 @@ class DecoderMemory(Protocol):
     Attributes:
         session: of the decoder's graph.
         chunk: tokens of a prompt to feed at once.
+        together: most tokens, padding included, of several prompts to feed at once; 0 if prompts are fed one by one.
     """
 
     session: BindableSession
     chunk: int
+    together: int
 
     @property
     def copied_bytes(self) -> int | None:
@@ -119,6 +121,8 @@ class HostMemory:
 
     # Enough for full speed, few enough to keep activations and score matrices small.
     chunk = 512
+    # A single prompt keeps a processor busy.
+    together = 0
 
     def __init__(self, session: BindableSession, cache: CacheInfo, vocab_size: int) -> None:
         """Take a session; see `memory_of`."""

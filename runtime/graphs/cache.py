@@ -184,15 +184,20 @@ class KVCache:
         self.rewind(to, length, states)
 
     def row(self, index: int) -> KVCache:
-        """Return one row as a batch of one that shares its memory and its length with this cache.
+        """One row as a batch of one; see `rows`."""
+        return self.rows(index, 1)
+
+    def rows(self, first: int, count: int) -> KVCache:
+        """Return some rows as a batch that shares its memory and its lengths with this cache.
 
         It cannot grow: reserve here first. It is valid until this cache grows or its rows change.
         """
-        view = KVCache(self._info, self.capacity, 1, self.buffers.view(index))
-        view.lengths = self.lengths[index : index + 1]
+        chosen = slice(first, first + count)
+        view = KVCache(self._info, self.capacity, count, self.buffers.view(first))
+        view.lengths = self.lengths[chosen]
         view.capacity = self.capacity
-        # Writes through the view may change the prefix that this row shares with others.
-        self._common[index] = self._common[:, index] = 0
+        # Writes through the view may change the prefixes that these rows share with others.
+        self._common[chosen] = self._common[:, chosen] = 0
         return view
 
     def stored(self, length: int) -> dict[str, NDArray[Any]]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import InputError
 from triform.runtime.graphs.binding import StepArrays, memory_of
 from triform.runtime.graphs.cache import KVCache, Snapshots, is_worth_a_snapshot, place_rows
-from triform.runtime.graphs.decoder_step import paired, prefill_row, read_row, resumable, run_on
+from triform.runtime.graphs.decoder_step import paired, prefill_row, prefill_rows, read_row, resumable, run_on
 from triform.runtime.graphs.protocols import BindableSession
 from triform.runtime.likeliest import Likeliest, Scores, Table
 
 
 class DecoderBatchStep:
-    """The `OpenBatchStep` of a decoder bundle: prompts are read one row at a time, steps run for all rows at once.
+    """The `OpenBatchStep` of a decoder bundle: steps run for all rows at once.
 
-    Prompts are not batched because they differ in length, and the graph continues only a batch of one by several
-    tokens; a single prompt already keeps the processor busy.
+    On a device, prompts of similar length are read together. A processor is busy with a single one. The graph continues
+    only a batch of one by several tokens, so a prompt that is not read from its beginning is read alone.
 
     A prompt that shares a prefix with another one whose keys and values are still in the cache is run from there; with
     states of fixed size, if two prompts before it shared the prefix.
@@ -61,39 +60,31 @@ class DecoderBatchStep:
             TriformError: onnxruntime failed.
         """
         self.select([])
-        self._make_room(max(map(len, rows), default=0), 0)
-        likeliest: list[Likeliest] = []
-        logits: list[NDArray[np.float32]] = []
-        for ids in rows:
-            scores = self.join(ids)
-            if isinstance(scores, Likeliest):
-                likeliest.append(scores)
-            else:
-                # It is valid until the next call.
-                logits.append(scores.copy())
-        return likeliest or np.array(logits, np.float32).reshape(len(rows), self._vocab_size)
+        return self.join(rows)
 
-    def join(self, ids: Sequence[int]) -> Scores:
-        """Append a row of at least one token.
+    def join(self, rows: Sequence[Sequence[int]]) -> Table:
+        """Append rows, each of at least one token.
 
         Returns:
-            logits after its last token, float32 (vocab_size,), or the likeliest tokens.
+            logits after each row's last token, float32 (len(rows), vocab_size), or the likeliest tokens.
 
         Raises:
-            InputError: the prompt is longer than the model's context, or the cache does not fit into memory.
+            InputError: a prompt is longer than the model's context, or the cache does not fit into memory.
             TriformError: onnxruntime failed.
         """
-        place = len(self._places)
-        self._make_room(len(ids), place + 1)
-        source, shared = self._longest_shared(ids)
-        if self.cache.has_states:
-            logits = self._read_with_states(ids, place, source, shared)
-        else:
-            self.cache.take(place, source, shared)
-            logits = prefill_row(self._memory, self.cache.row(place), ids[shared:], self.wanted)
-        self._read[place] = list(ids)
-        self._places = np.append(self._places, place)
-        return logits
+        self._make_room(max(map(len, rows), default=0), len(self._places) + len(rows))
+        table: list[Scores] = []
+        while len(table) < len(rows):
+            waiting = rows[len(table) :]
+            count = self._together(waiting)
+            if count > 1:
+                table.extend(self._read_together(waiting[:count]))
+            else:
+                scores = self._read_alone(waiting[0])
+                # It is valid until the next run.
+                table.append(scores if isinstance(scores, Likeliest) else scores.copy())
+        likeliest = [scores for scores in table if isinstance(scores, Likeliest)]
+        return likeliest or np.array(table, np.float32).reshape(len(rows), self._vocab_size)
 
     def select(self, parents: Sequence[int]) -> None:
         """Replace row i with the present row `parents[i]`, without running the model.
@@ -137,6 +128,37 @@ class DecoderBatchStep:
         logits = scores[:rows, 0]
         in_order = (self._places == np.arange(rows)).all()
         return logits if in_order else logits[self._places]
+
+    def _together(self, rows: Sequence[Sequence[int]]) -> int:
+        """How many of the first prompts to read in one run: less than half of it is padding, or could be copied."""
+        longest = tokens = 0
+        for count, ids in enumerate(rows, 1):
+            shared = max([self._longest_shared(ids)[1], *(resumable(other, ids) for other in rows[: count - 1])])
+            longest, tokens = max(longest, len(ids)), tokens + len(ids)
+            if 2 * shared > len(ids) or count * longest > min(2 * tokens, self._memory.together):
+                return count - 1
+        return len(rows)
+
+    def _read_together(self, rows: Sequence[Sequence[int]]) -> Iterable[Scores]:
+        places = range(len(self._places), len(self._places) + len(rows))
+        for place in places:
+            self.cache.take(place, place, 0)
+        scores = prefill_rows(self._memory, self.cache.rows(places.start, len(rows)), rows, self.wanted)
+        self._read[places.start : places.stop] = [list(ids) for ids in rows]
+        self._places = np.append(self._places, places)
+        return scores
+
+    def _read_alone(self, ids: Sequence[int]) -> Scores:
+        place = len(self._places)
+        source, shared = self._longest_shared(ids)
+        if self.cache.has_states:
+            scores = self._read_with_states(ids, place, source, shared)
+        else:
+            self.cache.take(place, source, shared)
+            scores = prefill_row(self._memory, self.cache.row(place), ids[shared:], self.wanted)
+        self._read[place] = list(ids)
+        self._places = np.append(self._places, place)
+        return scores
 
     def _read_with_states(self, ids: Sequence[int], place: int, source: int, shared: int) -> Scores:
         snapshot = self._snapshots.longest(ids, shared)

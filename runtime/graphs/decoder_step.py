@@ -247,8 +247,8 @@ def read_row(
     return prefill_row(memory, cache, ids[int(cache.lengths[0]) :], wanted)
 
 
-def run_on(memory: DecoderMemory, binding: StepArrays, cache: KVCache, count: int) -> None:
-    """Run the decoder graph and record that it has written `count` tokens to each row.
+def run_on(memory: DecoderMemory, binding: StepArrays, cache: KVCache, count: int | NDArray[np.int64]) -> None:
+    """Run the decoder graph and record that it has written `count` tokens to each row, or so many to each.
 
     Raises:
         TriformError: onnxruntime failed. Keys and values of earlier tokens are unharmed, states of fixed size are not:
@@ -299,6 +299,36 @@ def prefill_row(memory: DecoderMemory, cache: KVCache, ids: Sequence[int], wante
         chunk = ids[start : start + memory.chunk]
         step = _append(memory, cache, chunk, np.array([len(chunk) - 1]))
     return step.scores(wanted)[0][-1]
+
+
+def prefill_rows(
+    memory: DecoderMemory, cache: KVCache, rows: Sequence[Sequence[int]], wanted: int | None
+) -> Iterable[Scores]:
+    """Read a prompt into each row of an empty `cache`, which has room for them, in one run; shorter ones are padded.
+
+    What the graph computes of padding lies behind a row's tokens, where later ones are written.
+
+    Args:
+        memory: of the decoder.
+        cache: of as many rows as there are prompts.
+        rows: at least one token each.
+        wanted: see `DecoderStep`.
+
+    Returns:
+        logits after each row's last token, float32 (vocab_size,), or the likeliest tokens.
+
+    Raises:
+        TriformError: onnxruntime failed.
+    """
+    lengths = np.array([len(ids) for ids in rows])
+    step = memory.step((len(rows), int(lengths.max())), 1)
+    for ids, padded in zip(rows, step.input_ids, strict=True):
+        padded[: len(ids)] = ids
+    step.new_lengths[:] = lengths
+    step.logits_positions[:, 0] = lengths - 1
+    cache.bind(step)
+    run_on(memory, step, cache, lengths)
+    return [row[0] for row in step.scores(wanted)]
 
 
 def _append(memory: DecoderMemory, cache: KVCache, ids: Sequence[int], positions: NDArray[Any]) -> StepArrays:

@@ -20,8 +20,6 @@ from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.speech.recording import Recording, no_longer_than, speech_of
 from triform.runtime.speech.transcript import Segment
 
-# The longest utterance that these models were trained on, in seconds.
-_LONGEST = 30.0
 # Shorter audio may not fill a single frame, in seconds.
 _SHORTEST = 0.1
 
@@ -33,7 +31,7 @@ def transcribe_utterances(
     options: TranscribeOptions,
     progress: Callable[[float], None],
 ) -> Iterator[Segment]:
-    """Transcribe a recording, cut at pauses if it is longer than 30 s; see `transcribe`.
+    """Transcribe a recording, cut at pauses if it is longer than the model reads at once; see `transcribe`.
 
     Raises:
         InputError: an option that needs a model with timestamps or languages.
@@ -41,9 +39,18 @@ def transcribe_utterances(
     """
     _check(options)
     decoder = WindowDecoder(model, options)
-    prompt = [model.info.decoder_start, *model.text.forced(options.language)]
+    prompt = [model.info.decoder_start, *_language(model, options)]
     pieces = _pieces(recording, info, options)
     return _decoded(model, info, decoder, pieces, (prompt, options), progress)
+
+
+def _language(model: SourceWriter, options: TranscribeOptions) -> list[int]:
+    """The token of the language to write, for models that have several."""
+    tokens = model.text.forced(options.language)
+    languages = model.text.languages.targets
+    if languages and not tokens:
+        raise InputError(f"this model needs {option('language')}: it writes {', '.join(sorted(languages))}")
+    return tokens
 
 
 def _check(options: TranscribeOptions) -> None:
@@ -62,10 +69,10 @@ def _check(options: TranscribeOptions) -> None:
 def _pieces(recording: Recording, info: AudioInfo, options: TranscribeOptions) -> Iterator[tuple[SpeechSpan, Samples]]:
     rate = info.sampling_rate
     if not options.vad:
-        samples = no_longer_than(round(_LONGEST * rate), recording.blocks(rate))
+        samples = no_longer_than(int(info.longest * rate), recording.blocks(rate))
         if samples is not None:
             return iter([(SpeechSpan(0.0, len(samples) / rate), samples)])
-    spans = speech_of(recording, options.voice_activity, _LONGEST)
+    spans = speech_of(recording, options.voice_activity, info.longest)
     return cut_spans(recording.blocks(rate), spans, rate)
 
 

@@ -13,6 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from triform.runtime.batch.encoder_tasks import ClassifyTask, EmbedTask, TagTask
+    from triform.runtime.batch.predictor import Predictor
+    from triform.runtime.batch.text_tasks import RewriteTask, SummarizeTask, TranslateTask, Writing
+    from triform.runtime.batch.writer_tasks import GenerateTask, TranscribeTask
     from triform.runtime.decoder.conversation import Conversation
     from triform.runtime.decoder.model import Decoder
     from triform.runtime.decoder.scoring import Perplexity, TextScore
@@ -58,6 +62,7 @@ __all__ = [
     "Audio",
     "Beams",
     "BundleError",
+    "ClassifyTask",
     "Completion",
     "Constraints",
     "ContextError",
@@ -65,10 +70,12 @@ __all__ = [
     "CtcModel",
     "Decoder",
     "Document",
+    "EmbedTask",
     "Encoder",
     "EncoderDecoder",
     "ExportError",
     "Filling",
+    "GenerateTask",
     "Generation",
     "GenerationOptions",
     "Hit",
@@ -78,11 +85,15 @@ __all__ = [
     "Penalties",
     "Perplexity",
     "Piece",
+    "Predictor",
     "ProviderError",
+    "RewriteTask",
     "SearchIndex",
     "Segment",
     "SpeechModel",
+    "SummarizeTask",
     "Tag",
+    "TagTask",
     "Target",
     "TextScore",
     "Timings",
@@ -90,11 +101,14 @@ __all__ = [
     "TokenVectors",
     "TokenView",
     "TranscribeOptions",
+    "TranscribeTask",
+    "TranslateTask",
     "TriformError",
     "Truncation",
     "UnsupportedError",
     "VoiceActivityOptions",
     "Word",
+    "Writing",
     "__version__",
     "load",
     "load_decoder",
@@ -108,6 +122,10 @@ __all__ = [
 
 # Where each name is, as type checkers read it above.
 _MODULES = {
+    "batch.encoder_tasks": ("ClassifyTask", "EmbedTask", "TagTask"),
+    "batch.predictor": ("Predictor",),
+    "batch.text_tasks": ("RewriteTask", "SummarizeTask", "TranslateTask", "Writing"),
+    "batch.writer_tasks": ("GenerateTask", "TranscribeTask"),
     "decoder.conversation": ("Conversation",),
     "decoder.model": ("Decoder",),
     "decoder.scoring": ("Perplexity", "TextScore"),

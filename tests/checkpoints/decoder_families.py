@@ -155,6 +155,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
          "decoder_ffn_dim": INNER, "max_position_embeddings": CONTEXT, "cross_attention_hidden_size": 56},
     ),
     "tied embeddings": ("llama", {**_COMMON, "tie_word_embeddings": True}),
+    "biases of keys": ("doge", {**_GROUPED, "attention_bias": True, "keep_window_size": CONTEXT}),
+    "git": (
+        "git",
+        {**_UNGROUPED, "vision_config": {"hidden_size": 40, "intermediate_size": 56, "num_hidden_layers": 1,
+                                         "num_attention_heads": 2, "image_size": 16, "patch_size": 8}},
+    ),
     "interleaved rotary": ("cohere", {**_GROUPED, "logit_scale": 0.5}),
     "attention sinks": (
         "gpt_oss",

@@ -109,6 +109,11 @@ EQUAL_LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
         {**_COMMON, "num_hidden_layers": 1, "embedding_size": 48, "head_ratio": 2, "conv_kernel_size": 5},
     ),
     "fnet": ("fnet", _COMMON),
+    "funnel": (
+        "funnel",
+        {"vocab_size": VOCAB, "d_model": 48, "n_head": 3, "d_head": 20, "d_inner": 56, "block_sizes": [1, 2, 1],
+         "num_decoder_layers": 1, "pad_token_id": 0},
+    ),
 }  # fmt: skip
 # Their attention is their own code, with relative positions in the scores.
 OWN_ATTENTION = ("xlm", "mpnet", "deberta-v2", "deberta-v2, as deberta-v3")

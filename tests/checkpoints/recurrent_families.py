@@ -26,6 +26,14 @@ _ALONE = {
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "tie_word_embeddings": False,
 }  # fmt: skip
 
+# Biases reach less far than a text of the tests, and queries become sharper within it.
+_INKLING: dict[str, Any] = {
+    **{key: value for key, value in _COMMON.items() if key != "intermediate_size"}, "head_dim": 16,
+    "layer_types": ["hybrid_sliding", "hybrid"], "swa_num_attention_heads": 3, "swa_num_key_value_heads": 1,
+    "swa_head_dim": 32, "sliding_window_size": 24, "d_rel": 5, "rel_extent": 40, "log_scaling_n_floor": 30,
+    "log_scaling_alpha": 0.7, "conv_kernel_size": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 48,
+}  # fmt: skip
+
 # family: (model type, config)
 RECURRENT_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "lfm2": ("lfm2", {**_CONVOLUTION, "block_multiple_of": 16, "conv_bias": True}),
@@ -79,6 +87,16 @@ RECURRENT_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {**_COMMON, "block_types": ["recurrent", "attention"], "lru_width": 72, "attention_window_size": 24,
          "conv1d_width": 5},
     ),
+    "inkling_text": (
+        "inkling_text",
+        {**_INKLING, "n_routed_experts": 4, "n_shared_experts": 2, "mlp_layer_types": ["dense", "sparse"],
+         "intermediate_size": INNER},
+    ),
+    "inkling2_text": (
+        "inkling2_text",
+        {**_INKLING, "n_routed_experts": 4, "n_layers_per_attn_res_block": 1, "qk_l2_clip_threshold": 3.0,
+         "rel_l2_clip_threshold": 2.0},
+    ),
 }  # fmt: skip
 _BOTH = ["convolution", "recurrence"]
 # Of each family, the number of layers with keys and values, and the kinds of its states.
@@ -89,4 +107,6 @@ CONTENT: dict[str, tuple[int, list[str]]] = {
     "zamba2": (1, _BOTH * 2),
     "minimax": (1, ["recurrence"]), "recurrent_gemma": (1, _BOTH),
     **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), (0, _BOTH)),
+    # Of keys and values, after attention, and after the experts, in each layer.
+    **dict.fromkeys(("inkling_text", "inkling2_text"), (2, ["convolution"] * 8)),
 }  # fmt: skip

@@ -22,7 +22,8 @@ from triform.runtime.errors import TriformError
 
 # Domains of plain ONNX.
 _PLAIN = ("", "ai.onnx")
-_WRITE = "text-generation"
+# Forms whose bundles read texts alone, also of models that read images besides.
+_OF_TEXTS = ("decoder", "encoder")
 
 
 def attempt(form: str, name: str, folder: Path) -> Record:
@@ -55,7 +56,7 @@ def attempt(form: str, name: str, folder: Path) -> Record:
 
 
 def _export(form: str, checkpoint: Path, bundle: Path) -> str:
-    """Export as `triform export` does, or with the option that its refusal offers for a decoder.
+    """Export as `triform export` does, or with the option that its refusal offers for texts.
 
     Returns:
         a remark, empty if no option was needed.
@@ -64,7 +65,7 @@ def _export(form: str, checkpoint: Path, bundle: Path) -> str:
     try:
         export(str(checkpoint), bundle, options)
     except TriformError as error:
-        offer = _offer(str(error), options) if FORMS[form].bundle_form == "decoder" else None
+        offer = _offer(str(error), options) if form in _OF_TEXTS else None
         if offer is None:
             raise
         export(str(checkpoint), bundle, offer[0])
@@ -77,8 +78,9 @@ def _offer(refusal: str, options: ExportOptions) -> tuple[ExportOptions, str] | 
     length = re.search(r"with a context length of (\d+)", refusal)
     if length is not None:
         return replace(options, context_length=int(length[1])), "with no more context than a layer attends to at once"
-    if f"--task {_WRITE} exports its language model alone" in refusal:
-        return replace(options, task=_WRITE), f"with --task {_WRITE}, its language model alone"
+    part = re.search(r"--task (\S+) exports (its language model|what it does with texts) alone", refusal)
+    if part is not None:
+        return replace(options, task=part[1]), f"with --task {part[1]}, {part[2]} alone"
     return None
 
 

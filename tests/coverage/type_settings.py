@@ -11,6 +11,12 @@ from typing import Any
 from tests.coverage.dimensions import HIDDEN, INNER, KV_HEADS
 
 _GROUPED = {"num_key_value_heads": KV_HEADS}
+_SEAMLESS = {
+    "speech_encoder_layers": 2, "speech_encoder_attention_heads": 4, "speech_encoder_intermediate_size": 80,
+    "feature_projection_input_dim": 32, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+    "conv_depthwise_kernel_size": 5, "adaptor_kernel_size": 4, "adaptor_stride": 4, "encoder_layers": 2,
+    "decoder_layers": 2, "max_source_positions": 200,
+}  # fmt: skip
 TYPE_SETTINGS: dict[str, dict[str, Any]] = {
     "qwen3": _GROUPED, "llama": _GROUPED, "phi3": _GROUPED, "qwen2": _GROUPED, "exaone4": _GROUPED, "glm": _GROUPED,
     "granite": _GROUPED, "granitemoe": _GROUPED, "granitemoeshared": _GROUPED, "olmo3": _GROUPED, "olmo2": _GROUPED,
@@ -69,6 +75,10 @@ TYPE_SETTINGS: dict[str, dict[str, Any]] = {
              "initializer_range": 1.0, "n_input_layers": 2, "n_recurrent_layers": 4, "n_output_layers": 2,
              "n_recurrent_loops": 2},
     "zaya": {"num_experts_per_tok": 1},
+    "mistral4": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "beta_fast": 32.0,
+                                     "beta_slow": 1.0, "original_max_position_embeddings": 32, "mscale": 1.0,
+                                     "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
+                                     "partial_rotary_factor": 1 / 3}},
     "mpnet": {"relative_attention_num_buckets": 32, "pad_token_id": 1, "bos_token_id": 0},
     "layoutlmv3": {"coordinate_size": 24, "shape_size": 16, "input_size": 32}, "lilt": {"hidden_size": 96},
     "esm": {"position_embedding_type": "rotary", "mask_token_id": 4, "pad_token_id": 0},
@@ -95,9 +105,9 @@ TYPE_SETTINGS: dict[str, dict[str, Any]] = {
     "canine": {"num_hidden_layers": 1, "num_hash_buckets": 641, "max_position_embeddings": 600},
     "convbert": {"embedding_size": 48}, "electra": {"embedding_size": 48}, "albert": {"embedding_size": 48},
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16},
-    "funnel": {"block_sizes": [1, 1], "d_model": HIDDEN, "n_head": 4, "d_head": 32},
+    "funnel": {"block_sizes": [1, 2, 1], "d_model": HIDDEN, "n_head": 4, "d_head": 32},
     "mobilebert": {"intra_bottleneck_size": 64, "embedding_size": 64, "true_hidden_size": 64},
-    "longformer": {"attention_window": 16}, "nystromformer": {"segment_means_seq_len": 32, "num_landmarks": 8},
+    "longformer": {"attention_window": 16}, "nystromformer": {"segment_means_seq_len": 64, "num_landmarks": 64},
     "perceiver": {"num_latents": 12, "d_latents": 64, "d_model": 64, "num_self_attends_per_block": 2},
     "squeezebert": {"embedding_size": HIDDEN}, "rembert": {"input_embedding_size": 48, "output_embedding_size": 56},
     "big_bird": {"attention_type": "original_full"}, "bigbird_pegasus": {"attention_type": "original_full"},
@@ -106,8 +116,12 @@ TYPE_SETTINGS: dict[str, dict[str, Any]] = {
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "luke": {"entity_vocab_size": 20, "entity_emb_size": 24},
     "prophetnet": {"ngram": 2, "num_buckets": 8, "relative_max_distance": 24},
-    "switch_transformers": {"num_experts": 4, "num_layers": 2, "num_sparse_encoder_layers": 1,
+    # Fewer tokens an expert than those of a text that choose it.
+    "switch_transformers": {"num_experts": 4, "expert_capacity": 5, "num_layers": 2, "num_sparse_encoder_layers": 1,
                             "num_sparse_decoder_layers": 1, "num_decoder_layers": 2},
+    "seamless_m4t": _SEAMLESS,
+    "seamless_m4t_v2": {**_SEAMLESS, "speech_encoder_chunk_size": 40, "left_max_position_embeddings": 10,
+                        "right_max_position_embeddings": 3},
     "led": {"attention_window": 16, "max_decoder_position_embeddings": 1024},
     "pegasus_x": {"num_global_tokens": 4, "block_size": 16},
     "nllb-moe": {"num_experts": 4, "expert_capacity": 64, "encoder_sparse_step": 2, "decoder_sparse_step": 2},

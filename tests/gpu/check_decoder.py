@@ -187,7 +187,7 @@ def _several(model: Decoder, rows: list[list[int]], name: str) -> None:
     step.wanted = 1
     step.cache.reserve(_PROMPT + _NEW + 8)
     start = time.perf_counter()
-    tokens = [step.join(ids).best for ids in rows]
+    tokens = [row.best for row in step.join(rows)]
     prompt = time.perf_counter() - start
     seconds = []
     for _ in range(_NEW):

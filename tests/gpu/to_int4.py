@@ -13,8 +13,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from triform.export.gpu.blocks import BLOCK_SIZE, symmetric_blocks
-from triform.export.graph.linear import matrix
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, sweep
+from triform.export.graph.weights import matrix
 from triform.export.write import write_graph
 from triform.runtime.bundle.folder import open_bundle
 from triform.runtime.bundle.manifest import MANIFEST, FileInfo

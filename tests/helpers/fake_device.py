@@ -65,13 +65,22 @@ def is_on_device(address: int) -> bool:
 
 
 class FakeBinding:
-    """Refuses inputs and outputs that are not on the device."""
+    """Refuses inputs and outputs that are not on the device.
+
+    Inputs in `copied` are read by operators on the host: they are copied there when they are bound.
+    """
+
+    copied: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, binding):
         self.binding = binding
+        # The copies, which a binding does not keep alive.
+        self._kept = {}
 
     def bind_ortvalue_input(self, name, value):
         assert name in ON_HOST or is_on_device(value.data_ptr()), f"{name} is on the host"
+        if name in self.copied:
+            value = self._kept[name] = OrtValue.ortvalue_from_numpy(value.numpy().copy())
         self.binding.bind_ortvalue_input(name, value)
 
     def bind_ortvalue_output(self, name, value):

@@ -27,9 +27,9 @@ class FakeStep:
     def select(self, parents):
         self.rows = [self.rows[parent] for parent in parents]
 
-    def join(self, ids):
-        self.rows.append(tuple(ids))
-        return self.logits(ids)
+    def join(self, rows):
+        self.rows += map(tuple, rows)
+        return np.stack([self.logits(ids) for ids in rows])
 
     def next(self, tokens, parents):
         self.select(parents)

@@ -43,7 +43,7 @@ def some_ids(count):
 MORE_FAMILIES = {
     "qwen2", "qwen3", "phi", "opt", "smollm3", "olmo2", "granite", "starcoder2", "qwen3_moe", "gpt_neox, sequential",
     "latent attention, without experts", "biogpt", "falcon", "falcon, one norm", "gpt_neo", "openai-gpt",
-    "gpt_neox_japanese", "trocr",
+    "gpt_neox_japanese", "trocr", "git",
 }  # fmt: skip
 
 
@@ -68,6 +68,7 @@ KEEPS_TRANSPOSES = {
     "rotation by complex numbers", "rotation of 8 channels", "window that no layer uses", "sparse activations",
     "gated attention", "bloom", "falcon", "falcon, many keys", "falcon, two norms", "falcon, one norm",
     "falcon, linear biases", "gpt_neox_japanese", "mpt",
+    "biases of keys",
 }  # fmt: skip
 # The operator takes neither tables of 4 columns nor keys of which only the end is rotated; Gemma 3n and 4 rotate
 # queries and keys by functions of their own.

@@ -13,21 +13,18 @@ from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder_decoder.graph import EncoderInputs, encoder_decoder_specs
 from triform.models.errors import UnsupportedModelError
 
-# LED's windows are shorter than the texts, and its encoder pads a text to whole windows.
-TYPES = ("mvp", "led", "bigbird_pegasus", "encoder-decoder")
+# LED's windows are shorter than the texts, and its encoder pads a text to whole windows. The experts of Switch
+# Transformers take fewer tokens of a text than choose them.
+TYPES = ("mvp", "led", "bigbird_pegasus", "encoder-decoder", "switch_transformers")
 SMALL = {
     "vocab_size": 60, "d_model": 48, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 3,
     "decoder_attention_heads": 2, "encoder_ffn_dim": 56, "decoder_ffn_dim": 72, "max_position_embeddings": 32,
 }  # fmt: skip
+EXPERTS = {"num_experts": 4, "expert_capacity": 8, "encoder_sparse_step": 1, "decoder_sparse_step": 1}
 PROPHETNET = {
     "vocab_size": 60, "hidden_size": 48, "num_encoder_layers": 1, "num_decoder_layers": 1, "encoder_ffn_dim": 56,
     "num_encoder_attention_heads": 3, "num_decoder_attention_heads": 2, "decoder_ffn_dim": 72, "ngram": 2,
     "max_position_embeddings": 32, "num_buckets": 8, "relative_max_distance": 24,
-}  # fmt: skip
-SWITCH = {
-    "vocab_size": 60, "d_model": 48, "d_kv": 16, "d_ff": 56, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 3,
-    "num_experts": 4, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1, "expert_capacity": 8,
-    "decoder_start_token_id": 0,
 }  # fmt: skip
 
 
@@ -42,7 +39,7 @@ def test_it_writes_what_transformers_writes(name, tmp_path):
     ("architecture", "model_type", "settings", "reason"),
     [
         ("ProphetNetForConditionalGeneration", "prophetnet", PROPHETNET, "attention is code of its own"),
-        ("SwitchTransformersForConditionalGeneration", "switch_transformers", SWITCH, "experts take a limited number"),
+        ("NllbMoeForConditionalGeneration", "nllb-moe", {**SMALL, **EXPERTS}, "experts take a limited number"),
         ("MvpForConditionalGeneration", "mvp", {**SMALL, "use_prompt": True, "prompt_length": 3}, "has prompts"),
     ],
 )

@@ -18,7 +18,7 @@ from triform.models.errors import UnsupportedModelError
 EXPORTED = {"lfm2", "qwen3_5_text", "falcon_h1", "mamba2"}
 
 # States and layers of lfm2, qwen3_5_text, granitemoehybrid and mamba, put together otherwise.
-MORE_FAMILIES = {"lfm2_moe", "lfm3", "qwen3_next", "bamba", "falcon_mamba"}
+MORE_FAMILIES = {"lfm2_moe", "lfm3", "qwen3_next", "bamba", "falcon_mamba", "inkling_text"}
 
 
 @pytest.mark.parametrize("family", RECURRENT_FAMILIES)

@@ -27,7 +27,10 @@ RATE, LIMIT = 16000, 12
 _ASKED = {"moonshine_streaming": {"padding": True, "pad_to_multiple_of": 80}}
 
 
-@pytest.mark.parametrize("name", ["canary", "cohere_asr", "moonshine_streaming", "speecht5", "speech-encoder-decoder"])
+@pytest.mark.parametrize(
+    "name",
+    ["canary", "cohere_asr", "moonshine_streaming", "seamless_m4t_v2", "speecht5", "speech-encoder-decoder"],
+)
 def test_what_is_written_is_transformers(name, tmp_path):
     folder, bundle = tmp_path / "model", tmp_path / "bundle"
     FORMS["speech"].save(name, folder)

@@ -82,6 +82,9 @@ def run(
     plot: Annotated[
         Optional[Path], typer.Option(help="A PNG file to draw the sizes and losses into that a goal chose from.")
     ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Do not calibrate a decoder, and verify it on fewer tokens.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trust_remote_code: Annotated[
@@ -116,6 +119,7 @@ def run(
         max_loss=None if max_loss is None else share_of(max_loss),
         target=target,
         dtype=dtype,
+        fast=fast,
     )
     # Before the imports below, which take seconds.
     check_source(source)

@@ -52,11 +52,9 @@ class GenerationJob:
 
     def settings(self) -> dict[str, object]:
         """The options that answers depend on, by name; the size of a batch is not one."""
-        groups = ("truncation", "penalties", "constraints")
-        values = {name: value for name, value in vars(self.options).items() if name not in groups}
-        for group in groups:
-            values |= vars(getattr(self.options, group))
-        return values | vars(self.beams) | dict(self.prompt_options)
+        from triform.runtime.generation.options.generation import values_by_name
+
+        return values_by_name(self.options) | vars(self.beams) | dict(self.prompt_options)
 
 
 def write_answers(

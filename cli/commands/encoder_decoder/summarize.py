@@ -59,14 +59,15 @@ def run(
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut, splitter_of
+    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut
     from triform.runtime.encoder_decoder.ask import summary_ask
+    from triform.runtime.encoder_decoder.splitting import splitter_for
 
     records = inputs.records()
     model = load(inputs.folder, strict=strict, **loading)
     ask = chosen(task, prefix, lambda: summary_ask(model.info))
     job = Job(model, options, ask, beams, batch, "summary_text" if as_json else None)
-    splitter = splitter_of(job, strict=strict)
+    splitter = splitter_for(model, ask, strict=strict)
     whole = not (inputs.texts or lines or records.is_json)
     _write(job, _whole(inputs.file) if whole else records, splitter, streams=whole or len(inputs.texts) == 1)
     say_cut(job, records, splitter)

@@ -83,15 +83,11 @@ def load(folder: Path, *, strict: bool, **loading: Unpack[LoadOptions]) -> Encod
     Raises:
         UnsupportedError: it is for something else.
     """
-    from triform.runtime.bundle.tasks import COMMANDS
-    from triform.runtime.errors import UnsupportedError
+    from triform.runtime.encoder_decoder.splitting import check_reads_texts
     from triform.runtime.opening import load_encoder_decoder
 
     model = load_encoder_decoder(folder, strict=strict, **loading)
-    if model.info.source != "text":
-        command = COMMANDS.get(model.manifest.task)
-        hint = f"use `triform {command}`" if command else "upgrade, or export another model"
-        raise UnsupportedError(f"{folder} reads {model.info.source}, not texts: {hint}")
+    check_reads_texts(model)
     return model
 
 
@@ -107,20 +103,6 @@ def chosen(task: str | None, prefix: str | None, otherwise: Callable[[], Ask]) -
     if task is not None and prefix is not None:
         raise InputError("--task brings its own prefix; leave --task or --prefix out")
     return otherwise() if task is None and prefix is None else Ask(task, prefix)
-
-
-def splitter_of(job: Job, *, strict: bool) -> Splitter:
-    """A splitter that splits texts into pieces that fit the job's model together with its prefix."""
-    from triform.runtime.encoder_decoder.ask import prefix_for, spoken
-    from triform.runtime.text.documents import Splitter
-
-    model, ask = job.model, job.ask
-    prefix = prefix_for(model.info, ask)
-
-    def length(text: str) -> int:
-        return model.text.length(prefix + text, source_lang=ask.source_lang, target_lang=ask.target_lang)
-
-    return Splitter(length, model.text.max_length, language=spoken(ask), strict=strict)
 
 
 def write_lines(job: Job, records: Records, cut: Callable[[str, int], list[Line]]) -> None:

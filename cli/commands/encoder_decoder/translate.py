@@ -51,8 +51,9 @@ def run(
     options: GenerationOptions,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut, splitter_of, write_lines
+    from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut, write_lines
     from triform.runtime.encoder_decoder.ask import translation_ask
+    from triform.runtime.encoder_decoder.splitting import splitter_for
     from triform.runtime.errors import InputError
 
     if (task or prefix) and (source_lang or target_lang):
@@ -61,7 +62,7 @@ def run(
     model = load(inputs.folder, strict=strict, **loading)
     ask = chosen(task, prefix, lambda: translation_ask(model.info, source_lang, target_lang))
     job = Job(model, options, ask, beams, batch, "translation_text" if as_json else None)
-    splitter = splitter_of(job, strict=strict)
+    splitter = splitter_for(model, ask, strict=strict)
     write_lines(job, records, splitter.lines)
     say_cut(job, records, splitter)
     return 0

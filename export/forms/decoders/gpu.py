@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 
 from triform.export.forms.decoders.graph import StoredDecoder
+from triform.export.forms.decoders.measured import SavedLogits
 from triform.export.gpu.blocks import lower_to_gpu_blocks
 from triform.export.gpu.decoder import check_gpu_decoder, to_gpu_decoder
 from triform.export.gpu.twin import allowed_error, rounded_twin
@@ -37,7 +38,7 @@ class FloatDecoder:
         cache: what it keeps of a text.
         importance: by weight name, the energy of each input channel.
         logits: PyTorch's, float32 (parity_tokens, vocab_size), of the first of `ids`.
-        expected: the float32 graph's logits of `ids`, an array a window.
+        expected: the float32 graph's logits of `ids`.
         ids: a text.
         window: tokens of a window.
         notes: for the manifest.
@@ -48,7 +49,7 @@ class FloatDecoder:
     cache: CacheInfo
     importance: Mapping[str, torch.Tensor]
     logits: Array
-    expected: list[Array]
+    expected: SavedLogits
     ids: list[int]
     window: int
     notes: dict[str, str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -79,5 +80,9 @@ def drop_weights(model: torch.nn.Module) -> None:
     meta: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            empty = meta.setdefault(id(parameter), torch.nn.Parameter(parameter.to("meta"), requires_grad=False))
-            setattr(module, name, empty)
+            if id(parameter) not in meta:
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
+                meta[id(parameter)] = torch.nn.Parameter(empty, requires_grad=False)
+            setattr(module, name, meta[id(parameter)])
+    # Traced programs refer to themselves, and to the weights.
+    gc.collect()

@@ -23,7 +23,7 @@ class Part:
     """Rows of a stored matrix that were a matrix of their own in PyTorch.
 
     Attributes:
-        weight: float32 (rows, in_features).
+        weight: float (rows, in_features), as it is stored.
         moments: float32 (in_features, in_features), see `Moments.inputs`.
         rows: float32 (rows,), the share of each row's outputs in the damage; all of a part's add up to 1.
     """
@@ -60,7 +60,7 @@ def size_of(rows: int, width: int, bits: int, block_size: int) -> int:
 def sampled(part: Part) -> Part:
     """Some of the rows, enough to tell the error of all."""
     chosen = torch.linspace(0, len(part.weight) - 1, min(_SAMPLED_ROWS, len(part.weight))).round().long()
-    return Part(part.weight[chosen], part.moments, part.rows[chosen])
+    return Part(part.weight[chosen].float(), part.moments, part.rows[chosen])
 
 
 def _damage(part: Part, bits: int, block_size: int) -> float:

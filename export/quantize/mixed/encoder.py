@@ -107,9 +107,9 @@ def _choices(matrix: Matrix, inputs: torch.Tensor | None) -> list[Choice]:
     ]
     if inputs is None:
         return choices
-    weight = torch.cat([part.weight for part in matrix.parts])
+    weight = torch.cat([part.weight.float() for part in matrix.parts])
     recipe = choose_quantization(inputs, weight)
-    damage = recipe.error * sum(_squares(part, part.weight) for part in matrix.parts)
+    damage = recipe.error * sum(_squares(part, part.weight.float()) for part in matrix.parts)
     return [*choices, Choice(8, None, rows * (width + _FLOAT) + width * _FLOAT, damage)]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from triform.export.graph.linear import LINEAR, matrix, parts_of
+from triform.export.graph.linear import LINEAR, parts_of
 from triform.export.graph.nodes import nodes
+from triform.export.graph.weights import pieces_of, shape_of
 from triform.export.quantize.blocks import FEWEST_COLUMNS, is_token_table, linear_inputs
 from triform.export.quantize.blockwise import Blocks
 from triform.export.quantize.error_feedback import quantize_with_moments
@@ -82,7 +83,7 @@ class RoundedMatrices:
 def _weights(model: ir.Model) -> dict[str, ir.Value]:
     """The matrices to quantize, by name: of products that are not small, and of token embeddings."""
     values = [linear_inputs(node)[1] for node in nodes(model.graph, LINEAR)]
-    matrices = {str(value.name): value for value in values if matrix(value).shape[0] >= FEWEST_COLUMNS}
+    matrices = {str(value.name): value for value in values if shape_of(value)[0] >= FEWEST_COLUMNS}
     for node in nodes(model.graph, "Gather"):
         table = node.inputs[0]
         if table is not None and _is_table(model, table):
@@ -99,31 +100,30 @@ def _is_table(model: ir.Model, value: ir.Value) -> bool:
 
 def _parts(value: ir.Value, known: Mapping[str, torch.nn.Parameter], sensitivity: Sensitivity) -> list[Part]:
     """The parts of a stored matrix, with what was measured of each."""
-    rows, parts = matrix(value).float(), []
+    parts = []
     names = [name.removeprefix(_PREFIX).removesuffix(".transposed") for name in parts_of(value)]
-    parameters = [known.get(name) for name in names]
-    start, looked_up = 0, any(use.node.op_type == "Gather" for use in value.uses())
-    for name, parameter in zip(names, parameters, strict=True):
+    pieces = pieces_of(value)
+    looked_up = any(use.node.op_type == "Gather" for use in value.uses())
+    if len(pieces) != len(names):
+        raise _not_measured(names[0])
+    for name, rows in zip(names, pieces, strict=True):
+        parameter = known.get(name)
         moments = None if parameter is None else sensitivity.products.get(id(parameter))
         if moments is None and looked_up and sensitivity.embedding is not None:
             moments = _of_table(rows, sensitivity.embedding)
-        if moments is None:
-            raise UnsupportedError(
-                f"the damage of rounding {name} cannot be measured; export with {option('quantize')} int4 or int8"
-            )
+        if moments is None or len(moments.outputs) != len(rows):
+            raise _not_measured(name)
         inputs = moments.inputs
         if looked_up and sensitivity.embedding is not None:
             inputs = inputs + torch.diag(sensitivity.embedding)
-        count = len(moments.outputs)
-        parts.append(
-            Part(rows[start : start + count], inputs, moments.outputs / moments.outputs.sum().clamp(min=1e-30))
-        )
-        start += count
-    if start != len(rows):
-        raise UnsupportedError(
-            f"the damage of rounding {names[0]} cannot be measured; export with {option('quantize')} int4 or int8"
-        )
+        parts.append(Part(rows, inputs, moments.outputs / moments.outputs.sum().clamp(min=1e-30)))
     return parts
+
+
+def _not_measured(name: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the damage of rounding {name} cannot be measured; export with {option('quantize')} int4 or int8"
+    )
 
 
 def _of_table(rows: torch.Tensor, embedding: torch.Tensor) -> Moments | None:

@@ -14,6 +14,8 @@ _LARGEST_VALUE = 1e6
 # In Hz, the same as for audio files.
 _RATES = (1000, 1_000_000)
 _LONGEST_CHUNK = 3600
+# In seconds: a few frames.
+_SHORTEST_PIECE = 0.2
 # Points of a Fourier transform: more than a second at every usual sampling rate.
 _LONGEST_FRAME = 2**16
 _MOST_STACKED = 64
@@ -60,6 +62,7 @@ def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
     yield within(f"{key}.sampling_rate", info.sampling_rate, *_RATES)
     yield within(f"{key}.padding_value", info.padding_value, -_LARGEST_VALUE, _LARGEST_VALUE)
     yield within(f"{key}.chunk_length", info.chunk_length, 1, _LONGEST_CHUNK)
+    yield within(f"{key}.longest", info.longest, _SHORTEST_PIECE, _LONGEST_CHUNK)
     if info.kind == "waveform":
         yield Limit(f"{key}.feature_size", info.feature_size, info.feature_size == 1, "1 for a waveform")
         for name in ("win_length", "n_fft", "hop_length"):

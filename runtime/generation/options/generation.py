@@ -104,6 +104,13 @@ class GenerationOptions:
         check_conflicts({**vars(self), **vars(self.truncation)})
 
 
+def values_by_name(options: GenerationOptions) -> dict[str, object]:
+    """All options by name, those of the groups among them."""
+    groups = (options.truncation, options.penalties, options.constraints)
+    own = {name: value for name, value in vars(options).items() if not any(value is group for group in groups)}
+    return own | {name: value for group in groups for name, value in vars(group).items()}
+
+
 def _check_stop_token(tokens: object) -> None:
     if isinstance(tokens, str | int) or not isinstance(tokens, Iterable):
         raise InputError(f"{option('stop_token')} must be a list of token ids and texts, not {tokens!r:.60}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from triform.runtime.generation.search.batch import Request, growing_row, most_wanted
 from triform.runtime.generation.steps import FinishReason, OpenBatchStep
@@ -51,7 +52,7 @@ def complete(
 ) -> Iterator[FinishedRow]:
     """Answer a stream of prompts, up to `rows` at a time.
 
-    A row that has ended leaves the batch before the next step. The next prompt takes its place; its prefill runs alone
+    A row that has ended leaves the batch before the next step. The next prompt takes its place; its prefill runs
     while the others wait. A prompt is taken from the stream only when there is room for it.
 
     Args:
@@ -72,10 +73,12 @@ def complete(
     live: list[_Row] = []
     step.select([])
     while True:
-        while len(live) < rows and (row := next(waiting, None)) is not None:
-            step.wanted = row.request.wanted
-            row.choose(step.join(row.request.ids))
-            live, ended = _part(step, [*live, row])
+        while joining := list(islice(waiting, rows - len(live))):
+            step.wanted = most_wanted([row.request.wanted for row in joining])
+            table = step.join([row.request.ids for row in joining])
+            for row, scores in zip(joining, table, strict=True):
+                row.choose(scores)
+            live, ended = _part(step, [*live, *joining])
             yield from ended
         if not live:
             return

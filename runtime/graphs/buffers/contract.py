@@ -66,8 +66,8 @@ class Buffers(Protocol):
     def states_of(self, row: int) -> States:
         """Copies of a row's states of fixed size by name, such as "states.0"."""
 
-    def view(self, row: int) -> Buffers:
-        """One row that shares its memory with these buffers; valid until they grow or their rows move."""
+    def view(self, first: int) -> Buffers:
+        """The rows from `first` on, in the memory of these buffers; valid until they grow or their rows move."""
 
     def read(self, length: int) -> dict[str, NDArray[Any]]:
         """The first tokens' keys and values in the first row: float32 (num_key_value_heads, length, head_dim).

@@ -84,11 +84,11 @@ class HostBuffers:
         """See `Buffers`."""
         return {name: array[row].copy() for name, array in self.states.items()}
 
-    def view(self, row: int) -> HostBuffers:
+    def view(self, first: int) -> HostBuffers:
         """See `Buffers`."""
         view = HostBuffers(self._info)
-        view.arrays = {name: array[row : row + 1] for name, array in self.arrays.items()}
-        view.states = {name: array[row : row + 1] for name, array in self.states.items()}
+        view.arrays = {name: array[first:] for name, array in self.arrays.items()}
+        view.states = {name: array[first:] for name, array in self.states.items()}
         return view
 
     def read(self, length: int) -> Arrays:

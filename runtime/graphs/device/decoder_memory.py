@@ -28,6 +28,7 @@ class DeviceMemory:
 
     # Long runs keep a GPU busy, and their activations are small beside its memory.
     chunk = 4096
+    together = 16384
 
     def __init__(self, session: BindableSession, cache: CacheInfo, vocab_size: int) -> None:
         """Take a session; see `memory_of`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,11 @@ class Place:
 
     address: int
     shape: tuple[int, ...]
+
+    def rows(self, first: int, count: int) -> Place:
+        """Some entries of the first axis."""
+        sizes = self.shape[1:]
+        return Place(self.address + first * HALF * prod(sizes), (count, *sizes))
 
 
 class Device:

@@ -39,7 +39,7 @@ class DeviceStep:
         input_ids: int64 (batch, sequence).
         past_lengths: int32 (batch,).
         logits_positions: int64 (batch, num_logits), 0 at first.
-        new_lengths: int32 (batch,); not read.
+        new_lengths: int32 (batch,), the whole sequence at first; only a prompt's rows may have fewer.
     """
 
     def __init__(
@@ -112,6 +112,9 @@ class DeviceStep:
             if name in self._inputs and not np.array_equal(value, self._sent[name]):
                 self._device.write(self._inputs[name], value)
                 self._sent[name][...] = value
+                if not self._recordable:
+                    # An input that an operator reads on the host is copied there when it is bound, and never again.
+                    self._io.bind_ortvalue_input(name, self._inputs[name])
         if whole and self._runs == _RUNS:
             self._options = _run_options(next(_NUMBERS))
         session.run_with_iobinding(self._io, self._options)
@@ -121,7 +124,7 @@ class DeviceStep:
         return {
             "input_ids": self.input_ids,
             "past_lengths": self.past_lengths,
-            "seqlens_k": self.past_lengths + np.int32(self.input_ids.shape[1] - 1),
+            "seqlens_k": self.past_lengths + self.new_lengths - np.int32(1),
             "logits_rows": (self._first_rows + self.logits_positions).ravel(),
         }
 

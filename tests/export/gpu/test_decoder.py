@@ -32,6 +32,14 @@ def operators(path):
     return [node.op_type for node in ir.load(path).graph]
 
 
+def test_a_length_that_a_model_takes_back_is_not_computed_from_the_whole(tmp_path):
+    """TrOCR's decoder computes past = (past + new) - new, for which CUDA would leave the lengths to the CPU."""
+    export(str(wandering_folder(tmp_path / "trocr", "trocr")), tmp_path / "out", ExportOptions(target="gpu"))
+    graph = ir.load(tmp_path / "out" / "decoder.onnx").graph
+    (lengths,) = (value for value in graph.inputs if value.name == "seqlens_k")
+    assert {use.node.op_type for use in lengths.uses()} == {"GroupQueryAttention"}
+
+
 def test_nothing_of_a_step_is_computed_on_the_host(both):
     """CUDA has no kernels for these, or reads sizes on the host for them."""
     graph = operators(both / "gpu-decoder.onnx")

@@ -47,7 +47,7 @@ def test_rows_join_between_steps(wandering_llama):
     step.prefill(rows)
     for length in (30, 2, 70):
         rows.append(generator.integers(0, 400, length).tolist())
-        check(step.join(rows[-1])[None], model, rows[-1:])
+        check(step.join(rows[-1:]), model, rows[-1:])
         tokens = generator.integers(0, 400, len(rows)).tolist()
         rows = [[*ids, token] for ids, token in zip(rows, tokens, strict=True)]
         check(step.next(tokens, range(len(rows))), model, rows)
@@ -110,7 +110,7 @@ def test_a_prompt_begins_where_another_one_left(wandering_llama, monkeypatch):
 
     def join(index, run):
         fed.clear()
-        check(step.join(prompts[index])[None], model, [prompts[index]])
+        check(step.join([prompts[index]]), model, [prompts[index]])
         # Of 21 tokens in common, 20 are kept.
         assert fed == [run]
         rows.append(list(prompts[index]))

@@ -33,14 +33,14 @@ class Decoder:
         return [DecodedWindow([length], f" {length}", -0.1, None, 0.5, 0.0) for length in lengths]
 
 
-def model_of(kind="waveform", source="audio", **options):
+def model_of(kind="waveform", source="audio", targets=(), **options):
     audio = AudioInfo(kind, RATE, 1, 0.0, **options) if source == "audio" else None
     batches = []
     reader = SimpleNamespace(read=lambda arrays: batches.append(arrays) or arrays)
     names = [SimpleNamespace(name=name) for name in ("input_values", "attention_mask")]
     graphs = {"encoder": SimpleNamespace(inputs=names)}
     manifest = SimpleNamespace(graphs=graphs, task="text2text-generation", model_name="listener")
-    text = SimpleNamespace(forced=lambda language: [])
+    text = SimpleNamespace(forced=lambda language: [], languages=SimpleNamespace(targets=dict.fromkeys(targets)))
     info = EncoderDecoderInfo(source, START, audio=audio)
     return SimpleNamespace(info=info, manifest=manifest, reader=reader, text=text, batches=batches)
 
@@ -71,6 +71,19 @@ def test_long_sound_is_cut_at_pauses(sounds, batch):
         assert int(segment.text) == pytest.approx(end - begin, abs=RATE / 50)
     assert max(len(arrays["input_values"]) for arrays in model.batches) == batch
     assert done == sorted(done)
+
+
+def test_sound_longer_than_a_model_reads_is_cut():
+    model = model_of(longest=4.0)
+    samples = np.concatenate([part for _ in range(3) for part in (voice(3), silence(2))])
+    found = list(transcribe(model, samples))
+    assert len(found) >= 3
+    assert max(arrays["input_values"].shape[1] for arrays in model.batches) <= 4 * RATE
+
+
+def test_a_model_of_several_languages_is_told_which_to_write():
+    with pytest.raises(InputError, match="this model needs `language`: it writes deu, eng"):
+        transcribe(model_of(targets=["eng", "deu"]), voice(1))
 
 
 def test_silence_is_not_heard():

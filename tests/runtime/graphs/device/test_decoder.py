@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.checkpoints.wandering import wandering_folder
-from tests.helpers.fake_device import fake_device
+from tests.helpers.fake_device import FakeBinding, fake_device
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.runtime.bundle.folder import open_bundle
@@ -18,6 +18,7 @@ from triform.runtime.bundle.targets import for_gpu
 from triform.runtime.decoder.model import Decoder
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.graphs.decoder_batch import DecoderBatchStep
 from triform.runtime.opening import load_decoder
 
 __all__ = ["fake_device"]
@@ -56,6 +57,16 @@ def greedy(folder, ids, count):
     return made[0, len(ids) :].tolist()
 
 
+def check_logits(folder, decoder, rows, logits):
+    """Greedy answers of these checkpoints follow from the last token alone; logits do not."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "checkpoint").eval()
+    with torch.no_grad():
+        expected = [model(torch.tensor([ids])).logits[0, -1].numpy() for ids in rows]
+    np.testing.assert_allclose(
+        logits, expected, rtol=0, atol=open_bundle(folder / "bundle").manifest.gpu.parity.tolerance
+    )
+
+
 def test_greedy_answers_are_those_of_transformers(family, gpu):
     ids = gpu._prompts.text_ids(PROMPT)
     step = gpu._step
@@ -65,6 +76,39 @@ def test_greedy_answers_are_those_of_transformers(family, gpu):
         tokens.append(step.next(tokens[-1]).best)
     assert tokens == greedy(family, ids, STEPS)
     assert len(set(tokens)) > 5
+    step.wanted = None
+    check_logits(family, gpu, [[*ids, *tokens]], [step.next(tokens[-1])])
+
+
+def test_what_operators_on_the_host_read_is_sent_to_them_for_each_run(family, gpu, monkeypatch):
+    """CUDA leaves some graphs' arithmetic with lengths to the CPU, which gets an input when it is bound."""
+    monkeypatch.setattr(FakeBinding, "copied", ("past_lengths", "seqlens_k"))
+    ids = gpu._prompts.text_ids(PROMPT)
+    step = gpu._step
+    step.prefill(ids[:4])
+    check_logits(family, gpu, [ids[:-3]], [step.prefill(ids[:-3])])
+    for end in range(len(ids) - 3, len(ids)):
+        check_logits(family, gpu, [ids[: end + 1]], [step.next(ids[end])])
+
+
+def test_prompts_of_similar_length_are_read_together(family, gpu, monkeypatch):
+    """Each as if it were alone; one that shares its beginning with another, or is much longer, is read alone."""
+    ids = gpu._prompts.text_ids(PROMPT)
+    rows = [ids, ids[1:], ids[3:], [*ids[:-2], 9, 8], [*ids[::-1], *ids] * 3]
+    shapes, make = [], type(gpu._step._memory).step
+    monkeypatch.setattr(
+        type(gpu._step._memory),
+        "step",
+        lambda self, shape, *args, **options: shapes.append(shape) or make(self, shape, *args, **options),
+    )
+    step = DecoderBatchStep(gpu._step._memory.session, gpu.manifest, gpu.manifest.cache, len(rows))
+    logits = step.prefill(rows)
+    assert shapes[0] == (3, len(ids))
+    assert [shape[0] for shape in shapes[1:]] == [1, 1]
+    check_logits(family, gpu, rows, logits)
+    for token in (5, 6, 7):
+        rows = [[*row, token] for row in rows]
+        check_logits(family, gpu, rows, step.next([token] * len(rows), range(len(rows))))
 
 
 def test_a_step_copies_a_few_bytes(gpu, fake_device):

@@ -1,0 +1,141 @@
+"""The folder that a batch writes: `run.json`, a Parquet file for each block in ``rows/``, and `errors.parquet`.
+
+A block's file gets its name when it is whole, so that a block with a file is done. It has a row for each row of the
+input, in order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from triform.cli.batch.units import Unit
+from triform.cli.outputs.run_log import difference
+from triform.runtime.batch.predictor import ERROR
+from triform.runtime.errors import InputError
+from triform.runtime.files import whole_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+INPUT_FILE, INPUT_ROW = "input_file", "input_row"
+_RUN = "run.json"
+# Of an input's name in the name of a file; file systems allow 255 bytes.
+_LONGEST = 60
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """The folder of one batch.
+
+    Attributes:
+        path: of the folder, absolute.
+    """
+
+    path: Path
+
+    def begin(self, digests: Mapping[str, str]) -> None:
+        """Make the folder, or check that it was made by the same run; one without results is taken over.
+
+        Args:
+            digests: of everything that results depend on, see `Run`.
+
+        Raises:
+            InputError: it holds something else, or the results of another run.
+        """
+        run, rows = self.path / _RUN, self.path / "rows"
+        if run.exists() and any(rows.glob("*.parquet")):
+            self._check(run, digests)
+            return
+        try:
+            rows.mkdir(parents=True, exist_ok=True)
+            known = (_RUN, "rows", "errors.parquet") if run.exists() else ("rows",)
+            names = [entry.name for entry in self.path.iterdir()]
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be made: {error.strerror}") from None
+        # Hidden files are those that a killed run was writing.
+        others = [name for name in names if name not in known and not name.startswith(".")]
+        if others or (not run.exists() and any(rows.iterdir())):
+            raise InputError(f"{self.path} holds other files, such as {(others or ['rows'])[0]}: name a new folder")
+        with whole_file(run) as file:
+            file.write(json.dumps(dict(digests), indent=1).encode())
+
+    def block(self, unit: Unit, start: int, count: int) -> Path:
+        """The file for `count` rows of a unit's input, from row `start` on."""
+        name = unit.name.encode()[:_LONGEST].decode(errors="ignore")
+        return self.path / "rows" / f"{unit.place:05}_{name}_{start:012}-{start + count:012}.parquet"
+
+    def write_errors(self) -> int:
+        """Write the rows without results, and why they have none, to `errors.parquet`; return how many there are."""
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        kind = pa.schema([(INPUT_FILE, pa.string()), (INPUT_ROW, pa.int64()), (ERROR, pa.string())])
+        count = 0
+        with (
+            whole_file(self.path / "errors.parquet") as file,
+            parquet.ParquetWriter(file, kind, compression="zstd") as errors,
+        ):
+            for table in self._failed(kind):
+                errors.write_table(table)
+                count += len(table)
+        return count
+
+    def _failed(self, kind: pa.Schema) -> Iterator[pa.Table]:
+        import pyarrow.compute as compute
+        import pyarrow.parquet as parquet
+
+        for path in sorted((self.path / "rows").glob("*.parquet")):
+            with parquet.ParquetFile(path) as file:
+                if not _has_errors(file.metadata):
+                    continue
+                table = file.read(kind.names)
+            yield table.filter(compute.is_valid(table.column(ERROR))).cast(kind)
+
+    def _check(self, run: Path, digests: Mapping[str, str]) -> None:
+        try:
+            earlier = json.loads(run.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            earlier = None
+        if not isinstance(earlier, dict):
+            raise InputError(f"{run} is damaged: name a new folder")
+        what = difference(digests, earlier)
+        if what is not None:
+            raise InputError(
+                f"{self.path} has the results of a run with {what}: repeat that run's command to continue it, or name "
+                "a new folder"
+            )
+
+
+def write_block(path: Path, table: pa.Table) -> None:
+    """Write a block; the file gets its name when it is whole.
+
+    Raises:
+        InputError: it cannot be written.
+        OSError: the disk is full.
+    """
+    import pyarrow.parquet as parquet
+    import pyarrow.types as types
+
+    vectors = [field for field in table.schema if types.is_fixed_size_list(field.type)]
+    # Dictionaries of numbers that hardly repeat take half as much again; bytes of one weight together compress better.
+    repeating = [field.name for field in table.schema if not types.is_nested(field.type)] if vectors else True
+    split = [f"{field.name}.list.element" for field in vectors if types.is_floating(field.type.value_type)]
+    with whole_file(path) as file:
+        parquet.write_table(
+            table, file, compression="zstd", use_dictionary=repeating, use_byte_stream_split=split or False
+        )
+
+
+def _has_errors(metadata: parquet.FileMetaData) -> bool:
+    """Whether some value of the last column, which is the errors', is not null."""
+    for group in range(metadata.num_row_groups):
+        column = metadata.row_group(group).column(metadata.num_columns - 1)
+        statistics = column.statistics
+        if statistics is None or statistics.null_count != column.num_values:
+            return True
+    return False

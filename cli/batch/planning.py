@@ -1,0 +1,111 @@
+"""Finds the input files, and divides them into units of work."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from triform.cli.batch.units import ParquetUnit, RecordingsUnit, TextUnit, Unit, reading, rows_of
+from triform.cli.inputs.formats import Layout, file_format, parse
+from triform.runtime.batch.texts import check_column
+from triform.runtime.errors import InputError, option
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as parquet
+
+_PARQUET = (".parquet", ".pq")
+TABLES = (*_PARQUET, ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
+
+
+def find_files(patterns: Sequence[str], reads: Literal["text", "audio"]) -> list[Path]:
+    """The files that patterns, folders and names stand for: each once, absolute, in the order of the patterns.
+
+    Raises:
+        InputError: nothing is there, or a file is of no known kind.
+    """
+    files: dict[Path, None] = {}
+    for pattern in patterns:
+        matched = sorted(_matches(pattern, reads))
+        if not matched:
+            raise InputError(f"{option('inputs')} {pattern}: there is no such file")
+        files |= dict.fromkeys(path.absolute() for path in matched)
+    unknown = [path for path in files if path.suffix.lower() not in TABLES]
+    if unknown and (reads == "text" or len(unknown) < len(files)):
+        known = ", ".join(TABLES)
+        raise InputError(f"{unknown[0]} cannot be read as a table: its name ends in none of {known}")
+    return list(files)
+
+
+def _matches(pattern: str, reads: Literal["text", "audio"]) -> Iterator[Path]:
+    path = Path(pattern)
+    if path.is_dir():
+        # Marks and logs of the tools that wrote a folder are left out, and hidden files.
+        for file in path.rglob("*"):
+            hidden = any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+            is_input = file.suffix.lower() in TABLES or (reads == "audio" and file.suffix != "")
+            if file.is_file() and not hidden and is_input:
+                yield file
+    elif path.exists() or not glob.has_magic(pattern):
+        yield from [path] if path.exists() else []
+    else:
+        yield from (Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
+
+
+def plan(files: Sequence[Path], column: str, rows: int) -> list[Unit]:
+    """The units of work, in order.
+
+    Args:
+        files: from `find_files`.
+        column: that holds the texts, or the names of recordings.
+        rows: rows of a block.
+
+    Raises:
+        InputError: a file cannot be read, or lacks the column.
+    """
+    if files[0].suffix.lower() not in TABLES:
+        chunks = range(0, len(files), rows)
+        return [RecordingsUnit(start, tuple(files[start : start + rows])) for start in chunks]
+    units: list[Unit] = []
+    for place, file in enumerate(files):
+        if file.suffix.lower() in _PARQUET:
+            units += _parquet_units(place, file, column, rows)
+        else:
+            units.append(_text_unit(place, file, column))
+    return units
+
+
+def _parquet_units(place: int, path: Path, column: str, rows: int) -> Iterator[ParquetUnit]:
+    import pyarrow.parquet as parquet
+
+    with reading(path), parquet.ParquetFile(path) as file:
+        check_column(file.schema_arrow, column)
+        return iter(list(_grouped(place, path, file.metadata, rows)))
+
+
+def _grouped(place: int, path: Path, metadata: parquet.FileMetaData, rows: int) -> Iterator[ParquetUnit]:
+    """Small row groups are put together until they fill a block."""
+    groups: list[int] = []
+    start = count = 0
+    for group in range(metadata.num_row_groups):
+        groups.append(group)
+        count += metadata.row_group(group).num_rows
+        if count >= rows or group == metadata.num_row_groups - 1:
+            if count:
+                yield ParquetUnit(place, path, start, tuple(groups))
+            start, count, groups = start + count, 0, []
+
+
+def _text_unit(place: int, path: Path, column: str) -> TextUnit:
+    kind = file_format(path, None)
+    columns: tuple[str, ...] = ()
+    with reading(path), path.open("rb") as file:
+        if kind in ("csv", "tsv"):
+            first = next(
+                (row.record for row in rows_of(parse(file, Layout(kind, column, (column,)))) if row.record), None
+            )
+            columns = () if first is None else tuple(first.value or ())
+        else:
+            file.read(1)
+    return TextUnit(place, path, kind, columns)

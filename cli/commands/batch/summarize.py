@@ -1,0 +1,58 @@
+"""``triform batch summarize``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from triform.cli.arguments.batch import with_batch_options
+from triform.cli.arguments.common import Strict
+from triform.cli.arguments.generation import BEAMS, ENCODER_DECODER, with_generation_options
+from triform.cli.arguments.loading import with_loading_options
+
+if TYPE_CHECKING:
+    from triform.cli.batch.run import BatchRun
+    from triform.runtime.generation.options.beams import Beams
+    from triform.runtime.generation.options.generation import GenerationOptions
+    from triform.runtime.opening import LoadOptions
+
+HELP = """Summarize the texts in any number of files; each row is a text.
+
+\b
+  triform batch summarize BUNDLE --input 'data/*.parquet' --column body --output out/
+
+Adds the columns "summary_text" and "finish_reason" to the input's rows. docs/cluster.md says what the folder holds.
+"""
+
+
+@with_generation_options(ENCODER_DECODER, BEAMS)
+@with_batch_options("text")
+@with_loading_options
+def run(
+    *,
+    batch: BatchRun,
+    task: Annotated[
+        Optional[str], typer.Option(help="The name of one of the model's tasks; `inspect --json` lists them.")
+    ] = None,
+    prefix: Annotated[
+        Optional[str], typer.Option(help="Put this prefix before each text, instead of a task's.")
+    ] = None,
+    at_once: Annotated[int, typer.Option("--batch", help="Texts to run at once.")] = 8,
+    strict: Strict = False,
+    loading: LoadOptions,
+    beams: Beams,
+    options: GenerationOptions,
+) -> int:
+    """Parse, call, render."""
+    from triform.cli.arguments.bundle import at_least_one
+    from triform.cli.batch.run import run_batch
+    from triform.runtime.batch.text_tasks import SummarizeTask, Writing
+    from triform.runtime.encoder_decoder.ask import Ask
+    from triform.runtime.errors import InputError
+
+    at_least_one("--batch", at_once)
+    if task is not None and prefix is not None:
+        raise InputError("--task brings its own prefix; leave --task or --prefix out")
+    writing = Writing(Ask(task, prefix), options, beams, at_once, strict)
+    return run_batch(batch, SummarizeTask(writing), loading)

@@ -1,0 +1,107 @@
+"""The matrices of a graph: read in float32, kept in as many pieces and in the type that the checkpoint has them in."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+
+class StackedTensor(ir.LazyTensor):
+    """A float32 matrix whose rows lie in several tensors; they are converted and joined each time that it is read.
+
+    Attributes:
+        pieces: float (rows, columns) each, of one type; may be mapped from a file.
+    """
+
+    def __init__(self, pieces: tuple[torch.Tensor, ...], name: str | None) -> None:
+        shape = ir.Shape([sum(len(piece) for piece in pieces), pieces[0].shape[1]], frozen=True)
+        # Not by a method, which would keep the tensors alive until the next collection of garbage.
+        super().__init__(partial(_read, pieces), dtype=ir.DataType.FLOAT, shape=shape, name=name)
+        self.pieces = pieces
+
+    def stored(self) -> torch.Tensor:
+        """All rows in the type that the pieces have; not copied where there is one piece."""
+        return _joined(self.pieces)
+
+
+def _joined(pieces: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _read(pieces: tuple[torch.Tensor, ...]) -> ir.Tensor[Any]:
+    return ir.Tensor(_joined(pieces).float().contiguous().numpy())
+
+
+def keep_as_stored(graph: ir.Graph, stored: dict[int, torch.Tensor]) -> None:
+    """Put stored weights into a traced graph, in the place of the memory that stood for them.
+
+    Args:
+        graph: traced by way of `untouched_weights`.
+        stored: from there.
+
+    Raises:
+        ValueError: a constant is part of such memory.
+    """
+    for value in graph.initializers.values():
+        raw = getattr(value.const_value, "raw", None)
+        if not isinstance(raw, torch.Tensor) or raw.data_ptr() not in stored:
+            continue
+        weight = stored[raw.data_ptr()]
+        if raw.shape != weight.shape or raw.stride() != weight.stride():
+            raise ValueError(f"{value.name} is a part of a weight")
+        value.const_value = StackedTensor((weight,), value.name)
+
+
+def pieces_of(value: ir.Value) -> tuple[torch.Tensor, ...]:
+    """The tensors that hold the rows of a matrix, in the types that they are stored in."""
+    tensor = value.const_value
+    return tensor.pieces if isinstance(tensor, StackedTensor) else (matrix(value),)
+
+
+def same_memory(first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]) -> bool:
+    """Whether two lists of tensors hold the same numbers because they lie in the same places."""
+    places = [[(piece.data_ptr(), piece.shape, piece.stride()) for piece in pieces] for pieces in (first, second)]
+    return places[0] == places[1]
+
+
+def matrix(value: ir.Value) -> torch.Tensor:
+    """The values of an initializer as a torch tensor; not copied if the initializer holds a torch tensor.
+
+    Weights that are stored in 16 bits are converted to float32.
+
+    Raises:
+        ValueError: `value` is not a constant.
+    """
+    stored = stored_matrix(value)
+    return stored.float().contiguous() if isinstance(value.const_value, StackedTensor) else stored
+
+
+def stored_matrix(value: ir.Value) -> torch.Tensor:
+    """As `matrix`, but in the type that it is stored in.
+
+    Raises:
+        ValueError: `value` is not a constant.
+    """
+    tensor = value.const_value
+    if tensor is None:
+        raise ValueError(f"{value.name} is not a constant")
+    if isinstance(tensor, StackedTensor):
+        return tensor.stored()
+    raw = getattr(tensor, "raw", None)
+    return raw.detach() if isinstance(raw, torch.Tensor) else torch.from_numpy(np.array(tensor.numpy()))
+
+
+def shape_of(value: ir.Value) -> tuple[int, ...]:
+    """The shape of an initializer, which is not read.
+
+    Raises:
+        ValueError: `value` is not a constant.
+    """
+    tensor = value.const_value
+    if tensor is None:
+        raise ValueError(f"{value.name} is not a constant")
+    return tuple(int(size) for size in tensor.shape.numpy())

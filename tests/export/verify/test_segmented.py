@@ -1,0 +1,95 @@
+"""A decoder that is run in segments computes what PyTorch does, from weights that stay as they are stored."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.checkpoints.decoder_families import CONTEXT, FAMILIES, VOCAB, build
+from tests.checkpoints.recurrent_families import RECURRENT_FAMILIES
+from triform.export.graph.cache import cache_info
+from triform.export.graph.fusion import fuse
+from triform.export.graph.tracing import trace
+from triform.export.quantize.blocks import lower_to_float
+from triform.export.verify import segmented, segments
+from triform.export.verify.decoder import check_parity, parity_feedings, parity_of, reference_logits
+from triform.models.decoder.graph import decoder_spec
+from triform.models.stored_weights import StoredWeight
+
+IDS = torch.randint(0, VOCAB, (90,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+def keep_in_16_bits(model, dtype):
+    """Round the matrices of a model to `dtype`, and leave them in it; returns the logits of the rounded numbers."""
+    kept = {}
+    for module in model.modules():
+        for weight in module.parameters(recurse=False):
+            if weight.dim() == 2:
+                kept.setdefault(id(weight), weight.detach().to(dtype))
+                weight.data.copy_(kept[id(weight)])
+    expected = reference_logits(model, IDS)
+    parameters = {}
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if id(weight) in kept:
+                stored = torch.nn.Parameter(StoredWeight(kept[id(weight)]), requires_grad=False)
+                setattr(module, name, parameters.setdefault(id(weight), stored))
+    return expected
+
+
+def segmented_decoder(model, folder):
+    spec, prepared = decoder_spec(model, CONTEXT)
+    with prepared:
+        graph = trace(spec)
+    fuse(graph)
+    lower_to_float(graph)
+    return segmented.SegmentedDecoder(graph, folder, cache_info(spec), 2), graph
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "gpt2", "mixtral", "bloom", "tied embeddings", "trocr", "qwen3_5_text", "lfm2"]
+)
+def test_segments_compute_what_pytorch_does(family, tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "_LARGE", 0)
+    # Less than most matrices have, so that products are cut, too.
+    monkeypatch.setattr(segmented, "_LIMIT", 25_000)
+    monkeypatch.setattr(segmented, "_ROWS", 100)
+    model = build(*(FAMILIES | RECURRENT_FAMILIES)[family])
+    expected = keep_in_16_bits(model, torch.bfloat16)
+    decoder, _ = segmented_decoder(model, tmp_path)
+    assert len(decoder._segments) > 8
+    check_parity(parity_of(decoder.run(parity_feedings(IDS)), expected, IDS))
+
+
+def test_a_wrong_weight_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "_LARGE", 0)
+    model = build(*FAMILIES["llama"])
+    expected = keep_in_16_bits(model, torch.float16)
+    weight = model.model.layers[1].mlp.down_proj.weight.stored
+    weight.mul_(1.5)
+    decoder, _ = segmented_decoder(model, tmp_path)
+    parity = parity_of(decoder.run(parity_feedings(IDS)), expected, IDS)
+    assert min(parity.prefill, parity.chunked, parity.step, parity.ragged) > 10 * parity.tolerance
+
+
+def test_large_weights_are_neither_copied_nor_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "_LARGE", 0)
+    model = build(*FAMILIES["llama"])
+    keep_in_16_bits(model, torch.bfloat16)
+    decoder, _ = segmented_decoder(model, tmp_path)
+    held = {piece.data_ptr() for part in decoder._segments for pieces in part.weights.values() for piece in pieces}
+    products = [weight for name, weight in model.named_parameters() if name.endswith("proj.weight")]
+    assert all(isinstance(weight, StoredWeight) for weight in products)
+    assert {weight.stored.data_ptr() for weight in products} <= held
+    written = sum(path.stat().st_size for path in tmp_path.glob("*.data"))
+    assert written < min(weight.numel() for weight in products) + 2 * CONTEXT * 4096
+
+
+def test_lookups_and_products_share_a_tied_matrix(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "_LARGE", 0)
+    model = build(*FAMILIES["tied embeddings"])
+    keep_in_16_bits(model, torch.bfloat16)
+    decoder, _ = segmented_decoder(model, tmp_path)
+    (table,) = decoder._lookups.values()
+    held = {piece.data_ptr() for part in decoder._segments for pieces in part.weights.values() for piece in pieces}
+    assert table.data_ptr() in held
