@@ -96,13 +96,16 @@ def nodes(graph: ir.Graph, *op_types: str) -> list[ir.Node]:
 
 
 def sweep(model: ir.Model) -> None:
-    """Remove unused nodes and initializers."""
+    """Remove unused nodes and initializers, and let go of what these hold.
+
+    A graph keeps a reference to everything that once was an input of it, as weights are while PyTorch traces.
+    """
     RemoveUnusedNodesPass()(model)
     graph = model.graph
     for name in [
         name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()
     ]:
-        del graph.initializers[name]
+        graph.initializers.pop(name).const_value = None
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:

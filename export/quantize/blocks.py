@@ -119,7 +119,8 @@ def lower_to_blocks(
 def _drop_unused(graph: ir.Graph, weight: ir.Value) -> None:
     """Let go of a weight that no node reads any more."""
     if not weight.uses() and not weight.is_graph_output():
-        del graph.initializers[str(weight.name)]
+        # As `sweep` does.
+        graph.initializers.pop(str(weight.name)).const_value = None
 
 
 def lower_product(

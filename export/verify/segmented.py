@@ -16,7 +16,7 @@ from triform.export.write import Stored, write_graph
 from triform.runtime.bundle.manifest import CacheInfo
 
 # Bytes of a segment's weights in float32, and rows of logits that are in memory at once.
-_LIMIT, _ROWS = 2**28, 640
+_LIMIT, _ROWS = 2**27, 640
 
 
 class SegmentedDecoder:

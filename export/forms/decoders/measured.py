@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from triform.export.verify.decoder import (
     check_parity,
     check_states,
     logits_feeding,
-    logits_of,
     parity_feedings,
     parity_of,
     states_feeding,
@@ -48,19 +47,23 @@ class SavedLogits:
     """Logits of some windows in files: those of a large vocabulary take much memory."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._count = folder, 0
+        self._folder, self._count, self._width = folder, 0, 0
 
-    def append(self, logits: Array) -> None:
-        """Save the logits of the next window."""
-        np.save(self._path(self._count), logits)
+    def append(self, chunks: Iterable[Array]) -> None:
+        """Save the logits of the next window, float32 (tokens, vocab_size) in chunks."""
+        with self._path(self._count).open("wb") as file:
+            for chunk in chunks:
+                self._width = chunk.shape[1]
+                chunk.tofile(file)
         self._count += 1
 
     def _path(self, index: int) -> Path:
-        return self._folder / f"logits{index}.npy"
+        return self._folder / f"logits{index}"
 
     def __iter__(self) -> Iterator[Array]:
         """Read the logits of one window after another."""
-        return (np.load(self._path(index)) for index in range(self._count))
+        for index in range(self._count):
+            yield np.fromfile(self._path(index), np.float32).reshape(-1, self._width)
 
 
 @dataclass(frozen=True)
@@ -115,5 +118,5 @@ def measure_decoder(
     by_output = energies_of(results, len(of_energies))
     expected = SavedLogits(scratch)
     for feeding in of_text:
-        expected.append(logits_of(results, feeding))
+        expected.append(next(results)[0][0] for _ in feeding.chunks)
     return Measured(parity, {weight: by_output[output] for weight, output in outputs.items()}, expected)
