@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import triform
-from triform.runtime.decoder.model import Decoder
-from triform.runtime.encoder.model import Encoder
+from triform import Decoder, Encoder
 
 _TEXTS = Path(__file__).parent / "texts"
 # Ends of sentences, in all of the scripts.

@@ -129,7 +129,7 @@ def test_options_that_contradict(options, reason):
     [
         ({"quantize": "int8"}, "takes .*quantize.* none.*or int4"),
         ({"quantize": "int4", "block_size": 64}, "in blocks of 32"),
-        ({"target_size": 10**6}, "are for .*target.* cpu"),
+        ({"target_size": 10**6}, "is for .*target.* cpu"),
     ],
 )
 def test_schemes_of_the_cpu(options, reason, checkpoint, tmp_path):
