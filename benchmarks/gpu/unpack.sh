@@ -9,10 +9,10 @@ unpack_archives() {
   local name pid pids=()
   mkdir -p "$2"
   for name in runtime genai files; do
-    compgen -G "$1/$name.tar.xz*" >/dev/null || continue
-    cat "$1/$name".tar.xz* | python3 -c "
+    compgen -G "$1/$name.tar.?z*" >/dev/null || continue
+    cat "$1/$name".tar.?z* | python3 -c "
 import sys, tarfile
-tarfile.open(fileobj=sys.stdin.buffer, mode='r|xz').extractall(sys.argv[1], filter='data')" "$2" &
+tarfile.open(fileobj=sys.stdin.buffer, mode='r|*').extractall(sys.argv[1], filter='data')" "$2" &
     pids+=($!)
   done
   for pid in "${pids[@]}"; do
@@ -55,4 +55,4 @@ limited() {
 unpack_archives "$1" "$2"
 copy_triform "$2"
 link_nvidia "$2"
-export PYTHONPATH=$(realpath "$2")/site PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+export PYTHONPATH=$(realpath "$2")/site PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1

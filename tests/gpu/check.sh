@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every check on a GPU machine, each under its own limit: `make gpu-check`. Under four minutes on one H200, by the times
-# that its parts took there.
+# Every check on a GPU machine, each under its own limit: `make gpu-check`. Its parts took four to five minutes on one
+# H200, most of it what the processor does: unpacking, random weights, and the same bundle on the CPU.
 #     tests/gpu/check.sh PARTS FOLDER [peers]
 # PARTS holds the archives of pack.py and material.sh; FOLDER gets what they unpack to, and results.jsonl. With `peers`,
 # onnxruntime-genai and transformers are measured too, which takes five minutes more.
