@@ -141,7 +141,9 @@ class _Text:
             known = {**values, **past, **weights}
             results = runner.run({name: known[name] for name in runner.inputs})
             past = {name: results.pop(present_of(name)) for name in past}
-            self._values[index] = {name: value for name, value in (values | results).items() if name in kept}
+            # A result is a view of the session's memory, all of which it would keep alive.
+            results = {name: value.copy() for name, value in results.items() if name in kept}
+            self._values[index] = {name: value for name, value in values.items() if name in kept} | results
 
     def results(self) -> Iterator[Result]:
         """Logits and other outputs of each chunk, which are given away."""
