@@ -100,12 +100,13 @@ def sweep(model: ir.Model) -> None:
 
     A graph keeps a reference to everything that once was an input of it, as weights are while PyTorch traces.
     """
-    RemoveUnusedNodesPass()(model)
     graph = model.graph
-    for name in [
-        name for name, value in graph.initializers.items() if not value.uses() and not value.is_graph_output()
-    ]:
-        graph.initializers.pop(name).const_value = None
+    before = list(graph.initializers.values())
+    RemoveUnusedNodesPass()(model)
+    for value in before:
+        if not value.uses() and not value.is_graph_output():
+            graph.initializers.pop(str(value.name), None)
+            value.const_value = None
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
