@@ -47,12 +47,10 @@ def run(
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one
     from triform.cli.batch.run import run_batch
+    from triform.cli.commands.encoder_decoder.text_to_text import chosen
     from triform.runtime.batch.text_tasks import RewriteTask, Writing
     from triform.runtime.encoder_decoder.ask import Ask
-    from triform.runtime.errors import InputError
 
     at_least_one("--batch", at_once)
-    if task is not None and prefix is not None:
-        raise InputError("--task brings its own prefix; leave --task or --prefix out")
-    writing = Writing(Ask(task, prefix), options, beams, at_once, strict)
+    writing = Writing(chosen(task, prefix, Ask), options, beams, at_once, strict)
     return run_batch(batch, RewriteTask(writing), loading)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -49,14 +50,14 @@ def run(
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one
     from triform.cli.batch.run import run_batch
+    from triform.cli.commands.encoder_decoder.text_to_text import chosen
     from triform.runtime.batch.text_tasks import TranslateTask, Writing
     from triform.runtime.encoder_decoder.ask import Ask
     from triform.runtime.errors import InputError
 
     at_least_one("--batch", at_once)
-    if task is not None and prefix is not None:
-        raise InputError("--task brings its own prefix; leave --task or --prefix out")
     if (task or prefix) and (source_lang or target_lang):
         raise InputError("--task and --prefix say what to do instead of the languages; leave one of the two out")
-    writing = Writing(Ask(task, prefix, source_lang, target_lang), options, beams, at_once, strict)
+    languages = partial(Ask, source_lang=source_lang, target_lang=target_lang)
+    writing = Writing(chosen(task, prefix, languages), options, beams, at_once, strict)
     return run_batch(batch, TranslateTask(writing), loading)
