@@ -154,11 +154,13 @@ def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTas
 
 
 def text_samples(encoder: TextEncoder, passages: Iterable[str]) -> list[Sample]:
-    """Passages of a text, tokenized by the checkpoint's own tokenizer."""
+    """Passages of a text, tokenized by the checkpoint's own tokenizer; not those that are too short for the model."""
     tokenizer, names = encoder.checkpoint.tokenizer, encoder.traced.names
     samples: list[Sample] = []
     for text in passages:
         encoded = tokenizer(text, truncation=True, max_length=encoder.max_length)
+        if len(encoded["input_ids"]) < encoder.min_length:
+            continue
         arrays: dict[str, Array] = {key: np.array(encoded[key], np.int64) for key in names if key in encoded}
         arrays["input_ids"] %= encoder.vocab_size
         if encoder.traced.picks_positions:
