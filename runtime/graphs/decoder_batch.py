@@ -131,6 +131,8 @@ class DecoderBatchStep:
 
     def _together(self, rows: Sequence[Sequence[int]]) -> int:
         """How many of the first prompts to read in one run: less than half of it is padding, or could be copied."""
+        if not self._memory.together:
+            return 1
         longest = tokens = 0
         for count, ids in enumerate(rows, 1):
             shared = max([self._longest_shared(ids)[1], *(resumable(other, ids) for other in rows[: count - 1])])

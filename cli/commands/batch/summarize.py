@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,7 @@ from triform.cli.arguments.batch import with_batch_options
 from triform.cli.arguments.common import Strict
 from triform.cli.arguments.generation import BEAMS, ENCODER_DECODER, with_generation_options
 from triform.cli.arguments.loading import with_loading_options
+from triform.cli.commands.encoder_decoder.text_to_text import Prefix, Task, chosen
 
 if TYPE_CHECKING:
     from triform.cli.batch.run import BatchRun
@@ -32,12 +33,8 @@ Adds the columns "summary_text" and "finish_reason" to the input's rows. docs/cl
 def run(
     *,
     batch: BatchRun,
-    task: Annotated[
-        Optional[str], typer.Option(help="The name of one of the model's tasks; `inspect --json` lists them.")
-    ] = None,
-    prefix: Annotated[
-        Optional[str], typer.Option(help="Put this prefix before each text, instead of a task's.")
-    ] = None,
+    task: Task = None,
+    prefix: Prefix = None,
     at_once: Annotated[int, typer.Option("--batch", help="Texts to run at once.")] = 8,
     strict: Strict = False,
     loading: LoadOptions,
@@ -47,7 +44,6 @@ def run(
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one
     from triform.cli.batch.run import run_batch
-    from triform.cli.commands.encoder_decoder.text_to_text import chosen
     from triform.runtime.batch.text_tasks import SummarizeTask, Writing
     from triform.runtime.encoder_decoder.ask import Ask
 

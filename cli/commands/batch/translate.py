@@ -11,6 +11,7 @@ from triform.cli.arguments.batch import with_batch_options
 from triform.cli.arguments.common import Strict
 from triform.cli.arguments.generation import BEAMS, ENCODER_DECODER, with_generation_options
 from triform.cli.arguments.loading import with_loading_options
+from triform.cli.commands.encoder_decoder.text_to_text import Prefix, Task, chosen
 
 if TYPE_CHECKING:
     from triform.cli.batch.run import BatchRun
@@ -35,12 +36,8 @@ def run(
     batch: BatchRun,
     source_lang: Annotated[Optional[str], typer.Option(help="Language of the texts.")] = None,
     target_lang: Annotated[Optional[str], typer.Option(help="Language to translate into.")] = None,
-    task: Annotated[
-        Optional[str], typer.Option(help="The name of one of the model's tasks; `inspect --json` lists them.")
-    ] = None,
-    prefix: Annotated[
-        Optional[str], typer.Option(help="Put this prefix before each text, instead of a task's.")
-    ] = None,
+    task: Task = None,
+    prefix: Prefix = None,
     at_once: Annotated[int, typer.Option("--batch", help="Texts to run at once.")] = 8,
     strict: Strict = False,
     loading: LoadOptions,
@@ -50,7 +47,6 @@ def run(
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one
     from triform.cli.batch.run import run_batch
-    from triform.cli.commands.encoder_decoder.text_to_text import chosen
     from triform.runtime.batch.text_tasks import TranslateTask, Writing
     from triform.runtime.encoder_decoder.ask import Ask
     from triform.runtime.errors import InputError

@@ -8,23 +8,20 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 
-from triform.export.graph.experts import EXPERTS
 from triform.export.graph.fusion_biases import fuse_biases
-from triform.export.graph.nodes import nodes
 from triform.export.options import ExportOptions
 from triform.export.quantize.blocks import Scheme, lower_embeddings, lower_product, lower_to_float
 from triform.export.quantize.blockwise import Blocks, dequantize
 from triform.export.quantize.int8 import lower_products_to_int8, products_by_weight, quantizable
 from triform.export.quantize.int8_search import choose_quantization
-from triform.export.quantize.mixed.allocation import Choice, Point, frontier
+from triform.export.quantize.mixed.allocation import Choice, Point
 from triform.export.quantize.mixed.choices import Part, sampled, size_of
-from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, describe_point, size_of_rest
+from triform.export.quantize.mixed.goals import Loss, check_has_no_experts, choose_point, describe_point, frontier_of
 from triform.export.quantize.mixed.matrices import Matrix, RoundedMatrices, matrices_of, rounded
 from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.report import Clock
 from triform.runtime.bundle.export_record import QuantizedEncoderParity
 from triform.runtime.bundle.manifest import Quantization
-from triform.runtime.errors import UnsupportedError, option
 
 # Bits and block sizes of products, beside 8 bits by column, and of tables.
 _PRODUCTS, _TABLES = ((4, 64), (4, 32), (4, 16)), ((4, 32), (4, 16), (8, 32))
@@ -58,15 +55,11 @@ def lower_encoder_to_goal(
         InputError: the goal cannot be reached.
         UnsupportedError: the model has experts, or weights that no module of PyTorch multiplies by.
     """
-    if nodes(model.graph, EXPERTS):
-        raise UnsupportedError(
-            f"{option(options.goals[0])} is not for mixtures of experts; export with {option('quantize')} int4 or int8"
-        )
+    check_has_no_experts(model, options)
     matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch))
     by_column = quantizable(model, inputs).keys()
     choices = {name: _choices(item, inputs[name] if name in by_column else None) for name, item in matrices.items()}
-    weights = sum(part.weight.numel() for item in matrices.values() for part in item.parts)
-    points = Frontier(frontier(choices), weights, size_of_rest(model, matrices.keys(), folder), "relative error")
+    points = frontier_of(model, matrices, choices, folder, "relative error")
     blocks = RoundedMatrices(matrices)
 
     def loss(point: Point, kept: Sequence[Point]) -> Loss:

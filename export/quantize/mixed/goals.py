@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
+from triform.export.graph.experts import EXPERTS
+from triform.export.graph.nodes import nodes
 from triform.export.options import MIXED, ExportOptions
-from triform.export.quantize.mixed.allocation import Point, within_size
+from triform.export.quantize.mixed.allocation import Choice, Point, frontier, within_size
+from triform.export.quantize.mixed.matrices import Matrix
 from triform.export.report import Clock, FrontierPoint
 from triform.runtime.bundle.manifest import Quantization
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import InputError, UnsupportedError, option
 
 # Bytes that a node takes in the graph's file, that the alignment of a matrix' three constants takes in the data file,
 # and that the manifest takes: generous, because a target is a limit.
@@ -53,6 +56,34 @@ class Frontier:
         first, last = self.points[0].size, self.points[-1].size
         sizes = [first + (last - first) * step // (count - 1) for step in range(count)]
         return list({point.size: point for size in sizes if (point := within_size(self.points, size))}.values())
+
+
+def check_has_no_experts(model: ir.Model, options: ExportOptions) -> None:
+    """Refuse mixtures of experts, which goals do not count yet.
+
+    Raises:
+        UnsupportedError: the model has experts.
+    """
+    if nodes(model.graph, EXPERTS):
+        raise UnsupportedError(
+            f"{option(options.goals[0])} is not for mixtures of experts; export with {option('quantize')} int4 or int8"
+        )
+
+
+def frontier_of(
+    model: ir.Model, matrices: Mapping[str, Matrix], choices: Mapping[str, Sequence[Choice]], folder: Path, damage: str
+) -> Frontier:
+    """The frontier of a model's matrices.
+
+    Args:
+        model: that they are in.
+        matrices: by weight name.
+        choices: by weight name, the ways to store each.
+        folder: see `size_of_rest`.
+        damage: see `Frontier`.
+    """
+    weights = sum(part.weight.numel() for item in matrices.values() for part in item.parts)
+    return Frontier(frontier(choices), weights, size_of_rest(model, matrices.keys(), folder), damage)
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,19 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from triform.export.graph.experts import EXPERTS
 from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import nodes
 from triform.export.options import ExportOptions
 from triform.export.quantize.blocks import Scheme, linear_inputs, lower_embeddings, lower_product, lower_to_float
 from triform.export.quantize.blockwise import Blocks
-from triform.export.quantize.mixed.allocation import Point, frontier
+from triform.export.quantize.mixed.allocation import Point
 from triform.export.quantize.mixed.choices import choices_of
-from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, describe_point, size_of_rest
+from triform.export.quantize.mixed.goals import Loss, check_has_no_experts, choose_point, describe_point, frontier_of
 from triform.export.quantize.mixed.matrices import RoundedMatrices, matrices_of
 from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.report import Clock
 from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import Quantization
-from triform.runtime.errors import UnsupportedError, option
 
 
 def lower_decoder_to_goal(
@@ -48,15 +46,10 @@ def lower_decoder_to_goal(
         InputError: the goal cannot be reached.
         UnsupportedError: the model has experts, or weights that no module of PyTorch multiplies by.
     """
-    if nodes(model.graph, EXPERTS):
-        raise UnsupportedError(
-            f"{option(options.goals[0])} is not for mixtures of experts; export with {option('quantize')} int4 or int8"
-        )
+    check_has_no_experts(model, options)
     matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch))
     choices = {name: choices_of(item.parts, looked_up=item.looked_up) for name, item in matrices.items()}
-    weights = sum(part.weight.numel() for item in matrices.values() for part in item.parts)
-    rest = size_of_rest(model, matrices.keys(), folder)
-    points = Frontier(frontier(choices), weights, rest, "KL before error feedback")
+    points = frontier_of(model, matrices, choices, folder, "KL before error feedback")
     rounded = RoundedMatrices(matrices)
 
     def loss(point: Point, kept: Sequence[Point]) -> Loss:
