@@ -71,12 +71,8 @@ class Writing:
 
 
 @dataclass(frozen=True)
-class TranslateTask:
-    """Translates each text, as `triform translate` does, in the columns `translation_text` and `finish_reason`.
-
-    Attributes:
-        writing: how; its `ask` names the languages, or a task or prefix.
-    """
+class _WritingTask:
+    """What the tasks below have in common."""
 
     writing: Writing = field(default_factory=Writing)
 
@@ -86,6 +82,15 @@ class TranslateTask:
     def settings(self) -> dict[str, object]:
         """The options that results depend on, by name."""
         return self.writing.settings()
+
+
+@dataclass(frozen=True)
+class TranslateTask(_WritingTask):
+    """Translates each text, as `triform translate` does, in the columns `translation_text` and `finish_reason`.
+
+    Attributes:
+        writing: how; its `ask` names the languages, or a task or prefix.
+    """
 
     def open(self, bundle: str | Path, loading: LoadOptions) -> OpenTask:
         """Load the model; errors as `load_encoder_decoder` and `translation_ask`."""
@@ -97,21 +102,12 @@ class TranslateTask:
 
 
 @dataclass(frozen=True)
-class RewriteTask:
+class RewriteTask(_WritingTask):
     """Gives each text to a model as it is, as `triform rewrite` does, in `generated_text` and `finish_reason`.
 
     Attributes:
         writing: how.
     """
-
-    writing: Writing = field(default_factory=Writing)
-
-    reads: ClassVar[Literal["text", "audio"]] = "text"
-    rows: ClassVar[int] = 64
-
-    def settings(self) -> dict[str, object]:
-        """The options that results depend on, by name."""
-        return self.writing.settings()
 
     def open(self, bundle: str | Path, loading: LoadOptions) -> OpenTask:
         """Load the model; errors as `load_encoder_decoder`."""
@@ -120,21 +116,12 @@ class RewriteTask:
 
 
 @dataclass(frozen=True)
-class SummarizeTask:
+class SummarizeTask(_WritingTask):
     """Sums up each text, of any length, as `triform summarize` does, in `summary_text` and `finish_reason`.
 
     Attributes:
         writing: how.
     """
-
-    writing: Writing = field(default_factory=Writing)
-
-    reads: ClassVar[Literal["text", "audio"]] = "text"
-    rows: ClassVar[int] = 64
-
-    def settings(self) -> dict[str, object]:
-        """The options that results depend on, by name."""
-        return self.writing.settings()
 
     def open(self, bundle: str | Path, loading: LoadOptions) -> OpenTask:
         """Load the model; errors as `load_encoder_decoder` and `summary_ask`."""
