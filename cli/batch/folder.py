@@ -69,21 +69,28 @@ class OutputFolder:
         name = unit.name.encode()[:_LONGEST].decode(errors="ignore")
         return self.path / "rows" / f"{unit.place:05}_{name}_{start:012}-{start + count:012}.parquet"
 
-    def write_errors(self) -> int:
-        """Write the rows without results, and why they have none, to `errors.parquet`; return how many there are."""
+    def write_errors(self) -> tuple[int, str]:
+        """Write the rows without results, and why they have none, to `errors.parquet`.
+
+        Returns:
+            how many there are, and where the first is and why it failed; empty without one.
+        """
         import pyarrow as pa
         import pyarrow.parquet as parquet
 
         kind = pa.schema([(INPUT_FILE, pa.string()), (INPUT_ROW, pa.int64()), (ERROR, pa.string())])
-        count = 0
+        count, first = 0, ""
         with (
             whole_file(self.path / "errors.parquet") as file,
             parquet.ParquetWriter(file, kind, compression="zstd") as errors,
         ):
             for table in self._failed(kind):
                 errors.write_table(table)
+                if not count:
+                    row = table.slice(0, 1).to_pylist()[0]
+                    first = f"row {row[INPUT_ROW]} of {row[INPUT_FILE]}: {row[ERROR]}"
                 count += len(table)
-        return count
+        return count, first
 
     def _failed(self, kind: pa.Schema) -> Iterator[pa.Table]:
         import pyarrow.compute as compute

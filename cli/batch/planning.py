@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from triform.cli.batch.units import ParquetUnit, RecordingsUnit, TextUnit, Unit, reading, rows_of
-from triform.cli.inputs.formats import Layout, file_format, parse
+from triform.cli.inputs.formats import Layout, Parsed, file_format, parse
 from triform.runtime.batch.texts import check_column
 from triform.runtime.errors import InputError, option
 
@@ -29,13 +29,20 @@ def find_files(patterns: Sequence[str], reads: Literal["text", "audio"]) -> list
     for pattern in patterns:
         matched = sorted(_matches(pattern, reads))
         if not matched:
-            raise InputError(f"{option('inputs')} {pattern}: there is no such file")
+            raise InputError(f"{option('inputs')} {pattern}: {_nothing_at(pattern, reads)}")
         files |= dict.fromkeys(path.absolute() for path in matched)
     unknown = [path for path in files if path.suffix.lower() not in TABLES]
     if unknown and (reads == "text" or len(unknown) < len(files)):
         known = ", ".join(TABLES)
         raise InputError(f"{unknown[0]} cannot be read as a table: its name ends in none of {known}")
     return list(files)
+
+
+def _nothing_at(pattern: str, reads: Literal["text", "audio"]) -> str:
+    if not Path(pattern).is_dir():
+        return "there is no such file"
+    audio = "no recordings and " if reads == "audio" else ""
+    return f"this folder has {audio}no tables ({', '.join(TABLES)})"
 
 
 def _matches(pattern: str, reads: Literal["text", "audio"]) -> Iterator[Path]:
@@ -101,11 +108,49 @@ def _text_unit(place: int, path: Path, column: str) -> TextUnit:
     kind = file_format(path, None)
     columns: tuple[str, ...] = ()
     with reading(path), path.open("rb") as file:
+        rows = rows_of(parse(file, Layout(kind, column, (column,))))
         if kind in ("csv", "tsv"):
-            first = next(
-                (row.record for row in rows_of(parse(file, Layout(kind, column, (column,)))) if row.record), None
-            )
+            first = next((row.record for row in rows if row.record), None)
             columns = () if first is None else tuple(first.value or ())
+        elif kind == "json":
+            _check_objects(rows, column)
         else:
             file.read(1)
     return TextUnit(place, path, kind, columns)
+
+
+def _check_objects(rows: Iterator[Parsed], column: str) -> None:
+    """Check that some row of a JSON file may have a text in the column; a file without rows passes.
+
+    Of a file whose first row has its text no more is read.
+
+    Raises:
+        InputError: no row can have a text.
+    """
+    nearest: Parsed | None = None
+    for row in rows:
+        if row.record is not None or _holds_text(row, column):
+            return
+        if nearest is None or _nearness(row, column) > _nearness(nearest, column):
+            nearest = row
+    if nearest is not None:
+        raise InputError(_without_text(nearest, column))
+
+
+def _holds_text(row: Parsed, column: str) -> bool:
+    # A row whose text is null is refused by itself.
+    return row.object is not None and isinstance(row.object.get(column, 0), str | None)
+
+
+def _nearness(row: Parsed, column: str) -> int:
+    return 0 if row.object is None else 1 + (column in row.object)
+
+
+def _without_text(row: Parsed, column: str) -> str:
+    if row.object is None:
+        return f"no row is a JSON object; line {row.number}: {row.problem}"
+    if column not in row.object:
+        return f"no column is called {column!r}; line {row.number} has: {', '.join(row.object)}"
+    kinds = {bool: "true or false", list: "a list", dict: "an object"}
+    kind = kinds.get(type(row.object[column]), "a number")
+    return f"the column {column!r} holds no text; line {row.number} has {kind} there"

@@ -15,7 +15,8 @@ from triform.cli.outputs.notes import say
 from triform.cli.outputs.run_log import Run
 from triform.runtime.batch.predictor import Predictor
 from triform.runtime.batch.texts import require_pyarrow
-from triform.runtime.errors import InputError, option
+from triform.runtime.bundle.folder import open_bundle
+from triform.runtime.errors import InputError, TriformError, option
 
 if TYPE_CHECKING:
     from triform.runtime.batch.opened import RowTask
@@ -53,9 +54,11 @@ def run_batch(batch: BatchRun, task: RowTask, loading: LoadOptions) -> int:
 
     Raises:
         InputError: an input cannot be read, or the folder holds something else.
-        TriformError: the model cannot be loaded, or cannot run.
+        TriformError: the model cannot be loaded, or cannot run; or no row has results.
     """
     require_pyarrow()
+    # Before inputs are read; the bundle's digest is that of its manifest.
+    open_bundle(batch.bundle)
     rows = task.rows if batch.block_rows is None else batch.block_rows
     files = find_files(batch.inputs, task.reads)
     units = plan(files, batch.column, rows)
@@ -74,7 +77,10 @@ def run_batch(batch: BatchRun, task: RowTask, loading: LoadOptions) -> int:
             folder.begin(digests)
             job = WorkerJob(share(batch.bundle), task, _on_one_core(loading), units, folder, batch.column, rows)
             counts = _sum(on_cluster(job, batch.workers), batch)
-    _say_counts(batch, counts, folder.write_errors())
+    failed, first = folder.write_errors()
+    _say_counts(batch, counts, failed)
+    if failed and failed == counts.computed + counts.present:
+        raise TriformError(f"no row has results; the first is {first}")
     return 0
 
 
@@ -119,4 +125,6 @@ def _say_counts(batch: BatchRun, counts: Counts, failed: int) -> None:
         say(f"note: cut {counts.truncated} texts that are longer than the model reads; --strict refuses such texts")
     if failed:
         say(f"note: {failed} rows have no results; {batch.output / 'errors.parquet'} says why")
+    if counts == Counts():
+        say("note: the input has no rows")
     say(f"{counts.computed} rows computed, {counts.computed + counts.present} in {batch.output / 'rows'}")

@@ -50,12 +50,14 @@ class Parsed:
         record: its record; None where the line is blank, or has a problem.
         problem: why it is no record.
         is_plain_json: whether it is a JSON object that was read as plain text.
+        object: the JSON object without a text that can be used; None for anything else.
     """
 
     number: int
     record: Record | None = None
     problem: str | None = None
     is_plain_json: bool = False
+    object: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,10 @@ def _of_object(number: int, value: Any, layout: Layout) -> Parsed:
     if name == _MESSAGES and name in layout.fields and isinstance(content, list):
         return Parsed(number, Record(number, "", fields, content))
     if not isinstance(content, str):
-        return Parsed(number, problem=f"it is not an object with a text called {name!r}")
+        problem = f"it is not an object with a text called {name!r}"
+        return Parsed(number, problem=problem, object=value if isinstance(value, dict) else None)
     if not _is_text(content):
-        return Parsed(number, problem=f"its {name!r} is not valid Unicode")
+        return Parsed(number, problem=f"its {name!r} is not valid Unicode", object=fields)
     return Parsed(number, Record(number, content, fields))
 
 

@@ -32,6 +32,7 @@ class Records:
         fields: the fields to look for if `field` is None; the first that exists counts.
         blank_lines: whether blank lines are skipped and counted, or are records too.
         format: of the file; by its name and `field` if None.
+        used: number of records so far that could be used.
         skipped: number of records skipped so far because they could not be used.
         first_skipped: the first of them and its problem.
         blanks: number of blank lines skipped so far.
@@ -46,6 +47,7 @@ class Records:
     fields: Sequence[str] = ("text",)
     blank_lines: Literal["skip", "keep"] = "skip"
     format: Format | None = None
+    used: int = dataclasses.field(default=0, init=False)
     skipped: int = dataclasses.field(default=0, init=False)
     first_skipped: str = dataclasses.field(default="", init=False)
     blanks: int = dataclasses.field(default=0, init=False)
@@ -76,13 +78,13 @@ class Records:
             InputError: the file cannot be read at all.
         """
         if self.texts:
-            yield from (Record(number, text) for number, text in enumerate(self.texts, 1))
+            yield from self._counted(Record(number, text) for number, text in enumerate(self.texts, 1))
         elif self.file is None or str(self.file) == "-":
-            yield from self._read(getattr(sys.stdin, "buffer", None) or _encoded(sys.stdin.read()))
+            yield from self._counted(self._read(getattr(sys.stdin, "buffer", None) or _encoded(sys.stdin.read())))
         else:
             try:
                 with self.file.open("rb") as opened:
-                    yield from self._read(opened)
+                    yield from self._counted(self._read(opened))
             except OSError as error:
                 raise InputError(f"{self.file} cannot be read: {error.strerror}") from None
 
@@ -103,6 +105,7 @@ class Records:
             try:
                 result = work(record)
             except InputError as error:
+                self.used -= 1
                 if self._refuse(record.number, str(error)):
                     return
             else:
@@ -112,10 +115,17 @@ class Records:
         """Raise the error that ended the reading early, if any; call it when all records are finished.
 
         Raises:
-            InputError: a record could not be used.
+            InputError: a record could not be used; with `skip_errors`, none could.
         """
         if self.failure is not None:
             raise self.failure
+        if self.skipped and not self.used:
+            raise InputError(f"none of the {self.skipped} inputs can be used; the first is {self.first_skipped}")
+
+    def _counted(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            self.used += 1
+            yield record
 
     def _read(self, stream: BinaryIO) -> Iterator[Record]:
         layout = Layout(self._format, self.field, self.fields)

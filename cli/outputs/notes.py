@@ -44,7 +44,7 @@ def say_truncated(count: int, noun: str, max_length: int) -> None:
 
 
 def _say_left_out(records: Records) -> None:
-    if records.skipped:
+    if records.skipped and records.used:
         skipped = _counted(records.skipped, "input")
         say(f"note: skipped {skipped} that could not be used; the first is {records.first_skipped}")
     if records.blanks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -121,13 +121,7 @@ def run(
         check_ctc_options(options)
     loaded = time.perf_counter()
     counted = _Counted()
-    for number, name in left:
-        try:
-            _transcribe(model, (number, name), options, transcripts, counted)
-        except InputError as error:
-            if not skip_errors:
-                raise
-            say(f"note: skipped: {error}")
+    _each(left, lambda recording: _transcribe(model, recording, options, transcripts, counted), skip_errors=skip_errors)
     if stats:
         counted.show(loaded - start, time.perf_counter() - loaded)
     return 0
@@ -154,6 +148,27 @@ def _options(arguments: dict[str, Any]) -> TranscribeOptions:
     if threshold is not None:
         values["voice_activity"] = VoiceActivityOptions(threshold=threshold)
     return TranscribeOptions(**values)
+
+
+def _each(recordings: Sequence[tuple[int, str]], work: Callable[[tuple[int, str]], None], *, skip_errors: bool) -> None:
+    """Transcribe recordings one by one, with or without those that cannot be read.
+
+    Raises:
+        InputError: a recording cannot be used; with `skip_errors`, none can.
+    """
+    from triform.runtime.errors import InputError
+
+    skipped = 0
+    for recording in recordings:
+        try:
+            work(recording)
+        except InputError as error:
+            if not skip_errors:
+                raise
+            say(f"note: skipped: {error}")
+            skipped += 1
+    if skipped == len(recordings):
+        raise InputError(f"none of the {skipped} recordings can be used")
 
 
 def _transcribe(

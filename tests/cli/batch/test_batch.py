@@ -217,6 +217,14 @@ def test_transcripts(call, exported_family, speech_clips, tmp_path):
         assert row["transcript"] == "".join(segment.text for segment in segments).strip()
         assert [part["start"] for part in row["segments"]] == [segment.start for segment in segments]
     assert rows[2]["transcript"] is None and "zz.wav" in rows[2]["error"]
+    # A folder without audio.
+    (tmp_path / "other").mkdir()
+    asked = ("batch", "transcribe", bundle, "--input", tmp_path / "other", "--output", tmp_path / "none")
+    code, _, err = call(*asked)
+    assert code == 2 and "this folder has no recordings and no tables" in one_line(err)
+    (tmp_path / "other" / "notes.md").write_text("no sound")
+    code, _, err = call(*asked)
+    assert code == 1 and "error: no row has results; the first is row 0 of" in err and "notes.md" in err
 
 
 @pytest.mark.parametrize(
@@ -266,11 +274,24 @@ def test_inputs_that_cannot_be_used(call, sentence_bundle, tmp_path):
     (tmp_path / "bad.parquet").write_text("no table")
     (tmp_path / "bad.csv").write_text("id,body\n1,snow\n")
     (tmp_path / "notes.md").write_text("snow")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.md").write_text("snow")
+    write_json_lines(tmp_path / "other.jsonl", [{"id": 1, "body": "snow"}, {"body": "rain"}])
+    write_json_lines(tmp_path / "numbers.jsonl", [{"id": 1}, {"id": 2, "text": [3]}, {"text": 4}])
+    (tmp_path / "words.jsonl").write_text("\nsnow\nrain\n")
+    (tmp_path / "list.json").write_text('[{"body": "snow"}, {"id": 2}]')
     cases = {
         ("--input", good, "--column", "body"): "good.parquet: no column is called 'body'; there are: id, text",
         ("--input", good, "--column", "id"): "good.parquet: the column 'id' holds int64, not text",
         ("--input", good, "--input", tmp_path / "bad.parquet"): "bad.parquet cannot be read: ",
         ("--input", tmp_path / "bad.csv"): "bad.csv: no column is called 'text'; the table has id, body",
+        ("--input", good, "--input", tmp_path / "other.jsonl"): (
+            f"error: {tmp_path / 'other.jsonl'}: no column is called 'text'; line 1 has: id, body"
+        ),
+        ("--input", tmp_path / "list.json"): "list.json: no column is called 'text'; line 1 has: body",
+        ("--input", tmp_path / "numbers.jsonl"): "the column 'text' holds no text; line 2 has a list there",
+        ("--input", tmp_path / "words.jsonl"): "words.jsonl: no row is a JSON object; line 2: it is not JSON",
+        ("--input", tmp_path / "folder"): f"--input {tmp_path / 'folder'}: this folder has no tables (.parquet, ",
         ("--input", tmp_path / "none*.parquet"): "--input ",
         ("--input", tmp_path / "notes.md"): "notes.md cannot be read as a table: its name ends in none of .parquet",
         ("--input", good, "--block-rows", 0): "--block-rows must be at least 1, not 0",
@@ -280,6 +301,36 @@ def test_inputs_that_cannot_be_used(call, sentence_bundle, tmp_path):
     for arguments, message in cases.items():
         assert message in refused(call, sentence_bundle, tmp_path, *arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_is_not_there(call, tmp_path):
+    source = write_parquet(tmp_path / "a.parquet", ["snow"])
+    assert "none does not exist; make one with" in refused(call, tmp_path / "none", tmp_path, "--input", source)
+
+
+def test_a_run_without_any_result_fails(call, sentence_bundle, tmp_path):
+    source, output = tmp_path / "a.csv", tmp_path / "out"
+    source.write_text('id,text\n1,""\n2,\n')
+    asked = ("batch", "embed", sentence_bundle, "--input", source, "--output", output)
+    code, out, err = call(*asked)
+    last = f"error: no row has results; the first is row 0 of {source}: it is blank"
+    assert (code, out, err.splitlines()[-1]) == (1, "", last)
+    assert [row for _, row, _ in errors_in(output)] == [0, 1]
+    # It is the same when nothing is left to compute, and one row with results is enough.
+    code, _, err = call(*asked)
+    assert code == 1 and err.splitlines()[-1] == last
+    source.write_text('id,text\n1,""\n2,snow\n')
+    assert call(*asked[:-1], tmp_path / "other")[0] == 0
+
+
+def test_inputs_without_rows(call, sentence_bundle, tmp_path):
+    """A day without rows is no failure, and is said."""
+    for number, (name, content) in enumerate((("a.csv", "id,text\n"), ("b.csv", ""), ("c.jsonl", ""), ("d.txt", ""))):
+        (tmp_path / name).write_text(content)
+        output = tmp_path / str(number)
+        code, _, err = call("batch", "embed", sentence_bundle, "--input", tmp_path / name, "--output", output)
+        assert code == 0
+        assert err.splitlines() == ["note: the input has no rows", f"0 rows computed, 0 in {output / 'rows'}"]
 
 
 def test_columns_that_exist_already(call, sentence_bundle, tmp_path):

@@ -141,6 +141,26 @@ def test_what_the_work_refuses_is_a_bad_line_too(tmp_path):
     lenient = records(tmp_path / "t.txt", "a\nb\nc\n", skip_errors=True)
     assert [record.text for record, _ in lenient.use(lenient, work)] == ["a", "c"]
     assert lenient.skipped == 1
+    lenient.check()
+
+
+def test_where_no_line_can_be_used_the_run_fails(tmp_path):
+    """Lines that cannot be read, and lines that the work refuses; blank lines are neither."""
+
+    def work(record):
+        raise InputError("it is too long")
+
+    unread = records(tmp_path / "t.jsonl", '{"body": "a"}\n\n{"body": "b"}\n', field="text", skip_errors=True)
+    assert list(unread) == []
+    with pytest.raises(InputError, match=r"^none of the 2 inputs can be used; the first is line 1 of .*'text'$"):
+        unread.check()
+    refused = records(tmp_path / "t.txt", "a\n\nb\nc\n", skip_errors=True)
+    assert list(refused.use(refused, work)) == []
+    with pytest.raises(InputError, match=r"^none of the 3 inputs can be used; the first is line 1 of .*too long$"):
+        refused.check()
+    empty = records(tmp_path / "t.txt", "\n", skip_errors=True)
+    assert texts(empty) == []
+    empty.check()
 
 
 def test_json_in_a_text_file_is_noticed(tmp_path):

@@ -194,6 +194,8 @@ def test_bad_files(call, whisper_int8, clip, tmp_path, name, make, message):
     assert code == 0
     assert "He was not" in out
     assert err.startswith(f"note: skipped: {tmp_path / name}")
+    code, out, err = call("transcribe", whisper_int8, tmp_path / name, "--skip-errors")
+    assert (code, out) == (2, "") and err.endswith("error: none of the 1 recordings can be used\n")
 
 
 @pytest.mark.parametrize(
