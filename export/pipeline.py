@@ -96,6 +96,7 @@ def export(
         scheme=opened.scheme.name,
         scheme_decided_by=opened.scheme.because,
         left_out=checkpoint.left_out if isinstance(checkpoint, Checkpoint) else (),
+        parts_left_out=dict(checkpoint.parts_left_out) if isinstance(checkpoint, Checkpoint) else {},
     )
 
 

@@ -50,7 +50,9 @@ class Report:
         decided_by: what decided the task, in words.
         scheme: how weights are stored: none, int8, int4 or keep.
         scheme_decided_by: what decided that, in words.
-        left_out: names of weights of heads for other tasks.
+        left_out: names of weights of the checkpoint that the bundle does not have: of heads for other tasks, and of
+            other parts.
+        parts_left_out: of these heads and parts, how many weights each has, the largest first.
         end_tokens: of a decoder, the tokens that end an answer.
         notes: what is otherwise than one would expect, a sentence each.
         frontier: of an export to a goal, ways to store the model, by size.
@@ -67,6 +69,7 @@ class Report:
     scheme: str = ""
     scheme_decided_by: str = ""
     left_out: tuple[str, ...] = ()
+    parts_left_out: dict[str, int] = field(default_factory=dict)
     end_tokens: tuple[EndToken, ...] = ()
     notes: tuple[str, ...] = ()
     frontier: tuple[FrontierPoint, ...] = ()

@@ -39,6 +39,10 @@ _MORE_THAN_TEXT = {
     "xpath_tags_seq": "the place of each word in its HTML",
     "input_shape_ids": "the shape of each character",
     "visual_feats": "what is seen in an image",
+    "visual_embeds": "what is seen in an image",
+    "protein_input_ids": "a protein",
+    "audio_input_ids": "sounds",
+    "audio_latents": "sounds",
 }
 
 

@@ -2,7 +2,7 @@
 
 transformers loads what fits and ignores the rest. Here a tensor that no part of the model reads must have a reason: it
 is a buffer or a copy that transformers lists as superseded, or part of a head for another task. Any other stops the
-export.
+export. Whole parts that transformers skips without a word, such as a vocoder, are listed with those heads.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
+from triform.export.checkpoint.quiet import quiet
 from triform.runtime.errors import ExportError
 
 # How many names an error lists.
@@ -32,11 +34,13 @@ class Match:
     Attributes:
         missing: parameters and buffers of the model without a tensor; tied copies and what transformers computes are
             not among them.
-        unread: tensors that no part of the model reads.
+        unread: tensors that no part of the model reads, and that transformers reports.
+        skipped: tensors of parts that the model does not have, which transformers skips without a report.
     """
 
     missing: frozenset[str]
     unread: frozenset[str]
+    skipped: frozenset[str] = frozenset()
 
 
 def match(model: PreTrainedModel, names: Iterable[str]) -> Match:
@@ -58,9 +62,12 @@ def match(model: PreTrainedModel, names: Iterable[str]) -> Match:
             for other in converter.target_patterns[1:]
         }
     absent = _without(set(held) - targets - _tied(model), model._keys_to_ignore_on_load_missing)
-    beyond = {name for name, renamed in read.items() if renamed not in held}
-    superseded = [*(model._keys_to_ignore_on_load_unexpected or ()), *_superseded_buffers(model)]
-    return Match(frozenset(absent), frozenset(_without(beyond, superseded)))
+    beyond = _without({name for name, renamed in read.items() if renamed not in held}, _superseded_buffers(model))
+    unread = _without(beyond, model._keys_to_ignore_on_load_unexpected)
+    # What is skipped in a part that the model has is a buffer or a copy that it computes today.
+    parts = {name for name, _ in model.named_modules()}
+    skipped = {name for name in beyond - unread if read[name].rpartition(".")[0] not in parts}
+    return Match(frozenset(absent), frozenset(unread), frozenset(skipped))
 
 
 def renamed(model: PreTrainedModel, name: str) -> str:
@@ -68,17 +75,36 @@ def renamed(model: PreTrainedModel, name: str) -> str:
     return _renamed(model, name, model.state_dict(), *_transforms(model))
 
 
+def parts_of(model: PreTrainedModel, names: Iterable[str]) -> dict[str, int]:
+    """By the part that the model does not have, how many of the tensors of a checkpoint belong to it; largest first.
+
+    Args:
+        model: as loaded.
+        names: of tensors that it does not read.
+    """
+    held, (renamings, converters) = model.state_dict(), _transforms(model)
+    own = {name for name, _ in model.named_modules()}
+    counts: Counter[str] = Counter()
+    for name in names:
+        pieces = _renamed(model, name, held, renamings, converters).split(".")
+        paths = (".".join(pieces[: depth + 1]) for depth in range(len(pieces)))
+        counts[next((path for path in paths if path not in own), name)] += 1
+    return dict(counts.most_common())
+
+
 def without_weights(model_class: Any, config: PretrainedConfig) -> PreTrainedModel | None:
     """A model of a class with names and shapes only; None where the class does not take the config."""
     try:
-        with torch.device("meta"):
+        with quiet(), torch.device("meta"):
             return model_class(config)
     except Exception:  # each class has its own requirements
         return None
 
 
 def left_out(name: str, model: PreTrainedModel, unexpected: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
-    """The names of tensors that a loaded model does not read because they belong to heads for other tasks.
+    """The names of tensors that a loaded model does not read because they belong to other parts of the checkpoint.
+
+    These are heads for other tasks, and what transformers skips, such as what turns texts into speech.
 
     Args:
         name: of the checkpoint.
@@ -89,10 +115,8 @@ def left_out(name: str, model: PreTrainedModel, unexpected: Iterable[str], names
     Raises:
         ExportError: there are others that it does not read.
     """
-    reported = set(unexpected)
-    if not reported:
-        return ()
-    unread = frozenset(tensor for tensor in match(model, names).unread if renamed(model, tensor) in reported)
+    reported, matched = set(unexpected), match(model, names)
+    unread = frozenset(tensor for tensor in matched.unread if renamed(model, tensor) in reported)
     unknown = unread
     for other in _relatives(model):
         empty = without_weights(other, model.config)
@@ -104,7 +128,7 @@ def left_out(name: str, model: PreTrainedModel, unexpected: Iterable[str], names
             f"{name} has weights that a {type(model).__name__} does not read and that would be lost: "
             f"{', '.join(lost[:_LISTED])}{more}; its config does not say what they are for"
         )
-    return tuple(sorted(unread))
+    return tuple(sorted(unread | matched.skipped))
 
 
 def _transforms(model: PreTrainedModel) -> tuple[list[Any], list[Any]]:

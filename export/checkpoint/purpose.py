@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import transformers
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint.accounting import Match, match, without_weights
+from triform.export.checkpoint.accounting import Match, match, parts_of, without_weights
 from triform.export.checkpoint.adapter import adapter_task
 from triform.export.checkpoint.files.json_files import content_of
 from triform.export.checkpoint.files.weights import tensor_names
@@ -29,6 +29,7 @@ from triform.runtime.errors import InputError, UnsupportedError
 _VECTORS = "feature-extraction"
 # Classes whose heads were of use only while they were trained, and bare models.
 _PRETRAINED = ("ForPreTraining", "Model")
+_SEVERAL_HEADS = ("ForPreTraining", "DoubleHeadsModel")
 # The part of a model that no output of that task depends on.
 UNUSED = {_VECTORS: ("pooler",)}
 
@@ -93,10 +94,13 @@ def _by_weights(source: Source, config: PretrainedConfig) -> tuple[str, str]:
     named = catalog.named_task(config)
     architecture = (config.architectures or [""])[0]
     by_name = f"the class name {architecture}" if architecture else f"the model type {config.model_type}"
+    names = tensor_names(source.weights) if source.weights is not None else _names_of(architecture, config)
+    if named in (_VECTORS, VECTORS):
+        _check_head(config, named, names)
+    else:
+        _check_parts(config, named, names)
     if named not in (*HEADS, catalog.WRITE, VECTORS) and not _is_bare(config):
         return named, by_name
-    names = tensor_names(source.weights) if source.weights is not None else _names_of(architecture, config)
-    _check_head(config, named, names)
     if not names or named == VECTORS:
         return named, by_name
     if named not in (*HEADS, catalog.WRITE):
@@ -114,10 +118,33 @@ def _by_weights(source: Source, config: PretrainedConfig) -> tuple[str, str]:
     return named, by_name
 
 
+def _check_parts(config: PretrainedConfig, named: str, names: list[str]) -> None:
+    """Refuse a class with parts that the task has no use for, such as one that speaks besides writing what it hears.
+
+    Heads for training and for other tasks are no parts.
+    """
+    architecture = (config.architectures or [""])[0]
+    whole_class, loaded = getattr(transformers, architecture or " ", None), catalog.model_class(config, named)
+    if None in (whole_class, loaded) or whole_class is loaded or architecture.endswith(_SEVERAL_HEADS):
+        return
+    whole, used = without_weights(whole_class, config), without_weights(loaded, config)
+    if whole is None or used is None:
+        return
+    beyond, unknown = match(used, names), match(whole, names)
+    left = (beyond.unread | beyond.skipped) - unknown.unread - unknown.skipped
+    # One that lacks weights is refused for that when it is loaded.
+    if left and not beyond.missing:
+        parts = sorted({part.split(".")[0] for part in parts_of(used, left)})
+        raise UnsupportedModelError(
+            f"{architecture} has parts that a bundle for {named} has no use for: {', '.join(parts)}; "
+            f"--task {named} exports it without them"
+        )
+
+
 def _check_head(config: PretrainedConfig, named: str, names: list[str]) -> None:
     """Refuse a class with a head that is for no task, such as a projection into another model's space."""
     architecture = (config.architectures or [""])[0]
-    if named not in (_VECTORS, VECTORS) or not architecture or _is_bare(config) or architecture.endswith(_PRETRAINED):
+    if not architecture or _is_bare(config) or architecture.endswith(_PRETRAINED):
         return
     fit = _fit(config, named, names)
     if fit is not None and fit.unread:

@@ -62,7 +62,9 @@ class Checkpoint:
         image_processor: None for a model that reads no images.
         missing: names of parameters that the checkpoint has no weights for, and no output needs.
         placements: of a GGUF file, where each parameter is in it, by name.
-        left_out: names of tensors of the checkpoint that the model does not read: those of heads for other tasks.
+        left_out: names of tensors of the checkpoint that the model does not read: those of heads for other tasks, and
+            of other parts.
+        parts_left_out: of these parts, how many tensors each has.
     """
 
     source: Source
@@ -72,4 +74,5 @@ class Checkpoint:
     image_processor: Any = None
     missing: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    parts_left_out: Mapping[str, int] = field(default_factory=dict)
     placements: Mapping[str, Placement] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -31,6 +31,8 @@ The bundle is written whole or not at all.
 """
 # Steps of an export, for the length of the progress bar.
 _STEPS = ("load", "reference", "trace", "fuse", "verify", "quantize", "compare", "write")
+# How many parts that are left out are named.
+_PARTS_NAMED = 5
 
 
 def run(
@@ -182,9 +184,7 @@ def _render(report: Report) -> str:
         ("quantization", f"{report.scheme}, by {report.scheme_decided_by}"),
     ]
     if report.left_out:
-        purpose.append(
-            ("left out", f"{len(report.left_out)} weights of heads for other tasks, {report.left_out[0]}, …")
-        )
+        purpose.append(("left out", _left_out(report.parts_left_out)))
     if report.end_tokens:
         purpose.append(("answers end at", end_tokens(report.end_tokens)))
     purpose += [("note", note) for note in report.notes]
@@ -195,3 +195,10 @@ def _render(report: Report) -> str:
     parity = report.parity
     parity_lines = parity_rows(parity) if isinstance(parity, Parity) else encoder_parity_rows(parity)
     return rows([*seconds, total, *purpose, *sizes, *parity_lines])
+
+
+def _left_out(parts: Mapping[str, int]) -> str:
+    """The parts of a checkpoint that a bundle does not have, in words."""
+    named = [f"{part} ({count} weight{'' if count == 1 else 's'})" for part, count in parts.items()]
+    more = f" and {len(named) - _PARTS_NAMED} more" if len(named) > _PARTS_NAMED else ""
+    return f"what this task does not need: {', '.join(named[:_PARTS_NAMED])}{more}"

@@ -1,0 +1,111 @@
+"""Checkpoints of several parts: what a bundle does not have of them is refused or named, never lost in silence."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+import transformers
+
+from tests.export.checkpoint.test_purpose import T5, purpose, saved
+from triform.export.checkpoint.files.weights import find_weights, load_tensors
+from triform.export.checkpoint.loading import load_model, read_config
+from triform.export.checkpoint.purpose import decide_purpose
+from triform.export.checkpoint.resolve import find_checkpoint
+from triform.models.architectures import more_than_text
+from triform.models.catalog import auto_class
+from triform.runtime.errors import UnsupportedError
+
+# A model that hears, reads, writes and speaks: a text encoder, units of speech and a vocoder besides.
+SEAMLESS = {
+    "vocab_size": 60, "hidden_size": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 48, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 50,
+    "speech_encoder_layers": 1, "speech_encoder_attention_heads": 2, "speech_encoder_intermediate_size": 24,
+    "feature_projection_input_dim": 20, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4,
+    "conv_depthwise_kernel_size": 5, "adaptor_kernel_size": 4, "adaptor_stride": 4, "max_source_positions": 70,
+    "t2u_vocab_size": 90, "t2u_encoder_layers": 1, "t2u_encoder_ffn_dim": 36, "t2u_encoder_attention_heads": 2,
+    "t2u_decoder_layers": 1, "t2u_decoder_ffn_dim": 28, "t2u_decoder_attention_heads": 2, "unit_embed_dim": 24,
+    "upsample_initial_channel": 16, "upsample_rates": [2, 2], "upsample_kernel_sizes": [4, 4],
+    "unit_hifi_gan_vocab_size": 80, "lang_embed_dim": 12, "spkr_embed_dim": 6, "vocoder_num_langs": 3,
+    "vocoder_num_spkrs": 2, "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3]],
+}  # fmt: skip
+HEARING = "automatic-speech-recognition"
+
+
+def loaded(folder, task):
+    source = find_checkpoint(str(folder))
+    config = read_config(source)
+    return load_model(source, config, auto_class(config, task))
+
+
+@pytest.mark.parametrize("architecture", ["SeamlessM4TModel", "SeamlessM4Tv2Model"])
+def test_a_model_that_speaks_too_is_refused_with_the_task_that_leaves_it_out(architecture, tmp_path):
+    # Only the config: what parts a class has needs no weights.
+    config = getattr(transformers, architecture).config_class(**SEAMLESS, char_vocab_size=30)
+    config.architectures = [architecture]
+    config.save_pretrained(tmp_path)
+    source = find_checkpoint(str(tmp_path), weights=False)
+    parts = r"no use for: t2u_model, text_encoder, vocoder; --task automatic-speech-recognition exports it without them"
+    with pytest.raises(UnsupportedError, match=f"{architecture} has parts that a bundle for {HEARING} has {parts}"):
+        decide_purpose(source, read_config(source), None)
+    assert decide_purpose(source, read_config(source), HEARING).form == "encoder-decoder"
+
+
+def test_with_that_task_each_part_that_is_left_out_is_named(tmp_path):
+    saved(tmp_path, "SeamlessM4TModel", SEAMLESS)
+    with pytest.raises(UnsupportedError, match="text_encoder"):
+        purpose(tmp_path)
+    checkpoint = loaded(tmp_path, HEARING)
+    counts = Counter(name.split(".")[0] for name in load_tensors(find_weights(tmp_path)))
+    left = {part: counts[part] for part in ("t2u_model", "text_encoder", "vocoder")}
+    assert checkpoint.parts_left_out == left
+    assert Counter(name.split(".")[0] for name in checkpoint.left_out) == left
+
+
+def test_a_decoder_that_transformers_skips_without_a_word_is_named(tmp_path):
+    saved(tmp_path, "T5ForConditionalGeneration", T5)
+    checkpoint = loaded(tmp_path, "feature-extraction")
+    names = set(load_tensors(find_weights(tmp_path)))
+    assert set(checkpoint.left_out) == {name for name in names if name.startswith("decoder.")}
+    assert set(checkpoint.parts_left_out) == {"decoder"}
+
+
+def test_of_what_transformers_skips_parts_are_named_and_old_buffers_are_not(llama, monkeypatch):
+    tensors = load_tensors(find_weights(llama))
+    (llama / "model.safetensors").unlink()
+    more = ("mtp.layers.0.weight", "mtp.norm.weight", "model.layers.0.self_attn.masked_bias")
+    torch.save({**tensors, **{name: torch.ones(9) for name in more}}, llama / "pytorch_model.bin")
+    skipped = [r"^mtp.*", "masked_bias"]
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "_keys_to_ignore_on_load_unexpected", skipped)
+    checkpoint = loaded(llama, "text-generation")
+    assert checkpoint.left_out == more[:2]
+    assert checkpoint.parts_left_out == {"mtp": 2}
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["SpeechT5ForTextToSpeech", "ClvpModelForConditionalGeneration", "FastSpeech2ConformerWithHifiGan", "ClapModel",
+     "Blip2ForConditionalGeneration", "Kosmos2ForConditionalGeneration", "BarkModel"],
+)  # fmt: skip
+def test_other_models_of_several_parts_are_refused(architecture, tmp_path):
+    config = getattr(transformers, architecture).config_class()
+    config.architectures = [architecture]
+    config.save_pretrained(tmp_path)
+    source = find_checkpoint(str(tmp_path), weights=False)
+    with pytest.raises(UnsupportedError, match=f"^{architecture} (is for|reads) "):
+        decide_purpose(source, read_config(source), None)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "what"),
+    [
+        ("VisualBertModel", "what is seen in an image"),
+        ("EvollaModel", "a protein"),
+        ("HiggsAudioV2Model", "sounds"),
+        ("PocketTTSModel", "sounds"),
+        ("BertModel", None),
+    ],
+)
+def test_what_a_class_reads_besides_texts_without_having_to(architecture, what):
+    assert more_than_text(getattr(transformers, architecture)) == what
