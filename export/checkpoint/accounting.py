@@ -75,7 +75,7 @@ def renamed(model: PreTrainedModel, name: str) -> str:
     return _renamed(model, name, model.state_dict(), *_transforms(model))
 
 
-def parts_of(model: PreTrainedModel, names: Iterable[str]) -> dict[str, int]:
+def parts_lacked(model: PreTrainedModel, names: Iterable[str]) -> dict[str, int]:
     """By the part that the model does not have, how many of the tensors of a checkpoint belong to it; largest first.
 
     Args:

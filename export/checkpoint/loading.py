@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from triform.export.checkpoint.accounting import left_out, parts_of
+from triform.export.checkpoint.accounting import left_out, parts_lacked
 from triform.export.checkpoint.adapter import merge
 from triform.export.checkpoint.config_check import check_config
 from triform.export.checkpoint.files.weights import open_weights, tensor_names
@@ -104,7 +104,7 @@ def load_model(
     _check_missing(source, sorted(absent), unused)
     model.eval()
     missing = tuple(sorted(absent))
-    parts = parts_of(model, unread)
+    parts = parts_lacked(model, unread)
     return Checkpoint(source, model, None, source.size, missing=missing, left_out=unread, parts_left_out=parts)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import transformers
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint.accounting import Match, match, parts_of, without_weights
+from triform.export.checkpoint.accounting import Match, match, parts_lacked, without_weights
 from triform.export.checkpoint.adapter import adapter_task
 from triform.export.checkpoint.files.json_files import content_of
 from triform.export.checkpoint.files.weights import tensor_names
@@ -134,7 +134,7 @@ def _check_parts(config: PretrainedConfig, named: str, names: list[str]) -> None
     left = (beyond.unread | beyond.skipped) - unknown.unread - unknown.skipped
     # One that lacks weights is refused for that when it is loaded.
     if left and not beyond.missing:
-        parts = sorted({part.split(".")[0] for part in parts_of(used, left)})
+        parts = sorted({part.split(".")[0] for part in parts_lacked(used, left)})
         raise UnsupportedModelError(
             f"{architecture} has parts that a bundle for {named} has no use for: {', '.join(parts)}; "
             f"--task {named} exports it without them"
