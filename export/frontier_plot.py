@@ -19,7 +19,7 @@ def check_plot(path: Path, bundle: Path, options: ExportOptions) -> None:
     """
     if not options.goals:
         names = ", ".join(option(name) for name in ("target_size", "target_bits", "max_loss"))
-        raise InputError(f"{option('plot')} draws the frontier of an export with one of {names}; name one of them")
+        raise InputError(f"{option('plot')} draws the frontier of a goal; give one of {names}")
     if path.suffix.lower() != ".png":
         raise InputError(f"{option('plot')} writes PNG files; {path} must end in .png")
     if path.absolute().is_relative_to(bundle.absolute()):
@@ -44,7 +44,7 @@ def plot_frontier(report: Report, path: Path) -> None:
     from matplotlib.figure import Figure
 
     if not report.frontier:
-        raise InputError(f"{report.bundle} was exported without a goal, so that there is no frontier to draw")
+        raise InputError(f"{report.bundle} was exported without a goal, so there is no frontier to draw")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="bundle (MB)", ylabel="loss", yscale="log", title=report.bundle.name)
     estimated = [point for point in report.frontier if point.loss is None and not point.chosen and point.damage > 0]

@@ -126,7 +126,9 @@ class ExportOptions:
         if not self.fast:
             return
         if self.calibrate:
-            raise InputError(f"{option('fast')} does not calibrate; leave out {option('calibrate')} or it")
+            raise InputError(
+                f"{option('fast')} does not calibrate: leave out {option('fast')} or {option('calibrate')}"
+            )
         if self.goals:
             name = self.goals[0]
             raise InputError(f"{option(name)} needs what {option('fast')} does not measure; leave out one of them")
@@ -136,7 +138,7 @@ class ExportOptions:
             return
         name, *others = self.goals
         if others:
-            raise InputError(f"{option(name)} and {option(others[0])} exclude each other; name one of them")
+            raise InputError(f"{option(name)} and {option(others[0])} cannot be used together; leave one out")
         if self.quantize not in (AUTO, MIXED):
             raise InputError(f"{option(name)} needs {option('quantize')} auto, not {self.quantize}")
         if self.block_size is not None:

@@ -61,7 +61,7 @@ def with_batch_options(column: str) -> Callable[[Callable[..., int]], Callable[.
             at_least_one("--block-rows", block_rows)
             at_least_one("--workers", workers)
             if workers is not None and cluster is None:
-                raise InputError("--workers is for --cluster: give both, or --threads")
+                raise InputError("--workers needs --cluster; on one machine use --threads")
             folder = bundle_and_prompt(bundle, None)[0]
             return command(**parsed, batch=BatchRun(folder, inputs, column, output, block_rows, cluster, workers))
 

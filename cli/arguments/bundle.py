@@ -21,7 +21,7 @@ def template_vars(pairs: Sequence[str] | None) -> dict[str, Any] | None:
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not key or not equals:
-            raise InputError(f"--template-var wants NAME=VALUE, not {pair!r:.60}")
+            raise InputError(f"--template-var must be NAME=VALUE, not {pair!r:.60}")
         if key in variables:
             raise InputError(f"--template-var gives {key!r:.60} twice")
         variables[key] = _json_or_text(value)

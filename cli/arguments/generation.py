@@ -220,7 +220,7 @@ def _file(name: str, path: Path) -> str:
 
 
 def _ids(name: str, value: str) -> tuple[int, ...]:
-    return tuple(_number(name, part, int, "token ids with commas between them") for part in value.split(","))
+    return tuple(_number(name, part, int, "token ids separated by commas") for part in value.split(","))
 
 
 def _biases(name: str, values: Sequence[str]) -> dict[int, float]:
@@ -247,7 +247,7 @@ def _number(name: str, text: str, kind: type[Number], expected: str) -> Number:
     try:
         return kind(text)
     except ValueError:
-        raise InputError(f"{option(name)} wants {expected}, and {text!r} is not a number") from None
+        raise InputError(f"{option(name)} must be {expected}, but {text!r} is not a number") from None
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {

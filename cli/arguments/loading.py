@@ -76,6 +76,6 @@ def _key_values(pairs: Sequence[str] | None) -> dict[str, str]:
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not key or not equals:
-            raise InputError(f"--provider-option wants KEY=VALUE, not {pair!r}")
+            raise InputError(f"--provider-option must be KEY=VALUE, not {pair!r}")
         options[key] = value
     return options

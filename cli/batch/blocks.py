@@ -72,7 +72,7 @@ class BlockWriter:
 
         taken = {INPUT_FILE, INPUT_ROW} & set(block.table.schema.names)
         if taken:
-            raise InputError(f"{input_file} has a column called {min(taken)!r} already: rename it")
+            raise InputError(f"{input_file} already has a column called {min(taken)!r}: rename it")
         table = self.predictor(block.table)
         if any(block.problems):
             errors = [

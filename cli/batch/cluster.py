@@ -166,7 +166,7 @@ def on_cluster(job: WorkerJob, workers: int | None) -> Iterator[Counts]:
 def _check_answers(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
-        raise InputError(f"{option('cluster')} wants auto, local or HOST:PORT, not {address!r}")
+        raise InputError(f"{option('cluster')} must be auto, local or HOST:PORT, not {address!r}")
     try:
         with suppress(TimeoutError), socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE):
             return

@@ -120,7 +120,7 @@ def _fingerprints(files: Sequence[Path]) -> list[tuple[str, int, int]]:
 
 def _say_counts(batch: BatchRun, counts: Counts, failed: int) -> None:
     if counts.present:
-        say(f"note: {counts.present} rows were there from an earlier run")
+        say(f"note: {counts.present} rows were already there from an earlier run")
     if counts.truncated:
         say(f"note: cut {counts.truncated} texts that are longer than the model reads; --strict refuses such texts")
     if failed:

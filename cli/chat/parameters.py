@@ -46,7 +46,7 @@ def with_changes(options: GenerationOptions, text: str) -> GenerationOptions:
         key, equals, value = word.partition("=")
         name = key.removeprefix("--").replace("-", "_")
         if not equals or name not in _ARGUMENTS:
-            known = "wants NAME=VALUE, not" if not equals else "knows no"
+            known = "must be NAME=VALUE, not" if not equals else "has no"
             raise InputError(f"/params {known} {word if not equals else key!r}; `triform chat --help` lists the names")
         parsed = _value(name, value)
         several = isinstance(parsed, list) and isinstance(changes.get(name), list)
@@ -64,7 +64,7 @@ def _value(name: str, text: str) -> Any:
         try:
             return kind(text)
         except ValueError:
-            raise InputError(f"{name} wants a {'whole ' * (kind is int)}number, not {text!r}") from None
+            raise InputError(f"{name} must be a {'whole ' * (kind is int)}number, not {text!r}") from None
     return Path(text).expanduser() if kind is Path else text
 
 

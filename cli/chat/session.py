@@ -51,10 +51,10 @@ class Chat:
             except Stopped:
                 kept = len(self.conversation.messages) > before
                 self._end(shown)
-                say("note: stopped" if kept else "note: stopped before anything was said; the turn is taken back")
+                say("note: stopped" if kept else "note: stopped before the first token; the turn was undone")
                 return
             except ContextError as error:
-                raise ContextError(f"the turn is taken back: {error}; /undo and /reset make room") from None
+                raise ContextError(f"the turn was undone: {error}; /undo or /reset frees space") from None
             except BaseException:
                 # The error goes on a new line after the text shown so far.
                 self._end(shown)

@@ -43,18 +43,18 @@ def run_command(chat: Chat, line: str) -> None:
 def _save(chat: Chat, rest: str) -> None:
     path = _path("/save", rest)
     chat.conversation.save(path)
-    say(f"note: {len(chat.conversation.messages)} messages are in {path}")
+    say(f"note: {len(chat.conversation.messages)} messages saved to {path}")
 
 
 def _load(chat: Chat, rest: str) -> None:
     path = _path("/load", rest)
     chat.conversation.load(path)
-    say(f"note: {len(chat.conversation.messages)} messages came from {path}")
+    say(f"note: {len(chat.conversation.messages)} messages loaded from {path}")
 
 
 def _path(name: str, rest: str) -> Path:
     if not rest:
-        raise InputError(f"{name} wants a file")
+        raise InputError(f"{name} needs a file")
     try:
         return Path(rest).expanduser()
     except RuntimeError as error:
@@ -63,12 +63,12 @@ def _path(name: str, rest: str) -> Path:
 
 def _reset(chat: Chat, rest: str) -> None:
     chat.conversation.reset()
-    say("note: all turns are forgotten")
+    say("note: the conversation was reset")
 
 
 def _undo(chat: Chat, rest: str) -> None:
     taken = chat.conversation.undo()
-    say(f"note: taken back: {' '.join(str(taken[0].get('content')).split()):.60}")
+    say(f"note: undone: {' '.join(str(taken[0].get('content')).split()):.60}")
 
 
 def _system(chat: Chat, rest: str) -> None:
@@ -86,7 +86,7 @@ def _params(chat: Chat, rest: str) -> None:
     words = rest.split()
     if words[:1] == ["stats"]:
         if words[1:] not in (["on"], ["off"]):
-            raise InputError("/params stats wants on or off")
+            raise InputError("/params stats must be on or off")
         chat.stats = words[1] == "on"
         say(f"note: stats are {words[1]}")
         return

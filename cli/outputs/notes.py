@@ -48,11 +48,11 @@ def _say_left_out(records: Records) -> None:
         skipped = _counted(records.skipped, "input")
         say(f"note: skipped {skipped} that could not be used; the first is {records.first_skipped}")
     if records.blanks:
-        say(f"note: left out {_counted(records.blanks, 'blank line')}")
+        say(f"note: skipped {_counted(records.blanks, 'blank line')}")
     if records.plain_json is not None:
         say(
-            f"note: {records.place(records.plain_json)} is a JSON object and was taken as plain text; "
-            "--field NAME takes a text out of each"
+            f"note: {records.place(records.plain_json)} is a JSON object and was read as plain text; "
+            "--field NAME reads a field of each object"
         )
 
 

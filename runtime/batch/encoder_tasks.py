@@ -88,7 +88,7 @@ class ClassifyTask:
             raise InputError(f"{option('top_k')} must be at least 1, not {self.top_k}")
         if not self.labels and (self.hypothesis_template is not None or self.multi_label):
             name = option("multi_label" if self.multi_label else "hypothesis_template")
-            raise InputError(f"{name} is for {option('labels')}; give them")
+            raise InputError(f"{name} needs {option('labels')}")
 
     def settings(self) -> dict[str, object]:
         """The options that results depend on, by name."""

@@ -77,7 +77,7 @@ class Predictor:
         check_column(table.schema, self._column)
         for name in (*self._task.columns, ERROR):
             if name in table.schema.names:
-                raise InputError(f"the table has a column called {name!r} already: rename it")
+                raise InputError(f"the table already has a column called {name!r}: rename it")
         texts, problems = texts_of(table, self._column)
         rows: list[Values] = [{} for _ in texts]
         for index, text in enumerate(texts):

@@ -44,7 +44,7 @@ class Writing:
 
     def __post_init__(self) -> None:
         if (self.beams.num_return_sequences or 1) > 1:
-            raise InputError(f"{option('num_return_sequences')} is not for tables: one answer of a text is kept")
+            raise InputError(f"{option('num_return_sequences')} is not for tables: each row keeps one answer")
 
     def settings(self) -> dict[str, object]:
         """The options that results depend on, by name."""

@@ -44,7 +44,7 @@ class DecoderLoops:
         """
         if self._step.cache.has_states:
             raise InputError(
-                "this model takes no draft: it has states of fixed size, and rejected tokens cannot be "
+                "this model cannot use a draft: it has states of fixed size, and rejected tokens cannot be "
                 "removed from those"
             )
         self._draft = draft

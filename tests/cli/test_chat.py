@@ -49,7 +49,7 @@ def test_system_undo_reset_exit(chat, float_bundle):
     code, out, err = chat(FIRST, "/undo", SECOND, "/reset", "/system Be brief.", FIRST, "/exit", SECOND)
     expected = [answers(float_bundle, one) for one in (FIRST, SECOND)]
     assert (code, out) == (0, "".join(expected) + answers(float_bundle, FIRST, system="Be brief."))
-    notes = [f"note: taken back: {FIRST}\n", "note: all turns are forgotten\n", "system: Be brief.\n"]
+    notes = [f"note: undone: {FIRST}\n", "note: the conversation was reset\n", "system: Be brief.\n"]
     assert without_notes(err) == "".join(notes)
     assert chat("/system -", "/system")[2] == "note: there is no system prompt\n" * 2
     system = (*SHORT, "--system", "Be brief.")
@@ -64,8 +64,8 @@ def test_the_conversation_in_a_file(chat, float_bundle, tmp_path):
     first = answers(float_bundle, FIRST)
     second = both.removeprefix(first)
     assert (code, out) == (0, both + second)
-    assert f"note: 2 messages are in {file}\n" in err
-    assert f"note: 2 messages came from {file}\n" in err
+    assert f"note: 2 messages saved to {file}\n" in err
+    assert f"note: 2 messages loaded from {file}\n" in err
     found = json.loads(file.read_text())
     assert found == {
         "messages": [{"role": "user", "content": FIRST}, {"role": "assistant", "content": first.removesuffix("\n")}]
@@ -129,24 +129,24 @@ def test_parameters_of_every_kind():
         ("/", "there is no command /;"),
         ("/undo", "there is no turn to undo"),
         ("/reset now", "/reset takes no argument"),
-        ("/save", "/save wants a file"),
-        ("/load", "/load wants a file"),
+        ("/save", "/save needs a file"),
+        ("/load", "/load needs a file"),
         ("/save /nowhere/x", "/nowhere/x cannot be written"),
         ("/load /nowhere/x", "/nowhere/x cannot be read"),
         ("/load ~no-such-user/x", "/load ~no-such-user/x: "),
-        ("/params bogus=1", "/params knows no 'bogus'"),
-        ("/params temperature", "/params wants NAME=VALUE, not 'temperature'"),
-        ("/params temperature=hot", "temperature wants a number, not 'hot'"),
-        ("/params top_k=1.5", "top_k wants a whole number, not '1.5'"),
+        ("/params bogus=1", "/params has no 'bogus'"),
+        ("/params temperature", "/params must be NAME=VALUE, not 'temperature'"),
+        ("/params temperature=hot", "temperature must be a number, not 'hot'"),
+        ("/params top_k=1.5", "top_k must be a whole number, not '1.5'"),
         ("/params temperature=-1", "--temperature must be 0 or more"),
         ("/params temperature=nan", "--temperature must be a finite number"),
         ("/params max_new_tokens=0", "--max-new-tokens must be at least 1"),
         ("/params stop='a", "/params cannot be read"),
         ("/params json_schema=/nowhere", "/nowhere cannot be read"),
         ("/params order=bogus", "bogus"),
-        ("/params stats", "/params stats wants on or off"),
-        ("/params stats maybe", "/params stats wants on or off"),
-        ("word " * 700, "the turn is taken back: the prompt has"),
+        ("/params stats", "/params stats must be on or off"),
+        ("/params stats maybe", "/params stats must be on or off"),
+        ("word " * 700, "the turn was undone: the prompt has"),
         ("\udcff", "not valid Unicode"),
     ],
 )

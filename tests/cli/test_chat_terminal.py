@@ -53,7 +53,7 @@ def test_ctrl_c_before_the_first_token_takes_the_turn_back(chat, monkeypatch, tm
     monkeypatch.setattr(step, "run_step", interrupted)
     code, out, err = chat(FIRST, f"/save {file}")
     assert (code, out) == (0, "")
-    assert err.startswith("note: stopped before anything was said; the turn is taken back\n")
+    assert err.startswith("note: stopped before the first token; the turn was undone\n")
     assert json.loads(file.read_text()) == {"messages": []}
 
 
@@ -86,7 +86,7 @@ def test_ctrl_c_from_outside(float_bundle):
         rest, err = process.communicate(b"/undo\n", timeout=60)
     assert (process.returncode, len(seen)) == (0, 10)
     assert rest.endswith(b"\n")
-    assert err == b"note: stopped\nnote: taken back: a\n"
+    assert err == b"note: stopped\nnote: undone: a\n"
 
 
 class Terminal:
@@ -167,7 +167,7 @@ def test_on_a_terminal(float_bundle, tmp_path):
         terminal.type("/undo\\\n")
         terminal.wait_for(". ")
         terminal.type("\n")
-        assert f"taken back: {FIRST}" in terminal.wait_for("> ")
+        assert f"undone: {FIRST}" in terminal.wait_for("> ")
         terminal.type("\x04")
         assert terminal.end()[1] == 0
     # onnxruntime's own files are there; none of what was typed is.

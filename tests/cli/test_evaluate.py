@@ -111,7 +111,7 @@ def test_values_that_cannot_be_used_are_refused(call, sentence_bundle, file_of, 
 
 def test_an_option_of_another_task_is_refused(call, sentence_bundle, file_of):
     file = file_of({"text1": "a", "text2": "b", "score": 1})
-    message = "error: --language means nothing for this task and file; leave it out\n"
+    message = "error: --language does not apply to this task and file; leave it out\n"
     assert call("evaluate", sentence_bundle, file, "--language", "de")[::2] == (2, message)
 
 

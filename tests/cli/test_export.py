@@ -269,7 +269,7 @@ def test_what_is_newer_than_it_was_tested_is_named(capsys, checkpoint, tmp_path,
     )
     assert run(["export", str(checkpoint), str(tmp_path / "out"), "--quantize", "none", "--json"]) == 0
     out, err = capsys.readouterr()
-    note = f"note: newer than this release was tested with: torch {torch} (tested with 2.1.0)"
+    note = f"note: newer than the versions that this release was tested with: torch {torch} (tested with 2.1.0)"
     assert [line for line in err.splitlines() if line.startswith("note: ")] == [note]
     newer = {"torch": {"installed": torch, "tested": "2.1.0"}}
     assert json.loads(out)["newer_than_tested"] == newer
@@ -282,7 +282,7 @@ def test_the_note_comes_before_a_failure_that_it_may_explain(capsys, tmp_path, m
     monkeypatch.setattr("triform.export.tested_versions.read_tested_versions", lambda: {"torch": "2.1.0"})
     assert run(["export", str(tmp_path / "none"), str(tmp_path / "out")]) == 1
     note, *_, error = capsys.readouterr().err.splitlines()
-    assert note.startswith("note: newer than this release was tested with: torch ")
+    assert note.startswith("note: newer than the versions that this release was tested with: torch ")
     assert error.startswith("error: ")
 
 

@@ -82,7 +82,7 @@ def test_a_prompt_cache_that_can_only_be_read(call, float_bundle, tmp_path, monk
         raise PermissionError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "touch", lambda path, *arguments: refuse(path))
-    note = f"note: {file} cannot be written: Read-only file system; it is read, and not updated\n"
+    note = f"note: {file} cannot be written: Read-only file system; it is read but not updated\n"
     # A prompt that it does not cover would have it written again.
     for prompt in (PROMPT, "word " * 100):
         code, _, err = call(*arguments[:2], prompt, *arguments[3:])

@@ -181,6 +181,6 @@ def test_a_run_that_was_killed_is_resumed(call, float_bundle, int4_bundle, tmp_p
     file.write_text("\n\n".join(good))
     code, _, err = call(*command, output, "--resume", "--stats")
     assert code == 0
-    assert err.startswith("note: left out 2 blank lines\n2 prompts, ")
+    assert err.startswith("note: skipped 2 blank lines\n2 prompts, ")
     assert output.read_bytes() == whole
     assert not list(tmp_path.glob("*.part*"))

@@ -42,7 +42,7 @@ def test_an_export_without_a_goal_has_nothing_to_draw(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.png", ExportOptions(), "`plot` draws the frontier of an export with one of `target_size`, `target_bits`"),
+        ("a.png", ExportOptions(), "`plot` draws the frontier of a goal; give one of `target_size`, `target_bits`"),
         ("a.svg", GOAL, "`plot` writes PNG files"),
         ("bundle/a.png", GOAL, "is in the bundle, which holds no drawings"),
         ("none/a.png", GOAL, "is in a folder that does not exist"),

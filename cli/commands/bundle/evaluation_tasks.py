@@ -43,7 +43,7 @@ class Settings:
         for field in fields(self):
             if field.name not in names and getattr(self, field.name) != field.default:
                 flag = f"--{field.name.replace('_', '-')}"
-                raise InputError(f"{flag} means nothing for this task and file; leave it out")
+                raise InputError(f"{flag} does not apply to this task and file; leave it out")
 
 
 def measure_bundle(folder: Path, file: Path, settings: Settings, loading: LoadOptions) -> Measurement:
@@ -104,7 +104,7 @@ def _texts_to_texts(model: EncoderDecoder, file: Path, settings: Settings) -> Me
     from triform.runtime.generation.options.generation import GenerationOptions
 
     if model.info.source != "text":
-        raise UnsupportedError(f"`evaluate` measures nothing for {model.manifest.task}")
+        raise UnsupportedError(f"`evaluate` does not support {model.manifest.task}")
     settings.allow("source_lang", "target_lang", "max_new_tokens", "batch")
     rows = LabelledFile(file, "this task needs the columns source and target")
     sources, targets = _sources_and_targets(rows)
@@ -144,7 +144,7 @@ def _encoder(model: Encoder, file: Path) -> Measurement:
     elif task == "text-classification":
         measured = _classifier(model, file)
     else:
-        raise UnsupportedError(f"`evaluate` measures nothing for {task}")
+        raise UnsupportedError(f"`evaluate` does not support {task}")
     cut = model.reader().truncated
     return replace(measured, details={**measured.details, "truncated texts": cut}) if cut else measured
 

@@ -82,7 +82,7 @@ def run(
         Optional[str], typer.Option(help="What a GPU computes with: float16, the default, or bfloat16.")
     ] = None,
     plot: Annotated[
-        Optional[Path], typer.Option(help="A PNG file to draw the sizes and losses into that a goal chose from.")
+        Optional[Path], typer.Option(help="With a goal: draw the sizes and losses that it chose from to this PNG file.")
     ] = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="Do not calibrate a decoder, and verify it on fewer tokens.")
@@ -150,7 +150,7 @@ def _say_newer() -> None:
     newer = newer_than_tested()
     if newer:
         named = (f"{package} {version.installed} (tested with {version.tested})" for package, version in newer.items())
-        say(f"note: newer than this release was tested with: {', '.join(named)}")
+        say(f"note: newer than the versions that this release was tested with: {', '.join(named)}")
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def run(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: .tar.gz, .tar.xz or .tar.zst.")],
     wheel: Annotated[Path, typer.Option(help="Triform's own wheel, which `make wheel` makes.")],
     platform: Annotated[
-        str, typer.Option(help="The device's platform, as wheels name it; those of older systems are taken, too.")
+        str, typer.Option(help="The device's platform, as wheels name it; wheels for older systems are accepted too.")
     ] = "manylinux_2_28_x86_64",
     python: Annotated[Optional[str], typer.Option(help="The device's Python; the same as here by default.")] = None,
     extra: Annotated[

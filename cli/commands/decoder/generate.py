@@ -68,7 +68,7 @@ def run(
         Optional[Path], typer.Option(help="Speculative decoding: the bundle of a smaller draft model.")
     ] = None,
     logprobs: Annotated[
-        Optional[int], typer.Option(help="With --json: log-probabilities of so many likely tokens.")
+        Optional[int], typer.Option(help="With --json: log-probabilities of this many likely tokens.")
     ] = None,
     input_file: Annotated[Optional[Path], typer.Option("--input", help="Answer each prompt in a file.")] = None,
     field: Annotated[
@@ -159,7 +159,7 @@ def _if_writable(prompt_cache: Path) -> Path | None:
     except InputError as error:
         if not prompt_cache.is_file():
             raise
-        say(f"note: {error}; it is read, and not updated")
+        say(f"note: {error}; it is read but not updated")
         return None
     return prompt_cache
 
@@ -205,7 +205,7 @@ def _with_logprobs(options: GenerationOptions, count: int | None, *, as_json: bo
     from triform.runtime.errors import InputError
 
     if count is not None and not as_json:
-        raise InputError("--logprobs are printed with --json only; give both")
+        raise InputError("--logprobs needs --json, which prints them")
     return dataclasses.replace(options, logprobs=count)
 
 

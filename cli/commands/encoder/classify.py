@@ -75,7 +75,7 @@ def _own_labels(labels: str | None, template: str | None, multi_label: bool) -> 
     if labels is not None:
         return [label.strip() for label in labels.split(",") if label.strip()]
     if template is not None or multi_label:
-        raise InputError(f"{'--multi-label' if multi_label else '--hypothesis-template'} is for --labels; give them")
+        raise InputError(f"{'--multi-label' if multi_label else '--hypothesis-template'} needs --labels")
     return None
 
 

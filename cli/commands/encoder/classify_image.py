@@ -48,7 +48,7 @@ def run(
 
     at_least_one("--top-k", top_k)
     if template is not None and labels is None:
-        raise InputError("--template is for --labels; give them")
+        raise InputError("--template needs --labels")
     folder, images = bundle_and_texts(bundle, images)
     if not images:
         raise InputError("no images: give files, or - for standard input")

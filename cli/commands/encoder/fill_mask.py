@@ -72,7 +72,7 @@ def _tokens(model: Encoder, targets: str) -> list[int]:
     resolved = find_targets(model, words)
     for target in resolved:
         if not target.whole:
-            say(f"note: the target {target.word!r} is not one token of this model; taking {target.piece!r} for it")
+            say(f"note: the target {target.word!r} is not one token of this model; using {target.piece!r} instead")
     return [target.token for target in resolved]
 
 

@@ -100,7 +100,7 @@ def _questions(
     if query is not None and file is not None:
         raise InputError("give a query or --queries, not both")
     if field is not None and file is None:
-        raise InputError("--query-field is for --queries; give them")
+        raise InputError("--query-field needs --queries")
     if file is not None and str(file) == "-" and records is not None and records.file in (None, file):
         raise InputError("standard input is either the queries or the texts: give --file or --index")
     return Records([] if query is None else [query], file, field, skip_errors)
@@ -134,7 +134,7 @@ def _records(file: Path | None, field: str | None, index: Path | None, skip_erro
     if index is None or file is not None:
         return Records([], file, field, skip_errors)
     if not index.exists():
-        raise InputError(f"{index} does not exist: give --file to make it of")
+        raise InputError(f"{index} does not exist: give --file to build it")
     return None
 
 

@@ -84,7 +84,7 @@ def _names(fields: str | None, file: Path | None) -> tuple[str, str] | None:
         return ("text1", "text2") if file_format(file, None) in ("json", "csv") else None
     first, comma, second = (part.strip() for part in fields.partition(","))
     if not first or not comma or not second or "," in second:
-        raise InputError(f"--fields wants two names with a comma between them, not {fields!r}")
+        raise InputError(f"--fields must be two names separated by a comma, not {fields!r}")
     return first, second
 
 
@@ -100,7 +100,7 @@ def _pair(record: Record, names: tuple[str, str] | None) -> tuple[dict[str, Any]
     if names is None:
         first, tab, second = record.text.partition("\t")
         if not tab or "\t" in second:
-            raise InputError("it is not two texts with a tab between them")
+            raise InputError("it is not two texts separated by a tab")
         return {"text1": first, "text2": second}, first, second
     value = record.value or {}
     other = value.get(names[1])

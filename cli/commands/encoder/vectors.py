@@ -53,7 +53,7 @@ def run(
     if word is not None and len(texts) < 2:
         raise InputError("--word compares a word in different texts; give two or more")
     if output is not None and (len(texts) > 1 or as_json):
-        raise InputError("--output is for one text, without --json")
+        raise InputError("--output takes one text and excludes --json")
     model = load_encoder(folder, strict=strict, **loading)
     results = (token_vectors(model, text, layer) for text in texts or [whole_text("text", None)])
     if word is not None:

@@ -148,7 +148,7 @@ def show(job: Job, record: Record, lines: Sequence[Line], answers: Sequence[Sequ
     several = (job.beams.num_return_sequences or 1) > 1
     if several and len(answers) > 1:
         raise InputError(
-            f"text {record.number} is written about in {len(answers)} pieces; --num-return-sequences is for one"
+            f"text {record.number} is split into {len(answers)} parts; --num-return-sequences needs shorter texts"
         )
     ways = len(answers[0]) if several and answers else 1
     texts = [put_together(lines, [answer[way].text for answer in answers]) for way in range(ways)]

@@ -141,7 +141,7 @@ def _options(arguments: dict[str, Any]) -> TranscribeOptions:
 
     threshold = arguments["vad_threshold"]
     if threshold is not None and not arguments["vad"]:
-        raise InputError("--vad-threshold is for --vad: give both")
+        raise InputError("--vad-threshold needs --vad")
     known = {field.name for field in dataclasses.fields(TranscribeOptions)}
     values = {name: value for name, value in arguments.items() if name in known}
     values["temperatures"] = tuple(arguments["temperature"] or TEMPERATURES)

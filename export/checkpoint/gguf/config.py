@@ -34,7 +34,7 @@ def architecture_of(file: GgufFile) -> Architecture:
     """
     name, kind = file.architecture, file.values.get("general.type", "model")
     if kind != "model":
-        raise ExportError(f"{file.path.name} holds no model but a part of one ({kind}); give the model's own file")
+        raise ExportError(f"{file.path.name} is only a part of a model ({kind}); give the model's own file")
     if name not in ARCHITECTURES:
         raise UnsupportedError(
             f"{file.path.name} is of the architecture {name}, which is not supported; "
@@ -77,7 +77,9 @@ def gguf_config(file: GgufFile) -> PretrainedConfig:
         config = CONFIG_MAPPING[architecture.model_type](**values)
     except Exception as error:  # each config of transformers has rules of its own
         reason = str(error.__cause__ or error).splitlines()[-1].strip()
-        raise ExportError(f"the keys of {file.path.name} make no {architecture.model_type}: {reason}") from error
+        raise ExportError(
+            f"the metadata of {file.path.name} is no valid config of {architecture.model_type}: {reason}"
+        ) from error
     names: Mapping[str, Any] = MODEL_MAPPING_NAMES if architecture.encoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     config.architectures = [names[architecture.model_type]]
     return config

@@ -179,7 +179,7 @@ class SearchIndex:
             raise
         except Exception as error:  # numpy's reader of headers raises anything from tokenize's errors to OverflowError
             reason = shortened(getattr(error, "strerror", None) or str(error))
-            raise InputError(f"{folder} is not a search index ({reason}); delete it to have it made again") from None
+            raise InputError(f"{folder} is not a search index ({reason}); delete it to rebuild it") from None
         shape = (self.info.count, self.info.dimension)
         if self._vectors.shape != shape or self._vectors.dtype != np.float32 or self._ends.shape != shape[:1]:
             raise self._damaged()
@@ -194,7 +194,7 @@ class SearchIndex:
             InputError: it was made with another bundle or prompt.
         """
         if self.info.bundle != fingerprint(model):
-            raise InputError(f"{self._folder} was made with another bundle; delete it to have it made again")
+            raise InputError(f"{self._folder} was made with another bundle; delete it to rebuild it")
         if prompt is not None and prompt != self.info.prompt:
             raise InputError(f"{self._folder} was made with the prompt {self.info.prompt!r}, not {prompt!r}")
 
@@ -205,9 +205,9 @@ class SearchIndex:
             InputError: the file is another one or has changed, or its texts are in another field.
         """
         if self.info.field != field:
-            raise InputError(f"{self._folder} was made of another field; delete it to have it made again")
+            raise InputError(f"{self._folder} was made of another field; delete it to rebuild it")
         if self.info.source != describe_file(path):
-            raise InputError(f"{path} is not what {self._folder} was made of; delete the folder to have it made again")
+            raise InputError(f"{path} is not what {self._folder} was made of; delete the folder to rebuild it")
 
     def search(self, queries: Array, top_k: int) -> list[list[Hit]]:
         """Find the documents nearest to each query: the nearest first, equally near ones in their order.
@@ -255,7 +255,7 @@ class SearchIndex:
                 raise self._damaged()
 
     def _damaged(self) -> InputError:
-        return InputError(f"{self._folder} is damaged; delete it to have it made again")
+        return InputError(f"{self._folder} is damaged; delete it to rebuild it")
 
 
 def _read_info(folder: Path) -> IndexInfo:

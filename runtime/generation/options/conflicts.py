@@ -103,7 +103,7 @@ _LENGTH = [
 ]
 _DRAWING = [
     *(
-        Conflict(name, other, "{xtc_threshold} and {xtc_probability} need each other; give both or neither", _lacks)
+        Conflict(name, other, "{xtc_threshold} and {xtc_probability} belong together; give both or neither", _lacks)
         for name, other in (("xtc_threshold", "xtc_probability"), ("xtc_probability", "xtc_threshold"))
     ),
     Conflict("mirostat_eta", "mirostat_tau", "{option} needs {other}", _lacks),
@@ -138,7 +138,7 @@ _PENALTIES = [
 ]
 _FORMS = [
     *(
-        Conflict(name, other, "{option} and {other} exclude each other; give one", _both)
+        Conflict(name, other, "{option} and {other} cannot be used together; leave one out", _both)
         for name, other in combinations(FORMS, 2)
     ),
     Conflict(

@@ -47,7 +47,7 @@ def check_order(order: Sequence[str]) -> None:
     """
     for index, name in enumerate(order):
         if name not in ORDER:
-            raise InputError(f"{option('order')} knows no step {name!r}; there are {', '.join(ORDER)}")
+            raise InputError(f"{option('order')} has no step {name!r}; the steps are {', '.join(ORDER)}")
         if name in order[:index]:
             raise InputError(f"{option('order')} names {name} twice")
 

@@ -152,7 +152,7 @@ def test_a_stopped_run_goes_on_where_it_was(call, encoder, sentence_bundle, tmp_
     code, _, err = call(*asked)
     assert (code, err.splitlines()) == (
         0,
-        ["note: 40 rows were there from an earlier run", f"60 rows computed, 100 in {output / 'rows'}"],
+        ["note: 40 rows were already there from an earlier run", f"60 rows computed, 100 in {output / 'rows'}"],
     )
     assert {path: path.stat().st_mtime_ns for path in written} == before
     assert_vectors(encoder, rows_in(output), texts)
@@ -295,7 +295,7 @@ def test_inputs_that_cannot_be_used(call, sentence_bundle, tmp_path):
         ("--input", tmp_path / "none*.parquet"): "--input ",
         ("--input", tmp_path / "notes.md"): "notes.md cannot be read as a table: its name ends in none of .parquet",
         ("--input", good, "--block-rows", 0): "--block-rows must be at least 1, not 0",
-        ("--input", good, "--workers", 2): "--workers is for --cluster",
+        ("--input", good, "--workers", 2): "--workers needs --cluster",
         ("--input", good, "--dimensions", 4096): "--dimensions must be between 1 and the model's 48",
     }
     for arguments, message in cases.items():
@@ -338,7 +338,7 @@ def test_columns_that_exist_already(call, sentence_bundle, tmp_path):
         source = write_parquet(tmp_path / f"{name}.parquet", ["snow"], **{name: ["x"]})
         code, _, err = call("batch", "embed", sentence_bundle, "--input", source, "--output", tmp_path / name)
         assert code == 2
-        assert f"a column called {name!r} already: rename it" in one_line(err)
+        assert f"already has a column called {name!r}: rename it" in one_line(err)
         assert not list((tmp_path / name / "rows").iterdir())
 
 

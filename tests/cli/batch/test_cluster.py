@@ -35,7 +35,7 @@ def test_a_cluster_that_is_not_there(call, sentence_bundle, source, tmp_path):
     for address, message in (
         (f"127.0.0.1:{free}", f"--cluster 127.0.0.1:{free}: nothing answers there"),
         ("ray://127.0.0.1:99999", "nothing answers there"),
-        ("somewhere", "--cluster wants auto, local or HOST:PORT, not 'somewhere'"),
+        ("somewhere", "--cluster must be auto, local or HOST:PORT, not 'somewhere'"),
     ):
         code, _, err = batch(call, sentence_bundle, tmp_path, "--input", source, "--cluster", address)
         assert code == 2 and message in one_line(err)

@@ -269,5 +269,5 @@ def test_an_architecture_that_is_not_known(llama, tmp_path):
 
 def test_an_adapter_is_no_model(llama, tmp_path):
     path = write_gguf(tmp_path / "a.gguf", "llama", llama, keys={"general.type": "adapter"})
-    with pytest.raises(ExportError, match="holds no model but a part of one"):
+    with pytest.raises(ExportError, match="is only a part of a model"):
         loading.read_gguf_config(path)

@@ -95,7 +95,7 @@ def test_variables_reach_the_template_in_every_call(variables, theirs, given):
         ({"date": object()}, "must be a string, a number"),
         ({"date": {1: "a"}}, "must be a string, a number"),
         ({"date": "\ud800"}, "must be a string, a number"),
-        ({"enable_thinkin": False}, "reads no variable enable_thinkin"),
+        ({"enable_thinkin": False}, "does not use the variable enable_thinkin"),
     ],
 )
 def test_variables_that_cannot_be_given(variables, given, message):

@@ -238,7 +238,7 @@ def test_a_run_that_fails_leaves_nothing_behind(subject, decoder, monkeypatch):
 def test_what_removes_tokens_is_refused(subject, decoder, float_bundle):
     with pytest.raises(InputError, match="lookup tries tokens that may have to be removed, which a model with"):
         decoder.generate("A", triform.GenerationOptions(speculate="lookup", max_new_tokens=2), raw=True)
-    with pytest.raises(InputError, match="this model takes no draft: it has states of fixed size"):
+    with pytest.raises(InputError, match="this model cannot use a draft: it has states of fixed size"):
         decoder.use_draft(triform.load_decoder(subject.bundle, threads=1))
 
 

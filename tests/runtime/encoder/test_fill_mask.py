@@ -174,7 +174,7 @@ def test_a_target_of_several_tokens_is_said(capsys, bundle, source):
     code, out, err = invoke(capsys, "fill-mask", bundle, TEXTS[0], "--targets", "the,harborside")
     assert code == 0
     assert len(out.splitlines()) == 2
-    assert err == f"note: the target 'harborside' is not one token of this model; taking {first!r} for it\n"
+    assert err == f"note: the target 'harborside' is not one token of this model; using {first!r} instead\n"
 
 
 @pytest.mark.parametrize(

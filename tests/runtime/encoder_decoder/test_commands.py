@@ -225,7 +225,7 @@ ERRORS = [
     (("rewrite", "a", "--file", "x.txt"), "give texts or --file, not both"),
     (("rewrite", "--file", "nowhere.txt"), "nowhere.txt cannot be read"),
     (("translate", LONG, *TO_FRENCH, "--num-beams", "2", "--num-return-sequences", "2"), "is for one"),
-    (("rewrite", "a", "--provider-option", "x"), "--provider-option wants KEY=VALUE"),
+    (("rewrite", "a", "--provider-option", "x"), "--provider-option must be KEY=VALUE"),
 ]
 
 

@@ -210,7 +210,7 @@ def test_bad_files(call, whisper_int8, clip, tmp_path, name, make, message):
         (["--format", "srt", "--max-line-width", "0"], "--max-line-width must be at least 1"),
         (["--batch", "0"], "--batch must be at least 1"),
         (["--batch", "2", "--condition-on-previous-text"], "leave out --batch"),
-        (["--vad-threshold", "0.4"], "give both"),
+        (["--vad-threshold", "0.4"], "--vad-threshold needs --vad"),
         (["--vad", "--vad-threshold", "4"], "must be between 0 and 1"),
         (["--output", "/dev/null/a.txt"], "cannot be written"),
     ],

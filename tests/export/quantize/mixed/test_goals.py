@@ -85,11 +85,11 @@ def test_a_target_that_is_too_small_is_refused(checkpoint, tmp_path, options, me
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target_bits": 5.0, "target_size": 10}, "exclude each other"),
+        ({"target_bits": 5.0, "target_size": 10}, "cannot be used together"),
         ({"target_bits": 5.0, "quantize": "int4"}, "needs `quantize` auto"),
         ({"target_bits": 5.0, "block_size": 32}, "does not go with `target_bits`"),
         ({"target_bits": float("nan")}, "must be above 0"),
-        ({"max_loss": 0.01, "target_bits": 5.0}, "`target_bits` and `max_loss` exclude each other"),
+        ({"max_loss": 0.01, "target_bits": 5.0}, "`target_bits` and `max_loss` cannot be used together"),
         ({"max_loss": 0.0}, "`max_loss` must be above 0 and at most 100%, not 0%"),
         ({"max_loss": float("nan")}, "`max_loss` must be above 0"),
         ({"max_loss": 0.01, "quantize": "int8"}, "`max_loss` needs `quantize` auto"),

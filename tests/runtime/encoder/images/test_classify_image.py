@@ -88,7 +88,7 @@ def test_a_default_bundle_needs_no_naming(call, vit, images, monkeypatch):
         ("vit", ["nowhere.png"], "nowhere.png cannot be read: No such file or directory"),
         ("vit", [__file__], "is not an image of a kind that can be read"),
         ("vit", ["{image}", "--labels", "a,b"], "this model has labels of its own; leave --labels out"),
-        ("vit", ["{image}", "--template", "a {}"], "--template is for --labels; give them"),
+        ("vit", ["{image}", "--template", "a {}"], "--template needs --labels"),
         ("vit", ["{image}", "--top-k", "0"], "--top-k must be at least 1, not 0"),
         ("clip", ["{image}"], "this model has no labels of its own; give some with --labels"),
         ("clip", ["{image}", "--labels", " , "], "give at least one label"),

@@ -54,7 +54,7 @@ def refusal(folder, verify="once"):
     with pytest.raises(InputError) as caught:
         SearchIndex(folder, verify).search(QUERIES, 2)
     assert str(caught.value).isprintable()
-    assert "delete it to have it made again" in str(caught.value)
+    assert "delete it to rebuild it" in str(caught.value)
 
 
 def test_whole(made, written):

@@ -313,7 +313,7 @@ def test_json_in_is_json_out(call, sentence_bundle, expected, tmp_path):
     (tmp_path / "in.jsonl").write_text("\n\n".join(json.dumps(one) for one in objects) + "\n")
     code, out, err = call("embed", sentence_bundle, "--file", tmp_path / "in.jsonl", "--field", "body")
     found = lines_of(out)
-    assert (code, err) == (0, "note: left out 1 blank line\n")
+    assert (code, err) == (0, "note: skipped 1 blank line\n")
     assert_allclose([line.pop("embedding") for line in found], expected[[0, 2]], atol=TOLERANCE)
     assert found == [{"id": 7, "body": TEXTS[0]}, {"body": TEXTS[2], "é": None}]
     (tmp_path / "in.jsonl").write_text('{"embedding": "Rain."}')

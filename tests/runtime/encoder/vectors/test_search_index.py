@@ -231,7 +231,7 @@ def test_a_damaged_index(call, sentence_bundle, text_file, tmp_path, damage):
     damage(tmp_path / "index")
     code, out, err = call(*options)
     assert (code, out) == (2, "")
-    assert "delete it to have it made again" in one_line(err)
+    assert "delete it to rebuild it" in one_line(err)
 
 
 def test_an_index_is_whole_or_not_there(call, sentence_bundle, tmp_path):
@@ -393,8 +393,8 @@ def test_similarity_of_pairs(call, sentence_bundle, sentence_source, tmp_path, m
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
-        ("pairs.tsv", "a\tb\nalone\na\tb\n", "line 2 of pairs.tsv: it is not two texts with a tab between them"),
-        ("pairs.tsv", "a\tb\na\tb\tc\na\tb\n", "line 2 of pairs.tsv: it is not two texts with a tab between them"),
+        ("pairs.tsv", "a\tb\nalone\na\tb\n", "line 2 of pairs.tsv: it is not two texts separated by a tab"),
+        ("pairs.tsv", "a\tb\na\tb\tc\na\tb\n", "line 2 of pairs.tsv: it is not two texts separated by a tab"),
         (
             "pairs.jsonl",
             '{"text1": "a", "text2": "b"}\n{"text1": "a"}\n',
@@ -427,7 +427,7 @@ def test_damaged_pairs(call, sentence_bundle, tmp_path, monkeypatch, name, conte
         ([], "nothing to compare"),
         (["a", "b", "--file", "x.tsv"], "not both"),
         (["--file", "nowhere.tsv"], "nowhere.tsv cannot be read"),
-        (["--file", "nowhere.tsv", "--fields", "one"], "--fields wants two names"),
+        (["--file", "nowhere.tsv", "--fields", "one"], "--fields must be two names"),
         (["a", "b", "--prompt", "x", "--prompt-name", "query"], "not both"),
         (["a", "word " * 500, "--strict"], "text 2 is longer"),
     ],

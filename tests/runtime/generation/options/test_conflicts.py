@@ -52,7 +52,7 @@ def test_nothing_given_is_no_conflict():
     [
         ({"min_new_tokens": 9, "max_new_tokens": 8}, "`min_new_tokens` 9 is more than `max_new_tokens` 8"),
         ({"keep": 0, "on_overflow": "error"}, "`keep` needs `on_overflow` shift; give both"),
-        ({"regex": "a", "choices": ("b",)}, "`regex` and `choices` exclude each other; give one"),
+        ({"regex": "a", "choices": ("b",)}, "`regex` and `choices` cannot be used together; leave one out"),
         (
             {"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 1.0},
             "`num_beam_groups` must divide `num_beams` (4), not 3",

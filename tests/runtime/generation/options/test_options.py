@@ -36,7 +36,7 @@ from triform.runtime.generation.processors.spelling import spell
         (GenerationOptions, {"on_overflow": "x"}, "`on_overflow` must be error or shift, not 'x'"),
         (GenerationOptions, {"keep": 3}, "`keep` needs `on_overflow` shift"),
         (GenerationOptions, {"keep": -3, "on_overflow": "shift"}, "`keep` must be 0 or more"),
-        (GenerationOptions, {"order": ("top_k",)}, "`order` knows no step 'top_k'; there are logit-bias, "),
+        (GenerationOptions, {"order": ("top_k",)}, "`order` has no step 'top_k'; the steps are logit-bias, "),
         (GenerationOptions, {"order": ("top-k", "dry", "top-k")}, "`order` names top-k twice"),
         (
             GenerationOptions,
@@ -49,7 +49,7 @@ from triform.runtime.generation.processors.spelling import spell
         (Truncation, {"epsilon_cutoff": -0.1}, "`epsilon_cutoff` must be between 0 and 1"),
         (Truncation, {"eta_cutoff": "x"}, "`eta_cutoff` must be a finite number, not 'x'"),
         (Truncation, {"xtc_threshold": 0.6, "xtc_probability": 1}, "`xtc_threshold` must be above 0 and at most 0.5"),
-        (Truncation, {"xtc_threshold": 0.1}, "`xtc_threshold` and `xtc_probability` need each other"),
+        (Truncation, {"xtc_threshold": 0.1}, "`xtc_threshold` and `xtc_probability` belong together"),
         (Truncation, {"mirostat_tau": 0}, "`mirostat_tau` must be above 0"),
         (Truncation, {"mirostat_eta": 0.1}, "`mirostat_eta` needs `mirostat_tau`"),
         (Truncation, {"mirostat_tau": 5, "typical_p": 0.5}, "`mirostat_tau` replaces every other truncation, so leave"),

@@ -237,8 +237,8 @@ def test_forms_that_cannot_be_are_one_line(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"regex": "a", "choices": ("b",)}, "`regex` and `choices` exclude each other"),
-        ({"json_schema": "{}", "grammar": "x"}, "`json_schema` and `grammar` exclude each other"),
+        ({"regex": "a", "choices": ("b",)}, "`regex` and `choices` cannot be used together"),
+        ({"json_schema": "{}", "grammar": "x"}, "`json_schema` and `grammar` cannot be used together"),
         ({"choices": ()}, "`choices` must be texts that are not empty"),
         ({"choices": ("a", "")}, "`choices` must be texts that are not empty"),
         ({"choices": "abc"}, "`choices` must be texts that are not empty"),
