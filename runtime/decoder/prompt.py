@@ -121,7 +121,8 @@ def _template_vars(prompt: PromptInput, template: str) -> Mapping[str, object]:
     for name in variables:
         if not re.search(rf"\b{re.escape(name)}\b", template):
             raise InputError(
-                f"this model's chat template does not use the variable {name}; leave out {option('template_vars')} {name}"
+                f"this model's chat template does not use the variable {name}; "
+                f"leave out {option('template_vars')} {name}"
             )
     return variables
 
