@@ -8,66 +8,19 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from io import TextIOWrapper
 from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from triform.cli.arguments.bundle import default_bundle
+from triform.cli.command_table import BATCH_COMMANDS, COMMANDS, TABLES, load_command
+from triform.cli.configuration.command import configure
+from triform.cli.configuration.origins import use_origins_of, with_origins
 from triform.cli.outputs.pipes import ReaderGone
 from triform.cli.outputs.spelling import spelled, use_flags_of
 from triform.cli.outputs.terminal import guard_terminals
 from triform.cli.signals import end_in_order
-
-# Name to module; each module has one function of the command's name. Their help lines are repeated here so that
-# `triform --help` need not import them.
-_COMMANDS = {
-    "export": ("bundle.export", "Export a checkpoint to a bundle, verified against PyTorch."),
-    "import": ("bundle.import_onnx", "Import an ONNX model that another tool exported."),
-    "generate": ("decoder.generate", "Generate text from a prompt."),
-    "chat": ("decoder.chat", "Chat with a model."),
-    "score": ("decoder.score", "Measure how well a model predicts a text."),
-    "evaluate": ("bundle.evaluate", "Measure a model's quality on a file with right answers."),
-    "translate": ("encoder_decoder.translate", "Translate texts."),
-    "summarize": ("encoder_decoder.summarize", "Summarize texts."),
-    "rewrite": ("encoder_decoder.rewrite", "Run a text-to-text model: corrections, paraphrases, answers."),
-    "read-image": ("encoder_decoder.read_image", "Read the text in images, or caption them."),
-    "embed": ("encoder.embed", "Compute embeddings of texts or images."),
-    "similarity": ("encoder.similarity", "Compare texts by meaning."),
-    "search": ("encoder.search", "Find the texts nearest to a query."),
-    "rerank": ("encoder.rerank", "Order documents by how well they answer a query."),
-    "classify": ("encoder.classify", "Classify texts."),
-    "tag": ("encoder.tag", "Find named entities and other spans in texts."),
-    "fill-mask": ("encoder.fill_mask", "Predict masked words."),
-    "next-sentence": ("encoder.next_sentence", "Estimate whether one text follows another."),
-    "answer": ("encoder.answer", "Find the answer to a question in a text."),
-    "classify-image": ("encoder.classify_image", "Classify images."),
-    "classify-audio": ("encoder.classify_audio", "Classify recordings."),
-    "transcribe": ("encoder_decoder.transcribe", "Transcribe speech in recordings."),
-    "tokens": ("bundle.tokens", "Show how a model tokenizes a text."),
-    "vectors": ("encoder.vectors", "Show the vector of each token in its context."),
-    "inspect": ("bundle.inspect", "Show what a bundle contains."),
-    "verify": ("bundle.verify", "Check a bundle's files, or its outputs against the checkpoint."),
-    "sign": ("bundle.sign", "Sign a bundle with an Ed25519 key."),
-    "pack": ("bundle.pack", "Pack bundles and what runs them for a device without a network."),
-    "batch": ("batch", "Run a model over files of any size, on one machine or a cluster."),
-    "bench": ("machine.bench", "Measure how fast a bundle runs, and how much memory it takes."),
-    "doctor": ("machine.doctor", "Show what this machine has, and which bundles fit it."),
-}
-
-# The commands of `triform batch`, in the same form.
-_BATCH_COMMANDS = {
-    "embed": ("batch.embed", "Compute embeddings of texts."),
-    "generate": ("batch.generate", "Answer prompts."),
-    "translate": ("batch.translate", "Translate texts."),
-    "summarize": ("batch.summarize", "Summarize texts."),
-    "rewrite": ("batch.rewrite", "Run a text-to-text model."),
-    "classify": ("batch.classify", "Classify texts."),
-    "tag": ("batch.tag", "Find named entities and other spans in texts."),
-    "transcribe": ("batch.transcribe", "Transcribe recordings."),
-}
 
 # A full disk, a file or quota at its limit, and a failing device.
 _CANNOT_WRITE = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -110,7 +63,7 @@ def _reader_may_leave() -> Iterator[None]:
 class _LazyGroup(TyperGroup):
     """A command group that imports a command's module when the command is used."""
 
-    commands_of = _COMMANDS
+    commands_of = COMMANDS
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands_of)
@@ -118,16 +71,14 @@ class _LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.commands_of:
             return None
-        if self.commands_of is _COMMANDS and cmd_name == "batch":
+        if self.commands_of is COMMANDS and cmd_name == "batch":
             return _batch_group()
-        place, help_line = self.commands_of[cmd_name]
-        module = import_module(f"triform.cli.commands.{place}")
-        single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        # With a default bundle a command needs no arguments; `doctor` never does.
-        bare_is_help = not default_bundle() and cmd_name != "doctor"
-        single.command(cmd_name, help=module.HELP, short_help=help_line, no_args_is_help=bare_is_help)(module.run)
-        command = typer.main.get_command(single)
+        table = (cmd_name,) if self.commands_of is COMMANDS else ("batch", cmd_name)
+        command = load_command(table)
         use_flags_of(command)
+        # While a shell completes a line, nothing may be printed.
+        if table in TABLES and not ctx.resilient_parsing:
+            configure(command, table, TABLES)
         return command
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
@@ -149,7 +100,7 @@ class _LazyGroup(TyperGroup):
 class _BatchGroup(_LazyGroup):
     """The commands of `triform batch`."""
 
-    commands_of = _BATCH_COMMANDS
+    commands_of = BATCH_COMMANDS
 
 
 def _batch_group() -> Any:
@@ -260,9 +211,9 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         return _say_usage(error)
     except InputError as error:
-        return _say(spelled(str(error)), 2)
+        return _say(with_origins(spelled(str(error))), 2)
     except TriformError as error:
-        return _say(spelled(str(error)), 1)
+        return _say(with_origins(spelled(str(error))), 1)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except SystemExit as ended:
@@ -286,7 +237,10 @@ def _say_usage(error: typer.TyperException) -> int:
         # The help page, which is shown for a command without arguments.
         print(text, file=sys.stderr)
         return 2
-    return _say(f"{text} See triform --help.", 2)
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        use_origins_of(context)
+    return _say(f"{with_origins(text)} See triform --help.", 2)
 
 
 def _unexpected(error: BaseException) -> int:

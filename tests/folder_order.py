@@ -86,5 +86,16 @@ ORDER = {
         "decoder encoder encoder_decoder",
         "catalog",
     ),
-    "cli": ("inputs", "outputs", "batch", "arguments", "chat", "commands", "signals", "main"),
+    "cli": (
+        "inputs",
+        "outputs",
+        "batch",
+        "arguments",
+        "chat",
+        "configuration",
+        "command_table",
+        "commands",
+        "signals",
+        "main",
+    ),
 }

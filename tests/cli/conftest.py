@@ -15,7 +15,7 @@ from triform.cli.main import run
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-    for name in ("TRIFORM_BUNDLE", "TRIFORM_DEBUG", "PYTHONUNBUFFERED", "PYTHONIOENCODING"):
+    for name in ("TRIFORM_BUNDLE", "TRIFORM_DEBUG", "XDG_CONFIG_HOME", "PYTHONUNBUFFERED", "PYTHONIOENCODING"):
         monkeypatch.delenv(name, raising=False)
 
 

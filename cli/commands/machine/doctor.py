@@ -21,6 +21,7 @@ HELP = """Show what this machine has for running models, and which bundles fit i
   triform doctor BUNDLE --provider webgpu
   triform doctor --json
 
+Of every triform.toml that commands read in this folder it lists what it sets, or what is wrong with it.
 Memory is read for a second to measure how fast it is: to generate a token, a model reads all its weights once.
 With --provider the bundles' graphs are opened, to see which operators that provider leaves to the CPU.
 """
@@ -83,6 +84,21 @@ class Fit:
     problem: str | None = None
 
 
+@dataclass(frozen=True)
+class Settings:
+    """A file with defaults of options that commands read here.
+
+    Attributes:
+        file: its path.
+        sets: the options that it sets, such as generate.top-k.
+        problem: why commands refuse it; it sets nothing then.
+    """
+
+    file: str
+    sets: list[str]
+    problem: str | None = None
+
+
 def run(
     bundles: Annotated[
         Optional[list[Path]], typer.Argument(help="Folders of bundles to judge; TRIFORM_BUNDLE by default.")
@@ -98,13 +114,31 @@ def run(
 
     machine, default = _machine(), default_bundle()
     fits = [_fit(folder, machine, provider) for folder in bundles or ([Path(default)] if default else [])]
+    settings = _settings()
     if as_json:
         import json
 
-        print(json.dumps(asdict(machine) | {"bundles": [asdict(fit) for fit in fits]}))
+        lists = {"settings": [asdict(file) for file in settings], "bundles": [asdict(fit) for fit in fits]}
+        print(json.dumps(asdict(machine) | lists))
     else:
-        _print(machine, fits)
-    return 1 if any(fit.problem is not None for fit in fits) else 0
+        _print(machine, settings, fits)
+    return 1 if any(found.problem is not None for found in (*fits, *settings)) else 0
+
+
+def _settings() -> list[Settings]:
+    """The files that commands read in this folder, the one that counts most first."""
+    from triform.cli.command_table import TABLES, load_command
+    from triform.cli.configuration.files import settings_files
+    from triform.cli.configuration.settings import check_file
+    from triform.runtime.errors import InputError
+
+    found = []
+    for file in reversed(settings_files()):
+        try:
+            found.append(Settings(str(file.path), check_file(file.path, TABLES, load_command)))
+        except InputError as error:
+            found.append(Settings(str(file.path), [], str(error)))
+    return found
 
 
 def _machine() -> Machine:
@@ -167,7 +201,7 @@ def _weights(manifest: Manifest, graph: str) -> int:
     return sum(manifest.files[name].size for name in (info.file, info.data) if name is not None)
 
 
-def _print(machine: Machine, fits: list[Fit]) -> None:
+def _print(machine: Machine, settings: list[Settings], fits: list[Fit]) -> None:
     from triform.cli.outputs.tables import rows
 
     lines = [
@@ -181,6 +215,9 @@ def _print(machine: Machine, fits: list[Fit]) -> None:
     for name, problem in machine.providers.items():
         lines.append((f"provider {name}", (problem or "starts").removeprefix(f"provider {name} ")))
     lines += [(f"extra {name}", f"not installed: {command}") for name, command in machine.missing_extras.items()]
+    lines += [
+        (f"settings {file.file}", file.problem or f"sets {', '.join(file.sets) or 'nothing'}") for file in settings
+    ]
     for fit in fits:
         lines.append((f"bundle {fit.bundle}", _verdict(fit)))
         lines += [(f"left to the cpu, {graph}", _listed(left)) for graph, left in (fit.left_to_cpu or {}).items()]
