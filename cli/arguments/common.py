@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-Bundle = Annotated[str | None, typer.Argument(help="The bundle's folder; TRIFORM_BUNDLE by default.")]
+from triform.cli.arguments.completion import complete_bundle
+
+Bundle = Annotated[
+    str | None,
+    typer.Argument(autocompletion=complete_bundle, help="The bundle's folder; TRIFORM_BUNDLE by default."),
+]
+BundleFolder = Annotated[
+    Path, typer.Argument(autocompletion=complete_bundle, envvar="TRIFORM_BUNDLE", help="The bundle's folder.")
+]
 Texts = Annotated[list[str] | None, typer.Argument(help="Texts; the lines of standard input by default.")]
 TextFile = Annotated[Path | None, typer.Option(help="Read texts from a file: lines, .jsonl, .json, .csv or .tsv.")]
 Field = Annotated[str | None, typer.Option(help="The field of a JSON object, or the column, that holds the text.")]

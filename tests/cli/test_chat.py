@@ -161,7 +161,7 @@ def test_a_conversation_that_outgrows_the_context(chat, float_bundle):
     code, out, err = chat(long, long, FIRST)
     assert (code, out) == (1, answers(float_bundle, long, FIRST))
     assert "context is 640, answer included" in one_line(without_notes(err))
-    assert "/undo and /reset make room" in err
+    assert "/undo or /reset frees space" in err
     shift = GenerationOptions(max_new_tokens=8, temperature=0, on_overflow="shift")
     code, out, err = chat(long, long, FIRST, options=(*SHORT, "--on-overflow", "shift"))
     assert (code, out, without_notes(err)) == (0, answers(float_bundle, long, long, FIRST, options=shift), "")

@@ -104,7 +104,7 @@ def test_logprobs_are_in_the_json(call, float_bundle):
         (["--logit-bias", "1"], "--logit-bias must be ID=BIAS, but '' is not a number"),
         (["--suppress-tokens", "1,,2"], "--suppress-tokens must be token ids"),
         (["--suppress-tokens", "100000"], "--suppress-tokens names token 100000; the vocabulary has 400"),
-        (["--exponential-decay-length-penalty", "5"], "wants START,FACTOR"),
+        (["--exponential-decay-length-penalty", "5"], "must be START,FACTOR"),
         (["--bad-words", ""], "--bad-words must not be empty"),
         (["--json-schema", "nowhere.json"], "--json-schema in nowhere.json cannot be read"),
         (["--choices", "yes,,no"], "--choices must be texts that are not empty"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from triform.cli.arguments.common import Bundle
+from triform.cli.arguments.completion import complete_bundle
 from triform.cli.arguments.loading import with_loading_options
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def run(
     file: Annotated[
         Optional[str], typer.Argument(help="A text file, or a .jsonl, .json, .csv or .tsv file with right answers.")
     ] = None,
-    against: Annotated[Optional[Path], typer.Option(help="Another bundle to compare with.")] = None,
+    against: Annotated[
+        Optional[Path], typer.Option(autocompletion=complete_bundle, help="Another bundle to compare with.")
+    ] = None,
     window: Annotated[
         Optional[int], typer.Option(help="Perplexity: tokens to read at once; windows overlap by half.")
     ] = None,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from triform.cli.arguments.common import BundleFolder
+
 if TYPE_CHECKING:
     from triform.runtime.bundle.export_record import ExportInfo
     from triform.runtime.bundle.manifest import CacheInfo, GraphInfo, Manifest, TensorInfo
@@ -28,7 +30,7 @@ those of a requirements file with their hashes.
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(envvar="TRIFORM_BUNDLE", help="The bundle's folder.")],
+    bundle: BundleFolder,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
     sbom: Annotated[bool, typer.Option("--sbom", help="Print a bill of materials, CycloneDX 1.6 in JSON.")] = False,
     requirements: Annotated[

@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from triform.cli.arguments.completion import complete_bundle
+
 HELP = """Pack bundles, the wheels that run them and an installer into one file, for a device without a network.
 
 \b
@@ -21,7 +23,7 @@ pip fetches the wheels for the platform; the checksums of all files are in the p
 
 
 def run(
-    bundles: Annotated[list[Path], typer.Argument(help="The bundles' folders.")],
+    bundles: Annotated[list[Path], typer.Argument(autocompletion=complete_bundle, help="The bundles' folders.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: .tar.gz, .tar.xz or .tar.zst.")],
     wheel: Annotated[Path, typer.Option(help="Triform's own wheel, which `make wheel` makes.")],
     platform: Annotated[

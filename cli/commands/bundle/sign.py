@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from triform.cli.arguments.common import BundleFolder
+
 HELP = """Sign a bundle with an Ed25519 key, for those who get it to check.
 
 \b
@@ -21,7 +23,7 @@ files.
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(envvar="TRIFORM_BUNDLE", help="The bundle's folder.")],
+    bundle: BundleFolder,
     key: Annotated[Path, typer.Option(help="The private key, in PEM, that only you can read.")],
 ) -> int:
     """Parse, call, render."""

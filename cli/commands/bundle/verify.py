@@ -9,6 +9,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from triform.cli.arguments.common import BundleFolder
+
 HELP = """Check the hash of every file in a bundle, with --key its signature, and with --against its outputs.
 
 \b
@@ -19,7 +21,7 @@ HELP = """Check the hash of every file in a bundle, with --key its signature, an
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(envvar="TRIFORM_BUNDLE", help="The bundle's folder.")],
+    bundle: BundleFolder,
     against: Annotated[Optional[str], typer.Option(help="The checkpoint that it was exported from.")] = None,
     key: Annotated[Optional[Path], typer.Option(help="The signer's public key, in PEM.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from triform.cli.arguments.common import Bundle, Template, TemplateVars
+from triform.cli.arguments.completion import complete_bundle
 from triform.cli.arguments.generation import CONTEXT, DECODER, SEVERAL, with_generation_options
 from triform.cli.arguments.loading import with_loading_options
 from triform.cli.outputs.notes import say
@@ -65,7 +66,8 @@ def run(
         Optional[Path], typer.Option(help="Save the prompt's key/value cache to this file, and reuse it.")
     ] = None,
     draft: Annotated[
-        Optional[Path], typer.Option(help="Speculative decoding: the bundle of a smaller draft model.")
+        Optional[Path],
+        typer.Option(autocompletion=complete_bundle, help="Speculative decoding: the bundle of a smaller draft model."),
     ] = None,
     logprobs: Annotated[
         Optional[int], typer.Option(help="With --json: log-probabilities of this many likely tokens.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from triform.cli.arguments.completion import complete_bundle
+
 if TYPE_CHECKING:
     from triform.runtime.bundle.folder import Bundle
     from triform.runtime.bundle.manifest import Manifest
@@ -101,7 +103,8 @@ class Settings:
 
 def run(
     bundles: Annotated[
-        Optional[list[Path]], typer.Argument(help="Folders of bundles to judge; TRIFORM_BUNDLE by default.")
+        Optional[list[Path]],
+        typer.Argument(autocompletion=complete_bundle, help="Folders of bundles to judge; TRIFORM_BUNDLE by default."),
     ] = None,
     provider: Annotated[
         Optional[str],

@@ -224,7 +224,7 @@ ERRORS = [
     (("rewrite", "a", "--max-new-tokens", "3", "--min-new-tokens", "4"), "--min-new-tokens 4 is more than"),
     (("rewrite", "a", "--file", "x.txt"), "give texts or --file, not both"),
     (("rewrite", "--file", "nowhere.txt"), "nowhere.txt cannot be read"),
-    (("translate", LONG, *TO_FRENCH, "--num-beams", "2", "--num-return-sequences", "2"), "is for one"),
+    (("translate", LONG, *TO_FRENCH, "--num-beams", "2", "--num-return-sequences", "2"), "needs shorter texts"),
     (("rewrite", "a", "--provider-option", "x"), "--provider-option must be KEY=VALUE"),
 ]
 

@@ -315,7 +315,7 @@ def test_similarity_from_python(model, sentence_source):
         ([QUERY, "--top-k", "0"], "--top-k must be at least 1"),
         ([], "no query"),
         ([QUERY, "--queries", "{file}"], "a query or --queries, not both"),
-        ([QUERY, "--query-field", "a", "--file", "{file}"], "--query-field is for --queries"),
+        ([QUERY, "--query-field", "a", "--file", "{file}"], "--query-field needs --queries"),
         (["--queries", "-"], "standard input is either the queries or the texts"),
         (["--queries", "nowhere.txt", "--file", "{file}"], "nowhere.txt cannot be read"),
         ([QUERY, "--file", "nowhere.txt"], "nowhere.txt cannot be read"),
