@@ -23,7 +23,7 @@ LINKS := $(addprefix src/triform/,cli export models runtime)
 SECONDS := 600
 FUZZER := atheris==3.0.0
 
-.PHONY: demo test families test-latest coverage models-page constraints wheel dev lint clean fuzz gpu-material gpu-check cluster-check
+.PHONY: demo test families test-latest coverage models-page constraints wheel man dev lint clean fuzz gpu-material gpu-check cluster-check
 .DEFAULT_GOAL := demo
 
 demo: $(BUNDLE)/manifest.json
@@ -98,6 +98,10 @@ wheel: | $(VENV)/pyvenv.cfg
 	rm -rf build
 	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	rm -rf build *.egg-info
+
+# The manual page, to read with `man -l dist/triform.1` or to copy to share/man/man1.
+man: dev
+	$(BIN)/python -m docs.write_man_page dist/triform.1
 
 dev: $(VENV)/dev.stamp $(LINKS)
 

@@ -12,7 +12,7 @@ from triform.cli.configuration.settings import Table
 
 # Name to module; each module has one function of the command's name. Their help lines are repeated here so that
 # `triform --help` need not import them.
-COMMANDS = {
+COMMAND_MODULES = {
     "export": ("bundle.export", "Export a checkpoint to a bundle, verified against PyTorch."),
     "import": ("bundle.import_onnx", "Import an ONNX model that another tool exported."),
     "generate": ("decoder.generate", "Generate text from a prompt."),
@@ -47,7 +47,7 @@ COMMANDS = {
 }
 
 # The commands of `triform batch`, in the same form.
-BATCH_COMMANDS = {
+BATCH_MODULES = {
     "embed": ("batch.embed", "Compute embeddings of texts."),
     "generate": ("batch.generate", "Answer prompts."),
     "translate": ("batch.translate", "Translate texts."),
@@ -59,8 +59,8 @@ BATCH_COMMANDS = {
 }
 
 # Where triform.toml sets defaults of their options. What `doctor` says does not depend on files that it judges.
-TABLES = {(name,) for name in COMMANDS if name not in ("batch", "doctor")} | {
-    ("batch", name) for name in BATCH_COMMANDS
+CONFIGURABLE = {(name,) for name in COMMAND_MODULES if name not in ("batch", "doctor")} | {
+    ("batch", name) for name in BATCH_MODULES
 }
 
 
@@ -71,7 +71,7 @@ def load_command(table: Table) -> ConfiguredCommand:
         table: ("generate",), or ("batch", "embed").
     """
     name = table[-1]
-    place, help_line = (BATCH_COMMANDS if len(table) > 1 else COMMANDS)[name]
+    place, help_line = (BATCH_MODULES if len(table) > 1 else COMMAND_MODULES)[name]
     module = import_module(f"triform.cli.commands.{place}")
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     # With a default bundle a command needs no arguments; `doctor` never does.

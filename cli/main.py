@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
-from triform.cli.command_table import BATCH_COMMANDS, COMMANDS, TABLES, load_command
+from triform.cli.command_table import BATCH_MODULES, COMMAND_MODULES, CONFIGURABLE, load_command
 from triform.cli.configuration.command import configure
 from triform.cli.configuration.origins import use_origins_of, with_origins
 from triform.cli.outputs.pipes import ReaderGone
@@ -63,7 +63,7 @@ def _reader_may_leave() -> Iterator[None]:
 class _LazyGroup(TyperGroup):
     """A command group that imports a command's module when the command is used."""
 
-    commands_of = COMMANDS
+    commands_of = COMMAND_MODULES
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands_of)
@@ -71,14 +71,14 @@ class _LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.commands_of:
             return None
-        if self.commands_of is COMMANDS and cmd_name == "batch":
+        if self.commands_of is COMMAND_MODULES and cmd_name == "batch":
             return _batch_group()
-        table = (cmd_name,) if self.commands_of is COMMANDS else ("batch", cmd_name)
+        table = (cmd_name,) if self.commands_of is COMMAND_MODULES else ("batch", cmd_name)
         command = load_command(table)
         use_flags_of(command)
         # While a shell completes a line, nothing may be printed.
-        if table in TABLES and not ctx.resilient_parsing:
-            configure(command, table, TABLES)
+        if table in CONFIGURABLE and not ctx.resilient_parsing:
+            configure(command, table, CONFIGURABLE)
         return command
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
@@ -100,7 +100,7 @@ class _LazyGroup(TyperGroup):
 class _BatchGroup(_LazyGroup):
     """The commands of `triform batch`."""
 
-    commands_of = BATCH_COMMANDS
+    commands_of = BATCH_MODULES
 
 
 def _batch_group() -> Any:

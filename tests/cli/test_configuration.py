@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.helpers.commands import one_line
-from triform.cli.command_table import TABLES, load_command
+from triform.cli.command_table import CONFIGURABLE, load_command
 from triform.cli.configuration.allowed import may_have_default, names_of, options_of
 from triform.cli.configuration.files import settings_files
 
@@ -174,7 +174,7 @@ def test_doctor_lists_the_files_and_what_they_set(files, call):
 
 def every_option():
     """Each option of each command, once for each table it may stand in."""
-    for table in sorted(TABLES):
+    for table in sorted(CONFIGURABLE):
         command = load_command(table)
         yield from ((table, option) for option in {id(one): one for one in options_of(command).values()}.values())
 

@@ -87,7 +87,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SettingsFound:
     """A file with defaults of options that commands read here.
 
     Attributes:
@@ -128,9 +128,9 @@ def run(
     return 1 if any(found.problem is not None for found in (*fits, *settings)) else 0
 
 
-def _settings() -> list[Settings]:
+def _settings() -> list[SettingsFound]:
     """The files that commands read in this folder, the one that counts most first."""
-    from triform.cli.command_table import TABLES, load_command
+    from triform.cli.command_table import CONFIGURABLE, load_command
     from triform.cli.configuration.files import settings_files
     from triform.cli.configuration.settings import check_file
     from triform.runtime.errors import InputError
@@ -138,9 +138,9 @@ def _settings() -> list[Settings]:
     found = []
     for file in reversed(settings_files()):
         try:
-            found.append(Settings(str(file.path), check_file(file.path, TABLES, load_command)))
+            found.append(SettingsFound(str(file.path), check_file(file.path, CONFIGURABLE, load_command)))
         except InputError as error:
-            found.append(Settings(str(file.path), [], str(error)))
+            found.append(SettingsFound(str(file.path), [], str(error)))
     return found
 
 
@@ -204,7 +204,7 @@ def _weights(manifest: Manifest, graph: str) -> int:
     return sum(manifest.files[name].size for name in (info.file, info.data) if name is not None)
 
 
-def _print(machine: Machine, settings: list[Settings], fits: list[Fit]) -> None:
+def _print(machine: Machine, settings: list[SettingsFound], fits: list[Fit]) -> None:
     from triform.cli.outputs.tables import rows
 
     lines = [
