@@ -22,7 +22,8 @@ def use_environment(command: Any, table: Table, tables: Collection[Table]) -> No
     Raises:
         InputError: a variable looks like an option of the command and is none, or may not be one.
     """
-    prefix, allowed = _prefix(table), {}
+    prefix = _prefix(table)
+    allowed: set[str] = set()
     for option in options_of(command).values():
         if may_have_default(option):
             names = names_of(option)
@@ -30,7 +31,7 @@ def use_environment(command: Any, table: Table, tables: Collection[Table]) -> No
             option.envvar += [f"TRIFORM_{_upper(name)}" for name in names if name in SHARED]
             # A page of help would have a name of forty letters for each option.
             option.show_envvar = False
-            allowed |= dict.fromkeys(option.envvar)
+            allowed.update(option.envvar)
     # [classify-image] has names that begin as those of [classify] do.
     others = tuple(_prefix(other) for other in tables if other != table and _prefix(other).startswith(prefix))
     for name in os.environ:

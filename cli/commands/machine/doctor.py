@@ -125,7 +125,8 @@ def run(
         print(json.dumps(asdict(machine) | lists))
     else:
         _print(machine, settings, fits)
-    return 1 if any(found.problem is not None for found in (*fits, *settings)) else 0
+    problems = [fit.problem for fit in fits] + [found.problem for found in settings]
+    return 1 if any(problem is not None for problem in problems) else 0
 
 
 def _settings() -> list[SettingsFound]:
