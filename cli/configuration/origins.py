@@ -6,7 +6,7 @@ import os
 import re
 from typing import Any
 
-from triform.cli.configuration.allowed import names_of
+from triform.cli.configuration.allowed import names_of, options_of
 
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 # By flag, where the value comes from.
@@ -21,7 +21,7 @@ def use_origins_of(context: Any) -> None:
     """
     _origins.clear()
     settings = getattr(context.command, "settings", {})
-    for parameter in context.command.params:
+    for parameter in options_of(context.command).values():
         source = getattr(context.get_parameter_source(parameter.name), "name", None)
         if source == "DEFAULT_MAP":
             origin = f"{settings[parameter.name].key} in {settings[parameter.name].path}"

@@ -151,6 +151,12 @@ def test_variables_that_are_wrong(call, monkeypatch, name, message):
     assert "bundle does not exist" in call("classify", "bundle", "snow")[2]
 
 
+def test_the_bundle_of_the_environment_is_no_option(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIFORM_BUNDLE", str(tmp_path))
+    for command in ("inspect", "verify"):
+        assert "is not a bundle" in one_line(call(command)[2])
+
+
 def test_a_variable_of_a_command_with_a_longer_name(call, monkeypatch):
     monkeypatch.setenv("TRIFORM_CLASSIFY_IMAGE_TOP_K", "2")
     assert "bundle does not exist" in one_line(call("classify", "bundle", "snow")[2])
