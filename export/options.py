@@ -20,6 +20,9 @@ MIXED = "mixed"
 # What a bundle may be made for.
 TARGETS = ("cpu", "gpu", "cpu,gpu")
 
+# The fewest tokens of a context: enough for the texts that a decoder is verified on.
+SHORTEST_CONTEXT = 32
+
 _MOST_BITS = 16
 _UNITS = {
     "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
@@ -107,8 +110,10 @@ class ExportOptions:
         self._check_goal()
         self._check_gpu()
         self._check_fast()
-        if self.context_length is not None and self.context_length < 32:
-            raise InputError(f"{option('context_length')} must be at least 32, not {self.context_length}")
+        if self.context_length is not None and self.context_length < SHORTEST_CONTEXT:
+            raise InputError(
+                f"{option('context_length')} must be at least {SHORTEST_CONTEXT}, not {self.context_length}"
+            )
 
     def _check_gpu(self) -> None:
         if self.target not in TARGETS:

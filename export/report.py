@@ -4,16 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from triform.export.tested_versions import newer_than_tested
 from triform.runtime.bundle.export_record import EncoderParity, EndToken, NewerVersion, Parity
 
-Progress = Callable[[str], None]
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class StepProgress:
+    """How far an export is.
+
+    Attributes:
+        step: the name of the running step.
+        done: of its parts, such as matrices.
+        total: how many parts it has; None where they are not counted.
+    """
+
+    step: str
+    done: int = 0
+    total: int | None = None
+
+
+Progress = Callable[[StepProgress], None]
+
+
+class Counted(Protocol):
+    """Gives items one after another, and reports how many are done."""
+
+    def __call__(self, items: Collection[_Item], /) -> Iterator[_Item]:
+        """The items."""
+        ...
+
+
+def uncounted(items: Collection[_Item], /) -> Iterator[_Item]:
+    """The items; reports nothing."""
+    return iter(items)
 
 
 @dataclass(frozen=True)
@@ -87,14 +118,22 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     frontier: list[FrontierPoint] = field(default_factory=list)
+    _running: str = ""
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Time the block as step `name`."""
-        self.progress(name)
+        self._running = name
+        self.progress(StepProgress(name))
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 2)
+
+    def counted(self, items: Collection[_Item], /) -> Iterator[_Item]:
+        """The items, which are parts of the running step; tells how many are done as each is asked for."""
+        for index, item in enumerate(items):
+            self.progress(StepProgress(self._running, index, len(items)))
+            yield item
 
 
 def finish(bundle: Path, size_before: int, parity: Parity | EncoderParity, clock: Clock) -> Report:

@@ -31,7 +31,7 @@ from triform.export.quantize.encoder import (
     write_float_graph,
 )
 from triform.export.quantize.int8_search import ROWS_WORTH, ROWS_WORTH_OF_AUDIO
-from triform.export.report import Clock, Report, finish
+from triform.export.report import Clock, Counted, Report, finish
 from triform.export.runners import DecoderRunner, EncoderDecoderRunner, EncoderRunner, usable_cores
 from triform.export.samples.sources import (
     Sources,
@@ -136,7 +136,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         quantization = (Quantization("none"), Quantization("none"))
         if quantized and options.for_cpu:
             with clock.step("quantize"):
-                quantization = _quantize(graphs, float_encoder, sources, options, folder)
+                quantization = _quantize(graphs, float_encoder, sources, options, folder, clock.counted)
             with clock.step("compare"):
                 quantized_parity = quantized_encoder_decoder_parity(original.read, _runner(folder, cache), reference)
                 parity = dataclasses.replace(parity, quantized=quantized_parity)
@@ -233,15 +233,20 @@ def _write_float_graphs(graphs: Graphs, folder: Path, quantized: bool) -> FloatG
 
 
 def _quantize(
-    graphs: Graphs, float_encoder: FloatGraph, sources: Sources, options: ExportOptions, folder: Path
+    graphs: Graphs,
+    float_encoder: FloatGraph,
+    sources: Sources,
+    options: ExportOptions,
+    folder: Path,
+    counted: Counted,
 ) -> tuple[Quantization, Quantization]:
     rows_worth = ROWS_WORTH_OF_AUDIO if sources.audio is not None else ROWS_WORTH
-    encoder = quantize_encoder(graphs.encoder, options, float_encoder, sources.samples.calibration, rows_worth)
+    encoder = quantize_encoder(graphs.encoder, options, float_encoder, sources.samples.calibration, rows_worth, counted)
     stored: Stored = {}
     write_graph(graphs.encoder, folder / "encoder.onnx", stored)
     name = options.quantize
     scheme = Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
-    count = lower_to_blocks(graphs.decoder, scheme, {})
+    count = lower_to_blocks(graphs.decoder, scheme, {}, counted=counted)
     write_graph(graphs.decoder, folder / "decoder.onnx", stored)
     decoder = Quantization(name, scheme.bits, scheme.block_size, accuracy_level=scheme.accuracy_level, matrices=count)
     return encoder, decoder

@@ -17,6 +17,7 @@ from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes
 from triform.export.graph.weights import shape_of, stored_matrix
 from triform.export.quantize.blockwise import Blocks, quantize_matrix
 from triform.export.quantize.experts import lower_experts
+from triform.export.report import Counted, uncounted
 
 # Products with fewer columns, such as routers, are small, and their errors do much harm; they stay in float32.
 FEWEST_COLUMNS = 16
@@ -83,7 +84,11 @@ def lower_to_float(model: ir.Model) -> None:
 
 
 def lower_to_blocks(
-    model: ir.Model, scheme: Scheme, importance: Mapping[str, torch.Tensor], store: Store = keep_in_memory
+    model: ir.Model,
+    scheme: Scheme,
+    importance: Mapping[str, torch.Tensor],
+    store: Store = keep_in_memory,
+    counted: Counted = uncounted,
 ) -> int:
     """Quantize every Linear, all experts and the token embeddings blockwise.
 
@@ -94,13 +99,14 @@ def lower_to_blocks(
         scheme: bits, block sizes and accuracy level.
         importance: by weight name, the energy of each input channel, float32 (in_features,); see `energies`.
         store: for the blocks.
+        counted: reports how many products are done.
 
     Returns:
         how many matrices were quantized.
     """
     done: dict[int, Blocks] = {}
     count = 0
-    for node in nodes(model.graph, LINEAR):
+    for node in counted(nodes(model.graph, LINEAR)):
         _, weight, _ = linear_inputs(node)
         if shape_of(weight)[0] < FEWEST_COLUMNS:
             continue

@@ -17,6 +17,7 @@ from triform.export.quantize.experts import lower_experts
 from triform.export.quantize.int4 import lower_to_int4
 from triform.export.quantize.int8 import lower_to_int8
 from triform.export.quantize.int8_search import ROWS_WORTH
+from triform.export.report import Counted, uncounted
 from triform.export.runners import EncoderRunner
 from triform.export.samples.batches import Sample, padded
 from triform.export.write import Stored, write_graph
@@ -62,6 +63,7 @@ def quantize_encoder(
     original: FloatGraph,
     samples: Sequence[Sample],
     rows_worth: float = ROWS_WORTH,
+    counted: Counted = uncounted,
 ) -> Quantization:
     """Replace the graph's Linear nodes and token embeddings by quantized ones.
 
@@ -71,6 +73,7 @@ def quantize_encoder(
         original: from `write_calibration_graph`.
         samples: for calibration.
         rows_worth: see `choose_quantization`.
+        counted: reports how many weights are done.
     """
     inputs = linear_inputs_of(original, samples)
     name = options.quantize
@@ -79,11 +82,11 @@ def quantize_encoder(
     heads = lower_tied_heads(graph, scheme)
     experts = lower_experts(graph, scheme.bits, scheme.block_size, scheme.accuracy_level, {})
     if name == "int8":
-        activations = lower_to_int8(graph, inputs, rows_worth)
+        activations = lower_to_int8(graph, inputs, rows_worth, counted)
         matrices = len(activations) + len(heads) + experts + lower_embeddings(graph, scheme, heads)
         fuse_biases(graph)
         return Quantization(name, 8, matrices=matrices, activations=activations)
-    count, activations = lower_to_int4(graph, scheme, inputs)
+    count, activations = lower_to_int4(graph, scheme, inputs, counted)
     matrices = count + len(activations) + len(heads) + experts + lower_embeddings(graph, scheme, heads)
     fuse_biases(graph)
     return Quantization(name, 4, scheme.block_size, None, scheme.accuracy_level, matrices, activations)

@@ -12,25 +12,29 @@ from triform.export.quantize.blocks import Scheme, lower_product, lower_to_float
 from triform.export.quantize.blockwise import Blocks, dequantize
 from triform.export.quantize.error_feedback import quantize_with_gptq
 from triform.export.quantize.int8 import lower_products_to_int8, quantizable
+from triform.export.report import Counted, uncounted
 
 # The share of products that get 8 bits. With all products of all-MiniLM-L6-v2 in 4 bits the cosine to float32 is 0.985,
 # with a third of them in 8 bits 0.991, with half 0.993.
 _8_BIT_SHARE = 0.5
 
 
-def lower_to_int4(model: ir.Model, scheme: Scheme, inputs: Mapping[str, torch.Tensor]) -> tuple[int, dict[str, str]]:
+def lower_to_int4(
+    model: ir.Model, scheme: Scheme, inputs: Mapping[str, torch.Tensor], counted: Counted = uncounted
+) -> tuple[int, dict[str, str]]:
     """Quantize every Linear to 4 bits, or to 8 bits if its 4-bit error is among the largest.
 
     Args:
         model: changed in place.
         scheme: 4 bits, the size of blocks and the accuracy level.
         inputs: by weight name, calibration inputs float32 (rows, in_features).
+        counted: reports how many weights are done.
 
     Returns:
         the number of 4-bit products; and by weight name, how activations of 8-bit products are quantized.
     """
     linears, blocks, errors = quantizable(model, inputs), {}, {}
-    for name, (node, *_) in linears.items():
+    for name, (node, *_) in counted(linears.items()):
         weight = _weight(node)
         blocks[name] = quantize_with_gptq(weight, inputs[name], scheme.bits, scheme.block_size)
         errors[name] = _error(inputs[name], weight, blocks[name])

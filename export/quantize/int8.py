@@ -19,13 +19,14 @@ from triform.export.quantize.int8_search import (
     StaticQuantization,
     choose_quantization,
 )
+from triform.export.report import Counted, uncounted
 
 # Products with fewer columns, such as heads and routers, are small, and their errors do much harm.
 _FEWEST_COLUMNS = 16
 
 
 def lower_to_int8(
-    model: ir.Model, inputs: Mapping[str, torch.Tensor], rows_worth: float = ROWS_WORTH
+    model: ir.Model, inputs: Mapping[str, torch.Tensor], rows_worth: float = ROWS_WORTH, counted: Counted = uncounted
 ) -> dict[str, str]:
     """Quantize every Linear but small ones and those that share their matrix with an embedding.
 
@@ -33,13 +34,14 @@ def lower_to_int8(
         model: changed in place.
         inputs: by weight name, calibration inputs float32 (rows, in_features).
         rows_worth: see `choose_quantization`.
+        counted: reports how many weights are done.
 
     Returns:
         by weight name, how activations are quantized: "static" or "rows". Products in float32 are left out.
     """
     kinds = {
         name: lower_products_to_int8(model.graph, linears, inputs[name], rows_worth)
-        for name, linears in quantizable(model, inputs).items()
+        for name, linears in counted(quantizable(model, inputs).items())
     }
     lower_to_float(model)
     return kinds

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from triform.export.report import Counted, uncounted
 from triform.export.runners import EncoderRunner, Feeding, Result, empty_cache, present_of
 from triform.export.samples.batches import Array
 from triform.export.verify.segments import Segment, cut_into_segments
@@ -47,30 +48,39 @@ class SegmentedDecoder:
     def _path(self, index: int) -> Path:
         return self._folder / f"segment{index}.onnx"
 
-    def run(self, feedings: Sequence[Feeding]) -> Iterator[Result]:
+    def run(self, feedings: Sequence[Feeding], counted: Counted = uncounted) -> Iterator[Result]:
         """Feed texts, each from an empty cache.
+
+        Args:
+            feedings: the texts.
+            counted: reports how many segments are done, those of the head once for each group of texts.
 
         Yields:
             the results of each chunk of each text, in order.
         """
         texts = [_Text(feeding, self._lookups) for feeding in feedings]
+        for index, group in counted(self._order(texts)):
+            self._advance(group, index)
+            if index == len(self._segments) - 1:
+                for text in group:
+                    yield from text.results()
+
+    def _order(self, texts: list[_Text]) -> list[tuple[int, list[_Text]]]:
+        """Which segments run, each on which texts: the layers on all, then the head on some at a time."""
         layers = 1 + max(
             (index for index, segment in enumerate(self._segments) if any(map(_is_past, segment.inputs))), default=0
         )
-        self._advance(texts, range(layers))
-        for group in _groups(texts):
-            self._advance(group, range(layers, len(self._segments)))
-            for text in group:
-                yield from text.results()
+        of_head = range(layers, len(self._segments))
+        groups = list(_groups(texts)) if of_head else [texts]
+        return [(index, texts) for index in range(layers)] + [(index, group) for group in groups for index in of_head]
 
-    def _advance(self, texts: Sequence[_Text], segments: range) -> None:
-        """Run some segments on texts."""
-        for index in segments:
-            weights = _in_float32(self._segments[index], self._memory)
-            runner = EncoderRunner(self._path(index), self._threads)
-            later = {name for segment in self._segments[index + 1 :] for name in segment.inputs}
-            for text in texts:
-                text.advance(runner, weights, self._cache, later.union(self._outputs))
+    def _advance(self, texts: Sequence[_Text], index: int) -> None:
+        """Run a segment on texts."""
+        weights = _in_float32(self._segments[index], self._memory)
+        runner = EncoderRunner(self._path(index), self._threads)
+        later = {name for segment in self._segments[index + 1 :] for name in segment.inputs}
+        for text in texts:
+            text.advance(runner, weights, self._cache, later.union(self._outputs))
 
 
 def _is_past(name: str) -> bool:

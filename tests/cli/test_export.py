@@ -17,7 +17,6 @@ import pytest
 
 from tests.checkpoints.decoders import llama_folder
 from tests.cli.test_generate import hear_ctrl_c
-from triform.cli.commands.bundle.export import _STEPS
 from triform.cli.main import run
 from triform.export.write import staged
 from triform.runtime.errors import ExportError
@@ -166,8 +165,10 @@ def test_an_existing_target_needs_force_and_must_be_a_bundle(capsys, checkpoint,
 def test_force_replaces_a_bundle(capsys, checkpoint, own_bundle):
     assert run(["export", str(checkpoint), str(own_bundle), "--force", "--quantize", "int8", "--json"]) == 0
     captured = capsys.readouterr()
-    # Every step is named as it begins, in the order that the progress bar counts them.
-    assert tuple(line.split()[0] for line in captured.err.splitlines()) == _STEPS
+    events = [json.loads(line) for line in captured.err.splitlines()]
+    begun = [event["step"] for event in events if event["total"] is None]
+    assert begun == ["load", "reference", "trace", "fuse", "verify", "quantize", "compare", "write"]
+    assert all(event["done"] < event["total"] for event in events if event["total"] is not None)
     report = json.loads(captured.out)
     manifest = json.loads((own_bundle / "manifest.json").read_text())
     assert manifest["graphs"]["decoder"]["quantization"]["bits"] == 8
@@ -287,10 +288,16 @@ def test_the_note_comes_before_a_failure_that_it_may_explain(capsys, tmp_path, m
 
 
 def test_a_graph_that_differs_from_pytorch_fails(capsys, tmp_path, monkeypatch):
-    from triform.export.forms import decoder
+    from triform.export.forms.decoders import floats
 
-    real = decoder.reference_logits
-    monkeypatch.setattr(decoder, "reference_logits", lambda *arguments: real(*arguments) * 1.01)
+    real = floats.reference_logits
+    monkeypatch.setattr(floats, "reference_logits", lambda *arguments: real(*arguments) * 1.01)
     folder = llama_folder(tmp_path / "model")
     assert "does not compute what PyTorch does" in fails(capsys, "export", folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_context_too_short_to_verify_is_refused(capsys, tmp_path):
+    folder = llama_folder(tmp_path / "model", max_position_embeddings=8)
+    assert "reads 8 tokens at most" in fails(capsys, "export", folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()

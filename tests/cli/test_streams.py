@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import subprocess
 import sys
+import time
 
 import pytest
 
-from triform.cli.commands.bundle.export import _STEPS, _progress
+from triform.cli.outputs.export_progress import export_progress
+from triform.export.report import StepProgress
 
 TRIFORM = [sys.executable, "-m", "triform"]
 SHORT = ["hi", "--max-new-tokens", "3", "--temperature", "0"]
@@ -129,21 +132,43 @@ def test_a_bar_on_a_terminal_names_the_running_step(monkeypatch, capsys):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    with _progress() as show:
-        for name in _STEPS:
-            show(name)
-    assert _STEPS[-1] in terminal.seen
+    with export_progress(as_json=True) as show:
+        show(StepProgress("load"))
+        show(StepProgress("quantize"))
+        for done in range(61):
+            show(StepProgress("quantize", done, 61))
+    assert "quantize" in terminal.seen
+    assert "60/61" in terminal.seen
     assert "\N{HORIZONTAL ELLIPSIS}" not in terminal.seen
+    assert "{" not in terminal.seen
     assert capsys.readouterr().out == ""
 
 
 def test_plain_lines_elsewhere(capsys):
-    with _progress() as show:
-        show("trace")
+    with export_progress(as_json=False) as show:
+        show(StepProgress("trace"))
+        show(StepProgress("trace", 1, 7))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("trace")
     assert captured.err.count("\n") == 1
+
+
+def test_events_for_programs(monkeypatch, capsys):
+    now = iter([0.0, 100.0, 100.1, 100.7])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    with export_progress(as_json=True) as show:
+        show(StepProgress("quantize"))
+        for done in (0, 1, 2):
+            show(StepProgress("quantize", done, 7))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    # The second part began a tenth of a second after the first.
+    assert [json.loads(line) for line in captured.err.splitlines()] == [
+        {"step": "quantize", "done": 0, "total": None},
+        {"step": "quantize", "done": 0, "total": 7},
+        {"step": "quantize", "done": 2, "total": 7},
+    ]
 
 
 def test_what_a_provider_leaves_to_the_cpu_is_a_note(int4_bundle):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from triform.cli.commands.bundle.export_extra import check_installed
+from triform.cli.outputs.export_progress import export_progress
 from triform.cli.outputs.notes import say
-from triform.cli.outputs.terminal import for_progress
 
 if TYPE_CHECKING:
     from triform.export.report import Report
@@ -29,8 +27,6 @@ HELP = """Export a checkpoint to a bundle, verified against PyTorch.
 
 The bundle is written whole or not at all.
 """
-# Steps of an export, for the length of the progress bar.
-_STEPS = ("load", "reference", "trace", "fuse", "verify", "quantize", "compare", "write")
 # How many parts that are left out are named.
 _PARTS_NAMED = 5
 
@@ -93,7 +89,9 @@ def run(
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
     ] = False,
     revision: Annotated[Optional[str], typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON, and events on standard error.")
+    ] = False,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.outputs.tables import rows
@@ -135,7 +133,7 @@ def run(
         planned = plan(source, options)
         print(json.dumps(dict(planned)) if as_json else rows(planned))
         return 0
-    with _progress() as progress:
+    with export_progress(as_json=as_json) as progress:
         report = export(source, bundle, options, progress)
     if plot is not None:
         plot_frontier(report, plot)
@@ -151,26 +149,6 @@ def _say_newer() -> None:
     if newer:
         named = (f"{package} {version.installed} (tested with {version.tested})" for package, version in newer.items())
         say(f"note: newer than the versions that this release was tested with: {', '.join(named)}")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """A bar that names the running step on a terminal; a line a step elsewhere. Always on standard error."""
-    if not sys.stderr.isatty():
-        yield lambda name: say(f"{name} …")
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=for_progress()), transient=True) as bar:
-        task = bar.add_task("start", total=len(_STEPS))
-
-        def show(name: str) -> None:
-            done = _STEPS.index(name) if name in _STEPS else 0
-            bar.update(task, description=name, completed=done)
-
-        yield show
 
 
 def _render(report: Report) -> str:

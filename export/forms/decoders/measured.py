@@ -12,6 +12,7 @@ import torch
 
 from triform.export.quantize.blocks import lower_to_float
 from triform.export.quantize.energies import add_energy_outputs, energies_of, energy_feedings
+from triform.export.report import Counted, uncounted
 from triform.export.runners import usable_cores
 from triform.export.samples.batches import Array
 from triform.export.samples.texts import TokenWindows
@@ -88,6 +89,7 @@ def measure_decoder(
     reference: Reference,
     calibration: TokenWindows | None,
     text: TokenWindows,
+    counted: Counted = uncounted,
 ) -> Measured:
     """Verify a decoder's float graph, and run it on other texts.
 
@@ -98,6 +100,7 @@ def measure_decoder(
         reference: compared with.
         calibration: to measure energies on; None if they are not needed.
         text: to compute logits for.
+        counted: reports how many parts of the graph have run.
 
     Raises:
         ExportError: the graph does not compute what PyTorch does.
@@ -110,7 +113,7 @@ def measure_decoder(
     of_states = [] if reference.states is None else [states_feeding(reference.ids)]
     of_energies = [] if calibration is None else energy_feedings(calibration.ids, calibration.window)
     of_text = [logits_feeding(window) for window in text.windows()]
-    results = runner.run([*of_parity, *of_states, *of_energies, *of_text])
+    results = runner.run([*of_parity, *of_states, *of_energies, *of_text], counted)
     parity = parity_of(results, reference.logits, reference.ids)
     check_parity(parity)
     if reference.states is not None:

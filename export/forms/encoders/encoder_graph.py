@@ -164,7 +164,9 @@ def _quantize(
                     graph, inputs, checks.subject, compare, options, path.parent, Path(moments), clock
                 )
         else:
-            quantization = quantize_encoder(graph, options, original, checks.calibration, checks.rows_worth)
+            quantization = quantize_encoder(
+                graph, options, original, checks.calibration, checks.rows_worth, clock.counted
+            )
     with clock.step("compare"):
         parity = compare(graph, path)
     return quantization, parity

@@ -58,7 +58,10 @@ def lower_encoder_to_goal(
     check_has_no_experts(model, options)
     matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch))
     by_column = quantizable(model, inputs).keys()
-    choices = {name: _choices(item, inputs[name] if name in by_column else None) for name, item in matrices.items()}
+    choices = {
+        name: _choices(item, inputs[name] if name in by_column else None)
+        for name, item in clock.counted(matrices.items())
+    }
     points = frontier_of(model, matrices, choices, folder, "relative error")
     blocks = RoundedMatrices(matrices)
 

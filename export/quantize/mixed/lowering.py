@@ -48,7 +48,7 @@ def lower_decoder_to_goal(
     """
     check_has_no_experts(model, options)
     matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch))
-    choices = {name: choices_of(item.parts, looked_up=item.looked_up) for name, item in matrices.items()}
+    choices = {name: choices_of(item.parts, looked_up=item.looked_up) for name, item in clock.counted(matrices.items())}
     points = frontier_of(model, matrices, choices, folder, "KL before error feedback")
     rounded = RoundedMatrices(matrices)
 
