@@ -16,9 +16,15 @@ from triform.export.describe.encoder import label_names
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_for
 from triform.export.describe.special_tokens import encoder_tokens
-from triform.export.forms.encoders.audio_encoder import AudioEncoder, audio_batches, audio_encoder, audio_reference
+from triform.export.forms.encoders.audio_encoder import (
+    AudioEncoder,
+    audio_batches,
+    audio_encoder,
+    audio_reference,
+    read_at_once,
+)
 from triform.export.forms.encoders.checks import EncoderChecks
-from triform.export.forms.encoders.encoder_graph import bundle_graphs, write_encoder_graphs
+from triform.export.forms.encoders.encoder_graph import bundle_graphs, float_stage, write_encoder_graphs
 from triform.export.graph.fused import fused_graph
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
@@ -76,7 +82,11 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             )
         path = folder / "encoder.onnx"
         graph, names = _graph(encoder, clock)
-        written = write_encoder_graphs(graph, names, checks, path, Path(scratch), options, clock)
+        with clock.step("verify"):
+            stage = float_stage(graph, path, Path(scratch), options)
+            encoder = read_at_once(encoder, stage.original.runner)
+            checks = dataclasses.replace(checks, calibration=encoder.samples.calibration)
+        written = write_encoder_graphs(graph, stage, names, checks, path, Path(scratch), options, clock)
         graphs = bundle_graphs({"encoder": written}, options.gpu_dtype)
         with clock.step("write"):
             manifest = graphs.into(_manifest(encoder, graphs.graphs, folder))

@@ -20,7 +20,7 @@ from triform.export.describe.manifest import VocabularyInfo, form_manifest, mode
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_for, vocabulary_row
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
 from triform.export.forms.encoders.checks import EncoderChecks
-from triform.export.forms.encoders.encoder_graph import bundle_graphs, write_encoder_graphs
+from triform.export.forms.encoders.encoder_graph import bundle_graphs, float_stage, write_encoder_graphs
 from triform.export.forms.encoders.text_encoder import (
     EVALUATION_ROWS,
     TextEncoder,
@@ -79,7 +79,9 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         path = folder / "encoder.onnx"
         # First, because what it takes counts towards a target.
         tokenizer = _write_tokenizer(checkpoint.tokenizer, folder)
-        written = write_encoder_graphs(graph, spec.outputs, checks, path, Path(scratch), options, clock)
+        with clock.step("verify"):
+            stage = float_stage(graph, path, Path(scratch), options)
+        written = write_encoder_graphs(graph, stage, spec.outputs, checks, path, Path(scratch), options, clock)
         graphs = bundle_graphs({"encoder": written}, options.gpu_dtype)
         with clock.step("write"):
             manifest = graphs.into(_manifest(encoder, graphs.graphs["encoder"], tokenizer))

@@ -16,7 +16,7 @@ from triform.export.describe.encoder import hidden_state_count, label_names, vec
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_for
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
-from triform.export.forms.encoders.encoder_graph import bundle_graphs, write_encoder_graphs
+from triform.export.forms.encoders.encoder_graph import bundle_graphs, float_stage, write_encoder_graphs
 from triform.export.forms.encoders.image_encoder import ImageEncoder, Tower, image_checks, image_encoder
 from triform.export.graph.fused import fused_graph
 from triform.export.graph.tracing import quiet_torch
@@ -72,7 +72,9 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         for tower, checks in zip(encoder.towers, all_checks, strict=True):
             path = folder / f"{tower.name}.onnx"
             graph, names = _tower_graph(encoder, tower, clock)
-            written[tower.name] = write_encoder_graphs(graph, names, checks, path, Path(scratch), options, clock)
+            with clock.step("verify"):
+                stage = float_stage(graph, path, Path(scratch), options)
+            written[tower.name] = write_encoder_graphs(graph, stage, names, checks, path, Path(scratch), options, clock)
         graphs = bundle_graphs(written, options.gpu_dtype)
         with clock.step("write"):
             if checkpoint.tokenizer is not None:

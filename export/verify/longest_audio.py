@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -27,11 +28,16 @@ def no_longer_than_read(sources: Sources, encoder: EncoderRunner) -> Sources:
     if sources.audio is None or sources.audio.fixed:
         return sources
     info = with_longest(sources.audio, encoder, sources.samples.parity[0])
-    rows = _rows(info, info.longest)
-    calibration = [{name: array[:rows] for name, array in item.items()} for item in sources.samples.calibration]
+    calibration = cut_to_longest(info, sources.samples.calibration)
     return dataclasses.replace(
         sources, audio=info, samples=dataclasses.replace(sources.samples, calibration=calibration)
     )
+
+
+def cut_to_longest(info: AudioInfo, samples: Iterable[Sample]) -> list[Sample]:
+    """Samples of an encoder's inputs, cut to the most seconds that it reads at once."""
+    rows = _rows(info, info.longest)
+    return [{name: array[:rows] for name, array in sample.items()} for sample in samples]
 
 
 def with_longest(info: AudioInfo, encoder: EncoderRunner, sample: Sample) -> AudioInfo:

@@ -25,6 +25,7 @@ from triform.models.traceable.any_length import any_length
 from triform.models.traceable.classified_end import traceable_end
 from triform.models.traceable.convolutions import as_products
 from triform.models.traceable.experts import prepare_experts
+from triform.models.traceable.forgetting import forgetful
 from triform.models.traceable.frame_lengths import whole_frame_lengths
 from triform.models.traceable.frame_masks import traceable_frame_masks
 from triform.models.traceable.pooled_lengths import pooled_by_index
@@ -239,6 +240,7 @@ def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
         stack.enter_context(recurrences_replaced(model))
         stack.enter_context(traceable_frame_masks(model))
         stack.enter_context(whole_frame_lengths(model))
+        stack.enter_context(forgetful(model))
         if path.rotary_length is None:
             stack.enter_context(native_rotary(model))
         else:

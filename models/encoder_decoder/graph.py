@@ -29,6 +29,7 @@ from triform.models.patching import patched
 from triform.models.paths import choose_path, relative_difference
 from triform.models.spec import GraphInput, GraphSpec
 from triform.models.traceable.experts import prepare_experts
+from triform.models.traceable.forgetting import forgetful
 from triform.models.traceable.frame_lengths import whole_frame_lengths
 from triform.models.traceable.frame_masks import traceable_frame_masks
 from triform.models.traceable.own_experts import shares_experts, unlimited_experts
@@ -337,6 +338,7 @@ def _prepared(
         stack.enter_context(unchunked(model))
         stack.enter_context(traceable_frame_masks(model))
         stack.enter_context(whole_frame_lengths(model))
+        stack.enter_context(forgetful(model))
         stack.enter_context(blocks_of_any_number(model))
         stack.enter_context(unlimited_experts(model.get_decoder()))
         stack.enter_context(native_rotary(model))

@@ -10,6 +10,10 @@ Resampling = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hammin
 RESAMPLING: tuple[Resampling, ...] = get_args(Resampling)
 
 
+# Seconds of the pieces that long recordings are cut into.
+PIECE = 30.0
+
+
 @dataclass(frozen=True)
 class ImageInfo:
     """How an image becomes `pixel_values`, in the order of the attributes. A step that is None is left out.
@@ -93,8 +97,8 @@ class AudioInfo:
         deviation: of fbank, divides every number after that.
         mel: of the kind ``mel``.
         multiple: of waveform, what the number of samples in a batch must be a multiple of; the mask hides the padding.
-        longest: of an encoder-decoder that reads any length, the most seconds that it reads at once; longer recordings
-            are cut into pieces.
+        longest: of a model that reads any length, the most seconds that it reads at once, up to those of a piece;
+            longer recordings are cut into pieces.
     """
 
     kind: Literal["log_mel", "fbank", "mel", "waveform"]
@@ -118,7 +122,12 @@ class AudioInfo:
     deviation: float = 1.0
     mel: MelInfo | None = None
     multiple: int = 1
-    longest: float = 30.0
+    longest: float = PIECE
+
+    @property
+    def reads_less(self) -> bool:
+        """Whether a model was found to read no piece of the usual length at once."""
+        return not self.fixed and self.longest < PIECE
 
     @property
     def fixed(self) -> bool:

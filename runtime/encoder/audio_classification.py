@@ -31,6 +31,7 @@ def classify_audio(
         model: an audio-classification bundle.
         recordings: any number of paths of files, contents of files, `Audio`, or samples: float32 (samples), one
             channel, at the model's sampling rate. Each is run as a whole; models that read a single length cut it.
+            Of a model with positions for less than 30 s none may be longer than these.
         warn: called with a message for a file that is damaged.
 
     Yields:
@@ -40,7 +41,7 @@ def classify_audio(
     Raises:
         UnsupportedError: the bundle is for another task, or a package that reads audio files is missing.
         BundleError: the manifest does not describe the input or the labels' scores.
-        InputError: a recording cannot be read, or is too short.
+        InputError: a recording cannot be read, or is too short or too long.
         TriformError: onnxruntime failed.
     """
     model.require("classify-audio", SOUND_LABELS)
@@ -53,6 +54,11 @@ def classify_audio(
         if len(features) < model.info.min_length:
             raise InputError(
                 f"a recording of {len(samples) / info.sampling_rate:.3f} s is too short for this model; leave it out"
+            )
+        if info.reads_less and len(samples) > info.longest * info.sampling_rate:
+            raise InputError(
+                f"a recording of {len(samples) / info.sampling_rate:.1f} s is longer than the {info.longest:g} s that "
+                "this model has positions for; cut it"
             )
         (logits,) = model.step.feed(dict.fromkeys(model.step.inputs, features[None]), ["logits"])
         check_numbers([logits])

@@ -18,21 +18,22 @@ SMALL_CONVOLUTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def save_ctc_checkpoint(folder: Path, model_type: str, norm: str) -> None:
+def save_ctc_checkpoint(folder: Path, model_type: str, norm: str, **changes: Any) -> None:
     """Save a model that reads waveforms.
 
     Args:
         folder: to save into; must exist.
         model_type: of the wav2vec2 family.
         norm: of the first convolution: "layer" for each frame, "group" over all time, which padding would change.
+        changes: go into the config.
     """
     save_ctc_tokenizer(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=norm == "layer").save_pretrained(folder)
     torch.manual_seed(0)
+    settings = {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 40}
     config = AutoConfig.for_model(
-        model_type, vocab_size=len(TOKENS), hidden_size=24, num_attention_heads=3, num_hidden_layers=2,
-        intermediate_size=40, feat_extract_norm=norm, **SMALL_CONVOLUTIONS,
-    )  # fmt: skip
+        model_type, vocab_size=len(TOKENS), feat_extract_norm=norm, **{**settings, **SMALL_CONVOLUTIONS, **changes}
+    )
     model = AutoModelForCTC.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

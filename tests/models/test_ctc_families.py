@@ -40,9 +40,14 @@ _FEATURES: dict[str, tuple[Any, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+# Whose modules remember the rotary embedding of their last input.
+_ROTARY = {"position_embeddings_type": "rotary", "conv_depthwise_kernel_size": 5, "num_hidden_layers": 1}
+
+
 def _save(folder, model_type):
     if model_type not in _FEATURES:
-        return save_ctc_checkpoint(folder, model_type, "layer")
+        changes = _ROTARY if model_type == "wav2vec2-conformer" else {}
+        return save_ctc_checkpoint(folder, model_type, "layer", **changes)
     extractor, settings = _FEATURES[model_type]
     extractor.save_pretrained(folder)
     save_ctc_tokenizer(folder)
@@ -58,7 +63,7 @@ def _save(folder, model_type):
 
 # Of torch, about transformers' own code for WavLM.
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
-@pytest.mark.parametrize("model_type", ["wavlm", "sew", *_FEATURES])
+@pytest.mark.parametrize("model_type", ["wavlm", "sew", "wav2vec2-conformer", *_FEATURES])
 def test_batches_of_different_lengths_are_transformers(model_type, tmp_path):
     folder, bundle = tmp_path / "model", tmp_path / "bundle"
     folder.mkdir()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.describe.audio import read_audio_info
+from triform.export.runners import EncoderRunner
 from triform.export.samples.batches import Array, Sample, SampleSets, padded
 from triform.export.samples.voices import speech
 from triform.export.samples.vowels import synthetic_voice
 from triform.export.verify.encoder import ReferenceBatch
+from triform.export.verify.longest_audio import cut_to_longest, with_longest
 from triform.models.encoder.audio_tasks import (
     RECOGNITION,
     SOUNDS,
@@ -119,6 +121,20 @@ def _classifier(checkpoint: Checkpoint, info: AudioInfo, rows: torch.Tensor) -> 
     traced = sounds_task(model, rows, any_length=True)
     shortest = shortest_sound(model, rows[:1])
     return AudioEncoder(checkpoint, info, traced, shortest, _samples(traced, info), frames)
+
+
+def read_at_once(encoder: AudioEncoder, runner: EncoderRunner) -> AudioEncoder:
+    """With the most seconds that its graph reads at once, and calibration samples cut to that.
+
+    Args:
+        encoder: from `audio_encoder`.
+        runner: of its graph in float32.
+    """
+    if encoder.audio.fixed:
+        return encoder
+    audio = with_longest(encoder.audio, runner, encoder.samples.parity[0])
+    samples = replace(encoder.samples, calibration=cut_to_longest(audio, encoder.samples.calibration))
+    return replace(encoder, audio=audio, samples=samples)
 
 
 def _odd_length(frames: Frames, longest: int) -> int:

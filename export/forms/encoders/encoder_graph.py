@@ -87,8 +87,32 @@ def bundle_graphs(written: Mapping[str, Mapping[BundleTarget, WrittenGraph]], dt
     return BundleGraphs(first, infos[first], parities[first], gpu)
 
 
+@dataclass(frozen=True)
+class FloatStage:
+    """A graph in float32, before it is written for each target.
+
+    Attributes:
+        original: on disk: to keep, or to calibrate with.
+        for_gpu: a copy that is not lowered; None where there is no bundle for GPUs.
+    """
+
+    original: FloatGraph
+    for_gpu: ir.Model | None
+
+
+def float_stage(graph: ir.Model, path: Path, scratch: Path, options: ExportOptions) -> FloatStage:
+    """Write a graph in float32; arguments as `write_encoder_graphs`."""
+    for_gpu = graph.clone() if options.for_gpu else None
+    threads = usable_cores()
+    if options.quantize != "none":
+        return FloatStage(write_calibration_graph(graph, scratch / path.name, threads), for_gpu)
+    kept = path if options.for_cpu else scratch / path.name
+    return FloatStage(write_float_graph(graph, kept, threads), for_gpu)
+
+
 def write_encoder_graphs(
     graph: ir.Model,
+    stage: FloatStage,
     names: Sequence[str],
     checks: EncoderChecks,
     path: Path,
@@ -99,7 +123,8 @@ def write_encoder_graphs(
     """Verify a graph in float32, and write it for each target of the options, the CPU first.
 
     Args:
-        graph: fused, not lowered yet; changed in place.
+        graph: fused; changed in place.
+        stage: from `float_stage`.
         names: of its outputs.
         checks: inputs to run it on.
         path: of the file to write. Beside it, the graph for GPUs gets the prefix "gpu-" if there is one for the CPU.
@@ -110,14 +135,8 @@ def write_encoder_graphs(
     Raises:
         ExportError: the float32 graph does not match PyTorch, or 16 bits change its results too much.
     """
-    gpu_graph = graph.clone() if options.for_gpu else None
-    notes = encoder_notes(graph)
-    threads = usable_cores()
+    original, gpu_graph, notes = stage.original, stage.for_gpu, encoder_notes(graph)
     with clock.step("verify"):
-        if options.quantize != "none":
-            original = write_calibration_graph(graph, scratch / path.name, threads)
-        else:
-            original = write_float_graph(graph, (path if options.for_cpu else scratch / path.name), threads)
         parity = worst_parity([verify_encoder(original.runner, names, batch) for batch in checks.reference])
     written: dict[BundleTarget, WrittenGraph] = {}
     if options.for_cpu:

@@ -13,8 +13,8 @@ import numpy as np
 
 from triform.runtime.media.sound_files import Samples
 
-# In seconds.
-_CHUNK, _STRIDE = 30.0, 5.0
+# Of a chunk, what is dropped at each end.
+_STRIDE = 1 / 6
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,17 @@ class Chunk:
     end: float
 
 
-def chunks(blocks: Iterable[Samples], rate: int, step: int) -> Iterator[Chunk]:
+def chunks(blocks: Iterable[Samples], rate: int, step: int, longest: float) -> Iterator[Chunk]:
     """Yield a recording's chunks.
 
     Args:
         blocks: float32 (samples) each.
         rate: samples per second.
         step: samples from one frame of logits to the next.
+        longest: seconds of a chunk, at most.
     """
-    length, stride = (round(seconds * rate / step) * step for seconds in (_CHUNK, _STRIDE))
+    length = max(1, int(longest * rate / step)) * step
+    stride = round(length * _STRIDE / step) * step
     held, start = np.zeros(0, np.float32), 0
     for block in blocks:
         held = np.concatenate([held, block])

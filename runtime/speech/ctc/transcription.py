@@ -19,8 +19,6 @@ from triform.runtime.speech.utterances import cut_spans
 
 # Options that mean something here; all others are for models that write token after token.
 _SUPPORTED = {"word_timestamps", "vad", "voice_activity", "batch", "num_beams"}
-# The longest stretch of speech that is run as a whole, in seconds.
-_LONGEST = 30.0
 
 
 def transcribe_ctc(
@@ -28,7 +26,8 @@ def transcribe_ctc(
 ) -> Iterator[Segment]:
     """Transcribe a recording, segment by segment; see `transcribe`.
 
-    Recordings longer than 30 s are run in overlapping chunks; with `vad`, each stretch of speech is run by itself.
+    Recordings longer than the model reads at once, at most 30 s, are run in overlapping chunks; with `vad`, each stretch
+    of speech is run by itself.
 
     Raises:
         InputError: an option is for models that write token after token.
@@ -37,7 +36,8 @@ def transcribe_ctc(
     check_ctc_options(options)
     if options.vad:
         return _of_speech(model, recording, options, progress)
-    parts = chunks(recording.blocks(model.audio.sampling_rate), model.audio.sampling_rate, model.frame_step)
+    rate = model.audio.sampling_rate
+    parts = chunks(recording.blocks(rate), rate, model.frame_step, model.audio.longest)
     return _segments(model, _decoded(model, parts, options, progress), 0.0, options)
 
 
@@ -59,7 +59,7 @@ def _of_speech(
     model: CtcRecognizer, recording: Recording, options: TranscribeOptions, progress: Callable[[float], None]
 ) -> Iterator[Segment]:
     rate = model.audio.sampling_rate
-    spans = cut_spans(recording.blocks(rate), speech_of(recording, options.voice_activity, _LONGEST), rate)
+    spans = cut_spans(recording.blocks(rate), speech_of(recording, options.voice_activity, model.audio.longest), rate)
     while group := list(islice(spans, options.batch)):
         results = model.log_probs([samples for _, samples in group])
         for (span, _), log_probs in zip(group, results, strict=True):

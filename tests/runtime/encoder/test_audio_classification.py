@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import transformers
 
 import triform
 from tests.checkpoints.ctc import SMALL_CONVOLUTIONS
+from tests.helpers.bundles import read_manifest_json, write_manifest
 from triform.export.options import ExportOptions
 from triform.export.samples.vowels import synthetic_voice
 from triform.runtime.errors import InputError
@@ -77,3 +79,20 @@ def test_the_command(call, bundle, tmp_path):
 def test_no_sound_is_refused(bundle):
     with pytest.raises(InputError, match="too short"):
         triform.load_encoder(bundle).classify_audio([np.zeros(0, np.float32)])
+
+
+def test_a_recording_longer_than_the_positions_is_refused(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    manifest = read_manifest_json(tmp_path / "bundle")
+    manifest["encoder"]["audio"]["longest"] = 1.5
+    write_manifest(tmp_path / "bundle", manifest)
+    encoder = triform.load_encoder(tmp_path / "bundle")
+    assert encoder.classify_audio([synthetic_voice(1.5, RATE, 0)])
+    if manifest["encoder"]["audio"]["length"] is not None:
+        # One that reads a single length cuts it.
+        assert encoder.classify_audio([synthetic_voice(1.6, RATE, 0)])
+        return
+    with pytest.raises(
+        InputError, match=r"of 1\.6 s is longer than the 1\.5 s that this model has positions for; cut it"
+    ):
+        encoder.classify_audio([synthetic_voice(1.6, RATE, 0)])
