@@ -26,8 +26,8 @@ def transcribe_ctc(
 ) -> Iterator[Segment]:
     """Transcribe a recording, segment by segment; see `transcribe`.
 
-    Recordings longer than the model reads at once, at most 30 s, are run in overlapping chunks; with `vad`, each stretch
-    of speech is run by itself.
+    Recordings longer than the model reads at once are run in overlapping chunks; with `vad`, each stretch of speech is
+    run by itself.
 
     Raises:
         InputError: an option is for models that write token after token.
