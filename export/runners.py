@@ -180,6 +180,66 @@ class DecoderRunner:
         return results.pop("logits"), results
 
 
+class ConcatenatedRunner:
+    """A decoder graph that takes the keys and values so far and gives longer ones; methods as `DecoderRunner`.
+
+    Each row has arrays of its own. Rows of different lengths are run together, with zeros before the shorter ones, if
+    they are fed as many tokens, and one by one otherwise.
+
+    Attributes:
+        lengths: see `DecoderRunner`.
+        extra_outputs: see `DecoderRunner`; there are none.
+    """
+
+    def __init__(self, path: Path, cache: CacheInfo, threads: int) -> None:
+        self._session = _session(path, threads)
+        self._cache = cache
+        self.extra_outputs: list[str] = []
+        self.start(1, 0)
+
+    def start(self, batch: int, capacity: int) -> None:
+        """See `DecoderRunner`."""
+        self._rows = [empty_cache(self._cache, 1, 0) for _ in range(batch)]
+        self.lengths: Array = np.zeros(batch, np.int32)
+
+    def feed(self, input_ids: Array, positions: Array, lengths: Array | None = None) -> tuple[Array, dict[str, Array]]:
+        """See `DecoderRunner`."""
+        chunk = Chunk(input_ids, positions, lengths)
+        whole = bool((chunk.new_lengths == input_ids.shape[1]).all())
+        apart = not whole or (not self._cache.uneven and len(set(self.lengths.tolist())) > 1)
+        groups = [[row] for row in range(len(self._rows))] if apart else [list(range(len(self._rows)))]
+        logits = []
+        for rows in groups:
+            count = int(chunk.new_lengths[rows].max())
+            logits.append(self._feed(rows, input_ids[rows, :count], positions[rows]))
+        self.lengths = self.lengths + chunk.new_lengths
+        return np.concatenate(logits), {}
+
+    def _feed(self, rows: list[int], input_ids: Array, positions: Array) -> Array:
+        longest = int(self.lengths[rows].max())
+        past = {
+            name: np.concatenate([
+                np.pad(self._rows[row][name], ((0, 0), (0, 0), (longest - int(self.lengths[row]), 0), (0, 0)))
+                for row in rows
+            ])
+            for name in self._rows[0]
+        }  # fmt: skip
+        feeds = Chunk(input_ids, positions).feeds(self.lengths[rows])
+        del feeds["new_lengths"]
+        names = ["logits", *map(present_of, past)]
+        logits, *presents = _run(self._session, names, {**feeds, **past})
+        for name, present in zip(past, presents, strict=True):
+            for place, row in enumerate(rows):
+                self._rows[row][name] = present[place : place + 1, :, longest - int(self.lengths[row]) :]
+        return logits
+
+
+def decoder_runner(path: Path, cache: CacheInfo, threads: int) -> DecoderRunner | ConcatenatedRunner:
+    """The runner of a decoder's graph for the CPU. Arguments as `DecoderRunner`."""
+    kind = ConcatenatedRunner if cache.growth == "concatenated" else DecoderRunner
+    return kind(path, cache, threads)
+
+
 class GpuDecoderRunner:
     """A decoder graph for GPUs, run on the CPU; its methods are those of `DecoderRunner`.
 

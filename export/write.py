@@ -59,7 +59,10 @@ class GraphFile:
             OSError: the disk is full.
         """
         tensor = value.const_value
-        if tensor is None or tensor.nbytes < _INLINE or isinstance(tensor, ir.ExternalTensor):
+        if tensor is None or tensor.nbytes < _INLINE:
+            return
+        if isinstance(tensor, ir.ExternalTensor) and Path(tensor.base_dir) == self._path.parent:
+            # Written already; an imported graph's are in the folder that it came from.
             return
         content = tensor.tobytes()
         key = hashlib.blake2b(content, digest_size=20).digest()

@@ -128,7 +128,7 @@ def _read(
             None, config=config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
         )
     if model.can_generate():
-        model.generation_config = _generation_config(source)
+        model.generation_config = read_generation_config(source)
     return model, report
 
 
@@ -143,7 +143,7 @@ def _class_of(source: Source, config: PretrainedConfig, auto_class: Any) -> Any:
     return model_class
 
 
-def _generation_config(source: Source) -> GenerationConfig:
+def read_generation_config(source: Source) -> GenerationConfig:
     """As `from_pretrained` reads it: generation_config.json, or else the generation settings of config.json."""
     folder = source.model_folder
     if (folder / "generation_config.json").is_file():

@@ -32,19 +32,31 @@ def end_tokens(checkpoint: Checkpoint) -> list[EndToken]:
     They are those of the generation config (of a GGUF file, all that the file names), of config.json, of the tokenizer,
     and the token after an assistant's message in its chat templates. transformers' `generate` only knows the first.
     """
-    tokenizer, config = checkpoint.tokenizer, checkpoint.model.config
-    vocab_size = int(config.get_text_config().vocab_size)
+    vocab_size = int(checkpoint.model.config.get_text_config().vocab_size)
+    ends = checkpoint.model.generation_config.eos_token_id
+    return ends_named_by(checkpoint.source, checkpoint.tokenizer, vocab_size, ends)
+
+
+def ends_named_by(source: Source, tokenizer: Any, vocab_size: int, ends: int | list[int] | None) -> list[EndToken]:
+    """See `end_tokens`.
+
+    Args:
+        source: has config.json.
+        tokenizer: of transformers.
+        vocab_size: of the model.
+        ends: those of the generation config.
+    """
     special = tokenizer.added_tokens_decoder
-    named = [("generation config", token) for token in _listed(checkpoint.model.generation_config.eos_token_id)]
+    named = [("generation config", token) for token in _listed(ends)]
     # An id that is an ordinary word is left over from another vocabulary.
-    named += [("config", token) for token in _config_ends(checkpoint.source) if token in special]
+    named += [("config", token) for token in _config_ends(source) if token in special]
     named += [("tokenizer", token) for token in _listed(tokenizer.eos_token_id) if token < vocab_size]
     named += [("chat template", token) for token in template_ends(tokenizer) if token < vocab_size]
     if not named:
-        named = [("config", token) for token in _config_ends(checkpoint.source) if token < vocab_size]
+        named = [("config", token) for token in _config_ends(source) if token < vocab_size]
     sources: dict[int, list[str]] = {}
-    for source, token in named:
-        sources.setdefault(token, []).append(source)
+    for file, token in named:
+        sources.setdefault(token, []).append(file)
     return [
         EndToken(token, str(tokenizer.convert_ids_to_tokens(token)), list(dict.fromkeys(named_by)))
         for token, named_by in sources.items()

@@ -17,6 +17,7 @@ from triform.export.write import describe_files
 from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Origin, Parity
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.manifest import (
+    GPU_SCHEMA_VERSION,
     MANIFEST,
     OLDEST_SCHEMA_VERSION,
     SCHEMA_VERSION,
@@ -136,10 +137,18 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
         export = dataclasses.replace(export, encoder_parity=parity)
     elif parity is not None:
         export = dataclasses.replace(export, parity=parity)
-    if has_gpu(manifest):
-        manifest = dataclasses.replace(manifest, schema_version=SCHEMA_VERSION)
-    elif manifest.cache is not None and manifest.cache.states:
-        manifest = dataclasses.replace(manifest, schema_version=STATES_SCHEMA_VERSION)
-    complete = dataclasses.replace(manifest, files=describe_files(folder), export=export)
+    complete = dataclasses.replace(
+        manifest, schema_version=_schema_version(manifest), files=describe_files(folder), export=export
+    )
     (folder / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
     try_bundle(folder)
+
+
+def _schema_version(manifest: Manifest) -> int:
+    """The oldest version that has what a manifest needs."""
+    cache = manifest.cache
+    if cache is not None and cache.growth != "in_place":
+        return SCHEMA_VERSION
+    if has_gpu(manifest):
+        return GPU_SCHEMA_VERSION
+    return STATES_SCHEMA_VERSION if cache is not None and cache.states else OLDEST_SCHEMA_VERSION

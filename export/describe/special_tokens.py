@@ -21,7 +21,11 @@ _MULTILINGUAL = 51865
 
 def tokens_of(checkpoint: Checkpoint) -> Tokens:
     """Ids of a model that generates: from the generation config where it has them, else from the tokenizer."""
-    generation, tokenizer = checkpoint.model.generation_config, checkpoint.tokenizer
+    return generation_tokens(checkpoint.model.generation_config, checkpoint.tokenizer)
+
+
+def generation_tokens(generation: Any, tokenizer: Any) -> Tokens:
+    """See `tokens_of`, of a transformers.GenerationConfig and a tokenizer."""
     eos = generation.eos_token_id if generation.eos_token_id is not None else tokenizer.eos_token_id
     listed = [] if eos is None else [int(token) for token in (eos if isinstance(eos, list) else [eos])]
     bos = generation.bos_token_id if generation.bos_token_id is not None else tokenizer.bos_token_id

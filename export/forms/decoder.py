@@ -49,7 +49,8 @@ def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> li
 
 
 def _rows(origin: Source, config: PretrainedConfig, options: ExportOptions, stored: str) -> list[Row]:
-    details = [*size_rows(config), vocabulary_row(config), ("context length", str(_max_length(config, options)))]
+    limit = str(context_limit(config, options.context_length))
+    details = [*size_rows(config), vocabulary_row(config), ("context length", limit)]
     return plan_rows(origin.name, "decoder", catalog.WRITE, config.model_type, details, stored)
 
 
@@ -60,7 +61,7 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
         ExportError: see `loading.load_checkpoint`.
         InputError: the context length is beyond the model's.
     """
-    _max_length(config, options)
+    context_limit(config, options.context_length)
     _keeps_blocks(origin, options)
     return loading.load_checkpoint(origin, config, transformers.AutoModelForCausalLM, as_stored=True)
 
@@ -72,11 +73,11 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         ExportError: the target cannot be used, or the graph does not match PyTorch.
         UnsupportedError: the architecture cannot be traced.
     """
-    max_length = _max_length(checkpoint.model.config, options)
+    max_length = context_limit(checkpoint.model.config, options.context_length)
     build = build_from_blocks if _keeps_blocks(checkpoint.source, options) else build_from_floats
     with staged(bundle, options.force) as folder:
         # First, because what it takes counts towards a target.
-        tokenizer, notes = _write_tokenizer(checkpoint.tokenizer, folder)
+        tokenizer, notes = write_decoder_tokenizer(checkpoint.tokenizer, folder)
         decoders = build(checkpoint, folder, max_length, options, clock)
         with clock.step("write"):
             manifest = _manifest(checkpoint, folder, decoders, options, tokenizer, notes)
@@ -100,12 +101,21 @@ def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
     return True
 
 
-def _max_length(config: Any, options: ExportOptions) -> int:
+def context_limit(config: Any, context_length: int | None) -> int:
+    """The most tokens of a text.
+
+    Args:
+        config: of the model.
+        context_length: what the user asks for; None for the model's own limit.
+
+    Raises:
+        ExportError: the model has no limit, and the user gives none.
+        InputError: the user asks for more than the model's.
+    """
     text = config.get_text_config()
     own = getattr(text, "max_position_embeddings", getattr(text, "max_seq_len", None))
     # XLNet's -1 says that there is no limit.
     own = None if own is not None and own < 1 else own
-    context_length = options.context_length
     if own is None and context_length is None:
         raise ExportError(f"{config.model_type} sets no limit to its context; give one with {option('context_length')}")
     if own is not None and context_length is not None and context_length > own:
@@ -119,7 +129,7 @@ def _max_length(config: Any, options: ExportOptions) -> int:
     return limit
 
 
-def _write_tokenizer(tokenizer: Any, folder: Path) -> tuple[TokenizerInfo, list[str]]:
+def write_decoder_tokenizer(tokenizer: Any, folder: Path) -> tuple[TokenizerInfo, list[str]]:
     """Write the tokenizer and its chat templates; return their description and notes for the user."""
     save_tokenizer(tokenizer, folder)
     engine, notes = choose_engine(tokenizer)
@@ -145,7 +155,7 @@ def _manifest(
         tokenizer=tokenizer,
         tokens=dataclasses.replace(tokens_of(checkpoint), eos=[token.id for token in ends]),
         size=int(model.config.get_text_config().vocab_size),
-        max_length=_max_length(model.config, options),
+        max_length=context_limit(model.config, options.context_length),
     )
     first, *others = decoders
     info = model_info(checkpoint, "decoder", catalog.WRITE)

@@ -24,63 +24,19 @@ from triform.export.describe.encoder import label_names, vector_width
 from triform.export.describe.manifest import ModelInfo, VocabularyInfo, form_manifest, write_manifest
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
 from triform.export.onnx_import.comparison import batch_effect, check_same, longest_row, samples_of
+from triform.export.onnx_import.found import Found, ImportOptions, parameters_of, quantization_of
 from triform.export.onnx_import.graph import adapt, task_of
-from triform.export.onnx_import.layout import find_graph, read_graph
 from triform.export.onnx_import.pooling import add_pooling
-from triform.export.paths import check_target
-from triform.export.report import Clock, Progress
+from triform.export.report import Clock
 from triform.export.runners import EncoderRunner, usable_cores
 from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.write import describe_graph, staged, write_graph
-from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest, ProblemType, Quantization
+from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest, ProblemType
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
 
 _TASKS = ("feature-extraction", "text-classification", "token-classification", "fill-mask", "question-answering")
 _DEFAULT_LENGTH = 512
-# Products of quantized weights, and what turns those into floats.
-_QUANTIZED = (
-    "MatMulInteger",
-    "QLinearMatMul",
-    "MatMulNBits",
-    "DequantizeLinear",
-    "QAttention",
-    "DynamicQuantizeMatMul",
-)
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """How to import a model.
-
-    Attributes:
-        file: path of the graph in the folder; see `find_graph`.
-        task: transformers' name of it; by default what outputs and config imply.
-        force: whether to replace an existing bundle.
-    """
-
-    file: str | None = None
-    task: str | None = None
-    force: bool = False
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What an import did.
-
-    Attributes:
-        bundle: the folder that was made.
-        graph: the file that was imported.
-        task: what the bundle is for.
-        size: bytes of the bundle.
-        notes: what is otherwise than one would expect, a sentence each.
-    """
-
-    bundle: Path
-    graph: Path
-    task: str
-    size: int
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -94,30 +50,27 @@ class _Model:
     modules: SentenceModules
 
 
-def import_encoder(
-    source: str | Path, bundle: str | Path, options: ImportOptions | None = None, progress: Progress = lambda _: None
-) -> Imported:
-    """Turn a folder with an ONNX graph of an encoder of texts into a bundle.
+def import_encoder(found: Found, bundle: Path, options: ImportOptions, clock: Clock) -> str:
+    """Turn an ONNX graph of an encoder of texts into a bundle; return its task.
 
     Args:
-        source: the folder, which holds config.json and the tokenizer.
+        found: the graph.
         bundle: the folder to make.
-        options: the defaults when None.
-        progress: called with the name of each step as it starts.
+        options: of the import.
+        clock: times the steps, and keeps the notes.
 
     Raises:
         ExportError: the folder or the target cannot be used, or the graph does not do what its config says.
         UnsupportedError: the graph has an unknown input, lacks an output, or has fixed sizes.
         InputError: an option does not fit the folder.
     """
-    options, target, folder = options or ImportOptions(), Path(bundle), Path(source)
-    check_target(target, options.force)
-    clock = Clock(progress)
+    graph, path = found.graph, found.path
+    if options.against is not None or options.context_length is not None:
+        given = "against" if options.against is not None else "context_length"
+        raise InputError(f"{option(given)} is for decoders, and {path} is an encoder")
     with clock.step("load"):
-        path = find_graph(folder, options.file)
-        graph = read_graph(path)
-        model = _read(folder, graph, options.task)
-    with staged(target, options.force) as staging:
+        model = _read(found.folder, graph, options.task)
+    with staged(bundle, options.force) as staging:
         with clock.step("write"):
             pooled = _adapt(model, graph, path)
             write_graph(graph, staging / "encoder.onnx")
@@ -126,14 +79,14 @@ def import_encoder(
         with clock.step("write"):
             save_tokenizer(model.tokenizer, staging)
             clean_up_decoding(model.tokenizer, staging)
-            notes = {"imported from": path.relative_to(folder).as_posix(), "made by": _producer(graph)}
-            info = describe_graph(graph, staging / "encoder.onnx", _quantization(graph.graph), notes)
-            write_manifest(_manifest(model, info, _parameters(graph.graph), max_length), staging, None, clock)
-    size = sum(file.stat().st_size for file in target.iterdir())
-    return Imported(target, path, model.task, size, tuple(clock.notes))
+            info = describe_graph(graph, staging / "encoder.onnx", quantization_of(graph.graph), found.notes)
+            write_manifest(_manifest(model, info, parameters_of(graph.graph), max_length), staging, None, clock)
+    return model.task
 
 
 def _read(folder: Path, graph: ir.Model, task: str | None) -> _Model:
+    if not (folder / "config.json").is_file():
+        raise ExportError(f"{folder} has no config.json: copy that of the checkpoint there")
     source = Source(folder.resolve().name, folder, folder, folder)
     config = read_config(source)
     decided = task or task_of(graph.graph, config.architectures or [])
@@ -191,15 +144,6 @@ def _any_token(tokenizer: Any) -> int:
     return next(index for index in range(len(tokenizer)) if index != tokenizer.pad_token_id)
 
 
-def _producer(graph: ir.Model) -> str:
-    return " ".join(filter(None, (graph.producer_name, graph.producer_version))) or "unknown"
-
-
-def _quantization(graph: ir.Graph) -> Quantization:
-    count = sum(node.op_type in _QUANTIZED for node in graph)
-    return Quantization("keep", matrices=count) if count else Quantization("none")
-
-
 def _manifest(model: _Model, graph: GraphInfo, parameters: int, max_length: int) -> Manifest:
     config = model.config
     described = ModelInfo(
@@ -209,12 +153,6 @@ def _manifest(model: _Model, graph: GraphInfo, parameters: int, max_length: int)
     vocabulary = VocabularyInfo(tokenizer, encoder_tokens(model.tokenizer), int(config.vocab_size), max_length)
     manifest = form_manifest(described, vocabulary, {"encoder": graph})
     return dataclasses.replace(manifest, encoder=_encoder_info(model, graph))
-
-
-def _parameters(graph: ir.Graph) -> int:
-    """The number of stored weights; whole numbers of 64 bits are sizes and places."""
-    tensors = [value.const_value for value in graph.initializers.values()]
-    return sum(tensor.size for tensor in tensors if tensor is not None and tensor.dtype != ir.DataType.INT64)
 
 
 def _encoder_info(model: _Model, graph: GraphInfo) -> EncoderInfo:

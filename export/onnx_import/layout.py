@@ -1,4 +1,4 @@
-"""Finds a model's graph in a folder of optimum, sentence-transformers or transformers.js."""
+"""Finds a model's graph in a folder that another tool made."""
 
 from __future__ import annotations
 
@@ -6,52 +6,66 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx_ir as ir
 
+from triform.export.checkpoint.files.json_files import content_of
 from triform.runtime.errors import ExportError, InputError, option
 from triform.runtime.printable import quoted
 
-# Where these tools put graphs, and what they call the one that is not quantized.
+# The file of onnxruntime-genai, which names the graph.
+GENAI_CONFIG = "genai_config.json"
+# Where tools put graphs, and what they call the one that is not quantized, in the order that they are looked for.
 _FOLDERS = ("", "onnx")
-_DEFAULT = "model.onnx"
-# The parts of models that generate text.
-_OTHER_FORMS = ("decoder_model", "encoder_model", "decoder_with_past_model")
+_DEFAULTS = ("model.onnx", "decoder_model_merged.onnx")
+# Bytes; smaller weights are kept in a graph's own file.
+_SMALL = 1024
+# A part of an encoder-decoder.
+_OTHER_FORM = "encoder_model"
 
 
 def find_graph(folder: Path, file: str | None) -> Path:
     """The path of the graph to import.
 
     Args:
-        folder: of the model, which holds config.json and the tokenizer.
-        file: the path of the graph in it; if None the only one, or the one called model.onnx.
+        folder: of the model.
+        file: the path of the graph in it; if None the one that `GENAI_CONFIG` names, the only one, or the one that is
+            not quantized.
 
     Raises:
         InputError: `file` is not in the folder, or it has to be named because there are several.
-        ExportError: there is no graph, or only graphs of models that generate text.
+        ExportError: there is no graph, or those of an encoder-decoder.
     """
     if not folder.is_dir():
-        raise ExportError(f"{folder} is not a folder; give the folder that holds config.json")
-    if not (folder / "config.json").is_file():
-        raise ExportError(f"{folder} has no config.json: only folders of optimum, sentence-transformers and "
-                          "transformers.js can be imported")  # fmt: skip
+        raise ExportError(f"{folder} is not a folder; give the one that holds the graph and its config")
     if file is not None:
         if not (folder / file).is_file():
             raise InputError(f"{option('file')} {file} is not in {folder}")
         return folder / file
     graphs = [path for name in _FOLDERS for path in sorted((folder / name).glob("*.onnx"))]
-    others = [path for path in graphs if path.name.startswith(_OTHER_FORMS)]
+    others = [path for path in graphs if path.name.startswith(_OTHER_FORM)]
     if others:
-        raise ExportError(f"{others[0]} is a part of a model that generates text, and only encoders can be imported; "
-                          "export the checkpoint instead")  # fmt: skip
+        raise ExportError(f"{others[0]} is a part of an encoder-decoder, and only encoders and decoders can be "
+                          "imported; export the checkpoint instead")  # fmt: skip
     if not graphs:
         raise ExportError(f"{folder} has no .onnx file, neither in it nor in its folder onnx")
-    defaults = [path for path in graphs if path.name == _DEFAULT]
-    if len(graphs) > 1 and len(defaults) != 1:
+    for name in (*_named(folder), *_DEFAULTS):
+        found = [path for path in graphs if path.name == name]
+        if len(found) == 1:
+            return found[0]
+    if len(graphs) > 1:
         names = ", ".join(path.relative_to(folder).as_posix() for path in graphs)
         raise InputError(f"{folder} has several graphs: choose one with {option('file')}: {names}")
-    return defaults[0] if defaults else graphs[0]
+    return graphs[0]
+
+
+def _named(folder: Path) -> list[str]:
+    """The name that `GENAI_CONFIG` gives its graph, if it does."""
+    content = content_of(folder / GENAI_CONFIG)
+    for key in ("model", "decoder", "filename"):
+        content = content.get(key) if isinstance(content, dict) else None
+    return [content] if isinstance(content, str) else []
 
 
 def read_graph(path: Path) -> ir.Model:
-    """Read a graph; its weights stay on the disk.
+    """Read a graph; large weights in files of their own stay there.
 
     Raises:
         ExportError: it cannot be read, or has weights outside its own folder.
@@ -64,6 +78,8 @@ def read_graph(path: Path) -> ir.Model:
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             _check_location(path, str(value.const_value.location))
+            if value.const_value.nbytes < _SMALL:
+                [value.const_value] = ir.external_data.convert_tensors_from_external([value.const_value])
     return model
 
 

@@ -12,7 +12,7 @@ from triform.export.checkpoint.source import Checkpoint
 from triform.export.gpu.twin import allowed_error
 from triform.export.recheck.encoder import recheck_encoder
 from triform.export.recheck.encoder_decoder import recheck_encoder_decoder
-from triform.export.runners import DecoderRunner, GpuDecoderRunner, usable_cores
+from triform.export.runners import DecoderRunner, GpuDecoderRunner, decoder_runner, usable_cores
 from triform.export.samples import texts
 from triform.export.verify.decoder import (
     decoder_parity,
@@ -85,9 +85,9 @@ def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint) -> Parity:
         parity = in_half(decoder_parity(for_gpu, logits, first), share)
         check_half(parity, cache.dtype, quantized=not is_float)
         return parity
-    runner = DecoderRunner(path, cache, usable_cores())
+    runner = decoder_runner(path, cache, usable_cores())
     if is_float:
-        if LAST_HIDDEN_STATE in runner.extra_outputs:
+        if isinstance(runner, DecoderRunner) and LAST_HIDDEN_STATE in runner.extra_outputs:
             verify_states(runner, reference_states(model, first), first)
         return verify_decoder(runner, logits, first)
     quantized = quantized_decoder_parity(lambda piece: reference_logits(model, piece), runner, ids, window)

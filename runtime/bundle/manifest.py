@@ -21,9 +21,10 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 # The key of the manifest's own hash.
 CHECKSUM = "manifest_sha256"
-# Version 3 added `CacheInfo.states`, version 4 graphs for GPUs; a bundle is written in the oldest version that has what
-# it needs.
-SCHEMA_VERSION = 4
+# Version 3 added `CacheInfo.states`, version 4 graphs for GPUs, version 5 `CacheInfo.growth`; a bundle is written in
+# the oldest version that has what it needs.
+SCHEMA_VERSION = 5
+GPU_SCHEMA_VERSION = 4
 STATES_SCHEMA_VERSION = 3
 OLDEST_SCHEMA_VERSION = 2
 # How weights are stored, see `Quantization.scheme`.
@@ -34,6 +35,8 @@ RELEVANCE: tuple[Relevance, ...] = get_args(Relevance)
 SourceKind = Literal["text", "audio", "image"]
 # What graphs are made for: the numbers that they compute with, and where they take the lengths of texts from.
 BundleTarget = Literal["cpu", "gpu"]
+# How a graph adds the keys and values of new tokens to those of a text, see `CacheInfo.growth`.
+CacheGrowth = Literal["in_place", "concatenated"]
 # What a GPU computes with.
 GpuDtype = Literal["float16", "bfloat16"]
 
@@ -122,11 +125,16 @@ class CacheInfo:
         dtype: of the keys and values.
         layers: the key/value buffers, which grow with the text.
         states: the states of fixed size.
+        growth: "in_place" if the graph writes new keys and values into the buffers that it reads, at the end of each
+            row; "concatenated" if it takes those of the tokens so far, and gives them with the new ones behind them.
+        uneven: whether a concatenated cache may have rows of different lengths, with the shorter ones at its end.
     """
 
     dtype: str
     layers: list[LayerCacheInfo]
     states: list[StateInfo] = field(default_factory=list)
+    growth: CacheGrowth = "in_place"
+    uneven: bool = True
 
 
 @dataclass(frozen=True)

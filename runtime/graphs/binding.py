@@ -153,13 +153,17 @@ class HostMemory:
 
 
 def memory_of(session: BindableSession, cache: CacheInfo, vocab_size: int) -> DecoderMemory:
-    """Where the cache and the steps of a decoder live: graphs for GPUs have them on the device.
+    """Where the cache and the steps of a decoder live, and how new keys and values get into the cache.
 
     Args:
         session: of the decoder's graph.
         cache: the manifest's.
         vocab_size: of the model.
     """
+    if cache.growth == "concatenated":
+        from triform.runtime.graphs.concatenated.memory import ConcatenatedMemory
+
+        return ConcatenatedMemory(session, cache, vocab_size)
     if cache.dtype == "float32":
         return HostMemory(session, cache, vocab_size)
     from triform.runtime.graphs.device.decoder_memory import DeviceMemory

@@ -12,14 +12,16 @@ import typer
 from triform.cli.commands.bundle.export_extra import check_installed
 from triform.cli.outputs.notes import say
 
-HELP = """Import an ONNX model that another tool exported: encoders of texts.
+HELP = """Import an ONNX model that another tool exported: encoders of texts, and decoders.
 
 \b
-  triform import ./my-onnx-model bundle                  a folder of optimum, sentence-transformers or transformers.js
+  triform import ./my-onnx-model bundle                  a folder of optimum, sentence-transformers, transformers.js,
+                                                         onnxruntime-genai or mobius-onnx
   triform import ./my-onnx-model bundle --file onnx/model_quantized.onnx
+  triform import ./my-onnx-model bundle --against ./my-model     compares a decoder with PyTorch, too
 
-The folder holds config.json, the tokenizer, and the graph, in it or in its folder onnx. The graph keeps its weights as
-they are. The bundle's outputs are compared with the original graph's, not with PyTorch's.
+The folder holds the config, the tokenizer, and the graph, in it or in its folder onnx. The graph keeps its weights as
+they are. The bundle's outputs are compared with the original graph's.
 """
 
 
@@ -30,6 +32,10 @@ def run(
     task: Annotated[
         Optional[str], typer.Option(help="A task by its name on the hub; by default what the model is for.")
     ] = None,
+    against: Annotated[Optional[str], typer.Option(help="A decoder's checkpoint, to compare it with PyTorch.")] = None,
+    context_length: Annotated[
+        Optional[int], typer.Option(min=2, help="Most tokens of a decoder's text; by default the model's limit.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
@@ -37,9 +43,11 @@ def run(
     from triform.cli.outputs.tables import megabytes, rows
 
     check_installed()
-    from triform.export.onnx_import.encoder import ImportOptions, import_encoder
+    from triform.export.onnx_import.found import ImportOptions
+    from triform.export.onnx_import.importing import import_model
 
-    report = import_encoder(source, bundle, ImportOptions(file, task, force), lambda name: say(f"{name} …"))
+    options = ImportOptions(file, task, against, context_length, force)
+    report = import_model(source, bundle, options, lambda name: say(f"{name} …"))
     if as_json:
         values = dataclasses.asdict(report)
         print(json.dumps({**values, "bundle": str(report.bundle), "graph": str(report.graph)}))

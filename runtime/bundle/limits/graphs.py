@@ -48,6 +48,9 @@ def cache_limits(cache: CacheInfo, target: BundleTarget) -> Iterator[Limit]:
     """Yield the rules for a decoder's key/value buffers and states."""
     yield one_of("cache.dtype", cache.dtype, ("float32",) if target == "cpu" else get_args(GpuDtype))
     yield Limit("cache.states", len(cache.states), target == "cpu" or not cache.states, "empty for GPUs")
+    own = cache.growth == "in_place"
+    yield Limit("cache.growth", cache.growth, own or (target == "cpu" and not cache.states), "in_place for this model")
+    yield Limit("cache.uneven", cache.uneven, cache.uneven or not own, "true where a cache grows in place")
     count = len(cache.layers) + len(cache.states)
     yield Limit("cache.layers", f"{count} layers", 1 <= count <= _MOST_LAYERS, f"1 to {_MOST_LAYERS} layers")
     for index, layer in enumerate(cache.layers):

@@ -15,7 +15,8 @@ import triform
 from tests.checkpoints.encoders import VOCAB, bert_folder
 from tests.checkpoints.onnx_folders import add_traced, table_graph
 from triform.cli.main import run
-from triform.export.onnx_import.encoder import ImportOptions, import_encoder
+from triform.export.onnx_import.found import ImportOptions
+from triform.export.onnx_import.importing import import_model
 from triform.runtime.errors import ExportError, InputError, UnsupportedError
 
 TEXTS = ["The keeper lit the lamp.", "A ship."]
@@ -58,7 +59,7 @@ def test_a_folder_of_sentence_transformers(sentence_source, tmp_path):
     """Its mean pooling and its normalization are added; prompts are taken over."""
     source = shutil.copytree(sentence_source, tmp_path / "source")
     add_traced(source, "BertModel", ("last_hidden_state",), "onnx/model.onnx")
-    report = import_encoder(source, tmp_path / "bundle")
+    report = import_model(source, tmp_path / "bundle")
     assert (report.task, report.notes) == ("feature-extraction", ())
     model = triform.load_encoder(tmp_path / "bundle")
     means = [outputs.last_hidden_state[0].mean(0).numpy() for outputs in torch_outputs(source, "BertModel", TEXTS)]
@@ -81,7 +82,7 @@ def test_a_classifier(tmp_path):
 def test_masks_are_filled_from_the_logits_at_their_places(tmp_path):
     source = bert_folder(tmp_path / "source", "BertForMaskedLM")
     add_traced(source, "BertForMaskedLM", ("logits",))
-    import_encoder(source, tmp_path / "bundle")
+    import_model(source, tmp_path / "bundle")
     text = "The [MASK] lit the lamp."
     [outputs] = torch_outputs(source, "BertForMaskedLM", [text])
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
@@ -97,7 +98,7 @@ def test_types_and_names_of_other_tools(folder, tmp_path, dtype):
     """int32 inputs, half floats, and the output's name in sentence-transformers."""
     kinds = (("input_ids", onnx.TensorProto.INT32), ("attention_mask", onnx.TensorProto.INT32))
     add_table(folder, inputs=kinds, dtype=dtype, output="token_embeddings")
-    import_encoder(folder, tmp_path / "bundle")
+    import_model(folder, tmp_path / "bundle")
     found = triform.load_encoder(tmp_path / "bundle").embed(TEXTS)
     table = TABLE.astype(np.float16).astype(np.float32) if dtype == onnx.TensorProto.FLOAT16 else TABLE
     np.testing.assert_allclose(found, mean_vectors(folder, TEXTS, table), atol=1e-6)
@@ -108,12 +109,12 @@ def test_the_graph_is_chosen(folder, tmp_path):
     other = table_graph(-TABLE)
     onnx.save(other, folder / "onnx" / "model_fp16.onnx")
     with pytest.raises(InputError, match=r"choose one with `file`: onnx/model_fp16\.onnx, onnx/model_quantized\.onnx"):
-        import_encoder(folder, tmp_path / "bundle")
-    import_encoder(folder, tmp_path / "bundle", ImportOptions(file="onnx/model_fp16.onnx"))
+        import_model(folder, tmp_path / "bundle")
+    import_model(folder, tmp_path / "bundle", ImportOptions(file="onnx/model_fp16.onnx"))
     found = triform.load_encoder(tmp_path / "bundle").embed(TEXTS)
     np.testing.assert_allclose(found, -mean_vectors(folder, TEXTS), atol=1e-6)
     with pytest.raises(InputError, match=r"no/model\.onnx is not in"):
-        import_encoder(folder, tmp_path / "other", ImportOptions(file="no/model.onnx"))
+        import_model(folder, tmp_path / "other", ImportOptions(file="no/model.onnx"))
 
 
 def test_rows_that_change_each_other_are_noted(folder, tmp_path):
@@ -129,7 +130,7 @@ def test_rows_that_change_each_other_are_noted(folder, tmp_path):
         ]
     )
     onnx.save(graph, folder / "model.onnx")
-    [note] = import_encoder(folder, tmp_path / "bundle").notes
+    [note] = import_model(folder, tmp_path / "bundle").notes
     assert "with the texts that are run together" in note
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     assert manifest["export"]["notes"] == [note]
@@ -138,7 +139,7 @@ def test_rows_that_change_each_other_are_noted(folder, tmp_path):
 
 def refusal(folder, tmp_path, kind, said, **options):
     with pytest.raises(kind) as failure:
-        import_encoder(folder, tmp_path / "bundle", ImportOptions(**options))
+        import_model(folder, tmp_path / "bundle", ImportOptions(**options))
     assert said in str(failure.value)
     assert not (tmp_path / "bundle").exists()
 
@@ -167,8 +168,10 @@ def test_folders_that_are_refused(folder, tmp_path):
     refusal(tmp_path / "no", tmp_path, ExportError, "is not a folder")
     (folder / "model.onnx").write_bytes(b"\xff\xfe no graph")
     refusal(folder, tmp_path, ExportError, "cannot be read as an ONNX graph")
-    (folder / "decoder_model_merged.onnx").write_bytes(b"")
-    refusal(folder, tmp_path, ExportError, "generates text")
+    (folder / "encoder_model.onnx").write_bytes(b"")
+    refusal(folder, tmp_path, ExportError, "is a part of an encoder-decoder")
+    (folder / "encoder_model.onnx").unlink()
+    onnx.save(table_graph(TABLE), folder / "model.onnx")
     (folder / "config.json").unlink()
     refusal(folder, tmp_path, ExportError, "has no config.json")
 

@@ -1,0 +1,61 @@
+"""Imports a folder with an ONNX graph: finds out what form it has and runs that form's steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from triform.export.onnx_import.decoder import import_decoder
+from triform.export.onnx_import.decoders.graph import is_decoder
+from triform.export.onnx_import.encoder import import_encoder
+from triform.export.onnx_import.found import Found, ImportOptions
+from triform.export.onnx_import.layout import GENAI_CONFIG, find_graph, read_graph
+from triform.export.paths import check_target
+from triform.export.report import Clock, Progress
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did.
+
+    Attributes:
+        bundle: the folder that was made.
+        graph: the file that was imported.
+        task: what the bundle is for.
+        size: bytes of the bundle.
+        notes: what is otherwise than one would expect, a sentence each.
+    """
+
+    bundle: Path
+    graph: Path
+    task: str
+    size: int
+    notes: tuple[str, ...]
+
+
+def import_model(
+    source: str | Path, bundle: str | Path, options: ImportOptions | None = None, progress: Progress = lambda _: None
+) -> Imported:
+    """Turn a folder with an ONNX graph of an encoder of texts or of a decoder into a bundle.
+
+    Args:
+        source: the folder, which holds the graph, its config and the tokenizer.
+        bundle: the folder to make.
+        options: the defaults when None.
+        progress: called with the name of each step as it starts.
+
+    Raises:
+        ExportError: the folder or the target cannot be used, or the graph does not do what its config says.
+        UnsupportedError: the graph has an unknown input, lacks an output, or has fixed sizes.
+        InputError: an option does not fit the folder.
+    """
+    options, target, folder = options or ImportOptions(), Path(bundle), Path(source)
+    check_target(target, options.force)
+    clock = Clock(progress)
+    with clock.step("read"):
+        path = find_graph(folder, options.file)
+        found = Found(folder, path, read_graph(path))
+    writes = is_decoder(found.graph.graph) or (folder / GENAI_CONFIG).is_file()
+    task = (import_decoder if writes else import_encoder)(found, target, options, clock)
+    size = sum(file.stat().st_size for file in target.iterdir())
+    return Imported(target, path, task, size, tuple(clock.notes))
