@@ -32,9 +32,10 @@ def settings_files() -> list[SettingsFile]:
     """Those that exist; what stands in a later one counts more."""
     folder, local = _user_folder(), Path(_NAME)
     files = []
-    if folder is not None and (folder / _NAME).is_file():
+    # Where a folder may not be entered, as the home of another user, os.path says no; pathlib raises.
+    if folder is not None and os.path.isfile(folder / _NAME):
         files.append(SettingsFile((folder / _NAME).absolute(), is_local=False))
-    if local.is_file() and not any(local.samefile(file.path) for file in files):
+    if os.path.isfile(local) and not any(local.samefile(file.path) for file in files):
         files.append(SettingsFile(local.absolute(), is_local=True))
     return files
 

@@ -9,8 +9,13 @@ imports neither numpy nor onnxruntime. Making bundles from Python is `triform.ex
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# From 1.32 on ONNX Runtime writes a number for the device into the user's cache and sends events to its maker, on Linux
+# too, unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from triform.runtime.batch.encoder_tasks import ClassifyTask, EmbedTask, TagTask

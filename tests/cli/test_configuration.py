@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import pytest
@@ -204,6 +205,16 @@ def test_what_a_file_of_strangers_may_set():
     for _, option in every_option():
         if type(option.type).__name__ in ("TyperPath", "Path", "File"):
             assert not may_have_default(option), option.name
+
+
+def test_a_folder_that_may_not_be_entered(files, monkeypatch):
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    files(user="[")
+    # The tests may run as root, who may enter every folder.
+    monkeypatch.setattr(os, "stat", refuse)
+    assert settings_files() == []
 
 
 def test_where_the_user_s_file_is(monkeypatch, tmp_path):
