@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.runtime.arithmetic import Array
 from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.graphs.buffers.contract import BindableStep, RowPart, States
 from triform.runtime.graphs.buffers.host import Arrays, HostBuffers
-
-Floats = NDArray[np.float32]
 
 
 @dataclass
@@ -27,7 +26,7 @@ class WorkingArrays:
             it has none that are those of the buffers.
     """
 
-    flat: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
+    flat: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     written: int = 0
     holds: tuple[int, tuple[int, ...]] | None = None
 
@@ -35,7 +34,7 @@ class WorkingArrays:
         """What the last run wrote is not what the buffers have any more."""
         self.holds = None
 
-    def shaped(self, name: str, piece: int, shape: tuple[int, ...], room: int) -> Floats:
+    def shaped(self, name: str, piece: int, shape: tuple[int, ...], room: int) -> Array:
         """An array in one of both pieces, with what is there.
 
         Args:
@@ -50,7 +49,7 @@ class WorkingArrays:
             grown = np.empty(max(size, room), np.float32)
             other = np.empty(0, np.float32) if pieces is None else pieces[1 - piece]
             self.flat[name] = (grown, other) if piece == 0 else (other, grown)
-        result: Floats = self.flat[name][piece][:size].reshape(shape)
+        result: Array = self.flat[name][piece][:size].reshape(shape)
         return result
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array
-from triform.runtime.graphs.concatenated.buffers import Floats, WorkingArrays
+from triform.runtime.graphs.concatenated.buffers import WorkingArrays
 from triform.runtime.graphs.protocols import BindableSession
 from triform.runtime.likeliest import Tables
 
-Rows = NDArray[np.int64]
+_Rows = NDArray[np.int64]
 
 
 class ConcatenatedStep:
@@ -51,7 +51,7 @@ class ConcatenatedStep:
         self.new_lengths = np.full(batch, sequence, np.int32)
         self.logits: Array = np.zeros((batch, num_logits, vocab_size), np.float32)
         # The buffer, and the graph's output, of each of the graph's inputs that take keys and values.
-        self._buffers: dict[str, Floats] = {}
+        self._buffers: dict[str, Array] = {}
         self._presents: dict[str, str] = {}
 
     @property
@@ -76,7 +76,7 @@ class ConcatenatedStep:
         """See `StepArrays`."""
         return self.logits
 
-    def _groups(self) -> list[Rows]:
+    def _groups(self) -> list[_Rows]:
         """The rows of each run."""
         everyone = np.arange(len(self.past_lengths))
         if self._uneven or (self.past_lengths == self.past_lengths[0]).all():
@@ -85,7 +85,7 @@ class ConcatenatedStep:
         lengths = [length for length in np.unique(self.past_lengths).tolist() if length]
         return [everyone[self.past_lengths == length] for length in lengths]
 
-    def _run_rows(self, session: BindableSession, rows: Rows) -> None:
+    def _run_rows(self, session: BindableSession, rows: _Rows) -> None:
         lengths = tuple(self.past_lengths[rows].tolist())
         past = max(lengths)
         read = self._past(rows, lengths, past)
@@ -102,7 +102,7 @@ class ConcatenatedStep:
         self._working.written = 1 - self._working.written
         self._working.holds = self._address(rows), tuple(length + sequence for length in lengths)
 
-    def _past(self, rows: Rows, lengths: tuple[int, ...], past: int) -> dict[str, Floats]:
+    def _past(self, rows: _Rows, lengths: tuple[int, ...], past: int) -> dict[str, Array]:
         """The keys and values of these rows, the shorter ones at the end: those that the last run wrote, or a copy."""
         piece = self._working.written
         result = {name: self._shaped(name, piece, rows, past) for name in self._buffers}
@@ -117,9 +117,9 @@ class ConcatenatedStep:
     def _run(
         self,
         session: BindableSession,
-        rows: Rows,
-        read: Mapping[str, Floats],
-        written: Mapping[str, Floats],
+        rows: _Rows,
+        read: Mapping[str, Array],
+        written: Mapping[str, Array],
         logits: Array,
     ) -> None:
         from onnxruntime import OrtValue
@@ -138,12 +138,12 @@ class ConcatenatedStep:
             binding.bind_ortvalue_output(name, OrtValue.ortvalue_from_numpy(array))
         session.run_with_iobinding(binding)
 
-    def _shaped(self, name: str, piece: int, rows: Rows, tokens: int) -> Floats:
+    def _shaped(self, name: str, piece: int, rows: _Rows, tokens: int) -> Array:
         _, heads, capacity, width = self._buffers[name].shape
         shape = (len(rows), heads, tokens, width)
         return self._working.shaped(name, piece, shape, len(rows) * heads * capacity * width)
 
-    def _address(self, rows: Rows) -> int:
+    def _address(self, rows: _Rows) -> int:
         """Where the first of these rows is in the memory of the first buffer."""
         first = next(iter(self._buffers.values()))
         return int(first.ctypes.data + first.strides[0] * int(rows[0]))
