@@ -29,6 +29,7 @@ from triform.export.onnx_import.decoders.graph import adapt_decoder
 from triform.export.onnx_import.found import (
     Found,
     ImportOptions,
+    has_rows_at_their_start,
     is_exact,
     parameters_of,
     quantization_of,
@@ -55,7 +56,7 @@ class _Decoder:
         limit: most tokens of a text.
         exact: whether it computes in float32 throughout.
         together: whether tokens of a run change each other, see `rounds_together`.
-        told: whether it was told the positions of tokens.
+        told: whether it was told the positions of tokens, and takes the keys and values of short rows at the end.
     """
 
     described: Described
@@ -100,7 +101,8 @@ def _adapt(found: Found, described: Described, options: ImportOptions) -> _Decod
     graph = found.graph.graph
     exact = is_exact(graph)
     limit = context_limit(described.config, options.context_length)
-    told = described.names.inputs.get("position_ids", "position_ids") in [value.name for value in graph.inputs]
+    given = [value.name for value in graph.inputs]
+    told = described.names.inputs.get("position_ids", "position_ids") in given and not has_rows_at_their_start(graph)
     cache = adapt_decoder(found.graph, found.path, described.names, described.head_dim)
     width = list(graph.outputs[0].shape or [None])[-1]
     vocab_size = width if isinstance(width, int) else getattr(described.config, "vocab_size", None)
@@ -123,7 +125,9 @@ def _compare(
         clock.notes.append(f"the graph reads {limit} tokens at most, not {decoder.limit} as its config says")
     ids = sample_ids(decoder.described.tokenizer, decoder.vocab_size, limit)
     as_it_came = OriginalDecoder(original, decoder.described.names, decoder.cache)
-    uneven, worst = compare_with_original(as_it_came, path, decoder.cache, ids, exact=decoder.exact, told=decoder.told)
+    uneven, worst = compare_with_original(
+        as_it_came, path, decoder.cache, ids, exact=decoder.exact, together=decoder.together, told=decoder.told
+    )
     if worst:
         cause = "rounds all tokens of a run with one scale" if decoder.together else "rounds its activations"
         clock.notes.append(f"logits change by up to {worst:.1%} with how a text is split into runs: this graph {cause}")

@@ -90,6 +90,11 @@ def rounds_together(graph: ir.Graph) -> bool:
     return any(node.op_type in _TOGETHER for node in graph.all_nodes())
 
 
+def has_rows_at_their_start(graph: ir.Graph) -> bool:
+    """Whether an operator takes the keys and values of short rows at the beginning of the past, and not at its end."""
+    return any(node.op_type == "GroupQueryAttention" for node in graph.all_nodes())
+
+
 def parameters_of(graph: ir.Graph) -> int:
     """The number of stored weights; whole numbers of 64 bits are sizes and places."""
     packed: dict[ir.Value | None, int] = {}

@@ -201,20 +201,48 @@ def test_half_floats(source, usual, tmp_path):
     assert "rounds its activations" in note
 
 
-def test_a_folder_of_genai(source, tokenizer, tmp_path):
-    """Its config alone describes the model; GroupQueryAttention writes into our buffers."""
-    layer, folder = GroupedLayer(VOCAB), tmp_path / "model"
-    folder.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(source / name, folder / name)
-    onnx.save(layer.graph(), folder / "grouped.onnx", save_as_external_data=True, location="data", size_threshold=64)
-    (folder / "genai_config.json").write_text(json.dumps(layer.genai_config(96)))
-    assert import_model(folder, tmp_path / "bundle").notes == ()
-    model = triform.load_decoder(tmp_path / "bundle")
-    assert (model.manifest.schema_version, model.manifest.cache.growth) == (2, "in_place")
-    assert (model.manifest.max_length, model.manifest.tokens.eos) == (96, [2, 7])
-    ids = tokenizer(TEXTS[2])["input_ids"]
-    np.testing.assert_allclose(model.logits(TEXTS[2]), layer.logits(ids), atol=2e-5)
+def test_half_floats_in_grouped_attention(source, tokenizer, tmp_path):
+    """The operator takes short rows at their beginning, so rows of different lengths are run apart."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    layer = GroupedLayer(VOCAB)
+    model = import_grouped(source, convert_float_to_float16(layer.graph()), layer, tmp_path)
+    assert (model.manifest.cache.growth, model.manifest.cache.uneven) == ("concatenated", False)
+    assert together(model, 3) == answers_of(layer, tokenizer)
+
+
+def test_numbers_of_other_types_and_a_count_of_logits(source, usual, tmp_path, expected):
+    """int32 tokens and mask, and transformers.js' number of logits, of which 0 means all."""
+
+    def change(model):
+        graph = model.graph
+        for name in ("input_ids", "attention_mask"):
+            [value] = [value for value in graph.input if value.name == name]
+            value.type.tensor_type.elem_type = TensorProto.INT32
+            for node in graph.node:
+                node.input[:] = [f"wide_{name}" if item == name else item for item in node.input]
+            graph.node.insert(0, helper.make_node("Cast", [name], [f"wide_{name}"], to=TensorProto.INT64))
+        graph.input.append(helper.make_tensor_value_info("num_logits_to_keep", TensorProto.INT64, []))
+        [last] = [node for node in graph.node if "logits" in node.output]
+        last.output[:] = ["all"]
+        nodes = [
+            helper.make_node("Cast", ["num_logits_to_keep"], ["kept"], to=TensorProto.FLOAT),
+            helper.make_node("Cos", ["kept"], ["factor"]),
+            helper.make_node("Mul", ["all", "factor"], ["logits"]),
+        ]
+        graph.node.extend(nodes)
+
+    _, model = imported(source, changed(usual, change), tmp_path)
+    assert together(model, 2) == expected
+    assert {tensor.name for tensor in model.manifest.graphs["decoder"].inputs if "past_key" not in tensor.name} == {
+        "input_ids",
+        "past_lengths",
+        "logits_positions",
+    }
+
+
+def answers_of(layer, tokenizer):
+    """What a layer writes, greedily, by PyTorch."""
     answers = []
     for text in TEXTS:
         row = tokenizer(text)["input_ids"]
@@ -222,7 +250,30 @@ def test_a_folder_of_genai(source, tokenizer, tmp_path):
         while len(row) < start + TOKENS and row[-1] not in (2, 7):
             row.append(int(layer.logits(row)[-1].argmax()))
         answers.append(tokenizer.decode(row[start:], skip_special_tokens=True))
-    assert together(model, 3) == answers
+    return answers
+
+
+def import_grouped(source, graph, layer, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(source / name, folder / name)
+    onnx.save(graph, folder / "grouped.onnx", save_as_external_data=True, location="data", size_threshold=64)
+    (folder / "genai_config.json").write_text(json.dumps(layer.genai_config(96)))
+    import_model(folder, tmp_path / "bundle")
+    return triform.load_decoder(tmp_path / "bundle")
+
+
+def test_a_folder_of_genai(source, tokenizer, tmp_path):
+    """Its config alone describes the model; GroupQueryAttention writes into our buffers."""
+    layer = GroupedLayer(VOCAB)
+    model = import_grouped(source, layer.graph(), layer, tmp_path)
+    assert model.manifest.export.notes == []
+    assert (model.manifest.schema_version, model.manifest.cache.growth) == (2, "in_place")
+    assert (model.manifest.max_length, model.manifest.tokens.eos) == (96, [2, 7])
+    ids = tokenizer(TEXTS[2])["input_ids"]
+    np.testing.assert_allclose(model.logits(TEXTS[2]), layer.logits(ids), atol=2e-5)
+    assert together(model, 3) == answers_of(layer, tokenizer)
 
 
 def changed(usual, change):
