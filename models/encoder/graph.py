@@ -42,13 +42,12 @@ class EncoderGraph(torch.nn.Module):
         self._positions: torch.Tensor | None = None
         self._states: list[RecurrentState] = []
         self._hook: RemovableHandle | None = None
-        if task.picks_positions and model.get_output_embeddings() is None:
-            raise UnsupportedModelError("it has no language-model head")
 
     def pick_before_head(self) -> None:
-        """Compute the head at the picked positions only, if the task picks positions."""
-        if self._task.picks_positions:
-            self._hook = self.model.get_output_embeddings().register_forward_pre_hook(self._pick)
+        """Compute the head at the picked positions only, if the task picks positions and the model tells its head."""
+        head = self.model.get_output_embeddings() if self._task.picks_positions else None
+        if head is not None:
+            self._hook = head.register_forward_pre_hook(self._pick)
 
     def release(self) -> None:
         """Restore the model's head; call once, when the graph runs no more."""
@@ -84,6 +83,8 @@ class EncoderGraph(torch.nn.Module):
         results = {"result": result} if isinstance(result, torch.Tensor) else dict(result)
         if self._positions is not None:
             # Not picked yet: some models, such as MobileBERT, multiply by the head's weights without calling it.
+            if "logits" not in results:
+                raise UnsupportedModelError("it has no language-model head")
             results["logits"] = _picked(results["logits"], self._positions)
             self._positions = None
         return _distinct(self._task.outputs({**_full_mask(values), **results, **values}).values())

@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING,
 )
 
+from triform.models.encoder.tasks import task_named
 from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.spec import EncoderTask
 
@@ -36,6 +37,9 @@ def image_task_of(config: PretrainedConfig) -> str | None:
     contrastive = MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
     if architecture in contrastive.values() or (not architecture and config.model_type in contrastive):
         return CONTRAST
+    if task_named(architecture) is not None:
+        # transformers says of Perceiver's that they read images, also of those that read texts.
+        return None
     model_class = getattr(transformers, architecture, None) if architecture else MODEL_MAPPING.get(type(config), None)
     return VECTORS if tuple(getattr(model_class, "input_modalities", ())) == ("image",) else None
 

@@ -117,6 +117,28 @@ def test_head_matches_transformers(task, tmp_path):
             assert_close(single, expected[name][row, : len(single)] if per_token else expected[name][row])
 
 
+def test_a_head_that_is_no_embedding_is_picked_from(tmp_path):
+    """Perceiver's words come from queries for all positions, through a head that transformers does not tell."""
+    settings = {
+        "num_latents": 7, "d_latents": 56, "d_model": 48, "num_blocks": 1, "num_self_attends_per_block": 2,
+        "num_self_attention_heads": 4, "num_cross_attention_heads": 2, "qk_channels": 32, "v_channels": 56,
+        "vocab_size": VOCAB, "max_position_embeddings": CONTEXT,
+    }  # fmt: skip
+    model = random_model("perceiver", settings, "PerceiverForMaskedLM")
+    model.config.pad_token_id = 0
+    batch = rows(model)
+    expected = reference(model, batch).logits
+    assert expected.shape[1] == CONTEXT
+    session, _ = exported(model, tmp_path, "fill-mask")
+    places = torch.tensor([[28, 3], [0, 0], [39, 11], [16, 2]])
+    found = run(session, {**batch, "logits_positions": places})["logits"]
+    assert_close(found, expected.gather(1, places[..., None].expand(-1, -1, VOCAB)))
+    for row, length in enumerate(LENGTHS):
+        single = run(session, {**alone(batch, row), "logits_positions": places[row : row + 1]})["logits"][0]
+        assert_close(single, expected[row, places[row]])
+        assert length > places[row].max()
+
+
 ENCODER_DECODERS = {
     "BartForSequenceClassification": (
         "bart",

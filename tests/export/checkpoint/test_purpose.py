@@ -89,6 +89,12 @@ class TestClassNames:
         renamed(llama, None)
         assert decided(llama) == ("decoder", "text-generation", "the model type llama")
 
+    def test_of_a_reader_of_texts_in_a_family_that_reads_images(self, tmp_path):
+        settings = {"num_latents": 3, "d_latents": 32, "d_model": 16, "num_self_attends_per_block": 1,
+                    "num_self_attention_heads": 2, "num_cross_attention_heads": 2, "vocab_size": 60}  # fmt: skip
+        saved(tmp_path, "PerceiverForMaskedLM", settings)
+        assert decided(tmp_path) == ("encoder", "fill-mask", "the class name PerceiverForMaskedLM")
+
     @pytest.mark.parametrize(
         ("architecture", "settings"), [("BartForConditionalGeneration", BART), ("T5ForConditionalGeneration", T5)]
     )
