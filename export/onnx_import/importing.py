@@ -42,7 +42,7 @@ def import_model(
         source: the folder, which holds the graph, its config and the tokenizer.
         bundle: the folder to make.
         options: the defaults when None.
-        progress: called with the name of each step as it starts.
+        progress: called as each step starts.
 
     Raises:
         ExportError: the folder or the target cannot be used, or the graph does not do what its config says.

@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from triform.cli.commands.bundle.export_extra import check_installed
-from triform.cli.outputs.notes import say
+from triform.cli.outputs.export_progress import export_progress
 
 HELP = """Import an ONNX model that another tool exported: encoders of texts, and decoders.
 
@@ -47,7 +47,8 @@ def run(
     from triform.export.onnx_import.importing import import_model
 
     options = ImportOptions(file, task, against, context_length, force)
-    report = import_model(source, bundle, options, lambda name: say(f"{name} …"))
+    with export_progress(as_json=as_json) as progress:
+        report = import_model(source, bundle, options, progress)
     if as_json:
         values = dataclasses.asdict(report)
         print(json.dumps({**values, "bundle": str(report.bundle), "graph": str(report.graph)}))

@@ -18,7 +18,7 @@ from triform.export.graph.nodes import MICROSOFT
 from triform.export.onnx_import.decoders.lengths import Lengths
 from triform.export.onnx_import.decoders.logits import pick_logits
 from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo
-from triform.runtime.errors import ExportError, UnsupportedError
+from triform.runtime.errors import ExportError, UnsupportedError, option
 from triform.runtime.printable import quoted
 
 _OLDEST_OPSET = 12
@@ -53,8 +53,11 @@ class Names:
 
 
 def is_decoder(graph: ir.Graph) -> bool:
-    """Whether a graph takes the keys and values of a text so far."""
-    return any(_layer(str(value.name), Names().past_key) is not None for value in graph.inputs)
+    """Whether a graph takes the keys and values of a text so far, or gives those of a text."""
+    names = Names()
+    tensors = [(value, names.past_key) for value in graph.inputs]
+    tensors += [(value, names.present_key) for value in graph.outputs]
+    return any(_layer(str(value.name), pattern) is not None for value, pattern in tensors)
 
 
 def adapt_decoder(model: ir.Model, path: Path, names: Names, head_dim: int | None) -> CacheInfo:
@@ -135,6 +138,11 @@ def _sorted(graph: ir.Graph, path: Path, names: Names) -> _Parts:
         if (place := _place(name, (names.present_key, names.present_value))) is not None
     }
     layers = sorted({layer for layer, _ in past})
+    if not layers:
+        raise UnsupportedError(
+            f"{path} takes no keys and values of a text so far: choose the graph with a past with {option('file')}, or "
+            "export the model with one"
+        )
     missing = [place for place in _places(len(layers)) if place not in past or place not in present]
     if missing or names.logits not in outputs or len(present) != len(past):
         layer, part = missing[0] if missing else (0, 0)

@@ -68,11 +68,12 @@ def test_a_folder_of_sentence_transformers(sentence_source, tmp_path):
     assert model.info.embedding.prompts["query"] == "Find what answers: "
 
 
-def test_a_classifier(tmp_path):
+def test_a_classifier(tmp_path, capsys):
     labels = {"id2label": {0: "bad", 1: "good", 2: "so-so"}, "label2id": {"bad": 0, "good": 1, "so-so": 2}}
     source = bert_folder(tmp_path / "source", "BertForSequenceClassification", **labels)
     add_traced(source, "BertForSequenceClassification", ("logits",))
     assert run(["import", str(source), str(tmp_path / "bundle")]) == 0
+    assert capsys.readouterr().err.splitlines() == ["read …", "load …", "write …", "compare …", "write …"]
     answers = triform.load_encoder(tmp_path / "bundle").classify(TEXTS)
     for answer, outputs in zip(answers, torch_outputs(source, "BertForSequenceClassification", TEXTS), strict=True):
         expected = dict(zip(labels["label2id"], outputs.logits[0].softmax(0).tolist(), strict=True))
