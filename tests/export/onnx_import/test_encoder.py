@@ -72,6 +72,7 @@ def test_a_classifier(tmp_path, capsys):
     labels = {"id2label": {0: "bad", 1: "good", 2: "so-so"}, "label2id": {"bad": 0, "good": 1, "so-so": 2}}
     source = bert_folder(tmp_path / "source", "BertForSequenceClassification", **labels)
     add_traced(source, "BertForSequenceClassification", ("logits",))
+    capsys.readouterr()
     assert run(["import", str(source), str(tmp_path / "bundle")]) == 0
     assert capsys.readouterr().err.splitlines() == ["read …", "load …", "write …", "compare …", "write …"]
     answers = triform.load_encoder(tmp_path / "bundle").classify(TEXTS)
