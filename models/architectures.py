@@ -46,6 +46,10 @@ _MORE_THAN_TEXT = {
 }
 
 
+# Of these, what a tokenizer can give by a token's id alone.
+BY_TOKEN = ("input_shape_ids",)
+
+
 def architecture_of(config: PretrainedConfig) -> str:
     """The name of the class that a checkpoint was saved from; empty where its config does not say."""
     return (config.architectures or [""])[0]
@@ -104,9 +108,15 @@ def missing_arguments(model_class: Any, available: Iterable[str]) -> list[str]:
     ]
 
 
-def more_than_text(model_class: Any) -> str | None:
-    """What a class of transformers reads of a text besides its tokens, in words; None where it is nothing."""
-    return next((words for name, words in _MORE_THAN_TEXT.items() if name in _arguments(model_class)), None)
+def more_than_text(model_class: Any, given: Iterable[str] = ()) -> str | None:
+    """What a class of transformers reads of a text besides its tokens, in words; None where it is nothing.
+
+    Args:
+        model_class: of transformers.
+        given: names of arguments that it is given.
+    """
+    unknown = [name for name in _MORE_THAN_TEXT if name in _arguments(model_class) and name not in given]
+    return _MORE_THAN_TEXT[unknown[0]] if unknown else None
 
 
 def takes(model_class: Any, argument: str) -> bool:

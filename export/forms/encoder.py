@@ -11,7 +11,7 @@ import onnx_ir as ir
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint import loading
-from triform.export.checkpoint.processors import save_tokenizer
+from triform.export.checkpoint.processors import load_original_tokenizer, save_tokenizer
 from triform.export.checkpoint.purpose import UNUSED
 from triform.export.checkpoint.sentence.sentence_transformers import relevance_of
 from triform.export.checkpoint.source import Checkpoint, Source
@@ -37,12 +37,15 @@ from triform.export.samples import texts
 from triform.export.samples.own import calibration_text
 from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.tokenization.code_points import code_points_info
+from triform.export.tokenization.token_tables import add_by_token, token_tables
 from triform.export.write import staged
 from triform.models import catalog
+from triform.models.architectures import BY_TOKEN, more_than_text, takes
 from triform.models.encoder.graph import encoder_spec
 from triform.models.spec import GraphSpec
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest
 from triform.runtime.bundle.text_info import TokenizerInfo
+from triform.runtime.errors import UnsupportedError
 
 _CALIBRATION_ROWS = 48
 
@@ -58,9 +61,25 @@ def load(origin: Source, config: PretrainedConfig, _: ExportOptions) -> Checkpoi
 
     Raises:
         ExportError: see `loading.load_checkpoint`.
+        UnsupportedError: the model reads more of each token than its tokenizer gives.
     """
     auto_class = catalog.auto_class(config, origin.task)
-    return loading.load_checkpoint(origin, config, auto_class, unused=UNUSED.get(origin.task, ()))
+    checkpoint = loading.load_checkpoint(origin, config, auto_class, unused=UNUSED.get(origin.task, ()))
+    if any(takes(type(checkpoint.model), name) for name in BY_TOKEN):
+        _look_up_by_token(checkpoint)
+    return checkpoint
+
+
+def _look_up_by_token(checkpoint: Checkpoint) -> None:
+    """Let the model look up what its tokenizer gives for each token besides the id."""
+    model = checkpoint.model
+    tables = token_tables(load_original_tokenizer(checkpoint.source), model)
+    lacking = more_than_text(type(model), tables)
+    if lacking is not None:
+        raise UnsupportedError(
+            f"{type(model).__name__} reads {lacking} besides its texts, which its tokenizer does not give"
+        )
+    add_by_token(model, tables)
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:

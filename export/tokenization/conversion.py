@@ -174,6 +174,22 @@ def _by_vocabulary(slow: Any) -> Tokenizer:
     return with_added_tokens(rebuilt, slow)
 
 
+def _by_word_pieces(slow: Any) -> Tokenizer:
+    """BERT's words and pieces of words, without characters for private use and unassigned ones (RoCBert)."""
+    rebuilt = Tokenizer(models.WordPiece(slow.get_vocab(), unk_token=slow.unk_token, max_input_chars_per_word=100))
+    settings = slow.basic_tokenizer
+    cleaned = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.tokenize_chinese_chars,
+        strip_accents=settings.strip_accents,
+        lowercase=settings.do_lower_case,
+    )
+    rebuilt.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"[\p{Co}\p{Cn}]"), ""), cleaned])
+    rebuilt.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    rebuilt.decoder = decoders.WordPiece()
+    return with_added_tokens(rebuilt, slow)
+
+
 def _by_transformers(slow: Any) -> Tokenizer:
     """As transformers itself converts tokenizers of this class."""
     return SLOW_TO_FAST_CONVERTERS[type(slow).__name__](slow).converted()
@@ -205,6 +221,7 @@ _WAYS: tuple[Callable[[Any], Tokenizer], ...] = (
     _by_sentencepiece,
     _by_bare_words,
     _by_bytes,
+    _by_word_pieces,
     _by_vocabulary,
 )
 

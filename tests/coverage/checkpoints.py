@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,18 @@ def save_word_piece_tokenizer(folder: Path) -> None:
         tokenizer_object=word_piece_tokenizer(VOCAB), pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
         sep_token="[SEP]", mask_token="[MASK]", model_max_length=256,
     ).save_pretrained(folder)  # fmt: skip
+
+
+def save_shapes_and_sounds(folder: Path) -> None:
+    """Make a folder's WordPiece tokenizer one of RoCBert, which gives the shape and the sound of each token."""
+    words = sorted((ids, word) for word, ids in word_piece_tokenizer(VOCAB).get_vocab().items())
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    files = [folder / name for name in ("vocab.txt", "word_shape.json", "word_pronunciation.json")]
+    files[0].write_text("".join(f"{word}\n" for _, word in words), encoding="utf-8")
+    for file, count in zip(files[1:], (47, 43), strict=True):
+        file.write_text(json.dumps({word: 1 + index % count for index, word in words}), encoding="utf-8")
+    transformers.RoCBertTokenizer(*map(str, files), model_max_length=256).save_pretrained(folder)
 
 
 def save_feature_extractor(model_type: str, folder: Path) -> None:

@@ -23,6 +23,7 @@ from tests.coverage.checkpoints import (
     save,
     save_byte_level_tokenizer,
     save_feature_extractor,
+    save_shapes_and_sounds,
     save_word_piece_tokenizer,
 )
 from tests.coverage.comparisons import compare_decoder, compare_encoder, compare_encoder_decoder, compared_by_export
@@ -89,6 +90,8 @@ def _save_encoder(name: str, folder: Path) -> str:
         save_byte_level_tokenizer(folder, closes_texts=True)
     else:
         save_word_piece_tokenizer(folder)
+    if name == "roc_bert":
+        save_shapes_and_sounds(folder)
     return task
 
 
