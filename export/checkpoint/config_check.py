@@ -123,6 +123,9 @@ def _check_overlooked(source: Source, config: PretrainedConfig, written: Mapping
     declared = {field.name for field in dataclasses.fields(config)}
     declared |= {*config.attribute_map, *config.attribute_map.values()}
     code = _code_of(config)
+    reader = vars(type(config)).get("convert_rope_params_to_dict")
+    # A config's class may read older names of these settings, as GPT-NeoX's reads rotary_pct.
+    code += inspect.getsource(reader) if code and inspect.isfunction(reader) else ""
     for key, harmless in _CHANGING.items():
         value = written.get(key)
         if value in (*_NOTHING, *harmless) or key in declared or not code or key in code or _is_off(key, written):

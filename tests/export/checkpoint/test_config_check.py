@@ -62,6 +62,17 @@ def test_what_changes_nothing_or_is_honoured_passes(llama, changes):
     configured(llama, **changes)
 
 
+def test_an_older_name_that_a_config_reads_is_honoured(tmp_path):
+    """Pythia's share of rotated dimensions."""
+    transformers.GPTNeoXConfig().save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    del written["rope_parameters"]
+    (tmp_path / "config.json").write_text(json.dumps({**written, "rotary_pct": 0.5, "rotary_emb_base": 20000}))
+    save_file({"weight": torch.zeros(10**5)}, tmp_path / "model.safetensors")
+    rope = read_config(find_checkpoint(str(tmp_path))).rope_parameters
+    assert (rope["partial_rotary_factor"], rope["rope_theta"]) == (0.5, 20000)
+
+
 def test_families_that_have_a_key_may_set_it(tmp_path):
     for name, changes in (("Mistral", {"sliding_window": 16}), ("Gemma2", {"attn_logit_softcapping": 30.0}),
                           ("Granite", {"embedding_multiplier": 12.0}), ("Mixtral", {"num_local_experts": 2}),

@@ -170,7 +170,7 @@ def test_a_comparison_with_the_checkpoint(source, usual, tmp_path):
 
 def test_another_checkpoint_does_not_match(source, usual, tmp_path):
     other = llama_folder(tmp_path / "other", max_position_embeddings=128, hidden_size=72, rope_theta=100.0)
-    with pytest.raises(ExportError, match="does not compute what PyTorch does"):
+    with pytest.raises(ExportError, match="does not compute what other does in PyTorch"):
         imported(source, usual, tmp_path, against=str(other))
     assert not (tmp_path / "bundle").exists()
 
