@@ -23,9 +23,9 @@ class _Config:
     architectures: list[str] | None = None
     model_type: str | None = None
     auto_map: dict[str, str | list[str]] | None = None
-    bos_token_id: int | list[int] | None = None
+    bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
-    pad_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
     decoder_start_token_id: int | list[int] | None = None
     max_position_embeddings: int | None = None
     tie_word_embeddings: bool | None = None
@@ -40,9 +40,9 @@ class _Config:
 class _GenerationConfig(GenerationNumbers):
     """generation_config.json."""
 
-    bos_token_id: int | list[int] | None = None
+    bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
-    pad_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
     decoder_start_token_id: int | list[int] | None = None
     forced_bos_token_id: int | None = None
     forced_eos_token_id: int | list[int] | None = None

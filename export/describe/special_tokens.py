@@ -50,8 +50,10 @@ def decoder_start(checkpoint: Checkpoint) -> int | None:
     text = model.config.get_text_config(decoder=True)
     for config in (model.generation_config, model.config, text):
         start = getattr(config, "decoder_start_token_id", None)
+        if isinstance(start, list):
+            start = start[0] if start else None
         if start is not None:
-            return int(start[0] if isinstance(start, list) else start)
+            return int(start)
     bos = model.generation_config.bos_token_id
     return None if bos is None else int(bos)
 

@@ -17,7 +17,7 @@ WRONG_TYPES = {
         "architectures": (3, [3], "LlamaForCausalLM"),
         "model_type": (9,),
         "eos_token_id": ("y", [[1]], 1.5, {}),
-        "pad_token_id": ("y", True),
+        "pad_token_id": ("y", True, [0]),
         "max_position_embeddings": ("many", [2]),
         "tie_word_embeddings": ("maybe",),
         "num_hidden_layers": ("x", None, [1]),
@@ -41,6 +41,7 @@ WRONG_TYPES = {
     },
     "generation_config.json": {
         "eos_token_id": ("y", [[1]], {}),
+        "bos_token_id": ([], "y", 1.5),
         "temperature": ("x", [1], float("nan")),
         "top_k": (2.5, "3", True),
         "num_beams": ("4",),
