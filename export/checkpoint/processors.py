@@ -14,6 +14,7 @@ from triform.export.checkpoint.source import Source
 from triform.export.tokenization import code_points, conversion
 from triform.models.errors import first_line
 from triform.runtime.errors import ExportError
+from triform.runtime.printable import quoted
 
 # Image processors that rescale, resize and normalize, in this order, and exist for torchvision alone.
 _FLOAT_RESIZING = ("DINOv3ViTImageProcessor", "DINOv3ViTImageProcessorFast")
@@ -94,7 +95,24 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ExportError("a tokenizer that reads characters can be exported for encoders of texts only")
-    written = conversion.write(tokenizer.backend_tokenizer, folder / "tokenizer.json")
-    differing = conversion.first_difference(tokenizer, written)
+    try:
+        written = conversion.write(tokenizer.backend_tokenizer, folder / "tokenizer.json")
+        differing = conversion.first_difference(tokenizer, written)
+    except Exception as error:  # tokenizers raises plain exceptions
+        _check_ids_differ(tokenizer)
+        raise ExportError(f"the tokenizer cannot be written as tokenizer.json: {first_line(error)}") from error
     if differing is not None:
+        _check_ids_differ(tokenizer)
         raise ExportError(f"the written tokenizer.json gives other ids for {differing}; please report this model")
+
+
+def _check_ids_differ(tokenizer: Any) -> None:
+    """Refuse a damaged vocabulary, in which two tokens have one id: one of them is lost when it is written."""
+    tokens: dict[int, str] = {}
+    for token, id_ in tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).items():
+        if id_ in tokens:
+            raise ExportError(
+                f"in the tokenizer's vocabulary {quoted(tokens[id_])} and {quoted(token)} have the same id, {id_}; "
+                "fetch the model again"
+            )
+        tokens[id_] = token

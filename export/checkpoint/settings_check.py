@@ -58,6 +58,21 @@ class _GenerationConfig(GenerationNumbers):
     alignment_heads: list[list[int]] | None = None
 
 
+@dataclass(frozen=True)
+class _TokenizerConfig:
+    """tokenizer_config.json."""
+
+    model_max_length: int | float | None = None
+    tokenizer_class: str | None = None
+    padding_side: str | None = None
+    truncation_side: str | None = None
+    clean_up_tokenization_spaces: bool | None = None
+    add_bos_token: bool | None = None
+    add_eos_token: bool | None = None
+    add_prefix_space: bool | None = None
+    do_lower_case: bool | None = None
+
+
 def check_settings(source: Source) -> None:
     """Check the types in a folder's configs, and the sizes in config.json against the weights.
 
@@ -67,6 +82,7 @@ def check_settings(source: Source) -> None:
     folder = source.model_folder
     config = _typed(folder / "config.json", _Config)
     _typed(folder / "generation_config.json", _GenerationConfig)
+    _typed(source.tokenizer_folder / "tokenizer_config.json", _TokenizerConfig)
     if source.weights is not None and config:
         names = tensor_names(source.weights)
         check_sizes(str(folder / "config.json"), config, tensors=len(names), size=source.weights.size)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
+from triform.runtime.errors import ExportError
+
 _Name = Literal["calibration", "languages", "forms", "evaluation"]
 # What `calibration_mixture` mixes: English, other languages, and code, tables, records and chats.
 _MIXED: tuple[_Name, ...] = ("calibration", "languages", "forms")
@@ -90,6 +92,11 @@ def text_ids(tokenizer: Any, text: str, count: int, model: Any, *, window: int) 
 
 
 def _in_windows(tokenizer: Any, plain: list[int], count: int, model: Any, window: int) -> list[int]:
+    if not plain:
+        raise ExportError(
+            "the tokenizer gives no tokens for ordinary text: its post_processor or its vocabulary lacks them; "
+            "fetch the model again"
+        )
     before = _beginning(tokenizer)
     size = model.config.get_text_config().vocab_size
     share = window - len(before)

@@ -51,6 +51,10 @@ WRONG_TYPES = {
         "exponential_decay_length_penalty": ("a", [None, 1]),
         "do_sample": (1,),
     },
+    "tokenizer_config.json": {
+        "model_max_length": ("7", [7], {}),
+        "clean_up_tokenization_spaces": ("no",),
+    },
 }
 CASES = [(name, key, value) for name, keys in WRONG_TYPES.items() for key, values in keys.items() for value in values]
 
@@ -63,6 +67,35 @@ def test_wrong_types(checkpoint, tmp_path, name, key, value):
     with pytest.raises(ExportError) as caught:
         export(folder, tmp_path / "out", ExportOptions(quantize="none"))
     assert "\n" not in str(caught.value)
+
+
+def _damage_tokenizer(checkpoint, folder, change):
+    shutil.copytree(checkpoint, folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    change(content)
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_tokenizer_that_gives_no_tokens(checkpoint, tmp_path):
+    def drop_all(content):
+        content["post_processor"] = {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}
+
+    folder = _damage_tokenizer(checkpoint, tmp_path / "model", drop_all)
+    with pytest.raises(ExportError, match="gives no tokens for ordinary text"):
+        export(folder, tmp_path / "out", ExportOptions(quantize="none"))
+
+
+def test_two_tokens_with_one_id(checkpoint, tmp_path):
+    def share(content):
+        vocabulary = content["model"]["vocab"]
+        first, second = sorted(vocabulary, key=vocabulary.get)[-2:]
+        vocabulary[second] = vocabulary[first]
+
+    folder = _damage_tokenizer(checkpoint, tmp_path / "model", share)
+    with pytest.raises(ExportError, match="have the same id, "):
+        export(folder, tmp_path / "out", ExportOptions(quantize="none"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
