@@ -49,7 +49,10 @@ def names_of(parameter: Any) -> Sequence[str]:
 def kind_of(parameter: Any) -> Literal["bool", "int", "float", "text"]:
     """What an option's value is; each value of a repeatable one."""
     kinds: dict[str, Literal["bool", "int", "float"]]
-    kinds = {"BoolParamType": "bool", "IntParamType": "int", "FloatParamType": "float"}
+    kinds = {
+        "BoolParamType": "bool", "IntParamType": "int", "IntRange": "int", "FloatParamType": "float",
+        "FloatRange": "float",
+    }  # fmt: skip
     return kinds.get(type(parameter.type).__name__, "text")
 
 

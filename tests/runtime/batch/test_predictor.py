@@ -110,7 +110,7 @@ def test_columns_that_do_not_fit(sentence_bundle):
         (pa.table({"body": TEXTS}), "no column is called 'text'; there are: body"),
         (pa.table({"text": [1]}), "the column 'text' holds int64, not text"),
         (pa.table([["a"], ["b"]], names=["text", "text"]), "2 columns are called 'text'"),
-        (pa.table({"text": TEXTS, "error": TEXTS}), "has a column called 'error' already"),
+        (pa.table({"text": TEXTS, "error": TEXTS}), "already has a column called 'error'"),
     ):
         with pytest.raises(triform.InputError, match=message):
             predictor(table)
@@ -138,5 +138,5 @@ def test_tasks_go_to_other_processes(task):
 def test_options_out_of_range():
     with pytest.raises(triform.InputError, match="`top_k` must be at least 1"):
         triform.ClassifyTask(top_k=0)
-    with pytest.raises(triform.InputError, match="`hypothesis_template` is for `labels`"):
+    with pytest.raises(triform.InputError, match="`hypothesis_template` needs `labels`"):
         triform.ClassifyTask(hypothesis_template="{}")

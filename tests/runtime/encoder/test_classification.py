@@ -222,8 +222,8 @@ def test_long_texts_are_cut_and_said_so(capsys, made):
     ("kind", "arguments", "code", "text"),
     [
         ("nli", ["--top-k", "0"], 2, "--top-k must be at least 1"),
-        ("nli", ["--multi-label"], 2, "--multi-label is for --labels"),
-        ("nli", ["--hypothesis-template", "{}"], 2, "--hypothesis-template is for --labels"),
+        ("nli", ["--multi-label"], 2, "--multi-label needs --labels"),
+        ("nli", ["--hypothesis-template", "{}"], 2, "--hypothesis-template needs --labels"),
         ("nli", ["--labels", " , "], 2, "at least one label"),
         ("nli", ["--labels", "a", "--hypothesis-template", "b"], 2, "where the label goes"),
         ("nli", ["--file", "nowhere.txt"], 2, "not both"),

@@ -216,8 +216,8 @@ def test_bundles_that_give_no_vectors(call, sentence_bundle, float_bundle):
         (["lamp", "--layer", -1], "--layer must be from 0 to 3, not -1"),
         (["lamp", "--word", "lamp"], "give two or more"),
         (["a lamp", "a cat", "--word", "lamp"], "the word 'lamp' is not in 'a cat'"),
-        (["a", "b", "--output", "x.npy"], "--output is for one text"),
-        (["a", "--json", "--output", "x.npy"], "--output is for one text"),
+        (["a", "b", "--output", "x.npy"], "--output takes one text and excludes --json"),
+        (["a", "--json", "--output", "x.npy"], "--output takes one text and excludes --json"),
         (["a", "--output", "nowhere/x.npy"], "nowhere/x.npy cannot be written"),
     ],
 )
