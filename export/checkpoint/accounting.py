@@ -7,6 +7,7 @@ export. Whole parts that transformers skips without a word, such as a vocoder, a
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 import sys
@@ -96,7 +97,8 @@ def without_weights(model_class: Any, config: PretrainedConfig) -> PreTrainedMod
     """A model of a class with names and shapes only; None where the class does not take the config."""
     try:
         with quiet(), torch.device("meta"):
-            return model_class(config)
+            # A class may change the config that it is given, as Marian's decoder alone does.
+            return model_class(copy.deepcopy(config))
     except Exception:  # each class has its own requirements
         return None
 
