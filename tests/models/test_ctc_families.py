@@ -11,6 +11,7 @@ import transformers
 
 import triform
 from tests.checkpoints.ctc import SMALL_CONVOLUTIONS, TOKENS, save_ctc_checkpoint, save_ctc_tokenizer
+from tests.helpers.families import families
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.samples.vowels import synthetic_voice
@@ -61,9 +62,12 @@ def _save(folder, model_type):
     return None
 
 
+MORE_TYPES = {"lasr_ctc", "omniasr_ctc"}
+
+
 # Of torch, about transformers' own code for WavLM.
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
-@pytest.mark.parametrize("model_type", ["wavlm", "sew", "wav2vec2-conformer", *_FEATURES])
+@pytest.mark.parametrize("model_type", families(["wavlm", "sew", "wav2vec2-conformer", *_FEATURES], MORE_TYPES))
 def test_batches_of_different_lengths_are_transformers(model_type, tmp_path):
     folder, bundle = tmp_path / "model", tmp_path / "bundle"
     folder.mkdir()

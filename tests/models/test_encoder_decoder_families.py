@@ -46,8 +46,8 @@ SEARCHES: dict[str, dict[str, Any]] = {
 READING = [name for name, family in FAMILIES.items() if family.extractor is None]
 HEARING_OR_SEEING = [name for name in FAMILIES if name not in READING]
 # Layers of T5's or BART's, under tokenizers that tests/runtime/text compares, and a second encoder of images.
-MORE_READING = {"mt5", "mbart", "marian", "nllb", "pegasus", "blenderbot"}
-MORE_SEEING = {"trocr, deit"}
+MORE_READING = {"mt5", "mbart", "marian", "nllb", "pegasus", "blenderbot", "flan", "longt5, local"}
+MORE_SEEING = {"trocr, deit", "speech_to_text"}
 
 
 @dataclass(frozen=True)

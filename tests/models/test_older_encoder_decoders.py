@@ -9,6 +9,7 @@ from transformers import CONFIG_MAPPING
 
 from tests.coverage.attempt import attempt
 from tests.coverage.records import WORKS
+from tests.helpers.families import families
 from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder_decoder.graph import EncoderInputs, encoder_decoder_specs
 from triform.models.errors import UnsupportedModelError
@@ -16,6 +17,7 @@ from triform.models.errors import UnsupportedModelError
 # LED's windows are shorter than the texts, and its encoder pads a text to whole windows. The experts of Switch
 # Transformers take fewer tokens of a text than choose them.
 TYPES = ("mvp", "led", "bigbird_pegasus", "encoder-decoder", "switch_transformers")
+MORE_TYPES = {"mvp", "bigbird_pegasus"}
 SMALL = {
     "vocab_size": 60, "d_model": 48, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 3,
     "decoder_attention_heads": 2, "encoder_ffn_dim": 56, "decoder_ffn_dim": 72, "max_position_embeddings": 32,
@@ -28,7 +30,7 @@ PROPHETNET = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", families(TYPES, MORE_TYPES))
 def test_it_writes_what_transformers_writes(name, tmp_path):
     record = attempt("encoder-decoder", name, tmp_path)
     assert record.result == WORKS, record.reason

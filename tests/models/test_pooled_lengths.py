@@ -55,7 +55,10 @@ def arrays(batch):
     return {name: tensor.numpy() for name, tensor in batch.items()}
 
 
-@pytest.mark.parametrize("settings", [None, {"pooling_type": "max", "pool_q_only": False}])
+@pytest.mark.parametrize(
+    "settings",
+    [None, pytest.param({"pooling_type": "max", "pool_q_only": False}, marks=pytest.mark.more_families)],
+)
 def test_every_length_matches_transformers(settings, plain, tmp_path):
     model, graph = plain if settings is None else traced(settings)
     graph = graph.clone()

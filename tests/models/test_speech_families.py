@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from tests.coverage.forms import FORMS
+from tests.helpers.families import families
 from tests.helpers.signals import noise, tone, voice
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
@@ -27,10 +28,11 @@ RATE, LIMIT = 16000, 12
 _ASKED = {"moonshine_streaming": {"padding": True, "pad_to_multiple_of": 80}}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["canary", "cohere_asr", "moonshine_streaming", "seamless_m4t_v2", "speecht5", "speech-encoder-decoder"],
-)
+NAMES = ("canary", "cohere_asr", "moonshine_streaming", "seamless_m4t_v2", "speecht5", "speech-encoder-decoder")
+MORE_NAMES = {"cohere_asr", "seamless_m4t_v2", "speech-encoder-decoder"}
+
+
+@pytest.mark.parametrize("name", families(NAMES, MORE_NAMES))
 def test_what_is_written_is_transformers(name, tmp_path):
     folder, bundle = tmp_path / "model", tmp_path / "bundle"
     FORMS["speech"].save(name, folder)

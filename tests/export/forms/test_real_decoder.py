@@ -53,7 +53,7 @@ def test_it_knows_the_capital_of_france(real_bundle):
 
 
 def test_float_bundle_says_what_transformers_says(real_gguf, tmp_path):
-    export(str(real_gguf), tmp_path / "bundle", ExportOptions(quantize="none", context_length=512))
+    export(str(real_gguf), tmp_path / "bundle", ExportOptions(quantize="none", context_length=512, fast=True))
     location = {"pretrained_model_name_or_path": real_gguf.parent, "gguf_file": real_gguf.name}
     model = AutoModelForCausalLM.from_pretrained(**location, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(**location)
