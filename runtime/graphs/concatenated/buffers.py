@@ -22,13 +22,13 @@ class WorkingArrays:
     Attributes:
         flat: two pieces of memory of each buffer, by the name of the graph's input.
         written: which of both the last run wrote.
-        holds: the address of the first row, and the lengths of all rows, whose keys and values that piece has; None if
-            it has none that are those of the buffers.
+        holds: the addresses of the rows, and their lengths, whose keys and values that piece has; None if it has none
+            that are those of the buffers.
     """
 
     flat: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     written: int = 0
-    holds: tuple[int, tuple[int, ...]] | None = None
+    holds: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def forget(self) -> None:
         """What the last run wrote is not what the buffers have any more."""

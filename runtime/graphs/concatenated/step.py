@@ -100,13 +100,13 @@ class ConcatenatedStep:
         if logits is not self.logits:
             self.logits[rows] = logits
         self._working.written = 1 - self._working.written
-        self._working.holds = self._address(rows), tuple(length + sequence for length in lengths)
+        self._working.holds = self._addresses(rows), tuple(length + sequence for length in lengths)
 
     def _past(self, rows: _Rows, lengths: tuple[int, ...], past: int) -> dict[str, Array]:
         """The keys and values of these rows, the shorter ones at the end: those that the last run wrote, or a copy."""
         piece = self._working.written
         result = {name: self._shaped(name, piece, rows, past) for name in self._buffers}
-        if self._working.holds == (self._address(rows), lengths):
+        if self._working.holds == (self._addresses(rows), lengths):
             return result
         for name, buffer in self._buffers.items():
             for place, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True)):
@@ -143,7 +143,7 @@ class ConcatenatedStep:
         shape = (len(rows), heads, tokens, width)
         return self._working.shaped(name, piece, shape, len(rows) * heads * capacity * width)
 
-    def _address(self, rows: _Rows) -> int:
-        """Where the first of these rows is in the memory of the first buffer."""
+    def _addresses(self, rows: _Rows) -> tuple[int, ...]:
+        """Where these rows are in the memory of the first buffer."""
         first = next(iter(self._buffers.values()))
-        return int(first.ctypes.data + first.strides[0] * int(rows[0]))
+        return tuple((first.ctypes.data + first.strides[0] * rows).tolist())
