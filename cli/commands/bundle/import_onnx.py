@@ -37,7 +37,9 @@ def run(
         Optional[int], typer.Option(min=2, help="Most tokens of a decoder's text; by default the model's limit.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON, and events on standard error.")
+    ] = False,
 ) -> int:
     """Parse, call, render."""
     from triform.cli.outputs.tables import megabytes, rows

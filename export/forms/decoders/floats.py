@@ -57,7 +57,6 @@ class _Traced:
         cache: what it keeps of a text.
         reference: PyTorch's results for the beginning of `text`.
         text: that quantized graphs are compared on.
-        sample: the text for calibration.
         notes: for the manifest.
     """
 
@@ -66,7 +65,6 @@ class _Traced:
     cache: CacheInfo
     reference: Reference
     text: TokenWindows
-    sample: TokenWindows
     notes: dict[str, str]
 
 
@@ -94,8 +92,8 @@ def build_from_floats(
         with clock.step("verify"):
             calibrated = options.quantize not in ("none", MIXED) and not options.fast
             measured = measure_decoder(
-                traced.graph, traced.cache, Path(scratch), traced.reference, traced.sample if calibrated else None,
-                traced.text, clock.counted,
+                traced.graph, traced.cache, Path(scratch), traced.reference,
+                _calibration(traced, options) if calibrated else None, traced.text, clock.counted,
             )  # fmt: skip
         with clock.step("quantize"):
             others = [_stored_for_gpu(traced, measured, folder, Path(scratch), options)] if options.for_gpu else []
@@ -126,12 +124,16 @@ def _traced(checkpoint: Checkpoint, max_length: int, options: ExportOptions, clo
     if options.quantize != MIXED:
         # A goal is met by what PyTorch computes with them.
         drop_weights(checkpoint.model)
-    text = calibration_text(options.calibrate)
-    sample = texts.spread_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
     notes = dict(spec.notes) | (_fast_notes(reference.ids, ids, options) if options.fast else {})
-    return _Traced(
-        checkpoint, graph, cache, reference, TokenWindows(ids, window), TokenWindows(sample, window), notes
-    )  # fmt: skip
+    return _Traced(checkpoint, graph, cache, reference, TokenWindows(ids, window), notes)
+
+
+def _calibration(traced: _Traced, options: ExportOptions) -> TokenWindows:
+    """The text for calibration."""
+    checkpoint, window = traced.checkpoint, traced.text.window
+    text = calibration_text(options.calibrate)
+    ids = texts.spread_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
+    return TokenWindows(ids, window)
 
 
 def _fast_notes(verified: list[int], compared: list[int], options: ExportOptions) -> dict[str, str]:
@@ -210,8 +212,8 @@ def _quantize(
 def _quantize_to_goal(
     traced: _Traced, measured: Measured, folder: Path, scratch: Path, options: ExportOptions, clock: Clock
 ) -> Quantization:
-    model = traced.checkpoint.model
-    subject = Differentiable(model, partial(predictions, model, traced.sample), len(traced.sample.ids))
+    model, sample = traced.checkpoint.model, _calibration(traced, options)
+    subject = Differentiable(model, partial(predictions, model, sample), len(sample.ids))
 
     def compare(quantized: ir.Model) -> QuantizedParity:
         path = scratch / GRAPH_FILE

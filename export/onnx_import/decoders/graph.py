@@ -81,24 +81,20 @@ def adapt_decoder(model: ir.Model, path: Path, names: Names, head_dim: int | Non
     graph = model.graph
     parts = _sorted(graph, path, names)
     layers = _layers(parts, path, head_dim)
-    growth = "in_place" if _grows_in_place(parts) else "concatenated"
+    in_place = _grows_in_place(parts)
     _rename(parts)
-    lengths = Lengths(graph, in_place=growth == "in_place")
+    lengths = Lengths(graph, in_place=in_place)
     for name, value in parts.computed.items():
         lengths.supply(name, value)
     _widen_tokens(graph, parts.tokens)
     _as_floats(graph, parts)
     parts.logits.name = "all_logits" if parts.logits.name == "logits" else parts.logits.name
-    picked = pick_logits(graph, parts.logits)
+    positions, picked = pick_logits(graph, parts.logits)
     presents = [value for pair in parts.presents for value in pair]
     graph.outputs[:] = [picked, *presents]
-    graph.inputs[:] = [
-        parts.tokens,
-        lengths.past_lengths,
-        *_positions(graph),
-        *(v for pair in parts.pasts for v in pair),
-    ]
-    return CacheInfo("float32", layers, growth="in_place" if growth == "in_place" else "concatenated")
+    pasts = [value for pair in parts.pasts for value in pair]
+    graph.inputs[:] = [parts.tokens, lengths.past_lengths, positions, *pasts]
+    return CacheInfo("float32", layers, growth="in_place" if in_place else "concatenated")
 
 
 @dataclass
@@ -110,10 +106,6 @@ class _Parts:
     pasts: list[tuple[ir.Value, ir.Value]]
     presents: list[tuple[ir.Value, ir.Value]]
     logits: ir.Value
-
-
-def _positions(graph: ir.Graph) -> list[ir.Value]:
-    return [value for value in graph.inputs if value.name == "logits_positions"]
 
 
 def _sorted(graph: ir.Graph, path: Path, names: Names) -> _Parts:

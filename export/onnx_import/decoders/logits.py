@@ -12,7 +12,7 @@ _ELEMENTWISE = ("Cast", "Add", "Mul", "Div", "Tanh", "Sub")
 _BATCH, _POSITIONS = "batch", "num_logits"
 
 
-def pick_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:
+def pick_logits(graph: ir.Graph, logits: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Add the input ``logits_positions``, int64 (batch, num_logits).
 
     Args:
@@ -20,22 +20,20 @@ def pick_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:
         logits: (batch, sequence, vocab_size), of any float type.
 
     Returns:
-        the new output ``logits``, float32 (batch, num_logits, vocab_size).
+        this input, and the new output ``logits``, float32 (batch, num_logits, vocab_size).
     """
     positions = ir.val("logits_positions", ir.DataType.INT64, [_BATCH, _POSITIONS])
     graph.inputs.append(positions)
     width = (logits.shape or [None])[-1]
     product = _last_product(logits)
     columns = add_initializer(graph, "columns", np.array([0, -1, 1], np.int64))
+    states = logits if product is None else product.inputs[0]
+    column = ir.node("Reshape", [positions, columns])
+    pick = ir.node("GatherND", [states, column.outputs[0]], {"batch_dims": 1})
     if product is None:
-        column = ir.node("Reshape", [positions, columns])
-        pick = ir.node("GatherND", [logits, column.outputs[0]], {"batch_dims": 1})
         graph.extend([column, pick])
         result = pick.outputs[0]
     else:
-        states = product.inputs[0]
-        column = ir.node("Reshape", [positions, columns])
-        pick = ir.node("GatherND", [states, column.outputs[0]], {"batch_dims": 1})
         if states is not None:
             pick.outputs[0].type = states.type
         graph.insert_before(product, [column, pick])
@@ -48,7 +46,7 @@ def pick_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:
         result = wide.outputs[0]
     result.name, result.type = "logits", ir.TensorType(ir.DataType.FLOAT)
     result.shape = ir.Shape([_BATCH, _POSITIONS, width])
-    return result
+    return positions, result
 
 
 def _last_product(logits: ir.Value) -> ir.Node | None:
