@@ -31,9 +31,9 @@ def main() -> int:
     settled = 0
     for number in range(1, options.rounds + 1):
         work(number)
-        if number == first:
-            settled = _memory()
-            print(f"{number} rounds: {settled / 2**20:.1f} MiB", flush=True)
+        if number % first == 0:
+            settled = settled or _memory()
+            print(f"{number} rounds: {_memory() / 2**20:.1f} MiB", flush=True)
     last = _memory()
     fits = last <= settled * _ALLOWED
     print(f"{options.rounds} rounds: {last / 2**20:.1f} MiB, {'flat' if fits else 'IT GROWS'}")

@@ -1,7 +1,8 @@
 """Runs the fitting tests on a sample of mutations: `python -m tests.mutation.sample runtime --count 60 --seed 1`.
 
-A mutation is noticed where a test fails, or none ends in time. Those that are not are listed, to be read: some change
-nothing that anybody could see. Each runs in a copy of the folders, so that the files here stay as they are.
+A mutation is noticed where a test fails that passes without it, or where tests end without it and not with it. Those
+that are not are listed, to be read: some change nothing that anybody could see. Each runs in a copy of the folders, so
+that the files here stay as they are.
 """
 
 from __future__ import annotations
@@ -10,68 +11,82 @@ import argparse
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tests.mutation.fitting import ROOT, tests_of
 from tests.mutation.mutate import Mutation, mutations
+from tests.mutation.trial import Exports, run_tests
 
-ROOT = Path(__file__).parent.parent.parent
-_COPIED = ("cli", "docs", "examples", "export", "models", "runtime", "src", "tests")
-_SECONDS = 300
-# At most so many files of tests.
-_MOST_TESTS = 4
+_COPIED = ("benchmarks", "cli", "docs", "examples", "export", "models", "runtime", "src", "tests")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How mutations are tried.
+
+    Attributes:
+        place: a copy of the repository, which is changed.
+        seconds: of processor time that a mutation may take.
+        exports: where exports come from; from the changed code when None.
+    """
+
+    place: Path
+    seconds: float
+    exports: Exports | None
 
 
 def main() -> int:
     """Run the sample; the exit code is always 0."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", help="runtime or export, or a folder in it")
+    parser.add_argument("folder", help="runtime or export, or a folder or file in it")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=60, help="of processor time for one mutation")
+    parser.add_argument("--kept", type=Path, help="a folder that keeps exports of this code for the next call")
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of the sample to run again")
     options = parser.parse_args()
+    # onnxruntime reads it when it is imported, before Triform sets it.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     chosen = _sample(options.folder, options.count, options.seed)
-    noticed = 0
+    noticed = decided = 0
     with tempfile.TemporaryDirectory() as folder:
-        place = _copy(Path(folder))
+        place = _copy(Path(folder) / "changed")
+        exports = Exports(_copy(Path(folder) / "clean"), options.kept or Path(folder) / "kept")
+        trial = Trial(place, options.seconds, exports if options.folder.startswith("runtime") else None)
         for number, (path, mutation) in enumerate(chosen, 1):
-            caught = _is_noticed(place, path, mutation)
-            noticed += caught
-            outcome = "noticed " if caught else "SURVIVED"
+            if options.only and number not in options.only:
+                continue
+            start = time.monotonic()
+            outcome = _outcome(trial, path, mutation)
+            noticed += outcome == "noticed"
+            decided += outcome != "undecided"
             change = f"{' '.join(mutation.before.split())} -> {mutation.after}"
-            print(f"{number:3} {outcome} {path}:{mutation.line} {change}", flush=True)
-    print(f"{noticed} of {len(chosen)} noticed ({100 * noticed / len(chosen):.0f} %)")
+            print(
+                f"{number:3} {outcome:9} {time.monotonic() - start:4.0f} s {path}:{mutation.line} {change}", flush=True
+            )
+    print(f"{noticed} of {decided} noticed ({100 * noticed / max(1, decided):.0f} %)")
     return 0
 
 
 def _sample(folder: str, count: int, seed: int) -> list[tuple[Path, Mutation]]:
+    """Mutations of any file; one that no test reaches counts as not noticed."""
+    files = [ROOT / folder] if folder.endswith(".py") else sorted((ROOT / folder).rglob("*.py"))
     everything = [
-        (path.relative_to(ROOT), mutation)
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for mutation in mutations(path.read_text(encoding="utf-8"))
-        if tests_of(path.relative_to(ROOT))
+        (path.relative_to(ROOT), mutation) for path in files for mutation in mutations(path.read_text(encoding="utf-8"))
     ]
     return random.Random(seed).sample(everything, min(count, len(everything)))
-
-
-@cache
-def tests_of(path: Path) -> list[str]:
-    """The files of tests that fit a file: first those of its name in the folder of its name, last those far away."""
-    module = "triform." + ".".join(path.with_suffix("").parts)
-    own, ranked = ROOT / "tests" / path.parent, []
-    for test in sorted((ROOT / "tests").rglob("test_*.py")):
-        near, named = test.parent == own, path.stem in test.stem
-        if (near and named) or module in test.read_text(encoding="utf-8"):
-            ranked.append((not named if near else 2, str(test.relative_to(ROOT))))
-    return [name for _, name in sorted(ranked)][:_MOST_TESTS]
 
 
 def _copy(folder: Path) -> Path:
     for name in _COPIED:
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "Makefile", "constraints.txt"):
+    for name in ("pyproject.toml", "README.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "constraints.txt",
+                 "requirements-device.txt"):  # fmt: skip
         shutil.copy2(ROOT / name, folder)
     for name in ("cli", "export", "models", "runtime"):
         link = folder / "src" / "triform" / name
@@ -80,18 +95,34 @@ def _copy(folder: Path) -> Path:
     return folder
 
 
-def _is_noticed(place: Path, path: Path, mutation: Mutation) -> bool:
-    original = (place / path).read_text(encoding="utf-8")
-    (place / path).write_text(mutation.text, encoding="utf-8")
-    command = [sys.executable, "-B", "-m", "pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider", *tests_of(path)]
-    environment = {**os.environ, "PYTHONPATH": str(place / "src")}
+def _outcome(trial: Trial, path: Path, mutation: Mutation) -> str:
+    """noticed, SURVIVED, or undecided where the tests do not end or do not pass without the mutation."""
+    tests = tests_of(path)
+    if not tests:
+        return "SURVIVED"
+    original = (trial.place / path).read_text(encoding="utf-8")
+    _write(trial.place / path, mutation.text)
     try:
-        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, timeout=_SECONDS, check=False)
-        return done.returncode != 0
-    except subprocess.TimeoutExpired:
-        return True
+        outcome = run_tests(trial.place, tests, trial.seconds, trial.exports)
     finally:
-        (place / path).write_text(original, encoding="utf-8")
+        _write(trial.place / path, original)
+    if outcome.failed is None and outcome.in_time:
+        return "SURVIVED"
+    passes = _pass_unchanged(trial, (outcome.failed,) if outcome.failed else tests)
+    return "noticed" if passes else "undecided"
+
+
+@cache
+def _pass_unchanged(trial: Trial, tests: tuple[str, ...]) -> bool:
+    outcome = run_tests(trial.place, tests, trial.seconds, trial.exports)
+    return outcome.failed is None and outcome.in_time
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file, and remove its bytecode: a file of the same size in the same second passes as unchanged."""
+    path.write_text(text, encoding="utf-8")
+    for left in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        left.unlink()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -40,10 +41,10 @@ def isolated(engine: str, render: Render) -> Render:
 
     def run(source: str, variables: Mapping[str, Any]) -> str:
         request = _as_json([source, variables])
-        child = None if request is None else _child(engine, render)
-        if request is None or child is None:
-            return render(source, variables)
-        return child.render(request)
+        while request is not None and (child := _child(engine, render)) is not None:
+            with suppress(_Interrupted):
+                return child.render(request)
+        return render(source, variables)
 
     return run
 
@@ -62,6 +63,10 @@ def _as_json(value: Any) -> bytes | None:
         return None
 
 
+class _Interrupted(Exception):
+    """The child's next answer belongs to an earlier request, whose caller was interrupted by Ctrl-C or a signal."""
+
+
 class _Child:
     """The other end of a child's pipes."""
 
@@ -69,6 +74,8 @@ class _Child:
         self._owner, self._pid = os.getpid(), pid
         self._requests, self._results = requests, results
         self._turn = threading.Lock()
+        # Whether a request has no answer yet.
+        self._asked = False
         self._ended = False
 
     @property
@@ -78,6 +85,10 @@ class _Child:
 
     def render(self, request: bytes) -> str:
         with self._turn:
+            if self._asked:
+                self.close()
+                raise _Interrupted
+            self._asked = True
             try:
                 _send(self._requests, request)
                 answer = _receive(self._results)
@@ -86,6 +97,7 @@ class _Child:
             if answer is None:
                 self.close()
                 raise Refusal("it takes more memory or time than a prompt is worth")
+            self._asked = False
         kind, text = json.loads(answer)
         if kind == "refused":
             raise Refusal(text)
@@ -96,6 +108,10 @@ class _Child:
         if self._ended:
             return
         self._ended = True
+        if self._asked:
+            # Nobody waits for the answer.
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
         with suppress(OSError):
             self._requests.close()
         self._results.close()
@@ -145,8 +161,6 @@ def _start(render: Render) -> _Child | None:
 
 def _serve(render: Render, requests: int, results: int) -> None:
     """Answer requests until the parent ends."""
-    import signal
-
     # Ctrl-C reaches all processes of a terminal, and the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):

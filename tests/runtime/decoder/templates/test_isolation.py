@@ -19,6 +19,8 @@ def count(source, variables):
     """Stands for an engine: its own process, and how often it was called there."""
     if source == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if source == "wait":
+        time.sleep(60)
     if source == "fill":
         return len("x" * 2**40)
     if source == "fail":
@@ -53,6 +55,33 @@ def test_another_takes_its_place(render):
     with pytest.raises(Refusal, match="more memory or time than a prompt is worth"):
         render("die", {})
     assert render("", {}) != first
+
+
+class Interrupted(Exception):
+    """What the handler of a signal raises, as that of Ctrl-C does."""
+
+
+# A request that fits into a pipe, and one of which the child has read a part.
+@pytest.mark.parametrize("size", [3, 2**18])
+def test_after_an_interrupt_nobody_gets_the_answer_to_another_request(render, size):
+    def interrupt(*_):
+        raise Interrupted
+
+    child = int(render("", {}).split()[0])
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        if size > 2**16:
+            os.kill(child, signal.SIGSTOP)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Interrupted):
+            render("wait", {"mine": "x" * size})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert render("", {"other": 1}).endswith(" {'other': 1}")
+    assert render("", {"third": 2}).endswith(" {'third': 2}")
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
 
 
 @pytest.mark.parametrize("value", [{1: 2}, (1, 2), {"a": {3}}])

@@ -1,0 +1,86 @@
+"""Which tests fit a file: those that import it, at first hand or through other files, and lie near its place."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+_FOLDERS = ("cli", "export", "models", "runtime")
+# It imports commands when they are used.
+_COMMAND_TABLE = "triform.cli.command_table"
+# At most so many files of tests.
+_MOST_TESTS = 3
+
+
+@cache
+def tests_of(path: Path) -> tuple[str, ...]:
+    """The files of tests for a file, the nearest first; none if no test reaches it.
+
+    Near are those of the file's name in the folder of its name, then those that import it through few others and
+    share most of its folders.
+
+    Args:
+        path: of the file, from the root of the repository.
+    """
+    steps = _importers(_module(path))
+    ranked = [(_distance(path, test, steps[_module(test)]), str(test)) for test in _tests() if _module(test) in steps]
+    return tuple(name for _, name in sorted(ranked)[:_MOST_TESTS])
+
+
+def _distance(path: Path, test: Path, steps: int) -> int:
+    own = ("tests", *path.parent.parts)
+    shared = 0
+    for ours, theirs in zip(own, test.parent.parts, strict=False):
+        if ours != theirs:
+            break
+        shared += 1
+    apart = len(own) - shared + len(test.parent.parts) - shared
+    named = path.stem in test.stem and apart == 0
+    return -1 if named else steps + apart
+
+
+def _importers(module: str) -> dict[str, int]:
+    """How many imports lie between a module and each that imports it."""
+    users, steps, now = _users(), {module: 0}, [module]
+    while now:
+        now = sorted({user for name in now for user in users[name]} - steps.keys())
+        steps.update(dict.fromkeys(now, 1 + max(steps.values())))
+    return steps
+
+
+@cache
+def _users() -> dict[str, set[str]]:
+    """From a module to those that import it."""
+    found = defaultdict(set)
+    for name in _imported(ast.parse((ROOT / "src/triform/__init__.py").read_text(encoding="utf-8"))):
+        found[name].add("triform")
+    for path in [path.relative_to(ROOT) for folder in (*_FOLDERS, "tests") for path in (ROOT / folder).rglob("*.py")]:
+        if path.parts[:2] == ("cli", "commands"):
+            found[_module(path)].add(_COMMAND_TABLE)
+        for name in _imported(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            found[name].add(_module(path))
+    return found
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """Names of modules; also of what lies in them, which may be modules."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{item.name}" for item in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {item.name for item in node.names}
+    return names
+
+
+def _module(path: Path) -> str:
+    name = ".".join(path.with_suffix("").parts)
+    return name if path.parts[0] == "tests" else f"triform.{name}"
+
+
+@cache
+def _tests() -> list[Path]:
+    return sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py"))
