@@ -23,7 +23,7 @@ from triform.runtime.errors import (
 from triform.runtime.graphs.protocols import GraphSession
 from triform.runtime.graphs.providers.assignment import Assignment, assignment, fallback_note
 from triform.runtime.graphs.providers.choice import GPU_PROVIDERS, absent_providers, choose, options_of, preload
-from triform.runtime.graphs.providers.failures import first_line, is_of_gpu, known_cause, missing_library
+from triform.runtime.graphs.providers.failures import first_line, is_of_gpu, known_cause, missing_library, unknown_part
 from triform.runtime.graphs.providers.names import CPU, short_name
 from triform.runtime.graphs.providers.plugins import installed_plugins, plugin_of, use_plugin
 from triform.runtime.machine.processor import physical_cores
@@ -229,6 +229,11 @@ def _open_on_cpu(ort: Any, path: Path, threads: int | None) -> GraphSession:
     except Exception as error:  # onnxruntime's exceptions share no base class
         if is_out_of_memory(error):
             raise OutOfMemoryError(f"{path} does not fit into memory; export it smaller, or free some") from error
+        if unknown := unknown_part(error):
+            raise BundleError(
+                f"{path} needs {unknown}, which onnxruntime {ort.__version__} does not have; install a newer one if "
+                "you trust the bundle"
+            ) from error
         raise BundleError(
             f"{path} cannot be opened: run `triform verify {path.parent}`, or export it again ({first_line(error)})"
         ) from error

@@ -33,6 +33,15 @@ _CAUSES = (
 _PLACE = re.compile(r"^(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?/\S+\.\w+:\d+ .*\)(?: const)? ")
 _OF_GPU = re.compile(r"CUDA|CUBLAS|CUDNN|CUFFT|Cuda|WebGPU|VK_ERROR|DXGI")
 
+# What onnxruntime writes of graphs that need more than it has, and what that is.
+_UNKNOWN = (
+    (r"Fatal error: (?:ai\.onnx:)?(\S+?)\(-?\d+\) is not a registered function", "the operator {}"),
+    (r"No Op registered for (\S+) with domain_version", "the operator {}"),
+    (r"No opset import for domain '(.+?)'", "operators of the domain {}"),
+    (r"Unsupported model IR version: (\d+)", "version {} of ONNX's file format"),
+    (r"Opset (\d+) is under development", "version {} of ONNX's operators"),
+)
+
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, without the place in onnxruntime's source."""
@@ -46,6 +55,16 @@ def known_cause(error: BaseException) -> str | None:
     if missing := _MISSING_LIBRARY.search(text):
         return _of_missing(missing[1])
     return next((said for pattern, said in _CAUSES if re.search(pattern, text)), None)
+
+
+def unknown_part(error: BaseException) -> str | None:
+    """What a graph has that onnxruntime does not know, such as "the operator com.example:Boom"; None if it is not that.
+
+    Args:
+        error: of onnxruntime, when it opens a graph.
+    """
+    found = ((re.search(pattern, str(error)), what) for pattern, what in _UNKNOWN)
+    return next((what.format(match[1][:_LONGEST]) for match, what in found if match), None)
 
 
 def missing_library(ort: Any, provider: str) -> str | None:
