@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triform.cli.batch.folder import INPUT_FILE, INPUT_ROW, OutputFolder, write_block
+from triform.cli.batch.folder import INPUT_FILE, INPUT_ROW, OutputFolder, check_block, write_block
 from triform.cli.batch.units import Block, Unit
 from triform.runtime.batch.predictor import ERROR, Predictor
 from triform.runtime.errors import InputError
@@ -61,6 +61,7 @@ class BlockWriter:
         for block in unit.blocks(self.column, self.rows):
             path, count = self.folder.block(unit, block.start, len(block.table)), len(block.table)
             if path.exists():
+                check_block(path, count)
                 yield Counts(present=count)
                 continue
             before = self.predictor.truncated

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triform.cli.batch.units import Unit
+from triform.cli.outputs.part_file import locked_file
 from triform.cli.outputs.run_log import difference
 from triform.runtime.batch.predictor import ERROR
 from triform.runtime.errors import InputError
 from triform.runtime.files import whole_file
+from triform.runtime.printable import shortened
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
 INPUT_FILE, INPUT_ROW = "input_file", "input_row"
-_RUN = "run.json"
+_RUN, _LOCK = "run.json", ".lock"
 # Of an input's name in the name of a file; file systems allow 255 bytes.
 _LONGEST = 60
 
@@ -38,8 +41,32 @@ class OutputFolder:
 
     path: Path
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Make the folder if there is none, and keep other runs out of it until the context ends.
+
+        Raises:
+            InputError: it cannot be written, or another run is writing it.
+        """
+        new, lock = not self.path.exists(), self.path / _LOCK
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be made: {error.strerror}") from None
+        with locked_file(lock, self.path):
+            try:
+                yield
+            finally:
+                # Windows removes no open files, and there it stays.
+                with suppress(OSError):
+                    lock.unlink()
+                if new:
+                    # If nothing was written. The system refuses it otherwise.
+                    with suppress(OSError):
+                        self.path.rmdir()
+
     def begin(self, digests: Mapping[str, str]) -> None:
-        """Make the folder, or check that it was made by the same run; one without results is taken over.
+        """Check that the folder was made by the same run; one without results is taken over. Call it inside `alone`.
 
         Args:
             digests: of everything that results depend on, see `Run`.
@@ -97,7 +124,7 @@ class OutputFolder:
         import pyarrow.parquet as parquet
 
         for path in sorted((self.path / "rows").glob("*.parquet")):
-            with parquet.ParquetFile(path) as file:
+            with _reading_block(path), parquet.ParquetFile(path) as file:
                 if not _has_errors(file.metadata):
                     continue
                 table = file.read(kind.names)
@@ -116,6 +143,35 @@ class OutputFolder:
                 f"{self.path} has the results of a run with {what}: repeat that run's command to continue it, or name "
                 "a new folder"
             )
+
+
+def check_block(path: Path, count: int) -> None:
+    """Check that the file of a block is one of Parquet with so many rows.
+
+    Raises:
+        InputError: it is not, or cannot be read.
+    """
+    import pyarrow.parquet as parquet
+
+    with _reading_block(path):
+        rows = parquet.read_metadata(path).num_rows
+    if rows != count:
+        raise _damaged(path, f"it has {rows} rows instead of {count}")
+
+
+@contextmanager
+def _reading_block(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, KeyError, pa.ArrowException) as error:
+        # Arrow's errors of a few lines repeat the file's name.
+        raise _damaged(path, getattr(error, "strerror", None) or shortened(str(error).splitlines()[0])) from None
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(f"{path} is damaged ({reason}); delete it, and the same command computes its rows again")
 
 
 def write_block(path: Path, table: pa.Table) -> None:

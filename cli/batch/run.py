@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,23 +65,35 @@ def run_batch(batch: BatchRun, task: RowTask, loading: LoadOptions) -> int:
     given = task.settings() | {"column": batch.column, "block_rows": rows, "inputs": _fingerprints(files)}
     digests = Run(batch.bundle, given).digests()
     folder = OutputFolder(batch.output.absolute())
-    if batch.cluster is None:
-        predictor = Predictor(batch.bundle, task, column=batch.column, **loading)
-        folder.begin(digests)
-        counts = _sum(_here(BlockWriter(predictor, folder, batch.column, rows), units), batch)
-    else:
-        from triform.cli.batch.cluster import WorkerJob, cluster, on_cluster
-        from triform.cli.batch.shared_bundle import share
-
-        with cluster(batch.cluster):
-            folder.begin(digests)
-            job = WorkerJob(share(batch.bundle), task, _on_one_core(loading), units, folder, batch.column, rows)
-            counts = _sum(on_cluster(job, batch.workers), batch)
-    failed, first = folder.write_errors()
+    with folder.alone():
+        counts = _compute(batch, task, loading, units, folder, digests)
+        failed, first = folder.write_errors()
     _say_counts(batch, counts, failed)
     if failed and failed == counts.computed + counts.present:
         raise TriformError(f"no row has results; the first is {first}")
     return 0
+
+
+def _compute(
+    batch: BatchRun,
+    task: RowTask,
+    loading: LoadOptions,
+    units: Sequence[Unit],
+    folder: OutputFolder,
+    digests: Mapping[str, str],
+) -> Counts:
+    rows = task.rows if batch.block_rows is None else batch.block_rows
+    if batch.cluster is None:
+        predictor = Predictor(batch.bundle, task, column=batch.column, **loading)
+        folder.begin(digests)
+        return _sum(_here(BlockWriter(predictor, folder, batch.column, rows), units), batch)
+    from triform.cli.batch.cluster import WorkerJob, cluster, on_cluster
+    from triform.cli.batch.shared_bundle import share
+
+    with cluster(batch.cluster):
+        folder.begin(digests)
+        job = WorkerJob(share(batch.bundle), task, _on_one_core(loading), units, folder, batch.column, rows)
+        return _sum(on_cluster(job, batch.workers), batch)
 
 
 def _here(writer: BlockWriter, units: Sequence[Unit]) -> Iterator[Counts]:

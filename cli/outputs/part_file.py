@@ -33,7 +33,7 @@ def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO
     """
     _check_target(output, source)
     unfinished = part_path(output)
-    with _named(output), _locked(unfinished, output) as file:
+    with _named(output), locked_file(unfinished, output) as file:
         if os.fstat(file.fileno()).st_size and not resume:
             raise InputError(
                 f"{unfinished} has the results of an unfinished run: continue it with --resume, or delete that file"
@@ -63,19 +63,28 @@ def _check_target(output: Path, source: Path | None) -> None:
 
 
 @contextmanager
-def _locked(unfinished: Path, output: Path) -> Iterator[IO[bytes]]:
+def locked_file(path: Path, output: Path) -> Iterator[IO[bytes]]:
+    """Open a file to read and write from its beginning, made if there is none; no other process may open it so.
+
+    Args:
+        path: the file.
+        output: the final path of the file or folder that it is part of.
+
+    Raises:
+        InputError: it cannot be written, or another process has it open or has just removed it.
+    """
     try:
         # No mode of open() creates a file without truncating it, and writes anywhere.
-        file = os.fdopen(os.open(unfinished, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
     except OSError as error:
         raise InputError(f"{output} cannot be written: {error.strerror}") from None
     with file:
         try:
             _lock(file)
         except OSError:
-            raise InputError(f"{unfinished} is being written by another process; choose another --output") from None
-        if not unfinished.exists() or not os.path.samestat(os.fstat(file.fileno()), unfinished.stat()):
-            # The other process ended between the two calls, and renamed the file.
+            raise InputError(f"{output} is being written by another process; choose another --output") from None
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            # The other process ended between the two calls, and renamed or removed the file.
             raise InputError(f"{output} was just written by another process; choose another --output")
         yield file
 

@@ -18,6 +18,7 @@ import pytest
 import triform
 from tests.helpers.batches import errors_in, rows_in, sentences, write_json_lines, write_parquet
 from tests.helpers.commands import one_line
+from triform.cli.batch.folder import OutputFolder
 
 
 @pytest.fixture(scope="module")
@@ -373,6 +374,41 @@ def test_a_folder_of_another_run(call, sentence_bundle, tmp_path):
     assert "run.json is damaged" in refused(call, sentence_bundle, tmp_path, *asked)
     (output / "run.json").unlink()
     assert f"{output} holds other files" in refused(call, sentence_bundle, tmp_path, *asked)
+
+
+def test_two_runs_at_once(call, sentence_bundle, tmp_path):
+    """The second may be of another input, whose rows would be taken for those of the first."""
+    output = tmp_path / "out"
+    (tmp_path / "texts.txt").write_text("\n".join(sentences(9)))
+    arguments = ("batch", "embed", sentence_bundle, "--input", tmp_path / "texts.txt", "--output", output)
+    with OutputFolder(output).alone():
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, "")
+        assert "is being written by another process; choose another --output" in one_line(err)
+        assert [path.name for path in output.iterdir()] == [".lock"]
+    assert not output.exists()
+    assert call(*arguments)[0] == 0
+    assert sorted(path.name for path in output.iterdir()) == ["errors.parquet", "rows", "run.json"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "scrambled", "of another"])
+def test_damaged_blocks(call, sentence_bundle, tmp_path, damage):
+    """They are neither taken as done nor written over, and can be computed again."""
+    output, texts = tmp_path / "out", sentences(7)
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    arguments = ("batch", "embed", sentence_bundle, "--input", tmp_path / "texts.txt", "--output", output)
+    arguments += ("--block-rows", 4)
+    assert call(*arguments)[0] == 0
+    first, second = sorted((output / "rows").iterdir())
+    whole = first.read_bytes()
+    other = {"empty": b"", "cut": whole[:-5], "scrambled": whole[:-40] + b"\xff" * 32 + whole[-8:]}
+    first.write_bytes(other.get(damage, second.read_bytes()))
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert f"{first} is damaged (" in one_line(err)
+    first.unlink()
+    assert call(*arguments)[0] == 0
+    assert [row["text"] for row in rows_in(output)] == texts
 
 
 def test_without_pyarrow(call, sentence_bundle, tmp_path, monkeypatch):
