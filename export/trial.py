@@ -19,6 +19,7 @@ from triform.runtime.encoder_decoder.model import EncoderDecoder
 from triform.runtime.errors import ContextError, ExportError, InputError, TriformError
 from triform.runtime.opening import load
 from triform.runtime.speech.model import CtcModel
+from triform.runtime.text.pages import laid_out
 
 _TEXT = "Hello there, and good morning."
 # What a template is tried with, from what most of them take to what some insist on; one must be taken.
@@ -96,9 +97,8 @@ def _try_encoder(model: Encoder) -> None:
     if model.rows is not None:
         step = model.step
         positions = [[0]] if "logits_positions" in step.inputs else None
-        _check_numbers(
-            result for row in step.run(model.rows.read([_TEXT]), list(step.outputs), positions) for result in row
-        )
+        rows = model.rows.read([_TEXT if model.rows.boxes is None else laid_out(_TEXT)])
+        _check_numbers(result for row in step.run(rows, list(step.outputs), positions) for result in row)
     if model.images is not None and model.info.image is not None:
         _check_numbers(model.images.feed({"pixel_values": _image(model.info.image)}, list(model.images.outputs)))
 

@@ -33,9 +33,11 @@ _MEDIA = {
     "pixel_values": "images", "image_patches": "images", "flattened_patches": "images",
     "input_features": "audio", "input_values": "audio", "audio_values": "audio",
 }  # fmt: skip
+# The argument that holds the box of each token's word.
+BOXES = "bbox"
 # Arguments that say more of each token than its id, and that a text alone does not have.
 _MORE_THAN_TEXT = {
-    "bbox": "the place of each word on its page",
+    BOXES: "the place of each word on its page",
     "xpath_tags_seq": "the place of each word in its HTML",
     "input_shape_ids": "the shape of each character",
     "visual_feats": "what is seen in an image",

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from triform.models.architectures import (
+    BOXES,
     BY_TOKEN,
     architecture_of,
     bare_class,
@@ -189,7 +190,7 @@ def _check_reads(config: PretrainedConfig, task: str, argument: str, what: str) 
 
 def _check_text_is_enough(loaded: Any) -> None:
     # Whether the tokenizer gives what follows from tokens is seen when it is loaded.
-    more = more_than_text(loaded, BY_TOKEN)
+    more = more_than_text(loaded, (*BY_TOKEN, BOXES))
     if more is not None:
         raise UnsupportedModelError(f"{loaded.__name__} reads {more} besides its texts, which no bundle can be given")
     missing = missing_arguments(loaded, TEXT_INPUTS)

@@ -41,18 +41,20 @@ class TextInputs:
     field: str | None
     skip_errors: bool
 
-    def records(self, blank_lines: Literal["skip", "keep"] = "skip") -> Records:
+    def records(self, blank_lines: Literal["skip", "keep"] = "skip", *, pages: bool = False) -> Records:
         """The texts as records.
 
         Args:
             blank_lines: see `Records`.
+            pages: see `Layout`.
 
         Raises:
             InputError: see `Records`.
         """
         from triform.cli.inputs.records import Records
 
-        return Records(self.texts, self.file, self.field, self.skip_errors, blank_lines=blank_lines)
+        given = self.texts, self.file, self.field, self.skip_errors
+        return Records(*given, blank_lines=blank_lines, pages=pages)
 
 
 def with_text_inputs(command: Callable[..., int]) -> Callable[..., int]:

@@ -8,11 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
+from triform.cli.inputs.pages import is_page, page_of
 from triform.runtime.errors import InputError
 from triform.runtime.text.encoding import looks_like_utf_16, utf8_lines
 from triform.runtime.text.unicode_check import invalid_at
+
+if TYPE_CHECKING:
+    from triform.runtime.text.pages import Page, Text
 
 Format = Literal["lines", "json", "csv", "tsv"]
 
@@ -33,12 +37,19 @@ class Record:
         text: the text; of an object, the value of its text field.
         value: the object it is part of; None for plain text.
         messages: of an object whose field is a conversation; the text is empty then.
+        page: of an object with words and their boxes; the text is the words then.
     """
 
     number: int
     text: str
     value: dict[str, Any] | None = None
     messages: list[Any] | None = None
+    page: Page | None = None
+
+    @property
+    def input(self) -> Text:
+        """What a model reads: the page, or the text."""
+        return self.text if self.page is None else self.page
 
 
 @dataclass(frozen=True)
@@ -68,11 +79,13 @@ class Layout:
         format: of the file.
         field: its name, if the user gave one.
         fields: the names to look for otherwise; the first that exists counts.
+        pages: whether objects of words and boxes, without a text, are pages.
     """
 
     format: Format
     field: str | None
     fields: Sequence[str]
+    pages: bool = False
 
 
 def file_format(file: Path | None, field: str | None) -> Format:
@@ -193,12 +206,24 @@ def _of_object(number: int, value: Any, layout: Layout) -> Parsed:
     content = fields.get(name)
     if name == _MESSAGES and name in layout.fields and isinstance(content, list):
         return Parsed(number, Record(number, "", fields, content))
+    if layout.pages and layout.field is None and name not in fields and is_page(fields):
+        return _of_page(number, fields)
     if not isinstance(content, str):
         problem = f"it is not an object with a text called {name!r}"
         return Parsed(number, problem=problem, object=value if isinstance(value, dict) else None)
     if not _is_text(content):
         return Parsed(number, problem=f"its {name!r} is not valid Unicode", object=fields)
     return Parsed(number, Record(number, content, fields))
+
+
+def _of_page(number: int, fields: dict[str, Any]) -> Parsed:
+    try:
+        page = page_of(fields)
+    except InputError as error:
+        return Parsed(number, problem=str(error), object=fields)
+    if not _is_text(page.text):
+        return Parsed(number, problem="its words are not valid Unicode", object=fields)
+    return Parsed(number, Record(number, page.text, fields, page=page))
 
 
 def _is_text(value: Any) -> bool:

@@ -32,6 +32,7 @@ class Records:
         fields: the fields to look for if `field` is None; the first that exists counts.
         blank_lines: whether blank lines are skipped and counted, or are records too.
         format: of the file; by its name and `field` if None.
+        pages: see `Layout`.
         used: number of records so far that could be used.
         skipped: number of records skipped so far because they could not be used.
         first_skipped: the first of them and its problem.
@@ -47,6 +48,7 @@ class Records:
     fields: Sequence[str] = ("text",)
     blank_lines: Literal["skip", "keep"] = "skip"
     format: Format | None = None
+    pages: bool = False
     used: int = dataclasses.field(default=0, init=False)
     skipped: int = dataclasses.field(default=0, init=False)
     first_skipped: str = dataclasses.field(default="", init=False)
@@ -128,7 +130,7 @@ class Records:
             yield record
 
     def _read(self, stream: BinaryIO) -> Iterator[Record]:
-        layout = Layout(self._format, self.field, self.fields)
+        layout = Layout(self._format, self.field, self.fields, self.pages)
         for parsed in parse(stream, layout):
             if parsed.problem is not None:
                 if self._refuse(parsed.number, parsed.problem):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from triform.cli.outputs.terminal import for_progress
 
@@ -77,16 +77,16 @@ _Result = TypeVar("_Result")
 
 
 def with_results(
-    records: Records, work: Callable[[Iterable[str]], Iterator[_Result]]
+    records: Records, work: Callable[[Iterable[Any]], Iterator[_Result]]
 ) -> Iterator[tuple[Record, _Result]]:
     """Each record with its result, in order and in bounded memory; progress is shown as by `with_progress`.
 
     Args:
         records: the inputs.
-        work: takes their texts lazily, and yields one result per text.
+        work: takes their texts lazily, or their pages where the records have pages, and yields one result for each.
     """
     shown = with_progress(records, results_to=None)
-    return alongside(shown, lambda some: work(record.text for record in some))
+    return alongside(shown, lambda some: work(record.input for record in some))
 
 
 def alongside(

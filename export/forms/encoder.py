@@ -40,7 +40,7 @@ from triform.export.tokenization.code_points import code_points_info
 from triform.export.tokenization.token_tables import add_by_token, token_tables
 from triform.export.write import staged
 from triform.models import catalog
-from triform.models.architectures import BY_TOKEN, more_than_text, takes
+from triform.models.architectures import BOXES, BY_TOKEN, more_than_text, takes
 from triform.models.encoder.graph import encoder_spec
 from triform.models.spec import GraphSpec
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest
@@ -74,7 +74,7 @@ def _look_up_by_token(checkpoint: Checkpoint) -> None:
     """Let the model look up what its tokenizer gives for each token besides the id."""
     model = checkpoint.model
     tables = token_tables(load_original_tokenizer(checkpoint.source), model)
-    lacking = more_than_text(type(model), tables)
+    lacking = more_than_text(type(model), (*tables, BOXES))
     if lacking is not None:
         raise UnsupportedError(
             f"{type(model).__name__} reads {lacking} besides its texts, which its tokenizer does not give"
@@ -163,6 +163,7 @@ def _encoder_info(encoder: TextEncoder, graph: GraphInfo) -> EncoderInfo:
         hidden_states=hidden_state_count(graph.outputs),
         equal_lengths=encoder.equal_lengths,
         min_length=encoder.min_length,
+        boxes=encoder.boxes,
     )
 
 

@@ -53,7 +53,8 @@ def shortest_row(model: PreTrainedModel, task: EncoderTask) -> int:
     failure = ""
     for length in range(shortest_pooled(model) or 1, _LONGEST_MINIMUM + 1):
         try:
-            reference_outputs(model, task, tuple(tensor[:1, :1].expand(1, length) for tensor in inputs))
+            rows = tuple(tensor[:1, :1].expand(1, length, *tensor.shape[2:]) for tensor in inputs)
+            reference_outputs(model, task, rows)
         except (RuntimeError, ValueError, IndexError) as error:
             failure = first_line(error)
             continue

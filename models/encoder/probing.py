@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 # Ids of probe inputs are below this, however large the vocabulary is.
 _PROBE_IDS = 100
+# Rows of probe inputs, and their tokens.
+PROBE_SHAPE = (2, 11)
 
 
 def probe_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[torch.Tensor, ...]:
     """Inputs of `task.names`, in order: two rows of tokens, the second padded, two random images, or its examples."""
-    batch, length, padding, num_logits = 2, 11, 4, 3
+    (batch, length), padding, num_logits = PROBE_SHAPE, 4, 3
     generator = torch.Generator().manual_seed(0)
     text = model.config.get_text_config()
     inputs = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -13,6 +13,9 @@ from triform.runtime.errors import InputError, option
 
 if TYPE_CHECKING:
     from triform.runtime.opening import LoadOptions
+
+# What a table has of each span: it holds no pages.
+_SPAN = ("label", "score", "start", "end", "text")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class EmbedTask:
         check_dtype(self.output_dtype)
         model = load_encoder(bundle, strict=self.strict, **loading)
         info = embedding_info(model)
+        model.require_texts_alone("a table")
         prompt = resolve_prompt(info, self.prompt, self.prompt_name)
         width, dtype = storage(width_of(info, self.dimensions), self.output_dtype)
 
@@ -104,6 +108,7 @@ class ClassifyTask:
 
         model = load_encoder(bundle, strict=self.strict, **loading)
         model.require("classify", TASK)
+        model.require_texts_alone("a table")
         template = HYPOTHESIS_TEMPLATE if self.hypothesis_template is None else self.hypothesis_template
 
         def scored(texts: Iterable[str]) -> Iterator[list[tuple[str, float]]]:
@@ -149,12 +154,13 @@ class TagTask:
         from triform.runtime.opening import load_encoder
 
         model = load_encoder(bundle, **loading)
+        model.require_texts_alone("a table")
         # The call itself checks the options.
         tag(model, (), aggregation=self.aggregation, stride=self.stride)
 
         def work(texts: Iterable[str]) -> Iterator[Values]:
             for tags in tag(model, texts, aggregation=self.aggregation, stride=self.stride):
-                yield {"tags": [asdict(span) for span in tags]}
+                yield {"tags": [{name: getattr(span, name) for name in _SPAN} for span in tags]}
 
         places = [("start", pa.int64()), ("end", pa.int64()), ("text", pa.string())]
         span = pa.struct([("label", pa.string()), ("score", pa.float64()), *places])

@@ -14,7 +14,7 @@ from triform.runtime.printable import quoted
 
 # The graphs of a form, besides the one for images of models that compare images with texts.
 _GRAPHS = {"decoder": ("decoder",), "encoder": ("encoder",), "encoder-decoder": ("encoder", "decoder")}
-_TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "prompt_lengths", "logits_positions"}
+_TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "prompt_lengths", "logits_positions", "bbox"}
 # The outputs that a task needs, by graph.
 _NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
     "text-classification": {"encoder": ("logits",)},
@@ -87,6 +87,7 @@ def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
     yield from _vectors(manifest, info)
     yield from _logits(manifest, info)
     yield from _rows(manifest, info)
+    yield from _boxes(manifest, info)
     with_images = [
         graph for graph in manifest.graphs.values() if any(tensor.name == "pixel_values" for tensor in graph.inputs)
     ]
@@ -146,6 +147,19 @@ def _rows(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
         yield Limit("encoder.embedding.include_prompt", counted, fits, "false where the graph takes prompt_lengths")
     masks = "logits_positions" in inputs
     yield Limit("task", manifest.task, masks == (manifest.task == "fill-mask"), "fill-mask with logits_positions")
+
+
+def _boxes(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
+    tensors = [tensor for tensor in manifest.graphs["encoder"].inputs if tensor.name == "bbox"]
+    given = info.boxes is not None
+    yield Limit("encoder.boxes", given, given == bool(tensors), "given where the graph takes bbox, and only there")
+    if info.boxes is not None:
+        for tensor in tensors:
+            yield Limit("encoder.boxes", tensor.shape, tensor.shape[2:] == [4], "of four numbers a token")
+            whole = tensor.dtype == "int64"
+            yield Limit(
+                "encoder.boxes.whole", info.boxes.whole, info.boxes.whole == whole, f"{whole} for {tensor.dtype}"
+            )
 
 
 def _encoder_decoder(manifest: Manifest, info: EncoderDecoderInfo) -> Iterator[Limit]:

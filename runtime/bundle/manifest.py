@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Parity
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.media_info import AudioInfo, CtcInfo, ImageInfo, SpeechInfo
-from triform.runtime.bundle.text_info import SourceTextInfo, TaskPrefix, TokenizerInfo
+from triform.runtime.bundle.text_info import BoxesInfo, SourceTextInfo, TaskPrefix, TokenizerInfo
 from triform.runtime.checked_json import sealed
 
 MANIFEST = "manifest.json"
@@ -204,6 +204,7 @@ class EncoderInfo:
         min_length: the fewest tokens in a row; of audio, the fewest samples or frames of features.
         audio: None if the model does not read audio.
         ctc: of a model that writes what it hears, how its ``logits`` become text.
+        boxes: of a model that reads where each word stands on its page; None for all others.
     """
 
     embedding: EmbeddingInfo | None = None
@@ -217,6 +218,7 @@ class EncoderInfo:
     min_length: int = 1
     audio: AudioInfo | None = None
     ctc: CtcInfo | None = None
+    boxes: BoxesInfo | None = None
 
 
 @dataclass(frozen=True)

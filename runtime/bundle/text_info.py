@@ -29,6 +29,31 @@ class CodePointsInfo:
 
 
 @dataclass(frozen=True)
+class SpecialBox:
+    """The box that a special token has: left, top, right and bottom, up to `BoxesInfo.scale`."""
+
+    token: int
+    box: list[int]
+
+
+@dataclass(frozen=True)
+class BoxesInfo:
+    """Where each token of a page stands: the graph's input ``bbox``, (batch, sequence, 4).
+
+    All tokens of a word have the word's box. Other tokens, such as those of a question, have zeros.
+
+    Attributes:
+        scale: what the width and the height of the page count as.
+        whole: whether coordinates are whole numbers, int64; otherwise they are float32.
+        special: special tokens whose boxes are not zeros.
+    """
+
+    scale: int
+    whole: bool
+    special: list[SpecialBox] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class TokenizerInfo:
     """Files and special strings of the tokenizer.
 

@@ -17,6 +17,7 @@ from triform.runtime.arithmetic import Array, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.encoder.windows import run_windows
 from triform.runtime.errors import InputError, option
+from triform.runtime.text.pages import Page, Text, text_of
 from triform.runtime.text.rows import Pair, RowReader, TokenRow
 
 # Tokens in a window, including the question, and tokens that neighbors share: transformers' defaults, also in training.
@@ -33,12 +34,14 @@ class Answer:
             tokens of a window; summed over all spans of the same words, so that it may exceed 1.
         start: index of the first character in the context.
         end: index after the last character.
+        words: of a page, the indices of the answer's words, from 0; empty for a text.
     """
 
     text: str
     score: float
     start: int
     end: int
+    words: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def answer(
 
     Args:
         encoder: a question-answering bundle.
-        questions: any number of (question, context).
+        questions: any number of (question, context); the context is a page for a bundle that reads boxes.
         top_k: the most answers to each question.
         max_answer_length: the most tokens of an answer.
         stride: tokens of the context that neighboring windows share; when None, 128 or half of the window without the
@@ -100,17 +103,23 @@ def _answers(
         for row, (start, end) in zip(rows, results, strict=True):
             window = _Window(row, start, end, first)
             nulls.append(window.no_answer())
-            _collect(by_text, window.best(context, limits))
-        answers = list(by_text.values())
+            _collect(by_text, window.best(text_of(context), limits))
+        answers = [_in_words(context, answer) for answer in by_text.values()]
         if no_answer:
             answers.append(Answer("", min(nulls, default=0.0), 0, 0))
         yield sorted(answers, key=lambda answer: -answer.score)[: limits.top_k]
 
 
+def _in_words(context: Text, answer: Answer) -> Answer:
+    if not isinstance(context, Page):
+        return answer
+    return replace(answer, words=context.words_between(answer.start, answer.end))
+
+
 def _windows(reader: RowReader, pair: Pair, stride: int | None) -> list[TokenRow]:
     question, context = pair
     for name, text in (("question", question), ("context", context)):
-        if not text.strip():
+        if not text_of(text).strip():
             raise InputError(f"the {name} is empty")
     room = reader.room(question)
     if room < 1:

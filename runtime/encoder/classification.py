@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 from triform.runtime.arithmetic import sigmoid, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import BundleError
+from triform.runtime.text.pages import Text
 from triform.runtime.text.rows import Pair
 
 TASK = "text-classification"
 
 
-def classify(model: OpenEncoder, texts: Iterable[str | Pair]) -> Iterator[list[tuple[str, float]]]:
+def classify(model: OpenEncoder, texts: Iterable[Text | Pair]) -> Iterator[list[tuple[str, float]]]:
     """Score every label for each text, as transformers' text-classification pipeline does.
 
     Args:
         model: a text-classification bundle.
-        texts: any number of texts, or pairs of texts.
+        texts: any number of texts, pages or pairs.
 
     Yields:
         for each text, (label, score) of every label, the highest score first: probabilities that sum to 1 if one label
@@ -38,12 +39,12 @@ def classify(model: OpenEncoder, texts: Iterable[str | Pair]) -> Iterator[list[t
         yield sorted(named, key=lambda pair: pair[1], reverse=True)
 
 
-def label_logits(model: OpenEncoder, texts: Iterable[str | Pair], purpose: str) -> Iterator[NDArray[np.float32]]:
+def label_logits(model: OpenEncoder, texts: Iterable[Text | Pair], purpose: str) -> Iterator[NDArray[np.float32]]:
     """Compute the logits of the labels for each text.
 
     Args:
         model: a text-classification bundle.
-        texts: any number of texts, or pairs of texts.
+        texts: any number of texts, pages or pairs.
         purpose: see `OpenEncoder.require`.
 
     Yields:

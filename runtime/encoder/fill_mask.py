@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from triform.runtime.arithmetic import softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
+from triform.runtime.text.pages import Page, Text
 from triform.runtime.text.rows import TokenRow
 
 # The ways a user may write a mask, whatever the model's own mask token is.
@@ -55,14 +56,14 @@ class Target:
 
 
 def fill_mask(
-    model: OpenEncoder, texts: Iterable[str], *, top_k: int = 5, targets: Sequence[int] | None = None
+    model: OpenEncoder, texts: Iterable[Text], *, top_k: int = 5, targets: Sequence[int] | None = None
 ) -> Iterator[list[list[Filling]]]:
     """Find the most likely tokens for every mask of each text, as transformers' fill-mask pipeline does.
 
     Args:
         model: a fill-mask bundle.
-        texts: any number of texts, each with at least one mask, written as the model's own, [MASK] or <mask>. Several
-            masks of a text are filled independently.
+        texts: any number of texts or pages, each with at least one mask, written as the model's own, [MASK] or <mask>.
+            Several masks of a text are filled independently.
         top_k: fillings for each mask.
         targets: ids of the tokens to choose from, see `find_targets`; all tokens when None.
 
@@ -108,10 +109,10 @@ def _target(model: OpenEncoder, word: str) -> Target:
     whole = tokenizer.token_to_id(word)
     if whole is not None:
         return Target(word, whole, word, True)
-    row = model.reader().read([word], add_special_tokens=False)[0]
-    if not row.ids:
+    pieces = model.reader().pieces(word)
+    if not pieces:
         raise InputError(f"the target {word!r} has no token")
-    return Target(word, row.ids[0], tokenizer.id_to_token(row.ids[0]), False)
+    return Target(word, pieces[0], tokenizer.id_to_token(pieces[0]), False)
 
 
 def _mask(model: OpenEncoder) -> tuple[int, str]:
@@ -126,7 +127,13 @@ def _mask(model: OpenEncoder) -> tuple[int, str]:
     return mask, text
 
 
-def _with_mask(text: str, own: str) -> str:
+def _with_mask(text: Text, own: str) -> Text:
+    if isinstance(text, Page):
+        return replace(text, words=[_masked(word, own) for word in text.words])
+    return _masked(text, own)
+
+
+def _masked(text: str, own: str) -> str:
     for written in _MASKS:
         text = text.replace(written, own)
     return text

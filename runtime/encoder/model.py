@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from triform.runtime.encoder.vectors.search_index import Hit, SearchIndex
     from triform.runtime.encoder.vectors.token_vectors import TokenVectors
     from triform.runtime.media.image import ImageInput
+    from triform.runtime.text.pages import Text
     from triform.runtime.text.rows import Pair
 
     # Labels and their scores, the highest first.
@@ -35,9 +36,9 @@ class Encoder(OpenEncoder):
     """A loaded encoder bundle. Reusable, by several threads at once.
 
     `manifest.task` is the bundle's task; a method for another task raises `UnsupportedError`. All methods raise
-    `InputError` for a text that is not valid Unicode, or an image or recording that cannot be read, `UnsupportedError`
-    if a package that reads it is missing, `BundleError` if the model's outputs are not finite, and
-    `TriformError` if onnxruntime fails.
+    `InputError` for a text that is not valid Unicode, an image or recording that cannot be read, a text where the model
+    reads pages or a page where it reads texts, `UnsupportedError` if a package that reads it is missing, `BundleError`
+    if the model's outputs are not finite, and `TriformError` if onnxruntime fails.
 
     Example:
         >>> encoder = triform.load_encoder("all-minilm-int8")  # doctest: +SKIP
@@ -47,7 +48,7 @@ class Encoder(OpenEncoder):
 
     def embed(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Text],
         *,
         prompt: str | None = None,
         prompt_name: str | None = None,
@@ -56,7 +57,8 @@ class Encoder(OpenEncoder):
         """Compute one vector for each text.
 
         Args:
-            texts: longer ones than the model can read are truncated, or refused by a strict model.
+            texts: texts, or pages for a model that reads boxes; longer ones than the model can read are truncated, or
+                refused by a strict model.
             prompt: put before each text.
             prompt_name: the same, by its name in the model; the model's default prompt when neither is given.
             dimensions: keep only the first numbers of each vector, for models trained for that (Matryoshka). If the
@@ -91,8 +93,8 @@ class Encoder(OpenEncoder):
 
     def similarity(
         self,
-        texts: Sequence[str],
-        others: Sequence[str] | None = None,
+        texts: Sequence[Text],
+        others: Sequence[Text] | None = None,
         *,
         prompt: str | None = None,
         prompt_name: str | None = None,
@@ -179,11 +181,11 @@ class Encoder(OpenEncoder):
         index.check(self, None)
         return index
 
-    def classify(self, texts: Sequence[str | Pair]) -> list[Labels]:
+    def classify(self, texts: Sequence[Text | Pair]) -> list[Labels]:
         """Score every label of a text-classification model, as transformers' pipeline does.
 
         Args:
-            texts: texts, or pairs of texts.
+            texts: texts, or pairs of texts; pages for a model that reads boxes.
 
         Returns:
             for each text, (label, score) of every label, the highest score first: probabilities that sum to 1 if one
@@ -232,11 +234,12 @@ class Encoder(OpenEncoder):
 
         return list(rerank(self, query, checked(documents)))
 
-    def tag(self, texts: Sequence[str], *, aggregation: str = "simple", stride: int | None = None) -> list[list[Tag]]:
+    def tag(self, texts: Sequence[Text], *, aggregation: str = "simple", stride: int | None = None) -> list[list[Tag]]:
         """Find names and other spans in texts of any length, with a token-classification model.
 
         Args:
-            texts: longer ones than the model can read at once are read in overlapping windows.
+            texts: texts, or pages for a model that reads boxes; longer ones than the model can read at once are read in
+                overlapping windows.
             aggregation: what becomes a span. ``none``: each token. ``simple``: neighboring tokens of the same label.
                 The others first give all tokens of a word the same label: ``first`` that of its first token, ``max``
                 that of the most probable token, ``average`` the label with the highest mean probability.
@@ -264,7 +267,7 @@ class Encoder(OpenEncoder):
         """Find the answers to questions in texts of any length, with a question-answering model.
 
         Args:
-            questions: (question, text) each.
+            questions: (question, text) each; or (question, page) for a model that reads boxes.
             top_k: the most answers to each question.
             max_answer_length: the most tokens of an answer.
             stride: tokens of the text that neighboring windows share; when None, 128 or half of the window without the
@@ -290,12 +293,13 @@ class Encoder(OpenEncoder):
         return list(answers)
 
     def fill_mask(
-        self, texts: Sequence[str], *, top_k: int = 5, targets: Sequence[int] | None = None
+        self, texts: Sequence[Text], *, top_k: int = 5, targets: Sequence[int] | None = None
     ) -> list[list[list[Filling]]]:
         """Find the most likely tokens for every mask of each text, with a fill-mask model.
 
         Args:
-            texts: each with at least one mask, written as the model's own, [MASK] or <mask>.
+            texts: texts, or pages for a model that reads boxes; each with at least one mask, written as the model's
+                own, [MASK] or <mask>.
             top_k: fillings for each mask.
             targets: ids of the tokens to choose from, see `find_targets`; all tokens when None.
 
@@ -333,11 +337,11 @@ class Encoder(OpenEncoder):
 
         return list(next_sentence(self, pairs(texts)))
 
-    def token_vectors(self, texts: Sequence[str], *, layer: int | None = None) -> list[TokenVectors]:
+    def token_vectors(self, texts: Sequence[Text], *, layer: int | None = None) -> list[TokenVectors]:
         """Compute the vector of each token of each text in its context, truncated to what the model can read.
 
         Args:
-            texts: the texts.
+            texts: the texts, or pages for a model that reads boxes.
             layer: 0 for the embeddings, 1 for the first layer, and so on; the last when None. Layers before the last
                 need a bundle exported with `ExportOptions.hidden_states`.
 

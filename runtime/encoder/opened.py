@@ -10,7 +10,7 @@ from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.errors import BundleError, UnsupportedError
 from triform.runtime.graphs.encoder_batch import EncoderStep, batch_size
 from triform.runtime.graphs.session import SessionOptions, open_session
-from triform.runtime.text.rows import RowReader
+from triform.runtime.text.rows import NEEDS_BOXES, RowReader
 from triform.runtime.text.tokenizer import bundle_tokenizer
 
 
@@ -52,7 +52,8 @@ class OpenEncoder:
         if manifest.tokenizer is not None:
             tokenizer = bundle_tokenizer(bundle)
             limits = manifest.max_length, manifest.vocab_size
-            self.rows = RowReader(tokenizer, *limits, strict=strict, min_length=self.info.min_length)
+            least, boxes = self.info.min_length, self.info.boxes
+            self.rows = RowReader(tokenizer, *limits, strict=strict, min_length=least, boxes=boxes)
         path, graph = bundle.graph("encoder")
         session = open_session(path, **session_options)
         self.providers: list[str] = session.get_providers()
@@ -78,6 +79,18 @@ class OpenEncoder:
         if self.rows is None:
             raise UnsupportedError(f"{self._bundle.folder} is for {self.manifest.task}: it reads no text")
         return self.rows
+
+    def require_texts_alone(self, purpose: str) -> None:
+        """Check that the bundle reads no boxes.
+
+        Args:
+            purpose: what has only texts to give, for the message.
+
+        Raises:
+            UnsupportedError: it does.
+        """
+        if self.info.boxes is not None:
+            raise UnsupportedError(f"{purpose} has only texts to give, but {NEEDS_BOXES}")
 
     def require(self, purpose: str, *tasks: str) -> None:
         """Check that the bundle is for one of `tasks`.

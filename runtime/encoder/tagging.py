@@ -15,6 +15,7 @@ from triform.runtime.arithmetic import Array, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.encoder.windows import run_windows
 from triform.runtime.errors import InputError, option
+from triform.runtime.text.pages import Page, Text, text_of
 from triform.runtime.text.rows import TokenRow
 
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
@@ -32,6 +33,7 @@ class Tag:
         start: index of the first character of the span in the text.
         end: index after the last character.
         text: the text from `start` to `end`.
+        words: of a page, the indices of the words in the span, from 0; empty for a text.
     """
 
     label: str
@@ -39,6 +41,7 @@ class Tag:
     start: int
     end: int
     text: str
+    words: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,13 @@ class _Span:
 
 
 def tag(
-    encoder: OpenEncoder, texts: Iterable[str], *, aggregation: str = "simple", stride: int | None = None
+    encoder: OpenEncoder, texts: Iterable[Text], *, aggregation: str = "simple", stride: int | None = None
 ) -> Iterator[list[Tag]]:
     """Find spans in texts of any length; a text that the model cannot read at once is read in windows.
 
     Args:
         encoder: a token-classification bundle.
-        texts: any number of texts.
+        texts: any number of texts, or of pages for a bundle that reads boxes.
         aggregation: what becomes a span. ``none``: each token. ``simple``: neighboring tokens of the same label, where
             B- begins a span and I- continues it. The others first give all tokens of a word the same label: ``first``
             that of its first token, ``max`` that of the token with the highest probability, ``average`` the label with
@@ -80,7 +83,7 @@ def tag(
     Raises:
         UnsupportedError: the bundle is for another task.
         InputError: there is no such aggregation, or the stride does not fit; while iterating, a text is not valid
-            Unicode.
+            Unicode, or the bundle needs a page and gets a text, or the other way around.
         BundleError: while iterating, the logits hold NaN or an infinity.
     """
     encoder.require("tag", "token-classification")
@@ -93,7 +96,7 @@ def tag(
     return _tagged(encoder, texts, aggregation, shared)
 
 
-def _tagged(encoder: OpenEncoder, texts: Iterable[str], aggregation: str, stride: int) -> Iterator[list[Tag]]:
+def _tagged(encoder: OpenEncoder, texts: Iterable[Text], aggregation: str, stride: int) -> Iterator[list[Tag]]:
     reader, words = encoder.reader(), _Words(encoder)
     inputs = ((text, reader.read_windows(text, stride=stride, number=number)) for number, text in enumerate(texts, 1))
     for text, rows, results in run_windows(encoder.step, inputs, ["logits"]):
@@ -105,7 +108,12 @@ def _tagged(encoder: OpenEncoder, texts: Iterable[str], aggregation: str, stride
             spans = [span for window in windows for span in _named(_grouped(window, encoder.info.labels, aggregation))]
             if len(windows) > 1:
                 spans = _without_overlaps(spans)
-        yield [Tag(span.label, span.score, span.start, span.end, text[span.start : span.end]) for span in spans]
+        yield [_tag(text, span) for span in spans]
+
+
+def _tag(text: Text, span: _Span) -> Tag:
+    words = text.words_between(span.start, span.end) if isinstance(text, Page) else ()
+    return Tag(span.label, span.score, span.start, span.end, text_of(text)[span.start : span.end], words)
 
 
 class _Words:
@@ -118,11 +126,18 @@ class _Words:
         # If a tokenizer marks tokens inside a word, they are longer than their text.
         self._marks = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
 
-    def pieces(self, text: str, row: TokenRow, logits: Array) -> list[_Piece]:
+    def pieces(self, text: Text, row: TokenRow, logits: Array) -> list[_Piece]:
         """The tokens of a row that come from its text; `logits` are (sequence, labels)."""
-        scores = softmax(logits)
+        scores, plain = softmax(logits), text_of(text)
         return [
-            _Piece(start, end, scores[index], self._continues(text, row.ids[index], start, end))
+            _Piece(
+                start,
+                end,
+                scores[index],
+                _same_word(row, index)
+                if isinstance(text, Page)
+                else self._continues(plain, row.ids[index], start, end),
+            )
             for index, (start, end) in enumerate(row.offsets)
             if row.sequence_ids[index] is not None
         ]
@@ -133,6 +148,11 @@ class _Words:
         if self._marks:
             return len(self._tokenizer.id_to_token(token)) != end - start
         return start > 0 and " " not in text[start - 1 : start + 1]
+
+
+def _same_word(row: TokenRow, index: int) -> bool:
+    """Whether a token of a page is of the same word as the one before it."""
+    return index > 0 and row.words[index - 1] == row.words[index]
 
 
 def _named(spans: Iterable[_Span]) -> list[_Span]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from triform.runtime.arithmetic import Array
 from triform.runtime.bundle.manifest import GraphInfo
 from triform.runtime.graphs.encoder_output import run_encoder
-from triform.runtime.graphs.padding import pad_rows, text_arrays
+from triform.runtime.graphs.padding import pad_boxes, pad_rows, text_arrays
 from triform.runtime.graphs.protocols import GraphSession
 from triform.runtime.text.rows import RowIds, TokenBatch, TokenRow
 
@@ -102,11 +102,14 @@ class EncoderStep:
         lengths = {len(row.ids) for row in rows}
         if self._equal_lengths and len(lengths) > 1:
             return self._run_by_length(rows, outputs, positions)
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             **text_arrays([row.ids for row in rows], self._pad),
             "token_type_ids": pad_rows([row.type_ids for row in rows]),
             "prompt_lengths": np.array([row.prompt_length for row in rows], np.int64),
         }
+        boxes = [row.boxes for row in rows if row.boxes is not None]
+        if boxes:
+            arrays["bbox"] = pad_boxes(boxes)
         if positions is not None:
             arrays["logits_positions"] = pad_rows(positions)
         results = self.feed(arrays, outputs)

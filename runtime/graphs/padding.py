@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,14 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int = 0) -> NDArray[np.int64]
         int64 (rows, longest), with `value` after the end of shorter rows.
     """
     padded = np.full((len(rows), max(map(len, rows))), value, np.int64)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    return padded
+
+
+def pad_boxes(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Pad the boxes of rows, each (tokens, 4), to the longest with zeros: (rows, longest, 4)."""
+    padded = np.zeros((len(rows), max(map(len, rows)), 4), rows[0].dtype)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row
     return padded

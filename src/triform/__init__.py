@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from triform.runtime.speech.options import TranscribeOptions
     from triform.runtime.speech.transcript import Segment, Word
     from triform.runtime.speech.transcription import transcribe
+    from triform.runtime.text.pages import Page
     from triform.runtime.text.token_view import TokenView
 
     __version__: str
@@ -87,6 +88,7 @@ __all__ = [
     "InUseError",
     "InputError",
     "OutOfMemoryError",
+    "Page",
     "Penalties",
     "Perplexity",
     "Piece",
@@ -159,6 +161,7 @@ _MODULES = {
     "speech.options": ("TranscribeOptions",),
     "speech.transcript": ("Segment", "Word"),
     "speech.transcription": ("transcribe",),
+    "text.pages": ("Page",),
     "text.token_view": ("TokenView",),
 }  # fmt: skip
 _HOMES = {name: f"triform.runtime.{module}" for module, names in _MODULES.items() for name in names}

@@ -23,6 +23,8 @@ HELP = """Find the answer to a question in a text of any length.
 
 One line per answer, the best first: score, start-end, text, separated by tabs. Start and end are character offsets in
 the context. With --no-answer the best answer may be that there is none.
+For a model that reads where words stand (LayoutLM) the text is a page as for triform tag: a JSON object of "words",
+"boxes" and "page".
 """
 
 
@@ -44,6 +46,7 @@ def run(
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import bundle_and_prompt
+    from triform.cli.inputs.pages import text_or_page
     from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.encoder.answering import answer
     from triform.runtime.errors import InputError
@@ -52,12 +55,15 @@ def run(
     folder, question = bundle_and_prompt(bundle, question)
     if question is None:
         raise InputError("there is no question: give one after the bundle")
-    pair = (question, whole_text("context", context, file))
+    pair = (question, text_or_page(whole_text("context", context, file)))
     model = load_encoder(folder, **loading)
     answers = answer(
         model, [pair], top_k=top_k, max_answer_length=max_answer_length, stride=stride, no_answer=no_answer
     )
-    (_print_json if as_json else _print)(next(answers))
+    if as_json:
+        _print_json(next(answers), on_page=not isinstance(pair[1], str))
+    else:
+        _print(next(answers))
     return 0
 
 
@@ -67,8 +73,12 @@ def _print(answers: list[Answer]) -> None:
         print(f"{answer.score:.4f}\t{answer.start}-{answer.end}\t{shown}")
 
 
-def _print_json(answers: list[Answer]) -> None:
+def _print_json(answers: list[Answer], *, on_page: bool) -> None:
     import dataclasses
     import json
 
-    print(json.dumps([dataclasses.asdict(answer) for answer in answers]))
+    found = [dataclasses.asdict(answer) for answer in answers]
+    if not on_page:
+        for fields in found:
+            del fields["words"]
+    print(json.dumps(found))

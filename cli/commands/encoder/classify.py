@@ -25,6 +25,7 @@ HELP = """Classify texts.
   triform classify NLI_BUNDLE "The match ended in a draw." --labels sports,politics,weather
 
 One line per label: score, label, text, separated by tabs; the best label of a text first.
+A model that reads where words stand takes pages from a .jsonl file, see triform tag --help.
 --labels gives your own labels (zero-shot), for a model trained on natural language inference.
 """
 
@@ -56,7 +57,7 @@ def run(
 
     at_least_one("--top-k", top_k)
     own = _own_labels(labels, hypothesis_template, multi_label)
-    records = inputs.records()
+    records = inputs.records(pages=True)
     model = load_encoder(inputs.folder, strict=strict, **loading)
     most = top_k or (1 if own is None else None)
     results = with_results(records, lambda lines: _results(model, lines, own, hypothesis_template, multi_label))

@@ -31,6 +31,7 @@ HELP = """Compute embeddings of texts or images.
 
 One JSON object per text: {"text": ..., "embedding": [...]}; for JSON input, the object read with "embedding" added.
 With --image the arguments or lines name image files, and the output is {"image": ...}; - is an image on standard input.
+A model that reads where words stand takes pages from a .jsonl file, see triform tag --help.
 A bundle that reads no text needs no --image. CLIP and similar models embed texts and images, in separate runs, into one
 space. --dimensions truncates each vector to its first numbers; the model should be trained for that. If the model
 normalizes its vectors to length 1, truncated ones are normalized again.
@@ -79,7 +80,7 @@ def run(
     check_dtype(output_dtype)
     chosen = _format(output_format, output)
     folder, inputs = bundle_and_texts(bundle, inputs)
-    records = Records(inputs, file, field, skip_errors)
+    records = Records(inputs, file, field, skip_errors, pages=not image)
     model = load_encoder(folder, strict=strict, **loading)
     if image or model.rows is None:
         _check_options(prompt=prompt, prompt_name=prompt_name, strict=strict or None)
@@ -131,7 +132,7 @@ def _of_texts(
         texts, (prompt, prompt_name) = (text for _, text in some), prompts
         return embed(model, texts, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions)
 
-    texts = ((record, record.text) for record in with_progress(records, results_to=output))
+    texts = ((record, record.input) for record in with_progress(records, results_to=output))
     return ((record, vector) for (record, _), vector in alongside(remaining(texts), work))
 
 

@@ -26,6 +26,7 @@ HELP = """Predict masked words.
 
 A mask is written [MASK], <mask>, or as the model writes it; if a text has several, each is predicted independently.
 One line per prediction: score, word, the whole text, separated by tabs; the most likely first, mask by mask.
+A model that reads where words stand takes pages from a .jsonl file, see triform tag --help.
 """
 
 
@@ -48,7 +49,7 @@ def run(
     from triform.runtime.opening import load_encoder
 
     at_least_one("--top-k", top_k)
-    records = inputs.records()
+    records = inputs.records(pages=True)
     model = load_encoder(inputs.folder, strict=strict, **loading)
     tokens = None if targets is None else _tokens(model, targets)
     results = with_results(records, lambda lines: fill_mask(model, lines, top_k=top_k, targets=tokens))

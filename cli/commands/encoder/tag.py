@@ -25,6 +25,11 @@ HELP = """Find named entities and other spans in texts of any length.
 One line per span: label, score, start-end, text, separated by tabs, after the number of the text or line unless a
 single text is given. Start and end are character offsets. A text that is too long for the model is read in windows that
 overlap by --stride tokens.
+A model that reads where words stand (LayoutLM) takes pages from a .jsonl file, one a line, with boxes of left, top,
+right and bottom in the unit of the page's width and height:
+  {"words": ["Total", "12.50"], "boxes": [[100, 40, 190, 60], [210, 40, 290, 60]], "page": [850, 1100]}
+Without "page" boxes are in thousandths of the page. --json gives the numbers of each span's words, from 0; start and
+end are offsets in the words with a space between them.
 """
 
 
@@ -46,7 +51,7 @@ def run(
     from triform.runtime.encoder.tagging import tag
     from triform.runtime.opening import load_encoder
 
-    records = inputs.records()
+    records = inputs.records(pages=True)
     model = load_encoder(inputs.folder, **loading)
     results = with_results(records, lambda lines: tag(model, lines, aggregation=aggregation, stride=stride))
     for record, tags in results:
@@ -67,4 +72,8 @@ def _print_json(record: Record, tags: list[Tag]) -> None:
     import dataclasses
     import json
 
-    print(json.dumps({**(record.value or {"text": record.text}), "tags": [dataclasses.asdict(span) for span in tags]}))
+    spans = [dataclasses.asdict(span) for span in tags]
+    if record.page is None:
+        for fields in spans:
+            del fields["words"]
+    print(json.dumps({**(record.value or {"text": record.text}), "tags": spans}))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from triform.runtime.generation.answers import Generation
     from triform.runtime.generation.options.generation import GenerationOptions, Speculate
     from triform.runtime.speech.model import CtcModel, SpeechModel
+    from triform.runtime.text.rows import TokenRow
 
 # A text of any length is made of this.
 _SENTENCE = "The river rises in the hills, runs past the old mill, and meets the sea below the town. "
@@ -112,9 +113,15 @@ def _generation(answers: Sequence[Generation]) -> Figures:
 
 
 def _texts(model: Encoder, work: Work) -> Figures:
+    from triform.runtime.text.pages import laid_out
+
     rows = model.reader()
-    text = _text(work, work.tokens or min(_TEXT, model.manifest.max_length), lambda text: len(rows.read([text])[0].ids))
-    row, outputs = rows.read([text])[0], list(model.step.outputs)
+
+    def read(text: str) -> TokenRow:
+        return rows.read([text if rows.boxes is None else laid_out(text)])[0]
+
+    text = _text(work, work.tokens or min(_TEXT, model.manifest.max_length), lambda text: len(read(text).ids))
+    row, outputs = read(text), list(model.step.outputs)
     positions = [[0]] if "logits_positions" in model.step.inputs else None
     figures = _passes(lambda count: model.step.run([row] * count, outputs, positions and positions * count), work)
     return {"text_tokens": len(row.ids)} | figures

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from triform.export.checkpoint.gguf import loading as gguf
@@ -21,8 +22,11 @@ from triform.export.options import ExportOptions
 from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.samples import texts
 from triform.export.samples.batches import Array, Sample, padded
+from triform.export.samples.pages import pages_of
+from triform.export.tokenization.boxes import boxes_info, check_boxes
 from triform.export.verify.encoder import ReferenceBatch, task_output
 from triform.models.attention.local_global import whole_attention_limit
+from triform.models.encoder.boxes import with_boxes
 from triform.models.encoder.equal_lengths import shortest_row, without_padding
 from triform.models.encoder.graph import computed_outputs, reference_outputs
 from triform.models.encoder.pooling import sentence_embedding
@@ -30,7 +34,9 @@ from triform.models.encoder.tasks import text_task
 from triform.models.errors import UnsupportedModelError
 from triform.models.spec import EncoderTask
 from triform.runtime.bundle.manifest import ProblemType
+from triform.runtime.bundle.text_info import BoxesInfo
 from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
+from triform.runtime.text.rows import RowReader
 
 # Texts compared with PyTorch, and texts that the quantized graph is compared on.
 _PARITY_ROWS, EVALUATION_ROWS = 5, 48
@@ -53,6 +59,7 @@ class TextEncoder:
         traced: the computation to trace.
         max_length: most tokens of a row.
         min_length: fewest tokens of a row.
+        boxes: how it reads where words stand on their page; None if it does not.
     """
 
     checkpoint: Checkpoint
@@ -61,6 +68,7 @@ class TextEncoder:
     traced: EncoderTask
     max_length: int
     min_length: int = 1
+    boxes: BoxesInfo | None = None
 
     @property
     def equal_lengths(self) -> bool:
@@ -117,11 +125,18 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
         traced = _with_embedding(traced, modules)
     try:
         with quiet_torch():
+            traced, form = with_boxes(model, traced)
             traced = without_padding(model, traced)
             min_length = shortest_row(model, traced) if "attention_mask" not in traced.inputs else 1
     except UnsupportedModelError as error:
         raise UnsupportedError(f"{checkpoint.source.name} cannot be exported: {error}") from error
-    return TextEncoder(checkpoint, task, modules, traced, _max_length(checkpoint, modules, options), min_length)
+    boxes = None if form is None else boxes_info(checkpoint.tokenizer, form)
+    encoder = TextEncoder(
+        checkpoint, task, modules, traced, _max_length(checkpoint, modules, options), min_length, boxes
+    )
+    if boxes is not None and boxes.whole:
+        check_boxes(checkpoint.tokenizer, _reader(encoder))
+    return encoder
 
 
 def _modules(checkpoint: Checkpoint, task: str) -> SentenceModules:
@@ -155,13 +170,12 @@ def _with_embedding(traced: EncoderTask, modules: SentenceModules) -> EncoderTas
 
 def text_samples(encoder: TextEncoder, passages: Iterable[str]) -> list[Sample]:
     """Passages of a text, tokenized by the checkpoint's own tokenizer; not those that are too short for the model."""
-    tokenizer, names = encoder.checkpoint.tokenizer, encoder.traced.names
+    names = encoder.traced.names
     samples: list[Sample] = []
-    for text in passages:
-        encoded = tokenizer(text, truncation=True, max_length=encoder.max_length)
+    for encoded in _encoded(encoder, passages):
         if len(encoded["input_ids"]) < encoder.min_length:
             continue
-        arrays: dict[str, Array] = {key: np.array(encoded[key], np.int64) for key in names if key in encoded}
+        arrays: dict[str, Array] = {key: np.asarray(encoded[key]) for key in names if key in encoded}
         arrays["input_ids"] %= encoder.vocab_size
         if encoder.traced.picks_positions:
             arrays["logits_positions"] = np.arange(2)
@@ -170,6 +184,25 @@ def text_samples(encoder: TextEncoder, passages: Iterable[str]) -> list[Sample]:
             arrays["prompt_lengths"] = np.array(len(samples) % len(arrays["input_ids"]))
         samples.append(arrays)
     return samples
+
+
+def _encoded(encoder: TextEncoder, passages: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    """What the tokenizer gives for each text, in arrays; where the model reads boxes, for a page with its words."""
+    tokenizer = encoder.checkpoint.tokenizer
+    if encoder.boxes is None:
+        for text in passages:
+            encoded = tokenizer(text, truncation=True, max_length=encoder.max_length)
+            yield {name: np.array(values, np.int64) for name, values in encoded.items()}
+        return
+    for row in _reader(encoder).stream(pages_of(passages)):
+        ids, type_ids = np.array(row.ids, np.int64), np.array(row.type_ids, np.int64)
+        yield {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": type_ids, "bbox": row.boxes}
+
+
+def _reader(encoder: TextEncoder) -> RowReader:
+    """The reader of a bundle, with a copy of the tokenizer, whose settings it changes."""
+    copy = Tokenizer.from_str(encoder.checkpoint.tokenizer.backend_tokenizer.to_str())
+    return RowReader(copy, encoder.max_length, encoder.vocab_size, boxes=encoder.boxes)
 
 
 def parity_batches(encoder: TextEncoder) -> list[list[Sample]]:

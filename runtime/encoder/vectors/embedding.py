@@ -14,6 +14,7 @@ from triform.runtime.arithmetic import Array, check_numbers, cosines, unit
 from triform.runtime.bundle.manifest import EmbeddingInfo
 from triform.runtime.encoder.vectors.ahead import ahead
 from triform.runtime.errors import InputError, UnsupportedError, option
+from triform.runtime.text.pages import Page, Text, text_of
 from triform.runtime.text.rows import TokenBatch
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _QUERY_PROMPTS, _DOCUMENT_PROMPTS = ("query",), ("document", "passage", "corpus"
 
 def embed(
     model: OpenEncoder,
-    texts: Iterable[str],
+    texts: Iterable[Text],
     *,
     prompt: str | None = None,
     prompt_name: str | None = None,
@@ -39,7 +40,8 @@ def embed(
 
     Args:
         model: a bundle for feature-extraction, or one that compares texts with images.
-        texts: any number of texts. Texts longer than the model can read are truncated, or refused by a strict model.
+        texts: any number of texts, or of pages for a bundle that reads boxes. Texts longer than the model can read are
+            truncated, or refused by a strict model.
         prompt: put before each text.
         prompt_name: the same, by its name in the model; the model's default prompt when neither is given.
         dimensions: keep only the first numbers of each vector, for models trained for that (Matryoshka). If the model's
@@ -60,7 +62,7 @@ def embed(
 
 def embedding_matrix(
     model: OpenEncoder,
-    texts: Iterable[str],
+    texts: Iterable[Text],
     *,
     prompt: str | None = None,
     prompt_name: str | None = None,
@@ -73,8 +75,8 @@ def embedding_matrix(
 
 def similarities(
     model: OpenEncoder,
-    texts: Iterable[str],
-    others: Iterable[str] | None = None,
+    texts: Iterable[Text],
+    others: Iterable[Text] | None = None,
     *,
     prompt: str | None = None,
     prompt_name: str | None = None,
@@ -175,7 +177,7 @@ def _prompt_length(model: OpenEncoder, prompt: str) -> int:
 
 def _arrays(
     model: OpenEncoder,
-    texts: Iterable[str],
+    texts: Iterable[Text],
     *,
     prompt: str | None,
     prompt_name: str | None,
@@ -186,11 +188,19 @@ def _arrays(
     before = resolve_prompt(info, prompt, prompt_name)
     width_of(info, dimensions)
     left_out = 0 if info.include_prompt else _prompt_length(model, before)
-    batches = ahead(_chunks((before + text for text in texts), model.step.size.texts), partial(_read, model))
+    batches = ahead(_chunks((_after(before, text) for text in texts), model.step.size.texts), partial(_read, model))
     return (_vectors(model, batch, dimensions, left_out) for batch in batches)
 
 
-def _read(model: OpenEncoder, chunk: tuple[int, list[str]]) -> TokenBatch:
+def _after(prompt: str, text: Text) -> Text:
+    if not isinstance(text, Page):
+        return prompt + text
+    if prompt:
+        raise InputError("a prompt has no place on a page: leave it out")
+    return text
+
+
+def _read(model: OpenEncoder, chunk: tuple[int, list[Text]]) -> TokenBatch:
     first, texts = chunk
     batch = model.reader().read_batch(texts, first=first)
     contrast = model.info.contrast
@@ -205,13 +215,13 @@ def _vectors(model: OpenEncoder, batch: TokenBatch, dimensions: int | None, left
     return truncated(vectors, embedding_info(model), dimensions)
 
 
-def _chunks(texts: Iterable[str], most: int) -> Iterator[tuple[int, list[str]]]:
+def _chunks(texts: Iterable[Text], most: int) -> Iterator[tuple[int, list[Text]]]:
     """Some texts at a time, with the number of the first, counted from 1."""
-    chunk: list[str] = []
+    chunk: list[Text] = []
     size, first = 0, 1
     for text in texts:
         chunk.append(text)
-        size += len(text)
+        size += len(text_of(text))
         if len(chunk) == most or size >= _CHUNK_CHARACTERS:
             yield first, chunk
             first += len(chunk)

@@ -26,6 +26,7 @@ from triform.runtime.encoder.vectors.embedding import default_document_prompt, e
 from triform.runtime.errors import InputError
 from triform.runtime.files import whole_folder, write_npy
 from triform.runtime.printable import shortened
+from triform.runtime.text.pages import Page
 from triform.runtime.verified_files import Verify, check_verify, is_whole_file
 
 if TYPE_CHECKING:
@@ -58,8 +59,15 @@ class Document:
 
 
 def as_documents(texts: Iterable[str]) -> Iterator[Document]:
-    """Yield texts as documents, numbered from 1."""
-    return (Document(number, text) for number, text in enumerate(texts, 1))
+    """Yield texts as documents, numbered from 1.
+
+    Raises:
+        InputError: while iterating, one is a page.
+    """
+    for number, text in enumerate(texts, 1):
+        if isinstance(text, Page):
+            raise InputError("pages cannot be searched: embed them, and compare their vectors")
+        yield Document(number, text)
 
 
 @dataclass(frozen=True)

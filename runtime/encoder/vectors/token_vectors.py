@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from triform.runtime.arithmetic import Array, check_numbers
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import InputError, UnsupportedError, option
+from triform.runtime.text.pages import Text, text_of
 from triform.runtime.text.token_view import TokenView, view_row
 
 _LAST = "last_hidden_state"
@@ -44,12 +45,12 @@ class TokenVectors:
         return mean
 
 
-def token_vectors(encoder: OpenEncoder, text: str, layer: int | None = None) -> TokenVectors:
+def token_vectors(encoder: OpenEncoder, text: Text, layer: int | None = None) -> TokenVectors:
     """Compute the vector of each token of a text, truncated to what the model can read.
 
     Args:
         encoder: a feature-extraction bundle, or one exported with `ExportOptions.hidden_states`.
-        text: the text.
+        text: the text, or a page for a bundle that reads boxes.
         layer: 0 for the embeddings, 1 for the first layer, and so on; the last layer when None.
 
     Raises:
@@ -68,7 +69,8 @@ def token_vectors(encoder: OpenEncoder, text: str, layer: int | None = None) -> 
         raise InputError("the text is empty: it has no tokens")
     vectors = encoder.step.run([row], [output])[0][0]
     check_numbers([vectors])
-    return TokenVectors(text, view_row(reader.tokenizer, row, text), vectors)
+    plain = text_of(text)
+    return TokenVectors(plain, view_row(reader.tokenizer, row, plain), vectors)
 
 
 def _output(encoder: OpenEncoder, layer: int | None) -> str:

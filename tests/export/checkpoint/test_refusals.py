@@ -104,11 +104,17 @@ def test_models_that_read_no_images(tmp_path):
     assert refused(tmp_path, "image-classification") == "transformers has no bert model for image-classification"
 
 
-@pytest.mark.parametrize("task", [None, "fill-mask"])
+@pytest.mark.parametrize("task", [None, "feature-extraction"])
 def test_texts_with_places_are_refused_by_name(tmp_path, task):
-    config_only(tmp_path, "LayoutLMForMaskedLM", "layoutlm")
+    config_only(tmp_path, "MarkupLMForQuestionAnswering", "markuplm")
     message = refused(tmp_path, task)
-    assert message.startswith("LayoutLMForMaskedLM reads the place of each word on its page besides its texts")
+    named = "MarkupLMForQuestionAnswering" if task is None else "MarkupLMModel"
+    assert message.startswith(f"{named} reads the place of each word in its HTML besides its texts")
+
+
+def test_heads_of_pages_that_no_bundle_has(tmp_path):
+    config_only(tmp_path, "BrosSpadeEEForTokenClassification", "bros")
+    assert refused(tmp_path).startswith("BrosSpadeEEForTokenClassification is for a task of its own, which no bundle")
 
 
 def test_weights_of_a_head_decide(tmp_path):
