@@ -37,6 +37,7 @@ from triform.export.samples import texts
 from triform.export.samples.own import calibration_text
 from triform.export.tokenization.clean_up import clean_up_decoding
 from triform.export.tokenization.code_points import code_points_info
+from triform.export.tokenization.conversion import reads_pages
 from triform.export.tokenization.token_tables import add_by_token, token_tables
 from triform.export.write import staged
 from triform.models import catalog
@@ -90,6 +91,8 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         UnsupportedError: the architecture cannot be traced.
     """
     encoder = text_encoder(checkpoint, options)
+    if encoder.boxes is not None and not reads_pages(checkpoint.tokenizer):
+        clock.notes.append("the tokenizer gives no boxes: those of special tokens are as LayoutLM was trained with")
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("reference"):
             checks = _checks(encoder, options)

@@ -115,12 +115,14 @@ def test_long_pages_are_read_in_windows(tagger):
     assert all(len(tag.words) == 1 and tag.text in words[tag.words[0]] for tag in tags)
 
 
-def test_the_manifest_says_how_boxes_are_given(tagger):
+def test_the_manifest_says_how_boxes_are_given(tagger, reader):
     manifest = json.loads((tagger.bundle / "manifest.json").read_text())
     corner = {"token": tagger.tokenizer.sep_token_id, "box": [1000] * 4}
     assert manifest["encoder"]["boxes"] == {"scale": 1000, "whole": True, "special": [corner]}
     (boxes,) = [tensor for tensor in manifest["graphs"]["encoder"]["inputs"] if tensor["name"] == "bbox"]
     assert boxes == {"name": "bbox", "dtype": "int64", "shape": ["batch", "sequence", 4]}
+    notes = [json.loads((each.bundle / "manifest.json").read_text())["export"]["notes"] for each in (tagger, reader)]
+    assert [any("the tokenizer gives no boxes" in note for note in each) for each in notes] == [True, False]
 
 
 @pytest.mark.parametrize(
