@@ -55,7 +55,7 @@ def test_a_later_result_takes_the_place_of_an_earlier_one(tmp_path):
 
 @pytest.mark.parametrize(
     ("form", "name", "result"),
-    [("image-text", "llava", "refused"), ("decoder", "xlnet", "refused"), ("encoder", "bros", "refused")],
+    [("image-text", "llava", "refused"), ("decoder", "xlnet", "refused"), ("encoder", "markuplm", "refused")],
 )
 def test_what_does_not_work_has_a_reason(form, name, result, tmp_path):
     record = attempt(form, name, tmp_path)
