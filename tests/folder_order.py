@@ -36,7 +36,7 @@ ORDER = {
         "answers",
     ),
     "runtime/encoder": (
-        "opened",
+        "opened inputs",
         "windows",
         "vectors",
         "classification",

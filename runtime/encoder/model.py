@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from triform.runtime.encoder.inputs import checked, pairs
 from triform.runtime.encoder.opened import OpenEncoder
-from triform.runtime.text.inputs import checked, pairs
 
 # Each method imports its task, because imports take most of the time of a short command.
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class Encoder(OpenEncoder):
         """Compute one vector for each text.
 
         Args:
-            texts: texts, or pages for a model that reads boxes; longer ones than the model can read are truncated, or
-                refused by a strict model.
+            texts: texts, or pages for a model that reads boxes; too long ones are truncated, or refused if strict.
             prompt: put before each text.
             prompt_name: the same, by its name in the model; the model's default prompt when neither is given.
             dimensions: keep only the first numbers of each vector, for models trained for that (Matryoshka). If the
