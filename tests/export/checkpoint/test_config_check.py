@@ -53,6 +53,8 @@ def test_what_would_be_overlooked_is_refused_by_name(llama, changes, text):
         {"sliding_window": 640},
         {"sliding_window": 16, "use_sliding_window": False},
         {"embedding_multiplier": 1.0, "logit_scale": 1, "alibi": False},
+        {"attention_multiplier": 1.0, "residual_multiplier": 1, "logits_scaling": 1.0, "scale_emb": 1},
+        {"rotary_pct": 1.0, "position_embedding_type": "rotary"},
         {"attention_bias": True, "mlp_bias": True},
         {"unsloth_version": "2024.9", "_name_or_path": "x", "pretraining_tp": 2},
         {"rope_scaling": {"type": "linear", "factor": 2.0}},

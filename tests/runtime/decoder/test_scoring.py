@@ -213,3 +213,20 @@ def test_a_real_text_read_in_parts(part):
     expected = tokenizer.encode(text).ids
     assert list(stream_ids(tokenizer, io.StringIO(text, newline=""), part)) == expected
     assert expected[0] == 1 and expected[-1] == 2
+
+
+def test_a_text_read_in_parts_is_never_tokenized_whole():
+    class Watched:
+        """A tokenizer, and the most characters that it was given at a time."""
+
+        inner, most = byte_level_tokenizer(2000), 0
+
+        def encode(self, text, **options):
+            self.most = max(self.most, len(text))
+            return self.inner.encode(text, **options)
+
+    tokenizer, text = Watched(), texts.read_text("evaluation")
+    assert len(text) > 4000
+    assert len(list(stream_ids(tokenizer, io.StringIO(text), 500))) > 1000
+    # A part, and a quarter of as many as two that were not joined.
+    assert tokenizer.most <= 1000

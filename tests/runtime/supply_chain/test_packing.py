@@ -80,6 +80,11 @@ def test_a_pack_is_installed_and_runs(float_bundle, own, tmp_path):
         path.name: path.read_bytes() for path in float_bundle.iterdir()
     }
     assert open_bundle(copied).manifest == open_bundle(float_bundle).manifest
+    # Another user than the one who unpacks it can read everything, and run what is to be run.
+    with tarfile.open(output) as archive:
+        modes = {os.path.basename(member.name): oct(member.mode) for member in archive.getmembers()}
+    assert {modes[name] for name in ("manifest.json", "decoder.onnx", "README.txt")} == {"0o644"}
+    assert {modes[name] for name in ("install.sh", "triform", "bundles", copied.name)} == {"0o755"}
 
 
 def test_a_minimal_pack_leaves_out_what_a_device_does_without(float_bundle, own, tmp_path):

@@ -124,6 +124,11 @@ def test_summaries_of_summaries():
     shared = {"text_of": str}
     # Three windows give three summaries of two words each: six are more than four, and are summed up again, at once.
     assert summaries([text], splitter(12), 4, first_words(2), **shared) == [["Word0 word."]]
+    # So are two windows', and four words are not more than four.
+    two = " ".join(f"Word{index} word." for index in range(6))
+    assert len(splitter(12).windows(two)) == 2
+    assert summaries([two], splitter(12), 3, first_words(2), **shared) == [["Word0 word."]]
+    assert len(summaries([two], splitter(12), 4, first_words(2), **shared)[0]) == 2
     # Six words are not more than six.
     assert summaries([text, "a b c"], splitter(12), 6, first_words(2), **shared) == [
         ["Word0 word.", "Word4 word.", "Word8 word."],
