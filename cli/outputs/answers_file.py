@@ -41,8 +41,9 @@ class AnswersFile:
         if self._file is None or self._log is None:
             print(line, flush=True)
             return
-        self._log.add(record)
-        self._file.write(line.encode() + b"\n")
+        answer = line.encode() + b"\n"
+        self._log.add(record, answer)
+        self._file.write(answer)
         self._file.flush()
 
 
@@ -71,13 +72,13 @@ def answers_file(output: Path | None, run: Run, *, source: Path | None, resume: 
         yield AnswersFile(file, log)
 
 
-def _whole_lines(file: IO[bytes]) -> int:
-    """Remove an unfinished last line; return the number of lines."""
-    count, end = 0, 0
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Read all lines, and then remove an unfinished last one."""
+    end = 0
     for line in file:
         if not line.endswith(b"\n"):
             break
-        count, end = count + 1, end + len(line)
+        yield line
+        end += len(line)
     file.truncate(end)
     file.seek(0, os.SEEK_END)
-    return count

@@ -1,14 +1,13 @@
 """The log of an unfinished output: hashes of its bundle, options and inputs, so that only the same run continues it.
 
 The file OUTPUT.part.log begins with a line of JSON: hashes of the bundle and the options. Each further line is the hash
-of an input.
+of an input and that of its answer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-# The hexadecimal digits of a digest, and the bytes of its line.
+# The hexadecimal digits of a digest, and the bytes of a line with two.
 _DIGITS = 16
-_LINE = _DIGITS + 1
+_LINE = 2 * _DIGITS + 1
 # More bytes than any first line has: options are stored as digests.
 _LONGEST = 2**16
 
@@ -53,13 +52,13 @@ class Run:
 
 
 class RunLog:
-    """The digests of the inputs that an output has answers to."""
+    """The digests of the inputs that an output has answers to, and of the answers."""
 
     def __init__(self, file: IO[bytes], unfinished: Path, done: int) -> None:
         """Continue a log after its first line.
 
         Args:
-            file: the log, positioned at the first digest.
+            file: the log, positioned after its first line.
             unfinished: the file with the answers.
             done: number of answers in it.
         """
@@ -67,9 +66,9 @@ class RunLog:
         self._unfinished = unfinished
         self._done = done
 
-    def add(self, record: Record) -> None:
-        """Log the record of the next answer; call this before the answer is written."""
-        self._file.write(_digest_of(record) + b"\n")
+    def add(self, record: Record, answer: bytes) -> None:
+        """Log the next answer and its record; call this before the answer is written."""
+        self._file.write(_digest_of(record) + _digest(answer).encode() + b"\n")
         self._file.flush()
 
     def remaining(self, items: Iterable[_Item], record_of: Callable[[_Item], Record]) -> Iterator[_Item]:
@@ -86,7 +85,7 @@ class RunLog:
         for place, item in enumerate(items, 1):
             if place > self._done:
                 yield item
-            elif self._file.read(_LINE) != _digest_of(record_of(item)) + b"\n":
+            elif self._file.read(_LINE)[:_DIGITS] != _digest_of(record_of(item)):
                 raise InputError(
                     f"{self._unfinished} was made from another input: record {place} differs; "
                     "give the input of the earlier run, or delete that file"
@@ -104,17 +103,18 @@ def log_path(unfinished: Path) -> Path:
 
 
 @contextmanager
-def run_log(run: Run, unfinished: Path, count: Callable[[], int]) -> Iterator[RunLog]:
+def run_log(run: Run, unfinished: Path, answers: Callable[[], Iterable[bytes]]) -> Iterator[RunLog]:
     """Open the log of an unfinished output, which this process has locked; make a new log if it is empty.
 
     Args:
         run: the bundle and the options of this run.
         unfinished: the file with the answers.
-        count: removes an unfinished answer at its end and returns the number of answers. Called after the check that
-            the earlier run had the same options: how long an answer is may depend on them.
+        answers: reads all answers, and then removes an unfinished one at the end. Called after the check that the
+            earlier run had the same options: how long an answer is may depend on them.
 
     Raises:
-        InputError: the log is missing or damaged, or the earlier run had another bundle or other options.
+        InputError: the log is missing, it or an answer is damaged, or the earlier run had another bundle or other
+            options.
     """
     path, digests = log_path(unfinished), run.digests()
     begun = unfinished.stat().st_size > 0
@@ -129,8 +129,10 @@ def run_log(run: Run, unfinished: Path, count: Callable[[], int]) -> Iterator[Ru
         if begun:
             start = file.readline(_LONGEST)
             _check_same(digests, _parse(start), unfinished)
-            done = count()
-            _check_length(file, start, done, unfinished)
+            done = _check_answers(file, answers(), unfinished)
+            file.seek(len(start))
+            # A killed run may have logged an input that it did not answer.
+            file.truncate(len(start) + done * _LINE)
         else:
             file.write(json.dumps(digests).encode() + b"\n")
             file.flush()
@@ -154,12 +156,18 @@ def _check_same(digests: Mapping[str, str], earlier: Mapping[str, Any], unfinish
         )
 
 
-def _check_length(file: IO[bytes], start: bytes, done: int, unfinished: Path) -> None:
-    """Check that the log has every answered input; remove those that a killed run logged but did not answer."""
-    length = len(start) + done * _LINE
-    if os.fstat(file.fileno()).st_size < length:
-        raise InputError(f"{unfinished} cannot be continued: its log is damaged; delete it to start again")
-    file.truncate(length)
+def _check_answers(file: IO[bytes], answers: Iterable[bytes], unfinished: Path) -> int:
+    """Compare answers with the log, positioned after its first line; return how many there are."""
+    done = 0
+    for done, answer in enumerate(answers, 1):
+        line = file.read(_LINE)
+        if len(line) < _LINE or line[-1:] != b"\n":
+            raise InputError(f"{unfinished} cannot be continued: its log is damaged; delete it to start again")
+        if line[_DIGITS:-1] != _digest(answer).encode():
+            raise InputError(
+                f"{unfinished} is damaged: its result {done} is not what was written; delete it to start again"
+            )
+    return done
 
 
 def _parse(line: bytes) -> Mapping[str, Any]:

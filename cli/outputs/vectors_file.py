@@ -105,7 +105,7 @@ def rows_of_vectors(
         def write(record: Record, vector: Array) -> None:
             if file.tell() == 0:
                 file.write(header)
-            log.add(record)
+            log.add(record, vector.tobytes())
             _write_row(file, vector)
 
         yield VectorsFile(lambda inputs: log.remaining(inputs, _record), write)
@@ -125,15 +125,18 @@ def _write_row(file: IO[bytes], vector: Array) -> None:
     file.write(vector.tobytes())
 
 
-def _whole_rows(file: IO[bytes], start: int, size: int) -> int:
-    """Remove an unfinished last row; return the number of rows.
+def _whole_rows(file: IO[bytes], start: int, size: int) -> Iterator[bytes]:
+    """Read all rows, and then remove an unfinished last one.
 
     Args:
         file: a header, then the rows.
         start: length of the header, in bytes.
         size: length of a row, in bytes.
     """
-    count = max(0, file.seek(0, os.SEEK_END) - start) // size
+    file.seek(start)
+    count = 0
+    while len(row := file.read(size)) == size:
+        yield row
+        count += 1
     file.truncate(start + count * size if count else 0)
     file.seek(0, os.SEEK_END)
-    return count

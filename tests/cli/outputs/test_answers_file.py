@@ -177,3 +177,51 @@ def test_the_input_is_not_the_output(tmp_path):
         pass
     with pytest.raises(InputError, match="--output"), answers_file(None, run, source=None, resume=True):
         pass
+
+
+@pytest.mark.parametrize("damage", ["joined", "lost", "zeros", "changed", "exchanged"])
+def test_damaged_answers_are_not_continued(tmp_path, damage):
+    output, part = tmp_path / "o.jsonl", tmp_path / "o.jsonl.part"
+    with pytest.raises(KeyboardInterrupt):
+        write(output, ANSWERS, fail=ANSWERS[4])
+    written = part.read_bytes().splitlines(keepends=True)
+    second = written[1]
+    changes = {
+        "joined": [second[:-1]],
+        "lost": [],
+        # What a file may have where the power went while it was written.
+        "zeros": [bytes(len(second) - 1) + b"\n"],
+        "changed": [second.replace(b"p1", b"p7")],
+        "exchanged": [written[2]],
+    }
+    damaged = b"".join([written[0], *changes[damage], *written[2:]])
+    part.write_bytes(damaged)
+    with pytest.raises(InputError, match="is damaged: its result 2 is not what was written; delete it"):
+        write(output, ANSWERS, resume=True)
+    # Whoever wants to rescue what is whole still has it.
+    assert part.read_bytes() == damaged and not output.exists()
+
+
+def test_damaged_rows_are_not_continued(tmp_path):
+    vectors = np.arange(20, dtype=np.float32).reshape(4, 5)
+
+    def write_rows(*, resume):
+        with rows_of_vectors(
+            5, "float32", tmp_path / "v.npy", Run(BUNDLE, {}), npy=True, source=None, resume=resume
+        ) as file:
+            inputs = [(Record(number, str(number)), str(number)) for number in range(1, 5)]
+            for record, _ in file.remaining(inputs):
+                if record.number == 4 and not resume:
+                    raise KeyboardInterrupt
+                file.write(record, vectors[record.number - 1])
+
+    with pytest.raises(KeyboardInterrupt):
+        write_rows(resume=False)
+    part = tmp_path / "v.npy.part"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-1] + b"\0")
+    with pytest.raises(InputError, match="its result 3 is not what was written"):
+        write_rows(resume=True)
+    part.write_bytes(whole)
+    write_rows(resume=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), vectors)
