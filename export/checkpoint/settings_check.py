@@ -9,7 +9,7 @@ from typing import Any
 from triform.export.checkpoint.files.json_files import content_of
 from triform.export.checkpoint.files.weights import tensor_names
 from triform.export.checkpoint.number_check import check_numbers
-from triform.export.checkpoint.sizes import check_sizes
+from triform.export.checkpoint.sizes import check_counts, check_sizes
 from triform.export.checkpoint.source import Source
 from triform.runtime.bundle.generation_defaults import GenerationNumbers
 from triform.runtime.checked_json import Mismatch, build
@@ -83,7 +83,9 @@ def check_settings(source: Source) -> None:
     config = _typed(folder / "config.json", _Config)
     _typed(folder / "generation_config.json", _GenerationConfig)
     _typed(source.tokenizer_folder / "tokenizer_config.json", _TokenizerConfig)
-    if source.weights is not None and config:
+    if source.weights is None:
+        check_counts(str(folder / "config.json"), config)
+    elif config:
         names = tensor_names(source.weights)
         check_sizes(str(folder / "config.json"), config, tensors=len(names), size=source.weights.size)
 

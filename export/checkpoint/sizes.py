@@ -20,6 +20,8 @@ _POSITIONS = re.compile(r"(\w+_)?(position_embeddings|positions|n_ctx|context_le
 _MOST_POSITIONS = 2**31 - 1
 # Models that use one layer's weights several times have more layers than tensors.
 _LAYERS_ANY_MODEL_HAS = 1000
+_EXPERTS = re.compile(r"(\w+_)?experts")
+_EXPERTS_ANY_MODEL_HAS = 10_000
 # No format stores a number in less than a bit.
 _BITS = 8
 
@@ -44,6 +46,22 @@ def check_sizes(name: str, values: Mapping[str, Any], *, tensors: int, size: int
                     f"{name} says {key} is {quoted(value)}, which no model of {tensors} tensors and {size} bytes has; "
                     "fetch the model again"
                 )
+
+
+def check_counts(name: str, values: Mapping[str, Any]) -> None:
+    """Check the counts of what a model is built of one by one, where there are no tensors to compare them with.
+
+    Args:
+        name: of the file that says so.
+        values: what it says, by key.
+
+    Raises:
+        ExportError: a count is larger than any model's.
+    """
+    most = {_LAYERS: _LAYERS_ANY_MODEL_HAS, _EXPERTS: _EXPERTS_ANY_MODEL_HAS}
+    for key, value in _numbers(values):
+        if any(kind.fullmatch(key.rpartition(".")[2]) and value > limit for kind, limit in most.items()):
+            raise ExportError(f"{name} says {key} is {quoted(value)}, which no model has; fetch the model again")
 
 
 def _numbers(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, float]]:

@@ -9,7 +9,7 @@ import pytest
 
 from triform.export.checkpoint.sizes import check_sizes
 from triform.export.options import ExportOptions
-from triform.export.pipeline import export
+from triform.export.pipeline import export, plan
 from triform.runtime.errors import ExportError
 
 WRONG_TYPES = {
@@ -129,3 +129,16 @@ def test_the_bounds():
                 with pytest.raises(ExportError, match=f"x says {key} is {most + 1}"):
                     check_sizes("x", values, tensors=3, size=100)
     check_sizes("x", {"num_hidden_layers": 2000, "note": 10**30, "hidden_size": "text"}, tensors=2000, size=100)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [("t5", "num_layers"), ("t5", "num_decoder_layers"), ("mixtral", "num_local_experts"), ("gpt2", "n_layer")],
+)
+def test_counts_without_weights_to_compare_them_with(tmp_path, kind, key):
+    """A dry run of a config alone builds the model that it says, layer by layer."""
+    config = {"model_type": kind, "architectures": [{"t5": "T5ForConditionalGeneration"}.get(kind, "X")], key: 10**9}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError, match=f"says {key} is 1000000000, which no model has") as caught:
+        plan(tmp_path)
+    assert "\n" not in str(caught.value)
