@@ -48,6 +48,16 @@ class RaggedDecoder(FedDecoder, Protocol):
         """Run one chunk; see `DecoderRunner`."""
 
 
+class SourcedDecoder(RaggedDecoder, Protocol):
+    """A decoder that may answer sources.
+
+    Attributes:
+        encoder_outputs: see `DecoderRunner`.
+    """
+
+    encoder_outputs: dict[str, Array]
+
+
 # Logits, and the outputs besides logits and cache by name.
 Result = tuple[Array, dict[str, Array]]
 
@@ -142,7 +152,7 @@ class DecoderRunner:
             cache: what it keeps of a text.
             threads: to run on.
         """
-        self._session = _session(path, threads)
+        self._session = open_session_of(path, threads)
         self._cache = cache
         self.encoder_outputs: dict[str, Array] = {}
         self.extra_outputs = [
@@ -174,70 +184,10 @@ class DecoderRunner:
             del feeds["new_lengths"]
         presents = {name: present_of(name) for name in self._past}
         names = ["logits", *self.extra_outputs, *presents.values()]
-        results = dict(zip(names, _run(self._session, names, feeds), strict=True))
+        results = dict(zip(names, run_session(self._session, names, feeds), strict=True))
         self._past = {past: results.pop(present) for past, present in presents.items()}
         self.lengths = self.lengths + chunk.new_lengths
         return results.pop("logits"), results
-
-
-class ConcatenatedRunner:
-    """A decoder graph that takes the keys and values so far and gives longer ones; methods as `DecoderRunner`.
-
-    Each row has arrays of its own. Rows of different lengths are run together, with zeros before the shorter ones, if
-    they are fed as many tokens, and one by one otherwise.
-
-    Attributes:
-        lengths: see `DecoderRunner`.
-        extra_outputs: see `DecoderRunner`; there are none.
-    """
-
-    def __init__(self, path: Path, cache: CacheInfo, threads: int) -> None:
-        self._session = _session(path, threads)
-        self._cache = cache
-        self.extra_outputs: list[str] = []
-        self.start(1, 0)
-
-    def start(self, batch: int, capacity: int) -> None:
-        """See `DecoderRunner`."""
-        self._rows = [empty_cache(self._cache, 1, 0) for _ in range(batch)]
-        self.lengths: Array = np.zeros(batch, np.int32)
-
-    def feed(self, input_ids: Array, positions: Array, lengths: Array | None = None) -> tuple[Array, dict[str, Array]]:
-        """See `DecoderRunner`."""
-        chunk = Chunk(input_ids, positions, lengths)
-        whole = bool((chunk.new_lengths == input_ids.shape[1]).all())
-        apart = not whole or (not self._cache.uneven and len(set(self.lengths.tolist())) > 1)
-        groups = [[row] for row in range(len(self._rows))] if apart else [list(range(len(self._rows)))]
-        logits = []
-        for rows in groups:
-            count = int(chunk.new_lengths[rows].max())
-            logits.append(self._feed(rows, input_ids[rows, :count], positions[rows]))
-        self.lengths = self.lengths + chunk.new_lengths
-        return np.concatenate(logits), {}
-
-    def _feed(self, rows: list[int], input_ids: Array, positions: Array) -> Array:
-        longest = int(self.lengths[rows].max())
-        past = {
-            name: np.concatenate([
-                np.pad(self._rows[row][name], ((0, 0), (0, 0), (longest - int(self.lengths[row]), 0), (0, 0)))
-                for row in rows
-            ])
-            for name in self._rows[0]
-        }  # fmt: skip
-        feeds = Chunk(input_ids, positions).feeds(self.lengths[rows])
-        del feeds["new_lengths"]
-        names = ["logits", *map(present_of, past)]
-        logits, *presents = _run(self._session, names, {**feeds, **past})
-        for name, present in zip(past, presents, strict=True):
-            for place, row in enumerate(rows):
-                self._rows[row][name] = present[place : place + 1, :, longest - int(self.lengths[row]) :]
-        return logits
-
-
-def decoder_runner(path: Path, cache: CacheInfo, threads: int) -> DecoderRunner | ConcatenatedRunner:
-    """The runner of a decoder's graph for the CPU. Arguments as `DecoderRunner`."""
-    kind = ConcatenatedRunner if cache.growth == "concatenated" else DecoderRunner
-    return kind(path, cache, threads)
 
 
 class GpuDecoderRunner:
@@ -249,7 +199,7 @@ class GpuDecoderRunner:
     """
 
     def __init__(self, path: Path, cache: CacheInfo, threads: int) -> None:
-        self._session = _session(path, threads)
+        self._session = open_session_of(path, threads)
         self._cache = cache
         self._taken = [value.name for value in self._session.get_inputs()]
         self.encoder_outputs: dict[str, Array] = {}
@@ -280,7 +230,7 @@ class GpuDecoderRunner:
             **self.encoder_outputs,
         }
         presents = {name: present_of(name) for name in self._past}
-        outputs = _run(
+        outputs = run_session(
             self._session,
             ["logits", "next_ids", *presents.values()],
             {name: value for name, value in feeds.items() if name in self._taken},
@@ -303,29 +253,31 @@ class EncoderRunner:
 
     Attributes:
         inputs: the type of each input as ONNX Runtime writes it, by name.
+        shapes: of each input; a size that is not a number is open.
         outputs: names of all outputs.
         ragged: names of the outputs with an axis for tokens or frames, whose padded rows have more than the sample's.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
-        self._session = _session(path, threads)
+        self._session = open_session_of(path, threads)
         self.inputs: dict[str, str] = {value.name: value.type for value in self._session.get_inputs()}
+        self.shapes: dict[str, list[int | str]] = {value.name: value.shape for value in self._session.get_inputs()}
         self.outputs = [output.name for output in self._session.get_outputs()]
         self.ragged = {output.name for output in self._session.get_outputs() if output.shape[1:2] in _RAGGED}
 
     def run(self, arrays: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
         """The outputs called `names`, by name; all outputs when `names` is empty."""
         outputs = list(names) or self.outputs
-        return dict(zip(outputs, _run(self._session, outputs, dict(arrays)), strict=True))
+        return dict(zip(outputs, run_session(self._session, outputs, dict(arrays)), strict=True))
 
 
 class EncoderDecoderRunner:
     """Both graphs of an encoder-decoder."""
 
-    def __init__(self, encoder: EncoderRunner, decoder: DecoderRunner | GpuDecoderRunner) -> None:
+    def __init__(self, encoder: EncoderRunner, decoder: SourcedDecoder) -> None:
         self.encoder, self.decoder = encoder, decoder
 
-    def read(self, arrays: Mapping[str, Array]) -> DecoderRunner | GpuDecoderRunner:
+    def read(self, arrays: Mapping[str, Array]) -> SourcedDecoder:
         """Run the encoder on a batch of sources; returns the decoder, ready to answer them."""
         outputs = self.encoder.run(arrays)
         self.decoder.encoder_outputs = {
@@ -349,7 +301,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _session(path: Path, threads: int) -> ort.InferenceSession:
+def open_session_of(path: Path, threads: int) -> ort.InferenceSession:
+    """A session of a graph.
+
+    Raises:
+        ExportError: it cannot be opened.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     # Only what ends the process: other errors are raised, and reported once.
@@ -362,7 +319,7 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
         raise ExportError(f"ONNX Runtime cannot load the exported {path.name}: {_reason(error)}") from error
 
 
-def _run(session: ort.InferenceSession, names: Sequence[str], feeds: dict[str, Any]) -> list[Array]:
+def run_session(session: ort.InferenceSession, names: Sequence[str], feeds: dict[str, Any]) -> list[Array]:
     """The outputs called `names`.
 
     Raises:

@@ -71,6 +71,7 @@ ORDER = {
         "describe",
         "samples",
         "runners",
+        "concatenated_runner",
         "verify",
         "quantize",
         "gpu",

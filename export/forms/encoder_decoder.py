@@ -78,7 +78,7 @@ def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> li
         ("reads", kind.source),
         ("hidden size", str(normal_config(text).get("hidden_size", "?"))),
         ("vocabulary", str(text.vocab_size)),
-        ("longest answer", f"{_max_length(config, options)} tokens"),
+        ("longest answer", f"{answer_limit(config, options)} tokens"),
     ]
     weights = stored_as(options.quantize)
     return plan_rows(origin.name, "encoder-decoder", kind.task, config.model_type, details, weights)
@@ -93,7 +93,7 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
     """
     if options.hidden_states:
         raise InputError(f"{option('hidden_states')} is for encoders and decoders; this model is an encoder-decoder")
-    _max_length(config, options)
+    answer_limit(config, options)
     kind = encoder_decoder_kind(config)
     checkpoint = loading.load_model(origin, config, kind.auto_class)
     tokenizer = load_original_tokenizer(origin)
@@ -109,7 +109,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         UnsupportedError: the architecture cannot be traced, or its tokenizer or preprocessing cannot be described.
     """
     config = checkpoint.model.config
-    kind, max_length = encoder_decoder_kind(config), _max_length(config, options)
+    kind, max_length = encoder_decoder_kind(config), answer_limit(config, options)
     alignment_heads = _alignment_heads(checkpoint, options)
     start = decoder_start(checkpoint)
     if start is None:
@@ -142,8 +142,10 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
                 parity = dataclasses.replace(parity, quantized=quantized_parity)
         with clock.step("write"):
             infos = _describe_graphs(graphs, folder, quantization) if options.for_cpu else {}
-            info = _info(checkpoint, kind, sources, folder, start)
-            manifest = dataclasses.replace(_manifest(checkpoint, kind, infos, cache, max_length, info), gpu=gpu)
+            info = encoder_decoder_info(checkpoint, kind, sources, folder, start)
+            manifest = dataclasses.replace(
+                encoder_decoder_manifest(checkpoint, kind, infos, cache, max_length, info), gpu=gpu
+            )
             if not options.for_cpu:
                 manifest, parity = for_gpu(manifest), gpu_parity
             write_manifest(manifest, folder, parity, clock)
@@ -177,7 +179,7 @@ def sources_of(kind: Kind, checkpoint: Checkpoint, calibrate: Sequence[str] = ()
         if calibrate:
             raise InputError(f"{option('calibrate')} is for models that read texts or hear; this one reads images")
         return image_sources(checkpoint)
-    return text_sources(checkpoint, _max_source_length(checkpoint), calibrate)
+    return text_sources(checkpoint, source_limit(checkpoint), calibrate)
 
 
 def _alignment_heads(checkpoint: Checkpoint, options: ExportOptions) -> list[tuple[int, int]]:
@@ -252,8 +254,12 @@ def _quantize(
     return encoder, decoder
 
 
-def _max_length(config: PretrainedConfig, options: ExportOptions) -> int:
-    """Most tokens of an answer, including the one that decoding starts with."""
+def answer_limit(config: PretrainedConfig, options: ExportOptions) -> int:
+    """Most tokens of an answer, including the one that decoding starts with.
+
+    Raises:
+        InputError: the user asks for more than the model's own limit.
+    """
     text = config.get_text_config(decoder=True)
     own = getattr(config, "max_target_positions", None) or getattr(text, "max_position_embeddings", None)
     context_length = options.context_length
@@ -262,7 +268,7 @@ def _max_length(config: PretrainedConfig, options: ExportOptions) -> int:
     return int(context_length or own or _UNLIMITED)
 
 
-def _max_source_length(checkpoint: Checkpoint) -> int | None:
+def source_limit(checkpoint: Checkpoint) -> int | None:
     """Most tokens of a source text; None when neither the model nor its tokenizer sets a limit."""
     config = encoder_config(checkpoint.model.config)
     names = ("max_encoder_position_embeddings", "max_position_embeddings")
@@ -275,13 +281,27 @@ def _max_source_length(checkpoint: Checkpoint) -> int | None:
     return int(limit) if limit < 1e9 else None
 
 
-def _info(checkpoint: Checkpoint, kind: Kind, sources: Sources, folder: Path, start: int) -> EncoderDecoderInfo:
+def encoder_decoder_info(
+    checkpoint: Checkpoint, kind: Kind, sources: Sources, folder: Path, start: int
+) -> EncoderDecoderInfo:
+    """Write the tokenizers, and describe what the model reads.
+
+    Args:
+        checkpoint: with its tokenizer; its weights are not read.
+        kind: of the model.
+        sources: say how audio or images are read.
+        folder: to write to.
+        start: the token that decoding starts with.
+
+    Raises:
+        ExportError: see `save_tokenizers`.
+    """
     text = save_tokenizers(checkpoint.tokenizer, folder, checkpoint.source.name)
     languages = languages_listed(checkpoint.model.generation_config)
     return EncoderDecoderInfo(
         source=kind.source,
         decoder_start=start,
-        max_source_length=_max_source_length(checkpoint) if kind.source == "text" else None,
+        max_source_length=source_limit(checkpoint) if kind.source == "text" else None,
         text=text if languages is None else dataclasses.replace(text, languages=languages),
         tasks=task_prefixes(checkpoint.model.config),
         audio=sources.audio,
@@ -290,7 +310,7 @@ def _info(checkpoint: Checkpoint, kind: Kind, sources: Sources, folder: Path, st
     )
 
 
-def _manifest(
+def encoder_decoder_manifest(
     checkpoint: Checkpoint,
     kind: Kind,
     graphs: dict[str, GraphInfo],
@@ -298,6 +318,7 @@ def _manifest(
     max_length: int,
     info: EncoderDecoderInfo,
 ) -> Manifest:
+    """The manifest of a bundle, to be completed by `write_manifest`; of the model, no weights are read."""
     model = checkpoint.model
     vocabulary = VocabularyInfo(
         tokenizer=TokenizerInfo("tokenizer.json", None, special_strings(checkpoint.tokenizer)),

@@ -56,7 +56,7 @@ def adapt(model: ir.Model, path: Path, task: str) -> None:
         UnsupportedError: an input is unknown, an output is missing, or an axis is fixed.
     """
     for value in model.graph.inputs:
-        _adapt_input(model.graph, value, path)
+        adapt_input(model.graph, value, path)
     names = [str(value.name) for value in model.graph.inputs]
     if "input_ids" not in names or "attention_mask" not in names:
         raise UnsupportedError(f"{path} takes {', '.join(names)}: an encoder of texts takes input_ids, attention_mask")
@@ -67,7 +67,17 @@ def adapt(model: ir.Model, path: Path, task: str) -> None:
         _set_axes(value, task)
 
 
-def _adapt_input(graph: ir.Graph, value: ir.Value, path: Path) -> None:
+def adapt_input(graph: ir.Graph, value: ir.Value, path: Path) -> None:
+    """Take the ids or the mask of tokens as int64 (batch, sequence).
+
+    Args:
+        graph: changed in place.
+        value: one of its inputs.
+        path: its file, for messages.
+
+    Raises:
+        UnsupportedError: the input is unknown, or an axis is fixed.
+    """
     if value.name not in _INPUTS:
         raise UnsupportedError(
             f"{path} takes the input {quoted(value.name)}, which is unknown; known are {', '.join(_INPUTS)}"
@@ -76,16 +86,21 @@ def _adapt_input(graph: ir.Graph, value: ir.Value, path: Path) -> None:
     if len(sizes) != 2 or any(isinstance(size, int) for size in sizes):
         raise UnsupportedError(f"{path} takes {value.name} of the fixed shape {sizes}, so it cannot read any text")
     value.shape = ir.Shape(["batch", "sequence"])
-    if value.dtype != ir.DataType.INT64:
-        wanted = value.dtype
-        users = list(value.uses())
-        cast = ir.node("Cast", [value], {"to": int(wanted or ir.DataType.INT64)})
-        cast.outputs[0].type, cast.outputs[0].shape = value.type, value.shape
-        cast.outputs[0].name = f"{value.name}_as_before"
-        value.type = ir.TensorType(ir.DataType.INT64)
-        graph.insert_before(graph[0], [cast])
-        for node, index in users:
-            node.replace_input_with(index, cast.outputs[0])
+    take_as(graph, value, ir.DataType.INT64)
+
+
+def take_as(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> None:
+    """Take an input of a graph as another type, and let all nodes read what it was."""
+    if value.dtype == dtype:
+        return
+    users = list(value.uses())
+    cast = ir.node("Cast", [value], {"to": int(value.dtype or dtype)})
+    cast.outputs[0].type, cast.outputs[0].shape = value.type, value.shape
+    cast.outputs[0].name = f"{value.name}_as_before"
+    value.type = ir.TensorType(dtype)
+    graph.insert_before(graph[0], [cast])
+    for node, index in users:
+        node.replace_input_with(index, cast.outputs[0])
 
 
 def _keep_outputs(model: ir.Model, path: Path, task: str) -> None:

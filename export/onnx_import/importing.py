@@ -1,4 +1,4 @@
-"""Imports a folder with an ONNX graph: finds out what form it has and runs that form's steps."""
+"""Imports a folder with ONNX graphs: finds out what form it has and runs that form's steps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from triform.export.onnx_import.decoder import import_decoder
 from triform.export.onnx_import.decoders.graph import is_decoder
 from triform.export.onnx_import.encoder import import_encoder
+from triform.export.onnx_import.encoder_decoder import import_encoder_decoder
+from triform.export.onnx_import.encoder_decoders.parts import find_parts
 from triform.export.onnx_import.found import Found, ImportOptions
 from triform.export.onnx_import.layout import GENAI_CONFIG, find_graph, read_graph
 from triform.export.paths import check_target
@@ -20,14 +22,14 @@ class Imported:
 
     Attributes:
         bundle: the folder that was made.
-        graph: the file that was imported.
+        graphs: the files that were imported.
         task: what the bundle is for.
         size: bytes of the bundle.
         notes: what is otherwise than one would expect, a sentence each.
     """
 
     bundle: Path
-    graph: Path
+    graphs: tuple[Path, ...]
     task: str
     size: int
     notes: tuple[str, ...]
@@ -36,10 +38,10 @@ class Imported:
 def import_model(
     source: str | Path, bundle: str | Path, options: ImportOptions | None = None, progress: Progress = lambda _: None
 ) -> Imported:
-    """Turn a folder with an ONNX graph of an encoder of texts or of a decoder into a bundle.
+    """Turn a folder with the ONNX graphs of a model of texts, or of Whisper, into a bundle.
 
     Args:
-        source: the folder, which holds the graph, its config and the tokenizer.
+        source: the folder, which holds the graphs, their config and the tokenizer.
         bundle: the folder to make.
         options: the defaults when None.
         progress: called as each step starts.
@@ -52,10 +54,19 @@ def import_model(
     options, target, folder = options or ImportOptions(), Path(bundle), Path(source)
     check_target(target, options.force)
     clock = Clock(progress)
+    parts = find_parts(folder, options.file)
+    if parts is None:
+        paths, task = _import_graph(folder, target, options, clock)
+    else:
+        paths, task = parts.paths, import_encoder_decoder(parts, target, options, clock)
+    size = sum(file.stat().st_size for file in target.iterdir())
+    return Imported(target, paths, task, size, tuple(clock.notes))
+
+
+def _import_graph(folder: Path, target: Path, options: ImportOptions, clock: Clock) -> tuple[tuple[Path, ...], str]:
+    """Import an encoder or a decoder, which are one graph; returns its file and its task."""
     with clock.step("read"):
         path = find_graph(folder, options.file)
         found = Found(folder, path, read_graph(path))
     writes = is_decoder(found.graph.graph) or (folder / GENAI_CONFIG).is_file()
-    task = (import_decoder if writes else import_encoder)(found, target, options, clock)
-    size = sum(file.stat().st_size for file in target.iterdir())
-    return Imported(target, path, task, size, tuple(clock.notes))
+    return (path,), (import_decoder if writes else import_encoder)(found, target, options, clock)

@@ -17,12 +17,10 @@ _FOLDERS = ("", "onnx")
 _DEFAULTS = ("model.onnx", "decoder_model_merged.onnx")
 # Bytes; smaller weights are kept in a graph's own file.
 _SMALL = 1024
-# A part of an encoder-decoder.
-_OTHER_FORM = "encoder_model"
 
 
 def find_graph(folder: Path, file: str | None) -> Path:
-    """The path of the graph to import.
+    """The path of the graph of an encoder or a decoder.
 
     Args:
         folder: of the model.
@@ -31,7 +29,7 @@ def find_graph(folder: Path, file: str | None) -> Path:
 
     Raises:
         InputError: `file` is not in the folder, or it has to be named because there are several.
-        ExportError: there is no graph, or those of an encoder-decoder.
+        ExportError: there is no graph.
     """
     if not folder.is_dir():
         raise ExportError(f"{folder} is not a folder; give the one that holds the graph and its config")
@@ -40,10 +38,6 @@ def find_graph(folder: Path, file: str | None) -> Path:
             raise InputError(f"{option('file')} {file} is not in {folder}")
         return folder / file
     graphs = [path for name in _FOLDERS for path in sorted((folder / name).glob("*.onnx"))]
-    others = [path for path in graphs if path.name.startswith(_OTHER_FORM)]
-    if others:
-        raise ExportError(f"{others[0]} is a part of an encoder-decoder, and only encoders and decoders can be "
-                          "imported; export the checkpoint instead")  # fmt: skip
     if not graphs:
         raise ExportError(f"{folder} has no .onnx file, neither in it nor in its folder onnx")
     for name in (*_named(folder), *_DEFAULTS):

@@ -9,10 +9,11 @@ import transformers
 from triform.export.checkpoint.loading import load_checkpoint, read_config
 from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint
+from triform.export.concatenated_runner import decoder_runner
 from triform.export.gpu.twin import allowed_error
 from triform.export.recheck.encoder import recheck_encoder
 from triform.export.recheck.encoder_decoder import recheck_encoder_decoder
-from triform.export.runners import DecoderRunner, GpuDecoderRunner, decoder_runner, usable_cores
+from triform.export.runners import DecoderRunner, GpuDecoderRunner, usable_cores
 from triform.export.samples import texts
 from triform.export.verify.decoder import (
     decoder_parity,

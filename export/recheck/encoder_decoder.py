@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
-import numpy as np
-import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from triform.export.checkpoint.source import Source
+from triform.export.concatenated_runner import decoder_runner
 from triform.export.describe.special_tokens import tokens_of
 from triform.export.forms import encoder_decoder
 from triform.export.gpu.twin import allowed_error
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
-from triform.export.runners import DecoderRunner, EncoderDecoderRunner, EncoderRunner, GpuDecoderRunner, usable_cores
-from triform.export.samples.batches import Array
+from triform.export.runners import EncoderDecoderRunner, EncoderRunner, GpuDecoderRunner, usable_cores
 from triform.export.verify.encoder_decoder import (
+    TorchDecoder,
     encoder_decoder_parity,
     quantized_encoder_decoder_parity,
     reference_answers,
     verify_encoder_decoder,
 )
 from triform.export.verify.half import check_half, in_half
-from triform.models.encoder_decoder.graph import reference_logits
 from triform.models.encoder_decoder.kinds import encoder_decoder_kind
 from triform.runtime.bundle.export_record import Parity
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.errors import ExportError
-
-
-class _TorchDecoder:
-    """PyTorch's model and one source, fed like a `DecoderRunner`; runs all tokens anew for each chunk."""
-
-    def __init__(self, model: PreTrainedModel, arrays: Mapping[str, Array]) -> None:
-        self._model = model
-        self._source = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        self._ids = np.zeros((1, 0), np.int64)
-
-    def start(self, batch: int, capacity: int) -> None:
-        """Forget all tokens."""
-        self._ids = np.zeros((batch, 0), np.int64)
-
-    def feed(self, input_ids: Array, positions: Array) -> tuple[Array, dict[str, Array]]:
-        """Logits at some positions of a chunk; see `DecoderRunner.feed`."""
-        before = self._ids.shape[1]
-        self._ids = np.concatenate([self._ids, input_ids], axis=1)
-        logits = reference_logits(self._model, self._source, torch.from_numpy(self._ids)).numpy()
-        return np.take_along_axis(logits, (positions.astype(np.int64) + before)[..., None], axis=1), {}
 
 
 def recheck_encoder_decoder(bundle: Bundle, origin: Source, config: PretrainedConfig) -> Parity:
@@ -73,9 +50,9 @@ def recheck_encoder_decoder(bundle: Bundle, origin: Source, config: PretrainedCo
         halved = in_half(encoder_decoder_parity(for_gpu, reference), allowed_error(count, "float16"))
         check_half(halved, cache.dtype, quantized=graph.quantization.scheme != "none")
         return halved
-    runner = EncoderDecoderRunner(EncoderRunner(encoder, cores), DecoderRunner(decoder, cache, cores))
+    runner = EncoderDecoderRunner(EncoderRunner(encoder, cores), decoder_runner(decoder, cache, cores))
     if graph.quantization.scheme == "none":
         return verify_encoder_decoder(runner, reference)
     parity = encoder_decoder_parity(runner, reference)
-    quantized = quantized_encoder_decoder_parity(lambda arrays: _TorchDecoder(model, arrays), runner, reference)
+    quantized = quantized_encoder_decoder_parity(lambda arrays: TorchDecoder(model, arrays), runner, reference)
     return dataclasses.replace(parity, quantized=quantized)

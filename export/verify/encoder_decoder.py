@@ -45,14 +45,18 @@ def reference_answers(
     model: PreTrainedModel, sources: Sources, start: int, max_length: int, pad: int
 ) -> ReferenceAnswers:
     """Run PyTorch's model on the sources, with random decoder tokens after `start`."""
-    size = model.config.get_text_config(decoder=True).vocab_size
-    count = min(_PARITY_TOKENS, max_length - 1)
-    generator = torch.Generator().manual_seed(0)
-    ids = [start, *torch.randint(size // 10, size, (count - 1,), generator=generator).tolist()]
+    ids = answer_ids(model.config.get_text_config(decoder=True).vocab_size, start, max_length)
     parity = sources.samples.parity
     logits = [_logits(model, [sample], ids, pad)[0] for sample in parity]
     batch_logits = _logits(model, parity, ids, pad) if sources.can_be_padded else None
     return ReferenceAnswers(parity, logits, batch_logits, sources.samples.evaluation, ids, pad)
+
+
+def answer_ids(vocab_size: int, start: int, max_length: int) -> list[int]:
+    """Random tokens after `start`, fewer than `max_length`."""
+    count = min(_PARITY_TOKENS, max_length - 1)
+    generator = torch.Generator().manual_seed(0)
+    return [start, *torch.randint(vocab_size // 10, vocab_size, (count - 1,), generator=generator).tolist()]
 
 
 def verify_encoder_decoder(runner: EncoderDecoderRunner, reference: ReferenceAnswers) -> Parity:
@@ -134,3 +138,23 @@ def _batch_difference(runner: EncoderDecoderRunner, reference: ReferenceAnswers,
     decoder.start(len(rows), rows.shape[1])
     logits, _ = decoder.feed(rows, np.arange(rows.shape[1])[None].repeat(len(rows), 0))
     return float(np.abs(logits - expected).max())
+
+
+class TorchDecoder:
+    """PyTorch's model and one source, fed like a `DecoderRunner`; runs all tokens anew for each chunk."""
+
+    def __init__(self, model: PreTrainedModel, arrays: Mapping[str, Array]) -> None:
+        self._model = model
+        self._source = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        self._ids = np.zeros((1, 0), np.int64)
+
+    def start(self, batch: int, capacity: int) -> None:
+        """Forget all tokens."""
+        self._ids = np.zeros((batch, 0), np.int64)
+
+    def feed(self, input_ids: Array, positions: Array) -> tuple[Array, dict[str, Array]]:
+        """Logits at some positions of a chunk; see `DecoderRunner.feed`."""
+        before = self._ids.shape[1]
+        self._ids = np.concatenate([self._ids, input_ids], axis=1)
+        logits = reference_logits(self._model, self._source, torch.from_numpy(self._ids)).numpy()
+        return np.take_along_axis(logits, (positions.astype(np.int64) + before)[..., None], axis=1), {}

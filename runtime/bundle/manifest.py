@@ -128,6 +128,7 @@ class CacheInfo:
         growth: "in_place" if the graph writes new keys and values into the buffers that it reads, at the end of each
             row; "concatenated" if it takes those of the tokens so far, and gives them with the new ones behind them.
         uneven: whether a concatenated cache may have rows of different lengths, with the shorter ones at its end.
+        single: whether a graph with a concatenated cache takes one token of each row in a run, and no more.
     """
 
     dtype: str
@@ -135,6 +136,7 @@ class CacheInfo:
     states: list[StateInfo] = field(default_factory=list)
     growth: CacheGrowth = "in_place"
     uneven: bool = True
+    single: bool = False
 
 
 @dataclass(frozen=True)

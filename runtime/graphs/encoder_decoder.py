@@ -12,45 +12,11 @@ from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.graphs.binding import DecoderMemory, StepArrays, memory_of, run_step
 from triform.runtime.graphs.cache import KVCache
 from triform.runtime.graphs.decoder_step import DecoderStep
-from triform.runtime.graphs.encoder_output import EncoderOutput
+from triform.runtime.graphs.encoder_output import EncoderOutput, SourceSession
 from triform.runtime.graphs.padding import pad_rows
-from triform.runtime.graphs.protocols import Binding, GraphSession, Memory, Node
+from triform.runtime.graphs.protocols import GraphSession
 from triform.runtime.graphs.signature import CROSS_ATTENTIONS
 from triform.runtime.likeliest import Table
-
-
-class SourceSession:
-    """A decoder's session whose bindings hold the encoder's output, which is bound once because it never changes."""
-
-    def __init__(self, session: GraphSession, encoded: EncoderOutput) -> None:
-        self._session = session
-        self._encoded = encoded
-
-    def io_binding(self) -> Binding:
-        """See `BindableSession`."""
-        io = self._session.io_binding()
-        self._encoded.bind(io)
-        return io
-
-    def run_with_iobinding(self, iobinding: Any, run_options: Any = None, /) -> None:
-        """See `BindableSession`."""
-        self._session.run_with_iobinding(iobinding, run_options)
-
-    def get_inputs(self) -> Sequence[Node]:
-        """See `BindableSession`."""
-        return self._session.get_inputs()
-
-    def get_input_memory_infos(self) -> Sequence[Memory]:
-        """See `BindableSession`."""
-        return self._session.get_input_memory_infos()
-
-    def get_provider_options(self) -> Mapping[str, Mapping[str, str]]:
-        """Those of each provider in use; see `is_recordable`."""
-        return self._session.get_provider_options()
-
-    def keep(self, sources: Sequence[int]) -> None:
-        """Keep only some of the sources."""
-        self._encoded = self._encoded.only(sources)
 
 
 class SourceReader:

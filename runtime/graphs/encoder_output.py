@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.errors import BundleError
-from triform.runtime.graphs.protocols import Binding, GraphSession
+from triform.runtime.graphs.protocols import BindableSession, Binding, GraphSession, Memory, Node
 from triform.runtime.graphs.session import run_failure
 
 # Keys are (sources, heads, length, head_dim).
@@ -108,3 +109,68 @@ class HostEncoderOutput:
 def length_of(shapes: Mapping[str, Sequence[int]]) -> int:
     """Tokens, or frames, of each source, by the shapes of an encoder's outputs: keys have them on their third axis."""
     return next(shape[2] for shape in shapes.values() if len(shape) == _KEY_AXES)
+
+
+class SourceSession:
+    """A decoder's session whose bindings hold the encoder's output, which is bound once because it never changes."""
+
+    def __init__(self, session: GraphSession, encoded: EncoderOutput) -> None:
+        self._session = session
+        self._encoded = encoded
+        # The outputs for the rows of runs, by the source of each row; see `io_binding_of`.
+        self._of_rows: dict[tuple[int, ...], EncoderOutput] = {}
+
+    def io_binding(self) -> Binding:
+        """See `BindableSession`."""
+        io = self._session.io_binding()
+        self._encoded.bind(io)
+        return io
+
+    def io_binding_of(self, rows: NDArray[np.int64], count: int) -> Binding:
+        """A binding for a run of some rows, with one source for each.
+
+        Args:
+            rows: of the run.
+            count: rows of the whole batch; each source has as many, side by side.
+        """
+        sources = tuple((rows * self._encoded.sources // count).tolist())
+        if sources not in self._of_rows:
+            # A batch of rows of different lengths takes several runs, which together have `count` rows.
+            while self._of_rows and sum(map(len, self._of_rows)) + len(sources) > count:
+                del self._of_rows[next(iter(self._of_rows))]
+            self._of_rows[sources] = self._encoded.only(sources)
+        io = self._session.io_binding()
+        self._of_rows[sources].bind(io)
+        return io
+
+    def run_with_iobinding(self, iobinding: Any, run_options: Any = None, /) -> None:
+        """See `BindableSession`."""
+        self._session.run_with_iobinding(iobinding, run_options)
+
+    def get_inputs(self) -> Sequence[Node]:
+        """See `BindableSession`."""
+        return self._session.get_inputs()
+
+    def get_input_memory_infos(self) -> Sequence[Memory]:
+        """See `BindableSession`."""
+        return self._session.get_input_memory_infos()
+
+    def get_provider_options(self) -> Mapping[str, Mapping[str, str]]:
+        """Those of each provider in use; see `is_recordable`."""
+        return self._session.get_provider_options()
+
+    def keep(self, sources: Sequence[int]) -> None:
+        """Keep only some of the sources."""
+        self._encoded = self._encoded.only(sources)
+        self._of_rows.clear()
+
+
+def binding_of(session: BindableSession, rows: NDArray[np.int64], count: int) -> Binding:
+    """A binding for a run of some rows of a batch; where they answer sources, with one source for each.
+
+    Args:
+        session: of a decoder.
+        rows: of the run.
+        count: rows of the whole batch.
+    """
+    return session.io_binding_of(rows, count) if isinstance(session, SourceSession) else session.io_binding()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from triform import load_speech
 from triform.runtime.encoder_decoder.writer import SourceWriter
-from triform.runtime.graphs.encoder_decoder import SourceSession
+from triform.runtime.graphs.encoder_output import SourceSession
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.speech.transcription import audio_info, transcribe
 

@@ -53,9 +53,9 @@ def run(
         report = import_model(source, bundle, options, progress)
     if as_json:
         values = dataclasses.asdict(report)
-        print(json.dumps({**values, "bundle": str(report.bundle), "graph": str(report.graph)}))
+        print(json.dumps({**values, "bundle": str(report.bundle), "graphs": [str(path) for path in report.graphs]}))
         return 0
     notes = [("note", note) for note in report.notes]
-    lines = [("graph", str(report.graph)), ("task", report.task), *notes]
+    lines = [*(("graph", str(path)) for path in report.graphs), ("task", report.task), *notes]
     print(rows([*lines, ("bundle", f"{megabytes(report.size)}  {report.bundle}")]))
     return 0

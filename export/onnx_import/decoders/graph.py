@@ -17,6 +17,7 @@ import onnx_ir as ir
 from triform.export.graph.nodes import MICROSOFT
 from triform.export.onnx_import.decoders.lengths import Lengths
 from triform.export.onnx_import.decoders.logits import pick_logits
+from triform.export.onnx_import.graph import take_as
 from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo
 from triform.runtime.errors import ExportError, UnsupportedError, option
 from triform.runtime.printable import quoted
@@ -24,7 +25,13 @@ from triform.runtime.printable import quoted
 _OLDEST_OPSET = 12
 _PAST, _PRESENT = "past_key_values.%d.", "present.%d."
 # What a graph may take beside tokens and cache, and its number of axes.
-_COMPUTED = {"attention_mask": 2, "position_ids": 2, "use_cache_branch": 1, "num_logits_to_keep": 0}
+_COMPUTED = {
+    "attention_mask": 2,
+    "position_ids": 2,
+    "cache_position": 1,
+    "use_cache_branch": 1,
+    "num_logits_to_keep": 0,
+}
 _CACHE_AXES = ("batch", "heads", "past", "head_dim")
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
@@ -166,9 +173,10 @@ def _layer(name: str, pattern: str) -> int | None:
 def _checked(value: ir.Value, name: str, path: Path) -> ir.Value:
     sizes = list(value.shape or [])
     axes = _COMPUTED.get(name, 2)
-    fixed = axes == 2 and any(isinstance(size, int) for size in sizes)
+    by_token = axes == 2 or name == "cache_position"
+    fixed = by_token and any(isinstance(size, int) for size in sizes)
     # A single number may have an axis of its own.
-    fits = len(sizes) == axes or (axes < 2 and sizes in ([], [1]))
+    fits = len(sizes) == axes or (not by_token and sizes in ([], [1]))
     if fixed or not fits or (value.dtype not in _INTEGERS and value.dtype != ir.DataType.BOOL):
         raise UnsupportedError(f"{path} takes {value.name} as {value.dtype} of the shape {sizes}, which is unknown")
     return value
@@ -224,11 +232,7 @@ def _rename(parts: _Parts) -> None:
 def _widen_tokens(graph: ir.Graph, tokens: ir.Value) -> None:
     """Take int64 tokens, whatever the graph takes."""
     tokens.shape = ir.Shape(["batch", "sequence"])
-    if tokens.dtype != ir.DataType.INT64:
-        narrow = ir.node("Cast", [tokens], {"to": int(tokens.dtype or ir.DataType.INT64)})
-        _use_instead(tokens, narrow)
-        tokens.type = ir.TensorType(ir.DataType.INT64)
-        graph.insert_before(graph[0], [narrow])
+    take_as(graph, tokens, ir.DataType.INT64)
 
 
 def _as_floats(graph: ir.Graph, parts: _Parts) -> None:
@@ -237,11 +241,7 @@ def _as_floats(graph: ir.Graph, parts: _Parts) -> None:
         for part, past in enumerate(pasts):
             past.shape = _sizes(past, "past")
             present = parts.presents[index][part]
-            if past.dtype != ir.DataType.FLOAT:
-                narrow = ir.node("Cast", [past], {"to": int(past.dtype or ir.DataType.FLOAT)})
-                _use_instead(past, narrow)
-                past.type = ir.TensorType(ir.DataType.FLOAT)
-                graph.insert_before(graph[0], [narrow])
+            take_as(graph, past, ir.DataType.FLOAT)
             if present.dtype != ir.DataType.FLOAT:
                 wide = ir.node("Cast", [present], {"to": int(ir.DataType.FLOAT)})
                 graph.append(wide)
@@ -256,12 +256,3 @@ def _sizes(past: ir.Value, axis: str) -> ir.Shape:
     sizes = list(past.shape or [])
     last = sizes[3] if isinstance(sizes[3], int) else "head_dim"
     return ir.Shape(["batch", sizes[1], axis, last])
-
-
-def _use_instead(value: ir.Value, node: ir.Node) -> None:
-    """Let all other nodes read what `node` makes of `value`."""
-    result = node.outputs[0]
-    result.type, result.shape, result.name = value.type, value.shape, f"{value.name}_as_before"
-    for user, index in list(value.uses()):
-        if user is not node:
-            user.replace_input_with(index, result)

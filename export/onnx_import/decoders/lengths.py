@@ -11,6 +11,8 @@ import onnx_ir as ir
 from triform.export.graph.nodes import add_initializer
 
 _INT = ir.DataType.INT64
+# Those that are one number.
+_NUMBERS = ("use_cache_branch", "num_logits_to_keep")
 
 
 class Lengths:
@@ -42,17 +44,18 @@ class Lengths:
         """Replace an input by what is computed.
 
         Args:
-            name: attention_mask, position_ids, use_cache_branch or num_logits_to_keep.
+            name: attention_mask, position_ids, cache_position, use_cache_branch or num_logits_to_keep.
             value: the input, whatever it is called.
         """
         made = {
             "attention_mask": self._mask,
             "position_ids": self._positions,
+            "cache_position": self._places,
             "use_cache_branch": self._has_past,
             "num_logits_to_keep": self._all_logits,
         }[name]()
         shape = [size for size in value.shape or []]
-        if len(shape) < 2:
+        if name in _NUMBERS:
             made = self._add("Reshape", made, self._constant(np.array([1] * len(shape), np.int64)))
         if value.dtype != _INT:
             made = self._add("Cast", made, to=int(value.dtype or _INT))
@@ -96,6 +99,11 @@ class Lengths:
     def _positions(self) -> ir.Value:
         """int64 (batch, sequence)."""
         return self._add("Add", self._column(), self._range(self._size(self._tokens, 1)))
+
+    def _places(self) -> ir.Value:
+        """int64 (sequence,): those behind the past."""
+        longest = self._add("ReduceMax", self._column(), keepdims=0) if self._in_place else self._size(self._past, 2)
+        return self._add("Add", longest, self._range(self._size(self._tokens, 1)))
 
     def _has_past(self) -> ir.Value:
         """int64 scalar: whether there are tokens in the cache."""

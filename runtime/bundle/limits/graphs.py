@@ -51,6 +51,7 @@ def cache_limits(cache: CacheInfo, target: BundleTarget) -> Iterator[Limit]:
     own = cache.growth == "in_place"
     yield Limit("cache.growth", cache.growth, own or (target == "cpu" and not cache.states), "in_place for this model")
     yield Limit("cache.uneven", cache.uneven, cache.uneven or not own, "true where a cache grows in place")
+    yield Limit("cache.single", cache.single, not (cache.single and own), "false where a cache grows in place")
     count = len(cache.layers) + len(cache.states)
     yield Limit("cache.layers", f"{count} layers", 1 <= count <= _MOST_LAYERS, f"1 to {_MOST_LAYERS} layers")
     for index, layer in enumerate(cache.layers):

@@ -52,4 +52,4 @@ class ConcatenatedMemory:
 
     def step(self, shape: tuple[int, int], num_logits: int, *, repeated: bool = False) -> ConcatenatedStep:
         """See `DecoderMemory`."""
-        return ConcatenatedStep(self._working, self._cache.uneven, shape, num_logits, self._vocab_size)
+        return ConcatenatedStep(self._working, self._cache, shape, num_logits, self._vocab_size)

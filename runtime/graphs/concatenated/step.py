@@ -2,6 +2,7 @@
 
 All rows of a run have as many tokens in the arrays that the graph takes. Where they differ in length, the shorter ones
 stand at the end, and the graph hides what is before them; a graph that cannot do so runs rows of each length apart.
+Some graphs take one token of each row in a run; they read a prompt token by token.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array
+from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.graphs.concatenated.buffers import WorkingArrays
-from triform.runtime.graphs.protocols import BindableSession
+from triform.runtime.graphs.encoder_output import binding_of
+from triform.runtime.graphs.protocols import BindableSession, Binding
 from triform.runtime.likeliest import Tables
 
 _Rows = NDArray[np.int64]
@@ -32,19 +35,19 @@ class ConcatenatedStep:
     """
 
     def __init__(
-        self, working: WorkingArrays, uneven: bool, shape: tuple[int, int], num_logits: int, vocab_size: int
+        self, working: WorkingArrays, info: CacheInfo, shape: tuple[int, int], num_logits: int, vocab_size: int
     ) -> None:
         """Make the arrays.
 
         Args:
             working: see there.
-            uneven: see `CacheInfo`.
+            info: the manifest's.
             shape: batch and sequence.
             num_logits: positions of each row to compute logits for.
             vocab_size: of the model.
         """
         batch, sequence = shape
-        self._working, self._uneven = working, uneven
+        self._working, self._info = working, info
         self.input_ids = np.zeros(shape, np.int64)
         self.past_lengths = np.zeros(batch, np.int32)
         self.logits_positions = np.zeros((batch, num_logits), np.int64)
@@ -69,8 +72,11 @@ class ConcatenatedStep:
 
     def run(self, session: BindableSession) -> None:
         """See `StepArrays`."""
-        for rows in self._groups():
-            self._run_rows(session, rows)
+        width = self.input_ids.shape[1]
+        chunk = 1 if self._info.single else width
+        for start in range(0, width, chunk):
+            for rows in self._groups():
+                self._run_rows(session, rows, start, start + chunk)
 
     def scores(self, wanted: int | None) -> Tables:
         """See `StepArrays`."""
@@ -79,28 +85,36 @@ class ConcatenatedStep:
     def _groups(self) -> list[_Rows]:
         """The rows of each run."""
         everyone = np.arange(len(self.past_lengths))
-        if self._uneven or (self.past_lengths == self.past_lengths[0]).all():
+        if self._info.uneven or (self.past_lengths == self.past_lengths[0]).all():
             return [everyone]
         # A row without tokens is one that waits for a text.
         lengths = [length for length in np.unique(self.past_lengths).tolist() if length]
         return [everyone[self.past_lengths == length] for length in lengths]
 
-    def _run_rows(self, session: BindableSession, rows: _Rows) -> None:
-        lengths = tuple(self.past_lengths[rows].tolist())
-        past = max(lengths)
+    def _run_rows(self, session: BindableSession, rows: _Rows, start: int, end: int) -> None:
+        """Run the tokens from `start` to `end` of some rows, whose earlier ones were run."""
+        lengths = tuple((self.past_lengths[rows] + start).tolist())
+        past, count = max(lengths), end - start
         read = self._past(rows, lengths, past)
         self._working.forget()
-        sequence = self.input_ids.shape[1]
-        written = {name: self._shaped(name, 1 - self._working.written, rows, past + sequence) for name in self._buffers}
-        logits = self.logits if len(rows) == len(self.logits) else np.empty_like(self.logits[rows])
-        self._run(session, rows, read, written, logits)
+        written = {name: self._shaped(name, 1 - self._working.written, rows, past + count) for name in self._buffers}
+        inputs: dict[str, NDArray[Any]] = {
+            "input_ids": np.ascontiguousarray(self.input_ids[rows, start:end]),
+            "past_lengths": np.array(lengths, np.int32),
+            "logits_positions": np.clip(self.logits_positions[rows] - start, 0, count - 1),
+        }
+        whole = len(rows) == len(self.logits) and count == self.input_ids.shape[1]
+        logits = self.logits if whole else np.empty_like(self.logits[rows])
+        binding = binding_of(session, rows, len(self.past_lengths))
+        self._run(session, binding, {**inputs, **read}, written, logits)
         for name, buffer in self._buffers.items():
             for place, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True)):
-                buffer[row, :, length : length + sequence] = written[name][place, :, past:]
-        if logits is not self.logits:
-            self.logits[rows] = logits
+                buffer[row, :, length : length + count] = written[name][place, :, past:]
+        if not whole:
+            positions = self.logits_positions[rows, :, None]
+            self.logits[rows] = np.where((start <= positions) & (positions < end), logits, self.logits[rows])
         self._working.written = 1 - self._working.written
-        self._working.holds = self._addresses(rows), tuple(length + sequence for length in lengths)
+        self._working.holds = self._addresses(rows), tuple(length + count for length in lengths)
 
     def _past(self, rows: _Rows, lengths: tuple[int, ...], past: int) -> dict[str, Array]:
         """The keys and values of these rows, the shorter ones at the end: those that the last run wrote, or a copy."""
@@ -117,20 +131,13 @@ class ConcatenatedStep:
     def _run(
         self,
         session: BindableSession,
-        rows: _Rows,
-        read: Mapping[str, Array],
+        binding: Binding,
+        inputs: Mapping[str, NDArray[Any]],
         written: Mapping[str, Array],
         logits: Array,
     ) -> None:
         from onnxruntime import OrtValue
 
-        binding = session.io_binding()
-        inputs: dict[str, NDArray[Any]] = {
-            "input_ids": self.input_ids[rows],
-            "past_lengths": self.past_lengths[rows],
-            "logits_positions": self.logits_positions[rows],
-            **read,
-        }
         outputs = {"logits": logits, **{self._presents[name]: array for name, array in written.items()}}
         for name, array in inputs.items():
             binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
