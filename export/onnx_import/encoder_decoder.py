@@ -89,6 +89,7 @@ def import_encoder_decoder(parts: Parts, bundle: Path, options: ImportOptions, c
         model = _model(parts.folder, options)
         pair = make_pair(parts, model.vocab_size)
         _check_source(model, pair, parts)
+        checkpoint = _checkpoint(model, options)
     with staged(bundle, options.force) as staging:
         exact = is_exact(pair.encoder.graph) and is_exact(pair.decoder.graph)
         with clock.step("write"):
@@ -98,7 +99,7 @@ def import_encoder_decoder(parts: Parts, bundle: Path, options: ImportOptions, c
         with clock.step("compare"):
             model = _with_limits(model, pair.cache, staging, clock)
             cache, said = _compare(model, pair, parts, staging, clock, exact=exact)
-            parity = _against(model, cache, staging, options, exact=exact)
+            parity = None if checkpoint is None else _against(model, checkpoint, cache, staging, exact=exact)
             said += "; not PyTorch" if parity is None else "; PyTorch, on the same"
         with clock.step("write"):
             graphs = _described(pair, parts, staging, said)
@@ -204,22 +205,27 @@ def _compare(
     return cache, f"the graphs as they came, on {len(ids)} tokens at once, in single steps and in a batch of two"
 
 
-def _against(model: _Model, cache: CacheInfo, folder: Path, options: ImportOptions, *, exact: bool) -> Parity | None:
+def _checkpoint(model: _Model, options: ImportOptions) -> Checkpoint | None:
+    """The model to compare with, if one is named."""
     if options.against is None:
         return None
     origin = find_checkpoint(options.against)
     config = read_config(origin)
-    own = model.checkpoint.model.config
-    text = config.get_text_config(decoder=True)
-    if config.model_type != own.model_type or getattr(text, "vocab_size", None) != model.vocab_size:
+    own, text = model.checkpoint.model.config, config.get_text_config(decoder=True)
+    size = getattr(text, "vocab_size", None)
+    if config.model_type != own.model_type or size != model.vocab_size:
         raise ExportError(
-            f"{origin.name} is another model: {config.model_type} with {getattr(text, 'vocab_size', 'no')} tokens, and "
-            f"not {own.model_type} with {model.vocab_size}"
+            f"{origin.name} is another model: {config.model_type} with {size} tokens, and not {own.model_type} with "
+            f"{model.vocab_size}"
         )
-    checkpoint = form.load(origin, config, ExportOptions())
+    return form.load(origin, config, ExportOptions())
+
+
+def _against(model: _Model, checkpoint: Checkpoint, cache: CacheInfo, folder: Path, *, exact: bool) -> Parity:
     sources = form.sources_of(model.kind, checkpoint)
     if sources.audio != model.sources.audio:
-        raise ExportError(f"{origin.name} makes other inputs of audio than {model.checkpoint.source.path} does")
+        other = checkpoint.source.name
+        raise ExportError(f"{other} makes other inputs of audio than {model.checkpoint.source.path} does")
     return compare_with_checkpoint(checkpoint, sources, folder, cache, model.start, model.limit, model.pad, exact=exact)
 
 

@@ -31,11 +31,11 @@ class ImportOptions:
     """How to import a model.
 
     Attributes:
-        file: path of the graph in the folder; see `find_graph`.
+        file: path of the graph in the folder; see `find_graph` and `find_parts`.
         task: of an encoder, transformers' name of it; by default what outputs and config imply.
-        against: of a decoder, the checkpoint that it was made of, to compare it with PyTorch: a folder, a GGUF file or
+        against: of a model that writes, the checkpoint that it was made of, to compare it with PyTorch: a folder, a GGUF file or
             a hub id.
-        context_length: of a decoder, the most tokens of a text; by default the model's own limit.
+        context_length: of a model that writes, the most tokens of a text; by default the model's own limit.
         force: whether to replace an existing bundle.
     """
 

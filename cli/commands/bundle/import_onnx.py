@@ -12,29 +12,34 @@ import typer
 from triform.cli.commands.bundle.export_extra import check_installed
 from triform.cli.outputs.export_progress import export_progress
 
-HELP = """Import an ONNX model that another tool exported: encoders of texts, and decoders.
+HELP = """Import an ONNX model that another tool exported: encoders of texts, decoders, encoder-decoders.
 
 \b
   triform import ./my-onnx-model bundle                  a folder of optimum, sentence-transformers, transformers.js,
                                                          onnxruntime-genai or mobius-onnx
   triform import ./my-onnx-model bundle --file onnx/model_quantized.onnx
-  triform import ./my-onnx-model bundle --against ./my-model     compares a decoder with PyTorch, too
+  triform import ./my-onnx-whisper bundle --file onnx/decoder_model_merged_q4.onnx     and the encoder of its kind
+  triform import ./my-onnx-model bundle --against ./my-model     compares what writes with PyTorch, too
 
-The folder holds the config, the tokenizer, and the graph, in it or in its folder onnx. The graph keeps its weights as
-they are. The bundle's outputs are compared with the original graph's.
+The folder holds the config, the tokenizer, and the graphs, in it or in its folder onnx. They keep their weights as they
+are. The bundle's outputs are compared with those of the original graphs.
 """
 
 
 def run(
     source: Annotated[Path, typer.Argument(help="The model's folder.")],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
-    file: Annotated[Optional[str], typer.Option(help="The graph, if the folder has several.")] = None,
+    file: Annotated[
+        Optional[str], typer.Option(help="The graph, if there are several; of an encoder-decoder, any one of its kind.")
+    ] = None,
     task: Annotated[
         Optional[str], typer.Option(help="A task by its name on the hub; by default what the model is for.")
     ] = None,
-    against: Annotated[Optional[str], typer.Option(help="A decoder's checkpoint, to compare it with PyTorch.")] = None,
+    against: Annotated[
+        Optional[str], typer.Option(help="The checkpoint of a model that writes, to compare it with PyTorch.")
+    ] = None,
     context_length: Annotated[
-        Optional[int], typer.Option(min=2, help="Most tokens of a decoder's text; by default the model's limit.")
+        Optional[int], typer.Option(min=2, help="Most tokens of a text; by default the model's limit.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     as_json: Annotated[

@@ -36,7 +36,7 @@ _BATCHED = 0.1
 _ALIKE = 0.8
 # How a text alone is fed, see `parity_feedings`.
 _WAYS = ("prefill", "chunked", "step")
-TYPES: dict[str, Any] = {
+ARRAY_TYPES: dict[str, Any] = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
     "tensor(bool)": np.bool_,
@@ -67,7 +67,7 @@ class OriginalDecoder:
         self._past, self._length = {}, 0
         for index, layer in enumerate(self._cache.layers):
             for pattern in (self._names.past_key, self._names.past_value):
-                kind = TYPES[self._runner.inputs[pattern % index]]
+                kind = ARRAY_TYPES[self._runner.inputs[pattern % index]]
                 self._past[pattern % index] = np.zeros((1, layer.num_key_value_heads, 0, layer.head_dim), kind)
 
     def feed(self, input_ids: Array, positions: Array) -> tuple[Array, dict[str, Array]]:
@@ -88,7 +88,7 @@ class OriginalDecoder:
         for ours, value in values.items():
             name = names.inputs.get(ours, ours)
             if name in self._runner.inputs:
-                feeds[name] = np.asarray(value, TYPES[self._runner.inputs[name]])
+                feeds[name] = np.asarray(value, ARRAY_TYPES[self._runner.inputs[name]])
         results = self._runner.run(feeds)
         layers = range(len(self._cache.layers))
         pairs = ((names.past_key, names.present_key), (names.past_value, names.present_value))

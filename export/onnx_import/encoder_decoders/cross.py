@@ -93,6 +93,8 @@ def graft(encoder: ir.Model, cut: ir.Model) -> list[ir.Value]:
     other.remove(nodes)
     for value in (*constants, *(value for node in nodes for value in node.outputs)):
         value.name = f"cross.{value.name}"
+    for node in nodes:
+        node.name = f"cross.{node.name}"
     for value in constants:
         graph.register_initializer(value)
     graph.extend(nodes)

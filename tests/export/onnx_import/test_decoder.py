@@ -361,8 +361,6 @@ def test_folders_that_are_refused(source, usual, tmp_path):
     refusal("neither config.json nor genai_config.json")
     (folder / "genai_config.json").write_text('{"model": {"type": "llama"}}')
     refusal("'decoder' is missing")
-    (folder / "encoder_model.onnx").write_bytes(b"")
-    refusal("part of an encoder-decoder")
 
 
 def test_weights_beside_a_graph(source, usual, tmp_path, expected):
