@@ -33,8 +33,8 @@ class ImportOptions:
     Attributes:
         file: path of the graph in the folder; see `find_graph` and `find_parts`.
         task: of an encoder, transformers' name of it; by default what outputs and config imply.
-        against: of a model that writes, the checkpoint that it was made of, to compare it with PyTorch: a folder, a GGUF file or
-            a hub id.
+        against: of a model that writes, the checkpoint that it was made of, to compare it with PyTorch: a folder, a
+            GGUF file or a hub id.
         context_length: of a model that writes, the most tokens of a text; by default the model's own limit.
         force: whether to replace an existing bundle.
     """
