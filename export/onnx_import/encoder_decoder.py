@@ -128,7 +128,9 @@ def _model(folder: Path, options: ImportOptions) -> _Model:
     limit = form.answer_limit(config, ExportOptions(context_length=options.context_length))
     if limit <= FEWEST:
         raise ExportError(f"answers of {limit} tokens at most are too short to compare: {FEWEST + 1} are needed")
-    sources = form.sources_of(kind, checkpoint)
+    with quiet():
+        # It warns that a whole text is longer than the model reads.
+        sources = form.sources_of(kind, checkpoint)
     if kind.source == "audio" and (sources.audio is None or sources.audio.kind != _HEARD):
         heard = "" if sources.audio is None else f" ({sources.audio.kind})"
         raise UnsupportedError(
@@ -222,7 +224,8 @@ def _checkpoint(model: _Model, options: ImportOptions) -> Checkpoint | None:
 
 
 def _against(model: _Model, checkpoint: Checkpoint, cache: CacheInfo, folder: Path, *, exact: bool) -> Parity:
-    sources = form.sources_of(model.kind, checkpoint)
+    with quiet():
+        sources = form.sources_of(model.kind, checkpoint)
     if sources.audio != model.sources.audio:
         other = checkpoint.source.name
         raise ExportError(f"{other} makes other inputs of audio than {model.checkpoint.source.path} does")
