@@ -13,6 +13,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from triform.export.graph.as_traced import keep_as_traced, remember_signatures
 from triform.export.graph.cache import add_cache
 from triform.export.graph.cross_attention import count_keys, lower_cross_attention, lower_cross_weights
 from triform.export.graph.translations import TRANSLATIONS
@@ -60,6 +61,8 @@ def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...])
         _check_lengths(program, spec)
         _drop_guards(program)
         _drop_idle_squeezes(program)
+        keep_as_traced(program)
+        remember_signatures()
         return torch.onnx.export(
             program,
             args=(),

@@ -1,0 +1,67 @@
+"""Spares an export what torch.onnx does again for every graph, or for nothing: most of the time that tracing takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnxscript
+import torch
+
+from triform.export.graph.simpler_operators import changes_tensors, simplify
+
+Table = Mapping[Any, Callable[..., Any]]
+
+
+@functools.cache
+def remember_signatures() -> None:
+    """Have onnxscript read the source of each of its 500 translations once a process, and not again for each graph."""
+    read = onnxscript.TracedOnnxFunction.function_ir.fget
+    onnxscript.TracedOnnxFunction.function_ir = property(functools.cache(read))
+
+
+def keep_as_traced(program: torch.export.ExportedProgram) -> None:
+    """Have `program.run_decompositions` return the program itself if its operators can be translated as they are.
+
+    The table that torch.onnx calls it with lists the operators that have no translation. PyTorch decomposes them by
+    tracing the whole program again, which takes longer than the first trace. Programs that change parts of tensors in
+    place, or that hold other programs, go that way: only it makes them functional.
+    """
+    decompose = program.run_decompositions
+
+    def run_decompositions(table: Table | None = None, **options: Any) -> Any:
+        if table is None or not _is_plain(program.graph_module):
+            return decompose(table, **options)
+        simplify(program.graph)
+        _name_outputs(program)
+        if any(target in table or changes_tensors(target) for target in _operators(program.graph_module)):
+            return decompose(table, **options)
+        return program
+
+    program.run_decompositions = run_decompositions
+
+
+def _name_outputs(program: torch.export.ExportedProgram) -> None:
+    """Tell the signature which nodes are the outputs now: it knew those that were dropped."""
+    results = program.graph.output_node().args[0]
+    for output, result in zip(program.graph_signature.output_specs, results, strict=True):
+        if isinstance(result, torch.fx.Node):
+            output.arg.name = result.name
+
+
+def _is_plain(module: torch.fx.GraphModule) -> bool:
+    """Whether it is made of operators and of functions of sizes alone: no other programs, no vmap."""
+    alone = not any(isinstance(child, torch.fx.GraphModule) for child in module.children())
+    return alone and all(
+        isinstance(target, torch._ops.OpOverload) or _computes_sizes(target) for target in _operators(module)
+    )
+
+
+def _operators(module: torch.fx.GraphModule) -> list[Any]:
+    return [node.target for node in module.graph.nodes if node.op == "call_function"]
+
+
+def _computes_sizes(target: Any) -> bool:
+    """Whether it is one of Python's or PyTorch's functions of numbers, such as operator.mul."""
+    return getattr(target, "__module__", None) in ("_operator", "math") or target in (torch.sym_max, torch.sym_min)
