@@ -9,7 +9,7 @@ from typing import Any
 import onnxscript
 import torch
 
-from triform.export.graph.simpler_operators import changes_tensors, simplify
+from triform.export.graph.simpler_operators import simplify
 
 Table = Mapping[Any, Callable[..., Any]]
 
@@ -33,11 +33,11 @@ def keep_as_traced(program: torch.export.ExportedProgram) -> None:
     def run_decompositions(table: Table | None = None, **options: Any) -> Any:
         if table is None or not _is_plain(program.graph_module):
             return decompose(table, **options)
-        simplify(program.graph)
+        simple = simplify(program.graph)
         _name_outputs(program)
-        if any(target in table or changes_tensors(target) for target in _operators(program.graph_module)):
-            return decompose(table, **options)
-        return program
+        if simple and not any(target in table for target in _operators(program.graph_module)):
+            return program
+        return decompose(table, **options)
 
     program.run_decompositions = run_decompositions
 

@@ -12,18 +12,20 @@ from torch.fx import Graph, Node
 _aten = torch.ops.aten
 
 
-def simplify(graph: Graph) -> None:
+def simplify(graph: Graph) -> bool:
     """Replace casts, shapes and changes in place by functional operators, and drop what does nothing.
 
-    What cannot be replaced with certainty, such as a change of a part of a tensor, stays as it is.
+    What cannot be replaced with certainty, such as a change of a part of a tensor, stays as it is. Returns whether
+    nothing of this kind is left.
     """
     for node in list(graph.nodes):
         if node.op == "call_function" and (rule := _RULES.get(node.target)) is not None:
             rule(graph, node)
     graph.eliminate_dead_code()
+    return not any(node.target in _RULES or _changes_tensors(node.target) for node in graph.nodes)
 
 
-def changes_tensors(target: Any) -> bool:
+def _changes_tensors(target: Any) -> bool:
     """Whether a node with this target changes one of its arguments."""
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
@@ -36,7 +38,7 @@ def _drop(graph: Graph, node: Node) -> None:
 
 def _copy(_graph: Graph, node: Node) -> None:
     # Where it is no copy, what is changed in place is another tensor.
-    if not any(changes_tensors(user.target) for user in node.users):
+    if not any(_changes_tensors(user.target) for user in node.users):
         _become(node, _aten.clone.default, (node.args[0],), memory_format=torch.contiguous_format)
 
 
@@ -63,16 +65,30 @@ def _renamed(target: Any) -> Callable[[Graph, Node], None]:
 
 def _chunk(_graph: Graph, node: Node) -> None:
     axis = node.args[2] if len(node.args) > 2 else 0
-    assert isinstance(axis, int)
-    _become(node, _aten.split.Tensor, (node.args[0], node.meta["val"][0].shape[axis], axis))
+    size = node.meta["val"][0].shape[axis]
+    if isinstance(size, int):
+        _become(node, _aten.split.Tensor, (node.args[0], size, axis))
 
 
 def _view(graph: Graph, node: Node) -> None:
-    """Name the sizes, each of which is known, or is held by an earlier node; one may be left for PyTorch to find."""
+    """Name the sizes that are known, held by an earlier node, or the tensor's own; PyTorch can find one other."""
     held = _held_sizes(graph, node)
-    sizes = [size if isinstance(size, int) else held.get(size.node.expr, -1) for size in node.meta["val"].shape]
+    sizes = [size if isinstance(size, int) else _size(graph, node, size, held) for size in node.meta["val"].shape]
     if sizes.count(-1) <= 1:
         _become(node, _aten.view.default, (_contiguous(graph, node), sizes))
+
+
+def _size(graph: Graph, node: Node, size: torch.SymInt, held: dict[Any, Node]) -> Node | int:
+    if (earlier := held.get(size.node.expr)) is not None:
+        return earlier
+    tensor = _tensor(node)
+    for axis, own in enumerate(tensor.meta["val"].shape):
+        if isinstance(own, torch.SymInt) and own.node.expr == size.node.expr:
+            with graph.inserting_before(node):
+                named = graph.call_function(_aten.sym_size.int, (tensor, axis))
+            named.meta["val"] = own
+            return named
+    return -1
 
 
 def _reshape(graph: Graph, node: Node) -> None:

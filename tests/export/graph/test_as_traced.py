@@ -1,0 +1,91 @@
+"""Programs that are not traced a second time give what PyTorch gives, and the others are still traced again."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from triform.export.graph.as_traced import keep_as_traced
+from triform.export.graph.tracing import quiet_torch
+
+
+class Plain(torch.nn.Module):
+    """Casts, shapes, minima, and whole tensors changed in place."""
+
+    def forward(self, x, few):
+        torch.diff(x)  # used by nothing, and without a translation
+        y = x.transpose(1, 2).contiguous().flatten(1).unflatten(1, (-1, x.shape[1]))
+        y = torch.min(y, torch.max(y - 1, y * 0.5))
+        y = torch.nn.functional.dropout(y, training=False).to(torch.float32)
+        half, other = y.chunk(2, dim=2)
+        scaled = half * 2
+        scaled += other
+        scaled *= half
+        scaled /= 3
+        inside = (scaled > 0) & (half > 0)
+        return (
+            scaled,
+            inside.to(torch.int64),
+            few.reshape(1, few.shape[0], few.shape[1]).flatten(0, 1).T,
+            y.contiguous(),
+        )
+
+
+class ChangesViews(torch.nn.Module):
+    """What is changed in place is a part of another tensor, is seen by a view of it, or may be a copy."""
+
+    def forward(self, x, few):
+        y = x * 1
+        y[:, 1:] += 5
+        z = x * 1
+        part = z[:, :2]
+        z *= 3
+        copied = x.transpose(1, 2).contiguous()
+        copied += 1
+        return y, part, copied + x.transpose(1, 2), few + 1
+
+
+class Halves(torch.nn.Module):
+    """How long a half is depends on the input."""
+
+    def forward(self, x, few):
+        return *x.chunk(2, dim=2), few + 1
+
+
+class Mapped(torch.nn.Module):
+    """vmap leaves nodes of its own in a program."""
+
+    def forward(self, x, few):
+        return torch.vmap(lambda row: row.new_ones(()) + row.sum())(x), few * 2
+
+
+def run_as_onnx(module, arguments, others):
+    """The outputs of the exported graph for `others`, and whether it was traced a second time."""
+    axes = ({0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}, {1: torch.export.Dim.DYNAMIC})
+    with torch.no_grad(), quiet_torch():
+        program = torch.export.export(module, arguments, dynamic_shapes=axes, strict=False)
+        decompose, again = program.run_decompositions, []
+        program.run_decompositions = lambda *args, **options: again.append(1) or decompose(*args, **options)
+        keep_as_traced(program)
+        result = torch.onnx.export(program, args=(), dynamo=True, optimize=False, verbose=False)
+    session = ort.InferenceSession(result.model_proto.SerializeToString())
+    names = [value.name for value in session.get_inputs()]
+    values = session.run(None, {name: tensor.numpy() for name, tensor in zip(names, others, strict=True)})
+    return values, bool(again)
+
+
+@pytest.mark.parametrize(
+    ("module", "twice"), [(Plain(), False), (ChangesViews(), True), (Halves(), True), (Mapped(), True)]
+)
+def test_a_graph_gives_what_pytorch_gives(module, twice):
+    chance = torch.Generator().manual_seed(0)
+    arguments = (torch.randn(3, 4, 6, generator=chance), torch.randn(4, 7, generator=chance))
+    others = (torch.randn(2, 4, 9, generator=chance), torch.randn(4, 0, generator=chance))
+    expected = module(*(tensor.clone() for tensor in others))
+    values, again = run_as_onnx(module, arguments, others)
+    assert again == twice
+    for value, tensor in zip(values, expected, strict=True):
+        assert value.shape == tuple(tensor.shape)
+        np.testing.assert_allclose(value, tensor.numpy(), atol=1e-6)
