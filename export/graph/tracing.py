@@ -13,10 +13,10 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from triform.export.graph.as_traced import keep_as_traced, remember_signatures
 from triform.export.graph.cache import add_cache
 from triform.export.graph.cross_attention import count_keys, lower_cross_attention, lower_cross_weights
-from triform.export.graph.translations import TRANSLATIONS
+from triform.export.graph.program.as_traced import keep_as_traced, remember_signatures
+from triform.export.graph.program.translations import TRANSLATIONS
 from triform.export.graph.weights import keep_as_stored
 from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.spec import GraphSpec

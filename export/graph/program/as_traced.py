@@ -9,7 +9,7 @@ from typing import Any
 import onnxscript
 import torch
 
-from triform.export.graph.simpler_operators import simplify
+from triform.export.graph.program.simpler_operators import simplify
 
 Table = Mapping[Any, Callable[..., Any]]
 

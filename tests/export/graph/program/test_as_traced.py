@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from triform.export.graph.as_traced import keep_as_traced
+from triform.export.graph.program.as_traced import keep_as_traced
 from triform.export.graph.tracing import quiet_torch
 
 
