@@ -57,23 +57,36 @@ def trace(spec: GraphSpec) -> ir.Model:
 
 def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...]) -> Any:
     with torch.no_grad(), quiet_torch():
-        program = torch.export.export(spec.module, examples, dynamic_shapes=axes, strict=False)
-        _check_lengths(program, spec)
-        _drop_guards(program)
-        _drop_idle_squeezes(program)
-        keep_as_traced(program)
         remember_signatures()
-        return torch.onnx.export(
-            program,
-            args=(),
-            dynamo=True,
-            optimize=False,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=[item.name for item in spec.inputs],
-            output_names=list(spec.outputs),
-            custom_translation_table=TRANSLATIONS,
-        )
+        program = _program(spec, examples, axes)
+        keep_as_traced(program)
+        try:
+            return _translated(program, spec)
+        except torch.onnx.errors.OnnxExporterError:
+            # An operator lacks a translation, and torch.onnx's table does not say so.
+            return _translated(_program(spec, examples, axes), spec)
+
+
+def _program(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    program = torch.export.export(spec.module, examples, dynamic_shapes=axes, strict=False)
+    _check_lengths(program, spec)
+    _drop_guards(program)
+    _drop_idle_squeezes(program)
+    return program
+
+
+def _translated(program: torch.export.ExportedProgram, spec: GraphSpec) -> Any:
+    return torch.onnx.export(
+        program,
+        args=(),
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=[item.name for item in spec.inputs],
+        output_names=list(spec.outputs),
+        custom_translation_table=TRANSLATIONS,
+    )
 
 
 def _drop_guards(program: Any) -> None:

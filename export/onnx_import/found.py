@@ -32,6 +32,7 @@ class ImportOptions:
 
     Attributes:
         file: path of the graph in the folder; see `find_graph` and `find_parts`.
+        encoder_file: of an encoder-decoder, path of the encoder's graph; by default that of the same kind.
         task: of an encoder, transformers' name of it; by default what outputs and config imply.
         against: of a model that writes, the checkpoint that it was made of, to compare it with PyTorch: a folder, a
             GGUF file or a hub id.
@@ -40,6 +41,7 @@ class ImportOptions:
     """
 
     file: str | None = None
+    encoder_file: str | None = None
     task: str | None = None
     against: str | None = None
     context_length: int | None = None

@@ -54,7 +54,7 @@ def import_model(
     options, target, folder = options or ImportOptions(), Path(bundle), Path(source)
     check_target(target, options.force)
     clock = Clock(progress)
-    parts = find_parts(folder, options.file)
+    parts = find_parts(folder, options.file, options.encoder_file)
     if parts is None:
         paths, task = _import_graph(folder, target, options, clock)
     else:

@@ -18,7 +18,8 @@ HELP = """Import an ONNX model that another tool exported: encoders of texts, de
   triform import ./my-onnx-model bundle                  a folder of optimum, sentence-transformers, transformers.js,
                                                          onnxruntime-genai or mobius-onnx
   triform import ./my-onnx-model bundle --file onnx/model_quantized.onnx
-  triform import ./my-onnx-whisper bundle --file onnx/decoder_model_merged_q4.onnx     and the encoder of its kind
+  triform import ./my-whisper bundle --file onnx/decoder_model_merged_q4.onnx     and the encoder of its kind
+  triform import ./my-whisper bundle --file onnx/decoder_model_merged_q4.onnx --encoder-file onnx/encoder_model.onnx
   triform import ./my-onnx-model bundle --against ./my-model     compares what writes with PyTorch, too
 
 The folder holds the config, the tokenizer, and the graphs, in it or in its folder onnx. They keep their weights as they
@@ -31,6 +32,9 @@ def run(
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],
     file: Annotated[
         Optional[str], typer.Option(help="The graph, if there are several; of an encoder-decoder, any one of its kind.")
+    ] = None,
+    encoder_file: Annotated[
+        Optional[str], typer.Option(help="Of an encoder-decoder, the encoder's graph, if it is of another kind.")
     ] = None,
     task: Annotated[
         Optional[str], typer.Option(help="A task by its name on the hub; by default what the model is for.")
@@ -53,7 +57,7 @@ def run(
     from triform.export.onnx_import.found import ImportOptions
     from triform.export.onnx_import.importing import import_model
 
-    options = ImportOptions(file, task, against, context_length, force)
+    options = ImportOptions(file, encoder_file, task, against, context_length, force)
     with export_progress(as_json=as_json) as progress:
         report = import_model(source, bundle, options, progress)
     if as_json:

@@ -63,6 +63,17 @@ def _renamed(target: Any) -> Callable[[Graph, Node], None]:
     return lambda _graph, node: _become(node, target, node.args)
 
 
+def _batch_norm(graph: Graph, node: Node) -> None:
+    tensor, weight, bias, mean, variance, training, momentum, epsilon, _ = node.args
+    if training:
+        return
+    with graph.inserting_before(node):
+        arguments = (tensor, weight, bias, mean, variance, momentum, epsilon)
+        norm = graph.call_function(_aten._native_batch_norm_legit_no_training.default, arguments)
+    norm.meta["val"] = (node.meta["val"], None, None)
+    _become(node, operator.getitem, (norm, 0))
+
+
 def _chunk(_graph: Graph, node: Node) -> None:
     axis = node.args[2] if len(node.args) > 2 else 0
     size = node.meta["val"][0].shape[axis]
@@ -162,6 +173,7 @@ _RULES: dict[Any, Callable[[Graph, Node], None]] = {
     _aten.__and__.Tensor: _renamed(_aten.bitwise_and.Tensor),
     _aten.__or__.Tensor: _renamed(_aten.bitwise_or.Tensor),
     _aten.max.other: _renamed(_aten.maximum.default),
+    _aten.batch_norm.default: _batch_norm,
     _aten.chunk.default: _chunk,
     _aten.flatten.using_ints: _view,
     _aten.unflatten.int: _view,

@@ -36,29 +36,39 @@ class Parts:
         return tuple(dict.fromkeys((self.encoder, self.first, self.past)))
 
 
-def find_parts(folder: Path, file: str | None) -> Parts | None:
+def find_parts(folder: Path, file: str | None, encoder_file: str | None = None) -> Parts | None:
     """The graphs of a folder; None if it is not one of an encoder-decoder.
 
     Args:
         folder: of the model.
         file: the path in it of any one of the graphs to import, which those of the same kind go with; if None the ones
             that are not quantized, or the only ones.
+        encoder_file: the path in it of the encoder, if that is of another kind.
 
     Raises:
         ExportError: one of the graphs is missing.
-        InputError: there are several kinds, of which `file` has to name one.
+        InputError: there are several kinds, of which `file` has to name one; or `encoder_file` names no encoder.
     """
+    encoder = None if encoder_file is None else _encoder(folder, encoder_file)
     named = None if file is None else _NAME.fullmatch((folder / file).name)
-    if file is not None and (named is None or not (folder / file).is_file()):
-        return None
-    places = [(folder / file).parent] if file is not None else [folder / name for name in _FOLDERS]
-    for place in places:
-        kinds = _kinds(place)
-        if kinds:
-            kind = named.group(2) if named is not None else _only(folder, place, kinds)
-            apart = named is not None and named.group(1) in (_FIRST, _PAST)
-            return _parts(folder, place, kind, apart=apart)
+    if file is None or (named is not None and (folder / file).is_file()):
+        places = [(folder / file).parent] if file is not None else [folder / name for name in _FOLDERS]
+        for place in places:
+            kinds = _kinds(place)
+            if kinds or (named is not None and encoder is not None):
+                kind = named.group(2) if named is not None else _only(folder, place, kinds)
+                apart = named is not None and named.group(1) in (_FIRST, _PAST)
+                return _parts(folder, place, kind, encoder, apart=apart)
+    if encoder is not None:
+        raise InputError(f"{option('encoder_file')}: {file or folder} is no decoder of an encoder-decoder")
     return None
+
+
+def _encoder(folder: Path, file: str) -> Path:
+    name = _NAME.fullmatch((folder / file).name)
+    if name is None or name.group(1) != _ENCODER or not (folder / file).is_file():
+        raise InputError(f"{option('encoder_file')}: {folder} has no encoder {file}, such as onnx/{_ENCODER}.onnx")
+    return folder / file
 
 
 def _kinds(place: Path) -> list[str]:
@@ -76,8 +86,9 @@ def _only(folder: Path, place: Path, kinds: list[str]) -> str:
     return kinds[0]
 
 
-def _parts(folder: Path, place: Path, kind: str, *, apart: bool) -> Parts:
-    encoder, first, past, merged = (place / f"{name}{kind}.onnx" for name in (_ENCODER, _FIRST, _PAST, _MERGED))
+def _parts(folder: Path, place: Path, kind: str, encoder: Path | None, *, apart: bool) -> Parts:
+    encoder = encoder or place / f"{_ENCODER}{kind}.onnx"
+    first, past, merged = (place / f"{name}{kind}.onnx" for name in (_FIRST, _PAST, _MERGED))
     if merged.is_file() and not apart:
         first = past = merged
     missing = [path for path in (encoder, first, past) if not path.is_file()]

@@ -17,6 +17,7 @@ from tests.checkpoints.encoder_decoder_families import folder_of
 from tests.checkpoints.onnx_encoder_decoders import Graphs, bare, traced
 from triform import Beams, GenerationOptions, TranscribeOptions
 from triform.cli.main import run
+from triform.export.onnx_import.encoder_decoders.parts import find_parts
 from triform.export.onnx_import.found import ImportOptions
 from triform.export.onnx_import.importing import import_model
 from triform.runtime.errors import ExportError, InputError, UnsupportedError
@@ -120,6 +121,8 @@ def test_merged_decoders_of_one_kind(source, graphs, tmp_path, torch_model, toke
     chosen = "onnx/decoder_model_merged_q4.onnx"
     report = import_model(folder, tmp_path / "bundle", ImportOptions(file=chosen))
     assert [path.name for path in report.graphs] == ["encoder_model_q4.onnx", "decoder_model_merged_q4.onnx"]
+    mixed = find_parts(folder, chosen, "onnx/encoder_model_fp16.onnx")
+    assert [path.name for path in mixed.paths] == ["encoder_model_fp16.onnx", "decoder_model_merged_q4.onnx"]
     model = triform.load_encoder_decoder(tmp_path / "bundle")
     assert "If" not in model.manifest.graphs["decoder"].operators
     assert answers_of(model, 1, 4) == written(torch_model, tokenizer, num_beams=1)
@@ -271,6 +274,9 @@ def test_folders_that_are_refused(source, graphs, tmp_path):
     folder = graphs.save(bare(source, tmp_path / "model"))
     refusal("is an encoder-decoder", InputError, task="fill-mask")
     refusal("more than the model's own limit", InputError, context_length=4096)
+    refusal("has no encoder onnx/encoder_model.onnx", InputError, encoder_file="onnx/encoder_model.onnx")
+    refusal("other.onnx is no decoder", InputError, file="other.onnx", encoder_file="encoder_model.onnx")
+    refusal("has no encoder decoder_model.onnx", InputError, encoder_file="decoder_model.onnx")
     refusal(
         "lacks encoder_model_q4.onnx",
         file=shutil.copy(folder / "decoder_model.onnx", folder / "decoder_model_q4.onnx").name,

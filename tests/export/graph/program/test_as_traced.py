@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
 
+from triform.export.graph.program import simpler_operators
 from triform.export.graph.program.as_traced import keep_as_traced
-from triform.export.graph.tracing import quiet_torch
+from triform.export.graph.tracing import quiet_torch, trace
+from triform.models.spec import GraphInput, GraphSpec
 
 
 class Plain(torch.nn.Module):
@@ -31,6 +34,19 @@ class Plain(torch.nn.Module):
             few.reshape(1, few.shape[0], few.shape[1]).flatten(0, 1).T,
             y.contiguous(),
         )
+
+
+class Normed(torch.nn.Module):
+    """A norm whose statistics are known. torch.onnx translates its simpler form only, and its table does not say so."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(4).eval()
+        self.norm.running_mean = torch.tensor([0.5, -1.0, 2.0, 0.1])
+        self.norm.running_var = torch.tensor([0.5, 1.5, 2.0, 0.3])
+
+    def forward(self, x, few):
+        return self.norm(x), few + 1
 
 
 class ChangesViews(torch.nn.Module):
@@ -77,15 +93,31 @@ def run_as_onnx(module, arguments, others):
 
 
 @pytest.mark.parametrize(
-    ("module", "twice"), [(Plain(), False), (ChangesViews(), True), (Halves(), True), (Mapped(), True)]
+    ("module", "twice"),
+    [(Plain(), False), (Normed(), False), (ChangesViews(), True), (Halves(), True), (Mapped(), True)],
 )
 def test_a_graph_gives_what_pytorch_gives(module, twice):
     chance = torch.Generator().manual_seed(0)
     arguments = (torch.randn(3, 4, 6, generator=chance), torch.randn(4, 7, generator=chance))
     others = (torch.randn(2, 4, 9, generator=chance), torch.randn(4, 0, generator=chance))
-    expected = module(*(tensor.clone() for tensor in others))
+    with torch.no_grad():
+        expected = module(*(tensor.clone() for tensor in others))
     values, again = run_as_onnx(module, arguments, others)
     assert again == twice
     for value, tensor in zip(values, expected, strict=True):
         assert value.shape == tuple(tensor.shape)
         np.testing.assert_allclose(value, tensor.numpy(), atol=1e-6)
+
+
+def test_what_has_no_translation_is_traced_again(monkeypatch):
+    monkeypatch.delitem(simpler_operators._RULES, torch.ops.aten.batch_norm.default)
+    module, x, few = Normed(), torch.randn(3, 4, 6), torch.randn(4, 7)
+    inputs = (
+        GraphInput("x", x, ((0, "batch"), (2, "sequence"))),
+        GraphInput("few", few, ((1, "few"),)),
+    )
+    graph = trace(GraphSpec("norm", module, inputs, ("normed", "more"), (), None))
+    session = ort.InferenceSession(ir.to_proto(graph).SerializeToString())
+    normed, more = session.run(None, {"x": x[:2].numpy(), "few": few[:, :5].numpy()})
+    np.testing.assert_allclose(normed, module.norm(x[:2]).detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(more, few[:, :5].numpy() + 1)
