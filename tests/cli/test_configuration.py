@@ -192,7 +192,20 @@ def test_what_a_file_of_strangers_may_set():
     refused = {names_of(option)[0] for _, option in every_option() if not may_have_default(option)}
     assert refused == {
         # Files and folders to read or write.
-        *("against", "draft", "file", "grammar", "history", "index", "input", "json-schema", "key", "load", "output"),
+        *(
+            "against",
+            "draft",
+            "encoder-file",
+            "file",
+            "grammar",
+            "history",
+            "index",
+            "input",
+            "json-schema",
+            "key",
+            "load",
+            "output",
+        ),
         *("plot", "prompt-cache", "queries", "requirements", "tools", "wheel", "image", "calibrate", "sbom"),
         # What a command is about.
         *("context", "word"),
