@@ -114,8 +114,9 @@ def _commands(record: Record) -> str:
 
 
 def _remark(record: Record) -> str:
-    """The reason in one cell, without the name of the sweep's folder."""
-    reason = re.sub(r"\S*/coverage-\w+/", "", record.reason).removeprefix(f"{record.name} cannot be exported: ")
+    """The reason in one cell, without the names of the sweep's folder and of the one where packages are."""
+    reason = re.sub(r"[^\s']*/(coverage-\w+|site-packages)/", "", record.reason)
+    reason = reason.removeprefix(f"{record.name} cannot be exported: ")
     reason = re.sub(r"\x1b\[[0-9;]*m", "", reason).replace("|", "\\|").replace("\n", " ")
     return reason if len(reason) <= _LONGEST_REASON else f"{reason[: _LONGEST_REASON - 1]}…"
 
