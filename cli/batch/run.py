@@ -45,6 +45,10 @@ class BatchRun:
     cluster: str | None
     workers: int | None
 
+    def rows_of(self, task: RowTask) -> int:
+        """Rows of a file in `output`."""
+        return task.rows if self.block_rows is None else self.block_rows
+
 
 def run_batch(batch: BatchRun, task: RowTask, loading: LoadOptions) -> int:
     """Compute what is not there yet, and say how much that was.
@@ -59,7 +63,7 @@ def run_batch(batch: BatchRun, task: RowTask, loading: LoadOptions) -> int:
     require_pyarrow()
     # Before inputs are read; the bundle's digest is that of its manifest.
     open_bundle(batch.bundle)
-    rows = task.rows if batch.block_rows is None else batch.block_rows
+    rows = batch.rows_of(task)
     files = find_files(batch.inputs, task.reads)
     units = plan(files, batch.column, rows)
     given = task.settings() | {"column": batch.column, "block_rows": rows, "inputs": _fingerprints(files)}
@@ -82,7 +86,7 @@ def _compute(
     folder: OutputFolder,
     digests: Mapping[str, str],
 ) -> Counts:
-    rows = task.rows if batch.block_rows is None else batch.block_rows
+    rows = batch.rows_of(task)
     if batch.cluster is None:
         predictor = Predictor(batch.bundle, task, column=batch.column, **loading)
         folder.begin(digests)

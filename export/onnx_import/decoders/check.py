@@ -251,13 +251,26 @@ def compare_with_torch(checkpoint: Checkpoint, path: Path, cache: CacheInfo, ids
         raise ExportError(f"{checkpoint.source.name} is another model: it has {expected.shape[1]} tokens, not {given}")
     parity = decoder_parity(runner, expected, ids)
     if exact:
-        worst = max(parity.prefill, parity.chunked, parity.step, parity.ragged)
-        # Written so that NaN fails too.
-        if not worst <= parity.tolerance:
-            raise ExportError(
-                f"the graph does not compute what {checkpoint.source.name} does in PyTorch: logits differ by "
-                f"{worst:.2g} (allowed {parity.tolerance:.2g}); without {option('against')} it is imported as it is"
-            )
+        check_exact(parity, f"the graph does not compute what {checkpoint.source.name} does")
         return parity
     quantized = quantized_decoder_parity(lambda _: expected, runner, ids, len(ids))
     return dataclasses.replace(parity, quantized=quantized)
+
+
+def check_exact(parity: Parity, reason: str) -> None:
+    """Check that graphs match PyTorch in each of the four ways of a decoder.
+
+    Args:
+        parity: of the graphs.
+        reason: what it means if they do not, the beginning of a sentence.
+
+    Raises:
+        ExportError: they do not, or a difference is no number.
+    """
+    # Unlike Python's max it does not lose a NaN.
+    worst = float(np.max([parity.prefill, parity.chunked, parity.step, parity.ragged]))
+    if not worst <= parity.tolerance:
+        raise ExportError(
+            f"{reason} in PyTorch: logits differ by {worst:.2g} (allowed {parity.tolerance:.2g}); without "
+            f"{option('against')} the model is imported as it is"
+        )

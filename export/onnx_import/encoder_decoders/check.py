@@ -11,7 +11,7 @@ import numpy as np
 
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.concatenated_runner import ConcatenatedRunner
-from triform.export.onnx_import.decoders.check import ARRAY_TYPES
+from triform.export.onnx_import.decoders.check import ARRAY_TYPES, check_exact
 from triform.export.onnx_import.encoder_decoders.graph import NAMES
 from triform.export.onnx_import.encoder_decoders.parts import Parts
 from triform.export.runners import EncoderDecoderRunner, EncoderRunner, FedDecoder, usable_cores
@@ -26,7 +26,7 @@ from triform.export.verify.encoder_decoder import (
 )
 from triform.runtime.bundle.export_record import Parity
 from triform.runtime.bundle.manifest import CacheInfo
-from triform.runtime.errors import ExportError, option
+from triform.runtime.errors import ExportError
 
 # Tokens of an answer at least, and how it is read in chunks: each begins where the one before ended.
 FEWEST = 16
@@ -277,14 +277,7 @@ def compare_with_checkpoint(
     pair = open_pair(folder, cache)
     parity = encoder_decoder_parity(pair, reference)
     if exact:
-        worst = max(parity.prefill, parity.chunked, parity.step, parity.ragged)
-        # Written so that NaN fails too.
-        if not worst <= parity.tolerance:
-            raise ExportError(
-                f"the graphs do not compute what {checkpoint.source.name} does in PyTorch: logits differ by "
-                f"{worst:.2g} (allowed {parity.tolerance:.2g}); without {option('against')} they are imported as they "
-                "are"
-            )
+        check_exact(parity, f"the graphs do not compute what {checkpoint.source.name} does")
         return parity
     quantized = quantized_encoder_decoder_parity(lambda arrays: TorchDecoder(checkpoint.model, arrays), pair, reference)
     return dataclasses.replace(parity, quantized=quantized)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import shutil
 
 import numpy as np
@@ -17,8 +19,10 @@ from tests.checkpoints.decoders import VOCAB, llama_folder
 from tests.checkpoints.onnx_decoders import GroupedLayer, PastLlama, configs_of, merged, traced
 from triform import Beams, GenerationOptions
 from triform.cli.main import run
+from triform.export.onnx_import.decoders.check import check_exact
 from triform.export.onnx_import.found import ImportOptions
 from triform.export.onnx_import.importing import import_model
+from triform.runtime.bundle.export_record import Parity
 from triform.runtime.errors import ExportError, InputError, TriformError, UnsupportedError
 
 TEXTS = ["The keeper lit the lamp.", "A ship", "One two three four five six seven eight", "The sea was"]
@@ -389,3 +393,11 @@ def test_a_limit_that_the_graph_does_not_reach(source, tmp_path):
     assert model.manifest.max_length == 60
     with pytest.raises(TriformError, match="60"):
         model.generate(" ".join(TEXTS * 9), GREEDY, raw=True)
+
+
+@pytest.mark.parametrize("way", ["prefill", "chunked", "step", "ragged"])
+def test_a_difference_that_is_no_number_is_refused(way):
+    same = Parity(prefill=0.0, chunked=0.0, step=0.0, ragged=0.0, scale=1.0, tolerance=1e-4)
+    check_exact(same, "it does not compute what it should")
+    with pytest.raises(ExportError, match="logits differ by nan"):
+        check_exact(dataclasses.replace(same, **{way: math.nan}), "it does not compute what it should")
