@@ -18,6 +18,7 @@ import onnxruntime as ort
 from triform.export.samples.batches import Array
 from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.errors import ExportError
+from triform.runtime.graphs.exact_products import make_products_exact
 
 # Begins the names of the extra outputs of a graph that is calibrated; see `quantize/activations.py`.
 ACTIVATION_PREFIX = "activation."
@@ -311,8 +312,7 @@ def open_session_of(path: Path, threads: int) -> ort.InferenceSession:
     options.intra_op_num_threads = threads
     # Only what ends the process: other errors are raised, and reported once.
     options.log_severity_level = 4
-    # As on a device; see `runtime/graphs/session.py`.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    make_products_exact(options)
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no base class of their own

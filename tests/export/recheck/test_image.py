@@ -19,6 +19,7 @@ from triform.export.describe.image import evaluation_samples
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.runtime.bundle.reading import read_manifest
+from triform.runtime.graphs.exact_products import make_products_exact
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_a_quantized_bundle_is_measured_by_its_scores(verify, capsys, tmp_path):
     manifest = read_manifest(tmp_path / "int8")
     samples = evaluation_samples(manifest.encoder.image, 24)
     exact = ort.SessionOptions()
-    exact.add_session_config_entry("session.x64quantprecision", "1")
+    make_products_exact(exact)
     session = ort.InferenceSession(str(tmp_path / "int8" / "encoder.onnx"), exact, providers=["CPUExecutionProvider"])
     model = transformers.ViTForImageClassification.from_pretrained(folder)
     with torch.no_grad():
