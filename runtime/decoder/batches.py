@@ -15,7 +15,7 @@ from triform.runtime.generation.search.batch import Hypothesis
 from triform.runtime.generation.search.choice import run_search, single_request
 from triform.runtime.generation.search.continuous import complete, in_order
 from triform.runtime.generation.setup import Row, Settled
-from triform.runtime.graphs.decoder_batch import DecoderBatchStep
+from triform.runtime.graphs.decoding.batch import DecoderBatchStep
 
 
 class PromptBatches:

@@ -16,8 +16,8 @@ from triform.runtime.generation.speculation.forced import ForcedTokens
 from triform.runtime.generation.speculation.lookup import look_up
 from triform.runtime.generation.speculation.loop import Proposer, speculative_loop
 from triform.runtime.generation.steps import KeepingStep
-from triform.runtime.graphs.decoder_branches import HiddenStep
-from triform.runtime.graphs.decoder_step import DecoderStep
+from triform.runtime.graphs.decoding.branches import HiddenStep
+from triform.runtime.graphs.decoding.step import DecoderStep
 
 # Cache entries to reserve, in tokens, for an answer without a limit of its own.
 _ROOM = 512

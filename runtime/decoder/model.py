@@ -26,8 +26,8 @@ from triform.runtime.generation.options.checks import at_least_one
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.setup import Settled, check_length, settle
 from triform.runtime.generation.speculation.draft import Draft, same_vocabulary
-from triform.runtime.graphs.decoder_branches import HiddenStep
-from triform.runtime.graphs.decoder_step import DecoderStep
+from triform.runtime.graphs.decoding.branches import HiddenStep
+from triform.runtime.graphs.decoding.step import DecoderStep
 from triform.runtime.graphs.device.opening import open_decoder
 from triform.runtime.graphs.session import SessionOptions
 from triform.runtime.graphs.signature import check_decoder

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import log_sum_exp
 from triform.runtime.errors import InputError, option
-from triform.runtime.graphs.decoder_step import DecoderStep
+from triform.runtime.graphs.decoding.step import DecoderStep
 from triform.runtime.likeliest import all_logits
 from triform.runtime.text.token_stream import ids_around
 from triform.runtime.text.tokenizer import Tokenizer

@@ -1,4 +1,4 @@
 """Runs ONNX graphs: sessions, what a decoder keeps, one step of each form. In `runtime/`, only it imports onnxruntime.
 
-May import `runtime/bundle` and what is below it. Read `decoder_step.py` first.
+May import `runtime/bundle` and what is below it. Read `session.py`, then `decoding/step.py` first.
 """

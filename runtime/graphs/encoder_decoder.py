@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.graphs.binding import DecoderMemory, StepArrays, memory_of, run_step
 from triform.runtime.graphs.cache import KVCache
-from triform.runtime.graphs.decoder_step import DecoderStep
+from triform.runtime.graphs.decoding.step import DecoderStep
 from triform.runtime.graphs.encoder_output import EncoderOutput, SourceSession
 from triform.runtime.graphs.padding import pad_rows
 from triform.runtime.graphs.protocols import GraphSession

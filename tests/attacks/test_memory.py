@@ -15,6 +15,7 @@ from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo
 from triform.runtime.errors import OutOfMemoryError, is_out_of_memory
 from triform.runtime.graphs import session as sessions
 from triform.runtime.graphs.cache import KVCache
+from triform.runtime.graphs.decoding import step as decoder_step
 
 SAID = [
     "std::bad_alloc",
@@ -69,8 +70,6 @@ def test_more_rows_than_any_machine_holds():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_logits_that_are_not_numbers(float_bundle, monkeypatch, value):
-    from triform.runtime.graphs import decoder_step
-
     real = decoder_step._append
 
     def append(*arguments):

@@ -181,7 +181,7 @@ def test_help_names_every_command(chat):
 
 def test_a_model_that_fails_is_one_line(chat, float_bundle, monkeypatch):
     from triform.runtime.errors import TriformError
-    from triform.runtime.graphs import decoder_step as step
+    from triform.runtime.graphs.decoding import step as step
 
     runs, original = [], step.run_step
 

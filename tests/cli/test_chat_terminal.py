@@ -16,7 +16,7 @@ from tests.helpers.talking import FIRST, SHORT, answers
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(chat, monkeypatch, tmp_path):
     """A signal while the model runs for the fourth time: the answer has three tokens, the next turn is whole."""
-    from triform.runtime.graphs import decoder_step as step
+    from triform.runtime.graphs.decoding import step as step
 
     runs, original, file = [], step.run_step, tmp_path / "talk.json"
 
@@ -42,7 +42,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(chat, monkeypatch, tmp_
 
 
 def test_ctrl_c_before_the_first_token_takes_the_turn_back(chat, monkeypatch, tmp_path):
-    from triform.runtime.graphs import decoder_step as step
+    from triform.runtime.graphs.decoding import step as step
 
     original, file = step.run_step, tmp_path / "talk.json"
 
@@ -58,7 +58,7 @@ def test_ctrl_c_before_the_first_token_takes_the_turn_back(chat, monkeypatch, tm
 
 
 def test_ctrl_c_twice_leaves(chat, monkeypatch):
-    from triform.runtime.graphs import decoder_step as step
+    from triform.runtime.graphs.decoding import step as step
 
     def interrupted(session, binding):
         for _ in range(2):

@@ -24,7 +24,7 @@ from triform.runtime.decoder.model import Decoder
 from triform.runtime.errors import TriformError
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.graphs.decoder_batch import DecoderBatchStep
+from triform.runtime.graphs.decoding.batch import DecoderBatchStep
 from triform.runtime.graphs.device.opening import is_recordable
 from triform.runtime.likeliest import Likeliest
 

@@ -14,7 +14,7 @@ from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.runtime.bundle.folder import open_bundle
 from triform.runtime.bundle.manifest import Manifest
-from triform.runtime.graphs.decoder_batch import DecoderBatchStep
+from triform.runtime.graphs.decoding.batch import DecoderBatchStep
 from triform.runtime.graphs.session import open_session
 from triform.runtime.graphs.signature import check_decoder
 
@@ -56,7 +56,7 @@ def wandering_gpt2(tmp_path_factory) -> Wandering:
 @pytest.fixture
 def fed(monkeypatch):
     """How many tokens each run of the graph is fed."""
-    from triform.runtime.graphs import decoder_step as step
+    from triform.runtime.graphs.decoding import step
 
     found, original = [], step.run_step
 

@@ -36,7 +36,7 @@ def test_asynchronous_pieces_are_the_same(model):
 @pytest.fixture
 def gate(monkeypatch):
     """Holds every run of the model until the test lets it through: begun is set when one waits."""
-    from triform.runtime.graphs import decoder_step as step
+    from triform.runtime.graphs.decoding import step
 
     class Gate:
         begun, go, ended = threading.Event(), threading.Event(), threading.Event()

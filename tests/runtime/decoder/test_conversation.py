@@ -139,7 +139,7 @@ def test_what_stops_an_answer_leaves_what_was_said(talk, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("triform.runtime.graphs.decoder_step.run_step", breaks)
+        patch.setattr("triform.runtime.graphs.decoding.step.run_step", breaks)
         with pytest.raises(KeyboardInterrupt):
             talk.send(QUESTIONS[0])
     assert talk.messages == before

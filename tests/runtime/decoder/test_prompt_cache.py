@@ -29,7 +29,7 @@ def decoder(float_bundle):
 
 def runs(decoder, monkeypatch):
     """How many tokens each run of the graph is fed, from now on."""
-    from triform.runtime.graphs import decoder_step as step
+    from triform.runtime.graphs.decoding import step
 
     fed = []
     original = step.run_step
@@ -97,7 +97,7 @@ def test_what_else_uses_the_cache_leaves_nothing_wrong(decoder):
 
 
 def test_a_run_that_fails_is_not_held(decoder, monkeypatch):
-    from triform.runtime.graphs import decoder_step as step
+    from triform.runtime.graphs.decoding import step
 
     expected = decoder.generate(QUESTIONS[0], GREEDY).token_ids
     decoder.forget()

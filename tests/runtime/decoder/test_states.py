@@ -13,7 +13,7 @@ from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.runtime.errors import InputError
 from triform.runtime.generation.shifting import ShiftingStep
-from triform.runtime.graphs import decoder_step
+from triform.runtime.graphs.decoding import step as decoder_step
 
 # A convolution alone; one with a delta rule or a state space, beside attention or without any.
 FAMILIES = ("lfm2", "qwen3_5_text", "falcon_h1", "mamba2")

@@ -24,8 +24,8 @@ from triform.runtime.generation.contrastive import likeliest
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
-from triform.runtime.graphs import decoder_branches as hidden_step
-from triform.runtime.graphs.decoder_branches import HiddenStep
+from triform.runtime.graphs.decoding import branches as hidden_step
+from triform.runtime.graphs.decoding.branches import HiddenStep
 from triform.runtime.graphs.session import open_session
 from triform.runtime.graphs.signature import check_decoder, hidden_size_of
 from triform.runtime.text.tokenizer import bundle_tokenizer

@@ -12,9 +12,9 @@ from tests.helpers.device_session import DeviceSession
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.runtime.bundle.folder import open_bundle
-from triform.runtime.graphs.decoder_batch import DecoderBatchStep
-from triform.runtime.graphs.decoder_branches import HiddenStep
-from triform.runtime.graphs.decoder_step import DecoderStep
+from triform.runtime.graphs.decoding.batch import DecoderBatchStep
+from triform.runtime.graphs.decoding.branches import HiddenStep
+from triform.runtime.graphs.decoding.step import DecoderStep
 from triform.runtime.graphs.encoder_decoder import SourceReader
 from triform.runtime.graphs.session import open_session
 from triform.runtime.graphs.signature import check_decoder, check_decoder_of

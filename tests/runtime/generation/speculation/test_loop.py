@@ -20,7 +20,7 @@ from triform.runtime.generation.setup import settle
 from triform.runtime.generation.speculation.lookup import look_up
 from triform.runtime.generation.speculation.loop import speculative_loop
 from triform.runtime.generation.speculation.pace import SIZES, Pace
-from triform.runtime.graphs.decoder_branches import HiddenStep
+from triform.runtime.graphs.decoding.branches import HiddenStep
 
 REPEATING = "The ferry left the harbor. The ferry left the island. The ferry left the harbor. " * 3
 

@@ -18,7 +18,7 @@ from triform.runtime.bundle.targets import for_gpu
 from triform.runtime.decoder.model import Decoder
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.graphs.decoder_batch import DecoderBatchStep
+from triform.runtime.graphs.decoding.batch import DecoderBatchStep
 from triform.runtime.opening import load_decoder
 
 __all__ = ["fake_device"]

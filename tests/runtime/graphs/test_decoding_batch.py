@@ -8,8 +8,8 @@ import torch
 
 from triform.runtime.bundle.folder import open_bundle
 from triform.runtime.errors import InputError
-from triform.runtime.graphs import decoder_batch as batch_step
-from triform.runtime.graphs.decoder_batch import DecoderBatchStep
+from triform.runtime.graphs.decoding import batch as batch_step
+from triform.runtime.graphs.decoding.batch import DecoderBatchStep
 from triform.runtime.graphs.session import open_session
 from triform.runtime.graphs.signature import check_decoder
 
@@ -57,7 +57,7 @@ def test_rows_join_between_steps(wandering_llama):
 
 
 def test_a_prompt_of_several_chunks_and_a_new_beginning(wandering_llama, monkeypatch):
-    monkeypatch.setattr("triform.runtime.graphs.decoder_step.CHUNK", 16)
+    monkeypatch.setattr("triform.runtime.graphs.decoding.step.CHUNK", 16)
     step, generator = wandering_llama.step(), np.random.default_rng(2)
     for lengths in ((40, 16), (17, 5, 33)):
         rows = [generator.integers(0, 400, length).tolist() for length in lengths]

@@ -12,7 +12,7 @@ from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.graphs.binding import StepArrays, memory_of
 from triform.runtime.graphs.cache import KVCache
-from triform.runtime.graphs.decoder_step import CHUNK, paired, run_on
+from triform.runtime.graphs.decoding.step import CHUNK, paired, run_on
 from triform.runtime.graphs.protocols import BindableSession
 from triform.runtime.graphs.signature import LAST_HIDDEN_STATE, hidden_size_of
 

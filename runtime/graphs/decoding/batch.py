@@ -10,7 +10,7 @@ from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import InputError
 from triform.runtime.graphs.binding import StepArrays, memory_of
 from triform.runtime.graphs.cache import KVCache, Snapshots, is_worth_a_snapshot, place_rows
-from triform.runtime.graphs.decoder_step import paired, prefill_row, prefill_rows, read_row, resumable, run_on
+from triform.runtime.graphs.decoding.step import paired, prefill_row, prefill_rows, read_row, resumable, run_on
 from triform.runtime.graphs.protocols import BindableSession
 from triform.runtime.likeliest import Likeliest, Scores, Table
 
