@@ -19,6 +19,7 @@ from triform.export.samples.batches import Array
 from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.errors import ExportError
 from triform.runtime.graphs.exact_products import make_products_exact
+from triform.runtime.graphs.session import SLOW_FUSIONS
 
 # Begins the names of the extra outputs of a graph that is calibrated; see `quantize/activations.py`.
 ACTIVATION_PREFIX = "activation."
@@ -314,7 +315,9 @@ def open_session_of(path: Path, threads: int) -> ort.InferenceSession:
     options.log_severity_level = 4
     make_products_exact(options)
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+        )
     except Exception as error:  # ONNX Runtime's errors have no base class of their own
         raise ExportError(f"ONNX Runtime cannot load the exported {path.name}: {_reason(error)}") from error
 

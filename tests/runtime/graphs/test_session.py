@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from triform.runtime.errors import BundleError, InputError, OutOfMemoryError, ProviderError, TriformError
-from triform.runtime.graphs.session import gpu_provider, open_session, run_failure
+from triform.runtime.graphs.session import SLOW_FUSIONS, gpu_provider, open_session, run_failure
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -54,7 +55,7 @@ def test_options_that_a_provider_refuses_are_named(graph, monkeypatch, capfd):
     real = onnxruntime.InferenceSession
 
     def refuses(path, settings, providers, **more):
-        assert more == {"enable_fallback": 0}
+        assert more == {"enable_fallback": 0, "disabled_optimizers": SLOW_FUSIONS if providers == [CPU] else set()}
         if providers != [CPU]:
             assert providers == [(CUDA, {"arena_extend_strategy": "kSameAsRequested", "speed": "high"}), CPU]
             raise RuntimeError("Unknown provider option: speed\nand a trace")
@@ -216,3 +217,22 @@ def test_threads(graph):
     for threads in (0, -1, 1025):
         with pytest.raises(InputError, match=f"^`threads` must be between 1 and 1024, not {threads}$"):
             open_session(graph, threads=threads)
+
+
+@pytest.mark.parametrize(("without", "norms"), [((), "SkipLayerNormalization"), (SLOW_FUSIONS, "LayerNormalization")])
+def test_the_names_of_slow_fusions_are_those_of_this_onnxruntime(tmp_path, without, norms):
+    sizes = ["batch", "sequence", 8]
+    nodes = [
+        onnx.helper.make_node("Add", ["x", "y"], ["sum"]),
+        onnx.helper.make_node("LayerNormalization", ["sum", "ones"], ["z"]),
+    ]
+    inputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sizes) for name in "xy"]
+    outputs = [onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, sizes)]
+    ones = onnx.numpy_helper.from_array(np.ones(8, np.float32), "ones")
+    graph = onnx.helper.make_graph(nodes, "norm", inputs, outputs, [ones])
+    model = onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 21)])
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    settings.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(model.SerializeToString(), settings, [CPU], disabled_optimizers=without)
+    assert norms in {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
