@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint import loading
 from triform.export.checkpoint.processors import load_image_processor, load_original_tokenizer
+from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.generation_defaults import generation_defaults
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
@@ -53,6 +55,7 @@ from triform.export.write import Stored, describe_graph, staged, write_graph
 from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder_decoder.graph import encoder_decoder_specs
 from triform.models.encoder_decoder.kinds import Kind, encoder_decoder_kind
+from triform.models.encoder_decoder.streams import unreached_positions
 from triform.models.errors import UnsupportedModelError
 from triform.runtime.bundle.manifest import (
     CacheInfo,
@@ -117,7 +120,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     sources = sources_of(kind, checkpoint, options.calibrate)
     pad = tokens_of(checkpoint).pad or 0
     with staged(bundle, options.force) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        with clock.step("reference"):
+        with clock.step("reference"), quiet(), _refusals_named(checkpoint.source.name):
             reference = reference_answers(checkpoint.model, sources, start, max_length, pad)
         graphs = _fused(checkpoint, sources, max_length, alignment_heads, clock)
         cache = CacheInfo("float32", [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.cache])
@@ -206,7 +209,7 @@ def _fused(
     alignment_heads: list[tuple[int, int]],
     clock: Clock,
 ) -> Graphs:
-    try:
+    with _refusals_named(checkpoint.source.name):
         with clock.step("trace"), quiet_torch():
             example = example_inputs(sources, checkpoint.model.generation_config.pad_token_id or 0)
             specs, prepared = encoder_decoder_specs(checkpoint.model, example, max_length, alignment_heads)
@@ -215,9 +218,16 @@ def _fused(
         with clock.step("fuse"), quiet_torch():
             fuse(encoder)
             fuse(decoder)
-    except UnsupportedModelError as error:
-        raise UnsupportedError(f"{checkpoint.source.name} cannot be exported: {error}") from error
     return Graphs(encoder, decoder, specs.decoder.cache)
+
+
+@contextmanager
+def _refusals_named(name: str) -> Iterator[None]:
+    """Say which checkpoint it is that the models' code refuses."""
+    try:
+        yield
+    except UnsupportedModelError as error:
+        raise UnsupportedError(f"{name} cannot be exported: {error}") from error
 
 
 def _write_float_graphs(graphs: Graphs, folder: Path, quantized: bool) -> FloatGraph:
@@ -262,6 +272,8 @@ def answer_limit(config: PretrainedConfig, options: ExportOptions) -> int:
     """
     text = config.get_text_config(decoder=True)
     own = getattr(config, "max_target_positions", None) or getattr(text, "max_position_embeddings", None)
+    if own is not None:
+        own -= unreached_positions(text)
     context_length = options.context_length
     if own is not None and context_length is not None and context_length > own:
         raise InputError(f"{option('context_length')} {context_length} is more than the model's own limit of {own}")

@@ -13,7 +13,7 @@ from triform.export.runners import EncoderDecoderRunner, FedDecoder, greedy_toke
 from triform.export.samples.batches import Array, Sample, padded
 from triform.export.samples.sources import Sources
 from triform.export.verify.decoder import all_logits, check_parity, decoder_parity, quantized_decoder_parity
-from triform.models.encoder_decoder.graph import reference_logits
+from triform.models.encoder_decoder.reference import reference_logits
 from triform.runtime.bundle.export_record import Parity, QuantizedParity
 
 # Decoder tokens compared with PyTorch, and generated to compare the quantized graphs on.

@@ -56,6 +56,7 @@ def attend_encoder_decoder(  # noqa: PLR0913 -- the signature is transformers'
     dropout: float = 0.0,
     position_bias: torch.Tensor | None = None,
     softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer of an encoder-decoder.
@@ -73,8 +74,9 @@ def attend_encoder_decoder(  # noqa: PLR0913 -- the signature is transformers'
         return _attend_across(current, layer, query, scaling, softcap), None
     if isinstance(attention_mask, CausalMask):
         return attend_causal(
-            module, query, key, value, attention_mask.window, scaling, softcap=softcap, position_bias=position_bias
-        )
+            module, query, key, value, attention_mask.window, scaling, softcap=softcap, s_aux=s_aux,
+            position_bias=position_bias,
+        )  # fmt: skip
     return attend_bidirectional(
         module, query, key, value, attention_mask, scaling, position_bias=position_bias, softcap=softcap
     )

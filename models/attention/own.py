@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -125,6 +126,27 @@ def _speecht5(module: Any) -> Any:
     return forward
 
 
+def _prophetnet(module: Any) -> Any:
+    like_bart = SimpleNamespace(
+        q_proj=module.query_proj, k_proj=module.key_proj, v_proj=module.value_proj, out_proj=module.out_proj,
+        num_heads=module.num_attn_heads, head_dim=module.head_dim, scaling=module.head_dim**-0.5,
+        layer_idx=module.layer_idx,
+    )  # fmt: skip
+
+    def forward(
+        hidden_states: torch.Tensor,
+        key_value_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **others: Any,
+    ) -> tuple[torch.Tensor, None]:
+        cache = next((item for item in others.values() if isinstance(item, EncoderDecoderCache)), None)
+        # Its mask is 0 at tokens and very low at padding, once for each head.
+        mask = None if attention_mask is None else (attention_mask[:, 0, 0] == 0).to(torch.int64)
+        return _attention(like_bart, hidden_states, key_value_states, cache, mask), None
+
+    return forward
+
+
 def _attention(
     module: Any,
     hidden_states: torch.Tensor,
@@ -168,6 +190,7 @@ _FORWARDS: dict[str, Callable[[Any], Any]] = {
     "modeling_led.LEDDecoderAttention": _bart,
     "modeling_bigbird_pegasus.BigBirdPegasusSelfAttention": _big_bird,
     "modeling_speecht5.SpeechT5Attention": _speecht5,
+    "modeling_prophetnet.ProphetNetAttention": _prophetnet,
 }
 _READ_MASKS = (
     "modeling_mvp.MvpAttention",

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from triform.models.attention.causal import SlidingWindow, attend_causal, current_pass
+from triform.models.attention.layout import with_channel
 from triform.models.errors import UnsupportedModelError
 from triform.models.patching import kind_of, patched
 
@@ -33,8 +34,6 @@ _DISTANCE_BIASES = (
     "modeling_inkling2.Inkling2SlidingAttention",
     "modeling_inkling2_loop.Inkling2LoopSlidingAttention",
 )
-# Heads whose width is a multiple of this are taken by the attention operator of every kind of processor.
-_WIDTH_MULTIPLE = 16
 
 
 class _Stopped(Exception):
@@ -269,19 +268,13 @@ def _doge(module: Any, _: torch.Tensor | None) -> _Replacement:
             module.q_norm(query).transpose(1, 2), module.k_norm(key).transpose(1, 2), *position_embeddings
         )
         # A channel of the key holds the bias, so that the cache keeps it, and the same channel of the query is 1.
-        key = _with_channel(key, biases.transpose(1, 2)[..., None] / module.scaling)
-        query = _with_channel(query, torch.ones_like(query[..., :1]))
+        key = with_channel(key, biases.transpose(1, 2)[..., None] / module.scaling)
+        query = with_channel(query, torch.ones_like(query[..., :1]))
         window = attention_mask if isinstance(attention_mask, SlidingWindow) else None
         output = _attend(module, query, key, value.transpose(1, 2), module.scaling, window)
         return module.o_proj(output.flatten(2)), None
 
     return "forward", forward
-
-
-def _with_channel(heads: torch.Tensor, channel: torch.Tensor) -> torch.Tensor:
-    """Heads with one more channel, and zeros up to a width that the attention operator takes."""
-    longer = torch.cat([heads, channel], -1)
-    return torch.nn.functional.pad(longer, (0, -longer.shape[-1] % _WIDTH_MULTIPLE))
 
 
 def _inkling(module: Any, _: torch.Tensor | None) -> _Replacement:

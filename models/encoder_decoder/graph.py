@@ -24,6 +24,8 @@ from triform.models.attention.local_global import unchunked
 from triform.models.attention.own import through_interface
 from triform.models.attention.rotary import native_rotary
 from triform.models.encoder_decoder.positions import Positions, positions_from, uses_distances
+from triform.models.encoder_decoder.reference import cache_name, reference_logits
+from triform.models.encoder_decoder.streams import first_stream, predicts_streams
 from triform.models.errors import UnsupportedModelError
 from triform.models.patching import patched
 from triform.models.paths import choose_path, relative_difference
@@ -111,7 +113,12 @@ class _DecoderGraph(torch.nn.Module):
 
     def _pick(self, _: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         hidden, positions = args[0], self._logits_positions
-        return (hidden if positions is None else pick_positions(hidden, positions),)
+        if positions is None:
+            return (hidden,)
+        if hidden.dim() == 4:
+            # Of one stream, (batch, 1, sequence, hidden_size).
+            return (pick_positions(hidden[:, 0], positions)[:, None],)
+        return (pick_positions(hidden, positions),)
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run one chunk of tokens; see `EncoderDecoderSpecs`. After tracing, `count_keys` computes `key_positions`."""
@@ -206,9 +213,8 @@ def _encoder_width(model: Any) -> int:
 
 
 def _cache_argument(model: Any, state: CrossAttentionState) -> dict[str, Any]:
-    """The state's cache, by the model's name for it, which differs between versions of transformers."""
-    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    return {name: state.cache()}
+    """The state's cache, by the model's name for it."""
+    return {cache_name(model): state.cache()}
 
 
 def _takes_positions(model: Any) -> bool:
@@ -250,19 +256,6 @@ def encoder_decoder_specs(
     return EncoderDecoderSpecs(encoder, decoder), stack
 
 
-def reference_logits(
-    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], decoder_input_ids: torch.Tensor
-) -> torch.Tensor:
-    """The model's logits, computed with transformers' eager attention: float (batch, sequence, vocab_size).
-
-    Experts take any number of the decoder's tokens, because an answer is written token by token.
-    """
-    model.set_attn_implementation("eager")
-    with torch.no_grad(), unlimited_experts(model.get_decoder()):
-        logits: torch.Tensor = model(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).logits
-    return logits
-
-
 def _encoder_outputs(state: CrossAttentionState) -> dict[str, torch.Tensor]:
     """The outputs of the encoder graph, by name and in order."""
     outputs: dict[str, torch.Tensor] = {}
@@ -281,7 +274,7 @@ def _decoder_inputs(model: Any, encoder_outputs: Mapping[str, torch.Tensor]) -> 
             "logits_positions", torch.zeros(batch, num_logits, dtype=torch.int64), ((0, "batch"), (1, "num_logits"))
         ),
     ]
-    if uses_distances(model.get_decoder()):
+    if uses_distances(model.get_decoder()) or predicts_streams(model):
         inputs.append(GraphInput("key_positions", torch.arange(total), ((0, "total"),)))
     for name, tensor in encoder_outputs.items():
         inputs.append(GraphInput(name, tensor, ((0, "sources"), (1 if name == ENCODER_MASK else 2, "source"))))
@@ -335,6 +328,7 @@ def _prepared(
         model.set_attn_implementation(ENCODER_DECODER)
         stack.enter_context(patched(_without_cache(model.get_encoder())))
         stack.enter_context(through_interface(model))
+        stack.enter_context(first_stream(model, positions, max_length))
         stack.enter_context(unchunked(model))
         stack.enter_context(traceable_frame_masks(model))
         stack.enter_context(whole_frame_lengths(model))

@@ -161,6 +161,14 @@ FAMILIES: dict[str, Family] = {
          "decoder": {**_GEMMA, "hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 3}},
         "t5gemma",
     ),
+    # Its buckets are fewer than the tokens of an answer, and three streams predict.
+    "prophetnet": Family(
+        "prophetnet",
+        {"hidden_size": 48, "num_encoder_layers": 3, "num_decoder_layers": 2, "num_encoder_attention_heads": 3,
+         "num_decoder_attention_heads": 4, "encoder_ffn_dim": 56, "decoder_ffn_dim": 72, "ngram": 3, "num_buckets": 6,
+         "relative_max_distance": 12, **_TEXT_LENGTH},
+        "prophetnet", {"num_beams": 5, "length_penalty": 2.0, "early_stopping": True, "no_repeat_ngram_size": 3},
+    ),
     "trocr": Family(
         "vision-encoder-decoder", _reading("vit"), "trocr",
         {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "no_repeat_ngram_size": 3}, _vit_eyes, seed=3,
@@ -266,8 +274,11 @@ def _start(family: Family, tokenizer: Any) -> int:
         return int(tokenizer.convert_tokens_to_ids("<|startoftranscript|>"))
     if family.model_type == "t5gemma":
         return int(tokenizer.bos_token_id)
-    by_eos = ("bart", "m2m_100", "fsmt", "speech_to_text")
+    by_eos = ("bart", "m2m_100", "fsmt", "speech_to_text", "prophetnet")
     return int(tokenizer.eos_token_id if family.model_type in by_eos else tokenizer.pad_token_id)
+
+
+_EMBEDDINGS = ("embed_tokens", "shared", "lm_head", "proj_out", "output_projection", "word_embeddings")
 
 
 def _randomize(model: PreTrainedModel, seed: int) -> None:
@@ -283,7 +294,7 @@ def _randomize(model: PreTrainedModel, seed: int) -> None:
             parameter.copy_(noise.sign() * (1 + 0.2 * noise) - (1 if gemma else 0))
         elif parameter.dim() == 1:
             parameter.copy_(0.2 * noise)
-        elif any(part in name for part in ("embed_tokens", "shared", "lm_head", "proj_out", "output_projection")):
+        elif any(part in name for part in _EMBEDDINGS):
             parameter.copy_(0.5 * noise / (width**0.5 if scaled else 1))
         elif "position" in name or "relative" in name:
             parameter.copy_(0.5 * noise)

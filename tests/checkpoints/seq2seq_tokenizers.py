@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sentencepiece
 import transformers
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers.convert_slow_tokenizer import generate_merges
 from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES
 
@@ -210,6 +210,19 @@ def pegasus(trained):
     return transformers.PegasusTokenizer(vocab=vocabulary, _spm_precompiled_charsmap=charsmap(trained.plain))
 
 
+def prophetnet(trained):
+    """BERT's words and pieces of words, in Python alone; its texts end in [SEP], with which answers begin and end."""
+    words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[X_SEP]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    words.train([str(trained.folder / "text.txt")], trainer)
+    vocabulary = words.get_vocab()
+    file = trained.folder / "prophetnet.tokenizer"
+    file.write_text("\n".join([*sorted(vocabulary, key=vocabulary.__getitem__), ""]), encoding="utf-8")
+    return transformers.ProphetNetTokenizer(str(file), bos_token="[SEP]", eos_token="[SEP]")
+
+
 BUILDERS = {
     "t5": t5,
     "t5 closing up": lambda trained: t5(trained, clean_up_tokenization_spaces=True),
@@ -238,4 +251,5 @@ BUILDERS = {
     "speech to texts": lambda trained: speech(trained, lang_codes="mustc", tgt_lang="fr"),
     "trocr": fairseq("XLMRobertaTokenizer"),
     "t5gemma": gemma,
+    "prophetnet": prophetnet,
 }

@@ -9,7 +9,8 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING, VisionEncoderDecoderModel
 
-from triform.models.encoder_decoder.graph import EncoderInputs, encoder_decoder_specs, reference_logits
+from triform.models.encoder_decoder.graph import EncoderInputs, encoder_decoder_specs
+from triform.models.encoder_decoder.reference import reference_logits
 
 _BART = {
     "vocab_size": 60, "d_model": 48, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 3,

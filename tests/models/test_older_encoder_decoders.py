@@ -23,11 +23,6 @@ SMALL = {
     "decoder_attention_heads": 2, "encoder_ffn_dim": 56, "decoder_ffn_dim": 72, "max_position_embeddings": 32,
 }  # fmt: skip
 EXPERTS = {"num_experts": 4, "expert_capacity": 8, "encoder_sparse_step": 1, "decoder_sparse_step": 1}
-PROPHETNET = {
-    "vocab_size": 60, "hidden_size": 48, "num_encoder_layers": 1, "num_decoder_layers": 1, "encoder_ffn_dim": 56,
-    "num_encoder_attention_heads": 3, "num_decoder_attention_heads": 2, "decoder_ffn_dim": 72, "ngram": 2,
-    "max_position_embeddings": 32, "num_buckets": 8, "relative_max_distance": 24,
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", families(TYPES, MORE_TYPES))
@@ -40,7 +35,6 @@ def test_it_writes_what_transformers_writes(name, tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "model_type", "settings", "reason"),
     [
-        ("ProphetNetForConditionalGeneration", "prophetnet", PROPHETNET, "attention is code of its own"),
         ("NllbMoeForConditionalGeneration", "nllb-moe", {**SMALL, **EXPERTS}, "experts take a limited number"),
         ("MvpForConditionalGeneration", "mvp", {**SMALL, "use_prompt": True, "prompt_length": 3}, "has prompts"),
     ],

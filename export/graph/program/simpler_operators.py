@@ -63,6 +63,21 @@ def _renamed(target: Any) -> Callable[[Graph, Node], None]:
     return lambda _graph, node: _become(node, target, node.args)
 
 
+def _subtracted(graph: Graph, node: Node) -> None:
+    """A number minus a tensor, which may be of integers where the number is a float."""
+    tensor, number, *rest = node.args
+    if (rest and rest[0] != 1) or node.kwargs:
+        return
+    value, dtype = _tensor(node).meta["val"], node.meta["val"].dtype
+    with graph.inserting_before(node):
+        if value.dtype != dtype:
+            tensor = graph.call_function(_aten._to_copy.default, (tensor,), {"dtype": dtype})
+            tensor.meta["val"] = value.to(dtype)
+        negative = graph.call_function(_aten.neg.default, (tensor,))
+    negative.meta["val"] = node.meta["val"]
+    _become(node, _aten.add.Tensor, (negative, number))
+
+
 def _batch_norm(graph: Graph, node: Node) -> None:
     tensor, weight, bias, mean, variance, training, momentum, epsilon, _ = node.args
     if training:
@@ -173,6 +188,7 @@ _RULES: dict[Any, Callable[[Graph, Node], None]] = {
     _aten.__and__.Tensor: _renamed(_aten.bitwise_and.Tensor),
     _aten.__or__.Tensor: _renamed(_aten.bitwise_or.Tensor),
     _aten.max.other: _renamed(_aten.maximum.default),
+    _aten.rsub.Scalar: _subtracted,
     _aten.batch_norm.default: _batch_norm,
     _aten.chunk.default: _chunk,
     _aten.flatten.using_ints: _view,

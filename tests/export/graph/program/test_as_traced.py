@@ -15,7 +15,7 @@ from triform.models.spec import GraphInput, GraphSpec
 
 
 class Plain(torch.nn.Module):
-    """Casts, shapes, minima, and whole tensors changed in place."""
+    """Casts, shapes, minima, whole tensors changed in place, and numbers minus tensors."""
 
     def forward(self, x, few):
         torch.diff(x)  # used by nothing, and without a translation
@@ -33,6 +33,8 @@ class Plain(torch.nn.Module):
             inside.to(torch.int64),
             few.reshape(1, few.shape[0], few.shape[1]).flatten(0, 1).T,
             y.contiguous(),
+            1.5 - inside.to(torch.int64),
+            2 - half,
         )
 
 
