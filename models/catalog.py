@@ -26,7 +26,7 @@ from triform.models.architectures import (
     unsupported_head,
 )
 from triform.models.encoder.audio_tasks import AUDIO_HEADS, audio_task_of, has_audio_head
-from triform.models.encoder.image_tasks import IMAGE_HEADS, VECTORS, image_task_of
+from triform.models.encoder.image_tasks import CONTRAST, IMAGE_HEADS, VECTORS, image_task_of
 from triform.models.encoder.tasks import HEADS, head_of, task_named
 from triform.models.encoder_decoder.kinds import encoder_decoder_kind
 from triform.models.errors import UnsupportedModelError
@@ -157,6 +157,8 @@ def form_of(config: PretrainedConfig, task: str) -> str:
     """
     if task in IMAGE_HEADS:
         _check_reads(config, task, "pixel_values", "images")
+        if task == CONTRAST:
+            _check_towers(model_class(config, task), task)
         return "image"
     if has_audio_head(config, task):
         return "audio"
@@ -186,6 +188,14 @@ def _check_reads(config: PretrainedConfig, task: str, argument: str, what: str) 
         raise UnsupportedModelError(f"transformers has no {config.model_type} model for {task}")
     if not takes(loaded, argument):
         raise UnsupportedModelError(f"{loaded.__name__} does not read {what}, which {task} needs")
+
+
+def _check_towers(loaded: Any, task: str) -> None:
+    # Such as a class whose head reads an image and a text at once.
+    if loaded is not None and not (hasattr(loaded, "get_image_features") and hasattr(loaded, "get_text_features")):
+        raise UnsupportedModelError(
+            f"{loaded.__name__} does not give an image and a text a vector each to compare, which {task} needs"
+        )
 
 
 def _check_text_is_enough(loaded: Any) -> None:

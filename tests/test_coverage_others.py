@@ -6,7 +6,7 @@ import pytest
 
 from tests.coverage.attempt import attempt
 from tests.coverage.page import page, working
-from tests.coverage.records import WORKS, Record, append, read
+from tests.coverage.records import GIVEN_PAGES, WORKS, Record, append, read
 from tests.coverage.sample import OTHERS, sampled_others
 
 SAMPLE = sampled_others()
@@ -28,6 +28,7 @@ RECORDS = [
     Record("decoder", "mamba", "refused", "mamba cannot be exported: it has a | state"),
     Record("encoder", "bert", WORKS, "compared by the export only", task="token-classification"),
     Record("encoder", "bros", "not tried", "You have to specify bbox"),
+    Record("encoder", "layoutlm", WORKS, GIVEN_PAGES, task="feature-extraction"),
     Record("encoder", "odd", "internal error", "KeyError: 1"),
 ]
 
@@ -35,14 +36,19 @@ RECORDS = [
 def test_the_page_counts_and_lists_types():
     lines = page(RECORDS, "transformers 5").splitlines()
     assert "| Decoders | 2 | 2 | 1 | 1 | 0 | 0 |" in lines
-    assert "| Encoders of texts | 3 | 2 | 1 | 0 | 1 | 1 |" in lines
+    assert "| Encoders of texts | 4 | 3 | 2 | 0 | 1 | 1 |" in lines
     assert "| `llama` | works | generate, chat, score | GroupQueryAttention | |" in lines
     assert "| `mamba` | refused | | | it has a \\| state |" in lines
     assert "| `bert` | works | tag | | compared by the export only |" in lines
+    assert "| `layoutlm` | works | embed | | given pages |" in lines
 
 
 def test_what_works_is_read_from_the_page():
-    assert working(page(RECORDS, "transformers 5")) == [("decoder", "llama"), ("encoder", "bert")]
+    assert working(page(RECORDS, "transformers 5")) == [
+        ("decoder", "llama"),
+        ("encoder", "bert"),
+        ("encoder", "layoutlm"),
+    ]
 
 
 def test_a_later_result_takes_the_place_of_an_earlier_one(tmp_path):

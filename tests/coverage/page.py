@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.coverage.forms import FORMS
-from tests.coverage.records import BY_OTHER_TESTS, NOT_TRIED, REFUSED, WORKS, Record, read
+from tests.coverage.records import BY_OTHER_TESTS, GIVEN_PAGES, NOT_TRIED, REFUSED, WORKS, Record, read
 from tests.coverage.sweep import RESULTS_FILE
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -33,6 +33,8 @@ _COMMANDS = {
     "zero-shot-image-classification": "classify-image, embed",
     "image-feature-extraction": "embed --image",
 }
+# Those that take texts alone, and no pages.
+_OF_TEXTS_ALONE = ("rerank", "similarity", "search", "vectors")
 _LONGEST_REASON = 160
 _INTRODUCTION = """# Which models can be exported
 
@@ -110,7 +112,11 @@ def _table(form: str, records: list[Record]) -> str:
 
 
 def _commands(record: Record) -> str:
-    return _COMMANDS.get(record.task, "") if record.result == WORKS else ""
+    if record.result != WORKS:
+        return ""
+    commands = _COMMANDS.get(record.task, "").split(", ")
+    refused = _OF_TEXTS_ALONE if record.reason == GIVEN_PAGES else ()
+    return ", ".join(command for command in commands if command not in refused)
 
 
 def _remark(record: Record) -> str:

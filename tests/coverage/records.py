@@ -11,6 +11,8 @@ REFUSED = "refused"
 NOT_TRIED = "not tried"
 # The remark of a type that other tests compare, with another config than the sweep's.
 BY_OTHER_TESTS = "compared in the tests of families"
+# The remark of a type that reads where words stand.
+GIVEN_PAGES = "given pages"
 # Every other result is a fault of Triform.
 RESULTS = (WORKS, REFUSED, "differs", "other form", "parity", "internal error", "timeout", "out of memory", NOT_TRIED)
 

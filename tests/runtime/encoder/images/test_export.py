@@ -6,13 +6,15 @@ import json
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import ViTConfig, ViTImageProcessorPil, ViTMAEConfig, ViTMAEModel
+from transformers import Blip2Config, ViTConfig, ViTImageProcessorPil, ViTMAEConfig, ViTMAEModel
 
 from tests.checkpoints.images import vision_folder
 from triform.cli.main import run
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export, plan
+from triform.models.catalog import form_of
 from triform.models.encoder.image_tasks import image_task_of
+from triform.models.errors import UnsupportedModelError
 from triform.runtime.errors import ExportError, InputError, TriformError, UnsupportedError
 from triform.runtime.extras import install_command
 
@@ -121,6 +123,16 @@ def test_hidden_states_are_not_for_two_towers(exported_image_model, tmp_path):
 def test_a_task_the_model_is_not_for(vit_folder, exported_image_model, tmp_path):
     assert "vit" in str(refusal(vit_folder, tmp_path, task="zero-shot-image-classification"))
     assert "image-classification" in str(refusal(vit_folder, tmp_path, task="image-segmentation"))
+
+
+def test_a_head_that_reads_an_image_and_a_text_at_once_is_refused():
+    """BLIP-2's for retrieval has one vector for each of its queries, and a head for matching besides."""
+    config = Blip2Config(architectures=["Blip2ForImageTextRetrieval"])
+    with pytest.raises(
+        UnsupportedModelError,
+        match="Blip2ForImageTextRetrieval does not give an image and a text a vector each to compare",
+    ):
+        form_of(config, image_task_of(config))
 
 
 def test_exporting_without_pillow(vit_folder, tmp_path, monkeypatch, capsys):
