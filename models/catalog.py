@@ -134,7 +134,7 @@ def _text_part(config: PretrainedConfig, task: str) -> str:
     """How the part of a checkpoint that reads texts can be exported, in words; empty where it cannot."""
     if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return f"; --task {WRITE} exports its language model alone"
-    loaded = None if task in _REWRITE or task == WRITE else model_class(config, task)
+    loaded = None if task in _REWRITE[1:] or task == WRITE else model_class(config, task)
     if loaded is None or not takes(loaded, "input_ids") or missing_arguments(loaded, TEXT_INPUTS):
         return ""
     if more_than_text(loaded) is not None:

@@ -145,7 +145,7 @@ def wheel(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def exported_family(trained, tmp_path_factory):
     """From the name of an encoder-decoder family to the folders of its checkpoint and of its float bundle."""
-    from tests.checkpoints.encoder_decoder_families import folder_of
+    from tests.checkpoints.encoder_decoder_families import FAMILIES, folder_of
 
     # It would be on the standard error that tests look at.
     transformers.utils.logging.disable_progress_bar()
@@ -154,7 +154,7 @@ def exported_family(trained, tmp_path_factory):
     def find(name: str) -> tuple[Path, Path]:
         root = tmp_path_factory.mktemp("family")
         folder = folder_of(name, root / "checkpoint", trained)
-        export(str(folder), root / "bundle", ExportOptions(quantize="none"))
+        export(str(folder), root / "bundle", ExportOptions(quantize="none", task=FAMILIES[name].task))
         return folder, root / "bundle"
 
     return find

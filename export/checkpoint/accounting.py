@@ -2,7 +2,8 @@
 
 transformers loads what fits and ignores the rest. Here a tensor that no part of the model reads must have a reason: it
 is a buffer or a copy that transformers lists as superseded, or part of a head for another task. Any other stops the
-export. Whole parts that transformers skips without a word, such as a vocoder, are listed with those heads.
+export. Whole parts that transformers skips without a word, such as a vocoder, are listed with those heads, and so are
+parts that nothing of a bundle depends on, such as an encoder of images beside one of texts.
 """
 
 from __future__ import annotations
@@ -90,6 +91,36 @@ def parts_lacked(model: PreTrainedModel, names: Iterable[str]) -> dict[str, int]
         pieces = _renamed(model, name, held, renamings, converters).split(".")
         paths = (".".join(pieces[: depth + 1]) for depth in range(len(pieces)))
         counts[next((path for path in paths if path not in own), name)] += 1
+    return dict(counts.most_common())
+
+
+def unreached_weights(model: torch.nn.Module, output: torch.Tensor) -> tuple[str, ...]:
+    """The names of the parameters that an output does not depend on, sorted.
+
+    Args:
+        model: whose parameters require gradients.
+        output: of the model, computed with gradients on; none is computed here.
+    """
+    reached, seen, queue = set(), set(), [output.grad_fn]
+    while queue:
+        node: Any = queue.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        reached.add(id(getattr(node, "variable", None)))
+        queue += [before for before, _ in node.next_functions]
+    return tuple(sorted(name for name, parameter in model.named_parameters() if id(parameter) not in reached))
+
+
+def unreached_parts(model: torch.nn.Module, names: tuple[str, ...]) -> dict[str, int]:
+    """By the largest part of a model that has no other parameters, how many of these it has; largest first."""
+    unused = set(names)
+    used = [name for name, _ in model.named_parameters() if name not in unused]
+    counts: Counter[str] = Counter()
+    for name in names:
+        pieces = name.split(".")
+        paths = (".".join(pieces[: depth + 1]) for depth in range(len(pieces)))
+        counts[next(path for path in paths if not any(other.startswith(f"{path}.") for other in used))] += 1
     return dict(counts.most_common())
 
 

@@ -60,6 +60,30 @@ def lower_cross_weights(model: ir.Model) -> None:
         graph.remove(node, safe=True)
 
 
+def lower_summed_cross_attention(model: ir.Model) -> None:
+    """Replace each SummedCrossAttention node by standard operators: attention, and the logarithm of its sum."""
+    graph = model.graph
+    for node in nodes(graph, "SummedCrossAttention"):
+        query, key, value = node.inputs[:3]
+        if query is None or key is None:
+            raise ValueError(f"SummedCrossAttention node {node.name} lacks an input")
+        heads, apply = attribute(node, "num_heads"), _Applier(graph, node)
+        split = apply("Reshape", query, _source_rows(graph, node, key, (heads, attribute(node, "head_dim"))))
+        scores = apply(
+            "MatMul", apply("Transpose", split, perm=[0, 2, 1, 3]), apply("Transpose", key, perm=[0, 1, 3, 2])
+        )
+        scores = _without_padding(node, apply, apply("Mul", scores, apply.number("scale", attribute(node, "scale"))))
+        last = add_initializer(graph, "cross_attention.last", np.array([-1], np.int64))
+        total = apply("ReduceLogSumExp", scores, last, keepdims=1)
+        attended = apply("MatMul", apply("Exp", apply("Sub", scores, total)), value)
+        shape = apply("Shape", query)
+        replace(node.outputs[0], apply("Reshape", apply("Transpose", attended, perm=[0, 2, 1, 3]), shape))
+        count = add_initializer(graph, "cross_attention.heads", np.array([heads], np.int64))
+        rows = apply("Concat", apply("Shape", query, start=0, end=2), count, axis=0)
+        replace(node.outputs[1], apply("Reshape", apply("Transpose", total, perm=[0, 2, 1, 3]), rows))
+        graph.remove(node, safe=True)
+
+
 def count_keys(model: ir.Model) -> None:
     """Replace the input `key_positions` by 0, 1, … up to the number of keys that attention sees."""
     graph = model.graph
@@ -115,16 +139,22 @@ def _fused(graph: ir.Graph, node: ir.Node, query: ir.Value) -> ir.Value:
 
 
 def _capped(graph: ir.Graph, node: ir.Node, query: ir.Value) -> ir.Value:
-    key, value, padding = node.inputs[1], node.inputs[2], node.inputs[3] if len(node.inputs) > 3 else None
+    key, value = node.inputs[1:3]
     apply, softcap = _Applier(graph, node), attribute(node, "softcap")
     scores = apply("MatMul", apply("Transpose", query, perm=[0, 2, 1, 3]), apply("Transpose", key, perm=[0, 1, 3, 2]))
     scores = apply("Mul", scores, apply.number("scale", attribute(node, "scale") / softcap))
-    scores = apply("Mul", apply("Tanh", scores), apply.number("softcap", softcap))
-    if padding is not None:
-        axes = add_initializer(graph, "cross_attention.axes", np.array([1, 2], np.int64))
-        is_token = apply("Unsqueeze", apply("Cast", padding, to=ir.DataType.BOOL), axes)
-        scores = apply("Where", is_token, scores, apply.number("hidden", _FLOAT_MIN))
+    scores = _without_padding(node, apply, apply("Mul", apply("Tanh", scores), apply.number("softcap", softcap)))
     return apply("Transpose", apply("MatMul", apply("Softmax", scores, axis=-1), value), perm=[0, 2, 1, 3])
+
+
+def _without_padding(node: ir.Node, apply: _Applier, scores: ir.Value) -> ir.Value:
+    """The scores of a source's tokens, and the lowest number for its padding."""
+    padding = node.inputs[3] if len(node.inputs) > 3 else None
+    if padding is None:
+        return scores
+    axes = add_initializer(apply.graph, "cross_attention.axes", np.array([1, 2], np.int64))
+    is_token = apply("Unsqueeze", apply("Cast", padding, to=ir.DataType.BOOL), axes)
+    return apply("Where", is_token, scores, apply.number("hidden", _FLOAT_MIN))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,12 @@ import onnx_ir as ir
 import torch
 
 from triform.export.graph.cache import add_cache
-from triform.export.graph.cross_attention import count_keys, lower_cross_attention, lower_cross_weights
+from triform.export.graph.cross_attention import (
+    count_keys,
+    lower_cross_attention,
+    lower_cross_weights,
+    lower_summed_cross_attention,
+)
 from triform.export.graph.program.as_traced import keep_as_traced, remember_signatures
 from triform.export.graph.program.translations import TRANSLATIONS
 from triform.export.graph.weights import keep_as_stored
@@ -51,6 +56,7 @@ def trace(spec: GraphSpec) -> ir.Model:
     add_cache(model, spec.cache)
     lower_cross_attention(model)
     lower_cross_weights(model)
+    lower_summed_cross_attention(model)
     count_keys(model)
     return model
 

@@ -24,6 +24,8 @@ from triform.models.current_pass import CurrentPass
 ENCODER_DECODER = "triform_encoder_decoder"
 # Placeholder nodes, which `export/graph/cross_attention.py` replaces.
 _OPERATOR = "triform::CrossAttention"
+# Outputs attention to the source, and the logarithm of the sum of its weights before they are divided by that sum.
+_SUMMED = "triform::SummedCrossAttention"
 # Outputs the attention weights, float (batch, sequence, heads, source), for models without padding.
 _WEIGHTS = "triform::CrossWeights"
 
@@ -80,6 +82,38 @@ def attend_encoder_decoder(  # noqa: PLR0913 -- the signature is transformers'
     return attend_bidirectional(
         module, query, key, value, attention_mask, scaling, position_bias=position_bias, softcap=softcap
     )
+
+
+def attend_to_source(layer: int, query: torch.Tensor, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of a decoder's layer to the source alone, which is a part of all that the layer attends to.
+
+    Args:
+        layer: its index.
+        query: float (batch, heads, sequence, head_dim).
+        scaling: multiplies the scores.
+
+    Returns:
+        float (batch, sequence, heads, head_dim), and the logarithm of the sum of the exponentials of its scores, float
+        (batch, heads, sequence, 1).
+    """
+    state = _CURRENT.get()
+    key, value, padding = state.keys[layer], state.values[layer], state.padding
+    if not torch.compiler.is_exporting():
+        scores = query @ key.transpose(2, 3) * scaling
+        if padding is not None:
+            scores = scores.masked_fill(padding[:, None, None, :] == 0, torch.finfo(scores.dtype).min)
+        total = scores.logsumexp(-1, keepdim=True)
+        return ((scores - total).exp() @ value).transpose(1, 2), total
+    batch, heads, length, head_dim = query.shape
+    output, total = torch.onnx.ops.symbolic_multi_out(
+        _SUMMED,
+        [merge_heads(query), key, value, padding],
+        {"num_heads": heads, "head_dim": head_dim, "scale": scaling},
+        dtypes=(query.dtype, query.dtype),
+        shapes=((batch, length, heads * head_dim), (batch, length, heads)),
+        version=1,
+    )
+    return output.reshape(batch, length, heads, head_dim), total.transpose(1, 2)[..., None]
 
 
 def _collect(state: CrossAttentionState, heads: int, padding: Any) -> None:

@@ -23,6 +23,7 @@ from triform.models.attention.cross_state import CrossAttentionState
 from triform.models.attention.local_global import unchunked
 from triform.models.attention.own import through_interface
 from triform.models.attention.rotary import native_rotary
+from triform.models.encoder_decoder.merged import merged_attention, merges_sources
 from triform.models.encoder_decoder.positions import Positions, positions_from, uses_distances
 from triform.models.encoder_decoder.reference import cache_name, reference_logits
 from triform.models.encoder_decoder.streams import first_stream, predicts_streams
@@ -274,7 +275,7 @@ def _decoder_inputs(model: Any, encoder_outputs: Mapping[str, torch.Tensor]) -> 
             "logits_positions", torch.zeros(batch, num_logits, dtype=torch.int64), ((0, "batch"), (1, "num_logits"))
         ),
     ]
-    if uses_distances(model.get_decoder()) or predicts_streams(model):
+    if uses_distances(model.get_decoder()) or predicts_streams(model) or merges_sources(model):
         inputs.append(GraphInput("key_positions", torch.arange(total), ((0, "total"),)))
     for name, tensor in encoder_outputs.items():
         inputs.append(GraphInput(name, tensor, ((0, "sources"), (1 if name == ENCODER_MASK else 2, "source"))))
@@ -329,6 +330,7 @@ def _prepared(
         stack.enter_context(patched(_without_cache(model.get_encoder())))
         stack.enter_context(through_interface(model))
         stack.enter_context(first_stream(model, positions, max_length))
+        stack.enter_context(merged_attention(model, positions))
         stack.enter_context(unchunked(model))
         stack.enter_context(traceable_frame_masks(model))
         stack.enter_context(whole_frame_lengths(model))

@@ -29,6 +29,9 @@ _GEMMA: dict[str, Any] = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24, "sliding_window": 5,
     "max_position_embeddings": LENGTH,
 }  # fmt: skip
+# A piece of most texts, which T5Gemma 2 looks up in a table of its own.
+_OWN_WORD = ","
+_ALTERNATING = ["sliding_attention", "full_attention", "sliding_attention"]
 _IMAGES: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -51,6 +54,7 @@ class Family:
         target_lang: the language it is asked for, where it has a choice.
         reads: tokens of a text at most, where the config sets no limit.
         seed: of the random weights; one whose answers neither repeat a token nor come from near ties.
+        task: named to the export, where a part of the model is for another.
     """
 
     model_type: str
@@ -62,6 +66,7 @@ class Family:
     target_lang: str | None = None
     reads: int | None = None
     seed: int = 0
+    task: str | None = None
 
 
 def _whisper_ears() -> Any:
@@ -160,6 +165,18 @@ FAMILIES: dict[str, Family] = {
         {"encoder": {**_GEMMA, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 2},
          "decoder": {**_GEMMA, "hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 3}},
         "t5gemma",
+    ),
+    # One of its words is looked up in a table of its own, and its image encoder is left out.
+    "t5gemma2": Family(
+        "t5gemma2",
+        {"encoder": {
+            "text_config": {**_GEMMA, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 3,
+                            "layer_types": _ALTERNATING, "query_pre_attn_scalar": 20},
+            "vision_config": {**_IMAGES, "model_type": "siglip_vision_model", "image_size": 24, "patch_size": 8},
+            "mm_tokens_per_image": 9},
+         "decoder": {**_GEMMA, "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 2, "sliding_window": 4,
+                     "layer_types": _ALTERNATING[:2], "query_pre_attn_scalar": 30}},
+        "t5gemma", {"num_beams": 3}, task="text2text-generation",
     ),
     # Its buckets are fewer than the tokens of an answer, and three streams predict.
     "prophetnet": Family(
@@ -264,6 +281,10 @@ def _config(family: Family, tokenizer: Any) -> Any:
         for side in ("encoder", "decoder"):
             settings[side] = {**settings[side], "vocab_size": size, **tokens}
         settings["vocab_size"] = size
+    elif family.model_type == "t5gemma2":
+        encoder = {**settings["encoder"], "eoi_token_index": tokenizer.convert_tokens_to_ids(_OWN_WORD)}
+        settings["decoder"] = {**settings["decoder"], "vocab_size": size, **tokens}
+        settings["encoder"] = {**encoder, "text_config": {**encoder["text_config"], "vocab_size": size, **tokens}}
     else:
         settings["vocab_size"] = size
     return transformers.CONFIG_MAPPING[family.model_type](**settings, **tokens)
@@ -272,7 +293,7 @@ def _config(family: Family, tokenizer: Any) -> Any:
 def _start(family: Family, tokenizer: Any) -> int:
     if family.model_type == "whisper":
         return int(tokenizer.convert_tokens_to_ids("<|startoftranscript|>"))
-    if family.model_type == "t5gemma":
+    if family.model_type in ("t5gemma", "t5gemma2"):
         return int(tokenizer.bos_token_id)
     by_eos = ("bart", "m2m_100", "fsmt", "speech_to_text", "prophetnet")
     return int(tokenizer.eos_token_id if family.model_type in by_eos else tokenizer.pad_token_id)

@@ -23,7 +23,7 @@ from triform.runtime.errors import TriformError
 # Domains of plain ONNX.
 _PLAIN = ("", "ai.onnx")
 # Forms whose bundles read texts alone, also of models that read images besides.
-_OF_TEXTS = ("decoder", "encoder")
+_OF_TEXTS = ("decoder", "encoder", "encoder-decoder")
 
 
 def attempt(form: str, name: str, folder: Path) -> Record:
