@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
+from collections.abc import Iterator
+from functools import partial
+from types import CodeType
+from typing import Any
 
 from triform.runtime.printable import one_line, shortened
 
@@ -88,3 +93,33 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 def option(name: str) -> str:
     """The name of an argument or of an attribute of the options, as messages write it."""
     return f"`{name}`"
+
+
+def pass_on(error: BaseException) -> None:
+    """Raise an exception again if it comes from the handler of a signal; call it where any exception is caught.
+
+    A handler runs between two steps of the main thread, wherever that is, and what it raises comes out there: as if a
+    template, a tokenizer or a graph had failed.
+
+    Args:
+        error: with its traceback, in which a handler's frame is found.
+    """
+    codes, step = set(_handlers()), error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code in codes:
+            raise error
+        step = step.tb_next
+
+
+def _handlers() -> Iterator[CodeType]:
+    """The code of the handlers that are written in Python."""
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        while isinstance(handler, partial):
+            handler = handler.func
+        if not callable(handler):
+            continue
+        for function in (handler, getattr(handler, "__func__", None), type(handler).__call__):
+            code = getattr(function, "__code__", None)
+            if isinstance(code, CodeType):
+                yield code

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from triform.runtime.errors import pass_on
+
 # Exceptions that are not failures of the tokenizer: interrupts, too little memory, and wrong arguments.
 _PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, TypeError, UnicodeError)
 
@@ -27,6 +29,7 @@ def failures_as(make: Callable[[str], Exception]) -> Iterator[None]:
     except _PASSED_ON:
         raise
     except BaseException as error:
+        pass_on(error)
         raise make(str(error)) from None
 
 
@@ -42,6 +45,7 @@ def panics_as(make: Callable[[str], Exception]) -> Iterator[None]:
     except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
+        pass_on(error)
         raise make(str(error)) from None
 
 

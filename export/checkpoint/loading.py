@@ -146,8 +146,10 @@ def _class_of(source: Source, config: PretrainedConfig, auto_class: Any) -> Any:
 def read_generation_config(source: Source) -> GenerationConfig:
     """As `from_pretrained` reads it: generation_config.json, or else the generation settings of config.json."""
     folder = source.model_folder
-    if (folder / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return GenerationConfig.from_pretrained(
-        folder, config_file_name="config.json", _from_model_config=True, local_files_only=True
-    )
+    # What is out of range is left out by our own checks, and a note says so.
+    with quiet():
+        if (folder / "generation_config.json").is_file():
+            return GenerationConfig.from_pretrained(folder, local_files_only=True)
+        return GenerationConfig.from_pretrained(
+            folder, config_file_name="config.json", _from_model_config=True, local_files_only=True
+        )

@@ -220,6 +220,8 @@ def beyond_minijinja(template: str) -> str | None:
     except jinja2.TemplateError:
         # transformers cannot read it either.
         return None
+    except RecursionError:
+        return "an expression that is nested too deeply"
     called = {id(call.node) for call in tree.find_all(nodes.Call)}
     for node in tree.find_all(nodes.Node):
         what = _construct(node, is_called=id(node) in called)

@@ -28,6 +28,7 @@ from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE
 from triform.export.report import Clock, Report, finish
 from triform.export.write import describe_graph, staged
 from triform.models import catalog
+from triform.runtime.bundle.limits.contract import LARGEST
 from triform.runtime.bundle.manifest import GpuGraphs, GraphInfo, Manifest
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
@@ -110,12 +111,14 @@ def context_limit(config: Any, context_length: int | None) -> int:
 
     Raises:
         ExportError: the model has no limit, and the user gives none.
-        InputError: the user asks for more than the model's.
+        InputError: the user asks for more than the model's, or than a graph can count.
     """
+    if context_length is not None and context_length > LARGEST:
+        raise InputError(f"{option('context_length')} must be at most {LARGEST}, not {context_length}")
     text = config.get_text_config()
     own = getattr(text, "max_position_embeddings", getattr(text, "max_seq_len", None))
-    # XLNet's -1 says that there is no limit.
-    own = None if own is not None and own < 1 else own
+    # XLNet's -1 says that there is no limit, and so does what no graph can count.
+    own = None if own is not None and not 1 <= own <= LARGEST else own
     if own is None and context_length is None:
         raise ExportError(f"{config.model_type} sets no limit to its context; give one with {option('context_length')}")
     if own is not None and context_length is not None and context_length > own:

@@ -92,6 +92,9 @@ def batch_effect(imported: EncoderRunner, samples: Sequence[Sample], pad: int) -
     """The largest difference between a row alone and in a padded batch, as a share of the largest number.
 
     Only outputs without an axis for tokens, or the first token of those with one, are compared.
+
+    Raises:
+        ExportError: a row gives something else than numbers.
     """
     picks: Mapping[str, Array] = {"logits_positions": np.zeros((1, 1), np.int64)}
     used = picks if "logits_positions" in imported.inputs else {}
@@ -105,6 +108,9 @@ def batch_effect(imported: EncoderRunner, samples: Sequence[Sample], pad: int) -
             first, second = (values[0], together[name][place])
             if name in imported.ragged:
                 first, second = first[:1], second[:1]
+            # Of a NaN max() would say that it is no effect.
+            if not (np.isfinite(first).all() and np.isfinite(second).all()):
+                raise ExportError(f"the output {name} of the graph is not finite for some texts; report this model")
             worst = max(worst, float(np.abs(first - second).max() / max(1e-9, float(np.abs(first).max()))))
     return worst if worst > _SAME else 0.0
 

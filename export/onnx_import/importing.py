@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx_ir as ir
+
 from triform.export.onnx_import.decoder import import_decoder
 from triform.export.onnx_import.decoders.graph import is_decoder
 from triform.export.onnx_import.encoder import import_encoder
@@ -14,6 +16,8 @@ from triform.export.onnx_import.found import Found, ImportOptions
 from triform.export.onnx_import.layout import GENAI_CONFIG, find_graph, read_graph
 from triform.export.paths import check_target
 from triform.export.report import Clock, Progress
+from triform.runtime.errors import ExportError
+from triform.runtime.printable import shortened
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,28 @@ def import_model(
     options, target, folder = options or ImportOptions(), Path(bundle), Path(source)
     check_target(target, options.force)
     clock = Clock(progress)
-    parts = find_parts(folder, options.file, options.encoder_file)
-    if parts is None:
-        paths, task = _import_graph(folder, target, options, clock)
-    else:
-        paths, task = parts.paths, import_encoder_decoder(parts, target, options, clock)
+    try:
+        paths, task = _import(folder, target, options, clock)
+    except ir.serde.SerdeError as error:
+        # Some parts of a graph are looked at only when it is written.
+        raise ExportError(f"a graph of {folder} is damaged: {_cause_of(error)}") from error
     size = sum(file.stat().st_size for file in target.iterdir())
     return Imported(target, paths, task, size, tuple(clock.notes))
+
+
+def _import(folder: Path, target: Path, options: ImportOptions, clock: Clock) -> tuple[tuple[Path, ...], str]:
+    """Returns the graphs' files and the task."""
+    parts = find_parts(folder, options.file, options.encoder_file)
+    if parts is None:
+        return _import_graph(folder, target, options, clock)
+    return parts.paths, import_encoder_decoder(parts, target, options, clock)
+
+
+def _cause_of(error: BaseException) -> str:
+    """The first line of what an error of onnx_ir comes from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return shortened((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def _import_graph(folder: Path, target: Path, options: ImportOptions, clock: Clock) -> tuple[tuple[Path, ...], str]:

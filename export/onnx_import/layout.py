@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy as np
 import onnx_ir as ir
 
 from triform.export.checkpoint.files.json_files import content_of
@@ -15,6 +16,9 @@ GENAI_CONFIG = "genai_config.json"
 # Where tools put graphs, and what they call the one that is not quantized, in the order that they are looked for.
 _FOLDERS = ("", "onnx")
 _DEFAULTS = ("model.onnx", "decoder_model_merged.onnx")
+# Types that have NaN, and how many weights are looked at together.
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+_PIECE = 2**22
 # Bytes; smaller weights are kept in a graph's own file.
 _SMALL = 1024
 
@@ -62,19 +66,37 @@ def read_graph(path: Path) -> ir.Model:
     """Read a graph; large weights in files of their own stay there.
 
     Raises:
-        ExportError: it cannot be read, or has weights outside its own folder.
+        ExportError: it cannot be read, is empty, or has weights outside its own folder or such that are no numbers.
     """
     try:
         model = ir.load(path)
     except Exception as error:  # protobuf and onnx_ir have no error in common
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExportError(f"{path} cannot be read as an ONNX graph ({reason})") from error
+    if not model.graph.inputs or not model.graph.outputs:
+        raise ExportError(f"{path} is not a model's graph: it has no inputs or no outputs")
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             _check_location(path, str(value.const_value.location))
             if value.const_value.nbytes < _SMALL:
                 [value.const_value] = ir.external_data.convert_tensors_from_external([value.const_value])
+        _check_numbers(path, value)
     return model
+
+
+def _check_numbers(path: Path, value: ir.Value) -> None:
+    """Refuse NaN, which a comparison of outputs finds only where it is used; infinities are found in masks."""
+    tensor = value.const_value
+    if tensor is None or tensor.dtype not in _FLOATS:
+        return
+    try:
+        numbers = tensor.numpy()
+    except Exception as error:  # onnx_ir raises what the reading of a file or numpy raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"{path}: the weights {quoted(str(value.name))} cannot be read ({reason})") from error
+    # A piece at a time: the comparison makes arrays as large as the weights.
+    if any(np.isnan(piece).any() for piece in np.array_split(numbers.reshape(-1), numbers.size // _PIECE + 1)):
+        raise ExportError(f"{path}: the weights {quoted(str(value.name))} are not all numbers; fetch the model again")
 
 
 def _check_location(path: Path, location: str) -> None:

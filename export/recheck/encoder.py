@@ -23,6 +23,7 @@ from triform.export.forms.encoders.text_encoder import (
 )
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
+from triform.export.recheck.agreement import check_as_recorded, check_exact
 from triform.export.runners import EncoderRunner, usable_cores
 from triform.export.samples import texts
 from triform.export.samples.batches import Array, Sample, padded
@@ -31,7 +32,6 @@ from triform.export.verify.encoder import (
     encoder_parity,
     quantized_encoder_parity,
     task_output,
-    verify_encoder,
     worst_parity,
 )
 from triform.models.encoder.static import StaticConfig, StaticEncoder
@@ -82,9 +82,14 @@ def recheck_encoder(bundle: Bundle, origin: Source, config: PretrainedConfig) ->
         options = dataclasses.replace(options, context_length=manifest.max_length)
         originals = [_text_original(origin, config, options)]
     parities = [
-        worst_parity([_compare(of_target, original) for original in originals]) for of_target in _targets(bundle)
+        worst_parity([_compare(of_target, original, origin.name) for original in originals])
+        for of_target in _targets(bundle)
     ]
-    return parities[0]
+    first = parities[0]
+    if first.quantized is not None:
+        # The record is of all graphs together, as this is.
+        check_as_recorded(first.quantized, bundle, origin.name)
+    return first
 
 
 def _targets(bundle: Bundle) -> list[Bundle]:
@@ -101,16 +106,17 @@ def _targets(bundle: Bundle) -> list[Bundle]:
     return [dataclasses.replace(bundle, manifest=one_target) for one_target in runnable]
 
 
-def _compare(bundle: Bundle, original: _Original) -> EncoderParity:
+def _compare(bundle: Bundle, original: _Original, source: str) -> EncoderParity:
     path, info = bundle.graph(original.graph)
     runner, names = EncoderRunner(path, usable_cores()), [output.name for output in info.outputs]
     samples, pad = original.parity, original.pad
     batch = ReferenceBatch(samples, original.outputs(padded(samples, pad)), pad, original.counts)
     if bundle.manifest.target == "gpu":
         return check_gpu_parity(encoder_parity(runner, names, batch), info)
-    if info.quantization.scheme == "none":
-        return verify_encoder(runner, names, batch)
     parity = encoder_parity(runner, names, batch)
+    if info.quantization.scheme == "none":
+        check_exact(parity, bundle, source)
+        return parity
     name = task_output(names)
     place = names.index(name)
     quantized = quantized_encoder_parity(

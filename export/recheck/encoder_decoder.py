@@ -13,13 +13,13 @@ from triform.export.forms import encoder_decoder
 from triform.export.gpu.twin import allowed_error
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
+from triform.export.recheck.agreement import check_as_recorded, check_exact
 from triform.export.runners import EncoderDecoderRunner, EncoderRunner, GpuDecoderRunner, usable_cores
 from triform.export.verify.encoder_decoder import (
     TorchDecoder,
     encoder_decoder_parity,
     quantized_encoder_decoder_parity,
     reference_answers,
-    verify_encoder_decoder,
 )
 from triform.export.verify.half import check_half, in_half
 from triform.models.encoder_decoder.kinds import encoder_decoder_kind
@@ -51,8 +51,10 @@ def recheck_encoder_decoder(bundle: Bundle, origin: Source, config: PretrainedCo
         check_half(halved, cache.dtype, quantized=graph.quantization.scheme != "none")
         return halved
     runner = EncoderDecoderRunner(EncoderRunner(encoder, cores), decoder_runner(decoder, cache, cores))
-    if graph.quantization.scheme == "none":
-        return verify_encoder_decoder(runner, reference)
     parity = encoder_decoder_parity(runner, reference)
+    if graph.quantization.scheme == "none":
+        check_exact(parity, bundle, origin.name)
+        return parity
     quantized = quantized_encoder_decoder_parity(lambda arrays: TorchDecoder(model, arrays), runner, reference)
+    check_as_recorded(quantized, bundle, origin.name)
     return dataclasses.replace(parity, quantized=quantized)

@@ -8,7 +8,7 @@ from typing import Any
 from triform.runtime.bundle.text_info import MINIJINJA
 from triform.runtime.decoder.templates.engines import renderer
 from triform.runtime.decoder.templates.functions import reason_of
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import InputError, option, pass_on
 
 Message = Mapping[str, Any]
 
@@ -67,6 +67,7 @@ def render_chat(
             },
         )
     except Exception as error:  # a filter or function that a template calls can raise anything
+        pass_on(error)
         raise InputError(
             f"the chat template refuses these messages: {reason_of(error)}; {option('raw')} bypasses it"
         ) from None

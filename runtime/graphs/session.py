@@ -19,6 +19,7 @@ from triform.runtime.errors import (
     TriformError,
     is_out_of_memory,
     option,
+    pass_on,
 )
 from triform.runtime.graphs.exact_products import make_products_exact
 from triform.runtime.graphs.protocols import GraphSession
@@ -210,6 +211,7 @@ def _open_on(
         # A plugin is among the settings.
         session = _create(ort, path, settings, None if plugin else [(provider, dict(options)), CPU])
     except Exception as error:  # onnxruntime's exceptions share no base class
+        pass_on(error)
         if is_out_of_memory(error):
             raise OutOfMemoryError(
                 f"{path} does not fit into the memory that provider {name} has; free some, export it smaller, or use "
@@ -231,6 +233,7 @@ def _open_on_cpu(ort: Any, path: Path, threads: int | None) -> GraphSession:
     try:
         return _create(ort, path, _settings(ort, threads), [CPU], SLOW_FUSIONS)
     except Exception as error:  # onnxruntime's exceptions share no base class
+        pass_on(error)
         if is_out_of_memory(error):
             raise OutOfMemoryError(f"{path} does not fit into memory; export it smaller, or free some") from error
         if unknown := unknown_part(error):
@@ -257,7 +260,8 @@ def _create(
 
 
 def run_failure(graph: str, error: Exception) -> TriformError:
-    """Return the error to raise when onnxruntime fails while running `graph`."""
+    """Return the error to raise when onnxruntime fails while running `graph`; see `pass_on`."""
+    pass_on(error)
     if is_out_of_memory(error):
         memory = "the GPU's memory" if is_of_gpu(error) else "memory"
         return OutOfMemoryError(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import ImageInfo
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, pass_on
 from triform.runtime.extras import missing_extra
 
 if TYPE_CHECKING:
@@ -182,5 +182,6 @@ def _one_line(name: str) -> Iterator[None]:
             known = ", ".join(_FORMATS)
             raise InputError(f"{name} is not an image of a kind that can be read: {known}") from None
         except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error
+            pass_on(error)
             reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"{name} cannot be read: {reason}") from None

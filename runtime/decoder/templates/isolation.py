@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from triform.runtime.decoder.templates.functions import Refusal, reason_of
+from triform.runtime.errors import pass_on
 
 # What a template may take beside what the process has already: bytes, of which the stack is half, and seconds.
 _MEMORY, _SECONDS = 2**30, 10
@@ -92,7 +93,8 @@ class _Child:
             try:
                 _send(self._requests, request)
                 answer = _receive(self._results)
-            except OSError:
+            except OSError as error:
+                pass_on(error)
                 answer = None
             if answer is None:
                 self.close()

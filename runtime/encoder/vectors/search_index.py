@@ -23,7 +23,7 @@ from triform.runtime.arithmetic import Array, unit
 from triform.runtime.bundle.manifest import FileInfo
 from triform.runtime.checked_json import Mismatch, build, is_whole, sealed
 from triform.runtime.encoder.vectors.embedding import default_document_prompt, embed, embedding_info
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, pass_on
 from triform.runtime.files import whole_folder, write_npy
 from triform.runtime.printable import shortened
 from triform.runtime.text.pages import Page
@@ -186,6 +186,7 @@ class SearchIndex:
         except InputError:
             raise
         except Exception as error:  # numpy's reader of headers raises anything from tokenize's errors to OverflowError
+            pass_on(error)
             reason = shortened(getattr(error, "strerror", None) or str(error))
             raise InputError(f"{folder} is not a search index ({reason}); delete it to rebuild it") from None
         shape = (self.info.count, self.info.dimension)
