@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triform.cli.batch.folder import INPUT_FILE, INPUT_ROW, OutputFolder, check_block, write_block
-from triform.cli.batch.units import Block, Unit
+from triform.cli.batch.units import Block, Unit, named
 from triform.runtime.batch.predictor import ERROR, Predictor
 from triform.runtime.errors import InputError
 
@@ -74,7 +74,8 @@ class BlockWriter:
         taken = {INPUT_FILE, INPUT_ROW} & set(block.table.schema.names)
         if taken:
             raise InputError(f"{input_file} already has a column called {min(taken)!r}: rename it")
-        table = self.predictor(block.table)
+        with named(input_file):
+            table = self.predictor(block.table)
         if any(block.problems):
             errors = [
                 problem or error for problem, error in zip(block.problems, table.column(ERROR).to_pylist(), strict=True)

@@ -146,15 +146,15 @@ class OutputFolder:
 
 
 def check_block(path: Path, count: int) -> None:
-    """Check that the file of a block is one of Parquet with so many rows.
+    """Check that the file of a block is one of Parquet with so many rows, and that the checksums of values are right.
 
     Raises:
         InputError: it is not, or cannot be read.
     """
     import pyarrow.parquet as parquet
 
-    with _reading_block(path):
-        rows = parquet.read_metadata(path).num_rows
+    with _reading_block(path), parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        rows = sum(len(file.read_row_group(group)) for group in range(file.num_row_groups))
     if rows != count:
         raise _damaged(path, f"it has {rows} rows instead of {count}")
 
@@ -190,7 +190,12 @@ def write_block(path: Path, table: pa.Table) -> None:
     split = [f"{field.name}.list.element" for field in vectors if types.is_floating(field.type.value_type)]
     with whole_file(path) as file:
         parquet.write_table(
-            table, file, compression="zstd", use_dictionary=repeating, use_byte_stream_split=split or False
+            table,
+            file,
+            compression="zstd",
+            use_dictionary=repeating,
+            use_byte_stream_split=split or False,
+            write_page_checksum=True,
         )
 
 

@@ -19,15 +19,22 @@ _PARQUET = (".parquet", ".pq")
 TABLES = (*_PARQUET, ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 
 
-def find_files(patterns: Sequence[str], reads: Literal["text", "audio"]) -> list[Path]:
+def find_files(patterns: Sequence[str], reads: Literal["text", "audio"], output: Path) -> list[Path]:
     """The files that patterns, folders and names stand for: each once, absolute, in the order of the patterns.
+
+    Args:
+        patterns: names of files and folders, and patterns.
+        reads: what the task reads.
+        output: the batch's own folder. What it holds is no input, or else a run could not be continued whose folder is
+            inside of that of its inputs.
 
     Raises:
         InputError: nothing is there, or a file is of no known kind.
     """
     files: dict[Path, None] = {}
+    results = output.resolve()
     for pattern in patterns:
-        matched = sorted(_matches(pattern, reads))
+        matched = sorted(path for path in _matches(pattern, reads) if results not in path.resolve().parents)
         if not matched:
             raise InputError(f"{option('inputs')} {pattern}: {_nothing_at(pattern, reads)}")
         files |= dict.fromkeys(path.absolute() for path in matched)

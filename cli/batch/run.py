@@ -64,7 +64,7 @@ def run_batch(batch: BatchRun, task: RowTask, loading: LoadOptions) -> int:
     # Before inputs are read; the bundle's digest is that of its manifest.
     open_bundle(batch.bundle)
     rows = batch.rows_of(task)
-    files = find_files(batch.inputs, task.reads)
+    files = find_files(batch.inputs, task.reads, batch.output)
     units = plan(files, batch.column, rows)
     given = task.settings() | {"column": batch.column, "block_rows": rows, "inputs": _fingerprints(files)}
     digests = Run(batch.bundle, given).digests()

@@ -180,11 +180,21 @@ def reading(path: Path) -> Iterator[None]:
     import pyarrow as pa
 
     try:
-        yield
+        with named(path):
+            yield
     except (OSError, pa.ArrowException) as error:
         # Arrow's errors of a few lines repeat the file's name.
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(f"{path} cannot be read: {reason}") from None
+
+
+@contextmanager
+def named(path: Path | None) -> Iterator[None]:
+    """Put the name of the input file, if it is one, before an InputError that lacks it."""
+    try:
+        yield
     except InputError as error:
         message = str(error)
-        raise InputError(message if message.startswith(str(path)) else f"{path}: {message}") from None
+        if path is None or message.startswith(str(path)):
+            raise
+        raise InputError(f"{path}: {message}") from None

@@ -35,8 +35,12 @@ def page_of(fields: Mapping[str, Any]) -> Page:
     return Page(fields[_WORDS], fields[_BOXES], fields.get(_SIZE))
 
 
-def text_or_page(text: str) -> Text:
+def text_or_page(text: str, where: str) -> Text:
     """A text; the page instead, if it is the JSON of one.
+
+    Args:
+        text: the text.
+        where: where it comes from, for messages.
 
     Raises:
         InputError: see `Page`.
@@ -45,4 +49,9 @@ def text_or_page(text: str) -> Text:
         value = json.loads(text) if text.lstrip().startswith("{") else None
     except (ValueError, RecursionError):
         return text
-    return page_of(value) if isinstance(value, dict) and is_page(value) else text
+    if not isinstance(value, dict) or not is_page(value):
+        return text
+    try:
+        return page_of(value)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None

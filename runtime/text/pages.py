@@ -46,8 +46,12 @@ class Page:
     size: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.words, str) or not all(isinstance(word, str) for word in self.words):
+        if not _is_list(self.words) or not all(isinstance(word, str) for word in self.words):
             raise InputError("the words of a page must be a list of texts")
+        if not _is_list(self.boxes):
+            raise InputError(
+                f"the boxes of a page must be a list, with four numbers for each word, not {self.boxes!r:.60}"
+            )
         if len(self.boxes) != len(self.words):
             raise InputError(f"a page of {len(self.words)} words needs as many boxes, not {len(self.boxes)}")
         size = None if self.size is None else _numbers(self.size, 2)
@@ -55,6 +59,10 @@ class Page:
             raise InputError(f"the size of a page must be its width and height, above 0, not {self.size!r:.60}")
         for number, box in enumerate(self.boxes, 1):
             _check_box(number, box, size)
+        # Copies: what was checked stays so, whatever becomes of the caller's lists.
+        object.__setattr__(self, "words", tuple(self.words))
+        object.__setattr__(self, "boxes", tuple(tuple(box) for box in self.boxes))
+        object.__setattr__(self, "size", None if self.size is None else tuple(self.size))
 
     @cached_property
     def text(self) -> str:
@@ -113,6 +121,12 @@ def scaled(page: Page, info: BoxesInfo) -> NDArray[Any]:
     elif info.scale != _PARTS:
         boxes = boxes * info.scale / _PARTS
     return boxes.astype(np.int64 if info.whole else np.float32)
+
+
+def _is_list(values: object) -> bool:
+    """Whether it has a length and an order."""
+    ordered = isinstance(values, Sequence) or (isinstance(values, np.ndarray) and values.ndim > 0)
+    return ordered and not isinstance(values, str | bytes)
 
 
 def _numbers(values: object, count: int) -> list[float] | None:

@@ -43,7 +43,8 @@ def main() -> int:
 def _work_of(model: object) -> Callable[[int], object]:
     if isinstance(model, triform.Decoder):
         options = triform.GenerationOptions(max_new_tokens=4)
-        return lambda number: model.generate(f"Question {number}: " + "why? " * (number % 40), options)
+        # A hundred different words, because tokenizers keep up to ten thousand words that they have seen: some MiB.
+        return lambda number: model.generate(f"Question {number % 100}: " + "why? " * (number % 40), options)
     if isinstance(model, triform.Encoder):
         return lambda number: model.embed(["a ship " * (1 + number % 60)])
     chance = np.random.default_rng(0)

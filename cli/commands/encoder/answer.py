@@ -55,7 +55,7 @@ def run(
     folder, question = bundle_and_prompt(bundle, question)
     if question is None:
         raise InputError("there is no question: give one after the bundle")
-    pair = (question, text_or_page(whole_text("context", context, file)))
+    pair = (question, text_or_page(whole_text("context", context, file), str(file or "the context")))
     model = load_encoder(folder, **loading)
     answers = answer(
         model, [pair], top_k=top_k, max_answer_length=max_answer_length, stride=stride, no_answer=no_answer

@@ -422,3 +422,52 @@ def test_help(call):
     assert code == 2 and "transcribe" in err and "errors.parquet" in err
     code, _, err = call("batch", "sing")
     assert code == 2 and "sing" in one_line(err)
+
+
+def test_results_inside_the_folder_of_inputs(call, sentence_bundle, tmp_path):
+    """They are no inputs of the run that continues."""
+    texts, folder = [*sentences(5), None], tmp_path / "in"
+    folder.mkdir()
+    write_parquet(folder / "a.parquet", pa.array(texts))
+    output = folder / "out"
+    asked = ("batch", "embed", sentence_bundle, "--output", output, "--block-rows", 4, "--input")
+    assert call(*asked, folder)[0] == 0
+    block, other = sorted((output / "rows").iterdir())
+    block.unlink()
+    code, _, err = call(*asked, folder)
+    assert code == 0 and "note: 2 rows were already there" in err and "4 rows computed, 6 in" in err
+    assert sorted((output / "rows").iterdir()) == [block, other]
+    assert "this folder has no tables" in one_line(call(*asked, output)[2])
+
+
+def test_a_changed_number_in_a_block_is_noticed(call, sentence_bundle, tmp_path):
+    write_parquet(tmp_path / "a.parquet", sentences(3))
+    asked = ("batch", "embed", sentence_bundle, "--input", tmp_path / "a.parquet", "--output", tmp_path / "out")
+    call(*asked)
+    [block] = (tmp_path / "out" / "rows").iterdir()
+    content, seen = block.read_bytes(), parquet.read_table(block)
+    changed = 0
+    # The checksums are of pages; what follows them describes columns.
+    end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    for place in range(4, end, end // 30):
+        block.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        code, _, err = call(*asked)
+        try:
+            same = parquet.read_table(block).equals(seen)
+        except OSError:
+            same = False
+        if not same:
+            changed += 1
+            assert code == 2 and f"{block} is damaged" in one_line(err)
+    assert changed > 5
+
+
+def test_whose_column_is_in_the_way(call, sentence_bundle, tmp_path):
+    write_parquet(tmp_path / "a.parquet", sentences(2))
+    write_parquet(tmp_path / "b.parquet", sentences(2), error=["x", "y"])
+    code, _, err = call(
+        "batch", "embed", sentence_bundle, "--input", tmp_path / "?.parquet", "--output", tmp_path / "out"
+    )
+    assert code == 2
+    wrong = "the table already has a column called 'error': rename it"
+    assert err.splitlines()[-1] == f"error: {tmp_path / 'b.parquet'}: {wrong}"

@@ -401,3 +401,31 @@ def test_a_difference_that_is_no_number_is_refused(way):
     check_exact(same, "it does not compute what it should")
     with pytest.raises(ExportError, match="logits differ by nan"):
         check_exact(dataclasses.replace(same, **{way: math.nan}), "it does not compute what it should")
+
+
+def test_an_empty_graph(source, tmp_path):
+    folder = configs_of(source, tmp_path / "model")
+    (folder / "model.onnx").write_bytes(b"")
+    with pytest.raises(ExportError, match=r"model\.onnx is not a model's graph: it has no inputs or no outputs"):
+        import_model(folder, tmp_path / "bundle")
+
+
+def test_a_weight_that_no_sample_uses_is_no_number(source, usual, tmp_path):
+    graph = onnx.ModelProto.FromString(usual.SerializeToString())
+    [table] = [value for value in graph.graph.initializer if list(value.dims) == [VOCAB, 72]][:1]
+    values = onnx.numpy_helper.to_array(table).copy()
+    values[VOCAB - 1, 5] = math.nan
+    table.CopyFrom(onnx.numpy_helper.from_array(values, table.name))
+    with pytest.raises(ExportError, match="are not all numbers; fetch the model again"):
+        imported(source, graph, tmp_path)
+
+
+def test_a_context_that_no_graph_can_count(source, usual, tmp_path, capsys):
+    folder = configs_of(source, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 10**30}))
+    onnx.save(usual, folder / "model.onnx")
+    with pytest.raises(ExportError, match="llama sets no limit to its context; give one with `context_length`"):
+        import_model(folder, tmp_path / "bundle")
+    with pytest.raises(InputError, match=f"`context_length` must be at most 2147483647, not {10**30}"):
+        import_model(folder, tmp_path / "bundle", ImportOptions(context_length=10**30))

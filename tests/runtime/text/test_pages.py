@@ -45,6 +45,10 @@ def reader(tokenizer, form=WHOLE, max_length=96):
         (["a"], [[0, 0, 1, 1]], "letter", "the size of a page must be its width and height, above 0"),
         ("a", [[0, 0, 1, 1]], None, "the words of a page must be a list of texts"),
         ([3], [[0, 0, 1, 1]], None, "the words of a page must be a list of texts"),
+        (None, [[0, 0, 1, 1]], None, "the words of a page must be a list of texts"),
+        ({"a": 1}, [[0, 0, 1, 1]], None, "the words of a page must be a list of texts"),
+        (["a"], None, None, "the boxes of a page must be a list"),
+        (["a"], np.array(5), None, "the boxes of a page must be a list"),
     ],
 )
 def test_pages_that_are_refused(words, boxes, size, problem):
@@ -157,3 +161,12 @@ def test_words_of_characters():
     ]
     assert page.words_between(1, 6) == (1, 2, 3)
     assert page.words_between(0, 2) == (1,)
+
+
+def test_a_page_stays_as_it_was_checked():
+    words, boxes, size = ["a", "b"], [[0, 0, 1, 1], [1, 1, 2, 2]], [9, 9]
+    page = Page(words, boxes, size)
+    words.append("c")
+    boxes[0][2] = 5000
+    size[0] = 0
+    assert (page.words, page.boxes, page.size) == (("a", "b"), ((0, 0, 1, 1), (1, 1, 2, 2)), (9, 9))
