@@ -12,7 +12,7 @@ from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.concatenated_runner import decoder_runner
 from triform.export.gpu.twin import allowed_error
-from triform.export.recheck.agreement import check_as_recorded, check_exact
+from triform.export.recheck.agreement import check_as_recorded, check_float_bundle
 from triform.export.recheck.encoder import recheck_encoder
 from triform.export.recheck.encoder_decoder import recheck_encoder_decoder
 from triform.export.runners import DecoderRunner, GpuDecoderRunner, usable_cores
@@ -96,7 +96,7 @@ def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint, source: str) -> Par
     runner = decoder_runner(path, cache, usable_cores())
     parity = decoder_parity(runner, logits, first)
     if is_float:
-        check_exact(parity, bundle, source)
+        check_float_bundle(parity, bundle, source)
         if isinstance(runner, DecoderRunner) and LAST_HIDDEN_STATE in runner.extra_outputs:
             verify_states(runner, reference_states(model, first), first)
         return parity

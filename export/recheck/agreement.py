@@ -15,7 +15,7 @@ _GROWTH, _SLACK = 3.0, 1e-3
 _SAME_PERPLEXITY = 2e-3
 
 
-def check_exact(parity: Parity | EncoderParity, bundle: Bundle, source: str) -> None:
+def check_float_bundle(parity: Parity | EncoderParity, bundle: Bundle, source: str) -> None:
     """Check that a float bundle computes what its source does.
 
     Raises:

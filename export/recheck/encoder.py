@@ -23,7 +23,7 @@ from triform.export.forms.encoders.text_encoder import (
 )
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
-from triform.export.recheck.agreement import check_as_recorded, check_exact
+from triform.export.recheck.agreement import check_as_recorded, check_float_bundle
 from triform.export.runners import EncoderRunner, usable_cores
 from triform.export.samples import texts
 from triform.export.samples.batches import Array, Sample, padded
@@ -115,7 +115,7 @@ def _compare(bundle: Bundle, original: _Original, source: str) -> EncoderParity:
         return check_gpu_parity(encoder_parity(runner, names, batch), info)
     parity = encoder_parity(runner, names, batch)
     if info.quantization.scheme == "none":
-        check_exact(parity, bundle, source)
+        check_float_bundle(parity, bundle, source)
         return parity
     name = task_output(names)
     place = names.index(name)

@@ -13,7 +13,7 @@ from triform.export.forms import encoder_decoder
 from triform.export.gpu.twin import allowed_error
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
-from triform.export.recheck.agreement import check_as_recorded, check_exact
+from triform.export.recheck.agreement import check_as_recorded, check_float_bundle
 from triform.export.runners import EncoderDecoderRunner, EncoderRunner, GpuDecoderRunner, usable_cores
 from triform.export.verify.encoder_decoder import (
     TorchDecoder,
@@ -53,7 +53,7 @@ def recheck_encoder_decoder(bundle: Bundle, origin: Source, config: PretrainedCo
     runner = EncoderDecoderRunner(EncoderRunner(encoder, cores), decoder_runner(decoder, cache, cores))
     parity = encoder_decoder_parity(runner, reference)
     if graph.quantization.scheme == "none":
-        check_exact(parity, bundle, origin.name)
+        check_float_bundle(parity, bundle, origin.name)
         return parity
     quantized = quantized_encoder_decoder_parity(lambda arrays: TorchDecoder(model, arrays), runner, reference)
     check_as_recorded(quantized, bundle, origin.name)

@@ -34,13 +34,16 @@ def sign_bundle(bundle: Bundle, key: Path) -> Path:
         the path of the signature, a file of 64 bytes in the bundle's folder.
 
     Raises:
-        BundleError: a file of the bundle is damaged.
+        BundleError: a file of the bundle is damaged, or the signature's place is a link.
         InputError: the key cannot be used, or the signature cannot be written.
         UnsupportedError: cryptography is not installed.
     """
     private = _private_key(key)
     verify_files(bundle)
     target = bundle.folder / SIGNATURE
+    # Whoever made the bundle made the link, and the file that it names would be overwritten.
+    if target.is_symlink():
+        raise BundleError(f"{target} is a link, which no bundle has: remove it, and sign the bundle again")
     with whole_file(target) as file:
         file.write(private.sign((bundle.folder / MANIFEST).read_bytes()))
     return target

@@ -120,3 +120,12 @@ def test_without_cryptography(own_bundle, keys, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
     fails(capsys, sign(own_bundle, keys[0]), 1, "signatures need cryptography: ")
     fails(capsys, verify(own_bundle, keys[1]), 1, "signatures need cryptography: ")
+
+
+def test_a_link_in_the_place_of_the_signature(own_bundle, keys, tmp_path, capsys):
+    """Whoever made the bundle chose the file that it names."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (own_bundle / "manifest.json.sig").symlink_to(victim)
+    fails(capsys, sign(own_bundle, keys[0]), 1, "manifest.json.sig is a link")
+    assert victim.read_text() == "precious"
