@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from triform.export.checkpoint.accounting import left_out, parts_lacked
+from triform.export.checkpoint.accounting import left_out, parts_lacked, unreached_parts, unreached_weights
 from triform.export.checkpoint.adapter import merge
 from triform.export.checkpoint.config_check import check_config
 from triform.export.checkpoint.files.weights import open_weights, tensor_names
@@ -106,6 +106,24 @@ def load_model(
     missing = tuple(sorted(absent))
     parts = parts_lacked(model, unread)
     return Checkpoint(source, model, None, source.size, missing=missing, left_out=unread, parts_left_out=parts)
+
+
+def of_texts(checkpoint: Checkpoint, *names: str) -> Checkpoint:
+    """A checkpoint that says what of it no text reaches, such as an encoder of images.
+
+    Args:
+        checkpoint: loaded.
+        names: of the model's arguments that take token ids.
+    """
+    token = torch.ones(1, 2, dtype=torch.int64)
+    try:
+        with quiet():
+            output = checkpoint.model(**dict.fromkeys(names, token), use_cache=False)[0]
+    except Exception:  # a model that a text is not enough for is refused when it is traced
+        return checkpoint
+    unreached = unreached_weights(checkpoint.model, output)
+    parts = {**checkpoint.parts_left_out, **unreached_parts(checkpoint.model, unreached)}
+    return replace(checkpoint, left_out=(*checkpoint.left_out, *unreached), parts_left_out=parts)
 
 
 def _check_missing(source: Source, absent: Iterable[str], unused: tuple[str, ...]) -> None:

@@ -41,7 +41,7 @@ from triform.export.tokenization.conversion import reads_pages
 from triform.export.tokenization.token_tables import add_by_token, token_tables
 from triform.export.write import staged
 from triform.models import catalog
-from triform.models.architectures import BOXES, BY_TOKEN, more_than_text, takes
+from triform.models.architectures import BOXES, BY_TOKEN, media_read, more_than_text, takes
 from triform.models.encoder.graph import encoder_spec
 from triform.models.spec import GraphSpec
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest
@@ -68,7 +68,7 @@ def load(origin: Source, config: PretrainedConfig, _: ExportOptions) -> Checkpoi
     checkpoint = loading.load_checkpoint(origin, config, auto_class, unused=UNUSED.get(origin.task, ()))
     if any(takes(type(checkpoint.model), name) for name in BY_TOKEN):
         _look_up_by_token(checkpoint)
-    return checkpoint
+    return loading.of_texts(checkpoint, "input_ids") if media_read(config) else checkpoint
 
 
 def _look_up_by_token(checkpoint: Checkpoint) -> None:

@@ -8,11 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint import loading
-from triform.export.checkpoint.accounting import unreached_parts, unreached_weights
 from triform.export.checkpoint.processors import load_image_processor, load_original_tokenizer
 from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.source import Checkpoint, Source
@@ -103,20 +101,10 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
     kind = encoder_decoder_kind(config)
     checkpoint = loading.load_model(origin, config, kind.auto_class)
     if kind.source == "text" and media_read(config):
-        checkpoint = _of_texts(checkpoint)
+        checkpoint = loading.of_texts(checkpoint, "input_ids", "decoder_input_ids")
     tokenizer = load_original_tokenizer(origin)
     processor = load_image_processor(origin) if kind.source == "image" else None
     return dataclasses.replace(checkpoint, tokenizer=tokenizer, image_processor=processor)
-
-
-def _of_texts(checkpoint: Checkpoint) -> Checkpoint:
-    """A checkpoint that says what of it no text reaches, such as an encoder of images."""
-    model, token = checkpoint.model, torch.ones(1, 1, dtype=torch.int64)
-    with quiet():
-        logits = model(input_ids=token, decoder_input_ids=token, use_cache=False).logits
-    unreached = unreached_weights(model, logits)
-    parts = {**checkpoint.parts_left_out, **unreached_parts(model, unreached)}
-    return dataclasses.replace(checkpoint, left_out=(*checkpoint.left_out, *unreached), parts_left_out=parts)
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:
