@@ -54,6 +54,7 @@ class ExportOptions:
         target: cpu, gpu, or both as ``cpu,gpu``.
         dtype: of the numbers that a GPU computes with: float16 or bfloat16.
         fast: do not calibrate a decoder, and verify it on fewer tokens.
+        fast_prompts: store a decoder's matrices a second time, in 8-bit columns, for a graph that reads long prompts.
     """
 
     quantize: str = AUTO
@@ -73,6 +74,7 @@ class ExportOptions:
     target: str = "cpu"
     dtype: str | None = None
     fast: bool = False
+    fast_prompts: bool = False
 
     @property
     def for_cpu(self) -> bool:
@@ -110,6 +112,7 @@ class ExportOptions:
         self._check_goal()
         self._check_gpu()
         self._check_fast()
+        self._check_fast_prompts()
         if self.context_length is not None and self.context_length < SHORTEST_CONTEXT:
             raise InputError(
                 f"{option('context_length')} must be at least {SHORTEST_CONTEXT}, not {self.context_length}"
@@ -137,6 +140,21 @@ class ExportOptions:
         if self.goals:
             name = self.goals[0]
             raise InputError(f"{option(name)} needs what {option('fast')} does not measure; leave out one of them")
+
+    def _check_fast_prompts(self) -> None:
+        if not self.fast_prompts:
+            return
+        if self.quantize == "none":
+            raise InputError(
+                f"{option('fast_prompts')} does not go with {option('quantize')} none: it rounds to 8 bits"
+            )
+        if self.goals:
+            name = self.goals[0]
+            raise InputError(
+                f"{option('fast_prompts')} does not go with {option(name)}, which does not count what it adds"
+            )
+        if not self.for_cpu:
+            raise InputError(f"{option('fast_prompts')} is for {option('target')} cpu")
 
     def _check_goal(self) -> None:
         if not self.goals:

@@ -164,6 +164,8 @@ def _check_options(form: str, options: ExportOptions) -> None:
     _check_gpu(form, options)
     if options.fast and form != "decoder":
         raise InputError(f"{option('fast')} is for decoders; this model is of the form {form}")
+    if options.fast_prompts and form != "decoder":
+        raise InputError(f"{option('fast_prompts')} is for decoders; this model is of the form {form}")
     if form in ("encoder", "image", "audio") and options.block_size is not None and options.quantize != "int4":
         raise InputError(
             f"{option('block_size')} is for {option('quantize')} int4 here: "

@@ -40,6 +40,9 @@ def parity_rows(parity: Parity) -> list[tuple[str, str]]:
             ("mean KL", f"{measured.mean_kl:.4f} nats"),
             ("perplexity", f"{measured.perplexity_original:.2f} before, {measured.perplexity_quantized:.2f} quantized"),
         ]
+    if parity.prompts is not None:
+        of_prompts = f"{parity.prompts.mean_kl:.4f} nats mean KL, perplexity {parity.prompts.perplexity_quantized:.2f}"
+        lines.append(("long prompts", of_prompts))
     return lines
 
 

@@ -18,8 +18,10 @@ from triform.runtime.bundle.export_record import EncoderParity, ExportInfo, Orig
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.manifest import (
     GPU_SCHEMA_VERSION,
+    GROWTH_SCHEMA_VERSION,
     MANIFEST,
     OLDEST_SCHEMA_VERSION,
+    PROMPTS,
     SCHEMA_VERSION,
     STATES_SCHEMA_VERSION,
     GraphInfo,
@@ -147,8 +149,10 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
 def _schema_version(manifest: Manifest) -> int:
     """The oldest version that has what a manifest needs."""
     cache = manifest.cache
-    if cache is not None and cache.growth != "in_place":
+    if PROMPTS in manifest.graphs:
         return SCHEMA_VERSION
+    if cache is not None and cache.growth != "in_place":
+        return GROWTH_SCHEMA_VERSION
     if has_gpu(manifest):
         return GPU_SCHEMA_VERSION
     return STATES_SCHEMA_VERSION if cache is not None and cache.states else OLDEST_SCHEMA_VERSION

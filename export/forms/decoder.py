@@ -22,14 +22,15 @@ from triform.export.describe.special_tokens import special_strings, tokens_of
 from triform.export.describe.template_engine import choose_engine
 from triform.export.forms.decoders.blocks import build_from_blocks
 from triform.export.forms.decoders.floats import build_from_floats, scheme_of
-from triform.export.forms.decoders.graph import StoredDecoder
+from triform.export.forms.decoders.graph import PROMPTS_FILE, StoredDecoder
 from triform.export.options import KEEP, MIXED, SHORTEST_CONTEXT, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE
 from triform.export.report import Clock, Report, finish
 from triform.export.write import describe_graph, staged
 from triform.models import catalog
+from triform.runtime.bundle.export_record import Parity
 from triform.runtime.bundle.limits.contract import LARGEST
-from triform.runtime.bundle.manifest import GpuGraphs, GraphInfo, Manifest
+from triform.runtime.bundle.manifest import PROMPTS, GpuGraphs, GraphInfo, Manifest
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, option
 
@@ -82,9 +83,15 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         decoders = build(checkpoint, folder, max_length, options, clock)
         with clock.step("write"):
             manifest = _manifest(checkpoint, folder, decoders, options, tokenizer, notes)
-            write_manifest(manifest, folder, decoders[0].parity, clock)
-    report = finish(bundle, checkpoint.weights_size, decoders[0].parity, clock)
+            parity = _parity(decoders[0])
+            write_manifest(manifest, folder, parity, clock)
+    report = finish(bundle, checkpoint.weights_size, parity, clock)
     return dataclasses.replace(report, end_tokens=tuple(manifest.export.end_tokens))
+
+
+def _parity(decoder: StoredDecoder) -> Parity:
+    prompts = decoder.prompts
+    return decoder.parity if prompts is None else dataclasses.replace(decoder.parity, prompts=prompts.parity)
 
 
 def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
@@ -142,7 +149,11 @@ def write_decoder_tokenizer(tokenizer: Any, folder: Path) -> tuple[TokenizerInfo
 
 
 def _described(decoder: StoredDecoder, folder: Path) -> dict[str, GraphInfo]:
-    return {"decoder": describe_graph(decoder.graph, folder / decoder.file, decoder.quantization, decoder.notes)}
+    graphs = {"decoder": describe_graph(decoder.graph, folder / decoder.file, decoder.quantization, decoder.notes)}
+    prompts = decoder.prompts
+    if prompts is not None:
+        graphs[PROMPTS] = describe_graph(prompts.graph, folder / PROMPTS_FILE, prompts.quantization, {})
+    return graphs
 
 
 def _manifest(

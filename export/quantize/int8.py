@@ -11,7 +11,7 @@ import torch
 from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type
 from triform.export.graph.weights import matrix, shape_of
-from triform.export.quantize.blocks import linear_inputs, lower_to_float
+from triform.export.quantize.blocks import Store, keep_in_memory, linear_inputs, lower_to_float
 from triform.export.quantize.int8_search import (
     ROWS_WORTH,
     Int8Weights,
@@ -90,7 +90,7 @@ def lower_products_to_int8(
         if isinstance(recipe, StaticQuantization):
             result = _lower_static(graph, node, x, str(weight.name), bias, recipe)
         else:
-            result = _lower_rows(graph, node, x, str(weight.name), bias, recipe)
+            result = lower_rows(graph, node, recipe)
         replace(node.outputs[0], result)
     return "static" if isinstance(recipe, StaticQuantization) else "rows"
 
@@ -108,9 +108,23 @@ def _lower_static(
     return _product(graph, node, integers, name, recipe.weights, recipe.scale, recipe.zero_point, bias)
 
 
-def _lower_rows(
-    graph: ir.Graph, node: ir.Node, x: ir.Value, name: str, bias: ir.Value | None, recipe: RowQuantization
-) -> ir.Value:
+def lower_rows(graph: ir.Graph, node: ir.Node, recipe: RowQuantization, store: Store = keep_in_memory) -> ir.Value:
+    """Insert the operators of a Linear, of which each row of activations gets a scale of its own, before it.
+
+    Args:
+        graph: changed in place.
+        node: the Linear, which stays.
+        recipe: how it is quantized.
+        store: for the weights.
+
+    Returns:
+        the result, which nothing uses yet.
+    """
+    x, weight, bias = linear_inputs(node)
+    name = str(weight.name)
+    if recipe.factors is not None:
+        factors = add_initializer(graph, f"{name}.factors", recipe.factors.numpy())
+        x = _like(insert(graph, node, "Mul", [x, factors]), x)
     axes = add_initializer(graph, f"{name}.axis", np.array([-1]))
     size = x if recipe.one_sided else _like(insert(graph, node, "Abs", [x]), x)
     peak = insert(graph, node, "ReduceMax", [size, axes], attributes={"keepdims": 1}).outputs[0]
@@ -120,8 +134,16 @@ def _lower_rows(
     scaled = _like(insert(graph, node, "Div", [x, step]), x)
     integers = _rounded(graph, node, scaled, name, recipe.zero_point)
     product = _product(graph, node, integers, name, recipe.weights, 1.0, recipe.zero_point, None)
+    _store_weights(product, store)
     result = _like(insert(graph, node, "Mul", [product, step]), node.outputs[0])
     return result if bias is None else _like(insert(graph, node, "Add", [result, bias]), node.outputs[0])
+
+
+def _store_weights(product: ir.Value, store: Store) -> None:
+    node = product.producer()
+    weights = None if node is None else node.inputs[1]
+    if weights is not None:
+        store(weights)
 
 
 def _rounded(graph: ir.Graph, node: ir.Node, scaled: ir.Value, name: str, zero_point: int) -> ir.Value:

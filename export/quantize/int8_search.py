@@ -11,12 +11,16 @@ channels from row to row, such as the outputs of an activation function.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 # How much of a channel's range moves into the weights (the migration strength of SmoothQuant); each is tried.
 _STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9)
+# Of those that read prompts. On SmolLM2-135M in 4 bits the divergence is 0.224 with 0.5, 0.221 with 0.6 and 0.7, 0.228
+# with 0.8 and 0.248 with nothing moved.
+_STRENGTH_OF_PROMPTS = 0.6
 # The largest activations of other texts are beyond those of the calibration text.
 _MARGIN = 1.3
 # Quantizing by row takes more time, so it must be better by this factor.
@@ -68,8 +72,9 @@ class RowQuantization:
         one_sided: whether the scale comes from the row's largest value rather than its largest magnitude.
         levels: integers from zero to that value.
         floor: the smallest scale; it keeps negative values in range when `one_sided`.
-        weights: quantized.
-        error: as in `StaticQuantization`.
+        weights: quantized, after smoothing.
+        error: as in `StaticQuantization`; NaN where no inputs are known.
+        factors: float32 (in_features,) that activations are multiplied by first; None where they stay as they are.
     """
 
     zero_point: int
@@ -78,6 +83,23 @@ class RowQuantization:
     floor: float
     weights: Int8Weights
     error: float
+    factors: torch.Tensor | None = None
+
+
+def smoothed_rows(weight: torch.Tensor, energy: torch.Tensor | None) -> RowQuantization:
+    """Quantize by row, with part of the range of the largest channels moved into the weights.
+
+    Args:
+        weight: float (out_features, in_features).
+        energy: of each input channel on calibration texts, in any unit, float32 (in_features,); None if it is unknown,
+            and nothing is moved.
+    """
+    weight = weight.float()
+    if energy is None:
+        return RowQuantization(128, False, 127, 1e-9, _quantize(weight), math.nan)
+    typical = (energy / energy.mean().clamp(min=1e-12)).sqrt()
+    smooth = _smooth(typical, weight, _STRENGTH_OF_PROMPTS)
+    return RowQuantization(128, False, 127, 1e-9, _quantize(weight * smooth), math.nan, 1 / smooth)
 
 
 def choose_quantization(
@@ -98,10 +120,7 @@ def choose_quantization(
 
 
 def _static(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor, strength: float) -> StaticQuantization:
-    input_range = inputs.abs().amax(0).clamp(min=1e-5)
-    weight_range = weight.abs().amax(0).clamp(min=1e-5)
-    smooth = input_range**strength / weight_range ** (1 - strength) if strength else torch.ones_like(input_range)
-    smooth = smooth / smooth.log().mean().exp()
+    smooth = _smooth(inputs.abs().amax(0), weight, strength)
     smoothed = inputs / smooth
     low, high = _MARGIN * float(smoothed.min().clamp(max=0)), _MARGIN * float(smoothed.max().clamp(min=0))
     scale = max(high - low, 1e-9) / 255
@@ -110,6 +129,14 @@ def _static(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor, 
     integers = ((smoothed / scale).round() + zero_point).clamp(0, 255) - zero_point
     error = _error(integers * scale, weights, expected)
     return StaticQuantization(1 / (smooth * scale), zero_point, scale, weights, error)
+
+
+def _smooth(inputs: torch.Tensor, weight: torch.Tensor, strength: float) -> torch.Tensor:
+    """What to divide each channel by, from the size of its values."""
+    if not strength:
+        return torch.ones_like(inputs)
+    smooth = inputs.clamp(min=1e-5) ** strength / weight.abs().amax(0).clamp(min=1e-5) ** (1 - strength)
+    return smooth / smooth.log().mean().exp()
 
 
 def _rows(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor) -> RowQuantization:

@@ -35,6 +35,10 @@ class StoredWeights:
 
     placements: Mapping[str, Placement]
 
+    def without(self, names: Collection[str]) -> StoredWeights:
+        """The same without some initializers, which are stored otherwise."""
+        return StoredWeights({name: place for name, place in self.placements.items() if name not in names})
+
     def kind_of(self, weight: ir.Value) -> Format | None:
         """The format of a weight's blocks; None if it is not in blocks, or no operator supports its format."""
         kinds = {self._format(part) for part in parts_of(weight)}

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from triform.runtime.bundle.limits.contract import Limit
-from triform.runtime.bundle.manifest import EncoderDecoderInfo, EncoderInfo, GraphInfo, Manifest, TensorInfo
+from triform.runtime.bundle.manifest import (
+    PROMPTS,
+    EncoderDecoderInfo,
+    EncoderInfo,
+    GraphInfo,
+    Manifest,
+    TensorInfo,
+)
 from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
 from triform.runtime.printable import quoted
 
@@ -51,14 +58,24 @@ def disagreements(manifest: Manifest) -> Iterator[str]:
 def _claims(manifest: Manifest) -> Iterator[Limit]:
     contrast = manifest.encoder is not None and manifest.encoder.contrast is not None
     needed = {*_GRAPHS.get(manifest.form, ()), *(("image",) if contrast else ())}
-    names = set(manifest.graphs)
+    names = set(manifest.graphs) - ({PROMPTS} if manifest.form == "decoder" and manifest.target == "cpu" else set())
     yield Limit("graphs", sorted(names), needed == names or manifest.form not in _GRAPHS, f"{sorted(needed)}")
     if needed != names:
         return
+    if PROMPTS in manifest.graphs:
+        yield from _prompts(manifest)
     if manifest.encoder is not None:
         yield from _encoder(manifest, manifest.encoder)
     if manifest.encoder_decoder is not None:
         yield from _encoder_decoder(manifest, manifest.encoder_decoder)
+
+
+def _prompts(manifest: Manifest) -> Iterator[Limit]:
+    own, of_prompts = manifest.graphs["decoder"], manifest.graphs[PROMPTS]
+    for side in ("inputs", "outputs"):
+        tensors = getattr(of_prompts, side)
+        names = [tensor.name for tensor in tensors]
+        yield Limit(f"graphs.{PROMPTS}.{side}", names, tensors == getattr(own, side), "those of the graph decoder")
 
 
 def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:

@@ -36,6 +36,7 @@ class Parity:
         scale: largest absolute logit, for comparison.
         tolerance: the largest difference allowed.
         quantized: the quantized graph compared with the float one; None for a float bundle.
+        prompts: the graph that reads long prompts compared with the float one; None if there is none.
     """
 
     prefill: float
@@ -45,6 +46,7 @@ class Parity:
     scale: float
     tolerance: float
     quantized: QuantizedParity | None = None
+    prompts: QuantizedParity | None = None
 
 
 @dataclass(frozen=True)

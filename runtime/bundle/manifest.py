@@ -21,12 +21,15 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 # The key of the manifest's own hash.
 CHECKSUM = "manifest_sha256"
-# Version 3 added `CacheInfo.states`, version 4 graphs for GPUs, version 5 `CacheInfo.growth`; a bundle is written in
-# the oldest version that has what it needs.
-SCHEMA_VERSION = 5
+# Version 3 added `CacheInfo.states`, version 4 graphs for GPUs, version 5 `CacheInfo.growth`, version 6 the graph for
+# prompts; a bundle is written in the oldest version that has what it needs.
+SCHEMA_VERSION = 6
+GROWTH_SCHEMA_VERSION = 5
 GPU_SCHEMA_VERSION = 4
 STATES_SCHEMA_VERSION = 3
 OLDEST_SCHEMA_VERSION = 2
+# The graph of a decoder that reads long prompts: its inputs and outputs are those of the graph "decoder".
+PROMPTS = "prompts"
 # How weights are stored, see `Quantization.scheme`.
 SCHEMES = ("none", "int8", "int4", "keep", "mixed")
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]

@@ -16,6 +16,7 @@ from triform.runtime.generation.search.choice import run_search, single_request
 from triform.runtime.generation.search.continuous import complete, in_order
 from triform.runtime.generation.setup import Row, Settled
 from triform.runtime.graphs.decoding.batch import DecoderBatchStep
+from triform.runtime.graphs.decoding.prompts import PromptGraphs
 
 
 class PromptBatches:
@@ -26,10 +27,14 @@ class PromptBatches:
         manifest: the bundle's.
         cache: the manifest's description of the KV cache.
         prompts: turns prompts into token ids.
+        graphs: what reads them.
     """
 
-    def __init__(self, session: Any, manifest: Manifest, cache: CacheInfo, prompts: PromptEncoder) -> None:
+    def __init__(
+        self, session: Any, manifest: Manifest, cache: CacheInfo, prompts: PromptEncoder, graphs: PromptGraphs
+    ) -> None:
         self._session, self._manifest, self._cache, self._prompts = session, manifest, cache, prompts
+        self._graphs = graphs
 
     def answers(self, prompts: Iterable[PromptInput], settled: Settled, batch: int) -> Iterator[list[Completion]]:
         """Answer prompts. They are read lazily, one whenever a row is free.
@@ -72,4 +77,4 @@ class PromptBatches:
             yield from run_search(step, window, search)
 
     def _step(self, rows: int) -> DecoderBatchStep:
-        return DecoderBatchStep(self._session, self._manifest, self._cache, rows)
+        return DecoderBatchStep(self._session, self._manifest, self._cache, rows, self._graphs)

@@ -27,10 +27,9 @@ from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.setup import Settled, check_length, settle
 from triform.runtime.generation.speculation.draft import Draft, same_vocabulary
 from triform.runtime.graphs.decoding.branches import HiddenStep
+from triform.runtime.graphs.decoding.opening import open_graphs
 from triform.runtime.graphs.decoding.step import DecoderStep
-from triform.runtime.graphs.device.opening import open_decoder
 from triform.runtime.graphs.session import SessionOptions
-from triform.runtime.graphs.signature import check_decoder
 from triform.runtime.text.stop_strings import TextStops
 from triform.runtime.text.token_stream import stream_ids
 from triform.runtime.text.tokenizer import bundle_tokenizer
@@ -78,16 +77,14 @@ class Decoder:
             ProviderError: the provider cannot be used.
         """
         start, self._bundle = time.perf_counter(), bundle
-        path, _ = bundle.graph("decoder")
         # Before the session, which can then reuse the memory that parsing the tokenizer took.
         self._tokenizer = bundle_tokenizer(bundle)
         self._prompts = PromptEncoder(bundle, self._tokenizer)
-        session = open_decoder(path, bundle.manifest.target, **session_options)
+        session, cache, graphs = open_graphs(bundle, **session_options)
         self.providers: list[str] = session.get_providers()
-        cache = check_decoder(session, bundle.manifest, path)
-        self._step = DecoderStep(session, bundle.manifest, cache)
+        self._step = DecoderStep(session, bundle.manifest, cache, prompts=graphs)
         self._loops = DecoderLoops(self._step, partial(HiddenStep, session, bundle.manifest, cache), bundle.manifest)
-        self._batches = PromptBatches(session, bundle.manifest, cache, self._prompts)
+        self._batches = PromptBatches(session, bundle.manifest, cache, self._prompts, graphs)
         self._thread: ModelThread | None = None
         self._draft: Decoder | None = None
         self._turns = Turns(shared=shared)

@@ -83,6 +83,13 @@ def run(
     fast: Annotated[
         bool, typer.Option("--fast", help="Do not calibrate a decoder, and verify it on fewer tokens.")
     ] = False,
+    fast_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--fast-prompts",
+            help="Also store a decoder's matrices in 8 bits for long prompts, to read them up to four times as fast.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trust_remote_code: Annotated[
@@ -120,6 +127,7 @@ def run(
         target=target,
         dtype=dtype,
         fast=fast,
+        fast_prompts=fast_prompts,
     )
     # Before the imports below, which take seconds.
     check_source(source)

@@ -7,6 +7,7 @@ graph does. The graph itself rounds activations to 8 bits; its differences are m
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -15,7 +16,15 @@ import torch
 
 from triform.export.checkpoint.gguf.placement import Placement
 from triform.export.checkpoint.source import Checkpoint
-from triform.export.forms.decoders.graph import GRAPH_FILE, StoredDecoder, traced_decoder
+from triform.export.forms.decoders.graph import (
+    GRAPH_FILE,
+    PROMPTS_FILE,
+    StoredDecoder,
+    StoredPrompts,
+    traced_decoder,
+)
+from triform.export.forms.decoders.measured import measure_energies
+from triform.export.forms.decoders.prompts import PromptsFile
 from triform.export.graph.nodes import nodes
 from triform.export.graph.rotary_tables import compute_rotary_tables
 from triform.export.options import KEEP, ExportOptions
@@ -24,6 +33,8 @@ from triform.export.quantize.stored_blocks import StoredWeights, lower_to_stored
 from triform.export.report import Clock
 from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
+from triform.export.samples.batches import Array
+from triform.export.samples.texts import TokenWindows
 from triform.export.verify.decoder import (
     quantized_decoder_parity,
     reference_logits,
@@ -31,12 +42,15 @@ from triform.export.verify.decoder import (
     verify_decoder,
     verify_states,
 )
-from triform.export.write import write_graph
+from triform.export.write import Stored, write_graph
 from triform.models.attention.rotary import rotary_modules
+from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, Quantization
 
 # Tokens to compare exactly, and tokens to measure the final graph on.
 _EXACT_TOKENS, _MEASURED_TOKENS = 48, 256
+# To calibrate a graph for prompts on.
+_CALIBRATION_TOKENS = 1024
 # MatMulNBits' accuracy level for float32 activations.
 _EXACT = 1
 # For matrices that are floats in the file, or in blocks that no operator supports.
@@ -69,8 +83,16 @@ def build_from_blocks(
         states = reference_states(checkpoint.model, exact_ids) if options.hidden_states else None
     stored = StoredWeights(_by_initializer(checkpoint))
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock, stored.kind_of)
+    prompts = None
+    if options.fast_prompts:
+        with clock.step("calibrate"):
+            energies = _energies(checkpoint, graph, cache, folder, max_length, clock)
     with clock.step("quantize"):
         compute_rotary_tables(graph, _frequencies(checkpoint))
+        written: Stored = {}
+        if options.fast_prompts:
+            prompts = PromptsFile(graph, folder, written)
+            prompts.lower_products(energies, clock.counted)
         formats = lower_to_stored_blocks(graph, stored, options.accuracy_level)
     with clock.step("verify"):
         exact = _exact_runner(graph, folder, cache)
@@ -78,11 +100,18 @@ def build_from_blocks(
         if states is not None:
             verify_states(exact, states, exact_ids)
     with clock.step("compare"):
-        others = lower_to_blocks(graph, Scheme(_OTHER_BITS, SENSITIVE_BLOCK_SIZE, options.accuracy_level), {})
+        scheme = Scheme(_OTHER_BITS, SENSITIVE_BLOCK_SIZE, options.accuracy_level)
+        others = lower_to_blocks(graph, scheme, {})
         formats |= {f"int{_OTHER_BITS}": others} if others else {}
-        write_graph(graph, folder / GRAPH_FILE)
-        runner = DecoderRunner(folder / GRAPH_FILE, cache, usable_cores())
-        measured = quantized_decoder_parity(lambda _: logits, runner, ids, len(ids))
+        write_graph(graph, folder / GRAPH_FILE, written)
+        measured = _compare(folder / GRAPH_FILE, cache, logits, ids)
+        of_prompts = None
+        if prompts is not None:
+            others_of_file = stored.without(set(itertools.chain.from_iterable(prompts.weights.values())))
+            lower_to_stored_blocks(prompts.graph, others_of_file, options.accuracy_level)
+            lower_to_blocks(prompts.graph, scheme, {})
+            how = prompts.finish()
+            of_prompts = StoredPrompts(prompts.graph, how, _compare(folder / PROMPTS_FILE, cache, logits, ids))
     notes = {
         **dict(spec.notes),
         "parity": f"against PyTorch with the file's numbers in float32: exactly on {len(exact_ids)} tokens, with "
@@ -91,7 +120,24 @@ def build_from_blocks(
     quantization = Quantization(
         KEEP, accuracy_level=options.accuracy_level, matrices=sum(formats.values()), formats=formats
     )
-    return [StoredDecoder(graph, cache, quantization, dataclasses.replace(parity, quantized=measured), notes)]
+    parity = dataclasses.replace(parity, quantized=measured)
+    return [StoredDecoder(graph, cache, quantization, parity, notes, prompts=of_prompts)]
+
+
+def _energies(
+    checkpoint: Checkpoint, graph: ir.Model, cache: CacheInfo, folder: Path, max_length: int, clock: Clock
+) -> dict[str, torch.Tensor]:
+    """By weight name, the energy of each channel of a product's inputs on the exporter's text for calibration."""
+    window = min(_MEASURED_TOKENS, max_length)
+    text = texts.read_text("calibration")
+    ids = texts.spread_ids(checkpoint.tokenizer, text, _CALIBRATION_TOKENS, checkpoint.model, window=window)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        return measure_energies(graph, cache, Path(scratch), TokenWindows(ids, window), clock.counted)
+
+
+def _compare(path: Path, cache: CacheInfo, logits: Array, ids: list[int]) -> QuantizedParity:
+    runner = DecoderRunner(path, cache, usable_cores())
+    return quantized_decoder_parity(lambda _: logits, runner, ids, len(ids))
 
 
 def _by_initializer(checkpoint: Checkpoint) -> dict[str, Placement]:

@@ -15,11 +15,14 @@ from triform.export.forms.decoders.gpu import FloatDecoder, build_decoder_for_gp
 from triform.export.forms.decoders.graph import (
     GPU_GRAPH_FILE,
     GRAPH_FILE,
+    PROMPTS_FILE,
     StoredDecoder,
+    StoredPrompts,
     drop_weights,
     traced_decoder,
 )
 from triform.export.forms.decoders.measured import Measured, Reference, measure_decoder
+from triform.export.forms.decoders.prompts import PromptsFile
 from triform.export.options import BITS, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.mixed.lowering import lower_decoder_to_goal
@@ -36,7 +39,7 @@ from triform.export.verify.decoder import (
     verify_decoder,
     verify_states,
 )
-from triform.export.write import GraphFile, write_graph
+from triform.export.write import GraphFile, Stored, write_graph
 from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, Quantization
 
@@ -99,12 +102,19 @@ def build_from_floats(
             others = [_stored_for_gpu(traced, measured, folder, Path(scratch), options)] if options.for_gpu else []
             if not options.for_cpu:
                 return others
-            quantization = _quantize(traced, measured, folder, Path(scratch), options, clock)
+            stored: Stored = {}
+            prompts = _products_for_prompts(traced, measured, folder, stored, clock) if options.fast_prompts else None
+            quantization = _quantize(traced, measured, folder, stored, Path(scratch), options, clock)
             drop_weights(checkpoint.model)
+            of_prompts = None if prompts is None else _finish_for_prompts(prompts, measured, options)
         with clock.step("compare"):
             differences = _compare(traced, measured, folder / GRAPH_FILE)
-    parity = dataclasses.replace(measured.parity, quantized=differences)
-    return [StoredDecoder(traced.graph, traced.cache, quantization, parity, traced.notes), *others]
+            parity = dataclasses.replace(measured.parity, quantized=differences)
+            decoder = StoredDecoder(traced.graph, traced.cache, quantization, parity, traced.notes)
+            if prompts is not None and of_prompts is not None:
+                differences = _compare(traced, measured, folder / PROMPTS_FILE)
+                decoder = dataclasses.replace(decoder, prompts=StoredPrompts(prompts.graph, of_prompts, differences))
+    return [decoder, *others]
 
 
 def scheme_of(options: ExportOptions) -> Scheme:
@@ -181,8 +191,29 @@ def _compare(traced: _Traced, measured: Measured, path: Path) -> QuantizedParity
     return quantized_decoder_parity(lambda _: next(windows), runner, traced.text.ids, traced.text.window)
 
 
+def _products_for_prompts(
+    traced: _Traced, measured: Measured, folder: Path, stored: Stored, clock: Clock
+) -> PromptsFile:
+    """Begin the graph for prompts, while the decoder's graph has its weights."""
+    prompts = PromptsFile(traced.graph, folder, stored)
+    prompts.lower_products(measured.importance, clock.counted)
+    return prompts
+
+
+def _finish_for_prompts(prompts: PromptsFile, measured: Measured, options: ExportOptions) -> Quantization:
+    """Write the graph for prompts, with the decoder's own head and embedding."""
+    lower_to_blocks(prompts.graph, scheme_of(options), measured.importance)
+    return prompts.finish()
+
+
 def _quantize(
-    traced: _Traced, measured: Measured, folder: Path, scratch: Path, options: ExportOptions, clock: Clock
+    traced: _Traced,
+    measured: Measured,
+    folder: Path,
+    stored: Stored,
+    scratch: Path,
+    options: ExportOptions,
+    clock: Clock,
 ) -> Quantization:
     """Store the weights as the options say, and write the graph.
 
@@ -190,12 +221,13 @@ def _quantize(
         traced: its graph is changed in place.
         measured: of that graph.
         folder: of the bundle, with all files but the graph and the manifest.
+        stored: the constants that are in the folder already; those of this graph are added.
         scratch: a folder for graphs that are tried.
         options: of the export.
         clock: gets notes of what was measured.
     """
     graph = traced.graph
-    with GraphFile(folder / GRAPH_FILE) as file:
+    with GraphFile(folder / GRAPH_FILE, stored) as file:
         if options.quantize == "none":
             lower_to_float(graph)
             quantization = Quantization("none")

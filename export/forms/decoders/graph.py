@@ -17,12 +17,29 @@ from triform.export.report import Clock
 from triform.models.decoder.graph import decoder_spec
 from triform.models.decoder.hidden_states import with_hidden_states
 from triform.models.spec import GraphSpec
-from triform.runtime.bundle.export_record import Parity
+from triform.runtime.bundle.export_record import Parity, QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, Quantization
 
 GRAPH_FILE = "decoder.onnx"
 # Beside one for the CPU.
 GPU_GRAPH_FILE = "gpu-decoder.onnx"
+# Reads long prompts.
+PROMPTS_FILE = "prompts.onnx"
+
+
+@dataclass(frozen=True)
+class StoredPrompts:
+    """A decoder's graph for long prompts, as written to `PROMPTS_FILE`.
+
+    Attributes:
+        graph: in memory.
+        quantization: how its weights are stored.
+        parity: compared with the float graph.
+    """
+
+    graph: ir.Model
+    quantization: Quantization
+    parity: QuantizedParity
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,7 @@ class StoredDecoder:
         parity: its differences from PyTorch.
         notes: for the manifest.
         file: its name.
+        prompts: the graph beside it that reads long prompts; None if there is none.
     """
 
     graph: ir.Model
@@ -44,6 +62,7 @@ class StoredDecoder:
     parity: Parity
     notes: dict[str, str]
     file: str = GRAPH_FILE
+    prompts: StoredPrompts | None = None
 
 
 def traced_decoder(

@@ -80,8 +80,10 @@ def export_limits(info: ExportInfo, vocab_size: int) -> Iterator[Limit]:
         parity = getattr(info, name)
         if parity is not None:
             yield from parity_limits(parity, f"export.{name}")
-            if parity.quantized is not None:
-                yield from parity_limits(parity.quantized, f"export.{name}.quantized")
+            for part in ("quantized", "prompts"):
+                measured = getattr(parity, part, None)
+                if measured is not None:
+                    yield from parity_limits(measured, f"export.{name}.{part}")
 
 
 def parity_limits(parity: Parity | EncoderParity, key: str) -> Iterator[Limit]:

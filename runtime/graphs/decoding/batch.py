@@ -10,6 +10,7 @@ from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.errors import InputError
 from triform.runtime.graphs.binding import StepArrays, memory_of
 from triform.runtime.graphs.cache import KVCache, Snapshots, is_worth_a_snapshot, place_rows
+from triform.runtime.graphs.decoding.prompts import PromptGraphs
 from triform.runtime.graphs.decoding.step import paired, prefill_row, prefill_rows, read_row, resumable, run_on
 from triform.runtime.graphs.protocols import BindableSession
 from triform.runtime.likeliest import Likeliest, Scores, Table
@@ -29,7 +30,14 @@ class DecoderBatchStep:
         wanted: see `DecoderStep`.
     """
 
-    def __init__(self, session: BindableSession, manifest: Manifest, cache: CacheInfo, rows: int = 1) -> None:
+    def __init__(
+        self,
+        session: BindableSession,
+        manifest: Manifest,
+        cache: CacheInfo,
+        rows: int = 1,
+        prompts: PromptGraphs | None = None,
+    ) -> None:
         """Make a batch of no rows.
 
         Args:
@@ -37,7 +45,9 @@ class DecoderBatchStep:
             manifest: of the bundle.
             cache: the manifest's cache.
             rows: the number of rows to expect, so that no row moves when another joins; more are possible.
+            prompts: what reads prompts; the session alone when None.
         """
+        self._prompts = prompts or PromptGraphs()
         self._memory = memory_of(session, cache, manifest.vocab_size)
         self._vocab_size = manifest.vocab_size
         self.wanted: int | None = None
@@ -47,7 +57,8 @@ class DecoderBatchStep:
         self._places = np.zeros(0, np.int64)
         # The tokens of the prompt in each place of the cache, even if its row was removed.
         self._read: list[list[int]] = []
-        self._snapshots = Snapshots()
+        # Of short prompts, and of long ones.
+        self._snapshots = Snapshots(), Snapshots()
 
     def prefill(self, rows: Sequence[Sequence[int]]) -> Table:
         """Start over with one row per prompt, each at least one token; lengths may differ.
@@ -157,18 +168,21 @@ class DecoderBatchStep:
             scores = self._read_with_states(ids, place, source, shared)
         else:
             self.cache.take(place, source, shared)
-            scores = prefill_row(self._memory, self.cache.row(place), ids[shared:], self.wanted)
+            memory = self._prompts.memory(self._memory, len(ids))
+            scores = prefill_row(memory, self.cache.row(place), ids[shared:], self.wanted)
         self._read[place] = list(ids)
         self._places = np.append(self._places, place)
         return scores
 
     def _read_with_states(self, ids: Sequence[int], place: int, source: int, shared: int) -> Scores:
-        snapshot = self._snapshots.longest(ids, shared)
+        snapshots = self._snapshots[self._prompts.is_long(len(ids))]
+        snapshot = snapshots.longest(ids, shared)
         kept = 0 if snapshot is None else len(snapshot.ids)
         self.cache.take(place, source, kept, None if snapshot is None else snapshot.states)
         # The next prompt may part from the others where this one does.
         places = [shared] if is_worth_a_snapshot(kept, shared) else []
-        return read_row(self._memory, self.cache.row(place), ids, self._snapshots, places, self.wanted)
+        memory = self._prompts.memory(self._memory, len(ids))
+        return read_row(memory, self.cache.row(place), ids, snapshots, places, self.wanted)
 
     def _make_room(self, length: int, rows: int) -> None:
         """Make room for at least `rows` rows of `length` tokens each. Removed rows are lost if the buffers grow."""
@@ -186,7 +200,7 @@ class DecoderBatchStep:
 
     def _longest_shared(self, ids: Sequence[int]) -> tuple[int, int]:
         """The place with the longest common prefix, and its length; the new row's own place if it is as good."""
-        shared = [resumable(held, ids) for held in self._read]
+        shared = [0 if self._prompts.differ(len(held), len(ids)) else resumable(held, ids) for held in self._read]
         place = len(self._places)
         best = max(range(len(shared)), key=lambda candidate: (shared[candidate], candidate == place))
         return best, shared[best]

@@ -14,6 +14,7 @@ from triform.runtime.bundle.manifest import CacheInfo, Manifest
 from triform.runtime.graphs.binding import DecoderMemory, StepArrays, memory_of, run_step
 from triform.runtime.graphs.buffers.contract import States
 from triform.runtime.graphs.cache import KVCache, Snapshots, is_worth_a_snapshot
+from triform.runtime.graphs.decoding.prompts import PromptGraphs
 from triform.runtime.graphs.protocols import BindableSession
 from triform.runtime.likeliest import Scores, Table
 
@@ -35,7 +36,12 @@ class DecoderStep:
     """
 
     def __init__(
-        self, session: BindableSession, manifest: Manifest, cache: CacheInfo, memory: DecoderMemory | None = None
+        self,
+        session: BindableSession,
+        manifest: Manifest,
+        cache: CacheInfo,
+        memory: DecoderMemory | None = None,
+        prompts: PromptGraphs | None = None,
     ) -> None:
         """Begin with no tokens.
 
@@ -44,13 +50,17 @@ class DecoderStep:
             manifest: of the bundle.
             cache: the manifest's cache.
             memory: where the cache lives; that of the session when None.
+            prompts: what reads prompts; the session alone when None.
         """
+        self._prompts = prompts or PromptGraphs()
         self._memory = memory_of(session, cache, manifest.vocab_size) if memory is None else memory
         self._vocab_size, self._max_length = manifest.vocab_size, manifest.max_length
         self.cache = KVCache(cache, manifest.max_length, 1, self._memory.buffers())
         self.wanted: int | None = None
         # Recorded before a run. The first ones, up to the cache's length, are in the cache, even if a run failed.
         self._fed: list[int] = []
+        # The length of the last prompt.
+        self._read = 0
         self._snapshots = Snapshots()
 
     @property
@@ -79,20 +89,26 @@ class DecoderStep:
             InputError: the sequence outgrows the model's context.
             TriformError: onnxruntime failed.
         """
+        memory = self._prompts.memory(self._memory, len(ids))
+        if self._prompts.differ(self._read, len(ids)):
+            self.reset()
+        self._read = len(ids)
         if self.cache.has_states:
-            return self._prefill_with_states(ids)
+            return self._prefill_with_states(memory, ids)
         kept = self.shared(ids)
         self.cache.trim(int(self.cache.lengths[0]) - kept)
         self.cache.reserve(len(ids))
         self._fed = list(ids)
-        return prefill_row(self._memory, self.cache, ids[kept:], self.wanted)
+        return prefill_row(memory, self.cache, ids[kept:], self.wanted)
 
     def shared(self, ids: Sequence[int]) -> int:
         """Count the tokens that `prefill(ids)` would not run again; see `resumable`.
 
         With states of fixed size these are all that the cache holds, if `ids` continue them, or else those before a
-        snapshot.
+        snapshot. What another graph read is run again.
         """
+        if self._prompts.differ(self._read, len(ids)):
+            return 0
         return self._resumption(ids)[0] if self.cache.has_states else resumable(self.ids, ids)
 
     def _resumption(self, ids: Sequence[int]) -> tuple[int, States | None]:
@@ -103,7 +119,7 @@ class DecoderStep:
         snapshot = self._snapshots.longest(ids, resumable(held, ids))
         return (0, None) if snapshot is None else (len(snapshot.ids), snapshot.states)
 
-    def _prefill_with_states(self, ids: Sequence[int]) -> Scores:
+    def _prefill_with_states(self, memory: DecoderMemory, ids: Sequence[int]) -> Scores:
         (kept, states), parted = self._resumption(ids), resumable(self.ids, ids)
         self.cache.reserve(len(ids))
         if states is not None or not kept:
@@ -114,7 +130,7 @@ class DecoderStep:
         last = resumable(ids, ids)
         if last > max([kept, *places]):
             places.append(last)
-        logits = read_row(self._memory, self.cache, ids, self._snapshots, places, self.wanted)
+        logits = read_row(memory, self.cache, ids, self._snapshots, places, self.wanted)
         if not last:
             self._snapshots.keep(ids, self.cache.states_of(0))
         return logits
@@ -144,7 +160,7 @@ class DecoderStep:
             InputError: the sequence is longer than the model's context.
         """
         self.cache.load(arrays, len(ids))
-        self._fed = list(ids)
+        self._fed, self._read = list(ids), len(ids)
         if self.cache.has_states:
             self._snapshots.keep(ids, self.cache.states_of(0))
 
