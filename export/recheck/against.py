@@ -12,10 +12,10 @@ from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.concatenated_runner import decoder_runner
 from triform.export.gpu.twin import allowed_error
-from triform.export.recheck.agreement import check_as_recorded, check_float_bundle
+from triform.export.recheck.agreement import check_as_recorded, check_float_bundle, check_prompts_as_recorded
 from triform.export.recheck.encoder import recheck_encoder
 from triform.export.recheck.encoder_decoder import recheck_encoder_decoder
-from triform.export.runners import DecoderRunner, GpuDecoderRunner, usable_cores
+from triform.export.runners import DecoderRunner, GpuDecoderRunner, RaggedDecoder, usable_cores
 from triform.export.samples import texts
 from triform.export.verify.decoder import (
     decoder_parity,
@@ -26,9 +26,9 @@ from triform.export.verify.decoder import (
 )
 from triform.export.verify.half import check_half, in_half
 from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
-from triform.runtime.bundle.export_record import EncoderParity, Parity
+from triform.runtime.bundle.export_record import EncoderParity, Parity, QuantizedParity
 from triform.runtime.bundle.folder import Bundle
-from triform.runtime.bundle.manifest import CacheInfo, Manifest
+from triform.runtime.bundle.manifest import PROMPTS, CacheInfo, Manifest
 from triform.runtime.bundle.targets import manifests
 from triform.runtime.errors import ExportError
 
@@ -100,9 +100,19 @@ def _recheck_decoder(bundle: Bundle, checkpoint: Checkpoint, source: str) -> Par
         if isinstance(runner, DecoderRunner) and LAST_HIDDEN_STATE in runner.extra_outputs:
             verify_states(runner, reference_states(model, first), first)
         return parity
-    quantized = quantized_decoder_parity(lambda piece: reference_logits(model, piece), runner, ids, window)
+
+    def measured(found: RaggedDecoder) -> QuantizedParity:
+        return quantized_decoder_parity(lambda piece: reference_logits(model, piece), found, ids, window)
+
+    quantized = measured(runner)
     check_as_recorded(quantized, bundle, source)
-    return dataclasses.replace(parity, quantized=quantized)
+    parity = dataclasses.replace(parity, quantized=quantized)
+    if PROMPTS not in manifest.graphs:
+        return parity
+    for_prompts, _ = bundle.graph(PROMPTS)
+    prompts = measured(decoder_runner(for_prompts, cache, usable_cores()))
+    check_prompts_as_recorded(prompts, bundle, source)
+    return dataclasses.replace(parity, prompts=prompts)
 
 
 def _same_vocabulary(config: transformers.PretrainedConfig, manifest: Manifest) -> bool:

@@ -39,8 +39,23 @@ def check_as_recorded(measured: QuantizedParity | QuantizedEncoderParity, bundle
     export = bundle.manifest.export
     parity = export.parity if isinstance(measured, QuantizedParity) else export.encoder_parity
     recorded = None if parity is None else parity.quantized
-    if recorded is None:
-        return
+    if recorded is not None:
+        _check_close(measured, recorded, bundle, source)
+
+
+def check_prompts_as_recorded(measured: QuantizedParity, bundle: Bundle, source: str) -> None:
+    """The same of a decoder's graph for long prompts."""
+    parity = bundle.manifest.export.parity
+    if parity is not None and parity.prompts is not None:
+        _check_close(measured, parity.prompts, bundle, source)
+
+
+def _check_close(
+    measured: QuantizedParity | QuantizedEncoderParity,
+    recorded: QuantizedParity | QuantizedEncoderParity,
+    bundle: Bundle,
+    source: str,
+) -> None:
     for name, now, before in _losses(measured, recorded):
         # Written so that NaN fails.
         if not now <= _GROWTH * before + _SLACK:
