@@ -14,9 +14,9 @@ from typing import Any, Literal
 _WORDS = frozenset(
     {
         # How something is computed.
-        *("aggregation", "condition-on-previous-text", "dtype", "early-stopping", "hidden-states", "max-loss"),
-        *("on-overflow", "output-dtype", "provider", "quantize", "speculate", "strict", "target", "target-size"),
-        *("timestamps", "vad", "word-timestamps"),
+        *("aggregation", "condition-on-previous-text", "dtype", "early-stopping", "fast-prompts", "hidden-states"),
+        *("max-loss", "on-overflow", "output-dtype", "provider", "quantize", "speculate", "strict", "target"),
+        *("target-size", "timestamps", "vad", "word-timestamps"),
         # What is asked of a model.
         *("bad-words", "begin-suppress-tokens", "choices", "exponential-decay-length-penalty", "forced-eos-token-id"),
         *("forced-tokens", "dry-sequence-breakers", "hotwords", "hypothesis-template", "initial-prompt", "labels"),
