@@ -28,7 +28,7 @@ from triform.export.forms.encoders.encoder_graph import bundle_graphs, float_sta
 from triform.export.graph.fused import fused_graph
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
-from triform.export.quantize.int8_search import ROWS_WORTH_OF_AUDIO
+from triform.export.quantize.columns.search import ROWS_WORTH_OF_AUDIO
 from triform.export.report import Clock, Report, finish
 from triform.export.tokenization.ctc import save_ctc_tokenizer
 from triform.export.write import staged

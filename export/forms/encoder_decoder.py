@@ -26,13 +26,13 @@ from triform.export.graph.fusion import fuse
 from triform.export.graph.tracing import quiet_torch, trace
 from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.blocks import Scheme, lower_to_blocks, lower_to_float
+from triform.export.quantize.columns.search import ROWS_WORTH, ROWS_WORTH_OF_AUDIO
 from triform.export.quantize.encoder import (
     FloatGraph,
     quantize_encoder,
     write_calibration_graph,
     write_float_graph,
 )
-from triform.export.quantize.int8_search import ROWS_WORTH, ROWS_WORTH_OF_AUDIO
 from triform.export.report import Clock, Counted, Report, finish
 from triform.export.runners import DecoderRunner, EncoderDecoderRunner, EncoderRunner, usable_cores
 from triform.export.samples.sources import (

@@ -13,10 +13,10 @@ from triform.export.graph.fusion_biases import fuse_biases
 from triform.export.options import BITS, ExportOptions
 from triform.export.quantize.activations import add_activation_outputs, collect_activations
 from triform.export.quantize.blocks import Scheme, lower_embeddings, lower_tied_heads, lower_to_float
+from triform.export.quantize.columns.products import lower_to_int8
+from triform.export.quantize.columns.search import ROWS_WORTH
 from triform.export.quantize.experts import lower_experts
 from triform.export.quantize.int4 import lower_to_int4
-from triform.export.quantize.int8 import lower_to_int8
-from triform.export.quantize.int8_search import ROWS_WORTH
 from triform.export.report import Counted, uncounted
 from triform.export.runners import EncoderRunner
 from triform.export.samples.batches import Sample, padded

@@ -10,8 +10,8 @@ import torch
 from triform.export.graph.weights import matrix
 from triform.export.quantize.blocks import Scheme, lower_product, lower_to_float
 from triform.export.quantize.blockwise import Blocks, dequantize
+from triform.export.quantize.columns.products import lower_products_to_int8, quantizable
 from triform.export.quantize.error_feedback import quantize_with_gptq
-from triform.export.quantize.int8 import lower_products_to_int8, quantizable
 from triform.export.report import Counted, uncounted
 
 # The share of products that get 8 bits. With all products of all-MiniLM-L6-v2 in 4 bits the cosine to float32 is 0.985,

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import torch
 
 from triform.export.forms.decoders.graph import PROMPTS_FILE
-from triform.export.quantize.prompt_columns import lower_to_columns
+from triform.export.quantize.columns.prompts import lower_to_columns
 from triform.export.report import Counted
 from triform.export.write import GraphFile, Stored
 from triform.runtime.bundle.manifest import Quantization

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from triform.export.quantize.int8_search import ROWS_WORTH
+from triform.export.quantize.columns.search import ROWS_WORTH
 from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.samples.batches import Sample
 from triform.export.verify.encoder import ReferenceBatch

@@ -16,7 +16,7 @@ from tests.checkpoints.encoders import bert_folder
 from tests.checkpoints.gguf_files import make_model, write_gguf
 from triform.cli.main import run
 from triform.export import ExportOptions, export
-from triform.export.quantize.int8_search import smoothed_rows
+from triform.export.quantize.columns.search import smoothed_rows
 from triform.export.runners import DecoderRunner
 from triform.export.verify.decoder import all_logits
 from triform.runtime.bundle.reading import read_manifest

@@ -16,9 +16,9 @@ from triform.export.options import ExportOptions
 from triform.export.pipeline import plan
 from triform.export.quantize.blocks import lower_to_float
 from triform.export.quantize.blockwise import dequantize, quantize_matrix
+from triform.export.quantize.columns.products import lower_to_int8
+from triform.export.quantize.columns.search import RowQuantization, StaticQuantization, choose_quantization
 from triform.export.quantize.error_feedback import quantize_with_gptq
-from triform.export.quantize.int8 import lower_to_int8
-from triform.export.quantize.int8_search import RowQuantization, StaticQuantization, choose_quantization
 from triform.export.runners import EncoderRunner
 from triform.export.write import write_graph
 from triform.runtime.errors import InputError

@@ -12,8 +12,8 @@ from triform.export.graph.linear import LINEAR, parts_of
 from triform.export.graph.nodes import nodes, replace
 from triform.export.graph.weights import shape_of, stored_matrix
 from triform.export.quantize.blocks import FEWEST_COLUMNS, Store, linear_inputs
-from triform.export.quantize.int8 import lower_rows
-from triform.export.quantize.int8_search import smoothed_rows
+from triform.export.quantize.columns.products import lower_rows
+from triform.export.quantize.columns.search import smoothed_rows
 from triform.export.report import Counted, uncounted
 from triform.runtime.errors import UnsupportedError, option
 
