@@ -12,8 +12,8 @@ from threading import Lock
 from triform.runtime.graphs.binding import DecoderMemory
 from triform.runtime.graphs.protocols import BindableSession
 
-# Opening the graph costs about as much time as it saves in so many tokens.
-LONG = 128
+# Opening the graph costs about as much time as it saves in one prompt of so many tokens: of SmolLM2-135M half a second.
+LONG = 256
 
 
 class PromptGraphs:

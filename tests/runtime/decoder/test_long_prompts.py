@@ -18,13 +18,13 @@ from triform.runtime.errors import BundleError
 from triform.runtime.graphs.decoding import prompts as prompts_module
 from triform.runtime.graphs.decoding.prompts import LONG, PromptGraphs
 
-IDS = np.random.default_rng(3).integers(6, 400, 400).tolist()
+IDS = np.random.default_rng(3).integers(6, 400, 800).tolist()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     base = tmp_path_factory.mktemp("long-prompts")
-    source = llama_folder(base / "llama", max_position_embeddings=512)
+    source = llama_folder(base / "llama", max_position_embeddings=1024)
     export(source, base / "bundle", ExportOptions(quantize="int4", fast=True, fast_prompts=True))
     return base / "bundle"
 
@@ -58,31 +58,31 @@ def test_the_length_decides(model, plain):
 
 def test_prompts_in_any_order_give_what_each_gives_alone(folder, model):
     """Whatever the cache holds: longer and shorter prompts with the same beginning, read by either graph."""
-    for length in (300, 100, 140, 60, 200, 400, 130, 126, 128):
+    for length in (600, 200, 280, 120, 400, 800, 260, 254, 256):
         assert np.array_equal(read(model, IDS[:length]), read(triform.load_decoder(folder), IDS[:length])), length
 
 
 def test_a_longer_prompt_runs_only_what_is_new(model, fed):
-    read(model, IDS[:200])
-    read(model, IDS[:300])
+    read(model, IDS[:400])
+    read(model, IDS[:600])
     # An even number is kept.
-    assert fed == [200, 100]
-    assert model._step.shared(IDS[:250]) == 248
+    assert fed == [400, 200]
+    assert model._step.shared(IDS[:500]) == 498
     # Others were read by the other graph.
-    assert model._step.shared(IDS[:100]) == 0
+    assert model._step.shared(IDS[:200]) == 0
 
 
 def test_answers_follow_the_prompt(model, fed):
     """Steps after a long prompt, and a next prompt that holds the answer."""
-    first = model._step.prefill(IDS[:150]).argmax()
+    first = model._step.prefill(IDS[:300]).argmax()
     second = model._step.next(int(first)).argmax()
-    read(model, [*IDS[:150], int(first), int(second), *IDS[150:160]])
-    # Of the 151 tokens in the cache an even number is kept.
-    assert fed == [150, 1, 162 - 150]
+    read(model, [*IDS[:300], int(first), int(second), *IDS[300:310]])
+    # Of the 301 tokens in the cache an even number is kept.
+    assert fed == [300, 1, 312 - 300]
 
 
 def test_batches_agree_with_single_prompts(folder, model):
-    rows = [IDS[:200], IDS[:90], [*IDS[:150], 7, 8, 9, 10], IDS[:130], [*IDS[:60], 5, 5]]
+    rows = [IDS[:400], IDS[:180], [*IDS[:300], 7, 8, 9, 10], IDS[:260], [*IDS[:120], 5, 5]]
     step = model._batches._step(len(rows))
     found = step.prefill(rows)
     for row, logits in zip(rows, found, strict=True):
@@ -90,23 +90,23 @@ def test_batches_agree_with_single_prompts(folder, model):
 
 
 def test_a_saved_prompt(folder, model, tmp_path):
-    read(model, IDS[:200])
-    model.save_prompt_cache(tmp_path / "prompt", 200)
+    read(model, IDS[:400])
+    model.save_prompt_cache(tmp_path / "prompt", 400)
     other = triform.load_decoder(folder)
-    assert other.load_prompt_cache(tmp_path / "prompt") == 200
-    assert other._step.shared(IDS[:260]) == 200
-    assert np.array_equal(read(other, IDS[:260]), read(triform.load_decoder(folder), IDS[:260]))
+    assert other.load_prompt_cache(tmp_path / "prompt") == 400
+    assert other._step.shared(IDS[:520]) == 400
+    assert np.array_equal(read(other, IDS[:520]), read(triform.load_decoder(folder), IDS[:520]))
 
 
 def test_the_graph_is_opened_for_the_first_long_prompt_only(model, monkeypatch):
     opened, original = [], model._step._prompts._open_long
     model._step._prompts._open_long = lambda: opened.append(1) or original()
-    read(model, IDS[:50])
+    read(model, IDS[:100])
     assert not opened
     for _ in range(2):
         model.forget()
-        read(model, IDS[:200])
-    model._batches._step(2).prefill([IDS[:140], IDS[:150]])
+        read(model, IDS[:400])
+    model._batches._step(2).prefill([IDS[:280], IDS[:300]])
     assert opened == [1]
 
 
@@ -130,7 +130,7 @@ def test_a_manifest_whose_graphs_differ_is_refused(folder, tmp_path, side):
 
 def test_a_graph_of_another_model_is_refused_when_it_is_needed(folder, tmp_path):
     """Its manifest and its hash fit, its cache does not."""
-    source = llama_folder(tmp_path / "other", num_key_value_heads=3, max_position_embeddings=512)
+    source = llama_folder(tmp_path / "other", num_key_value_heads=3, max_position_embeddings=1024)
     export(source, tmp_path / "other-bundle", ExportOptions(quantize="int4", fast=True, fast_prompts=True))
     bundle = shutil.copytree(folder, tmp_path / "bundle")
     manifest = json.loads((bundle / "manifest.json").read_text())
@@ -141,6 +141,6 @@ def test_a_graph_of_another_model_is_refused_when_it_is_needed(folder, tmp_path)
     del manifest[CHECKSUM]
     (bundle / "manifest.json").write_text(sealed(manifest, CHECKSUM))
     model = triform.load_decoder(bundle)
-    read(model, IDS[:20])
+    read(model, IDS[:40])
     with pytest.raises(BundleError, match=r"prompts\.onnx"):
-        read(model, IDS[:200])
+        read(model, IDS[:400])
