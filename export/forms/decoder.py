@@ -28,6 +28,7 @@ from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE
 from triform.export.report import Clock, Report, finish
 from triform.export.write import describe_graph, staged
 from triform.models import catalog
+from triform.models.architectures import media_read
 from triform.runtime.bundle.export_record import Parity
 from triform.runtime.bundle.limits.contract import LARGEST
 from triform.runtime.bundle.manifest import PROMPTS, GpuGraphs, GraphInfo, Manifest
@@ -65,7 +66,8 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
     """
     context_limit(config, options.context_length)
     _keeps_blocks(origin, options)
-    return loading.load_checkpoint(origin, config, transformers.AutoModelForCausalLM, as_stored=True)
+    checkpoint = loading.load_checkpoint(origin, config, transformers.AutoModelForCausalLM, as_stored=True)
+    return loading.of_texts(checkpoint, "input_ids") if media_read(config) else checkpoint
 
 
 def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: Clock) -> Report:

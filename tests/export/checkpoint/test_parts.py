@@ -8,11 +8,14 @@ import pytest
 import torch
 import transformers
 
+from tests.checkpoints.layouts import bert_tokenizer
 from tests.export.checkpoint.test_purpose import T5, purpose, saved
 from triform.export.checkpoint.files.weights import find_weights, load_tensors
 from triform.export.checkpoint.loading import load_model, read_config
 from triform.export.checkpoint.purpose import decide_purpose
 from triform.export.checkpoint.resolve import find_checkpoint
+from triform.export.forms import decoder
+from triform.export.options import ExportOptions
 from triform.models.architectures import more_than_text
 from triform.models.catalog import auto_class
 from triform.runtime.errors import UnsupportedError
@@ -109,3 +112,31 @@ def test_other_models_of_several_parts_are_refused(architecture, tmp_path):
 )
 def test_what_a_class_reads_besides_texts_without_having_to(architecture, what):
     assert more_than_text(getattr(transformers, architecture)) == what
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_parts_of_a_decoder_that_no_text_reaches_are_named(dtype, tmp_path):
+    """Weights of 16 bits stay in their file, and are followed like any others."""
+    text = {
+        "vocab_size": 60, "hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 128, "sliding_window": 16,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 24, "intermediate_size": 28, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16,
+        "patch_size": 8,
+    }  # fmt: skip
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=59
+    )
+    torch.manual_seed(0)
+    transformers.Gemma3ForConditionalGeneration(config).to(dtype).save_pretrained(tmp_path)
+    bert_tokenizer().save_pretrained(tmp_path)
+    source = find_checkpoint(str(tmp_path))
+    checkpoint = decoder.load(source, read_config(source), ExportOptions(task="text-generation"))
+    names = [name for name, _ in checkpoint.model.named_parameters()]
+    unread = {"model.vision_tower", "model.multi_modal_projector"}
+    expected = {part: sum(name.startswith(f"{part}.") for name in names) for part in unread}
+    assert dict(checkpoint.parts_left_out) == expected
+    assert sorted(checkpoint.left_out) == sorted(
+        name for name in names if name.rsplit(".", 1)[0].startswith(tuple(unread))
+    )
