@@ -19,6 +19,8 @@ from triform.runtime.supply_chain.wheels import platform_tags
 
 HERE = ".".join(map(str, sys.version_info[:2]))
 PLATFORM = "manylinux_2_28_x86_64"
+# Python 3.11.2, which Debian 12 has, does not know the argument yet.
+_SAFELY = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
 def wheel(folder, name, files, tag="py3-none-any", requires=()):
@@ -57,7 +59,7 @@ def pack_of(float_bundle, own, **changes):
 
 def unpacked(path, folder):
     with tarfile.open(path) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **_SAFELY)
     return folder / path.name.split(".")[0]
 
 
@@ -103,7 +105,7 @@ def test_zstandard_and_another_processor(float_bundle, own, tmp_path):
         content = io.BytesIO(zstandard.ZstdDecompressor().stream_reader(file).read())
     with tarfile.open(fileobj=content) as archive:
         names = archive.getnames()
-        archive.extractall(tmp_path / "device", filter="data")
+        archive.extractall(tmp_path / "device", **_SAFELY)
     assert "app/wheels/kernel-1.0-cp310-abi3-manylinux_2_28_aarch64.whl" in names
     done = run("sh", tmp_path / "device" / "app" / "install.sh")
     assert done.returncode == 1
