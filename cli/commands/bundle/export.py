@@ -87,7 +87,7 @@ def run(
         bool,
         typer.Option(
             "--fast-prompts",
-            help="Also store a decoder's matrices in 8 bits for long prompts, to read them up to four times as fast.",
+            help="Also store a decoder's matrices in 8 bits for long prompts, to read them about twice as fast.",
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
