@@ -139,3 +139,7 @@ def test_minijinja_comes_to_an_end(template):
 )
 def test_the_sandbox_comes_to_an_end(template):
     assert ours(template, JINJA2) is None
+
+
+def test_an_expression_that_jinja_itself_cannot_read():
+    assert beyond_minijinja("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}") == "an expression that is nested too deeply"
