@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import re
 import sys
 from collections import Counter
@@ -115,13 +116,15 @@ def unreached_weights(model: torch.nn.Module, output: torch.Tensor) -> tuple[str
 def unreached_parts(model: torch.nn.Module, names: tuple[str, ...]) -> dict[str, int]:
     """By the largest part of a model that has no other parameters, how many of these it has; largest first."""
     unused = set(names)
-    used = [name for name, _ in model.named_parameters() if name not in unused]
-    counts: Counter[str] = Counter()
-    for name in names:
-        pieces = name.split(".")
-        paths = (".".join(pieces[: depth + 1]) for depth in range(len(pieces)))
-        counts[next(path for path in paths if not any(other.startswith(f"{path}.") for other in used))] += 1
+    used = (name for name, _ in model.named_parameters() if name not in unused)
+    parts_in_use = {part for name in used for part in _paths(name)[:-1]}
+    counts = Counter(next(path for path in _paths(name) if path not in parts_in_use) for name in names)
     return dict(counts.most_common())
+
+
+def _paths(name: str) -> list[str]:
+    """The parts that a parameter is in, the largest first, and its own name."""
+    return list(itertools.accumulate(name.split("."), lambda path, piece: f"{path}.{piece}"))
 
 
 def without_weights(model_class: Any, config: PretrainedConfig) -> PreTrainedModel | None:

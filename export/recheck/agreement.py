@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from triform.export.verify.worst import worst_difference
 from triform.runtime.bundle.export_record import EncoderParity, Parity, QuantizedEncoderParity, QuantizedParity
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.errors import ExportError
@@ -21,9 +22,8 @@ def check_float_bundle(parity: Parity | EncoderParity, bundle: Bundle, source: s
     Raises:
         ExportError: a difference exceeds the tolerance.
     """
-    names = ("prefill", "chunked", "step", "ragged") if isinstance(parity, Parity) else ("batch", "single")
-    # Not by max(), which can lose a NaN.
-    worst = sorted((getattr(parity, name) for name in names), key=lambda value: (math.isnan(value), value))[-1]
+    worst = worst_difference(parity)
+    # Written so that NaN fails.
     if not worst <= parity.tolerance:
         raise _another(bundle, source, f"outputs differ by {worst:.2g}, and {parity.tolerance:.2g} is allowed")
 

@@ -23,7 +23,7 @@ def processor_name() -> str:
 
 def instructions() -> list[str]:
     """The instructions that matter here, as Linux spells them; none where the system does not list them."""
-    flags = set((_cpuinfo("flags") or _cpuinfo("Features") or "").split())
+    flags = set((_cpuinfo("flags", "Features") or "").split())
     return [name for name in _INSTRUCTIONS if name in flags]
 
 
@@ -36,13 +36,14 @@ def physical_cores() -> int:
     return min(_allowed_cores(), _quota())
 
 
-def _cpuinfo(key: str) -> str | None:
+def _cpuinfo(*keys: str) -> str | None:
+    """The value of the first of these keys. What follows, which is as much again for each processor, is not read."""
     try:
-        lines = _CPUINFO.read_text(errors="replace").splitlines()
+        with _CPUINFO.open(errors="replace") as lines:
+            pairs = (line.partition(":") for line in lines)
+            return next((value.strip() for name, _, value in pairs if name.strip() in keys), None)
     except OSError:
         return None
-    pairs = (line.partition(":") for line in lines)
-    return next((value.strip() for name, _, value in pairs if name.strip() == key), None)
 
 
 def _quota() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -18,9 +19,7 @@ from triform.export.checkpoint.gguf.placement import Placement
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.forms.decoders.graph import (
     GRAPH_FILE,
-    PROMPTS_FILE,
     StoredDecoder,
-    StoredPrompts,
     traced_decoder,
 )
 from triform.export.forms.decoders.measured import measure_energies
@@ -83,16 +82,15 @@ def build_from_blocks(
         states = reference_states(checkpoint.model, exact_ids) if options.hidden_states else None
     stored = StoredWeights(_by_initializer(checkpoint))
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock, stored.kind_of)
+    written: Stored = {}
     prompts = None
+    compute_rotary_tables(graph, _frequencies(checkpoint))
     if options.fast_prompts:
         with clock.step("calibrate"):
             energies = _energies(checkpoint, graph, cache, folder, max_length, clock)
-    with clock.step("quantize"):
-        compute_rotary_tables(graph, _frequencies(checkpoint))
-        written: Stored = {}
-        if options.fast_prompts:
             prompts = PromptsFile(graph, folder, written)
             prompts.lower_products(energies, clock.counted)
+    with clock.step("quantize"):
         formats = lower_to_stored_blocks(graph, stored, options.accuracy_level)
     with clock.step("verify"):
         exact = _exact_runner(graph, folder, cache)
@@ -104,14 +102,14 @@ def build_from_blocks(
         others = lower_to_blocks(graph, scheme, {})
         formats |= {f"int{_OTHER_BITS}": others} if others else {}
         write_graph(graph, folder / GRAPH_FILE, written)
-        measured = _compare(folder / GRAPH_FILE, cache, logits, ids)
+        compare = partial(_compare, cache, logits, ids)
+        measured = compare(folder / GRAPH_FILE)
         of_prompts = None
         if prompts is not None:
             others_of_file = stored.without(set(itertools.chain.from_iterable(prompts.weights.values())))
             lower_to_stored_blocks(prompts.graph, others_of_file, options.accuracy_level)
             lower_to_blocks(prompts.graph, scheme, {})
-            how = prompts.finish()
-            of_prompts = StoredPrompts(prompts.graph, how, _compare(folder / PROMPTS_FILE, cache, logits, ids))
+            of_prompts = prompts.finish(compare)
     notes = {
         **dict(spec.notes),
         "parity": f"against PyTorch with the file's numbers in float32: exactly on {len(exact_ids)} tokens, with "
@@ -135,7 +133,7 @@ def _energies(
         return measure_energies(graph, cache, Path(scratch), TokenWindows(ids, window), clock.counted)
 
 
-def _compare(path: Path, cache: CacheInfo, logits: Array, ids: list[int]) -> QuantizedParity:
+def _compare(cache: CacheInfo, logits: Array, ids: list[int], path: Path) -> QuantizedParity:
     runner = DecoderRunner(path, cache, usable_cores())
     return quantized_decoder_parity(lambda _: logits, runner, ids, len(ids))
 

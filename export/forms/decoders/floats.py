@@ -15,9 +15,7 @@ from triform.export.forms.decoders.gpu import FloatDecoder, build_decoder_for_gp
 from triform.export.forms.decoders.graph import (
     GPU_GRAPH_FILE,
     GRAPH_FILE,
-    PROMPTS_FILE,
     StoredDecoder,
-    StoredPrompts,
     drop_weights,
     traced_decoder,
 )
@@ -106,14 +104,14 @@ def build_from_floats(
             prompts = _products_for_prompts(traced, measured, folder, stored, clock) if options.fast_prompts else None
             quantization = _quantize(traced, measured, folder, stored, Path(scratch), options, clock)
             drop_weights(checkpoint.model)
-            of_prompts = None if prompts is None else _finish_for_prompts(prompts, measured, options)
+            if prompts is not None:
+                # The decoder's own head and embedding.
+                lower_to_blocks(prompts.graph, scheme_of(options), measured.importance)
         with clock.step("compare"):
-            differences = _compare(traced, measured, folder / GRAPH_FILE)
-            parity = dataclasses.replace(measured.parity, quantized=differences)
-            decoder = StoredDecoder(traced.graph, traced.cache, quantization, parity, traced.notes)
-            if prompts is not None and of_prompts is not None:
-                differences = _compare(traced, measured, folder / PROMPTS_FILE)
-                decoder = dataclasses.replace(decoder, prompts=StoredPrompts(prompts.graph, of_prompts, differences))
+            compare = partial(_compare, traced, measured)
+            parity = dataclasses.replace(measured.parity, quantized=compare(folder / GRAPH_FILE))
+            of_prompts = None if prompts is None else prompts.finish(compare)
+    decoder = StoredDecoder(traced.graph, traced.cache, quantization, parity, traced.notes, prompts=of_prompts)
     return [decoder, *others]
 
 
@@ -198,12 +196,6 @@ def _products_for_prompts(
     prompts = PromptsFile(traced.graph, folder, stored)
     prompts.lower_products(measured.importance, clock.counted)
     return prompts
-
-
-def _finish_for_prompts(prompts: PromptsFile, measured: Measured, options: ExportOptions) -> Quantization:
-    """Write the graph for prompts, with the decoder's own head and embedding."""
-    lower_to_blocks(prompts.graph, scheme_of(options), measured.importance)
-    return prompts.finish()
 
 
 def _quantize(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
 import torch
 
-from triform.export.forms.decoders.graph import PROMPTS_FILE
+from triform.export.forms.decoders.graph import PROMPTS_FILE, StoredPrompts
 from triform.export.quantize.columns.prompts import lower_to_columns
 from triform.export.report import Counted
 from triform.export.write import GraphFile, Stored
+from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import Quantization
 
 
@@ -39,14 +40,18 @@ class PromptsFile:
         """
         self.graph = graph.clone()
         self.weights: dict[str, tuple[str, ...]] = {}
-        self._file = GraphFile(folder / PROMPTS_FILE, stored)
+        self._path = folder / PROMPTS_FILE
+        self._file = GraphFile(self._path, stored)
 
     def lower_products(self, energies: Mapping[str, torch.Tensor], counted: Counted) -> None:
         """Write the columns of all products but the head. Arguments and errors as `lower_to_columns`."""
         self.weights = lower_to_columns(self.graph, energies, self._file.store, counted)
 
-    def finish(self) -> Quantization:
-        """Write the graph, of which every Linear is lowered by now; describe how it is stored.
+    def finish(self, compare: Callable[[Path], QuantizedParity]) -> StoredPrompts:
+        """Write the graph, of which every Linear is lowered by now, and compare it.
+
+        Args:
+            compare: compares the graph of this file with the float graph.
 
         Raises:
             OSError: the disk is full.
@@ -54,4 +59,5 @@ class PromptsFile:
         with self._file:
             self._file.finish(self.graph)
         activations = dict.fromkeys(self.weights, "rows")
-        return Quantization("int8", bits=8, matrices=len(self.weights), activations=activations)
+        quantization = Quantization("int8", bits=8, matrices=len(self.weights), activations=activations)
+        return StoredPrompts(self.graph, quantization, compare(self._path))

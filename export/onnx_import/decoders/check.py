@@ -23,6 +23,7 @@ from triform.export.verify.decoder import (
     quantized_decoder_parity,
     reference_logits,
 )
+from triform.export.verify.worst import worst_difference
 from triform.runtime.bundle.export_record import Parity
 from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.errors import ExportError, option
@@ -267,8 +268,8 @@ def check_exact(parity: Parity, reason: str) -> None:
     Raises:
         ExportError: they do not, or a difference is no number.
     """
-    # Unlike Python's max it does not lose a NaN.
-    worst = float(np.max([parity.prefill, parity.chunked, parity.step, parity.ragged]))
+    worst = worst_difference(parity)
+    # Written so that NaN fails.
     if not worst <= parity.tolerance:
         raise ExportError(
             f"{reason} in PyTorch: logits differ by {worst:.2g} (allowed {parity.tolerance:.2g}); without "

@@ -94,12 +94,12 @@ def smoothed_rows(weight: torch.Tensor, energy: torch.Tensor | None) -> RowQuant
         energy: of each input channel on calibration texts, in any unit, float32 (in_features,); None if it is unknown,
             and nothing is moved.
     """
-    weight = weight.float()
-    if energy is None:
-        return RowQuantization(128, False, 127, 1e-9, _quantize(weight), math.nan)
-    typical = (energy / energy.mean().clamp(min=1e-12)).sqrt()
-    smooth = _smooth(typical, weight, _STRENGTH_OF_PROMPTS)
-    return RowQuantization(128, False, 127, 1e-9, _quantize(weight * smooth), math.nan, 1 / smooth)
+    weight, factors = weight.float(), None
+    if energy is not None:
+        typical = (energy / energy.mean().clamp(min=1e-12)).sqrt()
+        smooth = _smooth(typical, weight, _STRENGTH_OF_PROMPTS)
+        weight, factors = weight * smooth, 1 / smooth
+    return RowQuantization(128, False, 127, 1e-9, _quantize(weight), math.nan, factors)
 
 
 def choose_quantization(

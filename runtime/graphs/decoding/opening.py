@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Unpack
 
 from triform.runtime.bundle.folder import Bundle
@@ -28,8 +27,11 @@ def open_graphs(bundle: Bundle, **options: Unpack[SessionOptions]) -> tuple[Any,
         ProviderError: the provider cannot be used.
     """
     session, cache = _open(bundle, "decoder", options)
-    opener = partial(_open, bundle, PROMPTS, options) if PROMPTS in bundle.manifest.graphs else None
-    return session, cache, PromptGraphs(None if opener is None else lambda: opener()[0])
+
+    def open_long() -> Any:
+        return _open(bundle, PROMPTS, options)[0]
+
+    return session, cache, PromptGraphs(open_long if PROMPTS in bundle.manifest.graphs else None)
 
 
 def _open(bundle: Bundle, name: str, options: SessionOptions) -> tuple[Any, CacheInfo]:
