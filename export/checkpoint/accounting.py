@@ -89,8 +89,7 @@ def parts_lacked(model: PreTrainedModel, names: Iterable[str]) -> dict[str, int]
     own = {name for name, _ in model.named_modules()}
     counts: Counter[str] = Counter()
     for name in names:
-        pieces = _renamed(model, name, held, renamings, converters).split(".")
-        paths = (".".join(pieces[: depth + 1]) for depth in range(len(pieces)))
+        paths = _paths(_renamed(model, name, held, renamings, converters))
         counts[next((path for path in paths if path not in own), name)] += 1
     return dict(counts.most_common())
 
