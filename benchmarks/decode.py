@@ -1,7 +1,7 @@
 """Decoding speed next to onnxruntime-genai and llama.cpp, on the same machine in the same run.
 
     python benchmarks/decode.py prepare WORK GGUF     # environments and models of the peers, once
-    python benchmarks/decode.py speed WORK BUNDLE     # prefill and decode, alternating
+    python benchmarks/decode.py speed WORK BUNDLE…    # prefill and decode, alternating; --prompt 512 --new 128
     python benchmarks/decode.py cold WORK BUNDLE      # whole processes: wall time and peak memory
     python benchmarks/decode.py quality WORK BUNDLE   # perplexity of all three on the same tokens
 
@@ -11,6 +11,7 @@ Every engine runs in an environment of its own and at its best settings: onnxrun
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -20,8 +21,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PROMPT_TOKENS, NEW_TOKENS, ROUNDS, THREADS = 256, 128, 7, 2
-ENGINES = ("triform", "genai", "llama")
+ROUNDS, THREADS = 7, 2
+PEERS = ("genai", "llama")
 
 
 def prepare(work: Path, gguf: Path):
@@ -89,33 +90,32 @@ def _ask(work: Path, name: str, request):
     return answer
 
 
-def _models(work: Path, bundle: Path):
-    return {"triform": str(bundle), "genai": str(work / "genai_model"), "llama": str(work / "q4_0.gguf")}
+def _peers(work: Path):
+    return {"genai": str(work / "genai_model"), "llama": str(work / "q4_0.gguf")}
 
 
-def speed(work: Path, bundle: Path):
+def speed(work: Path, bundles: list[Path], prompt: int, new: int):
     """Alternate between the engines; idle ones only wait for a line."""
-    ids = _prompt(bundle)
-    running = {name: _start(work, name, model) for name, model in _models(work, bundle).items()}
-    found = {name: [] for name in ENGINES}
+    ids = _ids(bundles[0])
+    ids = (ids * (prompt // len(ids) + 1))[:prompt]
+    models = _peers(work) | {bundle.name: str(bundle) for bundle in bundles}
+    running = {name: _start(work, name if name in PEERS else "triform", model) for name, model in models.items()}
+    found = {name: [] for name in models}
     for round_number in range(ROUNDS + 1):
-        for name in ENGINES:
-            answer = _send(running[name], {"task": "speed", "ids": ids, "new": NEW_TOKENS})
+        for name, process in running.items():
+            answer = _send(process, {"task": "speed", "ids": ids, "new": new})
             if round_number:
-                found[name].append((PROMPT_TOKENS / answer["prefill"], NEW_TOKENS / answer["decode"]))
+                found[name].append((prompt / answer["prefill"], new / answer["decode"]))
             time.sleep(0.2)
     for process in running.values():
         process.stdin.close()
         process.wait()
     medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in found.items()}
-    print("engine    prefill tokens/s  decode tokens/s  triform / engine: prefill, decode")
+    print(f"prompt of {prompt} tokens, {new} new ones; ratios: prefill, decode")
+    print("engine        prefill/s  decode/s  " + "  ".join(f"{'/ ' + name:<10}" for name in PEERS))
     for name, (prefill, decode) in medians.items():
-        ratios = f"{medians['triform'][0] / prefill:.2f}  {medians['triform'][1] / decode:.2f}"
-        print(f"{name:<9} {prefill:16.0f} {decode:16.1f}   {ratios}")
-
-
-def _prompt(bundle: Path):
-    return _ids(bundle)[:PROMPT_TOKENS]
+        ratios = "  ".join(f"{prefill / medians[peer][0]:.2f}, {decode / medians[peer][1]:.2f}" for peer in PEERS)
+        print(f"{name:<13} {prefill:9.0f} {decode:9.1f}  {ratios}")
 
 
 def _ids(bundle: Path):
@@ -136,8 +136,8 @@ def cold(work: Path, bundle: Path):
             "--temperature", "0",
         ],
     }  # fmt: skip
-    for name in ("genai", "llama"):
-        model = _models(work, bundle)[name]
+    for name in PEERS:
+        model = _peers(work)[name]
         commands[name] = [work / name / "bin" / "python", HERE / "engines.py", name, model, str(THREADS), "once"]
     found = {name: [] for name in commands}
     for _ in range(ROUNDS):
@@ -158,7 +158,7 @@ def quality(work: Path, bundle: Path):
     """Perplexity on one text, the same token ids in windows of 512 for each engine."""
     ids = _ids(bundle)[:1024]
     print("engine    perplexity")
-    for name, model in _models(work, bundle).items():
+    for name, model in ({"triform": str(bundle)} | _peers(work)).items():
         process = _start(work, name, model)
         losses = [_send(process, {"task": "loss", "ids": ids[at : at + 512]}) for at in range(0, len(ids), 512)]
         process.stdin.close()
@@ -167,5 +167,20 @@ def quality(work: Path, bundle: Path):
         print(f"{name:<9} {2.718281828459045 ** (total / count):10.2f}")
 
 
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    tasks = parser.add_subparsers(required=True)
+    for task, name in ((prepare, "gguf"), (speed, "bundles"), (cold, "bundle"), (quality, "bundle")):
+        found = tasks.add_parser(task.__name__, help=task.__doc__)
+        found.set_defaults(task=task)
+        found.add_argument("work", type=Path)
+        found.add_argument(name, type=Path, **({"nargs": "+"} if task is speed else {}))
+        if task is speed:
+            found.add_argument("--prompt", type=int, default=256)
+            found.add_argument("--new", type=int, default=128)
+    chosen = vars(parser.parse_args())
+    chosen.pop("task")(**chosen)
+
+
 if __name__ == "__main__":
-    globals()[sys.argv[1]](*(Path(argument) for argument in sys.argv[2:]))
+    main()

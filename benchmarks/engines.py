@@ -82,7 +82,7 @@ class Llama:
         if model == "-":
             return
         self.model = Backend(
-            model, n_ctx=1024, n_batch=512, n_threads=threads, n_threads_batch=threads, flash_attn=True, verbose=False
+            model, n_ctx=4096, n_batch=512, n_threads=threads, n_threads_batch=threads, flash_attn=True, verbose=False
         )
 
     def quantize(self, source, target):
