@@ -6,7 +6,8 @@
     python benchmarks/decode.py quality WORK BUNDLE   # perplexity of all three on the same tokens
 
 Every engine runs in an environment of its own and at its best settings: onnxruntime-genai with 2 threads in its config
-(its own builder, int4, block 32, accuracy level 4), llama.cpp with Q4_0 made from the GGUF and flash attention.
+(its own builder, int4, block 32, accuracy level 4), llama.cpp with Q4_0 made from the GGUF, with its flash attention
+and, as "plain", without: which is faster depends on the machine, and differs between prompts and steps.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROUNDS, THREADS = 7, 2
-PEERS = ("genai", "llama")
+PEERS = ("genai", "llama", "llama-plain")
 
 
 def prepare(work: Path, gguf: Path):
@@ -70,7 +71,8 @@ def _checkpoint_folder(gguf: Path, folder: Path):
 
 
 def _start(work: Path, name: str, model: str):
-    command = [work / name / "bin" / "python", HERE / "engines.py", name, model, str(THREADS)]
+    environment = work / name.removesuffix("-plain")
+    command = [environment / "bin" / "python", HERE / "engines.py", name, model, str(THREADS)]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -91,7 +93,7 @@ def _ask(work: Path, name: str, request):
 
 
 def _peers(work: Path):
-    return {"genai": str(work / "genai_model"), "llama": str(work / "q4_0.gguf")}
+    return {name: str(work / ("genai_model" if name == "genai" else "q4_0.gguf")) for name in PEERS}
 
 
 def speed(work: Path, bundles: list[Path], prompt: int, new: int):
@@ -138,7 +140,8 @@ def cold(work: Path, bundle: Path):
     }  # fmt: skip
     for name in PEERS:
         model = _peers(work)[name]
-        commands[name] = [work / name / "bin" / "python", HERE / "engines.py", name, model, str(THREADS), "once"]
+        python = work / name.removesuffix("-plain") / "bin" / "python"
+        commands[name] = [python, HERE / "engines.py", name, model, str(THREADS), "once"]
     found = {name: [] for name in commands}
     for _ in range(ROUNDS):
         for name, command in commands.items():

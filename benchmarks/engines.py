@@ -1,6 +1,6 @@
 """One engine as a worker: a JSON request a line on standard input, a JSON answer a line on standard output.
 
-python engines.py triform|genai|llama MODEL THREADS [once]
+python engines.py triform|genai|llama|llama-plain MODEL THREADS [once]
 """
 
 from __future__ import annotations
@@ -76,13 +76,21 @@ class Genai:
 
 
 class Llama:
+    flash = True
+
     def __init__(self, model, threads):
         from llama_cpp import Llama as Backend
 
         if model == "-":
             return
         self.model = Backend(
-            model, n_ctx=4096, n_batch=512, n_threads=threads, n_threads_batch=threads, flash_attn=True, verbose=False
+            model,
+            n_ctx=4096,
+            n_batch=512,
+            n_threads=threads,
+            n_threads_batch=threads,
+            flash_attn=self.flash,
+            verbose=False,
         )
 
     def quantize(self, source, target):
@@ -123,6 +131,12 @@ class Llama:
             print(part["choices"][0]["delta"].get("content", ""), end="", flush=True)
 
 
+class PlainLlama(Llama):
+    """Without flash attention."""
+
+    flash = False
+
+
 def answer(engine, request):
     if request["task"] == "speed":
         prefill, decode = engine.speed(request["ids"], request["new"])
@@ -138,7 +152,7 @@ def answer(engine, request):
 
 if __name__ == "__main__":
     kind, model, threads, *rest = sys.argv[1:]
-    worker = {"triform": Triform, "genai": Genai, "llama": Llama}[kind](model, int(threads))
+    worker = {"triform": Triform, "genai": Genai, "llama": Llama, "llama-plain": PlainLlama}[kind](model, int(threads))
     if rest:
         worker.once()
     else:
