@@ -42,3 +42,13 @@ def test_a_difference_for_one_source_is_refused(reference, value):
     for logits in ([LOGITS, other], [other, LOGITS]):
         with pytest.raises(ExportError, match="does not compute what PyTorch does"):
             verify_encoder_decoder(Pair(LOGITS), dataclasses.replace(reference, logits=logits))
+
+
+@pytest.mark.parametrize("value", [np.nan, 9.0])
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_difference_in_a_batch_is_refused(reference, value, row):
+    together = np.stack([LOGITS, LOGITS])
+    assert verify_encoder_decoder(Pair(LOGITS), dataclasses.replace(reference, batch_logits=together)).ragged == 0
+    together[row, 7, 1] = value
+    with pytest.raises(ExportError, match="does not compute what PyTorch does: ragged"):
+        verify_encoder_decoder(Pair(LOGITS), dataclasses.replace(reference, batch_logits=together))

@@ -77,6 +77,55 @@ def test_options_out_of_range_are_named(kind, changes, message):
 
 
 @pytest.mark.parametrize(
+    ("kind", "name", "good", "bad"),
+    [
+        (GenerationOptions, "max_new_tokens", [1, 2**31 - 1], [0, 2**31]),
+        (GenerationOptions, "min_new_tokens", [0, 2**31 - 1], [-1, 2**31]),
+        (GenerationOptions, "temperature", [0, 1e6], [-1e-9, 1e6 + 1]),
+        (GenerationOptions, "top_k", [0, 1], [-1, 2**31]),
+        (GenerationOptions, "top_p", [1e-9, 1], [0, 1 + 1e-9]),
+        (GenerationOptions, "seed", [0, 2**64 - 1], [-1, 2**64]),
+        (GenerationOptions, "logprobs", [0], [-1]),
+        (GenerationOptions, "penalty_alpha", [1e-9, 1 - 1e-9], [0, 1]),
+        (Truncation, "min_p", [0, 1], [-1e-9, 1 + 1e-9]),
+        (Truncation, "typical_p", [1e-9, 1], [0, 1 + 1e-9]),
+        (Truncation, "top_n_sigma", [1e-9, 50], [0]),
+        (Truncation, "epsilon_cutoff", [0, 1], [-1e-9, 1 + 1e-9]),
+        (Truncation, "eta_cutoff", [0, 1], [-1e-9, 1 + 1e-9]),
+        (Truncation, "xtc_threshold", [1e-9, 0.5], [0, 0.5 + 1e-9]),
+        (Truncation, "xtc_probability", [0, 1], [-1e-9, 1 + 1e-9]),
+        (Truncation, "mirostat_tau", [1e-9], [0]),
+        (Truncation, "mirostat_eta", [1e-9], [0]),
+        (Penalties, "repetition_penalty", [1e-6, 1e6], [1e-7, 1e6 + 1]),
+        (Penalties, "encoder_repetition_penalty", [1e-6, 1e6], [1e-7, 1e6 + 1]),
+        (Penalties, "frequency_penalty", [-1e6, 0, 1e6], [-1e6 - 1, 1e6 + 1]),
+        (Penalties, "presence_penalty", [-1e6, 0, 1e6], [-1e6 - 1, 1e6 + 1]),
+        (Penalties, "no_repeat_ngram_size", [0], [-1]),
+        (Penalties, "dry_multiplier", [0], [-1e-9]),
+        (Penalties, "dry_base", [1, 1000], [1 - 1e-9, 1001]),
+        (Penalties, "dry_allowed_length", [1], [0]),
+        (Penalties, "exponential_decay_length_penalty", [(0, 1e-9)], [(-1, 1.5), (0, 0)]),
+        (Constraints, "suppress_tokens", [(), (0,)], [(-1,)]),
+        (Constraints, "forced_bos_token_id", [0], [-1]),
+        (Constraints, "forced_tokens", [{0: 0}], [{-1: 0}, {0: -1}]),
+        (Constraints, "bad_words_ids", [((0,),)], [((),), ((-1,),)]),
+    ],
+)
+def test_a_range_has_the_ends_that_its_description_names(kind, name, good, bad):
+    needed = {
+        "penalty_alpha": {"top_k": 4}, "xtc_threshold": {"xtc_probability": 1}, "mirostat_eta": {"mirostat_tau": 3},
+        "xtc_probability": {"xtc_threshold": 0.25}, "dry_base": {"dry_multiplier": 1},
+        "dry_allowed_length": {"dry_multiplier": 1},
+    }  # fmt: skip
+    others = needed.get(name, {})
+    for value in good:
+        assert getattr(kind(**{name: value}, **others), name) == value
+    for value in bad:
+        with pytest.raises(InputError, match=name if name != "bad_words_ids" else "bad_words"):
+            kind(**{name: value}, **others)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"temperature": 0, "truncation": Truncation(mirostat_tau=5)}, "but `mirostat_tau` needs it"),
@@ -143,3 +192,61 @@ def test_an_answer_begins_behind_the_token_that_is_forced_upon_it(prompt_length,
         # A forced token leaves no other, so the fifth is ruled out there too.
         forced = "forced_bos_token_id" in changes and length == 1
         assert (logits[5] == -np.inf) == (length == begin or forced), length
+
+
+def left_by(options, ids, context, vocab_size=9):
+    """Logits of zeros after the processors of a row."""
+    logits = np.zeros(vocab_size, np.float32)
+    for processor in build_processors(options, context):
+        logits = processor(np.array(ids), logits)
+    return logits
+
+
+@pytest.mark.parametrize("prompt", [[4], [4, 4, 4, 4]])
+def test_an_answers_lengths_are_counted_from_the_end_of_its_prompt(prompt):
+    """An answer of at least two tokens and at most five, whose second is 7, and whose last is one of 2 and 3."""
+    options = GenerationOptions(
+        temperature=0, constraints=Constraints(forced_tokens={1: 7}, forced_eos_token_id=(2, 3), suppress_tokens=(8,))
+    )
+    context = ProcessorContext(len(prompt), len(prompt) + 5, 9, (2,), min_new_tokens=2)
+    allowed = {0: {0, 1, 3, 4, 5, 6, 7}, 1: {7}, 2: {0, 1, 2, 3, 4, 5, 6, 7}, 3: {0, 1, 2, 3, 4, 5, 6, 7}, 4: {2, 3}}
+    for length, tokens in allowed.items():
+        logits = left_by(options, [*prompt, *[6] * length], context)
+        assert set(np.flatnonzero(np.isfinite(logits)).tolist()) == tokens, length
+
+
+def test_penalties_of_what_was_generated_leave_out_the_prompt():
+    """Token 4 is in the prompt, 5 comes twice behind it and 6 once."""
+    context = ProcessorContext(2, 20, 9)
+    for name, expected in (("frequency_penalty", [-1.0, -0.5]), ("presence_penalty", [-0.5, -0.5])):
+        options = GenerationOptions(temperature=0, penalties=Penalties(**{name: 0.5}))
+        assert left_by(options, [4, 4, 5, 6, 5], context).tolist() == [0, 0, 0, 0, 0, *expected, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("ids", "changes", "lost"),
+    [
+        # Token 3 followed a match of one, two, three or four tokens.
+        ([7, 1, 3, 5, 1], {}, 0),
+        ([7, 2, 1, 3, 5, 2, 1], {}, 1),
+        ([7, 4, 2, 1, 3, 5, 4, 2, 1], {}, 1.75),
+        ([7, 6, 4, 2, 1, 3, 5, 6, 4, 2, 1], {}, 1.75**2),
+        ([7, 2, 1, 3, 5, 2, 1], {"dry_allowed_length": 1}, 1.75),
+        ([7, 4, 2, 1, 3, 5, 4, 2, 1], {"dry_base": 3.0}, 3),
+        ([7, 4, 2, 1, 3, 5, 4, 2, 1], {"dry_base": 1.0}, 1),
+    ],
+)
+def test_dry_as_its_author_proposes(ids, changes, lost):
+    """A base of 1.75, and repetitions of two tokens are the shortest that count; pull request 5677."""
+    options = GenerationOptions(temperature=0, penalties=Penalties(dry_multiplier=1, **changes))
+    assert left_by(options, ids, ProcessorContext(1, 50, 9))[3] == pytest.approx(-lost)
+
+
+@pytest.mark.parametrize(("changes", "rate"), [({}, 0.1), ({"mirostat_eta": 0.7}, 0.7)])
+def test_mirostat_learns_at_the_rate_of_its_paper(changes, rate):
+    """Of eight equally likely tokens each has a surprise of 3 bits; mu begins at 2 * 2 and falls by the rate."""
+    options = GenerationOptions(temperature=1, truncation=Truncation(mirostat_tau=2, **changes))
+    (step,) = build_processors(options, ProcessorContext(1, 50, 8, generator=np.random.default_rng(0)))
+    for length in range(1, 4):
+        step(np.zeros(length, np.int64), np.zeros(8, np.float32))
+        assert step.mu == pytest.approx(4 - rate * (length - 1))

@@ -1,0 +1,113 @@
+"""Which of several tries at a window is kept: what each try gives is given here."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from triform.runtime.bundle.generation_defaults import GenerationDefaults
+from triform.runtime.bundle.manifest import Tokens
+from triform.runtime.speech.fallback import DecodedWindow, WindowDecoder, compression_ratio
+from triform.runtime.speech.options import TranscribeOptions
+
+MANIFEST = SimpleNamespace(
+    generation=GenerationDefaults(), tokens=Tokens(None, [2], None), vocab_size=9, max_length=20, encoder_decoder=None,
+    cache=None,
+)  # fmt: skip
+MODEL = SimpleNamespace(
+    info=SimpleNamespace(speech=None), manifest=MANIFEST, text=SimpleNamespace(target=None), reader=None
+)
+# Unlikely below -1, repetitive above 2.4, silence above 0.6.
+GOOD, UNLIKELY, LESS, REPEATED = (-0.9, 2.4, 0.1), (-1.1, 1.0, 0.1), (-1.5, 1.0, 0.1), (-0.2, 2.5, 0.1)
+SILENT, LIKELY_SILENT, REPEATED_SILENT = (-1.1, 1.0, 0.7), (-0.9, 1.0, 0.7), (-0.2, 2.5, 0.7)
+
+
+def decoded(temperature, logprob, ratio, silence):
+    return DecodedWindow([], "", logprob, silence, ratio, temperature)
+
+
+class Scripted(WindowDecoder):
+    """Gives in each try what is listed for each window; remembers which windows were tried."""
+
+    def __init__(self, tries, **options):
+        super().__init__(MODEL, TranscribeOptions(**options))
+        self.tries, self.tried = tries, []
+
+    def _try(self, encoded, prompts, temperature):
+        self.tried.append(list(encoded))
+        return [decoded(temperature, *self.tries[window][len(self.tried) - 1]) for window in encoded]
+
+
+class Encoded(list):
+    """Some windows by their numbers."""
+
+    def only(self, places):
+        return [self[place] for place in places]
+
+
+def results(*tries, **options):
+    decoder = Scripted(tries, **{"temperatures": (0.0, 0.2, 0.4), **options})
+    return [one.temperature for one in decoder.decode(Encoded(range(len(tries))), [[1]] * len(tries))], decoder.tried
+
+
+@pytest.mark.parametrize(
+    ("tries", "kept", "count"),
+    [
+        ([GOOD], 0.0, 1),
+        ([UNLIKELY, GOOD], 0.2, 2),
+        ([REPEATED, UNLIKELY, GOOD], 0.4, 3),
+        # All failed: the likeliest of those that do not repeat themselves.
+        ([UNLIKELY, LESS, REPEATED], 0.0, 3),
+        ([REPEATED, LESS, UNLIKELY], 0.4, 3),
+        ([LESS, UNLIKELY, REPEATED], 0.2, 3),
+        ([REPEATED, REPEATED, REPEATED], 0.0, 3),
+        # What counts as silence is not tried again.
+        ([SILENT], 0.0, 1),
+        ([REPEATED_SILENT], 0.0, 1),
+        ([UNLIKELY, SILENT], 0.2, 2),
+    ],
+)
+def test_a_window_is_tried_until_its_text_is_good(tries, kept, count):
+    found, tried = results(tries)
+    assert (found, len(tried)) == ([kept], count)
+
+
+def test_only_windows_that_failed_are_tried_again():
+    found, tried = results([GOOD], [UNLIKELY, UNLIKELY, GOOD], [GOOD], [REPEATED, GOOD])
+    assert found == [0.0, 0.4, 0.0, 0.2]
+    assert tried == [[0, 1, 2, 3], [1, 3], [1]]
+
+
+@pytest.mark.parametrize(
+    ("result", "changes", "silent"),
+    [
+        (SILENT, {}, True),
+        (REPEATED_SILENT, {}, True),
+        (LIKELY_SILENT, {}, False),
+        (UNLIKELY, {}, False),
+        ((-1.1, 1.0, None), {}, False),
+        # At the thresholds themselves.
+        ((-1.1, 1.0, 0.6), {}, False),
+        ((-1.0, 2.4, 0.7), {}, False),
+        # Without one or the other check.
+        (LIKELY_SILENT, {"logprob_threshold": None}, True),
+        (SILENT, {"no_speech_threshold": None}, False),
+        (REPEATED_SILENT, {"compression_ratio_threshold": None}, False),
+    ],
+)
+def test_silence(result, changes, silent):
+    assert Scripted([], **changes).is_silence(decoded(0.0, *result)) == silent
+
+
+def test_checks_may_be_left_out():
+    off = {"compression_ratio_threshold": None, "logprob_threshold": None}
+    assert results([(-9.0, 9.0, 0.1)], **off) == ([0.0], [[0]])
+
+
+def test_a_text_that_repeats_itself_is_compressed():
+    """zlib adds a few bytes to what it cannot shorten, and letters that are all the same shrink to a hundredth."""
+    assert 0.3 < compression_ratio("abcdefgh") < 0.9
+    assert compression_ratio("a" * 2000) > 80
+    # In bytes of UTF-8, of which these letters have two.
+    assert compression_ratio("\u00e4" * 1000) > 60
