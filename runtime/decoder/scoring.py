@@ -10,7 +10,7 @@ from itertools import chain, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.arithmetic import log_sum_exp
+from triform.runtime.arithmetic import log_sum_exp, not_numbers
 from triform.runtime.errors import InputError, option
 from triform.runtime.graphs.decoding.step import DecoderStep
 from triform.runtime.likeliest import all_logits
@@ -137,9 +137,12 @@ def continuation_losses(step: DecoderStep, context: Sequence[int], continuation:
 
     Raises:
         InputError: the tokens do not fit into the model's context.
+        BundleError: a logit is NaN or an infinity.
     """
     step.wanted = None
     first = all_logits(step.prefill(context))[None].copy()
+    if not np.isfinite(first).all():
+        raise not_numbers()
     losses, greedy, done = [], True, 0
     for logits in chain((first,), step.logits_in_chunks(continuation[:-1])):
         targets = np.asarray(continuation[done : done + len(logits)])

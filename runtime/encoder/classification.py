@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.arithmetic import sigmoid, softmax
+from triform.runtime.arithmetic import check_numbers, sigmoid, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import BundleError
 from triform.runtime.text.pages import Text
@@ -30,7 +30,7 @@ def classify(model: OpenEncoder, texts: Iterable[Text | Pair]) -> Iterator[list[
 
     Raises:
         UnsupportedError: the bundle is for another task.
-        BundleError: the bundle does not name its labels.
+        BundleError: the bundle does not name its labels, or the logits hold NaN or an infinity.
         InputError: a text cannot be read.
         TriformError: onnxruntime failed.
     """
@@ -52,7 +52,7 @@ def label_logits(model: OpenEncoder, texts: Iterable[Text | Pair], purpose: str)
 
     Raises:
         UnsupportedError: the bundle is for another task.
-        BundleError: the bundle does not name its labels.
+        BundleError: the bundle does not name its labels, or the logits hold NaN or an infinity.
         InputError: a text cannot be read.
         TriformError: onnxruntime failed.
     """
@@ -63,6 +63,7 @@ def label_logits(model: OpenEncoder, texts: Iterable[Text | Pair], purpose: str)
             raise BundleError(
                 f"the bundle names {len(labels)} labels for a graph that gives {len(logits)}; export the model again"
             )
+        check_numbers([logits])
         yield logits
 
 
@@ -98,9 +99,11 @@ def next_sentence(model: OpenEncoder, pairs: Iterable[Pair]) -> Iterator[float]:
 
     Raises:
         UnsupportedError: the bundle is for another task.
+        BundleError: the logits hold NaN or an infinity.
         InputError: a text cannot be read.
         TriformError: onnxruntime failed.
     """
     model.require("next-sentence", "next-sentence-prediction")
     for (logits,) in model.step.in_batches(model.reader().stream(pairs), ("logits",)):
+        check_numbers([logits])
         yield float(softmax(logits.astype(np.float64))[0])

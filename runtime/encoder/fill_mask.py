@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.arithmetic import softmax
+from triform.runtime.arithmetic import check_numbers, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
 from triform.runtime.text.pages import Page, Text
@@ -72,6 +72,7 @@ def fill_mask(
 
     Raises:
         UnsupportedError: the bundle is for another task, or its tokenizer has no mask.
+        BundleError: the logits hold NaN or an infinity.
         InputError: a text has no mask among the tokens that the model can read.
         TriformError: onnxruntime failed.
     """
@@ -86,6 +87,7 @@ def fill_mask(
                 raise InputError(f"text {number} has no {own}{within}; put one where a word is to be predicted")
         results = model.step.run(rows, ("logits",), positions)
         for row, places, (logits,) in zip(rows, positions, results, strict=True):
+            check_numbers([logits])
             # Rows are padded: a text with fewer masks than another in the batch has more logits than masks.
             yield [
                 [_filling(model, row, place, *best, alone=len(places) == 1) for best in _best(scores, top_k, targets)]

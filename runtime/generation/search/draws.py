@@ -60,14 +60,18 @@ def allowed_by(processors: Sequence[Processor], temperature: float, generator: n
         processors: the row's.
         temperature: 0 takes the most likely token.
         generator: the random numbers, for a temperature above 0.
+
+    Returns:
+        the choice. It raises BundleError where the logits hold NaN or an infinity, and InputError where the processors
+        ban every token.
     """
     warm = Temperature(temperature) if temperature and generator is not None else None
 
     def choose(ids: Ids, logits: Logits) -> tuple[int, float]:
         allowed = process(processors, ids, logits)
-        if warm is None or generator is None:
-            token = greedy(allowed)
-        else:
+        # Where a token is drawn, only for the errors that it raises.
+        token = greedy(allowed)
+        if warm is not None and generator is not None:
             token = draw(weights_of(warm(ids, allowed)), generator.random())
         return token, log_probability(allowed, token)
 

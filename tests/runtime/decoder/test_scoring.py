@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +18,8 @@ import triform
 from tests.checkpoints.decoders import byte_level_tokenizer
 from tests.runtime.text.test_tokenizer import BYTE_FALLBACK, BYTE_LEVEL
 from triform.export.samples import texts
-from triform.runtime.decoder.scoring import losses_of
-from triform.runtime.errors import InputError
+from triform.runtime.decoder.scoring import continuation_losses, losses_of
+from triform.runtime.errors import BundleError, InputError
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 from triform.runtime.text.token_stream import stream_ids
@@ -159,6 +161,28 @@ def test_options_that_fail_do_so_before_anything_runs(decoder):
         decoder.stream(PROMPT, options)
     mirostat = GenerationOptions(max_new_tokens=5, seed=1, truncation=Truncation(mirostat_tau=3.0))
     assert decoder.generate(PROMPT, mirostat).token_ids == decoder.generate(PROMPT, mirostat).token_ids
+
+
+def continuation_of(*tables):
+    """The losses of 2, 0 and 1 after a context, with logits after it and after the first two of them."""
+    step = SimpleNamespace(
+        prefill=lambda context: tables[0],
+        logits_in_chunks=lambda ids: (table[None] for _, table in zip(ids, tables[1:])),
+    )
+    return continuation_losses(step, [5, 6], [2, 0, 1])
+
+
+def test_each_token_of_a_continuation_is_scored_after_those_before_it():
+    """Weights of 1, 2 and 5 of 8, in other places each time: 5/8, 2/8 and 5/8."""
+    tables = [np.log(np.array(weights, np.float32)) for weights in ([1, 2, 5], [2, 5, 1], [2, 5, 1])]
+    losses, greedy = continuation_of(*tables)
+    assert losses == pytest.approx([math.log(8 / 5), math.log(4), math.log(8 / 5)], rel=1e-6)
+    assert not greedy
+    tables[1] = tables[1][[1, 0, 2]]
+    assert continuation_of(*tables)[1]
+    for value in (math.nan, math.inf):
+        with pytest.raises(BundleError, match="logits that are not numbers"):
+            continuation_of(np.array([0, value, 1], np.float32), *tables[1:])
 
 
 def test_the_perplexity_of_a_file_is_that_of_its_text(decoder):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.fake_step import FakeStep
-from triform.runtime.errors import InputError
+from triform.runtime.errors import BundleError, InputError
 from triform.runtime.generation.options.beams import BeamOptions
 from triform.runtime.generation.search.batch import Request
 from triform.runtime.generation.search.beams import beam_search
 from triform.runtime.generation.search.diverse_beams import diverse_beam_search
-from triform.runtime.generation.search.draws import best_of, drawn_by
+from triform.runtime.generation.search.draws import allowed_by, best_of, drawn_by
 
 
 def slow_groups(step, prompt, beams, groups, strength, eos, limit):
@@ -112,3 +113,31 @@ def test_best_of_ranks_by_the_mean_log_probability_of_the_model():
         assert all((one.finish_reason == "stop") == (one.token_ids[-1] == 5) for one in hypotheses)
     # Six answers at first, of which one ends at once; then one more ends after two tokens, and two after three.
     assert step.sizes == [2, 5, 4, 2, 2]
+
+
+def only(*tokens):
+    """A processor that bans all other tokens."""
+    return lambda ids, logits: np.where(np.isin(np.arange(len(logits)), tokens), logits, np.float32(-np.inf))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_what_is_drawn_is_allowed_and_scored_among_what_is(temperature):
+    """Weights of 1, 2, 3 and 4, of which the second and the third are allowed: 2/5 and 3/5; squared, 4/13 and 9/13."""
+    logits = np.log(np.arange(1, 5)).astype(np.float32)
+    choose = allowed_by([only(1, 2)], temperature, np.random.default_rng(0))
+    found = [choose(np.zeros(1, np.int64), logits) for _ in range(2000)]
+    for token, logprob in found:
+        assert logprob == pytest.approx(np.log({1: 2 / 5, 2: 3 / 5}[token]), rel=1e-5)
+    share = np.mean([token == 2 for token, _ in found])
+    assert share == (1 if temperature == 0 else pytest.approx(9 / 13, abs=0.05))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+@pytest.mark.parametrize("processors", [[], [only(0, 1, 2)]])
+def test_nothing_is_drawn_from_what_are_no_numbers(temperature, processors):
+    choose = allowed_by(processors, temperature, np.random.default_rng(0))
+    for value in (np.nan, np.inf):
+        with pytest.raises(BundleError, match="not numbers"):
+            choose(np.zeros(1, np.int64), np.array([0, value, 1], np.float32))
+    with pytest.raises(InputError, match="every token is banned"):
+        choose(np.zeros(1, np.int64), np.full(3, -np.inf, np.float32))
