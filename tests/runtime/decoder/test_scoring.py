@@ -167,7 +167,7 @@ def continuation_of(*tables):
     """The losses of 2, 0 and 1 after a context, with logits after it and after the first two of them."""
     step = SimpleNamespace(
         prefill=lambda context: tables[0],
-        logits_in_chunks=lambda ids: (table[None] for _, table in zip(ids, tables[1:])),
+        logits_in_chunks=lambda ids: (table[None] for _, table in zip(ids, tables[1:], strict=True)),
     )
     return continuation_losses(step, [5, 6], [2, 0, 1])
 
