@@ -19,28 +19,39 @@ _MOST_TESTS = 3
 def tests_of(path: Path) -> tuple[str, ...]:
     """The files of tests for a file, the nearest first; none if no test reaches it.
 
-    Near are those of the file's name in the folder of its name, then those that import it through few others and
-    share most of its folders.
+    The first are those of the file's name in the folder of its name, then those that import it through few others and
+    share most of its folders. The last shares most of its folders, however it comes to the file, and words of its name.
 
     Args:
         path: of the file, from the root of the repository.
     """
     steps = _importers(_module(path))
-    ranked = [(_distance(path, test, steps[_module(test)]), str(test)) for test in _tests() if _module(test) in steps]
-    return tuple(name for _, name in sorted(ranked)[:_MOST_TESTS])
+    ranked = sorted((_distance(path, test, steps[_module(test)]), test) for test in _tests() if _module(test) in steps)
+    nearest = [test for _, test in ranked]
+    chosen, others = nearest[: _MOST_TESTS - 1], nearest[_MOST_TESTS - 1 :]
+    beside = min(others, key=lambda test: (_apart(path, test), -_words_shared(path, test)), default=None)
+    return tuple(map(str, chosen if beside is None else [*chosen, beside]))
 
 
 def _distance(path: Path, test: Path, steps: int) -> int:
-    own = ("tests", *path.parent.parts)
-    shared = 0
+    apart = _apart(path, test)
+    named = path.stem in test.stem and apart == 0
+    # Whoever imports a file itself tests more of it than neighbors do.
+    return -1 if named else 3 * steps + apart
+
+
+def _apart(path: Path, test: Path) -> int:
+    """How many folders only one of the two lies in, or in the folder of the same name."""
+    own, shared = ("tests", *path.parent.parts), 0
     for ours, theirs in zip(own, test.parent.parts, strict=False):
         if ours != theirs:
             break
         shared += 1
-    apart = len(own) - shared + len(test.parent.parts) - shared
-    named = path.stem in test.stem and apart == 0
-    # Whoever imports a file itself tests more of it than neighbors do.
-    return -1 if named else 3 * steps + apart
+    return len(own) - shared + len(test.parent.parts) - shared
+
+
+def _words_shared(path: Path, test: Path) -> int:
+    return len({*path.stem.split("_"), path.parent.name} & {*test.stem.split("_"), test.parent.name})
 
 
 def _importers(module: str) -> dict[str, int]:
@@ -63,6 +74,9 @@ def _users() -> dict[str, set[str]]:
             found[_module(path)].add(_COMMAND_TABLE)
         for name in _imported(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
             found[name].add(_module(path))
+        if path.name.startswith("test_"):
+            # What it gives the tests of its folder they use as if they imported it.
+            found[_module(path.with_name("conftest.py"))].add(_module(path))
     return found
 
 

@@ -62,13 +62,13 @@ def main() -> int:
             if options.only and number not in options.only:
                 continue
             start = time.monotonic()
-            outcome = _outcome(trial, path, mutation)
+            outcome, test = _outcome(trial, path, mutation)
             noticed += outcome == "noticed"
             decided += outcome != "undecided"
             change = f"{' '.join(mutation.before.split())} -> {mutation.after}"
-            print(
-                f"{number:3} {outcome:9} {time.monotonic() - start:4.0f} s {path}:{mutation.line} {change}", flush=True
-            )
+            found = f" ({test})" if test else ""
+            took = f"{time.monotonic() - start:4.0f} s"
+            print(f"{number:3} {outcome:9} {took} {path}:{mutation.line} {change}{found}", flush=True)
     print(f"{noticed} of {decided} noticed ({100 * noticed / max(1, decided):.0f} %)")
     return 0
 
@@ -95,11 +95,11 @@ def _copy(folder: Path) -> Path:
     return folder
 
 
-def _outcome(trial: Trial, path: Path, mutation: Mutation) -> str:
-    """noticed, SURVIVED, or undecided where the tests do not end or do not pass without the mutation."""
+def _outcome(trial: Trial, path: Path, mutation: Mutation) -> tuple[str, str | None]:
+    """noticed, SURVIVED, or undecided where the tests do not end or do not pass without the mutation; what failed."""
     tests = tests_of(path)
     if not tests:
-        return "SURVIVED"
+        return "SURVIVED", None
     original = (trial.place / path).read_text(encoding="utf-8")
     _write(trial.place / path, mutation.text)
     try:
@@ -107,9 +107,9 @@ def _outcome(trial: Trial, path: Path, mutation: Mutation) -> str:
     finally:
         _write(trial.place / path, original)
     if outcome.failed is None and outcome.in_time:
-        return "SURVIVED"
+        return "SURVIVED", None
     passes = _pass_unchanged(trial, (outcome.failed,) if outcome.failed else tests)
-    return "noticed" if passes else "undecided"
+    return "noticed" if passes else "undecided", outcome.failed
 
 
 @cache

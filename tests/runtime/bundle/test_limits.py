@@ -153,6 +153,7 @@ SPEECH = SpeechInfo(30, 29, {"de": 20}, 21, 22, 23, 24, 0, [[0, 5], [2, 0]], "de
         *(({name: VOCAB}, {name}) for name in ("timestamp_begin", "no_timestamps", "transcribe", "translate")),
         *(({name: VOCAB}, {name}) for name in ("no_speech", "previous")),
         ({"languages": {"de": VOCAB}}, {"languages.de"}),
+        ({"default_language": None, "default_task": None}, set()),
         ({"default_language": "fr"}, {"default_language"}),
         ({"default_task": "sing"}, {"default_task"}),
         ({"max_initial_timestamp_index": -1}, {"max_initial_timestamp_index"}),

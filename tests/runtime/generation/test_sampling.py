@@ -18,7 +18,8 @@ from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 from triform.runtime.generation.options.step_order import ORDER, reordered
 from triform.runtime.generation.processors.build import ProcessorContext, build_processors
-from triform.runtime.generation.sampling import draw, greedy, make_sampler, process, row_generator
+from triform.runtime.generation.sampling import draw, greedy, make_sampler, process, row_generator, wanted
+from triform.runtime.likeliest import NOTHING, Likeliest
 
 NO_IDS = np.zeros(0, np.int64)
 # 99.9 % quantiles of chi-square by degrees of freedom, from a table.
@@ -281,3 +282,51 @@ def test_banning_every_token_is_refused(temperature):
 def test_the_smallest_temperatures_are_greedy():
     logits = np.array([0.0, 3.0, 1.0], np.float32)
     assert {sampler_of(GenerationOptions(temperature=t, seed=1), 3)(NO_IDS, logits) for t in (0, 1e-320, 1e-9)} == {1}
+
+
+def likeliest(logits, count):
+    """What a device gives of logits."""
+    tokens = np.sort(np.argsort(-logits, kind="stable")[:count])
+    return Likeliest(int(logits.argmax()), tokens, logits[tokens])
+
+
+@pytest.mark.parametrize("equal", [0, 6])
+def test_the_likeliest_tokens_suffice_where_a_sampler_wants_no_more(equal):
+    """Of a top-k, also where tokens are as likely as its last; these belong to it."""
+    options = GenerationOptions(temperature=0.8, top_k=5, top_p=0.9, seed=3)
+    for seed in range(40):
+        logits = np.random.default_rng(seed).normal(0, 2, 60).astype(np.float32)
+        logits[7 : 7 + equal] = np.sort(logits)[-5]
+        row = ProcessorContext(0, 99, 60, generator=row_generator(seed))
+        processors = build_processors(options, row)
+        count = wanted(processors, row.generator, 60)
+        assert 5 + equal <= count < 60
+        expected = make_sampler(processors, row_generator(seed))(NO_IDS, logits)
+        assert make_sampler(processors, row_generator(seed))(NO_IDS, likeliest(logits, count)) == expected
+    assert wanted(processors, row.generator, 8) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({"temperature": 0}, 1),
+        ({"temperature": 0, "penalties": Penalties(repetition_penalty=2.0)}, None),
+        # What depends on the ids may make any token the likeliest, and these truncations may leave any number.
+        ({"temperature": 1, "top_k": 5, "penalties": Penalties(repetition_penalty=2.0)}, None),
+        ({"temperature": 1, "top_k": 0}, None),
+        ({"temperature": 1, "top_k": 0, "top_p": 0.5}, None),
+    ],
+)
+def test_how_many_of_the_likeliest_tokens_are_wanted(changes, count):
+    options = GenerationOptions(**changes)
+    generator = row_generator(1) if options.temperature else None
+    processors = build_processors(options, ProcessorContext(0, 99, 60, generator=generator))
+    assert wanted(processors, generator, 60) == count
+
+
+def test_the_likeliest_token_alone():
+    sampler = make_sampler([], None)
+    assert sampler(NO_IDS, Likeliest(7, *NOTHING)) == 7
+    for one in (sampler, make_sampler([], row_generator(1))):
+        with pytest.raises(BundleError, match="NaN"):
+            one(NO_IDS, Likeliest(-1, *NOTHING))

@@ -104,6 +104,8 @@ def test_long_speech_is_cut_where_it_is_least_likely():
     probabilities[20], probabilities[70], probabilities[150] = 0.6, 0.7, 0.6
     # The second half of the first 100 frames, and so on; the first 20 are not looked at.
     assert found(probabilities, options) == frames((0, 70), (70, 150), (150, 200), (200, 250))
+    # A rest of five frames is the end of speech that is long enough.
+    assert found([0.9] * 97 + [0.6] + [0.9] * 4 + [0] * 10, options) == frames((0, 97), (97, 102))
 
 
 def test_spans_come_as_soon_as_they_are_known():

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from tests.helpers.fake_step import FakeStep
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.bundle.manifest import Tokens
+from triform.runtime.bundle.media_info import SpeechInfo
+from triform.runtime.generation.options.beams import BeamOptions
+from triform.runtime.generation.search.batch import Request
+from triform.runtime.generation.search.beams import beam_search
 from triform.runtime.speech.fallback import DecodedWindow, WindowDecoder, compression_ratio
 from triform.runtime.speech.options import TranscribeOptions
 
@@ -111,3 +117,78 @@ def test_a_text_that_repeats_itself_is_compressed():
     assert compression_ratio("a" * 2000) > 80
     # In bytes of UTF-8, of which these letters have two.
     assert compression_ratio("\u00e4" * 1000) > 60
+
+
+class SourceStep(FakeStep):
+    """A `FakeStep` whose prompts give logits after several of their tokens."""
+
+    def prefill_at(self, rows, positions):
+        self.prefill(rows)
+        table = [
+            [self.logits(ids[: place + 1]) for place in places] for ids, places in zip(rows, positions, strict=True)
+        ]
+        return np.array(table)
+
+
+# What was said before stands in front of the start, which is 1; 2 is the end, 3 says that nobody speaks, 8 is a time.
+PROMPTS, SAID_BEFORE = [[5, 1, 7], [1, 7]], [[5, 1], [1]]
+SPEECH = SpeechInfo(8, 6, no_speech=3)
+
+
+class Text:
+    def decode(self, ids, skip_special_tokens):
+        return "".join(f" {token}" for token in ids)
+
+
+def heard(**options):
+    reader = SimpleNamespace(batch_step=lambda encoded: SourceStep(9, seed=4, spread=1.0))
+    model = SimpleNamespace(
+        info=SimpleNamespace(speech=SPEECH, decoder_start=1), manifest=MANIFEST, text=SimpleNamespace(target=Text()),
+        reader=reader,
+    )  # fmt: skip
+    never = {"compression_ratio_threshold": None, "logprob_threshold": None}
+    decoder = WindowDecoder(model, TranscribeOptions(timestamps=False, max_new_tokens=6, **never, **options))
+    return decoder.decode(Encoded(range(2)), PROMPTS)
+
+
+def scored(ids, tokens):
+    """The mean log-probability of tokens after ids."""
+    step, total = SourceStep(9, seed=4, spread=1.0), 0.0
+    for token in tokens:
+        total += step.log_probabilities(ids)[token]
+        ids = [*ids, token]
+    return total / len(tokens)
+
+
+def test_what_a_window_says_and_how_likely_it_is():
+    step = SourceStep(9, seed=4, spread=1.0)
+    for prompt, said_before, found in zip(PROMPTS, SAID_BEFORE, heard(temperatures=(0.0,)), strict=True):
+        tokens = []
+        while len(tokens) < 6 and 2 not in tokens:
+            tokens.append(int(step.logits([*prompt, *tokens]).argmax()))
+        assert found.tokens == [token for token in tokens if token != 2]
+        # Times are no text.
+        assert found.text == "".join(f" {token}" for token in found.tokens if token < 8)
+        assert found.avg_logprob == pytest.approx(scored(prompt, tokens), rel=1e-4)
+        assert found.no_speech_prob == pytest.approx(np.exp(step.log_probabilities(said_before)[3]), rel=1e-4)
+        assert found.temperature == 0
+
+
+def test_beams_without_a_temperature_and_the_best_of_several_samples_with_one():
+    step = SourceStep(9, seed=4, spread=1.0)
+    expected = beam_search(step, [Request(prompt, 6) for prompt in PROMPTS], BeamOptions(4), eos=(2,))
+    for (best,), found in zip(expected, heard(temperatures=(0.0,), num_beams=4), strict=True):
+        assert found.tokens == [token for token in best.token_ids if token != 2]
+    many = [heard(temperatures=(0.9,), num_beams=4, best_of=count, seed=3) for count in (1, 2, 9)]
+    # The first window's samples are among those of a larger number.
+    scores = [found[0].avg_logprob for found in many]
+    assert scores == sorted(scores)
+    assert scores[0] < scores[-1]
+    assert [one.temperature for found in many for one in found] == [0.9] * 6
+    for prompt, found in zip(PROMPTS, many[-1], strict=True):
+        # An end is one of the tokens that count.
+        scores = [scored(prompt, [*found.tokens, *end]) for end in ([], [2])]
+        assert any(found.avg_logprob == pytest.approx(score, rel=1e-4) for score in scores)
+    # Another seed draws other numbers, and the same one the same.
+    assert heard(temperatures=(0.9,), best_of=2, seed=3) == many[1]
+    assert heard(temperatures=(0.9,), best_of=2, seed=4) != many[1]

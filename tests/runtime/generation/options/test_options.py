@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ from triform.runtime.errors import InputError
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 from triform.runtime.generation.processors.build import ProcessorContext, build_processors
-from triform.runtime.generation.processors.spelling import spell
+from triform.runtime.generation.processors.contract import ban
+from triform.runtime.generation.processors.spelling import Spelled, spell
 
 
 @pytest.mark.parametrize(
@@ -168,13 +171,21 @@ def test_what_is_off_is_not_there():
         min_new_tokens=0,
         truncation=Truncation(min_p=0, typical_p=1.0, epsilon_cutoff=0, eta_cutoff=0),
         penalties=Penalties(
-            repetition_penalty=1.0, frequency_penalty=0, presence_penalty=0, no_repeat_ngram_size=0, dry_multiplier=0
+            repetition_penalty=1.0,
+            frequency_penalty=0,
+            presence_penalty=0,
+            no_repeat_ngram_size=0,
+            dry_multiplier=0,
+            encoder_repetition_penalty=1.0,
+            encoder_no_repeat_ngram_size=0,
         ),
         constraints=Constraints(logit_bias={}, bad_words=(), suppress_tokens=()),
     )
-    import numpy as np
-
-    assert build_processors(options, ProcessorContext(1, 10, 9, (2,), np.random.default_rng(0))) == []
+    context = ProcessorContext(1, 10, 9, (2,), np.random.default_rng(0), encoder_ids=np.array([5]))
+    assert build_processors(options, context) == []
+    # As in transformers' `_get_logits_processor`.
+    ones = GenerationOptions(temperature=1.0, truncation=Truncation(epsilon_cutoff=1, eta_cutoff=1))
+    assert build_processors(ones, context) == []
 
 
 @pytest.mark.parametrize(
@@ -250,3 +261,72 @@ def test_mirostat_learns_at_the_rate_of_its_paper(changes, rate):
     for length in range(1, 4):
         step(np.zeros(length, np.int64), np.zeros(8, np.float32))
         assert step.mu == pytest.approx(4 - rate * (length - 1))
+
+
+NO_FOUR = SimpleNamespace(constraint=lambda start: lambda ids, logits: ban(logits, [start + 2]))
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "expected"),
+    [
+        ({"constraints": {"logit_bias": {3: 1.5}}}, {}, {3: 2.5}),
+        ({"constraints": {"bad_words_ids": ((5, 6),)}}, {}, {6: -np.inf}),
+        ({}, {"spelled": Spelled(bad_words_ids=((5, 7),))}, {7: -np.inf}),
+        ({}, {"spelled": Spelled(form=NO_FOUR)}, {4: -np.inf}),
+        ({}, {"min_new_tokens": 2}, {2: -np.inf}),
+        ({}, {"min_new_tokens": 1}, {}),
+        ({"constraints": {"suppress_tokens": (8,)}}, {}, {8: -np.inf}),
+        ({"penalties": {"repetition_penalty": 2.0}}, {}, {4: 0.5, 5: 0.5}),
+        ({"penalties": {"encoder_repetition_penalty": 2.0}}, {}, {7: 2}),
+        ({"penalties": {"frequency_penalty": 0.25}}, {}, {5: 0.75}),
+        ({"penalties": {"presence_penalty": 0.25}}, {}, {5: 0.75}),
+        ({"penalties": {"no_repeat_ngram_size": 1}}, {}, {4: -np.inf, 5: -np.inf}),
+        ({"penalties": {"encoder_no_repeat_ngram_size": 1}}, {}, {7: -np.inf}),
+        # The end's 1 is raised by 1 * (3 - 1), a token after none.
+        ({"penalties": {"exponential_decay_length_penalty": (0, 3.0)}}, {}, {2: 3}),
+    ],
+)
+def test_each_option_is_applied(options, more, expected):
+    """To ones, after a prompt of two fours and an answer that begins with 5; an encoder has read 7."""
+    groups = {"constraints": Constraints, "penalties": Penalties}
+    asked = GenerationOptions(temperature=0, **{name: groups[name](**value) for name, value in options.items()})
+    context = ProcessorContext(2, 20, 9, (2,), encoder_ids=np.array([7]), **more)
+    logits = np.ones(9, np.float32)
+    for processor in build_processors(asked, context):
+        logits = processor(np.array([4, 4, 5]), logits)
+    assert logits.tolist() == [expected.get(token, 1) for token in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, {0, 1, 2}),
+        ({"top_k": 2}, {0, 1}),
+        ({"top_p": 0.7}, {0, 1}),
+        # Of 0.24.
+        ({"min_p": 0.4}, {0, 1}),
+        # The entropy is 0.898, the surprises 0.51, 1.20 and 2.30.
+        ({"typical_p": 0.2}, {1}),
+        ({"epsilon_cutoff": 0.2}, {0, 1}),
+        # The square root of 0.25, times exp(-0.898): 0.204.
+        ({"eta_cutoff": 0.25}, {0, 1}),
+        # The standard deviation of the logarithms is 0.738.
+        ({"top_n_sigma": 1.0}, {0, 1}),
+        ({"xtc_threshold": 0.2, "xtc_probability": 1}, {1, 2}),
+        ({"xtc_threshold": 0.2, "xtc_probability": 0}, {0, 1, 2}),
+        # Less than 1.8 bits.
+        ({"mirostat_tau": 0.9}, {0, 1}),
+    ],
+)
+@pytest.mark.parametrize("least", [1, 3])
+def test_each_truncation_is_applied_and_leaves_enough_for_beams(options, kept, least):
+    """Of probabilities of 0.6, 0.3 and 0.1."""
+    own = {name: value for name, value in options.items() if name in ("top_k", "top_p")}
+    cuts = Truncation(**{name: value for name, value in options.items() if name not in own})
+    context = ProcessorContext(1, 20, 3, generator=np.random.default_rng(0), min_tokens_to_keep=least)
+    logits = np.log(np.array([0.6, 0.3, 0.1], np.float32))
+    for processor in build_processors(GenerationOptions(temperature=1, truncation=cuts, **own), context):
+        logits = processor(np.array([0]), logits)
+    # Mirostat is for a single row, which beams are not.
+    enough = least == 3 and "mirostat_tau" not in options
+    assert set(np.flatnonzero(np.isfinite(logits)).tolist()) == ({0, 1, 2} if enough else kept)
