@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from triform.runtime.bundle.media_info import AudioInfo, SpeechInfo
+from triform.runtime.media.voice_activity import SpeechSpan
 from triform.runtime.speech import windows
 from triform.runtime.speech.fallback import DecodedWindow
 from triform.runtime.speech.options import TranscribeOptions
@@ -133,6 +134,20 @@ def test_without_times_each_window_is_a_segment(transcribed):
     found = transcribed(sound(70), [[1, 2], [3], [4]], timestamps=False)
     assert found.segments == [(0, 30, " 1 2"), (30, 60, " 3"), (60, 70, " 4")]
     assert found.prompts[0] == [START, SPEECH.no_timestamps]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_only_what_is_speech_is_heard(transcribed, monkeypatch, batch):
+    """From 5 to 12.5 s and from 20 to 58 s, the second of which is two windows."""
+    spans = [SpeechSpan(5, 12.5), SpeechSpan(20, 58)]
+    monkeypatch.setattr(windows, "speech_of", lambda recording, options, longest: iter(spans if longest == 30 else []))
+    found = transcribed(quiet_at(47, sound(70)), [[at(0), 1], [at(0), 2], [at(0), 3]], vad=True, batch=batch)
+    cut = found.segments[1][1]
+    assert cut == (50 if batch == 1 else pytest.approx(47.15, abs=0.12))
+    assert found.segments == [(5, 12.5, " 1"), (20, cut, " 2"), (cut, 58, " 3")]
+    first = found.features[0][0]
+    assert (first[:, 750:] == 0).all()
+    assert (first[:, :750] != 0).any(0).all()
 
 
 def quiet_at(seconds, samples):
