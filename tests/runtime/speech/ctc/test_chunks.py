@@ -32,6 +32,7 @@ def test_every_frame_comes_once(count, size):
         assert last or LENGTH - end == STRIDE
         assert part.end == pytest.approx((count if last else part.samples[0] + end) / RATE)
     assert frames == list(range(count // STEP))
+    assert bool(found) == bool(count)
 
 
 def test_a_chunk_is_no_shorter_than_a_frame():
