@@ -53,6 +53,13 @@ def test_without_two_votes_the_likeliest_over_all_is_taken():
     assert voted(logits(de=0.5, en=0.45, pt=0.05), unsure) == ("en", 0.4, 2)
 
 
+def test_a_number_added_to_all_logits_changes_nothing():
+    for shift in (-900, 900):
+        vote = LanguageVote(INFO, 0.6)
+        vote.add(ENGLISH + np.float32(shift))
+        assert vote.result().probability == pytest.approx(0.8, abs=1e-4)
+
+
 def test_a_window_without_speech_says_nothing():
     music = logits(no_speech=0.7, de=0.9, en=0.1)
     assert voted(music, music, music, ENGLISH) == ("en", 0.8, 4)

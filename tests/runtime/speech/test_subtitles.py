@@ -92,6 +92,12 @@ def test_json_has_everything():
     assert "é" in written
 
 
+def test_the_language_is_that_of_the_recording():
+    segments = [segment(0, 1, " Ja.", language="de", language_probability=0.75), segment(1, 2, " Nein.")]
+    document = json.loads("".join(as_json(segments, "a.wav")))
+    assert (document["file"], document["language"], document["language_probability"]) == ("a.wav", "de", 0.75)
+
+
 def test_nothing_was_said():
     assert [list(WRITERS[name]([])) for name in ("text", "srt", "vtt")] == [[], [], ["WEBVTT\n\n"]]
     assert json.loads("".join(WRITERS["json"]([]))) == {
@@ -111,6 +117,8 @@ def test_long_lines_are_broken(writer):
 def test_text_without_spaces_is_broken_too():
     ((_, _, lines),) = cues("".join(as_srt([segment(0, 1, "あ" * 25)], max_line_width=10)))
     assert [len(line) for line in lines] == [10, 10, 5]
+    ((_, _, lines),) = cues("".join(as_srt([segment(0, 1, "あい")], max_line_width=1)))
+    assert lines == ["あ", "い"]
 
 
 @pytest.mark.parametrize("width", [0, -1])

@@ -113,6 +113,13 @@ def test_punctuation_joins_words():
     assert [one.tokens for one in found] == [[5, 1], [2, 2, 1], [2]]
 
 
+def test_punctuation_without_a_word_stays_by_itself():
+    words = [word(".", 0, 1), word(" a", 1, 2), word("!", 2, 3)]
+    assert [one.text for one in merge_punctuation(words)] == [".", " a!"]
+    assert [one.text for one in merge_punctuation([word(" a ", 0, 1), word(".", 1, 2)])] == [" a ", "."]
+    assert merge_punctuation([]) == []
+
+
 def test_words_at_the_end_of_a_sentence_are_not_long():
     """Words of 0.2 s: at most 0.4 s beside a full stop."""
     words = [word(" a", 0, 0.2), word(" b", 0.2, 0.4), word(".", 0.4, 3), word(" c", 3, 6), word(" d", 6, 6.2)]
@@ -121,6 +128,33 @@ def test_words_at_the_end_of_a_sentence_are_not_long():
     np.testing.assert_allclose(times, [(0, 0.2), (0.2, 0.4), (0.4, 0.8), (5.6, 6), (6, 6.2)])
     assert usual_length([word(" a", 1, 1)]) == 0
     assert usual_length([word(" a", 0, 5)]) == 0.7
+
+
+def test_the_usual_length_is_a_median():
+    for lengths, expected in (([0.1, 0.6, 0.2], 0.2), ([0.1, 0.4, 0.2, 0.3], 0.25), ([0.5, 0.3], 0.4), ([0.3], 0.3)):
+        words = [word(" a", 1, 1 + length) for length in lengths]
+        assert usual_length(words) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        # Neither the first nor both together are long: at most 0.5 and 1 s.
+        ([(2, 2.5), (2.5, 3)], [(2, 2.5), (2.5, 3)]),
+        # The first is, which has no more than its end.
+        ([(2, 2.75), (2.75, 3)], [(2.25, 2.75), (2.75, 3)]),
+        # Both together are, because of the second.
+        ([(2, 2.25), (2.25, 3.25)], [(2.25, 2.75), (2.75, 3.25)]),
+        ([(2, 2.25)], [(2, 2.25)]),
+        ([(2, 3)], [(2.5, 3)]),
+        # At most half of the time before the second's end.
+        ([(0.0, 1.25), (1.25, 8)], [(7, 7.5), (7.5, 8)]),
+    ],
+)
+def test_what_is_long_after_a_pause(words, expected):
+    """As openai/whisper's `add_word_timestamps`, of words that are 0.25 s long usually."""
+    found = shorten_first([word(" a", *times) for times in words], 0.25, 0.0)
+    assert [(one.start, one.end) for one in found] == expected
 
 
 def test_the_first_words_after_a_pause_are_not_long():

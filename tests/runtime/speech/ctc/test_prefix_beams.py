@@ -41,9 +41,11 @@ def _spans(path):
     return spans
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (8, 2)])
 @pytest.mark.parametrize("seed", range(12))
-def test_the_most_likely_text_of_all(seed):
-    logits = np.random.default_rng(seed).normal(0, 1.5, (6, 4))
+def test_the_most_likely_text_of_all(seed, shape):
+    """Where there is one token besides the blank, texts repeat it."""
+    logits = np.random.default_rng(seed).normal(0, 1.5, shape)
     log_probs = (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).astype(np.float32)
     totals, best = _every_path(log_probs)
     expected = max(totals, key=totals.get)
@@ -60,6 +62,18 @@ def test_a_sum_of_paths_beats_the_best_path():
     greedy, beams = GreedyDecoder(BLANK), PrefixBeamDecoder(BLANK, 3)
     assert [*greedy.feed(log_probs), *greedy.finish()] == []
     assert [token.token for token in [*beams.feed(log_probs), *beams.finish()]] == [0]
+
+
+def test_what_another_beam_says_counts_however_unlikely_its_token_is():
+    """Two beams, of nothing and of "a", which six other tokens are likelier than in the second frame."""
+    first = [0.38, 0.5, *[0.02] * 6]
+    second = [0.07, 0.35, *[0.58 / 6] * 6]
+    log_probs = np.log(np.array([first, second], np.float32))
+    totals, _ = _every_path(log_probs)
+    # 0.38 * (0.35 + 0.07) of the paths that begin with it are less than those of nothing, with 0.5 * 0.07 more.
+    assert totals[0,] == pytest.approx(0.1946, abs=1e-4) and totals[()] == pytest.approx(0.175)
+    decoder = PrefixBeamDecoder(BLANK, 2)
+    assert [token.token for token in [*decoder.feed(log_probs), *decoder.finish()]] == [0]
 
 
 def test_long_texts_are_given_away_before_the_end():

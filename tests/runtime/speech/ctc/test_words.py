@@ -52,3 +52,26 @@ def test_words_and_their_frames(original, pieces, seed):
 def test_a_segment_ends_at_a_pause(pieces):
     said = [5, 6, 4, 7, *[0] * 60, 4, 8]
     assert [segment.text for segment in _segments(said, pieces)] == ["ET A", " O"]
+
+
+def test_a_segment_is_not_longer_than_seven_seconds(pieces):
+    """350 frames of 0.02 s in seven words, and one frame more."""
+    said = [5] * 50 + ([4] + [6] * 49) * 6
+    ((start, end),) = [(segment.start, segment.end) for segment in _segments(said, pieces)]
+    assert (start, end) == (0, 7)
+    first, second = _segments([*said, 6], pieces)
+    assert (first.end, second.start, second.end) == (6.0, 6.02, 7.02)
+
+
+def test_how_sure_a_segment_and_a_word_are(pieces):
+    """Letters with the probabilities 1/2 and 1/4, and the space after them with 1/8."""
+    log_probs = np.full((3, SIZE), -20, np.float32)
+    for frame, (token, probability) in enumerate([(5, 0.5), (6, 0.25), (4, 0.125)]):
+        log_probs[frame, token] = np.log(probability)
+    decoder = GreedyDecoder(0)
+    tokens = [*decoder.feed(log_probs), *decoder.finish()]
+    (segment,) = segments(tokens, pieces, 0.02, 1.5, words=True)
+    (word,) = segment.words
+    assert word.probability == pytest.approx(0.375)
+    assert (word.start, word.end) == (segment.start, segment.end) == (1.5, 1.54)
+    assert segment.avg_logprob == pytest.approx(np.log([0.5, 0.25]).mean(), rel=1e-5)
