@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.commands import one_line
 from triform.cli.main import run
-from triform.export.recheck.agreement import check_as_recorded, check_float_bundle
+from triform.export.recheck.agreement import check_as_recorded, check_float_bundle, check_prompts_as_recorded
 from triform.runtime.bundle.export_record import (
     EncoderParity,
     Parity,
@@ -79,6 +79,15 @@ def test_other_scores():
 
 def test_a_bundle_without_a_record():
     check_as_recorded(replace(MEASURED, mean_kl=5.0), made(), "source")
+
+
+def test_what_reads_long_prompts_has_a_record_of_its_own():
+    check_prompts_as_recorded(MEASURED, made(), "source")
+    check_prompts_as_recorded(MEASURED, made(replace(FLOATS, quantized=replace(MEASURED, mean_kl=1e-6))), "source")
+    bundle = made(replace(FLOATS, quantized=replace(MEASURED, mean_kl=9.0), prompts=MEASURED))
+    check_prompts_as_recorded(MEASURED, bundle, "source")
+    with pytest.raises(ExportError, match=r"divergence of predictions is 0\.02 \(0\.004 when the bundle was made\)"):
+        check_prompts_as_recorded(replace(MEASURED, mean_kl=0.02), bundle, "source")
 
 
 @pytest.mark.parametrize("way", ["prefill", "chunked", "step", "ragged"])

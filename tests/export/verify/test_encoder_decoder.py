@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from tests.export.verify.test_decoder import IDS, Table, table
 from triform.export.verify import encoder_decoder
-from triform.export.verify.encoder_decoder import ReferenceAnswers, verify_encoder_decoder
+from triform.export.verify.encoder_decoder import (
+    ReferenceAnswers,
+    answer_ids,
+    reference_answers,
+    verify_encoder_decoder,
+)
 from triform.runtime.errors import ExportError
 
 LOGITS = table()
@@ -52,3 +59,33 @@ def test_a_difference_in_a_batch_is_refused(reference, value, row):
     together[row, 7, 1] = value
     with pytest.raises(ExportError, match="does not compute what PyTorch does: ragged"):
         verify_encoder_decoder(Pair(LOGITS), dataclasses.replace(reference, batch_logits=together))
+
+
+def test_random_answers_are_of_the_vocabulary_and_fit_into_the_context():
+    for most, count in ((200, 48), (48, 47), (20, 19)):
+        ids = answer_ids(1000, 7, most)
+        assert (ids[0], len(ids)) == (7, count)
+        assert len(set(ids)) > count / 2
+        assert all(0 <= token < 1000 for token in ids)
+    assert answer_ids(1000, 7, 20) == answer_ids(1000, 7, 20)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_sources_are_answered_one_by_one_and_as_a_batch(monkeypatch, together):
+    """The model here gives the sum of a source for each token of an answer, times the token's place."""
+
+    def logits(model, arrays, ids):
+        assert ids.shape[0] == len(arrays["input_ids"])
+        return arrays["input_ids"].sum(1)[:, None, None] * torch.arange(ids.shape[1])[None, :, None]
+
+    monkeypatch.setattr(encoder_decoder, "reference_logits", logits)
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda decoder: SimpleNamespace(vocab_size=90)))
+    samples = [{"input_ids": np.array([3, 4, 5])}, {"input_ids": np.array([6])}]
+    sources = SimpleNamespace(samples=SimpleNamespace(parity=samples, evaluation=[]), can_be_padded=together)
+    found = reference_answers(model, sources, 2, 10, 1)
+    assert [row[:, 0].tolist() for row in found.logits] == [[total * place for place in range(9)] for total in (12, 6)]
+    if not together:
+        assert found.batch_logits is None
+        return
+    # Padded with two ones.
+    assert found.batch_logits[:, 1, 0].tolist() == [12, 8]
