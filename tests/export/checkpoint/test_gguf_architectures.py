@@ -31,3 +31,10 @@ def test_a_model_comes_back_as_it_was(name, tmp_path):
     found = read(path, name)
     assert type(found) is type(model)
     torch.testing.assert_close(outputs(found), outputs(model), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("token", [0, 5])
+def test_an_encoder_pads_with_the_token_of_its_file(tmp_path, token):
+    model = make_model("bert", vocab_size=61)
+    path = write_gguf(tmp_path / "model.gguf", "bert", model, keys={"tokenizer.ggml.padding_token_id": token})
+    assert loading.read_gguf_config(path).pad_token_id == token
