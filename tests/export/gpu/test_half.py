@@ -163,3 +163,13 @@ def test_a_residual_and_its_norm_are_one_operator(tmp_path):
     normal = (total - total.mean(-1, keepdims=True)) / np.sqrt(variance + 1e-3)
     expected = normal * constants["gamma"] + constants["beta"] + total
     np.testing.assert_allclose(EncoderRunner(tmp_path / "g.onnx", 1).run({"x": x})["y"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [None, 0.0, 3.0, -1e30])
+def test_what_fills_an_array_is_a_number_that_16_bits_hold(tmp_path, value):
+    """Zeros where the node names no value, and the largest float16 in place of what is beyond it."""
+    filled = {} if value is None else {"value": numpy_helper.from_array(np.array([value], np.float32))}
+    nodes = [node("Shape", "x", "s"), node("ConstantOfShape", "s", "z", **filled), node("Max", "z z", "y")]
+    model = graph_of(nodes, {}, between={"s": TensorProto.INT64})
+    expected = max(value or 0.0, -65504.0)
+    assert rounded(model, tmp_path, x=np.ones((1, 4), np.float32)).tolist() == [[expected] * 4]
