@@ -7,7 +7,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from triform.export.graph.fusion import feed_packed_qkv, join_slices
+from triform.export.graph.fusion import feed_packed_qkv, join_slices, normalize_before_transposing
 from triform.export.graph.nodes import nodes
 
 X = np.arange(24, dtype=np.float32).reshape(2, 12)
@@ -80,3 +80,36 @@ def test_a_packed_projection_is_handed_over_where_attention_alone_uses_it(other_
     handed_over = attention.inputs[0] is packed and not any(attention.inputs[1:3])
     assert handed_over == (other_user is None)
     assert len(nodes(graph, "Split")) == (other_user is not None)
+
+
+@pytest.mark.parametrize(
+    ("perm", "other_user", "moved"),
+    [([1, 0, 2], False, True), ([0, 1, 2], False, True), ([0, 2, 1], False, False), ([1, 0, 2], True, False)],
+)
+def test_a_norm_is_moved_before_a_transpose_that_keeps_its_axis(perm, other_user, moved):
+    shape = [(2, 3, 4)[axis] for axis in perm]
+    x, scale = value("x", (2, 3, 4)), value("scale", shape[-1:], np.arange(1, 1 + shape[-1], dtype=np.float32))
+    transpose = ir.node("Transpose", [x], {"perm": perm})
+    norm = ir.node("LayerNormalization", [transpose.outputs[0], scale], {"axis": -1})
+    made = [transpose, norm]
+    if other_user:
+        made.append(ir.node("Neg", transpose.outputs))
+    for one in made:
+        one.outputs[0].shape, one.outputs[0].type = ir.Shape(shape), x.type
+    outputs = [one.outputs[0] for one in made[1:]]
+    for number, output in enumerate(outputs):
+        output.name = f"y{number}"
+    graph = ir.Graph([x], outputs, nodes=made, initializers=[scale], opset_imports={"": 21}, name="norm")
+    model = ir.Model(graph, ir_version=10)
+
+    def computed():
+        given = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+        content = ir.to_proto(model).SerializeToString()
+        return ort.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, {"x": given})
+
+    before = computed()
+    normalize_before_transposing(model)
+    (norm,) = nodes(graph, "LayerNormalization")
+    assert (norm.inputs[0] is x) == moved
+    for found, expected in zip(computed(), before, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
