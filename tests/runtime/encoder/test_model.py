@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 
+from triform.runtime.encoder import answering, classification, fill_mask, image_classification, reranking, tagging
+from triform.runtime.encoder import zero_shot as own_labels
+from triform.runtime.encoder.model import Encoder
+from triform.runtime.encoder.vectors import embedding, image_embedding, search, token_vectors
 from triform.runtime.errors import InputError
 from triform.runtime.opening import load_encoder
 
@@ -52,3 +57,28 @@ def test_one_text_is_no_list(encoder, method, arguments):
 def test_pairs_are_pairs(encoder, method, pairs):
     with pytest.raises(InputError, match=r"^item [12] is not a pair of texts: "):
         getattr(encoder, method)(pairs)
+
+
+@pytest.mark.parametrize(
+    ("method", "function"),
+    [
+        ("embed", embedding.embed),
+        ("embed_images", image_embedding.embed_images),
+        ("similarity", embedding.similarities),
+        ("search", search.search),
+        ("classify", classification.classify),
+        ("zero_shot", own_labels.zero_shot),
+        ("rerank", reranking.rerank),
+        ("tag", tagging.tag),
+        ("answer", answering.answer),
+        ("fill_mask", fill_mask.fill_mask),
+        ("token_vectors", token_vectors.token_vectors),
+        ("classify_images", image_classification.classify_images),
+        ("match_labels", image_classification.match_labels),
+    ],
+)
+def test_a_method_has_the_defaults_of_what_it_calls(method, function):
+    """Those that both name, or None for it; a limit of answers, for example, is the same whoever asks."""
+    own, called = (inspect.signature(one).parameters for one in (getattr(Encoder, method), function))
+    for name in own.keys() & called.keys():
+        assert own[name].default in (None, called[name].default), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from triform.export.describe.template_engine import beyond_minijinja
 from triform.runtime.bundle.text_info import JINJA2, MINIJINJA
 from triform.runtime.decoder.chat_template import render_chat
+from triform.runtime.decoder.templates.filters import FILTERS
 from triform.runtime.decoder.templates.rewriting import rewritten
 from triform.runtime.errors import InputError
 
@@ -81,6 +83,18 @@ def test_minijinja_renders_all_but_a_few():
 
 def names_in(pattern):
     return set(re.findall(pattern, FILE.read_text(encoding="utf-8")))
+
+
+def test_filters_have_the_defaults_of_jinja():
+    """Such as the width of a line, where both name a parameter and Jinja's is not another's setting."""
+    for name, rendering in FILTERS.items():
+        original = jinja2.filters.FILTERS.get(name)
+        if original is None:
+            continue
+        own, known = (inspect.signature(one).parameters for one in (rendering, original))
+        for shared in own.keys() & known.keys():
+            if known[shared].default is not None:
+                assert own[shared].default == known[shared].default, (name, shared)
 
 
 def test_every_method_filter_and_test_is_tried():
