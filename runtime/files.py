@@ -19,7 +19,7 @@ from triform.runtime.unfinished import unfinished
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write; it gets its name, and replaces an existing file, when the context ends without an error.
+    """Open a file to write and read; it gets its name, and replaces an existing file, when the context ends well.
 
     Raises:
         InputError: the file cannot be written.
@@ -30,7 +30,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path} cannot be written: it is not a file")
     with _beside(target, Path.touch, f"{path} cannot be written") as unnamed:
         try:
-            with unnamed.open("wb") as file:
+            with unnamed.open("w+b") as file:
                 yield file
             os.replace(unnamed, target)
         except OSError as error:

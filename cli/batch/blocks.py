@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triform.cli.batch.folder import INPUT_FILE, INPUT_ROW, OutputFolder, check_block, write_block
+from triform.cli.batch.block_file import is_whole, write_block
+from triform.cli.batch.folder import INPUT_FILE, INPUT_ROW, OutputFolder
 from triform.cli.batch.units import Block, Unit, named
 from triform.runtime.batch.predictor import ERROR, Predictor
 from triform.runtime.errors import InputError
@@ -24,15 +25,22 @@ class Counts:
         computed: rows whose results were computed.
         present: rows whose results an earlier run had left.
         truncated: computed texts that were longer than the model reads, and were cut.
+        damaged: names of blocks that an earlier run had left, and that were computed again, with a slash after each.
     """
 
     computed: int = 0
     present: int = 0
     truncated: int = 0
+    damaged: str = ""
 
     def __add__(self, other: Counts) -> Counts:
         """The sum of both."""
-        return Counts(self.computed + other.computed, self.present + other.present, self.truncated + other.truncated)
+        return Counts(
+            self.computed + other.computed,
+            self.present + other.present,
+            self.truncated + other.truncated,
+            self.damaged + other.damaged,
+        )
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class BlockWriter:
     rows: int
 
     def write(self, unit: Unit) -> Iterator[Counts]:
-        """Compute the blocks of a unit that have no file yet; yields after each block.
+        """Compute the blocks of a unit that have no file yet, or a damaged one; yields after each block.
 
         Raises:
             InputError: the input cannot be read, or a block cannot be written.
@@ -60,13 +68,14 @@ class BlockWriter:
         """
         for block in unit.blocks(self.column, self.rows):
             path, count = self.folder.block(unit, block.start, len(block.table)), len(block.table)
-            if path.exists():
-                check_block(path, count)
+            is_there = path.exists()
+            if is_there and is_whole(path, self.folder.digests):
                 yield Counts(present=count)
                 continue
             before = self.predictor.truncated
-            write_block(path, self._results(unit.input_file, block))
-            yield Counts(computed=count, truncated=self.predictor.truncated - before)
+            write_block(path, self._results(unit.input_file, block), self.folder.digests)
+            damaged = f"{path.name}/" if is_there else ""
+            yield Counts(computed=count, truncated=self.predictor.truncated - before, damaged=damaged)
 
     def _results(self, input_file: Path | None, block: Block) -> pa.Table:
         import pyarrow as pa

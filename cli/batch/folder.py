@@ -37,9 +37,11 @@ class OutputFolder:
 
     Attributes:
         path: of the folder, absolute.
+        digests: of everything that its results depend on, see `Run`.
     """
 
     path: Path
+    digests: Mapping[str, str]
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -65,18 +67,15 @@ class OutputFolder:
                     with suppress(OSError):
                         self.path.rmdir()
 
-    def begin(self, digests: Mapping[str, str]) -> None:
+    def begin(self) -> None:
         """Check that the folder was made by the same run; one without results is taken over. Call it inside `alone`.
-
-        Args:
-            digests: of everything that results depend on, see `Run`.
 
         Raises:
             InputError: it holds something else, or the results of another run.
         """
         run, rows = self.path / _RUN, self.path / "rows"
         if run.exists() and any(rows.glob("*.parquet")):
-            self._check(run, digests)
+            self._check(run)
             return
         try:
             rows.mkdir(parents=True, exist_ok=True)
@@ -89,7 +88,7 @@ class OutputFolder:
         if others or (not run.exists() and any(rows.iterdir())):
             raise InputError(f"{self.path} holds other files, such as {(others or ['rows'])[0]}: name a new folder")
         with whole_file(run) as file:
-            file.write(json.dumps(dict(digests), indent=1).encode())
+            file.write(json.dumps(dict(self.digests), indent=1).encode())
 
     def block(self, unit: Unit, start: int, count: int) -> Path:
         """The file for `count` rows of a unit's input, from row `start` on."""
@@ -130,33 +129,19 @@ class OutputFolder:
                 table = file.read(kind.names)
             yield table.filter(compute.is_valid(table.column(ERROR))).cast(kind)
 
-    def _check(self, run: Path, digests: Mapping[str, str]) -> None:
+    def _check(self, run: Path) -> None:
         try:
             earlier = json.loads(run.read_bytes())
         except (OSError, ValueError, RecursionError):
             earlier = None
         if not isinstance(earlier, dict):
             raise InputError(f"{run} is damaged: name a new folder")
-        what = difference(digests, earlier)
+        what = difference(self.digests, earlier)
         if what is not None:
             raise InputError(
                 f"{self.path} has the results of a run with {what}: repeat that run's command to continue it, or name "
                 "a new folder"
             )
-
-
-def check_block(path: Path, count: int) -> None:
-    """Check that the file of a block is one of Parquet with so many rows, and that the checksums of values are right.
-
-    Raises:
-        InputError: it is not, or cannot be read.
-    """
-    import pyarrow.parquet as parquet
-
-    with _reading_block(path), parquet.ParquetFile(path, page_checksum_verification=True) as file:
-        rows = sum(len(file.read_row_group(group)) for group in range(file.num_row_groups))
-    if rows != count:
-        raise _damaged(path, f"it has {rows} rows instead of {count}")
 
 
 @contextmanager
@@ -172,31 +157,6 @@ def _reading_block(path: Path) -> Iterator[None]:
 
 def _damaged(path: Path, reason: str) -> InputError:
     return InputError(f"{path} is damaged ({reason}); delete it, and the same command computes its rows again")
-
-
-def write_block(path: Path, table: pa.Table) -> None:
-    """Write a block; the file gets its name when it is whole.
-
-    Raises:
-        InputError: it cannot be written.
-        OSError: the disk is full.
-    """
-    import pyarrow.parquet as parquet
-    import pyarrow.types as types
-
-    vectors = [field for field in table.schema if types.is_fixed_size_list(field.type)]
-    # Dictionaries of numbers that hardly repeat take half as much again; bytes of one weight together compress better.
-    repeating = [field.name for field in table.schema if not types.is_nested(field.type)] if vectors else True
-    split = [f"{field.name}.list.element" for field in vectors if types.is_floating(field.type.value_type)]
-    with whole_file(path) as file:
-        parquet.write_table(
-            table,
-            file,
-            compression="zstd",
-            use_dictionary=repeating,
-            use_byte_stream_split=split or False,
-            write_page_checksum=True,
-        )
 
 
 def _has_errors(metadata: parquet.FileMetaData) -> bool:

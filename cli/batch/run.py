@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,10 +67,9 @@ def run_batch(batch: BatchRun, task: RowTask, loading: LoadOptions) -> int:
     files = find_files(batch.inputs, task.reads, batch.output)
     units = plan(files, batch.column, rows)
     given = task.settings() | {"column": batch.column, "block_rows": rows, "inputs": _fingerprints(files)}
-    digests = Run(batch.bundle, given).digests()
-    folder = OutputFolder(batch.output.absolute())
+    folder = OutputFolder(batch.output.absolute(), Run(batch.bundle, given).digests())
     with folder.alone():
-        counts = _compute(batch, task, loading, units, folder, digests)
+        counts = _compute(batch, task, loading, units, folder)
         failed, first = folder.write_errors()
     _say_counts(batch, counts, failed)
     if failed and failed == counts.computed + counts.present:
@@ -84,18 +83,17 @@ def _compute(
     loading: LoadOptions,
     units: Sequence[Unit],
     folder: OutputFolder,
-    digests: Mapping[str, str],
 ) -> Counts:
     rows = batch.rows_of(task)
     if batch.cluster is None:
         predictor = Predictor(batch.bundle, task, column=batch.column, **loading)
-        folder.begin(digests)
+        folder.begin()
         return _sum(_here(BlockWriter(predictor, folder, batch.column, rows), units), batch)
     from triform.cli.batch.cluster import WorkerJob, cluster, on_cluster
     from triform.cli.batch.shared_bundle import share
 
     with cluster(batch.cluster):
-        folder.begin(digests)
+        folder.begin()
         job = WorkerJob(share(batch.bundle), task, _on_one_core(loading), units, folder, batch.column, rows)
         return _sum(on_cluster(job, batch.workers), batch)
 
@@ -137,6 +135,10 @@ def _fingerprints(files: Sequence[Path]) -> list[tuple[str, int, int]]:
 def _say_counts(batch: BatchRun, counts: Counts, failed: int) -> None:
     if counts.present:
         say(f"note: {counts.present} rows were already there from an earlier run")
+    if counts.damaged:
+        first, *others, _ = counts.damaged.split("/")
+        also = f" and {len(others)} others were" if others else " was"
+        say(f"note: {batch.output / 'rows' / first}{also} damaged, and computed again")
     if counts.truncated:
         say(f"note: cut {counts.truncated} texts that are longer than the model reads; --strict refuses such texts")
     if failed:

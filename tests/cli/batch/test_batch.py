@@ -137,11 +137,11 @@ def test_a_stopped_run_goes_on_where_it_was(call, encoder, sentence_bundle, tmp_
     asked = ("batch", "embed", sentence_bundle, "--input", tmp_path / "[ab].*", "--output", output, "--block-rows", 10)
     write, written = blocks.write_block, []
 
-    def write_four(path, table):
+    def write_four(path, table, run):
         if len(written) == 4:
             raise KeyboardInterrupt
         written.append(path)
-        write(path, table)
+        write(path, table, run)
 
     with monkeypatch.context() as patch:
         patch.setattr(blocks, "write_block", write_four)
@@ -381,7 +381,7 @@ def test_two_runs_at_once(call, sentence_bundle, tmp_path):
     output = tmp_path / "out"
     (tmp_path / "texts.txt").write_text("\n".join(sentences(9)))
     arguments = ("batch", "embed", sentence_bundle, "--input", tmp_path / "texts.txt", "--output", output)
-    with OutputFolder(output).alone():
+    with OutputFolder(output, {}).alone():
         code, out, err = call(*arguments)
         assert (code, out) == (2, "")
         assert "is being written by another process; choose another --output" in one_line(err)
@@ -389,26 +389,6 @@ def test_two_runs_at_once(call, sentence_bundle, tmp_path):
     assert not output.exists()
     assert call(*arguments)[0] == 0
     assert sorted(path.name for path in output.iterdir()) == ["errors.parquet", "rows", "run.json"]
-
-
-@pytest.mark.parametrize("damage", ["empty", "cut", "scrambled", "of another"])
-def test_damaged_blocks(call, sentence_bundle, tmp_path, damage):
-    """They are neither taken as done nor written over, and can be computed again."""
-    output, texts = tmp_path / "out", sentences(7)
-    (tmp_path / "texts.txt").write_text("\n".join(texts))
-    arguments = ("batch", "embed", sentence_bundle, "--input", tmp_path / "texts.txt", "--output", output)
-    arguments += ("--block-rows", 4)
-    assert call(*arguments)[0] == 0
-    first, second = sorted((output / "rows").iterdir())
-    whole = first.read_bytes()
-    other = {"empty": b"", "cut": whole[:-5], "scrambled": whole[:-40] + b"\xff" * 32 + whole[-8:]}
-    first.write_bytes(other.get(damage, second.read_bytes()))
-    code, out, err = call(*arguments)
-    assert (code, out) == (2, "")
-    assert f"{first} is damaged (" in one_line(err)
-    first.unlink()
-    assert call(*arguments)[0] == 0
-    assert [row["text"] for row in rows_in(output)] == texts
 
 
 def test_without_pyarrow(call, sentence_bundle, tmp_path, monkeypatch):
@@ -438,28 +418,6 @@ def test_results_inside_the_folder_of_inputs(call, sentence_bundle, tmp_path):
     assert code == 0 and "note: 2 rows were already there" in err and "4 rows computed, 6 in" in err
     assert sorted((output / "rows").iterdir()) == [block, other]
     assert "this folder has no tables" in one_line(call(*asked, output)[2])
-
-
-def test_a_changed_number_in_a_block_is_noticed(call, sentence_bundle, tmp_path):
-    write_parquet(tmp_path / "a.parquet", sentences(3))
-    asked = ("batch", "embed", sentence_bundle, "--input", tmp_path / "a.parquet", "--output", tmp_path / "out")
-    call(*asked)
-    [block] = (tmp_path / "out" / "rows").iterdir()
-    content, seen = block.read_bytes(), parquet.read_table(block)
-    columns = parquet.read_metadata(block).row_group(0)
-    vectors = next(
-        column
-        for column in map(columns.column, range(columns.num_columns))
-        if column.path_in_schema.startswith("embedding")
-    )
-    # The checksum is of the one page's content; its header, which has no more than 64 bytes, describes it.
-    start = vectors.data_page_offset
-    for place in range(start + 64, start + vectors.total_compressed_size, 29):
-        block.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-        code, _, err = call(*asked)
-        assert code == 2 and f"{block} is damaged" in one_line(err), place
-    block.write_bytes(content)
-    assert call(*asked)[0] == 0 and parquet.read_table(block).equals(seen)
 
 
 def test_whose_column_is_in_the_way(call, sentence_bundle, tmp_path):
