@@ -100,7 +100,7 @@ def _try_encoder(model: Encoder) -> None:
         rows = model.rows.read([_TEXT if model.rows.boxes is None else laid_out(_TEXT)])
         _check_numbers(result for row in step.run(rows, list(step.outputs), positions) for result in row)
     if model.images is not None and model.info.image is not None:
-        _check_numbers(model.images.feed({"pixel_values": _image(model.info.image)}, list(model.images.outputs)))
+        _check_numbers(model.images.feed(_image(model.info.image), list(model.images.outputs)))
 
 
 def _try_encoder_decoder(model: EncoderDecoder) -> None:
@@ -112,15 +112,23 @@ def _try_encoder_decoder(model: EncoderDecoder) -> None:
         rows = model.text.read([_TEXT], source_lang=ask.source_lang, target_lang=ask.target_lang)
         arrays: dict[str, Any] = dict(text_arrays(rows, model.manifest.tokens.pad))
     elif model.info.image is not None:
-        arrays = {"pixel_values": _image(model.info.image)}
+        arrays = _image(model.info.image)
     else:
         return
     step = model.reader.batch_step(model.reader.read(arrays))
     _check_numbers([step.prefill([[model.info.decoder_start]])])
 
 
-def _image(info: ImageInfo) -> Any:
-    return np.zeros((1, info.channels, info.height, info.width), np.float32)
+def _image(info: ImageInfo) -> dict[str, Any]:
+    """The inputs of one image of a single color."""
+    if info.patches is None:
+        return {"pixel_values": np.zeros((1, info.channels, info.height, info.width), np.float32)}
+    count, width = info.patches.count, info.patches.size**2 * info.channels
+    return {
+        "pixel_values": np.zeros((1, count, width), np.float32),
+        "pixel_attention_mask": np.ones((1, count), np.int64),
+        "spatial_shapes": np.array([[1, count]]),
+    }
 
 
 def _check_numbers(results: Iterable[Any]) -> None:

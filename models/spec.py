@@ -105,11 +105,10 @@ class EncoderTask:
             `attention_mask`.
         picks_positions: whether the graph takes `logits_positions`, and computes logits only there.
         call: name of the model's method to call; None for its forward.
-        image_shape: channels, height and width of `pixel_values`, when that is an input.
         arguments: further arguments of the call.
         beside: names of further inputs, int64 (batch,), which only `outputs` reads.
         examples: inputs to run the model on, by name: two rows, the second shorter where there is a mask. Those of
-            texts and images are made up when this is empty.
+            texts are made up when this is empty.
         any_length: whether rows may have any length; otherwise that of the examples.
         frames: for audio, how long a row's outputs are that have an axis of time; None where it is as long as the row.
     """
@@ -118,7 +117,6 @@ class EncoderTask:
     outputs: Outputs
     picks_positions: bool = False
     call: str | None = None
-    image_shape: tuple[int, int, int] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
     examples: Mapping[str, torch.Tensor] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.models.errors import first_line
-from triform.runtime.bundle.media_info import AudioInfo, MelInfo
+from triform.runtime.bundle.media_info import AudioInfo, DeltasInfo, MelInfo
 from triform.runtime.errors import ExportError, UnsupportedError
 from triform.runtime.media.audio_features import audio_features
 
@@ -32,6 +33,8 @@ def read_audio_info(folder: str | Path) -> AudioInfo:
 
     try:
         extractor = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    except ImportError as error:  # of a package that only some extractors need, such as torchaudio
+        raise ExportError(f"the feature extractor of {folder} needs another package: {_to_install(error)}") from error
     except Exception as error:  # transformers raises whatever its readers raise
         raise ExportError(f"{folder} has no usable preprocessor_config.json: {first_line(error)}") from error
     info = audio_info(extractor)
@@ -95,6 +98,12 @@ def check_audio_features(extractor: Any, info: AudioInfo) -> None:
         raise ExportError(
             f"the feature extractor {_name(extractor)} does more than its settings say: features differ by {worst:.1e}"
         )
+
+
+def _to_install(error: ImportError) -> str:
+    """What to install, by transformers' message; its first line where that says something else."""
+    names = re.findall(r"requires the (\w+) library", str(error))
+    return f"pip install {' '.join(names)}" if names else first_line(error)
 
 
 def _without_noise(extractor: Any) -> Any:
@@ -221,6 +230,20 @@ def _lasr(extractor: Any) -> AudioInfo:
     )
 
 
+def _granite_speech(extractor: Any) -> AudioInfo:
+    return AudioInfo(
+        kind="mel_deltas",
+        sampling_rate=int(extractor.sampling_rate),
+        feature_size=int(extractor.num_mel_bins),
+        padding_value=0.0,
+        win_length=int(extractor.win_length),
+        n_fft=int(extractor.n_fft),
+        hop_length=int(extractor.hop_length),
+        stacked=int(extractor.frame_stacking),
+        deltas=DeltasInfo((int(extractor.delta_win_length) - 1) // 2, float(extractor.logmel_floor_db)),
+    )
+
+
 _READERS = {
     "WhisperFeatureExtractor": _whisper,
     "Speech2TextFeatureExtractor": _speech_to_text,
@@ -230,6 +253,7 @@ _READERS = {
     "ParakeetFeatureExtractor": _parakeet,
     "CohereAsrFeatureExtractor": _parakeet,
     "LasrFeatureExtractor": _lasr,
+    "GraniteSpeech5FeatureExtractor": _granite_speech,
     "OmniASRFeatureExtractor": _omniasr,
     "SpeechT5FeatureExtractor": _wav2vec2,
 }

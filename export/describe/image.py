@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.models.errors import first_line
-from triform.runtime.bundle.media_info import RESAMPLING, ImageInfo
+from triform.runtime.bundle.media_info import RESAMPLING, ImageInfo, PatchesInfo
 from triform.runtime.errors import ExportError, UnsupportedError
-from triform.runtime.media.image import pixel_values, read_image
+from triform.runtime.media.image import inputs_of_rgb, read_image
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Pixels = NDArray[np.float32]
+# A model's inputs for one image, by name.
+Inputs = dict[str, NDArray[Any]]
 
 # Steps that ImageInfo has, and converting to RGB, which is always done.
 _STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_flip_channel_order"}
@@ -25,6 +27,8 @@ _STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_conve
 _TO_ANNOTATIONS = {"do_convert_annotations"}
 # What a processor gives a model. A mask hides the padding of batches of several images.
 _GIVEN = ("pixel_values", "pixel_mask")
+# What one gives besides that cuts images into patches: where they are, and how many rows and columns.
+_WITH_PATCHES = ["pixel_attention_mask", "spatial_shapes"]
 # (height, width): portrait, landscape, long, smaller than any model's input, and sizes whose halves are rounded.
 _SIZES = ((97, 61), (48, 131), (301, 75), (13, 17), (66, 67), (240, 321))
 # Rounding of float32; a pixel that is off by one of 255 levels differs a hundred times more.
@@ -52,13 +56,15 @@ def image_info(processor: Any) -> ImageInfo:
         UnsupportedError: it does something that cannot be described.
     """
     further = [name for name in processor.model_input_names if name not in _GIVEN]
-    if further:
+    if further not in ([], _WITH_PATCHES):
         raise _unsupported(processor, f"gives a model {' and '.join(further)} besides pixels")
     # Without a size of its own, padding makes several images equally large, and a single one stays as it is.
     padding = {"do_pad"} if getattr(processor, "pad_size", None) is None else set()
     for name, value in sorted(vars(processor).items()):
         if name.startswith("do_") and value and name not in _STEPS | _TO_ANNOTATIONS | padding:
             raise _unsupported(processor, f"has {name}")
+    if further:
+        return _patches_info(processor)
     geometries = [geometry for geometry in _geometries(processor) if _is_possible(geometry)]
     if not geometries:
         raise _unsupported(processor, _impossible(processor))
@@ -73,6 +79,15 @@ def image_info(processor: Any) -> ImageInfo:
         raise _unsupported(processor, _impossible(processor))
     check_pixel_values(processor, infos[0])
     return infos[0]
+
+
+def _patches_info(processor: Any) -> ImageInfo:
+    if not processor.do_resize:
+        raise _unsupported(processor, "does not resize")
+    patches = PatchesInfo(int(processor.patch_size), int(processor.max_num_patches))
+    info = dataclasses.replace(_info(processor, _Geometry([0, 0]), floats=False), resize=[], patches=patches)
+    check_pixel_values(processor, info)
+    return info
 
 
 def _info(processor: Any, geometry: _Geometry, floats: bool) -> ImageInfo:
@@ -112,39 +127,45 @@ def _normalization(processor: Any) -> tuple[list[float] | None, list[float] | No
 
 
 def check_pixel_values(processor: Any, info: ImageInfo) -> None:
-    """Compare the runtime's pixels with the processor's, for images of several shapes.
+    """Compare the runtime's pixels or patches with the processor's, for images of several shapes.
 
     Raises:
         ExportError: they differ.
     """
     for image in synthetic_images(len(_SIZES), seed=2):
+        found = inputs_of_rgb(image, info)
         try:
-            expected = np.asarray(processor(images=image, return_tensors="np")["pixel_values"][0])
+            given = processor(images=image, return_tensors="np")
+            expected = [np.asarray(given[name][0]) for name in found]
         except Exception as error:  # each processor raises its own
             name, reason = _name(processor), first_line(error)
             raise ExportError(f"the image processor {name} failed on an image: {reason}") from error
-        pixels = pixel_values(image, info)
-        if expected.shape != pixels.shape:
-            raise ExportError(
-                f"the image processor {_name(processor)} gives pixels of shape {expected.shape}, not {pixels.shape}; "
-                "what it does is not supported"
-            )
-        worst = float(np.abs(pixels - expected).max())
-        # Written so that NaN fails.
-        if not worst <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
-            raise ExportError(
-                f"the image processor {_name(processor)} does more than its settings say: pixels differ by {worst:.1e}"
-            )
+        for pair in zip(expected, found.values(), strict=True):
+            _check_array(processor, *pair)
 
 
-def calibration_samples(info: ImageInfo, count: int) -> list[Pixels]:
-    """Images to calibrate on, as a model's input: float32 (channels, height, width) each."""
-    return [pixel_values(image, info) for image in synthetic_images(count, seed=0)]
+def _check_array(processor: Any, expected: NDArray[Any], found: NDArray[Any]) -> None:
+    if expected.shape != found.shape:
+        raise ExportError(
+            f"the image processor {_name(processor)} gives pixels of shape {expected.shape}, not {found.shape}; "
+            "what it does is not supported"
+        )
+    worst = float(np.abs(found - expected).max())
+    # Written so that NaN fails.
+    if not worst <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ExportError(
+            f"the image processor {_name(processor)} does more than its settings say: pixels differ by {worst:.1e}"
+        )
 
 
-def evaluation_samples(info: ImageInfo, count: int) -> list[Pixels]:
+def calibration_samples(info: ImageInfo, count: int) -> list[Inputs]:
+    """Images to calibrate on, as a model's inputs."""
+    return [inputs_of_rgb(image, info) for image in synthetic_images(count, seed=0)]
+
+
+def evaluation_samples(info: ImageInfo, count: int) -> list[Inputs]:
     """Images to compare on, other than those of `calibration_samples`, in the same form."""
-    return [pixel_values(image, info) for image in synthetic_images(count, seed=1)]
+    return [inputs_of_rgb(image, info) for image in synthetic_images(count, seed=1)]
 
 
 def synthetic_images(count: int, seed: int) -> Iterator[Image.Image]:

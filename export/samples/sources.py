@@ -98,8 +98,9 @@ def audio_sources(checkpoint: Checkpoint, calibrate: Sequence[str]) -> Sources:
 def image_sources(checkpoint: Checkpoint) -> Sources:
     """Synthetic images, as the image processor's arrays. Errors as `image_info`."""
     info = image_info(checkpoint.image_processor)
-    rows: list[Sample] = [{"pixel_values": pixels} for pixels in evaluation_samples(info, _PARITY + _EVALUATION)]
-    calibration: list[Sample] = [{"pixel_values": pixels} for pixels in calibration_samples(info, _CALIBRATION)]
+    if info.patches is not None:
+        raise UnsupportedError("it reads images as patches, which is supported for encoders only")
+    rows, calibration = evaluation_samples(info, _PARITY + _EVALUATION), calibration_samples(info, _CALIBRATION)
     return Sources(SampleSets(rows[:_PARITY], calibration, rows[_PARITY:]), image=info)
 
 

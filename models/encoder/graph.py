@@ -15,8 +15,10 @@ from transformers import PreTrainedModel
 from triform.models.attention.bidirectional import WITH_BIAS, WITH_PADDING_MASK, rotating
 from triform.models.attention.local_global import unchunked
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
+from triform.models.attention.whole_blocks import whole_blocks
 from triform.models.encoder.probing import difference_at_tokens, probe_inputs, reads_padding, tokens
 from triform.models.errors import UnsupportedModelError
+from triform.models.patching import values_unchecked
 from triform.models.paths import choose_path
 from triform.models.recurrent.passes import RecurrentPass, carrying
 from triform.models.recurrent.replacing import recurrences_replaced
@@ -64,7 +66,7 @@ class EncoderGraph(torch.nn.Module):
 
         Args:
             inputs: those of `EncoderTask.names`: input_ids, attention_mask and token_type_ids int64 (batch, sequence);
-                pixel_values float (batch, channels, height, width); those of `beside`; and, if the task picks
+                those of images or audio; those of `beside`; and, if the task picks
                 positions, logits_positions int64 (batch, num_logits).
 
         Returns:
@@ -163,7 +165,7 @@ def computed_outputs(
 def _example_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[GraphInput, ...]:
     tensors = probe_inputs(model, task)
     batch = ((0, "batch"),)
-    axes = {"pixel_values": batch, "logits_positions": (*batch, (1, "num_logits")), **dict.fromkeys(task.beside, batch)}
+    axes = {"logits_positions": (*batch, (1, "num_logits")), **dict.fromkeys(task.beside, batch)}
     text = ((0, "batch"), (1, "sequence")) if task.any_length else batch
     return tuple(
         GraphInput(name, tensor, axes.get(name, text)) for name, tensor in zip(task.names, tensors, strict=True)
@@ -234,8 +236,10 @@ def _output_names(graph: EncoderGraph, task: EncoderTask, inputs: tuple[torch.Te
 def _prepared(model: PreTrainedModel, path: _Path) -> Iterator[None]:
     model.set_attn_implementation(path.attention)
     with ExitStack() as stack:
+        stack.enter_context(values_unchecked())
         stack.enter_context(any_length(model))
         stack.enter_context(unchunked(model))
+        stack.enter_context(whole_blocks(model))
         stack.enter_context(pooled_by_index(model))
         stack.enter_context(traceable_end(model))
         stack.enter_context(recurrences_replaced(model))

@@ -26,8 +26,6 @@ IMAGE_HEADS: dict[str, Any] = {
     CONTRAST: transformers.AutoModelForZeroShotImageClassification,
 }
 
-Shape = tuple[int, int, int]
-
 
 def image_task_of(config: PretrainedConfig) -> str | None:
     """The task a checkpoint was trained for, if it takes images, or images and texts to compare; None for any other."""
@@ -44,26 +42,28 @@ def image_task_of(config: PretrainedConfig) -> str | None:
     return VECTORS if tuple(getattr(model_class, "input_modalities", ())) == ("image",) else None
 
 
-def labels_task(shape: Shape, hidden_states: bool) -> EncoderTask:
+def labels_task(examples: Mapping[str, torch.Tensor], hidden_states: bool) -> EncoderTask:
     """From pixels to ``logits``.
 
     Args:
-        shape: channels, height and width of the pixels.
+        examples: two images, as the model's arguments by name.
         hidden_states: whether the graph outputs the states of every layer, as ``hidden_states.{i}``.
     """
 
     def outputs(results: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         return {"logits": results["logits"], **_layers(results, hidden_states)}
 
-    return _image_task(outputs, shape, hidden_states)
+    return _image_task(outputs, examples, hidden_states)
 
 
-def vectors_task(model: PreTrainedModel, shape: Shape, hidden_states: bool, pooled: bool) -> EncoderTask:
+def vectors_task(
+    model: PreTrainedModel, examples: Mapping[str, torch.Tensor], hidden_states: bool, pooled: bool
+) -> EncoderTask:
     """From pixels to ``last_hidden_state`` and ``image_embedding``, one vector per image.
 
     Args:
         model: of images; one that reads texts too must have ``get_image_features``.
-        shape: channels, height and width of the pixels.
+        examples: two images, as the model's arguments by name.
         hidden_states: whether the graph outputs the states of every layer, as ``hidden_states.{i}``.
         pooled: whether the vector is the model's own pooled output; otherwise it is the first token's, the class token.
     """
@@ -74,15 +74,15 @@ def vectors_task(model: PreTrainedModel, shape: Shape, hidden_states: bool, pool
         return {"last_hidden_state": states, "image_embedding": vector, **_layers(results, hidden_states)}
 
     call = "get_image_features" if hasattr(model, "get_image_features") else None
-    return _image_task(outputs, shape, hidden_states, call)
+    return _image_task(outputs, examples, hidden_states, call)
 
 
-def outputs_for_black_image(model: PreTrainedModel, shape: Shape) -> Mapping[str, Any]:
-    """Run a model on one black image.
+def outputs_for_image(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+    """Run a model on one image.
 
     Args:
         model: in evaluation mode.
-        shape: channels, height and width of the pixels.
+        inputs: a batch of one image, as the model's arguments by name.
 
     Raises:
         UnsupportedModelError: it does not accept pixels of this shape, or its outputs are random.
@@ -90,10 +90,10 @@ def outputs_for_black_image(model: PreTrainedModel, shape: Shape) -> Mapping[str
     function = getattr(model, "get_image_features", model)
     try:
         with torch.no_grad():
-            outputs: Mapping[str, Any] = function(pixel_values=torch.zeros(1, *shape))
-            again: Mapping[str, Any] = function(pixel_values=torch.zeros(1, *shape))
+            outputs: Mapping[str, Any] = function(**inputs)
+            again: Mapping[str, Any] = function(**inputs)
     except Exception as error:  # each architecture has its own checks
-        size = " x ".join(map(str, shape))
+        size = " x ".join(map(str, inputs["pixel_values"].shape[1:]))
         message = f"it does not take the {size} pixels of its image processor: {first_line(error)}"
         raise UnsupportedModelError(message) from error
     if not all(torch.equal(again[name], output) for name, output in outputs.items() if torch.is_tensor(output)):
@@ -105,7 +105,7 @@ def is_pooled(outputs: Mapping[str, Any], missing: tuple[str, ...]) -> bool:
     """Whether a model pools its tokens to one vector, with trained weights.
 
     Args:
-        outputs: from `outputs_for_black_image`.
+        outputs: from `outputs_for_image`.
         missing: names of parameters that the checkpoint has no weights for.
 
     Raises:
@@ -119,12 +119,12 @@ def is_pooled(outputs: Mapping[str, Any], missing: tuple[str, ...]) -> bool:
     return False
 
 
-def contrast_tasks(inputs: tuple[str, ...], shape: Shape) -> tuple[EncoderTask, EncoderTask]:
+def contrast_tasks(inputs: tuple[str, ...], examples: Mapping[str, torch.Tensor]) -> tuple[EncoderTask, EncoderTask]:
     """From text to ``sentence_embedding`` and from pixels to ``image_embedding``, in one space, of length 1.
 
     Args:
         inputs: names of the tokenizer's outputs that the text tower takes.
-        shape: channels, height and width of the pixels.
+        examples: two images, as the model's arguments by name.
     """
 
     def outputs_named(name: str) -> Any:
@@ -132,13 +132,15 @@ def contrast_tasks(inputs: tuple[str, ...], shape: Shape) -> tuple[EncoderTask, 
 
     return (
         EncoderTask(inputs, outputs_named("sentence_embedding"), call="get_text_features"),
-        _image_task(outputs_named("image_embedding"), shape, False, "get_image_features"),
+        _image_task(outputs_named("image_embedding"), examples, False, "get_image_features"),
     )
 
 
-def _image_task(outputs: Any, shape: Shape, hidden_states: bool, call: str | None = None) -> EncoderTask:
+def _image_task(
+    outputs: Any, examples: Mapping[str, torch.Tensor], hidden_states: bool, call: str | None = None
+) -> EncoderTask:
     arguments = {"output_hidden_states": True} if hidden_states else {}
-    return EncoderTask(("pixel_values",), outputs, call=call, image_shape=shape, arguments=arguments)
+    return EncoderTask(tuple(examples), outputs, call=call, arguments=arguments, examples=examples, any_length=False)
 
 
 def _layers(results: Mapping[str, Any], hidden_states: bool) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ PROBE_SHAPE = (2, 11)
 
 
 def probe_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[torch.Tensor, ...]:
-    """Inputs of `task.names`, in order: two rows of tokens, the second padded, two random images, or its examples."""
+    """Inputs of `task.names`, in order: two rows of tokens, the second padded, or its examples."""
     (batch, length), padding, num_logits = PROBE_SHAPE, 4, 3
     generator = torch.Generator().manual_seed(0)
     text = model.config.get_text_config()
@@ -29,8 +29,6 @@ def probe_inputs(model: PreTrainedModel, task: EncoderTask) -> tuple[torch.Tenso
     for name in task.inputs:
         if name in task.examples:
             inputs[name] = task.examples[name]
-        elif name == "pixel_values":
-            inputs[name] = torch.randn(batch, *(task.image_shape or (3, 32, 32)), generator=generator)
         elif name == "input_ids":
             most = min(getattr(text, "vocab_size", _PROBE_IDS), _PROBE_IDS)
             inputs[name] = torch.randint(5, max(6, most), (batch, length), generator=generator)

@@ -16,7 +16,7 @@ from triform.runtime.bundle.manifest import (
     Manifest,
     TensorInfo,
 )
-from triform.runtime.bundle.media_info import AudioInfo, ImageInfo
+from triform.runtime.bundle.media_info import AudioInfo, ImageInfo, PatchesInfo
 from triform.runtime.printable import quoted
 
 # The graphs of a form, besides the one for images of models that compare images with texts.
@@ -35,11 +35,14 @@ _NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
     "image-feature-extraction": {"encoder": ("image_embedding",)},
     "zero-shot-image-classification": {"encoder": ("sentence_embedding",), "image": ("image_embedding",)},
 }
+# The inputs of a graph that reads images; all but the first are for patches.
+_IMAGE_INPUTS = {"pixel_values", "pixel_attention_mask", "spatial_shapes"}
 # The input of an encoder for each kind of audio.
 _audio = {
     "log_mel": ("input_features",),
     "fbank": ("input_features", "input_values"),
     "mel": ("input_features",),
+    "mel_deltas": ("input_features",),
     "waveform": ("input_values",),
 }
 
@@ -99,7 +102,7 @@ def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
         if info.audio is not None:
             yield from _sound(manifest.graphs[graph], info.audio, "encoder.audio")
             continue
-        known = {"pixel_values"} if graph == "image" or manifest.tokenizer is None else _TEXT_INPUTS
+        known = _IMAGE_INPUTS if graph == "image" or manifest.tokenizer is None else _TEXT_INPUTS
         yield Limit(f"graphs.{graph}.inputs", sorted(inputs), inputs <= known, f"among {', '.join(sorted(known))}")
     yield from _vectors(manifest, info)
     yield from _logits(manifest, info)
@@ -209,16 +212,30 @@ def _sound(graph: GraphInfo, info: AudioInfo, key: str) -> Iterator[Limit]:
             yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 1, info.feature_size), _as(tensor))
             expected = f"such that a chunk has the frames of {_as(tensor)}"
             yield Limit(f"{key}.hop_length", info.hop_length, _may_be(tensor, 2, frames), expected)
-        elif tensor.name == name and info.kind in ("fbank", "mel"):
-            width = info.feature_size * info.stacked
-            yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 2, width), _as(tensor))
+        elif tensor.name == name and info.kind != "waveform":
+            yield Limit(f"{key}.feature_size", info.feature_size, _may_be(tensor, 2, info.width), _as(tensor))
 
 
 def _pixels(graph: GraphInfo, info: ImageInfo, key: str) -> Iterator[Limit]:
+    if info.patches is not None:
+        yield from _patches(graph, info, info.patches, f"{key}.patches")
+        return
     size = [info.channels, info.height, info.width]
     for tensor in graph.inputs:
         fits = tensor.name == "pixel_values" and tensor.shape[1:] == size
         yield Limit(f"{key}.height", size, fits, f"as in {_as(tensor)}")
+
+
+def _patches(graph: GraphInfo, info: ImageInfo, patches: PatchesInfo, key: str) -> Iterator[Limit]:
+    width = patches.size**2 * info.channels
+    shapes = {"pixel_values": [patches.count, width], "pixel_attention_mask": [patches.count], "spatial_shapes": [2]}
+    names = sorted(tensor.name for tensor in graph.inputs)
+    yield Limit(
+        key, names, names == sorted(_IMAGE_INPUTS), f"null, or the graph has {', '.join(sorted(_IMAGE_INPUTS))}"
+    )
+    for tensor in graph.inputs:
+        size = shapes.get(tensor.name, [])
+        yield Limit(f"{key}.count", size, tensor.shape[1:] == size, f"as in {_as(tensor)}")
 
 
 def _may_be(tensor: TensorInfo, axis: int, size: int) -> bool:

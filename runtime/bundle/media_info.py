@@ -15,14 +15,28 @@ PIECE = 30.0
 
 
 @dataclass(frozen=True)
+class PatchesInfo:
+    """How an image becomes patches: it keeps its shape, as nearly as whole patches allow.
+
+    Attributes:
+        size: of a patch's edges, in pixels.
+        count: of patches in a row of the model's input; an image is made as large as it allows.
+    """
+
+    size: int
+    count: int
+
+
+@dataclass(frozen=True)
 class ImageInfo:
     """How an image becomes `pixel_values`, in the order of the attributes. A step that is None is left out.
 
     Attributes:
         channels: of `pixel_values`; 3 is RGB.
-        height: of `pixel_values`.
-        width: of `pixel_values`.
-        resize: [height, width], or [shortest edge], to resize to; the other edge is rounded down to whole pixels.
+        height: of `pixel_values`; 0 for patches.
+        width: of `pixel_values`; 0 for patches.
+        resize: [height, width], or [shortest edge], to resize to; the other edge is rounded down to whole pixels. Empty
+            for patches.
         resample: Pillow's name of the filter that resizes: bilinear, bicubic, lanczos, nearest, box or hamming.
         crop: [height, width] to cut from the middle.
         rescale: factor for pixels from 0 to 255.
@@ -30,6 +44,7 @@ class ImageInfo:
         std: divided by per channel.
         resize_after_rescale: rescale before resizing, so that resized pixels are not rounded to 256 levels.
         channel_order: of `pixel_values`.
+        patches: what is cut from the image at the end; None for a model that reads pixels.
     """
 
     channels: int
@@ -43,6 +58,7 @@ class ImageInfo:
     std: list[float] | None
     resize_after_rescale: bool = False
     channel_order: Literal["rgb", "bgr"] = "rgb"
+    patches: PatchesInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -70,15 +86,28 @@ class MelInfo:
 
 
 @dataclass(frozen=True)
+class DeltasInfo:
+    """The spectrogram of the kind ``mel_deltas``: log10 of the power in mel bands, and how it changes over time.
+
+    Attributes:
+        reach: frames before and after a frame that its change is computed from.
+        range: of the logarithms; those further below an utterance's largest one are raised to that level.
+    """
+
+    reach: int
+    range: float
+
+
+@dataclass(frozen=True)
 class AudioInfo:
     """How audio becomes a model's input.
 
     Attributes:
-        kind: ``log_mel``, Whisper's spectrogram; ``fbank``, Kaldi's; ``mel``, any other; or ``waveform``, the samples
-            themselves.
+        kind: ``log_mel``, Whisper's spectrogram; ``fbank``, Kaldi's; ``mel_deltas``, one with its changes over time;
+            ``mel``, any other; or ``waveform``, the samples themselves.
         sampling_rate: of the samples, in Hz.
         feature_size: mel bands; 1 for a waveform.
-        padding_value: of samples (log_mel, waveform) or features (fbank, mel).
+        padding_value: of samples (log_mel, waveform) or features (all others).
         chunk_length: seconds that the model reads at once; shorter audio is padded. None if it reads any length.
         win_length: samples in a frame; 0 for a waveform, like the next two.
         n_fft: points of a frame's Fourier transform.
@@ -88,7 +117,8 @@ class AudioInfo:
         sample_variance: of fbank and mel, whether the sum of squares is divided by one less than the number of frames.
         variance_floor: added to each variance; 0 means 1e-7 for a waveform.
         deviation_floor: of fbank and mel, added to each standard deviation.
-        stacked: of fbank and mel, consecutive frames that become one; frames left over at the end are dropped.
+        stacked: of fbank, mel and mel_deltas, consecutive frames that become one; frames left over at the end are
+            dropped, but completed by silence for mel_deltas.
         window: of fbank, that of a frame.
         scale: of fbank, multiplies samples: 32768 for those of 16 bits, as Kaldi reads them.
         length: of fbank, frames that the model reads at once: longer audio is cut, shorter padded with `padding_value`.
@@ -96,12 +126,13 @@ class AudioInfo:
         mean: of fbank, subtracted from every number of the features and of their padding.
         deviation: of fbank, divides every number after that.
         mel: of the kind ``mel``.
+        deltas: of the kind ``mel_deltas``.
         multiple: of waveform, what the number of samples in a batch must be a multiple of; the mask hides the padding.
         longest: of a model that reads any length, the most seconds that it reads at once, up to those of a piece;
             longer recordings are cut into pieces.
     """
 
-    kind: Literal["log_mel", "fbank", "mel", "waveform"]
+    kind: Literal["log_mel", "fbank", "mel", "mel_deltas", "waveform"]
     sampling_rate: int
     feature_size: int
     padding_value: float
@@ -121,6 +152,7 @@ class AudioInfo:
     mean: float = 0.0
     deviation: float = 1.0
     mel: MelInfo | None = None
+    deltas: DeltasInfo | None = None
     multiple: int = 1
     longest: float = PIECE
 
@@ -133,6 +165,11 @@ class AudioInfo:
     def fixed(self) -> bool:
         """Whether the model reads a single length, which audio is padded or cut to."""
         return self.chunk_length is not None or self.length is not None
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row of the model's input; 1 for a waveform."""
+        return self.feature_size * self.stacked * (1 if self.deltas is None else 2)
 
     @property
     def step(self) -> int:

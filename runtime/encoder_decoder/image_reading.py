@@ -42,7 +42,7 @@ def read_pixels(
 
     Args:
         model: a model that reads images.
-        pixels: of each image, from `pixels_of` in `media/image.py`.
+        pixels: of each image, from `image_inputs` in `media/image.py`.
         options: see `EncoderDecoder.generate`.
         beams: see `EncoderDecoder.generate`.
         batch: images to run at once.

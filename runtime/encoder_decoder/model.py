@@ -10,7 +10,7 @@ from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.generation.answers import Completion
 from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.media.image import pixels_of
+from triform.runtime.media.image import image_inputs
 
 
 class EncoderDecoder(SourceWriter):
@@ -45,5 +45,5 @@ class EncoderDecoder(SourceWriter):
             UnsupportedError: the model does not read images, or Pillow is not installed.
         """
         info = image_info_of(self)
-        pixels = (pixels_of(image, info) for image in images)
+        pixels = (image_inputs(image, info)["pixel_values"] for image in images)
         return list(read_pixels(self, pixels, options, beams=beams, batch=batch))

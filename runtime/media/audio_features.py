@@ -12,6 +12,7 @@ from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.errors import UnsupportedError
 from triform.runtime.media.fbank import fbank
 from triform.runtime.media.log_mel import log_mel
+from triform.runtime.media.mel_deltas import mel_deltas
 from triform.runtime.media.mel_spectrogram import mel_spectrogram
 
 # Added to the variance, so that silence is not divided by 0, unless the model has a floor of its own.
@@ -26,8 +27,7 @@ def audio_features(samples: Array, info: AudioInfo) -> Array:
         info: the features that the model reads.
 
     Returns:
-        float32: (feature_size, frames) for ``log_mel``, (frames, feature_size) for ``fbank`` and ``mel``, (samples) for
-        ``waveform``.
+        float32: (feature_size, frames) for ``log_mel``, (samples) for ``waveform``, (frames, width) for all others.
 
     Raises:
         UnsupportedError: this version does not support the kind of features.
@@ -80,5 +80,6 @@ _KINDS: dict[str, Callable[[Array, AudioInfo], Array]] = {
     "log_mel": log_mel,
     "fbank": fbank,
     "mel": mel_spectrogram,
+    "mel_deltas": mel_deltas,
     "waveform": waveform,
 }

@@ -1,7 +1,8 @@
-"""Reads images safely, and resizes, crops and normalizes them for a model."""
+"""Reads images safely, and resizes, crops, normalizes and cuts them for a model."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.runtime.bundle.media_info import ImageInfo
+from triform.runtime.bundle.media_info import ImageInfo, PatchesInfo
 from triform.runtime.errors import InputError, pass_on
 from triform.runtime.extras import missing_extra
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Formats that Pillow reads itself. Some of its other readers start programs, and many are rarely used.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF")
+# Between which transformers looks for the scale of an image that is cut into patches, and how exactly.
+_SMALLEST_SCALE, _LARGEST_SCALE, _SCALE_STEP = 1e-6, 100.0, 1e-5
 
 
 def require_pillow() -> None:
@@ -79,27 +82,88 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return upright.convert("RGB")
 
 
-def pixels_of(image: ImageInput, info: ImageInfo) -> NDArray[np.float32]:
-    """Read an image and compute a model's input from it; see `read_image` and `pixel_values`.
+def image_inputs(image: ImageInput, info: ImageInfo) -> dict[str, NDArray[Any]]:
+    """Read an image and compute a model's inputs from it; see `read_image` and `inputs_of_rgb`.
 
     Args:
         image: the path of a file, its content, or an open Pillow image.
         info: what the model reads.
-
-    Returns:
-        float32 (channels, height, width).
 
     Raises:
         InputError: the image cannot be read or used; the message names its file.
         UnsupportedError: Pillow is not installed.
     """
     if not isinstance(image, str | Path | bytes):
-        return pixel_values(as_rgb(image), info)
+        return inputs_of_rgb(as_rgb(image), info)
     opened = read_image(image)
     try:
-        return pixel_values(opened, info)
+        return inputs_of_rgb(opened, info)
     except InputError as error:
         raise InputError(str(error) if isinstance(image, bytes) else f"{image}: {error}") from None
+
+
+def inputs_of_rgb(image: Image.Image, info: ImageInfo) -> dict[str, NDArray[Any]]:
+    """Compute a model's inputs from an image in RGB, by their names and without the axis of the batch.
+
+    Args:
+        image: in RGB.
+        info: what the model reads.
+
+    Returns:
+        what `pixel_values` or `patch_inputs` returns.
+
+    Raises:
+        InputError: see `pixel_values`.
+    """
+    if info.patches is not None:
+        return patch_inputs(image, info, info.patches)
+    return {"pixel_values": pixel_values(image, info)}
+
+
+def patch_inputs(image: Image.Image, info: ImageInfo, patches: PatchesInfo) -> dict[str, NDArray[Any]]:
+    """Resize an image to whole patches and cut it into them, row by row.
+
+    Source: transformers' Siglip2ImageProcessor.
+
+    Args:
+        image: in RGB.
+        info: what the model reads.
+        patches: of `info`.
+
+    Returns:
+        ``pixel_values``, float32 (count, size * size * channels), with zeros after the last patch;
+        ``pixel_attention_mask``, int64 (count), 1 at patches; ``spatial_shapes``, int64 (2), rows and columns of
+        patches.
+    """
+    from PIL import Image
+
+    size = patches.size
+    rows, columns = _grid(image.height, image.width, patches)
+    resized = image.resize((columns * size, rows * size), Image.Resampling[info.resample.upper()])
+    values = _normalized(_rescaled(np.asarray(resized), info.rescale), info)
+    cut = values.reshape(rows, size, columns, size, info.channels).swapaxes(1, 2).reshape(rows * columns, -1)
+    filled = np.zeros((patches.count, cut.shape[1]), np.float32)
+    filled[: len(cut)] = cut
+    mask = (np.arange(patches.count) < len(cut)).astype(np.int64)
+    return {"pixel_values": filled, "pixel_attention_mask": mask, "spatial_shapes": np.array([rows, columns], np.int64)}
+
+
+def _grid(height: int, width: int, patches: PatchesInfo) -> tuple[int, int]:
+    """The rows and columns of an image's patches, at the largest scale at which there are not too many.
+
+    The scale is found by halving an interval, as in transformers: where it stops decides how some edges are rounded.
+    """
+
+    def at(scale: float) -> tuple[int, int]:
+        rows, columns = (max(1, math.ceil(edge * scale / patches.size)) for edge in (height, width))
+        return rows, columns
+
+    low, high = _SMALLEST_SCALE, _LARGEST_SCALE
+    while high - low >= _SCALE_STEP:
+        middle = (low + high) / 2
+        fits = math.prod(at(middle)) <= patches.count
+        low, high = (middle, high) if fits else (low, middle)
+    return at(low)
 
 
 def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
@@ -124,11 +188,14 @@ def pixel_values(image: Image.Image, info: ImageInfo) -> NDArray[np.float32]:
         # A border of an odd number of pixels is rounded as in transformers.
         top, left = ((have - want) // 2 for have, want in zip(values.shape, info.crop, strict=False))
         values = values[top : top + info.crop[0], left : left + info.crop[1]]
+    return np.ascontiguousarray(_normalized(values, info).transpose(2, 0, 1))
+
+
+def _normalized(values: NDArray[Any], info: ImageInfo) -> NDArray[Any]:
+    """Pixels (height, width, channels), shifted and scaled, in the order of channels that the model reads."""
     if info.mean is not None and info.std is not None:
         values = (values - np.array(info.mean, np.float32)) / np.array(info.std, np.float32)
-    if info.channel_order == "bgr":
-        values = values[..., ::-1]
-    return np.ascontiguousarray(values.transpose(2, 0, 1))
+    return values[..., ::-1] if info.channel_order == "bgr" else values
 
 
 def _rescaled(pixels: NDArray[np.uint8], rescale: float | None) -> NDArray[np.float32]:

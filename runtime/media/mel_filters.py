@@ -1,4 +1,4 @@
-"""Computes the filters that sum the bins of a Fourier transform into mel bands, in two common definitions."""
+"""Computes the filters that sum the bins of a Fourier transform into mel bands, in the common definitions."""
 
 from __future__ import annotations
 
@@ -78,6 +78,23 @@ def htk_filters(bands: int, n_fft: int, sampling_rate: int, edges: tuple[float, 
     return filters
 
 
+@lru_cache
+def hertz_filters(bands: int, n_fft: int, sampling_rate: int) -> NDArray[np.float64]:
+    """Triangles of height 1 in hertz, spaced on HTK's mel scale from 0 to half the sampling rate, as torchaudio's.
+
+    Args:
+        bands: number of filters.
+        n_fft: points of the Fourier transform.
+        sampling_rate: in Hz.
+
+    Returns:
+        float64 (bands, n_fft // 2 + 1).
+    """
+    highest = sampling_rate // 2
+    mels = np.linspace(0.0, float(_hertz_to_kaldi(np.array(highest))), bands + 2)
+    return _triangles(np.linspace(0, highest, n_fft // 2 + 1), _kaldi_to_hertz(mels))
+
+
 def band_energies(power: NDArray[Real], filters: NDArray[Real]) -> NDArray[Real]:
     """Sum bins into bands.
 
@@ -115,3 +132,7 @@ def _hertz_to_slaney(hertz: float) -> float:
 
 def _hertz_to_kaldi(hertz: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(1127.0 * np.log(1.0 + hertz / 700.0))
+
+
+def _kaldi_to_hertz(mels: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.asarray(700.0 * (np.exp(mels / 1127.0) - 1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import string
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from transformers import (
     MobileViTImageProcessorPil,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessorPil,
+    Siglip2Tokenizer,
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipTokenizer,
@@ -141,6 +145,37 @@ def siglip_folder(folder: Path) -> Path:
     return folder
 
 
+def siglip2_folder(folder: Path, architecture: str = "Siglip2Model") -> Path:
+    """A SigLIP 2 for images of any shape, which become up to 23 patches; texts are padded to 64 tokens."""
+    text = {
+        "hidden_size": 36, "intermediate_size": 52, "num_hidden_layers": 1, "num_attention_heads": 3,
+        "vocab_size": VOCAB, "max_position_embeddings": 64, "projection_size": 48,
+    }  # fmt: skip
+    vision = {**_TOWER, "num_hidden_layers": 1, "patch_size": 5, "num_patches": 36}
+    config = Siglip2Config(text_config=text, vision_config=vision, **_LABELED)
+    torch.manual_seed(0)
+    randomized(getattr(transformers, architecture)(config)).save_pretrained(folder)
+    Siglip2ImageProcessorPil(patch_size=5, max_num_patches=23).save_pretrained(folder)
+    words = [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<mask>",
+        "▁",
+        *string.ascii_lowercase,
+        *(f"▁{letter}" for letter in "abc"),
+    ]
+    Siglip2Tokenizer(
+        vocab={word: index for index, word in enumerate(words)},
+        merges=[("▁", letter) for letter in "abc"],
+        model_max_length=64,
+        padding_side="right",
+        model_input_names=["input_ids"],
+    ).save_pretrained(folder)
+    return folder
+
+
 # By name, what writes the checkpoint of a model that reads images into a folder.
 IMAGE_MODELS = {
     "vit": lambda folder: vision_folder(folder, "vit", "ViTForImageClassification"),
@@ -151,4 +186,6 @@ IMAGE_MODELS = {
     "mobilevit": lambda folder: vision_folder(folder, "mobilevit", "MobileViTForImageClassification"),
     "clip": clip_folder,
     "siglip": siglip_folder,
+    "siglip2": siglip2_folder,
+    "siglip2 with labels": lambda folder: siglip2_folder(folder, "Siglip2ForImageClassification"),
 }

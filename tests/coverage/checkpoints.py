@@ -168,7 +168,9 @@ def save_feature_extractor(model_type: str, folder: Path) -> None:
             return
         try:
             bands = dict.fromkeys(("feature_size", "num_mel_bins"), SMALL["num_mel_bins"])
-            sizes = bands if name.startswith("SeamlessM4T") else {"feature_size": bands["feature_size"]}
+            sizes = (
+                bands if name.startswith(("SeamlessM4T", "GraniteSpeech5")) else {"feature_size": bands["feature_size"]}
+            )
             extractor(**sizes).save_pretrained(folder)
         except TypeError:
             extractor().save_pretrained(folder)

@@ -192,6 +192,9 @@ _BANDS_OF: dict[str, dict[str, Any]] = {
     },
     "speecht5": _CONVOLUTIONS,
     "lasr_ctc": {"encoder_config": {**_SMALL_ENCODER, **_BANDS}},
+    "granite_speech5_ctc": {
+        "encoder_config": {**_SMALL_ENCODER, **_BANDS, "vocab_size": len(TOKENS), "context_size": 24},
+    },
 }
 
 
@@ -265,6 +268,9 @@ def _save_image_processor(name: str, folder: Path, side: int) -> None:
         (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
         return
     processor = getattr(transformers, class_name.replace("Fast", "") + "Pil", None) or getattr(transformers, class_name)
+    if class_name.startswith("Siglip2"):
+        processor(patch_size=SMALL["patch_size"], max_num_patches=29).save_pretrained(folder)
+        return
     square, shortest = {"height": side, "width": side}, {"shortest_edge": side}
     try:
         processor(size=shortest if "ConvNext" in class_name else square, crop_size=square).save_pretrained(folder)

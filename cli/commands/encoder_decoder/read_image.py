@@ -72,10 +72,10 @@ def run(
 
 def _pixels(model: EncoderDecoder, record: Record) -> Any:
     from triform.runtime.encoder_decoder.image_reading import image_info_of
-    from triform.runtime.media.image import pixels_of
+    from triform.runtime.media.image import image_inputs
 
     image = sys.stdin.buffer.read() if record.text == "-" else record.text
-    return pixels_of(image, image_info_of(model))
+    return image_inputs(image, image_info_of(model))["pixel_values"]
 
 
 def _print(name: str, completion: Completion) -> None:

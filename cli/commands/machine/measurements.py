@@ -135,7 +135,8 @@ def _images(model: Encoder, work: Work) -> Figures:
     pixels = encoder_pixels(model, _required(work, "an image"))
 
     def run(count: int) -> object:
-        return step.feed({"pixel_values": pixels[None].repeat(count, axis=0)}, list(step.outputs))
+        rows = {name: array[None].repeat(count, axis=0) for name, array in pixels.items()}
+        return step.feed(rows, list(step.outputs))
 
     return _passes(run, work)
 

@@ -16,6 +16,7 @@ from triform.export.samples.voices import speech
 from triform.export.samples.vowels import synthetic_voice
 from triform.export.verify.encoder import ReferenceBatch
 from triform.export.verify.longest_audio import cut_to_longest, with_longest
+from triform.models.attention.whole_blocks import attention_block
 from triform.models.encoder.audio_tasks import (
     RECOGNITION,
     SOUNDS,
@@ -42,6 +43,8 @@ _CALIBRATION, _EVALUATION, _PARITY_SECONDS = 4, 6, (2.7, 1.3, 3.9)
 _CALIBRATION_SECONDS = 8.0
 # Seconds of audio that frames are counted in.
 _PROBED = 1.3
+# Blocks of attention in the layer with the fewest frames: a graph that is traced with one has no room for more.
+_BLOCKS = 1.5
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def audio_encoder(checkpoint: Checkpoint) -> AudioEncoder:
 
 def _audio_encoder(checkpoint: Checkpoint, info: AudioInfo) -> AudioEncoder:
     model = checkpoint.model
-    rows = torch.from_numpy(np.stack([_features(_PROBED, seed, info) for seed in (0, 1)]))
+    rows = _rows(_PROBED, info)
     if checkpoint.source.task == SOUNDS:
         return _classifier(checkpoint, info, rows)
     if info.fixed:
@@ -102,12 +105,16 @@ def _audio_encoder(checkpoint: Checkpoint, info: AudioInfo) -> AudioEncoder:
     if info.kind == "waveform":
         add_channel_axis(model, rows[:1])
     frames = frames_of(model, rows[:1])
+    block = attention_block(model)
+    seconds = 0.0 if block is None else _BLOCKS * block * frames.stride * info.step / info.sampling_rate
+    if seconds > _PROBED:
+        rows = _rows(seconds, info)
     rows = rows[:, : _odd_length(frames, rows.shape[1])]
     shorter = _odd_length(frames, rows.shape[1] * 2 // 3)
     traced = audio_task(audio_examples(model, rows, shorter), frames)
     traced = without_padding(model, traced)
     shortest = shortest_audio(model, rows[:1], frames)
-    return AudioEncoder(checkpoint, info, traced, shortest, _samples(traced, info), frames)
+    return AudioEncoder(checkpoint, info, traced, shortest, _samples(traced, info, seconds), frames)
 
 
 def _classifier(checkpoint: Checkpoint, info: AudioInfo, rows: torch.Tensor) -> AudioEncoder:
@@ -148,17 +155,24 @@ def _odd_length(frames: Frames, longest: int) -> int:
     return odd * frames.stride - frames.offset + frames.stride // 2
 
 
+def _rows(seconds: float, info: AudioInfo) -> torch.Tensor:
+    return torch.from_numpy(np.stack([_features(seconds, seed, info) for seed in (0, 1)]))
+
+
 def _features(seconds: float, seed: int, info: AudioInfo) -> Array:
     return audio_features(synthetic_voice(seconds, info.sampling_rate, seed), info)
 
 
-def _samples(traced: EncoderTask, info: AudioInfo) -> SampleSets:
+def _samples(traced: EncoderTask, info: AudioInfo, longer: float = 0.0) -> SampleSets:
+    """Samples of a few seconds; also one of `longer` seconds to compare with PyTorch, where that is more."""
+
     def sample(features: Array) -> Sample:
         arrays: dict[str, Array] = {traced.inputs[0]: features}
         return arrays if traced.mask is None else {**arrays, traced.mask: np.ones(len(features), np.int64)}
 
     rate = info.sampling_rate
-    parity = [sample(_features(seconds, seed, info)) for seed, seconds in enumerate(_PARITY_SECONDS)]
+    lengths = [*_PARITY_SECONDS, *([longer] if longer > max(_PARITY_SECONDS) else [])]
+    parity = [sample(_features(seconds, seed, info)) for seed, seconds in enumerate(lengths)]
     evaluation = [sample(_features(_PARITY_SECONDS[seed % 3], 50 + seed, info)) for seed in range(_EVALUATION)]
     spoken = [speech("calibration", _CALIBRATION_SECONDS, rate, seed) for seed in range(_CALIBRATION)]
     calibration = [sample(audio_features(sound, info)) for sound in spoken]

@@ -24,7 +24,7 @@ from triform.models.encoder.image_tasks import (
     contrast_tasks,
     is_pooled,
     labels_task,
-    outputs_for_black_image,
+    outputs_for_image,
     vectors_task,
 )
 from triform.models.errors import UnsupportedModelError
@@ -131,20 +131,23 @@ def _image_encoder(checkpoint: Checkpoint, options: ExportOptions) -> ImageEncod
     model = checkpoint.model
     image = image_info(checkpoint.image_processor)
     task = checkpoint.source.task
-    shape = (image.channels, image.height, image.width)
-    outputs = outputs_for_black_image(model, shape)
+    samples = _pixel_samples(image)
+    examples = {name: torch.from_numpy(array) for name, array in padded(samples.parity[:2], 0).items()}
+    outputs = outputs_for_image(model, {name: rows[:1] for name, rows in examples.items()})
     if task == CONTRAST:
-        return _contrast_encoder(checkpoint, image)
+        return _contrast_encoder(checkpoint, image, samples, examples)
     if task == LABELS:
-        traced = labels_task(shape, options.hidden_states)
-        return ImageEncoder(checkpoint, task, image, [Tower("encoder", traced, _pixel_samples(image))])
+        traced = labels_task(examples, options.hidden_states)
+        return ImageEncoder(checkpoint, task, image, [Tower("encoder", traced, samples)])
     pooled = is_pooled(outputs, checkpoint.missing)
-    traced = vectors_task(model, shape, options.hidden_states, pooled)
+    traced = vectors_task(model, examples, options.hidden_states, pooled)
     pooling = "pooler" if pooled else "cls"
-    return ImageEncoder(checkpoint, task, image, [Tower("encoder", traced, _pixel_samples(image))], pooling=pooling)
+    return ImageEncoder(checkpoint, task, image, [Tower("encoder", traced, samples)], pooling=pooling)
 
 
-def _contrast_encoder(checkpoint: Checkpoint, image: ImageInfo) -> ImageEncoder:
+def _contrast_encoder(
+    checkpoint: Checkpoint, image: ImageInfo, samples: SampleSets, examples: Mapping[str, torch.Tensor]
+) -> ImageEncoder:
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     accepted = inspect.signature(model.get_text_features).parameters
     inputs = tuple(
@@ -152,11 +155,16 @@ def _contrast_encoder(checkpoint: Checkpoint, image: ImageInfo) -> ImageEncoder:
         for name in ("input_ids", "attention_mask", "token_type_ids")
         if name in accepted and name in tokenizer.model_input_names
     )
-    text, pixels = contrast_tasks(inputs, (image.channels, image.height, image.width))
+    text, pixels = contrast_tasks(inputs, examples)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     max_length = int(min(limit for limit in (tokenizer.model_max_length, positions) if limit))
     # A model without a mask reads padding as text, so every text is padded to the length of its training.
     text_length = None if "attention_mask" in inputs else max_length
+    if text_length is not None and tokenizer.padding_side != "right":
+        raise UnsupportedModelError(
+            f"it reads the padding of texts, which its tokenizer puts on the {tokenizer.padding_side}; that is "
+            'supported on the right only, "padding_side" in tokenizer_config.json'
+        )
     text_samples = _text_samples(checkpoint, inputs, max_length, text_length)
     sigmoid = hasattr(model, "logit_bias")
     contrast = ContrastInfo(
@@ -165,7 +173,7 @@ def _contrast_encoder(checkpoint: Checkpoint, image: ImageInfo) -> ImageEncoder:
         scores="sigmoid" if sigmoid else "softmax",
         text_length=text_length,
     )
-    towers = [Tower("encoder", text, text_samples), Tower("image", pixels, _pixel_samples(image))]
+    towers = [Tower("encoder", text, text_samples), Tower("image", pixels, samples)]
     return ImageEncoder(checkpoint, CONTRAST, image, towers, contrast, max_length, "projection")
 
 
@@ -199,9 +207,8 @@ def _check_contrast(
 
 
 def _pixel_samples(image: ImageInfo) -> SampleSets:
-    evaluation: list[Sample] = [{"pixel_values": pixels} for pixels in evaluation_samples(image, _EVALUATION_ROWS)]
-    calibration: list[Sample] = [{"pixel_values": pixels} for pixels in calibration_samples(image, _CALIBRATION_ROWS)]
-    return SampleSets(evaluation[:_PARITY_ROWS], calibration, evaluation)
+    evaluation = evaluation_samples(image, _EVALUATION_ROWS)
+    return SampleSets(evaluation[:_PARITY_ROWS], calibration_samples(image, _CALIBRATION_ROWS), evaluation)
 
 
 def _text_samples(

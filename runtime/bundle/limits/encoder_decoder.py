@@ -36,6 +36,8 @@ def encoder_decoder_limits(info: EncoderDecoderInfo, manifest: Manifest) -> Iter
         yield from audio_limits(info.audio, f"{_KEY}.audio")
     if info.image is not None:
         yield from image_limits(info.image, f"{_KEY}.image")
+        patches = info.image.patches is not None
+        yield Limit(f"{_KEY}.image.patches", patches, not patches, "null for an encoder-decoder")
     if info.speech is not None:
         layers = len(manifest.cache.layers) if manifest.cache is not None else 0
         yield from speech_limits(info.speech, manifest.vocab_size, layers, f"{_KEY}.speech")

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from triform.runtime.bundle.limits.contract import Limit, token_id, within
-from triform.runtime.bundle.media_info import AudioInfo, CtcInfo, ImageInfo, MelInfo, SpeechInfo
+from triform.runtime.bundle.media_info import (
+    AudioInfo,
+    CtcInfo,
+    DeltasInfo,
+    ImageInfo,
+    MelInfo,
+    PatchesInfo,
+    SpeechInfo,
+)
 
 # In pixels; an image of this size is a quarter of a gigabyte of float32.
 _LONGEST_EDGE = 2**14
@@ -22,6 +30,8 @@ _MOST_STACKED = 64
 # Frames: an hour at the usual distance of 10 ms.
 _LONGEST_ROW = 360_000
 _SMALLEST_FLOOR = 1e-30
+# Frames: a second at the usual distance.
+_FARTHEST_REACH = 100
 # Inputs from one frame of logits to the next: a second at the highest sampling rate.
 _LONGEST_STRIDE = 1_000_000
 # The steps of 0.02 s in the longest chunk; a window of Whisper has 1500.
@@ -31,7 +41,10 @@ _LATEST_TIMESTAMP = _LONGEST_CHUNK * 50
 def image_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
     """Yield the rules for images; `key` is that of the values in the manifest."""
     yield Limit(f"{key}.channels", info.channels, info.channels == 3, "3")
-    yield from _size_limits(info, key)
+    if info.patches is None:
+        yield from _size_limits(info, key)
+    else:
+        yield from _patches_limits(info, info.patches, key)
     in_order = info.rescale is not None or not info.resize_after_rescale
     yield Limit(f"{key}.resize_after_rescale", info.resize_after_rescale, in_order, "false where there is no rescale")
     if info.rescale is not None:
@@ -55,6 +68,18 @@ def _size_limits(info: ImageInfo, key: str) -> Iterator[Limit]:
     yield Limit(f"{key}.{'resize' if info.crop is None else 'crop'}", last, last == size, f"the image's size {size}")
     inside = all(edge <= whole for edge, whole in zip(size, info.resize * 2, strict=False))
     yield Limit(f"{key}.crop", info.crop, inside, f"within resize {info.resize}")
+
+
+def _patches_limits(info: ImageInfo, patches: PatchesInfo, key: str) -> Iterator[Limit]:
+    """Yield the rules for an image that is cut into patches, which has no size of its own."""
+    for name in ("height", "width"):
+        yield Limit(f"{key}.{name}", getattr(info, name), getattr(info, name) == 0, "0 for patches")
+    yield Limit(f"{key}.resize", info.resize, not info.resize, "empty for patches")
+    yield Limit(f"{key}.crop", info.crop, info.crop is None, "null for patches")
+    later = info.resize_after_rescale
+    yield Limit(f"{key}.resize_after_rescale", later, not later, "false for patches")
+    yield within(f"{key}.patches.size", patches.size, 1, _LONGEST_EDGE)
+    yield within(f"{key}.patches.count", patches.count, 1, max(1, _LONGEST_EDGE**2 // max(1, patches.size) ** 2))
 
 
 def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
@@ -95,6 +120,12 @@ def audio_limits(info: AudioInfo, key: str) -> Iterator[Limit]:
     yield Limit(f"{key}.mel", given, given == (info.kind == "mel"), "given for the kind mel, and only there")
     if info.mel is not None:
         yield from _mel_limits(info.mel, info.sampling_rate, f"{key}.mel")
+    given = info.deltas is not None
+    yield Limit(
+        f"{key}.deltas", given, given == (info.kind == "mel_deltas"), "given for the kind mel_deltas, and only there"
+    )
+    if info.deltas is not None:
+        yield from _deltas_limits(info.deltas, f"{key}.deltas")
 
 
 def _mel_limits(info: MelInfo, sampling_rate: int, key: str) -> Iterator[Limit]:
@@ -106,6 +137,11 @@ def _mel_limits(info: MelInfo, sampling_rate: int, key: str) -> Iterator[Limit]:
     yield within(f"{key}.preemphasis", info.preemphasis, 0, 1)
     # A logarithm of 0 is no number.
     yield within(f"{key}.floor", info.floor, _SMALLEST_FLOOR, _LARGEST_VALUE)
+
+
+def _deltas_limits(info: DeltasInfo, key: str) -> Iterator[Limit]:
+    yield within(f"{key}.reach", info.reach, 1, _FARTHEST_REACH)
+    yield within(f"{key}.range", info.range, 0, _LARGEST_VALUE)
 
 
 def ctc_limits(info: CtcInfo, min_length: int, vocab_size: int, key: str) -> Iterator[Limit]:

@@ -1,22 +1,26 @@
-"""Computes the vectors of images, and the pixels that a model reads."""
+"""Computes the vectors of images, and the inputs that a model reads them as."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array, check_numbers
 from triform.runtime.bundle.manifest import EmbeddingInfo
 from triform.runtime.encoder.vectors.embedding import truncated, width_of
 from triform.runtime.errors import UnsupportedError
-from triform.runtime.media.image import pixels_of
+from triform.runtime.media.image import image_inputs
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
     from triform.runtime.media.image import ImageInput
+
+# One image's inputs by name, without the axis of the batch.
+ImageArrays = Mapping[str, NDArray[Any]]
 
 VECTORS, ANY_LABELS = "image-feature-extraction", "zero-shot-image-classification"
 
@@ -41,7 +45,9 @@ def embed_images(model: OpenEncoder, images: Iterable[ImageInput], *, dimensions
     return embed_pixels(model, (encoder_pixels(model, image) for image in images), dimensions=dimensions)
 
 
-def embed_pixels(model: OpenEncoder, pixels: Iterable[Array], *, dimensions: int | None = None) -> Iterator[Array]:
+def embed_pixels(
+    model: OpenEncoder, pixels: Iterable[ImageArrays], *, dimensions: int | None = None
+) -> Iterator[Array]:
     """Like `embed_images`, for pixels that `encoder_pixels` returned."""
     info = image_embedding_info(model)
     width_of(info, dimensions)
@@ -66,8 +72,8 @@ def image_embedding_info(model: OpenEncoder) -> EmbeddingInfo:
     return model.info.embedding
 
 
-def encoder_pixels(model: OpenEncoder, image: ImageInput) -> Array:
-    """Return the pixels of an image as the model reads them, float32 (channels, height, width).
+def encoder_pixels(model: OpenEncoder, image: ImageInput) -> ImageArrays:
+    """Return the pixels or patches of an image as the model reads them, by the names of its inputs.
 
     Raises:
         UnsupportedError: the model does not read images, or Pillow is not installed.
@@ -75,11 +81,11 @@ def encoder_pixels(model: OpenEncoder, image: ImageInput) -> Array:
     """
     if model.info.image is None:
         raise UnsupportedError("the bundle does not say how it reads images; export the model again")
-    return pixels_of(image, model.info.image)
+    return image_inputs(image, model.info.image)
 
 
-def run_pixels(model: OpenEncoder, pixels: Iterable[Array], name: str) -> Iterator[Array]:
-    """Yield the graph's output `name` for each image's pixels, in order and in bounded memory.
+def run_pixels(model: OpenEncoder, pixels: Iterable[ImageArrays], name: str) -> Iterator[Array]:
+    """Yield the graph's output `name` for each image's inputs, in order and in bounded memory.
 
     Raises:
         UnsupportedError: the model does not read images.
@@ -90,6 +96,7 @@ def run_pixels(model: OpenEncoder, pixels: Iterable[Array], name: str) -> Iterat
         raise UnsupportedError("the bundle does not say how it reads images; export the model again")
     source = iter(pixels)
     while batch := list(islice(source, model.images.size.images)):
-        results = model.images.feed({"pixel_values": np.stack(batch)}, (name,))[0]
+        arrays = {key: np.stack([row[key] for row in batch]) for key in batch[0]}
+        results = model.images.feed(arrays, (name,))[0]
         check_numbers([results])
         yield from results

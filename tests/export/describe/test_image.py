@@ -33,7 +33,7 @@ from triform.export.describe.image import (
     synthetic_images,
 )
 from triform.runtime.errors import ExportError, UnsupportedError
-from triform.runtime.media.image import pixel_values
+from triform.runtime.media.image import patch_inputs, pixel_values
 
 SQUARE = {"height": 21, "width": 21}
 
@@ -88,6 +88,28 @@ def test_pixels_are_those_of_the_processor(processor):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "processor",
+    [
+        Siglip2ImageProcessorPil(),
+        Siglip2ImageProcessorPil(patch_size=3, max_num_patches=77, resample=3, image_mean=[0.1, 0.2, 0.3]),
+        Siglip2ImageProcessorPil(patch_size=5, max_num_patches=1, do_normalize=False),
+    ],
+    ids=["as published", "other settings", "a single patch"],
+)
+def test_patches_are_those_of_the_processor(processor):
+    info = image_info(processor)
+    # Also as narrow, and as small, as images get.
+    extremes = [Image.new("RGB", size, (9, 80, 200)) for size in ((1, 700), (900, 1), (1, 1), (64, 64))]
+    for image in (*synthetic_images(9, seed=11), *extremes):
+        expected = processor(images=image, return_tensors="np")
+        found = patch_inputs(image, info, info.patches)
+        assert list(found) == ["pixel_values", "pixel_attention_mask", "spatial_shapes"]
+        for name, array in found.items():
+            np.testing.assert_allclose(array, expected[name][0], atol=1e-5)
+        assert 0 < np.prod(found["spatial_shapes"]) == found["pixel_attention_mask"].sum()
+
+
 def test_an_image_that_is_resized_as_floats_is_not_rounded():
     """An edge between 0 and 1 of a ramp of four pixels, redone by hand for eight: bilinear at quarters of pixels."""
     processor = FloatResizingProcessor(size={"height": 1, "width": 8}, do_normalize=False)
@@ -111,7 +133,7 @@ def test_an_image_that_is_resized_as_floats_is_not_rounded():
         (CLIPImageProcessorPil(do_center_crop=False), "resizes to shortest_edge 224 without cropping"),
         (CLIPImageProcessorPil(size={"shortest_edge": 20}, crop_size=SQUARE), "crops height 21, width 21 from"),
         (MobileViTImageProcessorPil(), "crops height 256, width 256 from images of shortest_edge 224"),
-        (Siglip2ImageProcessorPil(), "gives a model pixel_attention_mask and spatial_shapes besides pixels"),
+        (Siglip2ImageProcessorPil(do_resize=False), "does not resize"),
     ],
 )
 def test_what_the_manifest_cannot_tell_is_refused(processor, reason):
@@ -146,6 +168,9 @@ def test_a_wrong_description_does_not_pass(change):
 def test_calibration_and_evaluation_see_different_images():
     info = image_info(ViTImageProcessorPil(size=SQUARE))
     first, second = calibration_samples(info, 7), evaluation_samples(info, 7)
+    first, second, again = (
+        [sample["pixel_values"] for sample in samples] for samples in (first, second, calibration_samples(info, 7))
+    )
     assert [sample.shape for sample in first] == [(3, 21, 21)] * 7
     assert min(float(np.abs(a - b).max()) for a in first for b in second) > 0.1
-    np.testing.assert_array_equal(first, calibration_samples(info, 7))
+    np.testing.assert_array_equal(first, again)

@@ -89,7 +89,7 @@ def test_a_quantized_bundle_is_measured_by_its_scores(verify, capsys, tmp_path):
     folder = vision_folder(tmp_path / "checkpoint", "vit", "ViTForImageClassification", num_hidden_layers=1)
     export(str(folder), tmp_path / "int8", ExportOptions(quantize="int8"))
     manifest = read_manifest(tmp_path / "int8")
-    samples = evaluation_samples(manifest.encoder.image, 24)
+    samples = [sample["pixel_values"] for sample in evaluation_samples(manifest.encoder.image, 24)]
     exact = ort.SessionOptions()
     make_products_exact(exact)
     session = ort.InferenceSession(str(tmp_path / "int8" / "encoder.onnx"), exact, providers=["CPUExecutionProvider"])

@@ -34,7 +34,7 @@ def assert_same_ranking(found, expected):
 
 
 # vit gives probabilities that sum to 1, beit numbers as they are, and deit a probability of its only label.
-@pytest.mark.parametrize("name", ["vit", "beit", "deit", "convnext", "mobilevit"])
+@pytest.mark.parametrize("name", ["vit", "beit", "deit", "convnext", "mobilevit", "siglip2 with labels"])
 def test_scores_are_those_of_the_pipeline(exported_image_model, images, name):
     folder, bundle = exported_image_model(name)
     expected = pipeline("image-classification", folder)([str(path) for path in images], top_k=len(LABELS))
@@ -83,7 +83,7 @@ def test_a_pooler_without_weights_is_not_used(tmp_path, images):
         np.testing.assert_allclose(found, state.numpy(), atol=TOLERANCE * float(state.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip"])
+@pytest.mark.parametrize("name", ["clip", "siglip", "siglip2"])
 @pytest.mark.parametrize(
     ("labels", "template"), [(["boat", "a dog  in the RAIN", "ferry, <b>"], "It's {}!"), (["x"], "no {} yet")]
 )
@@ -95,7 +95,7 @@ def test_any_labels_score_as_in_the_pipeline(exported_image_model, images, name,
         assert_same_ranking(one, pipe(str(path), candidate_labels=labels, hypothesis_template=template))
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip"])
+@pytest.mark.parametrize("name", ["clip", "siglip", "siglip2"])
 def test_both_towers_give_the_models_embeddings(exported_image_model, images, name):
     folder, bundle = exported_image_model(name)
     model = transformers.AutoModel.from_pretrained(folder)

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import Blip2Config, ViTConfig, ViTImageProcessorPil, ViTMAEConfig, ViTMAEModel
 
-from tests.checkpoints.images import vision_folder
+from tests.checkpoints.images import siglip2_folder, vision_folder
 from triform.cli.main import run
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export, plan
@@ -84,6 +84,13 @@ def test_the_report_tells_of_both_towers(exported_image_model):
     parity = content["export"]["encoder_parity"]
     assert 0 < parity["batch"] < parity["tolerance"]
     assert content["encoder"]["embedding"]["normalized"]
+
+
+def test_padding_that_is_read_and_before_the_text(tmp_path):
+    folder = siglip2_folder(tmp_path / "siglip2")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "padding_side": "left"}))
+    assert "its tokenizer puts on the left; that is supported on the right only" in str(refusal(folder, tmp_path))
 
 
 def test_without_an_image_processor(vit_folder, tmp_path):
