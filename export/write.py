@@ -13,7 +13,7 @@ import onnx_ir as ir
 from triform.export.paths import check_target
 from triform.runtime.bundle.manifest import MANIFEST, FileInfo, GraphInfo, Quantization, TensorInfo
 from triform.runtime.errors import ExportError, option
-from triform.runtime.unfinished import retire, unfinished
+from triform.runtime.unfinished import exchange, retire, unfinished
 
 # Tensors are aligned to memory pages, so that the runtime can map each one; smaller ones stay inside the graph file.
 _PAGE = 4096
@@ -204,6 +204,9 @@ def _take_name(folder: Path, bundle: Path) -> None:
 
 def _replace(folder: Path, bundle: Path) -> None:
     while True:
+        if exchange(bundle, folder):
+            # What was there before is removed with the unfinished folder.
+            return
         retire(bundle, folder.parent)
         try:
             folder.rename(bundle)

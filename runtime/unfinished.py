@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 _SUFFIX = ".triform-part"
@@ -21,6 +22,8 @@ _NAME = re.compile(r"\..*\.\d+-[0-9a-f]{8}\.triform-part", re.DOTALL)
 _RETIRED = "retired"
 # The characters of the target's name to use, of up to four bytes each; file systems allow 255 bytes for a name.
 _LONGEST = 40
+# Of renameat2(2): paths are relative to the working folder, and names are exchanged.
+_HERE, _EXCHANGE = -100, 2
 
 
 @contextmanager
@@ -65,6 +68,27 @@ def retire(target: Path, path: Path) -> None:
     retired.parent.mkdir(exist_ok=True)
     with suppress(FileNotFoundError):
         target.rename(retired)
+
+
+def exchange(target: Path, path: Path) -> bool:
+    """Let two files or folders take each other's names in one step, so that `target` is never without one.
+
+    Returns:
+        whether it was done; False where one does not exist, or the system cannot do it.
+    """
+    swap = _renameat2() if sys.platform == "linux" else None
+    return swap is not None and swap(_HERE, os.fsencode(target), _HERE, os.fsencode(path), _EXCHANGE) == 0
+
+
+@cache
+def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    """Linux's renameat2, which Python does not have; None where the C library lacks it."""
+    import ctypes
+
+    found = getattr(ctypes.CDLL(None), "renameat2", None)
+    if found is not None:
+        found.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    return found
 
 
 def _put_in_order(path: Path) -> None:

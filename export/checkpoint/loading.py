@@ -13,6 +13,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from triform.export.checkpoint.accounting import left_out, parts_lacked, unreached_parts, unreached_weights
 from triform.export.checkpoint.adapter import merge
 from triform.export.checkpoint.config_check import check_config
+from triform.export.checkpoint.files.json_files import read_object
 from triform.export.checkpoint.files.weights import open_weights, tensor_names
 from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.processors import load_tokenizer
@@ -162,11 +163,18 @@ def _class_of(source: Source, config: PretrainedConfig, auto_class: Any) -> Any:
 
 
 def read_generation_config(source: Source) -> GenerationConfig:
-    """As `from_pretrained` reads it: generation_config.json, or else the generation settings of config.json."""
+    """As `from_pretrained` reads it: generation_config.json, or else the generation settings of config.json.
+
+    Raises:
+        ExportError: generation_config.json is not a JSON object.
+    """
     folder = source.model_folder
+    path = folder / "generation_config.json"
+    if path.is_file():
+        read_object(path)
     # What is out of range is left out by our own checks, and a note says so.
     with quiet():
-        if (folder / "generation_config.json").is_file():
+        if path.is_file():
             return GenerationConfig.from_pretrained(folder, local_files_only=True)
         return GenerationConfig.from_pretrained(
             folder, config_file_name="config.json", _from_model_config=True, local_files_only=True

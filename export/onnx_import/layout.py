@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from triform.export.checkpoint.files.json_files import content_of
+from triform.export.checkpoint.quiet import quiet
 from triform.runtime.errors import ExportError, InputError, option
 from triform.runtime.printable import quoted
 
@@ -69,7 +70,9 @@ def read_graph(path: Path) -> ir.Model:
         ExportError: it cannot be read, is empty, or has weights outside its own folder or such that are no numbers.
     """
     try:
-        model = ir.load(path)
+        # What onnx_ir logs of a damaged graph, the error says in one line.
+        with quiet():
+            model = ir.load(path)
     except Exception as error:  # protobuf and onnx_ir have no error in common
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExportError(f"{path} cannot be read as an ONNX graph ({reason})") from error

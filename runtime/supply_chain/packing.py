@@ -6,7 +6,6 @@ import hashlib
 import re
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from triform.runtime.extras import missing_extra
 from triform.runtime.files import whole_file
 from triform.runtime.supply_chain.device_files import INSTALL_SH, LAUNCHER, LEFT_OUT, MINIMAL, install_py, readme
 from triform.runtime.supply_chain.wheels import fetch_wheels
+from triform.runtime.unfinished import unfinished
 
 _FORMATS = {".tar.gz": "gz", ".tar.xz": "xz", ".tar.zst": "zst", ".tar": ""}
 _PROCESSOR = re.compile(r"(x86_64|aarch64|armv7l|i686|ppc64le|s390x|arm64|amd64)$")
@@ -77,8 +77,9 @@ def write_pack(pack: Pack, output: Path) -> int:
     for bundle in pack.bundles:
         verify_files(bundle)
     top = output.name.removesuffix(suffix)
-    with tempfile.TemporaryDirectory() as scratch, whole_file(output) as file:
-        folder = Path(scratch) / top
+    # Beside the output, where the next start finds what a killed process left; and a device's /tmp may be small.
+    with whole_file(output) as file, unfinished(output.resolve(), Path.mkdir) as scratch:
+        folder = scratch / top
         _fill(pack, folder)
         with _compressed(file, _FORMATS[suffix]) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
             archive.add(folder, top, filter=_plain)

@@ -31,7 +31,7 @@ def take_branch(model: ir.Model, path: Path, *, past: bool) -> None:
     switch = next((value for value in graph.inputs if value.name == _SWITCH), None)
     if switch is None:
         return
-    chosen = [node for node in graph if node.op_type == "If" and _origin(node.inputs[0]) is switch]
+    chosen = [node for node in graph if node.op_type == "If" and _origin(node) is switch]
     for node in chosen:
         _inline(graph, node, "then_branch" if past else "else_branch")
     sweep(model)
@@ -40,9 +40,13 @@ def take_branch(model: ir.Model, path: Path, *, past: bool) -> None:
     graph.inputs.remove(switch)
 
 
-def _origin(value: ir.Value | None) -> ir.Value | None:
-    node = None if value is None else value.producer()
-    return value if node is None or node.op_type not in _SAME else _origin(node.inputs[0])
+def _origin(node: ir.Node | None) -> ir.Value | None:
+    """What the first input of a node is the same as; None where it has none, as in a damaged file."""
+    value = None
+    while node is not None and node.inputs and (value is None or node.op_type in _SAME):
+        value = node.inputs[0]
+        node = None if value is None else value.producer()
+    return value
 
 
 def _inline(graph: ir.Graph, node: ir.Node, name: str) -> None:

@@ -69,6 +69,15 @@ def test_wrong_types(checkpoint, tmp_path, name, key, value):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"eos_token_id": 99999999999', "\x00"])
+def test_a_damaged_generation_config(checkpoint, tmp_path, content):
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    (folder / "generation_config.json").write_text(content)
+    with pytest.raises(ExportError, match=r"generation_config\.json") as caught:
+        export(folder, tmp_path / "out", ExportOptions(quantize="none"))
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
 def _damage_tokenizer(checkpoint, folder, change):
     shutil.copytree(checkpoint, folder)
     content = json.loads((folder / "tokenizer.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 
@@ -309,3 +310,35 @@ def test_another_checkpoint_and_other_weights_do_not_match(source, graphs, speec
     with pytest.raises(ExportError, match="or these are not of one model: logits"):
         import_model(tmp_path / "model", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("name", ["", "nowhere"])
+def test_a_choice_without_its_input(source, graphs, tmp_path, capfd, name):
+    folder = bare(source, tmp_path / "model")
+    graphs.save_merged(folder)
+    path = folder / "decoder_model_merged.onnx"
+    model = onnx.load(path)
+    [choice] = [node for node in model.graph.node if node.op_type == "If"]
+    del choice.input[:]
+    choice.input.extend([name] if name else [])
+    onnx.save(model, path)
+    assert run(["import", str(folder), str(tmp_path / "out")]) == 1
+    [line] = [line for line in capfd.readouterr().err.splitlines() if not line.endswith("…")]
+    assert line.startswith("error: ") and "internal" not in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_choice_behind_thousands_of_nodes_that_do_nothing(source, graphs, tmp_path):
+    folder = bare(source, tmp_path / "model")
+    graphs.save_merged(folder)
+    path = folder / "decoder_model_merged.onnx"
+    model = onnx.load(path)
+    [choice] = [node for node in model.graph.node if node.op_type == "If"]
+    place = list(model.graph.node).index(choice)
+    names = [choice.input[0], *(f"same{index}" for index in range(3000))]
+    for offset, (before, after) in enumerate(itertools.pairwise(names)):
+        model.graph.node.insert(place + offset, helper.make_node("Identity", [before], [after]))
+    choice.input[0] = names[-1]
+    onnx.save(model, path)
+    import_model(folder, tmp_path / "out", ImportOptions())
+    assert triform.load_encoder_decoder(tmp_path / "out").manifest.graphs["decoder"].operators.get("If") is None
