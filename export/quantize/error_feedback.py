@@ -41,7 +41,7 @@ def quantize_with_moments(
     missing = -weight.shape[1] % block_size
     # Transposed, so that a column of the matrix is contiguous in memory.
     columns = torch.nn.functional.pad(weight.float(), (0, missing)).T.contiguous()
-    factor = _inverse_factor(torch.nn.functional.pad(moments, (0, missing, 0, missing)), damping)
+    factor = inverse_factor(torch.nn.functional.pad(moments, (0, missing, 0, missing)), damping)
     parts = []
     for start in range(0, len(columns), block_size):
         end = start + block_size
@@ -52,7 +52,7 @@ def quantize_with_moments(
     return join_blocks(integers, scales, zeros, bits, block_size)
 
 
-def _inverse_factor(moments: torch.Tensor, damping: float) -> torch.Tensor:
+def inverse_factor(moments: torch.Tensor, damping: float) -> torch.Tensor:
     """Upper Cholesky factor of the inverse of the damped moments, float32 (in_features, in_features)."""
     scale = moments.diagonal().mean().clamp(min=1e-30)
     moments = moments / scale

@@ -12,9 +12,9 @@ from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type
 from triform.export.graph.weights import matrix, shape_of
 from triform.export.quantize.blocks import Store, keep_in_memory, linear_inputs, lower_to_float
+from triform.export.quantize.columns.rounding import Int8Weights
 from triform.export.quantize.columns.search import (
     ROWS_WORTH,
-    Int8Weights,
     RowQuantization,
     StaticQuantization,
     choose_quantization,

@@ -12,9 +12,11 @@ channels from row to row, such as the outputs of an activation function.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+
+from triform.export.quantize.columns.rounding import Int8Weights, round_to_nearest, round_with_feedback
 
 # How much of a channel's range moves into the weights (the migration strength of SmoothQuant); each is tried.
 _STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9)
@@ -29,19 +31,6 @@ ROWS_WORTH = 1.1
 ROWS_WORTH_OF_AUDIO = 0.0
 # Where the negative values are smaller than this share of the positive ones, most levels go to the latter.
 _ONE_SIDED = 0.14
-
-
-@dataclass(frozen=True)
-class Int8Weights:
-    """A matrix of signed 8-bit integers with one scale per output column.
-
-    Attributes:
-        integers: int8 (out_features, in_features).
-        scales: float32 (out_features,).
-    """
-
-    integers: torch.Tensor
-    scales: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -99,13 +88,15 @@ def smoothed_rows(weight: torch.Tensor, energy: torch.Tensor | None) -> RowQuant
         typical = (energy / energy.mean().clamp(min=1e-12)).sqrt()
         smooth = _smooth(typical, weight, _STRENGTH_OF_PROMPTS)
         weight, factors = weight * smooth, 1 / smooth
-    return RowQuantization(128, False, 127, 1e-9, _quantize(weight), math.nan, factors)
+    return RowQuantization(128, False, 127, 1e-9, round_to_nearest(weight), math.nan, factors)
 
 
 def choose_quantization(
     inputs: torch.Tensor, weight: torch.Tensor, rows_worth: float = ROWS_WORTH
 ) -> StaticQuantization | RowQuantization:
     """Try both ways on calibration inputs; choose the cheaper way unless the other is clearly better.
+
+    They are compared with weights that are rounded to nearest; those of the chosen way are rounded with error feedback.
 
     Args:
         inputs: float32 (rows, in_features).
@@ -116,7 +107,12 @@ def choose_quantization(
     candidates = (_static(inputs, weight, expected, strength) for strength in _STRENGTHS)
     static = min(candidates, key=lambda candidate: candidate.error)
     rows = _rows(inputs, weight, expected)
-    return rows if static.error > rows_worth**2 * rows.error else static
+    if static.error > rows_worth**2 * rows.error:
+        weights = round_with_feedback(weight, inputs)
+        return replace(rows, weights=weights, error=_error(_rounded_rows(inputs, rows), weights, expected))
+    smooth = 1 / (static.factors * static.scale)
+    weights = round_with_feedback(weight * smooth, inputs / smooth)
+    return replace(static, weights=weights, error=_error(_rounded_all(inputs, static), weights, expected))
 
 
 def _static(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor, strength: float) -> StaticQuantization:
@@ -125,10 +121,14 @@ def _static(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor, 
     low, high = _MARGIN * float(smoothed.min().clamp(max=0)), _MARGIN * float(smoothed.max().clamp(min=0))
     scale = max(high - low, 1e-9) / 255
     zero_point = round(-low / scale)
-    weights = _quantize(weight * smooth)
-    integers = ((smoothed / scale).round() + zero_point).clamp(0, 255) - zero_point
-    error = _error(integers * scale, weights, expected)
-    return StaticQuantization(1 / (smooth * scale), zero_point, scale, weights, error)
+    recipe = StaticQuantization(1 / (smooth * scale), zero_point, scale, round_to_nearest(weight * smooth), math.nan)
+    return replace(recipe, error=_error(_rounded_all(inputs, recipe), recipe.weights, expected))
+
+
+def _rounded_all(inputs: torch.Tensor, recipe: StaticQuantization) -> torch.Tensor:
+    """Smoothed activations as the product takes them."""
+    integers = ((inputs * recipe.factors).round() + recipe.zero_point).clamp(0, 255) - recipe.zero_point
+    return integers * recipe.scale
 
 
 def _smooth(inputs: torch.Tensor, weight: torch.Tensor, strength: float) -> torch.Tensor:
@@ -145,16 +145,15 @@ def _rows(inputs: torch.Tensor, weight: torch.Tensor, expected: torch.Tensor) ->
     zero_point = 32 if one_sided else 128
     levels = 255 - zero_point if one_sided else 127
     floor = max(-low, 1e-9) / zero_point if one_sided else 1e-9
-    peak = inputs.amax(1, keepdim=True) if one_sided else inputs.abs().amax(1, keepdim=True)
-    step = (peak / levels).clamp(min=floor)
-    weights = _quantize(weight)
-    integers = ((inputs / step).round() + zero_point).clamp(0, 255) - zero_point
-    return RowQuantization(zero_point, one_sided, levels, floor, weights, _error(integers * step, weights, expected))
+    recipe = RowQuantization(zero_point, one_sided, levels, floor, round_to_nearest(weight), math.nan)
+    return replace(recipe, error=_error(_rounded_rows(inputs, recipe), recipe.weights, expected))
 
 
-def _quantize(weight: torch.Tensor) -> Int8Weights:
-    scales = weight.abs().amax(1).clamp(min=1e-12) / 127
-    return Int8Weights((weight / scales[:, None]).round().to(torch.int8), scales)
+def _rounded_rows(inputs: torch.Tensor, recipe: RowQuantization) -> torch.Tensor:
+    """Activations as the product takes them."""
+    peak = inputs.amax(1, keepdim=True) if recipe.one_sided else inputs.abs().amax(1, keepdim=True)
+    step = (peak / recipe.levels).clamp(min=recipe.floor)
+    return (((inputs / step).round() + recipe.zero_point).clamp(0, 255) - recipe.zero_point) * step
 
 
 def _error(inputs: torch.Tensor, weights: Int8Weights, expected: torch.Tensor) -> float:

@@ -17,6 +17,7 @@ from triform.export.pipeline import plan
 from triform.export.quantize.blocks import lower_to_float
 from triform.export.quantize.blockwise import dequantize, quantize_matrix
 from triform.export.quantize.columns.products import lower_to_int8
+from triform.export.quantize.columns.rounding import round_to_nearest, round_with_feedback
 from triform.export.quantize.columns.search import RowQuantization, StaticQuantization, choose_quantization
 from triform.export.quantize.error_feedback import quantize_with_gptq
 from triform.export.runners import EncoderRunner
@@ -55,6 +56,28 @@ def test_values_behind_a_gelu_are_mostly_positive():
     assert recipe.one_sided
     # No row's grid may end above the smallest value that was seen.
     assert recipe.floor * recipe.zero_point == pytest.approx(-float(inputs.min()))
+
+
+@pytest.mark.parametrize("width", [48, 200])
+def test_feedback_pays_on_inputs_that_were_not_seen(width):
+    """Channels that say much the same: an error in one is made good by the next."""
+    mixing, weight = numbers(0, 12, width), numbers(1, 24, width)
+    seen, other = ((numbers(seed, 300, 12) @ mixing + 0.1 * numbers(seed + 1, 300, width)) for seed in (2, 4))
+    nearest, fed = round_to_nearest(weight), round_with_feedback(weight, seen)
+    errors = [
+        float((other @ (item.integers.float() * item.scales[:, None] - weight).T).square().mean())
+        for item in (nearest, fed)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+    assert torch.equal(fed.scales, nearest.scales) and int(fed.integers.abs().max()) <= 127
+
+
+def test_feedback_of_channels_that_say_nothing_of_each_other_rounds_to_nearest():
+    weight = numbers(0, 24, 32)
+    alone = torch.eye(32).repeat(3, 1)
+    assert torch.equal(round_with_feedback(weight, alone).integers, round_to_nearest(weight).integers)
+    nothing = torch.zeros(5, 32)
+    assert torch.equal(round_with_feedback(weight, nothing).integers, round_to_nearest(weight).integers)
 
 
 def linear_graph(weight, bias):
