@@ -37,7 +37,10 @@ class SegmentedDecoder:
             threads: to run on.
         """
         self._outputs = [str(value.name) for value in model.graph.outputs]
-        graph = cut_into_segments(model, _LIMIT)
+        states = {
+            name: present_of(name) for name in (str(value.name) for value in model.graph.inputs) if _is_past(name)
+        }
+        graph = cut_into_segments(model, _LIMIT, states)
         self._segments, self._lookups = graph.segments, graph.lookups
         self._cache, self._threads, self._folder = cache, threads, folder
         stored: Stored = {}

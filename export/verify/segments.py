@@ -6,7 +6,7 @@ What a segment computes for a later one is an output of the first and an input o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -53,18 +53,20 @@ class SegmentedGraph:
     lookups: dict[str, torch.Tensor]
 
 
-def cut_into_segments(model: ir.Model, limit: int) -> SegmentedGraph:
-    """Cut a graph so that no segment has more weights than `limit`, except where a single operator has more.
+def cut_into_segments(model: ir.Model, limit: int, states: Mapping[str, str]) -> SegmentedGraph:
+    """Cut a graph so that no segment has more weights than `limit`, except where operators that stay together have.
 
     Args:
         model: lowered to float; taken apart.
         limit: bytes of a segment's weights in float32.
+        states: by the name of an input, that of the output which is fed to it in the next run; a segment has both.
     """
     graph = model.graph
     lookups = _take_lookups(model)
     _split_products(graph, limit)
     large = _large_weights(graph)
-    parts = _parts(graph, large, limit)
+    order = list(graph)
+    parts = _parts(order, _cuts(order, _pairs(graph, states)), large, limit)
     outputs = list(graph.outputs)
     graph.outputs.clear()
     consumers = _consumers(parts)
@@ -133,10 +135,16 @@ def _large_weights(graph: ir.Graph) -> dict[ir.Value, tuple[torch.Tensor, ...]]:
     }
 
 
-def _parts(graph: ir.Graph, large: dict[ir.Value, tuple[torch.Tensor, ...]], limit: int) -> list[list[ir.Node]]:
-    """The nodes, in parts; where a value of unknown type would be an input of a part, no cut is made."""
-    order = list(graph)
-    allowed = _cuts(order)
+def _pairs(graph: ir.Graph, states: Mapping[str, str]) -> list[tuple[ir.Value, ir.Value]]:
+    """The inputs of states, each with the output that follows it."""
+    outputs = {value.name: value for value in graph.outputs}
+    return [(value, outputs[states[str(value.name)]]) for value in graph.inputs if value.name in states]
+
+
+def _parts(
+    order: list[ir.Node], allowed: list[bool], large: dict[ir.Value, tuple[torch.Tensor, ...]], limit: int
+) -> list[list[ir.Node]]:
+    """The nodes, in parts; `allowed` says before which a part may begin."""
     parts: list[list[ir.Node]] = [[]]
     held: dict[ir.Value, int] = {}
     for index, node in enumerate(order):
@@ -153,8 +161,11 @@ def _bytes(pieces: Sequence[torch.Tensor]) -> int:
     return sum(piece.numel() for piece in pieces) * _FLOAT_BYTES
 
 
-def _cuts(order: list[ir.Node]) -> list[bool]:
-    """Whether the graph may be cut before each node."""
+def _cuts(order: list[ir.Node], pairs: Sequence[tuple[ir.Value, ir.Value]]) -> list[bool]:
+    """Whether the graph may be cut before each node: not where a value of unknown type would become an input.
+
+    Nor between what reads a state and what makes the next one (`pairs`).
+    """
     place = {node: index for index, node in enumerate(order)}
     allowed = [True] * len(order)
     for index, node in enumerate(order):
@@ -165,6 +176,10 @@ def _cuts(order: list[ir.Node]) -> list[bool]:
             last = max((place[use.node] for use in value.uses()), default=index)
             if value.type is None:
                 allowed[index + 1 : last + 1] = [False] * (last - index)
+    for state, following in pairs:
+        places = [place[use.node] for use in state.uses()]
+        places += [place[node] for node in [following.producer()] if node is not None]
+        allowed[min(places) + 1 : max(places) + 1] = [False] * (max(places) - min(places))
     return allowed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -9,7 +10,9 @@ from tests.checkpoints.decoder_families import CONTEXT, FAMILIES, VOCAB, build
 from tests.checkpoints.recurrent_families import RECURRENT_FAMILIES
 from triform.export.graph.cache import cache_info
 from triform.export.graph.fusion import fuse
+from triform.export.graph.nodes import MICROSOFT, add_initializer
 from triform.export.graph.tracing import trace
+from triform.export.graph.weights import StackedTensor
 from triform.export.quantize.blocks import lower_to_float
 from triform.export.verify import segmented, segments
 from triform.export.verify.decoder import check_parity, parity_feedings, parity_of, reference_logits
@@ -59,6 +62,42 @@ def test_segments_compute_what_pytorch_does(family, tmp_path, monkeypatch):
     decoder, _ = segmented_decoder(model, tmp_path)
     assert len(decoder._segments) > 8
     check_parity(parity_of(decoder.run(parity_feedings(IDS)), expected, IDS))
+
+
+def test_a_state_and_the_next_one_are_in_one_segment(monkeypatch):
+    """A product whose weights would begin a segment stands between what reads a state and what makes the next."""
+    monkeypatch.setattr(segments, "_LARGE", 0)
+    graph = ir.Graph(
+        [floats("x", 2, 6), floats("past_states.0", 2, 6)],
+        [],
+        nodes=[],
+        opset_imports={"": 21, MICROSOFT: 1},
+        name="all",
+    )
+    x, past = graph.inputs
+    weights = [add_initializer(graph, f"w{index}", StackedTensor((torch.ones(6, 6),), None)) for index in range(3)]
+
+    def node(kind, *values, domain=""):
+        made = ir.node(kind, values, domain=domain, attributes={"transB": 1} if domain else {})
+        made.outputs[0].name, made.outputs[0].type, made.outputs[0].shape = f"of{len(graph)}", x.type, x.shape
+        graph.append(made)
+        return made.outputs[0]
+
+    before = node("FusedMatMul", x, weights[0], domain=MICROSOFT)
+    mixed = node("Add", past, before)
+    between = node("FusedMatMul", mixed, weights[1], domain=MICROSOFT)
+    following = node("Neg", mixed)
+    logits = node("FusedMatMul", between, weights[2], domain=MICROSOFT)
+    logits.name, following.name = "logits", "present_states.0"
+    graph.outputs.extend([logits, following])
+    cut = segments.cut_into_segments(ir.Model(graph, ir_version=10), 6 * 6 * 4, {"past_states.0": "present_states.0"})
+    assert [list(part.weights) for part in cut.segments] == [["w0", "w1"], ["w2"]]
+    first = cut.segments[0].model.graph
+    assert "past_states.0" in cut.segments[0].inputs and following in first.outputs
+
+
+def floats(name, *sizes):
+    return ir.Value(name=name, shape=ir.Shape(sizes), type=ir.TensorType(ir.DataType.FLOAT))
 
 
 def test_a_wrong_weight_is_noticed(tmp_path, monkeypatch):
