@@ -11,14 +11,13 @@ to play. Without it, as for audio that is still being recorded, the maximum so f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import AudioInfo
-from triform.runtime.media.mel_filters import band_energies, slaney_filters
+from triform.runtime.media.mel_filters import band_energies, periodic_hann, slaney_filters
 from triform.runtime.media.sound_files import Samples
 
 Features = NDArray[np.float32]
@@ -153,7 +152,7 @@ class LogMelWindows:
 def _log_energies(padded: Samples, count: int, info: AudioInfo) -> Features:
     """log10 of the energy in each band of the first `count` frames: float32 (feature_size, count)."""
     frames = sliding_window_view(padded, info.n_fft)[:: info.hop_length]
-    window = _hann(info.n_fft)
+    window = periodic_hann(info.n_fft)
     filters = slaney_filters(info.feature_size, info.n_fft, info.sampling_rate, _HIGHEST)
     energies = np.empty((info.feature_size, count), np.float32)
     for start in range(0, count, _FRAMES_AT_ONCE):
@@ -172,12 +171,6 @@ def _compressed(energies: Features, maximum: float) -> Features:
     energies += np.float32(4)
     energies /= np.float32(4)
     return energies
-
-
-@lru_cache
-def _hann(length: int) -> NDArray[np.float64]:
-    """The periodic Hann window."""
-    return np.hanning(length + 1)[:-1]
 
 
 def _chunk_samples(info: AudioInfo) -> int:

@@ -5,15 +5,13 @@ Sources: transformers' GraniteSpeech5FeatureExtractor, and torchaudio's ``MelSpe
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array
 from triform.runtime.bundle.media_info import AudioInfo
-from triform.runtime.media.mel_filters import band_energies, hertz_filters
+from triform.runtime.media.mel_filters import band_energies, hertz_filters, periodic_hann
 
 _SMALLEST_POWER = 1e-10
 _FRAMES_AT_ONCE = 500
@@ -58,7 +56,7 @@ def _frames(samples: Array, count: int, info: AudioInfo) -> Array:
 
 def _log_energies(frames: Array, info: AudioInfo) -> NDArray[np.float64]:
     """log10 of the energy in each band: (frames, feature_size)."""
-    spectrum = np.fft.rfft(frames * _hann(info.win_length), info.n_fft)
+    spectrum = np.fft.rfft(frames * periodic_hann(info.win_length), info.n_fft)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     energies = band_energies(power, hertz_filters(info.feature_size, info.n_fft, info.sampling_rate))
     return np.asarray(np.log10(np.maximum(energies, _SMALLEST_POWER)))
@@ -73,9 +71,3 @@ def _changes(bands: Array, reach: int) -> Array:
         later = repeated[reach + distance : reach + distance + count]
         slopes += np.float32(distance) * (later - repeated[reach - distance : reach - distance + count])
     return slopes / np.float32(2 * sum(distance**2 for distance in range(1, reach + 1)))
-
-
-@lru_cache
-def _hann(length: int) -> NDArray[np.float64]:
-    """The periodic Hann window."""
-    return np.hanning(length + 1)[:-1]

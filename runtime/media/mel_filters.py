@@ -1,4 +1,4 @@
-"""Computes the filters that sum the bins of a Fourier transform into mel bands, in the common definitions."""
+"""Computes filters that sum the bins of a Fourier transform into mel bands, in the common definitions, and a window."""
 
 from __future__ import annotations
 
@@ -93,6 +93,12 @@ def hertz_filters(bands: int, n_fft: int, sampling_rate: int) -> NDArray[np.floa
     highest = sampling_rate // 2
     mels = np.linspace(0.0, float(_hertz_to_kaldi(np.array(highest))), bands + 2)
     return _triangles(np.linspace(0, highest, n_fft // 2 + 1), _kaldi_to_hertz(mels))
+
+
+@lru_cache
+def periodic_hann(length: int) -> NDArray[np.float64]:
+    """The periodic Hann window, as torch's: float64 (length,)."""
+    return np.hanning(length + 1)[:-1]
 
 
 def band_energies(power: NDArray[Real], filters: NDArray[Real]) -> NDArray[Real]:
