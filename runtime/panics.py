@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +15,10 @@ from triform.runtime.errors import pass_on
 
 # Exceptions that are not failures of the tokenizer: interrupts, too little memory, and wrong arguments.
 _PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, TypeError, UnicodeError)
+# How the names of threads begin that only run models, and write to standard error only what native code does.
+OWN_THREADS = "triform"
+# Rust's message of a panic. It has no certain end, so all that follows is taken for a part of it.
+_PANICS = re.compile(rb"\n?thread '[^'\n]*'(?: \(\d+\))? panicked at .*", re.DOTALL)
 
 
 @contextmanager
@@ -51,28 +59,86 @@ def panics_as(make: Callable[[str], Exception]) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what native code writes to standard error.
+    """Hide what panics in Rust write to standard error; what else is written there meanwhile appears afterwards.
 
-    The file descriptor belongs to the whole process, so it is not redirected while other threads may use it.
+    The file descriptor belongs to the whole process, so it is not redirected while a program's own threads may use it.
     """
-    saved = _redirected() if threading.active_count() == 1 else None
+    redirected = _only_own_threads() and _STDERR.redirect()
     try:
         yield
     finally:
-        if saved is not None:
-            os.dup2(saved, 2)
-            os.close(saved)
+        if redirected:
+            _STDERR.restore()
 
 
-def _redirected() -> int | None:
-    with suppress(OSError):
-        saved = os.dup(2)
+def _only_own_threads() -> bool:
+    main = threading.main_thread()
+    return all(thread is main or thread.name.startswith(OWN_THREADS) for thread in threading.enumerate())
+
+
+class _StandardError:
+    """Standard error, kept in a file while any thread wants it redirected."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._saved = self._kept = -1
+        # A program that ends while a thread of its model works still shows its own messages.
+        atexit.register(self._show)
+
+    def redirect(self) -> bool:
+        """Begin to redirect; False if it cannot be done."""
+        with self._lock:
+            if self._users == 0 and not self._hide():
+                return False
+            self._users += 1
+            return True
+
+    def restore(self) -> None:
+        """End one redirection; the last one shows what was written, except panics."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._show()
+
+    def _hide(self) -> bool:
+        with suppress(OSError):
+            saved = os.dup(2)
+            try:
+                kept = _nameless_file()
+            except OSError:
+                os.close(saved)
+                return False
+            os.dup2(kept, 2)
+            self._saved, self._kept = saved, kept
+            return True
+        return False
+
+    def _show(self) -> None:
+        if self._saved < 0:
+            return
+        os.dup2(self._saved, 2)
+        os.close(self._saved)
         try:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
+            size = os.lseek(self._kept, 0, os.SEEK_END)
+            if size:
+                os.lseek(self._kept, 0, os.SEEK_SET)
+                shown = _PANICS.sub(b"", os.read(self._kept, size))
+                while shown:
+                    shown = shown[os.write(2, shown) :]
         except OSError:
-            os.close(saved)
-            return None
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
-        return saved
-    return None
+            # Standard error is closed or full.
+            return
+        finally:
+            os.close(self._kept)
+            self._saved = self._kept = -1
+
+
+def _nameless_file() -> int:
+    if sys.platform == "linux":
+        return os.memfd_create("triform-stderr")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+_STDERR = _StandardError()

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from triform.runtime.generation.answers import Piece
+from triform.runtime.panics import OWN_THREADS
 
 
 class ModelThread:
@@ -18,7 +19,7 @@ class ModelThread:
 
     def __init__(self) -> None:
         # The executor starts its thread on first use, and the thread ends when the executor is garbage-collected.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="triform")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=OWN_THREADS)
 
     async def pieces(self, start: Callable[[], Iterator[Piece]]) -> AsyncGenerator[Piece]:
         """Run an iterator in the thread.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -93,3 +94,60 @@ def test_standard_error_comes_back(own_bundle):
     code = "import os; from pathlib import Path; from triform.runtime.text.tokenizer import load_tokenizer\n"
     code += f"os.write(2, b'before ')\ntry: {fails}\nexcept Exception: os.write(2, b'after')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stderr == b"before after"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["embed", "BUNDLE", TEXT],
+        ["embed", "BUNDLE", "--file", "FILE"],
+        ["similarity", "BUNDLE", "known", TEXT],
+        ["search", "BUNDLE", "known", "--file", "FILE"],
+    ],
+    ids=["embed", "embed a file", "similarity", "search"],
+)
+def test_commands_that_work_ahead_say_one_line(sentence_bundle, tmp_path, command):
+    """They cut texts in a thread."""
+    bundle, file = shutil.copytree(sentence_bundle, tmp_path / "bundle"), tmp_path / "texts.txt"
+    adopt(bundle, "tokenizer.json", tokenizer_of(bundle, UNABLE["backtracking"]))
+    file.write_text(f"known\n{TEXT}\n", encoding="utf-8")
+    places = {"BUNDLE": str(bundle), "FILE": str(file)}
+    command = [sys.executable, "-m", "triform", *(places.get(part, part) for part in command)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith("error: ")
+    assert "tokenizer.json fails" in line
+
+
+WRITES = """
+import os, threading
+from triform.runtime.panics import failures_as
+
+def write(name, begun, go_on):
+    with failures_as(ValueError):
+        os.write(2, name)
+        begun.set()
+        go_on.wait()
+
+begun, go_on = threading.Event(), threading.Event()
+thread = threading.Thread(target=write, args=(b"a thread, ", begun, go_on), name=NAME)
+thread.start()
+begun.wait()
+write(b"the main thread, ", begun, begun)
+now = os.fstat(2).st_size
+go_on.set()
+thread.join()
+os.write(2, str(now).encode())
+"""
+
+
+@pytest.mark.parametrize(("name", "at_once"), [("triform-1", False), ("a program's own", True)])
+def test_what_else_is_written_appears(tmp_path, name, at_once):
+    """After the model's threads are done, or at once where threads of the program itself may write."""
+    kept = tmp_path / "stderr"
+    with kept.open("wb") as file:
+        subprocess.run([sys.executable, "-c", f"NAME = {name!r}\n{WRITES}"], stderr=file, check=True)
+    written = b"a thread, the main thread, "
+    assert kept.read_bytes() == written + (b"%d" % len(written)) or not at_once
+    assert kept.read_bytes().startswith(written)

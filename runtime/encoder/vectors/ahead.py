@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from triform.runtime.panics import OWN_THREADS
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -21,7 +23,7 @@ def ahead(items: Iterable[_Item], work: Callable[[_Item], _Result]) -> Iterator[
         work: called in another thread, one call at a time.
     """
     source = iter(items)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix=OWN_THREADS) as pool:
         coming = _submit(pool, source, work)
         while coming is not None:
             following = _submit(pool, source, work)
