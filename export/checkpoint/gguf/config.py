@@ -109,6 +109,9 @@ def _attention(file: GgufFile, architecture: Architecture, settings: Settings) -
         return {}
     rope = rope_parameters(file, settings, head_dim)
     values: dict[str, Any] = {"head_dim": head_dim, "rope_parameters": rope}
+    if rope["rope_type"] == "longrope":
+        # A config's own value, if its class has one, would take the place of the one in the rope parameters.
+        values["original_max_position_embeddings"] = rope["original_max_position_embeddings"]
     if architecture.pattern:
         values |= _windows(architecture, settings, rope)
     if file.architecture in _SCALED_BY_WIDTH:

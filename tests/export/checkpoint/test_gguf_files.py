@@ -9,7 +9,7 @@ import torch
 from gguf import GGMLQuantizationType as Format
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from tests.checkpoints.gguf_files import CONTROL, NORMAL, byte_vocabulary, make_model, rotated, write_gguf
+from tests.checkpoints.gguf_files import CONTROL, NORMAL, USER_DEFINED, byte_vocabulary, make_model, rotated, write_gguf
 from triform.export.checkpoint.gguf import loading
 from triform.runtime.errors import ExportError, TriformError, UnsupportedError
 
@@ -101,7 +101,8 @@ def test_longrope_of_phi3(tmp_path):
         "rope_type": "longrope", "rope_theta": 10000.0, "long_factor": long, "short_factor": short,
         "original_max_position_embeddings": 12, "partial_rotary_factor": 0.5, "attention_factor": 1.3,
     }  # fmt: skip
-    model = make_model("phi3", rope_parameters=rope, sliding_window=None)
+    # The class has a length of its own, 4096 by default, which comes before that of the rope parameters.
+    model = make_model("phi3", rope_parameters=rope, sliding_window=None, original_max_position_embeddings=12)
     path = write_gguf(
         tmp_path / "a.gguf", "phi3", model,
         keys={
@@ -193,9 +194,10 @@ def test_a_part_under_another_name(llama, tmp_path):
         (1, (), {"eot_token_id": 0, "eom_token_id": 5}, [1, 0, 5]),
         (1, (), {"eos_token_ids": [7, 1, 6]}, [1, 7, 6]),
         (1, ("<|im_end|>", "<end_of_turn>"), {}, [1, 259, 260]),
+        (1, ("</s>", "<|im_end|>"), {}, [1, 260, 259]),
         (1, ("<|end|>", "<|return|>", "<|call|>"), {}, [1, 260, 261]),
     ],
-    ids=["end of turn", "end of message", "a list", "by name", "an end of messages only"],
+    ids=["end of turn", "end of message", "a list", "by name", "an end of older models", "an end of messages only"],
 )
 def test_what_ends_an_answer(llama, tmp_path, eos, more, keys, ends):
     vocabulary = byte_vocabulary(*more, eos_token_id=eos, **keys)
@@ -207,13 +209,17 @@ def test_what_ends_an_answer(llama, tmp_path, eos, more, keys, ends):
     assert read(path).generation_config.eos_token_id == ends
 
 
-def test_tokens_that_only_look_like_ends(llama, tmp_path):
-    """A normal token is text, whatever it spells."""
+@pytest.mark.parametrize("kind", [NORMAL, USER_DEFINED])
+def test_ends_that_a_converter_took_for_other_tokens(llama, tmp_path, kind):
+    """llama.cpp takes a token with the name of an end for one whatever its kind, but not the end of older models."""
+    vocabulary = byte_vocabulary("<|im_end|>", "</s>")
+    vocabulary["token_type"][-2:] = [kind, kind]
+    model = make_model("llama", vocab_size=261)
     path = write_gguf(
-        tmp_path / "a.gguf", "llama", llama,
-        vocabulary={f"tokenizer.ggml.{key}": v for key, v in byte_vocabulary("<|im_end|>").items()},
-    )  # fmt: skip
-    assert read(path).generation_config.eos_token_id == [1]
+        tmp_path / "a.gguf", "llama", model, vocabulary={f"tokenizer.ggml.{key}": v for key, v in vocabulary.items()}
+    )
+    assert read(path).generation_config.eos_token_id == [1, 259]
+    assert loading.load_gguf_tokenizer(path)("t<|im_end|>")["input_ids"][-1] == 259
 
 
 def test_sampling_that_the_file_asks_for(llama, tmp_path):

@@ -157,6 +157,18 @@ def test_sentencepiece(tmp_path, prefix):
     assert len(tokens) - 1 in ids(found, "x<|user|>y")
 
 
+def test_phi3_strips_what_stands_behind_its_added_tokens(tmp_path):
+    """Its tokenizer.json has rstrip for all of them but three, and </s> among them, which is no control token."""
+    tokens, kinds, scores = sentencepiece_vocabulary()
+    kinds[2] = USER_DEFINED
+    file = a_file(tmp_path, "phi3", model="llama", tokens=tokens, token_type=kinds, scores=scores, add_bos_token=False)
+    found = build_tokenizer(file)
+    behind = [tokens.index("▁"), tokens.index("x")]
+    for text, token in (("</s>  x", 2), ("<|user|> x", len(tokens) - 1)):
+        assert ids(found, text) == [token, *behind]
+    assert ids(found, "<s> x") == [1, behind[0], *behind]
+
+
 def test_merges_lead_to_higher_scores_first():
     tokens, scores = ["a", "b", "c", "ab", "bc", "abc"], [0, 0, 0, -2, -1, -3]
     # ab from a and b; bc before it; abc from ab and c, or from a and bc.

@@ -10,13 +10,16 @@ import numpy as np
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.runtime.errors import ExportError
 
-CONTROL = 3
-# Tokens that end an answer if they are control tokens, as in llama.cpp.
+# Kinds of tokens, as llama.cpp numbers them.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
+# Tokens that end an answer, as in llama.cpp. Files of older converters have some of them as other kinds of tokens.
 _ENDS = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]",
     "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|return|>", "<|call|>",
     "<｜end▁of▁sentence｜>",
 )  # fmt: skip
+# An end if it is a control token; in many vocabularies it is text.
+_OLD_END = "</s>"
 # In a vocabulary with both of these, <|end|> ends a message but not the answer.
 _HARMONY = ("<|return|>", "<|call|>")
 # llama.cpp's defaults for files without these keys, by type of tokenizer.
@@ -80,13 +83,26 @@ def _id(file: GgufFile, name: str, size: int) -> int | None:
     return int(token)
 
 
+def token_kinds(file: GgufFile, tokens: list[str]) -> list[int]:
+    """The kind of each token; ends of answers are control tokens, whatever the file says, as in llama.cpp.
+
+    Raises:
+        ExportError: some tokens have no kind.
+    """
+    stored = file.values.get("tokenizer.ggml.token_type")
+    if stored is None:
+        return [NORMAL] * len(tokens)
+    kinds = [int(kind) for kind in stored]
+    if len(kinds) < len(tokens):
+        raise ExportError(f"{file.path.name} has {len(tokens)} tokens but {len(kinds)} kinds of tokens")
+    return [CONTROL if token in _ENDS else kind for token, kind in zip(tokens, kinds, strict=False)]
+
+
 def _control_ends(file: GgufFile, tokens: list[str]) -> list[int]:
-    kinds: Any = file.values.get("tokenizer.ggml.token_type")
-    if kinds is None:
-        return []
-    control = {tokens[index]: int(index) for index in np.flatnonzero(np.asarray(kinds) == CONTROL)}
+    kinds = token_kinds(file, tokens)
+    control = {token: index for index, token in enumerate(tokens) if kinds[index] == CONTROL}
     passed_over = {"<|end|>"} if all(name in control for name in _HARMONY) else set()
-    return [control[name] for name in _ENDS if name in control and name not in passed_over]
+    return [control[name] for name in (*_ENDS, _OLD_END) if name in control and name not in passed_over]
 
 
 def _listed(value: Any) -> list[Any]:

@@ -11,14 +11,20 @@ from transformers import PreTrainedTokenizerFast
 
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.export.checkpoint.gguf.vocabulary.pre_tokenizers import pre_tokenizer_of
-from triform.export.checkpoint.gguf.vocabulary.special_tokens import CONTROL, SpecialIds, special_ids
+from triform.export.checkpoint.gguf.vocabulary.special_tokens import (
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    SpecialIds,
+    special_ids,
+    token_kinds,
+)
 from triform.export.checkpoint.gguf.vocabulary.templates import gguf_chat_templates
 from triform.runtime.errors import ExportError, UnsupportedError
 
-# Kinds of tokens, as llama.cpp numbers them; see also CONTROL.
-_NORMAL, _UNKNOWN, _USER_DEFINED = 1, 2, 4
 _SPACE = "▁"
-# Phi-3's special tokens that do not strip the white space after them.
+# Phi-3's added tokens that do not strip the white space after them.
 _KEEPS_SPACES = ("<unk>", "<s>", "<|endoftext|>")
 _KNOWN = {
     "model", "pre", "tokens", "scores", "token_type", "merges", "bos_token_id", "eos_token_id", "eos_token_ids",
@@ -48,7 +54,7 @@ def build_tokenizer(file: GgufFile) -> Any:
             f"those that are: {', '.join(_BUILDERS)}"
         )
     tokens, ids = _tokens(file), special_ids(file)
-    kinds = _kinds(file, len(tokens))
+    kinds = token_kinds(file, tokens)
     tokenizer, add_bos = _BUILDERS[kind](file, tokens, kinds, ids)
     tokenizer.add_tokens(_added(file, tokens, kinds))
     _surround(tokenizer, file, tokens, ids, add_bos)
@@ -91,26 +97,18 @@ def _tokens(file: GgufFile) -> list[str]:
     return tokens
 
 
-def _kinds(file: GgufFile, count: int) -> list[int]:
-    stored = file.values.get("tokenizer.ggml.token_type")
-    kinds = [_NORMAL] * count if stored is None else np.asarray(stored).tolist()
-    if len(kinds) < count:
-        raise ExportError(f"{file.path.name} has {count} tokens but {len(kinds)} kinds of tokens")
-    return kinds
-
-
 def _added(file: GgufFile, tokens: list[str], kinds: list[int]) -> list[AddedToken]:
     """The tokens that are found in a text before it is split."""
     is_phi3 = file.architecture == "phi3" and file.values.get("tokenizer.ggml.model") == "llama"
     return [
         AddedToken(
             token,
-            special=kind != _USER_DEFINED,
+            special=kind != USER_DEFINED,
             normalized=False,
-            rstrip=is_phi3 and kind == CONTROL and token not in _KEEPS_SPACES,
+            rstrip=is_phi3 and token not in _KEEPS_SPACES,
         )
         for token, kind in zip(tokens, kinds, strict=False)
-        if kind in (CONTROL, _UNKNOWN, _USER_DEFINED)
+        if kind in (CONTROL, UNKNOWN, USER_DEFINED)
     ]
 
 
@@ -206,7 +204,7 @@ def _word_piece(file: GgufFile, tokens: list[str], kinds: list[int], ids: Specia
     if len(set(pieces)) != len(pieces) or ids.unknown is None:
         raise ExportError(f"{file.path.name} has a vocabulary that is not one of BERT's")
     # Most files do not say whether texts are lowercased; their vocabulary shows it: it has capitals or none.
-    cased = any(piece != piece.lower() for piece, kind in zip(pieces, kinds, strict=False) if kind == _NORMAL)
+    cased = any(piece != piece.lower() for piece, kind in zip(pieces, kinds, strict=False) if kind == NORMAL)
     lowercase = bool(file.values.get("tokenizer.ggml.normalizer.lowercase", not cased))
     strip = file.values.get("tokenizer.ggml.normalizer.strip_accents", lowercase)
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
