@@ -20,7 +20,7 @@ from triform.export.graph.cross_attention import (
     lower_cross_weights,
     lower_summed_cross_attention,
 )
-from triform.export.graph.program.as_traced import keep_as_traced, remember_signatures
+from triform.export.graph.program.as_traced import keep_as_traced, remember_signatures, remember_values
 from triform.export.graph.program.translations import TRANSLATIONS
 from triform.export.graph.weights import keep_as_stored
 from triform.models.errors import UnsupportedModelError, first_line
@@ -64,6 +64,7 @@ def trace(spec: GraphSpec) -> ir.Model:
 def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...]) -> Any:
     with torch.no_grad(), quiet_torch():
         remember_signatures()
+        remember_values()
         program = _program(spec, examples, axes)
         keep_as_traced(program)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnxscript
 import torch
+from torch.onnx._internal.fx.passes.type_promotion import _TypePromotionInterpreter, get_type_promotion_rule
 
 from triform.export.graph.program.simpler_operators import simplify
 
@@ -19,6 +20,27 @@ def remember_signatures() -> None:
     """Have onnxscript read the source of each of its 500 translations once a process, and not again for each graph."""
     read = onnxscript.TracedOnnxFunction.function_ir.fget
     onnxscript.TracedOnnxFunction.function_ir = property(functools.cache(read))
+
+
+@functools.cache
+def remember_values() -> None:
+    """Have torch.onnx's pass that makes changes of type explicit compute the nodes that it changes alone.
+
+    It runs the whole program on fake tensors, to know the types of the arguments of each node. The trace has left them
+    at the nodes. What the pass changes keeps its type, so that what the nodes after it give is as it was.
+    """
+    compute = _TypePromotionInterpreter.run_node
+
+    def run_node(interpreter: Any, node: torch.fx.Node) -> Any:
+        if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
+            return compute(interpreter, node)
+        with interpreter._set_current_node(node):
+            rule = get_type_promotion_rule(node, interpreter.type_promotion_table)
+            if rule is not None:
+                interpreter._maybe_promote_node(node, rule)
+        return node.meta["val"]
+
+    _TypePromotionInterpreter.run_node = run_node
 
 
 def keep_as_traced(program: torch.export.ExportedProgram) -> None:
