@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -18,6 +19,12 @@ from tests.helpers.commands import invoke
 from tests.helpers.wheels import build_wheel
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage less often, and not among what is there to stay: torch and transformers are large."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -166,9 +166,13 @@ def _target(tokenizer: Any) -> Tokenizer | None:
 
 def _decoding_alike(backend: Tokenizer, tokenizer: Any) -> Tokenizer:
     """Make a tokenizer decode as transformers does: hide some tokens, remove spaces before punctuation."""
-    for index, token in tokenizer.added_tokens_decoder.items():
-        if not token.special and not _decoded(tokenizer, [index]) and backend.decode([index]):
-            backend.add_special_tokens([_special(token)])
+    hidden = [
+        _special(token)
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if not token.special and not _decoded(tokenizer, [index]) and backend.decode([index])
+    ]
+    # All at once: each call takes as long as there are tokens, of which Whisper has 1,500 for times.
+    backend.add_special_tokens(hidden)
     if _cleans(tokenizer, backend):
         steps = [decoders.Replace(spaced, closed) for spaced, closed in _CLEAN]
         backend.decoder = decoders.Sequence([backend.decoder, decoders.Fuse(), *steps])

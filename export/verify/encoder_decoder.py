@@ -48,7 +48,7 @@ def reference_answers(
     ids = answer_ids(model.config.get_text_config(decoder=True).vocab_size, start, max_length)
     parity = sources.samples.parity
     logits = [_logits(model, [sample], ids, pad)[0] for sample in parity]
-    batch_logits = _logits(model, parity, ids, pad) if sources.can_be_padded else None
+    batch_logits = _batch_logits(model, parity, logits, ids, pad) if sources.can_be_padded else None
     return ReferenceAnswers(parity, logits, batch_logits, sources.samples.evaluation, ids, pad)
 
 
@@ -130,6 +130,14 @@ def _logits(model: PreTrainedModel, samples: Sequence[Sample], ids: list[int], p
     arrays = {name: torch.from_numpy(array) for name, array in padded(samples, pad).items()}
     logits: Array = reference_logits(model, arrays, torch.tensor([ids] * len(samples))).float().numpy()
     return logits
+
+
+def _batch_logits(
+    model: PreTrainedModel, samples: Sequence[Sample], alone: Sequence[Array], ids: list[int], pad: int
+) -> Array:
+    """The logits of a batch: without padding those of each sample alone, because rows do not depend on each other."""
+    shapes = [{name: array.shape for name, array in sample.items()} for sample in samples]
+    return np.stack(alone) if all(shape == shapes[0] for shape in shapes) else _logits(model, samples, ids, pad)
 
 
 def _batch_difference(runner: EncoderDecoderRunner, reference: ReferenceAnswers, expected: Array) -> float:

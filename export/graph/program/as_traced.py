@@ -8,7 +8,7 @@ from typing import Any
 
 import onnxscript
 import torch
-from torch.onnx._internal.fx.passes.type_promotion import _TypePromotionInterpreter, get_type_promotion_rule
+from torch.onnx._internal.fx.passes import type_promotion
 
 from triform.export.graph.program.simpler_operators import simplify
 
@@ -29,18 +29,19 @@ def remember_values() -> None:
     It runs the whole program on fake tensors, to know the types of the arguments of each node. The trace has left them
     at the nodes. What the pass changes keeps its type, so that what the nodes after it give is as it was.
     """
-    compute = _TypePromotionInterpreter.run_node
+    interpreters: Any = type_promotion._TypePromotionInterpreter
+    compute = interpreters.run_node
 
     def run_node(interpreter: Any, node: torch.fx.Node) -> Any:
         if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
             return compute(interpreter, node)
         with interpreter._set_current_node(node):
-            rule = get_type_promotion_rule(node, interpreter.type_promotion_table)
+            rule = type_promotion.get_type_promotion_rule(node, interpreter.type_promotion_table)
             if rule is not None:
                 interpreter._maybe_promote_node(node, rule)
         return node.meta["val"]
 
-    _TypePromotionInterpreter.run_node = run_node
+    interpreters.run_node = run_node
 
 
 def keep_as_traced(program: torch.export.ExportedProgram) -> None:

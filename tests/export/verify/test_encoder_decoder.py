@@ -89,3 +89,21 @@ def test_sources_are_answered_one_by_one_and_as_a_batch(monkeypatch, together):
         return
     # Padded with two ones.
     assert found.batch_logits[:, 1, 0].tolist() == [12, 8]
+
+
+def test_a_batch_of_sources_without_padding_is_not_run_again(monkeypatch):
+    """What is expected of it is what PyTorch gives for each of them, in their order."""
+    asked = []
+
+    def logits(model, arrays, ids):
+        asked.append(len(ids))
+        return arrays["input_features"].sum((1, 2))[:, None, None] * torch.ones(1, ids.shape[1], 4)
+
+    monkeypatch.setattr(encoder_decoder, "reference_logits", logits)
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda decoder: SimpleNamespace(vocab_size=90)))
+    samples = [{"input_features": np.full((2, 3), value, np.float32)} for value in (1, 5, 2)]
+    sources = SimpleNamespace(samples=SimpleNamespace(parity=samples, evaluation=[]), can_be_padded=True)
+    found = reference_answers(model, sources, 2, 10, 1)
+    assert asked == [1, 1, 1]
+    assert found.batch_logits.shape == (3, 9, 4)
+    assert found.batch_logits[:, 0, 0].tolist() == [6, 30, 12]

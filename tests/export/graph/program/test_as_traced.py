@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from triform.export.graph.program import simpler_operators
-from triform.export.graph.program.as_traced import keep_as_traced
+from triform.export.graph.program.as_traced import keep_as_traced, remember_values
 from triform.export.graph.tracing import quiet_torch, trace
 from triform.models.spec import GraphInput, GraphSpec
 
@@ -79,6 +79,25 @@ class Mapped(torch.nn.Module):
         return torch.vmap(lambda row: row.new_ones(()) + row.sum())(x), few * 2
 
 
+class MixesTypes(torch.nn.Module):
+    """Operators of ONNX take arguments of one type: each mixture needs a node that changes one of them."""
+
+    def forward(self, x, few):
+        places = torch.arange(x.shape[1])
+        low = few.to(torch.float16)
+        positive = x > 0
+        double = x.to(torch.float64)
+        return (
+            x + places[None, :, None],
+            places * positive[:, :, 0],
+            (positive + 1) * x * places[:, None],
+            low * few,
+            torch.where(positive, places[None, :, None], x),
+            double + x * positive,
+            places / 3,
+        )
+
+
 def run_as_onnx(module, arguments, others):
     """The outputs of the exported graph for `others`, and whether it was traced a second time."""
     axes = ({0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}, {1: torch.export.Dim.DYNAMIC})
@@ -87,6 +106,7 @@ def run_as_onnx(module, arguments, others):
         decompose, again = program.run_decompositions, []
         program.run_decompositions = lambda *args, **options: again.append(1) or decompose(*args, **options)
         keep_as_traced(program)
+        remember_values()
         result = torch.onnx.export(program, args=(), dynamo=True, optimize=False, verbose=False)
     session = ort.InferenceSession(result.model_proto.SerializeToString())
     names = [value.name for value in session.get_inputs()]
@@ -96,7 +116,14 @@ def run_as_onnx(module, arguments, others):
 
 @pytest.mark.parametrize(
     ("module", "twice"),
-    [(Plain(), False), (Normed(), False), (ChangesViews(), True), (Halves(), True), (Mapped(), True)],
+    [
+        (Plain(), False),
+        (MixesTypes(), False),
+        (Normed(), False),
+        (ChangesViews(), True),
+        (Halves(), True),
+        (Mapped(), True),
+    ],
 )
 def test_a_graph_gives_what_pytorch_gives(module, twice):
     chance = torch.Generator().manual_seed(0)
@@ -108,6 +135,7 @@ def test_a_graph_gives_what_pytorch_gives(module, twice):
     assert again == twice
     for value, tensor in zip(values, expected, strict=True):
         assert value.shape == tuple(tensor.shape)
+        assert value.dtype == tensor.numpy().dtype
         np.testing.assert_allclose(value, tensor.numpy(), atol=1e-6)
 
 
