@@ -257,6 +257,8 @@ def _unexpected(error: BaseException) -> int:
 
     if is_out_of_memory(error):
         return _say("this does not fit into memory; give shorter inputs, or fewer at a time", 1)
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return _say("the system starts no more threads: a limit of memory or of processes is reached", 1)
     first = (str(error).splitlines() or ["no message"])[0]
     cause = one_line(f"{type(error).__name__}: {shortened(first, _LONGEST)}")
     print(f"internal error: {cause}; run with TRIFORM_DEBUG=1 for the traceback", file=sys.stderr)

@@ -71,6 +71,8 @@ class ExportError(TriformError):
 _NO_MEMORY = re.compile(
     r"bad_alloc|[Ff]ailed to allocate|DefaultCPUAllocator|bfc_arena|[Nn]ot enough memory|[Cc]annot allocate memory"
     r"|[Uu]nable to allocate|[Oo]ut of memory|[Mm]emory allocation"
+    # The loader of shared libraries, of packages that are imported.
+    r"|failed to map segment"
     # CUDA's libraries and Vulkan.
     r"|CU(?:BLAS|DNN)_STATUS\w*_ALLOC\w*_FAILED|CUFFT_ALLOC_FAILED|cudaErrorMemoryAllocation"
     r"|cudaMallocFromPoolAsync failed|OUT_OF_(?:DEVICE|HOST)_MEMORY"

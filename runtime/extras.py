@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 
-from triform.runtime.errors import UnsupportedError
+from triform.runtime.errors import OutOfMemoryError, TriformError, UnsupportedError, is_out_of_memory
+from triform.runtime.printable import shortened
+
+# Characters of what an import says that are quoted.
+_LONGEST = 200
 
 
-def missing_extra(need: str, extra: str) -> UnsupportedError:
+def missing_extra(need: str, extra: str) -> TriformError:
     """The error that says what is needed and how to install it.
+
+    While an ImportError is handled of a package that is there but cannot be loaded, it says that instead.
 
     Args:
         need: what is needed for what, such as "images need Pillow".
         extra: the optional dependencies, of pyproject.toml, that it is part of.
     """
-    return UnsupportedError(f"{need}: {install_command(extra)}")
+    error = sys.exception()
+    if not isinstance(error, ImportError) or isinstance(error, ModuleNotFoundError):
+        return UnsupportedError(f"{need}: {install_command(extra)}")
+    reason = f"{need}, which is installed but cannot be loaded ({shortened(str(error), _LONGEST)})"
+    return OutOfMemoryError(reason) if is_out_of_memory(error) else UnsupportedError(reason)
 
 
 def install_command(extra: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.manifest import MANIFEST, SIGNATURE
 from triform.runtime.bundle.verification import verify_files
-from triform.runtime.errors import BundleError, InputError, UnsupportedError
+from triform.runtime.errors import BundleError, InputError, TriformError
 from triform.runtime.extras import missing_extra
 from triform.runtime.files import whole_file
 
@@ -121,5 +121,5 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def _missing() -> UnsupportedError:
+def _missing() -> TriformError:
     return missing_extra("signatures need cryptography", "signing")

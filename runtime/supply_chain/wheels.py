@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +45,10 @@ def fetch_wheels(wheel: Path, extras: Sequence[str], platform: str, python: str,
     ]  # fmt: skip
     for tag in platform_tags(platform):
         command += ["--platform", tag]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # A killed pip leaves its temporary folders, which the caller removes with the folder.
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        place = {"TMPDIR": scratch, "TEMP": scratch, "TMP": scratch}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **place})
     if done.returncode:
         missing = _MISSING.search(done.stderr)
         if missing is None:

@@ -20,6 +20,7 @@ from triform.runtime.graphs.decoding import step as decoder_step
 SAID = [
     "std::bad_alloc",
     "[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer of size 1073741824",
+    "libarrow.so.2100: failed to map segment from shared object",
     "bfc_arena.cc:376 AllocateRawInternal",
     "array is too big; `arr.size * arr.dtype.itemsize` is larger than the maximum possible size.",
     "Maximum allowed dimension exceeded",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.errors import InputError, option
+from triform.runtime.generation.options.checks import STEEPEST, STRONGEST, at_most, between, check, not_negative
 from triform.runtime.generation.options.conflicts import BEAM_GROUPS, BEAMS, BEST_OF, check_conflicts
 from triform.runtime.generation.options.generation import GenerationOptions
 
@@ -48,8 +46,9 @@ class Beams:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InputError(f"{option(name)} must be a whole number of at least 1, not {value!r}")
-        if self.length_penalty is not None and not math.isfinite(self.length_penalty):
-            raise InputError(f"{option('length_penalty')} must be a finite number, not {self.length_penalty}")
+        check(self, between(-STEEPEST, STEEPEST), "length_penalty")
+        check(self, not_negative(), "diversity_penalty")
+        check(self, at_most(STRONGEST), "diversity_penalty")
         if self.early_stopping not in (None, True, False, "never"):
             raise InputError(f"{option('early_stopping')} must be true, false or never, not {self.early_stopping!r}")
         check_conflicts(self._values(self.num_beams))
@@ -121,8 +120,7 @@ class BeamOptions:
     def __post_init__(self) -> None:
         if self.num_beams < 1:
             raise InputError(f"{option('num_beams')} must be at least 1, not {self.num_beams}")
-        if not np.isfinite(self.length_penalty):
-            raise InputError(f"{option('length_penalty')} must be a finite number, not {self.length_penalty}")
+        check(self, between(-STEEPEST, STEEPEST), "length_penalty")
         if self.early_stopping not in (True, False, "never"):
             raise InputError(f"{option('early_stopping')} must be true, false or never, not {self.early_stopping!r}")
         if not 1 <= self.num_return_sequences <= self.num_beams:

@@ -12,6 +12,10 @@ from triform.runtime.errors import InputError, option
 
 # Logits times or divided by such a number are still numbers, and it is far beyond what makes a difference.
 STRONGEST = 1e6
+# Logits are float32, and further steps may make them larger.
+LARGEST_BIAS = 1e30
+# An exponent of the answer's length.
+STEEPEST = 100
 # Positions in graphs are int32.
 MOST_TOKENS = 2**31 - 1
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.checks import (
+    LARGEST_BIAS,
     STRONGEST,
     above_zero,
     at_least_one,
+    at_most,
     between,
     check,
     check_ids,
@@ -59,6 +61,7 @@ class Truncation:
         check(self, above_zero(1), "typical_p")
         check(self, above_zero(0.5), "xtc_threshold")
         check(self, above_zero(), "top_n_sigma", "mirostat_tau", "mirostat_eta")
+        check(self, at_most(STRONGEST), "top_n_sigma", "mirostat_tau", "mirostat_eta")
         check_conflicts(vars(self))
 
 
@@ -154,6 +157,7 @@ class Constraints:
         check_ids("forced_bos_token_id", () if self.forced_bos_token_id is None else (self.forced_bos_token_id,))
         for value in (self.logit_bias or {}).values():
             finite().judge("logit_bias", value)
+            between(-LARGEST_BIAS, LARGEST_BIAS).judge("logit_bias", value)
         for sequence in self.bad_words_ids or ():
             check_ids("bad_words_ids", sequence)
         if any(not word for word in (*(self.bad_words or ()), *(self.bad_words_ids or ()))):

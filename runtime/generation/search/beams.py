@@ -139,7 +139,7 @@ class BeamSearch:
         ends: NDArray[np.bool_],
     ) -> None:
         """Add the candidates that end to the hypotheses; only the first `num_beams` count, the others are spares."""
-        divisor = self._generated(sequences) ** self._options.length_penalty
+        divisor = self._divisor(self._generated(sequences))
         prompt = len(self._request.ids)
         for index in np.flatnonzero(ends[: self._options.num_beams]):
             tokens = tuple(sequences[index, prompt:].tolist())
@@ -160,8 +160,13 @@ class BeamSearch:
             return True
         longest = options.early_stopping == "never" and options.length_penalty > 0
         length = self._request.max_new_tokens if longest else self._generated(self._sequences)
-        attainable = self._scores[0] / length**options.length_penalty
+        attainable = self._scores[0] / self._divisor(length)
         return bool(attainable <= self.hypotheses[-1].score)
+
+    def _divisor(self, length: int) -> float:
+        # Python's own power raises an error where numpy's is infinite.
+        with np.errstate(over="ignore"):
+            return float(np.float64(length) ** self._options.length_penalty)
 
     def _generated(self, sequences: NDArray[np.int64]) -> int:
         return int(sequences.shape[1]) - len(self._request.ids)

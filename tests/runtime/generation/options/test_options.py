@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from triform.runtime.errors import InputError
+from triform.runtime.generation.options.beams import Beams
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 from triform.runtime.generation.processors.build import ProcessorContext, build_processors
@@ -92,13 +93,13 @@ def test_options_out_of_range_are_named(kind, changes, message):
         (GenerationOptions, "penalty_alpha", [1e-9, 1 - 1e-9], [0, 1]),
         (Truncation, "min_p", [0, 1], [-1e-9, 1 + 1e-9]),
         (Truncation, "typical_p", [1e-9, 1], [0, 1 + 1e-9]),
-        (Truncation, "top_n_sigma", [1e-9, 50], [0]),
+        (Truncation, "top_n_sigma", [1e-9, 1e6], [0, 1e6 + 1]),
         (Truncation, "epsilon_cutoff", [0, 1], [-1e-9, 1 + 1e-9]),
         (Truncation, "eta_cutoff", [0, 1], [-1e-9, 1 + 1e-9]),
         (Truncation, "xtc_threshold", [1e-9, 0.5], [0, 0.5 + 1e-9]),
         (Truncation, "xtc_probability", [0, 1], [-1e-9, 1 + 1e-9]),
-        (Truncation, "mirostat_tau", [1e-9], [0]),
-        (Truncation, "mirostat_eta", [1e-9], [0]),
+        (Truncation, "mirostat_tau", [1e-9, 1e6], [0, 1e6 + 1]),
+        (Truncation, "mirostat_eta", [1e-9, 1e6], [0, 1e6 + 1]),
         (Penalties, "repetition_penalty", [1e-6, 1e6], [1e-7, 1e6 + 1]),
         (Penalties, "encoder_repetition_penalty", [1e-6, 1e6], [1e-7, 1e6 + 1]),
         (Penalties, "frequency_penalty", [-1e6, 0, 1e6], [-1e6 - 1, 1e6 + 1]),
@@ -108,17 +109,20 @@ def test_options_out_of_range_are_named(kind, changes, message):
         (Penalties, "dry_base", [1, 1000], [1 - 1e-9, 1001]),
         (Penalties, "dry_allowed_length", [1], [0]),
         (Penalties, "exponential_decay_length_penalty", [(0, 1e-9)], [(-1, 1.5), (0, 0)]),
+        (Constraints, "logit_bias", [{0: -1e30}, {0: 1e30}], [{0: -1.1e30}, {0: 1.1e30}]),
         (Constraints, "suppress_tokens", [(), (0,)], [(-1,)]),
         (Constraints, "forced_bos_token_id", [0], [-1]),
         (Constraints, "forced_tokens", [{0: 0}], [{-1: 0}, {0: -1}]),
         (Constraints, "bad_words_ids", [((0,),)], [((),), ((-1,),)]),
+        (Beams, "length_penalty", [-100, 100], [-101, 101, float("inf")]),
+        (Beams, "diversity_penalty", [0, 1e6], [-1e-9, 1e6 + 1, float("nan")]),
     ],
 )
 def test_a_range_has_the_ends_that_its_description_names(kind, name, good, bad):
     needed = {
         "penalty_alpha": {"top_k": 4}, "xtc_threshold": {"xtc_probability": 1}, "mirostat_eta": {"mirostat_tau": 3},
         "xtc_probability": {"xtc_threshold": 0.25}, "dry_base": {"dry_multiplier": 1},
-        "dry_allowed_length": {"dry_multiplier": 1},
+        "dry_allowed_length": {"dry_multiplier": 1}, "diversity_penalty": {"num_beams": 4, "num_beam_groups": 2},
     }  # fmt: skip
     others = needed.get(name, {})
     for value in good:
