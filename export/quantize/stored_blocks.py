@@ -68,7 +68,9 @@ class StoredWeights:
 
     def _format(self, name: str) -> Format | None:
         placement = self.placements.get(name)
-        if placement is None or len(placement.tensor.shape) != 2 or not can_decode(placement.tensor.format):
+        if placement is None or placement.second is not None:
+            return None
+        if len(placement.tensor.shape) != 2 or not can_decode(placement.tensor.format):
             return None
         return placement.tensor.format
 

@@ -17,71 +17,14 @@ from gguf import GGMLQuantizationType as Format
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from tests.checkpoints.gguf_families import ENCODERS, FAMILIES, family_keys
 from triform.export.checkpoint.gguf.container import Tensor
 
-# Sizes that differ from one another, so that one taken for another shows.
-SIZES = {
-    "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
-    "intermediate_size": 80, "max_position_embeddings": 96,
-}  # fmt: skip
-_GPT2 = {"n_embd": 48, "n_layer": 3, "n_head": 6, "n_inner": 80, "n_positions": 96}
-_RMS = {"rms_norm_eps": 1e-3}
-_HEADS = {"head_dim": 16}
-# By name: the architecture of the file, transformers' type, and its config.
-FAMILIES: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
-    "llama": (MODEL_ARCH.LLAMA, "llama", {**SIZES, **_RMS, **_HEADS}),
-    "mistral": (MODEL_ARCH.LLAMA, "mistral", {**SIZES, **_RMS, **_HEADS, "sliding_window": 7}),
-    "qwen2": (MODEL_ARCH.QWEN2, "qwen2", {**SIZES, **_RMS}),
-    "qwen3": (MODEL_ARCH.QWEN3, "qwen3", {**SIZES, **_RMS, **_HEADS}),
-    "gemma2": (
-        MODEL_ARCH.GEMMA2, "gemma2",
-        {
-            **SIZES, **_RMS, **_HEADS, "sliding_window": 7, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0,
-            "final_logit_softcapping": 3.0,
-        },
-    ),
-    "gemma3": (
-        MODEL_ARCH.GEMMA3, "gemma3_text",
-        {
-            **SIZES, **_RMS, **_HEADS, "num_hidden_layers": 7, "sliding_window": 7, "query_pre_attn_scalar": 16,
-            "rope_parameters": {
-                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
-                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-            },
-        },
-    ),
-    "phi3": (
-        MODEL_ARCH.PHI3, "phi3",
-        {**SIZES, **_RMS, "sliding_window": 9, "pad_token_id": None, "partial_rotary_factor": 0.5},
-    ),
-    "granite": (
-        MODEL_ARCH.GRANITE, "granite",
-        {
-            **SIZES, **_RMS, "attention_multiplier": 0.3, "embedding_multiplier": 2.0, "residual_multiplier": 0.7,
-            "logits_scaling": 3.0,
-        },
-    ),
-    "olmo2": (MODEL_ARCH.OLMO2, "olmo2", {**SIZES, **_RMS, "pad_token_id": None}),
-    "olmo3": (
-        MODEL_ARCH.OLMO2, "olmo3",
-        {**SIZES, **_RMS, "num_hidden_layers": 5, "sliding_window": 7, "pad_token_id": None},
-    ),
-    "smollm3": (MODEL_ARCH.SMOLLM3, "smollm3", {**SIZES, **_RMS, "num_hidden_layers": 5, "pad_token_id": None}),
-    "starcoder2": (MODEL_ARCH.STARCODER2, "starcoder2", {**SIZES, "norm_epsilon": 1e-3}),
-    "gpt2": (MODEL_ARCH.GPT2, "gpt2", {**_GPT2, "layer_norm_epsilon": 1e-3}),
-    "bert": (MODEL_ARCH.BERT, "bert", {**SIZES, "type_vocab_size": 2, "layer_norm_eps": 1e-3}),
-    "nomic-bert": (
-        MODEL_ARCH.NOMIC_BERT, "nomic_bert",
-        {
-            **SIZES, "type_vocab_size": 2, "layer_norm_eps": 1e-3,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e3},
-        },
-    ),
-}  # fmt: skip
-ENCODERS = ("bert", "nomic-bert")
-_TURNED = (MODEL_ARCH.LLAMA, MODEL_ARCH.GRANITE, MODEL_ARCH.SMOLLM3)
-_SHIFTED = (MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3)
-_EPSILONS = ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
+_TURNED = (
+    MODEL_ARCH.LLAMA, MODEL_ARCH.GRANITE, MODEL_ARCH.SMOLLM3, MODEL_ARCH.MISTRAL3, MODEL_ARCH.ARCEE,
+    MODEL_ARCH.GRANITE_MOE,
+)  # fmt: skip
+_SHIFTED = (MODEL_ARCH.GEMMA, MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3)
 CONTROL, NORMAL, USER_DEFINED = 3, 1, 4
 
 
@@ -137,7 +80,10 @@ def write_gguf(
     """
     kind = FAMILIES[name][0]
     writer = gguf.GGUFWriter(str(path), gguf.MODEL_ARCH_NAMES[kind])
-    values = {**_keys(name, model.config, writer.arch), **(_vocabulary(name) if vocabulary is None else vocabulary)}
+    values = {
+        **family_keys(name, model.config, writer.arch),
+        **(_vocabulary(name) if vocabulary is None else vocabulary),
+    }
     for key, value in {**values, **(keys or {})}.items():
         if value is not None:
             _add(writer, key, value)
@@ -172,56 +118,6 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_uint32(key, int(value))
 
 
-def _keys(name: str, config: Any, arch: str) -> dict[str, Any]:
-    plain = {
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "block_count": config.num_hidden_layers,
-        "feed_forward_length": getattr(config, "intermediate_size", None) or config.n_inner,
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": None
-        if name in ("gpt2", *ENCODERS)
-        else getattr(config, "num_key_value_heads", None),
-        "attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),
-        "attention.layer_norm_epsilon": next(
-            (getattr(config, key) for key in _EPSILONS if hasattr(config, key)), None
-        ),
-        "attention.sliding_window": getattr(config, "sliding_window", None),
-        "attention.causal": False if name in ENCODERS else None,
-    }  # fmt: skip
-    rope = getattr(config, "rope_parameters", None) or {}
-    whole = rope.get("full_attention", rope)
-    if whole:
-        plain["rope.freq_base"] = float(whole["rope_theta"])
-        if whole["rope_type"] == "linear":
-            plain |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(whole["factor"])}
-    heads = config.head_dim if "head_dim" in FAMILIES[name][2] else None
-    if heads:
-        plain |= {"attention.key_length": heads, "attention.value_length": heads}
-    if name == "llama":
-        plain["rope.dimension_count"] = heads
-    plain |= _KEYS_OF[name](config) if name in _KEYS_OF else {}
-    return {"general.type": "model", **{f"{arch}.{key}": value for key, value in plain.items()}}
-
-
-_KEYS_OF = {
-    "gemma2": lambda config: {
-        "attn_logit_softcapping": config.attn_logit_softcapping,
-        "final_logit_softcapping": config.final_logit_softcapping,
-    },
-    "phi3": lambda config: {"rope.dimension_count": config.hidden_size // config.num_attention_heads // 2},
-    "granite": lambda config: {
-        "attention.scale": config.attention_multiplier, "embedding_scale": config.embedding_multiplier,
-        "residual_scale": config.residual_multiplier, "logit_scale": config.logits_scaling,
-    },
-    "olmo3": lambda config: {
-        "attention.sliding_window_pattern": [kind == "sliding_attention" for kind in config.layer_types]
-    },
-    "bert": lambda config: {"pooling_type": 1},
-    "nomic-bert": lambda config: {"pooling_type": 2},
-}  # fmt: skip
-
-
 def _vocabulary(name: str) -> dict[str, Any]:
     if name in ENCODERS:
         words = words_of_bert()
@@ -254,19 +150,17 @@ def _tensors(kind: MODEL_ARCH, model: Any) -> dict[str, np.ndarray]:
     for name, parameter in model.state_dict().items():
         if name in tied or name.endswith("position_ids") or name.startswith("pooler."):
             continue
-        array = parameter.numpy()
-        if kind in _TURNED and ".q_proj." in name:
-            array = rotated(array, config.num_attention_heads)
-        if kind in _TURNED and ".k_proj." in name:
-            array = rotated(array, config.num_key_value_heads)
-        if kind in _SHIFTED and name.endswith("norm.weight"):
-            array = array + 1
+        if ".experts." in name or ".shared_mlp." in name:
+            found |= _experts(kind, name, parameter.numpy())
+            continue
+        array = _stored(kind, config, name, parameter.numpy())
         if name.rpartition(".")[0] in turned and array.ndim == 2:
             array = array.T
         if kind is MODEL_ARCH.NOMIC_BERT and ".self_attn." in name and ".o_proj." not in name:
             continue
         new = names.get_name(_known_as(kind, name), try_suffixes=(".weight", ".bias"))
         assert new is not None, name
+        new += {"sinks": ".weight", "expert_bias": ".bias"}.get(name.rpartition(".")[2], "")
         found[new] = np.ascontiguousarray(array)
     if kind is MODEL_ARCH.NOMIC_BERT:
         # Its first authors have queries, keys and values in one matrix.
@@ -276,8 +170,40 @@ def _tensors(kind: MODEL_ARCH, model: Any) -> dict[str, np.ndarray]:
     return found
 
 
+def _stored(kind: MODEL_ARCH, config: Any, name: str, array: np.ndarray) -> np.ndarray:
+    """A parameter as the converter stores it."""
+    if name.endswith("conv.conv.weight"):
+        return array.squeeze(1)
+    if kind in _TURNED and ".q_proj." in name:
+        return rotated(array, config.num_attention_heads)
+    if kind in _TURNED and ".k_proj." in name:
+        return rotated(array, config.num_key_value_heads)
+    if kind in _SHIFTED and name.endswith("norm.weight"):
+        return array + 1
+    return array
+
+
+def _experts(kind: MODEL_ARCH, name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """A parameter of all experts, or of an expert that is always chosen; gates and ups are apart in a file."""
+    layer, end = name.split(".")[2], "bias" if name.endswith("bias") else "weight"
+    shared = ".shared_mlp." in name
+    suffix, axis = ("shexp", 0) if shared else ("exps", 1)
+    if kind is MODEL_ARCH.GPT_OSS and array.ndim == 3:
+        array = array.swapaxes(1, 2)
+    if "down_proj" in name or "output_linear" in name:
+        return {f"blk.{layer}.ffn_down_{suffix}.{end}": np.ascontiguousarray(array)}
+    alternate = (array[:, 0::2], array[:, 1::2]) if kind is MODEL_ARCH.GPT_OSS else np.split(array, 2, axis)
+    return {
+        f"blk.{layer}.ffn_{part}_{suffix}.{end}": np.ascontiguousarray(own)
+        for part, own in zip(("up", "gate"), reversed(alternate), strict=True)
+    }
+
+
 def _known_as(kind: MODEL_ARCH, name: str) -> str:
-    """What the name map calls a parameter of nomic-bert, which is from before transformers had the model."""
+    """What the name map calls a parameter: nomic-bert is from before transformers had it, and Granite's router has a
+    new name."""
+    if kind is MODEL_ARCH.GRANITE_MOE:
+        return name.replace(".router.", ".router.layer.")
     if kind is not MODEL_ARCH.NOMIC_BERT:
         return name
     for new, old in {

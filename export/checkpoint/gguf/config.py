@@ -9,14 +9,18 @@ from typing import Any
 from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
-from triform.export.checkpoint.gguf.architectures import ARCHITECTURES, Architecture
+from triform.export.checkpoint.gguf.architectures.architecture import Architecture
+from triform.export.checkpoint.gguf.architectures.mixtures import MIXTRAL
+from triform.export.checkpoint.gguf.architectures.table import ARCHITECTURES
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.export.checkpoint.gguf.rope import rope_parameters
 from triform.export.checkpoint.gguf.settings import Settings
 from triform.export.checkpoint.gguf.vocabulary.special_tokens import special_ids
 from triform.runtime.errors import ExportError, UnsupportedError
 
-_WINDOW = "attention.sliding_window"
+_WINDOW, _SHARED = "attention.sliding_window", "expert_shared_feed_forward_length"
+# How much the scale of scores grows with the position.
+_TEMPERATURE = "attention.temperature_scale"
 # Gemma's whose scores are scaled by the width of the model rather than the size of heads: the largest, by its layers.
 _SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}
 # Of llama.cpp, for a file of Gemma 2 that does not say.
@@ -41,6 +45,14 @@ def architecture_of(file: GgufFile) -> Architecture:
             f"those that are: {', '.join(ARCHITECTURES)}"
         )
     architecture = ARCHITECTURES[name]
+    if name == "llama" and file.values.get("llama.expert_count"):
+        # Mixtral's files have the architecture llama.
+        return MIXTRAL
+    if name == "granitemoe" and file.values.get(f"{name}.{_SHARED}"):
+        options = {**architecture.options, "shared_intermediate_size": _SHARED}
+        return dataclasses.replace(architecture, model_type="granitemoeshared", options=options)
+    if name == "mistral3" and file.values.get(f"{name}.{_TEMPERATURE}"):
+        return dataclasses.replace(architecture, model_type="ministral3", biases={})
     if not file.values.get(f"{name}.{_WINDOW}"):
         return architecture
     if name == "llama":
@@ -66,7 +78,9 @@ def gguf_config(file: GgufFile) -> PretrainedConfig:
         if value is not None:
             # In a file, 0 means no window.
             values[name] = None if key == _WINDOW and not value else value
-    values |= _attention(file, architecture, settings)
+    values |= _attention(file, architecture, settings) | architecture.constants
+    if architecture.without_attention:
+        values |= _layers_with_attention(settings, architecture.without_attention)
     values |= _from_tensors(file, architecture)
     _check(settings, architecture)
     ids = special_ids(file)
@@ -102,12 +116,16 @@ def _attention(file: GgufFile, architecture: Architecture, settings: Settings) -
     width, heads = int(settings.need("embedding_length")), int(settings.need("attention.head_count"))
     head_dim = int(settings.same("attention.key_length", width // heads))
     settings.expect("attention.value_length", head_dim)
-    if "num_key_value_heads" not in architecture.options:
+    if "num_key_value_heads" not in architecture.options and not architecture.without_attention:
         settings.expect("attention.head_count_kv", heads)
     if not architecture.rotary:
         settings.expect("attention.key_length", width // heads)
         return {}
     rope = rope_parameters(file, settings, head_dim)
+    if rope["rope_type"] == "yarn":
+        rope |= architecture.rope
+    if architecture.model_type == "ministral3":
+        rope["llama_4_scaling_beta"] = float(settings.need(_TEMPERATURE))
     values: dict[str, Any] = {"head_dim": head_dim, "rope_parameters": rope}
     if rope["rope_type"] == "longrope":
         # A config's own value, if its class has one, would take the place of the one in the rope parameters.
@@ -117,9 +135,18 @@ def _attention(file: GgufFile, architecture: Architecture, settings: Settings) -
     if file.architecture in _SCALED_BY_WIDTH:
         by_width = settings.need("block_count") == _SCALED_BY_WIDTH[file.architecture]
         values["query_pre_attn_scalar"] = width // heads if by_width else head_dim
-    if file.architecture == "granite" and not settings.same("attention.scale"):
+    if "attention_multiplier" in architecture.options and not settings.same("attention.scale"):
         values["attention_multiplier"] = head_dim**-0.5
     return values
+
+
+def _layers_with_attention(settings: Settings, others: str) -> dict[str, Any]:
+    """The type of each layer; one without keys and values is of the type `others`."""
+    heads = settings.get("attention.head_count_kv")
+    heads = heads if isinstance(heads, list) else [heads] * int(settings.need("block_count"))
+    settings.check_same("attention.head_count_kv", [count for count in heads if count])
+    kinds = ["full_attention" if count else others for count in heads]
+    return {"layer_types": kinds, "num_key_value_heads": max(heads)}
 
 
 def _windows(architecture: Architecture, settings: Settings, rope: dict[str, Any]) -> dict[str, Any]:
@@ -155,8 +182,12 @@ def _from_tensors(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
 def _check(settings: Settings, architecture: Architecture) -> None:
     """Check that keys with a single supported value have it, and that no key is left unread."""
     settings.expect("attention.causal", not architecture.encoder)
-    settings.expect("expert_count", 0)
-    settings.expect("expert_used_count", 0)
-    for key in ("vocab_size", "tensor_data_layout", "pooling_type"):
+    for key in ("expert_count", "expert_used_count"):
+        if key not in architecture.sizes.values():
+            settings.expect(key, 0)
+    for key, value in architecture.expected.items():
+        settings.expect(key, value)
+    # A model whose layers all have experts may not use the size of other layers.
+    for key in ("vocab_size", "tensor_data_layout", "pooling_type", "feed_forward_length"):
         settings.get(key)
     settings.check_all_read()

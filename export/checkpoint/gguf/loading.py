@@ -118,9 +118,9 @@ def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> Gg
         _name_in(parameters, f"{empty.base_model_prefix}.", name): placement
         for name, placement in place(file, architecture, _heads(config)).items()
     }
-    turned = {f"{name}.weight" for name, module in empty.named_modules() if isinstance(module, Conv1D)}
+    layouts = _layouts(empty)
     state = {
-        name: _numbers(placement, name, parameters, turned, architecture.norm_offset)
+        name: _numbers(placement, name, parameters, layouts.get(name, Layout()), architecture.norm_offset)
         for name, placement in placements.items()
     }
     absent = _absent(empty, state)
@@ -144,27 +144,79 @@ def _heads(config: PretrainedConfig) -> dict[str, int]:
 
 
 def _name_in(parameters: Mapping[str, torch.Tensor], prefix: str, name: str) -> str:
-    """The name of a parameter in a class of models, which may have the prefix of its base model or lack it."""
-    candidates = (name, name.removeprefix(prefix), f"{prefix}{name}")
+    """The name of a parameter in a class of models, which may have the prefix of its base model or lack it.
+
+    Parameters that are not those of a layer of their own, such as those of experts, lack the end as well.
+    """
+    ends = [name]
+    if name.endswith(".weight"):
+        ends.append(name.removesuffix(".weight"))
+    if name.endswith(".bias"):
+        ends += [f"{name.removesuffix('.bias')}_bias", name.removesuffix(".bias")]
+    candidates = [candidate for end in ends for candidate in (end, end.removeprefix(prefix), f"{prefix}{end}")]
     return next((candidate for candidate in candidates if candidate in parameters), name)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a class of models stores a parameter.
+
+    Attributes:
+        turned: whether the last two dimensions are exchanged.
+        interleaved: whether the rows of two tensors alternate, instead of following each other.
+    """
+
+    turned: bool = False
+    interleaved: bool = False
+
+
+def _layouts(model: PreTrainedModel) -> dict[str, Layout]:
+    """The layouts that are not the usual one, by the parameter's name."""
+    found = {
+        f"{name}.weight": Layout(turned=True) for name, module in model.named_modules() if isinstance(module, Conv1D)
+    }
+    for name, module in model.named_modules():
+        if hasattr(module, "is_transposed") and hasattr(module, "is_concatenated"):
+            for own, parameter in module.named_parameters(recurse=False):
+                matrices = parameter.ndim == 3
+                found[f"{name}.{own}"] = Layout(
+                    turned=bool(module.is_transposed) and matrices, interleaved=not module.is_concatenated
+                )
+    return found
+
+
 def _numbers(
-    placement: Placement, name: str, parameters: Mapping[str, torch.Tensor], turned: set[str], norm_offset: float
+    placement: Placement, name: str, parameters: Mapping[str, torch.Tensor], layout: Layout, norm_offset: float
 ) -> torch.Tensor:
     if name not in parameters:
         raise ExportError(f"{placement.tensor.name} has no place in the model ({name})")
-    values = torch.from_numpy(values_of(placement.stored))
+    values = _both(placement, layout)
     if norm_offset and name.endswith("norm.weight"):
         values -= norm_offset
-    if name in turned:
-        values = values.T.contiguous()
+    if layout.turned:
+        values = values.transpose(-1, -2).contiguous()
+    if values.ndim == 2 and values.unsqueeze(1).shape == parameters[name].shape:
+        # A convolution of single channels has a dimension of 1 for them.
+        values = values.unsqueeze(1)
     if values.shape != parameters[name].shape:
         raise ExportError(
             f"{placement.tensor.name} is {list(placement.tensor.shape)}, but by the file's keys it would be "
             f"{list(parameters[name].shape)}"
         )
     return values
+
+
+def _both(placement: Placement, layout: Layout) -> torch.Tensor:
+    """The numbers of a placement, with those of its second tensor behind them or between them."""
+    values = torch.from_numpy(values_of(placement.stored))
+    if placement.second is None:
+        return values
+    # Experts come first in a tensor that has them; then rows.
+    axis = 1 if "_exps." in placement.tensor.name else 0
+    parts = (values, torch.from_numpy(values_of(placement.second)))
+    if layout.interleaved:
+        return torch.stack(parts, axis + 1).flatten(axis, axis + 1)
+    return torch.cat(parts, axis)
 
 
 def _absent(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> list[str]:

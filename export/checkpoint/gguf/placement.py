@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from triform.export.checkpoint.gguf.architectures import Architecture
+from triform.export.checkpoint.gguf.architectures.architecture import Architecture
 from triform.export.checkpoint.gguf.container import GgufFile, Tensor
 from triform.export.checkpoint.gguf.rope import FREQUENCIES, LONG, SHORT
 from triform.runtime.errors import ExportError
@@ -26,10 +26,12 @@ class Placement:
     Attributes:
         tensor: the tensor that has them.
         rows: the tensor's rows in the parameter's order; None for all rows in their own order.
+        second: another tensor, whose rows are behind those of the first, in each expert if there are experts.
     """
 
     tensor: Tensor
     rows: NDArray[np.int64] | None = None
+    second: Tensor | None = None
 
     @property
     def stored(self) -> Tensor:
@@ -60,7 +62,8 @@ def place(file: GgufFile, architecture: Architecture, heads: Mapping[str, int]) 
     unknown = []
     for name, tensor in file.tensors.items():
         placements = dict(_placed(name, tensor, architecture, heads))
-        placed |= placements
+        for target, placement in placements.items():
+            placed[target] = _joined(placed[target], placement, architecture) if target in placed else placement
         if not placements and not _is_of_rope(name, architecture):
             unknown.append(name)
     if unknown:
@@ -72,6 +75,22 @@ def place(file: GgufFile, architecture: Architecture, heads: Mapping[str, int]) 
     return placed
 
 
+def _joined(one: Placement, other: Placement, architecture: Architecture) -> Placement:
+    """Two tensors as one parameter, in the order of the architecture's table, which may not be that of the file."""
+    order = list(architecture.tensors)
+    first, second = sorted((one.tensor, other.tensor), key=lambda tensor: order.index(_stem(tensor.name)[0]))
+    return Placement(first, second=second)
+
+
+def _stem(name: str) -> tuple[str, str, str]:
+    """A tensor's name with {} for its layer and without its kind, the layer, and the kind (weight or bias)."""
+    stem, _, kind = name.rpartition(".")
+    layer = _LAYER.match(name)
+    if layer is None:
+        return stem, "", kind
+    return f"blk.{{}}.{stem[layer.end() :]}", layer[1], kind
+
+
 def _is_of_rope(name: str, architecture: Architecture) -> bool:
     """Whether `rope` reads a tensor."""
     return name in (LONG, SHORT) or (name == FREQUENCIES and architecture.frequency_factors)
@@ -80,11 +99,7 @@ def _is_of_rope(name: str, architecture: Architecture) -> bool:
 def _placed(
     name: str, tensor: Tensor, architecture: Architecture, heads: Mapping[str, int]
 ) -> Iterator[tuple[str, Placement]]:
-    stem, _, kind = name.rpartition(".")
-    layer = _LAYER.match(name)
-    if layer is not None:
-        stem = f"blk.{{}}.{stem[layer.end() :]}"
-    index = layer[1] if layer is not None else ""
+    stem, index, kind = _stem(name)
     if kind not in ("weight", "bias"):
         return
     if stem == _PACKED and stem not in architecture.tensors:

@@ -61,7 +61,7 @@ def _scaling(file: GgufFile, settings: Settings) -> dict[str, Any]:
 
 def _yarn(settings: Settings, factor: float, original: int | None, attention: float) -> dict[str, Any]:
     settings.expect("rope.scaling.yarn_ext_factor", 1.0)
-    settings.expect("rope.scaling.yarn_log_multiplier", 0.0)
+    scale = float(settings.get("rope.scaling.yarn_log_multiplier") or 0.0)
     own = settings.get("rope.scaling.yarn_attn_factor")
     parameters: dict[str, Any] = {"rope_type": "yarn", "factor": factor}
     parameters["original_max_position_embeddings"] = int(original or settings.need("context_length"))
@@ -69,7 +69,12 @@ def _yarn(settings: Settings, factor: float, original: int | None, attention: fl
         value = settings.get(f"rope.scaling.{key}")
         if value is not None:
             parameters[name] = float(value)
-    if own is not None or attention != 1:
+    if scale and own is None:
+        # The scale of all dimensions; llama.cpp's other one is 1.
+        parameters |= {"mscale": 1.0, "mscale_all_dim": scale}
+        if attention != 1:
+            raise ExportError(f"{settings.architecture}.rope.scaling has both attn_factor and yarn_log_multiplier")
+    elif own is not None or attention != 1:
         # The factor by which yarn multiplies cosines and sines, if the file has none of its own.
         parameters["attention_factor"] = attention * (float(own) if own is not None else 0.1 * math.log(factor) + 1)
     return parameters

@@ -33,13 +33,19 @@ class Settings:
             ExportError: layers have different values.
         """
         value = self.get(key, default)
-        if not isinstance(value, list):
-            return value
-        if len(set(value)) != 1:
+        return self.check_same(key, value) if isinstance(value, list) else value
+
+    def check_same(self, key: str, values: list[Any]) -> Any:
+        """The value that all of a key's values have.
+
+        Raises:
+            ExportError: they differ, or there are none.
+        """
+        if len(set(values)) != 1:
             raise ExportError(
                 f"{self._name} has a {self.architecture}.{key} that differs between layers, which is not supported"
             )
-        return value[0]
+        return values[0]
 
     def need(self, key: str) -> Any:
         """The value of a key that every file of the architecture has, the same in all layers.

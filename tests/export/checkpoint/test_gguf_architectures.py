@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from tests.checkpoints.gguf_files import ENCODERS, FAMILIES, make_model, write_gguf
+from tests.checkpoints.gguf_families import ENCODERS, FAMILIES
+from tests.checkpoints.gguf_files import make_model, write_gguf
 from triform.export.checkpoint.gguf import loading
 
 IDS = torch.arange(3, 23)[None]

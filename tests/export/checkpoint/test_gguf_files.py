@@ -238,7 +238,8 @@ def test_what_nothing_reads_is_named(llama, tmp_path):
     assert "blk.1.attn_sinks.weight" in message(tensors={"blk.1.attn_sinks.weight": extra})
     assert "llama.rope.scaling.alpha" in message(keys={"llama.rope.scaling.alpha": 3.0})
     assert "llama.attention.scale" in message(keys={"llama.attention.scale": 0.3})
-    assert "llama.expert_count = 8" in message(keys={"llama.expert_count": 8})
+    assert "has no llama.expert_used_count" in message(keys={"llama.expert_count": 8})
+    assert "llama.expert_used_count = 2" in message(keys={"llama.expert_used_count": 2})
     assert "'su'" in message(keys={"llama.rope.scaling.type": "su"})
     assert "llama.attention.value_length = 8" in message(keys={"llama.attention.value_length": 8})
 

@@ -1,0 +1,50 @@
+"""How a GGUF architecture maps to one of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a GGUF architecture maps to one of transformers.
+
+    Attributes:
+        model_type: transformers' name.
+        sizes: keys that every file has, by the config's attribute.
+        tensors: from tensors to parameters; the second of two with the same parameter comes behind the first.
+        options: keys that a file may have, by the config's attribute.
+        biases: from a tensor of layer 0 that only files with biases have to the config's setting for biases.
+        permuted: whether the rows of queries and keys are in the order of llama.cpp's rotary embedding.
+        rotary: whether positions are encoded by a rotary embedding.
+        frequency_factors: whether `rope_freqs.weight` is used.
+        norm_offset: what llama.cpp's converter adds to the weights of norms.
+        pattern: period of the sliding windows, in layers: every layer has one but the last of each period; 0 if all
+            layers are the same.
+        local_theta: the rotary base of layers with a sliding window; 0 if it is that of the other layers.
+        encoder: whether it is an encoder.
+        constants: values of the config that every model of the architecture has and no file names.
+        expected: keys that a file may have, with their only supported value.
+        rope: parameters of yarn that every model of the architecture has and no file names.
+        without_attention: the type of layers that have no keys and values, in the config's words.
+    """
+
+    model_type: str
+    sizes: Mapping[str, str]
+    tensors: Mapping[str, str]
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    biases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    permuted: bool = False
+    rotary: bool = True
+    frequency_factors: bool = False
+    norm_offset: float = 0.0
+    pattern: int = 0
+    local_theta: float | None = None
+    encoder: bool = False
+    constants: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    expected: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    rope: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    without_attention: str | None = None

@@ -1,0 +1,38 @@
+"""Encoders."""
+
+from __future__ import annotations
+
+from triform.export.checkpoint.gguf.architectures.architecture import Architecture
+from triform.export.checkpoint.gguf.architectures.names import BERT
+
+ENCODERS = {
+    "bert": Architecture(
+        "bert", BERT,
+        {
+            "token_embd": "embeddings.word_embeddings", "token_types": "embeddings.token_type_embeddings",
+            "position_embd": "embeddings.position_embeddings", "token_embd_norm": "embeddings.LayerNorm",
+            "blk.{}.attn_q": "encoder.layer.{}.attention.self.query",
+            "blk.{}.attn_k": "encoder.layer.{}.attention.self.key",
+            "blk.{}.attn_v": "encoder.layer.{}.attention.self.value",
+            "blk.{}.attn_output": "encoder.layer.{}.attention.output.dense",
+            "blk.{}.attn_output_norm": "encoder.layer.{}.attention.output.LayerNorm",
+            "blk.{}.ffn_up": "encoder.layer.{}.intermediate.dense",
+            "blk.{}.ffn_down": "encoder.layer.{}.output.dense",
+            "blk.{}.layer_output_norm": "encoder.layer.{}.output.LayerNorm",
+        },
+        rotary=False, encoder=True,
+    ),
+    "nomic-bert": Architecture(
+        "nomic_bert", BERT,
+        {
+            "token_embd": "embeddings.word_embeddings", "token_types": "embeddings.token_type_embeddings",
+            "token_embd_norm": "embeddings.LayerNorm", "blk.{}.attn_q": "layers.{}.self_attn.q_proj",
+            "blk.{}.attn_k": "layers.{}.self_attn.k_proj", "blk.{}.attn_v": "layers.{}.self_attn.v_proj",
+            "blk.{}.attn_output": "layers.{}.self_attn.o_proj",
+            "blk.{}.attn_output_norm": "layers.{}.post_attention_layernorm",
+            "blk.{}.ffn_gate": "layers.{}.mlp.gate_proj", "blk.{}.ffn_up": "layers.{}.mlp.up_proj",
+            "blk.{}.ffn_down": "layers.{}.mlp.down_proj", "blk.{}.layer_output_norm": "layers.{}.post_mlp_layernorm",
+        },
+        encoder=True,
+    ),
+}  # fmt: skip

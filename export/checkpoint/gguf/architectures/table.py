@@ -1,0 +1,14 @@
+"""A table of GGUF's architectures: for each, transformers' model type, and its names of keys and tensors.
+
+An architecture that is not in the table is refused by name, because a config that is only partly understood would give
+wrong results.
+"""
+
+from __future__ import annotations
+
+from triform.export.checkpoint.gguf.architectures.convolutions import CONVOLUTIONS
+from triform.export.checkpoint.gguf.architectures.dense import DENSE
+from triform.export.checkpoint.gguf.architectures.encoders import ENCODERS
+from triform.export.checkpoint.gguf.architectures.mixtures import MIXTURES
+
+ARCHITECTURES = {**DENSE, **MIXTURES, **CONVOLUTIONS, **ENCODERS}
