@@ -78,7 +78,7 @@ def gguf_config(file: GgufFile) -> PretrainedConfig:
         if value is not None:
             # In a file, 0 means no window.
             values[name] = None if key == _WINDOW and not value else value
-    values |= _attention(file, architecture, settings) | architecture.constants
+    values |= {**_attention(file, architecture, settings), **architecture.constants}
     if architecture.without_attention:
         values |= _layers_with_attention(settings, architecture.without_attention)
     values |= _from_tensors(file, architecture)
