@@ -8,7 +8,7 @@ from triform.export.checkpoint.gguf.architectures.names import (
     BIASES,
     CHOSEN_EXPERTS,
     ENDS,
-    EXPERTS,
+    EXPERT_TENSORS,
     GRANITE_SCALES,
     HEAD_NORMS,
     KEY_VALUE_HEADS,
@@ -19,7 +19,7 @@ from triform.export.checkpoint.gguf.architectures.names import (
 _LOCAL = {**RMS, **CHOSEN_EXPERTS, "num_local_experts": "expert_count"}
 _EXPERTS = {**RMS, **CHOSEN_EXPERTS, "num_experts": "expert_count"}
 _OWN_SIZE = {**_EXPERTS, "moe_intermediate_size": "expert_feed_forward_length"}
-_PLAIN = {**ENDS, **ATTENTION, **NORMS, **EXPERTS}
+_PLAIN = {**ENDS, **ATTENTION, **NORMS, **EXPERT_TENSORS}
 _GRANITE = {
     **ENDS,
     **ATTENTION,

@@ -47,7 +47,7 @@ BIASES = {**ATTENTION_BIAS, "mlp_bias": "blk.0.ffn_up.bias"}
 KEY_VALUE_HEADS = {"num_key_value_heads": "attention.head_count_kv"}
 
 # Matrices of all experts in one tensor; gates and ups are one parameter.
-EXPERTS = {
+EXPERT_TENSORS = {
     "blk.{}.ffn_gate_inp": "model.layers.{}.mlp.gate",
     "blk.{}.ffn_gate_exps": "model.layers.{}.mlp.experts.gate_up_proj",
     "blk.{}.ffn_up_exps": "model.layers.{}.mlp.experts.gate_up_proj",
