@@ -8,6 +8,7 @@ from typing import Any
 
 import onnxscript
 import torch
+import torch.onnx._internal.exporter._schemas as signatures
 from torch.onnx._internal.fx.passes import type_promotion
 
 from triform.export.graph.program.simpler_operators import simplify
@@ -17,9 +18,14 @@ Table = Mapping[Any, Callable[..., Any]]
 
 @functools.cache
 def remember_signatures() -> None:
-    """Have onnxscript read the source of each of its 500 translations once a process, and not again for each graph."""
+    """Have onnxscript read the source of each of its 500 translations once a process, and not again for each graph.
+
+    torch.onnx makes a signature of the annotations of each, which are remembered as well.
+    """
     read = onnxscript.TracedOnnxFunction.function_ir.fget
     onnxscript.TracedOnnxFunction.function_ir = property(functools.cache(read))
+    of_annotations: Any = signatures
+    of_annotations.op_signature_from_function = functools.cache(signatures.op_signature_from_function)
 
 
 @functools.cache
