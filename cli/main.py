@@ -181,11 +181,14 @@ def _note_warnings() -> None:
 
 
 def _set_encoding(stream: TextIOWrapper) -> None:
-    """Write UTF-8 to files and pipes on every platform; a terminal shows ? for what it cannot show."""
+    """Write UTF-8 to files and pipes on every platform; a terminal shows ? for what it cannot show.
+
+    Names of files that are not UTF-8 come out as they are.
+    """
     if stream.isatty():
         stream.reconfigure(errors="replace")
     else:
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace" if stream is sys.stderr else "strict")
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace" if stream is sys.stderr else "surrogateescape")
 
 
 def _leave(code: int) -> NoReturn:
@@ -257,12 +260,24 @@ def _unexpected(error: BaseException) -> int:
 
     if is_out_of_memory(error):
         return _say("this does not fit into memory; give shorter inputs, or fewer at a time", 1)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        # Such as a name that is too long, or a loop of links.
+        return _say(f"{_name(error.filename)} cannot be used: {error.strerror}", 1)
+    if isinstance(error, UnicodeEncodeError):
+        # Python stands for bytes of a name that are not UTF-8 with what UTF-8 cannot write.
+        return _say(f"{_name(error.object)} is not valid Unicode; give the file or the folder another name", 1)
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return _say("the system starts no more threads: a limit of memory or of processes is reached", 1)
     first = (str(error).splitlines() or ["no message"])[0]
     cause = one_line(f"{type(error).__name__}: {shortened(first, _LONGEST)}")
     print(f"internal error: {cause}; run with TRIFORM_DEBUG=1 for the traceback", file=sys.stderr)
     return 1
+
+
+def _name(filename: object) -> str:
+    from triform.runtime.printable import shortened
+
+    return shortened(os.fsdecode(filename) if isinstance(filename, bytes) else str(filename), _LONGEST)
 
 
 def _say(message: str, code: int) -> int:

@@ -78,13 +78,14 @@ class OutputFolder:
             self._check(run)
             return
         try:
-            rows.mkdir(parents=True, exist_ok=True)
             known = (_RUN, "rows", "errors.parquet") if run.exists() else ("rows",)
             names = [entry.name for entry in self.path.iterdir()]
+            # Hidden files are those that a killed run was writing.
+            others = [name for name in names if name not in known and not name.startswith(".")]
+            if not others:
+                rows.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.path} cannot be made: {error.strerror}") from None
-        # Hidden files are those that a killed run was writing.
-        others = [name for name in names if name not in known and not name.startswith(".")]
         if others or (not run.exists() and any(rows.iterdir())):
             raise InputError(f"{self.path} holds other files, such as {(others or ['rows'])[0]}: name a new folder")
         with whole_file(run) as file:

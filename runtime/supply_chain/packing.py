@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import tarfile
@@ -78,7 +79,7 @@ def write_pack(pack: Pack, output: Path) -> int:
         verify_files(bundle)
     top = output.name.removesuffix(suffix)
     # Beside the output, where the next start finds what a killed process left; and a device's /tmp may be small.
-    with whole_file(output) as file, unfinished(output.resolve(), Path.mkdir) as scratch:
+    with whole_file(output) as file, unfinished(Path(os.path.realpath(output)), Path.mkdir) as scratch:
         folder = scratch / top
         _fill(pack, folder)
         with _compressed(file, _FORMATS[suffix]) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
