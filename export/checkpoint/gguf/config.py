@@ -21,6 +21,8 @@ from triform.runtime.errors import ExportError, UnsupportedError
 _WINDOW, _SHARED = "attention.sliding_window", "expert_shared_feed_forward_length"
 # How much the scale of scores grows with the position.
 _TEMPERATURE = "attention.temperature_scale"
+# The architecture of the part that reads images or sounds, in files of any age.
+_PROJECTOR = "clip"
 # Gemma's whose scores are scaled by the width of the model rather than the size of heads: the largest, by its layers.
 _SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}
 # Of llama.cpp, for a file of Gemma 2 that does not say.
@@ -37,6 +39,8 @@ def architecture_of(file: GgufFile) -> Architecture:
         UnsupportedError: the architecture is not in the table.
     """
     name, kind = file.architecture, file.values.get("general.type", "model")
+    if name == _PROJECTOR:
+        kind = "mmproj"
     if kind != "model":
         raise ExportError(f"{file.path.name} is only a part of a model ({kind}); give the model's own file")
     if name not in ARCHITECTURES:

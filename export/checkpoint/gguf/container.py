@@ -163,6 +163,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if bytes(cursor.take(4)) != b"GGUF":
         raise ExportError(f"{path.name} is not a GGUF file: it does not begin with the bytes GGUF")
     version = cursor.number("<I")
+    if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
+        raise ExportError(f"{path.name} was written for big-endian machines; give a file for little-endian ones")
     if version not in _VERSIONS:
         raise ExportError(
             f"{path.name} is GGUF version {version}; versions 2 and 3 of little-endian files are supported"

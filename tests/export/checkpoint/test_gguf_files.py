@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests.checkpoints.gguf_files import CONTROL, NORMAL, USER_DEFINED, byte_vocabulary, make_model, rotated, write_gguf
 from triform.export.checkpoint.gguf import loading
+from triform.export.checkpoint.gguf.config import architecture_of
+from triform.export.checkpoint.gguf.container import GgufFile
 from triform.runtime.errors import ExportError, TriformError, UnsupportedError
 
 IDS = torch.arange(3, 23)[None]
@@ -262,6 +264,7 @@ def test_damaged_files(llama, tmp_path):
     assert "ends in the middle of its header" in message(whole[:500])
     assert "ends in the middle of its header" in message(whole[:6])
     assert "does not begin with the bytes GGUF" in message(b"hello" + whole)
+    assert "written for big-endian machines" in message(whole[:4] + b"\0\0\0\x03" + whole[8:])
     assert "version 9" in message(whole[:4] + b"\x09" + whole[5:])
     at = whole.index(b"output_norm.weight") + len("output_norm.weight") + 4 + 8
     assert "in format 99, which is not known here" in message(whole[:at] + b"\x63" + whole[at + 1 :])
@@ -272,6 +275,16 @@ def test_an_architecture_that_is_not_known(llama, tmp_path):
     path.write_bytes(path.read_bytes().replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0rwkv9", 1))
     with pytest.raises(UnsupportedError, match="architecture rwkv9, which is not supported; those that are: llama"):
         loading.read_gguf_config(path)
+
+
+def test_a_projector_without_a_type(tmp_path):
+    with pytest.raises(ExportError, match=r"only a part of a model \(mmproj\)"):
+        architecture_of(GgufFile(tmp_path / "mmproj.gguf", {"general.architecture": "clip"}, {}))
+
+
+def test_a_token_of_minus_one_is_none(llama, tmp_path):
+    path = write_gguf(tmp_path / "a.gguf", "llama", llama, keys={"tokenizer.ggml.padding_token_id": 2**32 - 1})
+    assert loading.load_gguf_tokenizer(path).pad_token is None
 
 
 def test_an_adapter_is_no_model(llama, tmp_path):

@@ -157,6 +157,42 @@ def test_sentencepiece(tmp_path, prefix):
     assert len(tokens) - 1 in ids(found, "x<|user|>y")
 
 
+def likeliest(scores, text):
+    """The pieces with the largest sum of scores, of all ways to cut a text."""
+    best = {0: (0.0, [])}
+    for end in range(1, len(text) + 1):
+        ways = [
+            (best[start][0] + scores[text[start:end]], [*best[start][1], text[start:end]])
+            for start in range(end)
+            if start in best and text[start:end] in scores
+        ]
+        if ways:
+            best[end] = max(ways)
+    return best[len(text)][1]
+
+
+@pytest.mark.parametrize("extra", [True, False], ids=["extra spaces go", "extra spaces stay"])
+def test_unigram(tmp_path, extra):
+    scores = {
+        "▁": -2.0, "s": -3.1, "e": -3.2, "a": -3.3, "h": -3.4, "el": -5.5, "l": -4.2, "sea": -7.0, "▁s": -4.4,
+        "ea": -5.1, "she": -8.1, "▁she": -8.3, "ell": -8.0, "lls": -9.1,
+    }  # fmt: skip
+    pieces = list(scores)
+    file = a_file(
+        tmp_path, "bert", model="t5", tokens=["<s>", "<pad>", "</s>", "<unk>", *pieces],
+        token_type=[CONTROL] * 3 + [2] + [NORMAL] * len(pieces), scores=[0.0] * 4 + list(scores.values()),
+        bos_token_id=0, eos_token_id=2, unknown_token_id=3, padding_token_id=1, add_bos_token=True,
+        remove_extra_whitespaces=extra,
+    )  # fmt: skip
+    found = build_tokenizer(file)
+    for text in ("sea shells", " she  sees ", "allease"):
+        clean = " ".join(text.split()) if extra else text
+        # A text that begins with a space gets no other one.
+        expected = likeliest(scores, ("" if clean.startswith(" ") else "▁") + clean.replace(" ", "▁"))
+        assert found.convert_ids_to_tokens(ids(found, text)) == ["<s>", *expected, "</s>"]
+    assert ids(found, "sxa") == [0, *(4 + pieces.index(p) for p in ["▁s"]), 3, 4 + pieces.index("a"), 2]
+
+
 def test_phi3_strips_what_stands_behind_its_added_tokens(tmp_path):
     """Its tokenizer.json has rstrip for all of them but three, and </s> among them, which is no control token."""
     tokens, kinds, scores = sentencepiece_vocabulary()

@@ -18,6 +18,8 @@ _ENDS = (
     "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|return|>", "<|call|>",
     "<｜end▁of▁sentence｜>",
 )  # fmt: skip
+# -1, as converters write it for a token that a vocabulary lacks.
+_NO_TOKEN = 2**32 - 1
 # An end if it is a control token; in many vocabularies it is text.
 _OLD_END = "</s>"
 # In a vocabulary with both of these, <|end|> ends a message but not the answer.
@@ -25,6 +27,7 @@ _HARMONY = ("<|return|>", "<|call|>")
 # llama.cpp's defaults for files without these keys, by type of tokenizer.
 _DEFAULTS: dict[str, dict[str, int]] = {
     "llama": {"bos": 1, "eos": 2, "unknown": 0},
+    "t5": {"eos": 1, "unknown": 2, "padding": 0},
     "bert": {"bos": 101, "unknown": 100, "seperator": 102, "padding": 0, "mask": 103},
 }
 
@@ -76,7 +79,7 @@ def _id(file: GgufFile, name: str, size: int) -> int | None:
     default = _DEFAULTS.get(str(file.values.get("tokenizer.ggml.model")), {}).get(name)
     key = f"tokenizer.ggml.{name}_token_id"
     token = file.values.get(key)
-    if token is None:
+    if token is None or int(token) == _NO_TOKEN:
         return default if default is not None and default < size else None
     if not 0 <= int(token) < size:
         raise ExportError(f"{file.path.name} has {key} = {token}, but {size} tokens")

@@ -1,4 +1,4 @@
-"""Builds the tokenizer of a file from its vocabulary: byte-level BPE, sentencepiece's BPE, or WordPiece."""
+"""Builds the tokenizer of a file from its vocabulary: byte-level BPE, sentencepiece's, or WordPiece."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KNOWN = {
     # For fill-in-the-middle; templates use these tokens by name.
     "fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id", "fim_pad_token_id", "fim_rep_token_id",
     "fim_sep_token_id", "prefix_token_id", "suffix_token_id", "middle_token_id",
-    # For vocabularies of type t5, which are refused.
+    # For vocabularies of type t5.
     "remove_extra_whitespaces", "precompiled_charsmap",
 }  # fmt: skip
 
@@ -116,8 +116,9 @@ def _surround(tokenizer: Tokenizer, file: GgufFile, tokens: list[str], ids: Spec
     """Make the tokenizer add the special tokens around a text."""
     values = file.values
     is_bert = values.get("tokenizer.ggml.model") == "bert"
+    add_eos = values.get("tokenizer.ggml.model") == "t5"
     before = ids.bos if values.get("tokenizer.ggml.add_bos_token", add_bos) or is_bert else None
-    behind = ids.separator if is_bert else (ids.eos if values.get("tokenizer.ggml.add_eos_token", False) else None)
+    behind = ids.separator if is_bert else (ids.eos if values.get("tokenizer.ggml.add_eos_token", add_eos) else None)
     if is_bert and (before is None or behind is None):
         raise ExportError(f"{file.path.name} does not say which tokens go around a text (cls and separator)")
     if before is None and behind is None:
@@ -215,8 +216,27 @@ def _word_piece(file: GgufFile, tokens: list[str], kinds: list[int], ids: Specia
     return tokenizer, True
 
 
+def _unigram(file: GgufFile, tokens: list[str], kinds: list[int], ids: SpecialIds) -> _Built:
+    """Build sentencepiece's Unigram: the likeliest pieces of a text, which is normalized by the file's own table."""
+    scores = file.values.get("tokenizer.ggml.scores")
+    if scores is None or len(scores) < len(tokens) or ids.unknown is None:
+        raise ExportError(f"{file.path.name} has no score for each of its tokens, or no unknown token")
+    pieces = list(zip(tokens, np.asarray(scores, np.float64).tolist(), strict=False))
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=ids.unknown, byte_fallback=False))
+    table = file.values.get("tokenizer.ggml.precompiled_charsmap")
+    steps: list[Any] = [] if table is None else [normalizers.Precompiled(np.asarray(table).astype(np.uint8).tobytes())]
+    if file.values.get("tokenizer.ggml.remove_extra_whitespaces", False):
+        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    prefixed = "always" if file.values.get("tokenizer.ggml.add_space_prefix", True) else "never"
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme=prefixed)
+    tokenizer.decoder = decoders.Metaspace(replacement=_SPACE, prepend_scheme=prefixed)
+    return tokenizer, False
+
+
 _BUILDERS: dict[str, Callable[[GgufFile, list[str], list[int], SpecialIds], _Built]] = {
     "gpt2": _byte_level,
     "llama": _sentencepiece,
     "bert": _word_piece,
+    "t5": _unigram,
 }
