@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnxscript
 import torch
-import torch.onnx._internal.exporter._schemas as signatures
-from torch.onnx._internal.fx.passes import type_promotion
 
 from triform.export.graph.program.simpler_operators import simplify
 
@@ -22,10 +22,12 @@ def remember_signatures() -> None:
 
     torch.onnx makes a signature of the annotations of each, which are remembered as well.
     """
-    read = onnxscript.TracedOnnxFunction.function_ir.fget
-    onnxscript.TracedOnnxFunction.function_ir = property(functools.cache(read))
-    of_annotations: Any = signatures
-    of_annotations.op_signature_from_function = functools.cache(signatures.op_signature_from_function)
+    with _if_it_is_there():
+        read = onnxscript.TracedOnnxFunction.function_ir.fget
+        onnxscript.TracedOnnxFunction.function_ir = property(functools.cache(read))
+    with _if_it_is_there():
+        of_annotations: Any = importlib.import_module("torch.onnx._internal.exporter._schemas")
+        of_annotations.op_signature_from_function = functools.cache(of_annotations.op_signature_from_function)
 
 
 @functools.cache
@@ -35,19 +37,29 @@ def remember_values() -> None:
     It runs the whole program on fake tensors, to know the types of the arguments of each node. The trace has left them
     at the nodes. What the pass changes keeps its type, so that what the nodes after it give is as it was.
     """
-    interpreters: Any = type_promotion._TypePromotionInterpreter
-    compute = interpreters.run_node
+    with _if_it_is_there():
+        passes: Any = importlib.import_module("torch.onnx._internal.fx.passes.type_promotion")
+        _compute_changes_alone(passes._TypePromotionInterpreter, passes.get_type_promotion_rule)
+
+
+def _compute_changes_alone(interpreters: Any, find_rule: Callable[..., Any]) -> None:
+    compute, promote, current = interpreters.run_node, interpreters._maybe_promote_node, interpreters._set_current_node
 
     def run_node(interpreter: Any, node: torch.fx.Node) -> Any:
         if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
             return compute(interpreter, node)
-        with interpreter._set_current_node(node):
-            rule = type_promotion.get_type_promotion_rule(node, interpreter.type_promotion_table)
+        with current(interpreter, node):
+            rule = find_rule(node, interpreter.type_promotion_table)
             if rule is not None:
-                interpreter._maybe_promote_node(node, rule)
+                promote(interpreter, node, rule)
         return node.meta["val"]
 
     interpreters.run_node = run_node
+
+
+def _if_it_is_there() -> contextlib.AbstractContextManager[None]:
+    """A later PyTorch may have moved what is not its public interface: then tracing only takes longer."""
+    return contextlib.suppress(ImportError, AttributeError)
 
 
 def keep_as_traced(program: torch.export.ExportedProgram) -> None:
