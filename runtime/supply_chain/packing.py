@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -81,10 +82,22 @@ def write_pack(pack: Pack, output: Path) -> int:
     # Beside the output, where the next start finds what a killed process left; and a device's /tmp may be small.
     with whole_file(output) as file, unfinished(Path(os.path.realpath(output)), Path.mkdir) as scratch:
         folder = scratch / top
-        _fill(pack, folder)
+        with _full_disk_names(output):
+            _fill(pack, folder)
         with _compressed(file, _FORMATS[suffix]) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
             archive.add(folder, top, filter=_plain)
     return output.stat().st_size
+
+
+@contextmanager
+def _full_disk_names(output: Path) -> Iterator[None]:
+    """Name the output in the error for a full disk; copying a file names the one that it reads."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            raise OSError(error.errno, error.strerror, str(output)) from None
+        raise
 
 
 def _fill(pack: Pack, folder: Path) -> None:

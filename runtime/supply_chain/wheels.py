@@ -52,13 +52,19 @@ def fetch_wheels(wheel: Path, extras: Sequence[str], platform: str, python: str,
     if done.returncode:
         missing = _MISSING.search(done.stderr)
         if missing is None:
-            reason = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "no reason given")
-            raise InputError(f"pip cannot fetch the wheels: {reason.removeprefix('ERROR: ')[:300]}")
+            raise InputError(f"pip cannot fetch the wheels: {_reason(done.stderr)[:300]}")
         raise InputError(
             f"{missing['what']} has no wheel for {option('platform')} {platform} and {option('python')} {python}; "
             "name another platform or Python"
         )
     return sorted(folder.glob("*.whl"))
+
+
+def _reason(said: str) -> str:
+    """Why pip failed: its first error, or the last line where that is a traceback, as on a full disk."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    first = next((line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")), "no reason given")
+    return lines[-1] if first == "Exception:" else first
 
 
 def platform_tags(platform: str) -> list[str]:

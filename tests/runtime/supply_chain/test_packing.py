@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,6 +16,7 @@ import zstandard
 
 from triform.runtime.bundle.folder import open_bundle
 from triform.runtime.errors import BundleError, InputError
+from triform.runtime.supply_chain import wheels
 from triform.runtime.supply_chain.packing import Pack, write_pack
 from triform.runtime.supply_chain.wheels import platform_tags
 
@@ -139,6 +142,28 @@ def test_another_python_is_told(float_bundle, own, tmp_path):
     assert (
         done.stderr == f"error: this pack is for Python 3.99, and this is {HERE}: name another by PYTHON=python3.99\n"
     )
+
+
+def test_a_full_disk_names_the_output(float_bundle, own, tmp_path, monkeypatch):
+    def fail(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
+
+    monkeypatch.setattr(shutil, "copyfile", fail)
+    output = tmp_path / "out" / "app.tar"
+    output.parent.mkdir()
+    with pytest.raises(OSError, match="No space") as caught:
+        write_pack(pack_of(float_bundle, own), output)
+    assert caught.value.filename == str(output)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_why_pip_failed(float_bundle, own, tmp_path, monkeypatch):
+    """On a full disk it prints a traceback."""
+    said = "ERROR: Exception:\nTraceback (most recent call last):\n  ...\nOSError: [Errno 28] No space left on device\n"
+    failed = subprocess.CompletedProcess([], 2, stdout="", stderr=said)
+    monkeypatch.setattr(wheels.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(InputError, match=r"^pip cannot fetch the wheels: OSError: \[Errno 28\] No space left on"):
+        write_pack(pack_of(float_bundle, own), tmp_path / "app.tar")
 
 
 def test_a_platform_without_wheels_is_named_and_nothing_is_written(float_bundle, own, tmp_path):
