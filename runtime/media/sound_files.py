@@ -89,6 +89,8 @@ def open_sound(content: Path | IO[bytes], name: str) -> SoundFile:
 def _by_libsndfile(content: Path | IO[bytes], name: str) -> SoundFile | None:
     import soundfile
 
+    if _is_sample_dump(content):
+        return None
     try:
         file = soundfile.SoundFile(content)
     except soundfile.LibsndfileError as error:
@@ -101,6 +103,16 @@ def _by_libsndfile(content: Path | IO[bytes], name: str) -> SoundFile | None:
         file.close()
         return None
     return _SndFile(file)
+
+
+def _is_sample_dump(content: Path | IO[bytes]) -> bool:
+    """Whether a file begins as MIDI's sample dumps (SDS) do: libsndfile prints what is damaged in them."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            return _is_sample_dump(file)
+    start = content.read(4)
+    content.seek(0)
+    return start[:2] == b"\xf0\x7e" and start[3:] == b"\x01"
 
 
 class _SndFile:

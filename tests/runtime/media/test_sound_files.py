@@ -115,14 +115,15 @@ def test_files_that_name_others_are_not_followed(tmp_path, content):
         open_audio(tmp_path / "list.m3u8", never)
 
 
-def test_sds_files_end():
-    """libsndfile reads damaged ones for ever, and prints to standard output about them."""
+@pytest.mark.parametrize("place", [21, 22, 300])
+def test_sds_files_end(place):
+    """libsndfile reads damaged ones for ever, and prints to standard output about them, some while it opens them."""
     import soundfile
 
     buffer = io.BytesIO()
     soundfile.write(buffer, tone(0.5), RATE, format="SDS", subtype="PCM_16")
     content = bytearray(buffer.getvalue())
-    content[300] ^= 0xFF
+    content[place] ^= 0xFF
     code = (
         "import sys\nfrom triform.runtime.errors import InputError\n"
         "from triform.runtime.media.audio import open_audio\n"
