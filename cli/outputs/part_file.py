@@ -44,13 +44,18 @@ def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO
         except BaseException:
             _keep(file, unfinished)
             raise
-        os.replace(unfinished, output)
+        os.replace(unfinished, _followed(output))
         log_path(unfinished).unlink(missing_ok=True)
 
 
 def part_path(output: Path) -> Path:
-    """The path of an output until it is complete."""
-    return output.with_name(output.name + ".part")
+    """The path of an output until it is complete: beside what it is a link to, if it is one."""
+    target = _followed(output)
+    return target.with_name(target.name + ".part")
+
+
+def _followed(output: Path) -> Path:
+    return Path(os.path.realpath(output)) if output.is_symlink() else output
 
 
 def _check_target(output: Path, source: Path | None) -> None:

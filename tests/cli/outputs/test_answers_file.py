@@ -76,6 +76,20 @@ def test_what_an_earlier_run_left_is_never_emptied_in_silence(tmp_path):
     assert lines(tmp_path / "o.jsonl.part") == ANSWERS[:2]
 
 
+def test_what_a_link_names_is_written(tmp_path):
+    """As other outputs and a shell do; its folder may be on another disk, and keeps what is unfinished."""
+    (tmp_path / "disk").mkdir()
+    link, target = tmp_path / "o.jsonl", tmp_path / "disk" / "answers.jsonl"
+    link.symlink_to("disk/answers.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        write(link, ANSWERS, fail=ANSWERS[3])
+    assert set(os.listdir(tmp_path)) == {"disk", "o.jsonl"}
+    write(link, ANSWERS, resume=True)
+    assert link.is_symlink()
+    assert lines(target) == ANSWERS
+    assert os.listdir(tmp_path / "disk") == ["answers.jsonl"]
+
+
 def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "o.jsonl", ANSWERS, fail=ANSWERS[0])
