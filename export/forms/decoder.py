@@ -29,6 +29,7 @@ from triform.export.report import Clock, Report, finish
 from triform.export.write import describe_graph, staged
 from triform.models import catalog
 from triform.models.architectures import media_read
+from triform.models.attention.rotary import fix_frequencies, switching_length
 from triform.runtime.bundle.export_record import Parity
 from triform.runtime.bundle.limits.contract import LARGEST
 from triform.runtime.bundle.manifest import PROMPTS, GpuGraphs, GraphInfo, Manifest
@@ -52,7 +53,7 @@ def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> li
 
 
 def _rows(origin: Source, config: PretrainedConfig, options: ExportOptions, stored: str) -> list[Row]:
-    limit = str(context_limit(config, options.context_length))
+    limit = str(_exported_limit(config, options.context_length))
     details = [*size_rows(config), vocabulary_row(config), ("context length", limit)]
     return plan_rows(origin.name, "decoder", catalog.WRITE, config.model_type, details, stored)
 
@@ -77,13 +78,15 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         ExportError: the target cannot be used, or the graph does not match PyTorch.
         UnsupportedError: the architecture cannot be traced.
     """
-    max_length = context_limit(checkpoint.model.config, options.context_length)
+    max_length = _exported_limit(checkpoint.model.config, options.context_length)
+    fix_frequencies(checkpoint.model, max_length)
     build = build_from_blocks if _keeps_blocks(checkpoint.source, options) else build_from_floats
     with staged(bundle, options.force) as folder:
         # First, because what it takes counts towards a target.
         tokenizer, notes = write_decoder_tokenizer(checkpoint.tokenizer, folder)
         decoders = build(checkpoint, folder, max_length, options, clock)
         with clock.step("write"):
+            notes += _rotary_notes(checkpoint.model.config, max_length)
             manifest = _manifest(checkpoint, folder, decoders, options, tokenizer, notes)
             parity = _parity(decoders[0])
             write_manifest(manifest, folder, parity, clock)
@@ -141,6 +144,28 @@ def context_limit(config: Any, context_length: int | None) -> int:
     return limit
 
 
+def _exported_limit(config: Any, context_length: int | None) -> int:
+    """As `context_limit`; by default no more than the texts that longrope's first set of frequencies is for."""
+    limit, switch = context_limit(config, context_length), switching_length(config)
+    return limit if switch is None or context_length is not None else min(limit, switch)
+
+
+def _rotary_notes(config: Any, max_length: int) -> list[str]:
+    """What is otherwise than in transformers, which changes the frequencies of longrope at a length."""
+    switch = switching_length(config)
+    if switch is None:
+        return []
+    if max_length > switch:
+        return [
+            f"texts of up to {switch} tokens are read with longrope's frequencies for longer ones too: keys in a cache "
+            "cannot change theirs"
+        ]
+    return [
+        f"longrope's frequencies are those for texts of up to {switch} tokens, which is the longest context; "
+        f"{option('context_length')} with a larger number takes those for longer texts, for all texts"
+    ]
+
+
 def write_decoder_tokenizer(tokenizer: Any, folder: Path) -> tuple[TokenizerInfo, list[str]]:
     """Write the tokenizer and its chat templates; return their description and notes for the user."""
     save_tokenizer(tokenizer, folder)
@@ -171,7 +196,7 @@ def _manifest(
         tokenizer=tokenizer,
         tokens=dataclasses.replace(tokens_of(checkpoint), eos=[token.id for token in ends]),
         size=int(model.config.get_text_config().vocab_size),
-        max_length=context_limit(model.config, options.context_length),
+        max_length=_exported_limit(model.config, options.context_length),
     )
     first, *others = decoders
     info = model_info(checkpoint, "decoder", catalog.WRITE)

@@ -25,6 +25,7 @@ from triform.export.verify.decoder import (
     verify_states,
 )
 from triform.export.verify.half import check_half, in_half
+from triform.models.attention.rotary import fix_frequencies
 from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.bundle.export_record import EncoderParity, Parity, QuantizedParity
 from triform.runtime.bundle.folder import Bundle
@@ -68,6 +69,7 @@ def _verify(bundle: Bundle, source: str) -> Parity | EncoderParity:
         first, *_ = [recheck_encoder_decoder(one_target, origin, config) for one_target in targets]
         return first
     checkpoint = load_checkpoint(origin, config, transformers.AutoModelForCausalLM, as_stored=True)
+    fix_frequencies(checkpoint.model, manifest.max_length)
     first, *_ = [_recheck_decoder(one_target, checkpoint, source) for one_target in targets]
     return first
 

@@ -25,6 +25,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from triform.models.patching import patched
 
 _APPLY = "apply_rotary_pos_emb"
+_TWO_SETS = "longrope"
+# The attribute of a module whose frequencies no longer depend on the length.
+_FIXED = "fixed_for_length"
 # How models lay out their cosines: (whether pairs are adjacent, the columns that hold each angle once).
 _LAYOUTS: tuple[tuple[bool, Callable[[int], slice]], ...] = (
     (False, lambda width: slice(0, width // 2)),
@@ -82,9 +85,49 @@ def rotary_modules(model: torch.nn.Module) -> list[torch.nn.Module]:
 
 def depends_on_length(module: torch.nn.Module) -> bool:
     """Whether a rotary module's frequencies change with the length of the sequence (dynamic NTK, longrope)."""
+    return not hasattr(module, _FIXED) and any("dynamic" in kind or kind == _TWO_SETS for kind in _kinds(module))
+
+
+def _kinds(module: torch.nn.Module) -> list[str]:
     rope_type = getattr(module, "rope_type", "default")
-    kinds = rope_type.values() if isinstance(rope_type, dict) else [rope_type]
-    return any("dynamic" in kind or kind == "longrope" for kind in kinds)
+    return list(rope_type.values()) if isinstance(rope_type, dict) else [rope_type]
+
+
+def switching_length(config: Any) -> int | None:
+    """The most tokens of a text for the first of longrope's two sets of frequencies; None for other embeddings."""
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    layers = [item for item in (rope, *rope.values()) if isinstance(item, dict) and item.get("rope_type") == _TWO_SETS]
+    return min((int(item["original_max_position_embeddings"]) for item in layers), default=None)
+
+
+def fix_frequencies(model: torch.nn.Module, max_length: int) -> None:
+    """Have rotary modules with two sets of frequencies (longrope, arXiv:2402.13753) use one set for every text.
+
+    transformers uses the first set for texts up to a length, and the second for all positions of a longer text, those
+    that it has read already too. Keys in a cache are rotated once, when they are read, so that the set must be chosen
+    beforehand: here, as in llama.cpp, it is the one for texts of `max_length` tokens.
+
+    Args:
+        model: changed in place.
+        max_length: most tokens of a text.
+    """
+    for module in rotary_modules(model):
+        if _TWO_SETS in _kinds(module):
+            module.forward = _by_table(module.forward, max_length)
+            setattr(module, _FIXED, max_length)
+
+
+def _by_table(original: Callable[..., Any], max_length: int) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """A rotary module's `forward` that computes all positions once, as those of one text, and looks them up."""
+    tables: dict[Any, tuple[torch.Tensor, ...]] = {}
+
+    def forward(x: torch.Tensor, position_ids: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+        key = (x.dtype, *args, *sorted(kwargs.items()))
+        if key not in tables:
+            tables[key] = original(torch.zeros(1, dtype=x.dtype), torch.arange(max_length)[None], *args, **kwargs)
+        return tuple(table[0][position_ids] for table in tables[key])
+
+    return forward
 
 
 @contextmanager
