@@ -12,6 +12,11 @@ SIZES = {
     "intermediate_size": 80, "max_position_embeddings": 96,
 }  # fmt: skip
 _GPT2 = {"n_embd": 48, "n_layer": 3, "n_head": 6, "n_inner": 80, "n_positions": 96}
+_OWN_KEYS = {name: size for name, size in SIZES.items() if name != "num_key_value_heads"}
+_FALCON = {
+    "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "layer_norm_epsilon": 1e-3,
+    "max_position_embeddings": 96,
+}  # fmt: skip
 _RMS = {"rms_norm_eps": 1e-3}
 _HEADS = {"head_dim": 16}
 _LOCAL = {"num_local_experts": 5, "num_experts_per_tok": 2}
@@ -76,6 +81,21 @@ FAMILIES: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
     ),
     "phi2": (MODEL_ARCH.PHI2, "phi", {**SIZES, "layer_norm_eps": 1e-3, "partial_rotary_factor": 0.5}),
     "command-r": (MODEL_ARCH.COMMAND_R, "cohere", {**SIZES, "layer_norm_eps": 1e-3, "logit_scale": 0.3}),
+    "cohere2": (
+        MODEL_ARCH.COHERE2, "cohere2",
+        {**SIZES, "num_hidden_layers": 5, "layer_norm_eps": 1e-3, "logit_scale": 0.3, "sliding_window": 7},
+    ),
+    "exaone4": (
+        MODEL_ARCH.EXAONE4, "exaone4",
+        {**SIZES, **_RMS, **_HEADS, "num_hidden_layers": 5, "sliding_window": 7, "sliding_window_pattern": 4},
+    ),
+    "glm4": (MODEL_ARCH.GLM4, "glm4", {**SIZES, **_RMS, **_HEADS, "pad_token_id": None}),
+    "gptneox": (MODEL_ARCH.GPTNEOX, "gpt_neox", {**_OWN_KEYS, "layer_norm_eps": 1e-3, "rotary_pct": 0.5}),
+    "falcon": (MODEL_ARCH.FALCON, "falcon", {**_FALCON, "num_kv_heads": 1}),
+    "falcon-40b": (
+        MODEL_ARCH.FALCON, "falcon", {**_FALCON, "num_kv_heads": 2, "new_decoder_architecture": True}
+    ),
+    "olmo": (MODEL_ARCH.OLMO, "olmo", {**SIZES, "clip_qkv": 2.0}),
     "mixtral": (MODEL_ARCH.LLAMA, "mixtral", {**SIZES, **_RMS, **_HEADS, **_LOCAL, "sliding_window": None}),
     "qwen2moe": (
         MODEL_ARCH.QWEN2MOE, "qwen2_moe", {**SIZES, **_RMS, **_EXPERTS, "shared_expert_intermediate_size": 56}
@@ -114,6 +134,7 @@ FAMILIES: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 ENCODERS = ("bert", "nomic-bert")
+_INNER = ("intermediate_size", "n_inner", "ffn_hidden_size")
 _EPSILONS = ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
 
 
@@ -123,7 +144,9 @@ def family_keys(name: str, config: Any, arch: str) -> dict[str, Any]:
         "context_length": config.max_position_embeddings,
         "embedding_length": config.hidden_size,
         "block_count": config.num_hidden_layers,
-        "feed_forward_length": getattr(config, "intermediate_size", None) or config.n_inner,
+        "feed_forward_length": next(
+            getattr(config, key) for key in _INNER if getattr(config, key, None)
+        ),
         "attention.head_count": config.num_attention_heads,
         "attention.head_count_kv": None
         if name in ("gpt2", *ENCODERS)
@@ -186,6 +209,10 @@ def _of_yarn(config: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _of_falcon(config: Any) -> dict[str, Any]:
+    return {"attention.head_count_kv": config.num_kv_heads, "tensor_data_layout": "jploski", "rope.freq_base": None}
+
+
 def _of_part(config: Any) -> dict[str, Any]:
     return {"rope.dimension_count": config.hidden_size // config.num_attention_heads // 2}
 
@@ -204,6 +231,16 @@ _KEYS_OF = {
     "lfm2moe": lambda config: {
         **_of_convolutions(config), **_of_experts(config), "leading_dense_block_count": 1, "expert_gating_func": 2
     },
+    "cohere2": lambda config: {
+        "logit_scale": config.logit_scale, "rope.scaling.type": "none", "rope.dimension_count": config.head_dim
+    },
+    "exaone4": lambda config: {
+        "attention.sliding_window_pattern": [kind == "sliding_attention" for kind in config.layer_types]
+    },
+    "glm4": lambda config: {"rope.dimension_count": config.head_dim // 2},
+    "gptneox": lambda config: {**_of_part(config), "use_parallel_residual": True},
+    "falcon": _of_falcon, "falcon-40b": _of_falcon,
+    "olmo": lambda config: {"attention.clamp_kqv": config.clip_qkv, "attention.layer_norm_epsilon": 1e-5},
     "stablelm": lambda config: {**_of_part(config), "use_parallel_residual": False},
     "phi2": _of_part, "command-r": lambda config: {"logit_scale": config.logit_scale, "rope.scaling.type": "none"},
     "gemma2": lambda config: {

@@ -22,7 +22,7 @@ from triform.export.checkpoint.gguf.container import Tensor
 
 _TURNED = (
     MODEL_ARCH.LLAMA, MODEL_ARCH.GRANITE, MODEL_ARCH.SMOLLM3, MODEL_ARCH.MISTRAL3, MODEL_ARCH.ARCEE,
-    MODEL_ARCH.GRANITE_MOE,
+    MODEL_ARCH.GRANITE_MOE, MODEL_ARCH.OLMO,
 )  # fmt: skip
 _SHIFTED = (MODEL_ARCH.GEMMA, MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3)
 CONTROL, NORMAL, USER_DEFINED = 3, 1, 4
@@ -172,6 +172,8 @@ def _tensors(kind: MODEL_ARCH, model: Any) -> dict[str, np.ndarray]:
 
 def _stored(kind: MODEL_ARCH, config: Any, name: str, array: np.ndarray) -> np.ndarray:
     """A parameter as the converter stores it."""
+    if ".query_key_value." in name:
+        return _ungrouped(array, config)
     if name.endswith("conv.conv.weight"):
         return array.squeeze(1)
     if kind in _TURNED and ".q_proj." in name:
@@ -181,6 +183,15 @@ def _stored(kind: MODEL_ARCH, config: Any, name: str, array: np.ndarray) -> np.n
     if kind in _SHIFTED and name.endswith("norm.weight"):
         return array + 1
     return array
+
+
+def _ungrouped(array: np.ndarray, config: Any) -> np.ndarray:
+    """The rows of all queries, then of all keys, then of all values, which a parameter has in groups."""
+    groups = getattr(config, "num_kv_heads", config.num_attention_heads)
+    size = config.hidden_size // config.num_attention_heads
+    parts = array.reshape(groups, -1, size, *array.shape[1:])
+    shares = (parts[:, :-2], parts[:, -2], parts[:, -1])
+    return np.concatenate([share.reshape(-1, *array.shape[1:]) for share in shares])
 
 
 def _experts(kind: MODEL_ARCH, name: str, array: np.ndarray) -> dict[str, np.ndarray]:

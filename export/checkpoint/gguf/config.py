@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
+from triform.export.checkpoint.gguf.architectures.dense import FALCON_OF_TWO_NORMS
 from triform.export.checkpoint.gguf.architectures.mixtures import MIXTRAL
 from triform.export.checkpoint.gguf.architectures.table import ARCHITECTURES
 from triform.export.checkpoint.gguf.container import GgufFile
@@ -18,6 +19,7 @@ from triform.export.checkpoint.gguf.settings import Settings
 from triform.export.checkpoint.gguf.vocabulary.special_tokens import special_ids
 from triform.runtime.errors import ExportError, UnsupportedError
 
+_KEY_VALUE_HEADS = "attention.head_count_kv"
 _WINDOW, _SHARED = "attention.sliding_window", "expert_shared_feed_forward_length"
 # How much the scale of scores grows with the position.
 _TEMPERATURE = "attention.temperature_scale"
@@ -52,6 +54,8 @@ def architecture_of(file: GgufFile) -> Architecture:
     if name == "llama" and file.values.get("llama.expert_count"):
         # Mixtral's files have the architecture llama.
         return MIXTRAL
+    if name == "falcon" and "blk.0.attn_norm_2.weight" in file.tensors:
+        return FALCON_OF_TWO_NORMS
     if name == "granitemoe" and file.values.get(f"{name}.{_SHARED}"):
         options = {**architecture.options, "shared_intermediate_size": _SHARED}
         return dataclasses.replace(architecture, model_type="granitemoeshared", options=options)
@@ -120,8 +124,9 @@ def _attention(file: GgufFile, architecture: Architecture, settings: Settings) -
     width, heads = int(settings.need("embedding_length")), int(settings.need("attention.head_count"))
     head_dim = int(settings.same("attention.key_length", width // heads))
     settings.expect("attention.value_length", head_dim)
-    if "num_key_value_heads" not in architecture.options and not architecture.without_attention:
-        settings.expect("attention.head_count_kv", heads)
+    named = {*architecture.sizes.values(), *architecture.options.values()}
+    if _KEY_VALUE_HEADS not in named and not architecture.without_attention:
+        settings.expect(_KEY_VALUE_HEADS, heads)
     if not architecture.rotary:
         settings.expect("attention.key_length", width // heads)
         return {}
@@ -130,7 +135,12 @@ def _attention(file: GgufFile, architecture: Architecture, settings: Settings) -
         rope |= architecture.rope
     if architecture.model_type == "ministral3":
         rope["llama_4_scaling_beta"] = float(settings.need(_TEMPERATURE))
+    if architecture.whole_rotation:
+        rope.setdefault("partial_rotary_factor", 1.0)
     values: dict[str, Any] = {"head_dim": head_dim, "rope_parameters": rope}
+    if isinstance(getattr(CONFIG_MAPPING[architecture.model_type], "head_dim", None), property):
+        settings.expect("attention.key_length", width // heads)
+        del values["head_dim"]
     if rope["rope_type"] == "longrope":
         # A config's own value, if its class has one, would take the place of the one in the rope parameters.
         values["original_max_position_embeddings"] = rope["original_max_position_embeddings"]
@@ -146,9 +156,9 @@ def _attention(file: GgufFile, architecture: Architecture, settings: Settings) -
 
 def _layers_with_attention(settings: Settings, others: str) -> dict[str, Any]:
     """The type of each layer; one without keys and values is of the type `others`."""
-    heads = settings.get("attention.head_count_kv")
+    heads = settings.get(_KEY_VALUE_HEADS)
     heads = heads if isinstance(heads, list) else [heads] * int(settings.need("block_count"))
-    settings.check_same("attention.head_count_kv", [count for count in heads if count])
+    settings.check_same(_KEY_VALUE_HEADS, [count for count in heads if count])
     kinds = ["full_attention" if count else others for count in heads]
     return {"layer_types": kinds, "num_key_value_heads": max(heads)}
 

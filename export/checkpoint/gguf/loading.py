@@ -17,7 +17,7 @@ from triform.export.checkpoint.gguf.container import GgufFile, open_gguf, split_
 from triform.export.checkpoint.gguf.generation import generation_config
 from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
 from triform.export.checkpoint.gguf.placement import Placement, place
-from triform.export.checkpoint.gguf.rope import apply_frequency_factors
+from triform.export.checkpoint.gguf.rope import apply_frequency_factors, check_rotated_part
 from triform.export.checkpoint.gguf.vocabulary.tokenizer import build_tokenizer
 from triform.export.checkpoint.number_check import check_numbers
 from triform.export.checkpoint.sizes import check_sizes
@@ -129,6 +129,7 @@ def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> Gg
         state[name] = torch.zeros(parameters[name].shape)
         absent.remove(name)
     model = type(empty).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
+    check_rotated_part(file, model)
     apply_frequency_factors(file, model)
     if model.can_generate():
         model.generation_config = generation_config(file, GenerationConfig.from_model_config(config))
@@ -139,7 +140,7 @@ def _heads(config: PretrainedConfig) -> dict[str, int]:
     """The number of rows of the queries, keys and values, and of a head."""
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    key_value = size * (getattr(config, "num_key_value_heads", None) or heads)
+    key_value = size * (getattr(config, "num_key_value_heads", None) or getattr(config, "num_kv_heads", None) or heads)
     return {"q": size * heads, "k": key_value, "v": key_value, "head": size}
 
 

@@ -112,6 +112,9 @@ def _placed(
     target = architecture.tensors.get(stem)
     if target is None:
         return
+    if architecture.grouped and stem == _PACKED:
+        yield f"{target.format(index)}.{kind}", Placement(tensor, _grouped_rows(tensor.shape[0], heads))
+        return
     turned = architecture.permuted and stem in _TURNED
     rows = _rows(stem, 0, tensor.shape[0], architecture, heads["head"]) if turned else None
     yield f"{target.format(index)}.{kind}", Placement(tensor, rows)
@@ -123,3 +126,13 @@ def _rows(stem: str, start: int, count: int, architecture: Architecture, head_di
     if architecture.permuted and stem in _TURNED and count % head_dim == 0:
         rows = rows.reshape(-1, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
     return rows
+
+
+def _grouped_rows(count: int, heads: Mapping[str, int]) -> NDArray[np.int64] | None:
+    """The rows of queries, keys and values in groups: the queries of a group, then its keys, then its values."""
+    query, key, head = heads["q"], heads["k"], heads["head"]
+    if count != query + 2 * key:
+        return None
+    groups = (-1, query // key, head), (-1, 1, head), (-1, 1, head)
+    parts = np.split(np.arange(count), (query, query + key))
+    return np.concatenate([part.reshape(group) for part, group in zip(parts, groups, strict=True)], axis=1).reshape(-1)

@@ -106,11 +106,30 @@ def apply_frequency_factors(file: GgufFile, model: torch.nn.Module) -> None:
     if tensor is None:
         return
     factors = torch.from_numpy(values_of(tensor))
-    # By address, since a module may hold the same frequencies under two names.
-    buffers = {buffer.data_ptr(): buffer for name, buffer in model.named_buffers() if name.endswith("inv_freq")}
-    for buffer in buffers.values():
+    for buffer in _frequencies(model):
         if buffer.shape != factors.shape:
             raise ExportError(
                 f"{file.path.name}: {FREQUENCIES} has {len(factors)} factors for {len(buffer)} frequencies"
             )
         buffer.div_(factors)
+
+
+def check_rotated_part(file: GgufFile, model: torch.nn.Module) -> None:
+    """Check that a model rotates as many dimensions of a head as the file says.
+
+    Raises:
+        ExportError: it rotates more or fewer, since its class of transformers does not read the share.
+    """
+    wanted = file.values.get(f"{file.architecture}.rope.dimension_count")
+    found = {2 * len(buffer) for buffer in _frequencies(model)}
+    if wanted is not None and found - {int(wanted)}:
+        raise ExportError(
+            f"{file.path.name} has {file.architecture}.rope.dimension_count = {wanted}, which is not supported: the model "
+            f"of transformers rotates {', '.join(map(str, sorted(found)))} dimensions"
+        )
+
+
+def _frequencies(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The inverse frequencies of a model, each once, though a module may hold the same under two names."""
+    buffers = {buffer.data_ptr(): buffer for name, buffer in model.named_buffers() if name.endswith("inv_freq")}
+    return list(buffers.values())

@@ -291,3 +291,16 @@ def test_an_adapter_is_no_model(llama, tmp_path):
     path = write_gguf(tmp_path / "a.gguf", "llama", llama, keys={"general.type": "adapter"})
     with pytest.raises(ExportError, match="is only a part of a model"):
         loading.read_gguf_config(path)
+
+
+def test_a_share_of_a_head_that_the_class_does_not_rotate_is_refused(llama, tmp_path):
+    path = write_gguf(tmp_path / "a.gguf", "llama", llama, keys={"llama.rope.dimension_count": HEAD // 2})
+    assert refusal(path) == (
+        "a.gguf has llama.rope.dimension_count = 8, which is not supported: the model of transformers rotates 16 dimensions"
+    )
+
+
+def test_falcon_2_whose_files_lack_the_rotary_base_is_refused(tmp_path):
+    changes = {"num_kv_heads": 2, "new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}
+    path = write_gguf(tmp_path / "a.gguf", "falcon", make_model("falcon", **changes))
+    assert refusal(path) == "a.gguf has falcon.attention.head_count_kv = 2, which is not supported"

@@ -29,6 +29,9 @@ class Architecture:
         constants: values of the config that every model of the architecture has and no file names.
         expected: keys that a file may have, with their only supported value.
         rope: parameters of yarn that every model of the architecture has and no file names.
+        grouped: whether the matrix of queries, keys and values has those of each group of heads together, while the
+            file's has all queries, then all keys, then all values.
+        whole_rotation: whether the share of a head that is rotated is given even if it is the whole head.
         without_attention: the type of layers that have no keys and values, in the config's words.
     """
 
@@ -47,4 +50,6 @@ class Architecture:
     constants: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     expected: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     rope: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    grouped: bool = False
+    whole_rotation: bool = False
     without_attention: str | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
 from triform.export.checkpoint.gguf.architectures.names import (
     ATTENTION,
@@ -19,6 +21,39 @@ from triform.export.checkpoint.gguf.architectures.names import (
     SIZES,
 )
 
+# Of the class of transformers, as a file has it.
+_OLMO_EPSILON = float(np.float32(1e-5))
+_FALCON = {
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_kv_heads": "attention.head_count_kv",
+    "ffn_hidden_size": "feed_forward_length",
+    "max_position_embeddings": "context_length",
+    "layer_norm_epsilon": "attention.layer_norm_epsilon",
+}
+_FALCON_LAYERS = {
+    "token_embd": "transformer.word_embeddings",
+    "output_norm": "transformer.ln_f",
+    "output": "lm_head",
+    "blk.{}.attn_qkv": "transformer.h.{}.self_attention.query_key_value",
+    "blk.{}.attn_output": "transformer.h.{}.self_attention.dense",
+    "blk.{}.ffn_up": "transformer.h.{}.mlp.dense_h_to_4h",
+    "blk.{}.ffn_down": "transformer.h.{}.mlp.dense_4h_to_h",
+}
+# Files with the architecture falcon that have a norm for each of a layer's halves.
+FALCON_OF_TWO_NORMS = Architecture(
+    "falcon",
+    _FALCON,
+    {
+        **_FALCON_LAYERS,
+        "blk.{}.attn_norm": "transformer.h.{}.ln_mlp",
+        "blk.{}.attn_norm_2": "transformer.h.{}.ln_attn",
+    },
+    grouped=True,
+    constants={"new_decoder_architecture": True, "num_ln_in_parallel_attn": 2},
+    expected={"tensor_data_layout": "jploski"},
+)
 DENSE = {
     "llama": Architecture(
         "llama", RMS, LLAMA, KEY_VALUE_HEADS, biases=BIASES, permuted=True, frequency_factors=True,
@@ -114,6 +149,60 @@ DENSE = {
         "cohere", {**SIZES, "layer_norm_eps": "attention.layer_norm_epsilon", "logit_scale": "logit_scale"},
         {**ENDS, **ATTENTION, **MLP, "blk.{}.attn_norm": "model.layers.{}.input_layernorm"},
         KEY_VALUE_HEADS, biases=ATTENTION_BIAS,
+    ),
+    "cohere2": Architecture(
+        "cohere2",
+        {
+            **SIZES, "layer_norm_eps": "attention.layer_norm_epsilon", "logit_scale": "logit_scale",
+            "sliding_window": "attention.sliding_window",
+        },
+        {**ENDS, **ATTENTION, **MLP, "blk.{}.attn_norm": "model.layers.{}.input_layernorm"},
+        KEY_VALUE_HEADS, pattern=4,
+    ),
+    "exaone4": Architecture(
+        "exaone4", RMS,
+        {
+            **ENDS, **ATTENTION, **MLP, **HEAD_NORMS,
+            "blk.{}.post_attention_norm": "model.layers.{}.post_attention_layernorm",
+            "blk.{}.post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
+        },
+        KEY_VALUE_HEADS, frequency_factors=True, pattern=4,
+    ),
+    "glm4": Architecture(
+        "glm4", RMS,
+        {
+            **ENDS, **ATTENTION, "blk.{}.attn_norm": "model.layers.{}.input_layernorm",
+            "blk.{}.post_attention_norm": "model.layers.{}.post_self_attn_layernorm",
+            "blk.{}.ffn_norm": "model.layers.{}.post_attention_layernorm",
+            "blk.{}.post_ffw_norm": "model.layers.{}.post_mlp_layernorm",
+            "blk.{}.ffn_up": "model.layers.{}.mlp.gate_up_proj", "blk.{}.ffn_down": "model.layers.{}.mlp.down_proj",
+        },
+        KEY_VALUE_HEADS, whole_rotation=True,
+    ),
+    "gptneox": Architecture(
+        "gpt_neox",
+        {
+            **SIZES, "layer_norm_eps": "attention.layer_norm_epsilon", "use_parallel_residual": "use_parallel_residual",
+        },
+        {
+            "token_embd": "gpt_neox.embed_in", "output_norm": "gpt_neox.final_layer_norm", "output": "lm_head",
+            "blk.{}.attn_norm": "gpt_neox.layers.{}.input_layernorm",
+            "blk.{}.attn_qkv": "gpt_neox.layers.{}.attention.query_key_value",
+            "blk.{}.attn_output": "gpt_neox.layers.{}.attention.dense",
+            "blk.{}.ffn_norm": "gpt_neox.layers.{}.post_attention_layernorm",
+            "blk.{}.ffn_up": "gpt_neox.layers.{}.mlp.dense_h_to_4h",
+            "blk.{}.ffn_down": "gpt_neox.layers.{}.mlp.dense_4h_to_h",
+        },
+        grouped=True, whole_rotation=True,
+    ),
+    # Falcon 2 has several heads for keys and one norm, and a rotary base that its files do not name.
+    "falcon": Architecture(
+        "falcon", _FALCON, {**_FALCON_LAYERS, "blk.{}.attn_norm": "transformer.h.{}.input_layernorm"},
+        grouped=True, expected={"attention.head_count_kv": 1, "tensor_data_layout": "jploski"},
+    ),
+    "olmo": Architecture(
+        "olmo", SIZES, {**ENDS, **ATTENTION, **MLP}, {**KEY_VALUE_HEADS, "clip_qkv": "attention.clamp_kqv"},
+        permuted=True, expected={"attention.layer_norm_epsilon": _OLMO_EPSILON},
     ),
     "gpt2": Architecture(
         "gpt2",
