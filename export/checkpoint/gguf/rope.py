@@ -124,8 +124,8 @@ def check_rotated_part(file: GgufFile, model: torch.nn.Module) -> None:
     found = {2 * len(buffer) for buffer in _frequencies(model)}
     if wanted is not None and found - {int(wanted)}:
         raise ExportError(
-            f"{file.path.name} has {file.architecture}.rope.dimension_count = {wanted}, which is not supported: the model "
-            f"of transformers rotates {', '.join(map(str, sorted(found)))} dimensions"
+            f"{file.path.name} has {file.architecture}.rope.dimension_count = {wanted}, which is not supported: its model "
+            f"rotates {', '.join(map(str, sorted(found)))} dimensions"
         )
 
 

@@ -296,7 +296,7 @@ def test_an_adapter_is_no_model(llama, tmp_path):
 def test_a_share_of_a_head_that_the_class_does_not_rotate_is_refused(llama, tmp_path):
     path = write_gguf(tmp_path / "a.gguf", "llama", llama, keys={"llama.rope.dimension_count": HEAD // 2})
     assert refusal(path) == (
-        "a.gguf has llama.rope.dimension_count = 8, which is not supported: the model of transformers rotates 16 dimensions"
+        "a.gguf has llama.rope.dimension_count = 8, which is not supported: its model rotates 16 dimensions"
     )
 
 
