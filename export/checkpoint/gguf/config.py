@@ -50,7 +50,12 @@ def architecture_of(file: GgufFile) -> Architecture:
             f"{file.path.name} is of the architecture {name}, which is not supported; "
             f"those that are: {', '.join(ARCHITECTURES)}"
         )
-    architecture = ARCHITECTURES[name]
+    return _with_window(file, _by_parts(file, ARCHITECTURES[name]))
+
+
+def _by_parts(file: GgufFile, architecture: Architecture) -> Architecture:
+    """The architecture of a file whose name is that of several, which differ in their parts."""
+    name = file.architecture
     if name == "llama" and file.values.get("llama.expert_count"):
         # Mixtral's files have the architecture llama.
         return MIXTRAL
@@ -61,7 +66,13 @@ def architecture_of(file: GgufFile) -> Architecture:
         return dataclasses.replace(architecture, model_type="granitemoeshared", options=options)
     if name == "mistral3" and file.values.get(f"{name}.{_TEMPERATURE}"):
         return dataclasses.replace(architecture, model_type="ministral3", biases={})
-    if not file.values.get(f"{name}.{_WINDOW}"):
+    return architecture
+
+
+def _with_window(file: GgufFile, architecture: Architecture) -> Architecture:
+    """The architecture of a file whose name is also that of one without sliding windows."""
+    name = file.architecture
+    if architecture is MIXTRAL or not file.values.get(f"{name}.{_WINDOW}"):
         return architecture
     if name == "llama":
         # Mistral's files have the architecture llama, and llama.cpp ignores their sliding windows.
@@ -130,17 +141,12 @@ def _attention(file: GgufFile, architecture: Architecture, settings: Settings) -
     if not architecture.rotary:
         settings.expect("attention.key_length", width // heads)
         return {}
-    rope = rope_parameters(file, settings, head_dim)
+    rope = rope_parameters(file, settings, head_dim, given=architecture.whole_rotation)
     if rope["rope_type"] == "yarn":
         rope |= architecture.rope
     if architecture.model_type == "ministral3":
         rope["llama_4_scaling_beta"] = float(settings.need(_TEMPERATURE))
-    if architecture.whole_rotation:
-        rope.setdefault("partial_rotary_factor", 1.0)
-    values: dict[str, Any] = {"head_dim": head_dim, "rope_parameters": rope}
-    if isinstance(getattr(CONFIG_MAPPING[architecture.model_type], "head_dim", None), property):
-        settings.expect("attention.key_length", width // heads)
-        del values["head_dim"]
+    values: dict[str, Any] = {**_head_size(architecture, settings, head_dim, width // heads), "rope_parameters": rope}
     if rope["rope_type"] == "longrope":
         # A config's own value, if its class has one, would take the place of the one in the rope parameters.
         values["original_max_position_embeddings"] = rope["original_max_position_embeddings"]
@@ -152,6 +158,14 @@ def _attention(file: GgufFile, architecture: Architecture, settings: Settings) -
     if "attention_multiplier" in architecture.options and not settings.same("attention.scale"):
         values["attention_multiplier"] = head_dim**-0.5
     return values
+
+
+def _head_size(architecture: Architecture, settings: Settings, size: int, usual: int) -> dict[str, int]:
+    """The config's size of a head; nothing for a class that computes it as the usual one."""
+    if not isinstance(getattr(CONFIG_MAPPING[architecture.model_type], "head_dim", None), property):
+        return {"head_dim": size}
+    settings.expect("attention.key_length", usual)
+    return {}
 
 
 def _layers_with_attention(settings: Settings, others: str) -> dict[str, Any]:

@@ -23,8 +23,14 @@ _THETA = 10000.0
 _YARN = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
 
 
-def rope_parameters(file: GgufFile, settings: Settings, head_dim: int) -> dict[str, Any]:
+def rope_parameters(file: GgufFile, settings: Settings, head_dim: int, *, given: bool = False) -> dict[str, Any]:
     """The `rope_parameters` of a config.
+
+    Args:
+        file: the file.
+        settings: its keys.
+        head_dim: the size of a head.
+        given: whether the share of a head that is rotated is there even if it is the whole head.
 
     Raises:
         ExportError: the scaling is not supported or incomplete.
@@ -34,7 +40,7 @@ def rope_parameters(file: GgufFile, settings: Settings, head_dim: int) -> dict[s
         "rope_theta": float(settings.same("rope.freq_base", _THETA)),
     }
     dimensions = int(settings.same("rope.dimension_count", head_dim))
-    if dimensions != head_dim:
+    if dimensions != head_dim or given:
         parameters["partial_rotary_factor"] = dimensions / head_dim
     return parameters | _scaling(file, settings)
 
@@ -124,8 +130,8 @@ def check_rotated_part(file: GgufFile, model: torch.nn.Module) -> None:
     found = {2 * len(buffer) for buffer in _frequencies(model)}
     if wanted is not None and found - {int(wanted)}:
         raise ExportError(
-            f"{file.path.name} has {file.architecture}.rope.dimension_count = {wanted}, which is not supported: its model "
-            f"rotates {', '.join(map(str, sorted(found)))} dimensions"
+            f"{file.path.name} has {file.architecture}.rope.dimension_count = {wanted}, which is not supported: "
+            f"its model rotates {', '.join(map(str, sorted(found)))} dimensions"
         )
 
 
