@@ -120,6 +120,13 @@ FAMILIES: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
             },
         },
     ),
+    "falcon-h1": (
+        MODEL_ARCH.FALCON_H1, "falcon_h1",
+        {
+            **SIZES, **_RMS, **_HEADS, "mamba_d_ssm": 72, "mamba_n_heads": 4, "mamba_d_head": 18, "mamba_n_groups": 2,
+            "mamba_d_state": 24, "mamba_d_conv": 3,
+        },
+    ),
     "lfm2": (MODEL_ARCH.LFM2, "lfm2", {**SIZES, **_CONVOLUTIONS, "block_auto_adjust_ff_dim": False}),
     "lfm2moe": (
         MODEL_ARCH.LFM2MOE, "lfm2_moe", {**SIZES, **_CONVOLUTIONS, **_EXPERTS, "num_dense_layers": 1}
@@ -226,6 +233,11 @@ _KEYS_OF = {
     },
     "ministral3": lambda config: {
         **_of_yarn(config), "rope.scaling.yarn_log_multiplier": 1.0, "attention.temperature_scale": 0.2
+    },
+    "falcon-h1": lambda config: {
+        "ssm.inner_size": config.mamba_d_ssm, "ssm.time_step_rank": config.mamba_n_heads,
+        "ssm.group_count": config.mamba_n_groups, "ssm.state_size": config.mamba_d_state,
+        "ssm.conv_kernel": config.mamba_d_conv,
     },
     "lfm2": _of_convolutions,
     "lfm2moe": lambda config: {

@@ -174,7 +174,11 @@ def _stored(kind: MODEL_ARCH, config: Any, name: str, array: np.ndarray) -> np.n
     """A parameter as the converter stores it."""
     if ".query_key_value." in name:
         return _ungrouped(array, config)
-    if name.endswith("conv.conv.weight"):
+    if name.endswith(".A_log"):
+        return -np.exp(array)[:, None]
+    if name.endswith(".D"):
+        return array[:, None]
+    if name.endswith(("conv.conv.weight", "conv1d.weight")):
         return array.squeeze(1)
     if kind in _TURNED and ".q_proj." in name:
         return rotated(array, config.num_attention_heads)
@@ -211,8 +215,9 @@ def _experts(kind: MODEL_ARCH, name: str, array: np.ndarray) -> dict[str, np.nda
 
 
 def _known_as(kind: MODEL_ARCH, name: str) -> str:
-    """What the name map calls a parameter: nomic-bert is from before transformers had it, and Granite's router has a
-    new name."""
+    """What the name map calls a parameter: nomic-bert is from before transformers had it, and Granite's router and the
+    bias of Falcon-H1's steps have new names."""
+    name = name.replace(".dt_bias", ".dt_proj.bias")
     if kind is MODEL_ARCH.GRANITE_MOE:
         return name.replace(".router.", ".router.layer.")
     if kind is not MODEL_ARCH.NOMIC_BERT:

@@ -61,6 +61,9 @@ def _by_parts(file: GgufFile, architecture: Architecture) -> Architecture:
         return MIXTRAL
     if name == "falcon" and "blk.0.attn_norm_2.weight" in file.tensors:
         return FALCON_OF_TWO_NORMS
+    if name == "falcon-h1" and "output.weight" not in file.tensors:
+        # The embedding has been multiplied by one number, and the head would have been by another.
+        raise ExportError(f"{file.path.name} has no output.weight, which is not supported for {name}")
     if name == "granitemoe" and file.values.get(f"{name}.{_SHARED}"):
         options = {**architecture.options, "shared_intermediate_size": _SHARED}
         return dataclasses.replace(architecture, model_type="granitemoeshared", options=options)

@@ -196,15 +196,29 @@ def _numbers(
         values -= norm_offset
     if layout.turned:
         values = values.transpose(-1, -2).contiguous()
-    if values.ndim == 2 and values.unsqueeze(1).shape == parameters[name].shape:
-        # A convolution of single channels has a dimension of 1 for them.
-        values = values.unsqueeze(1)
+    if name.endswith(".A_log"):
+        values = _logarithm(values, placement)
+    values = _with_channels(values, parameters[name].shape)
     if values.shape != parameters[name].shape:
         raise ExportError(
             f"{placement.tensor.name} is {list(placement.tensor.shape)}, but by the file's keys it would be "
             f"{list(parameters[name].shape)}"
         )
     return values
+
+
+def _logarithm(values: torch.Tensor, placement: Placement) -> torch.Tensor:
+    """The logarithm of rates of decay, which a file has as they are, below 0."""
+    if not bool((values < 0).all()):
+        raise ExportError(f"{placement.tensor.name} has rates of decay that are not below 0")
+    return torch.log(-values)
+
+
+def _with_channels(values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Numbers with the dimension of 1 that a convolution of single channels has, or without one at the end."""
+    if values.ndim == 2 and values.unsqueeze(1).shape == shape:
+        return values.unsqueeze(1)
+    return values.squeeze(1) if values.ndim == 2 and values.squeeze(1).shape == shape else values
 
 
 def _both(placement: Placement, layout: Layout) -> torch.Tensor:

@@ -83,8 +83,10 @@ def _joined(one: Placement, other: Placement, architecture: Architecture) -> Pla
 
 
 def _stem(name: str) -> tuple[str, str, str]:
-    """A tensor's name with {} for its layer and without its kind, the layer, and the kind (weight or bias)."""
+    """A tensor's name with {} for its layer and without its kind, the layer, and the kind (weight, bias or none)."""
     stem, _, kind = name.rpartition(".")
+    if kind not in ("weight", "bias"):
+        stem, kind = name, ""
     layer = _LAYER.match(name)
     if layer is None:
         return stem, "", kind
@@ -100,7 +102,9 @@ def _placed(
     name: str, tensor: Tensor, architecture: Architecture, heads: Mapping[str, int]
 ) -> Iterator[tuple[str, Placement]]:
     stem, index, kind = _stem(name)
-    if kind not in ("weight", "bias"):
+    if not kind:
+        if stem in architecture.bare:
+            yield architecture.bare[stem].format(index), Placement(tensor)
         return
     if stem == _PACKED and stem not in architecture.tensors:
         start = 0

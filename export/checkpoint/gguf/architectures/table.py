@@ -10,5 +10,6 @@ from triform.export.checkpoint.gguf.architectures.convolutions import CONVOLUTIO
 from triform.export.checkpoint.gguf.architectures.dense import DENSE
 from triform.export.checkpoint.gguf.architectures.encoders import ENCODERS
 from triform.export.checkpoint.gguf.architectures.mixtures import MIXTURES
+from triform.export.checkpoint.gguf.architectures.states import STATES
 
-ARCHITECTURES = {**DENSE, **MIXTURES, **CONVOLUTIONS, **ENCODERS}
+ARCHITECTURES = {**DENSE, **MIXTURES, **CONVOLUTIONS, **STATES, **ENCODERS}

@@ -1,0 +1,31 @@
+"""Decoders whose layers keep a state beside or instead of keys and values."""
+
+from __future__ import annotations
+
+from triform.export.checkpoint.gguf.architectures.architecture import Architecture
+from triform.export.checkpoint.gguf.architectures.names import ATTENTION, KEY_VALUE_HEADS, RMS
+
+STATES = {
+    # The converter multiplies the weights by the config's multipliers, which are 1 afterwards.
+    "falcon-h1": Architecture(
+        "falcon_h1",
+        {
+            **RMS, "mamba_d_ssm": "ssm.inner_size", "mamba_n_heads": "ssm.time_step_rank",
+            "mamba_n_groups": "ssm.group_count", "mamba_d_state": "ssm.state_size", "mamba_d_conv": "ssm.conv_kernel",
+        },
+        {
+            **ATTENTION, "token_embd": "model.embed_tokens", "output_norm": "model.final_layernorm",
+            "output": "lm_head", "blk.{}.attn_norm": "model.layers.{}.input_layernorm",
+            "blk.{}.ssm_in": "model.layers.{}.mamba.in_proj", "blk.{}.ssm_conv1d": "model.layers.{}.mamba.conv1d",
+            "blk.{}.ssm_dt": "model.layers.{}.mamba.dt", "blk.{}.ssm_out": "model.layers.{}.mamba.out_proj",
+            "blk.{}.ffn_gate": "model.layers.{}.feed_forward.gate_proj",
+            "blk.{}.ffn_up": "model.layers.{}.feed_forward.up_proj",
+            "blk.{}.ffn_down": "model.layers.{}.feed_forward.down_proj",
+        },
+        KEY_VALUE_HEADS,
+        bare={
+            "blk.{}.ssm_a": "model.layers.{}.mamba.A_log", "blk.{}.ssm_d": "model.layers.{}.mamba.D",
+            "blk.{}.ffn_norm": "model.layers.{}.pre_ff_layernorm.weight",
+        },
+    ),
+}  # fmt: skip
