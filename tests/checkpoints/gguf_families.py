@@ -22,6 +22,7 @@ _HEADS = {"head_dim": 16}
 _LOCAL = {"num_local_experts": 5, "num_experts_per_tok": 2}
 _EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 _GRANITE = {"attention_multiplier": 0.3, "embedding_multiplier": 2.0, "residual_multiplier": 0.7, "logits_scaling": 3.0}
+_STATES = {"hidden_size": 48, "num_hidden_layers": 3, "conv_kernel": 3, "layer_norm_epsilon": 1e-3}
 _CONVOLUTIONS = {"norm_eps": 1e-3, "conv_L_cache": 4, "layer_types": ["conv", "full_attention", "conv"]}
 # By name: the architecture of the file, transformers' type, and its config.
 FAMILIES: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
@@ -127,6 +128,10 @@ FAMILIES: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
             "mamba_d_state": 24, "mamba_d_conv": 3,
         },
     ),
+    "mamba": (MODEL_ARCH.MAMBA, "mamba", {**_STATES, "state_size": 20, "time_step_rank": 5}),
+    "mamba2": (
+        MODEL_ARCH.MAMBA2, "mamba2", {**_STATES, "state_size": 24, "num_heads": 6, "head_dim": 16, "n_groups": 2}
+    ),
     "lfm2": (MODEL_ARCH.LFM2, "lfm2", {**SIZES, **_CONVOLUTIONS, "block_auto_adjust_ff_dim": False}),
     "lfm2moe": (
         MODEL_ARCH.LFM2MOE, "lfm2_moe", {**SIZES, **_CONVOLUTIONS, **_EXPERTS, "num_dense_layers": 1}
@@ -148,13 +153,13 @@ _EPSILONS = ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
 def family_keys(name: str, config: Any, arch: str) -> dict[str, Any]:
     """The keys that llama.cpp's converter writes for a model's config."""
     plain = {
-        "context_length": config.max_position_embeddings,
+        "context_length": getattr(config, "max_position_embeddings", 2**20),
         "embedding_length": config.hidden_size,
         "block_count": config.num_hidden_layers,
         "feed_forward_length": next(
-            getattr(config, key) for key in _INNER if getattr(config, key, None)
+            (getattr(config, key) for key in _INNER if getattr(config, key, None)), 0
         ),
-        "attention.head_count": config.num_attention_heads,
+        "attention.head_count": getattr(config, "num_attention_heads", 0),
         "attention.head_count_kv": None
         if name in ("gpt2", *ENCODERS)
         else getattr(config, "num_key_value_heads", None),
@@ -220,6 +225,14 @@ def _of_falcon(config: Any) -> dict[str, Any]:
     return {"attention.head_count_kv": config.num_kv_heads, "tensor_data_layout": "jploski", "rope.freq_base": None}
 
 
+def _of_states(config: Any) -> dict[str, Any]:
+    return {
+        "ssm.inner_size": 2 * config.hidden_size, "ssm.state_size": config.state_size,
+        "ssm.conv_kernel": config.conv_kernel, "attention.layer_norm_rms_epsilon": config.layer_norm_epsilon,
+        "attention.layer_norm_epsilon": None, "attention.key_length": None, "attention.value_length": None,
+    }  # fmt: skip
+
+
 def _of_part(config: Any) -> dict[str, Any]:
     return {"rope.dimension_count": config.hidden_size // config.num_attention_heads // 2}
 
@@ -234,6 +247,8 @@ _KEYS_OF = {
     "ministral3": lambda config: {
         **_of_yarn(config), "rope.scaling.yarn_log_multiplier": 1.0, "attention.temperature_scale": 0.2
     },
+    "mamba": lambda config: {**_of_states(config), "ssm.time_step_rank": 5, "ssm.dt_b_c_rms": False},
+    "mamba2": lambda config: {**_of_states(config), "ssm.time_step_rank": 6, "ssm.group_count": 2},
     "falcon-h1": lambda config: {
         "ssm.inner_size": config.mamba_d_ssm, "ssm.time_step_rank": config.mamba_n_heads,
         "ssm.group_count": config.mamba_n_groups, "ssm.state_size": config.mamba_d_state,

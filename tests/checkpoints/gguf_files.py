@@ -175,7 +175,10 @@ def _stored(kind: MODEL_ARCH, config: Any, name: str, array: np.ndarray) -> np.n
     if ".query_key_value." in name:
         return _ungrouped(array, config)
     if name.endswith(".A_log"):
-        return -np.exp(array)[:, None]
+        array = -np.exp(array)
+        return array if array.ndim == 2 else array[:, None]
+    if name.endswith(".mixer.norm.weight"):
+        return array.reshape(config.n_groups, -1)
     if name.endswith(".D"):
         return array[:, None]
     if name.endswith(("conv.conv.weight", "conv1d.weight")):

@@ -100,7 +100,8 @@ def gguf_config(file: GgufFile) -> PretrainedConfig:
         if value is not None:
             # In a file, 0 means no window.
             values[name] = None if key == _WINDOW and not value else value
-    values |= {**_attention(file, architecture, settings), **architecture.constants}
+    parts = _attention(file, architecture, settings) if architecture.attention else _states(architecture, settings)
+    values |= {**parts, **architecture.constants}
     if architecture.without_attention:
         values |= _layers_with_attention(settings, architecture.without_attention)
     values |= _from_tensors(file, architecture)
@@ -163,6 +164,15 @@ def _attention(file: GgufFile, architecture: Architecture, settings: Settings) -
     return values
 
 
+def _states(architecture: Architecture, settings: Settings) -> dict[str, Any]:
+    """Sizes of states in a model without attention, whose layers are twice as wide inside."""
+    settings.expect("attention.head_count", 0)
+    inner = 2 * int(settings.need("embedding_length"))
+    settings.expect("ssm.inner_size", inner)
+    heads = architecture.sizes.get("num_heads")
+    return {"expand": 2, **({"head_dim": inner // int(settings.need(heads))} if heads else {})}
+
+
 def _head_size(architecture: Architecture, settings: Settings, size: int, usual: int) -> dict[str, int]:
     """The config's size of a head; nothing for a class that computes it as the usual one."""
     if not isinstance(getattr(CONFIG_MAPPING[architecture.model_type], "head_dim", None), property):
@@ -219,6 +229,7 @@ def _check(settings: Settings, architecture: Architecture) -> None:
     for key, value in architecture.expected.items():
         settings.expect(key, value)
     # A model whose layers all have experts may not use the size of other layers.
-    for key in ("vocab_size", "tensor_data_layout", "pooling_type", "feed_forward_length"):
+    # One without attention has no longest context.
+    for key in ("context_length", "vocab_size", "tensor_data_layout", "pooling_type", "feed_forward_length"):
         settings.get(key)
     settings.check_all_read()

@@ -137,8 +137,10 @@ def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> Gg
 
 
 def _heads(config: PretrainedConfig) -> dict[str, int]:
-    """The number of rows of the queries, keys and values, and of a head."""
-    heads = config.num_attention_heads
+    """The number of rows of the queries, keys and values, and of a head; nothing for a model without attention."""
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        return {}
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     key_value = size * (getattr(config, "num_key_value_heads", None) or getattr(config, "num_kv_heads", None) or heads)
     return {"q": size * heads, "k": key_value, "v": key_value, "head": size}
@@ -215,10 +217,10 @@ def _logarithm(values: torch.Tensor, placement: Placement) -> torch.Tensor:
 
 
 def _with_channels(values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Numbers with the dimension of 1 that a convolution of single channels has, or without one at the end."""
+    """Numbers with the dimension of 1 of a convolution of single channels, or as the vector that a file has in rows."""
     if values.ndim == 2 and values.unsqueeze(1).shape == shape:
         return values.unsqueeze(1)
-    return values.squeeze(1) if values.ndim == 2 and values.squeeze(1).shape == shape else values
+    return values.flatten() if values.ndim == 2 and values.flatten().shape == shape else values
 
 
 def _both(placement: Placement, layout: Layout) -> torch.Tensor:

@@ -32,6 +32,7 @@ class Architecture:
         grouped: whether the matrix of queries, keys and values has those of each group of heads together, while the
             file's has all queries, then all keys, then all values.
         whole_rotation: whether the share of a head that is rotated is given even if it is the whole head.
+        attention: whether any layer has attention.
         bare: from tensors whose names have no ".weight" or ".bias" to parameters, whose names are whole.
         without_attention: the type of layers that have no keys and values, in the config's words.
     """
@@ -53,5 +54,6 @@ class Architecture:
     rope: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     grouped: bool = False
     whole_rotation: bool = False
+    attention: bool = True
     bare: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     without_attention: str | None = None

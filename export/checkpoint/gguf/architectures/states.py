@@ -5,7 +5,43 @@ from __future__ import annotations
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
 from triform.export.checkpoint.gguf.architectures.names import ATTENTION, KEY_VALUE_HEADS, RMS
 
+_MAMBA = {
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "state_size": "ssm.state_size",
+    "conv_kernel": "ssm.conv_kernel",
+    "layer_norm_epsilon": "attention.layer_norm_rms_epsilon",
+}
+_MAMBA_LAYERS = {
+    "token_embd": "backbone.embeddings",
+    "output_norm": "backbone.norm_f",
+    "output": "lm_head",
+    "blk.{}.attn_norm": "backbone.layers.{}.norm",
+    "blk.{}.ssm_in": "backbone.layers.{}.mixer.in_proj",
+    "blk.{}.ssm_conv1d": "backbone.layers.{}.mixer.conv1d",
+    "blk.{}.ssm_out": "backbone.layers.{}.mixer.out_proj",
+}
+_MAMBA_BARE = {
+    "blk.{}.ssm_a": "backbone.layers.{}.mixer.A_log",
+    "blk.{}.ssm_d": "backbone.layers.{}.mixer.D",
+}
 STATES = {
+    "mamba": Architecture(
+        "mamba", {**_MAMBA, "time_step_rank": "ssm.time_step_rank"},
+        {
+            **_MAMBA_LAYERS, "blk.{}.ssm_x": "backbone.layers.{}.mixer.x_proj",
+            "blk.{}.ssm_dt": "backbone.layers.{}.mixer.dt_proj",
+        },
+        expected={"ssm.dt_b_c_rms": False}, attention=False, bare=_MAMBA_BARE,
+    ),
+    "mamba2": Architecture(
+        "mamba2", {**_MAMBA, "num_heads": "ssm.time_step_rank", "n_groups": "ssm.group_count"},
+        {
+            **_MAMBA_LAYERS, "blk.{}.ssm_norm": "backbone.layers.{}.mixer.norm",
+            "blk.{}.ssm_dt": "backbone.layers.{}.mixer.dt",
+        },
+        attention=False, bare=_MAMBA_BARE,
+    ),
     # The converter multiplies the weights by the config's multipliers, which are 1 afterwards.
     "falcon-h1": Architecture(
         "falcon_h1",
