@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import sentencepiece
@@ -212,14 +213,15 @@ def pegasus(trained):
 
 def prophetnet(trained):
     """BERT's words and pieces of words, in Python alone; its texts end in [SEP], with which answers begin and end."""
-    words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    words.normalizer, words.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[X_SEP]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
-    words.train([str(trained.folder / "text.txt")], trainer)
-    vocabulary = words.get_vocab()
+    text = normalizers.BertNormalizer().normalize_str((trained.folder / "text.txt").read_text(encoding="utf-8"))
+    counts = Counter(word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(text))
+    letters = sorted({letter for word in counts for letter in word})
+    # Not by WordPieceTrainer, whose pieces are others each time.
+    frequent = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *frequent]
     file = trained.folder / "prophetnet.tokenizer"
-    file.write_text("\n".join([*sorted(vocabulary, key=vocabulary.__getitem__), ""]), encoding="utf-8")
+    file.write_text("\n".join([*pieces[:400], ""]), encoding="utf-8")
     return transformers.ProphetNetTokenizer(str(file), bos_token="[SEP]", eos_token="[SEP]")
 
 
