@@ -25,7 +25,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         InputError: the file cannot be written.
         OSError: the disk is full.
     """
-    target = _followed(path)
+    target = followed(path)
     if target.exists() and not target.is_file():
         raise InputError(f"{path} cannot be written: it is not a file")
     with _beside(target, Path.touch, f"{path} cannot be written") as unnamed:
@@ -46,7 +46,7 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    target = _followed(path)
+    target = followed(path)
     if target.exists() and not target.is_file():
         raise InputError(f"{path} cannot be written: it is not a file")
     with _beside(target, Path.touch, f"{path} cannot be written"):
@@ -61,7 +61,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         InputError: `path` exists, or the folder cannot be made.
         OSError: the disk is full.
     """
-    target = _followed(path)
+    target = followed(path)
     if target.exists():
         raise InputError(f"{path} exists already")
     with _beside(target, Path.mkdir, f"{path} cannot be made") as unnamed:
@@ -74,7 +74,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             raise
 
 
-def _followed(path: Path) -> Path:
+def followed(path: Path) -> Path:
     """The path after its links. Unlike `Path.resolve`, it raises no error for links in a circle."""
     return Path(os.path.realpath(path))
 

@@ -16,6 +16,7 @@ from typing import IO
 from triform.cli.outputs.notes import say
 from triform.cli.outputs.run_log import log_path
 from triform.runtime.errors import InputError
+from triform.runtime.files import followed
 
 
 @contextmanager
@@ -44,18 +45,19 @@ def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO
         except BaseException:
             _keep(file, unfinished)
             raise
-        os.replace(unfinished, _followed(output))
+        os.replace(unfinished, _written_to(output))
         log_path(unfinished).unlink(missing_ok=True)
 
 
 def part_path(output: Path) -> Path:
     """The path of an output until it is complete: beside what it is a link to, if it is one."""
-    target = _followed(output)
+    target = _written_to(output)
     return target.with_name(target.name + ".part")
 
 
-def _followed(output: Path) -> Path:
-    return Path(os.path.realpath(output)) if output.is_symlink() else output
+def _written_to(output: Path) -> Path:
+    # Any other path stays as the user wrote it, for the messages.
+    return followed(output) if output.is_symlink() else output
 
 
 def _check_target(output: Path, source: Path | None) -> None:

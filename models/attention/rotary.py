@@ -119,13 +119,23 @@ def fix_frequencies(model: torch.nn.Module, max_length: int) -> None:
 
 def _by_table(original: Callable[..., Any], max_length: int) -> Callable[..., tuple[torch.Tensor, ...]]:
     """A rotary module's `forward` that computes all positions once, as those of one text, and looks them up."""
-    tables: dict[Any, tuple[torch.Tensor, ...]] = {}
+    whole = _of_all_positions(original, max_length)
 
     def forward(x: torch.Tensor, position_ids: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+        return tuple(table[0][position_ids] for table in whole(x, position_ids, *args, **kwargs))
+
+    return forward
+
+
+def _of_all_positions(original: Callable[..., Any], max_length: int) -> Callable[..., Any]:
+    """A rotary module's `forward` that gives the tables of all positions, whichever are asked for, computed once."""
+    tables: dict[Any, Any] = {}
+
+    def forward(x: torch.Tensor, position_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         key = (x.dtype, *args, *sorted(kwargs.items()))
         if key not in tables:
             tables[key] = original(torch.zeros(1, dtype=x.dtype), torch.arange(max_length)[None], *args, **kwargs)
-        return tuple(table[0][position_ids] for table in tables[key])
+        return tables[key]
 
     return forward
 
@@ -143,18 +153,6 @@ def fused_rotary(model: torch.nn.Module, max_length: int, announce: Callable[[Ro
     """
     tables: dict[int, RotaryTable] = {}
 
-    def whole_table(module: torch.nn.Module) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-        original, results = module.forward, {}
-
-        def forward(x: torch.Tensor, position_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            key = (*args, *sorted(kwargs.items()))
-            if key not in results:
-                positions = torch.arange(max_length)[None]
-                results[key] = original(torch.zeros(1, dtype=x.dtype), positions, *args, **kwargs)
-            return results[key]
-
-        return forward
-
     def apply(original: Callable[..., Any]) -> Callable[..., Any]:
         def announce_table(q: Any, k: Any, cos: torch.Tensor, sin: torch.Tensor, *_: Any, **__: Any) -> Any:
             if id(cos) not in tables:
@@ -164,7 +162,7 @@ def fused_rotary(model: torch.nn.Module, max_length: int, announce: Callable[[Ro
 
         return announce_table
 
-    forwards = [(module, "forward", whole_table(module)) for module in rotary_modules(model)]
+    forwards = [(module, "forward", _of_all_positions(module.forward, max_length)) for module in rotary_modules(model)]
     functions = [(file, _APPLY, apply(original)) for file, original in _applying_functions(model)]
     with patched([*forwards, *functions]):
         yield

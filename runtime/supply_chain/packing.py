@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import shutil
 import tarfile
@@ -18,7 +17,7 @@ from triform.runtime.bundle.folder import Bundle
 from triform.runtime.bundle.verification import verify_files
 from triform.runtime.errors import InputError, option
 from triform.runtime.extras import missing_extra
-from triform.runtime.files import whole_file
+from triform.runtime.files import followed, whole_file
 from triform.runtime.supply_chain.device_files import INSTALL_SH, LAUNCHER, LEFT_OUT, MINIMAL, install_py, readme
 from triform.runtime.supply_chain.wheels import fetch_wheels
 from triform.runtime.unfinished import unfinished
@@ -80,7 +79,7 @@ def write_pack(pack: Pack, output: Path) -> int:
         verify_files(bundle)
     top = output.name.removesuffix(suffix)
     # Beside the output, where the next start finds what a killed process left; and a device's /tmp may be small.
-    with whole_file(output) as file, unfinished(Path(os.path.realpath(output)), Path.mkdir) as scratch:
+    with whole_file(output) as file, unfinished(followed(output), Path.mkdir) as scratch:
         folder = scratch / top
         with _full_disk_names(output):
             _fill(pack, folder)

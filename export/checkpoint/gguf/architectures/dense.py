@@ -14,9 +14,11 @@ from triform.export.checkpoint.gguf.architectures.names import (
     GRANITE_SCALES,
     HEAD_NORMS,
     KEY_VALUE_HEADS,
+    LAYER_NORM,
     LLAMA,
     MLP,
     NORMS,
+    POST_NORMS,
     RMS,
     SIZES,
 )
@@ -54,6 +56,7 @@ FALCON_OF_TWO_NORMS = Architecture(
     constants={"new_decoder_architecture": True, "num_ln_in_parallel_attn": 2},
     expected={"tensor_data_layout": "jploski"},
 )
+_COHERE = {**ENDS, **ATTENTION, **MLP, "blk.{}.attn_norm": "model.layers.{}.input_layernorm"}
 DENSE = {
     "llama": Architecture(
         "llama", RMS, LLAMA, KEY_VALUE_HEADS, biases=BIASES, permuted=True, frequency_factors=True,
@@ -92,11 +95,7 @@ DENSE = {
     ),
     "olmo2": Architecture(
         "olmo2", RMS,
-        {
-            **ENDS, **ATTENTION, **MLP, **HEAD_NORMS,
-            "blk.{}.post_attention_norm": "model.layers.{}.post_attention_layernorm",
-            "blk.{}.post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
-        },
+        {**ENDS, **ATTENTION, **MLP, **HEAD_NORMS, **POST_NORMS},
         KEY_VALUE_HEADS, biases=ATTENTION_BIAS,
     ),
     "smollm3": Architecture("smollm3", RMS, LLAMA, KEY_VALUE_HEADS, biases=BIASES, permuted=True),
@@ -130,12 +129,12 @@ DENSE = {
         KEY_VALUE_HEADS,
     ),
     "stablelm": Architecture(
-        "stablelm", {**SIZES, "layer_norm_eps": "attention.layer_norm_epsilon"}, LLAMA,
+        "stablelm", LAYER_NORM, LLAMA,
         {**KEY_VALUE_HEADS, "use_parallel_residual": "use_parallel_residual"},
         biases={"use_qkv_bias": "blk.0.attn_q.bias"},
     ),
     "phi2": Architecture(
-        "phi", {**SIZES, "layer_norm_eps": "attention.layer_norm_epsilon"},
+        "phi", LAYER_NORM,
         {
             "token_embd": "model.embed_tokens", "output_norm": "model.final_layernorm", "output": "lm_head",
             "blk.{}.attn_norm": "model.layers.{}.input_layernorm", "blk.{}.attn_q": "model.layers.{}.self_attn.q_proj",
@@ -146,26 +145,19 @@ DENSE = {
         KEY_VALUE_HEADS,
     ),
     "command-r": Architecture(
-        "cohere", {**SIZES, "layer_norm_eps": "attention.layer_norm_epsilon", "logit_scale": "logit_scale"},
-        {**ENDS, **ATTENTION, **MLP, "blk.{}.attn_norm": "model.layers.{}.input_layernorm"},
+        "cohere", {**LAYER_NORM, "logit_scale": "logit_scale"},
+        _COHERE,
         KEY_VALUE_HEADS, biases=ATTENTION_BIAS,
     ),
     "cohere2": Architecture(
         "cohere2",
-        {
-            **SIZES, "layer_norm_eps": "attention.layer_norm_epsilon", "logit_scale": "logit_scale",
-            "sliding_window": "attention.sliding_window",
-        },
-        {**ENDS, **ATTENTION, **MLP, "blk.{}.attn_norm": "model.layers.{}.input_layernorm"},
+        {**LAYER_NORM, "logit_scale": "logit_scale", "sliding_window": "attention.sliding_window"},
+        _COHERE,
         KEY_VALUE_HEADS, pattern=4,
     ),
     "exaone4": Architecture(
         "exaone4", RMS,
-        {
-            **ENDS, **ATTENTION, **MLP, **HEAD_NORMS,
-            "blk.{}.post_attention_norm": "model.layers.{}.post_attention_layernorm",
-            "blk.{}.post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
-        },
+        {**ENDS, **ATTENTION, **MLP, **HEAD_NORMS, **POST_NORMS},
         KEY_VALUE_HEADS, frequency_factors=True, pattern=4,
     ),
     "glm4": Architecture(
@@ -180,10 +172,7 @@ DENSE = {
         KEY_VALUE_HEADS, whole_rotation=True,
     ),
     "gptneox": Architecture(
-        "gpt_neox",
-        {
-            **SIZES, "layer_norm_eps": "attention.layer_norm_epsilon", "use_parallel_residual": "use_parallel_residual",
-        },
+        "gpt_neox", {**LAYER_NORM, "use_parallel_residual": "use_parallel_residual"},
         {
             "token_embd": "gpt_neox.embed_in", "output_norm": "gpt_neox.final_layer_norm", "output": "lm_head",
             "blk.{}.attn_norm": "gpt_neox.layers.{}.input_layernorm",

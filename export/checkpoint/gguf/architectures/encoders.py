@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
-from triform.export.checkpoint.gguf.architectures.names import BERT
+from triform.export.checkpoint.gguf.architectures.names import LAYER_NORM
 
 ENCODERS = {
     "bert": Architecture(
-        "bert", BERT,
+        "bert", LAYER_NORM,
         {
             "token_embd": "embeddings.word_embeddings", "token_types": "embeddings.token_type_embeddings",
             "position_embd": "embeddings.position_embeddings", "token_embd_norm": "embeddings.LayerNorm",
@@ -23,7 +23,7 @@ ENCODERS = {
         rotary=False, encoder=True,
     ),
     "nomic-bert": Architecture(
-        "nomic_bert", BERT,
+        "nomic_bert", LAYER_NORM,
         {
             "token_embd": "embeddings.word_embeddings", "token_types": "embeddings.token_type_embeddings",
             "token_embd_norm": "embeddings.LayerNorm", "blk.{}.attn_q": "layers.{}.self_attn.q_proj",

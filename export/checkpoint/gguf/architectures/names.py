@@ -11,7 +11,7 @@ SIZES = {
     "max_position_embeddings": "context_length",
 }
 RMS = {**SIZES, "rms_norm_eps": "attention.layer_norm_rms_epsilon"}
-BERT = {**SIZES, "layer_norm_eps": "attention.layer_norm_epsilon"}
+LAYER_NORM = {**SIZES, "layer_norm_eps": "attention.layer_norm_epsilon"}
 
 # From a tensor's name to the parameter's, both without ".weight" and ".bias"; {} is the layer.
 ENDS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
@@ -34,11 +34,14 @@ HEAD_NORMS = {
     "blk.{}.attn_q_norm": "model.layers.{}.self_attn.q_norm",
     "blk.{}.attn_k_norm": "model.layers.{}.self_attn.k_norm",
 }
-GEMMA_NORMS = {
-    "blk.{}.attn_norm": "model.layers.{}.input_layernorm",
+POST_NORMS = {
     "blk.{}.post_attention_norm": "model.layers.{}.post_attention_layernorm",
-    "blk.{}.ffn_norm": "model.layers.{}.pre_feedforward_layernorm",
     "blk.{}.post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
+}
+GEMMA_NORMS = {
+    **POST_NORMS,
+    "blk.{}.attn_norm": "model.layers.{}.input_layernorm",
+    "blk.{}.ffn_norm": "model.layers.{}.pre_feedforward_layernorm",
 }
 LLAMA = {**ENDS, **ATTENTION, **MLP, **NORMS}
 
