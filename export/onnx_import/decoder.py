@@ -26,6 +26,7 @@ from triform.export.onnx_import.decoders.check import (
 )
 from triform.export.onnx_import.decoders.described import Described, describe_decoder
 from triform.export.onnx_import.decoders.graph import adapt_decoder
+from triform.export.onnx_import.decoders.rotary_switch import rotary_switch
 from triform.export.onnx_import.found import (
     Found,
     ImportOptions,
@@ -75,7 +76,8 @@ def import_decoder(found: Found, bundle: Path, options: ImportOptions, clock: Cl
     with clock.step("load"):
         checkpoint = _checkpoint(options.against)
         described = describe_decoder(found.folder, None if checkpoint is None else checkpoint.source.model_folder)
-        decoder = _adapt(found, described, options)
+        limit = _limit(found, described, options, clock)
+        decoder = _adapt(found, described, limit)
     with staged(bundle, options.force) as staging:
         path = staging / _GRAPH
         with clock.step("write"):
@@ -97,10 +99,26 @@ def _checkpoint(against: str | None) -> Checkpoint | None:
     return load_checkpoint(source, read_config(source), AutoModelForCausalLM)
 
 
-def _adapt(found: Found, described: Described, options: ImportOptions) -> _Decoder:
+def _limit(found: Found, described: Described, options: ImportOptions, clock: Clock) -> int:
+    limit = context_limit(described.config, options.context_length)
+    switch = rotary_switch(found.graph.graph, described.config, described.genai, found.path)
+    if switch is None or limit <= switch:
+        return limit
+    if options.context_length is not None:
+        raise InputError(
+            f"{option('context_length')} must be at most {switch}: {found.path} has other rotary frequencies "
+            "(longrope) for longer texts, and keys in a cache cannot change theirs; export the checkpoint instead"
+        )
+    clock.notes.append(
+        f"the longest context is {switch} tokens: longer texts have other rotary frequencies (longrope), and keys in a "
+        "cache cannot change theirs"
+    )
+    return switch
+
+
+def _adapt(found: Found, described: Described, limit: int) -> _Decoder:
     graph = found.graph.graph
     exact = is_exact(graph)
-    limit = context_limit(described.config, options.context_length)
     given = [value.name for value in graph.inputs]
     told = described.names.inputs.get("position_ids", "position_ids") in given and not has_rows_at_their_start(graph)
     cache = adapt_decoder(found.graph, found.path, described.names, described.head_dim)

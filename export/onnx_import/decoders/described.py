@@ -37,6 +37,7 @@ class Described:
         names: of the graph's tensors.
         head_dim: size of a head, where a file says.
         origin: of the checkpoint; None if unknown.
+        genai: content of genai_config.json; None if there is none.
     """
 
     source: Source
@@ -47,6 +48,7 @@ class Described:
     names: Names
     head_dim: int | None
     origin: Origin | None
+    genai: dict[str, Any] | None
 
 
 def describe_decoder(folder: Path, other: Path | None) -> Described:
@@ -76,8 +78,9 @@ def describe_decoder(folder: Path, other: Path | None) -> Described:
     names = _names(genai) if genai is not None else Names()
     generation = read_generation_config(source)
     return Described(
-        source, config, config.model_type, generation, tokenizer, names, _head_dim(config), origin_of(source.path)
-    )
+        source, config, config.model_type, generation, tokenizer, names, _head_dim(config), origin_of(source.path),
+        genai,
+    )  # fmt: skip
 
 
 def _of_genai(folder: Path, content: dict[str, Any]) -> Described:
@@ -96,7 +99,7 @@ def _of_genai(folder: Path, content: dict[str, Any]) -> Described:
         raise ExportError(f"{folder / GENAI_CONFIG} cannot be read: {error} is missing or of another kind") from error
     return Described(
         source, config, kind, SimpleNamespace(**generation, **tokens), _tokenizer(source), names, head_dim,
-        origin_of(source.path),
+        origin_of(source.path), content,
     )  # fmt: skip
 
 
