@@ -101,18 +101,19 @@ def switching_length(config: Any) -> int | None:
 
 
 def fix_frequencies(model: torch.nn.Module, max_length: int) -> None:
-    """Have rotary modules with two sets of frequencies (longrope, arXiv:2402.13753) use one set for every text.
+    """Have rotary modules whose frequencies change with the length of a text use those of one length for every text.
 
-    transformers uses the first set for texts up to a length, and the second for all positions of a longer text, those
-    that it has read already too. Keys in a cache are rotated once, when they are read, so that the set must be chosen
-    beforehand: here, as in llama.cpp, it is the one for texts of `max_length` tokens.
+    Keys in a cache are rotated once, when they are read, so that the frequencies must be chosen beforehand. Longrope
+    (arXiv:2402.13753) has two sets; transformers uses the first for texts up to a length, and the second for all
+    positions of a longer text, those that it has read already too. Here, as in llama.cpp, it is the one for texts of
+    `max_length` tokens. Dynamic NTK changes nothing up to max_position_embeddings, which no context exceeds.
 
     Args:
         model: changed in place.
         max_length: most tokens of a text.
     """
     for module in rotary_modules(model):
-        if _TWO_SETS in _kinds(module):
+        if depends_on_length(module):
             module.forward = _by_table(module.forward, max_length)
             setattr(module, _FIXED, max_length)
 

@@ -1,4 +1,4 @@
-"""Longrope has two sets of frequencies, by the length of a text; a bundle has one of them."""
+"""Frequencies that change with the length of a text: a bundle has those of one length."""
 
 from __future__ import annotations
 
@@ -97,3 +97,16 @@ def test_answers_go_on_where_transformers_would_read_the_text_again(checkpoint, 
 def test_a_bundle_is_verified_against_its_checkpoint(checkpoint, bundles, context_length):
     parity = verify_against(open_bundle(bundles[context_length]), str(checkpoint))
     assert 0 < parity.prefill <= parity.tolerance
+
+
+def test_dynamic_frequencies_are_those_of_every_text_within_the_limit(tmp_path):
+    """transformers changes them behind max_position_embeddings, where the context ends."""
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 3.0}
+    folder = llama_folder(tmp_path / "model", chat=False, max_position_embeddings=192, rope_parameters=rope)
+    export(str(folder), tmp_path / "bundle", ExportOptions(quantize="none"))
+    model = triform.load(tmp_path / "bundle")
+    text = TEXT[:360]
+    count, expected = transformers_logits(folder, text)
+    assert 130 < count <= 192
+    assert close(model.logits(text), expected)
+    assert (model.manifest.max_length, model.manifest.graphs["decoder"].notes["rotary"]) == (192, "fused")
