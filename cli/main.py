@@ -204,7 +204,7 @@ def _leave(code: int) -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code."""
-    from triform.runtime.errors import InputError, TriformError
+    from triform.runtime.errors import InputError, TriformError, use_defaults
 
     try:
         result = app(arguments, prog_name="triform", standalone_mode=False)
@@ -227,6 +227,8 @@ def run(arguments: list[str]) -> int:
     except BaseException as error:
         # A panic in a Rust library is not an Exception.
         return _unexpected(error)
+    finally:
+        use_defaults(())
 
 
 def _drop_stdout() -> None:

@@ -10,7 +10,7 @@ from triform.export.checkpoint.gguf.loading import is_quantized
 from triform.export.checkpoint.source import Source
 from triform.export.describe.normal_config import normal_config
 from triform.export.options import AUTO, KEEP, MIXED, ExportOptions
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import InputError, option, refuse_unused
 
 # Where 8 bits should take the same time as 4: interpolated between products of 576 by 3,072, where 8 bits are faster,
 # and 2,048 by 8,192, where they take 1.26 times as long. SmolLM2-135M (576 wide) in int8 decodes at 0.86 times the
@@ -61,11 +61,8 @@ def choose_scheme(form: str, origin: Source, config: PretrainedConfig, options: 
 
 def _for_decoder(origin: Source, config: PretrainedConfig, options: ExportOptions) -> SchemeChoice:
     if origin.gguf is not None and is_quantized(origin.gguf) and not options.for_gpu:
-        if options.block_size is not None:
-            raise InputError(
-                f"{option('block_size')} needs {option('quantize')} int4 or int8 here: {origin.name} keeps its own "
-                "blocks"
-            )
+        own = f"needs {option('quantize')} int4 or int8 here: {origin.name} keeps its own blocks"
+        refuse_unused(own, block_size=options.block_size is not None)
         return SchemeChoice(KEEP, "the file, which is quantized")
     width = normal_config(config.get_text_config(decoder=True)).get("hidden_size")
     if not isinstance(width, int):

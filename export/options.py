@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from triform.runtime.bundle.manifest import GpuDtype
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import InputError, option, refuse_unused
 
 BITS = {"int8": 8, "int4": 4}
 # Leaves the choice to `default_scheme.choose_scheme`.
@@ -99,12 +99,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.quantize not in (AUTO, "none", KEEP, *BITS, *((MIXED,) if self.goals else ())):
             raise InputError(f"{option('quantize')} must be auto, none, int8, int4 or keep, not {self.quantize}")
-        if self.quantize == KEEP and self.block_size is not None:
-            raise InputError(
-                f"{option('block_size')} does not go with {option('quantize')} keep, which keeps the blocks of the file"
-            )
-        if self.quantize == "none" and self.block_size is not None:
-            raise InputError(f"{option('block_size')} does not go with {option('quantize')} none, which has no blocks")
+        self._check_unused()
         if self.block_size is not None and self.block_size not in (16, 32, 64, 128, 256):
             raise InputError(f"{option('block_size')} must be 16, 32, 64, 128 or 256, not {self.block_size}")
         if self.accuracy_level not in (0, 1, 2, 3, 4):
@@ -112,19 +107,36 @@ class ExportOptions:
         self._check_goal()
         self._check_gpu()
         self._check_fast()
-        self._check_fast_prompts()
         if self.context_length is not None and self.context_length < SHORTEST_CONTEXT:
             raise InputError(
                 f"{option('context_length')} must be at least {SHORTEST_CONTEXT}, not {self.context_length}"
             )
+
+    def _check_unused(self) -> None:
+        """Refuse what has no effect beside the other options."""
+        blocks = {KEEP: "which keeps the blocks of the file", "none": "which has no blocks"}
+        if self.quantize in blocks:
+            without = f"does not go with {option('quantize')} {self.quantize}, {blocks[self.quantize]}"
+            refuse_unused(without, block_size=self.block_size is not None)
+        on_cpus = f"is for {option('target')} gpu; the CPU computes with float32"
+        refuse_unused(on_cpus, dtype=self.dtype is not None and not self.for_gpu)
+        if self.fast_prompts and self.without_fast_prompts is not None:
+            refuse_unused(self.without_fast_prompts, fast_prompts=True)
+
+    @property
+    def without_fast_prompts(self) -> str | None:
+        """Why no matrices can be stored for long prompts, in words; None if they can."""
+        if self.quantize == "none":
+            return f"does not go with {option('quantize')} none: it rounds to 8 bits"
+        if self.goals:
+            return f"does not go with {option(self.goals[0])}, which does not count what it adds"
+        return None if self.for_cpu else f"is for {option('target')} cpu"
 
     def _check_gpu(self) -> None:
         if self.target not in TARGETS:
             raise InputError(
                 f"{option('target')} must be {', '.join(TARGETS[:-1])} or {TARGETS[-1]}, not {self.target}"
             )
-        if self.dtype is not None and not self.for_gpu:
-            raise InputError(f"{option('dtype')} is for {option('target')} gpu; the CPU computes with float32")
         if self.quantize == KEEP and self.for_gpu:
             raise InputError(f"{option('quantize')} keep is for {option('target')} cpu: GPUs compute with none or int4")
         if self.dtype not in (None, *get_args(GpuDtype)):
@@ -140,21 +152,6 @@ class ExportOptions:
         if self.goals:
             name = self.goals[0]
             raise InputError(f"{option(name)} needs what {option('fast')} does not measure; leave out one of them")
-
-    def _check_fast_prompts(self) -> None:
-        if not self.fast_prompts:
-            return
-        if self.quantize == "none":
-            raise InputError(
-                f"{option('fast_prompts')} does not go with {option('quantize')} none: it rounds to 8 bits"
-            )
-        if self.goals:
-            name = self.goals[0]
-            raise InputError(
-                f"{option('fast_prompts')} does not go with {option(name)}, which does not count what it adds"
-            )
-        if not self.for_cpu:
-            raise InputError(f"{option('fast_prompts')} is for {option('target')} cpu")
 
     def _check_goal(self) -> None:
         if not self.goals:

@@ -17,12 +17,13 @@ from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.default_scheme import SchemeChoice, choose_scheme
 from triform.export.describe.plan import Row
+from triform.export.fitting_options import check_form, without_unused
 from triform.export.forms import audio, decoder, encoder, encoder_decoder, image, static
-from triform.export.options import AUTO, KEEP, ExportOptions
+from triform.export.options import ExportOptions
 from triform.export.paths import check_target
 from triform.export.report import Clock, Progress, Report
 from triform.models.errors import first_line
-from triform.runtime.errors import ExportError, InputError, OutOfMemoryError, is_out_of_memory, option
+from triform.runtime.errors import ExportError, OutOfMemoryError, is_out_of_memory
 from triform.runtime.panics import panics_as
 
 __all__ = ["ExportOptions", "Report", "export", "plan"]
@@ -148,50 +149,7 @@ def _opened(source: str, options: ExportOptions, *, weights: bool) -> _Opened:
     )
     config = read_config(origin)
     purpose = decide_purpose(origin, config, options.task)
-    _check_options(purpose.form, options)
+    check_form(purpose.form, options)
     scheme = choose_scheme(purpose.form, origin, config, options)
-    options = dataclasses.replace(options, quantize=scheme.name)
-    if options.fast and scheme.name == KEEP:
-        raise InputError(f"{option('fast')} does not go with {option('quantize')} keep, which does not calibrate")
-    if options.calibrate and scheme.name in ("none", KEEP):
-        raise InputError(
-            f"{option('calibrate')} does not go with {option('quantize')} {scheme.name}, which measures nothing"
-        )
+    options = without_unused(purpose, dataclasses.replace(options, quantize=scheme.name))
     return _Opened(dataclasses.replace(origin, task=purpose.task), config, purpose, options, scheme)
-
-
-def _check_options(form: str, options: ExportOptions) -> None:
-    _check_gpu(form, options)
-    if options.fast and form != "decoder":
-        raise InputError(f"{option('fast')} is for decoders; this model is of the form {form}")
-    if options.fast_prompts and form != "decoder":
-        raise InputError(f"{option('fast_prompts')} is for decoders; this model is of the form {form}")
-    if form in ("encoder", "image", "audio") and options.block_size is not None and options.quantize != "int4":
-        raise InputError(
-            f"{option('block_size')} is for {option('quantize')} int4 here: "
-            "8-bit encoders have one scale per output column"
-        )
-    if options.calibrate and form in ("image", "static", "audio"):
-        raise InputError(
-            f"{option('calibrate')} is for decoders, encoders of texts, and encoder-decoders; this model is of the "
-            f"form {form}"
-        )
-    if form != "decoder" and options.quantize == KEEP:
-        raise InputError(f"{option('quantize')} keep is for decoders from GGUF files; this model is of the form {form}")
-    if form == "audio" and options.word_timestamps:
-        raise InputError(f"{option('word_timestamps')} is for models with a decoder; this model needs nothing for them")
-    if form != "encoder-decoder" and options.word_timestamps:
-        raise InputError(f"{option('word_timestamps')} is for speech models; this model is of the form {form}")
-
-
-def _check_gpu(form: str, options: ExportOptions) -> None:
-    if form == "static" and options.for_gpu:
-        raise InputError(
-            f"{option('target')} {options.target} is not for static word vectors, which are looked up and not "
-            f"computed; export with {option('target')} cpu"
-        )
-    if form in ("encoder", "image", "audio") and not options.for_cpu and options.quantize not in (AUTO, "none"):
-        raise InputError(
-            f"{option('quantize')} {options.quantize} is for CPUs: encoders have {options.gpu_dtype} weights on GPUs; "
-            f"leave it out, or export with {option('target')} cpu,gpu"
-        )

@@ -10,13 +10,15 @@ from __future__ import annotations
 import errno
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from types import CodeType
 from typing import Any
 
 from triform.runtime.printable import one_line, shortened
 
+# Options that nobody gave for this call: they are set for every call.
+_defaults: set[str] = set()
 # Above the longest list of languages that a message enumerates.
 _LONGEST = 4000
 
@@ -95,6 +97,36 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 def option(name: str) -> str:
     """The name of an argument or of an attribute of the options, as messages write it."""
     return f"`{name}`"
+
+
+def use_defaults(names: Iterable[str]) -> None:
+    """Let these options have no effect, from now on.
+
+    Args:
+        names: of options that are set for every call, by their names in Python, as a file of settings does.
+    """
+    _defaults.clear()
+    _defaults.update(names)
+
+
+def is_default(name: str) -> bool:
+    """Whether an option is set for every call, see `use_defaults`."""
+    return name in _defaults
+
+
+def refuse_unused(because: str, **given: bool) -> None:
+    """Refuse an option that has no effect, unless it is set for every call.
+
+    Args:
+        because: why it has none, in words that follow its name, such as "is for encoders".
+        given: whether each of some options was given, by its name in Python.
+
+    Raises:
+        InputError: one was.
+    """
+    for name, is_given in given.items():
+        if is_given and not is_default(name):
+            raise InputError(f"{option(name)} {because}; leave it out")
 
 
 def pass_on(error: BaseException) -> None:

@@ -12,7 +12,7 @@ _QUOTED = 80
 
 def one_line(text: str) -> str:
     r"""The text in one line, with escapes such as ``\x1b`` for characters that are not printable."""
-    joined = " ".join(line.strip() for line in text.splitlines())
+    joined = " ".join(filter(None, (line.strip() for line in text.splitlines())))
     return "".join(letter if _shows(letter) else _escaped(letter) for letter in joined)
 
 

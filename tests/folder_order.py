@@ -76,7 +76,7 @@ ORDER = {
         "quantize",
         "gpu",
         "forms",
-        "recheck onnx_import default_scheme",
+        "recheck onnx_import default_scheme fitting_options",
         "pipeline",
     ),
     "models": (

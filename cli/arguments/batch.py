@@ -56,12 +56,12 @@ def with_batch_options(column: str) -> Callable[[Callable[..., int]], Callable[.
         ) -> int:
             from triform.cli.arguments.bundle import at_least_one, bundle_and_prompt
             from triform.cli.batch.run import BatchRun
-            from triform.runtime.errors import InputError
+            from triform.runtime.errors import refuse_unused
 
             at_least_one("--block-rows", block_rows)
             at_least_one("--workers", workers)
-            if workers is not None and cluster is None:
-                raise InputError("--workers needs --cluster; on one machine use --threads")
+            alone = "needs --cluster; on one machine --threads says how much is done at once"
+            refuse_unused(alone, workers=workers is not None and cluster is None)
             folder = bundle_and_prompt(bundle, None)[0]
             return command(**parsed, batch=BatchRun(folder, inputs, column, output, block_rows, cluster, workers))
 

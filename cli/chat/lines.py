@@ -27,14 +27,18 @@ class Lines:
             history: a file of lines typed earlier, which need not exist yet.
 
         Raises:
-            InputError: the file cannot be read.
+            InputError: the file cannot be read, or no lines are typed.
         """
+        from triform.runtime.errors import refuse_unused
+
         self.interactive = sys.stdin.isatty()
         if isinstance(sys.stdin, TextIOWrapper):
             # A message with bytes that are not text is refused as a whole.
             sys.stdin.reconfigure(errors="surrogateescape")
         # The line editor writes its prompt to standard output, so it is not used if results go to a file.
         self._editor = _line_editor() if self.interactive and sys.stdout.isatty() else None
+        typed = "keeps the lines that are typed on a terminal, and standard input or output is none"
+        refuse_unused(typed, history=history is not None and self._editor is None)
         self._history = history
         if history is not None and self._editor is not None and history.exists():
             self._with_history(self._editor.read_history_file, history)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from typer.core import TyperCommand
 
+from triform.cli.configuration.allowed import options_of
 from triform.cli.configuration.environment import use_environment
 from triform.cli.configuration.origins import use_origins_of
 from triform.cli.configuration.settings import Setting, Table, settings_for
 from triform.cli.outputs.notes import say
+from triform.runtime.errors import use_defaults
 
 
 class ConfiguredCommand(TyperCommand):
@@ -23,6 +25,7 @@ class ConfiguredCommand(TyperCommand):
         context = super().make_context(*arguments, **extra)
         if not context.resilient_parsing:
             use_origins_of(context)
+            use_defaults(_set_for_every_call(context))
             _say_local(context, self.settings)
         return context
 
@@ -41,6 +44,15 @@ def configure(command: ConfiguredCommand, table: Table, tables: Collection[Table
     use_environment(command, table, tables)
     command.settings = settings_for(command, table, tables)
     command.context_settings["default_map"] = {name: setting.value for name, setting in command.settings.items()}
+
+
+def _set_for_every_call(context: Any) -> Iterator[str]:
+    """The options that have their values from files and variables, by their names in Python."""
+    for parameter in options_of(context.command).values():
+        if getattr(context.get_parameter_source(parameter.name), "name", None) in ("DEFAULT_MAP", "ENVIRONMENT"):
+            yield parameter.name
+            if parameter.multiple:
+                yield f"{parameter.name}s"
 
 
 def _say_local(context: Any, settings: Mapping[str, Setting]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
 from triform.cli.inputs.formats import Format, Layout, Record, file_format, parse
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, refuse_unused
 
 __all__ = ["Record", "Records"]
 
@@ -59,6 +59,7 @@ class Records:
     def __post_init__(self) -> None:
         if self.texts and self.file is not None:
             raise InputError("give texts or --file, not both")
+        refuse_unused("is for files, and the texts are arguments", field=bool(self.texts) and self.field is not None)
         if self.file is not None and str(self.file) != "-" and not self.file.is_file():
             raise InputError(f"{self.file} cannot be read: it is not a file")
         if not self.texts and self.file is None and sys.stdin.isatty():

@@ -37,7 +37,6 @@ from triform.models.encoder.graph import encoder_spec
 from triform.runtime.bundle.manifest import EncoderInfo, GraphInfo, Manifest
 from triform.runtime.bundle.media_info import CtcInfo
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import InputError, option
 
 # Weights that only training uses.
 _UNUSED = ("masked_spec_embed",)
@@ -54,12 +53,7 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
 
     Raises:
         ExportError: see `loading.load_model` and `load_original_tokenizer`.
-        InputError: an option is not for encoders of audio.
     """
-    if options.hidden_states:
-        raise InputError(f"{option('hidden_states')} is for models of texts and images; this model reads audio")
-    if options.context_length is not None:
-        raise InputError(f"{option('context_length')} counts tokens of texts; this model reads audio")
     loaded = loading.load_model(origin, config, AUDIO_HEADS[origin.task], unused=_UNUSED)
     tokenizer = load_original_tokenizer(origin) if origin.task == RECOGNITION else None
     return dataclasses.replace(loaded, tokenizer=tokenizer)

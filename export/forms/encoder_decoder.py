@@ -93,10 +93,8 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
 
     Raises:
         ExportError: see `loading.load_checkpoint`.
-        InputError: an option is not for encoder-decoders, or the context length is beyond the model's.
+        InputError: the context length is beyond the model's.
     """
-    if options.hidden_states:
-        raise InputError(f"{option('hidden_states')} is for encoders and decoders; this model is an encoder-decoder")
     answer_limit(config, options)
     kind = encoder_decoder_kind(config)
     checkpoint = loading.load_model(origin, config, kind.auto_class)

@@ -28,7 +28,6 @@ from triform.models.encoder.graph import encoder_spec
 from triform.models.encoder.image_tasks import CONTRAST, IMAGE_HEADS, LABELS, VECTORS
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import InputError, option
 from triform.runtime.media.image import require_pillow
 
 
@@ -43,13 +42,10 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
 
     Raises:
         ExportError: see `loading.load_checkpoint` and `load_image_processor`.
-        InputError: the option is not for the task.
         UnsupportedError: Pillow is not installed.
     """
     require_pillow()
     task = origin.task
-    if options.hidden_states and task == CONTRAST:
-        raise InputError(f"{option('hidden_states')} is not for {CONTRAST}; export for {VECTORS} instead")
     processor = load_image_processor(origin)
     unused = ("pooler",) if task == VECTORS else ()
     loader = loading.load_checkpoint if task == CONTRAST else loading.load_model

@@ -29,7 +29,6 @@ from triform.export.write import describe_graph, staged, write_graph
 from triform.models.encoder.static import StaticEncoder, static_spec
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest, Quantization, Tokens
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import InputError, option
 
 _TASK, _OUTPUT = "feature-extraction", "sentence_embedding"
 # Weights that share a scale in a quantized table.
@@ -55,11 +54,8 @@ def load(origin: Source, _: PretrainedConfig, options: ExportOptions) -> StaticC
     """Read the vectors.
 
     Raises:
-        InputError: an option is not for static embeddings.
         ExportError: see `read_table`.
     """
-    if options.hidden_states:
-        raise InputError(f"{option('hidden_states')} is not for static embeddings, which have no layers")
     return StaticCheckpoint(origin, read_table(origin.path))
 
 

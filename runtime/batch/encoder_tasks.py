@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from triform.runtime.batch.opened import OpenTask, Values
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import InputError, option, refuse_unused
 
 if TYPE_CHECKING:
     from triform.runtime.opening import LoadOptions
@@ -90,9 +90,9 @@ class ClassifyTask:
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise InputError(f"{option('top_k')} must be at least 1, not {self.top_k}")
-        if not self.labels and (self.hypothesis_template is not None or self.multi_label):
-            name = option("multi_label" if self.multi_label else "hypothesis_template")
-            raise InputError(f"{name} needs {option('labels')}")
+        if not self.labels:
+            given = {"multi_label": self.multi_label, "hypothesis_template": self.hypothesis_template is not None}
+            refuse_unused(f"needs {option('labels')}", **given)
 
     def settings(self) -> dict[str, object]:
         """The options that results depend on, by name."""

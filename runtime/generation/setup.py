@@ -18,12 +18,13 @@ from triform.runtime.generation.options.conflicts import (
     ENCODER_DECODER,
     NO_LIMIT,
     NO_SOURCE_TEXT,
+    ONE_TOKEN,
     SEVERAL_ANSWERS,
     STATES,
     check_conflicts,
 )
 from triform.runtime.generation.options.defaults import Lengths, lengths_of, with_defaults
-from triform.runtime.generation.options.generation import GenerationOptions
+from triform.runtime.generation.options.generation import GenerationOptions, greedy_situation
 from triform.runtime.generation.processors.build import ProcessorContext, build_processors
 from triform.runtime.generation.processors.contract import Processor
 from triform.runtime.generation.processors.spelling import Spelled, spell, stop_ids
@@ -179,8 +180,11 @@ def settle(
     situation = {**situation_of(search), **_situation_of(manifest)}
     if several or search is not None:
         situation[SEVERAL_ANSWERS] = True
-    # Only the user's penalties are checked: the model's defaults may be for a part that is missing here.
-    check_conflicts({**vars(settled), **vars(settled.truncation), **vars(options.penalties), **situation})
+    if search is None and settled.temperature and settled.top_k == 1:
+        check_conflicts({"seed": options.seed, "temperature": options.temperature, ONE_TOKEN: True})
+    # What the model's defaults fill in is no conflict of the user's, and may be for a part that is missing here.
+    asked = {**vars(settled), **vars(settled.truncation), **vars(options.penalties), **vars(options.constraints)}
+    check_conflicts({**asked, **greedy_situation(settled), **situation})
     added = stop_ids(settled.stop_token, tokenizer, manifest.vocab_size)
     eos = tuple(dict.fromkeys((*manifest.tokens.eos, *added)))
     spelled = spell(settled, tokenizer, manifest.vocab_size, eos)

@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import InputError, option, refuse_unused
 from triform.runtime.media.voice_activity import VoiceActivityOptions
 
 Task = Literal["transcribe", "translate"]
 TASKS = ("transcribe", "translate")
 # openai/whisper's: greedy first, then more and more random.
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_BEST_OF = 5
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class TranscribeOptions:
     vad: bool = False
     batch: int = 1
     num_beams: int = 1
-    best_of: int = 5
+    best_of: int = _BEST_OF
     temperatures: tuple[float, ...] = TEMPERATURES
     initial_prompt: str | None = None
     hotwords: str | None = None
@@ -80,10 +81,21 @@ class TranscribeOptions:
                 raise InputError(f"{option(name)} must be a number")
         if self.seed is not None and not 0 <= self.seed < 2**64:
             raise InputError(f"{option('seed')} must be a whole number from 0 to 2**64 - 1, not {self.seed}")
-        if self.condition_on_previous_text and self.batch > 1:
-            raise InputError(
-                f"{option('condition_on_previous_text')} reads one window after another: leave out {option('batch')}"
-            )
+        self._check_unused()
+
+    def _check_unused(self) -> None:
+        """Refuse what has no effect beside the other options."""
+        in_turn = f"is for one window after another, and {option('batch')} reads several at once"
+        refuse_unused(in_turn, condition_on_previous_text=bool(self.condition_on_previous_text) and self.batch > 1)
+        if not any(self.temperatures):
+            given = {"seed": self.seed is not None, "best_of": self.best_of != _BEST_OF}
+            refuse_unused("is for sampling, and here the only temperature is 0", **given)
+        if 0 not in self.temperatures:
+            refuse_unused("is for a temperature of 0, which is not tried", num_beams=self.num_beams > 1)
+        checks = (self.compression_ratio_threshold, self.logprob_threshold)
+        never = all(limit is None or math.isinf(limit) for limit in checks)
+        several = len(self.temperatures) > 1 and self.temperatures != TEMPERATURES
+        refuse_unused("has several, and no threshold that leads from one to the next", temperatures=several and never)
 
     @property
     def conditioned(self) -> bool:

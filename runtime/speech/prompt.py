@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from triform.runtime.bundle.manifest import Manifest
 from triform.runtime.bundle.media_info import SpeechInfo
 from triform.runtime.encoder_decoder.source_text import find_language
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import InputError, option, refuse_unused
 from triform.runtime.speech.options import TranscribeOptions
 from triform.runtime.text.tokenizer import Tokenizer
 
@@ -98,6 +98,7 @@ def check_language(info: SpeechInfo, options: TranscribeOptions) -> str | None:
         return None if _is_auto(options) else find_language(options.language, info.languages)
     if options.task == "translate":
         raise InputError(f"this model knows English only and cannot translate: leave out {option('task')} translate")
+    refuse_unused("auto has nothing to detect: this model knows English only", language=_is_auto(options))
     if options.language is not None and not _is_auto(options) and options.language.strip().lower() not in _ENGLISH:
         raise InputError(f"this model knows English only, not {options.language!r}: leave out {option('language')}")
     return None

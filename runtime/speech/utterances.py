@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.encoder_decoder.writer import SourceWriter
-from triform.runtime.errors import BundleError, InputError, option
+from triform.runtime.errors import BundleError, InputError, option, refuse_unused
 from triform.runtime.media.audio_features import audio_features, pad_features
 from triform.runtime.media.sound_files import Samples
 from triform.runtime.media.voice_activity import SpeechSpan
@@ -59,11 +59,17 @@ def _check(options: TranscribeOptions) -> None:
         option("word_timestamps"): options.word_timestamps,
         option("initial_prompt"): options.initial_prompt is not None,
         option("hotwords"): options.hotwords is not None,
-        option("condition_on_previous_text"): bool(options.condition_on_previous_text),
     }
     for name, is_set in unsupported.items():
         if is_set:
             raise InputError(f"this model transcribes each utterance by itself: leave out {name}")
+    alone = "has no effect with this model, which transcribes each utterance by itself, without times"
+    refuse_unused(
+        alone,
+        condition_on_previous_text=bool(options.condition_on_previous_text),
+        timestamps=not options.timestamps,
+        no_speech_threshold=options.no_speech_threshold != TranscribeOptions.no_speech_threshold,
+    )
 
 
 def _pieces(recording: Recording, info: AudioInfo, options: TranscribeOptions) -> Iterator[tuple[SpeechSpan, Samples]]:

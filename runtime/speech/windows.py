@@ -10,7 +10,7 @@ import numpy as np
 
 from triform.runtime.bundle.media_info import AudioInfo, SpeechInfo
 from triform.runtime.encoder_decoder.writer import SourceWriter
-from triform.runtime.errors import BundleError
+from triform.runtime.errors import BundleError, refuse_unused
 from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.likeliest import all_rows
 from triform.runtime.media.log_mel import Features
@@ -67,6 +67,9 @@ class WindowReader:
         speech = model.info.speech
         if speech is None:
             raise BundleError("the manifest lacks the timestamp tokens; export the model again")
+        refuse_unused(
+            "is of `vad`, which is off", voice_activity=options.voice_activity is not None and not options.vad
+        )
         self._speech: SpeechInfo = speech
         self._model = model
         self._info = info

@@ -7,6 +7,7 @@ import errno
 import pytest
 
 from triform.runtime.errors import InputError, OutOfMemoryError, TriformError, is_out_of_memory
+from triform.runtime.printable import one_line
 
 
 def raised_from(error, cause):
@@ -37,3 +38,8 @@ def raised_from(error, cause):
 )
 def test_no_memory_left(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize("text", ["a b\x1d", "\n a\r\n\n b \n", "a\x1c\x1c b\u2028"])
+def test_one_line_has_no_blank_ends_and_no_blank_lines(text):
+    assert one_line(text) == one_line(one_line(text)) == "a b"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from triform.cli.inputs.formats import file_format
 from triform.cli.inputs.labelled import LabelledFile, as_number, as_spans, as_text
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError, UnsupportedError, refuse_unused
 
 if TYPE_CHECKING:
     from triform.runtime.decoder.model import Decoder
@@ -40,10 +40,9 @@ class Settings:
         Raises:
             InputError: another one was.
         """
-        for field in fields(self):
-            if field.name not in names and getattr(self, field.name) != field.default:
-                flag = f"--{field.name.replace('_', '-')}"
-                raise InputError(f"{flag} does not apply to this task and file; leave it out")
+        others = {field.name: field.default for field in fields(self) if field.name not in names}
+        given = {name: getattr(self, name) != default for name, default in others.items()}
+        refuse_unused("does not apply to this task and file", **given)
 
 
 def measure_bundle(folder: Path, file: Path, settings: Settings, loading: LoadOptions) -> Measurement:
@@ -105,10 +104,10 @@ def _texts_to_texts(model: EncoderDecoder, file: Path, settings: Settings) -> Me
 
     if model.info.source != "text":
         raise UnsupportedError(f"`evaluate` does not support {model.manifest.task}")
-    settings.allow("source_lang", "target_lang", "max_new_tokens", "batch")
     rows = LabelledFile(file, "this task needs the columns source and target")
-    sources, targets = _sources_and_targets(rows)
     summarizes = rows.has(("summary",))
+    settings.allow("max_new_tokens", "batch", *(() if summarizes else ("source_lang", "target_lang")))
+    sources, targets = _sources_and_targets(rows)
     languages = settings.source_lang, settings.target_lang
     ask = summary_ask(model.info) if summarizes else translation_ask(model.info, *languages)
     options = GenerationOptions(max_new_tokens=settings.max_new_tokens)

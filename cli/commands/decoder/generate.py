@@ -97,16 +97,14 @@ def run(
     from triform.cli.inputs.tools_file import read_tools
     from triform.cli.inputs.whole_text import whole_text
     from triform.runtime.decoder.prompt_input import PromptOptions
-    from triform.runtime.errors import InputError
+    from triform.runtime.errors import refuse_unused
     from triform.runtime.generation.options.conflicts import SEVERAL_ANSWERS, check_conflicts
     from triform.runtime.opening import load_decoder
 
-    of_files = output is not None or field is not None or skip_errors or resume or batch is not None
-    if input_file is None and of_files:
-        raise InputError(
-            "--output, --resume, --field, --batch and --skip-errors go with --input; "
-            "a single answer goes to standard output"
-        )
+    if input_file is None:
+        of_files = {"output": output, "field": field, "batch": batch, "resume": resume, "skip_errors": skip_errors}
+        given = {name: value not in (None, False) for name, value in of_files.items()}
+        refuse_unused("goes with --input; a single answer goes to standard output", **given)
     options = _with_logprobs(options, logprobs, as_json=as_json or input_file is not None)
     prompt_options = PromptOptions(
         system=system,
@@ -204,11 +202,10 @@ def _show_answers(answers: Sequence[Completion], *, as_json: bool) -> None:
 
 
 def _with_logprobs(options: GenerationOptions, count: int | None, *, as_json: bool) -> GenerationOptions:
-    from triform.runtime.errors import InputError
+    from triform.runtime.errors import refuse_unused
 
-    if count is not None and not as_json:
-        raise InputError("--logprobs needs --json, which prints them")
-    return dataclasses.replace(options, logprobs=count)
+    refuse_unused("needs --json, which prints them", logprobs=count is not None and not as_json)
+    return dataclasses.replace(options, logprobs=count if as_json else None)
 
 
 def _copied(generation: Generation) -> int:

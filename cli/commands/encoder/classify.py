@@ -71,12 +71,11 @@ def run(
 
 
 def _own_labels(labels: str | None, template: str | None, multi_label: bool) -> list[str] | None:
-    from triform.runtime.errors import InputError
+    from triform.runtime.errors import refuse_unused
 
     if labels is not None:
         return [label.strip() for label in labels.split(",") if label.strip()]
-    if template is not None or multi_label:
-        raise InputError(f"{'--multi-label' if multi_label else '--hypothesis-template'} needs --labels")
+    refuse_unused("needs --labels", hypothesis_template=template is not None, multi_label=multi_label)
     return None
 
 

@@ -43,12 +43,11 @@ def run(
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import at_least_one, bundle_and_texts
-    from triform.runtime.errors import InputError
+    from triform.runtime.errors import InputError, refuse_unused
     from triform.runtime.opening import load_encoder
 
     at_least_one("--top-k", top_k)
-    if template is not None and labels is None:
-        raise InputError("--template needs --labels")
+    refuse_unused("needs --labels", template=template is not None and labels is None)
     folder, images = bundle_and_texts(bundle, images)
     if not images:
         raise InputError("no images: give files, or - for standard input")

@@ -75,6 +75,7 @@ def run(
     from triform.cli.outputs.run_log import Run
     from triform.cli.outputs.vectors_file import lines_of_vectors, rows_of_vectors
     from triform.runtime.encoder.vectors.quantization import check_dtype, quantize, storage
+    from triform.runtime.errors import refuse_unused
     from triform.runtime.opening import load_encoder
 
     check_dtype(output_dtype)
@@ -83,14 +84,15 @@ def run(
     records = Records(inputs, file, field, skip_errors, pages=not image)
     model = load_encoder(folder, strict=strict, **loading)
     if image or model.rows is None:
-        _check_options(prompt=prompt, prompt_name=prompt_name, strict=strict or None)
+        given = {"prompt": prompt is not None, "prompt_name": prompt_name is not None, "strict": strict}
+        refuse_unused("is for texts, and these are images", **given)
         kind, width = "image", _width_of_images(model, dimensions)
         vectors_of = partial(_of_images, model, records, dimensions)
     else:
         kind, width = "text", _width_of_texts(model, dimensions)
         vectors_of = partial(_of_texts, model, records, (prompt, prompt_name), dimensions)
-    given = {"image": image, "prompt": prompt, "prompt_name": prompt_name, "dimensions": dimensions}
-    made_with = Run(folder, given | {"output_dtype": output_dtype, "format": chosen})
+    options = {"image": image, "prompt": prompt, "prompt_name": prompt_name, "dimensions": dimensions}
+    made_with = Run(folder, options | {"output_dtype": output_dtype, "format": chosen})
     if chosen == "jsonl":
         destination = lines_of_vectors(kind, output, made_with, source=records.file, resume=resume)
     else:
@@ -157,15 +159,6 @@ def _pixels(model: Encoder, record: Record) -> Any:
     from triform.runtime.encoder.vectors.image_embedding import encoder_pixels
 
     return encoder_pixels(model, sys.stdin.buffer.read() if record.text == "-" else record.text)
-
-
-def _check_options(**options: object) -> None:
-    """Refuse options that are not for images."""
-    from triform.runtime.errors import InputError
-
-    for name, value in options.items():
-        if value is not None:
-            raise InputError(f"--{name.replace('_', '-')} is for texts; leave it out for images")
 
 
 def _format(name: str | None, output: Path | None) -> str:

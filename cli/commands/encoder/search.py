@@ -93,17 +93,16 @@ def _questions(
     query: str | None, file: Path | None, field: str | None, skip_errors: bool, records: Records | None
 ) -> Records:
     from triform.cli.inputs.records import Records
-    from triform.runtime.errors import InputError
+    from triform.runtime.errors import InputError, refuse_unused
 
     if query is None and file is None:
         raise InputError("no query: give it as the argument after the bundle, or many with --queries")
     if query is not None and file is not None:
         raise InputError("give a query or --queries, not both")
-    if field is not None and file is None:
-        raise InputError("--query-field needs --queries")
+    refuse_unused("needs --queries", query_field=field is not None and file is None)
     if file is not None and str(file) == "-" and records is not None and records.file in (None, file):
         raise InputError("standard input is either the queries or the texts: give --file or --index")
-    return Records([] if query is None else [query], file, field, skip_errors)
+    return Records([] if query is None else [query], file, field if query is None else None, skip_errors)
 
 
 def _answered(
@@ -129,12 +128,13 @@ def _answered(
 def _records(file: Path | None, field: str | None, index: Path | None, skip_errors: bool) -> Records | None:
     """The records to search; None to search an existing index."""
     from triform.cli.inputs.records import Records
-    from triform.runtime.errors import InputError
+    from triform.runtime.errors import InputError, refuse_unused
 
     if index is None or file is not None:
         return Records([], file, field, skip_errors)
     if not index.exists():
         raise InputError(f"{index} does not exist: give --file to build it")
+    refuse_unused("is for the texts of --file or standard input, and the index has its own", field=field is not None)
     return None
 
 

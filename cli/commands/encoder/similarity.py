@@ -55,13 +55,14 @@ def run(
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
     from triform.runtime.encoder.vectors.embedding import embedding_info, resolve_prompt
-    from triform.runtime.errors import InputError
+    from triform.runtime.errors import InputError, refuse_unused
     from triform.runtime.opening import load_encoder
 
     folder, texts = bundle_and_texts(bundle, texts)
     if file is None and len(texts) < 2:
         raise InputError("nothing to compare: give two texts or more, or pairs with --file")
-    names = _names(fields, file)
+    refuse_unused("is for files, and the texts are arguments", fields=file is None and fields is not None)
+    names = None if file is None else _names(fields, file)
     layout: Format | None = None if names else "lines"
     records = Records(texts, file, names[0] if names else None, skip_errors, format=layout)
     model = load_encoder(folder, strict=strict, **loading)

@@ -62,8 +62,10 @@ def run(
     from triform.cli.commands.encoder_decoder.text_to_text import Job, chosen, load, say_cut
     from triform.runtime.encoder_decoder.ask import summary_ask
     from triform.runtime.encoder_decoder.splitting import splitter_for
+    from triform.runtime.errors import refuse_unused
 
     records = inputs.records()
+    refuse_unused("is for a file of plain text", lines=lines and (bool(inputs.texts) or records.is_json))
     model = load(inputs.folder, strict=strict, **loading)
     ask = chosen(task, prefix, lambda: summary_ask(model.info))
     job = Job(model, options, ask, beams, batch, "summary_text" if as_json else None)

@@ -98,7 +98,7 @@ def run(
     arguments = dict(locals())
     from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.commands.encoder_decoder.transcript_files import transcripts_of
-    from triform.runtime.errors import InputError
+    from triform.runtime.errors import InputError, refuse_unused
     from triform.runtime.opening import load_speech
     from triform.runtime.speech.ctc.recognizer import CtcRecognizer
     from triform.runtime.speech.ctc.transcription import check_ctc_options
@@ -108,6 +108,10 @@ def run(
     if not names:
         raise InputError("no recording: name audio files, or - for standard input")
     transcripts = transcripts_of(names, output, output_format, as_json=as_json, width=max_line_width)
+    refuse_unused(
+        "changes only what --format json, srt and vtt write",
+        word_timestamps=word_timestamps and transcripts.format == "text",
+    )
     if resume and output is None:
         raise InputError("--resume continues a folder of transcripts: name it with --output")
     left = [(number, name) for number, name in enumerate(names) if not (resume and transcripts.has(number, name))]
@@ -119,6 +123,8 @@ def run(
     model = load_speech(folder, **loading)
     if isinstance(model, CtcRecognizer):
         check_ctc_options(options)
+        shown = "shows only in JSON with this model (--json)"
+        refuse_unused(shown, word_timestamps=word_timestamps and transcripts.format != "json")
     loaded = time.perf_counter()
     counted = _Counted()
     _each(left, lambda recording: _transcribe(model, recording, options, transcripts, counted), skip_errors=skip_errors)
@@ -135,17 +141,16 @@ def _options(arguments: dict[str, Any]) -> TranscribeOptions:
     """
     import dataclasses
 
-    from triform.runtime.errors import InputError
+    from triform.runtime.errors import refuse_unused
     from triform.runtime.media.voice_activity import VoiceActivityOptions
     from triform.runtime.speech.options import TEMPERATURES, TranscribeOptions
 
     threshold = arguments["vad_threshold"]
-    if threshold is not None and not arguments["vad"]:
-        raise InputError("--vad-threshold needs --vad")
+    refuse_unused("needs --vad", vad_threshold=threshold is not None and not arguments["vad"])
     known = {field.name for field in dataclasses.fields(TranscribeOptions)}
     values = {name: value for name, value in arguments.items() if name in known}
     values["temperatures"] = tuple(arguments["temperature"] or TEMPERATURES)
-    if threshold is not None:
+    if threshold is not None and arguments["vad"]:
         values["voice_activity"] = VoiceActivityOptions(threshold=threshold)
     return TranscribeOptions(**values)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, refuse_unused
 from triform.runtime.files import whole_file
 from triform.runtime.media.audio import STDIN
 from triform.runtime.speech.subtitles import WRITERS
@@ -91,8 +91,9 @@ def transcripts_of(
         InputError: the format is unknown, does not fit, or two recordings would go to the same file.
     """
     kind = _format(output_format, output, as_json)
-    if width is not None and kind not in ("srt", "vtt"):
-        raise InputError("--max-line-width is for subtitles: add --format srt or --format vtt")
+    if kind not in ("srt", "vtt"):
+        refuse_unused("is for subtitles, which --format srt and vtt write", max_line_width=width is not None)
+        width = None
     if width is not None and width < 1:
         raise InputError(f"--max-line-width must be at least 1, not {width}")
     several = len(names) > 1

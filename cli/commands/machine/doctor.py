@@ -114,9 +114,13 @@ def run(
 ) -> int:
     """Parse, call, render."""
     from triform.cli.arguments.bundle import default_bundle
+    from triform.runtime.errors import refuse_unused
 
-    machine, default = _machine(), default_bundle()
-    fits = [_fit(folder, machine, provider) for folder in bundles or ([Path(default)] if default else [])]
+    default = default_bundle()
+    folders = bundles or ([Path(default)] if default else [])
+    refuse_unused("is for bundles, and none is named", provider=provider is not None and not folders)
+    machine = _machine()
+    fits = [_fit(folder, machine, provider) for folder in folders]
     settings = _settings()
     if as_json:
         import json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,11 +39,25 @@ class Work:
         runs: how often to measure.
     """
 
-    file: Path | None
-    tokens: int | None
-    new_tokens: int
-    batch: int
-    runs: int
+    file: Path | None = None
+    tokens: int | None = None
+    new_tokens: int = 64
+    batch: int = 32
+    runs: int = 5
+
+    def allow(self, *names: str) -> None:
+        """Check that of the sizes only these were given.
+
+        Raises:
+            InputError: another one was.
+        """
+        from triform.runtime.errors import refuse_unused
+
+        others = {field.name: field.default for field in fields(self) if field.name not in ("file", "runs", *names)}
+        given = {name: getattr(self, name) != default for name, default in others.items()}
+        refuse_unused("does not apply to what this model is given", **given)
+        if self.file is not None:
+            refuse_unused("is the length of a made-up text, and --file names one", tokens=self.tokens is not None)
 
 
 def measure(model: Decoder | Encoder | EncoderDecoder | CtcModel, work: Work) -> Figures:
@@ -70,6 +84,7 @@ def measure(model: Decoder | Encoder | EncoderDecoder | CtcModel, work: Work) ->
 
 
 def _decoder(model: Decoder, work: Work) -> Figures:
+    work.allow("tokens", "new_tokens")
     room = model.manifest.max_length - work.new_tokens
     prompt = _text(work, work.tokens or min(_PROMPT, room), lambda text: model.count_tokens(text, raw=True))
     options = _options(work, speculate="off")
@@ -86,6 +101,7 @@ def _decoder(model: Decoder, work: Work) -> Figures:
 def _text_to_text(model: EncoderDecoder, work: Work) -> Figures:
     from triform.runtime.encoder_decoder.ask import Ask
 
+    work.allow("tokens", "new_tokens")
     languages = model.text.languages
     ask = Ask(
         source_lang=languages.default_source or next(iter(languages.sources), None),
@@ -115,6 +131,7 @@ def _generation(answers: Sequence[Generation]) -> Figures:
 def _texts(model: Encoder, work: Work) -> Figures:
     from triform.runtime.text.pages import laid_out
 
+    work.allow("tokens", "batch")
     rows = model.reader()
 
     def read(text: str) -> TokenRow:
@@ -131,6 +148,7 @@ def _images(model: Encoder, work: Work) -> Figures:
     from triform.runtime.encoder.vectors.image_embedding import encoder_pixels
     from triform.runtime.graphs.encoder_batch import EncoderStep
 
+    work.allow("batch")
     step: EncoderStep = model.step
     pixels = encoder_pixels(model, _required(work, "an image"))
 
@@ -155,6 +173,7 @@ def _passes(run: Callable[[int], object], work: Work) -> Figures:
 def _speech(model: SpeechModel | CtcModel, work: Work) -> Figures:
     from triform.runtime.media.audio import open_audio
 
+    work.allow()
     path = _required(work, "a recording")
     with open_audio(path, lambda warning: None) as audio:
         duration = audio.duration
@@ -164,11 +183,13 @@ def _speech(model: SpeechModel | CtcModel, work: Work) -> Figures:
 
 
 def _sounds(model: Encoder, work: Work) -> Figures:
+    work.allow()
     path = _required(work, "a recording")
     return {"latency": _percentiles(_seconds(lambda: model.classify_audio([path]), work.runs))}
 
 
 def _image_reading(model: EncoderDecoder, work: Work) -> Figures:
+    work.allow("new_tokens")
     path = _required(work, "an image")
     seconds = _seconds(lambda: model.read_images([path], _options(work)), work.runs)
     return {"latency": _percentiles(seconds)}

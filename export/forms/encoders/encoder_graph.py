@@ -36,6 +36,7 @@ from triform.export.verify.encoder import (
 from triform.export.write import describe_graph, write_graph
 from triform.runtime.bundle.export_record import EncoderParity, QuantizedEncoderParity
 from triform.runtime.bundle.manifest import BundleTarget, GpuDtype, GpuGraphs, GraphInfo, Manifest, Quantization
+from triform.runtime.errors import refuse_unused
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,14 @@ def _quantize(
             quantization = quantize_encoder(
                 graph, options, original, checks.calibration, checks.rows_worth, clock.counted
             )
+            _check_level(graph, options)
     with clock.step("compare"):
         parity = compare(graph, path)
     return quantization, parity
+
+
+def _check_level(graph: ir.Model, options: ExportOptions) -> None:
+    """Refuse an accuracy level that no product of the graph has."""
+    given = options.accuracy_level != ExportOptions.accuracy_level
+    has_level = any("accuracy_level" in node.attributes for node in graph.graph)
+    refuse_unused("is for products of blocks, and this graph has none", accuracy_level=given and not has_level)

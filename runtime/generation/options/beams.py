@@ -9,7 +9,7 @@ from typing import Any, Literal
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.errors import InputError, option
 from triform.runtime.generation.options.checks import STEEPEST, STRONGEST, at_most, between, check, not_negative
-from triform.runtime.generation.options.conflicts import BEAM_GROUPS, BEAMS, BEST_OF, check_conflicts
+from triform.runtime.generation.options.conflicts import BEAM_GROUPS, BEAMS, BEST_OF, NO_BEAMS, check_conflicts
 from triform.runtime.generation.options.generation import GenerationOptions
 
 # Sampling options. The model's defaults for them are meant for a single answer, so beam search does not use them.
@@ -92,7 +92,8 @@ class Beams:
     def _values(self, num_beams: int | None) -> dict[str, Any]:
         # One beam is no beam search, and the model's default number of beams gives way: best_of conflicts with neither.
         ignored = self.best_of is not None and (self.num_beams or 1) == 1
-        return {**vars(self), "num_beams": None if ignored else num_beams}
+        without = {NO_BEAMS: True} if num_beams == 1 and self.best_of is None else {}
+        return {**vars(self), "num_beams": None if ignored else num_beams, **without}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""The table of conflicts between two options, or between an option and a situation."""
+"""The tables of what does not go together: two options, or an option and a situation.
+
+Options of `CONFLICTS` contradict each other. Those of `IDLE` have no effect beside the other, and are refused where
+somebody gave them for this call; see `use_defaults`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import InputError, is_default, option
 
 # Situations; in the table they take the place of the second option.
 DECODER = "the model is a decoder"
@@ -18,6 +22,9 @@ BEAM_GROUPS = "diverse beam search is used"
 BEST_OF = "best-of sampling is used"
 STATES = "the model has states of fixed size"
 NO_LIMIT = "nothing limits the length of the answer"
+GREEDY = "the most likely token is always taken"
+ONE_TOKEN = "a single token is left to sample from"
+NO_BEAMS = "no beams are used"
 
 # Options that describe the whole answer, so that only one can be given.
 FORMS = ("json_schema", "regex", "grammar", "choices")
@@ -54,7 +61,7 @@ def check_conflicts(values: Mapping[str, object]) -> None:
     Raises:
         InputError: two of them conflict.
     """
-    for name, other, sentence, clash in CONFLICTS:
+    for name, other, sentence, clash in (*CONFLICTS, *(row for row in IDLE if not is_default(row.option))):
         value, limit = values.get(name), values.get(other)
         if clash(value, limit):
             names = _OptionNames(option=option(name), other=option(other), value=value, limit=limit)
@@ -74,6 +81,15 @@ def _lacks(value: object, other: object) -> bool:
     return value is not None and other is None
 
 
+def _lacks_number(value: object, number: object) -> bool:
+    return value is not None and not number
+
+
+def _draws(off: object) -> Callable[[object, object], bool]:
+    """Whether an option is given, in a situation, with another value than the one that turns it off."""
+    return lambda value, situation: value is not None and value != off and situation is not None
+
+
 def _more(value: Any, limit: Any) -> bool:
     return _both(value, limit) and bool(value > limit)
 
@@ -89,12 +105,6 @@ def _other_than_one(value: object, other: object) -> bool:
 _LENGTH = [
     Conflict("min_new_tokens", "max_new_tokens", "{option} {value} is more than {other} {limit}", _more),
     Conflict(
-        "keep",
-        "on_overflow",
-        "{option} needs {other} shift; give both",
-        lambda keep, overflow: keep is not None and overflow != "shift",
-    ),
-    Conflict(
         "on_overflow",
         NO_LIMIT,
         "{option} shift may never end; give {max_new_tokens} too",
@@ -105,11 +115,6 @@ _DRAWING = [
     *(
         Conflict(name, other, "{xtc_threshold} and {xtc_probability} belong together; give both or neither", _lacks)
         for name, other in (("xtc_threshold", "xtc_probability"), ("xtc_probability", "xtc_threshold"))
-    ),
-    Conflict("mirostat_eta", "mirostat_tau", "{option} needs {other}", _lacks),
-    *(
-        Conflict("temperature", name, "{option} 0 turns sampling off, but {other} needs it; leave one out", _is(0))
-        for name in ("xtc_threshold", "mirostat_tau")
     ),
     Conflict(
         "mirostat_tau",
@@ -123,10 +128,6 @@ _DRAWING = [
     ),
 ]
 _PENALTIES = [
-    *(
-        Conflict(name, "dry_multiplier", "{option} needs {other}", _lacks)
-        for name in ("dry_base", "dry_allowed_length", "dry_sequence_breakers")
-    ),
     *(
         Conflict(name, DECODER, "{option} is for models with an encoder, and this is a decoder; leave it out", _both)
         for name in ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size")
@@ -234,7 +235,7 @@ _SEARCHES = [
     Conflict(
         "temperature",
         BEAM_GROUPS,
-        "{num_beam_groups} does not sample; leave {option} out",
+        "{num_beam_groups} does not sample; leave out {option} and what else is for sampling",
         lambda temperature, groups: bool(temperature) and groups is not None,
     ),
     Conflict(
@@ -253,4 +254,79 @@ _SEARCHES = [
         for name in ("prompt_cache", "draft", "stats")
     ),
 ]
+# The values that turn a step of sampling off; any other one needs sampling.
+_OFF: Mapping[str, object] = {
+    "top_k": 0, "top_p": 1, "min_p": 0, "typical_p": 1, "epsilon_cutoff": 0, "eta_cutoff": 0, "xtc_probability": 0,
+}  # fmt: skip
+_SAMPLING = [
+    *(
+        Conflict(
+            name,
+            GREEDY,
+            "{option} is for sampling, and here the most likely token is always taken; leave it out, or give "
+            "{temperature} above 0",
+            _draws(_OFF.get(name)),
+        )
+        for name in ("seed", "top_k", "top_p", *CUTS, *MIROSTAT)
+    ),
+    *(
+        Conflict(
+            name,
+            ONE_TOKEN,
+            "{option} has no effect with {top_k} 1, which always takes the most likely token; leave it out, or give "
+            "another {top_k}",
+            _draws(0 if name == "temperature" else None),
+        )
+        for name in ("seed", "temperature")
+    ),
+    Conflict("seed", "penalty_alpha", "{option} is for sampling, which {other} turns off; leave one out", _both),
+    Conflict("mirostat_eta", "mirostat_tau", "{option} needs {other}", _lacks),
+]
+_WITHOUT = [
+    Conflict(
+        "keep",
+        "on_overflow",
+        "{option} needs {other} shift; give both",
+        lambda keep, overflow: keep is not None and overflow != "shift",
+    ),
+    *(
+        Conflict(name, "dry_multiplier", "{option} needs {other}", _lacks_number)
+        for name in ("dry_base", "dry_allowed_length", "dry_sequence_breakers")
+    ),
+    *(
+        Conflict(name, NO_BEAMS, "{option} is for beam search; give {num_beams} above 1 too, or leave it out", _both)
+        for name in ("length_penalty", "early_stopping")
+    ),
+    Conflict(
+        "forced_bos_token_id",
+        DECODER,
+        "{option} is for models with an encoder, and this is a decoder; leave it out",
+        _both,
+    ),
+    Conflict(
+        "draft",
+        "speculate",
+        "{option} proposes nothing with {other} {limit}; leave one out",
+        lambda draft, speculate: draft is not None and speculate in ("lookup", "off"),
+    ),
+    Conflict(
+        "forced_tokens",
+        "max_new_tokens",
+        "{option} names a place that the answer does not reach: {other} is {limit}",
+        lambda forced, most: bool(forced) and most is not None and max(forced) >= most,
+    ),
+    Conflict(
+        "exponential_decay_length_penalty",
+        "max_new_tokens",
+        "{option} begins after the end of the answer: {other} is {limit}",
+        lambda decay, most: decay is not None and most is not None and decay[0] >= most,
+    ),
+    Conflict(
+        "order",
+        "order",
+        "{option} needs two steps or more",
+        lambda order, _: order is not None and len(order) == 1,
+    ),
+]
 CONFLICTS = (*_LENGTH, *_DRAWING, *_PENALTIES, *_FORMS, *_CONTRASTIVE, *_ALONE, *_WITH_STATES, *_SEARCHES)
+IDLE = (*_SAMPLING, *_WITHOUT)

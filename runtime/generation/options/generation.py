@@ -18,7 +18,7 @@ from triform.runtime.generation.options.checks import (
     not_negative,
     whole_from_zero,
 )
-from triform.runtime.generation.options.conflicts import check_conflicts
+from triform.runtime.generation.options.conflicts import GREEDY, check_conflicts
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 from triform.runtime.generation.options.step_order import check_order
 
@@ -101,7 +101,12 @@ class GenerationOptions:
             above_zero().judge("penalty_alpha", self.penalty_alpha)
             if self.penalty_alpha >= 1:
                 raise InputError(f"{option('penalty_alpha')} must be below 1, not {self.penalty_alpha}")
-        check_conflicts({**vars(self), **vars(self.truncation)})
+        check_conflicts({**vars(self), **vars(self.truncation), **greedy_situation(self)})
+
+
+def greedy_situation(options: GenerationOptions) -> dict[str, object]:
+    """The situation that options pass to `check_conflicts`; contrastive search has conflicts of its own."""
+    return {GREEDY: True} if options.temperature == 0 and options.penalty_alpha is None else {}
 
 
 def values_by_name(options: GenerationOptions) -> dict[str, object]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from triform.runtime.errors import refuse_unused
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.step_order import reordered
 from triform.runtime.generation.processors import bans, penalties, truncation
@@ -52,11 +53,22 @@ def build_processors(options: GenerationOptions, row: ProcessorContext) -> list[
     Args:
         options: with the model's defaults filled in, see `with_defaults`.
         row: what else they need to know.
+
+    Raises:
+        InputError: the order that the user wants is of steps that are off.
     """
     steps = _constraint_steps(options, row) | _penalty_steps(options, row)
     if row.generator is not None:
         steps |= _sampling_steps(options, row, row.generator)
+    on = [name for name in options.order if name in steps]
+    refuse_unused(
+        f"orders {_listed(on)}, and all other steps that it names are off", order=len(on) < 2 <= len(options.order)
+    )
     return [steps[name] for name in reordered(options.order) if name in steps]
+
+
+def _listed(on: Sequence[str]) -> str:
+    return on[0] if on else "nothing"
 
 
 def _penalty_steps(options: GenerationOptions, row: ProcessorContext) -> dict[str, Processor]:

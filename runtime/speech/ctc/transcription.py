@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import refuse_unused
 from triform.runtime.speech.ctc.chunks import Chunk, chunks
 from triform.runtime.speech.ctc.decoding import CtcDecoder, FramedToken, GreedyDecoder
 from triform.runtime.speech.ctc.prefix_beams import PrefixBeamDecoder
@@ -47,12 +47,10 @@ def check_ctc_options(options: TranscribeOptions) -> None:
     Raises:
         InputError: names the first of them.
     """
-    for item in dataclasses.fields(options):
-        if item.name not in _SUPPORTED and getattr(options, item.name) != item.default:
-            name = option(item.name)
-            raise InputError(
-                f"this model hears all tokens at once (CTC), without a prompt or sampling: leave out {name}"
-            )
+    others = [item for item in dataclasses.fields(options) if item.name not in _SUPPORTED]
+    given = {item.name: getattr(options, item.name) != item.default for item in others}
+    refuse_unused("is for models with a prompt and sampling, and this one hears all tokens at once (CTC)", **given)
+    refuse_unused("is of `vad`, which is off", voice_activity=options.voice_activity is not None and not options.vad)
 
 
 def _of_speech(

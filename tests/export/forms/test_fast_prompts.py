@@ -127,6 +127,6 @@ def test_encoders_have_no_prompts(tmp_path, capsys):
     said = capsys.readouterr().err
     assert (code, said.splitlines()[-1]) == (
         2,
-        "error: --fast-prompts is for decoders; this model is of the form encoder",
+        "error: --fast-prompts is for decoders, and this model is of the form encoder; leave it out",
     )
     assert not (tmp_path / "out").exists()

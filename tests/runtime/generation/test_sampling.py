@@ -281,7 +281,7 @@ def test_banning_every_token_is_refused(temperature):
 
 def test_the_smallest_temperatures_are_greedy():
     logits = np.array([0.0, 3.0, 1.0], np.float32)
-    assert {sampler_of(GenerationOptions(temperature=t, seed=1), 3)(NO_IDS, logits) for t in (0, 1e-320, 1e-9)} == {1}
+    assert {sampler_of(GenerationOptions(temperature=t), 3)(NO_IDS, logits) for t in (0, 1e-320, 1e-9)} == {1}
 
 
 def likeliest(logits, count):

@@ -118,7 +118,7 @@ def test_words(call, whisper_bundle, clip):
 
 
 def test_words_need_their_export(call, whisper_int8, clip):
-    code, _, err = call("transcribe", whisper_int8, clip, "--word-timestamps")
+    code, _, err = call("transcribe", whisper_int8, clip, "--word-timestamps", "--json")
     assert code == 1
     assert "export the model again, with --word-timestamps" in one_line(err)
 
@@ -206,10 +206,12 @@ def test_bad_files(call, whisper_int8, clip, tmp_path, name, make, message):
         (["--task", "sing"], "--task must be transcribe or translate"),
         (["--format", "doc"], "--format must be text, json, srt, vtt"),
         (["--json", "--format", "srt"], "not both"),
-        (["--max-line-width", "40"], "add --format srt"),
+        (["--max-line-width", "40"], "is for subtitles, which --format srt and vtt write"),
+        (["--word-timestamps"], "--word-timestamps changes only what --format json, srt and vtt write"),
+        (["--language", "auto"], "--language auto has nothing to detect: this model knows English only"),
         (["--format", "srt", "--max-line-width", "0"], "--max-line-width must be at least 1"),
         (["--batch", "0"], "--batch must be at least 1"),
-        (["--batch", "2", "--condition-on-previous-text"], "leave out --batch"),
+        (["--batch", "2", "--condition-on-previous-text"], "--condition-on-previous-text is for one window after"),
         (["--vad-threshold", "0.4"], "--vad-threshold needs --vad"),
         (["--vad", "--vad-threshold", "4"], "must be between 0 and 1"),
         (["--output", "/dev/null/a.txt"], "cannot be written"),

@@ -74,7 +74,9 @@ def test_the_language_that_a_model_is_for():
     assert check_language(info, TranscribeOptions(language="de")) == "de"
     assert check_language(info, TranscribeOptions(language="Auto")) is None
     english = dataclasses.replace(INFO, languages={})
-    assert check_language(english, TranscribeOptions(language="auto")) is None
+    assert check_language(english, TranscribeOptions(language="English")) is None
+    with pytest.raises(InputError, match="`language` auto has nothing to detect: this model knows English only"):
+        check_language(english, TranscribeOptions(language="auto"))
     with pytest.raises(InputError, match="English only"):
         check_language(english, TranscribeOptions(language="de"))
 

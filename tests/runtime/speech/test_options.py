@@ -25,7 +25,14 @@ from triform.runtime.speech.options import TranscribeOptions
         ({"max_new_tokens": 0}, "`max_new_tokens` must be at least 1, not 0"),
         ({"seed": -1}, "`seed` must be"),
         ({"seed": 2**64}, "`seed` must be"),
-        ({"batch": 2, "condition_on_previous_text": True}, "leave out `batch`"),
+        ({"batch": 2, "condition_on_previous_text": True}, "`condition_on_previous_text` is for one window after"),
+        ({"temperatures": (0.0,), "seed": 0}, "`seed` is for sampling, and here the only temperature is 0"),
+        ({"temperatures": (0.0,), "best_of": 2}, "`best_of` is for sampling, and here the only temperature is 0"),
+        ({"temperatures": (0.4, 0.8), "num_beams": 2}, "`num_beams` is for a temperature of 0, which is not tried"),
+        (
+            {"temperatures": (0.0, 0.8), "logprob_threshold": None, "compression_ratio_threshold": float("inf")},
+            "`temperatures` has several, and no threshold that leads from one to the next",
+        ),
     ],
 )
 def test_options_are_checked(options, message):

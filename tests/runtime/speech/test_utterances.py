@@ -108,11 +108,18 @@ def test_cutting():
         ({"word_timestamps": True}, "`word_timestamps`"),
         ({"hotwords": "Anna"}, "`hotwords`"),
         ({"initial_prompt": "Anna"}, "`initial_prompt`"),
-        ({"condition_on_previous_text": True}, "`condition_on_previous_text`"),
     ],
 )
 def test_options_of_other_models(options, name):
     with pytest.raises(InputError, match=f"leave out {name}"):
+        transcribe(model_of(), voice(1), TranscribeOptions(**options))
+
+
+@pytest.mark.parametrize(
+    "options", [{"condition_on_previous_text": True}, {"timestamps": False}, {"no_speech_threshold": 0.3}]
+)
+def test_options_without_effect(options):
+    with pytest.raises(InputError, match=f"`{next(iter(options))}` has no effect with this model"):
         transcribe(model_of(), voice(1), TranscribeOptions(**options))
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 from triform.runtime.encoder_decoder.ask import Ask
-from triform.runtime.errors import InputError
+from triform.runtime.errors import InputError, use_defaults
 from triform.runtime.generation.options import conflicts
 from triform.runtime.generation.options.beams import Beams
-from triform.runtime.generation.options.conflicts import CONFLICTS, CUTS, FORMS, MIROSTAT, check_conflicts
+from triform.runtime.generation.options.conflicts import CONFLICTS, CUTS, FORMS, IDLE, MIROSTAT, check_conflicts
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
+from triform.runtime.generation.processors.build import ProcessorContext, build_processors
 
 GROUPS = (GenerationOptions, Truncation, Penalties, Constraints, Beams, Ask)
 OPTIONS = {field.name for group in GROUPS for field in dataclasses.fields(group)}
@@ -23,8 +25,8 @@ SITUATIONS = {value for name, value in vars(conflicts).items() if name.isupper()
 
 
 def test_every_name_is_an_option_or_a_situation():
-    assert len(SITUATIONS) == 9
-    for option, other, sentence, _ in CONFLICTS:
+    assert len(SITUATIONS) == 12
+    for option, other, sentence, _ in (*CONFLICTS, *IDLE):
         assert option in OPTIONS | COMMAND_LINE
         assert other in OPTIONS | SITUATIONS
         names = set(re.findall(r"{(\w+)}", sentence)) - {"option", "other", "value", "limit"}
@@ -33,7 +35,7 @@ def test_every_name_is_an_option_or_a_situation():
 
 
 def test_no_pair_stands_twice():
-    pairs = [(option, other) for option, other, *_ in CONFLICTS]
+    pairs = [(option, other) for option, other, *_ in (*CONFLICTS, *IDLE)]
     assert len(pairs) == len(set(pairs))
 
 
@@ -72,6 +74,20 @@ def test_nothing_given_is_no_conflict():
             "`target_lang` already says what the first token is; leave `forced_bos_token_id` out",
         ),
         ({"draft": "x", "penalty_alpha": 0.5, "top_k": 4}, "`draft` does not go with `penalty_alpha`; leave it out"),
+        ({"seed": 0, conflicts.GREEDY: True}, "`seed` is for sampling, and here the most likely token is always taken"),
+        ({"seed": 0, conflicts.ONE_TOKEN: True}, "`seed` has no effect with `top_k` 1, which always takes"),
+        ({"early_stopping": False, conflicts.NO_BEAMS: True}, "`early_stopping` is for beam search; give `num_beams`"),
+        ({"length_penalty": 1.0, conflicts.NO_BEAMS: True}, "`length_penalty` is for beam search; give `num_beams`"),
+        ({"forced_bos_token_id": 3, conflicts.DECODER: True}, "`forced_bos_token_id` is for models with an encoder"),
+        ({"draft": "x", "speculate": "off"}, "`draft` proposes nothing with `speculate` off; leave one out"),
+        (
+            {"forced_tokens": {0: 5, 7: 6}, "max_new_tokens": 7},
+            "`forced_tokens` names a place that the answer does not",
+        ),
+        (
+            {"exponential_decay_length_penalty": (7, 1.5), "max_new_tokens": 7},
+            "`exponential_decay_length_penalty` begins after the end of the answer: `max_new_tokens` is 7",
+        ),
         ({"stats": True, conflicts.SEVERAL_ANSWERS: True}, "`stats` is for a single answer, without a search"),
     ],
 )
@@ -86,3 +102,35 @@ def test_what_does_not_go_together_is_named(values, message):
 
 def test_one_beam_goes_with_draws():
     Beams(best_of=3, num_beams=1, num_beam_groups=1, length_penalty=1.0, num_return_sequences=3)
+
+
+def test_what_turns_a_step_off_needs_no_sampling():
+    truncation = Truncation(min_p=0, typical_p=1, epsilon_cutoff=0, eta_cutoff=0)
+    GenerationOptions(temperature=0, top_k=0, top_p=1, truncation=truncation)
+    GenerationOptions(temperature=0, top_k=4, penalty_alpha=0.5)
+    check_conflicts({"forced_tokens": {6: 5}, "exponential_decay_length_penalty": (6, 1.5), "max_new_tokens": 7})
+
+
+def test_options_that_are_set_for_every_call_may_have_no_effect():
+    values = {"seed": 0, "top_p": 0.5, "length_penalty": 1.0, conflicts.GREEDY: True, conflicts.NO_BEAMS: True}
+    use_defaults(["seed", "top_p"])
+    try:
+        with pytest.raises(InputError, match="`length_penalty` is for beam search"):
+            check_conflicts(values)
+        # They still may not contradict each other.
+        use_defaults(["regex", "choices"])
+        with pytest.raises(InputError, match="cannot be used together"):
+            check_conflicts({"regex": "a", "choices": ("b",)})
+    finally:
+        use_defaults([])
+    with pytest.raises(InputError, match="`seed` is for sampling"):
+        check_conflicts(values)
+
+
+def test_an_order_of_steps_that_are_off_has_no_effect():
+    row = ProcessorContext(prompt_length=0, max_length=9, vocab_size=9, generator=np.random.default_rng(0))
+    options = GenerationOptions(temperature=0.5, top_p=0.9, order=("min-p", "top-p"))
+    with pytest.raises(InputError, match="`order` orders top-p, and all other steps that it names are off"):
+        build_processors(options, row)
+    turned = dataclasses.replace(options, order=("top-p", "temperature"))
+    assert len(build_processors(turned, row)) == 2

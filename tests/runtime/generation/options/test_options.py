@@ -135,11 +135,16 @@ def test_a_range_has_the_ends_that_its_description_names(kind, name, good, bad):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"temperature": 0, "truncation": Truncation(mirostat_tau=5)}, "but `mirostat_tau` needs it"),
+        ({"temperature": 0, "truncation": Truncation(mirostat_tau=5)}, "`mirostat_tau` is for sampling, and here"),
         (
             {"temperature": 0, "truncation": Truncation(xtc_threshold=0.1, xtc_probability=0.5)},
-            "but `xtc_threshold` needs it",
+            "`xtc_threshold` is for sampling, and here",
         ),
+        ({"temperature": 0, "seed": 0}, "`seed` is for sampling, and here the most likely token is always taken"),
+        ({"temperature": 0.0, "top_p": 0.9}, "`top_p` is for sampling, and here"),
+        ({"temperature": 0, "truncation": Truncation(min_p=0.1)}, "`min_p` is for sampling, and here"),
+        ({"penalty_alpha": 0.5, "top_k": 4, "seed": 3}, "`seed` is for sampling, which `penalty_alpha` turns off"),
+        ({"order": ("top-p",)}, "`order` needs two steps or more"),
         ({"top_k": 5, "truncation": Truncation(mirostat_tau=5)}, "so leave out `top_k`"),
         ({"top_p": 0.5, "truncation": Truncation(mirostat_tau=5)}, "so leave out `top_p`"),
     ],

@@ -44,12 +44,18 @@ def test_formats(call, ctc_bundle, ctc_model, recording):
 )  # fmt: skip
 def test_options_of_other_models_are_refused(call, ctc_bundle, recording, option):
     code, out, err = call("transcribe", ctc_bundle, recording, *option)
-    flag = option[0].replace("--no-timestamps", "--timestamps")
+    flag = option[0].replace("--no-timestamps", "--timestamps").replace("--no-condition", "--condition")
     assert (code, out) == (2, "")
     assert err == (
-        "error: this model hears all tokens at once (CTC), without a prompt or sampling: "
-        f"leave out {flag.replace('--no-condition', '--condition')}\n"
+        f"error: {flag} is for models with a prompt and sampling, and this one hears all tokens at once (CTC); "
+        "leave it out\n"
     )
+
+
+def test_times_of_words_are_shown_in_json(call, ctc_bundle, recording):
+    code, out, err = call("transcribe", ctc_bundle, recording, "--word-timestamps", "--format", "srt")
+    assert (code, out) == (2, "")
+    assert err == "error: --word-timestamps shows only in JSON with this model (--json); leave it out\n"
 
 
 def test_commands_of_encoders_name_the_right_one(call, ctc_bundle):
