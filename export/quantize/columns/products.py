@@ -19,6 +19,7 @@ from triform.export.quantize.columns.search import (
     StaticQuantization,
     choose_quantization,
 )
+from triform.export.quantize.threads import in_threads
 from triform.export.report import Counted, uncounted
 
 # Products with fewer columns, such as heads and routers, are small, and their errors do much harm.
@@ -39,10 +40,8 @@ def lower_to_int8(
     Returns:
         by weight name, how activations are quantized: "static" or "rows". Products in float32 are left out.
     """
-    kinds = {
-        name: lower_products_to_int8(model.graph, linears, inputs[name], rows_worth)
-        for name, linears in counted(quantizable(model, inputs).items())
-    }
+    products = quantizable(model, inputs)
+    kinds = lower_products_to_int8(model, products, inputs, rows_worth, counted)
     lower_to_float(model)
     return kinds
 
@@ -70,23 +69,36 @@ def products_by_weight(model: ir.Model) -> dict[str, list[ir.Node]]:
 
 
 def lower_products_to_int8(
-    graph: ir.Graph, linears: Sequence[ir.Node], inputs: torch.Tensor, rows_worth: float = ROWS_WORTH
-) -> str:
-    """Replace the Linear nodes of one weight by 8-bit products, all quantized alike so that the weight is stored once.
+    model: ir.Model,
+    products: Mapping[str, Sequence[ir.Node]],
+    inputs: Mapping[str, torch.Tensor],
+    rows_worth: float = ROWS_WORTH,
+    counted: Counted = uncounted,
+) -> dict[str, str]:
+    """Replace Linear nodes by 8-bit products. Those of one weight are quantized alike, so that it is stored once.
 
     Args:
-        graph: changed in place.
-        linears: nodes with the same weight.
-        inputs: calibration inputs of all of them, float32 (rows, in_features).
+        model: changed in place.
+        products: by weight name, the nodes with that weight.
+        inputs: by weight name, calibration inputs of its nodes, float32 (rows, in_features).
         rows_worth: see `choose_quantization`.
+        counted: reports how many weights are done.
 
     Returns:
-        how activations are quantized: "static" or "rows".
+        by weight name, how activations are quantized: "static" or "rows".
     """
-    _, weight, _ = linear_inputs(linears[0])
-    recipe = choose_quantization(inputs, matrix(weight).float(), rows_worth)
+
+    def choose(name: str) -> StaticQuantization | RowQuantization:
+        _, weight, _ = linear_inputs(products[name][0])
+        return choose_quantization(inputs[name], matrix(weight).float(), rows_worth)
+
+    recipes = zip(counted(products), in_threads(choose, products), strict=True)
+    return {name: _lower_products(model.graph, products[name], recipe) for name, recipe in recipes}
+
+
+def _lower_products(graph: ir.Graph, linears: Sequence[ir.Node], recipe: StaticQuantization | RowQuantization) -> str:
     for node in linears:
-        x, _, bias = linear_inputs(node)
+        x, weight, bias = linear_inputs(node)
         if isinstance(recipe, StaticQuantization):
             result = _lower_static(graph, node, x, str(weight.name), bias, recipe)
         else:

@@ -19,6 +19,7 @@ from triform.export.quantize.mixed.choices import Part, sampled, size_of
 from triform.export.quantize.mixed.goals import Loss, check_has_no_experts, choose_point, describe_point, frontier_of
 from triform.export.quantize.mixed.matrices import Matrix, RoundedMatrices, matrices_of, rounded
 from triform.export.quantize.mixed.moments import Differentiable
+from triform.export.quantize.threads import in_threads
 from triform.export.report import Clock
 from triform.runtime.bundle.export_record import QuantizedEncoderParity
 from triform.runtime.bundle.manifest import Quantization
@@ -58,10 +59,11 @@ def lower_encoder_to_goal(
     check_has_no_experts(model, options)
     matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch))
     by_column = quantizable(model, inputs).keys()
-    choices = {
-        name: _choices(item, inputs[name] if name in by_column else None)
-        for name, item in clock.counted(matrices.items())
-    }
+
+    def choices_of(name: str) -> list[Choice]:
+        return _choices(matrices[name], inputs[name] if name in by_column else None)
+
+    choices = dict(zip(clock.counted(matrices), in_threads(choices_of, matrices), strict=True))
     points = frontier_of(model, matrices, choices, folder, "relative error")
     blocks = RoundedMatrices(matrices)
 
@@ -129,12 +131,11 @@ def _store(
     """Replace each product and each lookup: of a matrix in blocks by those, of another by 8-bit products."""
     tables = {id(model.graph.initializers[name]): item for name, item in blocks.items()}
     by_column = quantizable(model, inputs)
+    lower_products_to_int8(model, {name: by_column[name] for name in by_column if name not in blocks}, inputs)
     for name, linears in products_by_weight(model).items():
         if name in blocks:
             for node in linears:
                 lower_product(model.graph, node, blocks[name], accuracy_level)
-        elif name in by_column:
-            lower_products_to_int8(model.graph, linears, inputs[name])
     lower_to_float(model)
     # All tables are quantized already, so that this scheme is only a form.
     lower_embeddings(model, Scheme(8, 32, accuracy_level), tables)
