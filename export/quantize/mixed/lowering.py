@@ -17,6 +17,7 @@ from triform.export.quantize.mixed.choices import choices_of
 from triform.export.quantize.mixed.goals import Loss, check_has_no_experts, choose_point, describe_point, frontier_of
 from triform.export.quantize.mixed.matrices import RoundedMatrices, matrices_of
 from triform.export.quantize.mixed.moments import Differentiable
+from triform.export.quantize.threads import in_threads
 from triform.export.report import Clock
 from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import Quantization
@@ -48,7 +49,8 @@ def lower_decoder_to_goal(
     """
     check_has_no_experts(model, options)
     matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch))
-    choices = {name: choices_of(item.parts, looked_up=item.looked_up) for name, item in clock.counted(matrices.items())}
+    results = in_threads(lambda item: choices_of(item.parts, looked_up=item.looked_up), matrices.values())
+    choices = dict(zip(clock.counted(matrices), results, strict=True))
     points = frontier_of(model, matrices, choices, folder, "KL before error feedback")
     rounded = RoundedMatrices(matrices)
 

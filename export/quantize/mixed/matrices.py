@@ -18,6 +18,7 @@ from triform.export.quantize.error_feedback import quantize_with_moments
 from triform.export.quantize.mixed.allocation import Choice, Point
 from triform.export.quantize.mixed.choices import Part
 from triform.export.quantize.mixed.moments import Moments, Sensitivity
+from triform.export.quantize.threads import in_threads
 from triform.runtime.errors import UnsupportedError, option
 
 # The traced module holds the model under this name.
@@ -69,9 +70,9 @@ class RoundedMatrices:
     def of(self, point: Point) -> dict[str, Blocks]:
         """The blocks of each matrix that is stored in blocks."""
         in_blocks = [(name, choice) for name, choice in point.choices.items() if choice.block_size is not None]
-        for name, choice in in_blocks:
-            if (name, choice) not in self._done:
-                self._done[name, choice] = rounded(self._matrices[name].parts, choice)
+        missing = [key for key in in_blocks if key not in self._done]
+        results = in_threads(lambda key: rounded(self._matrices[key[0]].parts, key[1]), missing)
+        self._done.update(zip(missing, results, strict=True))
         return {name: self._done[name, choice] for name, choice in in_blocks}
 
     def keep(self, *points: Point) -> None:
