@@ -265,6 +265,8 @@ def _unexpected(error: BaseException) -> int:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         # Such as a name that is too long, or a loop of links.
         return _say(f"{_name(error.filename)} cannot be used: {error.strerror}", 1)
+    if isinstance(error, RecursionError):
+        return _say("a path, or what a file holds, is nested too deeply", 1)
     if isinstance(error, UnicodeEncodeError):
         # Python stands for bytes of a name that are not UTF-8 with what UTF-8 cannot write.
         return _say(f"{_name(error.object)} is not valid Unicode; give the file or the folder another name", 1)

@@ -89,6 +89,8 @@ def export(
             opened = _opened(str(source), options, weights=True)
             steps = _FORMS[opened.purpose.form]
             checkpoint = steps.load(opened.origin, opened.config, opened.options)
+        if isinstance(checkpoint, Checkpoint):
+            clock.notes.extend(checkpoint.notes)
         report = steps.export(checkpoint, target, opened.options, clock)
     return dataclasses.replace(
         report,

@@ -1,4 +1,4 @@
-"""Turns failures of tokenizers, which is written in Rust, into Triform's errors, with nothing on standard error."""
+"""Keeps what native libraries say off standard error, and turns panics in Rust into Triform's errors."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, TypeErr
 OWN_THREADS = "triform"
 # Rust's message of a panic. It has no certain end, so all that follows is taken for a part of it.
 _PANICS = re.compile(rb"\n?thread '[^'\n]*'(?: \(\d+\))? panicked at .*", re.DOTALL)
+# What mpg123, which reads MP3 for libsndfile, says of a damaged file.
+_MPG123 = re.compile(rb"^(?:\[src/libmpg123/|Note: |Warning: |Error: ).*\n?", re.MULTILINE)
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def failures_as(make: Callable[[str], Exception]) -> Iterator[None]:
         make: makes the error from the exception's message.
     """
     try:
-        with _quiet():
+        with without_chatter():
             yield
     except _PASSED_ON:
         raise
@@ -58,8 +60,8 @@ def panics_as(make: Callable[[str], Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what panics in Rust write to standard error; what else is written there meanwhile appears afterwards.
+def without_chatter() -> Iterator[None]:
+    """Hide what panics in Rust and mpg123 write to standard error; what else is written there appears afterwards.
 
     The file descriptor belongs to the whole process, so it is not redirected while a program's own threads may use it.
     """
@@ -95,7 +97,7 @@ class _StandardError:
             return True
 
     def restore(self) -> None:
-        """End one redirection; the last one shows what was written, except panics."""
+        """End one redirection; the last one shows what was written, except what is hidden."""
         with self._lock:
             self._users -= 1
             if self._users == 0:
@@ -123,7 +125,7 @@ class _StandardError:
             size = os.lseek(self._kept, 0, os.SEEK_END)
             if size:
                 os.lseek(self._kept, 0, os.SEEK_SET)
-                shown = _PANICS.sub(b"", os.read(self._kept, size))
+                shown = _MPG123.sub(b"", _PANICS.sub(b"", os.read(self._kept, size)))
                 while shown:
                     shown = shown[os.write(2, shown) :]
         except OSError:

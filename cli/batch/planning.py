@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -55,16 +56,32 @@ def _nothing_at(pattern: str, reads: Literal["text", "audio"]) -> str:
 def _matches(pattern: str, reads: Literal["text", "audio"]) -> Iterator[Path]:
     path = Path(pattern)
     if path.is_dir():
-        # Marks and logs of the tools that wrote a folder are left out, and hidden files.
-        for file in path.rglob("*"):
-            hidden = any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
-            is_input = file.suffix.lower() in TABLES or (reads == "audio" and file.suffix != "")
-            if file.is_file() and not hidden and is_input:
+        # Without marks and logs of the tools that wrote a folder, and hidden files.
+        for file in _files_in(path):
+            if file.suffix.lower() in TABLES or (reads == "audio" and file.suffix != ""):
                 yield file
     elif path.exists() or not glob.has_magic(pattern):
         yield from [path] if path.exists() else []
     else:
         yield from (Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """The files in a folder and in its folders, however deep, in any order; links to folders are not followed."""
+    waiting = [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.name.startswith((".", "_")):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_file():
+                        yield Path(entry.path)
+        except PermissionError:
+            # As a pattern of the shell, which does not see what lies there.
+            continue
 
 
 def plan(files: Sequence[Path], column: str, rows: int) -> list[Unit]:

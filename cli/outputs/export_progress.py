@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from triform.cli.outputs.notes import say
+from triform.cli.outputs.progress import drawn
 from triform.cli.outputs.terminal import for_progress
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def _bar() -> Iterator[Callable[[StepProgress], None]]:
         TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(file=for_progress()), transient=True) as bar:
+    bar = Progress(*columns, console=Console(file=for_progress()), transient=True, auto_refresh=False)
+    with drawn(bar):
         task = bar.add_task("start", total=None)
 
         def show(progress: StepProgress) -> None:

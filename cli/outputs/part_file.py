@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from triform.cli.outputs.notes import say
-from triform.cli.outputs.run_log import log_path
+from triform.cli.outputs.run_log import AnotherRunError, log_path
 from triform.runtime.errors import InputError
 from triform.runtime.files import followed
 
@@ -42,6 +42,8 @@ def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO
         try:
             yield file
             file.flush()
+        except AnotherRunError:
+            raise
         except BaseException:
             _keep(file, unfinished)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import tee
@@ -10,11 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from triform.cli.outputs.terminal import for_progress
+from triform.runtime.panics import OWN_THREADS
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from triform.cli.inputs.records import Record, Records
 
 _BLOCK = 2**20
+# Seconds between two drawings of a bar.
+_PAUSE = 0.1
 
 
 def with_progress(records: Records, *, results_to: Path | None) -> Iterator[Record]:
@@ -33,7 +39,8 @@ def with_progress(records: Records, *, results_to: Path | None) -> Iterator[Reco
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True))
-    with Progress(*columns, console=Console(file=for_progress()), transient=True) as bar:
+    bar = Progress(*columns, console=Console(file=for_progress()), transient=True, auto_refresh=False)
+    with drawn(bar):
         task = bar.add_task("lines", total=_lines(records.file))
         for record in records:
             bar.update(task, completed=record.number)
@@ -58,9 +65,36 @@ def seconds_bar(total: float | None, *, results_to: Path | None) -> Iterator[Cal
 
     count = "{task.completed:.0f} s" if total is None else "{task.completed:.0f}/{task.total:.0f} s"
     columns = (BarColumn(), TextColumn(count), TimeRemainingColumn(elapsed_when_finished=True))
-    with Progress(*columns, console=Console(file=for_progress()), transient=True) as bar:
+    bar = Progress(*columns, console=Console(file=for_progress()), transient=True, auto_refresh=False)
+    with drawn(bar):
         task = bar.add_task("seconds", total=total)
         yield lambda seconds: bar.update(task, completed=seconds)
+
+
+@contextmanager
+def drawn(bar: Progress) -> Iterator[None]:
+    """Draw a bar again and again, until the context ends.
+
+    rich's own thread would be taken for one of a program that uses triform: standard error would not be redirected,
+    and show what libraries say.
+
+    Args:
+        bar: without `auto_refresh`.
+    """
+    ended = threading.Event()
+
+    def draw() -> None:
+        while not ended.wait(_PAUSE):
+            bar.refresh()
+
+    thread = threading.Thread(target=draw, name=f"{OWN_THREADS}-progress", daemon=True)
+    with bar:
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 def _is_shown(results_to: Path | None) -> bool:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
+
+class AnotherRunError(InputError):
+    """An unfinished output cannot be continued by this run."""
+
+
 # The hexadecimal digits of a digest, and the bytes of a line with two.
 _DIGITS = 16
 _LINE = 2 * _DIGITS + 1
@@ -79,19 +84,19 @@ class RunLog:
             record_of: the record of an item.
 
         Raises:
-            InputError: the first items are not those of the earlier run.
+            AnotherRunError: the first items are not those of the earlier run.
         """
         place = 0
         for place, item in enumerate(items, 1):
             if place > self._done:
                 yield item
             elif self._file.read(_LINE)[:_DIGITS] != _digest_of(record_of(item)):
-                raise InputError(
+                raise AnotherRunError(
                     f"{self._unfinished} was made from another input: record {place} differs; "
                     "give the input of the earlier run, or delete that file"
                 )
         if place < self._done:
-            raise InputError(
+            raise AnotherRunError(
                 f"{self._unfinished} has {self._done} results, but the input has {place} records; "
                 "give the input of the earlier run, or delete that file"
             )
@@ -113,7 +118,8 @@ def run_log(run: Run, unfinished: Path, answers: Callable[[], Iterable[bytes]]) 
             earlier run had the same options: how long an answer is may depend on them.
 
     Raises:
-        InputError: the log is missing, it or an answer is damaged, or the earlier run had another bundle or other
+        InputError: the log cannot be written.
+        AnotherRunError: it is missing, it or an answer is damaged, or the earlier run had another bundle or other
             options.
     """
     path, digests = log_path(unfinished), run.digests()
@@ -121,7 +127,9 @@ def run_log(run: Run, unfinished: Path, answers: Callable[[], Iterable[bytes]]) 
     try:
         file = path.open("r+b" if begun else "w+b")
     except FileNotFoundError:
-        raise InputError(f"{unfinished} cannot be continued: {path} is missing; delete it to start again") from None
+        raise AnotherRunError(
+            f"{unfinished} cannot be continued: {path} is missing; delete it to start again"
+        ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
     with file:
@@ -150,7 +158,7 @@ def difference(digests: Mapping[str, str], earlier: Mapping[str, Any]) -> str | 
 def _check_same(digests: Mapping[str, str], earlier: Mapping[str, Any], unfinished: Path) -> None:
     what = difference(digests, earlier)
     if what is not None:
-        raise InputError(
+        raise AnotherRunError(
             f"{unfinished} was made with {what}; repeat the command of the earlier run with --resume, "
             "or delete that file"
         )
@@ -162,9 +170,9 @@ def _check_answers(file: IO[bytes], answers: Iterable[bytes], unfinished: Path) 
     for done, answer in enumerate(answers, 1):
         line = file.read(_LINE)
         if len(line) < _LINE or line[-1:] != b"\n":
-            raise InputError(f"{unfinished} cannot be continued: its log is damaged; delete it to start again")
+            raise AnotherRunError(f"{unfinished} cannot be continued: its log is damaged; delete it to start again")
         if line[_DIGITS:-1] != _digest(answer).encode():
-            raise InputError(
+            raise AnotherRunError(
                 f"{unfinished} is damaged: its result {done} is not what was written; delete it to start again"
             )
     return done

@@ -10,6 +10,8 @@ import re
 from typing import Any
 
 _NAME = re.compile(r"`(\w+(?:\.\w+)?)`")
+# Points to an option that the command may not have.
+_HINT = re.compile(r", or see `(\w+)`")
 # The command for each method.
 _COMMANDS = {
     "Conversation": "chat",
@@ -50,7 +52,11 @@ def use_flags_of(command: Any) -> None:
 
 
 def spelled(message: str) -> str:
-    """A message of the runtime with the command line's names; other names stay as they are."""
+    """A message of the runtime with the command line's names; other names stay as they are.
+
+    A hint to see an option that the command does not have is left out.
+    """
+    message = _HINT.sub(lambda match: match[0] if match[1] in _flags else "", message)
     return _NAME.sub(lambda match: _spelling(match[1]) or match[0], message)
 
 

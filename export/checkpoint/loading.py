@@ -120,8 +120,9 @@ def of_texts(checkpoint: Checkpoint, *names: str) -> Checkpoint:
     try:
         with quiet():
             output = checkpoint.model(**dict.fromkeys(names, token), use_cache=False)[0]
-    except Exception:  # a model that a text is not enough for is refused when it is traced
-        return checkpoint
+    except Exception as error:  # a model that a text is not enough for is refused when it is traced
+        note = f"what no text reaches is in the bundle, unnamed: a run on two tokens failed ({first_line(error)})"
+        return replace(checkpoint, notes=(*checkpoint.notes, note))
     unreached = unreached_weights(checkpoint.model, output)
     parts = {**checkpoint.parts_left_out, **unreached_parts(checkpoint.model, unreached)}
     return replace(checkpoint, left_out=(*checkpoint.left_out, *unreached), parts_left_out=parts)

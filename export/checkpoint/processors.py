@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,16 @@ def load_original_tokenizer(source: Source) -> Any:
             raise ExportError(f"{source.name} has no usable tokenizer: {first_line(error)}") from error
     if hasattr(tokenizer, "backend_tokenizer"):
         _check_knows_words(source, tokenizer)
+    _check_templates(source, getattr(tokenizer, "chat_template", None))
     return tokenizer
+
+
+def _check_templates(source: Source, templates: object) -> None:
+    for template in templates.values() if isinstance(templates, Mapping) else [templates]:
+        if not isinstance(template, str | None):
+            raise ExportError(
+                f"a chat template of {source.name} is no text, but {quoted(template)}; correct it or remove it"
+            )
 
 
 def _check_knows_words(source: Source, tokenizer: Any) -> None:

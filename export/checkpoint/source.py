@@ -65,6 +65,7 @@ class Checkpoint:
         left_out: names of tensors of the checkpoint that the model does not read: those of heads for other tasks, and
             of other parts.
         parts_left_out: of these parts, how many tensors each has.
+        notes: what the user should know of it, a sentence each.
     """
 
     source: Source
@@ -76,3 +77,4 @@ class Checkpoint:
     left_out: tuple[str, ...] = ()
     parts_left_out: Mapping[str, int] = field(default_factory=dict)
     placements: Mapping[str, Placement] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

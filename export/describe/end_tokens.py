@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.chat_templates import chat_templates
 from triform.runtime.bundle.export_record import EndToken
@@ -65,7 +66,8 @@ def ends_named_by(source: Source, tokenizer: Any, vocab_size: int, ends: int | l
 
 def template_ends(tokenizer: Any) -> list[int]:
     """The tokens that the chat templates of a tokenizer write after an assistant's message, by rendering one."""
-    tokens = (_template_end(tokenizer, template) for template in chat_templates(tokenizer).values())
+    with quiet():
+        tokens = [_template_end(tokenizer, template) for template in chat_templates(tokenizer).values()]
     return list(dict.fromkeys(token for token in tokens if token is not None))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 
+from triform.export.checkpoint.quiet import quiet
 from triform.export.describe.chat_templates import chat_templates
 from triform.export.describe.special_tokens import special_strings
 from triform.models.errors import first_line
@@ -113,7 +114,8 @@ def choose_engine(tokenizer: Any) -> tuple[str, list[str]]:
     if not templates:
         return MINIJINJA, []
     special, reason = special_strings(tokenizer), ""
-    expected = {name: _all_of_transformers(tokenizer, template) for name, template in templates.items()}
+    with quiet():
+        expected = {name: _all_of_transformers(tokenizer, template) for name, template in templates.items()}
     for engine in TEMPLATE_ENGINES:
         differences = [_difference(template, expected[name], special, engine) for name, template in templates.items()]
         if engine == MINIJINJA:

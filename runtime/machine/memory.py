@@ -28,6 +28,22 @@ def available_memory() -> int | None:
     return _least(_meminfo("MemAvailable"), left)
 
 
+def address_space_left() -> int | None:
+    """The bytes that this process may still map, by ``ulimit -v``; None without a limit, or if it cannot be told."""
+    if sys.platform != "linux":
+        return None
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
+
+
 def memory_bandwidth(threads: int) -> float:
     """Measure how fast memory is read, in bytes a second: the limit of generation, which reads every weight each step.
 

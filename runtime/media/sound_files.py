@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.errors import InputError
+from triform.runtime.panics import without_chatter
 
 Samples = NDArray[np.float32]
 
@@ -92,7 +93,8 @@ def _by_libsndfile(content: Path | IO[bytes], name: str) -> SoundFile | None:
     if _is_sample_dump(content):
         return None
     try:
-        file = soundfile.SoundFile(content)
+        with without_chatter():
+            file = soundfile.SoundFile(content)
     except soundfile.LibsndfileError as error:
         if error.code != _UNRECOGNISED_FORMAT:
             raise InputError(f"{name} cannot be read as audio: {error.error_string}") from None
@@ -138,7 +140,8 @@ class _SndFile:
             # libsndfile does not report how far it read before it failed, but it leaves the rest unchanged.
             block = np.full((_BLOCK, self.channels), np.nan, np.float32)
             try:
-                read = self._file.read(out=block)
+                with without_chatter():
+                    read = self._file.read(out=block)
             except soundfile.LibsndfileError:
                 self.damaged = True
                 untouched = np.isnan(block[:, 0])

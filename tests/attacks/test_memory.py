@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import sys
 
 import numpy as np
 import pytest
 
 import triform
+from tests.helpers.commands import one_line
 from triform.cli.main import run
 from triform.export import pipeline
 from triform.export.options import ExportOptions
@@ -16,6 +18,7 @@ from triform.runtime.errors import OutOfMemoryError, is_out_of_memory
 from triform.runtime.graphs import session as sessions
 from triform.runtime.graphs.cache import KVCache
 from triform.runtime.graphs.decoding import step as decoder_step
+from triform.runtime.machine import memory
 
 SAID = [
     "std::bad_alloc",
@@ -61,6 +64,18 @@ def test_an_export(checkpoint, tmp_path, monkeypatch, error):
     monkeypatch.setattr(pipeline, "_opened", opened)
     with pytest.raises(OutOfMemoryError, match="does not fit into memory"):
         pipeline.export(checkpoint, tmp_path / "out", ExportOptions())
+
+
+@pytest.mark.parametrize("what", ["address_space_left", "available_memory"])
+def test_pytorch_is_not_loaded_where_it_does_not_fit(capsys, monkeypatch, tmp_path, what):
+    """It would end the process."""
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(memory, what, lambda: 3 * 10**8)
+    assert run(["export", str(tmp_path), str(tmp_path / "out")]) == 1
+    err = one_line(capsys.readouterr().err)
+    assert err.startswith("error: PyTorch and transformers do not fit into memory: they take ")
+    assert "300 MB are left" in err
+    assert "torch" not in sys.modules
 
 
 def test_more_rows_than_any_machine_holds():

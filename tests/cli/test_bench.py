@@ -51,6 +51,12 @@ def test_counts_are_at_least_one(call, float_bundle, option):
 
 
 def test_a_prompt_that_is_too_long_is_refused(call, float_bundle):
+    context = triform.load(float_bundle).manifest.max_length
     code, out, err = call("bench", float_bundle, "--tokens", 100_000)
     assert (code, out) == (2, "")
-    assert "context" in one_line(err)
+    assert one_line(err) == (
+        f"error: --tokens 100000 and --new-tokens 64 are more than this model's context of {context}\n"
+    )
+    code, out, err = call("bench", float_bundle, "--new-tokens", context)
+    assert (code, out) == (2, "")
+    assert f"leaves no room for a prompt in a context of {context} tokens" in one_line(err)

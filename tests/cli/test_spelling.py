@@ -26,6 +26,8 @@ def command(name):
         ("answer", "`top_k` must be 1; or leave out `no_answer`", "--top-k must be 1; or leave out --no-answer"),
         ("answer", "`threads` and `provider_options`", "--threads and --provider-option"),
         ("transcribe", "`timestamps`", "--timestamps"),
+        ("generate", "shorten it, or see `on_overflow`", "shorten it, or see --on-overflow"),
+        ("bench", "shorten it, or see `on_overflow`", "shorten it"),
         ("transcribe", "use `Encoder.classify_images`", "use `triform classify-image`"),
         ("vectors", "export with `ExportOptions.hidden_states`", "export with --hidden-states"),
         # What is no option of the command, and no name at all.

@@ -8,12 +8,15 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from triform.cli.outputs.export_progress import export_progress
+from triform.cli.outputs.progress import seconds_bar
 from triform.export.report import StepProgress
+from triform.runtime.panics import OWN_THREADS
 
 TRIFORM = [sys.executable, "-m", "triform"]
 SHORT = ["hi", "--max-new-tokens", "3", "--temperature", "0"]
@@ -142,6 +145,17 @@ def test_a_bar_on_a_terminal_names_the_running_step(monkeypatch, capsys):
     assert "\N{HORIZONTAL ELLIPSIS}" not in terminal.seen
     assert "{" not in terminal.seen
     assert capsys.readouterr().out == ""
+
+
+def test_bars_are_drawn_without_a_thread_of_another_library(monkeypatch, tmp_path):
+    """Beside one, what libraries say on standard error could not be hidden."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    before = set(threading.enumerate())
+    with export_progress(as_json=True), seconds_bar(9.0, results_to=tmp_path / "a"):
+        names = {thread.name for thread in set(threading.enumerate()) - before}
+    assert names == {f"{OWN_THREADS}-progress"}
+    assert set(threading.enumerate()) <= before
 
 
 def test_plain_lines_elsewhere(capsys):

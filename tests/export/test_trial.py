@@ -81,3 +81,13 @@ def test_a_broken_template_makes_no_bundle(capsys, own_checkpoint, tmp_path):
     assert run(["export", str(own_checkpoint), str(tmp_path / "out"), "--quantize", "none"]) == 1
     assert "error: the bundle would not work: default template:" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["checkpoint"]
+
+
+def test_a_template_that_is_no_text(capsys, own_checkpoint, tmp_path):
+    (own_checkpoint / "chat_template.jinja").unlink()
+    path = own_checkpoint / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": 5}))
+    assert run(["export", str(own_checkpoint), str(tmp_path / "out"), "--quantize", "none"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: a chat template of checkpoint is no text, but 5; correct it or remove it"
+    )

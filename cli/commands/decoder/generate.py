@@ -103,7 +103,7 @@ def run(
 
     if input_file is None:
         of_files = {"output": output, "field": field, "batch": batch, "resume": resume, "skip_errors": skip_errors}
-        given = {name: value not in (None, False) for name, value in of_files.items()}
+        given = {name: value is not None and value is not False for name, value in of_files.items()}
         refuse_unused("goes with --input; a single answer goes to standard output", **given)
     options = _with_logprobs(options, logprobs, as_json=as_json or input_file is not None)
     prompt_options = PromptOptions(

@@ -86,6 +86,7 @@ def measure(model: Decoder | Encoder | EncoderDecoder | CtcModel, work: Work) ->
 def _decoder(model: Decoder, work: Work) -> Figures:
     work.allow("tokens", "new_tokens")
     room = model.manifest.max_length - work.new_tokens
+    _check_room(work, room, model.manifest.max_length)
     prompt = _text(work, work.tokens or min(_PROMPT, room), lambda text: model.count_tokens(text, raw=True))
     options = _options(work, speculate="off")
 
@@ -96,6 +97,17 @@ def _decoder(model: Decoder, work: Work) -> Figures:
 
     answers = _repeat(generate, work.runs)
     return {"prompt_tokens": answers[0].prompt_tokens} | _generation(answers)
+
+
+def _check_room(work: Work, room: int, context: int) -> None:
+    from triform.runtime.errors import InputError
+
+    if room < 1:
+        raise InputError(f"--new-tokens {work.new_tokens} leaves no room for a prompt in a context of {context} tokens")
+    if work.tokens is not None and work.tokens > room:
+        raise InputError(
+            f"--tokens {work.tokens} and --new-tokens {work.new_tokens} are more than this model's context of {context}"
+        )
 
 
 def _text_to_text(model: EncoderDecoder, work: Work) -> Figures:

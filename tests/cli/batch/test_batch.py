@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import triform
 from tests.helpers.batches import errors_in, rows_in, sentences, write_json_lines, write_parquet
 from tests.helpers.commands import one_line
 from triform.cli.batch.folder import OutputFolder
+from triform.cli.batch.planning import find_files
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +304,22 @@ def test_inputs_that_cannot_be_used(call, sentence_bundle, tmp_path):
     for arguments, message in cases.items():
         assert message in refused(call, sentence_bundle, tmp_path, *arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_folders_in_folders_may_be_deeper_than_python_calls(tmp_path, monkeypatch):
+    folder = tmp_path.joinpath(*["a"] * 200)
+    folder.mkdir(parents=True)
+    for name in ("b.txt", "c.md", "_d.txt", ".e.txt"):
+        (folder / name).write_text("snow")
+    (tmp_path / "a" / "_marks").mkdir()
+    (tmp_path / "a" / "_marks" / "f.txt").write_text("snow")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 120)
+    try:
+        assert find_files([str(tmp_path)], "text", tmp_path / "out") == [folder / "b.txt"]
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_a_bundle_that_is_not_there(call, tmp_path):

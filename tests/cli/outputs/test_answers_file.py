@@ -139,9 +139,12 @@ def test_another_input_is_not_continued(unfinished):
 
 
 @pytest.mark.parametrize("options", [{"top_k": 5}, {}, {"top_k": 4, "seed": 1}])
-def test_other_options_are_not_continued(unfinished, options):
+def test_other_options_are_not_continued(unfinished, options, capsys):
+    capsys.readouterr()
     with pytest.raises(InputError, match=r"was made with another `(top_k|seed)`"):
         write(unfinished, ANSWERS, resume=True, **options)
+    # Nor is it said that --resume continues.
+    assert capsys.readouterr().err == ""
 
 
 def test_wider_vectors_do_not_empty_a_file(tmp_path):

@@ -11,9 +11,10 @@ import transformers
 from tests.checkpoints.layouts import bert_tokenizer
 from tests.export.checkpoint.test_purpose import T5, purpose, saved
 from triform.export.checkpoint.files.weights import find_weights, load_tensors
-from triform.export.checkpoint.loading import load_model, read_config
+from triform.export.checkpoint.loading import load_model, of_texts, read_config
 from triform.export.checkpoint.purpose import decide_purpose
 from triform.export.checkpoint.resolve import find_checkpoint
+from triform.export.checkpoint.source import Checkpoint
 from triform.export.forms import decoder
 from triform.export.options import ExportOptions
 from triform.models.architectures import more_than_text
@@ -112,6 +113,19 @@ def test_other_models_of_several_parts_are_refused(architecture, tmp_path):
 )
 def test_what_a_class_reads_besides_texts_without_having_to(architecture, what):
     assert more_than_text(getattr(transformers, architecture)) == what
+
+
+def test_a_model_that_two_tokens_are_not_enough_for_is_noted():
+    def model(**inputs):
+        assert set(inputs) == {"input_ids", "use_cache"}
+        raise ValueError("pixels are missing\nsecond line")
+
+    given = Checkpoint(None, model, None, 0, notes=("first",))
+    noted = of_texts(given, "input_ids").notes
+    assert noted[0] == "first"
+    assert noted[1:] == (
+        "what no text reaches is in the bundle, unnamed: a run on two tokens failed (pixels are missing)",
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -173,6 +173,18 @@ def test_a_cut_compressed_file_is_read_as_far_as_it_is_whole(kind, lost):
     assert warnings == [f"the content is cut off or damaged; read the {len(found) / RATE:.1f} s that are whole"]
 
 
+def test_what_mpg123_says_of_a_damaged_file_is_not_shown(capfd):
+    content = bytearray(written(noise(3), "MP3"))
+    for place in range(2000, len(content), 97):
+        content[place] ^= 0xFF
+    warnings = []
+    with open_audio(bytes(content), warnings.append) as audio:
+        list(audio.blocks(RATE))
+    os.write(2, b"another's\n")
+    assert capfd.readouterr().err == "another's\n"
+    assert len(warnings) == 1
+
+
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF024])
 def test_a_wav_from_a_pipe_has_no_size_and_is_whole(size):
     content = bytearray(written(SOUND))
