@@ -16,7 +16,8 @@ import numpy as np
 import onnx_ir as ir
 from gguf import GGMLQuantizationType as Format
 
-from triform.export.checkpoint.gguf.blocks import BlockMatrix, Factors, can_decode, decode
+from triform.export.checkpoint.gguf.blocks import BlockMatrix
+from triform.export.checkpoint.gguf.placed_blocks import blocks_of, format_of, stacked
 from triform.export.checkpoint.gguf.placement import Placement
 from triform.export.graph.linear import LINEAR, parts_of
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type, sweep
@@ -46,7 +47,7 @@ class StoredWeights:
 
     def matrix(self, weight: ir.Value) -> BlockMatrix:
         """The blocks of a weight in a supported format."""
-        return _joined([decode(self.placements[part].stored) for part in parts_of(weight)])
+        return stacked([blocks_of(self.placements[part]) for part in parts_of(weight)])
 
     def check_kept(self, kept: Collection[str]) -> None:
         """Check that the graph has the blocks of every weight in a supported format.
@@ -68,11 +69,7 @@ class StoredWeights:
 
     def _format(self, name: str) -> Format | None:
         placement = self.placements.get(name)
-        if placement is None or placement.second is not None:
-            return None
-        if len(placement.tensor.shape) != 2 or not can_decode(placement.tensor.format):
-            return None
-        return placement.tensor.format
+        return None if placement is None else format_of(placement)
 
 
 def lower_to_stored_blocks(model: ir.Model, stored: StoredWeights, accuracy_level: int) -> dict[str, int]:
@@ -197,21 +194,3 @@ def _lower_token_tables(
         kept[id(table)].lower_lookup(model.graph, node)
     sweep(model)
     return names
-
-
-def _joined(matrices: list[BlockMatrix]) -> BlockMatrix:
-    """Stack matrices of one format."""
-    if len(matrices) == 1:
-        return matrices[0]
-    minimums = [item.minimums for item in matrices if item.minimums is not None]
-    return BlockMatrix(
-        numbers=np.concatenate([item.numbers for item in matrices]),
-        bits=matrices[0].bits,
-        scales=_joined_factors([item.scales for item in matrices]),
-        minimums=_joined_factors(minimums) if minimums else None,
-    )
-
-
-def _joined_factors(factors: list[Factors]) -> Factors:
-    steps = [item.steps for item in factors if item.steps is not None]
-    return Factors(np.concatenate([item.base for item in factors]), np.concatenate(steps) if steps else None)

@@ -6,6 +6,7 @@ Layouts: https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,30 @@ class Factors:
         grouped = self.steps.reshape(rows, base.shape[1], -1).astype(np.float32)
         return (base[..., None] * grouped).reshape(rows, count)
 
+    def in_rows(self, order: NDArray[np.int64]) -> Factors:
+        """The factors of some rows, in their order."""
+        return Factors(self.base[order], None if self.steps is None else self.steps[order])
+
+    def in_blocks(self, order: NDArray[np.int64]) -> Factors:
+        """The factors of all blocks in another order, of which a super-block may stay the same or be cut."""
+        if self.steps is None:
+            return Factors(self.base[:, order])
+        size = self.steps.shape[1] // self.base.shape[1]
+        cut = math.gcd(_run_length(order), size)
+        groups = order[::cut] // size
+        return Factors(self.base[:, groups], self.steps[:, order])
+
+
+def _run_length(order: NDArray[np.int64]) -> int:
+    """The greatest length such that an order consists of runs of that many successive numbers, each from a multiple."""
+    starts = np.flatnonzero(np.diff(order, prepend=-2) != 1)
+    return math.gcd(len(order), *(int(number) for number in (*starts, *order[starts])))
+
+
+def block_order(order: NDArray[np.int64], block_size: int) -> NDArray[np.int64] | None:
+    """The order of blocks that an order of columns is; None if it takes blocks apart."""
+    return order[::block_size] // block_size if _run_length(order) % block_size == 0 else None
+
 
 @dataclass(frozen=True)
 class BlockMatrix:
@@ -67,6 +92,16 @@ class BlockMatrix:
         """Numbers in a block."""
         return int(self.numbers.shape[2])
 
+    def in_rows(self, order: NDArray[np.int64]) -> BlockMatrix:
+        """Some rows, in their order."""
+        minimums = None if self.minimums is None else self.minimums.in_rows(order)
+        return BlockMatrix(self.numbers[order], self.bits, self.scales.in_rows(order), minimums)
+
+    def in_blocks(self, order: NDArray[np.int64]) -> BlockMatrix:
+        """All blocks of columns in another order."""
+        minimums = None if self.minimums is None else self.minimums.in_blocks(order)
+        return BlockMatrix(self.numbers[:, order], self.bits, self.scales.in_blocks(order), minimums)
+
     @property
     def values(self) -> NDArray[np.float32]:
         """The dequantized matrix, float32 (rows, columns)."""
@@ -81,6 +116,11 @@ class BlockMatrix:
 def can_decode(kind: Format) -> bool:
     """Whether `decode` supports a format."""
     return kind in _DECODERS
+
+
+def size_of_blocks(kind: Format) -> int:
+    """Numbers in a block of what `decode` returns for a format."""
+    return _SIZES.get(kind, 32)
 
 
 def decode(tensor: Tensor) -> BlockMatrix:
@@ -211,3 +251,4 @@ _DECODERS: dict[Format, Callable[[_Bytes], BlockMatrix]] = {
     Format.Q2_K: _q2_k, Format.Q3_K: _q3_k, Format.Q4_K: _q4_k, Format.Q5_K: _q5_k, Format.Q6_K: _q6_k,
     Format.IQ4_NL: _iq4_nl, Format.IQ4_XS: _iq4_xs,
 }  # fmt: skip
+_SIZES = dict.fromkeys((Format.Q2_K, Format.Q3_K, Format.Q6_K), 16)

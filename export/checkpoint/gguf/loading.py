@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,18 +11,18 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from triform.export.checkpoint.gguf import config as configs
+from triform.export.checkpoint.gguf.configs.config import gguf_config, pooling_of
+from triform.export.checkpoint.gguf.configs.variants import architecture_of
 from triform.export.checkpoint.gguf.container import GgufFile, open_gguf, split_files
 from triform.export.checkpoint.gguf.generation import generation_config
-from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
+from triform.export.checkpoint.gguf.numbers import FLOATS
+from triform.export.checkpoint.gguf.parameters import Layout, layer_numbers, layouts_of, numbers_of
 from triform.export.checkpoint.gguf.placement import Placement, place
 from triform.export.checkpoint.gguf.rope import apply_frequency_factors, check_rotated_part
 from triform.export.checkpoint.gguf.vocabulary.tokenizer import build_tokenizer
 from triform.export.checkpoint.number_check import check_numbers
 from triform.export.checkpoint.sizes import check_sizes
-from triform.runtime.errors import ExportError
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def read_gguf_config(path: Path) -> PretrainedConfig:
         path.name, file.values, tensors=len(file.tensors), size=sum(part.stat().st_size for part in split_files(path))
     )
     check_numbers(path.name, file.values)
-    return configs.gguf_config(file)
+    return gguf_config(file)
 
 
 def read_gguf_pooling(path: Path) -> str | None:
@@ -85,7 +86,7 @@ def read_gguf_pooling(path: Path) -> str | None:
     Raises:
         ExportError: the mode is not supported.
     """
-    return configs.pooling_of(opened(path))
+    return pooling_of(opened(path))
 
 
 def load_gguf_tokenizer(path: Path) -> Any:
@@ -110,19 +111,22 @@ def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> Gg
         ExportError: the file has tensors that have no place in the model, or that do not fit it.
     """
     file = opened(path)
-    architecture = configs.architecture_of(file)
+    architecture = architecture_of(file)
     with torch.device("meta"):
         empty = auto_class.from_config(config)
     parameters = empty.state_dict()
-    placements = {
+    named = {
         _name_in(parameters, f"{empty.base_model_prefix}.", name): placement
         for name, placement in place(file, architecture, _heads(config)).items()
     }
-    layouts = _layouts(empty)
+    unused = _unused(empty) if architecture.shared_keys else ()
+    placements = {name: found for name, found in named.items() if not any(re.search(key, name) for key in unused)}
+    layouts = layouts_of(empty)
     state = {
-        name: _numbers(placement, name, parameters, layouts.get(name, Layout()), architecture.norm_offset)
+        name: numbers_of(placement, name, parameters, layouts.get(name, Layout()), architecture.norm_offset)
         for name, placement in placements.items()
     }
+    state |= layer_numbers(file, architecture, parameters)
     absent = _absent(empty, state)
     for name in [name for name in absent if _is_bias_of_matrix(name, parameters)]:
         # A file may have only some of the biases; transformers' config has a single setting for several of them.
@@ -130,20 +134,29 @@ def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> Gg
         absent.remove(name)
     model = type(empty).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
     check_rotated_part(file, model)
-    apply_frequency_factors(file, model)
+    if architecture.frequency_factors:
+        apply_frequency_factors(file, model)
     if model.can_generate():
         model.generation_config = generation_config(file, GenerationConfig.from_model_config(config))
     return GgufModel(model.eval(), tuple(absent), placements)
 
 
 def _heads(config: PretrainedConfig) -> dict[str, int]:
-    """The number of rows of the queries, keys and values, and of a head; nothing for a model without attention."""
+    """The number of rows of the queries, keys and values, and of a head; nothing for a model without attention.
+
+    For one with gated delta rules, also their numbers of heads and the sizes of these.
+    """
     heads = getattr(config, "num_attention_heads", None)
-    if not heads:
+    if not heads or getattr(config, "is_heterogeneous", False):
+        # Layers with heads of different sizes have their matrices apart.
         return {}
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     key_value = size * (getattr(config, "num_key_value_heads", None) or getattr(config, "num_kv_heads", None) or heads)
-    return {"q": size * heads, "k": key_value, "v": key_value, "head": size}
+    rules = {} if not hasattr(config, "linear_num_key_heads") else {
+        "key heads": config.linear_num_key_heads, "value heads": config.linear_num_value_heads,
+        "key": config.linear_key_head_dim, "value": config.linear_value_head_dim,
+    }  # fmt: skip
+    return {"q": size * heads, "k": key_value, "v": key_value, "head": size, **rules}
 
 
 def _name_in(parameters: Mapping[str, torch.Tensor], prefix: str, name: str) -> str:
@@ -160,85 +173,15 @@ def _name_in(parameters: Mapping[str, torch.Tensor], prefix: str, name: str) -> 
     return next((candidate for candidate in candidates if candidate in parameters), name)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a class of models stores a parameter.
-
-    Attributes:
-        turned: whether the last two dimensions are exchanged.
-        interleaved: whether the rows of two tensors alternate, instead of following each other.
-    """
-
-    turned: bool = False
-    interleaved: bool = False
-
-
-def _layouts(model: PreTrainedModel) -> dict[str, Layout]:
-    """The layouts that are not the usual one, by the parameter's name."""
-    found = {
-        f"{name}.weight": Layout(turned=True) for name, module in model.named_modules() if isinstance(module, Conv1D)
-    }
-    for name, module in model.named_modules():
-        if hasattr(module, "is_transposed") and hasattr(module, "is_concatenated"):
-            for own, parameter in module.named_parameters(recurse=False):
-                matrices = parameter.ndim == 3
-                found[f"{name}.{own}"] = Layout(
-                    turned=bool(module.is_transposed) and matrices, interleaved=not module.is_concatenated
-                )
-    return found
-
-
-def _numbers(
-    placement: Placement, name: str, parameters: Mapping[str, torch.Tensor], layout: Layout, norm_offset: float
-) -> torch.Tensor:
-    if name not in parameters:
-        raise ExportError(f"{placement.tensor.name} has no place in the model ({name})")
-    values = _both(placement, layout)
-    if norm_offset and name.endswith("norm.weight"):
-        values -= norm_offset
-    if layout.turned:
-        values = values.transpose(-1, -2).contiguous()
-    if name.endswith(".A_log"):
-        values = _logarithm(values, placement)
-    values = _with_channels(values, parameters[name].shape)
-    if values.shape != parameters[name].shape:
-        raise ExportError(
-            f"{placement.tensor.name} is {list(placement.tensor.shape)}, but by the file's keys it would be "
-            f"{list(parameters[name].shape)}"
-        )
-    return values
-
-
-def _logarithm(values: torch.Tensor, placement: Placement) -> torch.Tensor:
-    """The logarithm of rates of decay, which a file has as they are, below 0."""
-    if not bool((values < 0).all()):
-        raise ExportError(f"{placement.tensor.name} has rates of decay that are not below 0")
-    return torch.log(-values)
-
-
-def _with_channels(values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Numbers with the dimension of 1 of a convolution of single channels, or as the vector that a file has in rows."""
-    if values.ndim == 2 and values.unsqueeze(1).shape == shape:
-        return values.unsqueeze(1)
-    return values.flatten() if values.ndim == 2 and values.flatten().shape == shape else values
-
-
-def _both(placement: Placement, layout: Layout) -> torch.Tensor:
-    """The numbers of a placement, with those of its second tensor behind them or between them."""
-    values = torch.from_numpy(values_of(placement.stored))
-    if placement.second is None:
-        return values
-    # Experts come first in a tensor that has them; then rows.
-    axis = 1 if "_exps." in placement.tensor.name else 0
-    parts = (values, torch.from_numpy(values_of(placement.second)))
-    if layout.interleaved:
-        return torch.stack(parts, axis + 1).flatten(axis, axis + 1)
-    return torch.cat(parts, axis)
+def _unused(model: PreTrainedModel) -> Sequence[str]:
+    """Patterns of names that a model says it does not need."""
+    return getattr(model.base_model, "_keys_to_ignore_on_load_unexpected", None) or ()
 
 
 def _absent(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> list[str]:
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    return sorted(set(dict(model.named_parameters())) - set(state) - tied)
+    wanted = {name for name, value in model.state_dict().items() if value.is_floating_point()}
+    return sorted(wanted - set(state) - tied)
 
 
 def _is_bias_of_matrix(name: str, parameters: Mapping[str, torch.Tensor]) -> bool:

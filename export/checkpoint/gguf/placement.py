@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
 from triform.export.checkpoint.gguf.container import GgufFile, Tensor
 from triform.export.checkpoint.gguf.rope import FREQUENCIES, LONG, SHORT
+from triform.export.checkpoint.gguf.row_orders import Order, grouped_rows, order_of, turned_rows
 from triform.runtime.errors import ExportError
 
 _LAYER = re.compile(r"^blk\.(\d+)\.")
 _PACKED, _SEPARATE = "blk.{}.attn_qkv", ("blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v")
+# How many layers only guess a second token.
+NEXT_TOKENS = "nextn_predict_layers"
 _TURNED = ("blk.{}.attn_q", "blk.{}.attn_k")
 
 
@@ -25,17 +27,19 @@ class Placement:
 
     Attributes:
         tensor: the tensor that has them.
-        rows: the tensor's rows in the parameter's order; None for all rows in their own order.
-        second: another tensor, whose rows are behind those of the first, in each expert if there are experts.
+        rows: the rows in the parameter's order, those of the second tensor behind the first's; None for their own.
+        second: another tensor, whose rows are behind those of the first, in each expert or head if there are any.
+        columns: the columns in the parameter's order; None for their own.
     """
 
     tensor: Tensor
-    rows: NDArray[np.int64] | None = None
+    rows: Order | None = None
     second: Tensor | None = None
+    columns: Order | None = None
 
     @property
     def stored(self) -> Tensor:
-        """The tensor with only these rows."""
+        """The tensor, if there is no second one, with only these rows and all columns in their own order."""
         if self.rows is None:
             return self.tensor
         shape = (len(self.rows), *self.tensor.shape[1:])
@@ -53,7 +57,8 @@ def place(file: GgufFile, architecture: Architecture, heads: Mapping[str, int]) 
     Args:
         file: the file, all of whose tensors must be used.
         architecture: the file's architecture.
-        heads: numbers of rows of the queries, keys and values ("q", "k", "v"), and of a head ("head").
+        heads: numbers of rows of the queries, keys and values ("q", "k", "v"), and of a head ("head"); and those that
+            `order_of` takes.
 
     Raises:
         ExportError: the architecture does not use a tensor; the error names it.
@@ -61,6 +66,8 @@ def place(file: GgufFile, architecture: Architecture, heads: Mapping[str, int]) 
     placed: dict[str, Placement] = {}
     unknown = []
     for name, tensor in file.tensors.items():
+        if _is_left_out(name, file, architecture):
+            continue
         placements = dict(_placed(name, tensor, architecture, heads))
         for target, placement in placements.items():
             placed[target] = _joined(placed[target], placement, architecture) if target in placed else placement
@@ -72,7 +79,19 @@ def place(file: GgufFile, architecture: Architecture, heads: Mapping[str, int]) 
             f"{file.path.name} has tensors that a model of {file.architecture} does not read and that would be lost: "
             f"{', '.join(sorted(unknown)[:3])}{more}"
         )
-    return placed
+    return {target: _ordered(placement, architecture, heads) for target, placement in placed.items()}
+
+
+def further_layers(file: GgufFile, architecture: Architecture) -> range:
+    """The numbers of the layers that only guess a second token; transformers' models do not have them."""
+    layers = int(file.values.get(f"{file.architecture}.block_count", 0))
+    further = int(file.values.get(f"{file.architecture}.{NEXT_TOKENS}", 0)) if architecture.next_tokens else 0
+    return range(layers - further, layers)
+
+
+def _is_left_out(name: str, file: GgufFile, architecture: Architecture) -> bool:
+    layer = _LAYER.match(name)
+    return layer is not None and int(layer[1]) in further_layers(file, architecture)
 
 
 def _joined(one: Placement, other: Placement, architecture: Architecture) -> Placement:
@@ -80,6 +99,19 @@ def _joined(one: Placement, other: Placement, architecture: Architecture) -> Pla
     order = list(architecture.tensors)
     first, second = sorted((one.tensor, other.tensor), key=lambda tensor: order.index(_stem(tensor.name)[0]))
     return Placement(first, second=second)
+
+
+def _ordered(placement: Placement, architecture: Architecture, heads: Mapping[str, int]) -> Placement:
+    """A placement with the order of rows and columns that the architecture has for the tensor."""
+    tensor, second = placement.tensor, placement.second
+    stem, _, _ = _stem(tensor.name)
+    rows, columns = placement.rows, placement.columns
+    if stem in architecture.row_orders:
+        count = tensor.shape[0] + (second.shape[0] if second else 0)
+        rows = order_of(architecture.row_orders[stem], count, heads)
+    if stem in architecture.column_orders:
+        columns = order_of(architecture.column_orders[stem], tensor.shape[-1], heads)
+    return Placement(tensor, rows, second, columns)
 
 
 def _stem(name: str) -> tuple[str, str, str]:
@@ -94,8 +126,9 @@ def _stem(name: str) -> tuple[str, str, str]:
 
 
 def _is_of_rope(name: str, architecture: Architecture) -> bool:
-    """Whether `rope` reads a tensor."""
-    return name in (LONG, SHORT) or (name == FREQUENCIES and architecture.frequency_factors)
+    """Whether the rotary embedding is made with a tensor."""
+    used = architecture.frequency_factors or architecture.rotated_share
+    return name in (LONG, SHORT) or (name == FREQUENCIES and used)
 
 
 def _placed(
@@ -106,37 +139,25 @@ def _placed(
         if stem in architecture.bare:
             yield architecture.bare[stem].format(index), Placement(tensor)
         return
-    if stem == _PACKED and stem not in architecture.tensors:
+    if stem == _PACKED and stem not in architecture.tensors and heads:
         start = 0
         for part, own in zip("qkv", _SEPARATE, strict=True):
-            share = _rows(own, start, heads[part], architecture, heads["head"])
+            turned = architecture.permuted and own in _TURNED
+            share = turned_rows(start, heads[part], heads["head"]) if turned else np.arange(start, start + heads[part])
             yield f"{architecture.tensors[own].format(index)}.{kind}", Placement(tensor, share)
             start += heads[part]
         return
     target = architecture.tensors.get(stem)
     if target is None:
         return
+    if "{}" in target and not index:
+        # A matrix for each of several parameters.
+        for place in range(tensor.shape[0]):
+            yield f"{target.format(place)}.{kind}", Placement(tensor, np.array([place]))
+        return
     if architecture.grouped and stem == _PACKED:
-        yield f"{target.format(index)}.{kind}", Placement(tensor, _grouped_rows(tensor.shape[0], heads))
+        yield f"{target.format(index)}.{kind}", Placement(tensor, grouped_rows(tensor.shape[0], heads))
         return
     turned = architecture.permuted and stem in _TURNED
-    rows = _rows(stem, 0, tensor.shape[0], architecture, heads["head"]) if turned else None
+    rows = turned_rows(0, tensor.shape[0], heads["head"]) if turned else None
     yield f"{target.format(index)}.{kind}", Placement(tensor, rows)
-
-
-def _rows(stem: str, start: int, count: int, architecture: Architecture, head_dim: int) -> NDArray[np.int64]:
-    """The rows of a tensor in transformers' order; llama.cpp's has the two rows of each rotated pair side by side."""
-    rows = np.arange(start, start + count)
-    if architecture.permuted and stem in _TURNED and count % head_dim == 0:
-        rows = rows.reshape(-1, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
-    return rows
-
-
-def _grouped_rows(count: int, heads: Mapping[str, int]) -> NDArray[np.int64] | None:
-    """The rows of queries, keys and values in groups: the queries of a group, then its keys, then its values."""
-    query, key, head = heads["q"], heads["k"], heads["head"]
-    if count != query + 2 * key:
-        return None
-    groups = (-1, query // key, head), (-1, 1, head), (-1, 1, head)
-    parts = np.split(np.arange(count), (query, query + key))
-    return np.concatenate([part.reshape(group) for part, group in zip(parts, groups, strict=True)], axis=1).reshape(-1)

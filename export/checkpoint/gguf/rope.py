@@ -23,7 +23,9 @@ _THETA = 10000.0
 _YARN = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
 
 
-def rope_parameters(file: GgufFile, settings: Settings, head_dim: int, *, given: bool = False) -> dict[str, Any]:
+def rope_parameters(
+    file: GgufFile, settings: Settings, head_dim: int, *, given: bool = False, original: int | None = None
+) -> dict[str, Any]:
     """The `rope_parameters` of a config.
 
     Args:
@@ -31,6 +33,7 @@ def rope_parameters(file: GgufFile, settings: Settings, head_dim: int, *, given:
         settings: its keys.
         head_dim: the size of a head.
         given: whether the share of a head that is rotated is there even if it is the whole head.
+        original: the length that a scaling begins at, for a file that does not say.
 
     Raises:
         ExportError: the scaling is not supported or incomplete.
@@ -42,12 +45,12 @@ def rope_parameters(file: GgufFile, settings: Settings, head_dim: int, *, given:
     dimensions = int(settings.same("rope.dimension_count", head_dim))
     if dimensions != head_dim or given:
         parameters["partial_rotary_factor"] = dimensions / head_dim
-    return parameters | _scaling(file, settings)
+    return parameters | _scaling(file, settings, original)
 
 
-def _scaling(file: GgufFile, settings: Settings) -> dict[str, Any]:
+def _scaling(file: GgufFile, settings: Settings, original: int | None) -> dict[str, Any]:
     factor = float(settings.get("rope.scaling.factor") or settings.get("rope.scale_linear") or 1.0)
-    original = settings.get("rope.scaling.original_context_length")
+    original = settings.get("rope.scaling.original_context_length") or original
     attention = float(settings.get("rope.scaling.attn_factor") or 1.0)
     settings.get("rope.scaling.finetuned")
     kind = settings.get("rope.scaling.type") or ("linear" if factor != 1 else "none")
@@ -68,6 +71,10 @@ def _scaling(file: GgufFile, settings: Settings) -> dict[str, Any]:
 def _yarn(settings: Settings, factor: float, original: int | None, attention: float) -> dict[str, Any]:
     settings.expect("rope.scaling.yarn_ext_factor", 1.0)
     scale = float(settings.get("rope.scaling.yarn_log_multiplier") or 0.0)
+    latent = settings.architecture == "deepseek2"
+    if latent:
+        # Its files have a tenth of the scale.
+        scale *= 10
     own = settings.get("rope.scaling.yarn_attn_factor")
     parameters: dict[str, Any] = {"rope_type": "yarn", "factor": factor}
     parameters["original_max_position_embeddings"] = int(original or settings.need("context_length"))
@@ -76,8 +83,8 @@ def _yarn(settings: Settings, factor: float, original: int | None, attention: fl
         if value is not None:
             parameters[name] = float(value)
     if scale and own is None:
-        # The scale of all dimensions; llama.cpp's other one is 1.
-        parameters |= {"mscale": 1.0, "mscale_all_dim": scale}
+        # The scale of all dimensions; llama.cpp's other one is 1, and the same for DeepSeek's.
+        parameters |= {"mscale": scale if latent else 1.0, "mscale_all_dim": scale}
         if attention != 1:
             raise ExportError(f"{settings.architecture}.rope.scaling has both attn_factor and yarn_log_multiplier")
     elif own is not None or attention != 1:
@@ -103,7 +110,7 @@ def _longrope(file: GgufFile, original: int | None, attention: float, factor: fl
 
 
 def apply_frequency_factors(file: GgufFile, model: torch.nn.Module) -> None:
-    """Divide a model's inverse frequencies by the file's factors, if it has any.
+    """Divide a model's inverse frequencies by the file's factors, if it has any for all of its layers.
 
     Raises:
         ExportError: there are more or fewer factors than frequencies.
@@ -127,8 +134,9 @@ def check_rotated_part(file: GgufFile, model: torch.nn.Module) -> None:
         ExportError: it rotates more or fewer, since its class of transformers does not read the share.
     """
     wanted = file.values.get(f"{file.architecture}.rope.dimension_count")
+    local = file.values.get(f"{file.architecture}.rope.dimension_count_swa")
     found = {2 * len(buffer) for buffer in _frequencies(model)}
-    if wanted is not None and found - {int(wanted)}:
+    if wanted is not None and found - {int(wanted), int(local or wanted)}:
         raise ExportError(
             f"{file.path.name} has {file.architecture}.rope.dimension_count = {wanted}, which is not supported: "
             f"its model rotates {', '.join(map(str, sorted(found)))} dimensions"

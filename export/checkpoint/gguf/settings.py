@@ -26,6 +26,10 @@ class Settings:
         value = self._values.get(key, default)
         return value.tolist() if isinstance(value, np.ndarray) else value
 
+    def is_read(self, key: str) -> bool:
+        """Whether anything asked for a key."""
+        return key in self._read
+
     def same(self, key: str, default: Any = None) -> Any:
         """The value of a key that must be the same in all layers.
 

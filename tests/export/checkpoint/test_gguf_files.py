@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests.checkpoints.gguf_files import CONTROL, NORMAL, USER_DEFINED, byte_vocabulary, make_model, rotated, write_gguf
 from triform.export.checkpoint.gguf import loading
-from triform.export.checkpoint.gguf.config import architecture_of
+from triform.export.checkpoint.gguf.configs.variants import architecture_of
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.runtime.errors import ExportError, TriformError, UnsupportedError
 

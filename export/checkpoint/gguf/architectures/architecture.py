@@ -21,6 +21,7 @@ class Architecture:
         permuted: whether the rows of queries and keys are in the order of llama.cpp's rotary embedding.
         rotary: whether positions are encoded by a rotary embedding.
         frequency_factors: whether `rope_freqs.weight` is used.
+        rotated_share: whether `rope_freqs.weight` says which frequencies are used.
         norm_offset: what llama.cpp's converter adds to the weights of norms.
         pattern: period of the sliding windows, in layers: every layer has one but the last of each period; 0 if all
             layers are the same.
@@ -35,6 +36,15 @@ class Architecture:
         attention: whether any layer has attention.
         bare: from tensors whose names have no ".weight" or ".bias" to parameters, whose names are whole.
         without_attention: the type of layers that have no keys and values, in the config's words.
+        row_orders: from tensors to what their rows are, if their order is not transformers'; the module of that name
+            has the orders.
+        column_orders: the same for columns.
+        layer_values: from keys that do not begin with the architecture's name and have a number for each layer, to
+            parameters.
+        shared_keys: whether a file may have keys and values for layers that use those of others. They are left out, as in
+            transformers.
+        next_tokens: whether a file may have further layers, behind the model's own, that guess a second token. They are
+            left out, as in transformers.
     """
 
     model_type: str
@@ -45,6 +55,7 @@ class Architecture:
     permuted: bool = False
     rotary: bool = True
     frequency_factors: bool = False
+    rotated_share: bool = False
     norm_offset: float = 0.0
     pattern: int = 0
     local_theta: float | None = None
@@ -57,3 +68,8 @@ class Architecture:
     attention: bool = True
     bare: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     without_attention: str | None = None
+    row_orders: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    column_orders: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    layer_values: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    shared_keys: bool = False
+    next_tokens: bool = False

@@ -193,6 +193,36 @@ DENSE = {
         "olmo", SIZES, {**ENDS, **ATTENTION, **MLP}, {**KEY_VALUE_HEADS, "clip_qkv": "attention.clamp_kqv"},
         permuted=True, expected={"attention.layer_norm_epsilon": _OLMO_EPSILON},
     ),
+    "apertus": Architecture(
+        "apertus", RMS,
+        {
+            **ENDS, **ATTENTION, **HEAD_NORMS, "blk.{}.attn_norm": "model.layers.{}.attention_layernorm",
+            "blk.{}.ffn_norm": "model.layers.{}.feedforward_layernorm", "blk.{}.ffn_up": "model.layers.{}.mlp.up_proj",
+            "blk.{}.ffn_down": "model.layers.{}.mlp.down_proj",
+        },
+        KEY_VALUE_HEADS, biases=ATTENTION_BIAS, frequency_factors=True,
+        layer_values={
+            f"xielu.{name}": f"model.layers.{{}}.mlp.act_fn.{name}" for name in ("alpha_n", "alpha_p", "beta", "eps")
+        },
+    ),
+    "bloom": Architecture(
+        "bloom",
+        {
+            "hidden_size": "embedding_length", "n_layer": "block_count", "n_head": "attention.head_count",
+            "layer_norm_epsilon": "attention.layer_norm_epsilon", "seq_length": "context_length",
+        },
+        {
+            "token_embd": "transformer.word_embeddings", "token_embd_norm": "transformer.word_embeddings_layernorm",
+            "output_norm": "transformer.ln_f", "output": "lm_head",
+            "blk.{}.attn_norm": "transformer.h.{}.input_layernorm",
+            "blk.{}.attn_qkv": "transformer.h.{}.self_attention.query_key_value",
+            "blk.{}.attn_output": "transformer.h.{}.self_attention.dense",
+            "blk.{}.ffn_norm": "transformer.h.{}.post_attention_layernorm",
+            "blk.{}.ffn_up": "transformer.h.{}.mlp.dense_h_to_4h",
+            "blk.{}.ffn_down": "transformer.h.{}.mlp.dense_4h_to_h",
+        },
+        rotary=False, grouped=True,
+    ),
     "gpt2": Architecture(
         "gpt2",
         {

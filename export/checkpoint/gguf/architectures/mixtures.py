@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
 from triform.export.checkpoint.gguf.architectures.names import (
     ATTENTION,
@@ -10,39 +12,26 @@ from triform.export.checkpoint.gguf.architectures.names import (
     ENDS,
     EXPERT_TENSORS,
     GRANITE_SCALES,
+    GRANITE_TENSORS,
     HEAD_NORMS,
     KEY_VALUE_HEADS,
     NORMS,
     RMS,
+    SHARED_EXPERT,
 )
 
+# As a file has it.
+_DBRX_EPSILON = float(np.float32(1e-5))
 _LOCAL = {**RMS, **CHOSEN_EXPERTS, "num_local_experts": "expert_count"}
 _EXPERTS = {**RMS, **CHOSEN_EXPERTS, "num_experts": "expert_count"}
 _OWN_SIZE = {**_EXPERTS, "moe_intermediate_size": "expert_feed_forward_length"}
 _PLAIN = {**ENDS, **ATTENTION, **NORMS, **EXPERT_TENSORS}
-_GRANITE = {
-    **ENDS,
-    **ATTENTION,
-    **NORMS,
-    "blk.{}.ffn_gate_inp": "model.layers.{}.block_sparse_moe.router",
-    "blk.{}.ffn_gate_exps": "model.layers.{}.block_sparse_moe.experts.gate_up_proj",
-    "blk.{}.ffn_up_exps": "model.layers.{}.block_sparse_moe.experts.gate_up_proj",
-    "blk.{}.ffn_down_exps": "model.layers.{}.block_sparse_moe.experts.down_proj",
-    "blk.{}.ffn_gate_shexp": "model.layers.{}.shared_mlp.input_linear",
-    "blk.{}.ffn_up_shexp": "model.layers.{}.shared_mlp.input_linear",
-    "blk.{}.ffn_down_shexp": "model.layers.{}.shared_mlp.output_linear",
-}
 # Files with the architecture llama that have experts.
 MIXTRAL = Architecture("mixtral", _LOCAL, _PLAIN, KEY_VALUE_HEADS, permuted=True, frequency_factors=True)
 MIXTURES = {
     "qwen2moe": Architecture(
         "qwen2_moe", {**_OWN_SIZE, "shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
-        {
-            **_PLAIN, "blk.{}.ffn_gate_inp_shexp": "model.layers.{}.mlp.shared_expert_gate",
-            "blk.{}.ffn_gate_shexp": "model.layers.{}.mlp.shared_expert.gate_proj",
-            "blk.{}.ffn_up_shexp": "model.layers.{}.mlp.shared_expert.up_proj",
-            "blk.{}.ffn_down_shexp": "model.layers.{}.mlp.shared_expert.down_proj",
-        },
+        {**_PLAIN, **SHARED_EXPERT},
         KEY_VALUE_HEADS, constants={"norm_topk_prob": False}, expected={"expert_weights_norm": False},
     ),
     "qwen3moe": Architecture(
@@ -54,7 +43,27 @@ MIXTURES = {
         expected={"expert_weights_norm": False},
     ),
     "granitemoe": Architecture(
-        "granitemoe", _LOCAL, _GRANITE, {**KEY_VALUE_HEADS, **GRANITE_SCALES}, biases=BIASES, permuted=True,
+        "granitemoe", _LOCAL, GRANITE_TENSORS, {**KEY_VALUE_HEADS, **GRANITE_SCALES}, biases=BIASES, permuted=True,
+    ),
+    "dbrx": Architecture(
+        "dbrx",
+        {
+            "d_model": "embedding_length", "n_layers": "block_count", "n_heads": "attention.head_count",
+            "max_seq_len": "context_length",
+        },
+        {
+            "token_embd": "transformer.wte", "output_norm": "transformer.norm_f", "output": "lm_head",
+            "blk.{}.attn_norm": "transformer.blocks.{}.norm_attn_norm.norm_1",
+            "blk.{}.attn_qkv": "transformer.blocks.{}.norm_attn_norm.attn.Wqkv",
+            "blk.{}.attn_output": "transformer.blocks.{}.norm_attn_norm.attn.out_proj",
+            "blk.{}.attn_output_norm": "transformer.blocks.{}.norm_attn_norm.norm_2",
+            "blk.{}.ffn_gate_inp": "transformer.blocks.{}.ffn.router.layer",
+            "blk.{}.ffn_gate_exps": "transformer.blocks.{}.ffn.experts.mlp.w1",
+            "blk.{}.ffn_up_exps": "transformer.blocks.{}.ffn.experts.mlp.v1",
+            "blk.{}.ffn_down_exps": "transformer.blocks.{}.ffn.experts.mlp.w2",
+        },
+        # PyTorch's own, which the class of transformers has.
+        expected={"attention.layer_norm_epsilon": _DBRX_EPSILON},
     ),
     "gpt-oss": Architecture(
         "gpt_oss", {**_LOCAL, "intermediate_size": "expert_feed_forward_length"},

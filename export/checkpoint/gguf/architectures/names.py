@@ -56,10 +56,30 @@ EXPERT_TENSORS = {
     "blk.{}.ffn_up_exps": "model.layers.{}.mlp.experts.gate_up_proj",
     "blk.{}.ffn_down_exps": "model.layers.{}.mlp.experts.down_proj",
 }
+# The expert that is always chosen, and its gate.
+SHARED_EXPERT = {
+    "blk.{}.ffn_gate_inp_shexp": "model.layers.{}.mlp.shared_expert_gate",
+    "blk.{}.ffn_gate_shexp": "model.layers.{}.mlp.shared_expert.gate_proj",
+    "blk.{}.ffn_up_shexp": "model.layers.{}.mlp.shared_expert.up_proj",
+    "blk.{}.ffn_down_shexp": "model.layers.{}.mlp.shared_expert.down_proj",
+}
 CHOSEN_EXPERTS = {"num_experts_per_tok": "expert_used_count"}
 GRANITE_SCALES = {
     "attention_multiplier": "attention.scale",
     "embedding_multiplier": "embedding_scale",
     "residual_multiplier": "residual_scale",
     "logits_scaling": "logit_scale",
+}
+# Of a model with experts and an MLP that all tokens share.
+GRANITE_TENSORS = {
+    **ENDS,
+    **ATTENTION,
+    **NORMS,
+    "blk.{}.ffn_gate_inp": "model.layers.{}.block_sparse_moe.router",
+    "blk.{}.ffn_gate_exps": "model.layers.{}.block_sparse_moe.experts.gate_up_proj",
+    "blk.{}.ffn_up_exps": "model.layers.{}.block_sparse_moe.experts.gate_up_proj",
+    "blk.{}.ffn_down_exps": "model.layers.{}.block_sparse_moe.experts.down_proj",
+    "blk.{}.ffn_gate_shexp": "model.layers.{}.shared_mlp.input_linear",
+    "blk.{}.ffn_up_shexp": "model.layers.{}.shared_mlp.input_linear",
+    "blk.{}.ffn_down_shexp": "model.layers.{}.shared_mlp.output_linear",
 }

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
-from triform.export.checkpoint.gguf.architectures.names import ATTENTION, KEY_VALUE_HEADS, RMS
+from triform.export.checkpoint.gguf.architectures.names import (
+    ATTENTION,
+    CHOSEN_EXPERTS,
+    GRANITE_SCALES,
+    GRANITE_TENSORS,
+    KEY_VALUE_HEADS,
+    RMS,
+)
 
 _MAMBA = {
     "hidden_size": "embedding_length",
@@ -41,6 +48,27 @@ STATES = {
             "blk.{}.ssm_dt": "backbone.layers.{}.mixer.dt",
         },
         attention=False, bare=_MAMBA_BARE,
+    ),
+    "granitehybrid": Architecture(
+        "granitemoehybrid",
+        {
+            **RMS, **CHOSEN_EXPERTS, **GRANITE_SCALES, "num_local_experts": "expert_count",
+            "shared_intermediate_size": "expert_shared_feed_forward_length", "mamba_n_heads": "ssm.time_step_rank",
+            "mamba_n_groups": "ssm.group_count", "mamba_d_state": "ssm.state_size", "mamba_d_conv": "ssm.conv_kernel",
+        },
+        {
+            **GRANITE_TENSORS, "blk.{}.ssm_in": "model.layers.{}.mamba.in_proj",
+            "blk.{}.ssm_conv1d": "model.layers.{}.mamba.conv1d", "blk.{}.ssm_dt": "model.layers.{}.mamba.dt",
+            "blk.{}.ssm_norm": "model.layers.{}.mamba.norm", "blk.{}.ssm_out": "model.layers.{}.mamba.out_proj",
+            # A model without experts has only the MLP that would be shared.
+            "blk.{}.ffn_gate": "model.layers.{}.shared_mlp.input_linear",
+            "blk.{}.ffn_up": "model.layers.{}.shared_mlp.input_linear",
+            "blk.{}.ffn_down": "model.layers.{}.shared_mlp.output_linear",
+        },
+        permuted=True, bare={
+            "blk.{}.ssm_a": "model.layers.{}.mamba.A_log", "blk.{}.ssm_d": "model.layers.{}.mamba.D",
+        },
+        without_attention="linear_attention",
     ),
     # The converter multiplies the weights by the config's multipliers, which are 1 afterwards.
     "falcon-h1": Architecture(
