@@ -6,6 +6,8 @@ from typing import Any
 
 from gguf import MODEL_ARCH
 
+from tests.checkpoints.gguf_newer_families import NEWER, NEWER_KEYS
+
 # Sizes that differ from one another, so that one taken for another shows.
 SIZES = {
     "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
@@ -144,6 +146,7 @@ FAMILIES: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e3},
         },
     ),
+    **NEWER,
 }  # fmt: skip
 ENCODERS = ("bert", "nomic-bert")
 _INNER = ("intermediate_size", "n_inner", "ffn_hidden_size")
@@ -161,7 +164,7 @@ def family_keys(name: str, config: Any, arch: str) -> dict[str, Any]:
         ),
         "attention.head_count": getattr(config, "num_attention_heads", 0),
         "attention.head_count_kv": None
-        if name in ("gpt2", *ENCODERS)
+        if name in ("gpt2", *ENCODERS) or config.is_heterogeneous
         else getattr(config, "num_key_value_heads", None),
         "attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),
         "attention.layer_norm_epsilon": next(
@@ -176,7 +179,8 @@ def family_keys(name: str, config: Any, arch: str) -> dict[str, Any]:
         plain["rope.freq_base"] = float(whole["rope_theta"])
         if whole["rope_type"] == "linear":
             plain |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(whole["factor"])}
-    heads = config.head_dim if "head_dim" in FAMILIES[name][2] else None
+    own = FAMILIES[name][2]
+    heads = config.head_dim if "head_dim" in own and "per_layer_config" not in own else None
     if heads:
         plain |= {"attention.key_length": heads, "attention.value_length": heads}
     if name == "llama":
@@ -238,6 +242,7 @@ def _of_part(config: Any) -> dict[str, Any]:
 
 
 _KEYS_OF = {
+    **NEWER_KEYS,
     "mixtral": _of_local_experts, "qwen2moe": _of_experts, "qwen3moe": _of_experts, "olmoe": _of_experts,
     "granitemoe": lambda config: _of_granite(config) | _of_local_experts(config),
     "granitemoeshared": lambda config: _of_granite(config) | _of_local_experts(config),

@@ -18,11 +18,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from tests.checkpoints.gguf_families import ENCODERS, FAMILIES, family_keys
+from tests.checkpoints.gguf_rearranged import SUFFIXES, layer_keys, of_delta_rule, stacked, taken_apart
 from triform.export.checkpoint.gguf.container import Tensor
 
 _TURNED = (
     MODEL_ARCH.LLAMA, MODEL_ARCH.GRANITE, MODEL_ARCH.SMOLLM3, MODEL_ARCH.MISTRAL3, MODEL_ARCH.ARCEE,
-    MODEL_ARCH.GRANITE_MOE, MODEL_ARCH.OLMO,
+    MODEL_ARCH.GRANITE_MOE, MODEL_ARCH.OLMO, MODEL_ARCH.GRANITE_HYBRID,
 )  # fmt: skip
 _SHIFTED = (MODEL_ARCH.GEMMA, MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3)
 CONTROL, NORMAL, USER_DEFINED = 3, 1, 4
@@ -48,8 +49,9 @@ def make_model(name: str, *, vocab_size: int = 260, **changes: Any) -> Any:
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **{**values, "vocab_size": vocab_size, **changes})
     model = (AutoModel if name in ENCODERS else AutoModelForCausalLM).from_config(config)
+    buffers = [buffer for name, buffer in model.named_buffers() if name.endswith(("correction_bias", "layer_scalar"))]
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in (*model.parameters(), *buffers):
             # Far enough from 0 and 1 that a term left out shows.
             parameter.copy_(torch.randn(parameter.shape) * (0.3 if parameter.ndim > 1 else 0.5))
     return model.float().eval()
@@ -82,6 +84,7 @@ def write_gguf(
     writer = gguf.GGUFWriter(str(path), gguf.MODEL_ARCH_NAMES[kind])
     values = {
         **family_keys(name, model.config, writer.arch),
+        **layer_keys(model),
         **(_vocabulary(name) if vocabulary is None else vocabulary),
     }
     for key, value in {**values, **(keys or {})}.items():
@@ -146,12 +149,17 @@ def _tensors(kind: MODEL_ARCH, model: Any) -> dict[str, np.ndarray]:
     names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
     turned = {name for name, module in model.named_modules() if isinstance(module, Conv1D)}
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    found = {}
+    found = stacked(model)
     for name, parameter in model.state_dict().items():
         if name in tied or name.endswith("position_ids") or name.startswith("pooler."):
             continue
+        if "altup_projections." in name or "altup_unembed_projections." in name or ".act_fn." in name:
+            continue
+        if apart := taken_apart(kind, config, name, parameter.numpy()):
+            found |= {new: np.ascontiguousarray(array) for new, array in apart.items()}
+            continue
         if ".experts." in name or ".shared_mlp." in name:
-            found |= _experts(kind, name, parameter.numpy())
+            found |= _experts(kind, config, name, parameter.numpy())
             continue
         array = _stored(kind, config, name, parameter.numpy())
         if name.rpartition(".")[0] in turned and array.ndim == 2:
@@ -160,7 +168,8 @@ def _tensors(kind: MODEL_ARCH, model: Any) -> dict[str, np.ndarray]:
             continue
         new = names.get_name(_known_as(kind, name), try_suffixes=(".weight", ".bias"))
         assert new is not None, name
-        new += {"sinks": ".weight", "expert_bias": ".bias"}.get(name.rpartition(".")[2], "")
+        ends = {"sinks": ".weight", "expert_bias": ".bias", **SUFFIXES}
+        new += next((end for own, end in ends.items() if name.endswith(own)), "")
         found[new] = np.ascontiguousarray(array)
     if kind is MODEL_ARCH.NOMIC_BERT:
         # Its first authors have queries, keys and values in one matrix.
@@ -172,13 +181,14 @@ def _tensors(kind: MODEL_ARCH, model: Any) -> dict[str, np.ndarray]:
 
 def _stored(kind: MODEL_ARCH, config: Any, name: str, array: np.ndarray) -> np.ndarray:
     """A parameter as the converter stores it."""
+    array = of_delta_rule(kind, config, name, array)
     if ".query_key_value." in name:
         return _ungrouped(array, config)
     if name.endswith(".A_log"):
         array = -np.exp(array)
-        return array if array.ndim == 2 else array[:, None]
-    if name.endswith(".mixer.norm.weight"):
-        return array.reshape(config.n_groups, -1)
+        return array if array.ndim == 2 or ".linear_attn." in name else array[:, None]
+    if name.endswith((".mixer.norm.weight", ".mamba.norm.weight")):
+        return array.reshape(getattr(config, "n_groups", None) or config.mamba_n_groups, -1)
     if name.endswith(".D"):
         return array[:, None]
     if name.endswith(("conv.conv.weight", "conv1d.weight")):
@@ -201,18 +211,20 @@ def _ungrouped(array: np.ndarray, config: Any) -> np.ndarray:
     return np.concatenate([share.reshape(-1, *array.shape[1:]) for share in shares])
 
 
-def _experts(kind: MODEL_ARCH, name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+def _experts(kind: MODEL_ARCH, config: Any, name: str, array: np.ndarray) -> dict[str, np.ndarray]:
     """A parameter of all experts, or of an expert that is always chosen; gates and ups are apart in a file."""
     layer, end = name.split(".")[2], "bias" if name.endswith("bias") else "weight"
     shared = ".shared_mlp." in name
-    suffix, axis = ("shexp", 0) if shared else ("exps", 1)
+    suffix, axis = ("_shexp", 0) if shared else ("_exps", 1)
+    if shared and not config.num_local_experts:
+        suffix = ""
     if kind is MODEL_ARCH.GPT_OSS and array.ndim == 3:
         array = array.swapaxes(1, 2)
     if "down_proj" in name or "output_linear" in name:
-        return {f"blk.{layer}.ffn_down_{suffix}.{end}": np.ascontiguousarray(array)}
+        return {f"blk.{layer}.ffn_down{suffix}.{end}": np.ascontiguousarray(array)}
     alternate = (array[:, 0::2], array[:, 1::2]) if kind is MODEL_ARCH.GPT_OSS else np.split(array, 2, axis)
     return {
-        f"blk.{layer}.ffn_{part}_{suffix}.{end}": np.ascontiguousarray(own)
+        f"blk.{layer}.ffn_{part}{suffix}.{end}": np.ascontiguousarray(own)
         for part, own in zip(("up", "gate"), reversed(alternate), strict=True)
     }
 
@@ -220,8 +232,10 @@ def _experts(kind: MODEL_ARCH, name: str, array: np.ndarray) -> dict[str, np.nda
 def _known_as(kind: MODEL_ARCH, name: str) -> str:
     """What the name map calls a parameter: nomic-bert is from before transformers had it, and Granite's router and the
     bias of Falcon-H1's steps have new names."""
-    name = name.replace(".dt_bias", ".dt_proj.bias")
-    if kind is MODEL_ARCH.GRANITE_MOE:
+    name = name.replace(".dt_bias", ".dt_proj.bias").replace("e_score_correction_bias", "e_score_correction.bias")
+    if kind is MODEL_ARCH.BLOOM:
+        return name.removeprefix("transformer.")
+    if kind in (MODEL_ARCH.GRANITE_MOE, MODEL_ARCH.GRANITE_HYBRID):
         return name.replace(".router.", ".router.layer.")
     if kind is not MODEL_ARCH.NOMIC_BERT:
         return name

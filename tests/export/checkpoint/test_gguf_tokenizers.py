@@ -7,6 +7,7 @@ import json
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import GemmaTokenizer
 
 from tests.checkpoints.decoders import byte_level_tokenizer
 from tests.checkpoints.gguf_files import CONTROL, NORMAL, USER_DEFINED, byte_vocabulary, words_of_bert
@@ -203,6 +204,37 @@ def test_phi3_strips_what_stands_behind_its_added_tokens(tmp_path):
     for text, token in (("</s>  x", 2), ("<|user|> x", len(tokens) - 1)):
         assert ids(found, text) == [token, *behind]
     assert ids(found, "<s> x") == [1, tokens.index("▁▁"), behind[1]]
+
+
+def test_gemma_4_is_gemma_with_merges_that_are_listed(tmp_path):
+    letters = [
+        *"▁abcdehlo.\n",
+        "he",
+        "ll",
+        "hell",
+        "hello",
+        "▁he",
+        "▁▁",
+        "\n\n",
+        "<|turn>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+    ]
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", *letters]
+    merges = [("l", "l"), ("h", "e"), ("▁", "he"), ("he", "ll"), ("hell", "o"), ("▁", "▁"), ("\n", "\n")]
+    kinds = [CONTROL] * 4 + [6 if token.startswith("<0x") else NORMAL for token in letters]
+    kinds[tokens.index("<|turn>")] = CONTROL
+    file = a_file(
+        tmp_path, "gemma4", model="gemma4", tokens=tokens, token_type=kinds, scores=[-1000.0] * len(tokens),
+        merges=[" ".join(pair) for pair in merges], bos_token_id=2, eos_token_id=1, padding_token_id=0,
+        unknown_token_id=3, add_bos_token=True, add_space_prefix=False,
+    )  # fmt: skip
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    original = GemmaTokenizer(vocab=vocabulary, merges=merges, extra_special_tokens=["<|turn>"])
+    found = build_tokenizer(file)
+    for text in ("hello hello", " hell  a\n\n\nb", "", "<|turn>hello\n", "aßc 好.", "  \n "):
+        # The file asks for the token of the beginning; made of a vocabulary alone, the class adds none.
+        assert ids(found, text) == [2, *ids(original, text)], text
+        assert found.decode(ids(found, text)[1:]) == original.decode(ids(original, text))
 
 
 def test_merges_lead_to_higher_scores_first():

@@ -30,8 +30,19 @@ MIXTURES = {
     "gemma3": {"attn_": "Q4_0", "ffn_down": "IQ4_XS", "ffn_gate": "IQ4_NL", "ffn_up": "Q4_0", "": "Q4_K"},
     "phi3": {"attn_": "Q3_K", "ffn_": "Q2_K", "output": "Q6_K", "token_embd": "Q2_K"},
     "gpt2": {"attn_": "Q4_1", "ffn_": "Q5_1", "token_embd": "Q4_1"},
+    # Heads of values are in another order in the file, and a super-block of the last matrix has those of two.
+    "qwen35": {"attn_": "Q4_0", "ssm_out": "Q4_K", "ssm_alpha": "Q8_0", "ssm_beta": "Q8_0", "": "Q6_K"},
 }
-CHANGES = {"gemma3": {"head_dim": 64, "num_hidden_layers": 2}, "llama": {"head_dim": 64, "tie_word_embeddings": True}}
+RULES = {
+    "linear_num_value_heads": 4,
+    "linear_value_head_dim": 128,
+    "layer_types": ["linear_attention", "full_attention"],
+}
+CHANGES = {
+    "qwen35": {"head_dim": 64, "linear_key_head_dim": 32, **RULES},
+    "gemma3": {"head_dim": 64, "num_hidden_layers": 2},
+    "llama": {"head_dim": 64, "tie_word_embeddings": True},
+}
 
 
 def write(folder, name, mixture):
@@ -42,7 +53,8 @@ def write(folder, name, mixture):
     blocks = {}
     for tensor in names:
         kind = next((kind for part, kind in mixture.items() if part in tensor), None)
-        if kind is not None and len(shapes[tensor]) == 2 and "position" not in tensor:
+        # A convolution's matrix has rows that are shorter than a block.
+        if kind is not None and len(shapes[tensor]) == 2 and shapes[tensor][0] >= 256 and "position" not in tensor:
             blocks[tensor] = random_tensor(Format[kind], int(shapes[tensor][1]), int(shapes[tensor][0]))
     numbers = {tensor: gguf.dequantize(item.data, item.format) for tensor, item in blocks.items()}
     write_gguf(folder / "plain.gguf", name, model, tensors=numbers)

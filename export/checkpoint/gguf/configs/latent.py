@@ -12,7 +12,7 @@ from triform.export.checkpoint.gguf.settings import Settings
 from triform.runtime.errors import ExportError
 
 _KEY, _VALUE = "attention.key_length", "attention.value_length"
-# Models with more experts choose them in groups; files from before September 2025 do not say so.
+# Models with more experts choose them in groups; older files do not say so.
 _MOST_WITHOUT_GROUPS = 64
 
 

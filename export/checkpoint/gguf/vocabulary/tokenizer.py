@@ -142,15 +142,8 @@ _Built = tuple[Tokenizer, bool]
 
 def _byte_level(file: GgufFile, tokens: list[str], kinds: list[int], ids: SpecialIds) -> _Built:
     way = pre_tokenizer_of(file)
-    listed = file.values.get("tokenizer.ggml.merges")
-    if listed is None:
-        raise ExportError(f"{file.path.name} has no merges (tokenizer.ggml.merges)")
-    # A merge's first part may itself begin with a space.
-    merges = [(merge[: merge.index(" ", 1)], merge[merge.index(" ", 1) + 1 :]) for merge in listed if " " in merge[1:]]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    merges = [
-        pair for pair in merges if "".join(pair) in vocabulary and pair[0] in vocabulary and pair[1] in vocabulary
-    ]
+    merges = _listed_merges(file, vocabulary)
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=way.ignore_merges))
     if way.composed:
         tokenizer.normalizer = normalizers.NFC()
@@ -162,20 +155,46 @@ def _byte_level(file: GgufFile, tokens: list[str], kinds: list[int], ids: Specia
     return tokenizer, way.add_bos
 
 
+def _listed_merges(file: GgufFile, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    """The merges that a file lists, without those of tokens that it does not have.
+
+    Raises:
+        ExportError: it lists none.
+    """
+    listed = file.values.get("tokenizer.ggml.merges")
+    if listed is None:
+        raise ExportError(f"{file.path.name} has no merges (tokenizer.ggml.merges)")
+    # A merge's first part may itself begin with a space.
+    merges = [(merge[: merge.index(" ", 1)], merge[merge.index(" ", 1) + 1 :]) for merge in listed if " " in merge[1:]]
+    return [pair for pair in merges if "".join(pair) in vocabulary and pair[0] in vocabulary and pair[1] in vocabulary]
+
+
 def _sentencepiece(file: GgufFile, tokens: list[str], kinds: list[int], ids: SpecialIds) -> _Built:
     scores = file.values.get("tokenizer.ggml.scores")
     if scores is None or len(scores) < len(tokens):
         raise ExportError(f"{file.path.name} has no score for each of its tokens (tokenizer.ggml.scores)")
+    merges = merges_of(tokens, np.asarray(scores, np.float64).tolist())
+    prefixed = bool(file.values.get("tokenizer.ggml.add_space_prefix", True))
+    return _of_whole_texts(tokens, merges, ids, prefixed), True
+
+
+def _gemma4(file: GgufFile, tokens: list[str], kinds: list[int], ids: SpecialIds) -> _Built:
+    """Build the tokenizer of Gemma 4, which is sentencepiece's with the merges of the file."""
+    merges = _listed_merges(file, {token: index for index, token in enumerate(tokens)})
+    prefixed = bool(file.values.get("tokenizer.ggml.add_space_prefix", False))
+    return _of_whole_texts(tokens, merges, ids, prefixed), True
+
+
+def _of_whole_texts(tokens: list[str], merges: list[tuple[str, str]], ids: SpecialIds, prefixed: bool) -> Tokenizer:
+    """BPE of texts that are not split, whose spaces are letters; letters that are no tokens are taken as bytes."""
     vocabulary = {token: index for index, token in enumerate(tokens)}
     unknown = None if ids.unknown is None else tokens[ids.unknown]
-    merges = merges_of(tokens, np.asarray(scores, np.float64).tolist())
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
-    prefixed = bool(file.values.get("tokenizer.ggml.add_space_prefix", True))
     steps = [normalizers.Prepend(_SPACE)] if prefixed else []
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
     back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     tokenizer.decoder = decoders.Sequence([*back, *([decoders.Strip(" ", 1, 0)] if prefixed else [])])
-    return tokenizer, True
+    return tokenizer
 
 
 def merges_of(tokens: list[str], scores: list[float]) -> list[tuple[str, str]]:
@@ -237,6 +256,7 @@ def _unigram(file: GgufFile, tokens: list[str], kinds: list[int], ids: SpecialId
 _BUILDERS: dict[str, Callable[[GgufFile, list[str], list[int], SpecialIds], _Built]] = {
     "gpt2": _byte_level,
     "llama": _sentencepiece,
+    "gemma4": _gemma4,
     "bert": _word_piece,
     "t5": _unigram,
 }
