@@ -111,9 +111,9 @@ def _logarithm(values: torch.Tensor, placement: Placement) -> torch.Tensor:
 def _in_shape(values: torch.Tensor, placement: Placement, shape: torch.Size) -> torch.Tensor:
     """Numbers in the dimensions of a parameter.
 
-    A convolution of single channels has a dimension of 1 more, and so has a matrix of one row, which llama.cpp writes as
-    a vector. A file may have a vector in rows, a matrix for each of several parameters in one tensor, and experts apart
-    that a parameter has as rows of one matrix.
+    A convolution of single channels has a dimension of 1 more, and so has a matrix of one row, which llama.cpp writes
+    as a vector. A file may have a vector in rows, a matrix for each of several parameters in one tensor, and experts
+    apart that a parameter has as rows of one matrix.
     """
     if values.ndim == 1 and shape == (1, len(values)):
         return values[None]
