@@ -41,10 +41,8 @@ class Architecture:
         column_orders: the same for columns.
         layer_values: from keys that do not begin with the architecture's name and have a number for each layer, to
             parameters.
-        shared_keys: whether a file may have keys and values for layers that use those of others. They are left out, as in
-            transformers.
-        next_tokens: whether a file may have further layers, behind the model's own, that guess a second token. They are
-            left out, as in transformers.
+        shared_keys: whether a file may have keys and values for layers that use those of others, to be left out.
+        next_tokens: whether a file may have layers behind the model's own that guess a second token, to be left out.
     """
 
     model_type: str
