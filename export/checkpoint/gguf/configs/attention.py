@@ -12,7 +12,7 @@ from triform.export.checkpoint.gguf.container import GgufFile
 from triform.export.checkpoint.gguf.rope import rope_parameters
 from triform.export.checkpoint.gguf.settings import Settings
 
-KEY_VALUE_HEADS = "attention.head_count_kv"
+HEADS_OF_KEYS = "attention.head_count_kv"
 # Gemma's whose scores are scaled by the width of the model rather than the size of heads: the largest, by its layers.
 _SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}
 # Of llama.cpp, for a file of Gemma 2 that does not say.
@@ -29,8 +29,8 @@ def plain_attention(file: GgufFile, architecture: Architecture, settings: Settin
     head_dim = int(settings.same("attention.key_length", width // heads))
     settings.expect("attention.value_length", head_dim)
     named = {*architecture.sizes.values(), *architecture.options.values()}
-    if KEY_VALUE_HEADS not in named and not architecture.without_attention:
-        settings.expect(KEY_VALUE_HEADS, heads)
+    if HEADS_OF_KEYS not in named and not architecture.without_attention:
+        settings.expect(HEADS_OF_KEYS, heads)
     values = _layers_with_attention(settings, architecture.without_attention) if architecture.without_attention else {}
     if not architecture.rotary:
         settings.expect("attention.key_length", width // heads)
@@ -77,9 +77,9 @@ def _head_size(architecture: Architecture, settings: Settings, size: int, usual:
 
 def _layers_with_attention(settings: Settings, others: str) -> dict[str, Any]:
     """The type of each layer; one without keys and values is of the type `others`."""
-    heads = settings.get(KEY_VALUE_HEADS)
+    heads = settings.get(HEADS_OF_KEYS)
     heads = heads if isinstance(heads, list) else [heads] * int(settings.need("block_count"))
-    settings.check_same(KEY_VALUE_HEADS, [count for count in heads if count])
+    settings.check_same(HEADS_OF_KEYS, [count for count in heads if count])
     kinds = ["full_attention" if count else others for count in heads]
     return {"layer_types": kinds, "num_key_value_heads": max(heads)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
-from triform.export.checkpoint.gguf.configs.attention import KEY_VALUE_HEADS
+from triform.export.checkpoint.gguf.configs.attention import HEADS_OF_KEYS
 from triform.export.checkpoint.gguf.configs.variants import WINDOW
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.export.checkpoint.gguf.numbers import values_of
@@ -46,12 +46,10 @@ def _heads(settings: Settings, kinds: list[str]) -> dict[str, Any]:
     size, local = int(settings.need("attention.key_length")), int(settings.need("attention.key_length_swa"))
     settings.expect("attention.value_length", size)
     settings.expect("attention.value_length_swa", local)
-    counts = settings.get(KEY_VALUE_HEADS)
+    counts = settings.get(HEADS_OF_KEYS)
     counts = counts if isinstance(counts, list) else [counts] * len(kinds)
     by_kind = {
-        kind: int(
-            settings.check_same(KEY_VALUE_HEADS, [n for n, own in zip(counts, kinds, strict=True) if own == kind])
-        )
+        kind: int(settings.check_same(HEADS_OF_KEYS, [n for n, own in zip(counts, kinds, strict=True) if own == kind]))
         for kind in (_LOCAL, _FULL)
     }
     own = {"head_dim": size, "num_key_value_heads": by_kind[_FULL]}

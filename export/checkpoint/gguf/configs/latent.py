@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
-from triform.export.checkpoint.gguf.configs.attention import KEY_VALUE_HEADS
+from triform.export.checkpoint.gguf.configs.attention import HEADS_OF_KEYS
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.export.checkpoint.gguf.rope import rope_parameters
 from triform.export.checkpoint.gguf.settings import Settings
@@ -28,12 +28,12 @@ def latent_attention(file: GgufFile, _: Architecture, settings: Settings) -> dic
     turned, small = int(settings.need("rope.dimension_count")), int(settings.need("attention.kv_lora_rank"))
     if settings.get(f"{_KEY}_mla") is None:
         size, value = int(settings.need(_KEY)), int(settings.same(_VALUE, width // heads))
-        settings.expect(KEY_VALUE_HEADS, heads)
+        settings.expect(HEADS_OF_KEYS, heads)
     else:
         size, value = int(settings.need(f"{_KEY}_mla")), int(settings.need(f"{_VALUE}_mla"))
         settings.expect(_KEY, small + turned)
         settings.expect(_VALUE, small)
-        settings.expect(KEY_VALUE_HEADS, 1)
+        settings.expect(HEADS_OF_KEYS, 1)
     if size <= turned:
         raise ExportError(f"{file.path.name} has keys of {size} dimensions, {turned} of which are rotated")
     rank = settings.same("attention.q_lora_rank")

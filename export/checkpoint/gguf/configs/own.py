@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
-from triform.export.checkpoint.gguf.configs.attention import KEY_VALUE_HEADS, plain_attention
+from triform.export.checkpoint.gguf.configs.attention import HEADS_OF_KEYS, plain_attention
 from triform.export.checkpoint.gguf.configs.gemma4 import gemma4
 from triform.export.checkpoint.gguf.configs.latent import deepseek, latent_attention
 from triform.export.checkpoint.gguf.container import GgufFile
@@ -99,7 +99,7 @@ def _dbrx(file: GgufFile, _: Architecture, settings: Settings) -> dict[str, Any]
     """The two parts of its config."""
     del file
     attention = {
-        "kv_n_heads": int(settings.need(KEY_VALUE_HEADS)),
+        "kv_n_heads": int(settings.need(HEADS_OF_KEYS)),
         "rope_theta": float(settings.need("rope.freq_base")),
         "clip_qkv": settings.get("attention.clamp_kqv"),
     }
