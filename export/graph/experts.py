@@ -38,16 +38,33 @@ class ExpertWeights:
 
 def expert_weights(node: ir.Node) -> ExpertWeights:
     """The weights of an Experts node. What has the operators' layout already is not copied."""
-    # Absent inputs at the end are dropped from the node.
-    values = [*node.inputs[2:], None, None][:4]
-    up, up_bias, down, down_bias = (None if value is None else matrix(value) for value in values)
+    values = _constants(node)
+    up, down = (None if value is None else matrix(value) for value in (values[0], values[2]))
     if up is None or down is None:
         raise ValueError(f"{node.name} lacks its weights")
     if attribute(node, "transposed"):
         up, down = up.transpose(1, 2), down.transpose(1, 2)
-    if attribute(node, "activation") == "swiglu" and not attribute(node, "interleaved"):
-        up, up_bias = _interleaved(up), None if up_bias is None else _interleaved(up_bias)
+    if _halves_follow(node):
+        up = _interleaved(up)
+    up_bias, down_bias = expert_biases(node)
     return ExpertWeights(up, up_bias, down, down_bias)
+
+
+def expert_biases(node: ir.Node) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The biases of an Experts node as `ExpertWeights` has them."""
+    _, up, _, down = _constants(node)
+    biases = None if up is None else matrix(up), None if down is None else matrix(down)
+    return (_interleaved(biases[0]) if biases[0] is not None and _halves_follow(node) else biases[0]), biases[1]
+
+
+def _constants(node: ir.Node) -> list[ir.Value | None]:
+    """The weights and biases of both products; absent inputs at the end are dropped from the node."""
+    return [*node.inputs[2:], None, None][:4]
+
+
+def _halves_follow(node: ir.Node) -> bool:
+    """Whether all gates come before all that they open."""
+    return attribute(node, "activation") == "swiglu" and not attribute(node, "interleaved")
 
 
 def _interleaved(weights: torch.Tensor) -> torch.Tensor:
@@ -77,10 +94,10 @@ def lower_experts_to_float(model: ir.Model) -> None:
         inputs = [
             node.inputs[0],
             _router_logits(graph, node, name),
-            _constant(graph, f"{name}.up", weights.up),
-            _constant(graph, f"{name}.up_bias", weights.up_bias),
-            _constant(graph, f"{name}.down", weights.down),
-            _constant(graph, f"{name}.down_bias", weights.down_bias),
+            _stored(graph, f"{name}.up", weights.up),
+            _stored(graph, f"{name}.up_bias", weights.up_bias),
+            _stored(graph, f"{name}.down", weights.down),
+            _stored(graph, f"{name}.down_bias", weights.down_bias),
         ]
         mixed = insert(graph, node, "MoE", inputs, domain=MICROSOFT, attributes=expert_attributes(node)).outputs[0]
         set_type(mixed, node.outputs[0])
@@ -93,7 +110,7 @@ def _name(node: ir.Node) -> str:
     return "experts" if weight is None else str(weight.name)
 
 
-def _constant(graph: ir.Graph, name: str, values: torch.Tensor | None) -> ir.Value | None:
+def _stored(graph: ir.Graph, name: str, values: torch.Tensor | None) -> ir.Value | None:
     return None if values is None else add_initializer(graph, f"{name}.experts", values.contiguous().numpy())
 
 

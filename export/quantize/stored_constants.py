@@ -72,10 +72,14 @@ class StoredConstants:
 
     def rows(self, value: ir.Value, rows: int) -> ir.Value:
         """A constant of two dimensions, the first of which is `rows`."""
+        return self.shaped(value, (rows, -1))
+
+    def shaped(self, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+        """A constant in other dimensions."""
         tensor = value.const_value
         if tensor is not None:
-            return self._initializer("rows", tensor.numpy().reshape(rows, -1))
-        return self._reshaped(value, (rows, -1))
+            return self._initializer("shaped", tensor.numpy().reshape(shape))
+        return self._reshaped(value, shape)
 
     def _widened(self, numbers: NDArray[np.uint8], own: int, bits: int, name: str) -> ir.Value:
         """Numbers of `own` bits, shifted to the upper bits of `bits`, a byte each."""

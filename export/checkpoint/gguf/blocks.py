@@ -46,6 +46,12 @@ class Factors:
         grouped = self.steps.reshape(rows, base.shape[1], -1).astype(np.float32)
         return (base[..., None] * grouped).reshape(rows, count)
 
+    def repeated(self, times: int) -> Factors:
+        """Each factor as often, one behind the other."""
+        if self.steps is None:
+            return Factors(np.repeat(self.base, times, axis=1))
+        return Factors(self.base, np.repeat(self.steps, times, axis=1))
+
     def in_rows(self, order: NDArray[np.int64]) -> Factors:
         """The factors of some rows, in their order."""
         return Factors(self.base[order], None if self.steps is None else self.steps[order])
@@ -102,6 +108,13 @@ class BlockMatrix:
         minimums = None if self.minimums is None else self.minimums.in_blocks(order)
         return BlockMatrix(self.numbers[:, order], self.bits, self.scales.in_blocks(order), minimums)
 
+    def cut(self, size: int) -> BlockMatrix:
+        """The same in smaller blocks, of a size that divides that of these."""
+        times = self.block_size // size
+        numbers = self.numbers.reshape(len(self.numbers), -1, size)
+        minimums = None if self.minimums is None else self.minimums.repeated(times)
+        return BlockMatrix(numbers, self.bits, self.scales.repeated(times), minimums)
+
     @property
     def values(self) -> NDArray[np.float32]:
         """The dequantized matrix, float32 (rows, columns)."""
@@ -121,6 +134,11 @@ def can_decode(kind: Format) -> bool:
 def size_of_blocks(kind: Format) -> int:
     """Numbers in a block of what `decode` returns for a format."""
     return _SIZES.get(kind, 32)
+
+
+def has_minimums(kind: Format) -> bool:
+    """Whether the integer 0 stands for the minimum of its block in a format that `decode` supports."""
+    return kind in _WITH_MINIMUMS
 
 
 def decode(tensor: Tensor) -> BlockMatrix:
@@ -252,3 +270,4 @@ _DECODERS: dict[Format, Callable[[_Bytes], BlockMatrix]] = {
     Format.IQ4_NL: _iq4_nl, Format.IQ4_XS: _iq4_xs,
 }  # fmt: skip
 _SIZES = dict.fromkeys((Format.Q2_K, Format.Q3_K, Format.Q6_K), 16)
+_WITH_MINIMUMS = (Format.Q4_1, Format.Q5_1, Format.Q2_K, Format.Q4_K, Format.Q5_K)

@@ -13,8 +13,10 @@ from triform.export.checkpoint.gguf.blocks import (
     block_order,
     can_decode,
     decode,
+    has_minimums,
     size_of_blocks,
 )
+from triform.export.checkpoint.gguf.container import Tensor
 from triform.export.checkpoint.gguf.placement import Placement
 
 
@@ -43,6 +45,40 @@ def blocks_of(placement: Placement) -> BlockMatrix:
         matrix = matrix if placement.rows is None else matrix.in_rows(placement.rows)
     order = None if placement.columns is None else block_order(placement.columns, matrix.block_size)
     return matrix if order is None else matrix.in_blocks(order)
+
+
+def expert_blocks_of(placement: Placement, *, alternating: bool) -> BlockMatrix | None:
+    """The blocks of a parameter of all experts, whose rows are one below the other.
+
+    Args:
+        placement: where its numbers are.
+        alternating: whether it has two halves, here two tensors or the halves of each expert of one, whose rows are to
+            alternate.
+
+    Returns:
+        None if it is not in blocks, if its tensors have different formats, or if these have minimums.
+    """
+    tensors = [placement.tensor, *([] if placement.second is None else [placement.second])]
+    kinds = {tensor.format for tensor in tensors}
+    kind = placement.tensor.format
+    if len(kinds) > 1 or not can_decode(kind) or has_minimums(kind) or len(tensors) > 1 + alternating:
+        return None
+    if any(len(tensor.shape) != 3 for tensor in tensors) or placement.rows is not None or placement.columns is not None:
+        return None
+    matrix = stacked([decode(_below_each_other(tensor)) for tensor in tensors])
+    if not alternating:
+        return matrix
+    halves, experts = len(tensors), placement.tensor.shape[0]
+    rows = np.arange(len(matrix.numbers))
+    if halves == 1:
+        return matrix.in_rows(rows.reshape(experts, 2, -1).swapaxes(1, 2).reshape(-1))
+    return matrix.in_rows(rows.reshape(2, experts, -1).transpose(1, 2, 0).reshape(-1))
+
+
+def _below_each_other(tensor: Tensor) -> Tensor:
+    """The matrices of a tensor as one."""
+    rows = tensor.shape[0] * tensor.shape[1]
+    return Tensor(tensor.name, tensor.format, (rows, tensor.shape[2]), tensor.data.reshape(rows, -1))
 
 
 def stacked(matrices: Sequence[BlockMatrix]) -> BlockMatrix:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from triform.export.graph.rotary_tables import compute_rotary_tables
 from triform.export.options import KEEP, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.stored_blocks import StoredWeights, lower_to_stored_blocks
+from triform.export.quantize.stored_experts import lower_stored_experts
 from triform.export.report import Clock
 from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
@@ -50,8 +52,8 @@ from triform.runtime.bundle.manifest import CacheInfo, Quantization
 _EXACT_TOKENS, _MEASURED_TOKENS = 48, 256
 # To calibrate a graph for prompts on.
 _CALIBRATION_TOKENS = 1024
-# MatMulNBits' accuracy level for float32 activations.
-_EXACT = 1
+# The operators' accuracy level for float32 activations, and the bits of weights that QMoE has it for.
+_EXACT, _EXACT_BITS = 1, 4
 # For matrices that are floats in the file, or in blocks that no operator supports.
 _OTHER_BITS = 8
 # The traced module holds the model under this name.
@@ -91,7 +93,8 @@ def build_from_blocks(
             prompts = PromptsFile(graph, folder, written)
             prompts.lower_products(energies, clock.counted)
     with clock.step("quantize"):
-        formats = lower_to_stored_blocks(graph, stored, options.accuracy_level)
+        formats = Counter(lower_to_stored_blocks(graph, stored, options.accuracy_level))
+        formats += Counter(lower_stored_experts(graph, stored, _EXACT_BITS, options.accuracy_level))
     with clock.step("verify"):
         exact = _exact_runner(graph, folder, cache)
         parity = verify_decoder(exact, logits[: len(exact_ids)], exact_ids)
@@ -99,8 +102,10 @@ def build_from_blocks(
             verify_states(exact, states, exact_ids)
     with clock.step("compare"):
         scheme = Scheme(_OTHER_BITS, SENSITIVE_BLOCK_SIZE, options.accuracy_level)
+        # With 8 bits the operator always rounds activations, so the exact copy has these experts as floats.
+        formats += Counter(lower_stored_experts(graph, stored, _OTHER_BITS, options.accuracy_level))
         others = lower_to_blocks(graph, scheme, {})
-        formats |= {f"int{_OTHER_BITS}": others} if others else {}
+        formats += Counter({f"int{_OTHER_BITS}": others} if others else {})
         write_graph(graph, folder / GRAPH_FILE, written)
         compare = partial(_compare, cache, logits, ids)
         measured = compare(folder / GRAPH_FILE)
@@ -108,6 +113,8 @@ def build_from_blocks(
         if prompts is not None:
             others_of_file = stored.without(set(itertools.chain.from_iterable(prompts.weights.values())))
             lower_to_stored_blocks(prompts.graph, others_of_file, options.accuracy_level)
+            for bits in (_EXACT_BITS, _OTHER_BITS):
+                lower_stored_experts(prompts.graph, others_of_file, bits, options.accuracy_level)
             lower_to_blocks(prompts.graph, scheme, {})
             of_prompts = prompts.finish(compare)
     notes = {
@@ -116,7 +123,7 @@ def build_from_blocks(
         f"activations in float32; as it runs on {len(ids)}",
     }
     quantization = Quantization(
-        KEEP, accuracy_level=options.accuracy_level, matrices=sum(formats.values()), formats=formats
+        KEEP, accuracy_level=options.accuracy_level, matrices=sum(formats.values()), formats=dict(formats)
     )
     parity = dataclasses.replace(parity, quantized=measured)
     return [StoredDecoder(graph, cache, quantization, parity, notes, prompts=of_prompts)]
@@ -156,7 +163,7 @@ def _exact_runner(graph: ir.Model, folder: Path, cache: CacheInfo) -> DecoderRun
     """A runner of a copy of the graph that rounds neither activations nor weights outside of blocks."""
     exact = graph.clone()
     lower_to_float(exact)
-    for node in nodes(exact.graph, "MatMulNBits"):
+    for node in nodes(exact.graph, "MatMulNBits", "QMoE"):
         node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _EXACT)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         write_graph(exact, Path(scratch) / GRAPH_FILE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import gguf
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import triform
 from tests.checkpoints.gguf_blocks import random_tensor
 from tests.checkpoints.gguf_files import make_model, write_gguf
 from triform.export.checkpoint.gguf import loading
+from triform.export.checkpoint.gguf.container import Tensor
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export, plan
 from triform.export.quantize.stored_constants import pack_apart
@@ -30,6 +33,7 @@ MIXTURES = {
     "gemma3": {"attn_": "Q4_0", "ffn_down": "IQ4_XS", "ffn_gate": "IQ4_NL", "ffn_up": "Q4_0", "": "Q4_K"},
     "phi3": {"attn_": "Q3_K", "ffn_": "Q2_K", "output": "Q6_K", "token_embd": "Q2_K"},
     "gpt2": {"attn_": "Q4_1", "ffn_": "Q5_1", "token_embd": "Q4_1"},
+    "qwen3moe": {"exps": "Q4_0", "gate_inp": "Q8_0", "attn_": "Q4_1", "": "Q6_K"},
     # Heads of values are in another order in the file, and a super-block of the last matrix has those of two.
     "qwen35": {"attn_": "Q4_0", "ssm_out": "Q4_K", "ssm_alpha": "Q8_0", "ssm_beta": "Q8_0", "": "Q6_K"},
 }
@@ -39,6 +43,7 @@ RULES = {
     "layer_types": ["linear_attention", "full_attention"],
 }
 CHANGES = {
+    "qwen3moe": {"head_dim": 64, "moe_intermediate_size": 256},
     "qwen35": {"head_dim": 64, "linear_key_head_dim": 32, **RULES},
     "gemma3": {"head_dim": 64, "num_hidden_layers": 2},
     "llama": {"head_dim": 64, "tie_word_embeddings": True},
@@ -54,8 +59,10 @@ def write(folder, name, mixture):
     for tensor in names:
         kind = next((kind for part, kind in mixture.items() if part in tensor), None)
         # A convolution's matrix has rows that are shorter than a block.
-        if kind is not None and len(shapes[tensor]) == 2 and shapes[tensor][0] >= 256 and "position" not in tensor:
-            blocks[tensor] = random_tensor(Format[kind], int(shapes[tensor][1]), int(shapes[tensor][0]))
+        columns, *outer = (int(size) for size in shapes[tensor])
+        if kind is not None and outer and columns >= 256 and "position" not in tensor:
+            flat = random_tensor(Format[kind], math.prod(outer), columns)
+            blocks[tensor] = Tensor(tensor, flat.format, (*outer[::-1], columns), flat.data.reshape(*outer[::-1], -1))
     numbers = {tensor: gguf.dequantize(item.data, item.format) for tensor, item in blocks.items()}
     write_gguf(folder / "plain.gguf", name, model, tensors=numbers)
     return write_gguf(folder / "model.gguf", name, model, tensors=blocks)
