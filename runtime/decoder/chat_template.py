@@ -8,7 +8,7 @@ from typing import Any
 from triform.runtime.bundle.text_info import MINIJINJA
 from triform.runtime.decoder.templates.engines import renderer
 from triform.runtime.decoder.templates.functions import reason_of
-from triform.runtime.errors import InputError, option, pass_on
+from triform.runtime.errors import InputError, OutOfMemoryError, is_out_of_memory, option, pass_on
 
 Message = Mapping[str, Any]
 
@@ -48,6 +48,7 @@ def render_chat(
     Raises:
         InputError: the template refuses the messages or cannot be rendered, or the last message cannot be continued.
         UnsupportedError: the engine is not installed.
+        OutOfMemoryError: it does not fit into memory.
     """
     render = renderer(engine)
     copies = [_with_reasoning(_without_none(_plain(message))) for message in messages]
@@ -68,6 +69,8 @@ def render_chat(
         )
     except Exception as error:  # a filter or function that a template calls can raise anything
         pass_on(error)
+        if isinstance(error, ImportError) and is_out_of_memory(error):
+            raise OutOfMemoryError(f"what renders the chat template does not fit into memory ({error})") from error
         raise InputError(
             f"the chat template refuses these messages: {reason_of(error)}; {option('raw')} bypasses it"
         ) from None

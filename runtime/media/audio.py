@@ -15,7 +15,7 @@ from typing import IO, Self
 
 import numpy as np
 
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import InputError, OutOfMemoryError, UnsupportedError, is_out_of_memory
 from triform.runtime.extras import missing_extra
 from triform.runtime.media.sound_files import Samples, open_sound
 
@@ -35,12 +35,15 @@ def require_audio() -> None:
 
     Raises:
         UnsupportedError: a package is not installed, or libsndfile is missing.
+        OutOfMemoryError: libsndfile does not fit into memory.
     """
     if find_spec("soundfile") is None or find_spec("soxr") is None:
         raise missing_extra("audio needs soundfile and soxr", "audio")
     try:
         import soundfile  # noqa: F401
-    except OSError:
+    except OSError as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"libsndfile does not fit into memory ({error})") from error
         # Wheels for less common platforms do not contain libsndfile.
         raise UnsupportedError(
             "soundfile does not find libsndfile: install it, as apt-get install libsndfile1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import sys
 
@@ -14,11 +15,15 @@ from triform.cli.main import run
 from triform.export import pipeline
 from triform.export.options import ExportOptions
 from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo
-from triform.runtime.errors import OutOfMemoryError, is_out_of_memory
+from triform.runtime.decoder import chat_template
+from triform.runtime.decoder.chat_template import render_chat
+from triform.runtime.decoder.templates.isolation import isolated
+from triform.runtime.errors import InputError, OutOfMemoryError, is_out_of_memory
 from triform.runtime.graphs import session as sessions
 from triform.runtime.graphs.cache import KVCache
 from triform.runtime.graphs.decoding import step as decoder_step
 from triform.runtime.machine import memory
+from triform.runtime.media.audio import require_audio
 
 SAID = [
     "std::bad_alloc",
@@ -76,6 +81,36 @@ def test_pytorch_is_not_loaded_where_it_does_not_fit(capsys, monkeypatch, tmp_pa
     assert err.startswith("error: PyTorch and transformers do not fit into memory: they take ")
     assert "300 MB are left" in err
     assert "torch" not in sys.modules
+
+
+UNMAPPED = "libx.so: failed to map segment from shared object"
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_what_renders_templates_cannot_be_loaded(monkeypatch, isolate):
+    def render(source, variables):
+        raise ImportError(UNMAPPED)
+
+    monkeypatch.setattr(chat_template, "renderer", lambda engine: isolated("unmapped", render) if isolate else render)
+    with pytest.raises(OutOfMemoryError, match="what renders the chat template does not fit into memory"):
+        render_chat("{{ 1 }}", [{"role": "user", "content": "a"}], {})
+    # What a template says of memory is its own.
+    with pytest.raises(InputError, match="the chat template refuses these messages: out of memory"):
+        monkeypatch.undo()
+        render_chat("{{ raise_exception('out of memory') }}", [{"role": "user", "content": "a"}], {})
+
+
+def test_libsndfile_cannot_be_loaded(monkeypatch):
+    def fail(name, *arguments, **keywords):
+        if name == "soundfile":
+            raise OSError(f"cannot load library 'x': {UNMAPPED}")
+        return original(name, *arguments, **keywords)
+
+    original = builtins.__import__
+    monkeypatch.delitem(sys.modules, "soundfile", raising=False)
+    monkeypatch.setattr(builtins, "__import__", fail)
+    with pytest.raises(OutOfMemoryError, match="libsndfile does not fit into memory"):
+        require_audio()
 
 
 def test_more_rows_than_any_machine_holds():

@@ -60,3 +60,9 @@ def test_a_prompt_that_is_too_long_is_refused(call, float_bundle):
     code, out, err = call("bench", float_bundle, "--new-tokens", context)
     assert (code, out) == (2, "")
     assert f"leaves no room for a prompt in a context of {context} tokens" in one_line(err)
+
+
+def test_a_small_context_is_filled_as_far_as_there_is_room(call, float_bundle):
+    context = triform.load(float_bundle).manifest.max_length
+    found = figures(call, float_bundle, "--new-tokens", context - 9, "--runs", 1)
+    assert 1 <= found["prompt_tokens"] <= 9

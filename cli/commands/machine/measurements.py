@@ -87,7 +87,7 @@ def _decoder(model: Decoder, work: Work) -> Figures:
     work.allow("tokens", "new_tokens")
     room = model.manifest.max_length - work.new_tokens
     _check_room(work, room, model.manifest.max_length)
-    prompt = _text(work, work.tokens or min(_PROMPT, room), lambda text: model.count_tokens(text, raw=True))
+    prompt = _text(work, work.tokens or min(_PROMPT, room), lambda text: _count(model, text))
     options = _options(work, speculate="off")
 
     def generate() -> Generation:
@@ -97,6 +97,16 @@ def _decoder(model: Decoder, work: Work) -> Figures:
 
     answers = _repeat(generate, work.runs)
     return {"prompt_tokens": answers[0].prompt_tokens} | _generation(answers)
+
+
+def _count(model: Decoder, text: str) -> int:
+    from triform.runtime.errors import ContextError
+
+    try:
+        return model.count_tokens(text, raw=True)
+    except ContextError:
+        # More than any text that is looked for.
+        return model.manifest.max_length + 1
 
 
 def _check_room(work: Work, room: int, context: int) -> None:

@@ -103,6 +103,8 @@ class _Child:
         kind, text = json.loads(answer)
         if kind == "refused":
             raise Refusal(text)
+        if kind == "not loaded":
+            raise ImportError(text)
         return str(text)
 
     def close(self) -> None:
@@ -191,6 +193,8 @@ def _answer(render: Render, request: bytes) -> bytes:
         if len(text) > _LARGEST:
             raise Refusal("it makes a text that no model reads")
         return json.dumps(["text", text]).encode()
+    except ImportError as error:
+        return json.dumps(["not loaded", str(error)]).encode()
     except Exception as error:  # what a template raises through a filter or a function arrives as it is
         return json.dumps(["refused", reason_of(error)]).encode()
 
