@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -113,8 +114,11 @@ def test_kills_around_each_rename(tmp_path, kind, before, way):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges names")
-def test_two_folders_take_each_others_names(tmp_path):
-    one, other = tmp_path / "one", tmp_path / "other"
+@pytest.mark.parametrize("relative", [False, True])
+def test_two_folders_take_each_others_names(tmp_path, monkeypatch, relative):
+    monkeypatch.chdir(tmp_path)
+    parent = Path() if relative else tmp_path
+    one, other = parent / "one", parent / "other"
     one.mkdir()
     (one / "a").touch()
     assert not exchange(one, other)

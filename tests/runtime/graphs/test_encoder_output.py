@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triform.runtime.graphs.encoder_output import HostEncoderOutput
+from triform.runtime.graphs.encoder_output import HostEncoderOutput, SourceSession
 
 
 def test_some_sources_are_copied_in_the_order_they_are_named():
@@ -23,3 +23,25 @@ def test_all_sources_are_not_copied():
     output = HostEncoderOutput({"states": np.zeros((2, 1))})
     assert output.only([0, 1]) is output
     assert output.only([1, 0]) is not output
+
+
+class Bound:
+    """A binding that remembers the sources that it was given."""
+
+    def bind_ortvalue_input(self, name, value):
+        self.sources = value.numpy()[:, 0].tolist()
+
+    def bind_cpu_input(self, name, value):
+        self.sources = np.asarray(value)[:, 0].tolist()
+
+
+class Session:
+    def io_binding(self):
+        return Bound()
+
+
+def test_a_run_of_some_rows_reads_the_sources_of_these():
+    """Three sources with two rows each, side by side."""
+    session = SourceSession(Session(), HostEncoderOutput({"states": np.array([[5.0], [6.0], [7.0]], np.float32)}))
+    for rows, sources in (([0, 1], [5, 5]), ([2, 5], [6, 7]), ([0, 3, 4], [5, 6, 7])):
+        assert session.io_binding_of(np.array(rows), 6).sources == sources
