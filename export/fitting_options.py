@@ -59,16 +59,16 @@ def _reasons(purpose: Purpose, options: ExportOptions) -> Mapping[str, str | Non
     """Why options have no effect; None for one that has."""
     form, scheme = purpose.form, options.quantize
     this_one = f"this model is of the form {form}"
-    reads_texts = form not in ("audio", "image") or purpose.task == CONTRAST
+    hears = form == "encoder-decoder" and purpose.task == "automatic-speech-recognition"
     return {
         "fast": _fast(form, scheme),
         "fast_prompts": options.without_fast_prompts if form == "decoder" else f"is for decoders, and {this_one}",
         "block_size": _blocks(form, scheme),
         "accuracy_level": _accuracy(form, options),
         "calibrate": _calibration(form, scheme),
-        "word_timestamps": None if form == "encoder-decoder" else f"is for speech models that write, and {this_one}",
+        "word_timestamps": None if hears else f"is for speech models that write, and this one is for {purpose.task}",
         "hidden_states": _hidden_states(purpose),
-        "context_length": None if reads_texts else "counts tokens of texts, and this model reads none",
+        "context_length": _context(purpose),
     }  # fmt: skip
 
 
@@ -96,6 +96,12 @@ def _calibration(form: str, scheme: str) -> str | None:
     if scheme in ("none", KEEP):
         return f"does not go with {option('quantize')} {scheme}, which measures nothing"
     return None
+
+
+def _context(purpose: Purpose) -> str | None:
+    if purpose.task == CONTRAST:
+        return "cannot be chosen for a model of images and texts, whose texts have the length of its training"
+    return "counts tokens of texts, and this model reads none" if purpose.form in ("audio", "image") else None
 
 
 def _hidden_states(purpose: Purpose) -> str | None:

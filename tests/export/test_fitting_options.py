@@ -55,7 +55,11 @@ def test_an_option_without_effect(form, options, message):
 def test_options_that_have_one_stay():
     options = {"fast": True, "block_size": 64, "accuracy_level": 1, "context_length": 64, "hidden_states": True}
     assert fitted("decoder", **options) == ExportOptions(quantize="int8", **options)
-    contrast = {"context_length": 64, "calibrate": ()}
-    assert fitted("image", "zero-shot-image-classification", **contrast).context_length == 64
+    speech = fitted("encoder-decoder", "automatic-speech-recognition", word_timestamps=True)
+    assert speech.word_timestamps
+    with pytest.raises(InputError, match="`word_timestamps` is for speech models that write, and this one is for tran"):
+        fitted("encoder-decoder", word_timestamps=True)
+    with pytest.raises(InputError, match="`context_length` cannot be chosen for a model of images and texts"):
+        fitted("image", "zero-shot-image-classification", context_length=64)
     with pytest.raises(InputError, match="`hidden_states` is not for zero-shot-image-classification"):
         fitted("image", "zero-shot-image-classification", hidden_states=True)
