@@ -13,6 +13,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from triform.export.checkpoint.files.json_files import content_of
+from triform.export.checkpoint.files.packed.formats import layouts_of, method_of
 from triform.export.checkpoint.source import Source
 from triform.runtime.errors import ExportError
 from triform.runtime.printable import quoted
@@ -69,11 +70,15 @@ def _check_quantization(source: Source, config: PretrainedConfig) -> None:
     if not quantization:
         return
     settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
-    method = str(getattr(settings.get("quant_method"), "value", settings.get("quant_method")))
+    if layouts_of(settings):
+        # Weights are unpacked when they are read.
+        del config.quantization_config
+        return
+    method = method_of(settings)
     if method not in _DEQUANTIZED:
         raise ExportError(
-            f"the weights of {source.name} are quantized by {method} (quantization_config), which cannot be exported; "
-            "give the checkpoint that they were made from"
+            f"the weights of {source.name} are quantized by {method} (quantization_config) in a way that cannot be "
+            "exported; give the checkpoint that they were made from"
         )
     config.quantization_config = {**settings, "dequantize": True}
 

@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from triform.export.checkpoint.files import hub
 from triform.export.checkpoint.files.json_files import content_of, read_object
+from triform.export.checkpoint.files.packed.formats import layouts_of
+from triform.export.checkpoint.files.packed.layout import Layout
 from triform.export.checkpoint.files.weights import find_weights
 from triform.export.checkpoint.sentence.static_vectors import is_static
 from triform.export.checkpoint.source import Source
@@ -111,12 +113,19 @@ def _model(folder: Path, place: Path, name: str, options: _FindOptions) -> Sourc
     if not options.weights:
         return source
     try:
-        files = find_weights(place)
+        files = dataclasses.replace(find_weights(place), layouts=_layouts(place))
     except ExportError:
         if not _gguf_files(folder):
             raise
         return _file(_only_gguf(folder), options)
     return dataclasses.replace(source, weights=files, size=files.size)
+
+
+def _layouts(folder: Path) -> tuple[Layout, ...]:
+    """How the weights of a folder are packed, as its config says."""
+    content = content_of(folder / "config.json")
+    settings = content.get("quantization_config") if isinstance(content, dict) else None
+    return layouts_of(settings) if isinstance(settings, dict) else ()
 
 
 def _model_folder(folder: Path) -> Path:

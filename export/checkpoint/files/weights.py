@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 
 from triform.export.checkpoint.files.json_files import read_object
+from triform.export.checkpoint.files.packed.layout import Layout, UnpackedWeight, packed_matrices
 from triform.runtime.errors import ExportError
 
 _SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
@@ -36,10 +37,12 @@ class WeightFiles:
     Attributes:
         files: in order of their names.
         listed: the index, from tensor to file name; empty without one.
+        layouts: how matrices are packed into several tensors, see `formats`.
     """
 
     files: tuple[Path, ...]
     listed: dict[str, str]
+    layouts: tuple[Layout, ...] = ()
 
     @property
     def size(self) -> int:
@@ -109,6 +112,8 @@ def _instead(folder: Path) -> str:
 def open_weights(weights: WeightFiles) -> Iterator[dict[str, Any]]:
     """The tensors by name until the block ends: torch tensors, or slices of safetensors that are read when indexed.
 
+    Packed matrices are unpacked when they are indexed.
+
     Raises:
         ExportError: a file is damaged or holds something other than tensors, or an index and its files disagree.
     """
@@ -118,6 +123,9 @@ def open_weights(weights: WeightFiles) -> Iterator[dict[str, Any]]:
             held = _safetensors(path, stack) if path.suffix == ".safetensors" else _unpickled(path, "cpu")
             _check_index(weights, path, held)
             tensors |= held
+        for packed in packed_matrices(tensors, weights.layouts):
+            own = {name: tensors.pop(name) for name in packed.tensors.values()}
+            tensors[packed.name] = UnpackedWeight(packed, own)
         yield tensors
 
 
@@ -131,7 +139,9 @@ def tensor_names(weights: WeightFiles) -> list[str]:
         names: list[str] = []
         for path in weights.files:
             names += _safetensors(path, stack) if path.suffix == ".safetensors" else _unpickled(path, "meta")
-        return names
+        matrices = packed_matrices(names, weights.layouts)
+        parts = {name for packed in matrices for name in packed.tensors.values()}
+        return [name for name in names if name not in parts] + [packed.name for packed in matrices]
 
 
 def load_tensors(weights: WeightFiles) -> dict[str, torch.Tensor]:

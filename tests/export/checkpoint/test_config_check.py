@@ -36,9 +36,8 @@ def configured(folder, **changes):
         ({"qk_norm": True}, "sets qk_norm to True"),
         ({"embedding_multiplier": 12.0}, "sets embedding_multiplier"),
         ({"num_local_experts": 8}, "sets num_local_experts to 8"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "are quantized by gptq"),
-        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "are quantized by bitsandby"),
-        ({"quantization_config": {"quant_method": "compressed-tensors"}}, "are quantized by compressed-tensors"),
+        ({"quantization_config": {"quant_method": "aqlm", "nbits_per_codebook": 16}}, "are quantized by aqlm"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4, "version": "gemv"}}, "are quantized by awq"),
     ],
 )
 def test_what_would_be_overlooked_is_refused_by_name(llama, changes, text):

@@ -1,0 +1,55 @@
+"""The files of bitsandbytes: 4-bit numbers that stand for floats of a table (arXiv:2305.14314), and 8-bit integers."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import torch
+
+from triform.export.checkpoint.files.packed.layout import Layout, Parts
+
+_STATES = ("weight.quant_state.bitsandbytes__nf4", "weight.quant_state.bitsandbytes__fp4")
+# Numbers of 8 bits are from -127 to 127.
+_LARGEST = 127
+
+
+def _unpack_4_bits(parts: Parts) -> torch.Tensor:
+    """Unpack a matrix.
+
+    weight is uint8 with two numbers a byte, high bits first; weight.quant_map float32 (16,) what they stand for;
+    weight.absmax the factor of each block, or an 8-bit number for it: then weight.nested_quant_map says what that
+    stands for, and weight.nested_absmax is the factor of each block of these. The state is JSON, in uint8.
+    """
+    state = json.loads(bytes(next(parts[name] for name in _STATES if name in parts).tolist()))
+    shape, size = state["shape"], int(state["blocksize"])
+    packed = parts["weight"].flatten()
+    numbers = torch.stack([packed >> 4, packed & 15], -1).flatten()[: math.prod(shape)]
+    factors = parts["weight.absmax"]
+    if "weight.nested_absmax" in parts:
+        table, outer = parts["weight.nested_quant_map"], parts["weight.nested_absmax"].float()
+        outer = outer.repeat_interleave(int(state["nested_blocksize"]))[: len(factors)]
+        factors = table[factors.long()] * outer + float(state["nested_offset"])
+    if len(numbers) != math.prod(shape) or len(factors) != -(-len(numbers) // size):
+        raise ValueError("their shapes do not fit")
+    values = parts["weight.quant_map"].float()[numbers.long()]
+    values *= factors.float().repeat_interleave(size)[: len(values)]
+    kind = getattr(torch, str(state["dtype"]), None)
+    if kind not in (torch.float16, torch.bfloat16, torch.float32):
+        raise ValueError(f"an unknown type {state['dtype']}")
+    return values.to(kind).view(shape)
+
+
+def _unpack_8_bits(parts: Parts) -> torch.Tensor:
+    """Unpack a matrix: weight is int8 (out_features, in_features), SCB float32 (out_features,) its largest values."""
+    weight = parts["weight"]
+    if weight.dtype != torch.int8 or parts["SCB"].shape != weight.shape[:1]:
+        raise ValueError("their shapes do not fit")
+    return weight.float() * (parts["SCB"].float() / _LARGEST)[:, None]
+
+
+_NESTED = ("weight.nested_absmax", "weight.nested_quant_map")
+LAYOUTS = (
+    Layout("weight.absmax", ("weight", "weight.quant_map", *_NESTED, *_STATES), _unpack_4_bits),
+    Layout("SCB", ("weight",), _unpack_8_bits, unused=("weight_format",)),
+)

@@ -1,0 +1,64 @@
+"""Which packed weights can be unpacked, by a checkpoint's quantization_config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from triform.export.checkpoint.files.packed import awq, bitsandbytes, compressed_tensors, gptq
+from triform.export.checkpoint.files.packed.layout import Layout
+
+_GPTQ_FORMATS = {"gptq": True, "gptq_v2": False, "auto_round:auto_gptq": True, "auto_round:gptq": True}
+_COMPRESSED = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
+# Of packed numbers that no integer holds a part of.
+_BITS = (2, 4, 8)
+
+
+def layouts_of(settings: Mapping[str, Any]) -> tuple[Layout, ...]:
+    """How the weights of a checkpoint are packed.
+
+    Args:
+        settings: quantization_config, or an older checkpoint's compression_config.
+
+    Returns:
+        nothing if their kind is unknown.
+    """
+    match method_of(settings):
+        case "awq":
+            return awq.LAYOUTS if str(settings.get("version", "gemm")).lower() == "gemm" else ()
+        case "gptq" | "auto-round":
+            return _gptq(settings)
+        case "bitsandbytes":
+            return bitsandbytes.LAYOUTS
+        case "compressed-tensors":
+            return _compressed(settings)
+    return ()
+
+
+def method_of(settings: Mapping[str, Any]) -> str:
+    """The name of the method, such as awq."""
+    method = settings.get("quant_method")
+    return str(getattr(method, "value", method))
+
+
+def _gptq(settings: Mapping[str, Any]) -> tuple[Layout, ...]:
+    written = settings.get("checkpoint_format") or settings.get("packing_format") or "gptq"
+    if written not in _GPTQ_FORMATS or settings.get("is_marlin_format"):
+        return awq.LAYOUTS if written == "auto_round:auto_awq" else ()
+    return gptq.layouts(_GPTQ_FORMATS[written])
+
+
+def _compressed(settings: Mapping[str, Any]) -> tuple[Layout, ...]:
+    groups = settings.get("config_groups")
+    groups = list(groups.values()) if isinstance(groups, dict) else []
+    if not all(isinstance(group, dict) for group in groups):
+        return ()
+    written = {settings.get("format"), *(group.get("format") for group in groups)} - {None, "mixed-precision"}
+    sparsity = settings.get("sparsity_config")
+    sparse = sparsity.get("format") not in (None, "dense") if isinstance(sparsity, dict) else bool(sparsity)
+    weights = [group.get("weights") for group in groups]
+    sizes = {item.get("num_bits") for item in weights if isinstance(item, dict) and item.get("type", "int") == "int"}
+    bits = [size for size in sizes if size in _BITS]
+    fit = len(bits) == len(sizes) and (len(bits) == 1 or "pack-quantized" not in written)
+    known = written <= set(_COMPRESSED) and not sparse
+    return compressed_tensors.layouts(max(bits, default=8)) if fit and known else ()

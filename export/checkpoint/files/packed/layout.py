@@ -1,0 +1,93 @@
+"""How a format of packed weights names the tensors of a matrix, and what unpacks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from triform.runtime.errors import ExportError
+
+Parts = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tensors that a matrix is packed into. Each is named after its module, as ``layers.0.mlp.up_proj.qweight``.
+
+    Attributes:
+        mark: the last part of the name of a tensor that only packed matrices have.
+        others: those of the others; some may be absent.
+        unpack: gives the matrix, (out_features, in_features) in the type of its scales, from the tensors by the last
+            parts of their names.
+        unused: last parts of names of tensors that say nothing of the matrix.
+    """
+
+    mark: str
+    others: tuple[str, ...]
+    unpack: Callable[[Parts], torch.Tensor]
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed matrix.
+
+    Attributes:
+        name: of the matrix, as ``layers.0.mlp.up_proj.weight``.
+        tensors: names of its tensors, by their last parts.
+        layout: how they belong together.
+    """
+
+    name: str
+    tensors: Mapping[str, str]
+    layout: Layout
+
+
+def packed_matrices(names: Iterable[str], layouts: Iterable[Layout]) -> list[Packed]:
+    """Find the packed matrices among the tensors of a checkpoint; each tensor belongs to the first layout that fits."""
+    held, found = set(names), []
+    for layout in layouts:
+        for name in sorted(held):
+            module, _, end = name.rpartition(f".{layout.mark}")
+            if end or not module:
+                continue
+            endings = (layout.mark, *layout.others, *layout.unused)
+            tensors = {last: f"{module}.{last}" for last in endings if f"{module}.{last}" in held}
+            found.append(Packed(f"{module}.weight", tensors, layout))
+            held -= set(tensors.values())
+    return found
+
+
+class UnpackedWeight:
+    """A matrix that is unpacked when it is indexed, as slices of safetensors are read."""
+
+    def __init__(self, packed: Packed, tensors: Mapping[str, Any]) -> None:
+        """Take the tensors, or slices of files, by name."""
+        self._packed, self._tensors = packed, tensors
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """The matrix, or a part of it.
+
+        Raises:
+            ExportError: its tensors do not fit each other.
+        """
+        packed = self._packed
+        parts = {
+            last: self._tensors[name][...] for last, name in packed.tensors.items() if last not in packed.layout.unused
+        }
+        try:
+            return packed.layout.unpack(parts)[index]
+        except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+            shapes = ", ".join(f"{last} {list(part.shape)}" for last, part in parts.items())
+            raise ExportError(
+                f"{packed.name} cannot be unpacked: its tensors are {shapes}; fetch the model again"
+            ) from error
+
+
+def integers(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """The unsigned numbers in each int32 of the last axis, that of the lowest bits first; int32, a longer last axis."""
+    shifts = torch.arange(0, 32 // bits * bits, bits, dtype=torch.int32)
+    return ((packed.to(torch.int32)[..., None] >> shifts) & (2**bits - 1)).flatten(-2)

@@ -1,0 +1,231 @@
+"""Matrices that other tools packed are read as the numbers that these tools' documents say they stand for.
+
+The packers below place one number after the other. Files that AutoAWQ 0.2.7, AutoGPTQ 0.7.1, bitsandbytes 0.50 and
+compressed-tensors 0.20 packed were compared by hand, and were equal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from tests.checkpoints.decoders import llama_folder
+from triform.export.checkpoint.files.weights import load_tensors, tensor_names
+from triform.export.checkpoint.loading import load_model, read_config
+from triform.export.checkpoint.resolve import find_checkpoint
+from triform.runtime.errors import ExportError
+
+ROWS, WIDTH, GROUPS = 48, 64, 2
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+
+
+def placed(numbers, bits, order=None):
+    """Unsigned numbers (rows, columns) in int32, the first of each in the lowest bits."""
+    each = 32 // bits
+    order = order or range(each)
+    words = np.zeros((len(numbers), numbers.shape[1] // each), np.uint64)
+    for row in range(words.shape[0]):
+        for word in range(words.shape[1]):
+            for place, column in enumerate(order):
+                words[row, word] |= np.uint64(int(numbers[row, word * each + column]) << (bits * place))
+    return torch.from_numpy(words.astype(np.uint32).view(np.int32))
+
+
+def in_blocks(bits, seed=0, rows=ROWS, width=WIDTH, groups=GROUPS):
+    """Numbers (rows, width), zero points and scales (rows, groups), and the matrix in float32."""
+    random = np.random.default_rng(seed)
+    numbers, zeros = random.integers(0, 2**bits, (rows, width)), random.integers(1, 2**bits, (rows, groups))
+    scales = torch.from_numpy(random.uniform(0.01, 0.1, (rows, groups)).astype(np.float16))
+    centered = numbers - np.repeat(zeros, width // groups, 1)
+    matrix = centered * np.repeat(scales.float().numpy(), width // groups, 1)
+    return numbers, zeros, scales, torch.from_numpy(matrix.astype(np.float32))
+
+
+def awq(seed=0, rows=ROWS, width=WIDTH, groups=GROUPS):
+    numbers, zeros, scales, matrix = in_blocks(4, seed, rows, width, groups)
+    qweight, qzeros = (placed(array.T, 4, AWQ_ORDER) for array in (numbers, zeros))
+    return {"qweight": qweight, "qzeros": qzeros, "scales": scales.T.contiguous()}, matrix.half()
+
+
+def gptq(bits, less, act_order=False):
+    numbers, zeros, scales, matrix = in_blocks(bits)
+    group = np.repeat(np.arange(GROUPS), WIDTH // GROUPS)
+    if act_order:
+        order = np.random.default_rng(1).permutation(WIDTH)
+        numbers, group, matrix = numbers[:, order], group[order], matrix[:, order]
+    parts = {
+        "qweight": placed(numbers, bits).T.contiguous(),
+        "qzeros": placed((zeros.T - less) % 2**bits, bits),
+        "scales": scales.T.contiguous(),
+        "g_idx": torch.from_numpy(group.astype(np.int32)),
+    }
+    return parts, matrix.half()
+
+
+def compressed(bits):
+    numbers, zeros, scales, matrix = in_blocks(bits)
+    parts = {
+        "weight_packed": placed(numbers, bits),
+        "weight_zero_point": placed(zeros.T, bits).T.contiguous(),
+        "weight_scale": scales,
+        "weight_shape": torch.tensor([ROWS, WIDTH]),
+    }
+    return parts, matrix.half()
+
+
+def scaled(kind, shape, **others):
+    """Numbers of 8 bits, and a scale of all, of each row, or of blocks of 24 rows and 32 columns."""
+    random = torch.Generator().manual_seed(2)
+    weight = (torch.rand(ROWS, WIDTH, generator=random) * 200 - 100).to(kind)
+    scale = torch.rand(shape, generator=random).to(torch.bfloat16)
+    factors = torch.empty(ROWS, WIDTH)
+    for row in range(ROWS):
+        for column in range(WIDTH):
+            place = (row * scale.shape[0] // ROWS, column * scale.shape[1] // WIDTH) if len(shape) == 2 else 0
+            factors[row, column] = scale[place]
+    return {"weight": weight, "weight_scale": scale, **others}, (weight.float() * factors).to(torch.bfloat16)
+
+
+def bits_of_a_table(nested):
+    """4-bit numbers that stand for floats, in blocks of 64, as bitsandbytes stores them."""
+    random = np.random.default_rng(3)
+    table = np.sort(random.standard_normal(16)).astype(np.float32)
+    numbers, blocks = random.integers(0, 16, ROWS * WIDTH), ROWS * WIDTH // 64
+    packed = np.array([[first << 4 | second] for first, second in numbers.reshape(-1, 2)], np.uint8)
+    state = {"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [ROWS, WIDTH]}
+    parts = {"weight": torch.from_numpy(packed), "weight.quant_map": torch.from_numpy(table)}
+    factors = random.uniform(0.5, 2, blocks).astype(np.float32)
+    if nested:
+        inner, outer = random.standard_normal(256).astype(np.float32), random.uniform(1, 2, -(-blocks // 16))
+        chosen = random.integers(0, 256, blocks).astype(np.uint8)
+        factors = np.array([inner[chosen[i]] * np.float32(outer[i // 16]) + np.float32(0.25) for i in range(blocks)])
+        state |= {"nested_blocksize": 16, "nested_offset": 0.25, "nested_dtype": "float32"}
+        parts |= {
+            "weight.absmax": torch.from_numpy(chosen),
+            "weight.nested_quant_map": torch.from_numpy(inner),
+            "weight.nested_absmax": torch.from_numpy(outer.astype(np.float32)),
+        }
+    else:
+        parts["weight.absmax"] = torch.from_numpy(factors)
+    parts["weight.quant_state.bitsandbytes__nf4"] = torch.from_numpy(
+        np.frombuffer(json.dumps(state).encode(), np.uint8).copy()
+    )
+    matrix = np.array([table[number] * factors[place // 64] for place, number in enumerate(numbers)], np.float32)
+    return parts, torch.from_numpy(matrix).view(ROWS, WIDTH).to(torch.bfloat16)
+
+
+def eight_bits():
+    weight = torch.from_numpy(np.random.default_rng(4).integers(-127, 128, (ROWS, WIDTH)).astype(np.int8))
+    largest = torch.rand(ROWS, generator=torch.Generator().manual_seed(5))
+    parts = {"weight": weight, "SCB": largest, "weight_format": torch.tensor(0, dtype=torch.uint8)}
+    return parts, weight.float() * (largest / 127)[:, None]
+
+
+def groups(written, weights, **others):
+    group = {"weights": weights, "targets": ["Linear"]}
+    return {"quant_method": "compressed-tensors", "format": written, "config_groups": {"group_0": group}, **others}
+
+
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+KINDS = {
+    "awq": (AWQ, awq()),
+    "gptq": (GPTQ, gptq(4, 1)),
+    "gptq in an order of its own": (GPTQ | {"desc_act": True}, gptq(4, 1, act_order=True)),
+    "gptq of 8 bits": (GPTQ, gptq(8, 1)),
+    "gptq_v2 of 2 bits": (GPTQ | {"checkpoint_format": "gptq_v2"}, gptq(2, 0)),
+    "auto-round": ({"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq"}, gptq(4, 1)),
+    "auto-round as awq": ({"quant_method": "auto-round", "packing_format": "auto_round:auto_awq"}, awq()),
+    "pack-quantized": (groups("pack-quantized", {"num_bits": 4, "type": "int"}), compressed(4)),
+    "pack-quantized of 8 bits": (groups("pack-quantized", {"num_bits": 8, "type": "int"}), compressed(8)),
+    "int-quantized": (groups("int-quantized", {"num_bits": 8, "type": "int"}), scaled(torch.int8, (ROWS, 1))),
+    "float-quantized": (
+        groups("float-quantized", {"num_bits": 8, "type": "float"}),
+        scaled(torch.float8_e4m3fn, (1,), input_scale=torch.ones(1)),
+    ),
+    "float-quantized in blocks": (
+        groups("float-quantized", {"num_bits": 8, "type": "float"}),
+        scaled(torch.float8_e4m3fn, (2, 2)),
+    ),
+    "nf4": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, bits_of_a_table(nested=False)),
+    "nf4 with nested scales": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, bits_of_a_table(nested=True)),
+    "llm.int8": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, eight_bits()),
+}  # fmt: skip
+
+
+def folder_of(folder, settings, tensors):
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": settings}))
+    save_file(tensors, folder / "model.safetensors")
+    return find_checkpoint(str(folder)).weights
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_packed_matrix(kind, tmp_path):
+    settings, (parts, matrix) = KINDS[kind]
+    bias = torch.arange(float(ROWS))
+    tensors = {f"layers.0.up_proj.{last}": part for last, part in parts.items()}
+    weights = folder_of(tmp_path / "model", settings, {**tensors, "layers.0.up_proj.bias": bias})
+    assert sorted(tensor_names(weights)) == ["layers.0.up_proj.bias", "layers.0.up_proj.weight"]
+    read = load_tensors(weights)
+    assert torch.equal(read["layers.0.up_proj.bias"], bias)
+    found = read["layers.0.up_proj.weight"]
+    assert (found.shape, found.dtype) == (matrix.shape, matrix.dtype)
+    assert torch.equal(found, matrix)
+
+
+def test_a_model_has_the_unpacked_weights(tmp_path):
+    folder = llama_folder(tmp_path / "model", hidden_size=64, intermediate_size=96, num_attention_heads=4, head_dim=16)
+    tensors = load_tensors(find_checkpoint(str(folder)).weights)
+    expected = {}
+    for seed, (name, weight) in enumerate(sorted(tensors.items())):
+        if "mlp" in name or "self_attn" in name:
+            parts, expected[name] = awq(seed, *weight.shape)
+            del tensors[name]
+            tensors |= {name.replace("weight", last): part for last, part in parts.items()}
+    save_file(tensors, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": AWQ}))
+    source = find_checkpoint(str(folder))
+    found = load_model(source, read_config(source), AutoModelForCausalLM).model.state_dict()
+    assert len(expected) == 7 * config["num_hidden_layers"]
+    for name, weight in expected.items():
+        assert torch.equal(found[name], weight.float())
+
+
+@pytest.mark.parametrize("lost", ["qzeros", "scales"])
+def test_tensors_that_do_not_fit_are_named(lost, tmp_path):
+    parts, _ = awq()
+    shorter = {last: part[:-1] if last == lost else part for last, part in parts.items()}
+    weights = folder_of(tmp_path / "model", AWQ, {f"head.{last}": part for last, part in shorter.items()})
+    with pytest.raises(ExportError, match=r"head\.weight cannot be unpacked.*qweight \[64, 6\].*fetch the model again"):
+        load_tensors(weights)
+    missing = {f"head.{last}": part for last, part in parts.items() if last != lost}
+    with pytest.raises(ExportError, match=r"head\.weight cannot be unpacked"):
+        load_tensors(folder_of(tmp_path / "other", AWQ, missing))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        AWQ | {"version": "gemv"},
+        GPTQ | {"checkpoint_format": "marlin"},
+        GPTQ | {"is_marlin_format": True},
+        groups("pack-quantized", {"num_bits": 3, "type": "int"}),
+        groups("marlin-24", {"num_bits": 4, "type": "int"}),
+        groups("pack-quantized", {"num_bits": 4, "type": "int"}, sparsity_config={"format": "sparse-24-bitmask"}),
+        {"quant_method": "aqlm"},
+    ],
+)
+def test_other_ways_are_refused_by_name(settings, tmp_path):
+    folder = llama_folder(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    with pytest.raises(ExportError, match=f"are quantized by {re.escape(settings['quant_method'])}"):
+        read_config(find_checkpoint(str(folder)))
