@@ -31,4 +31,4 @@ def _columns(packed: torch.Tensor) -> torch.Tensor:
     return eights[..., list(_ORDER)].flatten(1)
 
 
-LAYOUTS = (Layout("qweight", ("qzeros", "scales"), _unpack),)
+AWQ = (Layout("qweight", ("qzeros", "scales"), _unpack),)

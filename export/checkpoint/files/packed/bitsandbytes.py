@@ -49,7 +49,7 @@ def _unpack_8_bits(parts: Parts) -> torch.Tensor:
 
 
 _NESTED = ("weight.nested_absmax", "weight.nested_quant_map")
-LAYOUTS = (
+BITSANDBYTES = (
     Layout("weight.absmax", ("weight", "weight.quant_map", *_NESTED, *_STATES), _unpack_4_bits),
     Layout("SCB", ("weight",), _unpack_8_bits, unused=("weight_format",)),
 )

@@ -13,7 +13,7 @@ _OF_ACTIVATIONS = ("input_scale", "input_zero_point", "input_global_scale", "out
 _OTHERS = ("weight_zero_point", "weight_g_idx")
 
 
-def layouts(bits: int) -> tuple[Layout, ...]:
+def compressed_layouts(bits: int) -> tuple[Layout, ...]:
     """How matrices are stored.
 
     Args:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from triform.export.checkpoint.files.packed import awq, bitsandbytes, compressed_tensors, gptq
+from triform.export.checkpoint.files.packed.awq import AWQ
+from triform.export.checkpoint.files.packed.bitsandbytes import BITSANDBYTES
+from triform.export.checkpoint.files.packed.compressed_tensors import compressed_layouts
+from triform.export.checkpoint.files.packed.gptq import gptq_layouts
 from triform.export.checkpoint.files.packed.layout import Layout
 
 _GPTQ_FORMATS = {"gptq": True, "gptq_v2": False, "auto_round:auto_gptq": True, "auto_round:gptq": True}
@@ -25,11 +28,11 @@ def layouts_of(settings: Mapping[str, Any]) -> tuple[Layout, ...]:
     """
     match method_of(settings):
         case "awq":
-            return awq.LAYOUTS if str(settings.get("version", "gemm")).lower() == "gemm" else ()
+            return AWQ if str(settings.get("version", "gemm")).lower() == "gemm" else ()
         case "gptq" | "auto-round":
             return _gptq(settings)
         case "bitsandbytes":
-            return bitsandbytes.LAYOUTS
+            return BITSANDBYTES
         case "compressed-tensors":
             return _compressed(settings)
     return ()
@@ -44,8 +47,8 @@ def method_of(settings: Mapping[str, Any]) -> str:
 def _gptq(settings: Mapping[str, Any]) -> tuple[Layout, ...]:
     written = settings.get("checkpoint_format") or settings.get("packing_format") or "gptq"
     if written not in _GPTQ_FORMATS or settings.get("is_marlin_format"):
-        return awq.LAYOUTS if written == "auto_round:auto_awq" else ()
-    return gptq.layouts(_GPTQ_FORMATS[written])
+        return AWQ if written == "auto_round:auto_awq" else ()
+    return gptq_layouts(_GPTQ_FORMATS[written])
 
 
 def _compressed(settings: Mapping[str, Any]) -> tuple[Layout, ...]:
@@ -61,4 +64,4 @@ def _compressed(settings: Mapping[str, Any]) -> tuple[Layout, ...]:
     bits = [size for size in sizes if size in _BITS]
     fit = len(bits) == len(sizes) and (len(bits) == 1 or "pack-quantized" not in written)
     known = written <= set(_COMPRESSED) and not sparse
-    return compressed_tensors.layouts(max(bits, default=8)) if fit and known else ()
+    return compressed_layouts(max(bits, default=8)) if fit and known else ()

@@ -10,7 +10,7 @@ from triform.export.checkpoint.files.packed.layout import Layout, Parts, integer
 _BITS = (2, 4, 8)
 
 
-def layouts(zeros_less_one: bool) -> tuple[Layout, ...]:
+def gptq_layouts(zeros_less_one: bool) -> tuple[Layout, ...]:
     """How matrices are packed.
 
     Args:
