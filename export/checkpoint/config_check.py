@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from triform.export.checkpoint.files.json_files import content_of
-from triform.export.checkpoint.files.packed.formats import layouts_of, method_of
+from triform.export.checkpoint.files.packed.formats import method_of, packings_of
 from triform.export.checkpoint.source import Source
 from triform.runtime.errors import ExportError
 from triform.runtime.printable import quoted
@@ -70,7 +70,7 @@ def _check_quantization(source: Source, config: PretrainedConfig) -> None:
     if not quantization:
         return
     settings = quantization if isinstance(quantization, dict) else quantization.to_dict()
-    if layouts_of(settings):
+    if packings_of(settings):
         # Weights are unpacked when they are read.
         del config.quantization_config
         return

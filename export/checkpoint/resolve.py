@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from triform.export.checkpoint.files import hub
 from triform.export.checkpoint.files.json_files import content_of, read_object
-from triform.export.checkpoint.files.packed.formats import layouts_of
-from triform.export.checkpoint.files.packed.layout import Layout
+from triform.export.checkpoint.files.packed.formats import packings_of
+from triform.export.checkpoint.files.packed.packing import Packing
 from triform.export.checkpoint.files.weights import find_weights
 from triform.export.checkpoint.sentence.static_vectors import is_static
 from triform.export.checkpoint.source import Source
@@ -19,7 +19,7 @@ from triform.runtime.errors import ExportError, InputError
 
 # A folder in the hub's cache is called by its commit, and the model by the repository's name.
 _SNAPSHOT = re.compile(r"models--(?:.+--)?(?P<name>[^/]+)/snapshots/[^/]+")
-# Parts of a split GGUF file after the first, which stands for all.
+# PackedTensors of a split GGUF file after the first, which stands for all.
 _LATER_PART = re.compile(r".*-(?!00001)\d{5}-of-\d{5}\.gguf")
 _ADAPTER, _TOKENIZER = "adapter_config.json", ("tokenizer.json", "tokenizer_config.json")
 
@@ -113,7 +113,7 @@ def _model(folder: Path, place: Path, name: str, options: _FindOptions) -> Sourc
     if not options.weights:
         return source
     try:
-        files = dataclasses.replace(find_weights(place), layouts=_layouts(place))
+        files = dataclasses.replace(find_weights(place), packings=_packings(place))
     except ExportError:
         if not _gguf_files(folder):
             raise
@@ -121,11 +121,11 @@ def _model(folder: Path, place: Path, name: str, options: _FindOptions) -> Sourc
     return dataclasses.replace(source, weights=files, size=files.size)
 
 
-def _layouts(folder: Path) -> tuple[Layout, ...]:
+def _packings(folder: Path) -> tuple[Packing, ...]:
     """How the weights of a folder are packed, as its config says."""
     content = content_of(folder / "config.json")
     settings = content.get("quantization_config") if isinstance(content, dict) else None
-    return layouts_of(settings) if isinstance(settings, dict) else ()
+    return packings_of(settings) if isinstance(settings, dict) else ()
 
 
 def _model_folder(folder: Path) -> Path:

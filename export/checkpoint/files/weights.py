@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 
 from triform.export.checkpoint.files.json_files import read_object
-from triform.export.checkpoint.files.packed.layout import Layout, UnpackedWeight, packed_matrices
+from triform.export.checkpoint.files.packed.packing import Packing, UnpackedWeight, packed_matrices
 from triform.runtime.errors import ExportError
 
 _SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
@@ -37,12 +37,12 @@ class WeightFiles:
     Attributes:
         files: in order of their names.
         listed: the index, from tensor to file name; empty without one.
-        layouts: how matrices are packed into several tensors, see `formats`.
+        packings: how matrices are packed into several tensors, see `formats`.
     """
 
     files: tuple[Path, ...]
     listed: dict[str, str]
-    layouts: tuple[Layout, ...] = ()
+    packings: tuple[Packing, ...] = ()
 
     @property
     def size(self) -> int:
@@ -123,7 +123,7 @@ def open_weights(weights: WeightFiles) -> Iterator[dict[str, Any]]:
             held = _safetensors(path, stack) if path.suffix == ".safetensors" else _unpickled(path, "cpu")
             _check_index(weights, path, held)
             tensors |= held
-        for packed in packed_matrices(tensors, weights.layouts):
+        for packed in packed_matrices(tensors, weights.packings):
             own = {name: tensors.pop(name) for name in packed.tensors.values()}
             tensors[packed.name] = UnpackedWeight(packed, own)
         yield tensors
@@ -139,7 +139,7 @@ def tensor_names(weights: WeightFiles) -> list[str]:
         names: list[str] = []
         for path in weights.files:
             names += _safetensors(path, stack) if path.suffix == ".safetensors" else _unpickled(path, "meta")
-        matrices = packed_matrices(names, weights.layouts)
+        matrices = packed_matrices(names, weights.packings)
         parts = {name for packed in matrices for name in packed.tensors.values()}
         return [name for name in names if name not in parts] + [packed.name for packed in matrices]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from triform.export.checkpoint.files.packed.layout import Layout, Parts, integers
+from triform.export.checkpoint.files.packed.packing import PackedTensors, Packing, integers
 
 _BITS = 4
 # Which of the eight numbers of an int32 a column is, from the lowest bits on.
 _ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 
 
-def _unpack(parts: Parts) -> torch.Tensor:
+def _unpack(parts: PackedTensors) -> torch.Tensor:
     """Unpack a matrix.
 
     qweight is int32 (in_features, out_features / 8), qzeros int32 (groups, out_features / 8), scales float
@@ -31,4 +31,4 @@ def _columns(packed: torch.Tensor) -> torch.Tensor:
     return eights[..., list(_ORDER)].flatten(1)
 
 
-AWQ = (Layout("qweight", ("qzeros", "scales"), _unpack),)
+AWQ = (Packing("qweight", ("qzeros", "scales"), _unpack),)

@@ -7,14 +7,14 @@ import math
 
 import torch
 
-from triform.export.checkpoint.files.packed.layout import Layout, Parts
+from triform.export.checkpoint.files.packed.packing import PackedTensors, Packing
 
 _STATES = ("weight.quant_state.bitsandbytes__nf4", "weight.quant_state.bitsandbytes__fp4")
 # Numbers of 8 bits are from -127 to 127.
 _LARGEST = 127
 
 
-def _unpack_4_bits(parts: Parts) -> torch.Tensor:
+def _unpack_4_bits(parts: PackedTensors) -> torch.Tensor:
     """Unpack a matrix.
 
     weight is uint8 with two numbers a byte, high bits first; weight.quant_map float32 (16,) what they stand for;
@@ -40,7 +40,7 @@ def _unpack_4_bits(parts: Parts) -> torch.Tensor:
     return values.to(kind).view(shape)
 
 
-def _unpack_8_bits(parts: Parts) -> torch.Tensor:
+def _unpack_8_bits(parts: PackedTensors) -> torch.Tensor:
     """Unpack a matrix: weight is int8 (out_features, in_features), SCB float32 (out_features,) its largest values."""
     weight = parts["weight"]
     if weight.dtype != torch.int8 or parts["SCB"].shape != weight.shape[:1]:
@@ -50,6 +50,6 @@ def _unpack_8_bits(parts: Parts) -> torch.Tensor:
 
 _NESTED = ("weight.nested_absmax", "weight.nested_quant_map")
 BITSANDBYTES = (
-    Layout("weight.absmax", ("weight", "weight.quant_map", *_NESTED, *_STATES), _unpack_4_bits),
-    Layout("SCB", ("weight",), _unpack_8_bits, unused=("weight_format",)),
+    Packing("weight.absmax", ("weight", "weight.quant_map", *_NESTED, *_STATES), _unpack_4_bits),
+    Packing("SCB", ("weight",), _unpack_8_bits, unused=("weight_format",)),
 )

@@ -6,14 +6,14 @@ from functools import partial
 
 import torch
 
-from triform.export.checkpoint.files.packed.layout import Layout, Parts, integers
+from triform.export.checkpoint.files.packed.packing import PackedTensors, Packing, integers
 
 # What activations are rounded with in other engines; floats are not rounded here.
 _OF_ACTIVATIONS = ("input_scale", "input_zero_point", "input_global_scale", "output_scale", "output_zero_point")
 _OTHERS = ("weight_zero_point", "weight_g_idx")
 
 
-def compressed_layouts(bits: int) -> tuple[Layout, ...]:
+def compressed_packings(bits: int) -> tuple[Packing, ...]:
     """How matrices are stored.
 
     Args:
@@ -21,12 +21,12 @@ def compressed_layouts(bits: int) -> tuple[Layout, ...]:
     """
     packed = ("weight_scale", "weight_shape", *_OTHERS)
     return (
-        Layout("weight_packed", packed, partial(_unpack, bits), _OF_ACTIVATIONS),
-        Layout("weight_scale", ("weight", *_OTHERS), _scaled, _OF_ACTIVATIONS),
+        Packing("weight_packed", packed, partial(_unpack, bits), _OF_ACTIVATIONS),
+        Packing("weight_scale", ("weight", *_OTHERS), _scaled, _OF_ACTIVATIONS),
     )
 
 
-def _unpack(bits: int, parts: Parts) -> torch.Tensor:
+def _unpack(bits: int, parts: PackedTensors) -> torch.Tensor:
     """Unpack a matrix.
 
     weight_packed is int32 (out_features, in_features / n) with n numbers an integer, weight_shape the matrix's shape,
@@ -43,13 +43,13 @@ def _unpack(bits: int, parts: Parts) -> torch.Tensor:
     return _times_scales(numbers, zeros, parts)
 
 
-def _scaled(parts: Parts) -> torch.Tensor:
+def _scaled(parts: PackedTensors) -> torch.Tensor:
     """Scale a matrix: weight is int8 or an 8-bit float, weight_scale float, of all, of groups or of blocks."""
     zeros = parts.get("weight_zero_point")
     return _times_scales(parts["weight"].float(), None if zeros is None else zeros.float(), parts)
 
 
-def _times_scales(numbers: torch.Tensor, zeros: torch.Tensor | None, parts: Parts) -> torch.Tensor:
+def _times_scales(numbers: torch.Tensor, zeros: torch.Tensor | None, parts: PackedTensors) -> torch.Tensor:
     scales, (rows, width) = parts["weight_scale"], numbers.shape
     factors = scales if scales.dim() == 2 else scales.reshape(-1, 1)
     if factors.shape[0] not in (1, rows):

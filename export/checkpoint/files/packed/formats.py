@@ -7,9 +7,9 @@ from typing import Any
 
 from triform.export.checkpoint.files.packed.awq import AWQ
 from triform.export.checkpoint.files.packed.bitsandbytes import BITSANDBYTES
-from triform.export.checkpoint.files.packed.compressed_tensors import compressed_layouts
-from triform.export.checkpoint.files.packed.gptq import gptq_layouts
-from triform.export.checkpoint.files.packed.layout import Layout
+from triform.export.checkpoint.files.packed.compressed_tensors import compressed_packings
+from triform.export.checkpoint.files.packed.gptq import gptq_packings
+from triform.export.checkpoint.files.packed.packing import Packing
 
 _GPTQ_FORMATS = {"gptq": True, "gptq_v2": False, "auto_round:auto_gptq": True, "auto_round:gptq": True}
 _COMPRESSED = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
@@ -17,7 +17,7 @@ _COMPRESSED = ("pack-quantized", "int-quantized", "float-quantized", "naive-quan
 _BITS = (2, 4, 8)
 
 
-def layouts_of(settings: Mapping[str, Any]) -> tuple[Layout, ...]:
+def packings_of(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
     """How the weights of a checkpoint are packed.
 
     Args:
@@ -44,14 +44,14 @@ def method_of(settings: Mapping[str, Any]) -> str:
     return str(getattr(method, "value", method))
 
 
-def _gptq(settings: Mapping[str, Any]) -> tuple[Layout, ...]:
+def _gptq(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
     written = settings.get("checkpoint_format") or settings.get("packing_format") or "gptq"
     if written not in _GPTQ_FORMATS or settings.get("is_marlin_format"):
         return AWQ if written == "auto_round:auto_awq" else ()
-    return gptq_layouts(_GPTQ_FORMATS[written])
+    return gptq_packings(_GPTQ_FORMATS[written])
 
 
-def _compressed(settings: Mapping[str, Any]) -> tuple[Layout, ...]:
+def _compressed(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
     groups = settings.get("config_groups")
     groups = list(groups.values()) if isinstance(groups, dict) else []
     if not all(isinstance(group, dict) for group in groups):
@@ -64,4 +64,4 @@ def _compressed(settings: Mapping[str, Any]) -> tuple[Layout, ...]:
     bits = [size for size in sizes if size in _BITS]
     fit = len(bits) == len(sizes) and (len(bits) == 1 or "pack-quantized" not in written)
     known = written <= set(_COMPRESSED) and not sparse
-    return compressed_layouts(max(bits, default=8)) if fit and known else ()
+    return compressed_packings(max(bits, default=8)) if fit and known else ()

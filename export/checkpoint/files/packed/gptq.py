@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from triform.export.checkpoint.files.packed.layout import Layout, Parts, integers
+from triform.export.checkpoint.files.packed.packing import PackedTensors, Packing, integers
 
 # In how many bits numbers are packed without spanning two integers.
 _BITS = (2, 4, 8)
 
 
-def gptq_layouts(zeros_less_one: bool) -> tuple[Layout, ...]:
+def gptq_packings(zeros_less_one: bool) -> tuple[Packing, ...]:
     """How matrices are packed.
 
     Args:
         zeros_less_one: whether zero points are stored less one (the format "gptq"), or as they are ("gptq_v2").
     """
-    return (Layout("qweight", ("qzeros", "scales", "g_idx"), lambda parts: _unpack(parts, zeros_less_one)),)
+    return (Packing("qweight", ("qzeros", "scales", "g_idx"), lambda parts: _unpack(parts, zeros_less_one)),)
 
 
-def _unpack(parts: Parts, zeros_less_one: bool) -> torch.Tensor:
+def _unpack(parts: PackedTensors, zeros_less_one: bool) -> torch.Tensor:
     """Unpack a matrix.
 
     qweight is int32 (in_features / n, out_features) with n numbers an integer, qzeros int32 (groups, out_features / n),

@@ -10,11 +10,11 @@ import torch
 
 from triform.runtime.errors import ExportError
 
-Parts = Mapping[str, torch.Tensor]
+PackedTensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Layout:
+class Packing:
     """The tensors that a matrix is packed into. Each is named after its module, as ``layers.0.mlp.up_proj.qweight``.
 
     Attributes:
@@ -27,7 +27,7 @@ class Layout:
 
     mark: str
     others: tuple[str, ...]
-    unpack: Callable[[Parts], torch.Tensor]
+    unpack: Callable[[PackedTensors], torch.Tensor]
     unused: tuple[str, ...] = ()
 
 
@@ -38,25 +38,25 @@ class Packed:
     Attributes:
         name: of the matrix, as ``layers.0.mlp.up_proj.weight``.
         tensors: names of its tensors, by their last parts.
-        layout: how they belong together.
+        packing: how they belong together.
     """
 
     name: str
     tensors: Mapping[str, str]
-    layout: Layout
+    packing: Packing
 
 
-def packed_matrices(names: Iterable[str], layouts: Iterable[Layout]) -> list[Packed]:
-    """Find the packed matrices among the tensors of a checkpoint; each tensor belongs to the first layout that fits."""
+def packed_matrices(names: Iterable[str], packings: Iterable[Packing]) -> list[Packed]:
+    """Find the packed matrices among a checkpoint's tensors; each tensor belongs to the first packing that fits."""
     held, found = set(names), []
-    for layout in layouts:
+    for packing in packings:
         for name in sorted(held):
-            module, _, end = name.rpartition(f".{layout.mark}")
+            module, _, end = name.rpartition(f".{packing.mark}")
             if end or not module:
                 continue
-            endings = (layout.mark, *layout.others, *layout.unused)
+            endings = (packing.mark, *packing.others, *packing.unused)
             tensors = {last: f"{module}.{last}" for last in endings if f"{module}.{last}" in held}
-            found.append(Packed(f"{module}.weight", tensors, layout))
+            found.append(Packed(f"{module}.weight", tensors, packing))
             held -= set(tensors.values())
     return found
 
@@ -76,10 +76,10 @@ class UnpackedWeight:
         """
         packed = self._packed
         parts = {
-            last: self._tensors[name][...] for last, name in packed.tensors.items() if last not in packed.layout.unused
+            last: self._tensors[name][...] for last, name in packed.tensors.items() if last not in packed.packing.unused
         }
         try:
-            return packed.layout.unpack(parts)[index]
+            return packed.packing.unpack(parts)[index]
         except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
             shapes = ", ".join(f"{last} {list(part.shape)}" for last, part in parts.items())
             raise ExportError(
