@@ -13,7 +13,8 @@ from triform.runtime.printable import quoted
 _LAYERS = re.compile(r"(\w+_)?(layers?|block_count|blocks|num_hidden_groups)")
 _SIZES = re.compile(
     r"(\w+_)?(hidden_size|vocab_size|intermediate_size|embedding_size|ffn_dim|d_model|d_ff|d_kv|n_embd|n_inner|head_dim"
-    r"|heads?|experts|embedding_length|feed_forward_length|head_count|head_count_kv|key_length|value_length)"
+    r"|heads?|experts|embedding_length|feed_forward_length|head_count|head_count_kv|(key|value)_length(_\w+)?|lora_rank"
+    r"|embedding_length_per_layer_input|state_size|inner_size|group_count|time_step_rank|expert_count)"
 )
 _POSITIONS = re.compile(r"(\w+_)?(position_embeddings|positions|n_ctx|context_length)")
 # Graphs count positions in int32.

@@ -23,6 +23,8 @@ from triform.export.checkpoint.gguf.rope import apply_frequency_factors, check_r
 from triform.export.checkpoint.gguf.vocabulary.tokenizer import build_tokenizer
 from triform.export.checkpoint.number_check import check_numbers
 from triform.export.checkpoint.sizes import check_sizes
+from triform.models.errors import first_line
+from triform.runtime.errors import ExportError
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,7 @@ def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> Gg
     """
     file = opened(path)
     architecture = architecture_of(file)
-    with torch.device("meta"):
-        empty = auto_class.from_config(config)
+    empty = _empty_model(file, config, auto_class)
     parameters = empty.state_dict()
     named = {
         _name_in(parameters, f"{empty.base_model_prefix}.", name): placement
@@ -139,6 +140,21 @@ def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> Gg
     if model.can_generate():
         model.generation_config = generation_config(file, GenerationConfig.from_model_config(config))
     return GgufModel(model.eval(), tuple(absent), placements)
+
+
+def _empty_model(file: GgufFile, config: PretrainedConfig, auto_class: Any) -> Any:
+    """A model without weights.
+
+    Raises:
+        ExportError: its class cannot be made with these sizes.
+    """
+    try:
+        with torch.device("meta"):
+            return auto_class.from_config(config)
+    except Exception as error:  # each class of transformers has rules of its own
+        raise ExportError(
+            f"no model of {config.model_type} has the sizes that {file.path.name} names: {first_line(error)}"
+        ) from error
 
 
 def _heads(config: PretrainedConfig) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ Order = NDArray[np.int64]
 def turned_rows(start: int, count: int, head_dim: int) -> Order:
     """The rows of rotated queries or keys in transformers' order; llama.cpp's has the two of each pair side by side."""
     rows = np.arange(start, start + count)
-    if count % head_dim == 0:
+    if head_dim and count % head_dim == 0:
         rows = rows.reshape(-1, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
     return rows
 
@@ -32,15 +32,21 @@ def order_of(name: str, count: int, heads: Mapping[str, int]) -> Order | None:
     """The order of the rows or columns of a gated delta rule.
 
     Args:
-        name: what they are; one of `_ORDERS`.
+        name: what they are: "values", "heads of values", "keys and values" or "keys, values and gates".
         count: how many there are.
         heads: numbers of heads of keys and of values ("key heads", "value heads"), and their sizes ("key", "value").
 
     Returns:
         their numbers in the file, in transformers' order; None if there are not as many as there would be.
     """
-    order = _ORDERS[name](heads)
-    return order if len(order) == count else None
+    keys, values = heads["key heads"] * heads["key"], heads["value heads"] * heads["value"]
+    number, make = {
+        "values": (values, _values),
+        "heads of values": (heads["value heads"], _heads_of_values),
+        "keys and values": (2 * keys + values, _keys_and_values),
+        "keys, values and gates": (2 * keys + 2 * values, _keys_values_and_gates),
+    }[name]
+    return make(heads) if number == count else None
 
 
 def _by_keys(start: int, size: int, heads: Mapping[str, int]) -> Order:
@@ -70,11 +76,3 @@ def _keys_values_and_gates(heads: Mapping[str, int]) -> Order:
     ends = np.cumsum([keys * key, keys * key, values, values])
     parts = np.split(np.arange(ends[-1]), ends[:-1])
     return np.concatenate([part.reshape(keys, -1) for part in parts], axis=1).reshape(-1)
-
-
-_ORDERS: dict[str, Callable[[Mapping[str, int]], Order]] = {
-    "values": _values,
-    "heads of values": _heads_of_values,
-    "keys and values": _keys_and_values,
-    "keys, values and gates": _keys_values_and_gates,
-}

@@ -113,8 +113,6 @@ def build_from_blocks(
         if prompts is not None:
             others_of_file = stored.without(set(itertools.chain.from_iterable(prompts.weights.values())))
             lower_to_stored_blocks(prompts.graph, others_of_file, options.accuracy_level)
-            for bits in (_EXACT_BITS, _OTHER_BITS):
-                lower_stored_experts(prompts.graph, others_of_file, bits, options.accuracy_level)
             lower_to_blocks(prompts.graph, scheme, {})
             of_prompts = prompts.finish(compare)
     notes = {

@@ -115,6 +115,11 @@ def test_keys_of_layers_that_use_those_of_others_are_left_out(tmp_path):
         ("apertus", {"xielu.eps": None}, {}, "has 0 numbers of xielu.eps, not one for each layer"),
         ("granitehybrid", {"granitehybrid.residual_scale": None}, {}, "has no granitehybrid.residual_scale"),
         ("minicpm3", {"minicpm3.attention.key_length": 4}, {}, "has keys of 4 dimensions, 4 of which are rotated"),
+        ("qwen35", {"qwen35.ssm.inner_size": "text"}, {}, "the metadata of a.gguf is no valid config of qwen3_5_text"),
+        ("qwen35", {"qwen35.ssm.state_size": 11}, {}, "but by the file's keys it would be [164, 1, 3]"),
+        ("qwen35", {"qwen35.attention.head_count_kv": 0}, {}, "no model of qwen3_5_text has the sizes that a.gguf"),
+        ("deepseek3", {"deepseek2.expert_gating_func": [2, 2]}, {}, "expert_gating_func = [2, 2], which is not"),
+        ("deepseek3", {"deepseek2.expert_group_used_count": None}, {}, "has no deepseek2.expert_group_used_count"),
         ("bloom", {"bloom.feed_forward_length": 80}, {}, "has bloom.feed_forward_length = 80, which is not supported"),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from triform.export.checkpoint.gguf.configs.variants import WINDOW, architecture
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.export.checkpoint.gguf.settings import Settings
 from triform.export.checkpoint.gguf.vocabulary.special_tokens import special_ids
-from triform.runtime.errors import ExportError
+from triform.runtime.errors import ExportError, TriformError
 
 # The pooling mode of each number, by sentence-transformers' name. 0 is no pooling, and 4 is for classifiers.
 _POOLINGS = {1: "mean", 2: "cls", 3: "lasttoken"}
@@ -28,7 +28,24 @@ def gguf_config(file: GgufFile) -> PretrainedConfig:
         ExportError: a key is missing, is not known, or has a value that is not supported.
         UnsupportedError: the architecture is not supported.
     """
-    architecture, settings = architecture_of(file), Settings(file)
+    architecture = architecture_of(file)
+    try:
+        config = CONFIG_MAPPING[architecture.model_type](**_values(file, architecture))
+    except TriformError:
+        raise
+    except Exception as error:  # a key may hold anything, and each config of transformers has rules of its own
+        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[-1].strip()
+        raise ExportError(
+            f"the metadata of {file.path.name} is no valid config of {architecture.model_type}: {reason}"
+        ) from error
+    names: Mapping[str, Any] = MODEL_MAPPING_NAMES if architecture.encoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    config.architectures = [names[architecture.model_type]]
+    return config
+
+
+def _values(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
+    """The arguments of the config's class."""
+    settings = Settings(file)
     values: dict[str, Any] = {name: settings.need(key) for name, key in architecture.sizes.items()}
     for name, key in architecture.options.items():
         value = settings.same(key)
@@ -42,16 +59,7 @@ def gguf_config(file: GgufFile) -> PretrainedConfig:
     values |= {"bos_token_id": ids.bos, "eos_token_id": ids.eos}
     if ids.pad is not None or not architecture.encoder:
         values["pad_token_id"] = ids.pad
-    try:
-        config = CONFIG_MAPPING[architecture.model_type](**values)
-    except Exception as error:  # each config of transformers has rules of its own
-        reason = str(error.__cause__ or error).splitlines()[-1].strip()
-        raise ExportError(
-            f"the metadata of {file.path.name} is no valid config of {architecture.model_type}: {reason}"
-        ) from error
-    names: Mapping[str, Any] = MODEL_MAPPING_NAMES if architecture.encoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    config.architectures = [names[architecture.model_type]]
-    return config
+    return values
 
 
 def pooling_of(file: GgufFile) -> str | None:

@@ -65,10 +65,11 @@ def deepseek(file: GgufFile, architecture: Architecture, settings: Settings) -> 
     groups = int(groups or 1)
     values |= {
         "n_group": groups,
-        "topk_group": int(settings.same("expert_group_used_count") or 1),
+        "topk_group": int(settings.need("expert_group_used_count")) if groups > 1 else 1,
         # In a file, 0 means 1.
         "routed_scaling_factor": float(settings.same("expert_weights_scale") or 1.0),
     }
+    settings.get("expert_group_used_count")
     normal = bool(settings.same("expert_weights_norm", False))
     settings.get("expert_gating_func")
     if architecture.model_type == "deepseek_v3":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
+
+import numpy as np
 
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
 from triform.export.checkpoint.gguf.architectures.dense import FALCON_OF_TWO_NORMS
@@ -45,20 +48,20 @@ def architecture_of(file: GgufFile) -> Architecture:
 def _by_parts(file: GgufFile, architecture: Architecture) -> Architecture:
     """The architecture of a file whose name is that of several, which differ in their parts."""
     name = file.architecture
-    if name == "llama" and file.values.get("llama.expert_count"):
+    if name == "llama" and _number(file, "expert_count"):
         # Mixtral's files have the architecture llama.
         return MIXTRAL
     if name == "falcon" and "blk.0.attn_norm_2.weight" in file.tensors:
         return FALCON_OF_TWO_NORMS
-    if name == "deepseek2" and file.values.get("deepseek2.expert_gating_func") == _SIGMOID:
+    if name == "deepseek2" and _number(file, "expert_gating_func") == _SIGMOID:
         return DEEPSEEK_V3
     if name == "falcon-h1" and "output.weight" not in file.tensors:
         # The embedding has been multiplied by one number, and the head would have been by another.
         raise ExportError(f"{file.path.name} has no output.weight, which is not supported for {name}")
-    if name == "granitemoe" and file.values.get(f"{name}.{_SHARED}"):
+    if name == "granitemoe" and _number(file, _SHARED):
         options = {**architecture.options, "shared_intermediate_size": _SHARED}
         return dataclasses.replace(architecture, model_type="granitemoeshared", options=options)
-    if name == "mistral3" and file.values.get(f"{name}.{TEMPERATURE}"):
+    if name == "mistral3" and _number(file, TEMPERATURE):
         return dataclasses.replace(architecture, model_type="ministral3", biases={})
     return architecture
 
@@ -66,7 +69,7 @@ def _by_parts(file: GgufFile, architecture: Architecture) -> Architecture:
 def _with_window(file: GgufFile, architecture: Architecture) -> Architecture:
     """The architecture of a file whose name is also that of one without sliding windows."""
     name = file.architecture
-    if architecture is MIXTRAL or not file.values.get(f"{name}.{WINDOW}"):
+    if architecture is MIXTRAL or not _number(file, WINDOW):
         return architecture
     if name == "llama":
         # Mistral's files have the architecture llama, and llama.cpp ignores their sliding windows.
@@ -75,3 +78,9 @@ def _with_window(file: GgufFile, architecture: Architecture) -> Architecture:
     if name == "olmo2":
         return dataclasses.replace(architecture, model_type="olmo3", pattern=4, local_theta=0.0)
     return architecture
+
+
+def _number(file: GgufFile, key: str) -> Any:
+    """The value of a key of the architecture; None for one that has a value for each layer."""
+    value = file.values.get(f"{file.architecture}.{key}")
+    return None if isinstance(value, np.ndarray) else value
