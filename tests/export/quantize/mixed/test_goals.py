@@ -91,6 +91,7 @@ def test_a_target_that_is_too_small_is_refused(checkpoint, tmp_path, options, me
         ({"target_bits": float("nan")}, "must be above 0"),
         ({"max_loss": 0.01, "target_bits": 5.0}, "`target_bits` and `max_loss` cannot be used together"),
         ({"max_loss": 0.0}, "`max_loss` must be above 0 and at most 100%, not 0%"),
+        ({"max_loss": 1.5}, "`max_loss` must be above 0 and at most 100%, not 150%"),
         ({"max_loss": float("nan")}, "`max_loss` must be above 0"),
         ({"max_loss": 0.01, "quantize": "int8"}, "`max_loss` needs `quantize` auto"),
         ({"quantize": "mixed"}, "must be auto, none"),
