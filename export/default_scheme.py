@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PretrainedConfig
 
-from triform.export.checkpoint.gguf.loading import is_quantized
+from triform.export.checkpoint.loading import has_blocks
 from triform.export.checkpoint.source import Source
 from triform.export.describe.normal_config import normal_config
 from triform.export.options import AUTO, KEEP, MIXED, ExportOptions
@@ -60,10 +60,10 @@ def choose_scheme(form: str, origin: Source, config: PretrainedConfig, options: 
 
 
 def _for_decoder(origin: Source, config: PretrainedConfig, options: ExportOptions) -> SchemeChoice:
-    if origin.gguf is not None and is_quantized(origin.gguf) and not options.for_gpu:
+    if has_blocks(origin) and not options.for_gpu:
         own = f"needs {option('quantize')} int4 or int8 here: {origin.name} keeps its own blocks"
         refuse_unused(own, block_size=options.block_size is not None)
-        return SchemeChoice(KEEP, "the file, which is quantized")
+        return SchemeChoice(KEEP, "the checkpoint, which is quantized in blocks")
     width = normal_config(config.get_text_config(decoder=True)).get("hidden_size")
     if not isinstance(width, int):
         return SchemeChoice("int8", "a hidden size that the config does not name")

@@ -12,7 +12,7 @@ from triform.runtime.errors import InputError, option, refuse_unused
 BITS = {"int8": 8, "int4": 4}
 # Leaves the choice to `default_scheme.choose_scheme`.
 AUTO = "auto"
-# Keeps the blocks of a GGUF file.
+# Keeps the blocks of a GGUF file, or of another quantized checkpoint.
 KEEP = "keep"
 # What a target leads to: each matrix has bits and a block size of its own.
 MIXED = "mixed"
@@ -34,7 +34,7 @@ class ExportOptions:
     """What a user may choose.
 
     Attributes:
-        quantize: how to store weights: none, int8, int4, keep for the blocks of a quantized GGUF file, or auto for
+        quantize: how to store weights: none, int8, int4, keep for the blocks of a quantized checkpoint, or auto for
             what suits the form, the size and the source.
         block_size: weights sharing a scale, a power of two from 16 to 256; a good default for the scheme when None.
         accuracy_level: of MatMulNBits: 4 computes with 8-bit activations, 1 with float32.
@@ -114,7 +114,7 @@ class ExportOptions:
 
     def _check_unused(self) -> None:
         """Refuse what has no effect beside the other options."""
-        blocks = {KEEP: "which keeps the blocks of the file", "none": "which has no blocks"}
+        blocks = {KEEP: "which keeps the blocks of the checkpoint", "none": "which has no blocks"}
         if self.quantize in blocks:
             without = f"does not go with {option('quantize')} {self.quantize}, {blocks[self.quantize]}"
             refuse_unused(without, block_size=self.block_size is not None)

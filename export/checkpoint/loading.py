@@ -49,6 +49,17 @@ def read_config(source: Source) -> PretrainedConfig:
     return config
 
 
+def has_blocks(source: Source) -> bool:
+    """Whether matrices are stored in blocks of integers, which a decoder's bundle can keep.
+
+    Raises:
+        ExportError: a GGUF file is damaged.
+    """
+    if source.gguf is not None:
+        return gguf.is_quantized(source.gguf)
+    return source.adapter is None and any(packing.as_grid for packing in source.packings)
+
+
 def load_checkpoint(
     source: Source,
     config: PretrainedConfig,

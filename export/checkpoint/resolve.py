@@ -107,13 +107,14 @@ def _folder(folder: Path, name: str, options: _FindOptions) -> Source:
 
 
 def _model(folder: Path, place: Path, name: str, options: _FindOptions) -> Source:
-    source = Source(name, folder, place, place, trust_remote_code=options.trust_remote_code)
+    packings = _packings(place)
+    source = Source(name, folder, place, place, packings=packings, trust_remote_code=options.trust_remote_code)
     if (place / _ADAPTER).is_file():
         source = dataclasses.replace(source, adapter=place)
     if not options.weights:
         return source
     try:
-        files = dataclasses.replace(find_weights(place), packings=_packings(place))
+        files = dataclasses.replace(find_weights(place), packings=packings)
     except ExportError:
         if not _gguf_files(folder):
             raise

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from triform.export.checkpoint.files.packed.packing import Packing
 from triform.export.checkpoint.files.weights import WeightFiles
 from triform.export.checkpoint.gguf.placement import Placement
 
@@ -24,6 +25,7 @@ class Source:
         tokenizer_folder: holds the tokenizer.
         size: bytes of the weights on disk.
         weights: their files; None for a GGUF file, static vectors, or weights that were not fetched.
+        packings: how matrices are packed into several tensors, as the config says.
         adapter: the folder of an adapter to merge into the model; None without one.
         trust_remote_code: whether code that comes with the checkpoint may run.
         task: what it is to be exported for, once `purpose.decide_purpose` has decided.
@@ -35,6 +37,7 @@ class Source:
     tokenizer_folder: Path
     size: int = 0
     weights: WeightFiles | None = None
+    packings: tuple[Packing, ...] = ()
     adapter: Path | None = None
     trust_remote_code: bool = False
     task: str = ""

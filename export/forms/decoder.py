@@ -10,7 +10,6 @@ import transformers
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint import loading
-from triform.export.checkpoint.gguf.loading import is_quantized
 from triform.export.checkpoint.processors import save_tokenizer
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.chat_templates import DEFAULT, chat_templates, write_chat_templates
@@ -40,7 +39,7 @@ from triform.runtime.errors import ExportError, InputError, option
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """The rows that describe what `export` would do, from the config alone."""
     if _keeps_blocks(origin, options):
-        return _rows(origin, config, options, "the blocks of the file")
+        return _rows(origin, config, options, "the blocks of the checkpoint")
     if options.quantize == MIXED:
         return _rows(origin, config, options, "4 to 8 bit, blocks of 16 to 128, matrix by matrix")
     if options.quantize == "none":
@@ -80,7 +79,8 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     """
     max_length = _exported_limit(checkpoint.model.config, options.context_length)
     fix_frequencies(checkpoint.model, max_length)
-    build = build_from_blocks if _keeps_blocks(checkpoint.source, options) else build_from_floats
+    keeps_file = _keeps_blocks(checkpoint.source, options) and checkpoint.source.gguf is not None
+    build = build_from_blocks if keeps_file else build_from_floats
     with staged(bundle, options.force) as folder:
         # First, because what it takes counts towards a target.
         tokenizer, notes = write_decoder_tokenizer(checkpoint.tokenizer, folder)
@@ -100,16 +100,17 @@ def _parity(decoder: StoredDecoder) -> Parity:
 
 
 def _keeps_blocks(origin: Source, options: ExportOptions) -> bool:
-    """Whether to keep the blocks of a GGUF file.
+    """Whether to keep the blocks of the checkpoint.
 
     Raises:
         InputError: there are no blocks to keep.
     """
     if options.quantize != KEEP:
         return False
-    if origin.gguf is None or not is_quantized(origin.gguf):
+    if not loading.has_blocks(origin):
         raise InputError(
-            f"{option('quantize')} keep is for GGUF files with quantized weights, which {origin.name} is not"
+            f"{option('quantize')} keep is for GGUF files and checkpoints whose weights are quantized in blocks, which "
+            f"{origin.name} is not"
         )
     return True
 

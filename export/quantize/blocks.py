@@ -89,6 +89,7 @@ def lower_to_blocks(
     importance: Mapping[str, torch.Tensor],
     store: Store = keep_in_memory,
     counted: Counted = uncounted,
+    kept: Callable[[ir.Value], Blocks | None] = lambda _: None,
 ) -> int:
     """Quantize every Linear, all experts and the token embeddings blockwise.
 
@@ -100,6 +101,7 @@ def lower_to_blocks(
         importance: by weight name, the energy of each input channel, float32 (in_features,); see `energies`.
         store: for the blocks.
         counted: reports how many products are done.
+        kept: gives the blocks of a weight that has them already.
 
     Returns:
         how many matrices were quantized.
@@ -110,8 +112,10 @@ def lower_to_blocks(
         _, weight, _ = linear_inputs(node)
         if shape_of(weight)[0] < FEWEST_COLUMNS:
             continue
-        rows = stored_matrix(weight)
-        blocks = quantize_matrix(rows, importance.get(str(weight.name)), scheme.bits, scheme.block_size_of(node))
+        blocks = kept(weight)
+        if blocks is None:
+            rows, size = stored_matrix(weight), scheme.block_size_of(node)
+            blocks = quantize_matrix(rows, importance.get(str(weight.name)), scheme.bits, size)
         if _is_token_embedding(model, weight):
             done[id(weight)] = blocks
         lower_product(model.graph, node, blocks, scheme.accuracy_level, store)

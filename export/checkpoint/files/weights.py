@@ -139,9 +139,9 @@ def tensor_names(weights: WeightFiles) -> list[str]:
         names: list[str] = []
         for path in weights.files:
             names += _safetensors(path, stack) if path.suffix == ".safetensors" else _unpickled(path, "meta")
-        matrices = packed_matrices(names, weights.packings)
-        parts = {name for packed in matrices for name in packed.tensors.values()}
-        return [name for name in names if name not in parts] + [packed.name for packed in matrices]
+    matrices = packed_matrices(names, weights.packings)
+    parts = {name for packed in matrices for name in packed.tensors.values()}
+    return [name for name in names if name not in parts] + [packed.name for packed in matrices]
 
 
 def load_tensors(weights: WeightFiles) -> dict[str, torch.Tensor]:

@@ -29,8 +29,8 @@ from triform.export.graph.nodes import nodes
 from triform.export.graph.rotary_tables import compute_rotary_tables
 from triform.export.options import KEEP, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
-from triform.export.quantize.stored_blocks import StoredWeights, lower_to_stored_blocks
-from triform.export.quantize.stored_experts import lower_stored_experts
+from triform.export.quantize.stored.blocks import StoredWeights, lower_to_stored_blocks
+from triform.export.quantize.stored.experts import lower_stored_experts
 from triform.export.report import Clock
 from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from triform.export.checkpoint.files.weights import open_weights
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.forms.decoders.gpu import FloatDecoder, build_decoder_for_gpu
 from triform.export.forms.decoders.graph import (
@@ -21,10 +22,11 @@ from triform.export.forms.decoders.graph import (
 )
 from triform.export.forms.decoders.measured import Measured, Reference, measure_decoder
 from triform.export.forms.decoders.prompts import PromptsFile
-from triform.export.options import BITS, MIXED, ExportOptions
+from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.mixed.lowering import lower_decoder_to_goal
 from triform.export.quantize.mixed.moments import Differentiable, predictions
+from triform.export.quantize.stored.packed import KeptBlocks
 from triform.export.report import Clock
 from triform.export.runners import DecoderRunner, usable_cores
 from triform.export.samples import texts
@@ -41,6 +43,8 @@ from triform.export.write import GraphFile, Stored, write_graph
 from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, Quantization
 
+# For matrices that are no blocks in a checkpoint whose blocks are kept.
+_OTHER_BITS = 8
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 64}
 # Tokens for parity, for calibration, for comparing the quantized graph, and per window of these texts; and what a fast
 # export has of them.
@@ -91,7 +95,8 @@ def build_from_floats(
             return [_stored_in_float32(traced, folder)]
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with clock.step("verify"):
-            calibrated = options.quantize not in ("none", MIXED) and not options.fast
+            calibrated = options.quantize not in ("none", MIXED, KEEP) and not options.fast
+            calibrated |= options.quantize == KEEP and options.fast_prompts
             measured = measure_decoder(
                 traced.graph, traced.cache, Path(scratch), traced.reference,
                 _calibration(traced, options) if calibrated else None, traced.text, clock.counted,
@@ -116,8 +121,10 @@ def build_from_floats(
 
 
 def scheme_of(options: ExportOptions) -> Scheme:
-    """The scheme that int8 or int4 stands for."""
+    """The scheme that int8 or int4 stands for, or with keep that of the matrices without blocks."""
     name = options.quantize
+    if name == KEEP:
+        return Scheme(_OTHER_BITS, SENSITIVE_BLOCK_SIZE, options.accuracy_level)
     return Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
 
 
@@ -223,6 +230,8 @@ def _quantize(
         if options.quantize == "none":
             lower_to_float(graph)
             quantization = Quantization("none")
+        elif options.quantize == KEEP:
+            quantization = _quantize_with_blocks(traced, file, options, clock)
         elif options.quantize == MIXED:
             quantization = _quantize_to_goal(traced, measured, folder, scratch, options, clock)
         else:
@@ -231,6 +240,19 @@ def _quantize(
             quantization = _describe_scheme(scheme, count)
         file.finish(graph)
     return quantization
+
+
+def _quantize_with_blocks(traced: _Traced, file: GraphFile, options: ExportOptions, clock: Clock) -> Quantization:
+    """Keep the integers of the checkpoint, and round what is not stored in them to 8 bits."""
+    source, scheme = traced.checkpoint.source, scheme_of(options)
+    if source.weights is None:
+        raise ValueError(f"{source.name} has no weights")
+    with open_weights(source.weights) as tensors:
+        blocks = KeptBlocks(tensors)
+        count = lower_to_blocks(traced.graph, scheme, {}, file.store, clock.counted, blocks.of)
+    others = count - blocks.formats.total()
+    formats = {**blocks.formats, **({f"int{_OTHER_BITS}": others} if others else {})}
+    return Quantization(KEEP, accuracy_level=options.accuracy_level, matrices=count, formats=formats)
 
 
 def _quantize_to_goal(

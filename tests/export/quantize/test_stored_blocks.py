@@ -18,7 +18,7 @@ from triform.export.checkpoint.gguf import loading
 from triform.export.checkpoint.gguf.container import Tensor
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export, plan
-from triform.export.quantize.stored_constants import pack_apart
+from triform.export.quantize.stored.constants import pack_apart
 from triform.runtime.errors import InputError
 
 # Rows are whole super-blocks, which have 256 numbers.
@@ -117,14 +117,14 @@ def test_packing_apart(width):
 
 
 def test_options_that_do_not_go_with_a_source(checkpoint, tmp_path):
-    with pytest.raises(InputError, match="keep is for GGUF files with quantized weights, which tiny-llama is not"):
+    with pytest.raises(InputError, match=r"keep is for GGUF files and checkpoints whose.*which tiny-llama is not"):
         plan(str(checkpoint), ExportOptions(quantize="keep"))
     with pytest.raises(InputError, match="`block_size` does not go with `quantize` keep"):
         ExportOptions(quantize="keep", block_size=32)
     path = write(tmp_path, "llama", {"ffn_": "Q4_0"})
-    assert ("weights", "the blocks of the file") in plan(str(path), ExportOptions())
+    assert ("weights", "the blocks of the checkpoint") in plan(str(path), ExportOptions())
     assert dict(plan(str(path), ExportOptions(quantize="int8")))["weights"].startswith("8 bit")
     with pytest.raises(InputError, match="`block_size` needs `quantize` int4 or int8 here: model keeps its own blocks"):
         plan(str(path), ExportOptions(block_size=64))
-    with pytest.raises(InputError, match="keep is for GGUF files with quantized weights"):
+    with pytest.raises(InputError, match="keep is for GGUF files and checkpoints"):
         plan(str(tmp_path / "plain.gguf"), ExportOptions(quantize="keep"))

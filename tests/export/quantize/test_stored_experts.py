@@ -16,8 +16,8 @@ from tests.checkpoints.gguf_blocks import random_tensor
 from triform.export.checkpoint.gguf.blocks import can_decode, decode, has_minimums
 from triform.export.checkpoint.gguf.container import Tensor
 from triform.export.checkpoint.gguf.placement import Placement
-from triform.export.quantize.stored_blocks import StoredWeights
-from triform.export.quantize.stored_experts import lower_stored_experts
+from triform.export.quantize.stored.blocks import StoredWeights
+from triform.export.quantize.stored.experts import lower_stored_experts
 from triform.export.write import write_graph
 
 EXPERTS, HIDDEN, INNER, CHOSEN, TOKENS = 3, 512, 256, 2, 5

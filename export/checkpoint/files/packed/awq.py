@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import torch
 
-from triform.export.checkpoint.files.packed.packing import PackedTensors, Packing, integers
+from triform.export.checkpoint.files.packed.packing import Grid, PackedTensors, Packing, integers
 
 _BITS = 4
 # Which of the eight numbers of an int32 a column is, from the lowest bits on.
 _ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 
 
-def _unpack(parts: PackedTensors) -> torch.Tensor:
+def _unpack(tensors: PackedTensors) -> Grid:
     """Unpack a matrix.
 
     qweight is int32 (in_features, out_features / 8), qzeros int32 (groups, out_features / 8), scales float
     (groups, out_features).
     """
-    scales = parts["scales"]
-    numbers, zeros = _columns(parts["qweight"]), _columns(parts["qzeros"])
-    width, (groups, rows) = len(numbers), scales.shape
-    if numbers.shape[1] != rows or zeros.shape != scales.shape or width % groups:
-        raise ValueError("their shapes do not fit")
-    centered = numbers.view(groups, width // groups, rows) - zeros[:, None]
-    return (centered * scales[:, None].float()).view(width, rows).T.to(scales.dtype).contiguous()
+    numbers, zeros = _columns(tensors["qweight"]), _columns(tensors["qzeros"])
+    return Grid(numbers.T.contiguous(), zeros.T, tensors["scales"].T, _BITS)
 
 
 def _columns(packed: torch.Tensor) -> torch.Tensor:
@@ -31,4 +26,4 @@ def _columns(packed: torch.Tensor) -> torch.Tensor:
     return eights[..., list(_ORDER)].flatten(1)
 
 
-AWQ = (Packing("qweight", ("qzeros", "scales"), _unpack),)
+AWQ = (Packing("qweight", ("qzeros", "scales"), _unpack, as_grid=True),)

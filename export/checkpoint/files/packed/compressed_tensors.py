@@ -6,41 +6,39 @@ from functools import partial
 
 import torch
 
-from triform.export.checkpoint.files.packed.packing import PackedTensors, Packing, integers
+from triform.export.checkpoint.files.packed.packing import Grid, PackedTensors, Packing, integers
 
 # What activations are rounded with in other engines; floats are not rounded here.
 _OF_ACTIVATIONS = ("input_scale", "input_zero_point", "input_global_scale", "output_scale", "output_zero_point")
-_OTHERS = ("weight_zero_point", "weight_g_idx")
 
 
-def compressed_packings(bits: int) -> tuple[Packing, ...]:
-    """How matrices are stored.
-
-    Args:
-        bits: of packed numbers.
-    """
-    packed = ("weight_scale", "weight_shape", *_OTHERS)
-    return (
-        Packing("weight_packed", packed, partial(_unpack, bits), _OF_ACTIVATIONS),
-        Packing("weight_scale", ("weight", *_OTHERS), _scaled, _OF_ACTIVATIONS),
-    )
+def scaled_packings() -> tuple[Packing, ...]:
+    """How matrices of 8-bit numbers are stored."""
+    return (Packing("weight_scale", ("weight", "weight_zero_point"), _scaled, _OF_ACTIVATIONS),)
 
 
-def _unpack(bits: int, parts: PackedTensors) -> torch.Tensor:
+def grid_packings(bits: int) -> tuple[Packing, ...]:
+    """How matrices of integers of so many bits are packed; others are stored as `scaled_packings` says."""
+    others = ("weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
+    grid = Packing("weight_packed", others, partial(_unpack, bits), _OF_ACTIVATIONS, as_grid=True)
+    return (grid, *scaled_packings())
+
+
+def _unpack(bits: int, parts: PackedTensors) -> Grid:
     """Unpack a matrix.
 
     weight_packed is int32 (out_features, in_features / n) with n numbers an integer, weight_shape the matrix's shape,
     weight_zero_point int32 (out_features / n, groups) in the same way. Numbers have half of their range added.
     """
     rows, width = (int(size) for size in parts["weight_shape"].tolist())
-    half = 2 ** (bits - 1)
-    numbers = integers(parts["weight_packed"], bits)[:, :width] - half
-    zeros = None
-    if "weight_zero_point" in parts:
-        zeros = integers(parts["weight_zero_point"].T, bits).T[:rows] - half
+    numbers, scales = integers(parts["weight_packed"], bits)[:, :width], parts["weight_scale"]
     if numbers.shape != (rows, width):
-        raise ValueError("their shapes do not fit")
-    return _times_scales(numbers, zeros, parts)
+        raise ValueError("numbers of another shape")
+    zeros = torch.full(scales.shape, 2 ** (bits - 1), dtype=torch.int32)
+    if "weight_zero_point" in parts:
+        zeros = integers(parts["weight_zero_point"].T, bits).T[:rows]
+    group = parts.get("weight_g_idx")
+    return Grid(numbers, zeros, scales, bits, None if group is None else group.long())
 
 
 def _scaled(parts: PackedTensors) -> torch.Tensor:
@@ -56,14 +54,9 @@ def _times_scales(numbers: torch.Tensor, zeros: torch.Tensor | None, parts: Pack
         # Of blocks of rows and columns.
         factors = _spread(factors, rows, 0)
         zeros = None if zeros is None else _spread(zeros, rows, 0)
-    group = parts.get("weight_g_idx")
-    if group is not None and len(group) != width:
-        raise ValueError("their shapes do not fit")
-    factors = _spread(factors, width, 1) if group is None else factors[:, group.long()]
     if zeros is not None:
-        zeros = zeros if zeros.dim() == 2 else zeros.reshape(-1, 1)
-        numbers = numbers - (_spread(zeros, width, 1) if group is None else zeros[:, group.long()])
-    return (numbers * factors.float()).to(scales.dtype)
+        numbers = numbers - _spread(zeros if zeros.dim() == 2 else zeros.reshape(-1, 1), width, 1)
+    return (numbers * _spread(factors, width, 1).float()).to(scales.dtype)
 
 
 def _spread(values: torch.Tensor, size: int, axis: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from triform.export.checkpoint.files.packed.awq import AWQ
 from triform.export.checkpoint.files.packed.bitsandbytes import BITSANDBYTES
-from triform.export.checkpoint.files.packed.compressed_tensors import compressed_packings
+from triform.export.checkpoint.files.packed.compressed_tensors import grid_packings, scaled_packings
 from triform.export.checkpoint.files.packed.gptq import gptq_packings
 from triform.export.checkpoint.files.packed.packing import Packing
 
@@ -60,8 +60,10 @@ def _compressed(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
     sparsity = settings.get("sparsity_config")
     sparse = sparsity.get("format") not in (None, "dense") if isinstance(sparsity, dict) else bool(sparsity)
     weights = [group.get("weights") for group in groups]
-    sizes = {item.get("num_bits") for item in weights if isinstance(item, dict) and item.get("type", "int") == "int"}
-    bits = [size for size in sizes if size in _BITS]
-    fit = len(bits) == len(sizes) and (len(bits) == 1 or "pack-quantized" not in written)
-    known = written <= set(_COMPRESSED) and not sparse
-    return compressed_packings(max(bits, default=8)) if fit and known else ()
+    if not written <= set(_COMPRESSED) or sparse:
+        return ()
+    if "pack-quantized" not in written:
+        return scaled_packings()
+    bits = {item.get("num_bits") for item in weights if isinstance(item, dict) and item.get("type", "int") == "int"}
+    known = next((size for size in _BITS if bits == {size}), None)
+    return () if known is None else grid_packings(known)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,21 +15,59 @@ PackedTensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
+class Grid:
+    """A matrix of integers, of which each group in a row has a scale and a zero point: (number - zero) * scale.
+
+    Attributes:
+        numbers: int32 (out_features, in_features), from 0 to 2 ** bits - 1.
+        zeros: as `numbers`, (out_features, groups).
+        scales: float (out_features, groups).
+        bits: of a number.
+        group: int64 (in_features,), the group of each column; None where they follow each other and are equally long.
+    """
+
+    numbers: torch.Tensor
+    zeros: torch.Tensor
+    scales: torch.Tensor
+    bits: int
+    group: torch.Tensor | None = None
+
+    def matrix(self) -> torch.Tensor:
+        """The numbers that it stands for, (out_features, in_features) in the type of the scales.
+
+        Raises:
+            ValueError: the shapes do not fit.
+        """
+        rows, width = self.numbers.shape
+        groups = self.scales.shape[1]
+        if self.scales.shape != (rows, groups) or self.zeros.shape != (rows, groups):
+            raise ValueError("scales or zero points of another shape")
+        if self.group is not None:
+            centered = self.numbers - self.zeros[:, self.group]
+            return (centered * self.scales.float()[:, self.group]).to(self.scales.dtype)
+        if width % groups:
+            raise ValueError("groups of different lengths")
+        centered = self.numbers.view(rows, groups, -1) - self.zeros[..., None]
+        return (centered * self.scales.float()[..., None]).view(rows, width).to(self.scales.dtype)
+
+
+@dataclass(frozen=True)
 class Packing:
     """The tensors that a matrix is packed into. Each is named after its module, as ``layers.0.mlp.up_proj.qweight``.
 
     Attributes:
         mark: the last part of the name of a tensor that only packed matrices have.
         others: those of the others; some may be absent.
-        unpack: gives the matrix, (out_features, in_features) in the type of its scales, from the tensors by the last
-            parts of their names.
+        unpack: gives the matrix, (out_features, in_features), from the tensors by the last parts of their names.
         unused: last parts of names of tensors that say nothing of the matrix.
+        as_grid: whether `unpack` gives a grid.
     """
 
     mark: str
     others: tuple[str, ...]
-    unpack: Callable[[PackedTensors], torch.Tensor]
+    unpack: Callable[[PackedTensors], torch.Tensor | Grid]
     unused: tuple[str, ...] = ()
+    as_grid: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,16 +113,30 @@ class UnpackedWeight:
         Raises:
             ExportError: its tensors do not fit each other.
         """
-        packed = self._packed
-        parts = {
-            last: self._tensors[name][...] for last, name in packed.tensors.items() if last not in packed.packing.unused
-        }
+        tensors = self._read()
+        with self._named(tensors):
+            found = self._packed.packing.unpack(tensors)
+            return (found.matrix() if isinstance(found, Grid) else found)[index]
+
+    def grid(self) -> Grid | None:
+        """Its integers; None if it is stored otherwise. Raises as `__getitem__`."""
+        tensors = self._read()
+        with self._named(tensors):
+            found = self._packed.packing.unpack(tensors)
+        return found if isinstance(found, Grid) else None
+
+    def _read(self) -> PackedTensors:
+        unused = self._packed.packing.unused
+        return {last: self._tensors[name][...] for last, name in self._packed.tensors.items() if last not in unused}
+
+    @contextmanager
+    def _named(self, tensors: PackedTensors) -> Iterator[None]:
         try:
-            return packed.packing.unpack(parts)[index]
+            yield
         except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
-            shapes = ", ".join(f"{last} {list(part.shape)}" for last, part in parts.items())
+            shapes = ", ".join(f"{last} {list(tensor.shape)}" for last, tensor in tensors.items())
             raise ExportError(
-                f"{packed.name} cannot be unpacked: its tensors are {shapes}; fetch the model again"
+                f"{self._packed.name} cannot be unpacked: its tensors are {shapes}; fetch the model again"
             ) from error
 
 

@@ -22,7 +22,7 @@ from triform.export.checkpoint.gguf.placement import Placement
 from triform.export.graph.linear import LINEAR, parts_of
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type, sweep
 from triform.export.quantize.blocks import is_token_table, linear_inputs
-from triform.export.quantize.stored_constants import StoredConstants
+from triform.export.quantize.stored.constants import StoredConstants
 from triform.runtime.errors import ExportError, option
 
 

@@ -16,8 +16,8 @@ from triform.export.checkpoint.gguf.blocks import BlockMatrix
 from triform.export.checkpoint.gguf.placed_blocks import expert_blocks_of
 from triform.export.graph.experts import EXPERTS, expert_attributes, expert_biases
 from triform.export.graph.nodes import MICROSOFT, add_initializer, attribute, insert, nodes, replace, sweep
-from triform.export.quantize.stored_blocks import StoredWeights
-from triform.export.quantize.stored_constants import StoredConstants
+from triform.export.quantize.stored.blocks import StoredWeights
+from triform.export.quantize.stored.constants import StoredConstants
 
 
 def lower_stored_experts(model: ir.Model, stored: StoredWeights, bits: int, accuracy_level: int) -> dict[str, int]:
