@@ -37,8 +37,8 @@ def run(
     quantize: Annotated[
         str,
         typer.Option(
-            help="auto, none, int8, int4 or keep. auto is keep for decoders whose weights are quantized in blocks, int4 for other "
-            "decoders with a hidden size above 1024, and int8 for all others."
+            help="auto, none, int8, int4 or keep. auto is keep for decoders whose weights are quantized in blocks, "
+            "int4 for other decoders with a hidden size above 1024, and int8 for all others."
         ),
     ] = "auto",
     task: Annotated[
