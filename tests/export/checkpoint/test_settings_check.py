@@ -127,8 +127,12 @@ def test_sizes_that_the_weights_cannot_have(checkpoint, tmp_path, key, value):
 
 
 def test_the_bounds():
-    """1,000 layers at least may be there, as layers may share their weights; 8 numbers in a byte at most."""
-    for key, most in (("num_hidden_layers", 1000), ("llama.block_count", 1000), ("text_config.d_model", 800)):
+    """1,000 layers at least may be there, as layers may share their weights; 8 numbers in a byte at most.
+
+    Graphs have positions in 32 bits with a sign.
+    """
+    layers, positions = (("num_hidden_layers", 1000), ("llama.block_count", 1000)), ("n_positions", 2**31 - 1)
+    for key, most in (*layers, ("text_config.d_model", 800), positions):
         for value, fits in ((most, True), (most + 1, False), ([1, most + 1], False)):
             *parents, name = key.split(".") if key.startswith("text") else [key]
             values = {name: value} if not parents else {parents[0]: {name: value}}

@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import onnx_ir as ir
 
-from triform.export.graph.nodes import sweep
+from triform.export.graph.nodes import same_shape, sweep
 
 
 def test_a_sweep_lets_go_of_what_once_was_an_input():
@@ -24,3 +24,17 @@ def test_a_sweep_lets_go_of_what_once_was_an_input():
     sweep(ir.Model(graph, ir_version=10))
     assert not graph.initializers
     assert alive() is None
+
+
+def test_shapes_that_are_not_known_are_not_the_same():
+    def shaped(*dims):
+        return ir.Value(shape=None if dims == (None,) else ir.Shape(dims))
+
+    assert same_shape(shaped("batch", 3), shaped("batch", 3))
+    assert not same_shape(shaped("batch", 3), shaped("batch", 4))
+    assert not same_shape(shaped("batch", 3), shaped("rows", 3))
+    for first, second in ((None, 3), (3, None), (None, None)):
+        assert not same_shape(shaped(first), shaped(second))
+    # Two sizes without a name may differ.
+    unnamed = ir.Value(shape=ir.Shape([ir.SymbolicDim(None), 3])), ir.Value(shape=ir.Shape([ir.SymbolicDim(None), 3]))
+    assert not same_shape(*unnamed)
