@@ -179,7 +179,7 @@ def test_beams_without_a_temperature_and_the_best_of_several_samples_with_one():
     expected = beam_search(step, [Request(prompt, 6) for prompt in PROMPTS], BeamOptions(4), eos=(2,))
     for (best,), found in zip(expected, heard(temperatures=(0.0,), num_beams=4), strict=True):
         assert found.tokens == [token for token in best.token_ids if token != 2]
-    many = [heard(temperatures=(0.9,), num_beams=4, best_of=count, seed=3) for count in (1, 2, 9)]
+    many = [heard(temperatures=(0.9,), best_of=count, seed=3) for count in (1, 2, 9)]
     # The first window's samples are among those of a larger number.
     scores = [found[0].avg_logprob for found in many]
     assert scores == sorted(scores)
