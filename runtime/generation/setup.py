@@ -181,10 +181,10 @@ def settle(
     if several or search is not None:
         situation[SEVERAL_ANSWERS] = True
     if search is None and settled.temperature and settled.top_k == 1:
-        check_conflicts({"seed": options.seed, "temperature": options.temperature, ONE_TOKEN: True})
+        check_conflicts({"temperature": options.temperature, ONE_TOKEN: True})
     # What the model's defaults fill in is no conflict of the user's, and may be for a part that is missing here.
     asked = {**vars(settled), **vars(settled.truncation), **vars(options.penalties), **vars(options.constraints)}
-    check_conflicts({**asked, **greedy_situation(settled), **situation})
+    check_conflicts({**asked, **greedy_situation(settled, asked=options.temperature is not None), **situation})
     added = stop_ids(settled.stop_token, tokenizer, manifest.vocab_size)
     eos = tuple(dict.fromkeys((*manifest.tokens.eos, *added)))
     spelled = spell(settled, tokenizer, manifest.vocab_size, eos)

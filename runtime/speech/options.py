@@ -88,8 +88,7 @@ class TranscribeOptions:
         in_turn = f"is for one window after another, and {option('batch')} reads several at once"
         refuse_unused(in_turn, condition_on_previous_text=bool(self.condition_on_previous_text) and self.batch > 1)
         if not any(self.temperatures):
-            given = {"seed": self.seed is not None, "best_of": self.best_of != _BEST_OF}
-            refuse_unused("is for sampling, and here the only temperature is 0", **given)
+            refuse_unused("is for sampling, and here the only temperature is 0", best_of=self.best_of != _BEST_OF)
         if 0 not in self.temperatures:
             refuse_unused("is for a temperature of 0, which is not tried", num_beams=self.num_beams > 1)
         checks = (self.compression_ratio_threshold, self.logprob_threshold)

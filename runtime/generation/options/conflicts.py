@@ -23,6 +23,7 @@ BEST_OF = "best-of sampling is used"
 STATES = "the model has states of fixed size"
 NO_LIMIT = "nothing limits the length of the answer"
 GREEDY = "the most likely token is always taken"
+UNASKED_GREEDY = "the most likely token is always taken, and nobody asked for it"
 ONE_TOKEN = "a single token is left to sample from"
 NO_BEAMS = "no beams are used"
 
@@ -262,24 +263,21 @@ _SAMPLING = [
     *(
         Conflict(
             name,
-            GREEDY,
+            # A seed says that the answer is to be the same each time, which an asked for temperature of 0 does too.
+            UNASKED_GREEDY if name == "seed" else GREEDY,
             "{option} is for sampling, and here the most likely token is always taken; leave it out, or give "
             "{temperature} above 0",
             _draws(_OFF.get(name)),
         )
         for name in ("seed", "top_k", "top_p", *CUTS, *MIROSTAT)
     ),
-    *(
-        Conflict(
-            name,
-            ONE_TOKEN,
-            "{option} has no effect with {top_k} 1, which always takes the most likely token; leave it out, or give "
-            "another {top_k}",
-            _draws(0 if name == "temperature" else None),
-        )
-        for name in ("seed", "temperature")
+    Conflict(
+        "temperature",
+        ONE_TOKEN,
+        "{option} has no effect with {top_k} 1, which always takes the most likely token; leave it out, or give "
+        "another {top_k}",
+        _draws(0),
     ),
-    Conflict("seed", "penalty_alpha", "{option} is for sampling, which {other} turns off; leave one out", _both),
     Conflict("mirostat_eta", "mirostat_tau", "{option} needs {other}", _lacks),
 ]
 _WITHOUT = [

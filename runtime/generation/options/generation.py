@@ -18,7 +18,7 @@ from triform.runtime.generation.options.checks import (
     not_negative,
     whole_from_zero,
 )
-from triform.runtime.generation.options.conflicts import GREEDY, check_conflicts
+from triform.runtime.generation.options.conflicts import GREEDY, UNASKED_GREEDY, check_conflicts
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 from triform.runtime.generation.options.step_order import check_order
 
@@ -104,9 +104,16 @@ class GenerationOptions:
         check_conflicts({**vars(self), **vars(self.truncation), **greedy_situation(self)})
 
 
-def greedy_situation(options: GenerationOptions) -> dict[str, object]:
-    """The situation that options pass to `check_conflicts`; contrastive search has conflicts of its own."""
-    return {GREEDY: True} if options.temperature == 0 and options.penalty_alpha is None else {}
+def greedy_situation(options: GenerationOptions, *, asked: bool = True) -> dict[str, object]:
+    """The situations that options pass to `check_conflicts`; contrastive search has conflicts of its own.
+
+    Args:
+        options: with or without the model's defaults.
+        asked: whether the temperature is the user's.
+    """
+    if options.temperature != 0 or options.penalty_alpha is not None:
+        return {}
+    return {GREEDY: True} if asked else {GREEDY: True, UNASKED_GREEDY: True}
 
 
 def values_by_name(options: GenerationOptions) -> dict[str, object]:

@@ -26,7 +26,6 @@ from triform.runtime.speech.options import TranscribeOptions
         ({"seed": -1}, "`seed` must be"),
         ({"seed": 2**64}, "`seed` must be"),
         ({"batch": 2, "condition_on_previous_text": True}, "`condition_on_previous_text` is for one window after"),
-        ({"temperatures": (0.0,), "seed": 0}, "`seed` is for sampling, and here the only temperature is 0"),
         ({"temperatures": (0.0,), "best_of": 2}, "`best_of` is for sampling, and here the only temperature is 0"),
         ({"temperatures": (0.4, 0.8), "num_beams": 2}, "`num_beams` is for a temperature of 0, which is not tried"),
         (
@@ -43,6 +42,7 @@ def test_options_are_checked(options, message):
 def test_the_ends_of_ranges():
     options = TranscribeOptions(temperatures=(0.0, 2.5), best_of=1, batch=1, num_beams=1, max_new_tokens=1, seed=0)
     assert (options.conditioned, options.temperatures) == (True, (0.0, 2.5))
+    assert TranscribeOptions(temperatures=(0.0,), seed=0).seed == 0
     assert TranscribeOptions(seed=2**64 - 1, no_speech_threshold=None).no_speech_threshold is None
 
 

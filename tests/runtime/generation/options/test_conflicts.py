@@ -25,7 +25,7 @@ SITUATIONS = {value for name, value in vars(conflicts).items() if name.isupper()
 
 
 def test_every_name_is_an_option_or_a_situation():
-    assert len(SITUATIONS) == 12
+    assert len(SITUATIONS) == 13
     for option, other, sentence, _ in (*CONFLICTS, *IDLE):
         assert option in OPTIONS | COMMAND_LINE
         assert other in OPTIONS | SITUATIONS
@@ -74,8 +74,11 @@ def test_nothing_given_is_no_conflict():
             "`target_lang` already says what the first token is; leave `forced_bos_token_id` out",
         ),
         ({"draft": "x", "penalty_alpha": 0.5, "top_k": 4}, "`draft` does not go with `penalty_alpha`; leave it out"),
-        ({"seed": 0, conflicts.GREEDY: True}, "`seed` is for sampling, and here the most likely token is always taken"),
-        ({"seed": 0, conflicts.ONE_TOKEN: True}, "`seed` has no effect with `top_k` 1, which always takes"),
+        (
+            {"seed": 0, conflicts.UNASKED_GREEDY: True},
+            "`seed` is for sampling, and here the most likely token is always",
+        ),
+        ({"temperature": 2, conflicts.ONE_TOKEN: True}, "`temperature` has no effect with `top_k` 1, which always"),
         ({"early_stopping": False, conflicts.NO_BEAMS: True}, "`early_stopping` is for beam search; give `num_beams`"),
         ({"length_penalty": 1.0, conflicts.NO_BEAMS: True}, "`length_penalty` is for beam search; give `num_beams`"),
         ({"forced_bos_token_id": 3, conflicts.DECODER: True}, "`forced_bos_token_id` is for models with an encoder"),
@@ -108,12 +111,13 @@ def test_what_turns_a_step_off_needs_no_sampling():
     truncation = Truncation(min_p=0, typical_p=1, epsilon_cutoff=0, eta_cutoff=0)
     GenerationOptions(temperature=0, top_k=0, top_p=1, truncation=truncation)
     GenerationOptions(temperature=0, top_k=4, penalty_alpha=0.5)
+    GenerationOptions(temperature=0, seed=3)
     check_conflicts({"forced_tokens": {6: 5}, "exponential_decay_length_penalty": (6, 1.5), "max_new_tokens": 7})
 
 
 def test_options_that_are_set_for_every_call_may_have_no_effect():
-    values = {"seed": 0, "top_p": 0.5, "length_penalty": 1.0, conflicts.GREEDY: True, conflicts.NO_BEAMS: True}
-    use_defaults(["seed", "top_p"])
+    values = {"min_p": 0.1, "top_p": 0.5, "length_penalty": 1.0, conflicts.GREEDY: True, conflicts.NO_BEAMS: True}
+    use_defaults(["min_p", "top_p"])
     try:
         with pytest.raises(InputError, match="`length_penalty` is for beam search"):
             check_conflicts(values)
@@ -123,7 +127,7 @@ def test_options_that_are_set_for_every_call_may_have_no_effect():
             check_conflicts({"regex": "a", "choices": ("b",)})
     finally:
         use_defaults([])
-    with pytest.raises(InputError, match="`seed` is for sampling"):
+    with pytest.raises(InputError, match="`top_p` is for sampling"):
         check_conflicts(values)
 
 
