@@ -34,7 +34,10 @@ def check_form(form: str, options: ExportOptions) -> None:
             f"leave it out, or export with {option('target')} cpu,gpu"
         )
     if form != "decoder" and options.quantize == KEEP:
-        raise InputError(f"{option('quantize')} keep is for decoders from GGUF files; this model is of the form {form}")
+        raise InputError(
+            f"{option('quantize')} keep is for decoders whose weights are quantized in blocks; this model is of the "
+            f"form {form}"
+        )
 
 
 def without_unused(purpose: Purpose, options: ExportOptions) -> ExportOptions:

@@ -19,9 +19,11 @@ from triform.runtime.errors import ExportError, InputError
 
 # A folder in the hub's cache is called by its commit, and the model by the repository's name.
 _SNAPSHOT = re.compile(r"models--(?:.+--)?(?P<name>[^/]+)/snapshots/[^/]+")
-# PackedTensors of a split GGUF file after the first, which stands for all.
+# Parts of a split GGUF file after the first, which stands for all.
 _LATER_PART = re.compile(r".*-(?!00001)\d{5}-of-\d{5}\.gguf")
 _ADAPTER, _TOKENIZER = "adapter_config.json", ("tokenizer.json", "tokenizer_config.json")
+# Where AutoGPTQ and AutoAWQ wrote their settings before transformers read quantization_config.
+_SETTINGS_BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,16 @@ def _model(folder: Path, place: Path, name: str, options: _FindOptions) -> Sourc
 
 
 def _packings(folder: Path) -> tuple[Packing, ...]:
-    """How the weights of a folder are packed, as its config says."""
+    """How the weights of a folder are packed, as its config says, or a file beside it."""
     content = content_of(folder / "config.json")
     settings = content.get("quantization_config") if isinstance(content, dict) else None
-    return packings_of(settings) if isinstance(settings, dict) else ()
+    if settings:
+        return packings_of(settings) if isinstance(settings, dict) else ()
+    for name, method in _SETTINGS_BESIDE.items():
+        beside = content_of(folder / name)
+        if isinstance(beside, dict):
+            return packings_of({"quant_method": method, **beside})
+    return ()
 
 
 def _model_folder(folder: Path) -> Path:

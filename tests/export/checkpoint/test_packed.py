@@ -157,6 +157,17 @@ def test_a_model_has_the_unpacked_weights(tmp_path):
         assert torch.equal(found[name], weight.float())
 
 
+def test_settings_in_a_file_beside_the_config(tmp_path):
+    for beside, content, (parts, matrix) in (
+        ("quantize_config.json", {"bits": 4, "group_size": 32, "desc_act": False}, gptq(4, 1)),
+        ("quant_config.json", {"zero_point": True, "q_group_size": 32, "w_bit": 4, "version": "GEMM"}, awq()),
+    ):
+        folder = tmp_path / beside
+        folder_of(folder, None, {f"head.{last}": part for last, part in parts.items()})
+        (folder / beside).write_text(json.dumps(content))
+        assert torch.equal(load_tensors(find_checkpoint(str(folder)).weights)["head.weight"], matrix)
+
+
 @pytest.mark.parametrize("lost", ["qzeros", "scales"])
 def test_tensors_that_do_not_fit_are_named(lost, tmp_path):
     parts, _ = awq()
@@ -178,6 +189,9 @@ def test_tensors_that_do_not_fit_are_named(lost, tmp_path):
         groups("pack-quantized", {"num_bits": 3, "type": "int"}),
         groups("marlin-24", {"num_bits": 4, "type": "int"}),
         groups("pack-quantized", {"num_bits": 4, "type": "int"}, sparsity_config={"format": "sparse-24-bitmask"}),
+        groups("pack-quantized", {"num_bits": [4], "type": "int"}),
+        groups(["pack-quantized"], {"num_bits": 4, "type": "int"}),
+        GPTQ | {"checkpoint_format": ["gptq"]},
         {"quant_method": "aqlm"},
     ],
 )

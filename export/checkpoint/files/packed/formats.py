@@ -21,7 +21,7 @@ def packings_of(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
     """How the weights of a checkpoint are packed.
 
     Args:
-        settings: quantization_config, or an older checkpoint's compression_config.
+        settings: quantization_config.
 
     Returns:
         nothing if their kind is unknown.
@@ -45,7 +45,7 @@ def method_of(settings: Mapping[str, Any]) -> str:
 
 
 def _gptq(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
-    written = settings.get("checkpoint_format") or settings.get("packing_format") or "gptq"
+    written = str(settings.get("checkpoint_format") or settings.get("packing_format") or "gptq")
     if written not in _GPTQ_FORMATS or settings.get("is_marlin_format"):
         return AWQ if written == "auto_round:auto_awq" else ()
     return gptq_packings(_GPTQ_FORMATS[written])
@@ -56,7 +56,8 @@ def _compressed(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
     groups = list(groups.values()) if isinstance(groups, dict) else []
     if not all(isinstance(group, dict) for group in groups):
         return ()
-    written = {settings.get("format"), *(group.get("format") for group in groups)} - {None, "mixed-precision"}
+    formats = [settings.get("format"), *(group.get("format") for group in groups)]
+    written = {str(name) for name in formats if name is not None} - {"mixed-precision"}
     sparsity = settings.get("sparsity_config")
     sparse = sparsity.get("format") not in (None, "dense") if isinstance(sparsity, dict) else bool(sparsity)
     weights = [group.get("weights") for group in groups]
@@ -64,6 +65,6 @@ def _compressed(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
         return ()
     if "pack-quantized" not in written:
         return scaled_packings()
-    bits = {item.get("num_bits") for item in weights if isinstance(item, dict) and item.get("type", "int") == "int"}
-    known = next((size for size in _BITS if bits == {size}), None)
+    bits = [item.get("num_bits") for item in weights if isinstance(item, dict) and item.get("type", "int") == "int"]
+    known = next((size for size in _BITS if bits and all(number == size for number in bits)), None)
     return () if known is None else grid_packings(known)
