@@ -8,6 +8,7 @@ arXiv:2306.00978, and llama.cpp's importance matrices).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,17 @@ def join_blocks(
         zero_points=_pack(_even(zeros.squeeze(-1).to(torch.uint8), bits), bits),
         bits=bits,
         block_size=block_size,
+    )
+
+
+def stack_blocks(parts: Sequence[Blocks]) -> Blocks:
+    """The rows of several matrices, with blocks of the same size and bits, one below the other."""
+    return Blocks(
+        np.concatenate([part.packed for part in parts]),
+        np.concatenate([part.scales for part in parts]),
+        np.concatenate([part.zero_points for part in parts]),
+        parts[0].bits,
+        parts[0].block_size,
     )
 
 

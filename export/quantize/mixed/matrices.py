@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -13,7 +12,7 @@ from triform.export.graph.linear import LINEAR, parts_of
 from triform.export.graph.nodes import nodes
 from triform.export.graph.weights import pieces_of, shape_of
 from triform.export.quantize.blocks import FEWEST_COLUMNS, is_token_table, linear_inputs
-from triform.export.quantize.blockwise import Blocks
+from triform.export.quantize.blockwise import Blocks, stack_blocks
 from triform.export.quantize.error_feedback import quantize_with_moments
 from triform.export.quantize.mixed.allocation import Choice, Point
 from triform.export.quantize.mixed.choices import Part
@@ -138,13 +137,6 @@ def rounded(parts: Sequence[Part], choice: Choice) -> Blocks:
     """The rows of all parts, rounded to blocks with error feedback."""
     if choice.block_size is None:
         raise ValueError(f"{choice} has no blocks")
-    pieces = [
-        quantize_with_moments(part.weight, part.moments, choice.bits, choice.block_size, _DAMPING) for part in parts
-    ]
-    return Blocks(
-        np.concatenate([piece.packed for piece in pieces]),
-        np.concatenate([piece.scales for piece in pieces]),
-        np.concatenate([piece.zero_points for piece in pieces]),
-        choice.bits,
-        choice.block_size,
+    return stack_blocks(
+        [quantize_with_moments(part.weight, part.moments, choice.bits, choice.block_size, _DAMPING) for part in parts]
     )

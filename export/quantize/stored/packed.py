@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 
 from triform.export.checkpoint.files.packed.packing import Grid, UnpackedWeight
 from triform.export.graph.linear import parts_of
-from triform.export.quantize.blockwise import Blocks, join_blocks
+from triform.export.quantize.blockwise import Blocks, join_blocks, stack_blocks
 
 # The traced module holds the model under this name.
 _PREFIX = "model."
@@ -44,13 +43,7 @@ class KeptBlocks:
             return None
         first = blocks[0]
         self.formats[f"int{first.bits} in blocks of {first.block_size}"] += 1
-        return Blocks(
-            np.concatenate([part.packed for part in blocks]),
-            np.concatenate([part.scales for part in blocks]),
-            np.concatenate([part.zero_points for part in blocks]),
-            first.bits,
-            first.block_size,
-        )
+        return stack_blocks(blocks)
 
     def _blocks(self, name: str) -> Blocks | None:
         tensor = self._tensors.get(name.removeprefix(_PREFIX))
