@@ -231,7 +231,7 @@ def _quantize(
             lower_to_float(graph)
             quantization = Quantization("none")
         elif options.quantize == KEEP:
-            quantization = _quantize_with_blocks(traced, file, options, clock)
+            quantization = _quantize_with_blocks(traced, measured, file, options, clock)
         elif options.quantize == MIXED:
             quantization = _quantize_to_goal(traced, measured, folder, scratch, options, clock)
         else:
@@ -242,14 +242,16 @@ def _quantize(
     return quantization
 
 
-def _quantize_with_blocks(traced: _Traced, file: GraphFile, options: ExportOptions, clock: Clock) -> Quantization:
+def _quantize_with_blocks(
+    traced: _Traced, measured: Measured, file: GraphFile, options: ExportOptions, clock: Clock
+) -> Quantization:
     """Keep the integers of the checkpoint, and round what is not stored in them to 8 bits."""
     source, scheme = traced.checkpoint.source, scheme_of(options)
     if source.weights is None:
         raise ValueError(f"{source.name} has no weights")
     with open_weights(source.weights) as tensors:
         blocks = KeptBlocks(tensors)
-        count = lower_to_blocks(traced.graph, scheme, {}, file.store, clock.counted, blocks.of)
+        count = lower_to_blocks(traced.graph, scheme, measured.importance, file.store, clock.counted, blocks.of)
     others = count - blocks.formats.total()
     formats = {**blocks.formats, **({f"int{_OTHER_BITS}": others} if others else {})}
     return Quantization(KEEP, accuracy_level=options.accuracy_level, matrices=count, formats=formats)

@@ -38,9 +38,16 @@ def gptq(bits, less, act_order=False):
     return parts, matrix.half()
 
 
-def compressed(bits):
+def compressed(bits, group=None):
     numbers, zeros, scales, matrix = in_blocks(bits)
-    parts = {
+    order = np.arange(WIDTH)
+    if group == "other":
+        order = np.random.default_rng(6).permutation(WIDTH)
+    numbers, matrix = numbers[:, order], matrix[:, order]
+    # Some versions write -1 where columns have their own order.
+    places = np.full(WIDTH, -1) if group == "none" else order // (WIDTH // GROUPS)
+    parts = {} if group is None else {"weight_g_idx": torch.from_numpy(places.astype(np.int32))}
+    parts |= {
         "weight_packed": placed(numbers, bits),
         "weight_zero_point": placed(zeros.T, bits).T.contiguous(),
         "weight_scale": scales,
@@ -112,6 +119,12 @@ KINDS = {
     "auto-round": ({"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq"}, gptq(4, 1)),
     "auto-round as awq": ({"quant_method": "auto-round", "packing_format": "auto_round:auto_awq"}, awq()),
     "pack-quantized": (groups("pack-quantized", {"num_bits": 4, "type": "int"}), compressed(4)),
+    "pack-quantized in an order of its own": (
+        groups("pack-quantized", {"num_bits": 4, "type": "int", "actorder": "group"}), compressed(4, "other"),
+    ),
+    "pack-quantized without an order": (
+        groups("pack-quantized", {"num_bits": 4, "type": "int"}), compressed(4, "none"),
+    ),
     "pack-quantized of 8 bits": (groups("pack-quantized", {"num_bits": 8, "type": "int"}), compressed(8)),
     "int-quantized": (groups("int-quantized", {"num_bits": 8, "type": "int"}), scaled(torch.int8, (ROWS, 1))),
     "float-quantized": (

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from triform.export.checkpoint.files.packed.packing import Grid, PackedTensors, Packing, integers
+from triform.export.checkpoint.files.packed.packing import Grid, PackedTensors, Packing, column_groups, integers
 
 # What activations are rounded with in other engines; floats are not rounded here.
 _OF_ACTIVATIONS = ("input_scale", "input_zero_point", "input_global_scale", "output_scale", "output_zero_point")
@@ -38,7 +38,10 @@ def _unpack(bits: int, parts: PackedTensors) -> Grid:
     if "weight_zero_point" in parts:
         zeros = integers(parts["weight_zero_point"].T, bits).T[:rows]
     group = parts.get("weight_g_idx")
-    return Grid(numbers, zeros, scales, bits, None if group is None else group.long())
+    if group is not None and bool((group == -1).any()):
+        # Of columns in their own order.
+        group = None
+    return Grid(numbers, zeros, scales, bits, column_groups(group, width, scales.shape[1]))
 
 
 def _scaled(parts: PackedTensors) -> torch.Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-from triform.export.checkpoint.files.packed.packing import Grid, PackedTensors, Packing, integers
+from triform.export.checkpoint.files.packed.packing import Grid, PackedTensors, Packing, column_groups, integers
 
 # In how many bits numbers are packed without spanning two integers.
 _BITS = (2, 4, 8)
@@ -35,14 +33,4 @@ def _unpack(tensors: PackedTensors, zeros_less_one: bool) -> Grid:
     numbers, zeros = integers(tensors["qweight"].T, bits), integers(qzeros, bits)
     if zeros_less_one:
         zeros = (zeros + 1) & (2**bits - 1)
-    return Grid(numbers, zeros.T, scales.T, bits, _order(tensors.get("g_idx"), numbers.shape[1], groups))
-
-
-def _order(group: torch.Tensor | None, width: int, groups: int) -> torch.Tensor | None:
-    """The group of each column, None where they follow each other."""
-    if group is None:
-        return None
-    if len(group) != width:
-        raise ValueError("groups of other columns")
-    follow = width % groups == 0 and torch.equal(group.long(), torch.arange(width) // (width // groups))
-    return None if follow else group.long()
+    return Grid(numbers, zeros.T, scales.T, bits, column_groups(tensors.get("g_idx"), numbers.shape[1], groups))

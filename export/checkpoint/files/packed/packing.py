@@ -144,3 +144,18 @@ def integers(packed: torch.Tensor, bits: int) -> torch.Tensor:
     """The unsigned numbers in each int32 of the last axis, that of the lowest bits first; int32, a longer last axis."""
     shifts = torch.arange(0, 32 // bits * bits, bits, dtype=torch.int32)
     return ((packed.to(torch.int32)[..., None] >> shifts) & (2**bits - 1)).flatten(-2)
+
+
+def column_groups(group: torch.Tensor | None, width: int, groups: int) -> torch.Tensor | None:
+    """The group of each column for a `Grid`, from what a file says of it, if anything.
+
+    Raises:
+        ValueError: it does not say the group of each of `width` columns.
+    """
+    if group is None:
+        return None
+    group = group.long()
+    if len(group) != width or bool((group < 0).any()):
+        raise ValueError("groups of other columns")
+    follow = width % groups == 0 and torch.equal(group, torch.arange(width) // (width // groups))
+    return None if follow else group
