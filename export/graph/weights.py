@@ -9,6 +9,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+# The traced module holds the model under this name.
+MODEL_PREFIX = "model."
+
 
 class StackedTensor(ir.LazyTensor):
     """A float32 matrix whose rows lie in several tensors; they are converted and joined each time that it is read.

@@ -15,7 +15,7 @@ from triform.export.graph.experts import lower_experts_to_float
 from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type, sweep
 from triform.export.graph.weights import shape_of, stored_matrix
-from triform.export.quantize.blockwise import Blocks, quantize_matrix
+from triform.export.quantize.blockwise import SMALLEST_BLOCK, Blocks, quantize_matrix
 from triform.export.quantize.experts import lower_experts
 from triform.export.report import Counted, uncounted
 
@@ -25,8 +25,6 @@ FEWEST_COLUMNS = 16
 _LARGE_TABLE = 2**20
 # Block size of the products whose errors matter most: those that feed attention, and the language-model head.
 SENSITIVE_BLOCK_SIZE = 32
-# That the operators accept.
-_SMALLEST_BLOCK = 16
 
 # Called with each constant that is made, to write it; see `GraphFile.store`.
 Store = Callable[[ir.Value], None]
@@ -59,7 +57,7 @@ class Scheme:
     def block_size_of_table(self, width: int) -> int:
         """Of a token embedding, or a head that may be tied to one: the smallest where others would need padding."""
         size = min(self.block_size, SENSITIVE_BLOCK_SIZE)
-        return _SMALLEST_BLOCK if width % size else size
+        return SMALLEST_BLOCK if width % size else size
 
 
 def _reaches_attention(linear: ir.Node) -> bool:

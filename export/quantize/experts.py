@@ -13,9 +13,7 @@ import torch
 
 from triform.export.graph.experts import EXPERTS, expert_attributes, expert_weights
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, sweep
-from triform.export.quantize.blockwise import Blocks, quantize_matrix
-
-_SMALLEST_BLOCK = 16
+from triform.export.quantize.blockwise import SMALLEST_BLOCK, Blocks, quantize_matrix
 
 
 def lower_experts(
@@ -63,7 +61,7 @@ def lower_experts(
 def _block_size(most: int, *widths: int) -> int | None:
     """The largest block size that divides every width; None if there is none."""
     size = most
-    while size >= _SMALLEST_BLOCK:
+    while size >= SMALLEST_BLOCK:
         if all(width % size == 0 for width in widths):
             return size
         size //= 2

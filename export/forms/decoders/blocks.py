@@ -27,6 +27,7 @@ from triform.export.forms.decoders.measured import measure_energies
 from triform.export.forms.decoders.prompts import PromptsFile
 from triform.export.graph.nodes import nodes
 from triform.export.graph.rotary_tables import compute_rotary_tables
+from triform.export.graph.weights import MODEL_PREFIX
 from triform.export.options import KEEP, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.stored.blocks import StoredWeights, lower_to_stored_blocks
@@ -56,8 +57,6 @@ _CALIBRATION_TOKENS = 1024
 _EXACT, _EXACT_BITS = 1, 4
 # For matrices that are floats in the file, or in blocks that no operator supports.
 _OTHER_BITS = 8
-# The traced module holds the model under this name.
-_PREFIX = "model."
 
 
 def build_from_blocks(
@@ -148,7 +147,7 @@ def _by_initializer(checkpoint: Checkpoint) -> dict[str, Placement]:
     tied = dict(getattr(checkpoint.model, "all_tied_weights_keys", None) or {})
     named = dict(checkpoint.placements)
     named |= {target: named[origin] for target, origin in tied.items() if origin in named}
-    return {f"{_PREFIX}{name}": placement for name, placement in named.items()}
+    return {f"{MODEL_PREFIX}{name}": placement for name, placement in named.items()}
 
 
 def _frequencies(checkpoint: Checkpoint) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ import torch
 
 from triform.export.graph.linear import LINEAR, parts_of
 from triform.export.graph.nodes import nodes
-from triform.export.graph.weights import pieces_of, shape_of
+from triform.export.graph.weights import MODEL_PREFIX, pieces_of, shape_of
 from triform.export.quantize.blocks import FEWEST_COLUMNS, is_token_table, linear_inputs
 from triform.export.quantize.blockwise import Blocks, stack_blocks
 from triform.export.quantize.error_feedback import quantize_with_moments
@@ -20,8 +20,6 @@ from triform.export.quantize.mixed.moments import Moments, Sensitivity
 from triform.export.quantize.threads import in_threads
 from triform.runtime.errors import UnsupportedError, option
 
-# The traced module holds the model under this name.
-_PREFIX = "model."
 # On SmolLM2-135M with 4 bits in blocks of 32, damping by .03, .1, .3 and 1 gave a divergence of .064, .058, .056 and
 # .068 on other text than was calibrated on.
 _DAMPING = 0.3
@@ -101,7 +99,7 @@ def _is_table(model: ir.Model, value: ir.Value) -> bool:
 def _parts(value: ir.Value, known: Mapping[str, torch.nn.Parameter], sensitivity: Sensitivity) -> list[Part]:
     """The parts of a stored matrix, with what was measured of each."""
     parts = []
-    names = [name.removeprefix(_PREFIX).removesuffix(".transposed") for name in parts_of(value)]
+    names = [name.removeprefix(MODEL_PREFIX).removesuffix(".transposed") for name in parts_of(value)]
     pieces = pieces_of(value)
     looked_up = any(use.node.op_type == "Gather" for use in value.uses())
     if len(pieces) != len(names):

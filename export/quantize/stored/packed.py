@@ -11,12 +11,8 @@ import torch
 
 from triform.export.checkpoint.files.packed.packing import Grid, UnpackedWeight
 from triform.export.graph.linear import parts_of
-from triform.export.quantize.blockwise import Blocks, join_blocks, stack_blocks
-
-# The traced module holds the model under this name.
-_PREFIX = "model."
-# That MatMulNBits accepts.
-_SMALLEST_BLOCK = 16
+from triform.export.graph.weights import MODEL_PREFIX
+from triform.export.quantize.blockwise import SMALLEST_BLOCK, Blocks, join_blocks, stack_blocks
 
 
 class KeptBlocks:
@@ -46,7 +42,7 @@ class KeptBlocks:
         return stack_blocks(blocks)
 
     def _blocks(self, name: str) -> Blocks | None:
-        tensor = self._tensors.get(name.removeprefix(_PREFIX))
+        tensor = self._tensors.get(name.removeprefix(MODEL_PREFIX))
         grid = tensor.grid() if isinstance(tensor, UnpackedWeight) else None
         return None if grid is None else _blocks_of(grid)
 
@@ -55,7 +51,7 @@ def _blocks_of(grid: Grid) -> Blocks | None:
     rows, width = grid.numbers.shape
     groups = grid.scales.shape[1]
     size = width // groups
-    if grid.group is not None or size * groups != width or size < _SMALLEST_BLOCK or size & (size - 1):
+    if grid.group is not None or size * groups != width or size < SMALLEST_BLOCK or size & (size - 1):
         return None
     return join_blocks(
         grid.numbers.to(torch.uint8).view(rows, groups, size).contiguous(),
