@@ -96,6 +96,16 @@ def _parts(folder: Path, place: Path, kind: str, encoder: Path | None, *, apart:
         others = "" if apart or missing[0] == encoder else f", or {merged.name} in place of both decoders"
         raise ExportError(
             f"{place} lacks {missing[0].name}{others}: an encoder-decoder needs {encoder.name}, and graphs that begin "
-            "an answer and continue it"
+            f"an answer and continue it{_of_other_kinds(place, kind)}"
         )
     return Parts(folder, encoder, first, past)
+
+
+def _of_other_kinds(place: Path, kind: str) -> str:
+    """What to do with the graphs of a folder that end otherwise; nothing if there are none."""
+    names = [path.name for path in sorted(place.glob("*.onnx"))]
+    found = [match for match in map(_NAME.fullmatch, names) if match is not None and match.group(2) != kind]
+    if not found:
+        return ""
+    listed = ", ".join(match.group() for match in found)
+    return f"; of other kinds it has {listed}: {option('file')} names a decoder, {option('encoder_file')} its encoder"
