@@ -283,11 +283,12 @@ def test_folders_that_are_refused(source, graphs, tmp_path):
         file=shutil.copy(folder / "decoder_model.onnx", folder / "decoder_model_q4.onnx").name,
     )
     refusal(
-        "has decoder_model.onnx, decoder_with_past_model.onnx, encoder_model.onnx: --file", file="decoder_model_q4.onnx"
+        "has decoder_model.onnx, decoder_with_past_model.onnx, encoder_model.onnx: `file` names",
+        file="decoder_model_q4.onnx",
     )
     (folder / "decoder_with_past_model.onnx").unlink()
     refusal("lacks decoder_with_past_model.onnx, or decoder_model_merged.onnx")
-    refusal("of other kinds it has decoder_model_q4.onnx: --file names a decoder, --encoder-file its encoder")
+    refusal("of other kinds it has decoder_model_q4.onnx: `file` names a decoder, `encoder_file` its encoder")
     (folder / "decoder_with_past_model.onnx").write_bytes(b"no graph")
     refusal("cannot be read as an ONNX graph")
     (folder / "config.json").unlink()
