@@ -51,7 +51,8 @@ def prepare(work: Path, gguf: Path):
         config["model"]["decoder"]["session_options"]["intra_op_num_threads"] = THREADS
         path.write_text(json.dumps(config))
     if not (work / "q4_0.gguf").exists():
-        _ask(work, "llama", {"task": "quantize", "source": str(gguf), "target": str(work / "q4_0.gguf")})
+        request = {"task": "quantize", "source": str(gguf), "target": str(work / "q4_0.gguf"), "kind": "Q4_0"}
+        _ask(work, "llama", request)
 
 
 def _checkpoint_folder(gguf: Path, folder: Path):

@@ -1,6 +1,6 @@
 """One engine as a worker: a JSON request a line on standard input, a JSON answer a line on standard output.
 
-python engines.py triform|genai|llama|llama-plain MODEL THREADS [once]
+python engines.py triform|genai|llama|llama-plain|llama-all MODEL THREADS [once]
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Genai:
 
 
 class Llama:
-    flash = True
+    flash, all_logits = True, False
 
     def __init__(self, model, threads):
         from llama_cpp import Llama as Backend
@@ -90,16 +90,17 @@ class Llama:
             n_threads=threads,
             n_threads_batch=threads,
             flash_attn=self.flash,
+            logits_all=self.all_logits,
             verbose=False,
         )
 
-    def quantize(self, source, target):
+    def quantize(self, source, target, kind):
         import ctypes
 
         import llama_cpp
 
         options = llama_cpp.llama_model_quantize_default_params()
-        options.ftype, options.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0, True
+        options.ftype, options.allow_requantize = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}"), True
         return llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(options))
 
     def speed(self, ids, new):
@@ -137,12 +138,26 @@ class PlainLlama(Llama):
     flash = False
 
 
+class AllLogits(Llama):
+    """Keeps the logits of all tokens, which takes time."""
+
+    all_logits = True
+
+    def logits(self, ids):
+        self.model.reset()
+        self.model.eval(ids)
+        return self.model.scores[: len(ids)]
+
+
 def answer(engine, request):
     if request["task"] == "speed":
         prefill, decode = engine.speed(request["ids"], request["new"])
         return {"prefill": prefill, "decode": decode}
     if request["task"] == "quantize":
-        return {"status": engine.quantize(request["source"], request["target"])}
+        return {"status": engine.quantize(request["source"], request["target"], request["kind"])}
+    if request["task"] == "logits":
+        np.save(request["path"], engine.logits(request["ids"]).astype(np.float32))
+        return {}
     table = np.asarray(engine.logits(request["ids"]), np.float64)[:-1]
     table -= table.max(-1, keepdims=True)
     targets = np.array(request["ids"][1:])
@@ -152,7 +167,10 @@ def answer(engine, request):
 
 if __name__ == "__main__":
     kind, model, threads, *rest = sys.argv[1:]
-    worker = {"triform": Triform, "genai": Genai, "llama": Llama, "llama-plain": PlainLlama}[kind](model, int(threads))
+    engines = {
+        "triform": Triform, "genai": Genai, "llama": Llama, "llama-plain": PlainLlama, "llama-all": AllLogits
+    }  # fmt: skip
+    worker = engines[kind](model, int(threads))
     if rest:
         worker.once()
     else:
