@@ -149,7 +149,7 @@ def search_blocks(
         norm = torch.mul(centered, centered, out=product).mul_(importance).sum(0)
         # With the integers fixed, the best scale is a least-squares fit.
         # Where all integers are zero any scale will do; 1 is one that float16 holds.
-        scale = _as_half(torch.where(norm > 0, dot / norm.clamp(min=1e-30), 1.0))
+        scale = as_half(torch.where(norm > 0, dot / norm.clamp(min=1e-30), 1.0))
         # How much smaller the error is than that of zeros: sum(c * w^2) - sum(c * (w - scale * q)^2).
         gain = scale * (2 * dot - scale * norm)
         better = gain > best_gain
@@ -166,7 +166,7 @@ def _side_by_side(blocks: torch.Tensor) -> torch.Tensor:
     return blocks.reshape(-1, blocks.shape[-1]).T.contiguous()
 
 
-def _as_half(scales: torch.Tensor) -> torch.Tensor:
+def as_half(scales: torch.Tensor) -> torch.Tensor:
     """Rounded to float16 where that keeps 11 bits; as float32."""
     halves = scales.half().float()
     return torch.where((scales >= _SMALLEST_HALF) & halves.isfinite(), halves, scales)

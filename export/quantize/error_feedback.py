@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from triform.export.quantize.blockwise import Blocks, join_blocks, search_blocks
+from triform.export.quantize.refinement import Rounded, refine
 
 # Added to the diagonal of the inputs' second moments, as a share of its mean. Small samples need more than GPTQ's 0.01.
 _DAMPING = 0.1
@@ -23,25 +24,35 @@ def quantize_with_gptq(weight: torch.Tensor, inputs: torch.Tensor, bits: int, bl
         bits: 4 or 8.
         block_size: a power of two, at least 16. The last block is padded with zeros.
     """
-    return quantize_with_moments(weight, inputs.T @ inputs / len(inputs), bits, block_size, _DAMPING)
+    missing = -weight.shape[1] % block_size
+    weight, inputs = (torch.nn.functional.pad(table, (0, missing)) for table in (weight, inputs))
+    moments = _damped(inputs.T @ inputs / len(inputs), _DAMPING)
+    return _joined(_round_columns(weight, moments, bits, block_size), bits, block_size)
 
 
 def quantize_with_moments(
     weight: torch.Tensor, moments: torch.Tensor, bits: int, block_size: int, damping: float
 ) -> Blocks:
-    """Quantize one matrix.
+    """Quantize one matrix; in 4 bits what is rounded is refined, in 8 there is little to gain.
 
     Args:
-        weight: float32 (out_features, in_features).
+        weight: float (out_features, in_features).
         moments: float32 (in_features, in_features), second moments of the inputs.
         bits: 4 or 8.
         block_size: a power of two, at least 16. The last block is padded with zeros.
         damping: added to the diagonal of `moments`, as a share of its mean.
     """
     missing = -weight.shape[1] % block_size
+    weight = torch.nn.functional.pad(weight.float(), (0, missing))
+    moments = _damped(torch.nn.functional.pad(moments, (0, missing, 0, missing)), damping)
+    rounded = _round_columns(weight, moments, bits, block_size)
+    return _joined(refine(weight, moments, rounded) if bits == 4 else rounded, bits, block_size)
+
+
+def _round_columns(weight: torch.Tensor, moments: torch.Tensor, bits: int, block_size: int) -> Rounded:
+    """Round whole blocks of columns in turn, with damped moments."""
     # Transposed, so that a column of the matrix is contiguous in memory.
-    columns = torch.nn.functional.pad(weight.float(), (0, missing)).T.contiguous()
-    factor = inverse_factor(torch.nn.functional.pad(moments, (0, missing, 0, missing)), damping)
+    columns, factor = weight.T.clone(memory_format=torch.contiguous_format), _inverse_factor(moments)
     parts = []
     for start in range(0, len(columns), block_size):
         end = start + block_size
@@ -49,22 +60,35 @@ def quantize_with_moments(
         parts.append(rounded)
         columns[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
     integers, scales, zeros = (torch.cat(group, 1) for group in zip(*parts, strict=True))
+    return Rounded(integers.float(), scales.squeeze(-1), zeros.squeeze(-1), 2**bits - 1)
+
+
+def _joined(rounded: Rounded, bits: int, block_size: int) -> Blocks:
+    integers, scales, zeros = rounded.integers.to(torch.uint8), rounded.scales[..., None], rounded.zeros[..., None]
     return join_blocks(integers, scales, zeros, bits, block_size)
 
 
 def inverse_factor(moments: torch.Tensor, damping: float) -> torch.Tensor:
     """Upper Cholesky factor of the inverse of the damped moments, float32 (in_features, in_features)."""
-    scale = moments.diagonal().mean().clamp(min=1e-30)
-    moments = moments / scale
+    return _inverse_factor(_damped(moments, damping))
+
+
+def _damped(moments: torch.Tensor, damping: float) -> torch.Tensor:
+    """Scaled so that the mean of the diagonal is 1, and more of it added."""
+    moments = moments / moments.diagonal().mean().clamp(min=1e-30)
     moments.diagonal().add_(damping)
+    return moments
+
+
+def _inverse_factor(moments: torch.Tensor) -> torch.Tensor:
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
     return torch.linalg.cholesky(inverse, upper=True)
 
 
-_Rounded = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+_Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def _round_block(block: torch.Tensor, factor: torch.Tensor, bits: int) -> tuple[_Rounded, torch.Tensor]:
+def _round_block(block: torch.Tensor, factor: torch.Tensor, bits: int) -> tuple[_Parts, torch.Tensor]:
     """Round the columns of one block in turn.
 
     Args:
