@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import torch
 
-from triform.export.quantize.blockwise import Blocks, join_blocks, search_blocks
+from triform.export.quantize.blockwise import Blocks, join_blocks, search_blocks, stack_blocks
 from triform.export.quantize.refinement import Rounded, refine
 
 # Added to the diagonal of the inputs' second moments, as a share of its mean. Small samples need more than GPTQ's 0.01.
 _DAMPING = 0.1
+# Rows that are rounded at once.
+_ROWS = 8192
 
 
 def quantize_with_gptq(weight: torch.Tensor, inputs: torch.Tensor, bits: int, block_size: int) -> Blocks:
@@ -27,7 +29,7 @@ def quantize_with_gptq(weight: torch.Tensor, inputs: torch.Tensor, bits: int, bl
     missing = -weight.shape[1] % block_size
     weight, inputs = (torch.nn.functional.pad(table, (0, missing)) for table in (weight, inputs))
     moments = _damped(inputs.T @ inputs / len(inputs), _DAMPING)
-    return _joined(_round_columns(weight, moments, bits, block_size), bits, block_size)
+    return _joined(_round_columns(weight, _inverse_factor(moments), bits, block_size), bits, block_size)
 
 
 def quantize_with_moments(
@@ -43,16 +45,20 @@ def quantize_with_moments(
         damping: added to the diagonal of `moments`, as a share of its mean.
     """
     missing = -weight.shape[1] % block_size
-    weight = torch.nn.functional.pad(weight.float(), (0, missing))
     moments = _damped(torch.nn.functional.pad(moments, (0, missing, 0, missing)), damping)
-    rounded = _round_columns(weight, moments, bits, block_size)
-    return _joined(refine(weight, moments, rounded) if bits == 4 else rounded, bits, block_size)
+    factor, parts = _inverse_factor(moments), []
+    # Not all at once, because they take several times their own memory.
+    for rows in weight.split(_ROWS):
+        floats = torch.nn.functional.pad(rows.float(), (0, missing))
+        rounded = _round_columns(floats, factor, bits, block_size)
+        parts.append(_joined(refine(floats, moments, rounded) if bits == 4 else rounded, bits, block_size))
+    return stack_blocks(parts)
 
 
-def _round_columns(weight: torch.Tensor, moments: torch.Tensor, bits: int, block_size: int) -> Rounded:
-    """Round whole blocks of columns in turn, with damped moments."""
+def _round_columns(weight: torch.Tensor, factor: torch.Tensor, bits: int, block_size: int) -> Rounded:
+    """Round whole blocks of columns in turn, with the inverse factor of the damped moments."""
     # Transposed, so that a column of the matrix is contiguous in memory.
-    columns, factor = weight.T.clone(memory_format=torch.contiguous_format), _inverse_factor(moments)
+    columns = weight.T.clone(memory_format=torch.contiguous_format)
     parts = []
     for start in range(0, len(columns), block_size):
         end = start + block_size

@@ -16,8 +16,8 @@ from triform.export.quantize.blockwise import as_half
 
 # More rounds than two make the error smaller by less than one percent.
 _ROUNDS = 2
-# Rows whose linear systems are made at once.
-_ROWS = 2048
+# Numbers in the linear systems that are solved at once.
+_AT_ONCE = 2**24
 # Added to the diagonals of these systems, as a share of their mean.
 _RIDGE = 1e-4
 # The best scales of a block may lie far from those that its integers were rounded by where blocks go together; these
@@ -65,7 +65,8 @@ def refine(weight: torch.Tensor, moments: torch.Tensor, rounded: Rounded) -> Rou
 
 
 def _with_best_scales(weight: torch.Tensor, moments: torch.Tensor, rounded: Rounded) -> Rounded:
-    parts = zip(*(table.split(_ROWS) for table in (weight, rounded.centered(), rounded.scales)), strict=True)
+    step = max(1, _AT_ONCE // rounded.scales.shape[1] ** 2)
+    parts = zip(*(table.split(step) for table in (weight, rounded.centered(), rounded.scales)), strict=True)
     scales = torch.cat([_best_scales(rows, moments, centered, before) for rows, centered, before in parts])
     return Rounded(rounded.integers, scales, rounded.zeros, rounded.most)
 
