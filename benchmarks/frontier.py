@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 
 _HERE = Path(__file__).parent
 _EVALUATION = _HERE.parent / "export" / "samples" / "data" / "evaluation.txt"
-_KINDS = ("Q3_K_M", "IQ4_XS", "Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
+_KINDS = ("Q3_K_M", "IQ4_XS", "Q4_0", "Q4_1", "Q4_K_M", "Q5_K_M", "Q6_K")
 _EVALUATION_TOKENS, _WINDOW, _ROWS = 1024, 512, 64
 
 # Of texts by name, their windows of token ids.
