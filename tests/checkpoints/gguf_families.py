@@ -148,7 +148,9 @@ FAMILIES: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
     ),
     **NEWER,
 }  # fmt: skip
-ENCODERS = ("bert", "nomic-bert")
+ENCODERS = ("bert", "nomic-bert", "gemma-embedding")
+# With a vocabulary of WordPiece.
+BERTS = ("bert", "nomic-bert")
 _INNER = ("intermediate_size", "n_inner", "ffn_hidden_size")
 _EPSILONS = ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
 
@@ -164,7 +166,7 @@ def family_keys(name: str, config: Any, arch: str) -> dict[str, Any]:
         ),
         "attention.head_count": getattr(config, "num_attention_heads", 0),
         "attention.head_count_kv": None
-        if name in ("gpt2", *ENCODERS) or config.is_heterogeneous
+        if name in ("gpt2", *BERTS) or config.is_heterogeneous
         else getattr(config, "num_key_value_heads", None),
         "attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),
         "attention.layer_norm_epsilon": next(

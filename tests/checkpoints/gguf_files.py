@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType as Format
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from tests.checkpoints.gguf_families import ENCODERS, FAMILIES, family_keys
+from tests.checkpoints.gguf_families import BERTS, ENCODERS, FAMILIES, family_keys
 from tests.checkpoints.gguf_rearranged import SUFFIXES, layer_keys, of_delta_rule, stacked, taken_apart
 from triform.export.checkpoint.gguf.container import Tensor
 
@@ -25,7 +25,7 @@ _TURNED = (
     MODEL_ARCH.LLAMA, MODEL_ARCH.GRANITE, MODEL_ARCH.SMOLLM3, MODEL_ARCH.MISTRAL3, MODEL_ARCH.ARCEE,
     MODEL_ARCH.GRANITE_MOE, MODEL_ARCH.OLMO, MODEL_ARCH.GRANITE_HYBRID,
 )  # fmt: skip
-_SHIFTED = (MODEL_ARCH.GEMMA, MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3)
+_SHIFTED = (MODEL_ARCH.GEMMA, MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3, MODEL_ARCH.GEMMA_EMBEDDING)
 CONTROL, NORMAL, USER_DEFINED = 3, 1, 4
 
 
@@ -122,7 +122,7 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 
 
 def _vocabulary(name: str) -> dict[str, Any]:
-    if name in ENCODERS:
+    if name in BERTS:
         words = words_of_bert()
         kinds = [CONTROL] * 5 + [NORMAL] * (len(words) - 5)
         found = {

@@ -70,6 +70,13 @@ NEWER: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
         }
         | {"num_hidden_layers": 6, "num_kv_shared_layers": 3},
     ),
+    "gemma-embedding": (
+        MODEL_ARCH.GEMMA_EMBEDDING, "gemma3_text",
+        {
+            **_DENSE, "num_hidden_layers": 7, "head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16,
+            "use_bidirectional_attention": True,
+        },
+    ),
     "gemma4": (
         MODEL_ARCH.GEMMA4, "gemma4_text",
         {
@@ -188,6 +195,10 @@ def _of_gemma4(config: Any) -> dict[str, Any]:
 
 
 NEWER_KEYS = {
+    # Both sides of a window together, where the config of transformers counts one.
+    "gemma-embedding": lambda config: {
+        "pooling_type": 1, "attention.sliding_window": 2 * (config.sliding_window - 1), "rope.freq_base_swa": 1e4
+    },
     "qwen35": _of_rules, "qwen35moe": _of_shared_experts, "qwen3next": _of_shared_experts,
     "granitehybrid": _of_hybrid, "granitehybrid-moe": _of_hybrid, "minicpm3": _of_latent, "deepseek2": _of_deepseek,
     "deepseek3": lambda config: {**_of_deepseek(config), "expert_gating_func": 2, "expert_weights_norm": True},

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
+from triform.export.checkpoint.gguf.architectures.architecture import Architecture
 from triform.export.checkpoint.gguf.configs.config import gguf_config, pooling_of
 from triform.export.checkpoint.gguf.configs.variants import architecture_of
 from triform.export.checkpoint.gguf.container import GgufFile, open_gguf, split_files
 from triform.export.checkpoint.gguf.generation import generation_config
-from triform.export.checkpoint.gguf.numbers import FLOATS
+from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
 from triform.export.checkpoint.gguf.parameters import Layout, layer_numbers, layouts_of, numbers_of
 from triform.export.checkpoint.gguf.placement import Placement, place
 from triform.export.checkpoint.gguf.rope import apply_frequency_factors, check_rotated_part
@@ -91,6 +92,26 @@ def read_gguf_pooling(path: Path) -> str | None:
     return pooling_of(opened(path))
 
 
+def read_gguf_dense(path: Path) -> tuple[torch.nn.Module, ...]:
+    """The linear layers that an embedding model has after its pooling, in order, with their weights in float32.
+
+    Raises:
+        UnsupportedError: the architecture is not supported.
+    """
+    file = opened(path)
+    names = [name for name in architecture_of(file).dense if f"{name}.weight" in file.tensors]
+    return tuple(_linear(file, name) for name in names)
+
+
+def _linear(file: GgufFile, name: str) -> torch.nn.Module:
+    bias = file.tensors.get(f"{name}.bias")
+    state = {"weight": values_of(file.tensors[f"{name}.weight"])} | ({} if bias is None else {"bias": values_of(bias)})
+    out, width = state["weight"].shape
+    linear = torch.nn.Linear(width, out, bias=bias is not None)
+    linear.load_state_dict({key: torch.from_numpy(array) for key, array in state.items()})
+    return linear.eval()
+
+
 def load_gguf_tokenizer(path: Path) -> Any:
     """The tokenizer as transformers' class, with its chat templates.
 
@@ -120,7 +141,7 @@ def load_gguf_model(path: Path, config: PretrainedConfig, auto_class: Any) -> Gg
         _name_in(parameters, f"{empty.base_model_prefix}.", name): placement
         for name, placement in place(file, architecture, _heads(config)).items()
     }
-    unused = _unused(empty) if architecture.shared_keys else ()
+    unused = _unused(empty, architecture)
     placements = {name: found for name, found in named.items() if not any(re.search(key, name) for key in unused)}
     layouts = layouts_of(empty)
     state = {
@@ -189,9 +210,11 @@ def _name_in(parameters: Mapping[str, torch.Tensor], prefix: str, name: str) -> 
     return next((candidate for candidate in candidates if candidate in parameters), name)
 
 
-def _unused(model: PreTrainedModel) -> Sequence[str]:
-    """Patterns of names that a model says it does not need."""
-    return getattr(model.base_model, "_keys_to_ignore_on_load_unexpected", None) or ()
+def _unused(model: PreTrainedModel, architecture: Architecture) -> Sequence[str]:
+    """Patterns of names that a file may have and the model does not need."""
+    patterns = getattr(model.base_model, "_keys_to_ignore_on_load_unexpected", None) if architecture.shared_keys else ()
+    # A model that gives vectors has no use for a head.
+    return (*(patterns or ()), *(() if model.can_generate() else (r"^lm_head\.",)))
 
 
 def _absent(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> list[str]:

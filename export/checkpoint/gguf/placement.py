@@ -90,6 +90,8 @@ def further_layers(file: GgufFile, architecture: Architecture) -> range:
 
 
 def _is_left_out(name: str, file: GgufFile, architecture: Architecture) -> bool:
+    if _stem(name)[0] in architecture.dense:
+        return True
     layer = _LAYER.match(name)
     return layer is not None and int(layer[1]) in further_layers(file, architecture)
 

@@ -142,8 +142,8 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
 def _modules(checkpoint: Checkpoint, task: str) -> SentenceModules:
     """The modules of a sentence-transformers folder; mean pooling for any other checkpoint."""
     if checkpoint.source.gguf is not None:
-        pooling = gguf.read_gguf_pooling(checkpoint.source.gguf)
-        return SentenceModules() if pooling is None else SentenceModules(pooling=(pooling,))
+        pooling, dense = gguf.read_gguf_pooling(checkpoint.source.gguf), gguf.read_gguf_dense(checkpoint.source.gguf)
+        return SentenceModules(dense=dense) if pooling is None else SentenceModules(pooling=(pooling,), dense=dense)
     modules = read_modules(checkpoint.source.path) if task in ("feature-extraction", "text-classification") else None
     if modules is None:
         return SentenceModules()

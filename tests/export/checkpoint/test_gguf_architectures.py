@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from tests.checkpoints.gguf_families import ENCODERS, FAMILIES
+from tests.checkpoints.gguf_families import BERTS, ENCODERS, FAMILIES
 from tests.checkpoints.gguf_files import make_model, write_gguf
 from triform.export.checkpoint.gguf import loading
 
@@ -26,7 +26,7 @@ def read(path, name="llama"):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_model_comes_back_as_it_was(name, tmp_path):
-    size = 61 if name in ENCODERS else 260
+    size = 61 if name in BERTS else 260
     model = make_model(name, vocab_size=size)
     path = write_gguf(tmp_path / "model.gguf", name, model)
     found = read(path, name)

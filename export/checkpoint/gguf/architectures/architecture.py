@@ -43,6 +43,7 @@ class Architecture:
             parameters.
         shared_keys: whether a file may have keys and values for layers that use those of others, to be left out.
         next_tokens: whether a file may have layers behind the model's own that guess a second token, to be left out.
+        dense: tensors that a file may have of linear layers after the pooling, in their order.
     """
 
     model_type: str
@@ -71,3 +72,4 @@ class Architecture:
     layer_values: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     shared_keys: bool = False
     next_tokens: bool = False
+    dense: tuple[str, ...] = ()

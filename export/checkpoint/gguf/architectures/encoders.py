@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
-from triform.export.checkpoint.gguf.architectures.names import LAYER_NORM
+from triform.export.checkpoint.gguf.architectures.names import (
+    ATTENTION,
+    ATTENTION_BIAS,
+    ENDS,
+    GEMMA_NORMS,
+    HEAD_NORMS,
+    KEY_VALUE_HEADS,
+    LAYER_NORM,
+    MLP,
+    RMS,
+)
 
 ENCODERS = {
     "bert": Architecture(
@@ -34,5 +44,10 @@ ENCODERS = {
             "blk.{}.ffn_down": "layers.{}.mlp.down_proj", "blk.{}.layer_output_norm": "layers.{}.post_mlp_layernorm",
         },
         encoder=True,
+    ),
+    "gemma-embedding": Architecture(
+        "gemma3_text", RMS, {**ENDS, **ATTENTION, **MLP, **GEMMA_NORMS, **HEAD_NORMS}, KEY_VALUE_HEADS,
+        biases=ATTENTION_BIAS, norm_offset=1.0, pattern=6, local_theta=10000.0, encoder=True,
+        constants={"use_bidirectional_attention": True}, dense=("dense_2", "dense_3"),
     ),
 }  # fmt: skip

@@ -38,7 +38,9 @@ def gguf_config(file: GgufFile) -> PretrainedConfig:
         raise ExportError(
             f"the metadata of {file.path.name} is no valid config of {architecture.model_type}: {reason}"
         ) from error
-    names: Mapping[str, Any] = MODEL_MAPPING_NAMES if architecture.encoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    # A decoder with a pooling was trained to give vectors, as Qwen3-Embedding was.
+    gives_vectors = architecture.encoder or pooling_of(file) is not None
+    names: Mapping[str, Any] = MODEL_MAPPING_NAMES if gives_vectors else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     config.architectures = [names[architecture.model_type]]
     return config
 
@@ -106,4 +108,8 @@ def _check(settings: Settings, architecture: Architecture) -> None:
     # One without attention has no longest context.
     for key in ("context_length", "vocab_size", "tensor_data_layout", "pooling_type", "feed_forward_length"):
         settings.get(key)
+    for name in architecture.dense:
+        # Their tensors have these sizes.
+        settings.get(f"{name}_feat_in")
+        settings.get(f"{name}_feat_out")
     settings.check_all_read()
