@@ -81,7 +81,9 @@ def audio_sources(checkpoint: Checkpoint, calibrate: Sequence[str]) -> Sources:
     fixed = info.kind == "log_mel"
 
     def sample(audio: NDArray[np.float32]) -> Sample:
-        features = audio_features(audio[: len(audio) // info.multiple * info.multiple], info)
+        # What lies behind the length that such a model hears at once it hears in another window.
+        heard = audio[: info.chunk_length * info.sampling_rate] if fixed else audio
+        features = audio_features(heard[: len(heard) // info.multiple * info.multiple], info)
         mask = {} if fixed else {"attention_mask": np.ones(len(features), np.int64)}
         return {input_name: features, **mask}
 
