@@ -20,7 +20,7 @@ from triform.cli.configuration.origins import use_origins_of, with_origins
 from triform.cli.outputs.pipes import ReaderGone
 from triform.cli.outputs.spelling import spelled, use_flags_of
 from triform.cli.outputs.terminal import guard_terminals
-from triform.cli.signals import end_in_order
+from triform.cli.signals import end_at_once, end_in_order, interrupt
 
 # A full disk, a file or quota at its limit, and a failing device.
 _CANNOT_WRITE = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -154,7 +154,14 @@ def main() -> None:
     end_in_order()
     # numpy's linear algebra starts a thread per core when imported, which slow down the loading of a model.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    _leave(run(sys.argv[1:]))
+    try:
+        interrupt()
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        # Before or after what `run` guards.
+        code = 130
+    end_at_once()
+    _leave(code)
 
 
 def _note_warnings() -> None:

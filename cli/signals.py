@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from types import FrameType
-from typing import NoReturn
+
+# As in `triform` itself: what takes time to import comes later.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
 
 # What kill, docker stop and a shutdown send, and what a terminal sends when it is closed.
 _NAMES = ("SIGTERM", "SIGHUP")
@@ -19,6 +24,22 @@ def end_in_order() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _end)
+
+
+def end_at_once() -> None:
+    """Make Ctrl-C end the program at once, with a shell's exit code: for the time when nothing is there to clean up.
+
+    Python's own way, an exception, would end in a traceback, or in another error of what is being imported. Ctrl-C that
+    the parent process ignores stays ignored.
+    """
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+
+
+def interrupt() -> None:
+    """Make Ctrl-C raise KeyboardInterrupt again, after `end_at_once`."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

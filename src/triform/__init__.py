@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 # From 1.32 on ONNX Runtime writes a number for the device into the user's cache and sends events to its maker, on Linux
 # too, unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+# What checks types takes it for True. The module `typing` takes longer to import than all that is done here, and until
+# that is over the command line cannot answer Ctrl-C.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from triform.runtime.batch.encoder_tasks import ClassifyTask, EmbedTask, TagTask
     from triform.runtime.batch.predictor import Predictor
     from triform.runtime.batch.text_tasks import RewriteTask, SummarizeTask, TranslateTask, Writing

@@ -1,6 +1,6 @@
 """``python -m triform``."""
 
-from triform.cli.main import main
+from triform.cli.entry import start
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -57,3 +57,35 @@ def test_a_command(float_bundle):
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
         assert process.stderr.read() in (b"", b"note: cut after 2 tokens\n")
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+module = sys.argv.pop(1)
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+from triform.cli.entry import start
+start()
+"""
+
+
+@pytest.mark.parametrize("name", ["triform.cli.main", "typer", "triform.runtime.errors", "numpy", "onnxruntime"])
+def test_an_interrupt_while_modules_are_imported(name, sentence_bundle):
+    command = [sys.executable, "-c", INTERRUPTED, name, "embed", sentence_bundle, "a text"]
+    heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    done = subprocess.run(command, preexec_fn=heed, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_an_interrupt_that_the_parent_ignores_is_ignored(sentence_bundle):
+    command = [sys.executable, "-c", INTERRUPTED, "typer", "embed", sentence_bundle, "a text"]
+    ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
+    done = subprocess.run(command, preexec_fn=ignore, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b'{"text"')

@@ -11,26 +11,27 @@ ROOT = Path(__file__).parent.parent.parent
 _FOLDERS = ("cli", "export", "models", "runtime")
 # It imports commands when they are used.
 _COMMAND_TABLE = "triform.cli.command_table"
-# At most so many files of tests.
-_MOST_TESTS = 3
 
 
 @cache
 def tests_of(path: Path) -> tuple[str, ...]:
-    """The files of tests for a file, the nearest first; none if no test reaches it.
+    """The files of tests that may reach a file, those that fit it best first; none if no test imports it.
 
-    The first are those of the file's name in the folder of its name, then those that import it through few others and
-    share most of its folders. The last shares most of its folders, however it comes to the file, and words of its name.
+    Two of each three are the next by name and by distance: the file's name in the folder of its name, then few imports
+    and many folders shared. The third shares most of its folders, however it comes to the file, and words of its name.
 
     Args:
         path: of the file, from the root of the repository.
     """
     steps = _importers(_module(path))
-    ranked = sorted((_distance(path, test, steps[_module(test)]), test) for test in _tests() if _module(test) in steps)
-    nearest = [test for _, test in ranked]
-    chosen, others = nearest[: _MOST_TESTS - 1], nearest[_MOST_TESTS - 1 :]
-    beside = min(others, key=lambda test: (_apart(path, test), -_words_shared(path, test)), default=None)
-    return tuple(map(str, chosen if beside is None else [*chosen, beside]))
+    left = sorted((_distance(path, test, steps[_module(test)]), test) for test in _tests() if _module(test) in steps)
+    nearest, chosen = [test for _, test in left], list[Path]()
+    while nearest:
+        third = len(chosen) % 3 == 2
+        best = min(nearest, key=lambda test: (_apart(path, test), -_words_shared(path, test))) if third else nearest[0]
+        nearest.remove(best)
+        chosen.append(best)
+    return tuple(map(str, chosen))
 
 
 def _distance(path: Path, test: Path, steps: int) -> int:

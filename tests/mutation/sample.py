@@ -1,8 +1,9 @@
 """Runs the fitting tests on a sample of mutations: `python -m tests.mutation.sample runtime --count 60 --seed 1`.
 
-A mutation is noticed where a test fails that passes without it, or where tests end without it and not with it. Those
-that are not are listed, to be read: some change nothing that anybody could see. Each runs in a copy of the folders, so
-that the files here stay as they are.
+A mutation is noticed where a test fails that passes without it, or where tests end without it and not with it. It is
+tried on the best three files of tests that call the function it is in; which do is learnt while they run. Those that
+are not noticed are listed, to be read: some change nothing that anybody could see. Each runs in a copy of the folders,
+so that the files here stay as they are.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ from pathlib import Path
 
 from tests.mutation.fitting import ROOT, tests_of
 from tests.mutation.mutate import Mutation, mutations
+from tests.mutation.reached import Reached
+from tests.mutation.scopes import functions_for
 from tests.mutation.trial import Exports, run_tests
 
 _COPIED = ("benchmarks", "cli", "docs", "examples", "export", "models", "runtime", "src", "tests")
+
+# A mutation is tried on so many files of tests that reach it, and on so many to find them.
+_MOST_FITTING, _MOST_TRIED = 3, 8
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,15 @@ class Trial:
 
     Attributes:
         place: a copy of the repository, which is changed.
-        seconds: of processor time that a mutation may take.
+        seconds: of processor time that a file of tests may take.
         exports: where exports come from; from the changed code when None.
+        reached: what tests are known to call.
     """
 
     place: Path
     seconds: float
     exports: Exports | None
+    reached: Reached
 
 
 def main() -> int:
@@ -46,7 +54,7 @@ def main() -> int:
     parser.add_argument("folder", help="runtime or export, or a folder or file in it")
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=60, help="of processor time for one mutation")
+    parser.add_argument("--seconds", type=float, default=60, help="of processor time for a file of tests")
     parser.add_argument("--kept", type=Path, help="a folder that keeps exports of this code for the next call")
     parser.add_argument("--only", type=int, nargs="+", help="numbers of the sample to run again")
     options = parser.parse_args()
@@ -57,7 +65,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         place = _copy(Path(folder) / "changed")
         exports = Exports(_copy(Path(folder) / "clean"), options.kept or Path(folder) / "kept")
-        trial = Trial(place, options.seconds, exports if options.folder.startswith("runtime") else None)
+        reached = Reached(exports.kept / "reached")
+        trial = Trial(place, options.seconds, exports if options.folder.startswith("runtime") else None, reached)
         for number, (path, mutation) in enumerate(chosen, 1):
             if options.only and number not in options.only:
                 continue
@@ -96,25 +105,50 @@ def _copy(folder: Path) -> Path:
 
 
 def _outcome(trial: Trial, path: Path, mutation: Mutation) -> tuple[str, str | None]:
-    """noticed, SURVIVED, or undecided where the tests do not end or do not pass without the mutation; what failed."""
-    tests = tests_of(path)
-    if not tests:
-        return "SURVIVED", None
+    """noticed, SURVIVED, or undecided where no tests end that pass without the mutation; what failed."""
     original = (trial.place / path).read_text(encoding="utf-8")
-    _write(trial.place / path, mutation.text)
-    try:
-        outcome = run_tests(trial.place, tests, trial.seconds, trial.exports)
-    finally:
-        _write(trial.place / path, original)
-    if outcome.failed is None and outcome.in_time:
-        return "SURVIVED", None
-    passes = _pass_unchanged(trial, (outcome.failed,) if outcome.failed else tests)
-    return "noticed" if passes else "undecided", outcome.failed
+    functions = functions_for(original, mutation.line)
+    tried = fitting = unfit = 0
+    for test in _candidates(trial.reached, path, functions):
+        if fitting == _MOST_FITTING or tried == _MOST_TRIED:
+            break
+        if test in _unfit(trial):
+            unfit += 1
+            continue
+        tried += 1
+        _write(trial.place / path, mutation.text)
+        try:
+            outcome = run_tests(trial.place, (test,), trial.seconds, trial.exports, look=not trial.reached.knows(test))
+        finally:
+            _write(trial.place / path, original)
+        if outcome.failed is None and outcome.in_time:
+            trial.reached.add(test, outcome.functions)
+            fitting += not functions or trial.reached.calls(test, path, functions)
+        elif _pass_unchanged(trial, outcome.failed or test):
+            return "noticed", outcome.failed
+        else:
+            unfit += 1
+            _unfit(trial).add(test)
+    # One that no test reaches is not noticed, either.
+    return "SURVIVED" if fitting or not unfit else "undecided", None
+
+
+def _candidates(reached: Reached, path: Path, functions: frozenset[str]) -> list[str]:
+    """Files of tests, first those that are known to call the functions; without those that are known not to."""
+    tests = tests_of(path)
+    unknown = [test for test in tests if not functions or not reached.knows(test)]
+    return [test for test in tests if reached.calls(test, path, functions)] + unknown
 
 
 @cache
-def _pass_unchanged(trial: Trial, tests: tuple[str, ...]) -> bool:
-    outcome = run_tests(trial.place, tests, trial.seconds, trial.exports)
+def _unfit(trial: Trial) -> set[str]:
+    """Files of tests that take too long, or do not pass, without any mutation."""
+    return set()
+
+
+@cache
+def _pass_unchanged(trial: Trial, test: str) -> bool:
+    outcome = run_tests(trial.place, (test,), trial.seconds, trial.exports)
     return outcome.failed is None and outcome.in_time
 
 

@@ -10,11 +10,12 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.mutation.exports import keep_exports
+from tests.mutation.reached import Functions, called
 
 # What takes seconds to import, and is never changed.
 _LARGE = ("torch", "torch.onnx", "transformers", "transformers.models.llama.modeling_llama", "onnx", "onnxscript",
@@ -30,10 +31,12 @@ class Outcome:
     Attributes:
         failed: the id of the first test that failed, or of a file that could not be imported; None if there is none.
         in_time: whether they ended by themselves.
+        functions: what they called, if that was looked at; complete if they passed.
     """
 
     failed: str | None
     in_time: bool
+    functions: Functions = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class Exports:
     kept: Path
 
 
-def run_tests(place: Path, tests: Sequence[str], seconds: float, exports: Exports | None) -> Outcome:
+def run_tests(
+    place: Path, tests: Sequence[str], seconds: float, exports: Exports | None, look: bool = False
+) -> Outcome:
     """Run tests until the first fails.
 
     Args:
@@ -57,9 +62,10 @@ def run_tests(place: Path, tests: Sequence[str], seconds: float, exports: Export
         tests: files of tests, or ids of tests, from `place`.
         seconds: of processor time that they may take.
         exports: where exports come from; from the code in `place` when None.
+        look: whether to look what they call, which takes up to as long again.
     """
     ours, theirs = _PROCESSES.Pipe(duplex=False)
-    process = _PROCESSES.Process(target=_run, args=(place, list(tests), int(seconds), exports, theirs))
+    process = _PROCESSES.Process(target=_run, args=(place, list(tests), int(seconds), exports, look, theirs))
     process.start()
     theirs.close()
     try:
@@ -67,7 +73,8 @@ def run_tests(place: Path, tests: Sequence[str], seconds: float, exports: Export
         if not ours.poll(10 * seconds):
             return Outcome(None, False)
         try:
-            return Outcome(ours.recv(), True)
+            failed, functions = ours.recv()
+            return Outcome(failed, True, functions)
         except EOFError:
             process.join()
             if process.exitcode == -signal.SIGXCPU:
@@ -96,7 +103,7 @@ class _Failures:
             self.first = self.first or report.nodeid
 
 
-def _run(place: Path, tests: list[str], seconds: int, exports: Exports | None, results: Connection) -> None:
+def _run(place: Path, tests: list[str], seconds: int, exports: Exports | None, look: bool, results: Connection) -> None:
     os.setsid()
     # The time of the process that it is forked from does not count.
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
@@ -104,16 +111,17 @@ def _run(place: Path, tests: list[str], seconds: int, exports: Exports | None, r
     os.environ["PYTHONPATH"] = str(place / "src")
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "triform")]:
         del sys.modules[name]
-    failures = _Failures()
+    failures, functions = _Failures(), Functions()
     try:
         if exports is not None:
             keep_exports(exports.clean, exports.kept, place)
-        code = _pytest(place, tests, failures)
+        with called(place) if look else contextlib.nullcontext(Functions()) as functions:
+            code = _pytest(place, tests, failures)
     except BaseException:
         # The change is in a line that an import runs.
         code = 1
     # An error before the first test, such as in a conftest.py, has no report.
-    results.send(failures.first or (tests[0] if code else None))
+    results.send((failures.first or (tests[0] if code else None), functions))
 
 
 def _pytest(place: Path, tests: list[str], failures: _Failures) -> int:

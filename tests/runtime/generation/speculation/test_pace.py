@@ -20,3 +20,64 @@ def test_never_more_than_there_is_room_for(most):
             pace.stepped(0.01)
     assert 0 <= min(wanted) and max(wanted) <= max(most, 0)
     assert most < SIZES[0] or max(wanted) > 0
+
+
+def proposals(pace, count, agreed, slope):
+    """What is proposed in `count` runs whose further tokens take `slope` of a step each; `agreed` of them are right."""
+    found = []
+    for _ in range(count):
+        size = pace.wanted(SIZES[-1])
+        found.append(size)
+        if size:
+            pace.tried(size, min(agreed, size), 1 + slope * size)
+        else:
+            pace.stepped(1.0)
+    return found
+
+
+def waits(found):
+    """The numbers of plain steps before each proposal."""
+    return [len(part) for part in "".join("p" if size else "." for size in found).split("p")[:-1]]
+
+
+def test_first_proposals():
+    """Two of three are taken to be right, a token for a quarter of a step: 2 give (1 + 2/3 + 4/9) / 1.5 = 1.41 tokens
+    a step, 4 give 2.60 / 2 = 1.30, all more give less."""
+    assert proposals(Pace(), 7, 2, 0.25) == [0, 0, 0, 0, 0, 0, 2]
+
+
+@pytest.mark.parametrize(("most", "slope", "expected"), [(12, 0.25, 12), (11, 0.25, 8), (12, 1 / 64, 12), (3, 0.25, 2)])
+def test_as_many_as_pay_off_best(most, slope, expected):
+    """Where all are right, n give (1 + n) / (1 + n / 4) tokens a step, which grows with n."""
+    pace = Pace()
+    proposals(pace, 60, 12, slope)
+    assert pace.wanted(most) == expected
+
+
+def test_what_is_proposed_is_counted():
+    pace = Pace()
+    found = proposals(pace, 9, 1, 0.25)
+    assert (pace.proposed, pace.accepted) == (sum(found), 3)
+
+
+def test_patience_doubles_up_to_a_limit():
+    """Nothing is right. Two runs change 2 and 1 to 1.62 and 2.71: a share of 0.374 gives 1.01 tokens a step."""
+    found = proposals(Pace(), 6 + 2 + 4 + 8 + 16 + 32 + 64 + 128 + 256 + 256 + 9, 0, 0.25)
+    assert waits(found) == [6, 0, 4, 8, 16, 32, 64, 128, 256, 256]
+    # Where no size pays off, the smallest is tried.
+    assert set(found) == {0, 2}
+
+
+def test_a_run_that_pays_off_halves_the_patience():
+    """The next wait would be 32. Two of two at a quarter of a step each are 3 tokens in the time of 1.5."""
+    pace = Pace()
+    assert waits(proposals(pace, 6 + 2 + 4 + 1 + 8 + 1 + 16, 0, 0.25)) == [6, 0, 4, 8]
+    assert proposals(pace, 1, 2, 0.25) == [2]
+    after = waits(proposals(pace, 60, 0, 0.25))
+    assert [wait for wait in after if wait][:2] == [16, 32]
+
+
+def test_expensive_runs_do_not_pay_off_even_if_all_is_right():
+    """1 + n tokens in the time of 1 + n steps, which is found out once four runs were measured."""
+    found = proposals(Pace(), 200, 12, 1.0)
+    assert waits(found)[-3:] == [16, 32, 64]
