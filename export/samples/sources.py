@@ -79,10 +79,11 @@ def audio_sources(checkpoint: Checkpoint, calibrate: Sequence[str]) -> Sources:
         info = replace(info, multiple=length_multiple(checkpoint.model, info.sampling_rate))
     input_name = audio_input(checkpoint.model)
     fixed = info.kind == "log_mel"
+    # What lies behind the length that a model hears at once it hears in another window.
+    longest = None if info.chunk_length is None else info.chunk_length * info.sampling_rate
 
     def sample(audio: NDArray[np.float32]) -> Sample:
-        # What lies behind the length that such a model hears at once it hears in another window.
-        heard = audio[: info.chunk_length * info.sampling_rate] if fixed else audio
+        heard = audio[:longest]
         features = audio_features(heard[: len(heard) // info.multiple * info.multiple], info)
         mask = {} if fixed else {"attention_mask": np.ones(len(features), np.int64)}
         return {input_name: features, **mask}
