@@ -17,6 +17,7 @@ import pytest
 
 from tests.checkpoints.decoders import llama_folder
 from tests.cli.test_generate import hear_ctrl_c
+from triform.cli.commands.bundle.export_extra import compiled_elsewhere
 from triform.cli.main import run
 from triform.export.write import staged
 from triform.runtime.errors import ExportError
@@ -301,3 +302,20 @@ def test_a_context_too_short_to_verify_is_refused(capsys, tmp_path):
     folder = llama_folder(tmp_path / "model", max_position_embeddings=8)
     assert "reads 8 tokens at most" in fails(capsys, "export", folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_stays_in_the_folder_for_temporary_files(checkpoint, tmp_path):
+    """PyTorch makes a folder there when it is imported, which is why this is another process."""
+    command = [sys.executable, "-m", "triform", "export", checkpoint, tmp_path / "bundle", "--dry-run"]
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_folder_for_what_is_compiled_that_the_user_names_stays(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    with compiled_elsewhere():
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path) and tmp_path.is_dir()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.commands.bundle.export_extra import check_installed
+from triform.cli.commands.bundle.export_extra import check_installed, compiled_elsewhere
 from triform.cli.outputs.export_progress import export_progress
 from triform.cli.outputs.notes import say
 
@@ -31,6 +31,7 @@ The bundle is written whole or not at all.
 _PARTS_NAMED = 5
 
 
+@compiled_elsewhere()
 def run(
     source: Annotated[str, typer.Argument(help="A model folder, a GGUF file or a hub id.")],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],

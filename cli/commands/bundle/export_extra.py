@@ -1,10 +1,34 @@
-"""Checks that the packages for exporting are installed."""
+"""Checks that the packages for exporting are installed, and removes what they leave."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Where PyTorch keeps what it compiles, by its documentation.
+_COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 # What the packages take by themselves, in bytes: of memory, and of a process's address space. Where there is less, they
 # end the process before anything can be said.
 _MEMORY, _ADDRESSES = 320 * 10**6, 720 * 10**6
+
+
+@contextmanager
+def compiled_elsewhere() -> Iterator[None]:
+    """Remove at the end the folder that PyTorch makes for what it compiles as soon as it is imported.
+
+    An export compiles nothing, so it would stay behind empty. A folder that the user has named stays.
+    """
+    if _COMPILED in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="triform-", ignore_cleanup_errors=True) as folder:
+        os.environ[_COMPILED] = folder
+        try:
+            yield
+        finally:
+            del os.environ[_COMPILED]
 
 
 def check_installed() -> None:

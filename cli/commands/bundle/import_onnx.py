@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from triform.cli.commands.bundle.export_extra import check_installed
+from triform.cli.commands.bundle.export_extra import check_installed, compiled_elsewhere
 from triform.cli.outputs.export_progress import export_progress
 
 HELP = """Import an ONNX model that another tool exported: encoders of texts, decoders, encoder-decoders.
@@ -27,6 +27,7 @@ are. The bundle's outputs are compared with those of the original graphs.
 """
 
 
+@compiled_elsewhere()
 def run(
     source: Annotated[Path, typer.Argument(help="The model's folder.")],
     bundle: Annotated[Path, typer.Argument(help="The folder to make.")],

@@ -40,12 +40,13 @@ def run(
     files = verify_files(opened)
     parity = None
     if against is not None:
-        from triform.cli.commands.bundle.export_extra import check_installed
+        from triform.cli.commands.bundle.export_extra import check_installed, compiled_elsewhere
 
         check_installed()
-        from triform.export.recheck.against import verify_against
+        with compiled_elsewhere():
+            from triform.export.recheck.against import verify_against
 
-        parity = verify_against(opened, against)
+            parity = verify_against(opened, against)
     if as_json:
         result = {
             "files": files,
