@@ -98,5 +98,6 @@ ORDER = {
         "commands",
         "signals",
         "main",
+        "entry",
     ),
 }

@@ -173,3 +173,58 @@ def test_what_fills_an_array_is_a_number_that_16_bits_hold(tmp_path, value):
     model = graph_of(nodes, {}, between={"s": TensorProto.INT64})
     expected = max(value or 0.0, -65504.0)
     assert rounded(model, tmp_path, x=np.ones((1, 4), np.float32)).tolist() == [[expected] * 4]
+
+
+def test_keys_and_values_have_16_bits_outside_and_nothing_else(tmp_path):
+    """Exp is computed in float32, and what it gives leaves the graph as it is."""
+    past = helper.make_tensor_value_info("past_key_values.0.key", TensorProto.FLOAT, ["batch", 4])
+    nodes = [
+        node("Relu", "x", "a"),
+        node("Add", "a past_key_values.0.key", "present.0.key"),
+        node("Exp", "present.0.key", "y"),
+    ]
+    model = graph_of(nodes, {}, inputs=(X, past))
+    model.graph.outputs.append(next(made for made in model.graph if made.op_type == "Add").outputs[0])
+    to_half(model, "float16")
+    types = {str(value.name): value.dtype for value in (*model.graph.inputs, *model.graph.outputs)}
+    assert types == {
+        "x": ir.DataType.FLOAT, "y": ir.DataType.FLOAT,
+        "past_key_values.0.key": ir.DataType.FLOAT16, "present.0.key": ir.DataType.FLOAT16,
+    }  # fmt: skip
+    # Of x for Relu, and of the sum for Exp.
+    assert [made.op_type for made in model.graph] == ["Cast", "Relu", "Add", "Cast", "Exp"]
+    write_graph(model, tmp_path / "g.onnx")
+    arrays = {"x": np.full((1, 4), 1.5, np.float32), "past_key_values.0.key": np.full((1, 4), 0.25, np.float16)}
+    given = EncoderRunner(tmp_path / "g.onnx", 1).run(arrays)
+    assert given["present.0.key"].tolist() == [[1.75] * 4]
+    np.testing.assert_allclose(given["y"], np.exp(1.75), rtol=1e-6)
+
+
+def test_an_output_that_is_computed_in_16_bits_is_float32():
+    model = graph_of([node("Relu", "x", "y")], {})
+    to_half(model, "float16")
+    assert [made.op_type for made in model.graph] == ["Cast", "Relu", "Cast"]
+    (output,) = model.graph.outputs
+    assert (output.name, output.dtype) == ("y", ir.DataType.FLOAT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "constant", "expected"),
+    [
+        # The smallest float16 above 0 is 2^-24, 5.96e-8; half of it is rounded to 0, and what is above to 2^-24.
+        ("Add", 2.0**-25, ir.DataType.FLOAT),
+        ("Add", 2.0**-25 * 1.01, ir.DataType.FLOAT16),
+        ("Mul", -(2.0**-25), ir.DataType.FLOAT),
+        ("Add", 0.0, ir.DataType.FLOAT16),
+        # A weight is no epsilon.
+        ("Add", [1e-9, 1, 1, 1], ir.DataType.FLOAT16),
+        ("Add", [1e-9], ir.DataType.FLOAT),
+        ("PRelu", 1e-9, ir.DataType.FLOAT16),
+    ],
+)
+def test_a_node_is_wide_for_a_number_that_would_become_0(kind, constant, expected):
+    model = graph_of(
+        [node("Relu", "x", "a"), node(kind, "a c", "b"), node("Relu", "b", "y")], {"c": np.float32(constant)}
+    )
+    to_half(model, "float16")
+    assert next(made for made in model.graph if made.op_type == kind).outputs[0].dtype == expected
