@@ -195,3 +195,14 @@ def test_names_of_any_length_are_not_quoted_whole(tmp_path):
             read_manifest(tmp_path)
         assert len(str(caught.value)) < 600
         assert str(caught.value).isprintable()
+
+
+def test_a_manifest_that_is_larger_than_any(tmp_path):
+    """16 MiB; blanks behind the object are no part of it."""
+    content, path = FILES[0].read_bytes(), tmp_path / "manifest.json"
+    path.write_bytes(content.ljust(16 * 2**20 + 1))
+    with pytest.raises(BundleError, match=r"is larger than any manifest \(16777216 bytes\)"):
+        read_manifest(tmp_path)
+    path.write_bytes(content.ljust(16 * 2**20))
+    with pytest.raises(BundleError, match="is damaged: its SHA-256 differs"):
+        read_manifest(tmp_path)
