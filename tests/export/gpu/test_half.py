@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from triform.export.gpu.half import to_half
 from triform.export.gpu.skip_norms import fuse_skip_layer_norms
-from triform.export.gpu.twin import rounded_twin
+from triform.export.gpu.twin import allowed_error, rounded_twin
 from triform.export.runners import EncoderRunner
 from triform.export.write import write_graph
 
@@ -228,3 +228,10 @@ def test_a_node_is_wide_for_a_number_that_would_become_0(kind, constant, expecte
     )
     to_half(model, "float16")
     assert next(made for made in model.graph if made.op_type == kind).outputs[0].dtype == expected
+
+
+def test_what_rounding_explains():
+    """Four times the root of the operators, each off by 2^-11 or 2^-8 at most."""
+    assert allowed_error(1, "float16") == 4 / 2048
+    assert allowed_error(100, "float16") == 40 / 2048
+    assert allowed_error(9, "bfloat16") == 12 / 256
