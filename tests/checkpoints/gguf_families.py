@@ -148,7 +148,7 @@ FAMILIES: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
     ),
     **NEWER,
 }  # fmt: skip
-ENCODERS = ("bert", "nomic-bert", "gemma-embedding")
+ENCODERS = ("bert", "nomic-bert", "gemma-embedding", "modern-bert")
 # With a vocabulary of WordPiece.
 BERTS = ("bert", "nomic-bert")
 _INNER = ("intermediate_size", "n_inner", "ffn_hidden_size")

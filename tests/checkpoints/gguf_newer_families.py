@@ -70,6 +70,14 @@ NEWER: dict[str, tuple[MODEL_ARCH, str, dict[str, Any]]] = {
         }
         | {"num_hidden_layers": 6, "num_kv_shared_layers": 3},
     ),
+    "modern-bert": (
+        MODEL_ARCH.MODERN_BERT, "modernbert",
+        {
+            "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 5, "num_attention_heads": 6,
+            "max_position_embeddings": 96, "norm_eps": 1e-3, "local_attention": 8, "pad_token_id": 0,
+            "bos_token_id": 0, "eos_token_id": 1, "cls_token_id": 0, "sep_token_id": 1,
+        },
+    ),
     "gemma-embedding": (
         MODEL_ARCH.GEMMA_EMBEDDING, "gemma3_text",
         {
@@ -195,6 +203,11 @@ def _of_gemma4(config: Any) -> dict[str, Any]:
 
 
 NEWER_KEYS = {
+    "modern-bert": lambda config: {
+        "pooling_type": 2, "classifier.pooling_type": 1, "attention.layer_norm_epsilon": config.norm_eps,
+        "attention.sliding_window": config.local_attention, "rope.freq_base_swa": 1e4, "vocab_size": config.vocab_size,
+        "hidden_activation": "gelu", "rope.scaling.type": "none",
+    },
     # Both sides of a window together, where the config of transformers counts one.
     "gemma-embedding": lambda config: {
         "pooling_type": 1, "attention.sliding_window": 2 * (config.sliding_window - 1), "rope.freq_base_swa": 1e4

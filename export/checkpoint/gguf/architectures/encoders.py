@@ -13,6 +13,7 @@ from triform.export.checkpoint.gguf.architectures.names import (
     LAYER_NORM,
     MLP,
     RMS,
+    SIZES,
 )
 
 ENCODERS = {
@@ -44,6 +45,16 @@ ENCODERS = {
             "blk.{}.ffn_down": "layers.{}.mlp.down_proj", "blk.{}.layer_output_norm": "layers.{}.post_mlp_layernorm",
         },
         encoder=True,
+    ),
+    "modern-bert": Architecture(
+        "modernbert", {**SIZES, "norm_eps": "attention.layer_norm_epsilon"},
+        {
+            "token_embd": "embeddings.tok_embeddings", "token_embd_norm": "embeddings.norm",
+            "blk.{}.attn_norm": "layers.{}.attn_norm", "blk.{}.attn_qkv": "layers.{}.attn.Wqkv",
+            "blk.{}.attn_output": "layers.{}.attn.Wo", "blk.{}.ffn_norm": "layers.{}.mlp_norm",
+            "blk.{}.ffn_up": "layers.{}.mlp.Wi", "blk.{}.ffn_down": "layers.{}.mlp.Wo", "output_norm": "final_norm",
+        },
+        encoder=True, constants={"pad_token_id": None},
     ),
     "gemma-embedding": Architecture(
         "gemma3_text", RMS, {**ENDS, **ATTENTION, **MLP, **GEMMA_NORMS, **HEAD_NORMS}, KEY_VALUE_HEADS,

@@ -10,14 +10,18 @@ from triform.export.checkpoint.gguf.architectures.architecture import Architectu
 from triform.export.checkpoint.gguf.configs.attention import HEADS_OF_KEYS, plain_attention
 from triform.export.checkpoint.gguf.configs.gemma4 import gemma4
 from triform.export.checkpoint.gguf.configs.latent import deepseek, latent_attention
+from triform.export.checkpoint.gguf.configs.variants import WINDOW
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.export.checkpoint.gguf.placement import NEXT_TOKENS, further_layers
+from triform.export.checkpoint.gguf.rope import rope_parameters
 from triform.export.checkpoint.gguf.settings import Settings
 from triform.runtime.errors import ExportError
 
 _FINETUNED = "rope.scaling.finetuned"
 # Layers with attention are the last of so many, for a file that does not say.
 _INTERVAL = 4
+# Every third layer reads the whole text, in a file that does not say.
+_WHOLE_LAYERS = 3
 
 
 def _delta_rules(file: GgufFile, architecture: Architecture, settings: Settings) -> dict[str, Any]:
@@ -112,6 +116,30 @@ def _dbrx(file: GgufFile, _: Architecture, settings: Settings) -> dict[str, Any]
     return {"attn_config": attention, "ffn_config": experts}
 
 
+def _modern_bert(file: GgufFile, architecture: Architecture, settings: Settings) -> dict[str, Any]:
+    """Layers with windows on both sides, but for the first of each few."""
+    width, heads = int(settings.need("embedding_length")), int(settings.need("attention.head_count"))
+    rope = rope_parameters(file, settings, width // heads)
+    window, layers = settings.same(WINDOW), int(settings.need("block_count"))
+    # Older files have the same number under this name, too.
+    settings.get("attention.layer_norm_rms_epsilon")
+    pattern = settings.get("attention.sliding_window_pattern", _WHOLE_LAYERS)
+    if not isinstance(pattern, list):
+        pattern = [bool(pattern) and layer % pattern != 0 for layer in range(layers)]
+    theta = settings.same("rope.freq_base_swa") or rope["rope_theta"]
+    for name in ("classifier.pooling_type", "classifier.output_labels"):
+        settings.get(name)
+    return {
+        "local_attention": window,
+        "layer_types": ["sliding_attention" if window and local else "full_attention" for local in pattern[:layers]],
+        "rope_parameters": {
+            "full_attention": rope, "sliding_attention": {"rope_type": "default", "rope_theta": float(theta)}
+        },
+        "hidden_activation": settings.get("hidden_activation", "gelu"),
+        "attention_bias": False, "mlp_bias": False, "norm_bias": False,
+    }  # fmt: skip
+
+
 OWN_SETTINGS: dict[str, Callable[[GgufFile, Architecture, Settings], dict[str, Any]]] = {
     "qwen35": _delta_rules,
     "qwen35moe": _delta_rules,
@@ -123,4 +151,5 @@ OWN_SETTINGS: dict[str, Callable[[GgufFile, Architecture, Settings], dict[str, A
     "gemma4": gemma4,
     "bloom": _bloom,
     "dbrx": _dbrx,
+    "modern-bert": _modern_bert,
 }
