@@ -212,7 +212,7 @@ def _name_in(parameters: Mapping[str, torch.Tensor], prefix: str, name: str) -> 
 
 def _unused(model: PreTrainedModel, architecture: Architecture) -> Sequence[str]:
     """Patterns of names that a file may have and the model does not need."""
-    patterns = getattr(model.base_model, "_keys_to_ignore_on_load_unexpected", None) if architecture.shared_keys else ()
+    patterns = getattr(model.base_model, "_keys_to_ignore_on_load_unexpected", None) if architecture.unread else ()
     # A model that gives vectors has no use for a head.
     return (*(patterns or ()), *(() if model.can_generate() else (r"^lm_head\.",)))
 

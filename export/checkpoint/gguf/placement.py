@@ -14,7 +14,7 @@ from triform.export.checkpoint.gguf.rope import FREQUENCIES, LONG, SHORT
 from triform.export.checkpoint.gguf.row_orders import Order, grouped_rows, order_of, turned_rows
 from triform.runtime.errors import ExportError
 
-_LAYER = re.compile(r"^blk\.(\d+)\.")
+_LAYER = re.compile(r"^((?:enc\.|dec\.)?blk)\.(\d+)\.")
 _PACKED, _SEPARATE = "blk.{}.attn_qkv", ("blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v")
 # How many layers only guess a second token.
 NEXT_TOKENS = "nextn_predict_layers"
@@ -93,7 +93,7 @@ def _is_left_out(name: str, file: GgufFile, architecture: Architecture) -> bool:
     if _stem(name)[0] in architecture.dense:
         return True
     layer = _LAYER.match(name)
-    return layer is not None and int(layer[1]) in further_layers(file, architecture)
+    return layer is not None and int(layer[2]) in further_layers(file, architecture)
 
 
 def _joined(one: Placement, other: Placement, architecture: Architecture) -> Placement:
@@ -124,7 +124,7 @@ def _stem(name: str) -> tuple[str, str, str]:
     layer = _LAYER.match(name)
     if layer is None:
         return stem, "", kind
-    return f"blk.{{}}.{stem[layer.end() :]}", layer[1], kind
+    return f"{layer[1]}.{{}}.{stem[layer.end() :]}", layer[2], kind
 
 
 def _is_of_rope(name: str, architecture: Architecture) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Architecture:
         pattern: period of the sliding windows, in layers: every layer has one but the last of each period; 0 if all
             layers are the same.
         local_theta: the rotary base of layers with a sliding window; 0 if it is that of the other layers.
-        encoder: whether it is an encoder.
+        form: of the model: decoder, encoder or encoder-decoder.
         constants: values of the config that every model of the architecture has and no file names.
         expected: keys that a file may have, with their only supported value.
         rope: parameters of yarn that every model of the architecture has and no file names.
@@ -41,7 +41,7 @@ class Architecture:
         column_orders: the same for columns.
         layer_values: from keys that do not begin with the architecture's name and have a number for each layer, to
             parameters.
-        shared_keys: whether a file may have keys and values for layers that use those of others, to be left out.
+        unread: whether a file may have parameters that the model's class says it does not need, to be left out.
         next_tokens: whether a file may have layers behind the model's own that guess a second token, to be left out.
         dense: tensors that a file may have of linear layers after the pooling, in their order.
     """
@@ -58,7 +58,7 @@ class Architecture:
     norm_offset: float = 0.0
     pattern: int = 0
     local_theta: float | None = None
-    encoder: bool = False
+    form: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
     constants: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     expected: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     rope: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -70,6 +70,6 @@ class Architecture:
     row_orders: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     column_orders: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     layer_values: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    shared_keys: bool = False
+    unread: bool = False
     next_tokens: bool = False
     dense: tuple[str, ...] = ()

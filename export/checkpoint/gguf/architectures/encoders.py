@@ -31,7 +31,7 @@ ENCODERS = {
             "blk.{}.ffn_down": "encoder.layer.{}.output.dense",
             "blk.{}.layer_output_norm": "encoder.layer.{}.output.LayerNorm",
         },
-        rotary=False, encoder=True,
+        rotary=False, form="encoder",
     ),
     "nomic-bert": Architecture(
         "nomic_bert", LAYER_NORM,
@@ -44,7 +44,7 @@ ENCODERS = {
             "blk.{}.ffn_gate": "layers.{}.mlp.gate_proj", "blk.{}.ffn_up": "layers.{}.mlp.up_proj",
             "blk.{}.ffn_down": "layers.{}.mlp.down_proj", "blk.{}.layer_output_norm": "layers.{}.post_mlp_layernorm",
         },
-        encoder=True,
+        form="encoder",
     ),
     "modern-bert": Architecture(
         "modernbert", {**SIZES, "norm_eps": "attention.layer_norm_epsilon"},
@@ -54,11 +54,11 @@ ENCODERS = {
             "blk.{}.attn_output": "layers.{}.attn.Wo", "blk.{}.ffn_norm": "layers.{}.mlp_norm",
             "blk.{}.ffn_up": "layers.{}.mlp.Wi", "blk.{}.ffn_down": "layers.{}.mlp.Wo", "output_norm": "final_norm",
         },
-        encoder=True, constants={"pad_token_id": None},
+        form="encoder", constants={"pad_token_id": None},
     ),
     "gemma-embedding": Architecture(
         "gemma3_text", RMS, {**ENDS, **ATTENTION, **MLP, **GEMMA_NORMS, **HEAD_NORMS}, KEY_VALUE_HEADS,
-        biases=ATTENTION_BIAS, norm_offset=1.0, pattern=6, local_theta=10000.0, encoder=True,
+        biases=ATTENTION_BIAS, norm_offset=1.0, pattern=6, local_theta=10000.0, form="encoder",
         constants={"use_bidirectional_attention": True}, dense=("dense_2", "dense_3"),
     ),
 }  # fmt: skip

@@ -48,7 +48,7 @@ GEMMAS = {
             "blk.{}.laurel_r": "model.layers.{}.laurel.linear_right",
             "blk.{}.laurel_post_norm": "model.layers.{}.laurel.post_laurel_norm",
         },
-        {**KEY_VALUE_HEADS, **_CAPPED}, pattern=5, local_theta=10000.0, shared_keys=True,
+        {**KEY_VALUE_HEADS, **_CAPPED}, pattern=5, local_theta=10000.0, unread=True,
     ),
     "gemma4": Architecture(
         "gemma4_text", {name: key for name, key in _SIZES.items() if name != "intermediate_size"},
@@ -63,7 +63,7 @@ GEMMAS = {
             "blk.{}.post_ffw_norm_1": "model.layers.{}.post_feedforward_layernorm_1",
             "blk.{}.post_ffw_norm_2": "model.layers.{}.post_feedforward_layernorm_2",
         },
-        _CAPPED, rotated_share=True, shared_keys=True,
+        _CAPPED, rotated_share=True, unread=True,
         bare={
             "blk.{}.ffn_gate_inp.scale": "model.layers.{}.router.scale",
             "blk.{}.ffn_down_exps.scale": "model.layers.{}.router.per_expert_scale",

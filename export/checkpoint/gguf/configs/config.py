@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformers import CONFIG_MAPPING, PretrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
+)
 
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
 from triform.export.checkpoint.gguf.configs.attention import plain_attention, without_attention
@@ -19,6 +23,12 @@ from triform.runtime.errors import ExportError, TriformError
 
 # The pooling mode of each number, by sentence-transformers' name. 0 is no pooling, and 4 is for classifiers.
 _POOLINGS = {1: "mean", 2: "cls", 3: "lasttoken"}
+# Names of transformers' classes for each form, by model type.
+_CLASSES: Mapping[str, Mapping[str, Any]] = {
+    "encoder": MODEL_MAPPING_NAMES,
+    "decoder": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "encoder-decoder": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+}
 
 
 def gguf_config(file: GgufFile) -> PretrainedConfig:
@@ -39,8 +49,7 @@ def gguf_config(file: GgufFile) -> PretrainedConfig:
             f"the metadata of {file.path.name} is no valid config of {architecture.model_type}: {reason}"
         ) from error
     # A decoder with a pooling was trained to give vectors, as Qwen3-Embedding was.
-    gives_vectors = architecture.encoder or pooling_of(file) is not None
-    names: Mapping[str, Any] = MODEL_MAPPING_NAMES if gives_vectors else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    names = _CLASSES["encoder" if pooling_of(file) is not None else architecture.form]
     config.architectures = [names[architecture.model_type]]
     return config
 
@@ -59,7 +68,7 @@ def _values(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
     _check(settings, architecture)
     ids = special_ids(file)
     values |= {"bos_token_id": ids.bos, "eos_token_id": ids.eos}
-    if ids.pad is not None or not architecture.encoder:
+    if ids.pad is not None or architecture.form != "encoder":
         values["pad_token_id"] = ids.pad
     return values
 
@@ -91,14 +100,14 @@ def _from_tensors(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
     values: dict[str, Any] = {"vocab_size": embedding.shape[0]}
     if "token_types.weight" in file.tensors:
         values["type_vocab_size"] = file.tensors["token_types.weight"].shape[0]
-    if not architecture.encoder:
+    if architecture.form == "decoder":
         values["tie_word_embeddings"] = "output.weight" not in file.tensors
     return values | {name: True for name, tensor in architecture.biases.items() if tensor in file.tensors}
 
 
 def _check(settings: Settings, architecture: Architecture) -> None:
     """Check that keys with a single supported value have it, and that no key is left unread."""
-    settings.expect("attention.causal", not architecture.encoder)
+    settings.expect("attention.causal", architecture.form == "decoder")
     for key in ("expert_count", "expert_used_count"):
         if not settings.is_read(key):
             settings.expect(key, 0)

@@ -140,6 +140,23 @@ def _modern_bert(file: GgufFile, architecture: Architecture, settings: Settings)
     }  # fmt: skip
 
 
+def _t5(file: GgufFile, _: Architecture, settings: Settings) -> dict[str, Any]:
+    """Distances in place of positions, and two stacks of layers."""
+    epsilon = settings.need("attention.layer_norm_rms_epsilon")
+    settings.expect("attention.layer_norm_epsilon", epsilon)
+    settings.expect("attention.value_length", settings.need("attention.key_length"))
+    gated = "enc.blk.0.ffn_gate.weight" in file.tensors
+    return {
+        # Of the first version, which has no gates, the head is the embedding, and what it reads is scaled. The config
+        # says both by this one setting.
+        "tie_word_embeddings": not gated and "output.weight" not in file.tensors,
+        "n_positions": int(settings.need("context_length")),
+        "num_decoder_layers": int(settings.get("decoder_block_count") or settings.need("block_count")),
+        "feed_forward_proj": "gated-gelu" if gated else "relu",
+        "decoder_start_token_id": int(settings.get("decoder_start_token_id", 0)),
+    }
+
+
 OWN_SETTINGS: dict[str, Callable[[GgufFile, Architecture, Settings], dict[str, Any]]] = {
     "qwen35": _delta_rules,
     "qwen35moe": _delta_rules,
@@ -152,4 +169,5 @@ OWN_SETTINGS: dict[str, Callable[[GgufFile, Architecture, Settings], dict[str, A
     "bloom": _bloom,
     "dbrx": _dbrx,
     "modern-bert": _modern_bert,
+    "t5": _t5,
 }

@@ -9,6 +9,7 @@ import numpy as np
 
 from triform.export.checkpoint.gguf.architectures.architecture import Architecture
 from triform.export.checkpoint.gguf.architectures.dense import FALCON_OF_TWO_NORMS
+from triform.export.checkpoint.gguf.architectures.encoder_decoders import T5_WITHOUT_GATES
 from triform.export.checkpoint.gguf.architectures.latent import DEEPSEEK_V3
 from triform.export.checkpoint.gguf.architectures.mixtures import MIXTRAL
 from triform.export.checkpoint.gguf.architectures.table import ARCHITECTURES
@@ -58,12 +59,22 @@ def _by_parts(file: GgufFile, architecture: Architecture) -> Architecture:
     if name == "falcon-h1" and "output.weight" not in file.tensors:
         # The embedding has been multiplied by one number, and the head would have been by another.
         raise ExportError(f"{file.path.name} has no output.weight, which is not supported for {name}")
+    if name == "t5":
+        return _t5(file, architecture)
     if name == "granitemoe" and _number(file, _SHARED):
         options = {**architecture.options, "shared_intermediate_size": _SHARED}
         return dataclasses.replace(architecture, model_type="granitemoeshared", options=options)
     if name == "mistral3" and _number(file, TEMPERATURE):
         return dataclasses.replace(architecture, model_type="ministral3", biases={})
     return architecture
+
+
+def _t5(file: GgufFile, architecture: Architecture) -> Architecture:
+    """UMT5 if each layer has distances of its own; and T5 of the first version has no gates."""
+    kind = "umt5" if "enc.blk.1.attn_rel_b.weight" in file.tensors else "t5"
+    gated = "enc.blk.0.ffn_gate.weight" in file.tensors
+    tensors = {**architecture.tensors, **({} if gated else T5_WITHOUT_GATES)}
+    return dataclasses.replace(architecture, model_type=kind, tensors=tensors)
 
 
 def _with_window(file: GgufFile, architecture: Architecture) -> Architecture:
