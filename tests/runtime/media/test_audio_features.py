@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from transformers import (
@@ -225,3 +227,11 @@ def test_features_of_models_for_ctc(extractor, length):
     assert found.shape == expected.shape
     # transformers' own transform is of float32 in Parakeet's.
     assert np.abs(found - expected).max() <= 1e-3
+
+
+def test_only_a_model_of_any_length_is_found_to_read_less_than_usual():
+    """30 s is what is usual; a model of one length has no pieces."""
+    info = AudioInfo("waveform", 16000, 1, 0.0)
+    assert [replace(info, longest=longest).reads_less for longest in (30.0, 29.9)] == [False, True]
+    assert not replace(info, longest=29.9, chunk_length=10).reads_less
+    assert not replace(info, longest=29.9, length=160).reads_less

@@ -170,3 +170,14 @@ def test_a_page_stays_as_it_was_checked():
     boxes[0][2] = 5000
     size[0] = 0
     assert (page.words, page.boxes, page.size) == (("a", "b"), ((0, 0, 1, 1), (1, 1, 2, 2)), (9, 9))
+
+
+@pytest.mark.parametrize("box", [(7, 3, 7, 9), (3, 9, 7, 9), (0, 0, 0, 0), (1000, 1000, 1000, 1000)])
+def test_boxes_without_an_area_and_at_the_edges_are_boxes(box):
+    assert scaled(Page(["a"], [box]), BoxesInfo(1000, True)).tolist() == [list(box)]
+
+
+@pytest.mark.parametrize("box", [(8, 3, 7, 9), (3, 10, 7, 9)])
+def test_boxes_that_are_reversed_are_none(box):
+    with pytest.raises(InputError, match="is reversed"):
+        Page(["a"], [box])
