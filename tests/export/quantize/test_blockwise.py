@@ -107,13 +107,16 @@ def test_a_tied_embedding_is_stored_once(int4_bundle):
     assert places["model.lm_head.weight.blocks"][1] == str(400 * 96 // 2)
 
 
-@pytest.mark.parametrize(("quantize", "least"), [("int8", 0.97), ("int4", 0.5)])
-def test_quantization_report(checkpoint, tmp_path, quantize, least):
-    """Random weights have no structure to lose, which makes them hard to quantize: 4 bits keep the half at least."""
+@pytest.mark.parametrize(("quantize", "least", "most"), [("int8", 0.95, 1e-4), ("int4", 0.5, 1)])
+def test_quantization_report(checkpoint, tmp_path, quantize, least, most):
+    """Random weights have no structure to lose, which makes them hard to quantize: 4 bits keep the half at least.
+
+    In 8 bits the likeliest token changes only where two are all but equally likely, so the divergence is what tells.
+    """
     report = export(str(checkpoint), tmp_path / "bundle", ExportOptions(quantize=quantize, block_size=32))
     measured = report.parity.quantized
     assert measured.top1_agreement >= least
-    assert 0 <= measured.mean_kl < (0.01 if quantize == "int8" else 1)
+    assert 0 <= measured.mean_kl < most
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     quantization = manifest["graphs"]["decoder"]["quantization"]
     # 3 layers of q/k/v, output, gate/up, down; and the head, which is the embedding.
