@@ -13,7 +13,8 @@ from triform.export.checkpoint.gguf.rope import rope_parameters
 from triform.export.checkpoint.gguf.settings import Settings
 
 HEADS_OF_KEYS = "attention.head_count_kv"
-# Gemma's whose scores are scaled by the width of the model rather than the size of heads: the largest, by its layers.
+# Gemma's whose scores are scaled by the width of the model rather than the size of heads: the largest, by its layers;
+# of EmbeddingGemma none.
 _SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62, "gemma-embedding": None}
 # Of llama.cpp, for a file of Gemma 2 that does not say.
 _GEMMA2_WINDOW = 4096

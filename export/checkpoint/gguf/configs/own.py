@@ -121,8 +121,8 @@ def _modern_bert(file: GgufFile, architecture: Architecture, settings: Settings)
     width, heads = int(settings.need("embedding_length")), int(settings.need("attention.head_count"))
     rope = rope_parameters(file, settings, width // heads)
     window, layers = settings.same(WINDOW), int(settings.need("block_count"))
-    # Older files have the same number under this name, too.
-    settings.get("attention.layer_norm_rms_epsilon")
+    # Converters write both; a file in which they differ would be read in one of two ways.
+    settings.expect("attention.layer_norm_rms_epsilon", settings.need("attention.layer_norm_epsilon"))
     pattern = settings.get("attention.sliding_window_pattern", _WHOLE_LAYERS)
     if not isinstance(pattern, list):
         pattern = [bool(pattern) and layer % pattern != 0 for layer in range(layers)]
