@@ -170,11 +170,30 @@ def test_ids_beyond_the_head_are_left_alone():
         assert step(ids, logits) is logits
 
 
+@pytest.mark.parametrize("token", [VOCAB - 1, VOCAB, VOCAB + 1])
+def test_the_first_id_beyond_the_head(token):
+    """What happens to it cannot be seen, and nothing happens to the others."""
+    ids, logits = np.array([3, token, 3]), np.full(VOCAB, -2, np.float32)
+    steps = {
+        penalties.repetition_penalty(2.0): (-4, -4),
+        penalties.encoder_repetition_penalty(2.0, ids): (-1, -1),
+        penalties.no_repeat_ngram(2): (-2, -np.inf),
+        penalties.encoder_no_repeat_ngram(2, ids): (-2, -np.inf),
+        penalties.dry(1, 2, 1, ()): (-2, -3),
+    }
+    for step, (of_three, of_token) in steps.items():
+        expected = np.full(VOCAB + 2, -2, np.float32)
+        expected[3], expected[token] = of_three, of_token
+        assert step(ids, logits).tolist() == expected[:VOCAB].tolist()
+
+
 @pytest.mark.parametrize(
     "step",
     [
         penalties.frequency_penalty(1, 5),
+        penalties.frequency_penalty(1, 3),
         penalties.presence_penalty(1, 5),
+        penalties.presence_penalty(1, 3),
         penalties.no_repeat_ngram(3),
         penalties.dry(1, 2, 2, ()),
         penalties.exponential_decay_length_penalty(0, 2, [1], 5),
@@ -188,3 +207,35 @@ def test_ids_beyond_the_head_are_left_alone():
 def test_the_input_itself_comes_back_when_nothing_changes(step):
     logits = np.zeros(VOCAB, np.float32)
     assert step(np.array([1, 2, 3]), logits) is logits
+
+
+def test_a_row_without_ids():
+    """As of an encoder-decoder that starts with nothing."""
+    logits = np.zeros(VOCAB, np.float32)
+    for step in (penalties.dry(1, 2, 1, (3,)), penalties.repetition_penalty(2.0), penalties.frequency_penalty(1, 0)):
+        assert step(np.zeros(0, np.int64), logits) is logits
+
+
+def test_an_end_is_raised_from_the_first_token_over_the_start():
+    """By abs(logit) * (factor ** n - 1), n tokens after two generated ones."""
+    step = penalties.exponential_decay_length_penalty(2, 1.5, [0, 1], 3)
+    logits = np.array([2, -4, 7], np.float32)
+    found = [step(np.zeros(length, np.int64), logits).tolist() for length in (4, 5, 6, 7)]
+    assert found == [[2, -4, 7], [2, -4, 7], [3, -2, 7], [4.5, 1, 7]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "biased"),
+    [([1, 2], {3: 5}), ([2], {}), ([1], {}), ([2, 1], {}), ([9, 1, 2], {3: 5}), ([7], {8: -1}), ([1, 2, 3], {})],
+)
+def test_the_last_of_a_sequence_is_biased_behind_all_the_others(ids, biased):
+    step = constraints.sequence_bias({(1, 2, 3): 5.0, (7, 8): -1.0})
+    found = step(np.array(ids), np.zeros(VOCAB, np.float32))
+    assert {index: found[index] for index in np.flatnonzero(found)} == biased
+
+
+def test_an_end_alone_is_no_bad_word():
+    """A longer word may begin with it."""
+    step, logits = constraints.bad_words([[1], [1, 4], [5]], [1]), np.zeros(VOCAB, np.float32)
+    assert np.flatnonzero(step(np.array([1]), logits) < 0).tolist() == [4, 5]
+    assert np.flatnonzero(step(np.array([2]), logits) < 0).tolist() == [5]

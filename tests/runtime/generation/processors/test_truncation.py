@@ -218,3 +218,33 @@ def test_banned_tokens_stay_banned_and_nothing_is_written(step):
     assert np.isfinite(found).any()
     nothing = np.full(6, -np.inf, np.float32)
     assert step(NO_IDS, nothing) is nothing
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        truncation.top_k(1),
+        truncation.top_p(0.5),
+        truncation.min_p(0.5),
+        truncation.typical_p(0.5),
+        truncation.epsilon_cutoff(0.5),
+        truncation.eta_cutoff(0.5),
+        truncation.top_n_sigma(0.1),
+    ],
+)
+def test_one_token_is_enough_unless_more_are_asked_for(step):
+    """The first has a probability of 0.94."""
+    assert kept(step, np.array([9, 5, 5, 5, 5], np.float32)) == {0}
+
+
+def test_as_many_as_are_asked_for_are_not_too_few():
+    """Two reach half of the largest probability, so a third is taken only where three are to be left."""
+    logits = np.log(np.array([0.4, 0.3, 0.16, 0.14], np.float32))
+    assert [kept(truncation.min_p(0.5, least), logits) for least in (1, 2, 3)] == [{0, 1}, {0, 1}, {0, 1, 2}]
+
+
+def test_top_choices_are_excluded_down_to_one():
+    logits = np.log(np.array([0.5, 0.45, 0.05], np.float32))
+    assert kept(truncation.xtc(0.4, 1.0, np.random.default_rng(0)), logits) == {1, 2}
+    two = np.log(np.array([0.5, 0.5], np.float32))
+    assert kept(truncation.xtc(0.5, 1.0, np.random.default_rng(0)), two) == {1}

@@ -1,0 +1,129 @@
+"""Which of the packed formats are known, by each setting that names one; scales of groups and blocks one by one."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from triform.export.checkpoint.files.packed.awq import AWQ
+from triform.export.checkpoint.files.packed.bitsandbytes import BITSANDBYTES
+from triform.export.checkpoint.files.packed.compressed_tensors import scaled_packings
+from triform.export.checkpoint.files.packed.formats import method_of, packings_of
+
+GPTQ = {"quant_method": "gptq"}
+
+
+def compressed(*weights, **others):
+    groups = {f"group_{number}": item for number, item in enumerate(weights)}
+    return {"quant_method": "compressed-tensors", "config_groups": groups, **others}
+
+
+def bits(number, **others):
+    return {"weights": {"num_bits": number, **others}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"quant_method": "awq"}, AWQ),
+        ({"quant_method": "awq", "version": "GEMM"}, AWQ),
+        ({"quant_method": "awq", "version": "gemv"}, ()),
+        ({"quant_method": "bitsandbytes"}, BITSANDBYTES),
+        ({"quant_method": SimpleNamespace(value="bitsandbytes")}, BITSANDBYTES),
+        ({"quant_method": "auto-round", "packing_format": "auto_round:auto_awq"}, AWQ),
+        ({}, ()),
+        (GPTQ | {"is_marlin_format": True}, ()),
+        (GPTQ | {"checkpoint_format": "marlin"}, ()),
+    ],
+)
+def test_methods(settings, expected):
+    assert packings_of(settings) == expected
+
+
+def test_the_name_of_a_method():
+    assert method_of({"quant_method": "gptq"}) == "gptq"
+    assert method_of({"quant_method": SimpleNamespace(value="awq")}) == "awq"
+
+
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [
+        *((compressed(bits(number), format="pack-quantized"), number) for number in (2, 4, 8)),
+        (compressed(bits(3), format="pack-quantized"), None),
+        (compressed(bits(4), bits(4, type="int"), format="pack-quantized"), 4),
+        (compressed(bits(4), bits(8), format="pack-quantized"), None),
+        # Floats are not packed in integers.
+        (compressed(bits(4), bits(8, type="float"), format="pack-quantized"), 4),
+        (compressed(bits(8, type="float"), format="pack-quantized"), None),
+        (compressed({"weights": None}, format="pack-quantized"), None),
+        (compressed(format="pack-quantized"), None),
+        (compressed(bits(4) | {"format": "pack-quantized"}, format="mixed-precision"), 4),
+        (compressed(bits(4) | {"format": "pack-quantized"}), 4),
+        (compressed(bits(4), format="pack-quantized", sparsity_config={"format": "dense"}), 4),
+        (compressed(bits(4), format="pack-quantized", sparsity_config={}), 4),
+        (compressed(bits(4), format="pack-quantized", sparsity_config={"format": "sparse-24-bitmask"}), None),
+        (compressed(bits(4), format="pack-quantized", sparsity_config="2:4"), None),
+        (compressed(bits(4), format="marlin-24"), None),
+        (compressed(bits(4), "group", format="pack-quantized"), None),
+    ],
+)
+def test_packed_integers(settings, known):
+    found = packings_of(settings)
+    if known is None:
+        assert found == ()
+        return
+    assert found[1:] == scaled_packings() and found[0].as_grid
+    # 1, 2, 3 … with half of their range added, in one integer from its lowest bits on.
+    numbers = range(1, 1 + min(4, 32 // known))
+    half = 2 ** (known - 1)
+    packed = sum(((number + half) % 2**known) << known * place for place, number in enumerate(numbers))
+    parts = {
+        "weight_packed": torch.tensor([[packed]], dtype=torch.int64).to(torch.int32),
+        "weight_shape": torch.tensor([1, len(numbers)]),
+        "weight_scale": torch.ones(1, 1),
+    }
+    wrapped = [(number + half) % 2**known - half for number in numbers]
+    assert found[0].unpack(parts).matrix().tolist() == [wrapped]
+
+
+@pytest.mark.parametrize("written", ["int-quantized", "float-quantized", "naive-quantized", "dense"])
+def test_numbers_with_scales(written):
+    assert packings_of(compressed(bits(8), format=written)) == scaled_packings()
+    assert packings_of({"quant_method": "compressed-tensors", "format": written}) == scaled_packings()
+
+
+def scaled(weight, scale, zero=None):
+    parts = {"weight": torch.tensor(weight, dtype=torch.int8), "weight_scale": torch.tensor(scale)}
+    if zero is not None:
+        parts["weight_zero_point"] = torch.tensor(zero, dtype=torch.int8)
+    return scaled_packings()[0].unpack(parts).tolist()
+
+
+WEIGHT = [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero", "expected"),
+    [
+        ([2.0], None, [[2, 4, 6], [8, 10, 12]]),
+        # One of each row, as a vector and as a column.
+        ([2.0, 10.0], None, [[2, 4, 6], [40, 50, 60]]),
+        ([[2.0], [10.0]], [[1], [4]], [[0, 2, 4], [0, 10, 20]]),
+        ([2.0, 10.0], [1, 4], [[0, 2, 4], [0, 10, 20]]),
+        # Groups of two columns, the last of which is cut.
+        ([[1.0, 2.0], [3.0, 4.0]], None, [[1, 2, 6], [12, 15, 24]]),
+        ([[1.0, 2.0], [3.0, 4.0]], [[0, 1], [2, 3]], [[1, 2, 4], [6, 9, 12]]),
+        # One row of scales for all rows.
+        ([[1.0, 2.0]], None, [[1, 2, 6], [4, 5, 12]]),
+    ],
+)
+def test_scales(scale, zero, expected):
+    assert scaled(WEIGHT, scale, zero) == expected
+
+
+def test_blocks_of_rows_and_columns():
+    weight = [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
+    assert scaled(weight, [[1.0, 2.0], [3.0, 4.0]]) == [[1, 1, 2], [1, 1, 2], [3, 3, 4]]
+    assert scaled(weight, [[1.0, 2.0], [3.0, 4.0]], [[0, 1], [2, 3]]) == [[1, 1, 0], [1, 1, 0], [-3, -3, -8]]
