@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo
+from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo, StateInfo
 from triform.runtime.errors import InputError
 from triform.runtime.graphs.cache import KVCache, place_rows
 
@@ -238,3 +238,15 @@ def test_a_cache_too_large_for_the_memory_leaves_an_empty_one(monkeypatch):
     assert cache.lengths.tolist() == [0, 0]
     write(cache, [3, 4])
     assert content(cache) == [[3], [4]]
+
+
+def test_states_of_fixed_size_are_not_cut_back():
+    info = CacheInfo("float32", [LayerCacheInfo(2, 3)], [StateInfo("recurrence", "float32", [5])])
+    cache = KVCache(info, 500)
+    cache.advance(3)
+    # Of no tokens nothing is cut.
+    cache.trim(0)
+    assert cache.lengths.tolist() == [3]
+    with pytest.raises(RuntimeError, match="a state of fixed size cannot be cut back"):
+        cache.trim(1)
+    assert cache.lengths.tolist() == [3]
