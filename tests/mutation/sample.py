@@ -1,9 +1,9 @@
 """Runs the fitting tests on a sample of mutations: `python -m tests.mutation.sample runtime --count 60 --seed 1`.
 
 A mutation is noticed where a test fails that passes without it, or where tests end without it and not with it. It is
-tried on the best three files of tests that call the function it is in; which do is learnt while they run. Those that
-are not noticed are listed, to be read: some change nothing that anybody could see. Each runs in a copy of the folders,
-so that the files here stay as they are.
+tried on the best three files of tests that call the function it is in, or on as many as `--files` says; which do is
+learnt while they run. Those that are not noticed are listed, to be read: some change nothing that anybody could see.
+Each runs in a copy of the folders, so that the files here stay as they are.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from tests.mutation.trial import Exports, run_tests
 
 _COPIED = ("benchmarks", "cli", "docs", "examples", "export", "models", "runtime", "src", "tests")
 
-# A mutation is tried on so many files of tests that reach it, and on so many to find them.
-_MOST_FITTING, _MOST_TRIED = 3, 8
+# So many more files of tests than those that reach a mutation are run to find these.
+_MOST_IN_VAIN = 5
+# The best so many are tried first, whether or not it is known what they call: new ones may be among them.
+_BEST = 2
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Trial:
     Attributes:
         place: a copy of the repository, which is changed.
         seconds: of processor time that a file of tests may take.
+        files: of tests that call the changed function, to try.
         exports: where exports come from; from the changed code when None.
         reached: what tests are known to call.
     """
 
     place: Path
     seconds: float
+    files: int
     exports: Exports | None
     reached: Reached
 
@@ -55,6 +59,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60, help="of processor time for a file of tests")
+    parser.add_argument("--files", type=int, default=3, help="of tests that call the function, to try")
     parser.add_argument("--kept", type=Path, help="a folder that keeps exports of this code for the next call")
     parser.add_argument("--only", type=int, nargs="+", help="numbers of the sample to run again")
     options = parser.parse_args()
@@ -66,7 +71,8 @@ def main() -> int:
         place = _copy(Path(folder) / "changed")
         exports = Exports(_copy(Path(folder) / "clean"), options.kept or Path(folder) / "kept")
         reached = Reached(exports.kept / "reached")
-        trial = Trial(place, options.seconds, exports if options.folder.startswith("runtime") else None, reached)
+        kept = exports if options.folder.startswith("runtime") else None
+        trial = Trial(place, options.seconds, options.files, kept, reached)
         for number, (path, mutation) in enumerate(chosen, 1):
             if options.only and number not in options.only:
                 continue
@@ -110,7 +116,7 @@ def _outcome(trial: Trial, path: Path, mutation: Mutation) -> tuple[str, str | N
     functions = functions_for(original, mutation.line)
     tried = fitting = unfit = 0
     for test in _candidates(trial.reached, path, functions):
-        if fitting == _MOST_FITTING or tried == _MOST_TRIED:
+        if fitting == trial.files or tried == trial.files + _MOST_IN_VAIN:
             break
         if test in _unfit(trial):
             unfit += 1
@@ -134,10 +140,10 @@ def _outcome(trial: Trial, path: Path, mutation: Mutation) -> tuple[str, str | N
 
 
 def _candidates(reached: Reached, path: Path, functions: frozenset[str]) -> list[str]:
-    """Files of tests, first those that are known to call the functions; without those that are known not to."""
-    tests = tests_of(path)
-    unknown = [test for test in tests if not functions or not reached.knows(test)]
-    return [test for test in tests if reached.calls(test, path, functions)] + unknown
+    """Files of tests: the best ones, then those that are known to call the functions; none that are known not to."""
+    calling = [test for test in tests_of(path) if reached.calls(test, path, functions)]
+    able = [test for test in tests_of(path) if not functions or not reached.knows(test) or test in calling]
+    return list(dict.fromkeys([*able[:_BEST], *calling, *able]))
 
 
 @cache
