@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from triform.export.checkpoint.sizes import check_sizes
+from triform.export.checkpoint.sizes import check_counts, check_sizes
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export, plan
 from triform.runtime.errors import ExportError
@@ -142,6 +142,14 @@ def test_the_bounds():
                 with pytest.raises(ExportError, match=f"x says {key} is {most + 1}"):
                     check_sizes("x", values, tensors=3, size=100)
     check_sizes("x", {"num_hidden_layers": 2000, "note": 10**30, "hidden_size": "text"}, tensors=2000, size=100)
+
+
+def test_the_bounds_of_counts_alone():
+    for key, most in (("num_hidden_layers", 1000), ("n_layer", 1000), ("num_local_experts", 10_000)):
+        check_counts("x", {key: most, "hidden_size": 10**12, "other": {key: [1, most]}})
+        for values in ({key: most + 1}, {"other": {key: [1, most + 1]}}):
+            with pytest.raises(ExportError, match=rf"^x says (other\.)?{key} is {most + 1}, which no model has"):
+                check_counts("x", values)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,129 @@
+"""In which pieces a text is fed to a decoder, written out, and what is measured of states and windows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from triform.export.runners import Feeding
+from triform.export.verify.decoder import (
+    all_logits,
+    check_parity,
+    check_states,
+    logits_feeding,
+    parity_feedings,
+    quantized_decoder_parity,
+    states_feeding,
+)
+from triform.runtime.bundle.export_record import Parity
+from triform.runtime.errors import ExportError
+
+
+def pieces(feeding: Feeding):
+    return [chunk.input_ids.tolist() for chunk in feeding.chunks]
+
+
+def test_a_text_of_24_tokens_in_four_ways():
+    ids = list(range(100, 124))
+    whole, chunked, steps, ragged = parity_feedings(ids)
+    assert pieces(whole) == [[ids]]
+    # A third, one, seven, and the rest.
+    assert pieces(chunked) == [[ids[:8]], [ids[8:9]], [ids[9:16]], [ids[16:]]]
+    assert pieces(steps) == [[ids[:16]], *([[token]] for token in ids[16:])]
+    for feeding in (whole, chunked, steps):
+        assert (feeding.batch, feeding.capacity) == (1, 24)
+        for chunk in feeding.chunks:
+            assert chunk.positions.tolist() == [list(range(chunk.input_ids.shape[1]))] and chunk.lengths is None
+    # Half and a third of it, then six steps of each.
+    first, *rest = ragged.chunks
+    assert (ragged.batch, ragged.capacity) == (2, 18)
+    assert first.input_ids.tolist() == [ids[:12], [*ids[:8], 0, 0, 0, 0]]
+    assert (first.positions.tolist(), first.lengths.tolist()) == ([[11], [7]], [12, 8])
+    assert [chunk.input_ids.tolist() for chunk in rest] == [[[ids[12 + k]], [ids[8 + k]]] for k in range(6)]
+    assert all(chunk.positions.tolist() == [[0], [0]] and chunk.lengths.tolist() == [1, 1] for chunk in rest)
+
+
+def test_runs_for_logits_and_states():
+    ids = list(range(300))
+    assert [len(piece[0]) for piece in pieces(logits_feeding(ids))] == [128, 128, 44]
+    assert sum((piece[0] for piece in pieces(logits_feeding(ids))), []) == ids
+    states = states_feeding(ids[:24])
+    assert pieces(states) == [[ids[:14]], [ids[14:15]], [ids[15:24]]]
+    assert (states.batch, states.capacity) == (1, 24)
+    assert all(chunk.positions.tolist() == [[0]] for chunk in states.chunks)
+
+
+@pytest.mark.parametrize("way", ["prefill", "chunked", "step", "ragged"])
+def test_no_way_may_differ_by_more_than_is_allowed(way):
+    fine = dict.fromkeys(("prefill", "chunked", "step", "ragged"), 0.005)
+    check_parity(Parity(**fine, scale=10.0, tolerance=0.005))
+    for value in (0.0051, math.nan, math.inf):
+        with pytest.raises(ExportError, match=f"does not compute what PyTorch does: {way} logits differ by "):
+            check_parity(Parity(**{**fine, way: value}, scale=10.0, tolerance=0.005))
+
+
+def test_states_are_compared_to_a_share_of_the_largest():
+    """5e-4 of it."""
+    expected = np.linspace(-8, 4, 24 * 3, dtype=np.float32).reshape(24, 3)
+
+    def results(states):
+        return ((None, {"last_hidden_state": states[None, start:end]}) for start, end in ((0, 14), (14, 15), (15, 24)))
+
+    check_states(results(expected), expected)
+    for place in (0, 13, 14, 15, 23):
+        for change, good in ((0.0039, True), (0.0041, False), (-0.0041, False), (math.nan, False)):
+            states = expected.copy()
+            states[place, 1] += change
+            if good:
+                check_states(results(states), expected)
+            else:
+                with pytest.raises(ExportError, match="hidden states differ by "):
+                    check_states(results(states), expected)
+
+
+class Counts:
+    """A decoder whose logits tell how many tokens came before, and which one it is."""
+
+    def start(self, batch, capacity):
+        self.done, self.starts = 0, getattr(self, "starts", 0) + 1
+
+    def feed(self, input_ids, positions):
+        places = self.done + positions[0]
+        self.done += input_ids.shape[1]
+        return np.stack([places, input_ids[0, positions[0]]], -1)[None].astype(np.float32), {}
+
+
+def test_logits_of_every_position():
+    ids = list(range(50, 350))
+    assert all_logits(Counts(), ids).tolist() == [[place, token] for place, token in enumerate(ids)]
+
+
+def test_windows_begin_with_an_empty_cache():
+    """Of seven tokens in windows of three, the last one is alone, and predicts nothing."""
+    ids, runner = [1, 0, 1, 1, 0, 0, 1], Counts()
+    seen = []
+
+    def original(piece):
+        seen.append(list(piece))
+        return np.stack([np.arange(len(piece)), piece], -1).astype(np.float32)
+
+    found = quantized_decoder_parity(original, runner, ids, 3)
+    assert seen == [[1, 0, 1], [1, 0, 0]] and runner.starts == 2
+    assert (found.tokens, found.top1_agreement, found.mean_kl) == (4, 1.0, 0.0)
+
+    def loss(place, token, target):
+        """Of the softmax of (place, token)."""
+        return math.log(math.exp(place) + math.exp(token)) - (place, token)[target]
+
+    mean = (loss(0, 1, 0) + loss(1, 0, 1) + loss(0, 1, 0) + loss(1, 0, 0)) / 4
+    assert found.perplexity_original == pytest.approx(math.exp(mean), rel=1e-5)
+    assert found.perplexity_quantized == pytest.approx(math.exp(mean), rel=1e-5)
+
+
+def test_a_window_of_two_predicts_one_token():
+    found = quantized_decoder_parity(lambda piece: np.zeros((len(piece), 2), np.float32), Counts(), [1, 0, 1, 0], 2)
+    assert found.tokens == 2
+    # Of the first logits (0, 1) and (1, 0), and (0, 0) for both in the original.
+    assert found.perplexity_original == pytest.approx(2.0)
