@@ -48,7 +48,7 @@ def test_a_text_of_24_tokens_in_four_ways():
 def test_runs_for_logits_and_states():
     ids = list(range(300))
     assert [len(piece[0]) for piece in pieces(logits_feeding(ids))] == [128, 128, 44]
-    assert sum((piece[0] for piece in pieces(logits_feeding(ids))), []) == ids
+    assert [token for piece in pieces(logits_feeding(ids)) for token in piece[0]] == ids
     states = states_feeding(ids[:24])
     assert pieces(states) == [[ids[:14]], [ids[14:15]], [ids[15:24]]]
     assert (states.batch, states.capacity) == (1, 24)
