@@ -24,8 +24,12 @@ SMALLEST_BLOCK = 16
 _FRACTIONS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0)
 # Numbers to quantize at once: the search makes a few arrays of as many, which should stay in the caches.
 _AT_ONCE = 2**17
+# Numbers of which candidates are tried at once, and what a part of them is a multiple of: PyTorch adds up columns in
+# groups, and some in another order where a group is not full.
+_IN_CACHE, _COLUMNS = 2**16, 64
 # The smallest number that float16 holds with its full precision.
 _SMALLEST_HALF = 2.0**-14
+_LARGEST_HALF = 65504.0
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,16 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
         block_size=block_size,
     )
     step = max(1, _AT_ONCE // weight.shape[1])
+    # The same for all rows.
+    spread = _side_by_side(channel.expand(min(step, rows), -1, -1))
 
     def quantize(start: int) -> None:
-        stop = start + step
-        integers, scales, zeros = search_blocks(_in_blocks(weight[start:stop], missing, block_size), channel, bits)
-        part = join_blocks(integers, scales, zeros, bits, block_size)
-        whole.packed[start:stop], whole.scales[start:stop] = part.packed, part.scales
-        whole.zero_points[start:stop] = part.zero_points
+        stop = min(start + step, rows)
+        weights = _side_by_side(_in_blocks(weight[start:stop], missing, block_size))
+        grid = _best_grid(weights, spread[:, : weights.shape[1]], bits)
+        whole.packed[start:stop] = _packed(_integers(weights, grid, bits), bits).reshape(stop - start, count, -1)
+        whole.scales[start:stop] = grid.scales.view(-1, count).numpy()
+        whole.zero_points[start:stop] = _packed_zeros(grid.zeros.view(-1, count), bits)
 
     for _ in in_threads(quantize, range(0, rows, step)):
         pass
@@ -89,7 +96,7 @@ def join_blocks(
     return Blocks(
         packed=_pack(integers, bits),
         scales=scales.squeeze(-1).numpy(),
-        zero_points=_pack(_even(zeros.squeeze(-1).to(torch.uint8), bits), bits),
+        zero_points=_packed_zeros(zeros.squeeze(-1), bits),
         bits=bits,
         block_size=block_size,
     )
@@ -132,44 +139,117 @@ def search_blocks(
     Returns:
         integers uint8 (rows, blocks, block_size), scales and zero points float32 (rows, blocks, 1).
     """
-    levels = 2**bits - 1
-    # Blocks side by side, so that sums over a block add whole vectors.
-    weights, importance = _side_by_side(rows), _side_by_side(channel.expand_as(rows))
-    low = weights.amin(0).clamp_(max=0)
-    span = (weights.amax(0).clamp_(min=0) - low).clamp_(min=1e-12)
-    weighted = weights * importance
-    best_gain = torch.full_like(span, float("-inf"))
-    best = [torch.ones_like(span), torch.zeros_like(span), torch.ones_like(span)]
-    centered, product = torch.empty_like(weights), torch.empty_like(weights)
-    for fraction in _FRACTIONS if bits < 8 else _FRACTIONS[-1:]:
-        step = span * (fraction / levels)
-        zero = (-low * fraction / step).round_().clamp_(0, levels)
-        torch.div(weights, step, out=centered).round_().clamp_(-zero, levels - zero)
-        dot = torch.mul(centered, weighted, out=product).sum(0)
-        norm = torch.mul(centered, centered, out=product).mul_(importance).sum(0)
-        # With the integers fixed, the best scale is a least-squares fit.
-        # Where all integers are zero any scale will do; 1 is one that float16 holds.
-        scale = as_half(torch.where(norm > 0, dot / norm.clamp(min=1e-30), 1.0))
-        # How much smaller the error is than that of zeros: sum(c * w^2) - sum(c * (w - scale * q)^2).
-        gain = scale * (2 * dot - scale * norm)
-        better = gain > best_gain
-        best_gain = torch.where(better, gain, best_gain)
-        best = [torch.where(better, new, old) for new, old in zip((scale, zero, step), best, strict=True)]
-    scale, zero, step = best
-    integers = torch.div(weights, step, out=centered).round_().add_(zero).clamp_(0, levels).to(torch.uint8)
+    weights = _side_by_side(rows)
+    grid = _best_grid(weights, _side_by_side(channel.expand_as(rows)), bits)
+    integers = _integers(weights, grid, bits).to(torch.uint8)
     shape = (*rows.shape[:2], 1)
-    return integers.T.reshape(rows.shape), scale.view(shape), zero.view(shape)
+    return integers.T.reshape(rows.shape), grid.scales.view(shape), grid.zeros.view(shape)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """How some blocks are rounded: weights are divided by `steps`, rounded, and stand for integers times `scales`.
+
+    Attributes:
+        scales: float32 (blocks,).
+        zeros: float32 (blocks,), the integers that stand for 0.
+        steps: float32 (blocks,).
+    """
+
+    scales: torch.Tensor
+    zeros: torch.Tensor
+    steps: torch.Tensor
 
 
 def _side_by_side(blocks: torch.Tensor) -> torch.Tensor:
-    """Blocks (rows, blocks, block_size) as (block_size, rows * blocks)."""
+    """Blocks (rows, blocks, block_size) as (block_size, rows * blocks), so that sums over a block add whole vectors."""
     return blocks.reshape(-1, blocks.shape[-1]).T.contiguous()
+
+
+def _best_grid(weights: torch.Tensor, importance: torch.Tensor, bits: int) -> _Grid:
+    """The grid with the smallest weighted error of each block.
+
+    Args:
+        weights: float32 (block_size, blocks).
+        importance: float32 (block_size, blocks).
+        bits: 4 or 8.
+    """
+    levels, fractions = 2**bits - 1, _FRACTIONS if bits < 8 else _FRACTIONS[-1:]
+    low = weights.amin(0).clamp_(max=0)
+    span = (weights.amax(0).clamp_(min=0) - low).clamp_(min=1e-12)
+    steps = torch.stack([span * (fraction / levels) for fraction in fractions])
+    zeros = torch.stack([-low * fraction for fraction in fractions]).div_(steps).round_().clamp_(0, levels)
+    dots, norms = _fits(weights, importance, steps, -zeros, levels - zeros)
+    # With the integers fixed, the best scale is a least-squares fit.
+    scales = dots / norms.clamp(min=1e-30)
+    positive = norms > 0
+    if not positive.all():
+        # Where all integers are zero any scale will do; 1 is one that float16 holds.
+        scales = torch.where(positive, scales, 1.0)
+    scales = as_half(scales)
+    # How much smaller the error is than that of zeros: sum(c * w^2) - sum(c * (w - scale * q)^2).
+    gains = scales * (2 * dots - scales * norms)
+    best_gain = torch.full_like(span, float("-inf"))
+    best = torch.stack([torch.ones_like(span), torch.zeros_like(span), torch.ones_like(span)])
+    for gain, grid in zip(gains, torch.stack([scales, zeros, steps], 1), strict=True):
+        better = gain > best_gain
+        best_gain, best = torch.where(better, gain, best_gain), torch.where(better, grid, best)
+    return _Grid(*best)
+
+
+def _fits(
+    weights: torch.Tensor, importance: torch.Tensor, steps: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round blocks with each of several steps, for the sums that the best scales follow from.
+
+    Args:
+        weights: float32 (block_size, blocks).
+        importance: float32 (block_size, blocks).
+        steps: float32 (candidates, blocks).
+        lowest: float32 (candidates, blocks), where rounded numbers are cut off.
+        highest: float32 (candidates, blocks).
+
+    Returns:
+        of the rounded numbers q, sum(c * q * w) and sum(c * q^2), float32 (candidates, blocks) each.
+    """
+    dots, norms = torch.empty_like(steps), torch.empty_like(steps)
+    width = max(_COLUMNS, _IN_CACHE // len(weights) // _COLUMNS * _COLUMNS)
+    # What is computed for one candidate after another is written over, and stays in the caches.
+    for columns in (slice(start, start + width) for start in range(0, weights.shape[1], width)):
+        own, channel = weights[:, columns], importance[:, columns]
+        weighted, rounded, product = own * channel, torch.empty_like(own), torch.empty_like(own)
+        for step, low, high, dot, norm in zip(steps, lowest, highest, dots, norms, strict=True):
+            torch.div(own, step[columns], out=rounded).round_().clamp_(low[columns], high[columns])
+            torch.sum(torch.mul(rounded, weighted, out=product), 0, out=dot[columns])
+            torch.sum(torch.mul(rounded, rounded, out=product).mul_(channel), 0, out=norm[columns])
+    return dots, norms
+
+
+def _integers(weights: torch.Tensor, grid: _Grid, bits: int) -> torch.Tensor:
+    """What the weights are rounded to, float32 (block_size, blocks)."""
+    return torch.div(weights, grid.steps).round_().add_(grid.zeros).clamp_(0, 2**bits - 1)
 
 
 def as_half(scales: torch.Tensor) -> torch.Tensor:
     """Rounded to float16 where that keeps 11 bits; as float32."""
     halves = scales.half().float()
+    if len(scales) and scales.amin() >= _SMALLEST_HALF and scales.amax() <= _LARGEST_HALF:
+        return halves
     return torch.where((scales >= _SMALLEST_HALF) & halves.isfinite(), halves, scales)
+
+
+def _packed(integers: torch.Tensor, bits: int) -> NDArray[np.uint8]:
+    """Integers in blocks side by side, float32 (block_size, blocks), as uint8 (blocks, block_size * bits / 8)."""
+    if bits == 4:
+        # Bytes are made once two integers are one: that is the slowest step.
+        integers = torch.add(integers[::2], integers[1::2], alpha=16)
+    packed: NDArray[np.uint8] = integers.to(torch.uint8).T.contiguous().numpy()
+    return packed
+
+
+def _packed_zeros(zeros: torch.Tensor, bits: int) -> NDArray[np.uint8]:
+    """Zero points, (rows, blocks), as uint8 (rows, ceil(blocks * bits / 8))."""
+    return _pack(_even(zeros.to(torch.uint8), bits), bits)
 
 
 def _even(zeros: torch.Tensor, bits: int) -> torch.Tensor:
