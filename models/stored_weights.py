@@ -14,8 +14,8 @@ _aten = torch.ops.aten
 _VIEWS = {
     _aten.alias.default, _aten.detach.default, _aten.slice.Tensor, _aten.t.default, _aten.transpose.int,
 }  # fmt: skip
-# Numbers to convert at once: few enough for the memory to be used again by the next ones.
-_AT_ONCE = 2**22
+# Numbers to convert at once: few enough to stay in the caches until they are multiplied.
+_AT_ONCE = 2**20
 _NARROW = (torch.bfloat16, torch.float16)
 
 

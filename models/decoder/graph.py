@@ -181,7 +181,7 @@ def _probe(
     attention = ForwardPass(isolated=isolated, max_length=max_length)
     recurrent = RecurrentPass(isolated=isolated)
     with attending(attention), carrying(recurrent):
-        positions = torch.arange(ids.shape[1])[None]
+        positions = torch.arange(ids.shape[1]).expand(len(ids), -1)
         logits: torch.Tensor = model(input_ids=ids, position_ids=positions, use_cache=False).logits
     return logits, _Layers(attention.layers, recurrent.states)
 
@@ -197,8 +197,8 @@ def _check_connections(model: PreTrainedModel, ids: torch.Tensor, layers: _Layer
         raise UnsupportedModelError("its attention is code of its own, which cannot be replaced")
     others = ids.clone()
     others[0, :-1] = ids[0, 1:]
-    logits = [_probe(model, row, max_length, isolated=True)[0][0, -1] for row in (ids, others)]
-    if relative_difference(*logits) > TOLERANCE:
+    logits, _ = _probe(model, torch.cat([ids, others]), max_length, isolated=True)
+    if relative_difference(*logits[:, -1]) > TOLERANCE:
         raise UnsupportedModelError(
             "it carries a state along the text besides keys and values, which is neither a convolution nor a "
             "recurrence that is supported"
