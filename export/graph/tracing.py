@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+import torch.fx.config
 
 from triform.export.graph.cache import add_cache
 from triform.export.graph.cross_attention import (
@@ -25,6 +26,7 @@ from triform.export.graph.program.as_traced import keep_as_traced, remember_sign
 from triform.export.graph.program.translations import TRANSLATIONS
 from triform.export.graph.weights import keep_as_stored
 from triform.models.errors import UnsupportedModelError, first_line
+from triform.models.patching import patched
 from triform.models.spec import GraphSpec
 from triform.models.stored_weights import untouched_weights
 
@@ -63,7 +65,9 @@ def trace(spec: GraphSpec) -> ir.Model:
 
 
 def _exported(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...]) -> Any:
-    with torch.no_grad(), quiet_torch():
+    # The graph drops which lines of Python made each node.
+    no_lines = patched([(torch.fx.config, "do_not_emit_stack_traces", True)])
+    with torch.no_grad(), quiet_torch(), no_lines:
         remember_signatures()
         remember_values()
         program = _program(spec, examples, axes)

@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import onnx_ir
 import onnxscript
 import torch
 
@@ -18,16 +19,44 @@ Table = Mapping[Any, Callable[..., Any]]
 
 @functools.cache
 def remember_signatures() -> None:
-    """Have onnxscript read the source of each of its 500 translations once a process, and not again for each graph.
+    """Spare torch.onnx what it reads and computes of each of its 500 translations and of each operator of ONNX.
 
-    torch.onnx makes a signature of the annotations of each, which are remembered as well.
+    onnxscript parses the source of a translation to tell its domain, which the translation itself knows. torch.onnx
+    makes a signature of the annotations of each for every graph, and of an operator for every node.
     """
     with _if_it_is_there():
-        read = onnxscript.TracedOnnxFunction.function_ir.fget
-        onnxscript.TracedOnnxFunction.function_ir = property(functools.cache(read))
+        traced = onnxscript.TracedOnnxFunction
+        read = functools.cache(traced.function_ir.fget)
+        traced.function_ir = property(
+            lambda function: _Described(function.opset.domain, functools.partial(read, function))
+        )
     with _if_it_is_there():
         of_annotations: Any = importlib.import_module("torch.onnx._internal.exporter._schemas")
         of_annotations.op_signature_from_function = functools.cache(of_annotations.op_signature_from_function)
+    with _if_it_is_there():
+        _remember_operators(onnx_ir.schemas.OpSignature)
+
+
+class _Described:
+    """A function of onnxscript whose source is parsed when more than its domain is asked for."""
+
+    def __init__(self, domain: str, read: Callable[[], Any]) -> None:
+        self.domain, self._read = domain, read
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._read(), name)
+
+
+def _remember_operators(signatures: Any) -> None:
+    make, made = signatures.from_op_schema, dict[tuple[str, str, int], Any]()
+
+    def from_op_schema(schema: Any) -> Any:
+        key = schema.domain, schema.name, schema.since_version
+        if key not in made:
+            made[key] = make(schema)
+        return made[key]
+
+    signatures.from_op_schema = from_op_schema
 
 
 @functools.cache

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
+
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+import onnxscript
 import pytest
 import torch
+from onnxscript.function_libs.torch_lib import registration
 
 from triform.export.graph.program import simpler_operators
-from triform.export.graph.program.as_traced import keep_as_traced, remember_values
+from triform.export.graph.program.as_traced import keep_as_traced, remember_signatures, remember_values
 from triform.export.graph.tracing import quiet_torch, trace
 from triform.models.spec import GraphInput, GraphSpec
 
@@ -106,6 +113,7 @@ def run_as_onnx(module, arguments, others):
         decompose, again = program.run_decompositions, []
         program.run_decompositions = lambda *args, **options: again.append(1) or decompose(*args, **options)
         keep_as_traced(program)
+        remember_signatures()
         remember_values()
         result = torch.onnx.export(program, args=(), dynamo=True, optimize=False, verbose=False)
     session = ort.InferenceSession(result.model_proto.SerializeToString())
@@ -151,3 +159,37 @@ def test_what_has_no_translation_is_traced_again(monkeypatch):
     normed, more = session.run(None, {"x": x[:2].numpy(), "few": few[:, :5].numpy()})
     np.testing.assert_allclose(normed, module.norm(x[:2]).detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(more, few[:, :5].numpy() + 1)
+
+
+def test_translations_know_their_domains_without_being_parsed():
+    remember_signatures()
+    functions = [
+        function
+        for overloads in registration.default_registry.values()
+        for function in (*overloads.overloads, *overloads.complex)
+        if isinstance(function, onnxscript.TracedOnnxFunction)
+    ]
+    assert len(functions) > 300
+    for function in functions[::10]:
+        described = function.function_ir
+        parsed = ast.parse(textwrap.dedent(inspect.getsource(function.func))).body[0]
+        assert described.name == parsed.name
+        assert described.domain == described._read().domain
+
+
+def test_the_signature_of_an_operator_is_made_once_and_is_that_of_its_schema():
+    remember_signatures()
+    for name, version in (("Clip", 13), ("Clip", 12), ("Split", 18)):
+        schema = onnx.defs.get_schema(name, version)
+        signature = ir.schemas.OpSignature.from_op_schema(schema)
+        assert ir.schemas.OpSignature.from_op_schema(onnx.defs.get_schema(name, version)) is signature
+        assert [item.name for item in signature.inputs] == [item.name for item in schema.inputs]
+        assert {item.name for item in signature.attributes} == set(schema.attributes)
+        assert signature.since_version == schema.since_version
+
+
+def test_nodes_name_lines_again_after_a_trace():
+    module, x = Normed(), torch.randn(3, 4, 6)
+    inputs = (GraphInput("x", x, ((0, "batch"),)), GraphInput("few", torch.randn(4, 7), ()))
+    trace(GraphSpec("norm", module, inputs, ("normed", "more"), (), None))
+    assert torch.fx.config.do_not_emit_stack_traces is False
