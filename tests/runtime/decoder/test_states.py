@@ -126,6 +126,13 @@ def test_the_same_prompt_and_longer_ones(subject, decoder):
     same(decoder._step.prefill(ids), subject.after(ids))
 
 
+def test_what_is_held_whole_is_read_again_for_its_logits(subject, decoder):
+    """As after an answer of one token, which is never read itself."""
+    ids = subject.ids(RULES)
+    for _ in range(3):
+        same(decoder._step.prefill(ids), subject.after(ids))
+
+
 def test_what_was_read_last_is_not_taken_for_another_beginning(subject, decoder):
     step, generator = decoder._step, np.random.default_rng(3)
     ids = generator.integers(6, 400, 50).tolist()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
+import numpy as np
 import pytest
 from transformers import pipeline
 
@@ -13,7 +15,7 @@ from tests.helpers.bundles import change, read_manifest_json
 from tests.helpers.commands import invoke, one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
-from triform.runtime.encoder.classification import classify
+from triform.runtime.encoder.classification import classify, scores
 from triform.runtime.encoder.zero_shot import zero_shot
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
 from triform.runtime.opening import load_encoder
@@ -42,6 +44,25 @@ KINDS = {
     },
     "stars": {"num_hidden_layers": 1, "id2label": {0: "stars"}, "problem_type": "regression"},
 }
+
+
+@pytest.mark.parametrize(
+    ("logits", "kind", "expected"),
+    [
+        ([math.log(3), 0], "single_label_classification", [0.75, 0.25]),
+        ([math.log(3), 0], None, [0.75, 0.25]),
+        ([math.log(3), 0], "multi_label_classification", [0.75, 0.5]),
+        ([math.log(3), 0], "regression", [math.log(3), 0]),
+        ([math.log(6), math.log(3), 0], "single_label_classification", [0.6, 0.3, 0.1]),
+        # One label has the probability that it is right.
+        ([math.log(3)], "single_label_classification", [0.75]),
+        ([math.log(3)], None, [0.75]),
+        ([math.log(3)], "regression", [math.log(3)]),
+    ],
+)
+def test_scores_of_logits(logits, kind, expected):
+    np.testing.assert_allclose(scores(np.array(logits, np.float32), kind), expected, rtol=1e-6)
+    np.testing.assert_allclose(scores(np.array([logits] * 3, np.float32), kind), [expected] * 3, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -200,6 +200,15 @@ def test_batches_are_transformers(extractor):
     assert np.abs(batch - given[extractor.model_input_names[0]]).max() <= TOLERANCE
 
 
+@pytest.mark.parametrize(("multiple", "length"), [(1, 5), (2, 6), (4, 8), (5, 5), (7, 7)])
+def test_the_length_of_a_batch(multiple, length):
+    rows = [np.ones((3, 2), np.float32), np.ones((5, 2), np.float32)]
+    batch, mask = pad_features(rows, -7.0, multiple)
+    assert batch.shape == (2, length, 2) and mask.shape == (2, length)
+    assert mask.sum(1).tolist() == [3, 5]
+    assert (batch[0, :3] == 1).all() and (batch[0, 3:] == -7).all() and (batch[1, 5:] == -7).all()
+
+
 def test_an_unknown_kind_is_one_line():
     with pytest.raises(UnsupportedError, match=r"'mfcc'.*upgrade"):
         audio_features(silence(1), AudioInfo("mfcc", RATE, 13, 0.0))
