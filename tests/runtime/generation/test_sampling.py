@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -330,3 +331,46 @@ def test_the_likeliest_token_alone():
     for one in (sampler, make_sampler([], row_generator(1))):
         with pytest.raises(BundleError, match="NaN"):
             one(NO_IDS, Likeliest(-1, *NOTHING))
+
+
+# What a model's defaults may say, other than every option below.
+SAID = GenerationDefaults(
+    do_sample=True, temperature=0.3, top_k=7, top_p=0.2, min_p=0.3, typical_p=0.4, epsilon_cutoff=0.01,
+    eta_cutoff=0.02, repetition_penalty=1.7, encoder_repetition_penalty=1.8, no_repeat_ngram_size=9,
+    encoder_no_repeat_ngram_size=8, exponential_decay_length_penalty=[3, 1.9], bad_words_ids=[[20, 21]],
+    suppress_tokens=[22], begin_suppress_tokens=[23], forced_bos_token_id=24, forced_eos_token_id=[25],
+    stop_strings=["said"],
+)  # fmt: skip
+
+
+def test_what_the_user_asks_for_comes_before_what_the_model_says():
+    asked = dataclasses.replace(
+        EVERYTHING,
+        stop=("asked",),
+        penalties=dataclasses.replace(
+            EVERYTHING.penalties, encoder_repetition_penalty=1.5, encoder_no_repeat_ngram_size=2
+        ),
+    )
+    assert with_defaults(asked, SAID) == asked
+    # 0 and an empty list are asked for, too.
+    nothing = Penalties(repetition_penalty=1, no_repeat_ngram_size=0, exponential_decay_length_penalty=(0, 1.0))
+    found = with_defaults(
+        GenerationOptions(penalties=nothing, top_k=0, constraints=Constraints(suppress_tokens=())), SAID
+    )
+    assert (found.penalties.repetition_penalty, found.penalties.no_repeat_ngram_size, found.top_k) == (1, 0, 0)
+    assert found.penalties.exponential_decay_length_penalty == (0, 1.0)
+    assert found.constraints.suppress_tokens == ()
+
+
+def test_what_nobody_asks_for_is_what_the_model_says():
+    found = with_defaults(GenerationOptions(), SAID)
+    assert (found.temperature, found.top_k, found.top_p, found.stop) == (0.3, 7, 0.2, ("said",))
+    truncation, penalties, constraints = found.truncation, found.penalties, found.constraints
+    cuts = (truncation.min_p, truncation.typical_p, truncation.epsilon_cutoff, truncation.eta_cutoff)
+    assert cuts == (0.3, 0.4, 0.01, 0.02)
+    assert (penalties.repetition_penalty, penalties.encoder_repetition_penalty) == (1.7, 1.8)
+    assert (penalties.no_repeat_ngram_size, penalties.encoder_no_repeat_ngram_size) == (9, 8)
+    assert penalties.exponential_decay_length_penalty == (3, 1.9)
+    assert (constraints.bad_words_ids, constraints.suppress_tokens) == (((20, 21),), (22,))
+    assert (constraints.begin_suppress_tokens, constraints.forced_bos_token_id) == ((23,), 24)
+    assert constraints.forced_eos_token_id == (25,)

@@ -180,6 +180,14 @@ def test_the_rest_of_a_window_of_a_batch_is_read_again(transcribed):
     assert found.prompts == [[START]] * 3
 
 
+def test_an_unfinished_end_of_a_window_of_a_batch_is_kept(transcribed):
+    """The next window begins where it ends, and not with it."""
+    found = transcribed(quiet_at(27, sound(50)), [[at(0), 1, at(10), at(10), 7], [at(0), 2]], batch=2)
+    cut = found.segments[1][1]
+    assert found.segments == [(0, 10, " 1"), (10, cut, " 7"), (cut, 50, " 2")]
+    assert len(found.features) == 1
+
+
 @pytest.mark.parametrize(("left", "runs"), [(1.5, 2), (0.7, 1)])
 def test_less_than_a_second_is_not_read_again(transcribed, left, runs):
     cut = transcribed(quiet_at(27, sound(40)), [[at(0), 1], [at(0), 2]], batch=2).segments[0][1]

@@ -181,3 +181,18 @@ def test_boxes_without_an_area_and_at_the_edges_are_boxes(box):
 def test_boxes_that_are_reversed_are_none(box):
     with pytest.raises(InputError, match="is reversed"):
         Page(["a"], [box])
+
+
+def test_boxes_have_the_type_that_the_graph_takes():
+    for form, kind in ((WHOLE, np.int64), (FRACTIONS, np.float32)):
+        for pages in ([], [PAGE], [PAGE, laid_out("one two")]):
+            assert reader(bert_tokenizer(), form).read_batch(pages).boxes.dtype == kind
+
+
+def test_words_are_laid_out_in_lines_of_ten_and_pages_of_fifty_lines():
+    """A line is 20 thousandths high, and a word 100 wide."""
+    boxes = [tuple(box) for box in laid_out(" ".join(["word"] * 512)).boxes]
+    assert boxes[0] == (0, 0, 90, 15) and boxes[9] == (900, 0, 990, 15)
+    assert boxes[10] == (0, 20, 90, 35) and boxes[499] == (900, 980, 990, 995)
+    # What is behind the last line is at the top again.
+    assert boxes[500] == (0, 0, 90, 15) and boxes[511] == (100, 20, 190, 35)
