@@ -103,6 +103,19 @@ def test_what_does_not_go_together_is_named(values, message):
         check_conflicts({name: value for name, value in values.items() if name != last})
 
 
+@pytest.mark.parametrize("groups", [None, 1, 2])
+@pytest.mark.parametrize("penalty", [None, 1.0])
+def test_several_groups_of_beams_need_what_keeps_them_apart(groups, penalty):
+    values = {"num_beams": 4, "num_beam_groups": groups, "diversity_penalty": penalty}
+    several = groups == 2
+    if several == (penalty is not None):
+        check_conflicts(values)
+        return
+    named = "`num_beam_groups` needs `diversity_penalty`" if several else "`diversity_penalty` needs `num_beam_groups`"
+    with pytest.raises(InputError, match=f"^{named}"):
+        check_conflicts(values)
+
+
 def test_one_beam_goes_with_draws():
     Beams(best_of=3, num_beams=1, num_beam_groups=1, length_penalty=1.0, num_return_sequences=3)
 
