@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import json
 import os
@@ -17,7 +18,7 @@ import pytest
 
 from tests.checkpoints.decoders import llama_folder
 from tests.cli.test_generate import hear_ctrl_c
-from triform.cli.commands.bundle.export_extra import compiled_elsewhere
+from triform.cli.commands.bundle.export_extra import compiled_elsewhere, kept_for_good
 from triform.cli.main import run
 from triform.export.write import staged
 from triform.runtime.errors import ExportError
@@ -319,3 +320,26 @@ def test_a_folder_for_what_is_compiled_that_the_user_names_stays(monkeypatch, tm
     with compiled_elsewhere():
         assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path) and tmp_path.is_dir()
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_garbage_is_looked_for_in_what_comes_after_the_imports(monkeypatch, imported):
+    if not imported:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    before = gc.get_freeze_count()
+    try:
+        with kept_for_good():
+            assert gc.isenabled() == imported
+        assert gc.isenabled()
+        assert (gc.get_freeze_count() > before) != imported
+    finally:
+        gc.unfreeze()
+
+
+def test_a_failed_import_leaves_the_collector_on(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    before = gc.get_freeze_count()
+    with pytest.raises(ImportError), kept_for_good():
+        raise ImportError
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == before

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from triform.cli.commands.bundle.export_extra import check_installed, compiled_elsewhere
+from triform.cli.commands.bundle.export_extra import check_installed, compiled_elsewhere, kept_for_good
 from triform.cli.outputs.export_progress import export_progress
 from triform.cli.outputs.notes import say
 
@@ -136,7 +136,8 @@ def run(
         check_target(bundle, force)
     if plot is not None:
         check_plot(plot, bundle, options)
-    from triform.export.pipeline import export, plan
+    with kept_for_good():
+        from triform.export.pipeline import export, plan
 
     if dry_run:
         planned = plan(source, options)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +33,24 @@ def compiled_elsewhere() -> Iterator[None]:
             del os.environ[_COMPILED]
 
 
+@contextmanager
+def kept_for_good() -> Iterator[None]:
+    """Import in the block what stays until the process ends, and is never looked through for garbage.
+
+    PyTorch and what it needs are a million objects, through which Python would look several times while they are made,
+    and again while a model is traced.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
 def check_installed() -> None:
     """Raise when a package that only exporting needs is missing, or when there is no memory to load them."""
     from importlib.util import find_spec
@@ -46,8 +66,6 @@ def check_installed() -> None:
 
 
 def _check_memory() -> None:
-    import sys
-
     from triform.runtime.errors import OutOfMemoryError
     from triform.runtime.machine.memory import address_space_left, available_memory
 
