@@ -26,7 +26,7 @@ _FRACTIONS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0)
 _AT_ONCE = 2**17
 # Numbers of which candidates are tried at once, and what a part of them is a multiple of: PyTorch adds up columns in
 # groups, and some in another order where a group is not full.
-_IN_CACHE, _COLUMNS = 2**16, 64
+_IN_CACHE, _COLUMNS = 2**17, 64
 # The smallest number that float16 holds with its full precision.
 _SMALLEST_HALF = 2.0**-14
 _LARGEST_HALF = 65504.0
@@ -213,12 +213,13 @@ def _fits(
         of the rounded numbers q, sum(c * q * w) and sum(c * q^2), float32 (candidates, blocks) each.
     """
     dots, norms = torch.empty_like(steps), torch.empty_like(steps)
+    candidates = list(zip(steps, lowest, highest, dots, norms, strict=True))
     width = max(_COLUMNS, _IN_CACHE // len(weights) // _COLUMNS * _COLUMNS)
     # What is computed for one candidate after another is written over, and stays in the caches.
     for columns in (slice(start, start + width) for start in range(0, weights.shape[1], width)):
         own, channel = weights[:, columns], importance[:, columns]
         weighted, rounded, product = own * channel, torch.empty_like(own), torch.empty_like(own)
-        for step, low, high, dot, norm in zip(steps, lowest, highest, dots, norms, strict=True):
+        for step, low, high, dot, norm in candidates:
             torch.div(own, step[columns], out=rounded).round_().clamp_(low[columns], high[columns])
             torch.sum(torch.mul(rounded, weighted, out=product), 0, out=dot[columns])
             torch.sum(torch.mul(rounded, rounded, out=product).mul_(channel), 0, out=norm[columns])
