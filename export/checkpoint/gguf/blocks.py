@@ -118,11 +118,13 @@ class BlockMatrix:
     @property
     def values(self) -> NDArray[np.float32]:
         """The dequantized matrix, float32 (rows, columns)."""
-        scales = self.scales.values[..., None]
+        # In place, because new memory takes longer to get than what is computed.
+        values = self.numbers.astype(np.float32)
         if self.minimums is None:
-            values = (self.numbers.astype(np.float32) - 2 ** (self.bits - 1)) * scales
-        else:
-            values = self.numbers.astype(np.float32) * scales - self.minimums.values[..., None]
+            values -= np.float32(2 ** (self.bits - 1))
+        values *= self.scales.values[..., None]
+        if self.minimums is not None:
+            values -= self.minimums.values[..., None]
         return values.reshape(len(values), -1)
 
 
