@@ -20,6 +20,8 @@ from triform.runtime.errors import ExportError, option
 RELATIVE_TOLERANCE = 5e-4
 _CHUNK = 128
 _RAGGED_STEPS = 6
+# The place among `parity_feedings` of the one that feeds chunks.
+_CHUNKED = 1
 
 
 def reference_logits(model: PreTrainedModel, ids: list[int]) -> Array:
@@ -73,6 +75,12 @@ def decoder_parity(runner: RaggedDecoder, expected: Array, ids: list[int]) -> Pa
 def parity_feedings(ids: list[int]) -> list[Feeding]:
     """A text in four ways: at once, in chunks, in single steps at its end, and as two rows of different lengths."""
     return [_in_chunks(ids, sizes) for sizes in _sizes(len(ids))] + [_ragged(ids)]
+
+
+def unshared_feedings(ids: list[int]) -> list[Feeding]:
+    """Those of `parity_feedings` that are not part of a `shared_feeding`."""
+    feedings = parity_feedings(ids)
+    return feedings[:_CHUNKED] + feedings[_CHUNKED + 1 :]
 
 
 def _sizes(count: int) -> list[list[int]]:
@@ -215,6 +223,24 @@ def logits_feeding(ids: list[int]) -> Feeding:
     """A text in chunks, with the logits of every position."""
     sizes = [len(ids[start : start + _CHUNK]) for start in range(0, len(ids), _CHUNK)]
     return _in_chunks(ids, sizes)
+
+
+def shared_feeding(ids: list[int], count: int) -> Feeding:
+    """A text as `logits_feeding`, but that its first `count` tokens are fed as `parity_feedings` feeds chunks.
+
+    `chunked_results` gives what parity is measured on, so that these tokens need not be fed twice.
+    """
+    sizes = _sizes(count)[_CHUNKED]
+    rest = [min(_CHUNK, len(ids) - start) for start in range(count, len(ids), _CHUNK)]
+    return _in_chunks(ids, [*sizes, *rest])
+
+
+def chunked_results(logits: Array) -> Iterator[Result]:
+    """What feeding chunks gives for the beginning of a text, of its logits, float32 (tokens, vocab_size)."""
+    start = 0
+    for size in _sizes(len(logits))[_CHUNKED]:
+        yield logits[None, start : start + size], {}
+        start += size
 
 
 def logits_of(results: Iterator[Result], feeding: Feeding) -> Array:

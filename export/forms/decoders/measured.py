@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from triform.export.samples.texts import TokenWindows
 from triform.export.verify.decoder import (
     check_parity,
     check_states,
+    chunked_results,
     logits_feeding,
-    parity_feedings,
     parity_of,
+    shared_feeding,
     states_feeding,
+    unshared_feedings,
 )
 from triform.export.verify.segmented import SegmentedDecoder
 from triform.runtime.bundle.export_record import Parity
@@ -60,6 +63,10 @@ class SavedLogits:
 
     def _path(self, index: int) -> Path:
         return self._folder / f"logits{index}"
+
+    def beginning(self, rows: int) -> Array:
+        """The first logits of the first window, float32 (rows, vocab_size)."""
+        return np.fromfile(self._path(0), np.float32, rows * self._width).reshape(rows, self._width)
 
     def __iter__(self) -> Iterator[Array]:
         """Read the logits of one window after another."""
@@ -99,7 +106,7 @@ def measure_decoder(
         scratch: a folder for the graph and its logits.
         reference: compared with.
         calibration: to measure energies on; None if they are not needed.
-        text: to compute logits for.
+        text: to compute logits for; begins with the text of the reference.
         counted: reports how many parts of the graph have run.
 
     Raises:
@@ -109,18 +116,22 @@ def measure_decoder(
     outputs = add_energy_outputs(copy) if calibration is not None else {}
     lower_to_float(copy)
     runner = SegmentedDecoder(copy, scratch, cache, usable_cores())
-    of_parity = parity_feedings(reference.ids)
+    count = len(reference.ids)
     of_states = [] if reference.states is None else [states_feeding(reference.ids)]
     of_energies = [] if calibration is None else energy_feedings(calibration.ids, calibration.window)
-    of_text = [logits_feeding(window) for window in text.windows()]
-    results = runner.run([*of_parity, *of_states, *of_energies, *of_text], counted)
-    parity = parity_of(results, reference.logits, reference.ids)
+    first, *others = text.windows()
+    of_first, of_others = shared_feeding(first, count), [logits_feeding(window) for window in others]
+    results = runner.run([of_first, *unshared_feedings(reference.ids), *of_states, *of_energies, *of_others], counted)
+    expected = SavedLogits(scratch)
+    expected.append(next(results)[0][0] for _ in of_first.chunks)
+    at_once = next(results)
+    in_chunks = chunked_results(expected.beginning(count))
+    parity = parity_of(itertools.chain([at_once], in_chunks, results), reference.logits, reference.ids)
     check_parity(parity)
     if reference.states is not None:
         check_states(results, reference.states)
     by_output = energies_of(results, len(of_energies))
-    expected = SavedLogits(scratch)
-    for feeding in of_text:
+    for feeding in of_others:
         expected.append(next(results)[0][0] for _ in feeding.chunks)
     return Measured(parity, {weight: by_output[output] for weight, output in outputs.items()}, expected)
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from triform.export.runners import Feeding
+from triform.export.runners import Feeding, fed
 from triform.export.verify.decoder import (
     all_logits,
     check_parity,
     check_states,
+    chunked_results,
     logits_feeding,
     parity_feedings,
+    parity_of,
     quantized_decoder_parity,
+    shared_feeding,
     states_feeding,
+    unshared_feedings,
 )
 from triform.runtime.bundle.export_record import Parity
 from triform.runtime.errors import ExportError
@@ -53,6 +58,43 @@ def test_runs_for_logits_and_states():
     assert pieces(states) == [[ids[:14]], [ids[14:15]], [ids[15:24]]]
     assert (states.batch, states.capacity) == (1, 24)
     assert all(chunk.positions.tolist() == [[0]] for chunk in states.chunks)
+
+
+@pytest.mark.parametrize(("count", "rest"), [(24, [128, 128, 20]), (192, [108]), (300, [])])
+def test_a_text_that_begins_as_chunks_are_fed(count, rest):
+    ids = list(range(300))
+    whole, chunked, steps, ragged = parity_feedings(ids[:count])
+    shared = shared_feeding(ids, count)
+    assert (shared.batch, shared.capacity) == (1, 300)
+    assert pieces(shared)[:4] == pieces(chunked)
+    assert [len(piece[0]) for piece in pieces(shared)[4:]] == rest
+    assert [token for piece in pieces(shared) for token in piece[0]] == ids
+    assert all(chunk.positions.tolist() == [list(range(chunk.input_ids.shape[1]))] for chunk in shared.chunks)
+    others = [pieces(feeding) for feeding in unshared_feedings(ids[:count])]
+    assert others == [pieces(whole), pieces(steps), pieces(ragged)]
+
+
+@pytest.mark.parametrize(("place", "found"), [(None, 0), (0, 3), (8, 3), (23, 3), (24, 0)])
+def test_chunks_are_compared_where_they_are_part_of_a_text(place, found):
+    """A difference of 3 in one token's logits is found if that token is among the first 24."""
+    ids = list(range(100, 140))
+    expected = np.stack([np.arange(24), ids[:24]], -1).astype(np.float32)
+    text = np.concatenate([logits[0] for logits, _ in fed(Counts(), [shared_feeding(ids, 24)])])
+    if place is not None:
+        text[place, 1] += 3
+    whole, steps, ragged = unshared_feedings(ids[:24])
+    ours = fed(Counts(), [whole, steps])
+    results = itertools.chain([next(ours)], chunked_results(text[:24]), ours, rows_of(ragged, expected))
+    parity = parity_of(results, expected, ids[:24])
+    assert (parity.prefill, parity.chunked, parity.step, parity.ragged) == (0, found, 0, 0)
+
+
+def rows_of(ragged, expected):
+    """The logits of two rows of a text after each run."""
+    done = np.zeros(2, int)
+    for chunk in ragged.chunks:
+        done += chunk.lengths
+        yield expected[done - 1][:, None], {}
 
 
 @pytest.mark.parametrize("way", ["prefill", "chunked", "step", "ragged"])
