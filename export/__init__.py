@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from triform.models.compiled_folder import without_compiled_folder
+
 if TYPE_CHECKING:
     from triform.export.options import ExportOptions
     from triform.export.pipeline import export, plan
@@ -26,7 +28,8 @@ _HOMES = {"ExportOptions": "options", "Report": "report", "export": "pipeline", 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"triform.export.{_HOMES[name]}"), name)
+        with without_compiled_folder():
+            return getattr(import_module(f"triform.export.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'triform.export' has no attribute {name!r}")
 
 

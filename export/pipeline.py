@@ -22,6 +22,7 @@ from triform.export.forms import audio, decoder, encoder, encoder_decoder, image
 from triform.export.options import ExportOptions
 from triform.export.paths import check_target
 from triform.export.report import Clock, Progress, Report
+from triform.models.compiled_folder import without_compiled_folder
 from triform.models.errors import first_line
 from triform.runtime.errors import ExportError, OutOfMemoryError, is_out_of_memory
 from triform.runtime.panics import panics_as
@@ -84,7 +85,7 @@ def export(
     options, target = options or ExportOptions(), Path(bundle)
     check_target(target, options.force)
     clock = Clock(progress)
-    with _in_memory(source), panics_as(partial(_panic, source)):
+    with without_compiled_folder(), _in_memory(source), panics_as(partial(_panic, source)):
         with clock.step("load"), _unusable_values(source):
             opened = _opened(str(source), options, weights=True)
             steps = _FORMS[opened.purpose.form]
