@@ -169,6 +169,9 @@ def test_shares_in_words():
 def test_sizes_in_words():
     assert bytes_of("90MB") == bytes_of("90M") == 90_000_000
     assert bytes_of("1.5 GiB") == 3 * 2**29
+    units = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+    for unit, size in units.items():
+        assert bytes_of(f"7{unit}") == bytes_of(f"7 {unit}") == 7 * size
     with pytest.raises(InputError, match="such as 90MB"):
         bytes_of("90 megabytes")
 
