@@ -80,7 +80,7 @@ ORDER = {
         "pipeline",
     ),
     "models": (
-        "errors spec patching architectures current_pass stored_weights",
+        "errors spec patching architectures current_pass stored_weights compiled_folder",
         "paths",
         "attention traceable",
         "recurrent",
