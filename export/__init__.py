@@ -14,8 +14,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from triform.models.compiled_folder import without_compiled_folder
-
 if TYPE_CHECKING:
     from triform.export.options import ExportOptions
     from triform.export.pipeline import export, plan
@@ -28,6 +26,8 @@ _HOMES = {"ExportOptions": "options", "Report": "report", "export": "pipeline", 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        from triform.models.compiled_folder import without_compiled_folder
+
         with without_compiled_folder():
             return getattr(import_module(f"triform.export.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'triform.export' has no attribute {name!r}")
