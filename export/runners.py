@@ -19,6 +19,7 @@ from triform.export.samples.batches import Array
 from triform.runtime.bundle.manifest import CacheInfo
 from triform.runtime.errors import ExportError
 from triform.runtime.graphs.exact_products import make_products_exact
+from triform.runtime.graphs.packed_weights import add_unpacked, unpacked_weights
 from triform.runtime.graphs.session import SLOW_FUSIONS
 
 # Begins the names of the extra outputs of a graph that is calibrated; see `quantize/activations.py`.
@@ -314,10 +315,15 @@ def open_session_of(path: Path, threads: int) -> ort.InferenceSession:
     # Only what ends the process: other errors are raised, and reported once.
     options.log_severity_level = 4
     make_products_exact(options)
+    weights = unpacked_weights(path)
+    add_unpacked(ort, options, weights)
     try:
-        return ort.InferenceSession(
+        session = ort.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
         )
+        # The session reads their memory, and does not own it.
+        session.unpacked_weights = weights
+        return session
     except Exception as error:  # ONNX Runtime's errors have no base class of their own
         raise ExportError(f"ONNX Runtime cannot load the exported {path.name}: {_reason(error)}") from error
 

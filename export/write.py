@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
+from triform.export.graph.packed import PackedTensor
 from triform.export.paths import check_target
 from triform.runtime.bundle.manifest import MANIFEST, FileInfo, GraphInfo, Quantization, TensorInfo
 from triform.runtime.errors import ExportError, option
+from triform.runtime.graphs.packed_weights import packed_list
 from triform.runtime.unfinished import exchange, retire, unfinished
 
 # Tensors are aligned to memory pages, so that the runtime can map each one; smaller ones stay inside the graph file.
@@ -42,6 +46,7 @@ class GraphFile:
         """
         self._path = path
         self._stored: Stored = {} if stored is None else stored
+        self._packed: dict[str, dict[str, Any]] = {}
         self._file = (path.parent / f"{path.name}.data").open("wb")
 
     def __enter__(self) -> GraphFile:
@@ -55,6 +60,8 @@ class GraphFile:
     def store(self, value: ir.Value) -> None:
         """Write a constant, and leave the graph its place in the file; small ones stay as they are.
 
+        A packed one is written as it is, and has no place that ONNX Runtime could read it from.
+
         Raises:
             OSError: the disk is full.
         """
@@ -64,17 +71,30 @@ class GraphFile:
         if isinstance(tensor, ir.ExternalTensor) and Path(tensor.base_dir) == self._path.parent:
             # Written already; an imported graph's are in the folder that it came from.
             return
-        content = tensor.tobytes()
+        shape = ir.Shape(tensor.shape.numpy())
+        if not isinstance(tensor, PackedTensor):
+            holder, offset, length = self._place(tensor.tobytes())
+        else:
+            holder, offset, _ = self._place(tensor.packed.tobytes())
+            self._packed[str(value.name)] = {
+                "file": holder,
+                "shape": shape.numpy(),
+                "offset": offset,
+                "fields": tensor.fields,
+            }
+            holder, offset, length = f"{self._path.name}.unpacked", 0, tensor.nbytes
+        value.const_value = ir.ExternalTensor(
+            holder, offset, length, tensor.dtype, shape=shape, name=str(value.name), base_dir=self._path.parent
+        )
+
+    def _place(self, content: bytes) -> tuple[str, int, int]:
+        """Write bytes, unless they are there already; the name of their file, their offset and their length."""
         key = hashlib.blake2b(content, digest_size=20).digest()
         if key not in self._stored:
             self._file.write(bytes(-self._file.tell() % _PAGE))
             self._stored[key] = (Path(self._file.name).name, self._file.tell(), len(content))
             self._file.write(content)
-        holder, offset, length = self._stored[key]
-        shape = ir.Shape(tensor.shape.numpy())
-        value.const_value = ir.ExternalTensor(
-            holder, offset, length, tensor.dtype, shape=shape, name=str(value.name), base_dir=self._path.parent
-        )
+        return self._stored[key]
 
     def finish(self, model: ir.Model) -> None:
         """Write the graph, and the constants that are not written yet, which stay in memory.
@@ -89,6 +109,8 @@ class GraphFile:
                 self.store(value)
             self._file.flush()
             os.fsync(self._file.fileno())
+            if self._packed:
+                packed_list(self._path).write_text(json.dumps(self._packed))
             ir.save(model, self._path)
         finally:
             for value, tensor in originals.items():
@@ -135,6 +157,7 @@ def describe_graph(model: ir.Model, path: Path, quantization: Quantization, note
         operators=dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
         quantization=quantization,
         notes=notes,
+        packed=packed_list(path).name if packed_list(path).exists() else None,
     )
 
 

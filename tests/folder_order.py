@@ -64,9 +64,10 @@ ORDER = {
     ),
     "export": (
         "paths",
-        "options tested_versions write trial",
+        "options tested_versions trial",
         "report",
         "frontier_plot graph tokenization",
+        "write",
         "checkpoint",
         "describe",
         "samples",

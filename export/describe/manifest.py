@@ -22,6 +22,7 @@ from triform.runtime.bundle.manifest import (
     MANIFEST,
     OLDEST_SCHEMA_VERSION,
     PROMPTS,
+    PROMPTS_SCHEMA_VERSION,
     SCHEMA_VERSION,
     STATES_SCHEMA_VERSION,
     GraphInfo,
@@ -149,8 +150,10 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
 def _schema_version(manifest: Manifest) -> int:
     """The oldest version that has what a manifest needs."""
     cache = manifest.cache
-    if PROMPTS in manifest.graphs:
+    if any(graph.packed is not None for graph in manifest.graphs.values()):
         return SCHEMA_VERSION
+    if PROMPTS in manifest.graphs:
+        return PROMPTS_SCHEMA_VERSION
     if cache is not None and cache.growth != "in_place":
         return GROWTH_SCHEMA_VERSION
     if has_gpu(manifest):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from triform.export.graph.experts import lower_experts_to_float
 from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type, sweep
+from triform.export.graph.packed import packed
 from triform.export.graph.weights import shape_of, stored_matrix
 from triform.export.quantize.blockwise import SMALLEST_BLOCK, Blocks, quantize_matrix
 from triform.export.quantize.experts import lower_experts
@@ -141,7 +143,9 @@ def lower_product(
         "K": columns, "N": rows, "bits": blocks.bits, "block_size": blocks.block_size,
         "accuracy_level": accuracy_level,
     }  # fmt: skip
-    inputs = [x, *_constants(graph, node, str(weight.name), blocks, store), None, bias][: 6 if bias is not None else 4]
+    integers = _integers(graph, f"{weight.name}.blocks", blocks, store)
+    factors = _factors(graph, node, str(weight.name), blocks, store)
+    inputs = [x, integers, *factors, None, bias][: 6 if bias is not None else 4]
     product = insert(graph, node, "MatMulNBits", inputs, domain=MICROSOFT, attributes=attributes)
     replace(node.outputs[0], product.outputs[0])
     graph.remove(node, safe=True)
@@ -196,12 +200,9 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
         if shared is None:
             shared = quantize_matrix(stored_matrix(table), None, scheme.bits, scheme.block_size_of_table(width))
             count += 1
-        flat = Blocks(
-            shared.packed.reshape(len(shared.packed), -1), shared.scales, shared.zero_points, shared.bits,
-            shared.block_size,
-        )  # fmt: skip
-        data, scales, zero_points = _constants(model.graph, node, f"{table.name}.rows", flat, store)
-        attributes = {"bits": flat.bits, "block_size": flat.block_size, "gather_axis": 0, "quantize_axis": 1}
+        data = _rows(model.graph, f"{table.name}.rows.blocks", shared, store)
+        scales, zero_points = _factors(model.graph, node, f"{table.name}.rows", shared, store)
+        attributes = {"bits": shared.bits, "block_size": shared.block_size, "gather_axis": 0, "quantize_axis": 1}
         gather = insert(
             model.graph, node, "GatherBlockQuantized", [data, ids, scales, zero_points], domain=MICROSOFT,
             attributes=attributes,
@@ -251,14 +252,26 @@ def linear_inputs(node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value | None]:
     return x, weight, node.inputs[2] if len(node.inputs) > 2 else None
 
 
-def _constants(
-    graph: ir.Graph, node: ir.Node, name: str, blocks: Blocks, store: Store
-) -> tuple[ir.Value, ir.Value, ir.Value]:
-    packed = add_initializer(graph, f"{name}.blocks", blocks.packed)
+def _integers(graph: ir.Graph, name: str, blocks: Blocks, store: Store) -> ir.Value:
+    """The integers of blocks, uint8 (rows, blocks, block_size * bits / 8)."""
+    if blocks.kept_bits < blocks.bits:
+        return add_initializer(graph, name, packed(blocks.packed, blocks.kept_bits, blocks.bits))
+    value = add_initializer(graph, name, blocks.packed)
+    store(value)
+    return value
+
+
+def _rows(graph: ir.Graph, name: str, blocks: Blocks, store: Store) -> ir.Value:
+    """The integers of blocks as a table of rows, uint8 (rows, blocks * block_size * bits / 8)."""
+    shared = blocks.packed.reshape(len(blocks.packed), -1)
+    return _integers(graph, name, replace_fields(blocks, packed=shared), store)
+
+
+def _factors(graph: ir.Graph, node: ir.Node, name: str, blocks: Blocks, store: Store) -> tuple[ir.Value, ir.Value]:
+    """The scales and the zero points of blocks."""
     zero_points = add_initializer(graph, f"{name}.zero_points", blocks.zero_points)
-    store(packed)
     store(zero_points)
-    return packed, _scales(graph, node, name, blocks.scales, store), zero_points
+    return _scales(graph, node, name, blocks.scales, store), zero_points
 
 
 def _scales(graph: ir.Graph, node: ir.Node, name: str, scales: NDArray[np.float32], store: Store) -> ir.Value:

@@ -40,8 +40,10 @@ class Blocks:
         packed: uint8 (out_features, blocks, block_size * bits / 8), two 4-bit integers a byte, low bits first.
         scales: float32 (out_features, blocks); numbers that float16 holds too, but for very small or large ones.
         zero_points: uint8 (out_features, ceil(blocks * bits / 8)), packed like the weights.
-        bits: 4 or 8.
+        bits: 4 or 8, as the operator reads them.
         block_size: weights per block along in_features.
+        kept_bits: of each integer and zero point only so many, the upper ones, are not zero; the others need no place
+            in a file.
     """
 
     packed: NDArray[np.uint8]
@@ -49,6 +51,12 @@ class Blocks:
     zero_points: NDArray[np.uint8]
     bits: int
     block_size: int
+    kept_bits: int
+
+
+def operator_bits(bits: int) -> int:
+    """The bits that MatMulNBits reads integers of `bits` bits in: 4 or 8."""
+    return 4 if bits <= 4 else 8
 
 
 def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits: int, block_size: int) -> Blocks:
@@ -57,20 +65,22 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
     Args:
         weight: float (out_features, in_features); some rows at a time are converted to float32.
         importance: float32 (in_features,), mean square of each input channel; all channels count the same when None.
-        bits: 4 or 8.
+        bits: 3 to 6, or 8.
         block_size: a power of two, at least 16. The last block is padded with zeros.
     """
     missing = -weight.shape[1] % block_size
     channel = torch.ones(weight.shape[1]) if importance is None else importance / importance.mean().clamp(min=1e-12)
     # A channel that was never active in the calibration text still counts a little.
     channel = torch.nn.functional.pad(channel + 1e-4, (0, missing)).view(1, -1, block_size)
-    rows, count = len(weight), channel.shape[1]
+    rows, count, wide = len(weight), channel.shape[1], operator_bits(bits)
+    factor = 2 ** (wide - bits)
     whole = Blocks(
-        packed=np.empty((rows, count, block_size * bits // 8), np.uint8),
+        packed=np.empty((rows, count, block_size * wide // 8), np.uint8),
         scales=np.empty((rows, count), np.float32),
-        zero_points=np.empty((rows, -(-count * bits // 8)), np.uint8),
-        bits=bits,
+        zero_points=np.empty((rows, -(-count * wide // 8)), np.uint8),
+        bits=wide,
         block_size=block_size,
+        kept_bits=bits,
     )
     step = max(1, _AT_ONCE // weight.shape[1])
     # The same for all rows.
@@ -80,9 +90,12 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
         stop = min(start + step, rows)
         weights = _side_by_side(_in_blocks(weight[start:stop], missing, block_size))
         grid = _best_grid(weights, spread[:, : weights.shape[1]], bits)
-        whole.packed[start:stop] = _packed(_integers(weights, grid, bits), bits).reshape(stop - start, count, -1)
-        whole.scales[start:stop] = grid.scales.view(-1, count).numpy()
-        whole.zero_points[start:stop] = _packed_zeros(grid.zeros.view(-1, count), bits)
+        integers = _integers(weights, grid, bits)
+        if factor > 1:
+            integers *= factor
+        whole.packed[start:stop] = _packed(integers, wide).reshape(stop - start, count, -1)
+        whole.scales[start:stop] = (grid.scales / factor).view(-1, count).numpy()
+        whole.zero_points[start:stop] = _packed_zeros(grid.zeros.view(-1, count) * factor, wide)
 
     for _ in in_threads(quantize, range(0, rows, step)):
         pass
@@ -92,13 +105,16 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
 def join_blocks(
     integers: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, bits: int, block_size: int
 ) -> Blocks:
-    """The results of `search_blocks` in the operator's layout."""
+    """The results of `search_blocks` in the operator's layout, integers in the upper bits."""
+    wide = operator_bits(bits)
+    factor = 2 ** (wide - bits)
     return Blocks(
-        packed=_pack(integers, bits),
-        scales=scales.squeeze(-1).numpy(),
-        zero_points=_packed_zeros(zeros.squeeze(-1), bits),
-        bits=bits,
+        packed=_pack(integers * factor, wide),
+        scales=(scales / factor).squeeze(-1).numpy(),
+        zero_points=_packed_zeros(zeros.squeeze(-1) * factor, wide),
+        bits=wide,
         block_size=block_size,
+        kept_bits=bits,
     )
 
 
@@ -110,6 +126,7 @@ def stack_blocks(parts: Sequence[Blocks]) -> Blocks:
         np.concatenate([part.zero_points for part in parts]),
         parts[0].bits,
         parts[0].block_size,
+        parts[0].kept_bits,
     )
 
 
@@ -134,7 +151,7 @@ def search_blocks(
     Args:
         rows: float32 (rows, blocks, block_size).
         channel: float32 (1, blocks, block_size), the weight of an error in each input channel.
-        bits: 4 or 8.
+        bits: 3 to 6, or 8.
 
     Returns:
         integers uint8 (rows, blocks, block_size), scales and zero points float32 (rows, blocks, 1).

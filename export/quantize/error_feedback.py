@@ -23,7 +23,7 @@ def quantize_with_gptq(weight: torch.Tensor, inputs: torch.Tensor, bits: int, bl
     Args:
         weight: float32 (out_features, in_features).
         inputs: float32 (rows, in_features), calibration inputs.
-        bits: 4 or 8.
+        bits: 3 to 6, or 8.
         block_size: a power of two, at least 16. The last block is padded with zeros.
     """
     missing = -weight.shape[1] % block_size
@@ -35,12 +35,12 @@ def quantize_with_gptq(weight: torch.Tensor, inputs: torch.Tensor, bits: int, bl
 def quantize_with_moments(
     weight: torch.Tensor, moments: torch.Tensor, bits: int, block_size: int, damping: float
 ) -> Blocks:
-    """Quantize one matrix; in 4 bits what is rounded is refined, in 8 there is little to gain.
+    """Quantize one matrix; what is rounded to fewer than 8 bits is refined, in 8 there is little to gain.
 
     Args:
         weight: float (out_features, in_features).
         moments: float32 (in_features, in_features), second moments of the inputs.
-        bits: 4 or 8.
+        bits: 3 to 6, or 8.
         block_size: a power of two, at least 16. The last block is padded with zeros.
         damping: added to the diagonal of `moments`, as a share of its mean.
     """
@@ -51,7 +51,7 @@ def quantize_with_moments(
     for rows in weight.split(_ROWS):
         floats = torch.nn.functional.pad(rows.float(), (0, missing))
         rounded = _round_columns(floats, factor, bits, block_size)
-        parts.append(_joined(refine(floats, moments, rounded) if bits == 4 else rounded, bits, block_size))
+        parts.append(_joined(refine(floats, moments, rounded) if bits < 8 else rounded, bits, block_size))
     return stack_blocks(parts)
 
 
@@ -100,7 +100,7 @@ def _round_block(block: torch.Tensor, factor: torch.Tensor, bits: int) -> tuple[
     Args:
         block: float32 (block_size, out_features), changed in place.
         factor: the block's part of the inverse factor.
-        bits: 4 or 8.
+        bits: 3 to 6, or 8.
 
     Returns:
         integers, scales and zero points of one block, as for `join_blocks`; and each column's error divided by the

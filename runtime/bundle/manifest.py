@@ -22,8 +22,9 @@ SIGNATURE = "manifest.json.sig"
 # The key of the manifest's own hash.
 CHECKSUM = "manifest_sha256"
 # Version 3 added `CacheInfo.states`, version 4 graphs for GPUs, version 5 `CacheInfo.growth`, version 6 the graph for
-# prompts; a bundle is written in the oldest version that has what it needs.
-SCHEMA_VERSION = 6
+# prompts, version 7 `GraphInfo.packed`; a bundle is written in the oldest version that has what it needs.
+SCHEMA_VERSION = 7
+PROMPTS_SCHEMA_VERSION = 6
 GROWTH_SCHEMA_VERSION = 5
 GPU_SCHEMA_VERSION = 4
 STATES_SCHEMA_VERSION = 3
@@ -85,7 +86,18 @@ class Quantization:
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """One ONNX file of the bundle."""
+    """One ONNX file of the bundle.
+
+    Attributes:
+        file: the graph.
+        data: its large constants.
+        inputs: of the graph.
+        outputs: of the graph.
+        operators: how many of each type run.
+        quantization: how its weights are stored.
+        notes: on how it was made.
+        packed: the file that says which of its constants are packed; None if none is.
+    """
 
     file: str
     data: str | None
@@ -94,6 +106,7 @@ class GraphInfo:
     operators: dict[str, int]
     quantization: Quantization
     notes: dict[str, str] = field(default_factory=dict)
+    packed: str | None = None
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def _check_references(manifest: Manifest) -> None:
     for one_target in manifests(manifest):
         for graph, info in one_target.graphs.items():
             key = f"gpu.graphs.{graph}" if one_target.target != manifest.target else f"graphs.{graph}"
-            named |= {f"{key}.file": info.file, f"{key}.data": info.data}
+            named |= {f"{key}.file": info.file, f"{key}.data": info.data, f"{key}.packed": info.packed}
     for key, name in named.items():
         if name is not None and name not in manifest.files:
             raise Mismatch(f"{key} names {quoted(name)}, which files does not list")

@@ -22,6 +22,7 @@ from triform.runtime.errors import (
     pass_on,
 )
 from triform.runtime.graphs.exact_products import make_products_exact
+from triform.runtime.graphs.packed_weights import add_unpacked, unpacked_weights
 from triform.runtime.graphs.protocols import GraphSession
 from triform.runtime.graphs.providers.assignment import Assignment, assignment, fallback_note
 from triform.runtime.graphs.providers.choice import GPU_PROVIDERS, absent_providers, choose, options_of, preload
@@ -232,6 +233,8 @@ def _open_on(
 def _open_on_cpu(ort: Any, path: Path, threads: int | None) -> GraphSession:
     try:
         return _create(ort, path, _settings(ort, threads), [CPU], SLOW_FUSIONS)
+    except BundleError:
+        raise
     except Exception as error:  # onnxruntime's exceptions share no base class
         pass_on(error)
         if is_out_of_memory(error):
@@ -249,6 +252,8 @@ def _open_on_cpu(ort: Any, path: Path, threads: int | None) -> GraphSession:
 def _create(
     ort: Any, path: Path, settings: Any, providers: list[Any] | None, without: Iterable[str] = ()
 ) -> GraphSession:
+    weights = unpacked_weights(path)
+    add_unpacked(ort, settings, weights)
     with warnings.catch_warnings():
         # onnxruntime only warns of an absent provider; `open_session` raises an error.
         warnings.simplefilter("ignore")
@@ -256,6 +261,8 @@ def _create(
         session: GraphSession = ort.InferenceSession(
             str(path), settings, providers=providers, enable_fallback=0, disabled_optimizers=set(without)
         )
+    # The session reads their memory, and does not own it.
+    session.unpacked_weights = weights  # type: ignore[attr-defined]
     return session
 
 

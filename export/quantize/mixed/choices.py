@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from triform.export.quantize.blockwise import dequantize, quantize_matrix
+from triform.export.quantize.blockwise import dequantize, operator_bits, quantize_matrix
 from triform.export.quantize.mixed.allocation import Choice
 
 # Bits and block sizes. Of SmolLM2-135M's products, 4 bits in blocks of 128 save 3 % of what blocks of 64 take.
-_SCHEMES = ((4, 64), (4, 32), (4, 16), (8, 128), (8, 32))
+_SCHEMES = (
+    (3, 64), (3, 32), (4, 64), (4, 32), (4, 16), (5, 64), (5, 32), (6, 128), (6, 64), (6, 32), (8, 128), (8, 32),
+)  # fmt: skip
 # As many rows of a part tell enough of its error.
 _SAMPLED_ROWS = 256
 # Bytes of a scale, in float16.
@@ -54,7 +56,7 @@ def choices_of(parts: Sequence[Part], *, looked_up: bool) -> list[Choice]:
 def size_of(rows: int, width: int, bits: int, block_size: int) -> int:
     """Bytes of a matrix in blocks, with scales and zero points."""
     blocks = -(-width // block_size)
-    return rows * (blocks * block_size * bits // 8 + blocks * _SCALE + -(-blocks * bits // 8))
+    return rows * (blocks * block_size * bits // 8 + blocks * _SCALE + -(-blocks * operator_bits(bits) // 8))
 
 
 def sampled(part: Part) -> Part:

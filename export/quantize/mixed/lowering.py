@@ -78,9 +78,9 @@ def _store(model: ir.Model, blocks: Mapping[str, Blocks], accuracy_level: int) -
     """Replace each product and each lookup of a matrix by those of its blocks; what has none stays in float32."""
     tables = {id(model.graph.initializers[name]): item for name, item in blocks.items()}
     for node in nodes(model.graph, LINEAR):
-        name = str(linear_inputs(node)[1].name)
-        if name in blocks:
-            lower_product(model.graph, node, blocks[name], accuracy_level)
+        weight = linear_inputs(node)[1]
+        if str(weight.name) in blocks:
+            lower_product(model.graph, node, blocks[str(weight.name)], accuracy_level)
     lower_to_float(model)
     # All tables are quantized already, so that this scheme is only a form.
     lower_embeddings(model, Scheme(8, 32, accuracy_level), tables)

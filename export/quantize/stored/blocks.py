@@ -114,7 +114,7 @@ class _Kept:
     def __init__(self, constants: StoredConstants, matrix: BlockMatrix) -> None:
         self._constants, self._matrix = constants, matrix
         self._bits = 4 if matrix.bits <= 4 else 8
-        self._numbers = constants.numbers(matrix, self._bits)
+        self._numbers = constants.numbers(matrix.numbers, matrix.bits, self._bits)
         self._scales = constants.factors(matrix.scales, 2.0 ** (matrix.bits - self._bits), "scales")
         self._offsets = (
             None if matrix.minimums is None else constants.offsets(matrix.minimums, self._scales, self._bits)

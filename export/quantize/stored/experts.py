@@ -106,7 +106,7 @@ def _lower(graph: ir.Graph, start: ir.Node, node: ir.Node, found: _Mixture, accu
 def _constants(constants: StoredConstants, matrix: BlockMatrix, found: _Mixture) -> tuple[ir.Value, ir.Value]:
     """The numbers and scales of all experts, (experts, rows, …)."""
     rows, blocks, size = matrix.numbers.shape
-    numbers = constants.numbers(matrix, found.bits)
+    numbers = constants.numbers(matrix.numbers, matrix.bits, found.bits)
     scales = constants.factors(matrix.scales, 2.0 ** (matrix.bits - found.bits), "scales")
     shape = found.experts, rows // found.experts
     return (

@@ -24,7 +24,7 @@ def random_matrix(rows, columns, seed=0):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from([4, 8]),
+    st.sampled_from([3, 4, 5, 6, 8]),
     st.sampled_from([16, 32, 64, 128]),
     st.integers(1, 40),
     st.integers(1, 300),
@@ -36,8 +36,8 @@ def test_no_weight_is_further_off_than_its_step(bits, block_size, rows, columns,
     error = np.abs(dequantize(blocks, columns) - weight.numpy())
     span = np.pad(weight.numpy(), ((0, 0), (0, -columns % block_size))).reshape(rows, -1, block_size)
     span = np.maximum(span.max(-1), 0) - np.minimum(span.min(-1), 0)
-    # Rounding, and at 4 bits clipping at 0.7 of the range, whose ends then lie up to 0.3 of it away.
-    worst = span * (0.31 if bits == 4 else 1 / 255)
+    # Rounding, and below 8 bits clipping at 0.7 of the range, whose ends then lie up to 0.3 of it away.
+    worst = span * (0.31 if bits < 8 else 1 / 255)
     assert (error <= np.repeat(worst, block_size, -1)[:, :columns] + 1e-6).all()
 
 
@@ -45,6 +45,18 @@ def test_numbers_on_the_grid_are_kept_exactly():
     """16 levels of 0.25 from -1.75 to 2.0 need no rounding at all."""
     weight = (torch.arange(16.0) - 7).repeat(2, 4)[:, torch.randperm(64)] / 4
     assert np.abs(dequantize(quantize_matrix(weight, None, 4, 64), 64) - weight.numpy()).max() < 1e-6
+
+
+@pytest.mark.parametrize(("bits", "wide"), [(3, 4), (4, 4), (5, 8), (6, 8), (8, 8)])
+def test_integers_have_as_many_bits_as_are_kept(bits, wide):
+    """All levels of 0.25 are kept exactly; of what the operator reads the lower bits are zero."""
+    levels = torch.arange(2.0**bits) - 2 ** (bits - 1)
+    weight = (levels.repeat(256 // len(levels)) / 4)[None]
+    blocks = quantize_matrix(weight, None, bits, 256)
+    assert np.abs(dequantize(blocks, 256) - weight.numpy()).max() < 1e-6
+    assert (blocks.bits, blocks.kept_bits) == (wide, bits)
+    own = blocks.packed if wide == 8 else np.stack([blocks.packed & 15, blocks.packed >> 4])
+    assert np.array_equal(np.unique(own), np.arange(2**bits) * 2 ** (wide - bits))
 
 
 def test_important_channels_are_kept_better():
@@ -55,7 +67,7 @@ def test_important_channels_are_kept_better():
     assert (weighted**2).mean() < 0.8 * (plain**2).mean()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [3, 4, 5, 6, 8])
 @pytest.mark.parametrize("columns", [128, 96, 80])
 def test_the_operator_reads_what_was_written(bits, columns):
     """MatMulNBits with the identity gives the dequantized matrix back."""
@@ -63,14 +75,14 @@ def test_the_operator_reads_what_was_written(bits, columns):
     blocks = quantize_matrix(weight, None, bits, 64)
     constants = {"B": blocks.packed, "scales": blocks.scales, "zero_points": blocks.zero_points}
     node = helper.make_node(
-        "MatMulNBits", ["A", *constants], ["Y"], domain="com.microsoft", K=columns, N=24, bits=bits, block_size=64,
-        accuracy_level=1,
+        "MatMulNBits", ["A", *constants], ["Y"], domain="com.microsoft", K=columns, N=24,
+        bits=blocks.bits, block_size=64, accuracy_level=1,
     )  # fmt: skip
     found = run(node, constants, {"A": np.eye(columns, dtype=np.float32)}, 2)
     assert np.abs(found.T - dequantize(blocks, columns)).max() < 1e-5
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [3, 4, 5, 6, 8])
 def test_the_embedding_reads_the_same_bytes(bits):
     weight = random_matrix(40, 96)
     blocks = quantize_matrix(weight, None, bits, 32)
@@ -78,8 +90,8 @@ def test_the_embedding_reads_the_same_bytes(bits):
         "data": blocks.packed.reshape(40, -1), "scales": blocks.scales, "zero_points": blocks.zero_points,
     }  # fmt: skip
     node = helper.make_node(
-        "GatherBlockQuantized", ["data", "ids", "scales", "zero_points"], ["Y"], domain="com.microsoft", bits=bits,
-        block_size=32, gather_axis=0, quantize_axis=1,
+        "GatherBlockQuantized", ["data", "ids", "scales", "zero_points"], ["Y"], domain="com.microsoft",
+        bits=blocks.bits, block_size=32, gather_axis=0, quantize_axis=1,
     )  # fmt: skip
     ids = np.array([3, 39, 0, 7])
     assert np.abs(run(node, constants, {"ids": ids}, 2) - dequantize(blocks, 96)[ids]).max() < 1e-6

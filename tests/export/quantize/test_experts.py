@@ -127,7 +127,7 @@ def dequantized(stored, name, bits, width):
     packed, scales = stored[f"{name}.blocks"], stored[f"{name}.scales"]
     size = width // scales.shape[-1]
     parts = zip(packed.reshape(*scales.shape, -1), scales, stored[f"{name}.zero_points"], strict=True)
-    return torch.stack([torch.from_numpy(dequantize(Blocks(*part, bits, size), width)) for part in parts])
+    return torch.stack([torch.from_numpy(dequantize(Blocks(*part, bits, size, bits), width)) for part in parts])
 
 
 def give_back(layer, name, weights):

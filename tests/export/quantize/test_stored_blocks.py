@@ -16,9 +16,9 @@ from tests.checkpoints.gguf_blocks import random_tensor
 from tests.checkpoints.gguf_files import make_model, write_gguf
 from triform.export.checkpoint.gguf import loading
 from triform.export.checkpoint.gguf.container import Tensor
+from triform.export.graph.packed import pack_apart
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export, plan
-from triform.export.quantize.stored.constants import pack_apart
 from triform.runtime.errors import InputError
 
 # Rows are whole super-blocks, which have 256 numbers.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Format
@@ -18,6 +17,7 @@ from triform.export.checkpoint.gguf.container import Tensor
 from triform.export.checkpoint.gguf.placement import Placement
 from triform.export.quantize.stored.blocks import StoredWeights
 from triform.export.quantize.stored.experts import lower_stored_experts
+from triform.export.runners import open_session_of
 from triform.export.write import write_graph
 
 EXPERTS, HIDDEN, INNER, CHOSEN, TOKENS = 3, 512, 256, 2, 5
@@ -77,7 +77,7 @@ def compared(folder, gate, up, down, bits):
     index = torch.stack([torch.randperm(EXPERTS, generator=generator)[:CHOSEN] for _ in range(TOKENS)])
     hidden, weights = torch.randn(TOKENS, HIDDEN, generator=generator), torch.rand(TOKENS, CHOSEN, generator=generator)
     routing = torch.zeros(TOKENS, EXPERTS).scatter(1, index, weights).numpy()
-    session = onnxruntime.InferenceSession(folder / "graph.onnx", providers=["CPUExecutionProvider"])
+    session = open_session_of(folder / "graph.onnx", 1)
     (found,) = session.run(None, {"hidden": hidden.numpy(), "routing": routing})
     return found, layer(hidden, index, weights).numpy(), formats
 

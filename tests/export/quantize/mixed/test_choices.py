@@ -7,6 +7,8 @@ import torch
 
 from triform.export.quantize.mixed.choices import Part, choices_of, sampled, size_of
 
+SCHEMES = {(bits, size) for bits in (3, 4, 5, 6) for size in (32, 64)} | {(4, 16), (6, 128), (8, 32), (8, 128)}
+
 
 def part(rows, width, seed=0):
     generator = torch.Generator().manual_seed(seed)
@@ -17,10 +19,10 @@ def part(rows, width, seed=0):
 @pytest.mark.parametrize(
     ("width", "looked_up", "schemes"),
     [
-        (96, False, {(4, 64), (4, 32), (4, 16), (8, 128), (8, 32)}),
+        (96, False, SCHEMES),
         # Rows that are looked up are whole blocks: 96 is no multiple of 64 or 128.
-        (96, True, {(4, 32), (4, 16), (8, 32)}),
-        (128, True, {(4, 64), (4, 32), (4, 16), (8, 128), (8, 32)}),
+        (96, True, {(bits, size) for bits, size in SCHEMES if size <= 32}),
+        (128, True, SCHEMES),
         (20, True, {(4, 16), (8, 16)}),
     ],
 )
@@ -31,7 +33,7 @@ def test_blocks_that_fit_a_matrix(width, looked_up, schemes):
     # Fewer bits, and larger blocks of as many bits, damage more.
     by_damage = sorted(found, key=lambda choice: choice.damage)
     assert [choice.bits for choice in by_damage] == sorted((choice.bits for choice in found), reverse=True)
-    for bits in (4, 8):
+    for bits in (3, 4, 5, 6, 8):
         sizes = [choice.block_size for choice in by_damage if choice.bits == bits]
         assert sizes == sorted(sizes)
 
@@ -41,6 +43,9 @@ def test_bytes():
     assert size_of(10, 96, 4, 64) == 10 * (64 + 4 + 1)
     assert size_of(10, 96, 8, 32) == 10 * (96 + 6 + 3)
     assert size_of(1, 64, 4, 64) == 32 + 2 + 1
+    # Integers of 5 bits have a zero point of a byte, those of 3 bits one of half a byte.
+    assert size_of(10, 96, 5, 32) == 10 * (60 + 6 + 3)
+    assert size_of(10, 128, 3, 32) == 10 * (48 + 8 + 2)
 
 
 def of_four_bits(given):
