@@ -24,10 +24,8 @@ from triform.export.report import Clock
 from triform.runtime.bundle.export_record import QuantizedEncoderParity
 from triform.runtime.bundle.manifest import Quantization
 
-# Bits and block sizes of products, beside 8 bits by column, and of tables. Products of 5 or 6 bits would be as slow as
-# those of 4 where a text has many tokens; columns are several times as fast.
-_PRODUCTS = ((4, 64), (4, 32), (4, 16))
-_TABLES = ((3, 32), (4, 32), (4, 16), (5, 32), (6, 32), (8, 32))
+# Bits and block sizes of products, beside 8 bits by column, and of tables.
+_PRODUCTS, _TABLES = ((4, 64), (4, 32), (4, 16)), ((4, 32), (4, 16), (8, 32))
 # Bytes of a number in float32.
 _FLOAT = 4
 
