@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from triform.export.checkpoint.gguf.vocabulary.special_tokens import special_ids, token_kinds
+from triform.export.checkpoint.gguf.vocabulary.special_tokens import SpecialIds, special_ids, token_kinds
+from triform.export.checkpoint.gguf.vocabulary.tokenizer import _of_whole_texts
 from triform.runtime.errors import ExportError
 
 NORMAL, CONTROL = 1, 3
@@ -96,3 +97,13 @@ def test_kinds():
     assert token_kinds(file, ["a", "<eos>"]) == [NORMAL, CONTROL]
     with pytest.raises(ExportError, match=r"^model\.gguf has 3 tokens but 2 kinds of tokens$"):
         token_kinds(a_file(letters(3), types=[NORMAL, NORMAL]), letters(3))
+
+
+@pytest.mark.parametrize("prefixed", [True, False])
+def test_spaces_around_a_text_come_back(prefixed):
+    """SentencePiece puts one space before a text, and takes that one away again; those at its end stay."""
+    none = SpecialIds(None, None, [], None, None, None, None)
+    tokenizer = _of_whole_texts(["\u2581", "a", "\u2581a"], [("\u2581", "a")], none, prefixed)
+    for text in ("a", "a a", "a ", " a", "a  "):
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    assert tokenizer.encode("a a").ids == ([2, 2] if prefixed else [1, 2])
