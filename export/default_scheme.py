@@ -10,12 +10,8 @@ from triform.export.checkpoint.loading import has_blocks
 from triform.export.checkpoint.source import Source
 from triform.export.describe.normal_config import normal_config
 from triform.export.options import AUTO, KEEP, MIXED, ExportOptions
+from triform.export.quantize.mixed.choices import WIDEST_IN_8_BITS
 from triform.runtime.errors import InputError, option, refuse_unused
-
-# Where 8 bits should take the same time as 4: interpolated between products of 576 by 3,072, where 8 bits are faster,
-# and 2,048 by 8,192, where they take 1.26 times as long. SmolLM2-135M (576 wide) in int8 decodes at 0.86 times the
-# speed of int4, reads prompts at 1.2 times, and loses 0.3 % of perplexity instead of 19 %. See docs/quantization.md.
-WIDEST_IN_8_BITS = 1024
 
 
 @dataclass(frozen=True)

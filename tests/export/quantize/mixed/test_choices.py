@@ -38,6 +38,12 @@ def test_blocks_that_fit_a_matrix(width, looked_up, schemes):
         assert sizes == sorted(sizes)
 
 
+@pytest.mark.parametrize(("rows", "width", "fine"), [(1024, 1088, True), (1088, 1024, True), (1040, 1088, False)])
+def test_only_small_matrices_have_what_is_computed_in_8_bits(rows, width, fine):
+    found = choices_of([part(rows, width)], looked_up=False)
+    assert {choice.bits for choice in found} == ({3, 4, 5, 6, 8} if fine else {3, 4, 8})
+
+
 def test_bytes():
     """Of 96 numbers: two blocks of 64 have 64 bytes of 4 bits, two scales of 2 and one byte of zero points."""
     assert size_of(10, 96, 4, 64) == 10 * (64 + 4 + 1)
