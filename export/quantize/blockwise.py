@@ -22,6 +22,9 @@ SMALLEST_BLOCK = 16
 # Fractions of the full range to try for each block: clipping the extremes leaves finer steps for the rest. More or
 # finer fractions changed the divergence on SmolLM2-135M by less than 2 %.
 _FRACTIONS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0)
+# Without energies, more fractions do not help: of SmolLM2-135M in 4 bits all six have a divergence of 0.442, these two
+# 0.406; of the same model with its channels scaled, 0.456 and 0.448.
+_FRACTIONS_WITHOUT_ENERGIES = (0.8, 1.0)
 # Numbers to quantize at once: the search makes a few arrays of as many, which should stay in the caches.
 _AT_ONCE = 2**17
 # Numbers of which candidates are tried at once, and what a part of them is a multiple of: PyTorch adds up columns in
@@ -82,6 +85,7 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
         block_size=block_size,
         kept_bits=bits,
     )
+    fractions = _fractions(bits, _FRACTIONS_WITHOUT_ENERGIES if importance is None else _FRACTIONS)
     step = max(1, _AT_ONCE // weight.shape[1])
     # The same for all rows.
     spread = _side_by_side(channel.expand(min(step, rows), -1, -1))
@@ -89,7 +93,7 @@ def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits:
     def quantize(start: int) -> None:
         stop = min(start + step, rows)
         weights = _side_by_side(_in_blocks(weight[start:stop], missing, block_size))
-        grid = _best_grid(weights, spread[:, : weights.shape[1]], bits)
+        grid = _best_grid(weights, spread[:, : weights.shape[1]], bits, fractions)
         integers = _integers(weights, grid, bits)
         if factor > 1:
             integers *= factor
@@ -157,7 +161,7 @@ def search_blocks(
         integers uint8 (rows, blocks, block_size), scales and zero points float32 (rows, blocks, 1).
     """
     weights = _side_by_side(rows)
-    grid = _best_grid(weights, _side_by_side(channel.expand_as(rows)), bits)
+    grid = _best_grid(weights, _side_by_side(channel.expand_as(rows)), bits, _fractions(bits, _FRACTIONS))
     integers = _integers(weights, grid, bits).to(torch.uint8)
     shape = (*rows.shape[:2], 1)
     return integers.T.reshape(rows.shape), grid.scales.view(shape), grid.zeros.view(shape)
@@ -183,15 +187,20 @@ def _side_by_side(blocks: torch.Tensor) -> torch.Tensor:
     return blocks.reshape(-1, blocks.shape[-1]).T.contiguous()
 
 
-def _best_grid(weights: torch.Tensor, importance: torch.Tensor, bits: int) -> _Grid:
+def _fractions(bits: int, below_8: Sequence[float]) -> Sequence[float]:
+    return below_8 if bits < 8 else (1.0,)
+
+
+def _best_grid(weights: torch.Tensor, importance: torch.Tensor, bits: int, fractions: Sequence[float]) -> _Grid:
     """The grid with the smallest weighted error of each block.
 
     Args:
         weights: float32 (block_size, blocks).
         importance: float32 (block_size, blocks).
         bits: 4 or 8.
+        fractions: of the full range, to try.
     """
-    levels, fractions = 2**bits - 1, _FRACTIONS if bits < 8 else _FRACTIONS[-1:]
+    levels = 2**bits - 1
     low = weights.amin(0).clamp_(max=0)
     span = (weights.amax(0).clamp_(min=0) - low).clamp_(min=1e-12)
     steps = torch.stack([span * (fraction / levels) for fraction in fractions])

@@ -22,7 +22,8 @@ def by_formula(weight, importance, bits, size):
     low = w.amin(0).clamp(max=0)
     span = (w.amax(0).clamp(min=0) - low).clamp(min=1e-12)
     best, chosen = torch.full_like(span, -torch.inf), None
-    for fraction in FRACTIONS if bits == 4 else (1.0,):
+    tried = (0.8, 1.0) if importance is None else FRACTIONS
+    for fraction in tried if bits == 4 else (1.0,):
         step = span * (fraction / levels)
         zero = (-low * fraction / step).round().clamp(0, levels)
         q = (w / step).round().clamp(-zero, levels - zero)
