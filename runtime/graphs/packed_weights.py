@@ -139,10 +139,9 @@ def _read(path: Path) -> dict[str, PackedConstant]:
     """Raises ValueError or Mismatch if the file is damaged."""
     constants: dict[str, PackedConstant] = build(dict[str, PackedConstant], json.loads(path.read_bytes()), "it")
     for name, item in constants.items():
-        good = all(len(pair) == 2 and pair[0] in (1, 2, 4) and 0 <= pair[1] <= _BYTE - pair[0] for pair in item.fields)
         if (
-            not good
-            or not item.fields
+            not item.fields
+            or not all(map(_is_field, item.fields))
             or min([*item.shape, item.offset], default=0) < 0
             or item.size % _BYTE
             or item.size > _MOST

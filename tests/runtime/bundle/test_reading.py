@@ -105,6 +105,14 @@ def without_nulls(value):
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
+def test_the_documented_versions_are_read_and_no_others(tmp_path):
+    for version in range(2, 8):
+        assert read(tmp_path, FILES[0], ("schema_version",), version).schema_version == version
+    for version, remedy in ((1, "an older Triform.*: export the model again"), (8, "a newer Triform.*: upgrade")):
+        with pytest.raises(BundleError, match=f"schema version {version}, made by {remedy}"):
+            read(tmp_path, FILES[0], ("schema_version",), version)
+
+
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_no_number_is_without_limits(tmp_path, name):
     file, path = KINDS[name]

@@ -253,13 +253,39 @@ def test_the_file_of_a_fine_tune_is_refused(kept, decoder):
 @pytest.mark.parametrize("beyond", [0, 5])
 def test_tokens_beyond_the_vocabulary_are_refused(decoder, tmp_path, beyond):
     manifest, path = decoder.manifest, tmp_path / "kept"
-    arrays = {
-        f"{index}.{part}": np.zeros((layer.num_key_value_heads, 2, layer.head_dim), np.float32)
-        for index, layer in enumerate(manifest.cache.layers)
-        for part in ("key", "value")
-    }
+    arrays = zeros(manifest, 2)
     write_prompt_cache(path, manifest, [1, manifest.vocab_size - 1], arrays)
     assert read_prompt_cache(path, manifest)[0] == [1, manifest.vocab_size - 1]
     write_prompt_cache(path, manifest, [1, manifest.vocab_size + beyond], arrays)
     with pytest.raises(InputError, match="is damaged"):
         read_prompt_cache(path, manifest)
+
+
+def zeros(manifest, tokens):
+    return {
+        f"{index}.{part}": np.zeros((layer.num_key_value_heads, tokens, layer.head_dim), np.float32)
+        for index, layer in enumerate(manifest.cache.layers)
+        for part in ("key", "value")
+    }
+
+
+def test_no_more_tokens_than_the_context_and_no_fewer_than_one(decoder, tmp_path):
+    """In files whose sizes and checksums are right."""
+    manifest, path = dataclasses.replace(decoder.manifest, max_length=3), tmp_path / "kept"
+    write_prompt_cache(path, manifest, [5, 6, 7], zeros(manifest, 3))
+    assert read_prompt_cache(path, manifest)[0] == [5, 6, 7]
+    for ids in ([5, 6, 7, 8], []):
+        write_prompt_cache(path, manifest, ids, zeros(manifest, len(ids)) if ids else {})
+        with pytest.raises(InputError, match="its number of tokens does not match"):
+            read_prompt_cache(path, manifest)
+
+
+def test_the_length_is_that_of_the_tokens(decoder, tmp_path):
+    manifest, path = decoder.manifest, tmp_path / "kept"
+    write_prompt_cache(path, manifest, [5, 6, 7], zeros(manifest, 3))
+    header, numbers = parts(path)
+    for length in ("2", "4"):
+        metadata = {**header["__metadata__"], "length": length}
+        write_parts(path, {**header, "__metadata__": metadata}, numbers)
+        with pytest.raises(InputError, match="its number of tokens does not match"):
+            read_prompt_cache(path, manifest)

@@ -155,6 +155,13 @@ def test_options_out_of_range_are_one_line(options):
         VoiceActivityOptions(**options)
 
 
+@pytest.mark.parametrize(("padding", "least"), [(0, 1), (0.25, 1.5), (0.5, 2), (4, 9)])
+def test_spans_have_room_for_a_second_and_their_padding(padding, least):
+    assert VoiceActivityOptions(padding=padding, max_speech=least).max_speech == least
+    with pytest.raises(InputError, match="max_speech must be at least 1 s and twice the padding"):
+        VoiceActivityOptions(padding=padding, max_speech=least - 0.01)
+
+
 def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setattr("triform.runtime.media.voice_activity.find_spec", lambda name: None)
     with pytest.raises(UnsupportedError, match=escape(install_command("audio"))):
