@@ -20,7 +20,7 @@ from triform.cli.configuration.origins import use_origins_of, with_origins
 from triform.cli.outputs.pipes import ReaderGone
 from triform.cli.outputs.spelling import spelled, use_flags_of
 from triform.cli.outputs.terminal import guard_terminals
-from triform.cli.signals import end_at_once, end_in_order, interrupt
+from triform.cli.signals import asked_to_end, end_at_once, end_in_order, interrupt
 
 # A full disk, a file or quota at its limit, and a failing device.
 _CANNOT_WRITE = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -221,9 +221,9 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         return _say_usage(error)
     except InputError as error:
-        return _say(with_origins(spelled(str(error))), 2)
+        return asked_to_end(error) or _say(with_origins(spelled(str(error))), 2)
     except TriformError as error:
-        return _say(with_origins(spelled(str(error))), 1)
+        return asked_to_end(error) or _say(with_origins(spelled(str(error))), 1)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except SystemExit as ended:
@@ -233,7 +233,7 @@ def run(arguments: list[str]) -> int:
         return 0
     except BaseException as error:
         # A panic in a Rust library is not an Exception.
-        return _unexpected(error)
+        return asked_to_end(error) or _unexpected(error)
     finally:
         use_defaults(())
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # What kill, docker stop and a shutdown send, and what a terminal sends when it is closed.
 _NAMES = ("SIGTERM", "SIGHUP")
+# The exit code of the signal that has asked the program to end.
+_asked: list[int] = []
 
 
 def end_in_order() -> None:
@@ -47,4 +49,20 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     for name in _NAMES:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    raise SystemExit(128 + number)
+    _asked.append(128 + number)
+    raise SystemExit(_asked[0])
+
+
+def asked_to_end(error: BaseException) -> int | None:
+    """The exit code of the signal that a failure came of; None if it came of none.
+
+    A library that is being imported may turn what a signal's handler raises into an error of its own.
+    """
+    if _asked:
+        return _asked[0]
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return 128 + signal.SIGINT
+        cause = cause.__cause__ or cause.__context__
+    return None

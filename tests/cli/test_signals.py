@@ -46,6 +46,32 @@ def test_what_nohup_ignores_is_ignored(tmp_path):
     assert done.stdout == b"still here\n"
 
 
+IMPORTS = """
+import os, sys, time
+from triform.cli import main, signals
+
+def fails(*_, **__):
+    try:
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(60)
+    except BaseException as error:
+        raise ImportError("initialization failed") from error
+
+main.app = fails
+signals.end_in_order()
+signals.interrupt()
+sys.exit(main.run([]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_library_that_turns_a_signal_into_an_error_of_its_own(number, code):
+    """As modules in C do whose initialization is interrupted."""
+    heed = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731
+    done = subprocess.run([sys.executable, "-c", IMPORTS, str(int(number))], preexec_fn=heed, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
 def test_a_command(float_bundle):
     """It answers a line after another, and waits for the next."""
     command = [sys.executable, "-m", "triform", "chat", str(float_bundle), "--max-new-tokens", "2"]
