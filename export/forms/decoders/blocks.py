@@ -21,6 +21,7 @@ from triform.export.checkpoint.source import Checkpoint
 from triform.export.forms.decoders.graph import (
     GRAPH_FILE,
     StoredDecoder,
+    rotary_frequencies,
     traced_decoder,
 )
 from triform.export.forms.decoders.measured import measure_energies
@@ -45,7 +46,6 @@ from triform.export.verify.decoder import (
     verify_states,
 )
 from triform.export.write import Stored, write_graph
-from triform.models.attention.rotary import rotary_modules
 from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.bundle.manifest import CacheInfo, Quantization
 
@@ -85,7 +85,7 @@ def build_from_blocks(
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock, stored.kind_of)
     written: Stored = {}
     prompts = None
-    compute_rotary_tables(graph, _frequencies(checkpoint))
+    compute_rotary_tables(graph, rotary_frequencies(checkpoint))
     if options.fast_prompts:
         with clock.step("calibrate"):
             energies = _energies(checkpoint, graph, cache, folder, max_length, clock)
@@ -148,12 +148,6 @@ def _by_initializer(checkpoint: Checkpoint) -> dict[str, Placement]:
     named = dict(checkpoint.placements)
     named |= {target: named[origin] for target, origin in tied.items() if origin in named}
     return {f"{MODEL_PREFIX}{name}": placement for name, placement in named.items()}
-
-
-def _frequencies(checkpoint: Checkpoint) -> list[torch.Tensor]:
-    """The inverse frequencies of the model's rotary embeddings."""
-    modules = rotary_modules(checkpoint.model)
-    return [buffer for module in modules for name, buffer in module.named_buffers() if name.endswith("inv_freq")]
 
 
 def _exact_runner(graph: ir.Model, folder: Path, cache: CacheInfo) -> DecoderRunner:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
 
 from triform.export.checkpoint.files.weights import open_weights
 from triform.export.checkpoint.source import Checkpoint
@@ -18,10 +19,12 @@ from triform.export.forms.decoders.graph import (
     GRAPH_FILE,
     StoredDecoder,
     drop_weights,
+    rotary_frequencies,
     traced_decoder,
 )
 from triform.export.forms.decoders.measured import Measured, Reference, measure_decoder
 from triform.export.forms.decoders.prompts import PromptsFile
+from triform.export.graph.rotary_tables import compute_rotary_tables
 from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.mixed.lowering import lower_decoder_to_goal
@@ -65,6 +68,7 @@ class _Traced:
         reference: PyTorch's results for the beginning of `text`.
         text: that quantized graphs are compared on.
         notes: for the manifest.
+        frequencies: see `rotary_frequencies`.
     """
 
     checkpoint: Checkpoint
@@ -73,6 +77,7 @@ class _Traced:
     reference: Reference
     text: TokenWindows
     notes: dict[str, str]
+    frequencies: list[torch.Tensor]
 
 
 def build_from_floats(
@@ -107,6 +112,9 @@ def build_from_floats(
             others = [_stored_for_gpu(traced, measured, folder, Path(scratch), options)] if options.for_gpu else []
             if not options.for_cpu:
                 return others
+            if options.quantize != "none":
+                # Beside weights of 4 bytes they are small, and are opened faster than they are computed.
+                compute_rotary_tables(traced.graph, traced.frequencies)
             stored: Stored = {}
             prompts = _products_for_prompts(traced, measured, folder, stored, clock) if options.fast_prompts else None
             quantization = _quantize(traced, measured, folder, stored, Path(scratch), options, clock)
@@ -138,11 +146,12 @@ def _traced(checkpoint: Checkpoint, max_length: int, options: ExportOptions, clo
         count = _FAST_PARITY_TOKENS if options.fast else _PARITY_TOKENS
         reference = _reference(checkpoint, ids[: min(count, max_length - 8)], options)
     graph, spec, cache = traced_decoder(checkpoint, max_length, options.hidden_states, clock)
+    frequencies = rotary_frequencies(checkpoint)
     if options.quantize != MIXED:
         # A goal is met by what PyTorch computes with them.
         drop_weights(checkpoint.model)
     notes = dict(spec.notes) | (_fast_notes(reference.ids, ids, options) if options.fast else {})
-    return _Traced(checkpoint, graph, cache, reference, TokenWindows(ids, window), notes)
+    return _Traced(checkpoint, graph, cache, reference, TokenWindows(ids, window), notes, frequencies)
 
 
 def _calibration(traced: _Traced, options: ExportOptions, count: int) -> TokenWindows:

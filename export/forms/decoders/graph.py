@@ -14,6 +14,7 @@ from triform.export.checkpoint.source import Checkpoint
 from triform.export.graph.cache import cache_info
 from triform.export.graph.fused import fused_graph
 from triform.export.report import Clock
+from triform.models.attention.rotary import rotary_modules
 from triform.models.decoder.graph import decoder_spec
 from triform.models.decoder.hidden_states import with_hidden_states
 from triform.models.spec import GraphSpec
@@ -63,6 +64,12 @@ class StoredDecoder:
     notes: dict[str, str]
     file: str = GRAPH_FILE
     prompts: StoredPrompts | None = None
+
+
+def rotary_frequencies(checkpoint: Checkpoint) -> list[torch.Tensor]:
+    """The inverse frequencies of the model's rotary embeddings, float32 (rotary_dim / 2,) each."""
+    modules = rotary_modules(checkpoint.model)
+    return [buffer for module in modules for name, buffer in module.named_buffers() if name.endswith("inv_freq")]
 
 
 def traced_decoder(

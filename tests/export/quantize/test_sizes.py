@@ -96,3 +96,12 @@ def test_a_bundle_is_no_larger_than_its_parameters(make, bits, tmp_path):
 def test_real_ones_are_no_larger_than_their_parameters(real_bundle, minilm_bundle):
     assert stored(real_bundle) <= limit(134_515_008, 4)
     assert stored(minilm_bundle) <= limit(22_713_216, 8)
+
+
+@pytest.mark.parametrize("goal", [{"quantize": "int4"}, {"target_bits": 5.0}])
+def test_tables_for_many_positions_are_computed(goal, tmp_path):
+    """Cosines and sines of 131,072 positions, eight of each, would be 8 MiB: more than the model."""
+    folder = llama_folder(tmp_path / "model", max_position_embeddings=2**17, head_dim=16)
+    export(str(folder), tmp_path / "bundle", ExportOptions(**goal))
+    assert sum(file.stat().st_size for file in (tmp_path / "bundle").iterdir()) < 2**20
+    assert json.loads((tmp_path / "bundle" / "manifest.json").read_text())["max_length"] == 2**17
