@@ -25,10 +25,11 @@ from tests.helpers.commands import one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.samples import texts
-from triform.runtime.encoder.answering import answer
+from triform.runtime.encoder.answering import _words, answer
 from triform.runtime.encoder.model import Encoder
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.opening import load_encoder
+from triform.runtime.text.rows import TokenRow
 
 # The model reads 448 tokens, but windows have 384, as models are trained for and transformers has it.
 LONG, WINDOW = texts.read_text("evaluation")[:3500], 384
@@ -236,3 +237,18 @@ def test_a_model_that_computes_nonsense(call, reader, tmp_path):
     code, out, err = call("answer", damaged, "Who?", "--context", "a lamp", "--verify", "never")
     assert (code, out) == (1, "")
     assert "not numbers" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        ((3, 3), (2, 4)), ((2, 4), (2, 4)), ((4, 5), (2, 5)), ((5, 5), (5, 5)), ((5, 6), (5, 7)), ((7, 7), (6, 7)),
+        # The question's last word has the same number as the context's first, and is not part of it.
+        ((1, 1), (1, 1)), ((0, 3), (0, 3)), ((3, 0), (3, 0)), ((0, 0), (0, 0)),
+    ],
+)  # fmt: skip
+def test_spans_grow_to_whole_words(span, expected):
+    """Also in a row that ends in the middle of a word, without a special token behind it."""
+    words: list[int | None] = [None, 0, 0, 0, 0, 1, 2, 2]
+    row = TokenRow([0] * 8, [0] * 8, words=words, sequence_ids=[None, 0, 1, 1, 1, 1, 1, 1])
+    assert _words(row, *span) == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.helpers.commands import invoke, one_line
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.runtime.encoder.classification import classify, scores
-from triform.runtime.encoder.zero_shot import zero_shot
+from triform.runtime.encoder.zero_shot import _find_labels, zero_shot
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
 from triform.runtime.opening import load_encoder
 
@@ -255,3 +256,22 @@ def test_bad_options(capsys, made, kind, arguments, code, text):
     found, out, err = invoke(capsys, "classify", made(kind)[1], "a text", *arguments)
     assert (found, out) == (code, "")
     assert text in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("labels", "entailment", "contradiction"),
+    [
+        (["CONTRADICTION", "NEUTRAL", "ENTAILMENT"], 2, 0),
+        (["entailment", "neutral", "contradiction"], 0, 2),
+        (["entailment", "contradiction", "neutral"], 0, 1),
+        (["entailment", "not_entailment"], 0, 1),
+        (["not_entailment", "entailment"], 1, 0),
+        # Without a name transformers takes the last where the first is the entailment, and otherwise the first.
+        (["LABEL_0", "entails", "LABEL_2"], 1, 0),
+        (["LABEL_0", "LABEL_1", "entails"], 2, 0),
+        (["entails", "LABEL_1", "LABEL_2"], 0, 2),
+    ],
+)
+def test_which_label_says_what(labels, entailment, contradiction):
+    model = SimpleNamespace(require=lambda *_: None, info=SimpleNamespace(labels=labels))
+    assert _find_labels(model) == (entailment, contradiction)

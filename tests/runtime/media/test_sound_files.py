@@ -14,6 +14,7 @@ import pytest
 from tests.helpers.signals import RATE, read_audio, tone
 from triform.runtime.errors import InputError
 from triform.runtime.media.audio import open_audio
+from triform.runtime.media.sound_files import _says_it_is_cut
 
 CONTAINERS = {
     "m4a": ("ipod", "aac"),
@@ -134,3 +135,20 @@ def test_sds_files_end(place):
     assert time.monotonic() - start < 60
     assert (done.stdout, done.returncode) == (b"", 0)
     assert b"is not audio of a kind that can be read" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("log", "cut"),
+    [
+        ("", False), ("data : 1000", False), ("data : 1000 (should be 990)", True),
+        # Eight bytes may be padding.
+        ("data : 1000 (should be 991)", True), ("data : 1000 (should be 992)", False),
+        ("data : 1000 (should be 2000)", False),
+        # What writes into a pipe stores this or more, since it does not know the size.
+        (f"data : {0x7FFFF000} (should be 990)", False), (f"data : {0x7FFFEFFF} (should be 990)", True),
+        ("RIFF : 998 (should be 996)\ndata : 1000 (should be 500)\nEnd", True),
+        ("Stream 0 lacks an end-of-stream bit.", True),
+    ],
+)  # fmt: skip
+def test_what_the_log_of_a_cut_file_says(log, cut):
+    assert _says_it_is_cut(log) == cut

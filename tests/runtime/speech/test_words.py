@@ -11,6 +11,7 @@ from transformers import WhisperForConditionalGeneration
 from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
 from transformers.utils import ModelOutput
 
+from triform.runtime.speech.transcript import Segment
 from triform.runtime.speech.words.alignment import alignment_matrix, dynamic_time_warping, median_filter, token_frames
 from triform.runtime.speech.words.grouping import (
     TimedWord,
@@ -20,6 +21,7 @@ from triform.runtime.speech.words.grouping import (
     split_words,
     usual_length,
 )
+from triform.runtime.speech.words.timestamps import WordFinder, _fitted, _parts
 
 
 def attention(*shape, seed=0):
@@ -167,3 +169,58 @@ def test_the_first_words_after_a_pause_are_not_long():
     times = [(one.start, one.end) for one in shorten_first(both, 0.2, 0.0)]
     np.testing.assert_allclose(times, [(2.2, 2.6), (2.6, 3)])
     assert shorten_first([], 0.2, 0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frames"), [(0.001, 1), (0.02, 1), (0.039, 1), (0.04, 2), (0.061, 3), (30, 1500), (31, 1500)]
+)
+def test_how_many_frames_are_audio(seconds, frames):
+    """Of 1500 in 30 s, 0.02 s each; a window has one at least."""
+    audio = types.SimpleNamespace(chunk_length=30)
+    model = types.SimpleNamespace(
+        reader=types.SimpleNamespace(attends=True), info=types.SimpleNamespace(speech=object(), audio=audio)
+    )
+    assert WordFinder(model)._frames(1500, seconds) == frames
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lengths", "expected"),
+    [
+        ([1, 2, 1], [1, 2, 1], [[0], [1], [2]]),
+        ([1, 2, 1], [3, 1], [[0, 1], [2]]),
+        # The second word begins in the first segment, so the second segment is one token shorter.
+        ([1, 2, 1], [2, 2], [[0, 1], [2]]),
+        ([1, 2, 1], [2, 1, 1], [[0, 1], [], [2]]),
+        ([3, 1], [1, 1, 2], [[0], [], [1]]),
+        ([2], [0, 2, 0], [[], [0], []]),
+    ],
+)
+def test_words_of_segments(sizes, lengths, expected):
+    words = [TimedWord(str(index), [7] * size, 0.0, 0.0, [1.0] * size) for index, size in enumerate(sizes)]
+    assert [[int(word.text) for word in part] for part in _parts(words, lengths)] == expected
+
+
+@pytest.mark.parametrize(
+    ("segment", "usual", "expected"),
+    [
+        # Words are heard from 10.0 to 11.0 and from 11.0 to 12.0. Up to half a second they are right.
+        ((10.4, 11.6), 0.3, (10.0, 12.0)), ((10.5, 11.5), 0.3, (10.0, 12.0)),
+        # Further than that the segment is right, but a word has its usual length.
+        ((10.6, 11.4), 0.3, (10.6, 11.4)), ((10.8, 11.2), 0.3, (10.7, 11.3)), ((10.8, 11.2), 0.1, (10.8, 11.2)),
+        # A segment that does not touch the word says nothing about it.
+        ((11.0, 12.0), 0.3, (10.0, 12.0)), ((10.0, 11.0), 0.3, (10.0, 12.0)),
+        ((9.0, 13.0), 0.3, (10.0, 12.0)),
+    ],
+)  # fmt: skip
+def test_segments_and_their_words_end_together(segment, usual, expected):
+    words = [TimedWord(" a", [1], 0.0, 1.0, [0.5, 1.0]), TimedWord(" b", [2], 1.0, 2.0, [0.25])]
+    found = _fitted(Segment(*segment, " a b", [1, 2], -0.1, None, 1.0, 0.0), words, 10.0, usual)
+    assert (found.start, found.end) == expected
+    first, last = found.words
+    assert (first.start, first.end, last.start, last.end) == (expected[0], 11.0, 11.0, expected[1])
+    assert (first.probability, last.probability) == (0.75, 0.25)
+
+
+def test_a_segment_without_words_stays_as_it_is():
+    segment = Segment(1.0, 2.0, "", [], -0.1, None, 1.0, 0.0)
+    assert _fitted(segment, [], 10.0, 0.3) is segment

@@ -82,3 +82,11 @@ def test_a_pipe_is_read_as_it_comes():
         reader = threading.Thread(target=lambda: (next(lines), arrived.set()), daemon=True)
         reader.start()
         assert arrived.wait(10)
+
+
+@pytest.mark.parametrize("mark", [b"", *ENCODINGS.values(), codecs.BOM_UTF8])
+def test_no_more_is_read_than_tells_marks_apart(mark):
+    """One byte behind a mark that could be longer, and none behind the longest, of four bytes."""
+    stream = BytesIO(mark + b"a\0\0\0")
+    open_text(stream)
+    assert stream.tell() == min(len(mark) + 1, 4)

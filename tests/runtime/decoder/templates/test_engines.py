@@ -14,7 +14,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from triform.export.describe.template_engine import beyond_minijinja
 from triform.runtime.bundle.text_info import JINJA2, MINIJINJA
 from triform.runtime.decoder.chat_template import render_chat
+from triform.runtime.decoder.templates.environment import render_with_minijinja
 from triform.runtime.decoder.templates.filters import FILTERS
+from triform.runtime.decoder.templates.functions import Refusal
 from triform.runtime.decoder.templates.rewriting import rewritten
 from triform.runtime.errors import InputError
 
@@ -157,3 +159,10 @@ def test_the_sandbox_comes_to_an_end(template):
 
 def test_an_expression_that_jinja_itself_cannot_read():
     assert beyond_minijinja("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}") == "an expression that is nested too deeply"
+
+
+def test_templates_up_to_the_longest():
+    """2**18 characters, which the child process that renders them need not see."""
+    assert render_with_minijinja("a" * 2**18, {}) == "a" * 2**18
+    with pytest.raises(Refusal, match="it has more than 262144 characters"):
+        render_with_minijinja("a" * (2**18 + 1), {})
