@@ -166,3 +166,9 @@ def test_templates_up_to_the_longest():
     assert render_with_minijinja("a" * 2**18, {}) == "a" * 2**18
     with pytest.raises(Refusal, match="it has more than 262144 characters"):
         render_with_minijinja("a" * (2**18 + 1), {})
+
+
+@pytest.mark.parametrize("template", ["{{ ['<é'] | map('tojson') | join }}", "{{ ['<é'] | map( 'tojson' ) | join }}"])
+def test_json_of_each_item_is_transformers_not_minijinjas(template):
+    """Without the escapes for HTML that the engine's own filter has."""
+    assert render_with_minijinja(template, {}) == '"<é"' == theirs(template)
