@@ -61,8 +61,11 @@ def asked_to_end(error: BaseException) -> int | None:
     if _asked:
         return _asked[0]
     cause: BaseException | None = error
-    while cause is not None:
+    # An error may be raised from itself.
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
         if isinstance(cause, KeyboardInterrupt):
             return 128 + signal.SIGINT
+        seen.add(id(cause))
         cause = cause.__cause__ or cause.__context__
     return None

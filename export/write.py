@@ -47,6 +47,8 @@ class GraphFile:
         self._path = path
         self._stored: Stored = {} if stored is None else stored
         self._packed: dict[str, dict[str, Any]] = {}
+        # That of another graph which was written here before would be read with this one.
+        packed_list(path).unlink(missing_ok=True)
         self._file = (path.parent / f"{path.name}.data").open("wb")
 
     def __enter__(self) -> GraphFile:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +75,9 @@ def unpacked_weights(graph: Path) -> dict[str, _Bytes]:
     path = packed_list(graph)
     if not path.exists():
         return {}
+    # Few graphs need it, and it imports the package logging.
+    from concurrent.futures import ThreadPoolExecutor
+
     try:
         constants = _read(path)
         data = {name: np.memmap(graph.with_name(name), np.uint8, mode="r") for name in _files(constants)}

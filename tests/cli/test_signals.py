@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from triform.cli.signals import asked_to_end
+
 WRITES = """
 import sys, time
 from pathlib import Path
@@ -70,6 +72,12 @@ def test_a_library_that_turns_a_signal_into_an_error_of_its_own(number, code):
     heed = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731
     done = subprocess.run([sys.executable, "-c", IMPORTS, str(int(number))], preexec_fn=heed, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
+def test_an_error_that_is_raised_from_itself_came_of_no_signal():
+    error = ValueError("wrong")
+    error.__cause__ = error
+    assert asked_to_end(error) is None
 
 
 def test_a_command(float_bundle):

@@ -103,6 +103,16 @@ def test_a_second_graph_reads_what_the_first_has_stored(tmp_path):
     assert np.array_equal(open_session(tmp_path / "second.onnx").run(None, {})[0], numbers * 4)
 
 
+def test_a_graph_does_not_read_the_list_of_one_that_was_written_there_before(tmp_path):
+    """Points of a frontier are compared one after another in the same file; their constants have the same names."""
+    written(tmp_path, random_numbers(6), 6, 8)
+    whole = random_numbers(8)
+    path = written(tmp_path, whole, 8, 8)
+    assert not packed_list(path).exists()
+    for session in (open_session(path), open_session_of(path, 1)):
+        assert np.array_equal(session.run(None, {})[0], whole)
+
+
 def random_numbers(own):
     return np.random.default_rng(own).permutation(np.arange(np.prod(SHAPE)) % 2**own).astype(np.uint8).reshape(SHAPE)
 
