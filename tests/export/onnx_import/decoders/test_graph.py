@@ -169,8 +169,10 @@ def test_a_graph_without_a_past():
     ("name", "dtype", "shape", "fits"),
     [
         ("attention_mask", INT32, ["b", "all"], True), ("attention_mask", ir.DataType.BOOL, ["b", "all"], True),
-        ("attention_mask", FLOAT, ["b", "all"], False), ("attention_mask", INT64, [1, "all"], False),
+        ("attention_mask", FLOAT, ["b", "all"], False),
+        ("attention_mask", INT64, [1, "all"], False),
         ("attention_mask", INT64, ["b", 8], False), ("attention_mask", INT64, ["b"], False),
+        ("attention_mask", INT64, [], False),
         ("attention_mask", INT64, ["b", "one", "all"], False), ("position_ids", INT64, ["b", 1], False),
         ("cache_position", INT64, ["s"], True), ("cache_position", INT64, [1], False),
         ("cache_position", INT64, ["b", "s"], False), ("use_cache_branch", ir.DataType.BOOL, [1], True),
@@ -195,7 +197,8 @@ def test_shapes_of_what_is_computed(name, dtype, shape, fits):
     ("part", "dtype", "shape"),
     [
         ("key", ir.DataType.BFLOAT16, CACHE), ("value", INT64, CACHE), ("key", FLOAT, ["b", 2, "p"]),
-        ("value", FLOAT, ["b", 2, "p", 4, 1]), ("key", FLOAT, ["b", "heads", "p", 4]), ("value", FLOAT, ["b", 3, "p", 4]),
+        ("value", FLOAT, ["b", 2, "p", 4, 1]), ("key", FLOAT, ["b", "heads", "p", 4]),
+        ("value", FLOAT, ["b", 3, "p", 4]),
         ("key", FLOAT, [1, 2, "p", 4]), ("value", FLOAT, ["b", 2, 9, 4]), ("value", FLOAT, ["b", 2, "p", 5]),
         ("key", FLOAT, ["b", 2, "p", "width"]),
     ],
@@ -206,6 +209,18 @@ def test_forms_of_the_cache_that_are_refused(part, dtype, shape):
     if part == "value":
         sizes = ", ".join(map(str, shape))
         assert said.startswith(f"takes past_key_values.0.value as {dtype} of the shape ({sizes}), not")
+
+
+def test_a_number_of_heads_that_the_graph_leaves_open():
+    shapes = {f"past_key_values.0.{part}": (FLOAT, ["b", "heads", "p", 4]) for part in ("key", "value")}
+    assert refused(parts_of(1, **shapes)).startswith(
+        "takes past_key_values.0.key as FLOAT of the shape (b, heads, p, 4)"
+    )
+
+
+def test_values_without_a_past_are_named():
+    said = refused(parts_of(1, **{"past_key_values.0.value": None}))
+    assert said == "does not give present.0.value, or takes no such past: its cache has another form"
 
 
 def test_the_size_of_a_head_that_the_graph_leaves_open():
