@@ -81,6 +81,17 @@ def test_vectors_of_many_texts(size, equal):
     assert all(batch * length <= size.tokens for batch, length in session.shapes)
 
 
+def test_rows_that_fill_a_batch_are_run_alone_and_those_of_one_token_together():
+    """Also rows that have more tokens than a batch, which holds 1024."""
+    for length, runs in ((1023, [1] * 3), (1025, [1] * 3), (1, [3]), (512, [2, 1]), (513, [1] * 3)):
+        session = Session()
+        list(EncoderStep(session, GRAPH, 0).in_batches(iter([row(length, number) for number in range(3)]), ["ids"]))
+        assert [batch for batch, _ in session.shapes] == runs
+    session = Session()
+    list(EncoderStep(session, GRAPH, 0).in_batches(iter([row(1, number) for number in range(1024)]), ["ids"]))
+    assert session.shapes == [(1024, 1)]
+
+
 class OpenSession(Session):
     """One that knows its providers."""
 
