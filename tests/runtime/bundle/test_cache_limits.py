@@ -27,7 +27,8 @@ def refused(cache, target="cpu"):
         # Graphs for GPUs, and those with states, write into the buffers that they read.
         (replace(HALF, growth="concatenated"), "gpu", {"growth": "in_place for this model"}),
         (replace(JOINED, states=[STATE]), "cpu", {"growth": "in_place for this model"}),
-        (replace(PLAIN, states=[STATE]), "cpu", {}), (replace(HALF, states=[STATE]), "gpu", {"states": "empty for GPUs"}),
+        (replace(PLAIN, states=[STATE]), "cpu", {}),
+        (replace(HALF, states=[STATE]), "gpu", {"states": "empty for GPUs"}),
         (replace(JOINED, uneven=False, single=True), "cpu", {}),
         (replace(PLAIN, uneven=False), "cpu", {"uneven": "true where a cache grows in place"}),
         (replace(PLAIN, single=True), "cpu", {"single": "false where a cache grows in place"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.checkpoints.encoders import VOCAB, word_piece_tokenizer
 from triform.runtime.errors import BundleError, InputError
@@ -61,3 +62,17 @@ def test_padding_that_is_part_of_a_text(length):
     assert batch.ids.tolist() == ids
     assert batch.lengths.tolist() == {2: [3, 2, 2], 4: [4, 4, 4]}[length]
     assert batch.type_ids.tolist() == {2: [0, 1, 1, 0, 0, 0, 0], 4: [0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]}[length]
+
+
+@pytest.mark.parametrize("text", ["a", "a b"])
+def test_texts_that_are_shorter_than_the_model_needs(text):
+    """Without special tokens: one token is too few, and a text of none is not read."""
+    words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2}))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    reader = RowReader(words, 12, 3, min_length=3)
+    assert reader.read_batch(["", "a b c"]).lengths.tolist() == [0, 3]
+    message = f"^text 7 has only {len(text.split())} tokens, but the model needs at least 3"
+    with pytest.raises(InputError, match=message):
+        reader.read_batch(["", text], first=6)
+    with pytest.raises(InputError, match=message):
+        reader.read(["", text], first=6)

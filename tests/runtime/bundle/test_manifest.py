@@ -1,0 +1,27 @@
+"""Numbers and words of the manifest that docs/bundle.md gives."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from triform.runtime.bundle import manifest
+
+DOCS = (Path(__file__).parents[3] / "docs/bundle.md").read_text(encoding="utf-8")
+
+
+def test_versions_are_those_of_the_docs():
+    (row,) = re.findall(r"^\| `schema_version` \| (.*?)\. A reader", DOCS, re.MULTILINE)
+    said = {what: int(version) for version, what in re.findall(r"(\d+) for ([^,]*)", row)}
+    names = {
+        "packed weights": manifest.SCHEMA_VERSION, "long prompts": manifest.PROMPTS_SCHEMA_VERSION,
+        "by concatenation": manifest.GROWTH_SCHEMA_VERSION, "graphs for GPUs": manifest.GPU_SCHEMA_VERSION,
+        "states of fixed size": manifest.STATES_SCHEMA_VERSION, "other bundle": manifest.OLDEST_SCHEMA_VERSION,
+    }  # fmt: skip
+    for end, version in names.items():
+        assert [number for what, number in said.items() if what.endswith(end)] == [version], end
+
+
+def test_graphs_and_schemes_are_called_as_in_the_docs():
+    assert (manifest.MANIFEST, manifest.SIGNATURE) == ("manifest.json", "manifest.json.sig")
+    assert set(manifest.SCHEMES) == {"none", "int8", "int4", "keep", "mixed"}
