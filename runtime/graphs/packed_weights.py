@@ -84,9 +84,10 @@ def unpacked_weights(graph: Path) -> dict[str, _Bytes]:
         different = {item.key: item for item in constants.values()}
         with ThreadPoolExecutor(physical_cores()) as pool:
             done = dict(zip(different, pool.map(lambda item: _unpacked(data, item), different.values()), strict=True))
+        # An array cannot have every shape that has as many numbers.
+        return {name: done[item.key].reshape(item.shape) for name, item in constants.items()}
     except (OSError, ValueError, RecursionError, Mismatch) as error:
         raise BundleError(f"{path} or what it names cannot be read: copy the bundle again ({error})") from None
-    return {name: done[item.key].reshape(item.shape) for name, item in constants.items()}
 
 
 def _files(constants: Mapping[str, PackedConstant]) -> set[str]:

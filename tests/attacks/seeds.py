@@ -235,6 +235,23 @@ def prompt_cache(folder: Path) -> tuple[object, bytes]:
 
 
 @cache
+def packed_weights() -> tuple[dict, bytes]:
+    """A list of packed weights in graph.data, and this file: constants of 3, 5 and 6 bits, two of them the same."""
+    fields = {
+        "a": [[2, 2], [2, 6], [1, 1], [1, 5]],
+        "b": [[4, 4], [1, 3]],
+        "c": [[4, 4], [2, 2]],
+        "d": [[4, 4], [2, 2]],
+    }
+    shapes, offsets = {"a": [2, 8], "b": [8, 1, 3], "c": [16], "d": [4, 4]}, {"a": 0, "b": 12, "c": 27, "d": 27}
+    constants = {
+        name: {"file": "graph.data", "shape": shapes[name], "offset": offsets[name], "fields": fields[name]}
+        for name in fields
+    }
+    return constants, bytes(range(100, 139))
+
+
+@cache
 def weights() -> list[tuple[str, bytes]]:
     """Files of weights, each with its name."""
     import torch

@@ -112,6 +112,23 @@ def weights(choices: Choices, folder: Path) -> None:
         path.unlink()
 
 
+def packed(choices: Choices, folder: Path) -> None:
+    """Lists of packed weights with other values or bytes, or data that is cut: the bits in no field are zero."""
+    from triform.runtime.graphs.packed_weights import packed_list, unpacked_weights
+
+    constants, data = seeds.packed_weights()
+    kept = choices.of((len(data), len(data), len(data) - 1, 0))
+    content = _json_bytes(edited_json(constants, choices) if choices.of((True, False)) else constants)
+    _written(folder, packed_list(folder / "graph.onnx").name, edited_bytes(content, choices))
+    _written(folder, "graph.data", data[:kept])
+    found = unpacked_weights(folder / "graph.onnx")
+    told = json.loads(packed_list(folder / "graph.onnx").read_bytes())
+    for name, array in found.items():
+        mask = sum({1 << place + bit for width, place in told[name]["fields"] for bit in range(width)})
+        assert array.shape == tuple(told[name]["shape"]) and array.dtype == np.uint8
+        assert not (array & (255 - mask)).any(), f"{name} has bits in no field"
+
+
 def gguf(choices: Choices, folder: Path) -> None:
     """GGUF files with other bytes: opened, in a dry run of the export, and their tokenizer."""
     from triform.export.checkpoint.gguf.loading import load_gguf_tokenizer
@@ -291,7 +308,7 @@ def tools(choices: Choices, folder: Path) -> None:
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
-        manifest, manifest_bytes, config, config_bytes, weights, gguf, word_vectors, tokenizer,
+        manifest, manifest_bytes, config, config_bytes, weights, packed, gguf, word_vectors, tokenizer,
         tokenizer_bytes, template,
         records, conversation, sound, picture, search_index, prompt_cache, vector_files, tools,
     )

@@ -107,6 +107,15 @@ def test_memory_is_shared_by_the_same_bytes_only(tmp_path):
     assert found["file"].tolist() == spread(file, 16)
 
 
+@pytest.mark.parametrize("shape", [[1] * 64 + [8], [0, 2**63]], ids=["axes", "sizes"])
+def test_shapes_that_no_array_has(tmp_path, shape):
+    graph = written(tmp_path, {"a": entry(shape)}, {"graph.data": bytes(12)})
+    with pytest.raises(
+        BundleError, match=r"graph\.onnx\.packed or what it names cannot be read: copy the bundle again"
+    ):
+        unpacked_weights(graph)
+
+
 def test_the_last_byte_is_needed(tmp_path):
     """16 bytes with 6 bits each are 12."""
     graph = written(tmp_path, {"a": entry(offset=1)}, {"graph.data": bytes(13)})
