@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,9 @@ from tests.runtime.text.test_documents import splitter
 from triform.runtime.batch import text_tasks
 from triform.runtime.batch.text_tasks import RewriteTask, SummarizeTask, TranslateTask, Writing
 from triform.runtime.encoder_decoder.ask import Ask
+from triform.runtime.errors import InputError
+from triform.runtime.generation.options.beams import Beams
+from triform.runtime.generation.options.generation import GenerationOptions
 
 TEXT = "One two three. Four five?\n\nSix seven."
 
@@ -88,3 +92,20 @@ def test_tables(rows, monkeypatch):
     table = predictor(pa.table({"text": ["Ten.", None, "One two three four."]}))
     assert table.column("generated_text").to_pylist() == ["TEN.", None, "ONE TWO THREE"]
     assert table.column("finish_reason").to_pylist() == ["stop", None, "length"]
+
+
+@pytest.mark.parametrize("count", [None, 1])
+def test_a_row_keeps_one_answer(count):
+    assert Writing(beams=Beams(num_beams=4, num_return_sequences=count)).batch == 8
+    with pytest.raises(InputError, match=r"^`num_return_sequences` is not for tables: each row keeps one answer$"):
+        Writing(beams=Beams(num_beams=4, num_return_sequences=2))
+
+
+def test_what_results_depend_on():
+    writing = Writing(ask=Ask(target_lang="de"), options=GenerationOptions(seed=3), beams=Beams(num_beams=2), batch=3)
+    settings = RewriteTask(writing).settings()
+    assert (settings["target_lang"], settings["seed"], settings["num_beams"], settings["strict"]) == ("de", 3, 2, False)
+    # Not the size of a batch.
+    assert settings == RewriteTask(replace(writing, batch=9)).settings() and "batch" not in settings
+    assert RewriteTask(replace(writing, strict=True)).settings()["strict"] is True
+    assert (RewriteTask.reads, RewriteTask.rows) == ("text", 64)
