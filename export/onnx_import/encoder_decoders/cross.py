@@ -92,9 +92,11 @@ def graft(encoder: ir.Model, cut: ir.Model) -> list[ir.Value]:
     nodes = list(other)
     other.remove(nodes)
     for value in (*constants, *(value for node in nodes for value in node.outputs)):
-        value.name = f"cross.{value.name}"
-    for node in nodes:
-        node.name = f"cross.{node.name}"
+        # An output that nothing uses may have no name.
+        value.name = f"cross.{value.name}" if value.name else value.name
+    for place, node in enumerate(nodes):
+        # Nodes need no names, and ONNX Runtime takes none twice.
+        node.name = f"cross.{place}.{node.name}"
     for value in constants:
         graph.register_initializer(value)
     graph.extend(nodes)
