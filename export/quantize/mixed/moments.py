@@ -106,12 +106,19 @@ def measure(
                 _product_hook(result.products, module.get_parameter("weight"), count, scratch)
             )
             stack.callback(handle.remove)
-        embedding = model.get_input_embeddings()
-        stack.callback(embedding.register_forward_hook(_embedding_hook(result, count)).remove)
+        for embedding in _token_embeddings(model):
+            stack.callback(embedding.register_forward_hook(_embedding_hook(result, count)).remove)
         stack.enter_context(torch.enable_grad())
         for value in values:
             value.backward()
     return result
+
+
+def _token_embeddings(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """The modules that look tokens up: encoder-decoders have several around one weight."""
+    first = model.get_input_embeddings()
+    tables = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    return [first, *(table for table in tables if table is not first and table.weight is first.weight)]
 
 
 def predictions(model: PreTrainedModel, sample: TokenWindows) -> Iterator[torch.Tensor]:

@@ -1,0 +1,41 @@
+"""What the gradients of a model's results say of the matrices that they went through."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import T5Config, T5ForSequenceClassification
+
+from triform.export.quantize.mixed.moments import measure, product_modules
+
+
+@pytest.fixture
+def classifier():
+    """Encoder and decoder look the same text up, each by a module of its own around one weight."""
+    torch.manual_seed(3)
+    config = T5Config(
+        vocab_size=40,
+        d_model=24,
+        d_kv=16,
+        d_ff=56,
+        num_layers=2,
+        num_decoder_layers=1,
+        num_heads=3,
+        num_labels=5,
+        decoder_start_token_id=0,
+    )
+    return T5ForSequenceClassification(config).eval()
+
+
+def test_each_lookup_of_one_table_is_measured(classifier, tmp_path):
+    ids = torch.tensor([[5, 9, 7, 1]])
+    values = (classifier(input_ids=ids).logits[0, 2] for _ in range(1))
+    found = measure(classifier, product_modules(classifier), values, 1, tmp_path)
+
+    lookups = [classifier.transformer.shared(part).requires_grad_() for part in (ids, classifier._shift_right(ids))]
+    body = classifier.transformer(inputs_embeds=lookups[0], decoder_inputs_embeds=lookups[1])
+    logit = classifier.classification_head(body.last_hidden_state[:, -1])[0, 2]
+    gradients = torch.autograd.grad(logit, lookups)
+    torch.testing.assert_close(found.embedding, sum(part.square().sum((0, 1)) for part in gradients))
+    # The table is tied to a head that classifiers have not.
+    assert len(found.products) == len(product_modules(classifier))
