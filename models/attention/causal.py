@@ -17,7 +17,7 @@ import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from triform.models.attention.layout import merge_heads
+from triform.models.attention.layout import causal_width, merge_heads
 from triform.models.attention.rotary import RotaryTable, rotate
 from triform.models.current_pass import CurrentPass
 from triform.models.errors import UnsupportedModelError
@@ -229,12 +229,8 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
     current = current_pass()
     if sinks is not None:
         position_bias, s_aux = _relative_to_sinks(position_bias, sinks)
-    width = value.shape[-1]
-    if width > key.shape[-1]:
-        raise UnsupportedModelError(f"its keys have head size {key.shape[-1]} but its values {width}")
-    if width < key.shape[-1]:
-        # The operator takes values as wide as the keys. Zeros behind them add zeros to the output.
-        value = torch.nn.functional.pad(value, (0, key.shape[-1] - width))
+    if value.shape[-1] > key.shape[-1]:
+        raise UnsupportedModelError(f"its keys have head size {key.shape[-1]} but its values {value.shape[-1]}")
     if isinstance(attention_mask, UnknownMask):
         raise UnsupportedModelError(_described(attention_mask))
     if isinstance(attention_mask, FullMask):
@@ -245,7 +241,7 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
     tracing = current.seqlens_k is not None
     if not tracing:
         window = attention_mask.size if attention_mask else None
-        current.layers.append(LayerFacts(LayerCache(key.shape[1], key.shape[3]), window))
+        current.layers.append(LayerFacts(LayerCache(key.shape[1], causal_width(key.shape[3])), window))
     layer = _Layer(
         scale=1 / math.sqrt(query.shape[-1]) if scaling is None else float(scaling),
         window=current.layers[current.traced if tracing else -1].window,
@@ -261,7 +257,7 @@ def attend_causal(  # noqa: PLR0913 -- the signature is transformers'
         output = value.repeat_interleave(query.shape[1] // value.shape[1], 1).transpose(1, 2).contiguous()
     else:
         output = _compute(layer, query, key, value)
-    return output if width == value.shape[-1] else output[..., :width].contiguous(), None
+    return output, None
 
 
 def _relative_to_sinks(position_bias: torch.Tensor | None, sinks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -302,6 +298,8 @@ def _emit(
     `export/graph/cache.py` adds the cache's inputs and outputs to the finished graph, in the order of the layers.
     """
     batch, heads, length, head_dim = query.shape
+    # The operator takes values as wide as the keys.
+    width, value_width = causal_width(head_dim), value.shape[-1]
     attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": key.shape[1], "scale": layer.scale}
     if layer.window is not None:
         attributes["local_window_size"] = layer.window
@@ -310,7 +308,7 @@ def _emit(
     if layer.table is not None:
         attributes |= {"do_rotary": 1, "rotary_interleaved": int(layer.table.interleaved)}
     inputs = [
-        merge_heads(query), merge_heads(key), merge_heads(value), None, None,
+        merge_heads(query, width), merge_heads(key, width), merge_heads(value, width), None, None,
         state.seqlens_k, state.total_sequence_length,
         layer.table.cos if layer.table else None, layer.table.sin if layer.table else None,
     ]  # fmt: skip
@@ -321,10 +319,10 @@ def _emit(
         inputs,
         attributes,
         dtype=query.dtype,
-        shape=(batch, length, heads * head_dim),
+        shape=(batch, length, heads * width),
         version=1,
-    )
-    return output.reshape(batch, length, heads, head_dim)
+    ).reshape(batch, length, heads, width)
+    return output if width == value_width else output[..., :value_width].contiguous()
 
 
 def _compute(layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -95,6 +95,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "latent attention, without experts": ("minicpm3", _LATENT),
     "rotation of 8 channels": ("gpt_neox", {**_UNGROUPED, "num_attention_heads": 3, "rotary_pct": 0.25}),
+    "heads of 12 channels": ("llama", {**_COMMON, "head_dim": 12}),
+    "heads of 9 channels": (
+        "gpt2",
+        {"vocab_size": VOCAB, "n_embd": 45, "n_inner": INNER, "n_layer": LAYERS, "n_head": 5, "n_positions": CONTEXT},
+    ),
     "window that no layer uses": ("qwen2_moe", {**_GROUPED, **_EXPERTS, "num_experts": 5, "decoder_sparse_step": 2,
                                                 "shared_expert_intermediate_size": 56}),
     "shared keys and values": (

@@ -121,7 +121,7 @@ FAMILIES: dict[str, Family] = {
     "flan": Family("t5", {**_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, "t5", seed=1),
     "mt5": Family("mt5", _T5, "t5", {"num_beams": 3, "length_penalty": 0.6, "no_repeat_ngram_size": 2}),
     "umt5": Family("umt5", _T5, "umt5", seed=3),
-    "byt5": Family("t5", {**_T5, "feed_forward_proj": "gated-gelu", "num_layers": 4}, "byt5", seed=3),
+    "byt5": Family("t5", {**_T5, "d_kv": 12, "feed_forward_proj": "gated-gelu", "num_layers": 4}, "byt5", seed=3),
     "longt5, local": Family("longt5", {**_T5, "local_radius": 3, "encoder_attention_type": "local"}, "t5", seed=4),
     "longt5, global": Family(
         "longt5",

@@ -68,13 +68,13 @@ KEEPS_TRANSPOSES = {
     "rotation by complex numbers", "rotation of 8 channels", "window that no layer uses", "sparse activations",
     "gated attention", "bloom", "falcon", "falcon, many keys", "falcon, two norms", "falcon, one norm",
     "falcon, linear biases", "gpt_neox_japanese", "mpt",
-    "biases of keys",
+    "biases of keys", "heads of 12 channels",
 }  # fmt: skip
 # The operator takes neither tables of 4 columns nor keys of which only the end is rotated; Gemma 3n and 4 rotate
 # queries and keys by functions of their own.
 KEEPS_ROTATION = {
     "rotation of 8 channels", "latent attention", "latent attention, without experts", "shared keys and values",
-    "sparse activations", "rotation by complex numbers",
+    "sparse activations", "rotation by complex numbers", "heads of 12 channels",
 }  # fmt: skip
 
 
