@@ -37,10 +37,9 @@ def check_gpu_decoder(model: ir.Model) -> None:
             )
         past = node.inputs[3]
         width = None if past is None or past.shape is None else past.shape[3]
-        if isinstance(width, int) and (width > _WIDEST_HEAD or width % 8):
+        if isinstance(width, int) and width > _WIDEST_HEAD:
             raise UnsupportedModelError(
-                f"its heads are {width} wide; on GPUs ONNX Runtime's attention takes multiples of 8 up to "
-                f"{_WIDEST_HEAD}"
+                f"its heads are {width} wide; on GPUs ONNX Runtime's attention takes up to {_WIDEST_HEAD}"
             )
     if nodes(model.graph, "TopK"):
         # Where two experts are about as good, rounding decides; and their operators were not tried on a GPU.
