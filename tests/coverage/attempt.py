@@ -15,6 +15,7 @@ from transformers import AutoConfig
 from tests.coverage.checkpoints import NotTriedError, first_line
 from tests.coverage.comparisons import DifferentError
 from tests.coverage.forms import CONTEXT, FORMS
+from tests.coverage.quantized import FLOAT32, Scheme, compare_quantized
 from tests.coverage.records import NOT_TRIED, REFUSED, WORKS, Record
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
@@ -26,13 +27,14 @@ _PLAIN = ("", "ai.onnx")
 _OF_TEXTS = ("decoder", "encoder", "encoder-decoder")
 
 
-def attempt(form: str, name: str, folder: Path) -> Record:
+def attempt(form: str, name: str, folder: Path, scheme: Scheme = FLOAT32) -> Record:
     """Try one type, and say what came of it.
 
     Args:
         form: a key of `FORMS`.
         name: of a type or a variant.
         folder: an empty one, for the checkpoint and the bundle.
+        scheme: how the weights are stored.
     """
     checkpoint, bundle = folder / name.replace("/", "-"), folder / "bundle"
     record = Record(form, name, NOT_TRIED)
@@ -45,23 +47,23 @@ def attempt(form: str, name: str, folder: Path) -> Record:
         except Exception as error:
             return replace(record, reason=f"{type(error).__name__}: {first_line(error)}")
         try:
-            remark = _export(form, checkpoint, bundle)
+            remark = _export(form, checkpoint, bundle, scheme)
         except TriformError as error:
             parity = "does not compute what PyTorch does" in str(error)
             return replace(record, result="parity" if parity else REFUSED, reason=first_line(error))
         except Exception as error:
             return replace(record, result="internal error", reason=_described(error))
-        judged = _judged(record, task, checkpoint, bundle)
+        judged = _judged(record, task, checkpoint, bundle, scheme)
         return replace(judged, reason=remark) if judged.result == WORKS and not judged.reason else judged
 
 
-def _export(form: str, checkpoint: Path, bundle: Path) -> str:
+def _export(form: str, checkpoint: Path, bundle: Path, scheme: Scheme) -> str:
     """Export as `triform export` does, or with the option that its refusal offers for texts.
 
     Returns:
         a remark, empty if no option was needed.
     """
-    options = ExportOptions(quantize="none", context_length=_context(form, checkpoint))
+    options = scheme.options(context_length=_context(form, checkpoint))
     try:
         export(str(checkpoint), bundle, options)
     except TriformError as error:
@@ -93,13 +95,15 @@ def _context(form: str, checkpoint: Path) -> int | None:
     return CONTEXT if own is None or own < 1 else None
 
 
-def _judged(record: Record, task: str, checkpoint: Path, bundle: Path) -> Record:
+def _judged(record: Record, task: str, checkpoint: Path, bundle: Path, scheme: Scheme) -> Record:
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     form = FORMS[record.form]
     record = replace(record, task=manifest["task"], operators=_operators(bundle))
     if manifest["form"] != form.bundle_form_of(record.name) or (task and manifest["task"] != task):
         return replace(record, result="other form", reason=f"it became {manifest['form']} for {manifest['task']}")
     try:
+        if scheme != FLOAT32:
+            return replace(record, result=WORKS, reason=compare_quantized(record.form, checkpoint, bundle, scheme))
         return replace(record, result=WORKS, reason=form.compare(checkpoint, bundle))
     except DifferentError as error:
         return replace(record, result="differs", reason=str(error))

@@ -95,14 +95,14 @@ def compare_encoder(folder: Path, bundle: Path) -> str:
     tokenizer, reference = transformers.AutoTokenizer.from_pretrained(folder), reference_model(folder)
     encoder = triform.load_encoder(str(bundle), threads=1)
     task = json.loads((bundle / "manifest.json").read_text())["task"]
-    given = _given(reference, TEXT)
+    given = given_text(reference, TEXT)
     if task == "feature-extraction":
-        output = _outputs(reference, tokenizer, TEXT).last_hidden_state[0]
+        output = outputs_of(reference, tokenizer, TEXT).last_hidden_state[0]
         _check_near("vectors", encoder.token_vectors([given])[0].vectors, output)
     elif task == "fill-mask":
         _compare_masked(encoder, reference, tokenizer)
     elif task == "text-classification":
-        logits = _outputs(reference, tokenizer, TEXT).logits[0]
+        logits = outputs_of(reference, tokenizer, TEXT).logits[0]
         scores = {name: float(score) for name, score in encoder.classify([given])[0]}
         expected = logits.softmax(-1) if len(logits) > 1 else logits.sigmoid()
         labels = [reference.config.id2label[index] for index in range(len(logits))]
@@ -115,15 +115,15 @@ def compare_encoder(folder: Path, bundle: Path) -> str:
 def _compare_masked(encoder: Any, reference: Any, tokenizer: Any) -> None:
     text = f"The sea was calm that {tokenizer.mask_token}, and the old man"
     ids = tokenizer(text)["input_ids"]
-    logits = _outputs(reference, tokenizer, text).logits[0, ids.index(tokenizer.mask_token_id)]
+    logits = outputs_of(reference, tokenizer, text).logits[0, ids.index(tokenizer.mask_token_id)]
     probabilities = logits.softmax(-1)
-    (fillings,) = encoder.fill_mask([_given(reference, text)], top_k=20)[0]
+    (fillings,) = encoder.fill_mask([given_text(reference, text)], top_k=20)[0]
     expected = torch.stack([probabilities[filling.token] for filling in fillings])
     _check_near("scores", np.array([filling.score for filling in fillings]), expected)
     _check_near("highest score", np.array([fillings[0].score]), probabilities.max()[None])
 
 
-def _given(reference: Any, text: str) -> Any:
+def given_text(reference: Any, text: str) -> Any:
     """A text, or a page with its words for a model that reads boxes."""
     if "bbox" not in inspect.signature(reference.forward).parameters:
         return text
@@ -142,7 +142,8 @@ def _boxes_of_tokens(tokenizer: Any, text: str, model_type: str) -> torch.Tensor
     return boxes / 1000 if model_type == "bros" else boxes
 
 
-def _outputs(reference: Any, tokenizer: Any, text: str) -> Any:
+def outputs_of(reference: Any, tokenizer: Any, text: str) -> Any:
+    """What a model of transformers says of a text, with the boxes of its words if it reads those."""
     batch = dict(tokenizer([text], return_tensors="pt"))
     known = inspect.signature(reference.forward).parameters
     batch = {name: tensor for name, tensor in batch.items() if name in known and name != "token_type_ids"}

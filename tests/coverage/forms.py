@@ -33,6 +33,8 @@ from triform.models.architectures import BOXES, more_than_text
 
 # Of types that set no limit themselves.
 CONTEXT = 320
+# Enough that a difference of scores is no accident.
+LABELS = 12
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,14 @@ def _save_decoder(name: str, folder: Path) -> str:
 
 def _save_encoder(name: str, folder: Path) -> str:
     """With the head for masked tokens where there is one, else a classifier's, else none."""
+    changes: dict[str, Any] = {"mask_token_id": 4} if name in ("esm", "esmc", "eurobert") else {}
     if model_types.is_masked(name):
         auto_class, task = transformers.AutoModelForMaskedLM, "fill-mask"
     elif name in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         auto_class, task = transformers.AutoModelForSequenceClassification, "text-classification"
+        changes["num_labels"] = LABELS
     else:
         auto_class, task = transformers.AutoModel, "feature-extraction"
-    changes: dict[str, Any] = {"mask_token_id": 4} if name in ("esm", "esmc", "eurobert") else {}
     if name == "reformer":
         changes["is_decoder"] = False
     elif model_types.rewrites(name):
@@ -96,7 +99,7 @@ def _save_encoder(name: str, folder: Path) -> str:
 
 
 def _save_classifier(name: str, folder: Path) -> str:
-    save(build(name, transformers.AutoModelForSequenceClassification, pad_token_id=0), folder)
+    save(build(name, transformers.AutoModelForSequenceClassification, pad_token_id=0, num_labels=LABELS), folder)
     save_byte_level_tokenizer(folder)
     return "text-classification"
 
