@@ -312,3 +312,11 @@ class TestAccounts:
         source = find_checkpoint(str(bert))
         with pytest.raises(ExportError, match=r"would be lost: linear\.weight"):
             load_model(source, read_config(source), transformers.AutoModel)
+
+
+def test_a_class_whose_head_is_missing_in_a_family_without_vectors(tmp_path):
+    """BART has no task of vectors to compare heads with: it is what its class says, and is refused when it is loaded."""
+    saved(tmp_path, "BartForQuestionAnswering", BART)
+    renamed(tmp_path, "BartForSequenceClassification")
+    name = "the class name BartForSequenceClassification"
+    assert decided(tmp_path) == ("encoder", "text-classification", name)

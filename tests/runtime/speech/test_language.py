@@ -129,3 +129,11 @@ def test_a_language_that_is_given_is_not_detected(whisper, monkeypatch):
     sound = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     (segment,) = transcribe(model, sound, TranscribeOptions(language="pt", timestamps=False))
     assert (segment.language, segment.language_probability, len(reader.encoded)) == ("pt", None, 1)
+
+
+def test_windows_without_speech_do_not_vote_even_if_there_are_no_others():
+    """Two of them are for one language by a little, and the third is sure of another: the mean counts."""
+    little, sure = logits(no_speech=0.7, de=0.6, en=0.4), logits(no_speech=0.7, en=1.0)
+    assert voted(little, little, sure) == ("en", (0.4 + 0.4 + 1.0) / 3, 3)
+    # With speech the two would decide.
+    assert voted(logits(de=0.6, en=0.4), logits(de=0.6, en=0.4), logits(en=1.0)) == ("de", 0.6, 2)
