@@ -315,7 +315,7 @@ class TestAccounts:
 
 
 def test_a_class_whose_head_is_missing_in_a_family_without_vectors(tmp_path):
-    """BART has no task of vectors to compare heads with: it is what its class says, and is refused when it is loaded."""
+    """BART has no task of vectors to compare heads with: it is what its class says; loading it is refused later."""
     saved(tmp_path, "BartForQuestionAnswering", BART)
     renamed(tmp_path, "BartForSequenceClassification")
     name = "the class name BartForSequenceClassification"
