@@ -136,3 +136,10 @@ def test_what_a_model_does_not_have(file, options, refused):
         return
     with pytest.raises(InputError, match=refused):
         settled(file, **options)
+
+
+def test_a_prompt_alone_is_the_first_of_several():
+    """So that a seed draws the same answer to it, alone and in a batch."""
+    of_call = settled(temperature=1.0, seed=5)
+    draws = [of_call.row([7], *index).context.generator.random(4).tolist() for index in ((), (0,), (1,))]
+    assert draws[0] == draws[1] != draws[2]
