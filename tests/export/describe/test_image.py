@@ -99,6 +99,8 @@ def test_pixels_are_those_of_the_processor(processor):
 )
 def test_patches_are_those_of_the_processor(processor):
     info = image_info(processor)
+    # See `ImageInfo`: patches have sizes of their own.
+    assert (info.height, info.width, info.resize) == (0, 0, [])
     # Also as narrow, and as small, as images get.
     extremes = [Image.new("RGB", size, (9, 80, 200)) for size in ((1, 700), (900, 1), (1, 1), (64, 64))]
     for image in (*synthetic_images(9, seed=11), *extremes):
