@@ -137,8 +137,10 @@ _Hook = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None
 
 def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: int, scratch: Path) -> _Hook:
     def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if not output.requires_grad:
+        if not torch.is_grad_enabled():
             return
+        # A product of constants, such as of positions relative to each other, has no gradient by itself.
+        output.requires_grad_(True)
         x = inputs[0].detach().flatten(0, -2)
 
         def add(gradient: torch.Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import T5Config, T5ForSequenceClassification
+from transformers import DebertaV2Config, DebertaV2ForSequenceClassification, T5Config, T5ForSequenceClassification
 
 from triform.export.quantize.mixed.moments import measure, product_modules
 
@@ -39,3 +39,26 @@ def test_each_lookup_of_one_table_is_measured(classifier, tmp_path):
     torch.testing.assert_close(found.embedding, sum(part.square().sum((0, 1)) for part in gradients))
     # The table is tied to a head that classifiers have not.
     assert len(found.products) == len(product_modules(classifier))
+
+
+def test_products_of_positions_are_measured(tmp_path):
+    """DeBERTa multiplies its table of relative positions, which no text changes."""
+    torch.manual_seed(4)
+    config = DebertaV2Config(
+        vocab_size=40, hidden_size=24, intermediate_size=56, num_hidden_layers=2, num_attention_heads=3,
+        relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8, max_relative_positions=16,
+        share_att_key=False,
+    )  # fmt: skip
+    model = DebertaV2ForSequenceClassification(config).eval()
+    ids = torch.tensor([[5, 9, 7, 1]])
+    values = (model(input_ids=ids).logits[0, 1] for _ in range(1))
+    found = measure(model, product_modules(model), values, 1, tmp_path)
+
+    product = model.deberta.encoder.layer[0].attention.self.pos_key_proj
+    outputs = []
+    with product.register_forward_hook(lambda *call: outputs.append(call[2].requires_grad_())):
+        logit = model(input_ids=ids).logits[0, 1]
+    (gradient,) = torch.autograd.grad(logit, outputs)
+    expected = gradient.flatten(0, -2).square().sum(0)
+    assert expected.sum() > 0
+    torch.testing.assert_close(found.products[id(product.weight)].outputs, expected)
