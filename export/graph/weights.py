@@ -31,6 +31,91 @@ class StackedTensor(ir.LazyTensor):
         return _joined(self.pieces)
 
 
+class ScaledMatrix:
+    """A matrix whose rows and columns are multiplied by factors as it is read, some rows at a time.
+
+    Attributes:
+        pieces: float (rows, columns) each, of one type, as they are stored; may be mapped from a file.
+        rows: float32 (rows,), a factor of each row of all pieces.
+        columns: float32 (columns,), a factor of each column.
+    """
+
+    def __init__(self, pieces: tuple[torch.Tensor, ...], rows: torch.Tensor, columns: torch.Tensor) -> None:
+        self.pieces, self.rows, self.columns = pieces, rows, columns
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of all pieces together."""
+        return len(self.rows), len(self.columns)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice) -> torch.Tensor:
+        """Some rows, float32."""
+        start, stop, _ = rows.indices(len(self))
+        parts, first = [], 0
+        for piece in self.pieces:
+            parts.append(piece[max(start - first, 0) : max(stop - first, 0)])
+            first += len(piece)
+        return torch.cat(parts).float() * self.rows[rows, None] * self.columns
+
+
+class ScaledTensor(ir.LazyTensor):
+    """A scaled matrix as a constant of a graph.
+
+    Attributes:
+        matrix: what is read.
+    """
+
+    def __init__(self, matrix: ScaledMatrix, name: str | None) -> None:
+        super().__init__(
+            partial(_read_scaled, matrix), dtype=ir.DataType.FLOAT, shape=ir.Shape(matrix.shape, frozen=True), name=name
+        )
+        self.matrix = matrix
+
+
+def _read_scaled(matrix: ScaledMatrix) -> ir.Tensor[Any]:
+    return ir.Tensor(matrix[:].contiguous().numpy())
+
+
+def scale_matrix(value: ir.Value, *, rows: torch.Tensor | None = None, columns: torch.Tensor | None = None) -> None:
+    """Multiply the rows or columns of a matrix of a graph; what it is stored as stays as it is.
+
+    Args:
+        value: a constant, changed in place.
+        rows: float32 (rows,), or None.
+        columns: float32 (columns,), or None.
+    """
+    before = scaling_of(value)
+    if before is None:
+        height, width = shape_of(value)
+        before = ScaledMatrix(pieces_of(value), torch.ones(height), torch.ones(width))
+    matrix = ScaledMatrix(
+        before.pieces,
+        before.rows if rows is None else before.rows * rows,
+        before.columns if columns is None else before.columns * columns,
+    )
+    value.const_value = ScaledTensor(matrix, value.name)
+
+
+def scaling_of(value: ir.Value) -> ScaledMatrix | None:
+    """A matrix of a graph with its factors; None if it is not scaled."""
+    tensor = value.const_value
+    return tensor.matrix if isinstance(tensor, ScaledTensor) else None
+
+
+def scaled_rows(value: ir.Value) -> torch.Tensor | ScaledMatrix:
+    """A matrix to read some rows of at a time: as `stored_matrix`, but not read yet where it is scaled.
+
+    Raises:
+        ValueError: `value` is not a constant.
+    """
+    matrix = scaling_of(value)
+    return stored_matrix(value) if matrix is None else matrix
+
+
 def _joined(pieces: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
@@ -60,8 +145,14 @@ def keep_as_stored(graph: ir.Graph, stored: dict[int, torch.Tensor]) -> None:
 
 
 def pieces_of(value: ir.Value) -> tuple[torch.Tensor, ...]:
-    """The tensors that hold the rows of a matrix, in the types that they are stored in."""
+    """The tensors that hold the rows of a matrix, in the types that they are stored in.
+
+    Raises:
+        ValueError: the matrix is scaled, so that they do not hold its rows.
+    """
     tensor = value.const_value
+    if isinstance(tensor, ScaledTensor):
+        raise ValueError(f"{value.name} is scaled")
     return tensor.pieces if isinstance(tensor, StackedTensor) else (matrix(value),)
 
 
@@ -84,7 +175,7 @@ def matrix(value: ir.Value) -> torch.Tensor:
 
 
 def stored_matrix(value: ir.Value) -> torch.Tensor:
-    """As `matrix`, but in the type that it is stored in.
+    """As `matrix`, but in the type that it is stored in; a scaled one in float32.
 
     Raises:
         ValueError: `value` is not a constant.
@@ -94,6 +185,8 @@ def stored_matrix(value: ir.Value) -> torch.Tensor:
         raise ValueError(f"{value.name} is not a constant")
     if isinstance(tensor, StackedTensor):
         return tensor.stored()
+    if isinstance(tensor, ScaledTensor):
+        return tensor.matrix[:]
     raw = getattr(tensor, "raw", None)
     return raw.detach() if isinstance(raw, torch.Tensor) else torch.from_numpy(np.array(tensor.numpy()))
 

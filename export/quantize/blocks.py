@@ -16,7 +16,7 @@ from triform.export.graph.experts import lower_experts_to_float
 from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type, sweep
 from triform.export.graph.packed import packed
-from triform.export.graph.weights import shape_of, stored_matrix
+from triform.export.graph.weights import scaled_rows, shape_of, stored_matrix
 from triform.export.quantize.blockwise import SMALLEST_BLOCK, Blocks, quantize_matrix
 from triform.export.quantize.experts import lower_experts
 from triform.export.report import Counted, uncounted
@@ -114,8 +114,8 @@ def lower_to_blocks(
             continue
         blocks = kept(weight)
         if blocks is None:
-            rows, size = stored_matrix(weight), scheme.block_size_of(node)
-            blocks = quantize_matrix(rows, importance.get(str(weight.name)), scheme.bits, size)
+            size = scheme.block_size_of(node)
+            blocks = quantize_matrix(scaled_rows(weight), importance.get(str(weight.name)), scheme.bits, size)
         if _is_token_embedding(model, weight):
             done[id(weight)] = blocks
         lower_product(model.graph, node, blocks, scheme.accuracy_level, store)
@@ -198,7 +198,7 @@ def lower_embeddings(model: ir.Model, scheme: Scheme, done: Mapping[int, Blocks]
         width = shape_of(table)[1]
         shared = done.get(id(table))
         if shared is None:
-            shared = quantize_matrix(stored_matrix(table), None, scheme.bits, scheme.block_size_of_table(width))
+            shared = quantize_matrix(scaled_rows(table), None, scheme.bits, scheme.block_size_of_table(width))
             count += 1
         data = _rows(model.graph, f"{table.name}.rows.blocks", shared, store)
         scales, zero_points = _factors(model.graph, node, f"{table.name}.rows", shared, store)

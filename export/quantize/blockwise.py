@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,6 +34,20 @@ _IN_CACHE, _COLUMNS = 2**17, 64
 # The smallest number that float16 holds with its full precision.
 _SMALLEST_HALF = 2.0**-14
 _LARGEST_HALF = 65504.0
+
+
+class Rows(Protocol):
+    """A matrix that is read some rows at a time, such as a tensor: float (out_features, in_features)."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Both sizes."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
+
+    def __getitem__(self, rows: slice, /) -> torch.Tensor:
+        """Some rows."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,7 @@ def operator_bits(bits: int) -> int:
     return 4 if bits <= 4 else 8
 
 
-def quantize_matrix(weight: torch.Tensor, importance: torch.Tensor | None, bits: int, block_size: int) -> Blocks:
+def quantize_matrix(weight: Rows, importance: torch.Tensor | None, bits: int, block_size: int) -> Blocks:
     """Quantize one matrix.
 
     Args:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 
 from triform.export.graph.experts import EXPERTS
 from triform.export.graph.linear import LINEAR
@@ -19,6 +20,8 @@ from triform.export.graph.nodes import add_initializer, insert, nodes, set_type
 from triform.export.runners import Chunk, Feeding, Result
 
 _PREFIX = "energy."
+# The head reads one token of so many: as many logits as tokens take much memory where the vocabulary is large.
+_TOKENS_PER_LOGITS = 8
 
 
 def add_energy_outputs(model: ir.Model) -> dict[str, str]:
@@ -46,9 +49,17 @@ def add_energy_outputs(model: ir.Model) -> dict[str, str]:
 
 
 def energy_feedings(ids: list[int], window: int) -> list[Feeding]:
-    """A text in windows, each of which starts with an empty cache."""
+    """A text in windows, each of which starts with an empty cache.
+
+    The head reads tokens all over a window: the first of a text is often like no other.
+    """
     windows = [np.array([ids[start : start + window]]) for start in range(0, len(ids), window)]
-    return [Feeding(1, piece.shape[1], (Chunk(piece, np.zeros((1, 1))),)) for piece in windows]
+    return [Feeding(1, piece.shape[1], (Chunk(piece, _read_by_head(piece)),)) for piece in windows]
+
+
+def _read_by_head(piece: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions from the last one back, int64 (1, num_logits)."""
+    return np.arange(piece.shape[1])[None, ::-_TOKENS_PER_LOGITS]
 
 
 def energies_of(results: Iterator[Result], windows: int) -> dict[str, torch.Tensor]:

@@ -29,6 +29,7 @@ from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.mixed.lowering import lower_decoder_to_goal
 from triform.export.quantize.mixed.moments import Differentiable, predictions
+from triform.export.quantize.smoothing import smooth_channels
 from triform.export.quantize.stored.packed import KeptBlocks
 from triform.export.report import Clock
 from triform.export.runners import DecoderRunner, usable_cores
@@ -112,6 +113,8 @@ def build_from_floats(
             others = [_stored_for_gpu(traced, measured, folder, Path(scratch), options)] if options.for_gpu else []
             if not options.for_cpu:
                 return others
+            if options.quantize in BITS and not options.fast:
+                measured = dataclasses.replace(measured, importance=smooth_channels(traced.graph, measured.importance))
             if options.quantize != "none":
                 # Beside weights of 4 bytes they are small, and are opened faster than they are computed.
                 compute_rotary_tables(traced.graph, traced.frequencies)

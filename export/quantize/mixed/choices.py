@@ -25,18 +25,50 @@ _SCALE = 2
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """What a stored matrix is multiplied by, see `smoothing`.
+
+    Attributes:
+        rows: float32 (rows,).
+        columns: float32 (in_features,).
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Part:
     """Rows of a stored matrix that were a matrix of their own in PyTorch.
 
     Attributes:
-        weight: float (rows, in_features), as it is stored.
+        weight: float (rows, in_features), as PyTorch has it.
         moments: float32 (in_features, in_features), see `Moments.inputs`.
         rows: float32 (rows,), the share of each row's outputs in the damage; all of a part's add up to 1.
+        scaling: of the matrix that is stored; None where that is as PyTorch has it.
     """
 
     weight: torch.Tensor
     moments: torch.Tensor
     rows: torch.Tensor
+    scaling: Scaling | None = None
+
+    def scaled_weight(self) -> torch.Tensor:
+        """The rows that are stored: float (rows, in_features)."""
+        scaling = self.scaling
+        return self.weight if scaling is None else self.weight.float() * scaling.rows[:, None] * scaling.columns
+
+    def importance(self) -> torch.Tensor:
+        """The diagonal of `scaled_moments`."""
+        diagonal = self.moments.diagonal()
+        return diagonal if self.scaling is None else diagonal / self.scaling.columns.square()
+
+    def scaled_moments(self) -> torch.Tensor:
+        """Of what the stored rows are multiplied by."""
+        if self.scaling is None:
+            return self.moments
+        inverse = self.scaling.columns.reciprocal()
+        return self.moments * inverse * inverse[:, None]
 
 
 def choices_of(parts: Sequence[Part], *, looked_up: bool) -> list[Choice]:
@@ -64,14 +96,16 @@ def size_of(rows: int, width: int, bits: int, block_size: int) -> int:
 
 
 def sampled(part: Part) -> Part:
-    """Some of the rows, enough to tell the error of all."""
+    """Some of the rows, enough to tell the error of all; factors of rows change nothing of that."""
     chosen = torch.linspace(0, len(part.weight) - 1, min(_SAMPLED_ROWS, len(part.weight))).round().long()
-    return Part(part.weight[chosen].float(), part.moments, part.rows[chosen])
+    scaling = None if part.scaling is None else Scaling(torch.ones(len(chosen)), part.scaling.columns)
+    return Part(part.weight[chosen].float(), part.moments, part.rows[chosen], scaling)
 
 
 def _damage(part: Part, bits: int, block_size: int) -> float:
-    sample, importance = sampled(part), part.moments.diagonal()
-    blocks = quantize_matrix(sample.weight, importance, bits, block_size)
-    stored = torch.from_numpy(dequantize(blocks, sample.weight.shape[1]))
-    errors = ((stored - sample.weight).square() * importance).sum(-1)
+    sample = sampled(part)
+    weight, importance = sample.scaled_weight(), sample.importance()
+    blocks = quantize_matrix(weight, importance, bits, block_size)
+    stored = torch.from_numpy(dequantize(blocks, weight.shape[1]))
+    errors = ((stored - weight).square() * importance).sum(-1)
     return float(0.5 * (errors * sample.rows).sum() / sample.rows.sum().clamp(min=1e-30))

@@ -15,8 +15,9 @@ from triform.export.quantize.blockwise import Blocks
 from triform.export.quantize.mixed.allocation import Point
 from triform.export.quantize.mixed.choices import choices_of
 from triform.export.quantize.mixed.goals import Loss, check_has_no_experts, choose_point, describe_point, frontier_of
-from triform.export.quantize.mixed.matrices import RoundedMatrices, matrices_of
+from triform.export.quantize.mixed.matrices import RoundedMatrices, energies_of_products, matrices_of
 from triform.export.quantize.mixed.moments import Differentiable
+from triform.export.quantize.smoothing import smooth_channels
 from triform.export.quantize.threads import in_threads
 from triform.export.report import Clock
 from triform.runtime.bundle.export_record import QuantizedParity
@@ -48,7 +49,9 @@ def lower_decoder_to_goal(
         UnsupportedError: the model has experts, or weights that no module of PyTorch multiplies by.
     """
     check_has_no_experts(model, options)
-    matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch))
+    sensitivity = subject.sensitivity(scratch)
+    smooth_channels(model, energies_of_products(model, subject.parameters, sensitivity))
+    matrices = matrices_of(model, subject.parameters, sensitivity)
     results = in_threads(lambda item: choices_of(item.parts, looked_up=item.looked_up), matrices.values())
     choices = dict(zip(clock.counted(matrices), results, strict=True))
     points = frontier_of(model, matrices, choices, folder, "KL before error feedback")

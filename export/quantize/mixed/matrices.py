@@ -10,12 +10,12 @@ import torch
 
 from triform.export.graph.linear import LINEAR, parts_of
 from triform.export.graph.nodes import nodes
-from triform.export.graph.weights import MODEL_PREFIX, pieces_of, shape_of
+from triform.export.graph.weights import MODEL_PREFIX, pieces_of, scaling_of, shape_of
 from triform.export.quantize.blocks import FEWEST_COLUMNS, is_token_table, linear_inputs
 from triform.export.quantize.blockwise import Blocks, stack_blocks
 from triform.export.quantize.error_feedback import quantize_with_moments
 from triform.export.quantize.mixed.allocation import Choice, Point
-from triform.export.quantize.mixed.choices import Part
+from triform.export.quantize.mixed.choices import Part, Scaling
 from triform.export.quantize.mixed.moments import Moments, Sensitivity
 from triform.export.quantize.threads import in_threads
 from triform.runtime.errors import UnsupportedError, option
@@ -99,12 +99,11 @@ def _is_table(model: ir.Model, value: ir.Value) -> bool:
 def _parts(value: ir.Value, known: Mapping[str, torch.nn.Parameter], sensitivity: Sensitivity) -> list[Part]:
     """The parts of a stored matrix, with what was measured of each."""
     parts = []
-    names = [name.removeprefix(MODEL_PREFIX).removesuffix(".transposed") for name in parts_of(value)]
-    pieces = pieces_of(value)
+    names, (pieces, scalings) = _parameters(value), _pieces(value)
     looked_up = any(use.node.op_type == "Gather" for use in value.uses())
     if len(pieces) != len(names):
         raise _not_measured(names[0])
-    for name, rows in zip(names, pieces, strict=True):
+    for name, rows, scaling in zip(names, pieces, scalings, strict=True):
         parameter = known.get(name)
         moments = None if parameter is None else sensitivity.products.get(id(parameter))
         if moments is None and looked_up and sensitivity.embedding is not None:
@@ -114,8 +113,43 @@ def _parts(value: ir.Value, known: Mapping[str, torch.nn.Parameter], sensitivity
         inputs = moments.inputs
         if looked_up and sensitivity.embedding is not None:
             inputs = inputs + torch.diag(sensitivity.embedding)
-        parts.append(Part(rows, inputs, moments.outputs / moments.outputs.sum().clamp(min=1e-30)))
+        parts.append(Part(rows, inputs, moments.outputs / moments.outputs.sum().clamp(min=1e-30), scaling))
     return parts
+
+
+def _parameters(value: ir.Value) -> list[str]:
+    """Names of the parameters that a stored matrix is made of."""
+    return [name.removeprefix(MODEL_PREFIX).removesuffix(".transposed") for name in parts_of(value)]
+
+
+def _pieces(value: ir.Value) -> tuple[tuple[torch.Tensor, ...], list[Scaling | None]]:
+    """The rows of each part of a stored matrix, and what they are multiplied by."""
+    matrix = scaling_of(value)
+    if matrix is None:
+        pieces = pieces_of(value)
+        return pieces, [None] * len(pieces)
+    rows = matrix.rows.split([len(piece) for piece in matrix.pieces])
+    return matrix.pieces, [Scaling(factors, matrix.columns) for factors in rows]
+
+
+def energies_of_products(
+    model: ir.Model, parameters: Mapping[str, torch.nn.Parameter], sensitivity: Sensitivity
+) -> dict[str, torch.Tensor]:
+    """By name of the weight, what the channels that a product reads count for; what was not measured is left out.
+
+    Arguments as `matrices_of`.
+
+    Returns:
+        float32 (in_features,) each: the mean squares, each token weighted by its squared gradients.
+    """
+    energies = {}
+    for value in {linear_inputs(node)[1] for node in nodes(model.graph, LINEAR)}:
+        known = [parameters.get(name) for name in _parameters(value)]
+        moments = [sensitivity.products.get(id(parameter)) for parameter in known if parameter is not None]
+        diagonals = [item.inputs.diagonal() for item in moments if item is not None]
+        if diagonals:
+            energies[str(value.name)] = torch.stack(diagonals).sum(0)
+    return energies
 
 
 def _not_measured(name: str) -> UnsupportedError:
@@ -136,5 +170,8 @@ def rounded(parts: Sequence[Part], choice: Choice) -> Blocks:
     if choice.block_size is None:
         raise ValueError(f"{choice} has no blocks")
     return stack_blocks(
-        [quantize_with_moments(part.weight, part.moments, choice.bits, choice.block_size, _DAMPING) for part in parts]
+        [
+            quantize_with_moments(part.scaled_weight(), part.scaled_moments(), choice.bits, choice.block_size, _DAMPING)
+            for part in parts
+        ]
     )

@@ -15,6 +15,11 @@ def test_a_text_is_cut_into_windows():
     assert {chunk.lengths for chunk in chunks} == {None}
 
 
+def test_the_head_reads_tokens_all_over_a_window():
+    positions = [feeding.chunks[0].positions.tolist() for feeding in energy_feedings(list(range(30)), 20)]
+    assert positions == [[[19, 11, 3]], [[9, 1]]]
+
+
 def test_windows_are_added_up_and_what_follows_is_left():
     logits = np.zeros((1, 1, 4), np.float32)
     results = iter(

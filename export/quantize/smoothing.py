@@ -1,0 +1,202 @@
+"""Moves part of the range of large channels out of activations, into the weights of the products that read them.
+
+The operators round each block of activations to 8 bits, so that one large channel leaves few steps for the others of
+its block; and a weight that multiplies a large channel should be rounded more finely than its neighbours. Where a norm,
+or a product, gives the activations, its own numbers are divided by a factor for each channel, and the columns of the
+weights that read them are multiplied by it. The graph computes the same, in as many steps (SmoothQuant,
+arXiv:2211.10438; AWQ, arXiv:2306.00978).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+
+from triform.export.graph.linear import LINEAR
+from triform.export.graph.nodes import add_initializer, attribute, nodes, producer
+from triform.export.graph.weights import matrix, scale_matrix, shape_of
+from triform.export.quantize.blocks import linear_inputs
+
+# The power of a channel's typical size that it is divided by. See docs/quantization.md for what others gave.
+_STRENGTH = 0.35
+# The smallest typical size that counts, as a share of the mean.
+_FLOOR = 1e-3
+# Where norms have what their result is multiplied by, and what is added after that.
+_NORMS = {
+    "SimplifiedLayerNormalization": (1,),
+    "SkipSimplifiedLayerNormalization": (2,),
+    "LayerNormalization": (1, 2),
+    "SkipLayerNormalization": (2, 3),
+}
+# These choose rows, or change the shape.
+_OF_ROWS = ("Gather", "GatherND", "Reshape", "Slice", "Squeeze", "Unsqueeze")
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """What reads an activation.
+
+    Attributes:
+        linears: the products.
+        tables: lookups in the matrices of these products.
+    """
+
+    linears: list[ir.Node]
+    tables: list[ir.Node]
+
+
+def smooth_channels(model: ir.Model, energies: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Make the channels of activations more alike wherever that costs no operator.
+
+    Args:
+        model: fused, its Linear nodes not lowered yet; changed in place.
+        energies: by weight name, the energy of each input channel, float32 (in_features,); see `energies`.
+
+    Returns:
+        the energies in the changed graph.
+    """
+    known = dict(energies)
+    for node in nodes(model.graph, *_NORMS, "Mul"):
+        reach = _reach(node.outputs[0])
+        names = [] if reach is None else [str(linear_inputs(linear)[1].name) for linear in reach.linears]
+        if reach is None or not names or not all(name in known for name in names):
+            continue
+        factors = _factors(known[names[0]])
+        if not _divide(node, factors):
+            continue
+        for weight in {linear_inputs(linear)[1] for linear in reach.linears}:
+            scale_matrix(weight, columns=factors)
+            known[str(weight.name)] = known[str(weight.name)] / factors.square()
+        for table in reach.tables:
+            _divide_rows(table, factors)
+    return known
+
+
+def _reach(value: ir.Value) -> _Reach | None:
+    """What reads an activation; None if anything but products of matrices of their own does."""
+    linears = _linears(value)
+    if not linears:
+        return None
+    users = [use.node for weight in {linear_inputs(node)[1] for node in linears} for use in weight.uses()]
+    tables = [node for node in users if node not in linears]
+    if not all(_is_lookup(node) for node in tables):
+        return None
+    return _Reach(linears, tables)
+
+
+def _linears(value: ir.Value) -> list[ir.Node] | None:
+    """The Linear nodes that read a value, or some of its rows; None if others do."""
+    if value.is_graph_output():
+        return None
+    found: list[ir.Node] = []
+    for use in value.uses():
+        if use.node.op_type == LINEAR and use.idx == 0:
+            found.append(use.node)
+        elif use.node.op_type in _OF_ROWS and use.idx == 0 and _keeps_channels(use.node):
+            behind = _linears(use.node.outputs[0])
+            if behind is None:
+                return None
+            found.extend(behind)
+        else:
+            return None
+    return found
+
+
+def _keeps_channels(node: ir.Node) -> bool:
+    source, result = node.inputs[0], node.outputs[0]
+    if source is None or source.shape is None or result.shape is None or len(result.shape) == 0:
+        return False
+    along = attribute(node, "axis", 0) % len(source.shape) if node.op_type == "Gather" else 0
+    last = source.shape[-1]
+    return isinstance(last, int) and last == result.shape[-1] and along != len(source.shape) - 1
+
+
+def _is_lookup(node: ir.Node) -> bool:
+    return node.op_type == "Gather" and attribute(node, "axis", 0) == 0 and not node.outputs[0].is_graph_output()
+
+
+def _factors(energy: torch.Tensor) -> torch.Tensor:
+    """What each channel is divided by, float32 (in_features,)."""
+    typical = (energy / energy.mean().clamp(min=1e-30)).sqrt().clamp(min=_FLOOR)
+    factors = typical**_STRENGTH
+    return factors / factors.log().mean().exp()
+
+
+def _divide(node: ir.Node, factors: torch.Tensor) -> bool:
+    """Divide the channels of what a node gives; false if its inputs are not constants or a product of its own."""
+    if node.op_type == "Mul":
+        return _divide_constants(node, _vectors(node), factors) or _divide_product(node, factors)
+    inputs = [index for index in _NORMS[node.op_type] if index < len(node.inputs) and node.inputs[index] is not None]
+    return _divide_constants(node, inputs, factors)
+
+
+def _vectors(node: ir.Node) -> list[int]:
+    """The input of a Mul that is a constant vector, as where a norm is made of several operators."""
+    return [
+        index
+        for index, value in enumerate(node.inputs)
+        if value is not None and value.is_initializer() and len(shape_of(value)) == 1
+    ][:1]
+
+
+def _divide_constants(node: ir.Node, inputs: list[int], factors: torch.Tensor) -> bool:
+    values = [node.inputs[index] for index in inputs]
+    if not values or not all(
+        value is not None and value.is_initializer() and shape_of(value) == factors.shape for value in values
+    ):
+        return False
+    for index, value in zip(inputs, values, strict=True):
+        if value is not None and isinstance(node.graph, ir.Graph):
+            smoothed = (matrix(value).float() / factors).numpy()
+            node.replace_input_with(index, add_initializer(node.graph, f"{value.name}.smoothed", smoothed))
+    return True
+
+
+def _divide_product(node: ir.Node, factors: torch.Tensor) -> bool:
+    """Divide the rows of a matrix whose product a Mul multiplies by something else, such as a gate."""
+    for value in node.inputs:
+        linear, start = _own_product(value)
+        if linear is None:
+            continue
+        _, weight, bias = linear_inputs(linear)
+        if len(weight.uses()) > 1:
+            continue
+        rows = torch.ones(shape_of(weight)[0])
+        rows[start : start + len(factors)] = 1 / factors
+        scale_matrix(weight, rows=rows)
+        if bias is not None and isinstance(node.graph, ir.Graph):
+            smoothed = (matrix(bias).float() * rows).numpy()
+            linear.replace_input_with(2, add_initializer(node.graph, f"{bias.name}.smoothed", smoothed))
+        return True
+    return False
+
+
+def _own_product(value: ir.Value | None) -> tuple[ir.Node | None, int]:
+    """The Linear that gives a value, or part of what is split, to one reader alone, and the first of its rows."""
+    if value is None or len(value.uses()) != 1 or value.is_graph_output():
+        return None, 0
+    split = producer(value, "Split")
+    if split is None:
+        return producer(value, LINEAR), 0
+    whole, lengths = split.inputs[0], split.inputs[1] if len(split.inputs) > 1 else None
+    if whole is None or len(whole.uses()) != 1 or lengths is None or not lengths.is_initializer():
+        return None, 0
+    before = split.outputs.index(value)
+    return producer(whole, LINEAR), int(matrix(lengths)[:before].sum())
+
+
+def _divide_rows(lookup: ir.Node, factors: torch.Tensor) -> None:
+    """Divide the channels of rows that are looked up in a matrix whose columns were multiplied."""
+    rows, graph = lookup.outputs[0], lookup.graph
+    if not isinstance(graph, ir.Graph):
+        raise ValueError(f"{lookup.name} is in no graph")
+    users = list(rows.uses())
+    inverse = add_initializer(graph, f"{rows.name}.smoothed", (1 / factors).numpy())
+    divided = ir.node("Mul", [rows, inverse])
+    divided.outputs[0].type, divided.outputs[0].shape = rows.type, rows.shape
+    graph.insert_after(lookup, [divided])
+    for use in users:
+        use.node.replace_input_with(use.idx, divided.outputs[0])
