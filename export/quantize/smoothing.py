@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 import torch
 
+from triform.export.graph.experts import EXPERTS
 from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import add_initializer, attribute, nodes, producer
 from triform.export.graph.weights import matrix, scale_matrix, shape_of
@@ -40,11 +41,11 @@ class _Reach:
     """What reads an activation.
 
     Attributes:
-        linears: the products.
+        weights: of the products, and the first ones of experts.
         tables: lookups in the matrices of these products.
     """
 
-    linears: list[ir.Node]
+    weights: list[ir.Value]
     tables: list[ir.Node]
 
 
@@ -61,14 +62,13 @@ def smooth_channels(model: ir.Model, energies: Mapping[str, torch.Tensor]) -> di
     known = dict(energies)
     for node in nodes(model.graph, *_NORMS, "Mul"):
         reach = _reach(node.outputs[0])
-        names = [] if reach is None else [str(linear_inputs(linear)[1].name) for linear in reach.linears]
-        if reach is None or not names or not all(name in known for name in names):
+        if reach is None or not all(str(weight.name) in known for weight in reach.weights):
             continue
-        factors = _factors(known[names[0]])
+        factors = _factors(known[str(reach.weights[0].name)])
         if not _divide(node, factors):
             continue
-        for weight in {linear_inputs(linear)[1] for linear in reach.linears}:
-            scale_matrix(weight, columns=factors)
+        for weight in reach.weights:
+            _multiply(weight, factors)
             known[str(weight.name)] = known[str(weight.name)] / factors.square()
         for table in reach.tables:
             _divide_rows(table, factors)
@@ -77,32 +77,49 @@ def smooth_channels(model: ir.Model, energies: Mapping[str, torch.Tensor]) -> di
 
 def _reach(value: ir.Value) -> _Reach | None:
     """What reads an activation; None if anything but products of matrices of their own does."""
-    linears = _linears(value)
-    if not linears:
+    readers = _readers(value)
+    if not readers:
         return None
-    users = [use.node for weight in {linear_inputs(node)[1] for node in linears} for use in weight.uses()]
-    tables = [node for node in users if node not in linears]
-    if not all(_is_lookup(node) for node in tables):
-        return None
-    return _Reach(linears, tables)
+    weights = list(dict.fromkeys(_weight(node) for node in readers))
+    users = [use.node for weight in weights for use in weight.uses()]
+    tables = [node for node in users if node not in readers]
+    return _Reach(weights, tables) if all(_is_lookup(node) for node in tables) else None
 
 
-def _linears(value: ir.Value) -> list[ir.Node] | None:
-    """The Linear nodes that read a value, or some of its rows; None if others do."""
+def _readers(value: ir.Value) -> list[ir.Node] | None:
+    """The products and experts that read a value, or some of its rows; None if others do."""
     if value.is_graph_output():
         return None
     found: list[ir.Node] = []
     for use in value.uses():
-        if use.node.op_type == LINEAR and use.idx == 0:
+        if use.node.op_type in (LINEAR, EXPERTS) and use.idx == 0:
             found.append(use.node)
         elif use.node.op_type in _OF_ROWS and use.idx == 0 and _keeps_channels(use.node):
-            behind = _linears(use.node.outputs[0])
+            behind = _readers(use.node.outputs[0])
             if behind is None:
                 return None
             found.extend(behind)
         else:
             return None
     return found
+
+
+def _weight(reader: ir.Node) -> ir.Value:
+    """What a reader multiplies an activation by."""
+    weight = reader.inputs[1 if reader.op_type == LINEAR else 2]
+    if weight is None:
+        raise ValueError(f"{reader.op_type} node {reader.name} lacks its weight")
+    return weight
+
+
+def _multiply(weight: ir.Value, factors: torch.Tensor) -> None:
+    """Multiply what a weight reads of each channel."""
+    reader = next(use.node for use in weight.uses() if use.node.op_type in (LINEAR, EXPERTS))
+    if reader.op_type == LINEAR:
+        scale_matrix(weight, columns=factors)
+        return
+    scaled = matrix(weight) * (factors[:, None] if attribute(reader, "transposed") else factors)
+    weight.const_value = ir.tensor(scaled.numpy(), name=weight.name)
 
 
 def _keeps_channels(node: ir.Node) -> bool:

@@ -10,6 +10,7 @@ import torch
 from tests.checkpoints.decoder_families import CONTEXT, FAMILIES, VOCAB, build
 from tests.checkpoints.recurrent_families import RECURRENT_FAMILIES
 from triform.export.graph.cache import cache_info
+from triform.export.graph.experts import EXPERTS
 from triform.export.graph.fusion import fuse
 from triform.export.graph.linear import DOMAIN, LINEAR
 from triform.export.graph.nodes import MICROSOFT, add_initializer, nodes
@@ -23,13 +24,13 @@ from triform.export.write import write_graph
 from triform.models.decoder.graph import decoder_spec
 
 IDS = torch.randint(0, VOCAB, (90,), generator=torch.Generator().manual_seed(2)).tolist()
-# How many weights are scaled of three layers, or two of lfm2 and qwen3_5_text: those behind norms, rows that a gate
-# opens and what reads these, and the head. What follows an activation, attention or experts is not; phi has one norm a
+# How many weights are scaled of three layers, or two of lfm2 and qwen3_5_text: those behind norms, routers too, rows that
+# a gate opens and what reads these, and the head. What follows an activation or attention is not. phi has one norm a
 # layer, and olmo2 none before its products.
 SCALED = {
     "llama": 10, "tied embeddings": 10, "qwen2": 10, "gemma2": 10, "smollm3": 10, "granite": 10, "stablelm": 10,
-    "gpt2": 7, "bloom": 7, "opt": 7, "gpt_neox": 7, "falcon, two norms": 7, "phi": 4, "mixtral": 4, "olmo2": 7,
-    "lfm2": 7, "qwen3_5_text": 7, "biases of keys": 10,
+    "gpt2": 7, "bloom": 7, "opt": 7, "gpt_neox": 7, "falcon, two norms": 7, "phi": 4, "mixtral": 7, "qwen3_moe": 7,
+    "olmo2": 7, "lfm2": 7, "qwen3_5_text": 7, "biases of keys": 10,
 }  # fmt: skip
 
 
@@ -37,9 +38,9 @@ def uneven_energies(graph):
     """By weight name, energies from 1e-6 to 1e6; the same for products that read the same activation."""
     made, draw = {}, torch.Generator().manual_seed(0)
     energies = {}
-    for node in nodes(graph, LINEAR):
-        x, weight = node.inputs[:2]
-        width = pieces_of(weight)[0].shape[1]
+    for node in nodes(graph, LINEAR, EXPERTS):
+        x, weight = node.inputs[0], node.inputs[1 if node.op_type == LINEAR else 2]
+        width = x.shape[-1]
         drawn = made.setdefault(id(x), 10 ** (12 * torch.rand(width, generator=draw) - 6))
         energies[str(weight.name)] = drawn
     return energies
