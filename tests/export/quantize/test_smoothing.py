@@ -24,8 +24,8 @@ from triform.export.write import write_graph
 from triform.models.decoder.graph import decoder_spec
 
 IDS = torch.randint(0, VOCAB, (90,), generator=torch.Generator().manual_seed(2)).tolist()
-# How many weights are scaled of three layers, or two of lfm2 and qwen3_5_text: those behind norms, routers too, rows that
-# a gate opens and what reads these, and the head. What follows an activation or attention is not. phi has one norm a
+# How many weights are scaled of three layers, or two of lfm2 and qwen3_5_text: those behind norms, routers too, rows
+# that a gate opens and what reads these, and the head. What follows an activation or attention is not. phi has one norm a
 # layer, and olmo2 none before its products.
 SCALED = {
     "llama": 10, "tied embeddings": 10, "qwen2": 10, "gemma2": 10, "smollm3": 10, "granite": 10, "stablelm": 10,
