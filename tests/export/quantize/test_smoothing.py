@@ -24,9 +24,9 @@ from triform.export.write import write_graph
 from triform.models.decoder.graph import decoder_spec
 
 IDS = torch.randint(0, VOCAB, (90,), generator=torch.Generator().manual_seed(2)).tolist()
-# How many weights are scaled of three layers, or two of lfm2 and qwen3_5_text: those behind norms, routers too, rows
-# that a gate opens and what reads these, and the head. What follows an activation or attention is not. phi has one norm a
-# layer, and olmo2 none before its products.
+# How many weights are scaled of three layers, or two of lfm2 and qwen3_5_text: those behind norms, routers too; rows
+# that a gate opens, and what reads these; the head. What follows an activation or attention is not. A layer of phi has
+# one norm, and olmo2 none before its products.
 SCALED = {
     "llama": 10, "tied embeddings": 10, "qwen2": 10, "gemma2": 10, "smollm3": 10, "granite": 10, "stablelm": 10,
     "gpt2": 7, "bloom": 7, "opt": 7, "gpt_neox": 7, "falcon, two norms": 7, "phi": 4, "mixtral": 7, "qwen3_moe": 7,
