@@ -17,7 +17,7 @@ import torch
 
 from triform.export.graph.experts import EXPERTS
 from triform.export.graph.linear import LINEAR
-from triform.export.graph.nodes import add_initializer, attribute, nodes, producer
+from triform.export.graph.nodes import add_initializer, attribute, constant, nodes, producer
 from triform.export.graph.weights import matrix, scale_matrix, shape_of
 from triform.export.quantize.blocks import linear_inputs
 
@@ -175,34 +175,49 @@ def _divide_constants(node: ir.Node, inputs: list[int], factors: torch.Tensor) -
 def _divide_product(node: ir.Node, factors: torch.Tensor) -> bool:
     """Divide the rows of a matrix whose product a Mul multiplies by something else, such as a gate."""
     for value in node.inputs:
-        linear, start = _own_product(value)
-        if linear is None:
+        linear, rows = _own_product(value)
+        if linear is None or len(rows) != len(factors):
             continue
         _, weight, bias = linear_inputs(linear)
         if len(weight.uses()) > 1:
             continue
-        rows = torch.ones(shape_of(weight)[0])
-        rows[start : start + len(factors)] = 1 / factors
-        scale_matrix(weight, rows=rows)
+        divisors = torch.ones(shape_of(weight)[0])
+        divisors[rows.start : rows.stop] = factors
+        scale_matrix(weight, rows=1 / divisors)
         if bias is not None and isinstance(node.graph, ir.Graph):
-            smoothed = (matrix(bias).float() * rows).numpy()
+            smoothed = (matrix(bias).float() / divisors).numpy()
             linear.replace_input_with(2, add_initializer(node.graph, f"{bias.name}.smoothed", smoothed))
         return True
     return False
 
 
-def _own_product(value: ir.Value | None) -> tuple[ir.Node | None, int]:
-    """The Linear that gives a value, or part of what is split, to one reader alone, and the first of its rows."""
-    if value is None or len(value.uses()) != 1 or value.is_graph_output():
-        return None, 0
+def _own_product(value: ir.Value | None) -> tuple[ir.Node | None, range]:
+    """The Linear that gives a value, or part of what is split, to one reader alone, and the rows of its matrix."""
+    if value is None or not _has_one_reader(value):
+        return None, range(0)
     split = producer(value, "Split")
     if split is None:
-        return producer(value, LINEAR), 0
-    whole, lengths = split.inputs[0], split.inputs[1] if len(split.inputs) > 1 else None
-    if whole is None or len(whole.uses()) != 1 or lengths is None or not lengths.is_initializer():
-        return None, 0
-    before = split.outputs.index(value)
-    return producer(whole, LINEAR), int(matrix(lengths)[:before].sum())
+        linear = producer(value, LINEAR)
+        return linear, range(0 if linear is None else shape_of(linear_inputs(linear)[1])[0])
+    whole, lengths = split.inputs[0], constant(split.inputs[1] if len(split.inputs) > 1 else None)
+    if (
+        whole is None
+        or lengths is None
+        or not _has_one_reader(whole)
+        or not _is_last(attribute(split, "axis", 0), whole)
+    ):
+        return None, range(0)
+    index = split.outputs.index(value)
+    start = int(lengths[:index].sum())
+    return producer(whole, LINEAR), range(start, start + int(lengths[index]))
+
+
+def _has_one_reader(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def _is_last(axis: int, value: ir.Value) -> bool:
+    return axis == -1 or (value.shape is not None and axis == len(value.shape) - 1)
 
 
 def _divide_rows(lookup: ir.Node, factors: torch.Tensor) -> None:

@@ -113,3 +113,51 @@ def test_what_others_read_and_what_was_not_measured_stays(others, energies):
     assert smooth_channels(model, energies) == energies
     assert scaling_of(model.graph[1].inputs[1]) is None
     assert matrix(model.graph[0].inputs[1]).tolist() == [2, 2, 2, 2]
+
+
+def graph_of_gate(*, axis=-1, gate=4):
+    """x, the product of a matrix of `gate` + 4 rows, split, one part times the other, and the product of that."""
+    x = floats("x", 8, 8, 3)
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": 21, MICROSOFT: 1, DOMAIN: 1}, name="all")
+    first, last = (
+        add_initializer(graph, name, StackedTensor((torch.ones(rows, columns),), None))
+        for name, rows, columns in (("first", gate + 4, 3), ("last", 2, 4))
+    )
+    bias, lengths = (
+        add_initializer(graph, "bias", np.ones(gate + 4, np.float32)),
+        add_initializer(graph, "lengths", np.array([gate, 4])),
+    )
+    made = [ir.node(LINEAR, [x, first, bias], domain=DOMAIN)]
+    made.append(ir.node("Split", [made[0].outputs[0], lengths], {"axis": axis}, num_outputs=2))
+    made.append(ir.node("Sigmoid", [made[1].outputs[0]]))
+    made.append(ir.node("Mul", [made[2].outputs[0], made[1].outputs[1]]))
+    made.append(ir.node(LINEAR, [made[3].outputs[0], last], domain=DOMAIN))
+    made[0].outputs[0].shape = ir.Shape([8, 8, gate + 4])
+    graph.extend(made)
+    graph.outputs.append(made[-1].outputs[0])
+    return ir.Model(graph, ir_version=10)
+
+
+def test_the_rows_that_a_gate_opens_are_divided_with_their_biases():
+    model = graph_of_gate()
+    smooth_channels(model, {"last": torch.tensor([1.0, 1.0, 1.0, 1e4])})
+    factors = torch.tensor([1.0, 1.0, 1.0, 100**0.35]) / 100 ** (0.35 / 4)
+    divided = torch.cat([torch.ones(4), 1 / factors])
+    first, last = model.graph[0], model.graph[-1]
+    torch.testing.assert_close(matrix(first.inputs[1]), divided[:, None].expand(8, 3))
+    torch.testing.assert_close(matrix(first.inputs[2]), divided)
+    torch.testing.assert_close(matrix(last.inputs[1]), factors.expand(2, 4))
+
+
+@pytest.mark.parametrize(
+    "model", [graph_of_gate(axis=1), graph_of_gate(gate=1)], ids=["tokens are split", "opened by one number"]
+)
+def test_rows_that_are_not_the_channels_stay(model):
+    """What is split by tokens has no rows of its own; a gate of one number opens all channels alike."""
+    if model.graph[1].attributes["axis"].as_int() == -1:
+        # The number is what the Mul reads as a product of its own.
+        gate, opened = model.graph[1].outputs
+        model.graph[2].replace_input_with(0, opened)
+        model.graph[3].replace_input_with(1, gate)
+    smooth_channels(model, {"last": torch.tensor([1.0, 1.0, 1.0, 1e4])})
+    assert scaling_of(model.graph[0].inputs[1]) is None and scaling_of(model.graph[-1].inputs[1]) is None
