@@ -106,13 +106,14 @@ def _parts(value: ir.Value, known: Mapping[str, torch.nn.Parameter], sensitivity
     for name, rows, scaling in zip(names, pieces, scalings, strict=True):
         parameter = known.get(name)
         moments = None if parameter is None else sensitivity.products.get(id(parameter))
-        if moments is None and looked_up and sensitivity.embedding is not None:
-            moments = _of_table(rows, sensitivity.embedding)
+        table = sensitivity.tables.get(id(parameter), sensitivity.embedding) if looked_up else None
+        if moments is None and table is not None:
+            moments = _of_table(rows, table)
         if moments is None or len(moments.outputs) != len(rows):
             raise _not_measured(name)
         inputs = moments.inputs
-        if looked_up and sensitivity.embedding is not None:
-            inputs = inputs + torch.diag(sensitivity.embedding)
+        if table is not None:
+            inputs = inputs + torch.diag(table)
         parts.append(Part(rows, inputs, moments.outputs / moments.outputs.sum().clamp(min=1e-30), scaling))
     return parts
 

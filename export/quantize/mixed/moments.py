@@ -41,10 +41,12 @@ class Sensitivity:
     Attributes:
         products: by the identity of the weight, a parameter.
         embedding: float32 (hidden_size,), the mean squared gradient at each column of the embedding's weight.
+        tables: the same of every table that tokens are looked up in, by the identity of its weight.
     """
 
     products: dict[int, Moments] = field(default_factory=dict)
     embedding: torch.Tensor | None = None
+    tables: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,35 @@ def measure(
             )
             stack.callback(handle.remove)
         for embedding in _token_embeddings(model):
-            stack.callback(embedding.register_forward_hook(_embedding_hook(result, count)).remove)
+            stack.callback(embedding.register_forward_hook(_embedding_hook(result.tables, count)).remove)
         stack.enter_context(torch.enable_grad())
         for value in values:
             value.backward()
+    embedding = _input_embedding(model)
+    if embedding is not None:
+        result.embedding = result.tables.get(id(embedding.get_parameter("weight")))
     return result
 
 
 def _token_embeddings(model: PreTrainedModel) -> list[torch.nn.Module]:
-    """The modules that look tokens up: encoder-decoders have several around one weight."""
-    first = model.get_input_embeddings()
+    """The modules that look tokens up: encoder-decoders have several around one weight, Gemma 3n and 4 two tables."""
     tables = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-    return [first, *(table for table in tables if table is not first and table.weight is first.weight)]
+    first = _input_embedding(model)
+    rows = max((len(table.weight) for table in tables), default=0)
+    if first is not None:
+        rows = len(first.get_parameter("weight"))
+    # Tables of positions and of types of tokens are smaller.
+    found: list[torch.nn.Module] = [] if first is None else [first]
+    return found + [table for table in tables if table is not first and 2 * len(table.weight) >= rows]
+
+
+def _input_embedding(model: PreTrainedModel) -> torch.nn.Module | None:
+    """The table of tokens; None where there is not one, as of CANINE, which has several tables of hashed tokens."""
+    try:
+        module: torch.nn.Module = model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return module
 
 
 def predictions(model: PreTrainedModel, sample: TokenWindows) -> Iterator[torch.Tensor]:
@@ -162,17 +181,28 @@ def _zeros_on_disk(file: Path, width: int) -> torch.Tensor:
     return torch.from_file(str(file), shared=True, size=width * width, dtype=torch.float32).view(width, width)
 
 
-def _embedding_hook(result: Sensitivity, tokens: int) -> _Hook:
+def _embedding_hook(tables: dict[int, torch.Tensor], tokens: int) -> _Hook:
     def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        rows = torch.nn.functional.embedding(inputs[0], module.get_parameter("weight"))
+        weight = module.get_parameter("weight")
+        if not inputs or not _are_looked_up(inputs[0], weight, output):
+            return
+        rows = torch.nn.functional.embedding(inputs[0], weight)
         # Some models multiply what they look up by a constant.
         factor = output.detach().square().mean() / rows.square().mean().clamp(min=1e-30)
         output.requires_grad_(True)
 
         def add(gradient: torch.Tensor) -> None:
             squares = gradient.flatten(0, -2).square().sum(0) * factor / tokens
-            result.embedding = squares if result.embedding is None else result.embedding + squares
+            known = tables.get(id(weight))
+            tables[id(weight)] = squares if known is None else known + squares
 
         output.register_hook(add)
 
     return hook
+
+
+def _are_looked_up(ids: torch.Tensor, weight: torch.Tensor, output: torch.Tensor) -> bool:
+    """Whether these could be the rows of the output: tables of positions may be given a mask, or a length."""
+    if not isinstance(ids, torch.Tensor) or ids.is_floating_point() or output.shape != (*ids.shape, weight.shape[1]):
+        return False
+    return bool(ids.min() >= 0) and bool(ids.max() < len(weight))

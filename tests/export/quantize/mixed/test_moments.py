@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import DebertaV2Config, DebertaV2ForSequenceClassification, T5Config, T5ForSequenceClassification
+from transformers import (
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    Gemma4ForCausalLM,
+    Gemma4TextConfig,
+    T5Config,
+    T5ForSequenceClassification,
+)
 
 from triform.export.quantize.mixed.moments import measure, product_modules
 
@@ -39,6 +46,31 @@ def test_each_lookup_of_one_table_is_measured(classifier, tmp_path):
     torch.testing.assert_close(found.embedding, sum(part.square().sum((0, 1)) for part in gradients))
     # The table is tied to a head that classifiers have not.
     assert len(found.products) == len(product_modules(classifier))
+
+
+def test_each_table_that_tokens_are_looked_up_in_is_measured(tmp_path):
+    """Gemma 3n and 4 have a second table, wider than their hidden states, whose rows all layers share among them."""
+    torch.manual_seed(5)
+    config = Gemma4TextConfig(
+        vocab_size=40, vocab_size_per_layer_input=40, hidden_size=24, hidden_size_per_layer_input=8,
+        num_hidden_layers=2, intermediate_size=56, num_attention_heads=3, num_key_value_heads=1, head_dim=8,
+        global_head_dim=16, num_kv_shared_layers=0, layer_types=["sliding_attention", "full_attention"],
+    )  # fmt: skip
+    model = Gemma4ForCausalLM(config).eval()
+    ids = torch.tensor([[5, 9, 7, 1]])
+    values = (model(input_ids=ids).logits[0, 3, 2] for _ in range(1))
+    found = measure(model, product_modules(model), values, 1, tmp_path)
+
+    tables = [model.model.embed_tokens, model.model.embed_tokens_per_layer]
+    outputs = []
+    for table in tables:
+        table.register_forward_hook(lambda *call: outputs.append(call[2].requires_grad_()))
+    gradients = torch.autograd.grad(model(input_ids=ids).logits[0, 3, 2], outputs)
+    for table, gradient in zip(tables, gradients, strict=True):
+        # They multiply what they look up by a constant, and the gradient is that of the rows.
+        expected = gradient.square().sum((0, 1)) * table.embed_scale**2
+        torch.testing.assert_close(found.tables[id(table.weight)], expected)
+    assert found.embedding is found.tables[id(model.model.embed_tokens.weight)]
 
 
 def test_products_of_positions_are_measured(tmp_path):
