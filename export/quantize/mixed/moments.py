@@ -113,9 +113,9 @@ def measure(
         stack.enter_context(torch.enable_grad())
         for value in values:
             value.backward()
-    embedding = _input_embedding(model)
-    if embedding is not None:
-        result.embedding = result.tables.get(id(embedding.get_parameter("weight")))
+    first = _input_embedding(model)
+    if first is not None:
+        result.embedding = result.tables.get(id(first.get_parameter("weight")))
     return result
 
 
