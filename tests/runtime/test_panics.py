@@ -20,6 +20,14 @@ class Panic(BaseException):
     """As pyo3's PanicException."""
 
 
+@pytest.fixture(autouse=True)
+def without_threads_of_other_tests(monkeypatch):
+    """Some go on after their tests, and standard error would be left alone because of them."""
+    before = {thread for thread in threading.enumerate() if thread is not threading.main_thread()}
+    every = threading.enumerate
+    monkeypatch.setattr(threading, "enumerate", lambda: [thread for thread in every() if thread not in before])
+
+
 def shown(capfd, *written):
     with without_chatter():
         for text in written:

@@ -220,6 +220,7 @@ def simple(**options):
     return graph.model(logits=attended[0], **more)
 
 
+# Of exported decoders the widths are multiples of 8: others get zeros behind their channels.
 @pytest.mark.parametrize("width", [8, 16, 64, 256, "open"])
 def test_heads_that_cuda_takes(width):
     check_gpu_decoder(simple(width=width))
@@ -228,9 +229,8 @@ def test_heads_that_cuda_takes(width):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"width": 7}, r"^its heads are 7 wide; on GPUs ONNX Runtime's attention takes multiples of 8 up to 256$"),
-        ({"width": 257}, "its heads are 257 wide"), ({"width": 264}, "its heads are 264 wide"),
-        ({"width": 9}, "its heads are 9 wide"), ({"bias": True}, "its attention adds a bias to the scores"),
+        ({"width": 257}, r"^its heads are 257 wide; on GPUs ONNX Runtime's attention takes up to 256$"),
+        ({"width": 264}, "its heads are 264 wide"), ({"bias": True}, "its attention adds a bias to the scores"),
         ({"extra": "TopK"}, "it chooses among experts, which bundles for GPUs do not have yet"),
         ({"inputs": {"past_states.0": (FLOAT, ["batch", 3])}}, "it has states of fixed size"),
     ],
