@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,26 +32,43 @@ class StackedTensor(ir.LazyTensor):
         return _joined(self.pieces)
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """What a matrix is multiplied by.
+
+    Attributes:
+        rows: float32 (rows,), a factor of each row.
+        columns: float32 (columns,), a factor of each column.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    def applied_to(self, weight: torch.Tensor) -> torch.Tensor:
+        """The scaled matrix, float32 (rows, columns)."""
+        return weight.float() * self.rows[:, None] * self.columns
+
+
+@dataclass(frozen=True)
 class ScaledMatrix:
     """A matrix whose rows and columns are multiplied by factors as it is read, some rows at a time.
 
     Attributes:
         pieces: float (rows, columns) each, of one type, as they are stored; may be mapped from a file.
-        rows: float32 (rows,), a factor of each row of all pieces.
-        columns: float32 (columns,), a factor of each column.
+        scaling: of the rows of all pieces.
     """
 
-    def __init__(self, pieces: tuple[torch.Tensor, ...], rows: torch.Tensor, columns: torch.Tensor) -> None:
-        self.pieces, self.rows, self.columns = pieces, rows, columns
+    pieces: tuple[torch.Tensor, ...]
+    scaling: Scaling
 
     @property
     def shape(self) -> tuple[int, int]:
         """Of all pieces together."""
-        return len(self.rows), len(self.columns)
+        return len(self.scaling.rows), len(self.scaling.columns)
 
     def __len__(self) -> int:
         """The number of rows."""
-        return len(self.rows)
+        return len(self.scaling.rows)
 
     def __getitem__(self, rows: slice) -> torch.Tensor:
         """Some rows, float32."""
@@ -59,7 +77,7 @@ class ScaledMatrix:
         for piece in self.pieces:
             parts.append(piece[max(start - first, 0) : max(stop - first, 0)])
             first += len(piece)
-        return torch.cat(parts).float() * self.rows[rows, None] * self.columns
+        return Scaling(self.scaling.rows[rows], self.scaling.columns).applied_to(torch.cat(parts))
 
 
 class ScaledTensor(ir.LazyTensor):
@@ -91,13 +109,12 @@ def scale_matrix(value: ir.Value, *, rows: torch.Tensor | None = None, columns: 
     before = scaling_of(value)
     if before is None:
         height, width = shape_of(value)
-        before = ScaledMatrix(pieces_of(value), torch.ones(height), torch.ones(width))
-    matrix = ScaledMatrix(
-        before.pieces,
-        before.rows if rows is None else before.rows * rows,
-        before.columns if columns is None else before.columns * columns,
+        before = ScaledMatrix(pieces_of(value), Scaling(torch.ones(height), torch.ones(width)))
+    scaling = Scaling(
+        before.scaling.rows if rows is None else before.scaling.rows * rows,
+        before.scaling.columns if columns is None else before.scaling.columns * columns,
     )
-    value.const_value = ScaledTensor(matrix, value.name)
+    value.const_value = ScaledTensor(ScaledMatrix(before.pieces, scaling), value.name)
 
 
 def scaling_of(value: ir.Value) -> ScaledMatrix | None:

@@ -17,7 +17,7 @@ import torch
 
 from triform.export.graph.experts import EXPERTS
 from triform.export.graph.linear import LINEAR
-from triform.export.graph.nodes import add_initializer, attribute, constant, nodes, producer
+from triform.export.graph.nodes import add_initializer, attribute, constant, nodes, only_user, producer
 from triform.export.graph.weights import matrix, scale_matrix, shape_of
 from triform.export.quantize.blocks import linear_inputs
 
@@ -65,13 +65,13 @@ def smooth_channels(model: ir.Model, energies: Mapping[str, torch.Tensor]) -> di
         if reach is None or not all(str(weight.name) in known for weight in reach.weights):
             continue
         factors = _factors(known[str(reach.weights[0].name)])
-        if not _divide(node, factors):
+        if not _divide(model.graph, node, factors):
             continue
         for weight in reach.weights:
             _multiply(weight, factors)
             known[str(weight.name)] = known[str(weight.name)] / factors.square()
         for table in reach.tables:
-            _divide_rows(table, factors)
+            _divide_rows(model.graph, table, factors)
     return known
 
 
@@ -142,12 +142,12 @@ def _factors(energy: torch.Tensor) -> torch.Tensor:
     return factors / factors.log().mean().exp()
 
 
-def _divide(node: ir.Node, factors: torch.Tensor) -> bool:
+def _divide(graph: ir.Graph, node: ir.Node, factors: torch.Tensor) -> bool:
     """Divide the channels of what a node gives; false if its inputs are not constants or a product of its own."""
     if node.op_type == "Mul":
-        return _divide_constants(node, _vectors(node), factors) or _divide_product(node, factors)
+        return _divide_constants(graph, node, _vectors(node), factors) or _divide_product(graph, node, factors)
     inputs = [index for index in _NORMS[node.op_type] if index < len(node.inputs) and node.inputs[index] is not None]
-    return _divide_constants(node, inputs, factors)
+    return _divide_constants(graph, node, inputs, factors)
 
 
 def _vectors(node: ir.Node) -> list[int]:
@@ -159,20 +159,27 @@ def _vectors(node: ir.Node) -> list[int]:
     ][:1]
 
 
-def _divide_constants(node: ir.Node, inputs: list[int], factors: torch.Tensor) -> bool:
+def _divide_constants(graph: ir.Graph, node: ir.Node, inputs: list[int], factors: torch.Tensor) -> bool:
     values = [node.inputs[index] for index in inputs]
     if not values or not all(
         value is not None and value.is_initializer() and shape_of(value) == factors.shape for value in values
     ):
         return False
-    for index, value in zip(inputs, values, strict=True):
-        if value is not None and isinstance(node.graph, ir.Graph):
-            smoothed = (matrix(value).float() / factors).numpy()
-            node.replace_input_with(index, add_initializer(node.graph, f"{value.name}.smoothed", smoothed))
+    for index in inputs:
+        _divide_input(graph, node, index, factors)
     return True
 
 
-def _divide_product(node: ir.Node, factors: torch.Tensor) -> bool:
+def _divide_input(graph: ir.Graph, node: ir.Node, index: int, divisors: torch.Tensor) -> None:
+    """Divide a constant vector that a node reads; other nodes may read the same one, which stays."""
+    value = node.inputs[index]
+    if value is None:
+        raise ValueError(f"{node.name} has no input {index}")
+    smoothed = (matrix(value).float() / divisors).numpy()
+    node.replace_input_with(index, add_initializer(graph, f"{value.name}.smoothed", smoothed))
+
+
+def _divide_product(graph: ir.Graph, node: ir.Node, factors: torch.Tensor) -> bool:
     """Divide the rows of a matrix whose product a Mul multiplies by something else, such as a gate."""
     for value in node.inputs:
         linear, rows = _own_product(value)
@@ -184,47 +191,35 @@ def _divide_product(node: ir.Node, factors: torch.Tensor) -> bool:
         divisors = torch.ones(shape_of(weight)[0])
         divisors[rows.start : rows.stop] = factors
         scale_matrix(weight, rows=1 / divisors)
-        if bias is not None and isinstance(node.graph, ir.Graph):
-            smoothed = (matrix(bias).float() / divisors).numpy()
-            linear.replace_input_with(2, add_initializer(node.graph, f"{bias.name}.smoothed", smoothed))
+        if bias is not None:
+            _divide_input(graph, linear, 2, divisors)
         return True
     return False
 
 
 def _own_product(value: ir.Value | None) -> tuple[ir.Node | None, range]:
     """The Linear that gives a value, or part of what is split, to one reader alone, and the rows of its matrix."""
-    if value is None or not _has_one_reader(value):
+    if value is None or only_user(value) is None:
         return None, range(0)
     split = producer(value, "Split")
     if split is None:
         linear = producer(value, LINEAR)
         return linear, range(0 if linear is None else shape_of(linear_inputs(linear)[1])[0])
     whole, lengths = split.inputs[0], constant(split.inputs[1] if len(split.inputs) > 1 else None)
-    if (
-        whole is None
-        or lengths is None
-        or not _has_one_reader(whole)
-        or not _is_last(attribute(split, "axis", 0), whole)
-    ):
+    if whole is None or lengths is None or only_user(whole) is None or not _is_last(attribute(split, "axis", 0), whole):
         return None, range(0)
     index = split.outputs.index(value)
     start = int(lengths[:index].sum())
     return producer(whole, LINEAR), range(start, start + int(lengths[index]))
 
 
-def _has_one_reader(value: ir.Value) -> bool:
-    return len(value.uses()) == 1 and not value.is_graph_output()
-
-
 def _is_last(axis: int, value: ir.Value) -> bool:
     return axis == -1 or (value.shape is not None and axis == len(value.shape) - 1)
 
 
-def _divide_rows(lookup: ir.Node, factors: torch.Tensor) -> None:
+def _divide_rows(graph: ir.Graph, lookup: ir.Node, factors: torch.Tensor) -> None:
     """Divide the channels of rows that are looked up in a matrix whose columns were multiplied."""
-    rows, graph = lookup.outputs[0], lookup.graph
-    if not isinstance(graph, ir.Graph):
-        raise ValueError(f"{lookup.name} is in no graph")
+    rows = lookup.outputs[0]
     users = list(rows.uses())
     inverse = add_initializer(graph, f"{rows.name}.smoothed", (1 / factors).numpy())
     divided = ir.node("Mul", [rows, inverse])

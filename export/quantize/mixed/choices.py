@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from triform.export.graph.weights import Scaling
 from triform.export.quantize.blockwise import dequantize, operator_bits, quantize_matrix
 from triform.export.quantize.mixed.allocation import Choice
 
@@ -22,19 +23,6 @@ _UNPACKED_TO_8 = ((5, 64), (5, 32), (6, 128), (6, 64), (6, 32))
 _SAMPLED_ROWS = 256
 # Bytes of a scale, in float16.
 _SCALE = 2
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """What a stored matrix is multiplied by, see `smoothing`.
-
-    Attributes:
-        rows: float32 (rows,).
-        columns: float32 (in_features,).
-    """
-
-    rows: torch.Tensor
-    columns: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -55,8 +43,7 @@ class Part:
 
     def scaled_weight(self) -> torch.Tensor:
         """The rows that are stored: float (rows, in_features)."""
-        scaling = self.scaling
-        return self.weight if scaling is None else self.weight.float() * scaling.rows[:, None] * scaling.columns
+        return self.weight if self.scaling is None else self.scaling.applied_to(self.weight)
 
     def importance(self) -> torch.Tensor:
         """The diagonal of `scaled_moments`."""

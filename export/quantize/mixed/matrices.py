@@ -10,12 +10,12 @@ import torch
 
 from triform.export.graph.linear import LINEAR, parts_of
 from triform.export.graph.nodes import nodes
-from triform.export.graph.weights import MODEL_PREFIX, pieces_of, scaling_of, shape_of
+from triform.export.graph.weights import MODEL_PREFIX, Scaling, pieces_of, scaling_of, shape_of
 from triform.export.quantize.blocks import FEWEST_COLUMNS, is_token_table, linear_inputs
 from triform.export.quantize.blockwise import Blocks, stack_blocks
 from triform.export.quantize.error_feedback import quantize_with_moments
 from triform.export.quantize.mixed.allocation import Choice, Point
-from triform.export.quantize.mixed.choices import Part, Scaling
+from triform.export.quantize.mixed.choices import Part
 from triform.export.quantize.mixed.moments import Moments, Sensitivity
 from triform.export.quantize.threads import in_threads
 from triform.runtime.errors import UnsupportedError, option
@@ -129,8 +129,8 @@ def _pieces(value: ir.Value) -> tuple[tuple[torch.Tensor, ...], list[Scaling | N
     if matrix is None:
         pieces = pieces_of(value)
         return pieces, [None] * len(pieces)
-    rows = matrix.rows.split([len(piece) for piece in matrix.pieces])
-    return matrix.pieces, [Scaling(factors, matrix.columns) for factors in rows]
+    rows = matrix.scaling.rows.split([len(piece) for piece in matrix.pieces])
+    return matrix.pieces, [Scaling(factors, matrix.scaling.columns) for factors in rows]
 
 
 def energies_of_products(
