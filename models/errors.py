@@ -1,6 +1,14 @@
 """The error of `models/`, which `export/` turns into an error for the user."""
 
+import re
+
 _LONGEST = 400
+# What PyTorch puts beside a message: the place in its C++ source, and whom to tell.
+_PLACES = (
+    (re.compile(r'\s*INTERNAL ASSERT FAILED at "[^"]*":\d+, please report a bug to PyTorch\.?'), " fails:"),
+    (re.compile(r"\[enforce fail at [^\]]*\][^.]*\.\s*"), ""),
+    (re.compile(r"\S+\.(?:cpp|cc|cu|cuh|h|hpp):\d+:\s*"), ""),
+)
 
 
 class UnsupportedModelError(ValueError):
@@ -10,10 +18,13 @@ class UnsupportedModelError(ValueError):
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message that is not blank, without its full stop; else its type's name.
 
-    Where that line ends in a colon, the next one is part of it. A long one, which may quote a whole file, is cut.
+    Where that line ends in a colon, the next one is part of it. A long one, which may quote a whole file, is cut, and
+    places in PyTorch's C++ source are left out.
     """
     # A KeyError's message is the bare key.
     text = repr(error) if isinstance(error, KeyError) else str(error)
+    for pattern, instead in _PLACES:
+        text = pattern.sub(instead, text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

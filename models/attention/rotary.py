@@ -156,6 +156,9 @@ def fused_rotary(model: torch.nn.Module, max_length: int, announce: Callable[[Ro
 
     def apply(original: Callable[..., Any]) -> Callable[..., Any]:
         def announce_table(q: Any, k: Any, cos: torch.Tensor, sin: torch.Tensor, *_: Any, **__: Any) -> Any:
+            if cos.shape[-2] != max_length:
+                # Part of a table is made anew for each text, and rotates as if the text began at its first row.
+                raise LookupError("it rotates by a part of its tables that depends on the length of a text")
             if id(cos) not in tables:
                 tables[id(cos)] = _identify(original, q.shape[-1], cos, sin)
             announce(tables[id(cos)])

@@ -41,6 +41,12 @@ RECURRENT_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "lfm3": ("lfm3", _CONVOLUTION),
     "qwen3_5_text": ("qwen3_5_text", _DELTA),
     "qwen3_next": ("qwen3_next", {**_DELTA, **_EXPERTS, "shared_expert_intermediate_size": 56}),
+    # Which rotates by a part of its tables, and selects no tokens up to its budget.
+    "qwen4_exp_text": (
+        "qwen4_exp_text",
+        {**_DELTA, **_EXPERTS, "shared_expert_intermediate_size": 56, "indexer_n_heads": 2, "indexer_kv_heads": 1,
+         "indexer_head_dim": 32, "indexer_budget": CONTEXT, "indexer_compress_ratio": 4, "hc_lowrank": 20},
+    ),
     "olmo_hybrid": ("olmo_hybrid", {**_DELTA, "linear_num_value_heads": 3}),
     "kimi_linear": (
         "kimi_linear",
@@ -102,7 +108,7 @@ _BOTH = ["convolution", "recurrence"]
 # Of each family, the number of layers with keys and values, and the kinds of its states.
 CONTENT: dict[str, tuple[int, list[str]]] = {
     **dict.fromkeys(("lfm2", "lfm2_moe", "lfm3"), (1, ["convolution"])),
-    **dict.fromkeys(("qwen3_5_text", "qwen3_next", "olmo_hybrid", "kimi_linear", "granitemoehybrid",
+    **dict.fromkeys(("qwen3_5_text", "qwen3_next", "qwen4_exp_text", "olmo_hybrid", "kimi_linear", "granitemoehybrid",
                      "falcon_h1", "bamba", "nemotron_h", "jamba"), (1, _BOTH)),
     "zamba2": (1, _BOTH * 2),
     "minimax": (1, ["recurrence"]), "recurrent_gemma": (1, _BOTH),

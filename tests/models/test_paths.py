@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -85,6 +86,33 @@ def test_first_line():
     assert first_line(ValueError("\n  Not a rotation.\nb")) == "Not a rotation"
     assert first_line(ValueError()) == "ValueError"
     assert first_line(KeyError("rope_type")) == "KeyError('rope_type')"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "/__w/pytorch/build/aten/src/ATen/Register_0.cpp:9486: SymIntArrayRef expected to contain only concrete "
+            "integers",
+            "SymIntArrayRef expected to contain only concrete integers",
+        ),
+        (
+            'index >= 0 INTERNAL ASSERT FAILED at "../c10/core/Device.h":61, please report a bug to PyTorch. Too low.',
+            "index >= 0 fails: Too low",
+        ),
+        ('n > 0 INTERNAL ASSERT FAILED at "a.cpp":6, please report a bug to PyTorch. \nrest', "n > 0 fails: rest"),
+        ("/src/ATen/Blas.cu:12:\nIt has no GPU.\nmore", "It has no GPU"),
+    ],
+)  # fmt: skip
+def test_places_in_the_source_of_pytorch_are_left_out(text, said):
+    assert first_line(RuntimeError(text)) == said
+
+
+def test_of_too_little_memory_pytorch_says_how_much_was_asked_for():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50, dtype=torch.uint8)
+    assert "alloc_cpu.cpp" in str(caught.value)
+    assert re.match(rf"DefaultCPUAllocator: .*{2**50} bytes", first_line(caught.value))
 
 
 def test_a_real_model_tells_what_its_own_code_raised():
