@@ -35,7 +35,11 @@ class Mutation:
 
 
 def mutations(text: str) -> Iterator[Mutation]:
-    """All mutations of a file, in its order; those inside annotations and docstrings are left out."""
+    """All mutations of a file, in its order.
+
+    Those inside annotations and docstrings are left out, and so is ``strict=True`` of ``zip``, which guards lengths
+    that are equal wherever the code is right.
+    """
     lines = text.splitlines(keepends=True)
     starts = [0]
     for line in lines:
@@ -61,8 +65,13 @@ def _expressions(tree: ast.Module) -> Iterator[ast.expr]:
                 continue
             for child in value if isinstance(value, list) else [value]:
                 # Parts of f-strings have no place of their own in older Pythons.
-                if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr):
+                if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr) and not _is_guard(node, child):
                     pending.append(child)
+
+
+def _is_guard(node: ast.AST, child: ast.AST) -> bool:
+    called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip"
+    return called and isinstance(child, ast.keyword) and ast.unparse(child) == "strict=True"
 
 
 def _changes(node: ast.expr) -> Iterator[str]:

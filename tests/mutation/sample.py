@@ -1,9 +1,12 @@
 """Runs the fitting tests on a sample of mutations: `python -m tests.mutation.sample runtime --count 60 --seed 1`.
 
-A mutation is noticed where a test fails that passes without it, or where tests end without it and not with it. It is
-tried on the best three files of tests that call the function it is in, or on as many as `--files` says; which do is
-learnt while they run. Those that are not noticed are listed, to be read: some change nothing that anybody could see.
-Each runs in a copy of the folders, so that the files here stay as they are.
+A mutation is noticed where a test fails that passes without it. It is tried on the best three files of tests that call
+the function it is in, or on as many as `--files` says; which do is learnt while they run. Those that are not noticed
+are listed, to be read: some change nothing that anybody could see. Each runs in a copy of the folders, so that the
+files here stay as they are.
+
+Tests that do not end in time are slow, or wait for an endless loop, which everybody would notice. So they get five
+times as long as they take without the mutation. Where they do not end then either, they are called endless.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +27,7 @@ from tests.mutation.fitting import ROOT, tests_of
 from tests.mutation.mutate import Mutation, mutations
 from tests.mutation.reached import Reached
 from tests.mutation.scopes import functions_for
-from tests.mutation.trial import Exports, run_tests
+from tests.mutation.trial import Exports, Outcome, run_tests
 
 _COPIED = ("benchmarks", "cli", "docs", "examples", "export", "models", "runtime", "src", "tests")
 
@@ -31,6 +35,8 @@ _COPIED = ("benchmarks", "cli", "docs", "examples", "export", "models", "runtime
 _MOST_IN_VAIN = 5
 # The best so many are tried first, whether or not it is known what they call: new ones may be among them.
 _BEST = 2
+# So many times as long as without a mutation may tests take before they are called endless.
+_PATIENCE = 5
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def main() -> int:
     # onnxruntime reads it when it is imported, before Triform sets it.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     chosen = _sample(options.folder, options.count, options.seed)
-    noticed = decided = 0
+    counts = Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         place = _copy(Path(folder) / "changed")
         exports = Exports(_copy(Path(folder) / "clean"), options.kept or Path(folder) / "kept")
@@ -78,13 +84,15 @@ def main() -> int:
                 continue
             start = time.monotonic()
             outcome, test = _outcome(trial, path, mutation)
-            noticed += outcome == "noticed"
-            decided += outcome != "undecided"
+            counts[outcome] += 1
             change = f"{' '.join(mutation.before.split())} -> {mutation.after}"
             found = f" ({test})" if test else ""
             took = f"{time.monotonic() - start:4.0f} s"
             print(f"{number:3} {outcome:9} {took} {path}:{mutation.line} {change}{found}", flush=True)
-    print(f"{noticed} of {decided} noticed ({100 * noticed / max(1, decided):.0f} %)")
+    noticed, endless = counts["noticed"], counts["endless"]
+    decided = noticed + endless + counts["SURVIVED"]
+    share = 100 * (noticed + endless) / max(1, decided)
+    print(f"{noticed} of {decided} noticed, {endless} endless ({share:.0f} %), {counts['undecided']} undecided")
     return 0
 
 
@@ -111,9 +119,8 @@ def _copy(folder: Path) -> Path:
 
 
 def _outcome(trial: Trial, path: Path, mutation: Mutation) -> tuple[str, str | None]:
-    """noticed, SURVIVED, or undecided where no tests end that pass without the mutation; what failed."""
-    original = (trial.place / path).read_text(encoding="utf-8")
-    functions = functions_for(original, mutation.line)
+    """noticed, endless, SURVIVED, or undecided where no tests end that pass without the mutation; what failed."""
+    functions = functions_for((trial.place / path).read_text(encoding="utf-8"), mutation.line)
     tried = fitting = unfit = 0
     for test in _candidates(trial.reached, path, functions):
         if fitting == trial.files or tried == trial.files + _MOST_IN_VAIN:
@@ -122,21 +129,33 @@ def _outcome(trial: Trial, path: Path, mutation: Mutation) -> tuple[str, str | N
             unfit += 1
             continue
         tried += 1
-        _write(trial.place / path, mutation.text)
-        try:
-            outcome = run_tests(trial.place, (test,), trial.seconds, trial.exports, look=not trial.reached.knows(test))
-        finally:
-            _write(trial.place / path, original)
-        if outcome.failed is None and outcome.in_time:
+        outcome = _changed(trial, path, mutation, test, trial.seconds)
+        if not outcome.in_time and _unchanged(trial, test).passed:
+            patience = _PATIENCE * _unchanged(trial, test).seconds
+            if patience > trial.seconds:
+                outcome = _changed(trial, path, mutation, test, patience)
+            if not outcome.in_time:
+                return "endless", test
+        if outcome.passed:
             trial.reached.add(test, outcome.functions)
             fitting += not functions or trial.reached.calls(test, path, functions)
-        elif _pass_unchanged(trial, outcome.failed or test):
+        elif _unchanged(trial, outcome.failed or test).passed:
             return "noticed", outcome.failed
         else:
             unfit += 1
             _unfit(trial).add(test)
     # One that no test reaches is not noticed, either.
     return "SURVIVED" if fitting or not unfit else "undecided", None
+
+
+def _changed(trial: Trial, path: Path, mutation: Mutation, test: str, seconds: float) -> Outcome:
+    """How a file of tests ends with a mutation."""
+    original = (trial.place / path).read_text(encoding="utf-8")
+    _write(trial.place / path, mutation.text)
+    try:
+        return run_tests(trial.place, (test,), seconds, trial.exports, look=not trial.reached.knows(test))
+    finally:
+        _write(trial.place / path, original)
 
 
 def _candidates(reached: Reached, path: Path, functions: frozenset[str]) -> list[str]:
@@ -153,9 +172,9 @@ def _unfit(trial: Trial) -> set[str]:
 
 
 @cache
-def _pass_unchanged(trial: Trial, test: str) -> bool:
-    outcome = run_tests(trial.place, (test,), trial.seconds, trial.exports)
-    return outcome.failed is None and outcome.in_time
+def _unchanged(trial: Trial, test: str) -> Outcome:
+    """How tests end without any mutation."""
+    return run_tests(trial.place, (test,), trial.seconds, trial.exports)
 
 
 def _write(path: Path, text: str) -> None:

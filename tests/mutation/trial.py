@@ -9,8 +9,10 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -32,11 +34,18 @@ class Outcome:
         failed: the id of the first test that failed, or of a file that could not be imported; None if there is none.
         in_time: whether they ended by themselves.
         functions: what they called, if that was looked at; complete if they passed.
+        seconds: of processor time that they took; 0 where they did not end by themselves.
     """
 
     failed: str | None
     in_time: bool
     functions: Functions = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether all tests passed."""
+        return self.in_time and self.failed is None
 
 
 @dataclass(frozen=True)
@@ -60,12 +69,13 @@ def run_tests(
     Args:
         place: a copy of the repository, whose files are imported.
         tests: files of tests, or ids of tests, from `place`.
-        seconds: of processor time that they may take.
+        seconds: of processor time that they may take, twice as many where it is looked at what they call.
         exports: where exports come from; from the code in `place` when None.
         look: whether to look what they call, which takes up to as long again.
     """
+    seconds *= 1 + look
     ours, theirs = _PROCESSES.Pipe(duplex=False)
-    process = _PROCESSES.Process(target=_run, args=(place, list(tests), int(seconds), exports, look, theirs))
+    process = _PROCESSES.Process(target=_run, args=(place, list(tests), ceil(seconds), exports, look, theirs))
     process.start()
     theirs.close()
     try:
@@ -73,8 +83,8 @@ def run_tests(
         if not ours.poll(10 * seconds):
             return Outcome(None, False)
         try:
-            failed, functions = ours.recv()
-            return Outcome(failed, True, functions)
+            failed, functions, took = ours.recv()
+            return Outcome(failed, True, functions, took)
         except EOFError:
             process.join()
             if process.exitcode == -signal.SIGXCPU:
@@ -105,6 +115,7 @@ class _Failures:
 
 def _run(place: Path, tests: list[str], seconds: int, exports: Exports | None, look: bool, results: Connection) -> None:
     os.setsid()
+    before = time.process_time()
     # The time of the process that it is forked from does not count.
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
     os.chdir(place)
@@ -121,7 +132,8 @@ def _run(place: Path, tests: list[str], seconds: int, exports: Exports | None, l
         # The change is in a line that an import runs.
         code = 1
     # An error before the first test, such as in a conftest.py, has no report.
-    results.send((failures.first or (tests[0] if code else None), functions))
+    took = time.process_time() - before
+    results.send((failures.first or (tests[0] if code else None), functions, took))
 
 
 def _pytest(place: Path, tests: list[str], failures: _Failures) -> int:
