@@ -88,6 +88,7 @@ class _Arrays:
             sources = getattr(session, "sources", [0])
             source = sources[row * len(sources) // batch]
             for place, position in enumerate(self.logits_positions[row].tolist()):
+                assert 0 <= position < new
                 self.logits[row, place] = logits_of(text[: past + position + 1], source)
             for array in self.outputs.values():
                 for position in range(new):
