@@ -209,7 +209,10 @@ def test_a_product_that_others_read_is_not_divided(tmp_path):
         ("g = Tanh (x) p = T.Linear (x, up) n = Mul (g, p) z = Neg (p)", ("y", "z")),
         ("g = Tanh (x) p = T.Linear (x, up) n = Mul (g, p)", ("y", "p")),
         ("g = Tanh (x) p = T.Linear (x, up) z = T.Linear (g, up) n = Mul (g, p)", ("y", "z")),
-        ("h = T.Linear (x, both) p, q = Split <axis = -1> (h, halves) t = Tanh (q) n = Mul (t, p) z = Neg (h)", ("y", "z")),
+        (
+            "h = T.Linear (x, both) p, q = Split <axis = -1> (h, halves) t = Tanh (q) n = Mul (t, p) z = Neg (h)",
+            ("y", "z"),
+        ),
         ("g = Tanh (x) p = T.Linear (x, up) n = Mul (p, p)", ("y",)),
     ):  # fmt: skip
         model = graph_of(f"{body} y = T.Linear (n, w)", *outputs)
