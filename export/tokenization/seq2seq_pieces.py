@@ -143,7 +143,9 @@ def _normalizer(pieces: Pieces) -> Any:
         steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
     if spec.add_dummy_prefix:
-        code, already = (_code(), " |") if pieces.codes and spec.remove_extra_whitespaces else ("", "")
+        code = _code() if pieces.codes else ""
+        # The space that is left behind a code.
+        already = " |" if pieces.codes and spec.remove_extra_whitespaces else ""
         steps.append(normalizers.Replace(Regex(rf"\A(?:{code})?\K(?!{UNLISTED}|{already}\z)"), " "))
     if spec.escape_whitespaces:
         steps.append(normalizers.Replace(" ", _META))
