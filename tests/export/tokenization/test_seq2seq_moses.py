@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 from re import escape
+from types import SimpleNamespace
 
 import pytest
+from tokenizers import AddedToken
 
 from tests.checkpoints.seq2seq_tokenizers import SENTENCES
+from triform.export.tokenization.seq2seq_moses import moses_of, reading_words, target_vocabulary, writing_words
 from triform.runtime.bundle.text_info import MosesInfo
 from triform.runtime.encoder_decoder.source_text import SourceText
 from triform.runtime.errors import UnsupportedError
@@ -84,3 +87,45 @@ def test_words_need_their_package(families, monkeypatch):
     message = f"^splitting this model's texts into words needs sacremoses: {escape(install_command('moses'))}$"
     with pytest.raises(UnsupportedError, match=message):
         SourceText(folder, info, NO_LIMIT, NO_LIMIT)
+
+
+def small_tokenizer():
+    """What is read of a tokenizer of transformers; merges are named in another order than they are ranked in."""
+    encoder = {"<unk>": 1, "t": 2, "h": 3, "e</w>": 5}
+    return SimpleNamespace(
+        bpe_ranks={("h", "e</w>"): 1, ("t", "h"): 0, ("th", "e</w>"): 2, ("a", "b", "c"): 3},
+        encoder=encoder,
+        decoder={1: "<unk>", 2: "the</w>", 6: "t"},
+        get_vocab=lambda: encoder,
+        moses_pipeline=None,
+        src_lang="en",
+        tgt_lang="de",
+        do_lower_case=1,
+        unk_token="<unk>",
+        all_special_tokens=["<unk>", "<pad>"],
+        added_tokens_decoder={1: AddedToken("<unk>", special=True)},
+        build_inputs_with_special_tokens=lambda first, second=(): [*first, *second],
+        create_token_type_ids_from_sequences=lambda first, second=(): [0] * (len(first) + len(second)),
+    )
+
+
+def test_pieces_that_have_no_id_come_behind_both_vocabularies():
+    """The highest id is the target's 6; ids without a token are the unknown one."""
+    reading, writing = reading_words(small_tokenizer()), writing_words(small_tokenizer())
+    assert {token: index for token, index in reading.get_vocab().items() if index > 6} == {
+        "th": 7, "he</w>": 8, "the</w>": 9,
+    }  # fmt: skip
+    assert {token: index for token, index in writing.get_vocab().items() if index > 6} == {
+        "h": 7, "th": 8, "e</w>": 9, "he</w>": 10,
+    }  # fmt: skip
+    # By rank "t h" comes first, then "th e".
+    assert reading.encode("the").ids == [9]
+    assert [reading.id_to_token(index) for index in (1, 2, 3, 5)] == ["<unk>", "t", "h", "e</w>"]
+    assert writing.decode([2, 6, 6, 2]) == "the ttthe "
+    assert writing.decode([2, 0, 4]) == "the <unk><unk>"
+    assert target_vocabulary(small_tokenizer()) == {"<unk>": 1, "the</w>": 2, "t": 6}
+
+
+def test_what_is_known_of_moses():
+    assert moses_of(small_tokenizer(), {" .": "."}) == MosesInfo("en", "de", True, {" .": "."})
+    assert moses_of(SimpleNamespace(src_lang="en", tgt_lang="de", do_lower_case=False), {}) is None
