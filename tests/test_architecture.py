@@ -191,8 +191,8 @@ def test_no_private_name_is_imported():
 
 def test_tests_mirror_the_folders():
     """What has tests of its own has them in the folder of its name."""
-    # Attacks go through all folders at once.
-    helpers = {"tests/checkpoints", "tests/helpers", "tests/attacks"}
+    # Attacks and mutations go through all folders at once.
+    helpers = {"tests/checkpoints", "tests/helpers", "tests/attacks", "tests/mutation"}
     for path in chain((ROOT / "tests").rglob("test_*.py")):
         folder = path.parent.relative_to(ROOT / "tests")
         known = str(folder) == "." or (ROOT / folder).is_dir() or f"tests/{folder}" in helpers

@@ -21,8 +21,17 @@ from triform.export.write import write_graph
 
 HEAD = f'<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1, "{DOMAIN}" : 1]>'
 # Vectors of four channels, a matrix for each product, of three rows or of what is split, and ids.
-SIZES = {"s": (4,), "b": (4,), "w": (3, 4), "v": (5, 4), "up": (4, 4), "both": (8, 4), "skip": (2, 3, 4)}
-CONSTANTS = {"one": np.array([1]), "rows": np.array([6, 4]), "flat": np.array([2, 12]), "halves": np.array([4, 4]),
+SIZES = {
+    "s": (4,),
+    "b": (4,),
+    "w": (3, 4),
+    "v": (5, 4),
+    "up": (4, 4),
+    "both": (8, 4),
+    "narrow": (4, 3),
+    "skip": (2, 3, 4),
+}
+CONSTANTS = {"one": np.array([1]), "rows": np.array([6, 4]), "tall": np.array([8, 3]), "halves": np.array([4, 4]),
              "ids": np.array([[0, 2, 1], [1, 1, 0]]), "begin": np.array([0]), "last": np.array([2])}  # fmt: skip
 X = np.random.default_rng(3).normal(size=(2, 3, 4)).astype(np.float32)
 ENERGY = torch.tensor([1.0, 4.0, 0.01, 900.0])
@@ -214,6 +223,9 @@ def test_a_product_that_others_read_is_not_divided(tmp_path):
             ("y", "z"),
         ),
         ("g = Tanh (x) p = T.Linear (x, up) n = Mul (p, p)", ("y",)),
+        # What is split is no product, or its rows are split: those of the first axis where none is named.
+        ("a = T.Linear (x, both) h = Tanh (a) p, q = Split <axis = -1> (h, halves) n = Mul (q, p)", ("y",)),
+        ("r = Reshape (x, tall) h = T.Linear (r, narrow) p, q = Split (h, halves) n = Mul (q, p)", ("y",)),
     ):  # fmt: skip
         model = graph_of(f"{body} y = T.Linear (n, w)", *outputs)
         assert smoothed(model, tmp_path, {"w": ENERGY}) == set()
