@@ -87,7 +87,10 @@ def test_what_stood_for_a_weight_is_replaced_by_it():
     graph, value = graph_of(memory)
     keep_as_stored(graph, {memory.data_ptr(): FIRST})
     assert isinstance(value.const_value, StackedTensor) and pieces_of(value)[0] is FIRST
-    # Other memory stays.
+    # Other memory stays, and so does what is no tensor of PyTorch's.
+    plain = ir.Graph([], [], nodes=[], initializers=[value_of(ir.tensor(np.array(WHOLE), name="w"))])
+    keep_as_stored(plain, {memory.data_ptr(): FIRST})
+    assert plain.initializers["w"].const_value.numpy().tolist() == WHOLE
     graph, value = graph_of(torch.zeros(2, 2))
     keep_as_stored(graph, {memory.data_ptr(): FIRST})
     assert not isinstance(value.const_value, StackedTensor)

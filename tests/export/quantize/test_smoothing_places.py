@@ -133,6 +133,7 @@ def test_one_matrix_in_two_products_is_multiplied_once(tmp_path):
         ("p = Gather <axis = 1> (n, one)", True),
         ("p = Gather <axis = -2> (n, one)", True),
         ("p = Gather (n, one)", True),
+        ("q = Reshape (n, rows) p = Gather (q, one)", True),
         ("p = Reshape (n, rows)", True),
         ("p = Unsqueeze (n, one)", True),
         ("q = Unsqueeze (n, one) p = Squeeze (q, one)", True),
@@ -213,6 +214,15 @@ def test_part_of_a_product_is_gated(part, rows, axis, tmp_path):
     expected = torch.ones(8)
     expected[rows.start : rows.stop] = 1 / FACTORS
     torch.testing.assert_close(scaling_of(model.graph.initializers["both"]).scaling.rows, expected)
+
+
+def test_the_last_axis_of_an_unknown_shape(tmp_path):
+    """It is known by its number alone."""
+    for axis, names in ((-1, {"w"}), (2, set())):
+        body = f"h = T.Linear (x, both) p, q = Split <axis = {axis}> (h, halves) t = Tanh (q) n = Mul (t, p)"
+        model = graph_of(f"{body} y = T.Linear (n, w)", "y")
+        model.graph[0].outputs[0].shape = None
+        assert smoothed(model, tmp_path, {"w": ENERGY}) == names
 
 
 def test_a_product_that_others_read_is_not_divided(tmp_path):
