@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from triform.runtime.generation.speculation.pace import SIZES, Pace
@@ -81,3 +83,13 @@ def test_expensive_runs_do_not_pay_off_even_if_all_is_right():
     """1 + n tokens in the time of 1 + n steps, which is found out once four runs were measured."""
     found = proposals(Pace(), 200, 12, 1.0)
     assert waits(found)[-3:] == [16, 32, 64]
+
+
+@pytest.mark.parametrize("slope", [1.0, 4.0])
+def test_four_runs_of_a_size_show_what_it_costs(slope):
+    """Until then a quarter of a step is assumed, which pays off; after six plain steps."""
+    found = proposals(Pace(), 60, 12, slope)
+    assert found[:6] == [0] * 6
+    tried = found[6 : found.index(0, 6)]
+    counts = Counter(tried)
+    assert counts.pop(tried[-1]) == 4 and all(count < 4 for count in counts.values())
