@@ -24,6 +24,7 @@ from triform.export.graph.nodes import (
     set_type,
     sweep,
 )
+from triform.export.graph.position_tables import compute_sinusoids
 
 
 def fuse(model: ir.Model, kind_of: Callable[[ir.Value], Hashable] = lambda _: None) -> None:
@@ -47,6 +48,7 @@ def fuse(model: ir.Model, kind_of: Callable[[ir.Value], Hashable] = lambda _: No
     lower_rms_norm(model)
     fuse_skip_norms(model)
     feed_packed_qkv(model)
+    compute_sinusoids(model)
     sweep(model)
 
 

@@ -27,7 +27,7 @@ from triform.export.forms.decoders.graph import (
 from triform.export.forms.decoders.measured import measure_energies
 from triform.export.forms.decoders.prompts import PromptsFile
 from triform.export.graph.nodes import nodes
-from triform.export.graph.rotary_tables import compute_rotary_tables
+from triform.export.graph.position_tables import compute_rotary_tables
 from triform.export.graph.weights import MODEL_PREFIX
 from triform.export.options import KEEP, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float

@@ -24,7 +24,7 @@ from triform.export.forms.decoders.graph import (
 )
 from triform.export.forms.decoders.measured import Measured, Reference, measure_decoder
 from triform.export.forms.decoders.prompts import PromptsFile
-from triform.export.graph.rotary_tables import compute_rotary_tables
+from triform.export.graph.position_tables import compute_rotary_tables
 from triform.export.options import BITS, KEEP, MIXED, ExportOptions
 from triform.export.quantize.blocks import SENSITIVE_BLOCK_SIZE, Scheme, lower_to_blocks, lower_to_float
 from triform.export.quantize.mixed.lowering import lower_decoder_to_goal
