@@ -84,6 +84,13 @@ def test_windows_begin_with_the_last_sentences_of_the_one_before():
     assert splitter(100).windows(text) == [text]
 
 
+def test_windows_go_on_where_sentences_are_longer_together_than_apart():
+    """Three sentences do not fit, though their lengths add up to six of 24 tokens; and four tokens may be shared."""
+    words = [f"Word{index} word." for index in range(5)]
+    uneven = Splitter(lambda text: len(text.split()) + 1 + 100 * (text.count(".") > 2), 24)
+    assert uneven.windows(" ".join(words)) == [" ".join(words[start : start + 2]) for start in range(4)]
+
+
 def test_what_finds_sentences_may_be_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencex", None)
     monkeypatch.setattr("triform.runtime.text.documents.find_spec", lambda name: None)
