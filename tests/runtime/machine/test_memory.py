@@ -65,3 +65,13 @@ def test_peak_memory_counts_bytes():
 def test_bandwidth_is_plausible():
     """Between a slow board's and a large server's."""
     assert 1e8 < memory_bandwidth(2) < 1e13
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_more_is_read_than_caches_hold_and_the_fastest_run_counts(monkeypatch, threads):
+    """By a clock whose runs take 8, 2, 4, … seconds: of all bytes in two."""
+    ticks = iter([0, 8, 8, 10, 10, 14, 14, 20, 20, 25])
+    monkeypatch.setattr(memory.time, "perf_counter", lambda: next(ticks))
+    found = memory_bandwidth(threads)
+    # The caches of large servers have a few hundred megabytes, of which one core has some tens.
+    assert found * 2 >= 2**27 and next(ticks, None) is None
