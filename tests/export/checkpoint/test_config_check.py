@@ -10,9 +10,11 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from triform.export.checkpoint.config_check import check_config
 from triform.export.checkpoint.files.weights import find_weights, load_tensors
 from triform.export.checkpoint.loading import load_model, read_config
 from triform.export.checkpoint.resolve import find_checkpoint
+from triform.export.checkpoint.source import Source
 from triform.runtime.errors import ExportError
 
 
@@ -105,3 +107,78 @@ def test_weights_in_fp8_become_plain_ones(llama):
     found = load_model(find_checkpoint(str(llama)), config, AutoModelForCausalLM).model.state_dict()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=4e-3, atol=4e-3)
+
+
+class Older(transformers.PretrainedConfig):
+    """A config whose class does not declare what its settings are."""
+
+    model_type = "older"
+
+    def __init__(self, size=3, share=0.5, flag=False, kind="x", **others):
+        self.size, self.share, self.flag, self.kind = size, share, flag, kind
+        super().__init__(**others)
+
+
+def checked(folder, config, **written):
+    (folder / "config.json").write_text(json.dumps(written))
+    check_config(Source("m", folder, folder, folder), config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind"),
+    [
+        ("size", 4, None), ("size", 4.0, "int"), ("size", True, "int"), ("size", "4", "int"), ("size", None, None),
+        ("share", 1, None), ("share", 1.5, None), ("share", False, "float"), ("share", "1", "float"),
+        ("flag", True, None), ("flag", 1, "bool"), ("flag", "true", "bool"),
+        ("kind", "y", None), ("kind", 3, "str"), ("kind", ["y"], "str"), ("other", {}, None), ("_kind", 3, None),
+    ],
+)  # fmt: skip
+def test_types_that_no_class_declares(tmp_path, key, value, kind):
+    if kind is None:
+        checked(tmp_path, Older(), **{key: value})
+        return
+    with pytest.raises(ExportError, match=rf"^the config of m says {key} is .*, but it must be a {kind}; fetch the"):
+        checked(tmp_path, Older(), **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("window", "context", "fits"), [(64, 64, True), (65, 64, True), (63, 64, False), (63, None, False)]
+)
+def test_a_window_as_wide_as_the_context(tmp_path, window, context, fits):
+    written = {"sliding_window": window} | ({} if context is None else {"max_position_embeddings": context})
+    if fits:
+        checked(tmp_path, transformers.LlamaConfig(), **written)
+        return
+    for more in ({}, {"use_sliding_window": True}):
+        with pytest.raises(
+            ExportError, match=rf"^the config of m sets sliding_window to {window}, which a llama model"
+        ):
+            checked(tmp_path, transformers.LlamaConfig(), **written, **more)
+    checked(tmp_path, transformers.LlamaConfig(), **written, use_sliding_window=False)
+
+
+@pytest.mark.parametrize("place", ["sliding_attention", "full_attention"])
+def test_every_kind_of_layer_has_its_own_rotary_settings(tmp_path, place):
+    plain = {"rope_type": "default", "rope_theta": 1e4}
+    ropes = {"sliding_attention": plain, "full_attention": plain}
+    checked(tmp_path, transformers.Gemma3TextConfig(rope_parameters=ropes))
+    for worse, said in (({"slope": 3}, "has slope among its rope parameters"), ({"rope_type": "su"}, "rope type su,")):
+        config = transformers.Gemma3TextConfig(rope_parameters=ropes)
+        config.rope_parameters = {**ropes, place: {**plain, **worse}}
+        with pytest.raises(ExportError, match=said):
+            checked(tmp_path, config)
+        # A part of a model is looked at, too.
+        whole = transformers.Gemma3Config()
+        whole.text_config = config
+        with pytest.raises(ExportError, match=said):
+            checked(tmp_path, whole)
+
+
+@pytest.mark.parametrize("nothing", [None, False, 0, "", [], {}])
+def test_rotary_settings_that_say_nothing(tmp_path, nothing):
+    config = transformers.LlamaConfig()
+    config.rope_parameters = {"rope_type": "default", "rope_theta": 1e4, "slope": nothing}
+    checked(tmp_path, config)
+    config.rope_parameters = {"rope_type": 3, "rope_theta": 1e4}
+    with pytest.raises(ExportError, match=r"has the rope type 3, which is not a name$"):
+        checked(tmp_path, config)
