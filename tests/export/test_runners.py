@@ -16,6 +16,7 @@ from triform.export.runners import (
     EncoderRunner,
     GpuDecoderRunner,
     greedy_tokens,
+    usable_cores,
 )
 from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo, StateInfo
 from triform.runtime.errors import ExportError
@@ -177,3 +178,14 @@ def test_greedy_tokens():
     decoder = Counting()
     assert greedy_tokens(decoder, 3, 4) == [3, 4, 5, 6]
     assert (decoder.started, decoder.fed) == ((1, 4), [[[3]], [[4]], [[5]]])
+
+
+@pytest.mark.parametrize(("cores", "expected"), [({0, 3}, 2), (6, 6), (1, 1), (None, 1)])
+def test_cores_of_this_process(monkeypatch, cores, expected):
+    """Those that the system lets it run on; where it does not tell, all that it has."""
+    if isinstance(cores, set):
+        monkeypatch.setattr(runners.os, "sched_getaffinity", lambda process: cores, raising=False)
+    else:
+        monkeypatch.delattr(runners.os, "sched_getaffinity", raising=False)
+        monkeypatch.setattr(runners.os, "cpu_count", lambda: cores)
+    assert usable_cores() == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.helpers.fake_memory import CACHE, VOCABULARY, FakeMemory, logits_of, manifest_of
 from triform.runtime.errors import InputError
 from triform.runtime.graphs.decoding import batch as module
+from triform.runtime.graphs.decoding import prompts
 from triform.runtime.graphs.decoding.batch import DecoderBatchStep
 
 
@@ -156,3 +158,15 @@ def test_the_end_of_the_context(make):
         step.next([5], [0])
     with pytest.raises(InputError):
         step.join([[1, 2, 3, 4]])
+
+
+def test_what_another_graph_read_is_read_again(make, monkeypatch):
+    """Of prompts of six tokens and more, which a graph of their own reads; not a single token is taken over."""
+    monkeypatch.setattr(prompts, "LONG", 6)
+    step, memory = make(rows=6)
+    step._prompts = prompts.PromptGraphs(SimpleNamespace)
+    text = [1, 2, 3, 4, 5, 6, 7, 8]
+    for length, runs in ((5, [4, 1]), (6, [4, 2]), (8, [2]), (4, [2]), (5, [3]), (7, [3])):
+        memory.ran.clear()
+        check(step.join([text[:length]]), [text[:length]])
+        assert [count for _, count in memory.ran] == runs, length

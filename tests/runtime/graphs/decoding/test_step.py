@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.helpers.fake_memory import CACHE, VOCABULARY, FakeMemory, logits_of, manifest_of
 from triform.runtime.errors import BundleError, InputError
+from triform.runtime.graphs.decoding import prompts
 from triform.runtime.graphs.decoding import step as module
 from triform.runtime.graphs.decoding.step import DecoderStep, paired, resumable
 
@@ -149,3 +151,17 @@ def test_logits_that_are_no_numbers(memory, monkeypatch):
     )
     with pytest.raises(BundleError):
         list(make(memory).logits_in_chunks([1, 2]))
+
+
+def test_what_another_graph_read_is_read_again(memory, monkeypatch):
+    """Of prompts of six tokens and more, which a graph of their own reads."""
+    monkeypatch.setattr(prompts, "LONG", 6)
+    step = make(memory)
+    step._prompts = prompts.PromptGraphs(SimpleNamespace)
+    text = [1, 2, 3, 4, 5, 6, 7, 8]
+    for length, kept in ((5, 0), (6, 0), (8, 6), (4, 0), (5, 2), (7, 0)):
+        assert step.shared(text[:length]) == kept
+        memory.ran.clear()
+        np.testing.assert_array_equal(step.prefill(text[:length]), logits_of(text[:length]))
+        assert sum(count for _, count in memory.ran) == length - kept
+        assert step.ids == text[:length]
