@@ -170,3 +170,11 @@ def test_what_another_graph_read_is_read_again(make, monkeypatch):
         memory.ran.clear()
         check(step.join([text[:length]]), [text[:length]])
         assert [count for _, count in memory.ran] == runs, length
+
+
+def test_more_rows_than_the_context_has_tokens(make):
+    step, _ = make(max_length=3)
+    texts = [[first] for first in range(7)]
+    check(step.prefill(texts), texts)
+    check(step.next(range(7), range(7)), [[first, first] for first in range(7)])
+    check(step.join([[9, 9, 9]]), [[9, 9, 9]])
