@@ -77,6 +77,16 @@ def test_threshold_and_hysteresis():
     assert found(probabilities, BARE) == frames((5, 17))
 
 
+def test_silence_goes_on_until_the_threshold_is_reached_again():
+    """It begins 0.15 below the threshold; four frames of it end the speech, wherever the last ones lie below it."""
+    for between in (0.1, 0.36, 0.49):
+        assert found([0.9, 0.9, 0.2, *[between] * 3, 0.9], BARE) == frames((0, 2), (6, 7))
+        assert found([0.9, 0.9, 0.2, *[between] * 2, 0.9], BARE) == frames((0, 6))
+    # Begun again by one frame of speech; never begun.
+    assert found([0.9, 0.2, 0.4, 0.4, 0.5, 0.4, 0.4], BARE) == frames((0, 7))
+    assert found([0.9, *[0.36] * 6, 0.9], BARE) == frames((0, 8))
+
+
 def test_short_silence_does_not_end_speech():
     # 0.1 s are more than 3 frames of 32 ms.
     assert found([0.9] * 5 + [0] * 3 + [0.9] * 5 + [0] * 9, BARE) == frames((0, 13))
