@@ -17,10 +17,10 @@ from triform.runtime.graphs.decoding.batch import DecoderBatchStep
 
 @pytest.fixture
 def make(monkeypatch):
-    def make(*, together=0, rows=1, max_length=40):
+    def make(*, together=0, rows=1, max_length=40, graphs=None):
         memory = FakeMemory(together=together)
         monkeypatch.setattr(module, "memory_of", lambda session, cache, vocab_size: memory)
-        return DecoderBatchStep(None, manifest_of(max_length), CACHE, rows), memory
+        return DecoderBatchStep(None, manifest_of(max_length), CACHE, rows, graphs), memory
 
     return make
 
@@ -163,8 +163,7 @@ def test_the_end_of_the_context(make):
 def test_what_another_graph_read_is_read_again(make, monkeypatch):
     """Of prompts of six tokens and more, which a graph of their own reads; not a single token is taken over."""
     monkeypatch.setattr(prompts, "LONG", 6)
-    step, memory = make(rows=6)
-    step._prompts = prompts.PromptGraphs(SimpleNamespace)
+    step, memory = make(rows=6, graphs=prompts.PromptGraphs(SimpleNamespace))
     text = [1, 2, 3, 4, 5, 6, 7, 8]
     for length, runs in ((5, [4, 1]), (6, [4, 2]), (8, [2]), (4, [2]), (5, [3]), (7, [3])):
         memory.ran.clear()

@@ -20,8 +20,8 @@ def memory():
     return FakeMemory()
 
 
-def make(memory, max_length=40):
-    return DecoderStep(None, manifest_of(max_length), CACHE, memory)
+def make(memory, max_length=40, graphs=None):
+    return DecoderStep(None, manifest_of(max_length), CACHE, memory, graphs)
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,7 @@ def test_logits_that_are_no_numbers(memory, monkeypatch):
 def test_what_another_graph_read_is_read_again(memory, monkeypatch):
     """Of prompts of six tokens and more, which a graph of their own reads."""
     monkeypatch.setattr(prompts, "LONG", 6)
-    step = make(memory)
-    step._prompts = prompts.PromptGraphs(SimpleNamespace)
+    step = make(memory, graphs=prompts.PromptGraphs(SimpleNamespace))
     text = [1, 2, 3, 4, 5, 6, 7, 8]
     for length, kept in ((5, 0), (6, 0), (8, 6), (4, 0), (5, 2), (7, 0)):
         assert step.shared(text[:length]) == kept
