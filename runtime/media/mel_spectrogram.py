@@ -27,11 +27,13 @@ def mel_spectrogram(samples: NDArray[np.float32], info: AudioInfo) -> NDArray[np
 
     Returns:
         float32 (frames, feature_size): a frame for every ``hop_length`` samples, or fewer where frames are not
-        centered, because only whole ones count.
+        centered, because only whole ones count. Of audio shorter than that there are none, if they are centered.
     """
     mel = info.mel
     if mel is None:
         raise ValueError("the settings of the spectrogram are missing")
+    if mel.centered and len(samples) < info.hop_length:
+        return np.zeros((0, info.width), np.float32)
     frames = _frames(_emphasized(samples, mel.preemphasis), info, mel)
     features = np.empty((len(frames), info.feature_size), np.float32)
     for start in range(0, len(frames), _FRAMES_AT_ONCE):
