@@ -151,15 +151,26 @@ def predictions(model: PreTrainedModel, sample: TokenWindows) -> Iterator[torch.
             yield logits.log_softmax(-1).gather(-1, tokens).sum()
 
 
-_Hook = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]
+# Gives what the model goes on with in place of the output; None to go on with the output itself.
+_Hook = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor | None]
+
+
+def _with_gradient(output: torch.Tensor) -> torch.Tensor:
+    """Ask for the gradient of an output, and return what the model may go on with.
+
+    Where nothing before it has a gradient, PyTorch lets no model change it in place, as CTRL scales its embedding.
+    """
+    if output.requires_grad:
+        return output
+    return output.requires_grad_(True).clone()
 
 
 def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: int, scratch: Path) -> _Hook:
-    def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
         if not torch.is_grad_enabled():
-            return
+            return None
         # A product of constants, such as of positions relative to each other, has no gradient by itself.
-        output.requires_grad_(True)
+        passed = _with_gradient(output)
         x = inputs[0].detach().flatten(0, -2)
 
         def add(gradient: torch.Tensor) -> None:
@@ -172,6 +183,7 @@ def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: in
             known.outputs += squares.sum(0) / tokens
 
         output.register_hook(add)
+        return passed
 
     return hook
 
@@ -182,14 +194,14 @@ def _zeros_on_disk(file: Path, width: int) -> torch.Tensor:
 
 
 def _embedding_hook(tables: dict[int, torch.Tensor], tokens: int) -> _Hook:
-    def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
         weight = module.get_parameter("weight")
         if not inputs or not _are_looked_up(inputs[0], weight, output):
-            return
+            return None
         rows = torch.nn.functional.embedding(inputs[0], weight)
         # Some models multiply what they look up by a constant.
         factor = output.detach().square().mean() / rows.square().mean().clamp(min=1e-30)
-        output.requires_grad_(True)
+        passed = _with_gradient(output)
 
         def add(gradient: torch.Tensor) -> None:
             squares = gradient.flatten(0, -2).square().sum(0) * factor / tokens
@@ -197,6 +209,7 @@ def _embedding_hook(tables: dict[int, torch.Tensor], tokens: int) -> _Hook:
             tables[id(weight)] = squares if known is None else known + squares
 
         output.register_hook(add)
+        return passed
 
     return hook
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from transformers import (
+    CTRLConfig,
+    CTRLLMHeadModel,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
     Gemma4ForCausalLM,
@@ -94,3 +96,16 @@ def test_products_of_positions_are_measured(tmp_path):
     expected = gradient.flatten(0, -2).square().sum(0)
     assert expected.sum() > 0
     torch.testing.assert_close(found.products[id(product.weight)].outputs, expected)
+
+
+def test_rows_that_a_model_changes_in_place_are_measured_as_they_were_looked_up(tmp_path):
+    """CTRL multiplies them by the root of their width."""
+    torch.manual_seed(6)
+    model = CTRLLMHeadModel(CTRLConfig(vocab_size=40, n_positions=16, n_embd=24, dff=56, n_layer=2, n_head=3)).eval()
+    ids = torch.tensor([[5, 9, 7, 1]])
+    values = (model(input_ids=ids).logits[0, 3, 2] for _ in range(1))
+    found = measure(model, product_modules(model), values, 1, tmp_path)
+
+    rows = model.transformer.w(ids).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(inputs_embeds=rows.clone()).logits[0, 3, 2], rows)
+    torch.testing.assert_close(found.embedding, gradient.square().sum((0, 1)))
