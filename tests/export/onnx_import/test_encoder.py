@@ -195,3 +195,41 @@ def test_a_target_that_exists(folder, tmp_path, capsys):
     (tmp_path / "bundle").mkdir()
     assert run(["import", str(folder), str(tmp_path / "bundle")]) == 1
     assert "exists; use --force" in capsys.readouterr().err
+
+
+COUNTED = """<ir_version: 8, opset_import: ["" : 17]>
+g (int64[batch,sequence] input_ids, int64[batch,sequence] attention_mask) => (float[batch,LABELS] logits) {
+    m = Cast <to = 1> (attention_mask) axes = Constant <value_ints = [1]> () n = ReduceSum (m, axes)
+    h = Constant <value_float = 100.0> () s = Div (n, h)
+    logits = Concat <axis = 1> (PARTS)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("labels", "named", "problem"),
+    [
+        (2, None, "single_label_classification"),
+        (1, None, "multi_label_classification"),
+        (2, "multi_label_classification", "multi_label_classification"),
+        (2, "single_label_classification", "single_label_classification"),
+        (1, "regression", "regression"),
+    ],
+)
+def test_how_classes_are_scored(folder, tmp_path, labels, named, problem):
+    """As the config says, or by transformers' rule; each logit is a hundredth of the text's tokens."""
+    graph = COUNTED.replace("LABELS", str(labels)).replace("PARTS", ", ".join("s" * labels))
+    onnx.save(onnx.parser.parse_model(graph), folder / "model.onnx")
+    config = json.loads((folder / "config.json").read_text()) | {
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": {str(index): f"class {index}" for index in range(labels)},
+        "label2id": {f"class {index}": index for index in range(labels)},
+        "problem_type": named,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    import_model(folder, tmp_path / "bundle")
+    model = triform.load_encoder(tmp_path / "bundle")
+    assert (model.info.problem_type, len(model.info.labels)) == (problem, labels)
+    [answer] = model.classify(TEXTS[:1])
+    logit = len(transformers.AutoTokenizer.from_pretrained(folder)(TEXTS[0])["input_ids"]) / 100
+    score = {"regression": logit, "single_label_classification": 1 / labels}.get(problem, 1 / (1 + np.exp(-logit)))
+    assert [value for _, value in answer] == pytest.approx([score] * labels, abs=1e-6)
