@@ -35,6 +35,7 @@ def test_float_graph_is_pytorchs(minilm_bundle):
     parity = json.loads((minilm_bundle / "manifest.json").read_text())["export"]["encoder_parity"]
     assert 0 < parity["batch"] <= parity["tolerance"]
     assert 0 < parity["single"] <= parity["tolerance"]
+    assert parity["quantized"]["rows"] == 48
 
 
 def test_int8_vectors_stay_close(minilm_bundle, reference):

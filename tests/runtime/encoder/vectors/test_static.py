@@ -118,6 +118,8 @@ def test_verified_against_its_source(capsys, name, tmp_path):
         # Against PyTorch's float32 here, against the float graph then.
         assert parity["quantized"]["cosine_worst"] == pytest.approx(recorded.quantized.cosine_worst, abs=1e-6)
         assert parity["batch"] > 1e-5
+        # As many rows as docs/gpu.md says of texts.
+        assert parity["quantized"]["rows"] == recorded.quantized.rows == 48
     other = model2vec_folder(tmp_path / "other", vectors(12, 48), normalize=True)
     code, _, err = invoke(capsys, "verify", tmp_path / "bundle", "--against", other)
     assert (code, "it has 12 vectors of 48 numbers, not 11 of 48" in one_line(err)) == (1, True)
