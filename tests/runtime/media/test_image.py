@@ -7,6 +7,7 @@ import importlib.util
 import io
 import struct
 import zlib
+from dataclasses import replace
 from re import escape
 
 import numpy as np
@@ -169,3 +170,29 @@ def test_without_pillow_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "open", None)
     with pytest.raises(UnsupportedError, match=f"^images need Pillow: {escape(install_command('image'))}$"):
         read_image("image.png")
+
+
+PIXELS = np.random.default_rng(7).integers(0, 256, (8, 8, 3), np.uint8)
+MEAN, STD = [0.5, 0.25, 0.125], [0.5, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("rescale", [None, 1 / 255, 2.0])
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_numbers_of_pixels_by_hand(rescale, normalized, order):
+    """Of an image that has the model's size: times the factor, less the mean, by the deviation; colors first."""
+    info = replace(INFO, crop=None, resize=[8, 8], rescale=rescale, channel_order=order)
+    info = replace(info, mean=MEAN, std=STD) if normalized else info
+    expected = PIXELS.astype(np.float64) * (1 if rescale is None else rescale)
+    expected = (expected - MEAN) / STD if normalized else expected
+    expected = expected[..., ::-1] if order == "bgr" else expected
+    found = pixel_values(Image.fromarray(PIXELS), info)
+    assert found.dtype == np.float32 and found.flags["C_CONTIGUOUS"]
+    np.testing.assert_allclose(found, expected.transpose(2, 0, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("crop", "top", "left"), [([8, 8], 0, 0), ([7, 6], 0, 1), ([5, 5], 1, 1), ([1, 8], 3, 0)])
+def test_the_middle_of_an_image_rounded_down(crop, top, left):
+    info = replace(INFO, height=crop[0], width=crop[1], crop=crop, resize=[8, 8])
+    found = pixel_values(Image.fromarray(PIXELS), info)
+    np.testing.assert_array_equal(found, PIXELS[top : top + crop[0], left : left + crop[1]].transpose(2, 0, 1))
