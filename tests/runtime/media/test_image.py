@@ -188,7 +188,7 @@ def test_numbers_of_pixels_by_hand(rescale, normalized, order):
     expected = expected[..., ::-1] if order == "bgr" else expected
     found = pixel_values(Image.fromarray(PIXELS), info)
     assert found.dtype == np.float32 and found.flags["C_CONTIGUOUS"]
-    np.testing.assert_allclose(found, expected.transpose(2, 0, 1), rtol=1e-6)
+    np.testing.assert_allclose(found, expected.transpose(2, 0, 1), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("crop", "top", "left"), [([8, 8], 0, 0), ([7, 6], 0, 1), ([5, 5], 1, 1), ([1, 8], 3, 0)])
