@@ -263,6 +263,30 @@ def test_an_index_is_searched_in_parts(model, tmp_path, monkeypatch):
         build_index(tmp_path / "index", model, documents, prompt="")
 
 
+@pytest.mark.parametrize(("verify", "once"), [(None, {True}), ("once", {True}), ("always", {False}), ("never", set())])
+def test_files_are_hashed_once_always_or_never(model, tmp_path, monkeypatch, verify, once):
+    documents = [Document(number, text) for number, text in enumerate(LINES, 1)]
+    build_index(tmp_path / "index", model, documents, prompt="")
+    asked, hashed = [], search_index.is_whole_file
+
+    def is_whole_file(path, sha256, *, once):
+        asked.append((path.name, once))
+        return hashed(path, sha256, once=once)
+
+    monkeypatch.setattr(search_index, "is_whole_file", is_whole_file)
+    options = {} if verify is None else {"verify": verify}
+    SearchIndex(tmp_path / "index", **options)
+    assert {each for _, each in asked} == once and len(asked) == 3 * len(once)
+    # Other numbers of the same size.
+    vectors = tmp_path / "index" / "vectors.npy"
+    vectors.write_bytes(vectors.read_bytes()[:-1] + b"\x01")
+    if not once:
+        SearchIndex(tmp_path / "index", **options)
+        return
+    with pytest.raises(InputError, match="is damaged; delete it to rebuild it"):
+        SearchIndex(tmp_path / "index", **options)
+
+
 def test_from_python(model, sentence_source, tmp_path):
     expected = [scores(sentence_source, query) for query in (QUERY, "two boats")]
     for documents in (LINES, model.build_search_index(tmp_path / "index", LINES)):
