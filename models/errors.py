@@ -3,11 +3,12 @@
 import re
 
 _LONGEST = 400
-# What PyTorch puts beside a message: the place in its C++ source, and whom to tell.
+# What PyTorch and transformers put beside a message: a place in their source, and whom to tell.
 _PLACES = (
     (re.compile(r'\s*INTERNAL ASSERT FAILED at "[^"]*":\d+, please report a bug to PyTorch\.?'), " fails:"),
     (re.compile(r"\[enforce fail at [^\]]*\][^.]*\.\s*"), ""),
     (re.compile(r"\S+\.(?:cpp|cc|cu|cuh|h|hpp):\d+:\s*"), ""),
+    (re.compile(r"<module '([\w.]+)' from '[^']*'>"), r"\1"),
 )
 
 
@@ -19,7 +20,7 @@ def first_line(error: BaseException) -> str:
     """The first line of an exception's message that is not blank, without its full stop; else its type's name.
 
     Where that line ends in a colon, the next one is part of it. A long one, which may quote a whole file, is cut, and
-    places in PyTorch's C++ source are left out.
+    places in the source of PyTorch and transformers are left out.
     """
     # A KeyError's message is the bare key.
     text = repr(error) if isinstance(error, KeyError) else str(error)
