@@ -132,3 +132,25 @@ def test_lookups_and_products_share_a_tied_matrix(tmp_path, monkeypatch):
     (table,) = decoder._lookups.values()
     held = {piece.data_ptr() for part in decoder._segments for pieces in part.weights.values() for piece in pieces}
     assert table.data_ptr() in held
+
+
+@pytest.mark.parametrize("limit", [143, 144, 145])
+def test_which_weights_become_inputs(monkeypatch, limit):
+    """Large ones, of which the 6 by 6 has 144 bytes, that products and lookups read alone."""
+    monkeypatch.setattr(segments, "_LARGE", limit)
+    x = floats("x", 2, 6)
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": 21, MICROSOFT: 1}, name="all")
+    sizes = {"large": 6, "small": 5, "read by others": 7}
+    weights = {name: StackedTensor((torch.ones(rows, 6),), None) for name, rows in sizes.items()}
+    values = [add_initializer(graph, name, tensor) for name, tensor in weights.items()]
+    for value in values:
+        graph.append(ir.node("FusedMatMul", [x, value], domain=MICROSOFT, attributes={"transB": 1}))
+        graph.outputs.append(graph[-1].outputs[0])
+    graph.append(ir.node("Neg", [values[2]]))
+    graph.outputs.append(graph[-1].outputs[0])
+    for node in graph:
+        node.outputs[0].name, node.outputs[0].type = f"of {node.op_type} {node.inputs[-1].name}", x.type
+    cut = segments.cut_into_segments(ir.Model(graph, ir_version=10), 10**6, {})
+    inputs = {name for part in cut.segments for name in part.weights}
+    kept = {name for part in cut.segments for name in part.model.graph.initializers}
+    assert inputs == ({"large"} if limit <= 144 else set()) and kept == set(sizes) - inputs
