@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint import loading
@@ -19,6 +22,7 @@ from triform.export.describe.manifest import VocabularyInfo, form_manifest, mode
 from triform.export.describe.normal_config import normal_config
 from triform.export.describe.plan import Row, plan_rows, stored_as
 from triform.export.describe.special_tokens import decoder_start, special_strings, speech_info, tokens_of
+from triform.export.forms.encoder_decoders.answers import Answer, answer_energies, greedy_answers
 from triform.export.forms.encoder_decoders.gpu import FloatPair, build_pair_for_gpu
 from triform.export.forms.encoder_decoders.graph import Graphs
 from triform.export.graph.fused import encoder_notes
@@ -33,6 +37,8 @@ from triform.export.quantize.encoder import (
     write_calibration_graph,
     write_float_graph,
 )
+from triform.export.quantize.energies import add_energy_outputs, without_shared
+from triform.export.quantize.smoothing import smooth_channels
 from triform.export.report import Clock, Counted, Report, finish
 from triform.export.runners import DecoderRunner, EncoderDecoderRunner, EncoderRunner, usable_cores
 from triform.export.samples.sources import (
@@ -70,9 +76,24 @@ from triform.runtime.bundle.targets import for_gpu
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
 
+# Sources that are answered to calibrate the decoder, and the most tokens of an answer.
+_ANSWERED, _ANSWER_TOKENS = 8, 32
 _DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 32}
 # For models with relative positions, which set no limit.
 _UNLIMITED = 1024
+
+
+@dataclass(frozen=True)
+class _FloatGraphs:
+    """Both float graphs on disk.
+
+    Attributes:
+        encoder: ready to run.
+        energies: of a decoder for calibration, the names of the outputs that `add_energy_outputs` added.
+    """
+
+    encoder: FloatGraph
+    energies: dict[str, str]
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
@@ -128,7 +149,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         quantized = options.quantize != "none"
         with clock.step("verify"):
             target = folder if options.for_cpu and not quantized else Path(scratch)
-            float_encoder = _write_float_graphs(graphs, target, quantized)
+            floats = _write_float_graphs(graphs, target, quantized)
             original = _runner(target, cache)
             parity = verify_encoder_decoder(original, reference)
             sources = no_longer_than_read(sources, original.encoder)
@@ -139,8 +160,12 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
                 gpu, gpu_parity = build_pair_for_gpu(pair, options, folder, Path(scratch))
         quantization = (Quantization("none"), Quantization("none"))
         if quantized and options.for_cpu:
+            with clock.step("calibrate"):
+                answers = _answers(original, checkpoint, sources, start, max_length, clock.counted)
+                energies = answer_energies(original, floats.energies, answers)
             with clock.step("quantize"):
-                quantization = _quantize(graphs, float_encoder, sources, options, folder, clock.counted)
+                energies = smooth_channels(graphs.decoder, without_shared(energies, graphs.encoder))
+                quantization = _quantize(graphs, floats.encoder, energies, sources, options, folder, clock.counted)
             with clock.step("compare"):
                 quantized_parity = quantized_encoder_decoder_parity(original.read, _runner(folder, cache), reference)
                 parity = dataclasses.replace(parity, quantized=quantized_parity)
@@ -231,23 +256,40 @@ def _refusals_named(name: str) -> Iterator[None]:
         raise UnsupportedError(f"{name} cannot be exported: {error}") from error
 
 
-def _write_float_graphs(graphs: Graphs, folder: Path, quantized: bool) -> FloatGraph:
+def _write_float_graphs(graphs: Graphs, folder: Path, quantized: bool) -> _FloatGraphs:
     """Write both graphs in float32: to keep, or to calibrate with while `graphs` stay as they are."""
     if not quantized:
         # An embedding that both graphs look up is stored once.
         stored: Stored = {}
         lower_to_float(graphs.decoder)
         write_graph(graphs.decoder, folder / "decoder.onnx", stored)
-        return write_float_graph(graphs.encoder, folder / "encoder.onnx", usable_cores(), stored)
+        return _FloatGraphs(write_float_graph(graphs.encoder, folder / "encoder.onnx", usable_cores(), stored), {})
     decoder = graphs.decoder.clone()
+    energies = add_energy_outputs(decoder)
     lower_to_float(decoder)
     write_graph(decoder, folder / "decoder.onnx")
-    return write_calibration_graph(graphs.encoder, folder / "encoder.onnx", usable_cores())
+    return _FloatGraphs(write_calibration_graph(graphs.encoder, folder / "encoder.onnx", usable_cores()), energies)
+
+
+def _answers(
+    original: EncoderDecoderRunner,
+    checkpoint: Checkpoint,
+    sources: Sources,
+    start: int,
+    max_length: int,
+    counted: Counted,
+) -> list[Answer]:
+    """What the float graphs answer to sources from all over those for calibration."""
+    samples = sources.samples.calibration
+    places = np.unique(np.linspace(0, len(samples) - 1, _ANSWERED).round().astype(int))
+    chosen, longest = [samples[place] for place in places], min(max_length, _ANSWER_TOKENS)
+    return greedy_answers(original, chosen, start, tokens_of(checkpoint).eos, longest, counted)
 
 
 def _quantize(
     graphs: Graphs,
     float_encoder: FloatGraph,
+    energies: Mapping[str, torch.Tensor],
     sources: Sources,
     options: ExportOptions,
     folder: Path,
@@ -259,7 +301,7 @@ def _quantize(
     write_graph(graphs.encoder, folder / "encoder.onnx", stored)
     name = options.quantize
     scheme = Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
-    count = lower_to_blocks(graphs.decoder, scheme, {}, counted=counted)
+    count = lower_to_blocks(graphs.decoder, scheme, energies, counted=counted)
     write_graph(graphs.decoder, folder / "decoder.onnx", stored)
     decoder = Quantization(name, scheme.bits, scheme.block_size, accuracy_level=scheme.accuracy_level, matrices=count)
     return encoder, decoder

@@ -7,7 +7,7 @@ one number per channel. This needs no module names, so it works for every archit
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -75,3 +75,15 @@ def energies_of(results: Iterator[Result], windows: int) -> dict[str, torch.Tens
             if name.startswith(_PREFIX):
                 total[name] = total.get(name, torch.zeros(value.shape)) + torch.from_numpy(value)
     return total
+
+
+def without_shared(energies: Mapping[str, torch.Tensor], other: ir.Model) -> dict[str, torch.Tensor]:
+    """The energies but for weights of another graph too.
+
+    Those are stored once, so that both graphs must round them alike.
+
+    Args:
+        energies: by weight name.
+        other: a graph of the same model, in which a weight has the same name.
+    """
+    return {name: energy for name, energy in energies.items() if name not in other.graph.initializers}

@@ -9,7 +9,7 @@ arXiv:2211.10438; AWQ, arXiv:2306.00978).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -54,7 +54,8 @@ def smooth_channels(model: ir.Model, energies: Mapping[str, torch.Tensor]) -> di
 
     Args:
         model: fused, its Linear nodes not lowered yet; changed in place.
-        energies: by weight name, the energy of each input channel, float32 (in_features,); see `energies`.
+        energies: by weight name, the energy of each input channel, float32 (in_features,); see `energies`. Weights
+            without any stay as they are.
 
     Returns:
         the energies in the changed graph.
@@ -65,7 +66,7 @@ def smooth_channels(model: ir.Model, energies: Mapping[str, torch.Tensor]) -> di
         if reach is None or not all(str(weight.name) in known for weight in reach.weights):
             continue
         factors = _factors(known[str(reach.weights[0].name)])
-        if not _divide(model.graph, node, factors):
+        if not _divide(model.graph, node, factors, known):
             continue
         for weight in reach.weights:
             _multiply(weight, factors)
@@ -142,10 +143,10 @@ def _factors(energy: torch.Tensor) -> torch.Tensor:
     return factors / factors.log().mean().exp()
 
 
-def _divide(graph: ir.Graph, node: ir.Node, factors: torch.Tensor) -> bool:
+def _divide(graph: ir.Graph, node: ir.Node, factors: torch.Tensor, known: Container[str]) -> bool:
     """Divide the channels of what a node gives; false if its inputs are not constants or a product of its own."""
     if node.op_type == "Mul":
-        return _divide_constants(graph, node, _vectors(node), factors) or _divide_product(graph, node, factors)
+        return _divide_constants(graph, node, _vectors(node), factors) or _divide_product(graph, node, factors, known)
     inputs = [index for index in _NORMS[node.op_type] if index < len(node.inputs) and node.inputs[index] is not None]
     return _divide_constants(graph, node, inputs, factors)
 
@@ -179,14 +180,14 @@ def _divide_input(graph: ir.Graph, node: ir.Node, index: int, divisors: torch.Te
     node.replace_input_with(index, add_initializer(graph, f"{value.name}.smoothed", smoothed))
 
 
-def _divide_product(graph: ir.Graph, node: ir.Node, factors: torch.Tensor) -> bool:
+def _divide_product(graph: ir.Graph, node: ir.Node, factors: torch.Tensor, known: Container[str]) -> bool:
     """Divide the rows of a matrix whose product a Mul multiplies by something else, such as a gate."""
     for value in node.inputs:
         linear, rows = _own_product(value)
         if linear is None or len(rows) != len(factors):
             continue
         _, weight, bias = linear_inputs(linear)
-        if len(weight.uses()) > 1:
+        if len(weight.uses()) > 1 or str(weight.name) not in known:
             continue
         divisors = torch.ones(shape_of(weight)[0])
         divisors[rows.start : rows.stop] = factors

@@ -1,0 +1,82 @@
+"""Answers that a float encoder-decoder writes to sources: what its decoder is calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from triform.export.quantize.energies import energies_of
+from triform.export.report import Counted, uncounted
+from triform.export.runners import EncoderDecoderRunner, FedDecoder
+from triform.export.samples.batches import Sample, padded
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model writes to a source.
+
+    Attributes:
+        source: the encoder's inputs.
+        ids: tokens, beginning with the one that decoding starts with; without the end.
+    """
+
+    source: Sample
+    ids: list[int]
+
+
+def greedy_answers(
+    runner: EncoderDecoderRunner,
+    sources: Sequence[Sample],
+    start: int,
+    ends: Sequence[int],
+    longest: int,
+    counted: Counted = uncounted,
+) -> list[Answer]:
+    """Let a model answer sources, one by one.
+
+    Args:
+        runner: of its graphs.
+        sources: to answer.
+        start: the token that decoding starts with.
+        ends: tokens that end an answer.
+        longest: most tokens of an answer.
+        counted: reports how many sources are answered.
+    """
+    return [
+        Answer(source, _answer(runner.read(padded([source], 0)), start, ends, longest)) for source in counted(sources)
+    ]
+
+
+def _answer(decoder: FedDecoder, start: int, ends: Sequence[int], longest: int) -> list[int]:
+    decoder.start(1, longest)
+    ids = [start]
+    while len(ids) < longest:
+        logits, _ = decoder.feed(np.array([ids[-1:]]), np.zeros((1, 1)))
+        token = int(logits[0, 0].argmax())
+        if token in ends:
+            break
+        ids.append(token)
+    return ids
+
+
+def answer_energies(
+    runner: EncoderDecoderRunner, outputs: Mapping[str, str], answers: Sequence[Answer]
+) -> dict[str, torch.Tensor]:
+    """The energy of each input channel of the products of a decoder, float32 (in_features,) by weight name.
+
+    Args:
+        runner: of float graphs; the decoder has the outputs that `add_energy_outputs` adds.
+        outputs: the names of these, by weight name.
+        answers: fed to the decoder.
+    """
+    total: dict[str, torch.Tensor] = {}
+    for answer in answers:
+        decoder, count = runner.read(padded([answer.source], 0)), len(answer.ids)
+        decoder.start(1, count)
+        result = decoder.feed(np.array([answer.ids]), np.arange(count)[None])
+        for name, energy in energies_of(iter([result]), 1).items():
+            total[name] = total[name] + energy if name in total else energy
+    return {weight: total[output] for weight, output in outputs.items()}
