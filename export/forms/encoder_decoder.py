@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint import loading
@@ -22,25 +19,21 @@ from triform.export.describe.manifest import VocabularyInfo, form_manifest, mode
 from triform.export.describe.normal_config import normal_config
 from triform.export.describe.plan import Row, plan_rows, stored_as
 from triform.export.describe.special_tokens import decoder_start, special_strings, speech_info, tokens_of
-from triform.export.forms.encoder_decoders.answers import Answer, answer_energies, greedy_answers
 from triform.export.forms.encoder_decoders.gpu import FloatPair, build_pair_for_gpu
 from triform.export.forms.encoder_decoders.graph import Graphs
+from triform.export.forms.encoder_decoders.stored import (
+    DECODER_FILE,
+    ENCODER_FILE,
+    Calibration,
+    store_quantized,
+    write_floats_to_calibrate,
+    write_floats_to_keep,
+)
 from triform.export.graph.fused import encoder_notes
 from triform.export.graph.fusion import fuse
 from triform.export.graph.tracing import quiet_torch, trace
-from triform.export.options import BITS, ExportOptions
-from triform.export.quantize.blocks import Scheme, lower_to_blocks, lower_to_float
-from triform.export.quantize.columns.search import ROWS_WORTH, ROWS_WORTH_OF_AUDIO
-from triform.export.quantize.encoder import (
-    FloatGraph,
-    quantize_encoder,
-    write_calibration_graph,
-    write_float_graph,
-)
-from triform.export.quantize.energies import add_energy_outputs, without_shared
-from triform.export.quantize.smoothing import smooth_channels
-from triform.export.report import Clock, Counted, Report, finish
-from triform.export.runners import DecoderRunner, EncoderDecoderRunner, EncoderRunner, usable_cores
+from triform.export.options import ExportOptions
+from triform.export.report import Clock, Report, finish
 from triform.export.samples.sources import (
     Sources,
     audio_sources,
@@ -52,12 +45,11 @@ from triform.export.samples.sources import (
 from triform.export.tokenization.seq2seq import save_tokenizers
 from triform.export.tokenization.seq2seq_languages import languages_listed, task_prefixes
 from triform.export.verify.encoder_decoder import (
-    quantized_encoder_decoder_parity,
     reference_answers,
     verify_encoder_decoder,
 )
 from triform.export.verify.longest_audio import no_longer_than_read
-from triform.export.write import Stored, describe_graph, staged, write_graph
+from triform.export.write import describe_graph, staged
 from triform.models.architectures import media_read
 from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder_decoder.graph import encoder_decoder_specs
@@ -76,24 +68,8 @@ from triform.runtime.bundle.targets import for_gpu
 from triform.runtime.bundle.text_info import TokenizerInfo
 from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
 
-# Sources that are answered to calibrate the decoder, and the most tokens of an answer.
-_ANSWERED, _ANSWER_TOKENS = 8, 32
-_DEFAULT_BLOCK_SIZE = {"int8": 128, "int4": 32}
 # For models with relative positions, which set no limit.
 _UNLIMITED = 1024
-
-
-@dataclass(frozen=True)
-class _FloatGraphs:
-    """Both float graphs on disk.
-
-    Attributes:
-        encoder: ready to run.
-        energies: of a decoder for calibration, the names of the outputs that `add_energy_outputs` added.
-    """
-
-    encoder: FloatGraph
-    energies: dict[str, str]
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
@@ -148,30 +124,26 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         cache = CacheInfo("float32", [LayerCacheInfo(item.num_key_value_heads, item.head_dim) for item in graphs.cache])
         quantized = options.quantize != "none"
         with clock.step("verify"):
-            target = folder if options.for_cpu and not quantized else Path(scratch)
-            floats = _write_float_graphs(graphs, target, quantized)
-            original = _runner(target, cache)
-            parity = verify_encoder_decoder(original, reference)
-            sources = no_longer_than_read(sources, original.encoder)
+            if quantized:
+                floats = write_floats_to_calibrate(graphs, Path(scratch), cache)
+            else:
+                floats = write_floats_to_keep(graphs, folder if options.for_cpu else Path(scratch), cache)
+            parity = verify_encoder_decoder(floats.runner, reference)
+            sources = no_longer_than_read(sources, floats.runner.encoder)
+        # Before quantization, because what the tokenizers take counts towards a target.
+        info = encoder_decoder_info(checkpoint, kind, sources, folder, start)
         gpu, gpu_parity = None, parity
         if options.for_gpu:
             with clock.step("build for GPUs"):
-                pair = FloatPair(checkpoint.source.name, graphs, cache, original, reference)
+                pair = FloatPair(checkpoint.source.name, graphs, cache, floats.runner, reference)
                 gpu, gpu_parity = build_pair_for_gpu(pair, options, folder, Path(scratch))
         quantization = (Quantization("none"), Quantization("none"))
         if quantized and options.for_cpu:
-            with clock.step("calibrate"):
-                answers = _answers(original, checkpoint, sources, start, max_length, clock.counted)
-                energies = answer_energies(original, floats.energies, answers)
-            with clock.step("quantize"):
-                energies = smooth_channels(graphs.decoder, without_shared(energies, graphs.encoder))
-                quantization = _quantize(graphs, floats.encoder, energies, sources, options, folder, clock.counted)
-            with clock.step("compare"):
-                quantized_parity = quantized_encoder_decoder_parity(original.read, _runner(folder, cache), reference)
-                parity = dataclasses.replace(parity, quantized=quantized_parity)
+            calibration = Calibration(checkpoint, sources, reference, max_length)
+            quantization, of_quantized = store_quantized(graphs, floats, calibration, options, folder, cache, clock)
+            parity = dataclasses.replace(parity, quantized=of_quantized)
         with clock.step("write"):
             infos = _describe_graphs(graphs, folder, quantization) if options.for_cpu else {}
-            info = encoder_decoder_info(checkpoint, kind, sources, folder, start)
             manifest = dataclasses.replace(
                 encoder_decoder_manifest(checkpoint, kind, infos, cache, max_length, info), gpu=gpu
             )
@@ -181,19 +153,13 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
     return finish(bundle, checkpoint.weights_size, parity, clock)
 
 
-def _runner(folder: Path, cache: CacheInfo) -> EncoderDecoderRunner:
-    cores = usable_cores()
-    encoder = EncoderRunner(folder / "encoder.onnx", cores)
-    return EncoderDecoderRunner(encoder, DecoderRunner(folder / "decoder.onnx", cache, cores))
-
-
 def _describe_graphs(
     graphs: Graphs, folder: Path, quantization: tuple[Quantization, Quantization]
 ) -> dict[str, GraphInfo]:
     notes = encoder_notes(graphs.encoder)
     return {
-        "encoder": describe_graph(graphs.encoder, folder / "encoder.onnx", quantization[0], notes),
-        "decoder": describe_graph(graphs.decoder, folder / "decoder.onnx", quantization[1], {}),
+        "encoder": describe_graph(graphs.encoder, folder / ENCODER_FILE, quantization[0], notes),
+        "decoder": describe_graph(graphs.decoder, folder / DECODER_FILE, quantization[1], {}),
     }
 
 
@@ -254,57 +220,6 @@ def _refusals_named(name: str) -> Iterator[None]:
         yield
     except UnsupportedModelError as error:
         raise UnsupportedError(f"{name} cannot be exported: {error}") from error
-
-
-def _write_float_graphs(graphs: Graphs, folder: Path, quantized: bool) -> _FloatGraphs:
-    """Write both graphs in float32: to keep, or to calibrate with while `graphs` stay as they are."""
-    if not quantized:
-        # An embedding that both graphs look up is stored once.
-        stored: Stored = {}
-        lower_to_float(graphs.decoder)
-        write_graph(graphs.decoder, folder / "decoder.onnx", stored)
-        return _FloatGraphs(write_float_graph(graphs.encoder, folder / "encoder.onnx", usable_cores(), stored), {})
-    decoder = graphs.decoder.clone()
-    energies = add_energy_outputs(decoder)
-    lower_to_float(decoder)
-    write_graph(decoder, folder / "decoder.onnx")
-    return _FloatGraphs(write_calibration_graph(graphs.encoder, folder / "encoder.onnx", usable_cores()), energies)
-
-
-def _answers(
-    original: EncoderDecoderRunner,
-    checkpoint: Checkpoint,
-    sources: Sources,
-    start: int,
-    max_length: int,
-    counted: Counted,
-) -> list[Answer]:
-    """What the float graphs answer to sources from all over those for calibration."""
-    samples = sources.samples.calibration
-    places = np.unique(np.linspace(0, len(samples) - 1, _ANSWERED).round().astype(int))
-    chosen, longest = [samples[place] for place in places], min(max_length, _ANSWER_TOKENS)
-    return greedy_answers(original, chosen, start, tokens_of(checkpoint).eos, longest, counted)
-
-
-def _quantize(
-    graphs: Graphs,
-    float_encoder: FloatGraph,
-    energies: Mapping[str, torch.Tensor],
-    sources: Sources,
-    options: ExportOptions,
-    folder: Path,
-    counted: Counted,
-) -> tuple[Quantization, Quantization]:
-    rows_worth = ROWS_WORTH_OF_AUDIO if sources.audio is not None else ROWS_WORTH
-    encoder = quantize_encoder(graphs.encoder, options, float_encoder, sources.samples.calibration, rows_worth, counted)
-    stored: Stored = {}
-    write_graph(graphs.encoder, folder / "encoder.onnx", stored)
-    name = options.quantize
-    scheme = Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
-    count = lower_to_blocks(graphs.decoder, scheme, energies, counted=counted)
-    write_graph(graphs.decoder, folder / "decoder.onnx", stored)
-    decoder = Quantization(name, scheme.bits, scheme.block_size, accuracy_level=scheme.accuracy_level, matrices=count)
-    return encoder, decoder
 
 
 def answer_limit(config: PretrainedConfig, options: ExportOptions) -> int:

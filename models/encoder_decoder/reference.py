@@ -23,6 +23,14 @@ def cache_name(model: Any) -> str:
 def reference_logits(
     model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], decoder_input_ids: torch.Tensor
 ) -> torch.Tensor:
+    """As `computed_logits`, without gradients."""
+    with torch.no_grad():
+        return computed_logits(model, inputs, decoder_input_ids)
+
+
+def computed_logits(
+    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], decoder_input_ids: torch.Tensor
+) -> torch.Tensor:
     """The model's logits, computed with transformers' eager attention: float (batch, sequence, vocab_size).
 
     Experts take any number of the decoder's tokens, because an answer is written token by token.
@@ -31,7 +39,7 @@ def reference_logits(
         UnsupportedModelError: transformers itself cannot write with the model.
     """
     model.set_attn_implementation("eager")
-    with torch.no_grad(), unlimited_experts(model.get_decoder()):
+    with unlimited_experts(model.get_decoder()):
         if predicts_streams(model):
             return _in_steps(model, inputs, decoder_input_ids)
         logits: torch.Tensor = model(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).logits

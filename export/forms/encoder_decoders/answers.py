@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from triform.export.quantize.energies import energies_of
+from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.report import Counted, uncounted
 from triform.export.runners import EncoderDecoderRunner, FedDecoder
-from triform.export.samples.batches import Sample, padded
+from triform.export.samples.batches import Array, Sample, padded
+from triform.models.encoder_decoder.reference import computed_logits
 
 
 @dataclass(frozen=True)
@@ -19,17 +23,18 @@ class Answer:
     """What a model writes to a source.
 
     Attributes:
-        source: the encoder's inputs.
+        source: the encoder's inputs, a batch of one.
         ids: tokens, beginning with the one that decoding starts with; without the end.
     """
 
-    source: Sample
+    source: Mapping[str, Array]
     ids: list[int]
 
 
 def greedy_answers(
     runner: EncoderDecoderRunner,
     sources: Sequence[Sample],
+    pad: int,
     start: int,
     ends: Sequence[int],
     longest: int,
@@ -40,14 +45,17 @@ def greedy_answers(
     Args:
         runner: of its graphs.
         sources: to answer.
+        pad: token id that pads a source.
         start: the token that decoding starts with.
         ends: tokens that end an answer.
         longest: most tokens of an answer.
         counted: reports how many sources are answered.
     """
-    return [
-        Answer(source, _answer(runner.read(padded([source], 0)), start, ends, longest)) for source in counted(sources)
-    ]
+    answers = []
+    for source in counted(sources):
+        arrays = padded([source], pad)
+        answers.append(Answer(arrays, _answer(runner.read(arrays), start, ends, longest)))
+    return answers
 
 
 def _answer(decoder: FedDecoder, start: int, ends: Sequence[int], longest: int) -> list[int]:
@@ -74,9 +82,25 @@ def answer_energies(
     """
     total: dict[str, torch.Tensor] = {}
     for answer in answers:
-        decoder, count = runner.read(padded([answer.source], 0)), len(answer.ids)
+        decoder, count = runner.read(answer.source), len(answer.ids)
         decoder.start(1, count)
         result = decoder.feed(np.array([answer.ids]), np.arange(count)[None])
         for name, energy in energies_of(iter([result]), 1).items():
             total[name] = total[name] + energy if name in total else energy
     return {weight: total[output] for weight, output in outputs.items()}
+
+
+def differentiable_pair(model: PreTrainedModel, answers: Sequence[Answer]) -> Differentiable:
+    """An encoder-decoder, with the log-likelihoods of tokens that it draws itself along answers."""
+    return Differentiable(model, partial(_likelihoods, model, answers), sum(len(answer.ids) for answer in answers))
+
+
+def _likelihoods(model: PreTrainedModel, answers: Sequence[Answer]) -> Iterator[torch.Tensor]:
+    """One number for each answer."""
+    draw = torch.Generator().manual_seed(0)
+    for answer in answers:
+        arrays = {name: torch.from_numpy(array) for name, array in answer.source.items()}
+        with torch.enable_grad():
+            logits = computed_logits(model, arrays, torch.tensor([answer.ids]))[0].float()
+            tokens = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)
+            yield logits.log_softmax(-1).gather(-1, tokens).sum()

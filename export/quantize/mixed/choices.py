@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,20 +58,38 @@ class Part:
         return self.moments * inverse * inverse[:, None]
 
 
-def choices_of(parts: Sequence[Part], *, looked_up: bool) -> list[Choice]:
-    """What each scheme costs and damages for one matrix.
+def sampled(part: Part) -> Part:
+    """Some of the rows, enough to tell the error of all; factors of rows change nothing of that."""
+    chosen = torch.linspace(0, len(part.weight) - 1, min(_SAMPLED_ROWS, len(part.weight))).round().long()
+    scaling = None if part.scaling is None else Scaling(torch.ones(len(chosen)), part.scaling.columns)
+    return Part(part.weight[chosen].float(), part.moments, part.rows[chosen], scaling)
 
-    The damage is estimated from plain rounding; with error feedback it is smaller, by about the same factor everywhere.
+
+def damage_of_rounding(part: Part, bits: int, block_size: int) -> float:
+    """Of plain rounding; with error feedback it is smaller, by about the same factor everywhere."""
+    sample = sampled(part)
+    weight, importance = sample.scaled_weight(), sample.importance()
+    blocks = quantize_matrix(weight, importance, bits, block_size)
+    stored = torch.from_numpy(dequantize(blocks, weight.shape[1]))
+    errors = ((stored - weight).square() * importance).sum(-1)
+    return float(0.5 * (errors * sample.rows).sum() / sample.rows.sum().clamp(min=1e-30))
+
+
+def choices_of(
+    parts: Sequence[Part], *, looked_up: bool, damage: Callable[[Part, int, int], float] = damage_of_rounding
+) -> list[Choice]:
+    """What each scheme costs and damages for one matrix.
 
     Args:
         parts: of the matrix.
         looked_up: whether rows are looked up too, which whole blocks suit.
+        damage: of a part in so many bits and blocks of a size.
     """
     rows, width = sum(len(part.weight) for part in parts), parts[0].weight.shape[1]
     every = _SCHEMES + _UNPACKED_TO_8 if min(rows, width) <= WIDEST_IN_8_BITS else _SCHEMES
     schemes = [(bits, size) for bits, size in every if not looked_up or width % size == 0]
     return [
-        Choice(bits, size, size_of(rows, width, bits, size), sum(_damage(part, bits, size) for part in parts))
+        Choice(bits, size, size_of(rows, width, bits, size), sum(damage(part, bits, size) for part in parts))
         for bits, size in schemes or [(4, 16), (8, 16)]
     ]
 
@@ -80,19 +98,3 @@ def size_of(rows: int, width: int, bits: int, block_size: int) -> int:
     """Bytes of a matrix in blocks, with scales and zero points."""
     blocks = -(-width // block_size)
     return rows * (blocks * block_size * bits // 8 + blocks * _SCALE + -(-blocks * operator_bits(bits) // 8))
-
-
-def sampled(part: Part) -> Part:
-    """Some of the rows, enough to tell the error of all; factors of rows change nothing of that."""
-    chosen = torch.linspace(0, len(part.weight) - 1, min(_SAMPLED_ROWS, len(part.weight))).round().long()
-    scaling = None if part.scaling is None else Scaling(torch.ones(len(chosen)), part.scaling.columns)
-    return Part(part.weight[chosen].float(), part.moments, part.rows[chosen], scaling)
-
-
-def _damage(part: Part, bits: int, block_size: int) -> float:
-    sample = sampled(part)
-    weight, importance = sample.scaled_weight(), sample.importance()
-    blocks = quantize_matrix(weight, importance, bits, block_size)
-    stored = torch.from_numpy(dequantize(blocks, weight.shape[1]))
-    errors = ((stored - weight).square() * importance).sum(-1)
-    return float(0.5 * (errors * sample.rows).sum() / sample.rows.sum().clamp(min=1e-30))

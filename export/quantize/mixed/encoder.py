@@ -11,13 +11,19 @@ import torch
 from triform.export.graph.fusion_biases import fuse_biases
 from triform.export.options import ExportOptions
 from triform.export.quantize.blocks import Scheme, lower_embeddings, lower_product, lower_to_float
-from triform.export.quantize.blockwise import Blocks, dequantize
+from triform.export.quantize.blockwise import Blocks
 from triform.export.quantize.columns.products import lower_products_to_int8, products_by_weight, quantizable
 from triform.export.quantize.columns.search import choose_quantization
 from triform.export.quantize.mixed.allocation import Choice, Point
-from triform.export.quantize.mixed.choices import Part, sampled, size_of
+from triform.export.quantize.mixed.choices import size_of
 from triform.export.quantize.mixed.goals import Loss, check_has_no_experts, choose_point, describe_point, frontier_of
-from triform.export.quantize.mixed.matrices import Matrix, RoundedMatrices, matrices_of, rounded
+from triform.export.quantize.mixed.matrices import (
+    Matrix,
+    RoundedMatrices,
+    damage_with_feedback,
+    half_of_squares,
+    matrices_of,
+)
 from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.quantize.threads import in_threads
 from triform.export.report import Clock
@@ -61,20 +67,20 @@ def lower_encoder_to_goal(
     by_column = quantizable(model, inputs).keys()
 
     def choices_of(name: str) -> list[Choice]:
-        return _choices(matrices[name], inputs[name] if name in by_column else None)
+        return encoder_choices(matrices[name], inputs[name] if name in by_column else None)
 
     choices = dict(zip(clock.counted(matrices), in_threads(choices_of, matrices), strict=True))
-    points = frontier_of(model, matrices, choices, folder, "relative error")
+    points = frontier_of([model], matrices, choices, folder, "relative error")
     blocks = RoundedMatrices(matrices)
 
     def loss(point: Point, kept: Sequence[Point]) -> Loss:
         copy = model.clone()
-        _store(copy, blocks.of(point), inputs, options.accuracy_level)
+        store_encoder(copy, blocks.of(point), inputs, options.accuracy_level)
         blocks.keep(point, *kept)
         return _loss(compare(copy))
 
     point = choose_point(points, options, loss, clock)
-    _store(model, blocks.of(point), inputs, options.accuracy_level)
+    store_encoder(model, blocks.of(point), inputs, options.accuracy_level)
     return describe_point(point, options.accuracy_level)
 
 
@@ -86,7 +92,7 @@ def _loss(parity: QuantizedEncoderParity) -> Loss:
     return Loss(1 - parity.cosine_mean, f"cosine {parity.cosine_mean:.5f} (worst {parity.cosine_worst:.5f}), {where}")
 
 
-def _choices(matrix: Matrix, inputs: torch.Tensor | None) -> list[Choice]:
+def encoder_choices(matrix: Matrix, inputs: torch.Tensor | None) -> list[Choice]:
     """What each way of storing a matrix costs and damages.
 
     Args:
@@ -100,35 +106,33 @@ def _choices(matrix: Matrix, inputs: torch.Tensor | None) -> list[Choice]:
         if not matrix.looked_up or width % size == 0
     ]
     choices = [
-        Choice(bits, size, size_of(rows, width, bits, size), sum(_damage(part, bits, size) for part in matrix.parts))
+        Choice(
+            bits,
+            size,
+            size_of(rows, width, bits, size),
+            sum(damage_with_feedback(part, bits, size) for part in matrix.parts),
+        )
         for bits, size in schemes or [(4, 16), (8, 16)]
     ]
     if inputs is None:
         return choices
     weight = torch.cat([part.weight.float() for part in matrix.parts])
     recipe = choose_quantization(inputs, weight)
-    damage = recipe.error * sum(_squares(part, part.weight.float()) for part in matrix.parts)
+    damage = recipe.error * sum(half_of_squares(part.weight.float(), part.moments, part.rows) for part in matrix.parts)
     return [*choices, Choice(8, None, rows * (width + _FLOAT) + width * _FLOAT, damage)]
 
 
-def _damage(part: Part, bits: int, block_size: int) -> float:
-    """Of rounding with error feedback, from some of the rows."""
-    sample = sampled(part)
-    blocks = rounded([sample], Choice(bits, block_size, 0, 0.0))
-    change = torch.from_numpy(dequantize(blocks, sample.weight.shape[1])) - sample.weight
-    return _squares(sample, change)
-
-
-def _squares(part: Part, rows: torch.Tensor) -> float:
-    """Half of what the squares of the products with these rows mean for the results."""
-    squares = ((rows @ part.moments) * rows).sum(-1)
-    return float(0.5 * (squares * part.rows).sum() / part.rows.sum().clamp(min=1e-30))
-
-
-def _store(
+def store_encoder(
     model: ir.Model, blocks: Mapping[str, Blocks], inputs: Mapping[str, torch.Tensor], accuracy_level: int
 ) -> None:
-    """Replace each product and each lookup: of a matrix in blocks by those, of another by 8-bit products."""
+    """Replace each product and each lookup: of a matrix in blocks by those, of another by 8-bit products.
+
+    Args:
+        model: the graph of an encoder, changed in place.
+        blocks: by weight name.
+        inputs: by weight name, calibration inputs float32 (rows, in_features).
+        accuracy_level: of MatMulNBits.
+    """
     tables = {id(model.graph.initializers[name]): item for name, item in blocks.items()}
     by_column = quantizable(model, inputs)
     lower_products_to_int8(model, {name: by_column[name] for name in by_column if name not in blocks}, inputs)

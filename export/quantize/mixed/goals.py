@@ -71,19 +71,23 @@ def check_has_no_experts(model: ir.Model, options: ExportOptions) -> None:
 
 
 def frontier_of(
-    model: ir.Model, matrices: Mapping[str, Matrix], choices: Mapping[str, Sequence[Choice]], folder: Path, damage: str
+    graphs: Sequence[ir.Model],
+    matrices: Mapping[str, Matrix],
+    choices: Mapping[str, Sequence[Choice]],
+    folder: Path,
+    damage: str,
 ) -> Frontier:
     """The frontier of a model's matrices.
 
     Args:
-        model: that they are in.
+        graphs: that they are in; one may be in several.
         matrices: by weight name.
         choices: by weight name, the ways to store each.
         folder: see `size_of_rest`.
         damage: see `Frontier`.
     """
     weights = sum(part.weight.numel() for item in matrices.values() for part in item.parts)
-    return Frontier(frontier(choices), weights, size_of_rest(model, matrices.keys(), folder), damage)
+    return Frontier(frontier(choices), weights, size_of_rest(graphs, matrices.keys(), folder), damage)
 
 
 @dataclass(frozen=True)
@@ -103,21 +107,23 @@ class Loss:
 MeasureLoss = Callable[[Point, Sequence[Point]], Loss]
 
 
-def size_of_rest(model: ir.Model, matrices: Collection[str], folder: Path) -> int:
+def size_of_rest(graphs: Sequence[ir.Model], matrices: Collection[str], folder: Path) -> int:
     """Bytes that a bundle takes beside its matrices: an upper bound.
 
     Args:
-        model: the graph, not lowered yet.
+        graphs: of the bundle, not lowered yet.
         matrices: names of their weights.
-        folder: of the bundle, with all files but the graph and the manifest.
+        folder: of the bundle, with all files but the graphs and the manifest.
     """
     files = sum(file.stat().st_size for file in folder.iterdir())
     others = sum(
         value.const_value.nbytes
+        for model in graphs
         for name, value in model.graph.initializers.items()
         if name not in matrices and value.const_value is not None
     )
-    return files + others + len(list(model.graph)) * _NODE + len(matrices) * _ALIGNMENT + _MANIFEST
+    count = sum(len(list(model.graph)) for model in graphs)
+    return files + others + count * _NODE + len(matrices) * _ALIGNMENT + _MANIFEST
 
 
 def choose_point(frontier: Frontier, options: ExportOptions, measure: MeasureLoss, clock: Clock) -> Point:

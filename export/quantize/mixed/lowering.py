@@ -54,17 +54,17 @@ def lower_decoder_to_goal(
     matrices = matrices_of(model, subject.parameters, sensitivity)
     results = in_threads(lambda item: choices_of(item.parts, looked_up=item.looked_up), matrices.values())
     choices = dict(zip(clock.counted(matrices), results, strict=True))
-    points = frontier_of(model, matrices, choices, folder, "KL before error feedback")
+    points = frontier_of([model], matrices, choices, folder, "KL before error feedback")
     rounded = RoundedMatrices(matrices)
 
     def loss(point: Point, kept: Sequence[Point]) -> Loss:
         copy = model.clone()
-        _store(copy, rounded.of(point), options.accuracy_level)
+        store_decoder(copy, rounded.of(point), options.accuracy_level)
         rounded.keep(point, *kept)
         return _loss(compare(copy))
 
     point = choose_point(points, options, loss, clock)
-    _store(model, rounded.of(point), options.accuracy_level)
+    store_decoder(model, rounded.of(point), options.accuracy_level)
     return describe_point(point, options.accuracy_level)
 
 
@@ -77,8 +77,14 @@ def _loss(parity: QuantizedParity) -> Loss:
     )
 
 
-def _store(model: ir.Model, blocks: Mapping[str, Blocks], accuracy_level: int) -> None:
-    """Replace each product and each lookup of a matrix by those of its blocks; what has none stays in float32."""
+def store_decoder(model: ir.Model, blocks: Mapping[str, Blocks], accuracy_level: int) -> None:
+    """Replace each product and each lookup of a matrix by those of its blocks; what has none stays in float32.
+
+    Args:
+        model: the graph of a decoder, changed in place.
+        blocks: by weight name.
+        accuracy_level: of MatMulNBits.
+    """
     tables = {id(model.graph.initializers[name]): item for name, item in blocks.items()}
     for node in nodes(model.graph, LINEAR):
         weight = linear_inputs(node)[1]

@@ -12,10 +12,10 @@ from triform.export.graph.linear import LINEAR, parts_of
 from triform.export.graph.nodes import nodes
 from triform.export.graph.weights import MODEL_PREFIX, Scaling, pieces_of, scaling_of, shape_of
 from triform.export.quantize.blocks import FEWEST_COLUMNS, is_token_table, linear_inputs
-from triform.export.quantize.blockwise import Blocks, stack_blocks
+from triform.export.quantize.blockwise import Blocks, dequantize, stack_blocks
 from triform.export.quantize.error_feedback import quantize_with_moments
 from triform.export.quantize.mixed.allocation import Choice, Point
-from triform.export.quantize.mixed.choices import Part
+from triform.export.quantize.mixed.choices import Part, sampled
 from triform.export.quantize.mixed.moments import Moments, Sensitivity
 from triform.export.quantize.threads import in_threads
 from triform.runtime.errors import UnsupportedError, option
@@ -176,3 +176,24 @@ def rounded(parts: Sequence[Part], choice: Choice) -> Blocks:
             for part in parts
         ]
     )
+
+
+def damage_with_feedback(part: Part, bits: int, block_size: int) -> float:
+    """Of rounding with error feedback, from some of the rows."""
+    sample = sampled(part)
+    weight = sample.scaled_weight()
+    blocks = rounded([sample], Choice(bits, block_size, 0, 0.0))
+    change = torch.from_numpy(dequantize(blocks, weight.shape[1])) - weight
+    return half_of_squares(change, sample.scaled_moments(), sample.rows)
+
+
+def half_of_squares(rows: torch.Tensor, moments: torch.Tensor, shares: torch.Tensor) -> float:
+    """Half of what the squares of the products with these rows mean for the results.
+
+    Args:
+        rows: float32 (rows, in_features).
+        moments: see `Part.moments`.
+        shares: see `Part.rows`.
+    """
+    squares = ((rows @ moments) * rows).sum(-1)
+    return float(0.5 * (squares * shares).sum() / shares.sum().clamp(min=1e-30))

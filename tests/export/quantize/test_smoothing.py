@@ -140,7 +140,7 @@ def graph_of_gate(*, axis=-1, gate=4):
 
 def test_the_rows_that_a_gate_opens_are_divided_with_their_biases():
     model = graph_of_gate()
-    smooth_channels(model, {"last": torch.tensor([1.0, 1.0, 1.0, 1e4])})
+    smooth_channels(model, {"first": torch.ones(3), "last": torch.tensor([1.0, 1.0, 1.0, 1e4])})
     factors = torch.tensor([1.0, 1.0, 1.0, 100**0.35]) / 100 ** (0.35 / 4)
     divided = torch.cat([torch.ones(4), 1 / factors])
     first, last = model.graph[0], model.graph[-1]

@@ -142,11 +142,11 @@ def test_what_a_bundle_takes_beside_its_matrices(tmp_path):
     node = ir.node("Add", [values["a"], values["b"]])
     graph = ir.Graph([], [node.outputs[0]], nodes=[node], initializers=list(values.values()), opset_imports={"": 17})
     model = ir.Model(graph, ir_version=10)
-    assert size_of_rest(model, {"a"}, tmp_path) == 70 + 5 * 4 + 800 + 12_288 + 60_000
-    assert size_of_rest(model, set(), tmp_path) == 70 + 105 * 4 + 800 + 60_000
+    assert size_of_rest([model], {"a"}, tmp_path) == 70 + 5 * 4 + 800 + 12_288 + 60_000
+    assert size_of_rest([model], set(), tmp_path) == 70 + 105 * 4 + 800 + 60_000
     part = SimpleNamespace(weight=torch.zeros(4, 5))
     matrices = {"a": SimpleNamespace(parts=[part, part])}
-    found = frontier_of(model, matrices, {"a": [Choice(4, 32, 60, 1.0), Choice(8, 32, 90, 0.5)]}, tmp_path, "KL")
+    found = frontier_of([model], matrices, {"a": [Choice(4, 32, 60, 1.0), Choice(8, 32, 90, 0.5)]}, tmp_path, "KL")
     assert (found.weights, found.rest) == (40, 70 + 20 + 800 + 12_288 + 60_000)
     assert [(point.size, point.damage) for point in found.points] == [(60, 1.0), (90, 0.5)]
 

@@ -1,0 +1,147 @@
+"""Quantizes both graphs of an encoder-decoder to one goal: bytes go to the graph where they buy most."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+
+from triform.export.options import ExportOptions
+from triform.export.quantize.blockwise import Blocks
+from triform.export.quantize.columns.products import quantizable
+from triform.export.quantize.energies import without_shared
+from triform.export.quantize.mixed.allocation import Choice, Point
+from triform.export.quantize.mixed.choices import choices_of
+from triform.export.quantize.mixed.encoder import encoder_choices, store_encoder
+from triform.export.quantize.mixed.goals import Loss, check_has_no_experts, choose_point, describe_point, frontier_of
+from triform.export.quantize.mixed.lowering import store_decoder
+from triform.export.quantize.mixed.matrices import (
+    Matrix,
+    RoundedMatrices,
+    damage_with_feedback,
+    energies_of_products,
+    matrices_of,
+)
+from triform.export.quantize.mixed.moments import Differentiable
+from triform.export.quantize.smoothing import smooth_channels
+from triform.export.quantize.threads import in_threads
+from triform.export.report import Clock
+from triform.runtime.bundle.export_record import QuantizedParity
+from triform.runtime.bundle.manifest import Quantization
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """The graphs of an encoder-decoder, and what the encoder's products read.
+
+    Attributes:
+        encoder: fused.
+        decoder: fused.
+        inputs: by weight name of the encoder, calibration inputs float32 (rows, in_features).
+    """
+
+    encoder: ir.Model
+    decoder: ir.Model
+    inputs: Mapping[str, torch.Tensor]
+
+    def store(self, blocks: Mapping[str, Blocks], accuracy_level: int) -> None:
+        """Replace the products and lookups of both graphs, see `store_encoder`; of a shared matrix by equal blocks."""
+        store_encoder(self.encoder, _those_in(self.encoder, blocks), self.inputs, accuracy_level)
+        store_decoder(self.decoder, _those_in(self.decoder, blocks), accuracy_level)
+
+    def clone(self) -> Pair:
+        """A copy to store in another way."""
+        return Pair(self.encoder.clone(), self.decoder.clone(), self.inputs)
+
+
+def lower_pair_to_goal(
+    pair: Pair,
+    subject: Differentiable,
+    compare: Callable[[Pair], QuantizedParity],
+    options: ExportOptions,
+    folder: Path,
+    scratch: Path,
+    clock: Clock,
+) -> tuple[Quantization, Quantization]:
+    """Quantize an encoder-decoder so that it meets the goal of the options.
+
+    Args:
+        pair: changed in place.
+        subject: what the graphs were traced from.
+        compare: from quantized graphs to their differences from the float graphs, on sources kept aside.
+        options: with a goal.
+        folder: of the bundle, with all files but the graphs and the manifest.
+        scratch: an empty folder.
+        clock: gets the frontier, and what was measured, as notes.
+
+    Returns:
+        how the encoder and the decoder are stored.
+
+    Raises:
+        InputError: the goal cannot be reached.
+        UnsupportedError: the model has experts, or weights that no module of PyTorch multiplies by.
+    """
+    for graph in (pair.encoder, pair.decoder):
+        check_has_no_experts(graph, options)
+    sensitivity, parameters = subject.sensitivity(scratch), subject.parameters
+    energies = energies_of_products(pair.decoder, parameters, sensitivity)
+    smooth_channels(pair.decoder, without_shared(energies, pair.encoder))
+    read, written = (matrices_of(graph, parameters, sensitivity) for graph in (pair.encoder, pair.decoder))
+    matrices = {**read, **written}
+    choices = _choices(matrices, written.keys(), pair, clock)
+    points = frontier_of([pair.encoder, pair.decoder], matrices, choices, folder, "KL")
+    blocks = RoundedMatrices(matrices)
+
+    def loss(point: Point, kept: Sequence[Point]) -> Loss:
+        copy = pair.clone()
+        copy.store(blocks.of(point), options.accuracy_level)
+        blocks.keep(point, *kept)
+        return _loss(compare(copy))
+
+    point = choose_point(points, options, loss, clock)
+    pair.store(blocks.of(point), options.accuracy_level)
+    of_encoder, of_decoder = (
+        describe_point(
+            dataclasses.replace(point, choices={name: point.choices[name] for name in names}), options.accuracy_level
+        )
+        for names in (read, written)
+    )
+    return of_encoder, of_decoder
+
+
+def _describe(point: Point, names: Iterable[str], options: ExportOptions) -> Quantization:
+    """How one of the graphs is stored."""
+    own = dataclasses.replace(point, choices={name: point.choices[name] for name in names})
+    return describe_point(own, options.accuracy_level)
+
+
+def _choices(
+    matrices: Mapping[str, Matrix], in_decoder: Collection[str], pair: Pair, clock: Clock
+) -> dict[str, list[Choice]]:
+    """What each way of storing a matrix costs and damages; one that both graphs have is stored as in a decoder."""
+    by_column = quantizable(pair.encoder, pair.inputs).keys() - set(in_decoder)
+
+    def choices(name: str) -> list[Choice]:
+        matrix = matrices[name]
+        if name in in_decoder:
+            return choices_of(matrix.parts, looked_up=matrix.looked_up, damage=damage_with_feedback)
+        return encoder_choices(matrix, pair.inputs[name] if name in by_column else None)
+
+    return dict(zip(clock.counted(matrices), in_threads(choices, matrices), strict=True))
+
+
+def _those_in(model: ir.Model, blocks: Mapping[str, Blocks]) -> dict[str, Blocks]:
+    return {name: item for name, item in blocks.items() if name in model.graph.initializers}
+
+
+def _loss(parity: QuantizedParity) -> Loss:
+    """How much less the quantized graphs expect what the float graphs would write: e to the divergence, less 1."""
+    share = float(torch.tensor(parity.mean_kl, dtype=torch.float64).expm1())
+    return Loss(
+        share,
+        f"perplexity {100 * share:+.2f} % of what the float32 graphs would write (KL {parity.mean_kl:.4f}), on "
+        f"{parity.tokens} tokens of answers to the exporter's evaluation sources",
+    )
