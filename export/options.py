@@ -46,10 +46,11 @@ class ExportOptions:
         hidden_states: keep the outputs of an encoder's every layer, or of a decoder's last one.
         calibrate: files of texts, or of recordings for speech models, to measure activations on; what comes with the
             exporter when there are none.
-        target_size: most bytes that the whole bundle of a decoder or an encoder of texts may take; with quantize auto.
+        target_size: most bytes that the whole bundle of a decoder, an encoder-decoder or an encoder of texts may take;
+            with quantize auto.
         target_bits: most bits per weight of its matrices, scales and zero points included; with quantize auto.
-        max_loss: most that a decoder's perplexity may grow, as a share, or an encoder's mean cosine be below 1, or its
-            scores differ on average; with quantize auto.
+        max_loss: most that a decoder's or an encoder-decoder's perplexity may grow, as a share, or an encoder's mean
+            cosine be below 1, or its scores differ on average; with quantize auto.
         word_timestamps: have a speech model's decoder give the attention that times of words are read from.
         target: cpu, gpu, or both as ``cpu,gpu``.
         dtype: of the numbers that a GPU computes with: float16 or bfloat16.

@@ -87,11 +87,25 @@ def choices_of(
     """
     rows, width = sum(len(part.weight) for part in parts), parts[0].weight.shape[1]
     every = _SCHEMES + _UNPACKED_TO_8 if min(rows, width) <= WIDEST_IN_8_BITS else _SCHEMES
-    schemes = [(bits, size) for bits, size in every if not looked_up or width % size == 0]
     return [
         Choice(bits, size, size_of(rows, width, bits, size), sum(damage(part, bits, size) for part in parts))
-        for bits, size in schemes or [(4, 16), (8, 16)]
+        for bits, size in fitting(every, width, looked_up=looked_up)
     ]
+
+
+def fitting(schemes: Sequence[tuple[int, int]], width: int, *, looked_up: bool) -> list[tuple[int, int]]:
+    """Those of some bits and block sizes that fit a matrix: rows that are looked up are whole blocks.
+
+    Args:
+        schemes: bits and block sizes.
+        width: of the matrix.
+        looked_up: whether rows are.
+    """
+    if not looked_up:
+        return list(schemes)
+    whole = [(bits, size) for bits, size in schemes if width % size == 0]
+    # Blocks of 16 are padded where they do not divide the width.
+    return whole if any(bits == 8 for bits, _ in whole) else [*{*whole, (4, 16), (8, 16)}]
 
 
 def size_of(rows: int, width: int, bits: int, block_size: int) -> int:

@@ -15,7 +15,7 @@ from triform.export.quantize.blockwise import Blocks
 from triform.export.quantize.columns.products import lower_products_to_int8, products_by_weight, quantizable
 from triform.export.quantize.columns.search import choose_quantization
 from triform.export.quantize.mixed.allocation import Choice, Point
-from triform.export.quantize.mixed.choices import size_of
+from triform.export.quantize.mixed.choices import fitting, size_of
 from triform.export.quantize.mixed.goals import Loss, check_has_no_experts, choose_point, describe_point, frontier_of
 from triform.export.quantize.mixed.matrices import (
     Matrix,
@@ -100,19 +100,9 @@ def encoder_choices(matrix: Matrix, inputs: torch.Tensor | None) -> list[Choice]
         inputs: of its product; None if it can only be stored in blocks.
     """
     width, rows = matrix.parts[0].weight.shape[1], sum(len(part.weight) for part in matrix.parts)
-    schemes = [
-        (bits, size)
-        for bits, size in (_TABLES if inputs is None else _PRODUCTS)
-        if not matrix.looked_up or width % size == 0
-    ]
     choices = [
-        Choice(
-            bits,
-            size,
-            size_of(rows, width, bits, size),
-            sum(damage_with_feedback(part, bits, size) for part in matrix.parts),
-        )
-        for bits, size in schemes or [(4, 16), (8, 16)]
+        Choice(bits, size, size_of(rows, width, bits, size), _damage(matrix, bits, size))
+        for bits, size in fitting(_TABLES if inputs is None else _PRODUCTS, width, looked_up=matrix.looked_up)
     ]
     if inputs is None:
         return choices
@@ -120,6 +110,10 @@ def encoder_choices(matrix: Matrix, inputs: torch.Tensor | None) -> list[Choice]
     recipe = choose_quantization(inputs, weight)
     damage = recipe.error * sum(half_of_squares(part.weight.float(), part.moments, part.rows) for part in matrix.parts)
     return [*choices, Choice(8, None, rows * (width + _FLOAT) + width * _FLOAT, damage)]
+
+
+def _damage(matrix: Matrix, bits: int, block_size: int) -> float:
+    return sum(damage_with_feedback(part, bits, block_size) for part in matrix.parts)
 
 
 def store_encoder(

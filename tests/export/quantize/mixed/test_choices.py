@@ -24,6 +24,8 @@ def part(rows, width, seed=0):
         (96, True, {(bits, size) for bits, size in SCHEMES if size <= 32}),
         (128, True, SCHEMES),
         (20, True, {(4, 16), (8, 16)}),
+        # Not even blocks of 32 divide it.
+        (48, True, {(4, 16), (8, 16)}),
     ],
 )
 def test_blocks_that_fit_a_matrix(width, looked_up, schemes):

@@ -82,6 +82,7 @@ def test_the_gradients_tell_what_an_error_does_to_the_vector(sentence_source):
 
 def test_other_forms_have_no_goals(tmp_path):
     with pytest.raises(
-        InputError, match="`max_loss` is for decoders and encoders of texts; this model is of the form image"
+        InputError,
+        match="`max_loss` is for decoders, encoder-decoders, and encoders of texts; this model is of the form image",
     ):
         choose_scheme("image", Source("model", tmp_path, tmp_path, tmp_path), ViTConfig(), ExportOptions(max_loss=0.01))
