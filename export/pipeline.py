@@ -22,6 +22,7 @@ from triform.export.forms import audio, decoder, encoder, encoder_decoder, image
 from triform.export.options import ExportOptions
 from triform.export.paths import check_target
 from triform.export.report import Clock, Progress, Report
+from triform.export.samples.own import calibration_text, check_recordings
 from triform.models.compiled_folder import without_compiled_folder
 from triform.models.errors import first_line
 from triform.runtime.errors import ExportError, OutOfMemoryError, is_out_of_memory
@@ -155,4 +156,7 @@ def _opened(source: str, options: ExportOptions, *, weights: bool) -> _Opened:
     check_form(purpose.form, options)
     scheme = choose_scheme(purpose.form, origin, config, options)
     options = without_unused(purpose, dataclasses.replace(options, quantize=scheme.name))
+    if options.calibrate:
+        # Only to refuse what cannot be read, before anything takes long.
+        (check_recordings if purpose.task == "automatic-speech-recognition" else calibration_text)(options.calibrate)
     return _Opened(dataclasses.replace(origin, task=purpose.task), config, purpose, options, scheme)

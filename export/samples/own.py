@@ -39,6 +39,13 @@ def _text(path: Path) -> str:
     return text
 
 
+def check_recordings(files: Sequence[str]) -> None:
+    """Open each file, before anything takes long. Errors as `recordings`."""
+    for name in files:
+        with open_audio(name, _refuse):
+            pass
+
+
 def recordings(files: Sequence[str], sampling_rate: int) -> list[NDArray[np.float32]]:
     """Pieces of the recordings, spread over all of them: each float32 (samples,), at most 29 s long.
 

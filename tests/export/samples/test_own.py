@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from triform.cli.main import run
+from triform.export.forms import decoder
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.samples.own import calibration_text, recordings
@@ -29,7 +30,9 @@ def test_texts_one_after_another(tmp_path):
         (b" \n\t", "holds no words to calibrate on"),
     ],
 )
-def test_files_that_are_no_texts(content, reason, checkpoint, tmp_path, capsys):
+def test_files_that_are_no_texts(content, reason, checkpoint, tmp_path, capsys, monkeypatch):
+    # They are refused before the weights are loaded, which may take long.
+    monkeypatch.setattr(decoder, "load", pytest.fail)
     path = tmp_path / "own.txt"
     if content is not None:
         path.write_bytes(content)
