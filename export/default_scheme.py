@@ -43,10 +43,8 @@ def choose_scheme(form: str, origin: Source, config: PretrainedConfig, options: 
         goal = option(options.goals[0])
         if options.for_gpu:
             raise InputError(f"{goal} is for {option('target')} cpu")
-        if form not in ("decoder", "encoder", "encoder-decoder"):
-            raise InputError(
-                f"{goal} is for decoders, encoder-decoders, and encoders of texts; this model is of the form {form}"
-            )
+        if form == "static":
+            raise InputError(f"{goal} is not for static word vectors, which are stored in one way")
         return SchemeChoice(MIXED, goal)
     if not options.for_cpu:
         return _for_gpu(options)

@@ -46,8 +46,7 @@ class ExportOptions:
         hidden_states: keep the outputs of an encoder's every layer, or of a decoder's last one.
         calibrate: files of texts, or of recordings for speech models, to measure activations on; what comes with the
             exporter when there are none.
-        target_size: most bytes that the whole bundle of a decoder, an encoder-decoder or an encoder of texts may take;
-            with quantize auto.
+        target_size: most bytes that the whole bundle may take; with quantize auto.
         target_bits: most bits per weight of its matrices, scales and zero points included; with quantize auto.
         max_loss: most that a decoder's or an encoder-decoder's perplexity may grow, as a share, or an encoder's mean
             cosine be below 1, or its scores differ on average; with quantize auto.

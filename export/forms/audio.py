@@ -25,6 +25,7 @@ from triform.export.forms.encoders.audio_encoder import (
 )
 from triform.export.forms.encoders.checks import EncoderChecks
 from triform.export.forms.encoders.encoder_graph import bundle_graphs, float_stage, write_encoder_graphs
+from triform.export.forms.encoders.projections import differentiable
 from triform.export.graph.fused import fused_graph
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
@@ -37,6 +38,7 @@ from triform.models.encoder.graph import encoder_spec
 from triform.runtime.bundle.manifest import EncoderInfo, GraphInfo, Manifest
 from triform.runtime.bundle.media_info import CtcInfo
 from triform.runtime.bundle.text_info import TokenizerInfo
+from triform.runtime.errors import InputError, option
 
 # Weights that only training uses.
 _UNUSED = ("masked_spec_embed",)
@@ -44,8 +46,22 @@ _UNUSED = ("masked_spec_embed",)
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """The rows that describe what `export` would do, from the config alone."""
+    _check_loss(origin.task, options)
     details = size_rows(getattr(config, "encoder_config", config))
     return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_for(options))
+
+
+def _check_loss(task: str, options: ExportOptions) -> None:
+    """Refuse a limit of a loss that nobody measures.
+
+    Raises:
+        InputError: there is one.
+    """
+    if task == RECOGNITION and options.max_loss is not None:
+        raise InputError(
+            f"{option('max_loss')} is not for speech recognition by CTC, whose word errors an export does not measure; "
+            f"use {option('target_size')} or {option('target_bits')}, and `triform evaluate`"
+        )
 
 
 def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
@@ -53,7 +69,9 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
 
     Raises:
         ExportError: see `loading.load_model` and `load_original_tokenizer`.
+        InputError: the loss of speech recognition is to be limited.
     """
+    _check_loss(origin.task, options)
     loaded = loading.load_model(origin, config, AUDIO_HEADS[origin.task], unused=_UNUSED)
     tokenizer = load_original_tokenizer(origin) if origin.task == RECOGNITION else None
     return dataclasses.replace(loaded, tokenizer=tokenizer)
@@ -79,11 +97,15 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         with clock.step("verify"):
             stage = float_stage(graph, path, Path(scratch), options)
             encoder = read_at_once(encoder, stage.original.runner)
-            checks = dataclasses.replace(checks, calibration=encoder.samples.calibration)
+            calibration = encoder.samples.calibration
+            subject = differentiable(checkpoint.model, encoder.traced, calibration, names, 0)
+            checks = dataclasses.replace(checks, calibration=calibration, subject=subject)
+        # Before quantization, because what the tokenizer takes counts towards a target.
+        ctc, vocabulary = _written_with(encoder, folder)
         written = write_encoder_graphs(graph, stage, names, checks, path, Path(scratch), options, clock)
         graphs = bundle_graphs({"encoder": written}, options.gpu_dtype)
         with clock.step("write"):
-            manifest = graphs.into(_manifest(encoder, graphs.graphs, folder))
+            manifest = graphs.into(_manifest(encoder, graphs.graphs, ctc, vocabulary))
             write_manifest(manifest, folder, graphs.parity, clock)
     return finish(bundle, checkpoint.weights_size, graphs.parity, clock)
 
@@ -100,17 +122,23 @@ def _graph(encoder: AudioEncoder, clock: Clock) -> tuple[ir.Model, tuple[str, ..
     return graph, spec.outputs
 
 
-def _manifest(encoder: AudioEncoder, graphs: dict[str, GraphInfo], folder: Path) -> Manifest:
+def _written_with(encoder: AudioEncoder, folder: Path) -> tuple[CtcInfo | None, VocabularyInfo]:
+    """Write the tokenizer of a model that writes, and describe how; nothing of any other."""
     checkpoint, frames = encoder.checkpoint, encoder.traced.frames
-    config, tokenizer = checkpoint.model.config, checkpoint.tokenizer
-    vocabulary, ctc = VocabularyInfo(), None
-    if frames is not None:
-        size = int(config.vocab_size)
-        blank = save_ctc_tokenizer(tokenizer, size, folder, checkpoint.source.name)
-        ctc = CtcInfo(blank, frames.stride, frames.offset)
-        vocabulary = VocabularyInfo(TokenizerInfo("tokenizer.json", None, {}), encoder_tokens(tokenizer), size)
+    if frames is None:
+        return None, VocabularyInfo()
+    tokenizer, size = checkpoint.tokenizer, int(checkpoint.model.config.vocab_size)
+    blank = save_ctc_tokenizer(tokenizer, size, folder, checkpoint.source.name)
+    vocabulary = VocabularyInfo(TokenizerInfo("tokenizer.json", None, {}), encoder_tokens(tokenizer), size)
+    return CtcInfo(blank, frames.stride, frames.offset), vocabulary
+
+
+def _manifest(
+    encoder: AudioEncoder, graphs: dict[str, GraphInfo], ctc: CtcInfo | None, vocabulary: VocabularyInfo
+) -> Manifest:
+    checkpoint = encoder.checkpoint
     info = EncoderInfo(
-        labels=[] if frames is not None else label_names(config),
+        labels=[] if ctc is not None else label_names(checkpoint.model.config),
         problem_type=encoder.problem_type,
         equal_lengths=encoder.equal_lengths,
         min_length=encoder.min_length,

@@ -21,10 +21,10 @@ from triform.export.describe.plan import Row, plan_rows, size_rows, stored_for, 
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
 from triform.export.forms.encoders.checks import EncoderChecks
 from triform.export.forms.encoders.encoder_graph import bundle_graphs, float_stage, write_encoder_graphs
+from triform.export.forms.encoders.projections import differentiable
 from triform.export.forms.encoders.text_encoder import (
     EVALUATION_ROWS,
     TextEncoder,
-    differentiable,
     parity_batches,
     text_encoder,
     text_reference,
@@ -32,6 +32,7 @@ from triform.export.forms.encoders.text_encoder import (
 )
 from triform.export.graph.fused import fused_graph
 from triform.export.options import ExportOptions
+from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.report import Clock, Report, finish
 from triform.export.samples import texts
 from triform.export.samples.own import calibration_text
@@ -97,7 +98,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         with clock.step("reference"):
             checks = _checks(encoder, options)
         graph, spec = text_graph(encoder, clock)
-        checks = dataclasses.replace(checks, subject=differentiable(encoder, checks.calibration, spec.outputs))
+        checks = dataclasses.replace(checks, subject=_subject(encoder, checks, spec))
         path = folder / "encoder.onnx"
         # First, because what it takes counts towards a target.
         tokenizer = _write_tokenizer(checkpoint.tokenizer, folder)
@@ -109,6 +110,10 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             manifest = graphs.into(_manifest(encoder, graphs.graphs["encoder"], tokenizer))
             write_manifest(manifest, folder, graphs.parity, clock)
     return finish(bundle, checkpoint.weights_size, graphs.parity, clock)
+
+
+def _subject(encoder: TextEncoder, checks: EncoderChecks, spec: GraphSpec) -> Differentiable:
+    return differentiable(encoder.checkpoint.model, encoder.traced, checks.calibration, spec.outputs, encoder.pad)
 
 
 def text_graph(encoder: TextEncoder, clock: Clock) -> tuple[ir.Model, GraphSpec]:

@@ -18,6 +18,7 @@ from triform.export.describe.plan import Row, plan_rows, size_rows, stored_for
 from triform.export.describe.special_tokens import encoder_tokens, special_strings
 from triform.export.forms.encoders.encoder_graph import bundle_graphs, float_stage, write_encoder_graphs
 from triform.export.forms.encoders.image_encoder import ImageEncoder, Tower, image_checks, image_encoder
+from triform.export.forms.encoders.projections import differentiable
 from triform.export.graph.fused import fused_graph
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
@@ -28,13 +29,28 @@ from triform.models.encoder.graph import encoder_spec
 from triform.models.encoder.image_tasks import CONTRAST, IMAGE_HEADS, LABELS, VECTORS
 from triform.runtime.bundle.manifest import EmbeddingInfo, EncoderInfo, GraphInfo, Manifest
 from triform.runtime.bundle.text_info import TokenizerInfo
+from triform.runtime.errors import InputError, option
 from triform.runtime.media.image import require_pillow
 
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """The rows that describe what `export` would do, from the config alone."""
+    _check_goals(origin.task, options)
     details = size_rows(getattr(config, "vision_config", config))
     return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_for(options))
+
+
+def _check_goals(task: str, options: ExportOptions) -> None:
+    """Refuse a goal for two graphs whose vectors are compared with each other.
+
+    Raises:
+        InputError: there is one.
+    """
+    if task == CONTRAST and options.goals:
+        raise InputError(
+            f"{option(options.goals[0])} is not for {CONTRAST}, which has two graphs; export with "
+            f"{option('quantize')} int8 or int4"
+        )
 
 
 def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
@@ -42,8 +58,10 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
 
     Raises:
         ExportError: see `loading.load_checkpoint` and `load_image_processor`.
+        InputError: there is a goal, and two graphs.
         UnsupportedError: Pillow is not installed.
     """
+    _check_goals(origin.task, options)
     require_pillow()
     task = origin.task
     processor = load_image_processor(origin)
@@ -68,6 +86,9 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
         for tower, checks in zip(encoder.towers, all_checks, strict=True):
             path = folder / f"{tower.name}.onnx"
             graph, names = _tower_graph(encoder, tower, clock)
+            if len(encoder.towers) == 1:
+                subject = differentiable(checkpoint.model, tower.traced, checks.calibration, names, encoder.pad)
+                checks = dataclasses.replace(checks, subject=subject)
             with clock.step("verify"):
                 stage = float_stage(graph, path, Path(scratch), options)
             written[tower.name] = write_encoder_graphs(graph, stage, names, checks, path, Path(scratch), options, clock)

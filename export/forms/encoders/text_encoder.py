@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,15 @@ from triform.export.checkpoint.sentence.sentence_transformers import SentenceMod
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
-from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.samples import texts
 from triform.export.samples.batches import Array, Sample, padded
 from triform.export.samples.pages import pages_of
 from triform.export.tokenization.boxes import boxes_info, check_boxes
-from triform.export.verify.encoder import ReferenceBatch, task_output
+from triform.export.verify.encoder import ReferenceBatch
 from triform.models.attention.local_global import whole_attention_limit
 from triform.models.encoder.boxes import with_boxes
 from triform.models.encoder.equal_lengths import shortest_row, without_padding
-from triform.models.encoder.graph import computed_outputs, reference_outputs
+from triform.models.encoder.graph import reference_outputs
 from triform.models.encoder.pooling import sentence_embedding
 from triform.models.encoder.tasks import text_task
 from triform.models.errors import UnsupportedModelError
@@ -42,8 +40,6 @@ from triform.runtime.text.rows import RowReader
 _PARITY_ROWS, EVALUATION_ROWS = 5, 48
 # Lengths compared with PyTorch where rows cannot be padded: around the sizes of blocks and strides, and the longest.
 _PARITY_LENGTHS = (1, 5, 6, 7, 8, 31, 32, 33, 127, 128, 129, 10**6)
-# Random directions in which the results of each text are measured.
-_DRAWS = 2
 # For tokenizers and models that set no limit.
 _DEFAULT_LENGTH = 512
 
@@ -230,31 +226,6 @@ def text_reference(encoder: TextEncoder, samples: list[Sample]) -> ReferenceBatc
 def text_outputs(encoder: TextEncoder, arrays: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
     """PyTorch's outputs for the arrays of a batch."""
     return reference_outputs(encoder.checkpoint.model, encoder.traced, _tensors(encoder, arrays))
-
-
-def differentiable(encoder: TextEncoder, samples: Sequence[Sample], names: Sequence[str]) -> Differentiable:
-    """The encoder, with numbers whose squared gradients add up to the squared relative change of its results.
-
-    These are products of its results, scaled to length 1, with vectors of random numbers. For vectors of texts half of
-    the squared change is 1 - cosine.
-
-    Args:
-        encoder: how it is exported.
-        samples: to calibrate on.
-        names: of its outputs.
-    """
-    output = list(names).index(task_output(names))
-    projections = partial(_projections, encoder, samples, output)
-    return Differentiable(encoder.checkpoint.model, projections, _DRAWS * len(samples))
-
-
-def _projections(encoder: TextEncoder, samples: Sequence[Sample], output: int) -> Iterator[torch.Tensor]:
-    draw = torch.Generator().manual_seed(0)
-    for sample in samples:
-        inputs = _tensors(encoder, padded([sample], encoder.pad))
-        for _ in range(_DRAWS):
-            result = computed_outputs(encoder.checkpoint.model, encoder.traced, inputs)[output]
-            yield (result / result.detach().norm() * torch.randn(result.shape, generator=draw)).sum()
 
 
 def _tensors(encoder: TextEncoder, arrays: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:

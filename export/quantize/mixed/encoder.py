@@ -63,8 +63,9 @@ def lower_encoder_to_goal(
         UnsupportedError: the model has experts, or weights that no module of PyTorch multiplies by.
     """
     check_has_no_experts(model, options)
-    matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch))
     by_column = quantizable(model, inputs).keys()
+    # Of what PyTorch has no product for, such as some convolutions, all stay in 8 bits by column.
+    matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch), by_column)
 
     def choices_of(name: str) -> list[Choice]:
         return encoder_choices(matrices[name], inputs[name] if name in by_column else None)

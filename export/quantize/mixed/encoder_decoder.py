@@ -89,9 +89,11 @@ def lower_pair_to_goal(
     sensitivity, parameters = subject.sensitivity(scratch), subject.parameters
     energies = energies_of_products(pair.decoder, parameters, sensitivity)
     smooth_channels(pair.decoder, without_shared(energies, pair.encoder))
-    read, written = (matrices_of(graph, parameters, sensitivity) for graph in (pair.encoder, pair.decoder))
+    by_column = quantizable(pair.encoder, pair.inputs).keys()
+    read = matrices_of(pair.encoder, parameters, sensitivity, by_column)
+    written = matrices_of(pair.decoder, parameters, sensitivity)
     matrices = {**read, **written}
-    choices = _choices(matrices, written.keys(), pair, clock)
+    choices = _choices(matrices, written.keys(), pair.inputs, by_column, clock)
     points = frontier_of([pair.encoder, pair.decoder], matrices, choices, folder, "KL")
     blocks = RoundedMatrices(matrices)
 
@@ -119,16 +121,19 @@ def _describe(point: Point, names: Iterable[str], options: ExportOptions) -> Qua
 
 
 def _choices(
-    matrices: Mapping[str, Matrix], in_decoder: Collection[str], pair: Pair, clock: Clock
+    matrices: Mapping[str, Matrix],
+    in_decoder: Collection[str],
+    inputs: Mapping[str, torch.Tensor],
+    by_column: Collection[str],
+    clock: Clock,
 ) -> dict[str, list[Choice]]:
     """What each way of storing a matrix costs and damages; one that both graphs have is stored as in a decoder."""
-    by_column = quantizable(pair.encoder, pair.inputs).keys() - set(in_decoder)
 
     def choices(name: str) -> list[Choice]:
         matrix = matrices[name]
         if name in in_decoder:
             return choices_of(matrix.parts, looked_up=matrix.looked_up, damage=damage_with_feedback)
-        return encoder_choices(matrix, pair.inputs[name] if name in by_column else None)
+        return encoder_choices(matrix, inputs[name] if name in by_column else None)
 
     return dict(zip(clock.counted(matrices), in_threads(choices, matrices), strict=True))
 

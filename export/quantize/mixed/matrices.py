@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -39,7 +39,10 @@ class Matrix:
 
 
 def matrices_of(
-    model: ir.Model, parameters: Mapping[str, torch.nn.Parameter], sensitivity: Sensitivity
+    model: ir.Model,
+    parameters: Mapping[str, torch.nn.Parameter],
+    sensitivity: Sensitivity,
+    others: Container[str] = (),
 ) -> dict[str, Matrix]:
     """By name of the weight, the matrices to quantize: of products that are not small, and of token embeddings.
 
@@ -47,14 +50,22 @@ def matrices_of(
         model: the graph, not lowered yet.
         parameters: of the model that was traced, by name.
         sensitivity: what was measured of them.
+        others: names of weights that can be stored without being measured; they are left out where nothing was.
 
     Raises:
         UnsupportedError: the graph has weights that no module of PyTorch multiplies by.
     """
-    return {
-        name: Matrix(_parts(value, parameters, sensitivity), _is_table(model, value))
-        for name, value in _weights(model).items()
-    }
+    matrices = {}
+    for name, value in _weights(model).items():
+        parts = _parts(value, parameters, sensitivity)
+        if parts is not None:
+            matrices[name] = Matrix(parts, _is_table(model, value))
+        elif name not in others:
+            raise UnsupportedError(
+                f"the damage of rounding {_parameters(value)[0]} cannot be measured; export with "
+                f"{option('quantize')} int4 or int8"
+            )
+    return matrices
 
 
 class RoundedMatrices:
@@ -96,13 +107,13 @@ def _is_table(model: ir.Model, value: ir.Value) -> bool:
     return any(ids is not None and is_token_table(model, value, ids) for ids in (node.inputs[1] for node in gathers))
 
 
-def _parts(value: ir.Value, known: Mapping[str, torch.nn.Parameter], sensitivity: Sensitivity) -> list[Part]:
-    """The parts of a stored matrix, with what was measured of each."""
+def _parts(value: ir.Value, known: Mapping[str, torch.nn.Parameter], sensitivity: Sensitivity) -> list[Part] | None:
+    """The parts of a stored matrix, with what was measured of each; None if nothing was of one of them."""
     parts = []
     names, (pieces, scalings) = _parameters(value), _pieces(value)
     looked_up = any(use.node.op_type == "Gather" for use in value.uses())
     if len(pieces) != len(names):
-        raise _not_measured(names[0])
+        return None
     for name, rows, scaling in zip(names, pieces, scalings, strict=True):
         parameter = known.get(name)
         moments = None if parameter is None else sensitivity.products.get(id(parameter))
@@ -110,7 +121,7 @@ def _parts(value: ir.Value, known: Mapping[str, torch.nn.Parameter], sensitivity
         if moments is None and table is not None:
             moments = _of_table(rows, table)
         if moments is None or len(moments.outputs) != len(rows):
-            raise _not_measured(name)
+            return None
         inputs = moments.inputs
         if table is not None:
             inputs = inputs + torch.diag(table)
@@ -151,12 +162,6 @@ def energies_of_products(
         if diagonals:
             energies[str(value.name)] = torch.stack(diagonals).sum(0)
     return energies
-
-
-def _not_measured(name: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"the damage of rounding {name} cannot be measured; export with {option('quantize')} int4 or int8"
-    )
 
 
 def _of_table(rows: torch.Tensor, embedding: torch.Tensor) -> Moments | None:

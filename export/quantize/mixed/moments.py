@@ -132,12 +132,12 @@ def _token_embeddings(model: PreTrainedModel) -> list[torch.nn.Module]:
 
 
 def _input_embedding(model: PreTrainedModel) -> torch.nn.Module | None:
-    """The table of tokens; None where there is not one, as of CANINE, which has several tables of hashed tokens."""
+    """The table of tokens; None where there is not one: CANINE has several, of hashed tokens, and images have none."""
     try:
         module: torch.nn.Module = model.get_input_embeddings()
     except NotImplementedError:
         return None
-    return module
+    return module if isinstance(getattr(module, "weight", None), torch.nn.Parameter) else None
 
 
 def predictions(model: PreTrainedModel, sample: TokenWindows) -> Iterator[torch.Tensor]:
@@ -151,26 +151,22 @@ def predictions(model: PreTrainedModel, sample: TokenWindows) -> Iterator[torch.
             yield logits.log_softmax(-1).gather(-1, tokens).sum()
 
 
-# Gives what the model goes on with in place of the output; None to go on with the output itself.
 _Hook = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor | None]
 
 
-def _with_gradient(output: torch.Tensor) -> torch.Tensor:
-    """Ask for the gradient of an output, and return what the model may go on with.
+def _tracked(output: torch.Tensor) -> torch.Tensor:
+    """What a module gives, with a gradient where it has none by itself, as of constants and of the first product.
 
-    Where nothing before it has a gradient, PyTorch lets no model change it in place, as CTRL scales its embedding.
+    It may be changed in place, as wav2vec2 does with what it pads; PyTorch refuses that where gradients begin.
     """
-    if output.requires_grad:
-        return output
-    return output.requires_grad_(True).clone()
+    return output if output.requires_grad else output.detach().requires_grad_(True).clone()
 
 
 def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: int, scratch: Path) -> _Hook:
     def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
         if not torch.is_grad_enabled():
             return None
-        # A product of constants, such as of positions relative to each other, has no gradient by itself.
-        passed = _with_gradient(output)
+        output = _tracked(output)
         x = inputs[0].detach().flatten(0, -2)
 
         def add(gradient: torch.Tensor) -> None:
@@ -183,7 +179,7 @@ def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: in
             known.outputs += squares.sum(0) / tokens
 
         output.register_hook(add)
-        return passed
+        return output
 
     return hook
 
@@ -196,12 +192,12 @@ def _zeros_on_disk(file: Path, width: int) -> torch.Tensor:
 def _embedding_hook(tables: dict[int, torch.Tensor], tokens: int) -> _Hook:
     def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
         weight = module.get_parameter("weight")
-        if not inputs or not _are_looked_up(inputs[0], weight, output):
+        if not torch.is_grad_enabled() or not inputs or not _are_looked_up(inputs[0], weight, output):
             return None
         rows = torch.nn.functional.embedding(inputs[0], weight)
         # Some models multiply what they look up by a constant.
         factor = output.detach().square().mean() / rows.square().mean().clamp(min=1e-30)
-        passed = _with_gradient(output)
+        output = _tracked(output)
 
         def add(gradient: torch.Tensor) -> None:
             squares = gradient.flatten(0, -2).square().sum(0) * factor / tokens
@@ -209,7 +205,7 @@ def _embedding_hook(tables: dict[int, torch.Tensor], tokens: int) -> _Hook:
             tables[id(weight)] = squares if known is None else known + squares
 
         output.register_hook(add)
-        return passed
+        return output
 
     return hook
 

@@ -14,7 +14,8 @@ from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Source
 from triform.export.default_scheme import choose_scheme
 from triform.export.forms.encoder import load
-from triform.export.forms.encoders.text_encoder import differentiable, text_encoder, text_outputs, text_samples
+from triform.export.forms.encoders.projections import differentiable
+from triform.export.forms.encoders.text_encoder import text_encoder, text_outputs, text_samples
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.export.samples import texts
@@ -66,7 +67,8 @@ def test_the_gradients_tell_what_an_error_does_to_the_vector(sentence_source):
     encoder = text_encoder(load(origin, read_config(origin), options), options)
     samples = text_samples(encoder, texts.spread_passages(texts.calibration_mixture(), 40))
     name = "encoder.layer.0.output.dense.weight"
-    subject = differentiable(encoder, samples, ["last_hidden_state", "sentence_embedding"])
+    names = ["last_hidden_state", "sentence_embedding"]
+    subject = differentiable(encoder.checkpoint.model, encoder.traced, samples, names, 0)
     weight = subject.parameters[name].requires_grad_(True)
     error = 1e-3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     squares = [float((torch.autograd.grad(value, weight)[0] * error).sum()) ** 2 for value in subject.values()]
@@ -80,9 +82,6 @@ def test_the_gradients_tell_what_an_error_does_to_the_vector(sentence_source):
     assert sum(squares) / len(squares) == pytest.approx(sum(changes) / len(changes), rel=0.5)
 
 
-def test_other_forms_have_no_goals(tmp_path):
-    with pytest.raises(
-        InputError,
-        match="`max_loss` is for decoders, encoder-decoders, and encoders of texts; this model is of the form image",
-    ):
-        choose_scheme("image", Source("model", tmp_path, tmp_path, tmp_path), ViTConfig(), ExportOptions(max_loss=0.01))
+def test_static_vectors_have_no_goals(tmp_path):
+    with pytest.raises(InputError, match="`max_loss` is not for static word vectors, which are stored in one way"):
+        choose_scheme("static", Source("model", tmp_path, tmp_path, tmp_path), ViTConfig(), ExportOptions(max_loss=0.1))

@@ -113,6 +113,9 @@ def test_what_was_not_measured_is_named(missing):
         matrices_of(model_of(), known, sensitivity)
     said = f"the damage of rounding {name} cannot be measured; export with `quantize` int4 or int8"
     assert str(caught.value) == said
+    assert name not in matrices_of(
+        model_of(), known, sensitivity, others=["head", "table", "model.head", "model.table"]
+    )
 
 
 def test_no_gradient_at_any_output_is_no_damage():
