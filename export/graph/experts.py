@@ -44,8 +44,7 @@ def expert_weights(node: ir.Node) -> ExpertWeights:
         raise ValueError(f"{node.name} lacks its weights")
     if attribute(node, "transposed"):
         up, down = up.transpose(1, 2), down.transpose(1, 2)
-    if _halves_follow(node):
-        up = _interleaved(up)
+    up = in_order_of_operator(node, up)
     up_bias, down_bias = expert_biases(node)
     return ExpertWeights(up, up_bias, down, down_bias)
 
@@ -54,7 +53,12 @@ def expert_biases(node: ir.Node) -> tuple[torch.Tensor | None, torch.Tensor | No
     """The biases of an Experts node as `ExpertWeights` has them."""
     _, up, _, down = _constants(node)
     biases = None if up is None else matrix(up), None if down is None else matrix(down)
-    return (_interleaved(biases[0]) if biases[0] is not None and _halves_follow(node) else biases[0]), biases[1]
+    return (None if biases[0] is None else in_order_of_operator(node, biases[0])), biases[1]
+
+
+def in_order_of_operator(node: ir.Node, rows: torch.Tensor) -> torch.Tensor:
+    """What belongs to the results of the first product, (num_experts, columns, …), in the operator's order."""
+    return _interleaved(rows) if _halves_follow(node) else rows
 
 
 def _constants(node: ir.Node) -> list[ir.Value | None]:

@@ -26,7 +26,8 @@ def lower_experts(
         bits: 4 or 8.
         block_size: weights that share a scale; smaller where it does not divide the sizes of an expert.
         accuracy_level: of QMoE; 4 computes with 8-bit activations, 1 with float32 where the weights have 4 bits.
-        importance: by weight name, the energy of each input channel, float32 (in_features,); see `energies`.
+        importance: by weight name, the energy of each input channel, float32 (in_features,), see `energies`; or of each
+            expert, float32 (num_experts, in_features).
 
     Returns:
         how many matrices were quantized, one for each expert and product.
@@ -34,31 +35,53 @@ def lower_experts(
     count = 0
     for node in nodes(model.graph, EXPERTS):
         weights = expert_weights(node)
-        size = _block_size(block_size, weights.up.shape[2], weights.down.shape[2])
-        if size is None:
-            continue
-        name = str(node.inputs[2].name if node.inputs[2] is not None else "experts")
-        up = _quantized(weights.up, importance.get(name), bits, size)
-        down = _quantized(weights.down, None, bits, size)
-        inputs = [
-            node.inputs[0], node.inputs[1],
-            *_product(model.graph, f"{name}.up", up, weights.up_bias),
-            *_product(model.graph, f"{name}.down", down, weights.down_bias),
-            None, None, None,
-            _zero_points(model.graph, f"{name}.up", up), _zero_points(model.graph, f"{name}.down", down), None,
-            node.inputs[1],
-        ]  # fmt: skip
-        attributes = expert_attributes(node) | {
-            "expert_weight_bits": bits, "block_size": size, "accuracy_level": accuracy_level, "weights_prepacked": 0,
-        }  # fmt: skip
-        mixed = insert(model.graph, node, "QMoE", inputs, domain=MICROSOFT, attributes=attributes)
-        replace(node.outputs[0], mixed.outputs[0])
-        count += len(weights.up) + len(weights.down)
+        size = largest_block(block_size, weights.up.shape[2], weights.down.shape[2])
+        if size is not None:
+            count += lower_layer(model.graph, node, bits, size, accuracy_level, importance)
     sweep(model)
     return count
 
 
-def _block_size(most: int, *widths: int) -> int | None:
+def lower_layer(
+    graph: ir.Graph,
+    node: ir.Node,
+    bits: int,
+    block_size: int,
+    accuracy_level: int,
+    importance: Mapping[str, torch.Tensor],
+) -> int:
+    """Quantize the weights of one Experts node; arguments and result as `lower_experts`, whose sizes the blocks divide.
+
+    What is left over is not removed from the graph.
+    """
+    weights, (name, down_name) = expert_weights(node), names_of(node)
+    up = _quantized(weights.up, importance.get(name), bits, block_size)
+    down = _quantized(weights.down, importance.get(down_name), bits, block_size)
+    inputs = [
+        node.inputs[0], node.inputs[1],
+        *_product(graph, f"{name}.up", up, weights.up_bias),
+        *_product(graph, f"{name}.down", down, weights.down_bias),
+        None, None, None,
+        _zero_points(graph, f"{name}.up", up), _zero_points(graph, f"{name}.down", down), None,
+        node.inputs[1],
+    ]  # fmt: skip
+    attributes = expert_attributes(node) | {
+        "expert_weight_bits": bits, "block_size": block_size, "accuracy_level": accuracy_level, "weights_prepacked": 0,
+    }  # fmt: skip
+    mixed = insert(graph, node, "QMoE", inputs, domain=MICROSOFT, attributes=attributes)
+    replace(node.outputs[0], mixed.outputs[0])
+    return len(weights.up) + len(weights.down)
+
+
+def names_of(node: ir.Node) -> tuple[str, str]:
+    """The names of the weights of both products of an Experts node."""
+    up, down = node.inputs[2], node.inputs[4]
+    if up is None or down is None:
+        raise ValueError(f"{node.name} lacks its weights")
+    return str(up.name), str(down.name)
+
+
+def largest_block(most: int, *widths: int) -> int | None:
     """The largest block size that divides every width; None if there is none."""
     size = most
     while size >= SMALLEST_BLOCK:
@@ -70,7 +93,11 @@ def _block_size(most: int, *widths: int) -> int | None:
 
 def _quantized(weights: torch.Tensor, importance: torch.Tensor | None, bits: int, block_size: int) -> list[Blocks]:
     """The blocks of each expert's matrix."""
-    return [quantize_matrix(matrix.contiguous(), importance, bits, block_size) for matrix in weights]
+    each = [importance] * len(weights) if importance is None or importance.dim() == 1 else list(importance)
+    return [
+        quantize_matrix(matrix.contiguous(), energies, bits, block_size)
+        for matrix, energies in zip(weights, each, strict=True)
+    ]
 
 
 def _product(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -56,6 +57,21 @@ class Activation:
         if self.limit is not None:
             gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
         return gate * torch.sigmoid(self.alpha * gate) * (up + self.beta)
+
+
+# Gets the weights of all experts of a layer, the number of one, its rows and its product; gives what is used as that.
+Watcher = Callable[[torch.Tensor, int, torch.Tensor, torch.Tensor], torch.Tensor]
+_watchers: list[Watcher] = []
+
+
+@contextmanager
+def watched_products(watcher: Watcher) -> Iterator[None]:
+    """Show a function each product of each expert of a prepared model that runs in PyTorch."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
 
 
 _known: WeakKeyDictionary[torch.nn.Module, Activation] = WeakKeyDictionary()
@@ -150,9 +166,13 @@ def _single(experts: Any, rows: torch.Tensor, expert: int) -> torch.Tensor:
 
 
 def _product(experts: Any, name: str, rows: torch.Tensor, expert: int) -> torch.Tensor:
-    weight = getattr(experts, name)[expert]
+    weights = getattr(experts, name)
+    weight = weights[expert]
     bias = getattr(experts, f"{name}_bias")[expert] if experts.has_bias else None
-    return torch.nn.functional.linear(rows, weight.T if experts.is_transposed else weight, bias)
+    product = torch.nn.functional.linear(rows, weight.T if experts.is_transposed else weight, bias)
+    for watcher in _watchers:
+        product = watcher(weights, expert, rows, product)
+    return product
 
 
 def _emit(

@@ -25,7 +25,7 @@ from triform.export.quantize.encoder import (
     write_float_graph,
 )
 from triform.export.quantize.energies import add_energy_outputs, without_shared
-from triform.export.quantize.mixed.encoder_decoder import Pair, lower_pair_to_goal
+from triform.export.quantize.mixed.encoder_decoder import EncoderDecoderGraphs, lower_pair_to_goal
 from triform.export.quantize.smoothing import smooth_channels
 from triform.export.report import Clock, Counted
 from triform.export.runners import DecoderRunner, EncoderDecoderRunner, EncoderRunner, usable_cores
@@ -141,7 +141,7 @@ def store_quantized(
             energies = without_shared(answer_energies(floats.runner, floats.energies, answers), graphs.encoder)
             energies = smooth_channels(graphs.decoder, energies)
             quantization = _quantize(graphs, floats.encoder, energies, calibration.sources, options, clock.counted)
-        _write(Pair(graphs.encoder, graphs.decoder, {}), folder)
+        _write(EncoderDecoderGraphs(graphs.encoder, graphs.decoder, {}), folder)
     with clock.step("compare"):
         parity = _compare(floats.runner, calibration.reference, folder, cache)
     return quantization, parity
@@ -189,21 +189,21 @@ def _quantize_to_goal(
     clock: Clock,
 ) -> tuple[Quantization, Quantization]:
     model, samples = calibration.checkpoint.model, calibration.sources.samples.calibration
-    pair = Pair(graphs.encoder, graphs.decoder, linear_inputs_of(floats.encoder, samples))
+    pair = EncoderDecoderGraphs(graphs.encoder, graphs.decoder, linear_inputs_of(floats.encoder, samples))
     subject = differentiable_pair(model, answers)
     with (
         tempfile.TemporaryDirectory(dir=folder.parent) as moments,
         tempfile.TemporaryDirectory(dir=folder.parent) as trial,
     ):
 
-        def compare(quantized: Pair) -> QuantizedParity:
+        def compare(quantized: EncoderDecoderGraphs) -> QuantizedParity:
             _write(quantized, Path(trial))
             return _compare(floats.runner, calibration.reference, Path(trial), cache)
 
         return lower_pair_to_goal(pair, subject, compare, options, folder, Path(moments), clock)
 
 
-def _write(pair: Pair, folder: Path) -> None:
+def _write(pair: EncoderDecoderGraphs, folder: Path) -> None:
     """Write both graphs; what both have is stored once."""
     stored: Stored = {}
     write_graph(pair.encoder, folder / ENCODER_FILE, stored)

@@ -16,13 +16,15 @@ from triform.export.quantize.columns.products import lower_products_to_int8, pro
 from triform.export.quantize.columns.search import choose_quantization
 from triform.export.quantize.mixed.allocation import Choice, Point
 from triform.export.quantize.mixed.choices import fitting, size_of
-from triform.export.quantize.mixed.goals import Loss, check_has_no_experts, choose_point, describe_point, frontier_of
+from triform.export.quantize.mixed.experts import check_has_no_experts
+from triform.export.quantize.mixed.goals import Loss, choose_point, describe_point, frontier_of
 from triform.export.quantize.mixed.matrices import (
     Matrix,
     RoundedMatrices,
     damage_with_feedback,
     half_of_squares,
     matrices_of,
+    sizes_of,
 )
 from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.quantize.threads import in_threads
@@ -71,7 +73,7 @@ def lower_encoder_to_goal(
         return encoder_choices(matrices[name], inputs[name] if name in by_column else None)
 
     choices = dict(zip(clock.counted(matrices), in_threads(choices_of, matrices), strict=True))
-    points = frontier_of([model], matrices, choices, folder, "relative error")
+    points = frontier_of([model], sizes_of(matrices), choices, folder, "relative error")
     blocks = RoundedMatrices(matrices)
 
     def loss(point: Point, kept: Sequence[Point]) -> Loss:

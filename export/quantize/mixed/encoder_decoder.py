@@ -16,7 +16,8 @@ from triform.export.quantize.energies import without_shared
 from triform.export.quantize.mixed.allocation import Choice, Point
 from triform.export.quantize.mixed.choices import choices_of
 from triform.export.quantize.mixed.encoder import encoder_choices, store_encoder
-from triform.export.quantize.mixed.goals import Loss, check_has_no_experts, choose_point, describe_point, frontier_of
+from triform.export.quantize.mixed.experts import check_has_no_experts
+from triform.export.quantize.mixed.goals import Loss, choose_point, describe_point, frontier_of
 from triform.export.quantize.mixed.lowering import store_decoder
 from triform.export.quantize.mixed.matrices import (
     Matrix,
@@ -24,6 +25,7 @@ from triform.export.quantize.mixed.matrices import (
     damage_with_feedback,
     energies_of_products,
     matrices_of,
+    sizes_of,
 )
 from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.quantize.smoothing import smooth_channels
@@ -34,7 +36,7 @@ from triform.runtime.bundle.manifest import Quantization
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class EncoderDecoderGraphs:
     """The graphs of an encoder-decoder, and what the encoder's products read.
 
     Attributes:
@@ -52,15 +54,15 @@ class Pair:
         store_encoder(self.encoder, _those_in(self.encoder, blocks), self.inputs, accuracy_level)
         store_decoder(self.decoder, _those_in(self.decoder, blocks), accuracy_level)
 
-    def clone(self) -> Pair:
+    def clone(self) -> EncoderDecoderGraphs:
         """A copy to store in another way."""
-        return Pair(self.encoder.clone(), self.decoder.clone(), self.inputs)
+        return EncoderDecoderGraphs(self.encoder.clone(), self.decoder.clone(), self.inputs)
 
 
 def lower_pair_to_goal(
-    pair: Pair,
+    pair: EncoderDecoderGraphs,
     subject: Differentiable,
-    compare: Callable[[Pair], QuantizedParity],
+    compare: Callable[[EncoderDecoderGraphs], QuantizedParity],
     options: ExportOptions,
     folder: Path,
     scratch: Path,
@@ -94,7 +96,7 @@ def lower_pair_to_goal(
     written = matrices_of(pair.decoder, parameters, sensitivity)
     matrices = {**read, **written}
     choices = _choices(matrices, written.keys(), pair.inputs, by_column, clock)
-    points = frontier_of([pair.encoder, pair.decoder], matrices, choices, folder, "KL")
+    points = frontier_of([pair.encoder, pair.decoder], sizes_of(matrices), choices, folder, "KL")
     blocks = RoundedMatrices(matrices)
 
     def loss(point: Point, kept: Sequence[Point]) -> Loss:

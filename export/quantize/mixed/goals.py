@@ -9,14 +9,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from triform.export.graph.experts import EXPERTS
-from triform.export.graph.nodes import nodes
 from triform.export.options import MIXED, ExportOptions
 from triform.export.quantize.mixed.allocation import Choice, Point, frontier, within_size
-from triform.export.quantize.mixed.matrices import Matrix
 from triform.export.report import Clock, FrontierPoint
 from triform.runtime.bundle.manifest import Quantization
-from triform.runtime.errors import InputError, UnsupportedError, option
+from triform.runtime.errors import InputError, option
 
 # Bytes that a node takes in the graph's file, that the alignment of a matrix' three constants takes in the data file,
 # and that the manifest takes: generous, because a target is a limit.
@@ -58,21 +55,9 @@ class Frontier:
         return list({point.size: point for size in sizes if (point := within_size(self.points, size))}.values())
 
 
-def check_has_no_experts(model: ir.Model, options: ExportOptions) -> None:
-    """Refuse mixtures of experts, which goals do not count yet.
-
-    Raises:
-        UnsupportedError: the model has experts.
-    """
-    if nodes(model.graph, EXPERTS):
-        raise UnsupportedError(
-            f"{option(options.goals[0])} is not for mixtures of experts; export with {option('quantize')} int4 or int8"
-        )
-
-
 def frontier_of(
     graphs: Sequence[ir.Model],
-    matrices: Mapping[str, Matrix],
+    sizes: Mapping[str, int],
     choices: Mapping[str, Sequence[Choice]],
     folder: Path,
     damage: str,
@@ -81,13 +66,12 @@ def frontier_of(
 
     Args:
         graphs: that they are in; one may be in several.
-        matrices: by weight name.
+        sizes: by name, how many weights are in each constant that is stored by choice.
         choices: by weight name, the ways to store each.
         folder: see `size_of_rest`.
         damage: see `Frontier`.
     """
-    weights = sum(part.weight.numel() for item in matrices.values() for part in item.parts)
-    return Frontier(frontier(choices), weights, size_of_rest(graphs, matrices.keys(), folder), damage)
+    return Frontier(frontier(choices), sum(sizes.values()), size_of_rest(graphs, sizes.keys(), folder), damage)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,24 @@ from triform.export.graph.nodes import nodes
 from triform.export.options import ExportOptions
 from triform.export.quantize.blocks import Scheme, linear_inputs, lower_embeddings, lower_product, lower_to_float
 from triform.export.quantize.blockwise import Blocks
-from triform.export.quantize.mixed.allocation import Point
+from triform.export.quantize.mixed.allocation import Choice, Point
 from triform.export.quantize.mixed.choices import choices_of
-from triform.export.quantize.mixed.goals import Loss, check_has_no_experts, choose_point, describe_point, frontier_of
-from triform.export.quantize.mixed.matrices import RoundedMatrices, energies_of_products, matrices_of
+from triform.export.quantize.mixed.experts import (
+    Experts,
+    choices_of_experts,
+    energies_of_experts,
+    experts_of,
+    lower_experts_to_choices,
+    routers_of,
+)
+from triform.export.quantize.mixed.goals import Loss, choose_point, describe_point, frontier_of
+from triform.export.quantize.mixed.matrices import (
+    Matrix,
+    RoundedMatrices,
+    energies_of_products,
+    matrices_of,
+    sizes_of,
+)
 from triform.export.quantize.mixed.moments import Differentiable
 from triform.export.quantize.smoothing import smooth_channels
 from triform.export.quantize.threads import in_threads
@@ -46,26 +60,39 @@ def lower_decoder_to_goal(
 
     Raises:
         InputError: the goal cannot be reached.
-        UnsupportedError: the model has experts, or weights that no module of PyTorch multiplies by.
+        UnsupportedError: the model has weights that no module of PyTorch multiplies by.
     """
-    check_has_no_experts(model, options)
-    sensitivity = subject.sensitivity(scratch)
-    smooth_channels(model, energies_of_products(model, subject.parameters, sensitivity))
-    matrices = matrices_of(model, subject.parameters, sensitivity)
-    results = in_threads(lambda item: choices_of(item.parts, looked_up=item.looked_up), matrices.values())
-    choices = dict(zip(clock.counted(matrices), results, strict=True))
-    points = frontier_of([model], matrices, choices, folder, "KL before error feedback")
+    sensitivity, parameters = subject.sensitivity(scratch), subject.parameters
+    of_experts = energies_of_experts(model, parameters, sensitivity)
+    smoothed = smooth_channels(model, energies_of_products(model, parameters, sensitivity) | of_experts)
+    shares = {name: smoothed[name] / energies.clamp(min=1e-30) for name, energies in of_experts.items()}
+    experts = experts_of(model, parameters, sensitivity, shares)
+    matrices = matrices_of(model, parameters, sensitivity, routers_of(model, parameters, sensitivity))
+    choices = _choices(matrices, experts, clock)
+    sizes = sizes_of(matrices) | {name: size for item in experts.values() for name, size in item.sizes.items()}
+    points = frontier_of([model], sizes, choices, folder, "KL before error feedback")
     rounded = RoundedMatrices(matrices)
+
+    def store(graph: ir.Model, point: Point) -> None:
+        lower_experts_to_choices(graph, experts, point.choices, options.accuracy_level)
+        store_decoder(graph, rounded.of(point), options.accuracy_level)
 
     def loss(point: Point, kept: Sequence[Point]) -> Loss:
         copy = model.clone()
-        store_decoder(copy, rounded.of(point), options.accuracy_level)
+        store(copy, point)
         rounded.keep(point, *kept)
         return _loss(compare(copy))
 
     point = choose_point(points, options, loss, clock)
-    store_decoder(model, rounded.of(point), options.accuracy_level)
+    store(model, point)
     return describe_point(point, options.accuracy_level)
+
+
+def _choices(matrices: Mapping[str, Matrix], experts: Mapping[str, Experts], clock: Clock) -> dict[str, list[Choice]]:
+    """What each way of storing a matrix, or the experts of a layer, costs and damages."""
+    results = in_threads(lambda item: choices_of(item.parts, looked_up=item.looked_up), matrices.values())
+    choices = dict(zip(clock.counted(matrices), results, strict=True))
+    return choices | {name: choices_of_experts(item) for name, item in experts.items()}
 
 
 def _loss(parity: QuantizedParity) -> Loss:

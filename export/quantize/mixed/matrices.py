@@ -37,6 +37,11 @@ class Matrix:
     parts: list[Part]
     looked_up: bool
 
+    @property
+    def size(self) -> int:
+        """How many weights it has."""
+        return sum(part.weight.numel() for part in self.parts)
+
 
 def matrices_of(
     model: ir.Model,
@@ -68,6 +73,11 @@ def matrices_of(
     return matrices
 
 
+def sizes_of(matrices: Mapping[str, Matrix]) -> dict[str, int]:
+    """How many weights each has."""
+    return {name: item.size for name, item in matrices.items()}
+
+
 class RoundedMatrices:
     """Rounds matrices with error feedback, each in each way once, as long as a way is kept."""
 
@@ -77,7 +87,11 @@ class RoundedMatrices:
 
     def of(self, point: Point) -> dict[str, Blocks]:
         """The blocks of each matrix that is stored in blocks."""
-        in_blocks = [(name, choice) for name, choice in point.choices.items() if choice.block_size is not None]
+        in_blocks = [
+            (name, choice)
+            for name, choice in point.choices.items()
+            if name in self._matrices and choice.block_size is not None
+        ]
         missing = [key for key in in_blocks if key not in self._done]
         results = in_threads(lambda key: rounded(self._matrices[key[0]].parts, key[1]), missing)
         self._done.update(zip(missing, results, strict=True))
@@ -152,13 +166,14 @@ def energies_of_products(
     Arguments as `matrices_of`.
 
     Returns:
-        float32 (in_features,) each: the mean squares, each token weighted by its squared gradients.
+        float32 (in_features,) each: the mean squares, each token weighted by its squared gradients; of what chooses
+        experts the sums of squares.
     """
     energies = {}
     for value in {linear_inputs(node)[1] for node in nodes(model.graph, LINEAR)}:
-        known = [parameters.get(name) for name in _parameters(value)]
-        moments = [sensitivity.products.get(id(parameter)) for parameter in known if parameter is not None]
-        diagonals = [item.inputs.diagonal() for item in moments if item is not None]
+        known = [id(parameters[name]) for name in _parameters(value) if name in parameters]
+        diagonals = [sensitivity.products[key].inputs.diagonal() for key in known if key in sensitivity.products]
+        diagonals += [sensitivity.routers[key] for key in known if key in sensitivity.routers]
         if diagonals:
             energies[str(value.name)] = torch.stack(diagonals).sum(0)
     return energies

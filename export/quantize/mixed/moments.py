@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from triform.export.samples.texts import TokenWindows
 from triform.export.verify.decoder import eager_attention
+from triform.models.traceable.experts import Watcher, watched_products
 
 
 @dataclass
@@ -35,16 +36,35 @@ class Moments:
 
 
 @dataclass
+class ExpertMoments:
+    """What is known of one product of a layer's experts, over the tokens that each expert was given.
+
+    Attributes:
+        inputs: float32 (num_experts, in_features), the mean squares of what it reads, each token weighted by the sum of
+            its squared gradients at the result.
+        outputs: float32 (num_experts, out_features), the mean squared gradient at each result.
+    """
+
+    inputs: torch.Tensor
+    outputs: torch.Tensor
+
+
+@dataclass
 class Sensitivity:
     """What was measured of a model.
 
     Attributes:
         products: by the identity of the weight, a parameter.
+        experts: by the identity of the weights of all experts of a layer, a parameter.
+        routers: by the identity of the weight of a module that gives more than a product, and so chooses experts:
+            float32 (in_features,), the sum of squares of what it reads.
         embedding: float32 (hidden_size,), the mean squared gradient at each column of the embedding's weight.
         tables: the same of every table that tokens are looked up in, by the identity of its weight.
     """
 
     products: dict[int, Moments] = field(default_factory=dict)
+    experts: dict[int, ExpertMoments] = field(default_factory=dict)
+    routers: dict[int, torch.Tensor] = field(default_factory=dict)
     embedding: torch.Tensor | None = None
     tables: dict[int, torch.Tensor] = field(default_factory=dict)
 
@@ -104,10 +124,9 @@ def measure(
     result = Sensitivity()
     with ExitStack() as stack:
         for module in modules:
-            handle = module.register_forward_hook(
-                _product_hook(result.products, module.get_parameter("weight"), count, scratch)
-            )
+            handle = module.register_forward_hook(_product_hook(result, module.get_parameter("weight"), count, scratch))
             stack.callback(handle.remove)
+        stack.enter_context(watched_products(_expert_watcher(result.experts, count)))
         for embedding in _token_embeddings(model):
             stack.callback(embedding.register_forward_hook(_embedding_hook(result.tables, count)).remove)
         stack.enter_context(torch.enable_grad())
@@ -162,9 +181,15 @@ def _tracked(output: torch.Tensor) -> torch.Tensor:
     return output if output.requires_grad else output.detach().requires_grad_(True).clone()
 
 
-def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: int, scratch: Path) -> _Hook:
+def _product_hook(result: Sensitivity, weight: torch.Tensor, tokens: int, scratch: Path) -> _Hook:
+    products = result.products
+
     def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
         if not torch.is_grad_enabled():
+            return None
+        if not isinstance(output, torch.Tensor):
+            squares = inputs[0].detach().flatten(0, -2).square().sum(0)
+            result.routers[id(weight)] = squares + result.routers.get(id(weight), torch.zeros(()))
             return None
         output = _tracked(output)
         x = inputs[0].detach().flatten(0, -2)
@@ -182,6 +207,28 @@ def _product_hook(products: dict[int, Moments], weight: torch.Tensor, tokens: in
         return output
 
     return hook
+
+
+def _expert_watcher(experts: dict[int, ExpertMoments], tokens: int) -> Watcher:
+    def watch(weights: torch.Tensor, expert: int, rows: torch.Tensor, product: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            return product
+        product, x = _tracked(product), rows.detach()
+
+        def add(gradient: torch.Tensor) -> None:
+            squares = gradient.square()
+            known = experts.get(id(weights))
+            if known is None:
+                count = len(weights)
+                known = ExpertMoments(torch.zeros(count, x.shape[-1]), torch.zeros(count, squares.shape[-1]))
+                experts[id(weights)] = known
+            known.inputs[expert] += (x.square() * squares.sum(-1, keepdim=True)).sum(0) / tokens
+            known.outputs[expert] += squares.sum(0) / tokens
+
+        product.register_hook(add)
+        return product
+
+    return watch
 
 
 def _zeros_on_disk(file: Path, width: int) -> torch.Tensor:

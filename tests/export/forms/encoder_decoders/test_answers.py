@@ -97,7 +97,11 @@ def test_energies_are_those_of_pytorchs_modules(calibrated, name):
     model, answers, energies = calibrated
     module = model.get_submodule(name if name == "lm_head" else f"model.{name}")
     total = torch.zeros(module.in_features)
-    handle = module.register_forward_pre_hook(lambda _, args: total.add_(args[0].detach().square().sum((0, 1))))
+
+    def add(_, args):
+        total.add_(args[0].detach().square().sum((0, 1)))
+
+    handle = module.register_forward_pre_hook(add)
     with torch.no_grad():
         for answer in answers:
             model(**inputs_of(answer), decoder_input_ids=torch.tensor([answer.ids]))

@@ -7,15 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
 
 from triform.export.graph.experts import EXPERTS
 from triform.export.options import ExportOptions
 from triform.export.quantize.mixed.allocation import Choice, Point
+from triform.export.quantize.mixed.experts import check_has_no_experts
 from triform.export.quantize.mixed.goals import (
     Frontier,
     Loss,
-    check_has_no_experts,
     choose_point,
     describe_point,
     frontier_of,
@@ -144,20 +143,18 @@ def test_what_a_bundle_takes_beside_its_matrices(tmp_path):
     model = ir.Model(graph, ir_version=10)
     assert size_of_rest([model], {"a"}, tmp_path) == 70 + 5 * 4 + 800 + 12_288 + 60_000
     assert size_of_rest([model], set(), tmp_path) == 70 + 105 * 4 + 800 + 60_000
-    part = SimpleNamespace(weight=torch.zeros(4, 5))
-    matrices = {"a": SimpleNamespace(parts=[part, part])}
-    found = frontier_of([model], matrices, {"a": [Choice(4, 32, 60, 1.0), Choice(8, 32, 90, 0.5)]}, tmp_path, "KL")
+    found = frontier_of([model], {"a": 40}, {"a": [Choice(4, 32, 60, 1.0), Choice(8, 32, 90, 0.5)]}, tmp_path, "KL")
     assert (found.weights, found.rest) == (40, 70 + 20 + 800 + 12_288 + 60_000)
     assert [(point.size, point.damage) for point in found.points] == [(60, 1.0), (90, 0.5)]
 
 
-def test_mixtures_of_experts_are_not_counted():
+def test_mixtures_of_experts_that_are_no_decoders_are_not_counted():
     for operator, refused in ((EXPERTS, True), ("MatMul", False)):
         value = ir.val("x", ir.DataType.FLOAT, [1])
         node = ir.node(operator, [value], domain="com.microsoft")
         graph = ir.Graph([value], [node.outputs[0]], nodes=[node], opset_imports={"": 17})
         if refused:
-            with pytest.raises(UnsupportedError, match=r"^`max_loss` is not for mixtures of experts; export with"):
+            with pytest.raises(UnsupportedError, match=r"^`max_loss` is for mixtures of experts that are decoders; "):
                 check_has_no_experts(ir.Model(graph, ir_version=10), ExportOptions(max_loss=0.1))
         else:
             check_has_no_experts(ir.Model(graph, ir_version=10), ExportOptions(max_loss=0.1))
