@@ -55,18 +55,18 @@ class Sensitivity:
 
     Attributes:
         products: by the identity of the weight, a parameter.
+        embedding: float32 (hidden_size,), the mean squared gradient at each column of the embedding's weight.
+        tables: the same of every table that tokens are looked up in, by the identity of its weight.
         experts: by the identity of the weights of all experts of a layer, a parameter.
         routers: by the identity of the weight of a module that gives more than a product, and so chooses experts:
             float32 (in_features,), the sum of squares of what it reads.
-        embedding: float32 (hidden_size,), the mean squared gradient at each column of the embedding's weight.
-        tables: the same of every table that tokens are looked up in, by the identity of its weight.
     """
 
     products: dict[int, Moments] = field(default_factory=dict)
-    experts: dict[int, ExpertMoments] = field(default_factory=dict)
-    routers: dict[int, torch.Tensor] = field(default_factory=dict)
     embedding: torch.Tensor | None = None
     tables: dict[int, torch.Tensor] = field(default_factory=dict)
+    experts: dict[int, ExpertMoments] = field(default_factory=dict)
+    routers: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

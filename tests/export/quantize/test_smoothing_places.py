@@ -38,6 +38,9 @@ ENERGY = torch.tensor([1.0, 4.0, 0.01, 900.0])
 # To the power of 0.35, with a geometric mean of 1.
 FACTORS = (ENERGY.sqrt() ** 0.35) / (ENERGY.sqrt() ** 0.35).log().mean().exp()
 
+# With those of the products whose rows can be divided.
+GATED = {"w": ENERGY, "up": torch.ones(4), "both": torch.ones(4), "narrow": torch.ones(3)}
+
 
 def graph_of(body, *outputs):
     """A graph of x, float32 (2, 3, 4), with the constants above that it reads; `n` is a norm's result."""
@@ -199,9 +202,16 @@ def test_a_table_that_is_tied_to_a_product(tmp_path):
 def test_a_product_that_is_gated(gated, bias, tmp_path):
     """The rows of its matrix and its bias are divided."""
     model = graph_of(f"g = Tanh (x) p = T.Linear (x, up{bias}) {gated} y = T.Linear (n, w)", "y")
-    assert smoothed(model, tmp_path, {"w": ENERGY}) == {"w"}
+    assert smoothed(model, tmp_path, GATED) == {"w"}
     [product, *_] = [node for node in model.graph if node.op_type == "Linear"]
     torch.testing.assert_close(scaling_of(product.inputs[1]).scaling.rows, 1 / FACTORS)
+
+
+def test_a_gated_product_without_energies_stays(tmp_path):
+    """Another graph may share its matrix."""
+    model = graph_of("g = Tanh (x) p = T.Linear (x, up) n = Mul (g, p) y = T.Linear (n, w)", "y")
+    assert smoothed(model, tmp_path, {"w": ENERGY}) == set()
+    assert not any(scaling_of(value) for value in model.graph.initializers.values())
 
 
 @pytest.mark.parametrize(("part", "rows"), [(0, range(4)), (1, range(4, 8))])
@@ -210,7 +220,7 @@ def test_part_of_a_product_is_gated(part, rows, axis, tmp_path):
     names = ["p", "q"] if part == 0 else ["q", "p"]
     body = f"h = T.Linear (x, both) {', '.join(names)} = Split <axis = {axis}> (h, halves) t = Tanh (q) n = Mul (t, p)"
     model = graph_of(f"{body} y = T.Linear (n, w)", "y")
-    assert smoothed(model, tmp_path, {"w": ENERGY}) == {"w"}
+    assert smoothed(model, tmp_path, GATED) == {"w"}
     expected = torch.ones(8)
     expected[rows.start : rows.stop] = 1 / FACTORS
     torch.testing.assert_close(scaling_of(model.graph.initializers["both"]).scaling.rows, expected)
@@ -222,7 +232,7 @@ def test_the_last_axis_of_an_unknown_shape(tmp_path):
         body = f"h = T.Linear (x, both) p, q = Split <axis = {axis}> (h, halves) t = Tanh (q) n = Mul (t, p)"
         model = graph_of(f"{body} y = T.Linear (n, w)", "y")
         model.graph[0].outputs[0].shape = None
-        assert smoothed(model, tmp_path, {"w": ENERGY}) == names
+        assert smoothed(model, tmp_path, GATED) == names
 
 
 def test_a_product_that_others_read_is_not_divided(tmp_path):
@@ -241,7 +251,7 @@ def test_a_product_that_others_read_is_not_divided(tmp_path):
         ("r = Reshape (x, tall) h = T.Linear (r, narrow) p, q = Split (h, halves) n = Mul (q, p)", ("y",)),
     ):  # fmt: skip
         model = graph_of(f"{body} y = T.Linear (n, w)", *outputs)
-        assert smoothed(model, tmp_path, {"w": ENERGY}) == set()
+        assert smoothed(model, tmp_path, GATED) == set()
         assert not any(scaling_of(value) for value in model.graph.initializers.values())
 
 
