@@ -13,7 +13,7 @@ from triform.export.options import MIXED, ExportOptions
 from triform.export.quantize.mixed.allocation import Choice, Point, frontier, within_size
 from triform.export.report import Clock, FrontierPoint
 from triform.runtime.bundle.manifest import Quantization
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import InputError, UnsupportedError, option
 
 # Bytes that a node takes in the graph's file, that the alignment of a matrix' three constants takes in the data file,
 # and that the manifest takes: generous, because a target is a limit.
@@ -121,7 +121,13 @@ def choose_point(frontier: Frontier, options: ExportOptions, measure: MeasureLos
 
     Raises:
         InputError: no point meets the goal.
+        UnsupportedError: there is no matrix to choose for.
     """
+    if not frontier.weights:
+        raise UnsupportedError(
+            f"{option(options.goals[0])} has no matrix of this model to choose for, as where all products are "
+            f"convolutions; export with {option('quantize')} int8"
+        )
     clock.notes.extend(
         f"frontier: {frontier.size(point)}, estimated {frontier.damage} {point.damage:.4f}"
         for point in frontier.at_even_distances(_ROWS)

@@ -68,6 +68,12 @@ def test_targets_that_are_too_small_say_the_least():
         chosen(target_size=2_000_399)
 
 
+def test_a_model_without_matrices_has_no_goal():
+    for goal in ({"target_size": 10**6}, {"target_bits": 8.0}, {"max_loss": 0.1}):
+        with pytest.raises(UnsupportedError, match=rf"^`{next(iter(goal))}` has no matrix of this model to choose for"):
+            chosen(frontier=Frontier([Point(0, 0.0, {})], 0, 5000, "KL"), **goal)
+
+
 def test_what_a_report_gets():
     point, notes = chosen(target_bits=5.0)
     assert notes.notes[0] == "frontier: 2.0 MB, 3.20 bits per weight, estimated KL 1.0000"
