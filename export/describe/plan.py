@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from triform.export.describe.normal_config import normal_config
-from triform.export.options import ExportOptions
+from triform.export.options import MIXED, ExportOptions
 
 Row = tuple[str, str]
 
@@ -41,7 +41,7 @@ def vocabulary_row(config: Any) -> Row:
 
 def stored_as(quantize: str) -> str:
     """How weights are stored by a scheme."""
-    return "float32" if quantize == "none" else quantize
+    return {"none": "float32", MIXED: "3 to 8 bit, matrix by matrix"}.get(quantize, quantize)
 
 
 def stored_for(options: ExportOptions) -> str:

@@ -41,7 +41,7 @@ def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> li
     if _keeps_blocks(origin, options):
         return _rows(origin, config, options, "the blocks of the checkpoint")
     if options.quantize == MIXED:
-        return _rows(origin, config, options, "4 to 8 bit, blocks of 16 to 128, matrix by matrix")
+        return _rows(origin, config, options, "3 to 8 bit, blocks of 16 to 128, matrix by matrix")
     if options.quantize == "none":
         return _rows(origin, config, options, "float32")
     scheme = scheme_of(options)

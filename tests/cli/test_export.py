@@ -131,6 +131,12 @@ def test_a_model_without_a_limit_needs_a_context_length(capsys, tmp_path):
         assert "give one with --context-length" in fails(capsys, "export", folder, tmp_path / "out", "--dry-run")
 
 
+def test_a_plan_names_options_as_the_command_line_does(checkpoint, tmp_path, capsys):
+    assert run(["export", str(checkpoint), str(tmp_path / "out"), "--dry-run", "--target-size", "9MB"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines if "decided" in line][-1] == ["weights", "decided", "by", "--target-size"]
+
+
 def test_dry_run_prints_the_plan_and_writes_nothing(capsys, checkpoint, tmp_path):
     assert run(["export", str(checkpoint), str(tmp_path / "out"), "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)

@@ -12,6 +12,7 @@ import typer
 from triform.cli.commands.bundle.export_extra import check_installed, compiled_elsewhere, kept_for_good
 from triform.cli.outputs.export_progress import export_progress
 from triform.cli.outputs.notes import say
+from triform.cli.outputs.spelling import spelled
 
 if TYPE_CHECKING:
     from triform.export.report import Report
@@ -141,13 +142,13 @@ def run(
 
     if dry_run:
         planned = plan(source, options)
-        print(json.dumps(dict(planned)) if as_json else rows(planned))
+        print(json.dumps(dict(planned)) if as_json else spelled(rows(planned)))
         return 0
     with export_progress(as_json=as_json) as progress:
         report = export(source, bundle, options, progress)
     if plot is not None:
         plot_frontier(report, plot)
-    print(json.dumps(report.to_json()) if as_json else _render(report))
+    print(json.dumps(report.to_json()) if as_json else spelled(_render(report)))
     return 0
 
 

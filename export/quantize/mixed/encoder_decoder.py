@@ -107,13 +107,7 @@ def lower_pair_to_goal(
 
     point = choose_point(points, options, loss, clock)
     pair.store(blocks.of(point), options.accuracy_level)
-    of_encoder, of_decoder = (
-        describe_point(
-            dataclasses.replace(point, choices={name: point.choices[name] for name in names}), options.accuracy_level
-        )
-        for names in (read, written)
-    )
-    return of_encoder, of_decoder
+    return _describe(point, read, options), _describe(point, written, options)
 
 
 def _describe(point: Point, names: Iterable[str], options: ExportOptions) -> Quantization:

@@ -81,7 +81,7 @@ def test_longrope_ends_where_its_frequencies_change_unless_more_is_asked_for(ask
         ({"quantize": "int4", "block_size": 32}, "4 bit, blocks of 32"),
         ({"quantize": "int8", "block_size": 16}, "8 bit, blocks of 16"),
         ({"quantize": "int8", "block_size": 64}, "8 bit, blocks of 64 (32 for attention inputs, head and embedding)"),
-        ({"quantize": "mixed", "target_bits": 4.5}, "4 to 8 bit, blocks of 16 to 128, matrix by matrix"),
+        ({"quantize": "mixed", "target_bits": 4.5}, "3 to 8 bit, blocks of 16 to 128, matrix by matrix"),
     ],
 )
 def test_the_plan_of_a_decoder(options, weights):
