@@ -86,7 +86,7 @@ def quantize_encoder(
         matrices = len(activations) + len(heads) + experts + lower_embeddings(graph, scheme, heads)
         fuse_biases(graph)
         return Quantization(name, 8, matrices=matrices, activations=activations)
-    count, activations = lower_to_int4(graph, scheme, inputs, counted)
+    count, activations = lower_to_int4(graph, scheme, inputs, rows_worth, counted)
     matrices = count + len(activations) + len(heads) + experts + lower_embeddings(graph, scheme, heads)
     fuse_biases(graph)
     return Quantization(name, 4, scheme.block_size, None, scheme.accuracy_level, matrices, activations)

@@ -21,7 +21,11 @@ _8_BIT_SHARE = 0.5
 
 
 def lower_to_int4(
-    model: ir.Model, scheme: Scheme, inputs: Mapping[str, torch.Tensor], counted: Counted = uncounted
+    model: ir.Model,
+    scheme: Scheme,
+    inputs: Mapping[str, torch.Tensor],
+    rows_worth: float,
+    counted: Counted = uncounted,
 ) -> tuple[int, dict[str, str]]:
     """Quantize every Linear to 4 bits, or to 8 bits if its 4-bit error is among the largest.
 
@@ -29,6 +33,7 @@ def lower_to_int4(
         model: changed in place.
         scheme: 4 bits, the size of blocks and the accuracy level.
         inputs: by weight name, calibration inputs float32 (rows, in_features).
+        rows_worth: see `choose_quantization`.
         counted: reports how many weights are done.
 
     Returns:
@@ -44,7 +49,7 @@ def lower_to_int4(
     results = dict(zip(counted(linears), in_threads(quantized, linears), strict=True))
     blocks = {name: item for name, (item, _) in results.items()}
     worst = sorted(results, key=lambda name: -results[name][1])[: round(_8_BIT_SHARE * len(results))]
-    activations = lower_products_to_int8(model, {name: linears[name] for name in worst}, inputs)
+    activations = lower_products_to_int8(model, {name: linears[name] for name in worst}, inputs, rows_worth)
     for name in linears.keys() - activations.keys():
         for node in linears[name]:
             lower_product(model.graph, node, blocks[name], scheme.accuracy_level)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
 from triform.export.checkpoint.source import Checkpoint
@@ -25,6 +26,7 @@ from triform.export.quantize.encoder import (
     write_float_graph,
 )
 from triform.export.quantize.energies import add_energy_outputs, without_shared
+from triform.export.quantize.mixed.encoder import CalibrationInputs
 from triform.export.quantize.mixed.encoder_decoder import EncoderDecoderGraphs, lower_pair_to_goal
 from triform.export.quantize.smoothing import smooth_channels
 from triform.export.report import Clock, Counted
@@ -72,6 +74,11 @@ class Calibration:
     sources: Sources
     reference: ReferenceAnswers
     longest: int
+
+    @property
+    def rows_worth(self) -> float:
+        """See `choose_quantization`."""
+        return ROWS_WORTH if self.sources.audio is None else ROWS_WORTH_OF_AUDIO
 
     @property
     def pad(self) -> int:
@@ -140,8 +147,8 @@ def store_quantized(
         else:
             energies = without_shared(answer_energies(floats.runner, floats.energies, answers), graphs.encoder)
             energies = smooth_channels(graphs.decoder, energies)
-            quantization = _quantize(graphs, floats.encoder, energies, calibration.sources, options, clock.counted)
-        _write(EncoderDecoderGraphs(graphs.encoder, graphs.decoder, {}), folder)
+            quantization = _quantize(graphs, floats.encoder, energies, calibration, options, clock.counted)
+        _write(graphs.encoder, graphs.decoder, folder)
     with clock.step("compare"):
         parity = _compare(floats.runner, calibration.reference, folder, cache)
     return quantization, parity
@@ -165,12 +172,12 @@ def _quantize(
     graphs: Graphs,
     original: FloatGraph,
     energies: Mapping[str, torch.Tensor],
-    sources: Sources,
+    calibration: Calibration,
     options: ExportOptions,
     counted: Counted,
 ) -> tuple[Quantization, Quantization]:
-    rows_worth = ROWS_WORTH_OF_AUDIO if sources.audio is not None else ROWS_WORTH
-    encoder = quantize_encoder(graphs.encoder, options, original, sources.samples.calibration, rows_worth, counted)
+    samples = calibration.sources.samples.calibration
+    encoder = quantize_encoder(graphs.encoder, options, original, samples, calibration.rows_worth, counted)
     name = options.quantize
     scheme = Scheme(BITS[name], options.block_size or _DEFAULT_BLOCK_SIZE[name], options.accuracy_level)
     count = lower_to_blocks(graphs.decoder, scheme, energies, counted=counted)
@@ -189,7 +196,8 @@ def _quantize_to_goal(
     clock: Clock,
 ) -> tuple[Quantization, Quantization]:
     model, samples = calibration.checkpoint.model, calibration.sources.samples.calibration
-    pair = EncoderDecoderGraphs(graphs.encoder, graphs.decoder, linear_inputs_of(floats.encoder, samples))
+    inputs = CalibrationInputs(linear_inputs_of(floats.encoder, samples), calibration.rows_worth)
+    pair = EncoderDecoderGraphs(graphs.encoder, graphs.decoder, inputs)
     subject = differentiable_pair(model, answers)
     with (
         tempfile.TemporaryDirectory(dir=folder.parent) as moments,
@@ -197,17 +205,17 @@ def _quantize_to_goal(
     ):
 
         def compare(quantized: EncoderDecoderGraphs) -> QuantizedParity:
-            _write(quantized, Path(trial))
+            _write(quantized.encoder, quantized.decoder, Path(trial))
             return _compare(floats.runner, calibration.reference, Path(trial), cache)
 
         return lower_pair_to_goal(pair, subject, compare, options, folder, Path(moments), clock)
 
 
-def _write(pair: EncoderDecoderGraphs, folder: Path) -> None:
+def _write(encoder: ir.Model, decoder: ir.Model, folder: Path) -> None:
     """Write both graphs; what both have is stored once."""
     stored: Stored = {}
-    write_graph(pair.encoder, folder / ENCODER_FILE, stored)
-    write_graph(pair.decoder, folder / DECODER_FILE, stored)
+    write_graph(encoder, folder / ENCODER_FILE, stored)
+    write_graph(decoder, folder / DECODER_FILE, stored)
 
 
 def _compare(

@@ -24,7 +24,7 @@ from triform.export.quantize.encoder import (
     write_calibration_graph,
     write_float_graph,
 )
-from triform.export.quantize.mixed.encoder import lower_encoder_to_goal
+from triform.export.quantize.mixed.encoder import CalibrationInputs, lower_encoder_to_goal
 from triform.export.report import Clock
 from triform.export.runners import EncoderRunner, usable_cores
 from triform.export.verify.encoder import (
@@ -178,7 +178,7 @@ def _quantize(
 
     with clock.step("quantize"):
         if checks.subject is not None and options.quantize == MIXED:
-            inputs = linear_inputs_of(original, checks.calibration)
+            inputs = CalibrationInputs(linear_inputs_of(original, checks.calibration), checks.rows_worth)
             with tempfile.TemporaryDirectory(dir=scratch) as moments:
                 quantization = lower_encoder_to_goal(
                     graph, inputs, checks.subject, compare, options, path.parent, Path(moments), clock

@@ -72,7 +72,7 @@ def lower_products_to_int8(
     model: ir.Model,
     products: Mapping[str, Sequence[ir.Node]],
     inputs: Mapping[str, torch.Tensor],
-    rows_worth: float = ROWS_WORTH,
+    rows_worth: float,
     counted: Counted = uncounted,
 ) -> dict[str, str]:
     """Replace Linear nodes by 8-bit products. Those of one weight are quantized alike, so that it is stored once.

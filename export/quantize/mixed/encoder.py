@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -38,9 +39,22 @@ _PRODUCTS, _TABLES = ((4, 64), (4, 32), (4, 16)), ((4, 32), (4, 16), (8, 32))
 _FLOAT = 4
 
 
+@dataclass(frozen=True)
+class CalibrationInputs:
+    """What the products of an encoder read.
+
+    Attributes:
+        vectors: by weight name, float32 (rows, in_features).
+        rows_worth: see `choose_quantization`.
+    """
+
+    vectors: Mapping[str, torch.Tensor]
+    rows_worth: float
+
+
 def lower_encoder_to_goal(
     model: ir.Model,
-    inputs: Mapping[str, torch.Tensor],
+    inputs: CalibrationInputs,
     subject: Differentiable,
     compare: Callable[[ir.Model], QuantizedEncoderParity],
     options: ExportOptions,
@@ -52,7 +66,7 @@ def lower_encoder_to_goal(
 
     Args:
         model: changed in place.
-        inputs: by weight name, calibration inputs float32 (rows, in_features).
+        inputs: of its products.
         subject: what the graph was traced from.
         compare: from a quantized graph to its differences from the float graph, on texts kept aside.
         options: with a goal.
@@ -65,12 +79,12 @@ def lower_encoder_to_goal(
         UnsupportedError: the model has experts, or weights that no module of PyTorch multiplies by.
     """
     check_has_no_experts(model, options)
-    by_column = quantizable(model, inputs).keys()
+    by_column = quantizable(model, inputs.vectors).keys()
     # Of what PyTorch has no product for, such as some convolutions, all stay in 8 bits by column.
     matrices = matrices_of(model, subject.parameters, subject.sensitivity(scratch), by_column)
 
     def choices_of(name: str) -> list[Choice]:
-        return encoder_choices(matrices[name], inputs[name] if name in by_column else None)
+        return encoder_choices(matrices[name], name if name in by_column else None, inputs)
 
     choices = dict(zip(clock.counted(matrices), in_threads(choices_of, matrices), strict=True))
     points = frontier_of([model], sizes_of(matrices), choices, folder, "relative error")
@@ -83,8 +97,8 @@ def lower_encoder_to_goal(
         return _loss(compare(copy))
 
     point = choose_point(points, options, loss, clock)
-    store_encoder(model, blocks.of(point), inputs, options.accuracy_level)
-    return describe_point(point, options.accuracy_level)
+    activations = store_encoder(model, blocks.of(point), inputs, options.accuracy_level)
+    return replace(describe_point(point, options.accuracy_level), activations=activations)
 
 
 def _loss(parity: QuantizedEncoderParity) -> Loss:
@@ -95,22 +109,23 @@ def _loss(parity: QuantizedEncoderParity) -> Loss:
     return Loss(1 - parity.cosine_mean, f"cosine {parity.cosine_mean:.5f} (worst {parity.cosine_worst:.5f}), {where}")
 
 
-def encoder_choices(matrix: Matrix, inputs: torch.Tensor | None) -> list[Choice]:
+def encoder_choices(matrix: Matrix, by_column: str | None, inputs: CalibrationInputs) -> list[Choice]:
     """What each way of storing a matrix costs and damages.
 
     Args:
         matrix: with what was measured of it.
-        inputs: of its product; None if it can only be stored in blocks.
+        by_column: the name of its weight; None if it can only be stored in blocks.
+        inputs: of all products.
     """
     width, rows = matrix.parts[0].weight.shape[1], sum(len(part.weight) for part in matrix.parts)
     choices = [
         Choice(bits, size, size_of(rows, width, bits, size), _damage(matrix, bits, size))
-        for bits, size in fitting(_TABLES if inputs is None else _PRODUCTS, width, looked_up=matrix.looked_up)
+        for bits, size in fitting(_TABLES if by_column is None else _PRODUCTS, width, looked_up=matrix.looked_up)
     ]
-    if inputs is None:
+    if by_column is None:
         return choices
     weight = torch.cat([part.weight.float() for part in matrix.parts])
-    recipe = choose_quantization(inputs, weight)
+    recipe = choose_quantization(inputs.vectors[by_column], weight, inputs.rows_worth)
     damage = recipe.error * sum(half_of_squares(part.weight.float(), part.moments, part.rows) for part in matrix.parts)
     return [*choices, Choice(8, None, rows * (width + _FLOAT) + width * _FLOAT, damage)]
 
@@ -120,19 +135,24 @@ def _damage(matrix: Matrix, bits: int, block_size: int) -> float:
 
 
 def store_encoder(
-    model: ir.Model, blocks: Mapping[str, Blocks], inputs: Mapping[str, torch.Tensor], accuracy_level: int
-) -> None:
+    model: ir.Model, blocks: Mapping[str, Blocks], inputs: CalibrationInputs, accuracy_level: int
+) -> dict[str, str]:
     """Replace each product and each lookup: of a matrix in blocks by those, of another by 8-bit products.
 
     Args:
         model: the graph of an encoder, changed in place.
         blocks: by weight name.
-        inputs: by weight name, calibration inputs float32 (rows, in_features).
+        inputs: of its products.
         accuracy_level: of MatMulNBits.
+
+    Returns:
+        by weight name, how the activations of 8-bit products are quantized.
     """
     tables = {id(model.graph.initializers[name]): item for name, item in blocks.items()}
-    by_column = quantizable(model, inputs)
-    lower_products_to_int8(model, {name: by_column[name] for name in by_column if name not in blocks}, inputs)
+    by_column = quantizable(model, inputs.vectors)
+    activations = lower_products_to_int8(
+        model, {name: by_column[name] for name in by_column if name not in blocks}, inputs.vectors, inputs.rows_worth
+    )
     for name, linears in products_by_weight(model).items():
         if name in blocks:
             for node in linears:
@@ -141,3 +161,4 @@ def store_encoder(
     # All tables are quantized already, so that this scheme is only a form.
     lower_embeddings(model, Scheme(8, 32, accuracy_level), tables)
     fuse_biases(model)
+    return activations

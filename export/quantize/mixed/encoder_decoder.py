@@ -15,7 +15,7 @@ from triform.export.quantize.columns.products import quantizable
 from triform.export.quantize.energies import without_shared
 from triform.export.quantize.mixed.allocation import Choice, Point
 from triform.export.quantize.mixed.choices import choices_of
-from triform.export.quantize.mixed.encoder import encoder_choices, store_encoder
+from triform.export.quantize.mixed.encoder import CalibrationInputs, encoder_choices, store_encoder
 from triform.export.quantize.mixed.experts import check_has_no_experts
 from triform.export.quantize.mixed.goals import Loss, choose_point, describe_point, frontier_of
 from triform.export.quantize.mixed.lowering import store_decoder
@@ -42,17 +42,18 @@ class EncoderDecoderGraphs:
     Attributes:
         encoder: fused.
         decoder: fused.
-        inputs: by weight name of the encoder, calibration inputs float32 (rows, in_features).
+        inputs: of the encoder's products.
     """
 
     encoder: ir.Model
     decoder: ir.Model
-    inputs: Mapping[str, torch.Tensor]
+    inputs: CalibrationInputs
 
-    def store(self, blocks: Mapping[str, Blocks], accuracy_level: int) -> None:
-        """Replace the products and lookups of both graphs, see `store_encoder`; of a shared matrix by equal blocks."""
-        store_encoder(self.encoder, _those_in(self.encoder, blocks), self.inputs, accuracy_level)
+    def store(self, blocks: Mapping[str, Blocks], accuracy_level: int) -> dict[str, str]:
+        """Replace the products and lookups of both graphs, of a shared matrix by equal blocks; see `store_encoder`."""
+        activations = store_encoder(self.encoder, _those_in(self.encoder, blocks), self.inputs, accuracy_level)
         store_decoder(self.decoder, _those_in(self.decoder, blocks), accuracy_level)
+        return activations
 
     def clone(self) -> EncoderDecoderGraphs:
         """A copy to store in another way."""
@@ -91,7 +92,7 @@ def lower_pair_to_goal(
     sensitivity, parameters = subject.sensitivity(scratch), subject.parameters
     energies = energies_of_products(pair.decoder, parameters, sensitivity)
     smooth_channels(pair.decoder, without_shared(energies, pair.encoder))
-    by_column = quantizable(pair.encoder, pair.inputs).keys()
+    by_column = quantizable(pair.encoder, pair.inputs.vectors).keys()
     read = matrices_of(pair.encoder, parameters, sensitivity, by_column)
     written = matrices_of(pair.decoder, parameters, sensitivity)
     matrices = {**read, **written}
@@ -106,8 +107,9 @@ def lower_pair_to_goal(
         return _loss(compare(copy))
 
     point = choose_point(points, options, loss, clock)
-    pair.store(blocks.of(point), options.accuracy_level)
-    return _describe(point, read, options), _describe(point, written, options)
+    activations = pair.store(blocks.of(point), options.accuracy_level)
+    of_encoder = dataclasses.replace(_describe(point, read, options), activations=activations)
+    return of_encoder, _describe(point, written, options)
 
 
 def _describe(point: Point, names: Iterable[str], options: ExportOptions) -> Quantization:
@@ -119,7 +121,7 @@ def _describe(point: Point, names: Iterable[str], options: ExportOptions) -> Qua
 def _choices(
     matrices: Mapping[str, Matrix],
     in_decoder: Collection[str],
-    inputs: Mapping[str, torch.Tensor],
+    inputs: CalibrationInputs,
     by_column: Collection[str],
     clock: Clock,
 ) -> dict[str, list[Choice]]:
@@ -129,7 +131,7 @@ def _choices(
         matrix = matrices[name]
         if name in in_decoder:
             return choices_of(matrix.parts, looked_up=matrix.looked_up, damage=damage_with_feedback)
-        return encoder_choices(matrix, inputs[name] if name in by_column else None)
+        return encoder_choices(matrix, name if name in by_column else None, inputs)
 
     return dict(zip(clock.counted(matrices), in_threads(choices, matrices), strict=True))
 

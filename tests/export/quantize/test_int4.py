@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from triform.export.graph.linear import DOMAIN
 from triform.export.quantize.blocks import Scheme
+from triform.export.quantize.columns.search import ROWS_WORTH
 from triform.export.quantize.int4 import lower_to_int4
 from triform.export.runners import EncoderRunner
 from triform.export.write import write_graph
@@ -42,7 +43,9 @@ def lowered(folder, weights, readers=None, inputs=None):
     model = onnx.parser.parse_model(f"{HEAD} g (float[B,32] x) => ({gives}) {{ {body} }}")
     model.graph.initializer.extend(numpy_helper.from_array(value.numpy(), name) for name, value in weights.items())
     graph = ir.from_proto(model)
-    count, kinds = lower_to_int4(graph, Scheme(4, 16, 1), dict.fromkeys(weights, INPUTS) if inputs is None else inputs)
+    count, kinds = lower_to_int4(
+        graph, Scheme(4, 16, 1), dict.fromkeys(weights, INPUTS) if inputs is None else inputs, ROWS_WORTH
+    )
     write_graph(graph, folder / "g.onnx")
     found = EncoderRunner(folder / "g.onnx", 1).run({"x": INPUTS.numpy()})
     expected = [(INPUTS @ weights[name].T).numpy() for name in readers]
