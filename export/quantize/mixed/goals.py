@@ -208,7 +208,9 @@ def smallest_that_holds(points: Sequence[Point], holds: Callable[[Point], bool],
         span = (points[high] if best is None else best).size - points[low].size
         if span <= worthwhile and best is not None:
             break
-        middle = high if span <= worthwhile else _nearest(points, low, high)
+        # Where a large table has its next step all that are left may be of about one size: the best of them tells.
+        close = points[high].size - points[low].size <= worthwhile
+        middle = high if close else _nearest(points, low, high)
         if holds(points[middle]):
             best, high = points[middle], middle - 1
         else:

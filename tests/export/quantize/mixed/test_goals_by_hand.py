@@ -127,6 +127,18 @@ def test_a_saving_that_is_not_worthwhile_is_not_looked_for():
     assert chosen(measure, frontier, max_loss=0.1)[0].size == 0
 
 
+def test_points_of_about_one_size_are_tried_once():
+    """None holds below the step of a large matrix, from 409 to 700; the largest of those below tells it."""
+    row, tried = [Point(size, 1.0, {}) for size in (400, 402, 405, 407, 409, 700, 1000)], []
+
+    def holds(point):
+        tried.append(point.size)
+        return point.size >= 700
+
+    assert smallest_that_holds(row, holds, 10).size == 700
+    assert tried == [700, 409]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
 @pytest.mark.parametrize("worthwhile", [0, 15])
 def test_bisection_finds_every_point(count, worthwhile):
