@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -289,13 +289,16 @@ class EncoderDecoderRunner:
         return self.decoder
 
 
-def greedy_tokens(decoder: FedDecoder, start: int, count: int) -> list[int]:
-    """The first `count` tokens of the greedy answer, beginning with `start`; ends of sequence do not stop it."""
+def greedy_tokens(decoder: FedDecoder, start: int, count: int, ends: Container[int] = ()) -> list[int]:
+    """The first `count` tokens of the greedy answer, beginning with `start`, up to one of `ends`."""
     decoder.start(1, count)
     ids = [start]
     while len(ids) < count:
         logits, _ = decoder.feed(np.array([ids[-1:]]), np.zeros((1, 1)))
-        ids.append(int(logits[0, 0].argmax()))
+        token = int(logits[0, 0].argmax())
+        if token in ends:
+            break
+        ids.append(token)
     return ids
 
 

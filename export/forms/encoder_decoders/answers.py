@@ -11,9 +11,9 @@ import torch
 from transformers import PreTrainedModel
 
 from triform.export.quantize.energies import energies_of
-from triform.export.quantize.mixed.moments import Differentiable
+from triform.export.quantize.mixed.moments import Differentiable, drawn_likelihood
 from triform.export.report import Counted, uncounted
-from triform.export.runners import EncoderDecoderRunner, FedDecoder
+from triform.export.runners import EncoderDecoderRunner, Result, greedy_tokens
 from triform.export.samples.batches import Array, Sample, padded
 from triform.models.encoder_decoder.reference import computed_logits
 
@@ -54,20 +54,8 @@ def greedy_answers(
     answers = []
     for source in counted(sources):
         arrays = padded([source], pad)
-        answers.append(Answer(arrays, _answer(runner.read(arrays), start, ends, longest)))
+        answers.append(Answer(arrays, greedy_tokens(runner.read(arrays), start, longest, ends)))
     return answers
-
-
-def _answer(decoder: FedDecoder, start: int, ends: Sequence[int], longest: int) -> list[int]:
-    decoder.start(1, longest)
-    ids = [start]
-    while len(ids) < longest:
-        logits, _ = decoder.feed(np.array([ids[-1:]]), np.zeros((1, 1)))
-        token = int(logits[0, 0].argmax())
-        if token in ends:
-            break
-        ids.append(token)
-    return ids
 
 
 def answer_energies(
@@ -80,14 +68,15 @@ def answer_energies(
         outputs: the names of these, by weight name.
         answers: fed to the decoder.
     """
-    total: dict[str, torch.Tensor] = {}
-    for answer in answers:
-        decoder, count = runner.read(answer.source), len(answer.ids)
-        decoder.start(1, count)
-        result = decoder.feed(np.array([answer.ids]), np.arange(count)[None])
-        for name, energy in energies_of(iter([result]), 1).items():
-            total[name] = total[name] + energy if name in total else energy
+    total = energies_of((_read(runner, answer) for answer in answers), len(answers))
     return {weight: total[output] for weight, output in outputs.items()}
+
+
+def _read(runner: EncoderDecoderRunner, answer: Answer) -> Result:
+    """Feed a whole answer at once."""
+    decoder, count = runner.read(answer.source), len(answer.ids)
+    decoder.start(1, count)
+    return decoder.feed(np.array([answer.ids]), np.arange(count)[None])
 
 
 def differentiable_pair(model: PreTrainedModel, answers: Sequence[Answer]) -> Differentiable:
@@ -102,5 +91,4 @@ def _likelihoods(model: PreTrainedModel, answers: Sequence[Answer]) -> Iterator[
         arrays = {name: torch.from_numpy(array) for name, array in answer.source.items()}
         with torch.enable_grad():
             logits = computed_logits(model, arrays, torch.tensor([answer.ids]))[0].float()
-            tokens = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)
-            yield logits.log_softmax(-1).gather(-1, tokens).sum()
+            yield drawn_likelihood(logits, draw)

@@ -18,6 +18,7 @@ from triform.export.quantize.blocks import linear_inputs
 from triform.export.quantize.blockwise import dequantize, quantize_matrix
 from triform.export.quantize.experts import largest_block, lower_layer, names_of
 from triform.export.quantize.mixed.allocation import Choice
+from triform.export.quantize.mixed.matrices import not_measured
 from triform.export.quantize.mixed.moments import ExpertMoments, Sensitivity
 from triform.runtime.errors import UnsupportedError, option
 
@@ -125,13 +126,11 @@ def experts_of(
 
 
 def _moments(name: str, parameters: Mapping[str, torch.nn.Parameter], sensitivity: Sensitivity) -> ExpertMoments:
-    parameter = parameters.get(name.removeprefix(MODEL_PREFIX))
+    own = name.removeprefix(MODEL_PREFIX)
+    parameter = parameters.get(own)
     moments = None if parameter is None else sensitivity.experts.get(id(parameter))
     if moments is None:
-        raise UnsupportedError(
-            f"the damage of rounding {name.removeprefix(MODEL_PREFIX)} cannot be measured; export with "
-            f"{option('quantize')} int4 or int8"
-        )
+        raise not_measured(own)
     return moments
 
 

@@ -66,11 +66,15 @@ def matrices_of(
         if parts is not None:
             matrices[name] = Matrix(parts, _is_table(model, value))
         elif name not in others:
-            raise UnsupportedError(
-                f"the damage of rounding {_parameters(value)[0]} cannot be measured; export with "
-                f"{option('quantize')} int4 or int8"
-            )
+            raise not_measured(_parameters(value)[0])
     return matrices
+
+
+def not_measured(name: str) -> UnsupportedError:
+    """The refusal of a weight, by its name in PyTorch, of which nothing was measured."""
+    return UnsupportedError(
+        f"the damage of rounding {name} cannot be measured; export with {option('quantize')} int4 or int8"
+    )
 
 
 def sizes_of(matrices: Mapping[str, Matrix]) -> dict[str, int]:

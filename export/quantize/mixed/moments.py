@@ -166,8 +166,18 @@ def predictions(model: PreTrainedModel, sample: TokenWindows) -> Iterator[torch.
         for start in range(0, len(sample.ids), sample.window):
             ids = torch.tensor([sample.ids[start : start + sample.window]])
             logits = model(input_ids=ids, use_cache=False).logits[0].float()
-            tokens = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)
-            yield logits.log_softmax(-1).gather(-1, tokens).sum()
+            yield drawn_likelihood(logits, draw)
+
+
+def drawn_likelihood(logits: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """The log-likelihood of tokens that are drawn from their own predictions, one number.
+
+    Args:
+        logits: float32 (tokens, vocab_size).
+        draw: makes the draws.
+    """
+    tokens = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)
+    return logits.log_softmax(-1).gather(-1, tokens).sum()
 
 
 _Hook = Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor | None]
