@@ -321,12 +321,9 @@ def open_session_of(path: Path, threads: int) -> ort.InferenceSession:
     weights = unpacked_weights(path)
     add_unpacked(ort, options, weights)
     try:
-        session = ort.InferenceSession(
+        return ort.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
         )
-        # The session reads their memory, and does not own it.
-        session.unpacked_weights = weights
-        return session
     except Exception as error:  # ONNX Runtime's errors have no base class of their own
         raise ExportError(f"ONNX Runtime cannot load the exported {path.name}: {_reason(error)}") from error
 

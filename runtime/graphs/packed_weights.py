@@ -132,7 +132,10 @@ def _moved(field: _Bytes, places: int) -> _Bytes:
 
 
 def add_unpacked(ort: Any, settings: Any, weights: Mapping[str, _Bytes]) -> None:
-    """Give a session that is to be opened with these settings the unpacked constants, which must live as long as it."""
+    """Give a session that is to be opened with these settings the unpacked constants.
+
+    They must live until it is open; it copies them (`OrtApi::AddExternalInitializers`).
+    """
     if weights:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         settings.add_external_initializers(list(weights), values)

@@ -29,6 +29,7 @@ from triform.runtime.graphs.providers.choice import GPU_PROVIDERS, absent_provid
 from triform.runtime.graphs.providers.failures import first_line, is_of_gpu, known_cause, missing_library, unknown_part
 from triform.runtime.graphs.providers.names import CPU, short_name
 from triform.runtime.graphs.providers.plugins import installed_plugins, plugin_of, use_plugin
+from triform.runtime.machine.memory import give_back_memory
 from triform.runtime.machine.processor import physical_cores
 
 # onnxruntime starts as many threads as requested; ten thousand never finish starting.
@@ -254,6 +255,8 @@ def _create(
 ) -> GraphSession:
     weights = unpacked_weights(path)
     add_unpacked(ort, settings, weights)
+    # What a tokenizer took while its file was read, which can be more than the model takes.
+    give_back_memory()
     with warnings.catch_warnings():
         # onnxruntime only warns of an absent provider; `open_session` raises an error.
         warnings.simplefilter("ignore")
@@ -261,8 +264,9 @@ def _create(
         session: GraphSession = ort.InferenceSession(
             str(path), settings, providers=providers, enable_fallback=0, disabled_optimizers=set(without)
         )
-    # The session reads their memory, and does not own it.
-    session.unpacked_weights = weights  # type: ignore[attr-defined]
+    # The session has copies of them.
+    weights.clear()
+    give_back_memory()
     return session
 
 

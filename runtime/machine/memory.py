@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import time
@@ -72,6 +73,15 @@ def peak_memory() -> int | None:
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts kilobytes, macOS bytes.
     return most if sys.platform == "darwin" else most * 1024
+
+
+def give_back_memory() -> None:
+    """Let the system have the memory that was freed and that the C library keeps for later; only glibc can be told."""
+    if sys.platform != "linux":
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _physical() -> int | None:

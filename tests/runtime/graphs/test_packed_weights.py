@@ -7,7 +7,9 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
 from triform.runtime.errors import BundleError
 from triform.runtime.graphs.packed_weights import add_unpacked, packed_list, unpack, unpacked_weights
@@ -166,13 +168,33 @@ def test_files_elsewhere_are_not_read(tmp_path, file):
 
 def test_a_session_gets_all_of_them_by_name():
     given = []
-    ort = SimpleNamespace(OrtValue=SimpleNamespace(ortvalue_from_numpy=lambda array: ("value", array)))
+    fake = SimpleNamespace(OrtValue=SimpleNamespace(ortvalue_from_numpy=lambda array: ("value", array)))
     settings = SimpleNamespace(add_external_initializers=lambda names, values: given.append((names, values)))
-    add_unpacked(ort, settings, {})
+    add_unpacked(fake, settings, {})
     assert given == []
     first, second = np.zeros(8, np.uint8), np.ones(8, np.uint8)
-    add_unpacked(ort, settings, {"a": first, "b": second})
+    add_unpacked(fake, settings, {"a": first, "b": second})
     ((names, values),) = given
     assert names == ["a", "b"]
     # The arrays themselves: a copy would take their memory twice.
     assert all(value is array for (_, value), array in zip(values, (first, second), strict=True))
+
+
+def test_a_session_has_copies_of_them(tmp_path):
+    # So their memory, as much as the model's, is free once the session is open.
+    stored = TensorProto(name="w", data_type=TensorProto.UINT8, dims=[4096], data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": "graph.onnx.unpacked", "offset": "0", "length": "4096"}.items():
+        stored.external_data.add(key=key, value=value)
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, [4096])
+    nodes = [helper.make_node("Cast", ["w"], ["y"], to=TensorProto.INT32)]
+    graph = helper.make_graph(nodes, "graph", [], [y], [stored])
+    opset = helper.make_opsetid("", 21)
+    (tmp_path / "graph.onnx").write_bytes(
+        helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+    )
+    settings, weights = ort.SessionOptions(), np.arange(4096).astype(np.uint8)
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    add_unpacked(ort, settings, {"w": weights})
+    session = ort.InferenceSession(str(tmp_path / "graph.onnx"), settings, providers=["CPUExecutionProvider"])
+    weights[:] = 0
+    assert session.run(None, {})[0].tolist() == [number % 256 for number in range(4096)]

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from triform.runtime.machine import memory
-from triform.runtime.machine.memory import available_memory, memory_bandwidth, peak_memory, total_memory
+from triform.runtime.machine.memory import (
+    available_memory,
+    give_back_memory,
+    memory_bandwidth,
+    peak_memory,
+    total_memory,
+)
 
 
 @pytest.fixture
@@ -54,6 +64,22 @@ def test_a_system_that_tells_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_physical", lambda: None)
     assert total_memory() is None
     assert available_memory() is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to give memory back")
+def test_freed_memory_goes_back_to_the_system():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    # One in a hundred stays, so that the C library cannot give the others back by itself, which it does at the heap's
+    # end.
+    taken = [bytes(8192) for _ in range(10_000)]
+    kept = taken[::100]
+    del taken
+    before = resident()
+    give_back_memory()
+    assert before - resident() > 60e6
+    assert len(kept) == 100
 
 
 def test_peak_memory_counts_bytes():
