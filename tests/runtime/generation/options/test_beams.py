@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
-from triform.runtime.generation.options.beams import BeamOptions, Beams, BestOf, DiverseBeams
+from triform.runtime.errors import InputError
+from triform.runtime.generation.options.beams import (
+    BeamOptions,
+    Beams,
+    BestOf,
+    DiverseBeams,
+    rows_of,
+    situation_of,
+)
+from triform.runtime.generation.options.conflicts import BEAM_GROUPS, BEAMS, BEST_OF
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Truncation
 
@@ -51,3 +60,36 @@ def test_the_search(beams, defaults, expected):
 )
 def test_beams_do_not_draw_unasked(beams, options, temperature):
     assert beams.drawing(options).temperature == temperature
+
+
+@pytest.mark.parametrize(
+    ("search", "rows", "situations"),
+    [
+        (None, 1, set()),
+        (BeamOptions(3), 3, {BEAMS}),
+        (GROUPS, 4, {BEAMS, BEAM_GROUPS}),
+        (BestOf(5, 2), 5, {BEST_OF}),
+    ],
+)
+def test_what_a_search_needs_and_what_it_conflicts_with(search, rows, situations):
+    assert rows_of(search) == rows
+    assert situation_of(search) == dict.fromkeys(situations, True)
+
+
+@pytest.mark.parametrize("beams", [1, 2, 7])
+def test_as_few_as_one_beam_and_as_many_answers_as_beams(beams):
+    assert BeamOptions(beams, num_return_sequences=beams).num_return_sequences == beams
+
+
+@pytest.mark.parametrize("arguments", [(0,), (-1,), (2, 1.0, False, 0), (2, 1.0, False, 3)])
+def test_fewer_beams_than_one_or_than_answers_are_refused(arguments):
+    with pytest.raises(InputError):
+        BeamOptions(*arguments)
+
+
+@pytest.mark.parametrize("name", ["num_beams", "num_return_sequences", "num_beam_groups", "best_of"])
+def test_numbers_of_beams_and_answers_are_whole_and_at_least_one(name):
+    assert getattr(Beams(**{name: 1}), name) == 1
+    for value in (0, -1, True, 1.5):
+        with pytest.raises(InputError, match="whole number of at least 1"):
+            Beams(**{name: value})
