@@ -40,6 +40,9 @@ GROUPS = DiverseBeams(BeamOptions(4, 0.5, True, 1), 2, 0.0)
         ),
         (Beams(best_of=3), GenerationDefaults(), BestOf(3, 1)),
         (Beams(best_of=3, num_return_sequences=2), GenerationDefaults(), BestOf(3, 2)),
+        # The model's number of beams gives way to samples, and one beam is none.
+        (Beams(best_of=3), MODELS_OWN, BestOf(3, 1)),
+        (Beams(1, best_of=3), MODELS_OWN, BestOf(3, 1)),
     ],
 )
 def test_the_search(beams, defaults, expected):
@@ -85,6 +88,39 @@ def test_as_few_as_one_beam_and_as_many_answers_as_beams(beams):
 def test_fewer_beams_than_one_or_than_answers_are_refused(arguments):
     with pytest.raises(InputError):
         BeamOptions(*arguments)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_is_for_beams_alone_needs_beams(number):
+    for given in ({"length_penalty": 0.5}, {"early_stopping": True}, {"early_stopping": False}):
+        if number == 1:
+            with pytest.raises(InputError, match="is for beam search; give `num_beams` above 1 too"):
+                Beams(1, **given)
+            with pytest.raises(InputError, match="is for beam search"):
+                Beams(**given).settled(GenerationDefaults())
+        else:
+            assert Beams(2, **given).settled(GenerationDefaults()) == BeamOptions(2, **given)
+
+
+def test_samples_in_place_of_beams():
+    with pytest.raises(InputError, match="`best_of` samples answers instead of using beams; leave `num_beams` out"):
+        Beams(2, best_of=3)
+    with pytest.raises(InputError, match="`num_return_sequences` 4 is more than `best_of` 3"):
+        Beams(best_of=3, num_return_sequences=4)
+
+
+@pytest.mark.parametrize("penalty", [-100.0, -0.5, 0.0, 100.0])
+def test_penalties_of_length_of_both_signs(penalty):
+    assert Beams(2, length_penalty=penalty).length_penalty == penalty
+    assert BeamOptions(2, penalty).length_penalty == penalty
+
+
+@pytest.mark.parametrize("stopping", ["always", 2, "True"])
+def test_when_a_search_may_stop(stopping):
+    assert [Beams(2, early_stopping=value).early_stopping for value in (True, False, "never")] == [True, False, "never"]
+    for make in (Beams, BeamOptions):
+        with pytest.raises(InputError, match="must be true, false or never"):
+            make(2, early_stopping=stopping)
 
 
 @pytest.mark.parametrize("name", ["num_beams", "num_return_sequences", "num_beam_groups", "best_of"])
