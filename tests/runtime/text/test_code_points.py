@@ -119,6 +119,52 @@ def test_windows_of_a_second_text_are_those_of_the_library(library, pair, length
     library.no_truncation()
 
 
+@pytest.mark.parametrize("pair", [(two, one) for one, two in (PAIRS[0], PAIRS[1], PAIRS[3])])
+@pytest.mark.parametrize(("length", "stride"), [(14, 0), (15, 1), (20, 3), (100, 5)])
+def test_windows_of_a_first_text_are_those_of_the_library(library, pair, length, stride):
+    tokenizer = built()
+    for one in (tokenizer, library):
+        one.enable_truncation(length, stride=stride, strategy="only_first")
+    assert_same(tokenizer.encode(*pair), library.encode(*pair), pair)
+    library.no_truncation()
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("length", [4, 5, 6, 7, 8, 9])
+def test_what_just_fits_is_whole_and_windows_share_nothing_unasked(library, special, length):
+    tokenizer, text = built(), "abc de"
+    for one in (tokenizer, library):
+        one.enable_truncation(length)
+    found = tokenizer.encode(text, add_special_tokens=special)
+    # As many as the text has, without and with the two around it.
+    assert bool(found.overflowing) == (length < (8 if special else 6))
+    assert [chr(one) for part in (found, *found.overflowing) for one in part.ids if one < CLS] == list(text)
+    expected = library.encode(text, add_special_tokens=special)
+    assert [part.offsets for part in (found, *found.overflowing)] == [
+        part.offsets for part in (expected, *expected.overflowing)
+    ]
+    library.no_truncation()
+
+
+def test_both_texts_go_on_after_what_is_kept_of_them():
+    tokenizer = built()
+    tokenizer.enable_truncation(15)
+    found = tokenizer.encode("a" * 10, "b" * 9)
+    # Three special tokens leave room for twelve, six of each.
+    parts = [tuple(map(chr, part.ids)) for part in (found, *found.overflowing)]
+    assert ["".join(one for one in part if one < "z") for part in parts] == ["a" * 6 + "b" * 6, "a" * 4 + "b" * 3]
+
+
+def test_a_batch_has_the_same_special_tokens_as_its_texts():
+    tokenizer = built()
+    assert [one.ids for one in tokenizer.encode_batch(["ab", ("a", "b")])] == [
+        tokenizer.encode("ab").ids,
+        tokenizer.encode("a", "b").ids,
+    ]
+    assert tokenizer.encode_batch(["ab"])[0].ids == [CLS, 97, 98, SEP]
+    assert tokenizer.encode_batch(["ab"], add_special_tokens=False)[0].ids == [97, 98]
+
+
 def test_words_are_what_spaces_part():
     found = built().encode("ab  c", "d e")
     assert found.word_ids == [None, 0, 0, 1, 1, 2, None, 0, 1, 2, None]
@@ -128,8 +174,8 @@ def test_characters_and_back():
     tokenizer = built()
     assert tokenizer.token_to_id("\ue000") == CLS
     assert tokenizer.token_to_id("") is tokenizer.token_to_id("ab") is None
-    assert [tokenizer.id_to_token(one) for one in (97, 0x1F600, 10, CLS, 0x10FFFF, 0x110000, -1)] == [
-        "a", "\U0001f600", "U+000A", "U+E000", "U+10FFFF", None, None,
+    assert [tokenizer.id_to_token(one) for one in (0, 97, 0x1F600, 10, CLS, 0x10FFFF, 0x110000, -1)] == [
+        "U+0000", "a", "\U0001f600", "U+000A", "U+E000", "U+10FFFF", None, None,
     ]  # fmt: skip
     ids = tokenizer.encode("a é\U0001f600").ids
     assert tokenizer.decode(ids) == "a é\U0001f600"
