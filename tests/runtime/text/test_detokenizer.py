@@ -82,6 +82,21 @@ def test_plain_text_is_not_held_back(tokenizers, kind):
     assert sum(map(bool, pieces)) >= 6
 
 
+def test_where_the_tokenizer_holds_back_all_text_comes_at_the_end():
+    class Reversed:
+        """Its text begins with the last token, so that nothing is certain before the end."""
+
+        holds_back = True
+
+        def decode(self, ids, skip_special_tokens):
+            return "".join(chr(token) for token in reversed(ids))
+
+        def id_to_token(self, token):
+            return chr(token)
+
+    assert streamed(Reversed(), [97, 98, 99]) == ["", "", "", "cba"]
+
+
 def first_with(tokenizer, ids, stop):
     """The fewest tokens whose text contains the stop string, or None."""
     ends = range(len(ids) + 1)
