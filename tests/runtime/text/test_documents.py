@@ -72,6 +72,22 @@ def test_abbreviations_of_a_language():
     assert "".join(sentences("A.\n\n\nB. \t C", "xx")) == "A.\n\n\nB. \t C"
 
 
+def test_the_language_of_a_splitter_decides_where_sentences_end():
+    text = "Am 3. Mai kam z.B. Hr. Meier. Er ging heim."
+    assert pieces(8, text, language="de") == [["Am 3. Mai kam z.B. Hr. Meier.", "Er ging heim."]]
+    english = sentences(text, "en")
+    assert english != sentences(text, "de")
+    assert pieces(5, text) == pieces(5, text, language="en") != pieces(5, text, language="de")
+
+
+def test_the_text_that_has_too_long_a_sentence_is_the_first_unless_it_has_a_number():
+    for find in (splitter(4, strict=True).lines, splitter(4, strict=True).windows):
+        with pytest.raises(InputError, match=r"^text 1 has a sentence longer"):
+            find(TEXT)
+        with pytest.raises(InputError, match=r"^text 3 has a sentence longer"):
+            find(TEXT, 3)
+
+
 def test_windows_begin_with_the_last_sentences_of_the_one_before():
     text = " ".join(f"Word{index} word." for index in range(10))
     # Sentences of two words; 12 tokens leave 11 words, of which 12 // 6 = 2 are shared.

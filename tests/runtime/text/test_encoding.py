@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triform.runtime.errors import InputError
-from triform.runtime.text.encoding import decode_text, open_text, utf8_lines
+from triform.runtime.text.encoding import decode_text, looks_like_utf_16, open_text, utf8_lines
 
 ENCODINGS = {
     "utf-8": b"",
@@ -90,3 +90,11 @@ def test_no_more_is_read_than_tells_marks_apart(mark):
     stream = BytesIO(mark + b"a\0\0\0")
     open_text(stream)
     assert stream.tell() == min(len(mark) + 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "looks"),
+    [(b"", False), (b"abc\0", True), (b"abcd\0", False), (b"a\0b\0", True), (b"\0", True), (b"abcd", False)],
+)
+def test_a_quarter_of_zeros_is_not_utf_8(content, looks):
+    assert looks_like_utf_16(content) == looks

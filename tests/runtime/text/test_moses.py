@@ -47,6 +47,9 @@ def test_case_is_kept_unless_it_is_not_asked_for():
         ('"a" & b', ["&quot;", "a", "&quot;", "&amp;", "b"]),
         ("don't", ["don", "&apos;t"]),
         ("Mr. Smith left.", ["Mr.", "Smith", "left", "."]),
+        # Full-width marks and digits become those of ASCII.
+        ("a\uff0cb\u3002", ["a", ",", "b", "."]),
+        ("\uff11\uff05", ["1", "%"]),
     ],
 )
 def test_words_and_marks(text, words):

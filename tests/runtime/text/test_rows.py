@@ -64,6 +64,31 @@ def test_padding_that_is_part_of_a_text(length):
     assert batch.type_ids.tolist() == {2: [0, 1, 1, 0, 0, 0, 0], 4: [0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]}[length]
 
 
+def test_nothing_is_padded_that_is_long_enough():
+    batch = TokenBatch(np.array([1, 2, 3, 4]), np.array([0, 1, 1, 0]), np.array([3, 1]))
+    for length in (0, 1):
+        assert batch.at_least(length, 9) is batch
+    assert batch.at_least(2, 9).lengths.tolist() == [3, 2]
+    # Without a least length texts of no tokens stay so, and where there are no texts there is nothing to pad.
+    empty = TokenBatch(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(1, np.int64))
+    assert empty.at_least(0, 9) is empty
+    assert empty.at_least(2, 9).ids.tolist() == [9, 9]
+    none = TokenBatch(*[np.zeros(0, np.int64)] * 3)
+    assert none.at_least(4, 9) is none
+
+
+def test_a_text_that_is_just_long_enough_and_one_that_is_just_too_long():
+    words = Tokenizer(models.WordLevel({"a": 0}))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    reader = RowReader(words, 4, 1, min_length=2)
+    assert reader.read_batch(["a a", "a a a a"]).lengths.tolist() == [2, 4]
+    assert reader.truncated == 0
+    assert reader.read_batch(["a a a a a"]).lengths.tolist() == [4]
+    assert reader.truncated == 1
+    # A row of one token is enough unless the reader says otherwise.
+    assert RowReader(words, 4, 1).read_batch(["a", ""]).lengths.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("text", ["a", "a b"])
 def test_texts_that_are_shorter_than_the_model_needs(text):
     """Without special tokens: one token is too few, and a text of none is not read."""
