@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import types
 
@@ -25,6 +26,8 @@ def made(pattern, pieces, template=None):
 
 LETTERS = made(r"[\s\S]", "abc ")
 PAIRS = made(r"a[\s\S]|[\s\S]", ["a", "b", "c", "aa", "ab", "ac"])
+# The first two letters of a text are one token: where a part begins, it has a token that the whole has not.
+FIRST = made(r"\A[\s\S]{2}|[\s\S]", ["a", "b", "c", *map("".join, itertools.product("abc", repeat=2))])
 
 
 class File(io.StringIO):
@@ -39,7 +42,7 @@ class File(io.StringIO):
         return super().read(size)
 
 
-@pytest.mark.parametrize("tokenizer", [LETTERS, PAIRS], ids=["letters", "pairs"])
+@pytest.mark.parametrize("tokenizer", [LETTERS, PAIRS, FIRST], ids=["letters", "pairs", "first two"])
 @pytest.mark.parametrize("part", [1, 7, 64, 65, 100])
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 128, 500])
 def test_as_at_once(tokenizer, part, length):

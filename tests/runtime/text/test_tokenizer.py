@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.checkpoints.decoders import byte_level_tokenizer
 from triform.runtime.decoder.chat_template import render_chat
-from triform.runtime.errors import InputError
+from triform.runtime.errors import BundleError, InputError
 from triform.runtime.text.detokenizer import IncrementalDetokenizer
-from triform.runtime.text.tokenizer import load_tokenizer
+from triform.runtime.text.tokenizer import JsonTokenizer, load_tokenizer
 
 BYTE_LEVEL = byte_level_tokenizer()
 # Any text may spell a special token, such as <s>, whose id is not shown.
@@ -129,3 +129,40 @@ def test_settings_of_a_tokenizers_training_cut_and_fill_up_nothing(tmp_path):
     loaded = load_tokenizer(tmp_path / "tokenizer.json")
     assert loaded.encode(text).ids == expected
     assert loaded.encode_batch([text, "a"])[0].ids == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((), ()), ((1,), ()), ((), (2,)), ((1, 0), (2, 2)), ((2,), (2,))], ids=str
+)
+def test_ids_put_around_a_text_are_its_only_special_ones(tmp_path, before, after):
+    BYTE_LEVEL.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    bare = loaded.encode("the harbor", add_special_tokens=False).ids
+    loaded.surround(before, after)
+    assert loaded.encode("the harbor").ids == [*before, *bare, *after]
+    assert loaded.encode("the harbor", add_special_tokens=False).ids == bare
+    # What is cut makes room for them.
+    loaded.enable_truncation(5)
+    assert loaded.encode("the harbor").ids == [*before, *bare[: 5 - len(before) - len(after)], *after]
+
+
+def test_special_tokens_have_no_text_unless_it_is_asked_for(tmp_path):
+    BYTE_LEVEL.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    special = loaded.token_to_id("<s>")
+    ids = [special, *loaded.encode("the", add_special_tokens=False).ids]
+    assert loaded.decode(ids) == loaded.decode(ids, skip_special_tokens=True) == "the"
+    assert loaded.decode(ids, skip_special_tokens=False) == "<s>the"
+
+
+@pytest.mark.parametrize("length", [199, 200, 201, 500])
+def test_a_failure_names_the_file_and_quotes_200_characters(tmp_path, length):
+    class Broken:
+        def encode(self, sequence):
+            raise ValueError("x" * length)
+
+    tokenizer = JsonTokenizer(Broken(), tmp_path / "tokenizer.json")
+    quoted = "x" * length if length <= 200 else "x" * 199 + "\u2026"
+    with pytest.raises(BundleError) as raised:
+        tokenizer.encode("a")
+    assert str(raised.value) == f"{tmp_path / 'tokenizer.json'} fails ({quoted}); export the model again"
