@@ -14,7 +14,7 @@ from triform.export.checkpoint.processors import save_tokenizer
 from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.chat_templates import DEFAULT, chat_templates, write_chat_templates
 from triform.export.describe.end_tokens import end_tokens
-from triform.export.describe.generation_defaults import generation_defaults
+from triform.export.describe.generation_defaults import defaults_left_out, generation_defaults
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, vocabulary_row
 from triform.export.describe.special_tokens import special_strings, tokens_of
@@ -202,6 +202,7 @@ def _manifest(
     first, *others = decoders
     info = model_info(checkpoint, "decoder", catalog.WRITE)
     manifest = form_manifest(info, vocabulary, _described(first, folder))
+    left_out = defaults_left_out(model.generation_config, has_source=False)
     gpu = [GpuGraphs(options.gpu_dtype, _described(item, folder), item.parity) for item in others]
     return dataclasses.replace(
         manifest,
@@ -209,5 +210,5 @@ def _manifest(
         target="cpu" if options.for_cpu else "gpu",
         gpu=gpu[0] if gpu else None,
         generation=generation_defaults(model.generation_config),
-        export=dataclasses.replace(manifest.export, end_tokens=ends, notes=notes),
+        export=dataclasses.replace(manifest.export, end_tokens=ends, notes=[*notes, *left_out]),
     )

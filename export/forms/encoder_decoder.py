@@ -14,7 +14,7 @@ from triform.export.checkpoint import loading
 from triform.export.checkpoint.processors import load_image_processor, load_original_tokenizer
 from triform.export.checkpoint.quiet import quiet
 from triform.export.checkpoint.source import Checkpoint, Source
-from triform.export.describe.generation_defaults import generation_defaults
+from triform.export.describe.generation_defaults import defaults_left_out, generation_defaults
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.normal_config import normal_config
 from triform.export.describe.plan import Row, plan_rows, stored_as
@@ -296,9 +296,12 @@ def encoder_decoder_manifest(
         size=int(model.config.get_text_config(decoder=True).vocab_size),
         max_length=max_length,
     )
+    manifest = form_manifest(model_info(checkpoint, "encoder-decoder", kind.task), vocabulary, graphs)
+    left_out = defaults_left_out(model.generation_config, has_source=True)
     return dataclasses.replace(
-        form_manifest(model_info(checkpoint, "encoder-decoder", kind.task), vocabulary, graphs),
+        manifest,
         cache=cache,
         generation=generation_defaults(model.generation_config),
+        export=dataclasses.replace(manifest.export, notes=left_out),
         encoder_decoder=info,
     )

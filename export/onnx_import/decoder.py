@@ -13,7 +13,7 @@ from triform.export.checkpoint.loading import load_checkpoint, read_config
 from triform.export.checkpoint.resolve import find_checkpoint
 from triform.export.checkpoint.source import Checkpoint
 from triform.export.describe.end_tokens import ends_named_by
-from triform.export.describe.generation_defaults import generation_defaults
+from triform.export.describe.generation_defaults import defaults_left_out, generation_defaults
 from triform.export.describe.manifest import ModelInfo, VocabularyInfo, form_manifest, write_manifest
 from triform.export.describe.special_tokens import generation_tokens
 from triform.export.forms.decoder import context_limit, write_decoder_tokenizer
@@ -173,6 +173,7 @@ def _manifest(decoder: _Decoder, graph: GraphInfo, parameters: int, folder: Path
         decoder.vocab_size,
         decoder.limit,
     )
+    notes += defaults_left_out(described.generation, has_source=False)
     info = ModelInfo(
         "decoder", catalog.WRITE, described.model_type, described.source.name, parameters, described.origin
     )

@@ -60,10 +60,11 @@ def set_defaults(folder, **entries):
 
 
 def test_defaults_out_of_range_are_left_out_with_a_note(capsys, own_checkpoint, tmp_path):
-    set_defaults(own_checkpoint, top_k=-5, temperature=-1.0, repetition_penalty=1.5, pad_token_id=-1)
+    set_defaults(own_checkpoint, top_k=-5, temperature=-1.0, repetition_penalty=1.5, pad_token_id=-1, guidance_scale=2)
     out = tmp_path / "out"
     assert run(["export", str(own_checkpoint), str(out), "--quantize", "none", "--json"]) == 0
     notes = [
+        "left out the generation default guidance_scale: bundles answer without it",
         "left out the pad token: it must be a token id from 0 to 399, not -1",
         "left out the generation default temperature: it must be at least 0, not -1.0",
         "left out the generation default top_k: it must be at least 0, not -5",

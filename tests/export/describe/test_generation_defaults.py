@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import triform
 from tests.helpers.bundles import change, read_manifest_json
-from triform.export.describe.generation_defaults import generation_defaults
+from triform.export.describe.generation_defaults import defaults_left_out, generation_defaults
 from triform.runtime.bundle.generation_defaults import GenerationDefaults
 from triform.runtime.errors import BundleError
 from triform.runtime.generation.options.generation import GenerationOptions
@@ -100,3 +100,34 @@ def test_where_nobody_says_how_many_tokens_are_drawn_from_it_is_50(own_bundle, a
 def test_a_manifest_out_of_range_is_refused(own_bundle, key, value):
     with pytest.raises(BundleError, match=rf"generation\.{key}(\[0\])? must be"):
         with_defaults(own_bundle, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sequence_bias", [[[7], 50.0]]),
+        ("guidance_scale", 1.7),
+        ("watermarking_config", {"bias": 2.5}),
+        ("encoder_repetition_penalty", 1.9),
+    ],
+)
+def test_what_changes_the_answers_of_transformers_and_of_no_bundle_is_named(checkpoint, name, value):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    ids = tokenizer("The ferry left the harbor, the ferry", return_tensors="pt")
+    plain, changed = (
+        model.generate(**ids, do_sample=False, max_new_tokens=16, pad_token_id=0, **settings).tolist()
+        for settings in ({}, {name: value})
+    )
+    assert changed != plain
+    notes = defaults_left_out(GenerationConfig(**{name: value}), has_source=False)
+    assert notes == [f"left out the generation default {name}: bundles answer without it"]
+
+
+def test_what_changes_no_answer_is_not_named():
+    off = {"sequence_bias": {}, "guidance_scale": 1.0, "encoder_repetition_penalty": 1.0, "num_return_sequences": 1}
+    for config in (GenerationConfig(), GenerationConfig(**off), GenerationConfig(use_cache=False, output_scores=True)):
+        assert defaults_left_out(config, has_source=False) == []
+
+
+def test_encoder_decoders_have_the_penalties_of_their_sources():
+    assert defaults_left_out(GenerationConfig(encoder_repetition_penalty=1.9), has_source=True) == []
