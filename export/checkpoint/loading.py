@@ -14,6 +14,7 @@ from triform.export.checkpoint.accounting import left_out, parts_lacked, unreach
 from triform.export.checkpoint.adapter import merge
 from triform.export.checkpoint.config_check import check_config
 from triform.export.checkpoint.files.json_files import read_object
+from triform.export.checkpoint.files.load_report import misfits_named
 from triform.export.checkpoint.files.weights import open_weights, tensor_names
 from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.processors import load_tokenizer
@@ -151,7 +152,7 @@ def _read(
     """The model from tensors that `weights` reads; transformers opens no file of weights itself."""
     if source.weights is None:
         raise ExportError("they were not fetched")
-    with open_weights(source.weights) as tensors:
+    with open_weights(source.weights) as tensors, misfits_named():
         if as_stored:
             # Indexing maps a tensor, and reads nothing.
             tensors = {name: stored_weight(tensor[...]) for name, tensor in tensors.items()}

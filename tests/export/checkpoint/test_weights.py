@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from triform.export.checkpoint.files.weights import find_weights, load_tensors, tensor_names
 from triform.export.checkpoint.loading import load_model, read_config
@@ -167,3 +167,30 @@ def test_what_a_folder_holds_instead_is_named(tmp_path, name, message):
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(ExportError, match=message):
         find_weights(tmp_path)
+
+
+def test_a_shape_that_the_config_contradicts_is_named(llama):
+    config = json.loads((llama / "config.json").read_text())
+    vocabulary, width = config["vocab_size"], config["hidden_size"]
+    (llama / "config.json").write_text(json.dumps({**config, "vocab_size": vocabulary - 10}))
+    message = (
+        f"lm_head.weight is {vocabulary} x {width}, and its config asks for {vocabulary - 10} x {width}, and 1 more"
+    )
+    with pytest.raises(ExportError, match=message) as caught:
+        loaded(llama)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_of_experts_that_do_not_go_together_are_named(tmp_path):
+    config = MixtralConfig(
+        vocab_size=60, hidden_size=24, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, num_local_experts=3,
+    )  # fmt: skip
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    tensors = load_tensors(find_weights(tmp_path))
+    lost = next(name for name in tensors if "experts.1.w1" in name)
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, tmp_path / "model.safetensors")
+    message = r"what model\.layers\.0\.mlp\.experts\.gate_up_proj is made of does not go together .*a part is missing"
+    with pytest.raises(ExportError, match=message) as caught:
+        loaded(tmp_path)
+    assert "\n" not in str(caught.value)
