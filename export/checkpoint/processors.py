@@ -73,6 +73,7 @@ def load_original_tokenizer(source: Source) -> Any:
             raise ExportError(f"{source.name} has no usable tokenizer: {first_line(error)}") from error
     if hasattr(tokenizer, "backend_tokenizer"):
         _check_knows_words(source, tokenizer)
+        _check_reading(source, tokenizer)
     _check_templates(source, getattr(tokenizer, "chat_template", None))
     return tokenizer
 
@@ -94,6 +95,21 @@ def _check_knows_words(source: Source, tokenizer: Any) -> None:
         raise ExportError(
             f"{source.name} has no tokenizer that knows words: {kind} reads {' or '.join(files)}, which the folder "
             "lacks; add tokenizer.json, or a tokenizer_config.json that names the right tokenizer_class"
+        )
+
+
+def _check_reading(source: Source, tokenizer: Any) -> None:
+    """Refuse what tokenizer.json cannot say of how texts are read, and what is there for training."""
+    if getattr(tokenizer, "split_special_tokens", False):
+        raise ExportError(
+            f"the tokenizer of {source.name} takes special tokens in a text for plain text (split_special_tokens in "
+            "tokenizer_config.json), which no bundle does; set it to false"
+        )
+    dropout = getattr(tokenizer.backend_tokenizer.model, "dropout", None)
+    if dropout:
+        raise ExportError(
+            f"the tokenizer of {source.name} cuts words at random, as in training (a dropout of {dropout:g} in "
+            "tokenizer.json); set it to null"
         )
 
 

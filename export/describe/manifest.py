@@ -9,7 +9,7 @@ from pathlib import Path
 
 from triform.export.checkpoint.files.card import origin_of
 from triform.export.checkpoint.source import Checkpoint
-from triform.export.describe.in_range import in_range
+from triform.export.describe.in_range import in_range, unread_tokens
 from triform.export.report import Clock
 from triform.export.tested_versions import installed_versions, newer_than_tested
 from triform.export.trial import try_bundle
@@ -116,7 +116,8 @@ def form_manifest(model: ModelInfo, vocabulary: VocabularyInfo, graphs: dict[str
 def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderParity | None, clock: Clock) -> None:
     """Write manifest.json with the hash of every other file in `folder` and the record of this export; try the bundle.
 
-    Defaults and special tokens that are out of range are left out, with a note in `clock`.
+    Defaults and special tokens that are out of range are left out, with a note in `clock`; one names tokens of the
+    tokenizer that the model does not read.
 
     Args:
         manifest: from `form_manifest`, completed.
@@ -128,7 +129,7 @@ def write_manifest(manifest: Manifest, folder: Path, parity: Parity | EncoderPar
         ExportError: the bundle would be refused by its reader.
     """
     manifest, notes = in_range(manifest)
-    clock.notes += [*manifest.export.notes, *notes]
+    clock.notes += [*manifest.export.notes, *notes, *unread_tokens(manifest, folder)]
     export = dataclasses.replace(
         manifest.export,
         notes=list(clock.notes),

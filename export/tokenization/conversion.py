@@ -21,6 +21,8 @@ from triform.runtime.errors import ExportError
 from triform.runtime.text.code_points import CodePointTokenizer
 
 _LONG = 100_000
+# How many added tokens are tried in a text of their own.
+_ALONE = 100
 # Python's whitespace, which is more than Unicode's.
 _SPACES = r"[\s\x1c-\x1f\x85]+"
 _PIECES = (
@@ -110,8 +112,9 @@ def _texts_for(original: Any) -> Iterator[str]:
         yield from filter(None, (" ".join(text.split()) for text in difficult_texts()))
         return
     yield from difficult_texts()
-    if original.mask_token is not None:
-        yield f"one {original.mask_token} two{original.mask_token}three"
+    added = [token.content for token in original.added_tokens_decoder.values()]
+    yield from (f"one {token} two{token}three" for token in added[:_ALONE])
+    yield " ".join(added)
 
 
 def convert(slow: Any, name: str) -> Any:

@@ -84,7 +84,7 @@ class PromptEncoder:
         if token >= vocab_size:
             raise BundleError(
                 f"{self._bundle.folder}: the tokenizer gives the token id {token}, but the model's vocabulary has "
-                f"{vocab_size} tokens; export the model again"
+                f"{vocab_size} tokens; leave out of the text what it stands for"
             )
         return token
 

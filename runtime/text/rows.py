@@ -341,7 +341,7 @@ class RowReader:
     def _unknown_id(self, token: int) -> BundleError:
         return BundleError(
             f"the tokenizer gives the token id {token}, but the model's vocabulary has {self._vocab_size} tokens; "
-            "export the model again"
+            "leave out of the text what it stands for"
         )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from triform.export.describe.in_range import in_range
+from tests.checkpoints.decoders import byte_level_tokenizer
+from triform.export.describe.in_range import in_range, unread_tokens
 from triform.runtime.bundle.export_record import EndToken
 from triform.runtime.bundle.manifest import Manifest, Tokens
 from triform.runtime.checked_json import build
@@ -63,3 +64,18 @@ def test_a_model_may_read_more_tokens_than_it_writes(vocabulary, read):
     found, notes = in_range(given)
     assert found.tokens == Tokens(read - 1, [read - 1], None, None)
     assert len(notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("added", "beyond"), [(0, None), (1, "1 ('new0')"), (7, "7 ('new0', 'new1', 'new2', 'new3', 'new4', …)")]
+)
+def test_tokens_that_the_model_does_not_read_are_named(tmp_path, added, beyond):
+    """The manifest's vocabulary has 400 tokens, and so has the tokenizer without those that are added."""
+    tokenizer = byte_level_tokenizer(400)
+    tokenizer.add_tokens([f"new{index}" for index in range(added)])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    notes = unread_tokens(manifest(), tmp_path)
+    wanted = (
+        f"the tokenizer has tokens beyond the 400 that the model reads: {beyond}; texts with one of them are refused"
+    )
+    assert notes == ([] if beyond is None else [wanted])
