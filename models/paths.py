@@ -32,6 +32,27 @@ def relative_difference(expected: torch.Tensor, actual: torch.Tensor) -> float:
     return difference / largest if largest and math.isfinite(difference / largest) else math.inf
 
 
+def check_finite(outputs: str, model: torch.nn.Module, values: Iterable[torch.Tensor]) -> None:
+    """Refuse a model whose own outputs are NaN or infinite: nothing could be compared with them.
+
+    Args:
+        outputs: what they are, for the error.
+        model: that gave them.
+        values: float tensors of any shapes.
+
+    Raises:
+        UnsupportedModelError: a value is not finite; names the weight that is at fault, if one is.
+    """
+    if all(torch.isfinite(value).all() for value in values):
+        return
+    weights = (name for name, weight in model.named_parameters() if not torch.isfinite(weight).all())
+    name = next(weights, None)
+    raise UnsupportedModelError(
+        f"its {outputs} are NaN or infinite, "
+        + ("though its weights are not" if name is None else f"and so are numbers in its weight {name}")
+    )
+
+
 def choose_path(
     outputs: str, paths: Iterable[_Path], attempt: Callable[[_Path, ExitStack], tuple[float, _Result]]
 ) -> tuple[_Path, _Result, ExitStack]:

@@ -15,7 +15,7 @@ from triform.models.attention.own_causal import reads_key_positions, through_cau
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
 from triform.models.attention.short_texts import all_selected, untempered
 from triform.models.errors import UnsupportedModelError
-from triform.models.paths import TOLERANCE, choose_path, relative_difference
+from triform.models.paths import TOLERANCE, check_finite, choose_path, relative_difference
 from triform.models.recurrent.passes import RecurrentPass, carrying
 from triform.models.recurrent.replacing import recurrences_replaced
 from triform.models.spec import GraphInput, GraphSpec, RecurrentState
@@ -162,6 +162,7 @@ def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, _Layer
     prepare_experts(model)
     with torch.no_grad():
         expected = model(input_ids=ids, use_cache=False).logits
+    check_finite("logits", model, [expected])
     paths = [_Path("native", True), _Path("native", False)]
     if not any(depends_on_length(module) for module in rotary_modules(model)):
         paths = [_Path("fused", True), _Path("fused", False), *paths]

@@ -19,7 +19,7 @@ from triform.models.attention.whole_blocks import whole_blocks
 from triform.models.encoder.probing import difference_at_tokens, probe_inputs, reads_padding, tokens
 from triform.models.errors import UnsupportedModelError
 from triform.models.patching import values_unchecked
-from triform.models.paths import choose_path
+from triform.models.paths import check_finite, choose_path
 from triform.models.recurrent.passes import RecurrentPass, carrying
 from triform.models.recurrent.replacing import recurrences_replaced
 from triform.models.spec import EncoderTask, GraphInput, GraphSpec, RecurrentState
@@ -204,6 +204,7 @@ def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None)
     prepare_experts(graph.model)
     with torch.no_grad():
         expected = graph(*inputs)
+    check_finite("outputs", graph.model, expected)
     if reads_padding(graph, task, inputs, expected):
         raise UnsupportedModelError("its results for a text depend on the padding after it")
     mask = tokens(task, inputs)

@@ -29,7 +29,7 @@ from triform.models.encoder_decoder.reference import cache_name, reference_logit
 from triform.models.encoder_decoder.streams import first_stream, predicts_streams
 from triform.models.errors import UnsupportedModelError
 from triform.models.patching import patched
-from triform.models.paths import choose_path, relative_difference
+from triform.models.paths import check_finite, choose_path, relative_difference
 from triform.models.spec import GraphInput, GraphSpec
 from triform.models.traceable.experts import prepare_experts
 from triform.models.traceable.forgetting import forgetful
@@ -290,6 +290,7 @@ def _choose_path(
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     ids = torch.randint(3, vocabulary, (batch, 6), generator=torch.Generator().manual_seed(0))
     expected = reference_logits(model, source.examples, ids)
+    check_finite("logits", model, [expected])
     if shares_experts(model):
         raise UnsupportedModelError(
             "its experts take a limited number of the tokens of a batch, so that what it writes depends on how many "

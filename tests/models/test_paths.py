@@ -11,7 +11,7 @@ import torch
 from tests.checkpoints.decoder_families import FAMILIES, build
 from triform.models.decoder.graph import decoder_spec
 from triform.models.errors import UnsupportedModelError, first_line
-from triform.models.paths import choose_path, relative_difference
+from triform.models.paths import check_finite, choose_path, relative_difference
 
 
 def refusal(attempt, paths=("fast", "plain")):
@@ -126,3 +126,22 @@ def test_a_real_model_tells_what_its_own_code_raised():
     model.model.layers[0].self_attn.register_forward_pre_hook(refuse)
     with pytest.raises(UnsupportedModelError, match=r"^its attention cannot be replaced: only eager attention here$"):
         decoder_spec(model, 32)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_weight_that_is_no_number_is_named(value):
+    model = build(*FAMILIES["llama"])
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = value
+    message = (
+        r"^its logits are NaN or infinite, and so are numbers in its weight model\.layers\.1\.mlp\.up_proj\.weight$"
+    )
+    with pytest.raises(UnsupportedModelError, match=message):
+        decoder_spec(model, 64)
+
+
+def test_outputs_may_be_infinite_though_no_weight_is():
+    model = torch.nn.Linear(2, 2)
+    check_finite("outputs", model, [torch.ones(3)])
+    with pytest.raises(UnsupportedModelError, match=r"^its outputs are NaN or infinite, though its weights are not$"):
+        check_finite("outputs", model, [torch.ones(3), torch.tensor([1.0, -math.inf])])
