@@ -7,13 +7,15 @@ the format under "Creating Custom Models".
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers.normalizers import Lowercase, Sequence
+from tokenizers import Regex, Tokenizer
+from tokenizers.normalizers import Lowercase, Replace, Sequence
 from transformers import PretrainedConfig
 
 from triform.export.checkpoint.files.json_files import first_object, read_object, read_objects
@@ -23,6 +25,8 @@ from triform.runtime.bundle.manifest import RELEVANCE, Relevance
 from triform.runtime.errors import ExportError
 
 MODULES = "modules.json"
+# The one capital whose small letter depends on its place: at the end of a word.
+_FINAL_SIGMA = r"(?<=\p{L})Σ(?!\p{L})"
 _OVERALL = "config_sentence_transformers.json"
 # The order of modules.
 _ORDER = {"Transformer": 0, "Pooling": 1, "Dense": 2, "LayerNorm": 2, "Dropout": 2, "Normalize": 3}
@@ -195,7 +199,9 @@ def static_modules(folder: Path) -> tuple[Path, bool]:
 
 
 def lower_case(tokenizer: Any) -> None:
-    """Make a tokenizer of transformers lowercase texts before all else.
+    """Make a tokenizer of transformers lowercase texts before all else, as `str.lower` does.
+
+    A special token with a capital, such as [MASK], is then nothing but text where a text has it.
 
     Raises:
         ExportError: it has no normalizer of its own to do so.
@@ -207,7 +213,14 @@ def lower_case(tokenizer: Any) -> None:
     is_sequence = isinstance(own, Sequence)
     steps = list(own) if is_sequence else [] if own is None else [own]
     if not any(isinstance(step, Lowercase) for step in steps):
-        backend.normalizer = Sequence([Lowercase(), *steps])
+        backend.normalizer = Sequence([Replace(Regex(_FINAL_SIGMA), "ς"), Lowercase(), *steps])
+    words, content = backend.get_vocab(with_added_tokens=False), json.loads(backend.to_str())
+    content["added_tokens"] = [
+        token
+        for token in content["added_tokens"]
+        if token["content"] == token["content"].lower() or token["content"] not in words
+    ]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
 
 
 def relevance_of(config: PretrainedConfig, folder: Path) -> Relevance:

@@ -8,9 +8,11 @@ import shutil
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, BertModel, BertTokenizerFast
 
-from tests.checkpoints.encoders import sentence_folder, word_piece_tokenizer
+from tests.checkpoints.decoders import byte_level_tokenizer
+from tests.checkpoints.encoders import SPECIAL, sentence_folder, word_piece_tokenizer
 from tests.checkpoints.hub_cache import add_to_cache
 from triform.export.checkpoint.loading import read_config
 from triform.export.checkpoint.purpose import decide_purpose
@@ -226,6 +228,19 @@ class TestReading:
         lower_case(tokenizer)
         assert tokenizer("Café THE")["input_ids"] == expected
         assert str(tokenizer.backend_tokenizer.normalizer).count("Lowercase()") == 1
+
+    @pytest.mark.parametrize("text", ["a [MASK] and [SEP] b [mask]", "ΟΔΟΣ ΣΑΣ Σ 'ΣΑΣ'", "İstanbul STRAẞE ǅ"])
+    def test_it_is_the_small_letters_of_python(self, text):
+        """sentence-transformers calls `str.lower` before its tokenizer reads anything, special tokens too."""
+        content = json.loads(byte_level_tokenizer(400).to_str())
+        content["model"]["vocab"] |= {token: 400 + index for index, token in enumerate(SPECIAL)}
+        tokenizer = BertTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(content)))
+        tokenizer.backend_tokenizer.normalizer = None
+        expected = tokenizer(text.lower())["input_ids"]
+        assert expected != tokenizer(text)["input_ids"]
+        lower_case(tokenizer)
+        assert tokenizer(text)["input_ids"] == expected
+        assert tokenizer.mask_token_id == 400 + SPECIAL.index("[MASK]")
 
     def test_a_tokenizer_without_a_normalizer(self):
         with pytest.raises(ExportError, match="do_lower_case"):
