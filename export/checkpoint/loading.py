@@ -26,7 +26,7 @@ from triform.models.catalog import class_of
 from triform.models.encoder.static import StaticConfig
 from triform.models.errors import first_line
 from triform.models.stored_weights import stored_weight
-from triform.runtime.errors import ExportError
+from triform.runtime.errors import ExportError, option
 
 
 def read_config(source: Source) -> PretrainedConfig:
@@ -117,8 +117,22 @@ def load_model(
     _check_missing(source, sorted(absent), unused)
     model.eval()
     missing = tuple(sorted(absent))
-    parts = parts_lacked(model, unread)
-    return Checkpoint(source, model, None, source.size, missing=missing, left_out=unread, parts_left_out=parts)
+    return Checkpoint(
+        source, model, None, source.size, missing=missing, left_out=unread, parts_left_out=parts_lacked(model, unread),
+        notes=_code_not_run(source, model),
+    )  # fmt: skip
+
+
+def _code_not_run(source: Source, model: PreTrainedModel) -> tuple[str, ...]:
+    """A note where a checkpoint has code of its own for what transformers has too: the two may compute other things."""
+    own = getattr(model.config, "auto_map", None) or {}
+    names = [str(value).partition(".")[0] for key, value in own.items() if key.startswith("AutoModel")]
+    if source.trust_remote_code or not names:
+        return ()
+    return (
+        f"{names[0]}.py, which came with the checkpoint, was not run: {type(model).__name__} of transformers was; "
+        f"{option('trust_remote_code')} runs it",
+    )
 
 
 def of_texts(checkpoint: Checkpoint, *names: str) -> Checkpoint:

@@ -194,3 +194,17 @@ def test_parts_of_experts_that_do_not_go_together_are_named(tmp_path):
     with pytest.raises(ExportError, match=message) as caught:
         loaded(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_code_of_a_checkpoint_that_is_not_run_is_named(llama):
+    """As gte-Qwen2's, whose own class attends in both directions and transformers' does not."""
+    config = json.loads((llama / "config.json").read_text())
+    own = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnModel"}
+    (llama / "config.json").write_text(json.dumps({**config, "auto_map": own}))
+    source = find_checkpoint(str(llama))
+    (note,) = load_model(source, read_config(source), AutoModelForCausalLM).notes
+    assert note.startswith("modeling_own.py, which came with the checkpoint, was not run: LlamaForCausalLM of transf")
+    (llama / "config.json").write_text(
+        json.dumps({**config, "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}})
+    )
+    assert load_model(source, read_config(source), AutoModelForCausalLM).notes == ()
