@@ -115,13 +115,15 @@ def open_weights(weights: WeightFiles) -> Iterator[dict[str, Any]]:
     Packed matrices are unpacked when they are indexed.
 
     Raises:
-        ExportError: a file is damaged or holds something other than tensors, or an index and its files disagree.
+        ExportError: a file is damaged or holds something other than tensors, or an index and its files, or two files,
+            disagree.
     """
     with ExitStack() as stack:
         tensors: dict[str, Any] = {}
         for path in weights.files:
             held = _safetensors(path, stack) if path.suffix == ".safetensors" else _unpickled(path, "cpu")
             _check_index(weights, path, held)
+            _check_once(path, held, tensors)
             tensors |= held
         for packed in packed_matrices(tensors, weights.packings):
             own = {name: tensors.pop(name) for name in packed.tensors.values()}
@@ -206,6 +208,16 @@ def _refuse_pointer(path: Path) -> None:
     with path.open("rb") as file:
         if b"git-lfs" in file.read(64):
             raise ExportError(f"{path} is a pointer of Git LFS, not the file itself; run git lfs pull")
+
+
+def _check_once(path: Path, held: dict[str, Any], before: dict[str, Any]) -> None:
+    """Refuse a tensor that two shards have with different numbers: which of them is meant cannot be known."""
+    for name in sorted(held.keys() & before.keys()):
+        one, other = before[name][...], held[name][...]
+        if one.dtype != other.dtype or not torch.equal(one, other):
+            raise ExportError(
+                f"{path} holds {name} with other numbers than another file of {path.parent} does; fetch the model again"
+            )
 
 
 def _check_index(weights: WeightFiles, path: Path, held: dict[str, Any]) -> None:

@@ -208,3 +208,20 @@ def test_code_of_a_checkpoint_that_is_not_run_is_named(llama):
         json.dumps({**config, "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}})
     )
     assert load_model(source, read_config(source), AutoModelForCausalLM).notes == ()
+
+
+@pytest.mark.parametrize("indexed", [True, False], ids=["with an index", "without"])
+def test_a_tensor_in_two_shards(tmp_path, indexed):
+    """transformers takes the one of the last file, whatever the index says."""
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    save_file(TENSORS, tmp_path / names[0])
+    if indexed:
+        weight_map = {"a.weight": names[0], "b.bias": names[0], "c.bias": names[1]}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    second = {"a.weight": TENSORS["a.weight"].clone(), "c.bias": torch.zeros(2)}
+    save_file(second, tmp_path / names[1])
+    assert torch.equal(load_tensors(find_weights(tmp_path))["a.weight"], TENSORS["a.weight"])
+    for other in (TENSORS["a.weight"] + 1, TENSORS["a.weight"].half(), TENSORS["a.weight"][:1].clone()):
+        save_file({**second, "a.weight": other}, tmp_path / names[1])
+        with pytest.raises(ExportError, match=r"00002-of-00002\.safetensors holds a\.weight with other numbers"):
+            load_tensors(find_weights(tmp_path))
