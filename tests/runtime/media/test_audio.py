@@ -292,3 +292,14 @@ def test_samples_that_would_overflow_when_they_are_resampled():
     assert not samples.any()
     assert len(warnings) == 1
     assert "not numbers" in warnings[0]
+
+
+@pytest.mark.parametrize("rate", [999, 1000, 1_000_000, 1_000_001])
+def test_rates_that_sound_can_have(rate):
+    content = written(np.zeros(2000, np.float32), rate=rate)
+    if 1000 <= rate <= 1_000_000:
+        with open_audio(content, never) as audio:
+            assert (audio.sampling_rate, audio.duration) == (rate, 2000 / rate)
+    else:
+        with pytest.raises(InputError, match=f"claims {rate} samples a second, which cannot be audio$"):
+            open_audio(content, never)

@@ -178,6 +178,15 @@ def test_waveform_is_transformers(name, normalize):
     assert np.abs(found - expected).max() <= TOLERANCE
 
 
+@pytest.mark.parametrize("floor", [1e-7, 0.25, 3.0])
+def test_waveforms_have_the_models_own_floor_of_the_variance(floor):
+    samples = np.array([1, 2, 3, 6], np.float32)
+    # The mean is 3, and the variance (4 + 1 + 0 + 9) / 4.
+    info = replace(audio_info(Wav2Vec2FeatureExtractor(do_normalize=True)), variance_floor=floor)
+    expected = np.array([-2, -1, 0, 3]) / np.sqrt(3.5 + floor)
+    np.testing.assert_allclose(audio_features(samples, info), expected, rtol=1e-6)
+
+
 def test_waveform_of_nothing():
     assert audio_features(silence(0), audio_info(Wav2Vec2FeatureExtractor())).shape == (0,)
 
