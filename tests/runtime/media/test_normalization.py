@@ -42,6 +42,13 @@ def test_a_band_that_never_changes_is_zero():
     assert found.tolist() == [[0, -1], [0, 1]]
 
 
+@pytest.mark.parametrize("frames", [2, 3])
+def test_few_frames_have_the_deviation_of_a_sample(frames):
+    found = normalized(FEATURES[:frames].copy(), info(normalize_vars=True, sample_variance=True))
+    exact = FEATURES[:frames].astype(np.float64)
+    np.testing.assert_allclose(found, exact / exact.std(axis=0, ddof=1), rtol=1e-5)
+
+
 def test_a_single_frame_has_no_deviation():
     found = normalized(np.full((1, 3), 4, np.float32), info(normalize_vars=True, sample_variance=True))
     assert found.tolist() == [[4, 4, 4]]

@@ -14,7 +14,7 @@ import pytest
 from tests.helpers.signals import RATE, read_audio, tone
 from triform.runtime.errors import InputError
 from triform.runtime.media.audio import open_audio
-from triform.runtime.media.sound_files import _says_it_is_cut
+from triform.runtime.media.sound_files import _is_sample_dump, _says_it_is_cut, open_sound
 
 CONTAINERS = {
     "m4a": ("ipod", "aac"),
@@ -152,3 +152,28 @@ def test_sds_files_end(place):
 )  # fmt: skip
 def test_what_the_log_of_a_cut_file_says(log, cut):
     assert _says_it_is_cut(log) == cut
+
+
+@pytest.mark.parametrize(
+    ("start", "dump"),
+    [
+        (b"\xf0\x7e\x00\x01", True), (b"\xf0\x7e\x05\x01rest", True), (b"\xf0\x7e\x00\x02", False),
+        (b"\xf0\x7f\x00\x01", False), (b"\xf1\x7e\x00\x01", False), (b"RIF\x01", False), (b"\xf0\x7e\x01", False),
+        (b"\xf0\x7e\x00\x00\x01", False), (b"\x00\xf0\x7e\x00\x01", False), (b"", False),
+    ],
+)  # fmt: skip
+def test_how_sample_dumps_begin(tmp_path, start, dump):
+    """MIDI's message for all devices: F0 7E, the number of a channel, and 01 for the header of a dump."""
+    content = io.BytesIO(start)
+    assert _is_sample_dump(content) is dump
+    assert content.tell() == 0
+    (tmp_path / "sound").write_bytes(start)
+    assert _is_sample_dump(tmp_path / "sound") is dump
+
+
+def test_contents_are_read_from_their_beginning_wherever_they_are():
+    content = io.BytesIO(written(tone(0.5, 440, 48000)[None], "ipod", "aac", 48000))
+    for place in (0, 1, 100):
+        content.seek(place)
+        with open_sound(content, "the content") as file:
+            assert (file.sampling_rate, file.channels) == (48000, 1)
