@@ -6,6 +6,8 @@ import io
 import subprocess
 import sys
 import time
+from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from tests.helpers.signals import RATE, read_audio, tone
 from triform.runtime.errors import InputError
 from triform.runtime.media.audio import open_audio
-from triform.runtime.media.sound_files import _is_sample_dump, _says_it_is_cut, open_sound
+from triform.runtime.media.sound_files import _Container, _is_sample_dump, _says_it_is_cut, _SndFile, open_sound
 
 CONTAINERS = {
     "m4a": ("ipod", "aac"),
@@ -177,3 +179,63 @@ def test_contents_are_read_from_their_beginning_wherever_they_are():
         content.seek(place)
         with open_sound(content, "the content") as file:
             assert (file.sampling_rate, file.channels) == (48000, 1)
+
+
+class Streams(list):
+    """Streams of a container, the first of which is of audio."""
+
+    @property
+    def audio(self):
+        return self[:1]
+
+
+@pytest.mark.parametrize(
+    ("of_stream", "of_file", "streams", "frames"),
+    [
+        # In units of 1/1000 s, and in microseconds; 8000 samples a second.
+        (1500, None, 1, 12_000), (1500, 9_000_000, 1, 12_000), (1500, 9_000_000, 2, 12_000),
+        (None, 2_500_000, 1, 20_000), (None, 2_500_000, 2, None), (None, None, 1, None), (None, None, 2, None),
+        (None, 63, 1, 1), (None, 62, 1, 0), (0, 2_500_000, 1, 0),
+    ],
+)  # fmt: skip
+def test_how_long_a_container_says_it_is(of_stream, of_file, streams, frames):
+    stream = SimpleNamespace(rate=8000, channels=2, duration=of_stream, time_base=Fraction(1, 1000))
+    found = _Container(SimpleNamespace(streams=Streams([stream] * streams), duration=of_file), None)
+    assert (found.sampling_rate, found.channels, found.frames, found.damaged) == (8000, 2, frames, False)
+
+
+def test_a_container_that_fails_in_the_middle_is_damaged(monkeypatch):
+    content = written(tone(1, 440, 48000)[None], "matroska", "flac", 48000)
+    with open_sound(io.BytesIO(content), "the content") as file:
+        frames = list(file._container.decode(file._stream))
+
+        def decode(stream):
+            yield from frames[:2]
+            raise av.error.InvalidDataError(1, "broken")
+
+        monkeypatch.setattr(file, "_container", SimpleNamespace(decode=decode, close=file._container.close))
+        assert sum(map(len, file.blocks())) == sum(frame.samples for frame in frames[:2])
+        assert file.damaged
+
+
+def test_files_are_closed_by_whoever_opened_them(tmp_path):
+    content = written(tone(0.5, 440, 48000)[None], "matroska", "flac", 48000)
+    (tmp_path / "sound.mkv").write_bytes(content)
+    with open_sound(tmp_path / "sound.mkv", "sound.mkv") as file:
+        assert not file._opened.closed
+    assert file._opened.closed
+    held = io.BytesIO(content)
+    with open_sound(held, "the content"):
+        pass
+    assert not held.closed
+
+
+@pytest.mark.parametrize("frames", [0, 1, 3, 4, 7])
+def test_a_file_that_never_ends_is_read_to_the_length_that_it_says(frames):
+    def read(out):
+        out[:3] = 1
+        return out[:3]
+
+    endless = SimpleNamespace(samplerate=8000, channels=1, frames=frames, extra_info="", read=read)
+    blocks = list(_SndFile(endless).blocks())
+    assert [len(block) for block in blocks] == [3] * (frames // 3) + [frames % 3] * (frames % 3 > 0)
