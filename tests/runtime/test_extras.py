@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
 
 from triform.runtime.errors import OutOfMemoryError, UnsupportedError
-from triform.runtime.extras import install_command, missing_extra
+from triform.runtime.extras import install_command, missing_extra, missing_extras
 
 # As setuptools writes it.
 METADATA = [
@@ -51,3 +54,28 @@ def test_without_metadata(monkeypatch):
 
     monkeypatch.setattr(metadata, "requires", nothing)
     assert install_command("image") == "install what triform's pyproject.toml lists for the extra image"
+
+
+def test_extras_of_which_a_package_is_missing(monkeypatch):
+    installed = {"pillow": "11.0", "soundfile": "0.13", "numpy": "2.0"}
+
+    def version(name):
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    names = SimpleNamespace(get_all=lambda key: ["image", "audio", "nothing"] if key == "Provides-Extra" else None)
+    monkeypatch.setattr(metadata, "metadata", lambda name: names)
+    monkeypatch.setattr(metadata, "requires", lambda name: METADATA)
+    monkeypatch.setattr(metadata, "version", version)
+    assert missing_extras() == {"audio": "pip install 'soundfile>=0.13' 'soxr>=1.0'"}
+    installed["soxr"] = "1.0"
+    assert missing_extras() == {}
+    monkeypatch.setattr(metadata, "metadata", lambda name: SimpleNamespace(get_all=lambda key: None))
+    assert missing_extras() == {}
+
+
+@pytest.mark.parametrize("length", [200, 201])
+def test_what_an_import_says_is_quoted_up_to_200_characters(length):
+    quoted = "x" * 200 if length == 200 else "x" * 199 + "\u2026"
+    assert str(raised_in(ImportError("x" * length))).endswith(f"cannot be loaded ({quoted})")
