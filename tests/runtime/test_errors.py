@@ -6,7 +6,15 @@ import errno
 
 import pytest
 
-from triform.runtime.errors import InputError, OutOfMemoryError, TriformError, is_out_of_memory
+from triform.runtime.errors import (
+    InputError,
+    OutOfMemoryError,
+    TriformError,
+    is_default,
+    is_out_of_memory,
+    refuse_unused,
+    use_defaults,
+)
 from triform.runtime.printable import one_line
 
 
@@ -43,3 +51,28 @@ def test_no_memory_left(error, expected):
 @pytest.mark.parametrize("text", ["a b\x1d", "\n a\r\n\n b \n", "a\x1c\x1c b\u2028"])
 def test_one_line_has_no_blank_ends_and_no_blank_lines(text):
     assert one_line(text) == one_line(one_line(text)) == "a b"
+
+
+@pytest.fixture
+def defaults():
+    yield use_defaults
+    use_defaults(())
+
+
+def test_the_last_defaults_count(defaults):
+    assert not is_default("top_k")
+    defaults(["top_k", "seed"])
+    assert [is_default(name) for name in ("top_k", "seed", "keep")] == [True, True, False]
+    defaults(["keep"])
+    assert [is_default(name) for name in ("top_k", "seed", "keep")] == [False, False, True]
+
+
+def test_what_has_no_effect_is_refused_where_it_was_given_for_this_call(defaults):
+    refuse_unused("is for encoders", top_k=False, seed=False)
+    with pytest.raises(InputError, match=r"^`seed` is for encoders; leave it out$"):
+        refuse_unused("is for encoders", top_k=False, seed=True)
+    defaults(["seed"])
+    refuse_unused("is for encoders", top_k=False, seed=True)
+    refuse_unused("is for encoders", seed=False)
+    with pytest.raises(InputError, match=r"^`top_k` is for encoders; leave it out$"):
+        refuse_unused("is for encoders", seed=True, top_k=True)
