@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from triform.runtime.files import whole_file, whole_folder
-from triform.runtime.unfinished import retire, unfinished
+from triform.runtime.unfinished import exchange, retire, unfinished
 
 WRITES = """
 import sys, time
@@ -29,7 +29,7 @@ with getattr(sys.modules["triform.runtime.files"], sys.argv[1])(Path(sys.argv[2]
 REPLACES = """
 import sys, time
 from pathlib import Path
-from triform.runtime.unfinished import retire, unfinished
+from triform.runtime.unfinished import exchange, retire, unfinished
 
 with unfinished(Path(sys.argv[1]), Path.mkdir) as path:
     retire(Path(sys.argv[1]), path)
@@ -104,3 +104,53 @@ def test_long_names(tmp_path):
     with whole_file(tmp_path / name) as file:
         file.write(b"a")
     assert os.listdir(tmp_path) == [name]
+
+
+def test_two_folders_take_each_others_names(tmp_path):
+    for name in ("target", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    done = exchange(tmp_path / "target", tmp_path / "new")
+    # Linux has had it since 3.15; other systems have not.
+    assert done is (sys.platform == "linux")
+    if done:
+        assert os.listdir(tmp_path / "target") == ["new"] and os.listdir(tmp_path / "new") == ["target"]
+
+
+def test_nothing_is_exchanged_for_nothing(tmp_path):
+    (tmp_path / "target").touch()
+    assert not exchange(tmp_path / "target", tmp_path / "nowhere")
+    assert not exchange(tmp_path / "nowhere", tmp_path / "target")
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_a_system_that_cannot_exchange_names(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr("triform.runtime.unfinished._renameat2", lambda: None)
+    assert exchange(tmp_path / "a", tmp_path / "b") is False
+    monkeypatch.setattr("triform.runtime.unfinished.sys", type("Other", (), {"platform": "win32"}))
+    monkeypatch.setattr("triform.runtime.unfinished._renameat2", lambda: pytest.fail("not on this system"))
+    assert exchange(tmp_path / "a", tmp_path / "b") is False
+
+
+def test_what_was_retired_twice_is_the_last(tmp_path):
+    target = tmp_path / "target"
+    with unfinished(target, os.mkdir) as path:
+        for content in ("first", "second"):
+            target.write_text(content)
+            retire(target, path)
+            assert not target.exists()
+        # Without anything of its name there is nothing to retire, and what was retired before is gone.
+        target.write_text("third")
+    assert target.read_text() == "third" and os.listdir(tmp_path) == ["target"]
+
+
+def test_folders_are_locked_until_the_end_and_no_descriptor_is_left(tmp_path):
+    before = os.listdir("/dev/fd")
+    with unfinished(tmp_path / "target", os.mkdir) as path:
+        # Another writer looks for what was left behind, and leaves this one alone.
+        with unfinished(tmp_path / "other", os.mkdir):
+            assert path.exists()
+        assert len(os.listdir("/dev/fd")) == len(before) + 1
+    assert len(os.listdir("/dev/fd")) == len(before) and os.listdir(tmp_path) == []
