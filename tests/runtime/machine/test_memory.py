@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from triform.runtime.machine import memory
 from triform.runtime.machine.memory import (
+    address_space_left,
     available_memory,
     give_back_memory,
     memory_bandwidth,
@@ -101,3 +103,19 @@ def test_more_is_read_than_caches_hold_and_the_fastest_run_counts(monkeypatch, t
     found = memory_bandwidth(threads)
     # The caches of large servers have a few hundred megabytes, of which one core has some tens.
     assert found * 2 >= 2**27 and next(ticks, None) is None
+
+
+@pytest.mark.parametrize(("limit", "left"), [(100 * 4096, 63 * 4096), (37 * 4096, 0), (36 * 4096, 0), (None, None)])
+def test_what_may_still_be_mapped(monkeypatch, limit, left):
+    """Of a process that has mapped 37 pages, of which 5 are in memory."""
+    limits = (resource.RLIM_INFINITY if limit is None else limit, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits if kind == resource.RLIMIT_AS else None)
+    monkeypatch.setattr(memory.Path, "read_text", lambda self: "37 5 4 1 0 20 0\n")
+    monkeypatch.setattr(os, "sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else None)
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    assert address_space_left() == left
+    monkeypatch.setattr(memory.Path, "read_text", lambda self: "")
+    assert address_space_left() is None
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: pytest.fail("not there"))
+    assert address_space_left() is None

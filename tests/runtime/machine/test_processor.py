@@ -51,6 +51,21 @@ def test_cores_without_a_topology(machine, monkeypatch, tmp_path):
     assert physical_cores() == 5
 
 
+@pytest.mark.parametrize(("processors", "cores"), [(8, 4), (7, 3), (2, 1), (1, 1), (None, 1)])
+def test_half_of_the_processors_where_the_system_tells_no_more(machine, monkeypatch, processors, cores):
+    machine(6)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    assert physical_cores() == cores
+
+
+def test_a_process_has_one_core_at_least(machine):
+    machine(0)
+    assert physical_cores() == 1
+    machine(6, "1 100000\n")
+    assert physical_cores() == 1
+
+
 def test_a_processor_is_described_as_linux_does(monkeypatch, tmp_path):
     (tmp_path / "cpuinfo").write_text(
         "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx avx2 avx512_vnni sse\n\nprocessor\t: 1\n"
