@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.signals import RATE, silence, voice
 from triform.runtime.bundle.manifest import EncoderDecoderInfo
 from triform.runtime.bundle.media_info import AudioInfo
-from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.errors import BundleError, InputError, UnsupportedError
 from triform.runtime.media.voice_activity import SpeechSpan
 from triform.runtime.speech import utterances
 from triform.runtime.speech.fallback import DecodedWindow
@@ -126,3 +126,31 @@ def test_options_without_effect(options):
 def test_a_model_of_texts():
     with pytest.raises(UnsupportedError, match=r"listener reads text, not audio: use `EncoderDecoder\.generate`"):
         transcribe(model_of(source="text"), voice(1))
+
+
+@pytest.mark.parametrize(("samples", "heard"), [(1599, False), (1600, True), (1601, True)])
+def test_a_tenth_of_a_second_is_heard(samples, heard):
+    assert bool(list(transcribe(model_of(), voice(1)[2000 : 2000 + samples]))) is heard
+
+
+def test_no_more_is_read_than_the_span_needs():
+    read = []
+
+    def blocks():
+        for start in range(0, 100, 10):
+            read.append(start)
+            yield np.arange(start, start + 10, dtype=np.float32)
+
+    spans = cut_spans(blocks(), [SpeechSpan(0.5, 1.5), SpeechSpan(4.0, 5.0)], 10)
+    assert next(spans)[1].tolist() == list(range(5, 15)) and read == [0, 10]
+    assert next(spans)[1].tolist() == list(range(40, 50)) and read == [0, 10, 20, 30, 40]
+
+
+def test_an_encoder_that_takes_something_else_is_named():
+    for names in (["input_ids", "bbox"], ["attention_mask"]):
+        model = model_of()
+        model.manifest.graphs["encoder"].inputs = [SimpleNamespace(name=name) for name in names]
+        with pytest.raises(
+            BundleError, match=f"the encoder takes {', '.join(names)}, not audio; export the model again"
+        ):
+            list(transcribe(model, voice(1)))
