@@ -41,6 +41,7 @@ COMMAND_MODULES = {
     "verify": ("bundle.verify", "Check a bundle's files, or its outputs against the checkpoint."),
     "sign": ("bundle.sign", "Sign a bundle with an Ed25519 key."),
     "pack": ("bundle.pack", "Pack bundles and what runs them for a device without a network."),
+    "prepare": ("machine.prepare", "Prepare a bundle for this machine: a sooner start and less memory for more disk."),
     "batch": ("batch", "Run a model over files of any size, on one machine or a cluster."),
     "bench": ("machine.bench", "Measure how fast a bundle runs, and how much memory it takes."),
     "doctor": ("machine.doctor", "Show what this machine has, and which bundles fit it."),

@@ -55,11 +55,16 @@ def is_whole_file(path: Path, sha256: str, *, once: bool) -> bool:
     return whole
 
 
+def file_state(status: os.stat_result) -> str:
+    """Numbers that identify a file in its present state: they differ after it was written, or replaced."""
+    # A program can set the time of the last write (mtime), but not that of the last change of status (ctime).
+    numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return ":".join(map(str, numbers))
+
+
 def _identity(status: os.stat_result, sha256: str) -> str:
     """A hash that identifies a file in its present state, and its expected content."""
-    # A program can set the time of the last write (mtime), but not that of the last change of status (ctime).
-    parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, sha256)
-    return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()
+    return hashlib.sha256(f"{file_state(status)}:{sha256}".encode()).hexdigest()
 
 
 def _is_remembered(status: os.stat_result, sha256: str) -> bool:
@@ -90,11 +95,17 @@ def _forget_oldest(folder: Path) -> None:
 
 def _folder() -> Path | None:
     """The folder with an empty file for each verified file; None if the system has no cache folder."""
-    base = _cache_folder()
-    return base / "triform" / "verified" if base is not None and base.is_absolute() else None
+    base = cache_folder()
+    return None if base is None else base / "verified"
 
 
-def _cache_folder() -> Path | None:
+def cache_folder() -> Path | None:
+    """Triform's folder in this user's cache, which may not exist yet; None if the system has no cache folder."""
+    base = _cache_of_user()
+    return base / "triform" if base is not None and base.is_absolute() else None
+
+
+def _cache_of_user() -> Path | None:
     folder = os.environ.get("XDG_CACHE_HOME")
     if folder and Path(folder).is_absolute():
         return Path(folder)

@@ -30,6 +30,7 @@ from triform.runtime.graphs.providers.failures import first_line, is_of_gpu, kno
 from triform.runtime.graphs.providers.names import CPU, short_name
 from triform.runtime.graphs.providers.plugins import installed_plugins, plugin_of, use_plugin
 from triform.runtime.machine.memory import give_back_memory
+from triform.runtime.machine.prepared_graphs import prepared_graph
 from triform.runtime.machine.processor import physical_cores
 
 # onnxruntime starts as many threads as requested; ten thousand never finish starting.
@@ -231,9 +232,49 @@ def _open_on(
     return session
 
 
-def _open_on_cpu(ort: Any, path: Path, threads: int | None) -> GraphSession:
+def write_prepared(path: Path, folder: Path) -> None:
+    """Write the copy of a graph that loads fastest on this machine: optimized, its weights laid out for the processor.
+
+    Args:
+        path: the .onnx file in a bundle.
+        folder: the copy is written into it, under the same name.
+
+    Raises:
+        TriformError: it cannot be written; the graph itself must have been opened before.
+        OutOfMemoryError: the graph and its copy do not fit into memory.
+    """
+    import onnxruntime as ort
+
+    settings = _settings(ort, None)
+    settings.optimized_model_filepath = str(folder / path.name)
+    for key, value in (
+        ("session.save_external_prepacked_constant_initializers", "1"),
+        ("session.optimized_model_external_initializers_file_name", f"{path.name}.data"),
+        ("session.optimized_model_external_initializers_min_size_in_bytes", "1024"),
+    ):
+        settings.add_session_config_entry(key, value)
     try:
-        return _create(ort, path, _settings(ort, threads), [CPU], SLOW_FUSIONS)
+        _open_as_it_is(ort, path, settings)
+    except BundleError as error:
+        raise TriformError(
+            f"a copy of {path} cannot be written into {folder.parent}; it needs up to five times the bundle's space"
+        ) from error
+
+
+def _open_on_cpu(ort: Any, path: Path, threads: int | None) -> GraphSession:
+    prepared = prepared_graph(path, ort.__version__)
+    if prepared is not None:
+        try:
+            return _create(ort, prepared, _settings(ort, threads), [CPU], SLOW_FUSIONS)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            # The graph itself shows what is wrong, if it is not the copy.
+            pass_on(error)
+    return _open_as_it_is(ort, path, _settings(ort, threads))
+
+
+def _open_as_it_is(ort: Any, path: Path, settings: Any) -> GraphSession:
+    try:
+        return _create(ort, path, settings, [CPU], SLOW_FUSIONS)
     except BundleError:
         raise
     except Exception as error:  # onnxruntime's exceptions share no base class

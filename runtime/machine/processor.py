@@ -9,6 +9,11 @@ from pathlib import Path
 # What ONNX Runtime's products of 8-bit and 4-bit weights choose their code by, as Linux spells it: x86, then ARM.
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "sve")
 _CPUINFO = Path("/proc/cpuinfo")
+# What tells one kind of processor from another there: x86, then ARM. The rest are clocks, counts and numbers of cores.
+_KIND = (
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
+    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features"),
+)
 _CPUS = Path("/sys/devices/system/cpu")
 # A container's CPU quota: microseconds of processor time ("max" if unlimited) in each period of so many microseconds.
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -25,6 +30,17 @@ def instructions() -> list[str]:
     """The instructions that matter here, as Linux spells them; none where the system does not list them."""
     flags = set((_cpuinfo("flags", "Features") or "").split())
     return [name for name in _INSTRUCTIONS if name in flags]
+
+
+def processor_kind() -> str | None:
+    """All that the system tells of the first processor's kind and instructions; None where it tells nothing."""
+    try:
+        first = _CPUINFO.read_text(errors="replace").strip().split("\n\n")[0]
+    except OSError:
+        return None
+    pairs = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    known = [f"{name}: {pairs[name]}" for name in _KIND if name in pairs]
+    return "\n".join(known) if {"flags", "Features"} & pairs.keys() else None
 
 
 def physical_cores() -> int:

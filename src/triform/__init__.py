@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from triform.runtime.generation.options.beams import Beams
     from triform.runtime.generation.options.generation import GenerationOptions
     from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
+    from triform.runtime.graphs.preparation import Preparation, prepare, unprepare
     from triform.runtime.media.audio import Audio, open_audio
     from triform.runtime.media.voice_activity import VoiceActivityOptions
     from triform.runtime.opening import load, load_decoder, load_encoder, load_encoder_decoder, load_speech
@@ -97,6 +98,7 @@ __all__ = [
     "Perplexity",
     "Piece",
     "Predictor",
+    "Preparation",
     "ProviderError",
     "RewriteTask",
     "SearchIndex",
@@ -127,8 +129,10 @@ __all__ = [
     "load_encoder_decoder",
     "load_speech",
     "open_audio",
+    "prepare",
     "quantize",
     "transcribe",
+    "unprepare",
 ]
 
 # Where each name is, as type checkers read it above.
@@ -158,6 +162,7 @@ _MODULES = {
     "generation.options.beams": ("Beams",),
     "generation.options.generation": ("GenerationOptions",),
     "generation.options.groups": ("Constraints", "Penalties", "Truncation"),
+    "graphs.preparation": ("Preparation", "prepare", "unprepare"),
     "media.audio": ("Audio", "open_audio"),
     "media.voice_activity": ("VoiceActivityOptions",),
     "opening": ("load", "load_decoder", "load_encoder", "load_encoder_decoder", "load_speech"),

@@ -15,7 +15,9 @@ from triform.cli.outputs.notes import say
 from triform.cli.outputs.spelling import spelled
 
 if TYPE_CHECKING:
+    from triform.export.options import ExportOptions
     from triform.export.report import Report
+    from triform.runtime.graphs.preparation import Preparation
 
 HELP = """Export a checkpoint to a bundle, verified against PyTorch.
 
@@ -92,6 +94,13 @@ def run(
             help="Also store a decoder's matrices in 8 bits for long prompts, to read them about twice as fast.",
         ),
     ] = False,
+    for_this_machine: Annotated[
+        bool,
+        typer.Option(
+            "--for-this-machine",
+            help="Also prepare the bundle for this machine, for a sooner start: see triform prepare --help.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trust_remote_code: Annotated[
@@ -103,7 +112,7 @@ def run(
     ] = False,
 ) -> int:
     """Parse, call, render."""
-    from triform.cli.outputs.tables import rows
+    from triform.cli.outputs.tables import megabytes, rows
 
     check_installed()
     _say_newer()
@@ -135,6 +144,8 @@ def run(
     check_source(source)
     if not dry_run:
         check_target(bundle, force)
+    if for_this_machine:
+        _check_for_this_machine(options)
     if plot is not None:
         check_plot(plot, bundle, options)
     with kept_for_good():
@@ -148,8 +159,29 @@ def run(
         report = export(source, bundle, options, progress)
     if plot is not None:
         plot_frontier(report, plot)
-    print(json.dumps(report.to_json()) if as_json else spelled(_render(report)))
+    prepared = _prepared(bundle) if for_this_machine else None
+    if as_json:
+        print(json.dumps(report.to_json() | ({} if prepared is None else {"prepared_bytes": prepared.size})))
+        return 0
+    print(spelled(_render(report)))
+    if prepared is not None:
+        print(f"prepared for this machine, {megabytes(prepared.size)}: triform prepare --remove takes it away")
     return 0
+
+
+def _check_for_this_machine(options: ExportOptions) -> None:
+    from triform.runtime.errors import InputError
+    from triform.runtime.machine.prepared_graphs import check_preparable
+
+    if options.target == "gpu":
+        raise InputError("--for-this-machine lays out weights for a processor; leave it out with --target gpu")
+    check_preparable()
+
+
+def _prepared(bundle: Path) -> Preparation:
+    from triform.runtime.graphs.preparation import prepare
+
+    return prepare(bundle)
 
 
 def _say_newer() -> None:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from triform.runtime.machine import processor
-from triform.runtime.machine.processor import instructions, physical_cores, processor_name
+from triform.runtime.machine.processor import instructions, physical_cores, processor_kind, processor_name
 
 
 @pytest.fixture
@@ -77,3 +77,56 @@ def test_a_processor_is_described_as_linux_does(monkeypatch, tmp_path):
     assert instructions() == ["asimddp", "i8mm"]
     monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "absent")
     assert instructions() == []
+
+
+X86 = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+stepping\t: 1
+cpu MHz\t\t: {clock}
+flags\t\t: fpu {flag}
+bogomips\t: {clock}
+
+processor\t: 1
+flags\t\t: other
+"""
+ARM = """processor\t: 0
+BogoMIPS\t: {clock}
+Features\t: fp asimd {flag}
+CPU implementer\t: 0x41
+CPU part\t: 0xd0c
+CPU revision\t: 1
+"""
+
+
+@pytest.mark.parametrize("text", [X86, ARM], ids=["x86", "ARM"])
+def test_the_kind_of_a_processor_is_not_its_clock(monkeypatch, tmp_path, text):
+    path = tmp_path / "cpuinfo"
+    monkeypatch.setattr(processor, "_CPUINFO", path)
+
+    def kind(clock, flag):
+        path.write_text(text.format(clock=clock, flag=flag))
+        return processor_kind()
+
+    assert kind("2400.0", "i8mm") == kind("3700.5", "i8mm")
+    assert kind("2400.0", "i8mm") != kind("2400.0", "sve")
+
+
+def test_every_field_of_a_kind_counts(monkeypatch, tmp_path):
+    path = tmp_path / "cpuinfo"
+    monkeypatch.setattr(processor, "_CPUINFO", path)
+    path.write_text(X86)
+    assert processor_kind() == (
+        "vendor_id: AuthenticAMD\ncpu family: 25\nmodel: 17\nmodel name: AMD EPYC\nstepping: 1\nflags: fpu {flag}"
+    )
+    path.write_text(ARM)
+    assert processor_kind() == ("CPU implementer: 0x41\nCPU part: 0xd0c\nCPU revision: 1\nFeatures: fp asimd {flag}")
+
+
+def test_a_processor_that_is_not_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
+    assert processor_kind() is None
+    (tmp_path / "cpuinfo").write_text("model name: without instructions\n")
+    assert processor_kind() is None
