@@ -101,7 +101,9 @@ def test_a_bundle_that_was_written_is_not_the_one_that_was_prepared(own_bundle, 
 
 
 @pytest.mark.parametrize("changed", ["decoder.onnx", "decoder.onnx.data", "prepared.json"])
-@pytest.mark.parametrize("change", [os.utime, os.remove, lambda path: path.write_bytes(b"[1]")], ids=str)
+@pytest.mark.parametrize(
+    "change", [os.utime, os.remove, lambda path: path.write_bytes(b"[1]")], ids=["touched", "removed", "damaged"]
+)
 def test_a_copy_that_was_written_is_not_used(own_bundle, opened, changed, change):
     (folder,) = prepare(own_bundle).folders
     expected = answer(own_bundle)
