@@ -213,6 +213,8 @@ def test_what_a_file_of_strangers_may_set():
         *("trust-remote-code", "provider-option", "revision", "cluster", "extra", "platform", "python", "minimal"),
         # What replaces or continues, and what turns checks off.
         *("force", "resume", "verify", "fast", "skip-errors"),
+        # What fills and empties the user's cache.
+        *("for-this-machine", "remove"),
     }
     assert not allowed & refused
     for _, option in every_option():
