@@ -9,7 +9,7 @@ from contextlib import suppress
 from triform.runtime.bundle.folder import Bundle
 from triform.runtime.decoder.chat_template import render_chat
 from triform.runtime.decoder.prompt_input import Prompt, PromptInput, PromptOptions, Tools, check_unicode
-from triform.runtime.decoder.templates.engines import prepare
+from triform.runtime.decoder.templates.engines import start_engine
 from triform.runtime.errors import BundleError, InputError, UnsupportedError, option
 from triform.runtime.text.tokenizer import Tokenizer
 
@@ -26,7 +26,7 @@ class PromptEncoder:
         if bundle.tokenizer.has_chat_template:
             with suppress(UnsupportedError):
                 # Whoever renders a template hears of it.
-                prepare(bundle.tokenizer.template_engine)
+                start_engine(bundle.tokenizer.template_engine)
 
     def prompt_ids(self, prompt: PromptInput) -> list[int]:
         """Token ids of a prompt, at least one.

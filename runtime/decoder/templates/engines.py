@@ -18,7 +18,7 @@ def renderer(engine: str) -> Render:
     return isolated(engine, _imported(engine))
 
 
-def prepare(engine: str) -> None:
+def start_engine(engine: str) -> None:
     """Start the child process that renders templates with an engine. Arguments and errors as `renderer`."""
     start(engine, _imported(engine))
 
