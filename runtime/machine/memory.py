@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 _MEMINFO = Path("/proc/meminfo")
+_STATUS = Path("/proc/self/status")
 _CGROUP = Path("/sys/fs/cgroup")
 # Far larger than any cache, in bytes.
 _READ = 256 * 2**20
@@ -26,7 +27,7 @@ def available_memory() -> int | None:
     """The bytes that a new process could have without swapping; None if the system does not tell."""
     limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
     left = None if limit is None or used is None else max(0, limit - used + _reclaimable())
-    return _least(_meminfo("MemAvailable"), left)
+    return _least(_number_of(_MEMINFO, "MemAvailable"), left)
 
 
 def address_space_left() -> int | None:
@@ -68,6 +69,10 @@ def peak_memory() -> int | None:
     """The most bytes of memory that this process has had; None where the system does not tell."""
     if sys.platform == "win32":
         return None
+    # On Linux a process begins with the peak of the one that started it, as far as getrusage tells.
+    own = _number_of(_STATUS, "VmHWM")
+    if own is not None:
+        return own
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -91,9 +96,10 @@ def _physical() -> int | None:
         return None
 
 
-def _meminfo(key: str) -> int | None:
+def _number_of(path: Path, key: str) -> int | None:
+    """A number of bytes that Linux gives in kB on a line of its own; None where there is no such line."""
     try:
-        lines = _MEMINFO.read_text().splitlines()
+        lines = path.read_text().splitlines()
     except OSError:
         return None
     values = [line.split() for line in lines if line.startswith(f"{key}:")]

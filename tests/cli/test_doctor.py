@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from importlib import metadata
 from types import SimpleNamespace
 
 import onnx
 import pytest
 
-from triform.cli.commands.machine import doctor
+from triform.cli.commands.machine import doctor, loading_memory
 from triform.runtime.machine import memory
+
+PEAK = """
+import sys, triform
+model = triform.load(sys.argv[1])
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM:")).split()[1])
+"""
 
 
 def test_the_machine_and_two_bundles(call, int4_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "_BESIDES", 1000)
     code, out, err = call("doctor", int4_bundle, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
@@ -25,14 +32,36 @@ def test_the_machine_and_two_bundles(call, int4_bundle, tmp_path, monkeypatch):
     assert found["providers"]["cpu"] is None
     (fit,) = found["bundles"]
     weights = sum((int4_bundle / name).stat().st_size for name in os.listdir(int4_bundle) if ".onnx" in name)
-    assert (fit["form"], fit["memory"], fit["fits"]) == ("decoder", weights + 1000, True)
+    assert (fit["form"], fit["measured"], fit["fits"]) == ("decoder", True, True)
+    done = subprocess.run([sys.executable, "-c", PEAK, int4_bundle], capture_output=True, text=True, check=True)
+    assert fit["memory"] == pytest.approx(1024 * int(done.stdout), rel=0.1)
     assert fit["most_tokens_per_second"] == pytest.approx(found["memory_bandwidth"] / weights)
 
-    monkeypatch.setattr(memory, "_meminfo", lambda key: 10)
+    (tmp_path / "meminfo").write_text("MemAvailable: 10 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(doctor, "_BESIDES", 10**9)
     code, out, err = call("doctor", int4_bundle, tmp_path)
     assert (code, err) == (1, "")
-    assert f"bundle {int4_bundle}" in out and "does not fit" in out
+    # What cannot fit is not loaded.
+    shown = f"does not fit, needs {(weights + 10**9) / 1e9:.2f} GB or more"
+    assert f"bundle {int4_bundle}" in out and shown in out
     assert f"{tmp_path} is not a bundle: it has no manifest.json" in out
+
+
+def test_a_bundle_that_cannot_be_loaded(call, own_bundle):
+    data = own_bundle / "decoder.onnx.data"
+    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    code, out, err = call("doctor", own_bundle)
+    assert (code, err) == (1, "")
+    assert out.splitlines()[-1].endswith(f"{data} is damaged: its SHA-256 differs; copy the bundle again")
+
+
+def test_a_process_that_ends_while_it_loads(call, int4_bundle, monkeypatch):
+    monkeypatch.setattr(loading_memory, "_CHILD", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    code, out, err = call("doctor", int4_bundle, "--json")
+    assert (code, err) == (0, "")
+    (fit,) = json.loads(out)["bundles"]
+    assert (fit["measured"], fit["fits"]) == (False, False)
 
 
 def test_an_extra_that_is_missing_has_its_command(call, monkeypatch):

@@ -25,11 +25,12 @@ HELP = """Show what this machine has for running models, and which bundles fit i
 
 Of every triform.toml that commands read in this folder it lists what it sets, or what is wrong with it.
 Memory is read for a second to measure how fast it is: to generate a token, a model reads all its weights once.
+A bundle that may fit is loaded in a process of its own, to see how much memory it takes.
 With --provider the bundles' graphs are opened, to see which operators that provider leaves to the CPU.
 """
 
-# What a process needs besides the weights, in bytes: Python, ONNX Runtime, a tokenizer. Measured with small models.
-_BESIDES = 120 * 10**6
+# What a process needs besides the weights at least, in bytes: Python, ONNX Runtime, a tokenizer.
+_BESIDES = 60 * 10**6
 _GIGA = 1e9
 
 
@@ -68,18 +69,21 @@ class Fit:
         bundle: its folder.
         form: see `Manifest`.
         task: see `Manifest`.
-        memory: about how many bytes a process needs for it, without the cache of a long text.
+        memory: how many bytes a process has at most while it loads it, which a text, image or recording adds to; where
+            that cannot be measured here, about how many it needs at least.
+        measured: whether they were measured.
         fits: whether so many are available; None if unknown.
         most_tokens_per_second: a bound by the speed of memory, one text at a time; None for encoders.
         left_to_cpu: how many operators of each type the provider that was named leaves to the CPU, by graph; None if
             none was named.
-        problem: why it cannot be opened; the other attributes are None then.
+        problem: why it cannot be loaded here; the other attributes are None then.
     """
 
     bundle: str
     form: str | None = None
     task: str | None = None
     memory: int | None = None
+    measured: bool = False
     fits: bool | None = None
     most_tokens_per_second: float | None = None
     left_to_cpu: dict[str, dict[str, int]] | None = None
@@ -174,6 +178,7 @@ def _versions() -> dict[str, str]:
 
 
 def _fit(folder: Path, machine: Machine, provider: str | None) -> Fit:
+    from triform.cli.commands.machine.loading_memory import Loading, try_loading
     from triform.runtime.bundle.folder import open_bundle
     from triform.runtime.errors import BundleError, OutOfMemoryError
 
@@ -184,10 +189,17 @@ def _fit(folder: Path, machine: Machine, provider: str | None) -> Fit:
         return Fit(str(folder), problem=str(error))
     manifest = bundle.manifest
     weights = {name: _weights(manifest, name) for name in manifest.graphs}
-    needed, available = sum(weights.values()) + _BESIDES, machine.available_memory
+    least, available = sum(weights.values()) + _BESIDES, machine.available_memory
+    # What does not fit for certain is not tried.
+    loading = Loading() if available is not None and least > available else try_loading(folder)
+    if loading is not None and loading.problem is not None:
+        return Fit(str(folder), problem=loading.problem)
+    measured = None if loading is None else loading.peak
+    needed = least if measured is None else measured
+    fits = None if available is None else loading is not None and needed <= available
     decoder = weights.get("decoder")
     return Fit(
-        str(folder), manifest.form, manifest.task, needed, None if available is None else needed <= available,
+        str(folder), manifest.form, manifest.task, needed, measured is not None, fits,
         machine.memory_bandwidth / decoder if decoder else None, left,
     )  # fmt: skip
 
@@ -249,4 +261,7 @@ def _verdict(fit: Fit) -> str:
         return fit.problem or ""
     fits = {True: "fits", False: "does not fit", None: "may fit"}[fit.fits]
     speed = "" if fit.most_tokens_per_second is None else f", below {fit.most_tokens_per_second:.0f} tokens/s"
-    return f"{fit.form}, {fit.task}: {fits}, needs about {fit.memory / _GIGA:.2f} GB{speed}"
+    needs = (
+        f"takes {fit.memory / _GIGA:.2f} GB to load" if fit.measured else f"needs {fit.memory / _GIGA:.2f} GB or more"
+    )
+    return f"{fit.form}, {fit.task}: {fits}, {needs}{speed}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +89,20 @@ def test_freed_memory_goes_back_to_the_system():
 def test_peak_memory_counts_bytes():
     before = peak_memory()
     array = np.ones(before // 8 + 2**24)
+    assert peak_memory() >= array.nbytes
+
+
+def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
+    code = "from triform.runtime.machine.memory import peak_memory; print(peak_memory())"
+    own = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    array = np.ones(own // 8 + 2**24)
+    child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert child < 1.2 * own < array.nbytes
+
+
+def test_peak_memory_where_linux_does_not_tell(monkeypatch, tmp_path):
+    array = np.ones(2**24)
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "absent")
     assert peak_memory() >= array.nbytes
 
 
