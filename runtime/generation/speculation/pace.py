@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from statistics import mean
 
 # Numbers of tokens that may be proposed. Few sizes, so that their buffers can be kept.
 SIZES = (2, 4, 8, 12)
@@ -88,6 +87,6 @@ class Pace:
         known = [tokens for tokens in SIZES if self._runs[tokens] >= _MEASURED]
         slope = _SLOPE
         if known:
-            measured = mean((self._times[tokens] / self._times[0] - 1) / tokens for tokens in known)
+            measured = sum((self._times[tokens] / self._times[0] - 1) / tokens for tokens in known) / len(known)
             slope = 4.0 ** round(math.log(max(measured, _LEAST), 4))
         return 1 + slope * size
