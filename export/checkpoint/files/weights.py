@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ _SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
 # How torch's error names the first object in a pickle that is not a tensor.
 _FORBIDDEN = re.compile(r"(?:GLOBAL|[Cc]lass|function) ([\w.]+\.\w+)")
 # The first bytes of a zip file.
+# As safetensors and torch write their types.
+_FLOATS_OF_8_BITS = ("F8_", "torch.float8")
 _ZIP = b"PK\x03\x04"
 _OTHER_FRAMEWORKS = {".h5": "TensorFlow", ".msgpack": "Flax", ".ot": "Rust", ".onnx": "ONNX"}
 _OTHER_NAMES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
@@ -128,6 +130,8 @@ def open_weights(weights: WeightFiles) -> Iterator[dict[str, Any]]:
         for packed in packed_matrices(tensors, weights.packings):
             own = {name: tensors.pop(name) for name in packed.tensors.values()}
             tensors[packed.name] = UnpackedWeight(packed, own)
+        if weights.packings:
+            _check_scaled(tensors)
         yield tensors
 
 
@@ -208,6 +212,17 @@ def _refuse_pointer(path: Path) -> None:
     with path.open("rb") as file:
         if b"git-lfs" in file.read(64):
             raise ExportError(f"{path} is a pointer of Git LFS, not the file itself; run git lfs pull")
+
+
+def _check_scaled(tensors: Mapping[str, Any]) -> None:
+    """Refuse a quantized checkpoint's 8-bit floats that no scale came with: alone they are other numbers."""
+    for name, tensor in tensors.items():
+        kind = tensor.get_dtype() if hasattr(tensor, "get_dtype") else str(getattr(tensor, "dtype", ""))
+        if kind.startswith(_FLOATS_OF_8_BITS):
+            raise ExportError(
+                f"{name} is stored in 8-bit floats, and no scale that is known comes with it; fetch the model again, "
+                "or give the checkpoint that it was made from"
+            )
 
 
 def _check_once(path: Path, held: dict[str, Any], before: dict[str, Any]) -> None:

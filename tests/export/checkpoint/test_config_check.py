@@ -109,6 +109,17 @@ def test_weights_in_fp8_become_plain_ones(llama):
         torch.testing.assert_close(found[name], weight, rtol=4e-3, atol=4e-3)
 
 
+def test_8_bit_floats_whose_scale_is_missing_are_refused(llama):
+    """transformers takes them for the weights."""
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors = load_tensors(find_weights(llama))
+    tensors[name] = (tensors[name] * 3).to(torch.float8_e4m3fn)
+    save_file(tensors, llama / "model.safetensors")
+    config = configured(llama, quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]})
+    with pytest.raises(ExportError, match=r"up_proj\.weight is stored in 8-bit floats, and no scale"):
+        load_model(find_checkpoint(str(llama)), config, AutoModelForCausalLM)
+
+
 class Older(transformers.PretrainedConfig):
     """A config whose class does not declare what its settings are."""
 

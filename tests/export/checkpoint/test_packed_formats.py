@@ -11,6 +11,7 @@ from triform.export.checkpoint.files.packed.awq import AWQ
 from triform.export.checkpoint.files.packed.bitsandbytes import BITSANDBYTES
 from triform.export.checkpoint.files.packed.compressed_tensors import scaled_packings
 from triform.export.checkpoint.files.packed.formats import method_of, packings_of
+from triform.export.checkpoint.files.packed.scales import Lengths
 
 GPTQ = {"quant_method": "gptq"}
 
@@ -94,11 +95,11 @@ def test_numbers_with_scales(written):
     assert packings_of({"quant_method": "compressed-tensors", "format": written}) == scaled_packings()
 
 
-def scaled(weight, scale, zero=None):
+def scaled(weight, scale, zero=None, length=2):
     parts = {"weight": torch.tensor(weight, dtype=torch.int8), "weight_scale": torch.tensor(scale)}
     if zero is not None:
         parts["weight_zero_point"] = torch.tensor(zero, dtype=torch.int8)
-    return scaled_packings()[0].unpack(parts).tolist()
+    return scaled_packings(Lengths(frozenset({length}), frozenset({length})))[0].unpack(parts).tolist()
 
 
 WEIGHT = [[1, 2, 3], [4, 5, 6]]
@@ -127,3 +128,55 @@ def test_blocks_of_rows_and_columns():
     weight = [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
     assert scaled(weight, [[1.0, 2.0], [3.0, 4.0]]) == [[1, 1, 2], [1, 1, 2], [3, 3, 4]]
     assert scaled(weight, [[1.0, 2.0], [3.0, 4.0]], [[0, 1], [2, 3]]) == [[1, 1, 0], [1, 1, 0], [-3, -3, -8]]
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    # As 960 columns in blocks of 128 are eight blocks, and the last one is cut: not eight of 120.
+    [(4, [[1, 1, 1, 1, 2, 2]]), (3, [[1, 1, 1, 2, 2, 2]]), (7, [[1, 1, 1, 2, 2, 2]])],
+    ids=["the last block is cut", "two whole blocks", "a length that gives another number of blocks"],
+)
+def test_blocks_are_as_long_as_the_config_says(length, expected):
+    assert scaled([[1] * 6], [[1.0, 2.0]], length=length) == expected
+    fp8 = packings_of({"quant_method": "fp8", "weight_block_size": [1, length]})[0]
+    parts = {"weight": torch.ones(1, 6).to(torch.float8_e4m3fn), "weight_scale_inv": torch.tensor([[1.0, 2.0]])}
+    assert fp8.unpack(parts).tolist() == expected
+
+
+def test_blocks_of_no_known_length_are_refused():
+    with pytest.raises(ValueError, match="blocks of an unknown length"):
+        scaled([[1] * 7], [[1.0, 2.0]], length=9)
+
+
+@pytest.mark.parametrize(
+    ("weights", "rows", "columns"),
+    [
+        ({"strategy": "block", "block_structure": [128, 64]}, {128}, {64}),
+        ({"strategy": "block", "block_structure": "128x64"}, {128}, {64}),
+        ({"strategy": "group", "group_size": 32}, set(), {32}),
+        ({"strategy": "channel", "group_size": -1, "block_structure": None}, set(), set()),
+    ],
+)
+def test_lengths_in_a_config(weights, rows, columns):
+    found = packings_of(compressed({"weights": {"num_bits": 8, **weights}}, format="float-quantized"))
+    assert found == scaled_packings(Lengths(frozenset(rows), frozenset(columns)))
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        (torch.tensor(0.5), 0.5), (torch.tensor([0.5]), 0.5), (torch.tensor([[126]], dtype=torch.uint8), 0.5),
+        (torch.tensor([[2.0]]).to(torch.float8_e8m0fnu), 2.0),
+    ],
+)  # fmt: skip
+def test_scales_of_a_matrix_of_8_bit_floats(scale, expected):
+    """As numbers, and as the exponents of powers of two."""
+    (packing, _) = packings_of({"quant_method": "fp8", "weight_block_size": None})
+    parts = {"weight": torch.ones(2, 3).to(torch.float8_e4m3fn), "weight_scale_inv": scale}
+    assert packing.unpack(parts).tolist() == [[expected] * 3] * 2
+
+
+def test_4_bit_floats_are_no_8_bit_floats():
+    (packing, _) = packings_of({"quant_method": "fp8"})
+    with pytest.raises(TypeError):
+        packing.unpack({"weight": torch.ones(2, 3, dtype=torch.int8), "weight_scale_inv": torch.ones(1, 1)})

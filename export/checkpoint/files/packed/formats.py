@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from triform.export.checkpoint.files.packed.awq import AWQ
 from triform.export.checkpoint.files.packed.bitsandbytes import BITSANDBYTES
 from triform.export.checkpoint.files.packed.compressed_tensors import grid_packings, scaled_packings
+from triform.export.checkpoint.files.packed.fp8 import fp8_packings
 from triform.export.checkpoint.files.packed.gptq import gptq_packings
 from triform.export.checkpoint.files.packed.packing import Packing
+from triform.export.checkpoint.files.packed.scales import Lengths
 
 _GPTQ_FORMATS = {"gptq": True, "gptq_v2": False, "auto_round:auto_gptq": True, "auto_round:gptq": True}
 _COMPRESSED = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
@@ -35,6 +37,8 @@ def packings_of(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
             return BITSANDBYTES
         case "compressed-tensors":
             return _compressed(settings)
+        case "fp8":
+            return fp8_packings(settings)
     return ()
 
 
@@ -64,7 +68,25 @@ def _compressed(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
     if not written <= set(_COMPRESSED) or sparse:
         return ()
     if "pack-quantized" not in written:
-        return scaled_packings()
+        return scaled_packings(_lengths(weights))
     bits = [item.get("num_bits") for item in weights if isinstance(item, dict) and item.get("type", "int") == "int"]
     known = next((size for size in _BITS if bits and all(number == size for number in bits)), None)
-    return () if known is None else grid_packings(known)
+    return () if known is None else grid_packings(known, _lengths(weights))
+
+
+def _lengths(weights: Iterable[Any]) -> Lengths:
+    """How long groups of columns and blocks of both are, in the groups of a config."""
+    rows, columns = set(), set()
+    for item in weights:
+        if isinstance(item, dict):
+            block = item.get("block_structure")
+            # Older files write 128x128.
+            sizes = block.split("x") if isinstance(block, str) else block or ()
+            rows |= _whole(sizes[:1])
+            columns |= _whole([*sizes[1:2], item.get("group_size")])
+    return Lengths(frozenset(rows), frozenset(columns))
+
+
+def _whole(sizes: Iterable[Any]) -> set[int]:
+    """The numbers of columns or rows among what a config says, which has -1 and null for all of them."""
+    return {int(size) for size in sizes if str(size).isdecimal() and int(size) > 0}
