@@ -39,6 +39,33 @@ def encoder_tokens(tokenizer: Any) -> Tokens:
     return Tokens(tokenizer.bos_token_id, eos, tokenizer.pad_token_id, tokenizer.mask_token_id)
 
 
+def padding_of(checkpoint: Checkpoint, task: str) -> int | None:
+    """The token that pads the texts of an encoder; None if nothing names one.
+
+    Classifiers of the kinds of decoders find the end of a text by the token that their own config names, which is not
+    always the tokenizer's.
+    """
+    config = checkpoint.model.config.get_text_config()
+    own, size = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", 0)
+    if task == "text-classification" and own is not None and 0 <= own < size:
+        return int(own)
+    pad: int | None = checkpoint.tokenizer.pad_token_id
+    return pad
+
+
+def name_padding(checkpoint: Checkpoint, task: str) -> None:
+    """Give a classifier whose config names no padding the tokenizer's, if no text has it.
+
+    Without one such a model takes the last token of a text, and no two texts at once.
+    """
+    config, tokenizer = checkpoint.model.config.get_text_config(), checkpoint.tokenizer
+    pad = tokenizer.pad_token_id
+    if task != "text-classification" or getattr(config, "pad_token_id", 0) is not None or pad is None:
+        return
+    if hasattr(tokenizer, "backend_tokenizer") and pad not in tokenizer("a")["input_ids"]:
+        config.pad_token_id = pad
+
+
 def special_strings(tokenizer: Any) -> dict[str, str]:
     """The special tokens that a template may use, as strings by name."""
     return {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}

@@ -18,7 +18,7 @@ from triform.export.checkpoint.source import Checkpoint, Source
 from triform.export.describe.encoder import hidden_state_count, label_names, vector_width
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.plan import Row, plan_rows, size_rows, stored_for, vocabulary_row
-from triform.export.describe.special_tokens import encoder_tokens, special_strings
+from triform.export.describe.special_tokens import encoder_tokens, padding_of, special_strings
 from triform.export.forms.encoders.checks import EncoderChecks
 from triform.export.forms.encoders.encoder_graph import bundle_graphs, float_stage, write_encoder_graphs
 from triform.export.forms.encoders.projections import differentiable
@@ -151,7 +151,8 @@ def _write_tokenizer(tokenizer: Any, folder: Path) -> TokenizerInfo:
 
 def _manifest(encoder: TextEncoder, graph: GraphInfo, tokenizer: TokenizerInfo) -> Manifest:
     checkpoint = encoder.checkpoint
-    tokens = encoder_tokens(checkpoint.tokenizer)
+    padding = padding_of(checkpoint, encoder.task)
+    tokens = dataclasses.replace(encoder_tokens(checkpoint.tokenizer), pad=padding)
     vocabulary = VocabularyInfo(tokenizer, tokens, encoder.vocab_size, encoder.max_length)
     manifest = form_manifest(model_info(checkpoint, "encoder", encoder.task), vocabulary, {"encoder": graph})
     return dataclasses.replace(manifest, encoder=_encoder_info(encoder, graph))

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.sentence.sentence_transformers import SentenceModules, lower_case, read_modules
 from triform.export.checkpoint.source import Checkpoint
+from triform.export.describe.special_tokens import name_padding, padding_of
 from triform.export.graph.tracing import quiet_torch
 from triform.export.options import ExportOptions
 from triform.export.samples import texts
@@ -74,7 +75,7 @@ class TextEncoder:
     @property
     def pad(self) -> int:
         """Token id that pads."""
-        return self.checkpoint.tokenizer.pad_token_id or 0
+        return padding_of(self.checkpoint, self.task) or 0
 
     @property
     def vocab_size(self) -> int:
@@ -104,6 +105,7 @@ def text_encoder(checkpoint: Checkpoint, options: ExportOptions) -> TextEncoder:
         InputError: the context length is beyond the model's.
     """
     model, task = checkpoint.model, checkpoint.source.task
+    name_padding(checkpoint, task)
     modules = _modules(checkpoint, task)
     if modules.lower_case:
         lower_case(checkpoint.tokenizer)
