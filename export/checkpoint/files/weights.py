@@ -24,9 +24,9 @@ from triform.runtime.errors import ExportError
 _SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
 # How torch's error names the first object in a pickle that is not a tensor.
 _FORBIDDEN = re.compile(r"(?:GLOBAL|[Cc]lass|function) ([\w.]+\.\w+)")
-# The first bytes of a zip file.
 # As safetensors and torch write their types.
 _FLOATS_OF_8_BITS = ("F8_", "torch.float8")
+# The first bytes of a zip file.
 _ZIP = b"PK\x03\x04"
 _OTHER_FRAMEWORKS = {".h5": "TensorFlow", ".msgpack": "Flax", ".ot": "Rust", ".onnx": "ONNX"}
 _OTHER_NAMES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
