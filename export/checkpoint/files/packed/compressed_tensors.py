@@ -7,24 +7,24 @@ from functools import cache, partial
 import torch
 
 from triform.export.checkpoint.files.packed.packing import Grid, PackedTensors, Packing, column_groups, integers
-from triform.export.checkpoint.files.packed.scales import Lengths, scaled
+from triform.export.checkpoint.files.packed.scales import BlockLengths, scaled
 
 # What activations are rounded with in other engines; floats are not rounded here.
 _OF_ACTIVATIONS = ("input_scale", "input_zero_point", "input_global_scale", "output_scale", "output_zero_point")
-_UNKNOWN = Lengths()
+_UNKNOWN = BlockLengths()
 
 
-def scaled_packings(lengths: Lengths = _UNKNOWN) -> tuple[Packing, ...]:
+def scaled_packings(lengths: BlockLengths = _UNKNOWN) -> tuple[Packing, ...]:
     """How matrices of 8-bit numbers are stored, whose groups and blocks have one of these lengths."""
     return _made_once(lengths)
 
 
 @cache
-def _made_once(lengths: Lengths) -> tuple[Packing, ...]:
+def _made_once(lengths: BlockLengths) -> tuple[Packing, ...]:
     return (Packing("weight_scale", ("weight", "weight_zero_point"), partial(_scaled, lengths), _OF_ACTIVATIONS),)
 
 
-def grid_packings(bits: int, lengths: Lengths = _UNKNOWN) -> tuple[Packing, ...]:
+def grid_packings(bits: int, lengths: BlockLengths = _UNKNOWN) -> tuple[Packing, ...]:
     """How matrices of integers of so many bits are packed; others are stored as `scaled_packings` says."""
     others = ("weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
     grid = Packing("weight_packed", others, partial(_unpack, bits), _OF_ACTIVATIONS, as_grid=True)
@@ -51,7 +51,7 @@ def _unpack(bits: int, parts: PackedTensors) -> Grid:
     return Grid(numbers, zeros, scales, bits, column_groups(group, width, scales.shape[1]))
 
 
-def _scaled(lengths: Lengths, parts: PackedTensors) -> torch.Tensor:
+def _scaled(lengths: BlockLengths, parts: PackedTensors) -> torch.Tensor:
     """Scale a matrix: weight is int8 or an 8-bit float, weight_scale float, of all, of groups or of blocks."""
     zeros, scales = parts.get("weight_zero_point"), parts["weight_scale"]
     return scaled(parts["weight"].float(), scales, None if zeros is None else zeros.float(), lengths).to(scales.dtype)

@@ -11,7 +11,7 @@ from triform.export.checkpoint.files.packed.compressed_tensors import grid_packi
 from triform.export.checkpoint.files.packed.fp8 import fp8_packings
 from triform.export.checkpoint.files.packed.gptq import gptq_packings
 from triform.export.checkpoint.files.packed.packing import Packing
-from triform.export.checkpoint.files.packed.scales import Lengths
+from triform.export.checkpoint.files.packed.scales import BlockLengths
 
 _GPTQ_FORMATS = {"gptq": True, "gptq_v2": False, "auto_round:auto_gptq": True, "auto_round:gptq": True}
 _COMPRESSED = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
@@ -74,7 +74,7 @@ def _compressed(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
     return () if known is None else grid_packings(known, _lengths(weights))
 
 
-def _lengths(weights: Iterable[Any]) -> Lengths:
+def _lengths(weights: Iterable[Any]) -> BlockLengths:
     """How long groups of columns and blocks of both are, in the groups of a config."""
     rows, columns = set(), set()
     for item in weights:
@@ -84,7 +84,7 @@ def _lengths(weights: Iterable[Any]) -> Lengths:
             sizes = block.split("x") if isinstance(block, str) else block or ()
             rows |= _whole(sizes[:1])
             columns |= _whole([*sizes[1:2], item.get("group_size")])
-    return Lengths(frozenset(rows), frozenset(columns))
+    return BlockLengths(frozenset(rows), frozenset(columns))
 
 
 def _whole(sizes: Iterable[Any]) -> set[int]:

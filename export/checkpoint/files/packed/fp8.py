@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from triform.export.checkpoint.files.packed.packing import PackedTensors, Packing
-from triform.export.checkpoint.files.packed.scales import Lengths, scaled
+from triform.export.checkpoint.files.packed.scales import BlockLengths, scaled
 
-FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
+_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
 _MARKS = ("weight_scale_inv", "qscale_weight")
 # What activations are rounded with in other engines; floats are not rounded here.
 _OF_ACTIVATIONS = ("activation_scale", "qscale_act", "input_scale")
@@ -30,17 +30,17 @@ def fp8_packings(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
 
 @cache
 def _packings(rows: frozenset[int], columns: frozenset[int]) -> tuple[Packing, ...]:
-    lengths = Lengths(rows, columns)
+    lengths = BlockLengths(rows, columns)
     return tuple(Packing(mark, ("weight",), partial(_unpack, mark, lengths), _OF_ACTIVATIONS) for mark in _MARKS)
 
 
-def _unpack(mark: str, lengths: Lengths, parts: PackedTensors) -> torch.Tensor:
+def _unpack(mark: str, lengths: BlockLengths, parts: PackedTensors) -> torch.Tensor:
     """Unpack a matrix: weight is an 8-bit float, its scales are floats or the exponents of powers of two as uint8.
 
     Raises:
         TypeError: the weight is something else, such as two 4-bit floats in a byte.
     """
-    if parts["weight"].dtype not in FLOATS:
+    if parts["weight"].dtype not in _FLOATS:
         raise TypeError("no 8-bit floats")
     scales = parts[mark]
     scales = (scales.float() - _BIAS).exp2() if scales.dtype == torch.uint8 else scales.float()

@@ -8,7 +8,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Lengths:
+class BlockLengths:
     """How many numbers along an axis may share a scale, as a quantization_config says; the last ones may be fewer.
 
     Attributes:
@@ -21,7 +21,7 @@ class Lengths:
 
 
 def scaled(
-    numbers: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None = None, lengths: Lengths | None = None
+    numbers: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None = None, lengths: BlockLengths | None = None
 ) -> torch.Tensor:
     """Scale a matrix.
 
@@ -37,7 +37,7 @@ def scaled(
     Raises:
         ValueError: no known length gives as many blocks, and they cannot be equally long.
     """
-    lengths, (rows, width) = lengths or Lengths(), numbers.shape
+    lengths, (rows, width) = lengths or BlockLengths(), numbers.shape
     factors = scales if scales.dim() == 2 else scales.reshape(-1, 1)
     if factors.shape[0] not in (1, rows):
         factors = _spread(factors, rows, 0, lengths.rows)
