@@ -11,7 +11,7 @@ from triform.export.checkpoint.files.packed.awq import AWQ
 from triform.export.checkpoint.files.packed.bitsandbytes import BITSANDBYTES
 from triform.export.checkpoint.files.packed.compressed_tensors import scaled_packings
 from triform.export.checkpoint.files.packed.formats import method_of, packings_of
-from triform.export.checkpoint.files.packed.scales import Lengths
+from triform.export.checkpoint.files.packed.scales import BlockLengths
 
 GPTQ = {"quant_method": "gptq"}
 
@@ -99,7 +99,7 @@ def scaled(weight, scale, zero=None, length=2):
     parts = {"weight": torch.tensor(weight, dtype=torch.int8), "weight_scale": torch.tensor(scale)}
     if zero is not None:
         parts["weight_zero_point"] = torch.tensor(zero, dtype=torch.int8)
-    return scaled_packings(Lengths(frozenset({length}), frozenset({length})))[0].unpack(parts).tolist()
+    return scaled_packings(BlockLengths(frozenset({length}), frozenset({length})))[0].unpack(parts).tolist()
 
 
 WEIGHT = [[1, 2, 3], [4, 5, 6]]
@@ -159,7 +159,7 @@ def test_blocks_of_no_known_length_are_refused():
 )
 def test_lengths_in_a_config(weights, rows, columns):
     found = packings_of(compressed({"weights": {"num_bits": 8, **weights}}, format="float-quantized"))
-    assert found == scaled_packings(Lengths(frozenset(rows), frozenset(columns)))
+    assert found == scaled_packings(BlockLengths(frozenset(rows), frozenset(columns)))
 
 
 @pytest.mark.parametrize(
