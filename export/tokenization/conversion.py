@@ -112,7 +112,9 @@ def _texts_for(original: Any) -> Iterator[str]:
         yield from filter(None, (" ".join(text.split()) for text in difficult_texts()))
         return
     yield from difficult_texts()
-    added = [token.content for token in original.added_tokens_decoder.values()]
+    # Nobody writes these in a text, and SigLIP's reads what follows them as if it went on.
+    edges = {original.bos_token, original.eos_token, original.unk_token, original.pad_token}
+    added = [token.content for token in original.added_tokens_decoder.values() if token.content not in edges]
     yield from (f"one {token} two{token}three" for token in added[:_ALONE])
     yield " ".join(added)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -15,6 +16,7 @@ from triform.runtime.errors import InputError
 from triform.runtime.evaluation.likelihoods import Likelihoods
 
 CONTEXT = "The lighthouse keeper wrote"
+HARNESS = "triform.runtime.evaluation.harness"
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +103,11 @@ def harness(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", model)
     monkeypatch.setitem(sys.modules, "lm_eval.api.registry", registry)
-    monkeypatch.delitem(sys.modules, "triform.runtime.evaluation.harness", raising=False)
-    from triform.runtime.evaluation import harness
-
-    yield SimpleNamespace(registered=registered, module=harness)
-    monkeypatch.delitem(sys.modules, "triform.runtime.evaluation.harness", raising=False)
+    monkeypatch.delitem(sys.modules, HARNESS, raising=False)
+    # Not `from … import`, which takes the module of another test from the package.
+    yield SimpleNamespace(registered=registered, module=importlib.import_module(HARNESS))
+    # Not by the patch, which would put it back.
+    sys.modules.pop(HARNESS, None)
 
 
 def requests(*arguments):
