@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ _UNDERSTOOD = {
 # Initializations that leave the base model's weights unchanged; the others subtract something from them.
 _PLAIN_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
 _PREFIX = "base_model.model."
+# What peft's wrappers put into names: the layer below an adapter, and the trained copy of a module beside the original.
+_WRAPPED = re.compile(r"\.(base_layer|modules_to_save|original_module)(?=\.)")
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?")
 
 
@@ -76,20 +78,56 @@ def merge(model: PreTrainedModel, folder: Path) -> frozenset[str]:
         ExportError: it is not a LoRA adapter, has a setting that is not supported, or does not fit the model.
     """
     config = _config(folder)
-    tensors = {name.removeprefix(_PREFIX): value for name, value in load_tensors(_files(folder)).items()}
-    changes: dict[str, _Factors] = {}
-    replaced = set()
+    trained, changes = _sorted_out(folder)
     with torch.no_grad():
-        for name, value in tensors.items():
-            matched = _FACTOR.fullmatch(name)
-            if matched is None:
-                replaced.add(_replace(model, folder, name, value))
-                continue
+        _resize(model, folder, trained)
+        # peft's copies of a module, and its factors, do not reach the other layers that share a weight.
+        places = {name: _place(model, folder, name) for name in (*trained, *(f"{name}.weight" for name in changes))}
+        shared = _untie(model, places.values())
+        for name, value in trained.items():
+            _replace(model, folder, name, places[name], value)
+        for module, factors in changes.items():
+            _add(model, folder, module, places[f"{module}.weight"], factors, config)
+        _tie_equals(model, shared)
+    return frozenset(places[name] for name in trained)
+
+
+def _sorted_out(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, _Factors]]:
+    """An adapter's tensors: those that replace the model's by name, and the factors of its changes by module."""
+    trained: dict[str, torch.Tensor] = {}
+    originals: dict[str, torch.Tensor] = {}
+    changes: dict[str, _Factors] = {}
+    for name, value in load_tensors(_files(folder)).items():
+        name = name.removeprefix(_PREFIX)
+        matched = _FACTOR.fullmatch(name)
+        if matched is not None:
             factors = changes.setdefault(matched["module"], _Factors(matched["embedding"] is not None))
             setattr(factors, matched["factor"].lower(), value.float())
-        for module, factors in changes.items():
-            _add(model, folder, module, factors, config)
-    return frozenset(replaced)
+            continue
+        plain = _WRAPPED.sub("", name)
+        held = originals if ".original_module." in name else trained
+        if plain in held and not torch.equal(held[plain], value):
+            raise ExportError(f"{folder} holds {plain} twice, with other numbers; merge the adapter with peft first")
+        held[plain] = value
+    return trained | {name: value for name, value in originals.items() if name not in trained}, changes
+
+
+def _resize(model: PreTrainedModel, folder: Path, trained: Mapping[str, torch.Tensor]) -> None:
+    """Give the model as many tokens as the adapter's embeddings have, which are trained whole where they are others."""
+    ends = [layer for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
+    names = {f"{name}.weight": layer for name, layer in model.named_modules() if layer in ends}
+    held = {place: value for name, value in trained.items() if (place := renamed(model, name)) in names}
+    sizes = {len(value) for place, value in held.items() if value.dim() == 2}
+    if not sizes or all(len(names[place].weight) == len(value) for place, value in held.items()):
+        return
+    given = {names[place] for place in held}
+    tied = {id(layer.weight) for layer in given}
+    if len(sizes) > 1 or not all(layer in given or id(layer.weight) in tied for layer in ends):
+        raise ExportError(
+            f"{folder} changes the number of tokens of its base model, {len(ends[0].weight)}, but not all layers that "
+            f"have one for each: it holds {', '.join(sorted(held))}; merge the adapter with peft first"
+        )
+    model.resize_token_embeddings(sizes.pop(), mean_resizing=False)
 
 
 def _files(folder: Path) -> Any:
@@ -115,38 +153,27 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _replace(model: PreTrainedModel, folder: Path, name: str, value: torch.Tensor) -> str:
+def _replace(model: PreTrainedModel, folder: Path, name: str, target: str, value: torch.Tensor) -> None:
     """Replace a tensor of the model by the adapter's: a bias, or part of a fully trained module."""
-    if ".lora_" in name or ".base_layer." in name:
-        raise ExportError(f"{folder} holds {name}, which is not supported; merge the adapter with peft first")
-    target = _place(model, folder, name)
     own = model.get_parameter(target)
     if own.shape != value.shape:
         raise ExportError(
             f"{folder} holds {name} of the shape {tuple(value.shape)}, but its base model has {tuple(own.shape)}; "
             "merge the adapter with peft first"
         )
-    if target in _shared(model) and not torch.equal(own, value.float()):
-        raise ExportError(
-            f"{folder} replaces {name}, which its base model shares with another layer; merge it with peft first"
-        )
     own.copy_(value)
-    return target
 
 
-def _add(model: PreTrainedModel, folder: Path, name: str, factors: _Factors, config: Mapping[str, Any]) -> None:
+def _add(
+    model: PreTrainedModel, folder: Path, name: str, target: str, factors: _Factors, config: Mapping[str, Any]
+) -> None:
     """Add one module's change to its weight."""
     if factors.a is None or factors.b is None:
         raise ExportError(f"{folder} holds only one of the two factors of {name}")
-    target = _place(model, folder, f"{name}.weight")
     layer = model.get_submodule(target.removesuffix(".weight"))
     kind = torch.nn.Embedding if factors.embedding else (torch.nn.Linear, Conv1D)
     if not isinstance(layer, kind):
         raise ExportError(f"{folder} adapts {name}, a {type(layer).__name__}, which is not supported; merge it first")
-    if target in _shared(model):
-        raise ExportError(
-            f"{folder} adapts {name}, which its base model shares with another layer; merge it with peft first"
-        )
     change = factors.b @ factors.a
     # GPT-2's layers, and embeddings, keep their weights transposed.
     if factors.embedding or isinstance(layer, Conv1D):
@@ -180,18 +207,37 @@ def _of_module(patterns: Mapping[str, Any] | None, name: str, default: Any) -> A
 
 def _place(model: PreTrainedModel, folder: Path, name: str) -> str:
     """The model's own name of a parameter."""
+    if ".lora_" in name or ".token_adapter." in name:
+        raise ExportError(f"{folder} holds {name}, which is not supported; merge the adapter with peft first")
     target = renamed(model, name)
     if target not in dict(model.named_parameters(remove_duplicate=False)):
         raise ExportError(f"{folder} changes {name}, which its base model, a {type(model).__name__}, does not have")
     return target
 
 
-def _shared(model: PreTrainedModel) -> set[str]:
-    """The names of parameters that are tied to another."""
-    first: dict[int, str] = {}
-    shared = set()
+def _untie(model: PreTrainedModel, changed: Iterable[str]) -> list[set[str]]:
+    """Give each changed parameter that others are tied to numbers of its own; return the names that were tied."""
+    groups: dict[int, set[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        if id(parameter) in first:
-            shared |= {name, first[id(parameter)]}
-        first.setdefault(id(parameter), name)
+        groups.setdefault(id(parameter), set()).add(name)
+    wanted = set(changed)
+    shared = [names for names in groups.values() if len(names) > 1 and names & wanted]
+    for names in shared:
+        for name in names & wanted:
+            _set(model, name, torch.nn.Parameter(model.get_parameter(name).clone()))
     return shared
+
+
+def _tie_equals(model: PreTrainedModel, shared: Iterable[set[str]]) -> None:
+    """Make one parameter again of those that the adapter changed in the same way."""
+    for names in shared:
+        first, *others = sorted(names)
+        weight = model.get_parameter(first)
+        for name in others:
+            if torch.equal(model.get_parameter(name), weight):
+                _set(model, name, weight)
+
+
+def _set(model: PreTrainedModel, name: str, parameter: torch.nn.Parameter) -> None:
+    place, _, last = name.rpartition(".")
+    setattr(model.get_submodule(place), last, parameter)

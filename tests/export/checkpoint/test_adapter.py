@@ -10,6 +10,7 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
+from tests.checkpoints.decoders import llama_folder
 from triform.export.checkpoint.loading import load_model, read_config
 from triform.export.checkpoint.purpose import decide_purpose
 from triform.export.checkpoint.resolve import find_checkpoint
@@ -132,8 +133,9 @@ def test_biases_that_were_trained(tmp_path):
     torch.manual_seed(0)
     transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**settings)).save_pretrained(tmp_path)
     bias = torch.randn(32)
-    write_adapter(tmp_path, factors(Q, 32, 32) | {f"{Q}.bias": bias}, bias="lora_only")
-    assert torch.equal(merged(tmp_path)[f"{Q}.bias"], bias)
+    for name in (f"{Q}.bias", f"{Q}.base_layer.bias"):
+        write_adapter(tmp_path, factors(Q, 32, 32) | {name: bias}, bias="lora_only")
+        assert torch.equal(merged(tmp_path)[f"{Q}.bias"], bias)
 
 
 def test_the_trunk_alone(llama, base, tmp_path):
@@ -185,15 +187,65 @@ def test_tensors_that_do_not_fit_are_named(llama, tensors, text):
         merged(llama)
 
 
-def test_weights_that_two_layers_share(tmp_path):
-    from tests.checkpoints.decoders import llama_folder
+@pytest.fixture
+def tied(tmp_path):
+    """A llama whose head is its embedding, (400, 96)."""
+    return llama_folder(tmp_path / "tied", num_hidden_layers=1)
 
-    llama = llama_folder(tmp_path / "tied", num_hidden_layers=1)
-    write_adapter(llama, factors("lm_head", outside=400))
-    with pytest.raises(ExportError, match="adapts lm_head, which its base model shares with another layer"):
+
+def test_a_head_apart_from_the_embedding_that_it_was_tied_to(tied):
+    """As peft computes it: a change of one of two layers that share a weight does not reach the other."""
+    base = AutoModelForCausalLM.from_pretrained(tied).state_dict()
+    tensors = factors("lm_head", outside=400)
+    write_adapter(tied, tensors)
+    check_changes(merged(tied), base, {"lm_head.weight": 3 * product(tensors, "lm_head")})
+    trained = torch.randn(400, 96)
+    write_adapter(tied, {"model.embed_tokens.weight": trained}, modules_to_save=["embed_tokens"])
+    check_changes(merged(tied), base, {"model.embed_tokens.weight": trained - base["model.embed_tokens.weight"]})
+
+
+def test_a_head_that_stays_tied(tied):
+    """Both are trained in the same way, which is saved twice."""
+    trained = torch.randn(400, 96)
+    names = ("model.embed_tokens.weight", "lm_head.weight")
+    write_adapter(tied, {name: trained.clone() for name in names}, ensure_weight_tying=True)
+    source = find_checkpoint(str(tied))
+    model = load_model(source, read_config(source), AutoModelForCausalLM).model
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert torch.equal(model.lm_head.weight, trained)
+
+
+def test_layers_that_peft_saves_below_their_adapters(llama, base):
+    """With embeddings among its targets, and with trained biases, it writes base_layer.weight and base_layer.bias."""
+    tensors = factors("lm_head", outside=400)
+    write_adapter(llama, tensors | {"lm_head.base_layer.weight": torch.ones(400, 96)})
+    changes = {"lm_head.weight": 1 - base["lm_head.weight"] + 3 * product(tensors, "lm_head")}
+    check_changes(merged(llama), base, changes)
+
+
+@pytest.mark.parametrize("head", ["lm_head.weight", "lm_head.modules_to_save.weight"])
+def test_added_tokens(llama, base, head):
+    """The embedding and the head are trained whole, with five more rows; the untrained copies are saved, too."""
+    torch.manual_seed(0)
+    embedding, rows = torch.randn(405, 96), torch.randn(405, 96)
+    untrained = {"lm_head.original_module.weight": torch.ones(405, 96)}
+    write_adapter(llama, {"model.embed_tokens.weight": embedding, head: rows} | untrained)
+    source = find_checkpoint(str(llama))
+    model = load_model(source, read_config(source), AutoModelForCausalLM).model
+    assert torch.equal(model.model.embed_tokens.weight, embedding)
+    assert torch.equal(model.lm_head.weight, rows)
+    assert model.config.vocab_size == 405
+
+
+def test_added_tokens_of_one_layer_alone(llama):
+    write_adapter(llama, {"model.embed_tokens.weight": torch.ones(405, 96)})
+    with pytest.raises(ExportError, match="changes the number of tokens of its base model, 400, but not all layers"):
         merged(llama)
-    write_adapter(llama, {"lm_head.weight": torch.ones(400, 96)})
-    with pytest.raises(ExportError, match=r"replaces lm_head\.weight, which its base model shares"):
+
+
+def test_a_tensor_that_is_there_twice(llama):
+    write_adapter(llama, {"lm_head.weight": torch.ones(400, 96), "lm_head.base_layer.weight": torch.zeros(400, 96)})
+    with pytest.raises(ExportError, match=r"holds lm_head\.weight twice, with other numbers"):
         merged(llama)
 
 
