@@ -17,7 +17,7 @@ from triform.export.graph.linear import LINEAR
 from triform.export.graph.nodes import MICROSOFT, add_initializer, insert, nodes, replace, set_type, sweep
 from triform.export.graph.packed import packed
 from triform.export.graph.weights import scaled_rows, shape_of, stored_matrix
-from triform.export.quantize.blockwise import SMALLEST_BLOCK, Blocks, quantize_matrix
+from triform.export.quantize.blockwise import SMALLEST_BLOCK, Blocks, fitting_block_size, quantize_matrix
 from triform.export.quantize.experts import lower_experts
 from triform.export.report import Counted, uncounted
 
@@ -42,7 +42,8 @@ class Scheme:
 
     Attributes:
         bits: 4 or 8.
-        block_size: weights that share a scale, in most products.
+        block_size: weights that share a scale, in most products; fewer where the last block would be padded so much
+            that smaller ones take less.
         accuracy_level: of MatMulNBits; 4 computes with 8-bit activations, 1 with float32.
     """
 
@@ -52,9 +53,11 @@ class Scheme:
 
     def block_size_of(self, linear: ir.Node) -> int:
         """Smaller blocks for the products that feed attention and for the language-model head."""
+        width = shape_of(linear_inputs(linear)[1])[1]
         if linear.outputs[0].is_graph_output():
-            return self.block_size_of_table(shape_of(linear_inputs(linear)[1])[1])
-        return min(self.block_size, SENSITIVE_BLOCK_SIZE) if _reaches_attention(linear) else self.block_size
+            return self.block_size_of_table(width)
+        largest = min(self.block_size, SENSITIVE_BLOCK_SIZE) if _reaches_attention(linear) else self.block_size
+        return fitting_block_size(width, self.bits, largest)
 
     def block_size_of_table(self, width: int) -> int:
         """Of a token embedding, or a head that may be tied to one: the smallest where others would need padding."""

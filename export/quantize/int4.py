@@ -9,7 +9,7 @@ import torch
 
 from triform.export.graph.weights import matrix
 from triform.export.quantize.blocks import Scheme, lower_product, lower_to_float
-from triform.export.quantize.blockwise import Blocks, dequantize
+from triform.export.quantize.blockwise import Blocks, dequantize, fitting_block_size
 from triform.export.quantize.columns.products import lower_products_to_int8, quantizable
 from triform.export.quantize.error_feedback import quantize_with_gptq
 from triform.export.quantize.threads import in_threads
@@ -43,7 +43,8 @@ def lower_to_int4(
 
     def quantized(name: str) -> tuple[Blocks, float]:
         weight = _weight(linears[name][0])
-        blocks = quantize_with_gptq(weight, inputs[name], scheme.bits, scheme.block_size)
+        size = fitting_block_size(weight.shape[1], scheme.bits, scheme.block_size)
+        blocks = quantize_with_gptq(weight, inputs[name], scheme.bits, size)
         return blocks, _error(inputs[name], weight, blocks)
 
     results = dict(zip(counted(linears), in_threads(quantized, linears), strict=True))

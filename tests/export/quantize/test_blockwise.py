@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
-from triform.export.quantize.blockwise import dequantize, quantize_matrix
+from triform.export.quantize.blockwise import dequantize, fitting_block_size, quantize_matrix
 
 
 def random_matrix(rows, columns, seed=0):
@@ -39,6 +39,26 @@ def test_no_weight_is_further_off_than_its_step(bits, block_size, rows, columns,
     # Rounding, and below 8 bits clipping at 0.7 of the range, whose ends then lie up to 0.3 of it away.
     worst = span * (0.31 if bits < 8 else 1 / 255)
     assert (error <= np.repeat(worst, block_size, -1)[:, :columns] + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("width", "bits", "largest", "size"),
+    [
+        # Whole blocks: fewer scales take less.
+        (1536, 8, 128, 128), (1024, 4, 64, 64),
+        # 5 (128 + 3) = 655 bytes, 9 (64 + 3) = 603, 18 (32 + 3) = 630.
+        (576, 8, 128, 64),
+        # 5 (64 + 2.5) = 332.5 bytes, 9 (32 + 2.5) = 310.5, 18 (16 + 2.5) = 333.
+        (576, 4, 128, 64),
+        # 8 (256 + 3) = 2,072 bytes are less than 16 (128 + 3) = 2,096, though 48 of them pad.
+        (2000, 8, 256, 256),
+        # 1 (32 + 3) = 35 bytes, 2 (16 + 3) = 38; and 1 (16 + 3) = 19 at the least.
+        (20, 8, 128, 32), (5, 8, 128, 16),
+        (576, 8, 16, 16),
+    ],
+)  # fmt: skip
+def test_padding_is_weighed_against_scales(width, bits, largest, size):
+    assert fitting_block_size(width, bits, largest) == size
 
 
 def test_numbers_on_the_grid_are_kept_exactly():

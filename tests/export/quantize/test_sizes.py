@@ -73,6 +73,11 @@ def llama_untied(folder):
     llama_folder(folder, vocab_size=WORDS, **WHOLE_BLOCKS, tie_word_embeddings=False)
 
 
+def llama_of_half_blocks(folder):
+    """288 and 160 columns are three and two blocks of 128, the last of them filled by a quarter."""
+    llama_folder(folder, vocab_size=2048, hidden_size=288, intermediate_size=160, head_dim=24)
+
+
 def limit(parameters, bits):
     return 1.05 * parameters * (bits / 8 + (4 + bits / 8) / 32)
 
@@ -83,7 +88,16 @@ def stored(bundle):
 
 @pytest.mark.parametrize(
     ("make", "bits"),
-    [(albert, 8), (bert, 8), (bert_untied, 8), (classifier, 8), (t5, 8), (llama, 8), (llama_untied, 4)],
+    [
+        (albert, 8),
+        (bert, 8),
+        (bert_untied, 8),
+        (classifier, 8),
+        (t5, 8),
+        (llama, 8),
+        (llama_untied, 4),
+        (llama_of_half_blocks, 8),
+    ],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_bundle_is_no_larger_than_its_parameters(make, bits, tmp_path):
