@@ -257,6 +257,8 @@ def test_measured_shares():
         ("decoder", ("graphs", "decoder", "quantization", "accuracy_level"), [0, 4], [5]),
         ("decoder", ("files", "decoder.onnx", "size"), [0], [-1]),
         ("decoder", ("files", "decoder.onnx", "sha256"), ["0f" * 32], ["0f" * 31, "0F" * 32, "0f" * 33, "0g" * 32]),
+        # A model of images without a vocabulary has no token, not even the first.
+        ("vit", ("tokens", "pad"), [None], [0]),
         ("pages", ("encoder", "boxes", "special", 0, "box"), [[0, 0, 1000, 1000]], [[0, 0, 1000, 1001], [0, 0, 9]]),
         ("clip", ("encoder", "contrast", "scale"), [0.01], [0.0]),
         ("siglip", ("encoder", "contrast", "text_length"), [1], [0]),

@@ -52,3 +52,18 @@ def test_times_together_are_likelier_than_a_word():
     logits[FIRST_TIME:] = -9
     logits[-2:] = np.log(np.exp(2.9) / 2)
     assert TimestampRules(info, 1, END)(ids, logits)[7] == pytest.approx(3)
+
+
+def test_a_word_as_likely_as_all_times_may_be_said():
+    """One time is left, as likely as a word: transformers asks for a time only where times are likelier."""
+    logits = np.full(SIZE, -9, np.float32)
+    logits[7], logits[-1] = 3, 3
+    # The times before the last one are over.
+    ids = np.array([0, SIZE - 2, 5], np.int64)
+    config = SimpleNamespace(
+        no_timestamps_token_id=NO_TIMESTAMPS, eos_token_id=END, bos_token_id=END, max_initial_timestamp_index=None
+    )
+    theirs = WhisperTimeStampLogitsProcessor(config, begin_index=1)
+    expected = theirs(torch.from_numpy(ids)[None], torch.from_numpy(logits)[None])[0].numpy()
+    assert expected[7] == 3 and np.isneginf(expected[FIRST_TIME:-1]).all()
+    np.testing.assert_array_equal(TimestampRules(SpeechInfo(FIRST_TIME, NO_TIMESTAMPS), 1, END)(ids, logits), expected)

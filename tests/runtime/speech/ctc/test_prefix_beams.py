@@ -76,6 +76,21 @@ def test_what_another_beam_says_counts_however_unlikely_its_token_is():
     assert [token.token for token in [*decoder.feed(log_probs), *decoder.finish()]] == [0]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_cannot_be_has_no_part_in_a_text(seed):
+    """Half of all tokens have a probability of 0, so many paths are impossible, and so is their sum."""
+    generator = np.random.default_rng(seed)
+    chances = generator.random((6, 4)) * (generator.random((6, 4)) < 0.5)
+    chances[np.arange(6), generator.integers(0, 4, 6)] += 0.1
+    with np.errstate(divide="ignore"):
+        log_probs = np.log(chances / chances.sum(-1, keepdims=True)).astype(np.float32)
+    totals, best = _every_path(log_probs)
+    expected = max(totals, key=totals.get)
+    decoder = PrefixBeamDecoder(BLANK, len(totals))
+    tokens = [*decoder.feed(log_probs), *decoder.finish()]
+    assert [token[:3] for token in tokens] == _spans(best[expected][1])
+
+
 def test_long_texts_are_given_away_before_the_end():
     """A path that is certain is what both decoders give, token by token, however the frames are cut."""
     path = np.random.default_rng(3).integers(0, 5, 500)
