@@ -92,7 +92,7 @@ def _units(tokens: Iterable[FramedToken], pieces: Pieces, frame: float) -> Itera
         starts = closed or piece[:1].isspace() or _too_long(unit, token, frame)
         if unit.letters and starts:
             yield unit
-            unit, closed = _Unit(), False
+            unit = _Unit()
         unit.tokens.append(token)
         if letters:
             unit.letters.append(token)

@@ -32,7 +32,8 @@ def test_every_frame_comes_once(count, size):
         assert last or LENGTH - end == STRIDE
         assert part.end == pytest.approx((count if last else part.samples[0] + end) / RATE)
     assert frames == list(range(count // STEP))
-    assert bool(found) == bool(count)
+    # The last chunk is the first that reaches the end, as in transformers' pipeline.
+    assert len(found) == (1 + max(0, -(-(count - LENGTH) // (LENGTH - 2 * STRIDE))) if count else 0)
 
 
 def test_a_chunk_is_no_shorter_than_a_frame():

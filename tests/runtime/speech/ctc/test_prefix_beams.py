@@ -64,7 +64,8 @@ def test_a_sum_of_paths_beats_the_best_path():
     assert [token.token for token in [*beams.feed(log_probs), *beams.finish()]] == [0]
 
 
-def test_what_another_beam_says_counts_however_unlikely_its_token_is():
+@pytest.mark.parametrize("before", [[], [2], [2, 3]])
+def test_what_another_beam_says_counts_however_unlikely_its_token_is(before):
     """Two beams, of nothing and of "a", which six other tokens are likelier than in the second frame."""
     first = [0.38, 0.5, *[0.02] * 6]
     second = [0.07, 0.35, *[0.58 / 6] * 6]
@@ -73,7 +74,11 @@ def test_what_another_beam_says_counts_however_unlikely_its_token_is():
     # 0.38 * (0.35 + 0.07) of the paths that begin with it are less than those of nothing, with 0.5 * 0.07 more.
     assert totals[0,] == pytest.approx(0.1946, abs=1e-4) and totals[()] == pytest.approx(0.175)
     decoder = PrefixBeamDecoder(BLANK, 2)
-    assert [token.token for token in [*decoder.feed(log_probs), *decoder.finish()]] == [0]
+    # After other tokens, which are certain, too.
+    certain = np.log(np.full((len(before), 8), 1e-9, np.float32))
+    certain[range(len(before)), before] = 0
+    found = [*decoder.feed(np.concatenate([certain, log_probs])), *decoder.finish()]
+    assert [token.token for token in found] == [*before, 0]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -101,3 +106,17 @@ def test_long_texts_are_given_away_before_the_end():
         assert early
         tokens = [*early, *decoder.feed(log_probs[333:]), *decoder.finish()]
         assert [token[:3] for token in tokens] == _spans(path.tolist())
+
+
+def test_texts_are_given_away_again_and_again():
+    """A path that gets less certain: what else it may have been is of the last frames, so all beams share the others."""
+    path = np.random.default_rng(4).integers(0, 5, 500)
+    others = np.linspace(math.log(1e-9), math.log(1e-2), 500, dtype=np.float32)
+    log_probs = np.repeat(others[:, None], 5, 1)
+    log_probs[np.arange(500), path] = np.log1p(-4 * np.exp(others))
+    decoder, tokens = PrefixBeamDecoder(BLANK, 4), []
+    for end in range(100, 501, 100):
+        tokens += decoder.feed(log_probs[end - 100 : end])
+        # In time: beams that hold the tokens of ever more frames get slower and slower.
+        assert tokens[-1].end > end - 80
+    assert [token[:3] for token in [*tokens, *decoder.finish()]] == _spans(path.tolist())
