@@ -109,7 +109,7 @@ def test_long_texts_are_given_away_before_the_end():
 
 
 def test_texts_are_given_away_again_and_again():
-    """A path that gets less certain: what else it may have been is of the last frames, so all beams share the others."""
+    """A path that gets less certain: its last frames are those that differ between beams."""
     path = np.random.default_rng(4).integers(0, 5, 500)
     others = np.linspace(math.log(1e-9), math.log(1e-2), 500, dtype=np.float32)
     log_probs = np.repeat(others[:, None], 5, 1)
