@@ -53,14 +53,14 @@ class KVCache:
         self.buffers: Buffers = HostBuffers(info) if buffers is None else buffers
         # Removed rows keep their memory: the buffers may have more rows than the batch, and never fewer.
         self._rows = batch
-        # Bindings to the buffers, by the step's number of tokens and the side of the buffers, and the layout for which
-        # they were made.
-        self._bindings: dict[tuple[int, int], StepArrays] = {}
-        self._bound_layout = (0, 0, 0)
         self.lengths = np.zeros(batch, np.int32)
         # The length of the common prefix of two rows, as far as it is known.
         self._common = np.zeros((batch, batch), np.int32)
         self.capacity = 0
+        # Bindings to the buffers, by the step's number of tokens and the side of the buffers, and the layout for which
+        # they were made.
+        self._bindings: dict[tuple[int, int], StepArrays] = {}
+        self._bound_layout = self.layout
 
     @property
     def nbytes(self) -> int:

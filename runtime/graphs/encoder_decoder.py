@@ -179,7 +179,7 @@ class SourceBatchStep:
         """Give every row its place: the rows of a source side by side, the same number for each source."""
         sources, former = self._sources[parents], self._places[parents]
         live = np.unique(sources)
-        if 2 * len(live) <= self._slots and len(live) < self._slots:
+        if 2 * len(live) <= self._slots:
             self._session.keep(live.tolist())
             sources, self._slots = np.searchsorted(live, sources), len(live)
             # The bindings hold the removed sources.

@@ -136,7 +136,7 @@ class SourceSession:
         sources = tuple((rows * self._encoded.sources // count).tolist())
         if sources not in self._of_rows:
             # A batch of rows of different lengths takes several runs, which together have `count` rows.
-            while self._of_rows and sum(map(len, self._of_rows)) + len(sources) > count:
+            while sum(map(len, self._of_rows)) + len(sources) > count:
                 del self._of_rows[next(iter(self._of_rows))]
             self._of_rows[sources] = self._encoded.only(sources)
         io = self._session.io_binding()

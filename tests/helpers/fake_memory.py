@@ -9,12 +9,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo
+from triform.runtime.bundle.manifest import CacheInfo, LayerCacheInfo, StateInfo
 from triform.runtime.graphs.buffers.host import HostBuffers
 from triform.runtime.likeliest import likeliest_of
 
 VOCABULARY, WIDTH = 11, 2
 CACHE = CacheInfo("float32", [LayerCacheInfo(1, 1)])
+# The whole text is in a state of fixed size: how many tokens there are, and these.
+STATES = CacheInfo("float32", [], [StateInfo("recurrence", "float32", [64])])
 
 
 def logits_of(ids, source=0):
@@ -25,6 +27,11 @@ def logits_of(ids, source=0):
 def states_of(ids):
     """The hidden state of the last of these tokens: how many there are, and their sum."""
     return np.array([len(ids), sum(map(int, ids))], np.float32)
+
+
+def attention_of(ids, heads, length):
+    """What each head reads of each position of a source after these tokens."""
+    return (sum(map(int, ids)) + np.arange(heads * length).reshape(heads, length)).astype(np.float32)
 
 
 def manifest_of(max_length):
@@ -38,24 +45,27 @@ class FakeMemory:
 
     Attributes:
         ran: of each run, the numbers of rows and of tokens in a row.
+        repeated: the numbers of rows and of tokens of steps that are to run again and again.
         session: has the numbers of the sources that are decoded, if there are any.
     """
 
     copied_bytes = None
     chunk = 4
 
-    def __init__(self, session=None, together=0):
-        self.session, self.together, self.ran = session, together, []
+    def __init__(self, session=None, together=0, cache=CACHE):
+        self.session, self.together, self.cache, self.ran, self.repeated = session, together, cache, [], []
 
     def buffers(self):
-        return HostBuffers(CACHE)
+        return HostBuffers(self.cache)
 
     def on(self, session):
-        other = FakeMemory(session, self.together)
-        other.ran = self.ran
+        other = FakeMemory(session, self.together, self.cache)
+        other.ran, other.repeated = self.ran, self.repeated
         return other
 
     def step(self, shape, num_logits, *, repeated=False):
+        if repeated:
+            self.repeated.append(tuple(shape))
         return _Arrays(self, shape, num_logits)
 
 
@@ -76,15 +86,15 @@ class _Arrays:
     def bind_state(self, past, present, value):
         if past.endswith("0.key"):
             self._keys = value
+        elif past == "past_states.0":
+            self._states = value
 
     def run(self, session):
         batch, _ = self.input_ids.shape
         self._memory.ran.append(self.input_ids.shape)
-        assert self._keys.shape[0] == batch
         for row in range(batch):
             past, new = int(self.past_lengths[row]), int(self.new_lengths[row])
-            self._keys[row, 0, past : past + new, 0] = self.input_ids[row, :new]
-            text = self._keys[row, 0, : past + new, 0].astype(int).tolist()
+            text = self._text(row, past, self.input_ids[row, :new])
             sources = getattr(session, "sources", [0])
             source = sources[row * len(sources) // batch]
             for place, position in enumerate(self.logits_positions[row].tolist()):
@@ -92,7 +102,21 @@ class _Arrays:
                 self.logits[row, place] = logits_of(text[: past + position + 1], source)
             for array in self.outputs.values():
                 for position in range(new):
-                    array[row, position] = states_of(text[: past + position + 1])
+                    if array.ndim == 4:
+                        array[row, :, position] = attention_of(text[: past + position + 1], *array.shape[1::2])
+                    else:
+                        array[row, position] = states_of(text[: past + position + 1])
+
+    def _text(self, row, past, new):
+        """The tokens of a row with new ones, which are written to where it is kept."""
+        kept = self._states if self._memory.cache is STATES else self._keys
+        assert kept.shape[0] == len(self.input_ids)
+        if kept.ndim == 2:
+            assert kept[row, 0] == past
+            kept[row, 0], kept[row, 1 + past : 1 + past + len(new)] = past + len(new), new
+            return kept[row, 1 : 1 + past + len(new)].astype(int).tolist()
+        kept[row, 0, past : past + len(new), 0] = new
+        return kept[row, 0, : past + len(new), 0].astype(int).tolist()
 
     def scores(self, wanted):
         if wanted is None:

@@ -141,7 +141,7 @@ class DecoderBatchStep:
         return logits if in_order else logits[self._places]
 
     def _together(self, rows: Sequence[Sequence[int]]) -> int:
-        """How many of the first prompts to read in one run: less than half of it is padding, or could be copied."""
+        """How many of the first prompts to read in one run: no more than half of it is padding, or could be copied."""
         if not self._memory.together:
             return 1
         longest = tokens = 0

@@ -12,6 +12,7 @@ from tests.helpers.device_session import DeviceSession
 from triform.export.options import ExportOptions
 from triform.export.pipeline import export
 from triform.runtime.bundle.folder import open_bundle
+from triform.runtime.graphs.binding import StepBinding
 from triform.runtime.graphs.decoding.batch import DecoderBatchStep
 from triform.runtime.graphs.decoding.branches import HiddenStep
 from triform.runtime.graphs.decoding.step import DecoderStep
@@ -139,3 +140,34 @@ def sources(model, session):
 
 def test_encoder_decoders(pair, on_host):
     check(sources, pair, on_host)
+
+
+class Bound:
+    """A binding that remembers what was bound to it."""
+
+    def __init__(self):
+        self.inputs, self.outputs = {}, {}
+
+    def bind_ortvalue_input(self, name, value):
+        self.inputs[name] = value.numpy().tolist()
+
+    def bind_ortvalue_output(self, name, value):
+        self.outputs[name] = value.shape()
+
+
+@pytest.mark.parametrize("more", [[], ["new_lengths"]])
+def test_a_step_binds_what_its_graph_takes(more):
+    """The lengths of what is new are for graphs whose rows may be padded."""
+    names, io = ["input_ids", "past_lengths", "logits_positions", *more], Bound()
+    session = SimpleNamespace(
+        io_binding=lambda: io,
+        get_inputs=lambda: [SimpleNamespace(name=name) for name in names],
+        get_input_memory_infos=lambda: [SimpleNamespace(name="Cpu") for _ in names],
+    )
+    step = StepBinding(session, (2, 3), 1, 7)
+    step.ready()
+    assert io.inputs == {
+        "input_ids": [[0] * 3] * 2, "past_lengths": [0, 0], "logits_positions": [[0], [0]],
+        **{name: [3, 3] for name in more},
+    }  # fmt: skip
+    assert io.outputs == {"logits": [2, 1, 7]}

@@ -168,6 +168,25 @@ def test_rows_that_were_alike_are_copied_where_they_are_not_any_more(change):
     assert content(cache) == expected[::-1]
 
 
+@pytest.mark.parametrize("length", [1, 64, 65, 100])
+def test_a_row_is_as_long_as_the_context_and_no_longer(length):
+    cache = KVCache(INFO, length)
+    assert cache.reserve(length) and cache.capacity == length and not cache.reserve(length)
+    with pytest.raises(InputError, match=f"{length + 1} tokens do not fit into the model's context of {length}"):
+        cache.reserve(length + 1)
+
+
+def test_what_was_stored_is_the_first_row_again():
+    cache = KVCache(INFO, 500, batch=2)
+    for numbers in ([1, 2], [3, 4], [5, 6]):
+        write(cache, numbers)
+    arrays = {name: array.copy() for name, array in cache.stored(2).items()}
+    other = KVCache(INFO, 500, batch=2)
+    write(other, [7, 8])
+    other.load(arrays, 2)
+    assert content(other) == [[1, 3], []]
+
+
 def test_rows_that_stay_are_not_touched():
     cache = KVCache(INFO, 500, batch=4)
     write(cache, [1, 2, 3, 4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,12 +60,37 @@ def test_batches_have_no_padding(equal):
         )
 
 
-def test_a_run_of_rows_of_several_lengths():
-    rows = [row(length, number) for number, length in enumerate((5, 3, 5, 8, 3))]
+@pytest.mark.parametrize(
+    ("lengths", "shapes"), [((5, 3, 5, 8, 3), [(1, 8), (2, 3), (2, 5)]), ((3, 2), [(1, 2), (1, 3)]), ((2, 2), [(2, 2)])]
+)
+def test_a_run_of_rows_of_several_lengths(lengths, shapes):
+    rows = [row(length, number) for number, length in enumerate(lengths)]
     session = Session()
     found = EncoderStep(session, GRAPH, 0, equal_lengths=True).run(rows, ["ids"])
     assert [ids.tolist() for (ids,) in found] == [one.ids for one in rows]
-    assert sorted(session.shapes) == [(1, 8), (2, 3), (2, 5)]
+    assert sorted(session.shapes) == shapes
+
+
+class Remembering(Session):
+    """A session that keeps what it was fed."""
+
+    def run(self, outputs, arrays):
+        self.fed = {name: array.tolist() for name, array in arrays.items()}
+        return super().run(outputs, arrays)
+
+
+@pytest.mark.parametrize(("pad", "written"), [(9, 9), (0, 0), (None, 0)])
+def test_shorter_texts_are_padded_with_the_token_for_it(pad, written):
+    taken = [*GRAPH.inputs, TensorInfo("prompt_lengths", "int64", ["batch"])]
+    session = Remembering()
+    step = EncoderStep(session, replace(GRAPH, inputs=taken), pad)
+    ids = np.array([1, 2, 3, 4])
+    step.vectors(TokenBatch(ids, np.zeros_like(ids), np.array([1, 3])), "ends")
+    assert session.fed == {"input_ids": [[2, 3, 4], [1, written, written]], "prompt_lengths": [0, 0]}
+    step.vectors(TokenBatch(ids, np.zeros_like(ids), np.array([1, 3])), "ends", 5)
+    assert session.fed["prompt_lengths"] == [5, 5]
+    step.run([TokenRow([1], [0]), TokenRow([2, 3, 4], [0] * 3, prompt_length=2)], ["ids"])
+    assert session.fed == {"input_ids": [[1, written, written], [2, 3, 4]], "prompt_lengths": [0, 2]}
 
 
 @pytest.mark.parametrize("size", [CPU_BATCH, GPU_BATCH])

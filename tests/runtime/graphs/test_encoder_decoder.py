@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tests.helpers.fake_memory import CACHE, FakeMemory, logits_of, manifest_of
+from tests.helpers.fake_memory import CACHE, FakeMemory, attention_of, logits_of, manifest_of
 from triform.runtime.errors import InputError
-from triform.runtime.graphs.encoder_decoder import SourceBatchStep
+from triform.runtime.graphs import encoder_decoder as module
+from triform.runtime.graphs.encoder_decoder import SourceBatchStep, SourceReader
+from triform.runtime.graphs.encoder_output import HostEncoderOutput
 
 
 class Sources:
@@ -68,6 +71,58 @@ def test_as_many_rows_for_each_source_as_any_has():
     # One of three: it alone.
     assert session.kept == [[2]] and memory.ran[-1] == (1, 1)
     np.testing.assert_array_equal(found, [logits_of([3, 7, 8], 12)])
+
+
+@pytest.mark.parametrize(
+    ("count", "live", "kept"),
+    [(1, [0], []), (2, [1], [[1]]), (2, [0, 1], []), (6, [0, 2, 5], [[0, 2, 5]]), (6, [0, 1, 2, 5], [])],
+)
+def test_sources_are_left_out_when_half_have_no_rows(count, live, kept):
+    step, session, _ = make(count)
+    step.prefill([[place] for place in range(count)])
+    for token in (5, 6):
+        step.next([token] * len(live), live if token == 5 else range(len(live)))
+    assert session.kept == kept
+
+
+class Graph:
+    """A graph that has inputs and outputs of these names."""
+
+    def __init__(self, inputs=(), outputs=()):
+        self._inputs, self._outputs = ([SimpleNamespace(name=name) for name in names] for names in (inputs, outputs))
+
+    def get_inputs(self):
+        return self._inputs
+
+    def get_outputs(self):
+        return self._outputs
+
+
+def reader_of(monkeypatch, manifest, outputs=("logits", "cross_attentions")):
+    memory = FakeMemory()
+    monkeypatch.setattr(module, "memory_of", lambda session, cache, vocab_size: memory)
+    return SourceReader(Graph(), Graph(outputs=outputs), manifest, CACHE), memory
+
+
+def test_what_a_decoder_reads_of_a_source(monkeypatch):
+    """Of three heads, at each of five positions, after each of four tokens that are given."""
+    manifest = manifest_of(4)
+    manifest.encoder_decoder = SimpleNamespace(speech=SimpleNamespace(alignment_heads=[[0, 1], [2, 0], [2, 1]]))
+    reader, memory = reader_of(monkeypatch, manifest)
+    encoded = HostEncoderOutput({"mask": np.ones((1, 9)), "0.key": np.zeros((1, 2, 5, 7))})
+    ids = [3, 1, 4, 2]
+    assert reader.attends
+    logits, weights = reader.attend(encoded, ids)
+    np.testing.assert_array_equal(logits, [logits_of(ids[: end + 1]) for end in range(4)])
+    expected = np.stack([attention_of(ids[: end + 1], 3, 5) for end in range(4)], axis=1)
+    np.testing.assert_array_equal(weights, expected)
+    assert memory.ran == [(1, 4)]
+    with pytest.raises(InputError):
+        reader.attend(encoded, [*ids, 5])
+
+
+def test_graphs_without_cross_attention(monkeypatch):
+    assert not reader_of(monkeypatch, manifest_of(4), ("logits", "present.0.key"))[0].attends
 
 
 @pytest.mark.parametrize(("live", "kept"), [([0, 1], [[0, 1]]), ([1, 3], [[1, 3]]), ([0, 1, 2], []), ([2], [[2]])])

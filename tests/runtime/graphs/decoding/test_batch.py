@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.helpers.fake_memory import CACHE, VOCABULARY, FakeMemory, logits_of, manifest_of
+from tests.helpers.fake_memory import CACHE, STATES, VOCABULARY, FakeMemory, logits_of, manifest_of
 from triform.runtime.errors import InputError
 from triform.runtime.graphs.decoding import batch as module
 from triform.runtime.graphs.decoding import prompts
@@ -17,10 +17,10 @@ from triform.runtime.graphs.decoding.batch import DecoderBatchStep
 
 @pytest.fixture
 def make(monkeypatch):
-    def make(*, together=0, rows=1, max_length=40, graphs=None):
-        memory = FakeMemory(together=together)
+    def make(*, together=0, rows=1, max_length=40, graphs=None, cache=CACHE):
+        memory = FakeMemory(together=together, cache=cache)
         monkeypatch.setattr(module, "memory_of", lambda session, cache, vocab_size: memory)
-        return DecoderBatchStep(None, manifest_of(max_length), CACHE, rows, graphs), memory
+        return DecoderBatchStep(None, manifest_of(max_length), cache, rows, graphs), memory
 
     return make
 
@@ -41,8 +41,8 @@ def test_rows_join_branch_and_leave(make, together):
     texts = [[1, 2, 3], [4, 5], [6]]
     check(step.prefill(texts), texts)
     check(step.next([7, 8, 9], [2, 0, 0]), [[6, 7], [1, 2, 3, 8], [1, 2, 3, 9]])
-    # Rows come in pairs.
-    assert memory.ran[-1] == (4, 1)
+    # Rows come in pairs, and will come again.
+    assert memory.ran[-1] == (4, 1) and memory.repeated == [(4, 1)]
     check(step.join([[2, 2]]), [[2, 2]])
     check(step.next([5, 5], [3, 1]), [[2, 2, 5], [1, 2, 3, 8, 5]])
     assert memory.ran[-1] == (2, 1)
@@ -65,7 +65,7 @@ def test_rows_join_branch_and_leave(make, together):
     ],
 )  # fmt: skip
 def test_which_are_read_together(make, lengths, together, runs):
-    """At most as many tokens as the memory takes, padding included, of which less than half is padding."""
+    """At most as many tokens as the memory takes, padding included, which is no more than half of them."""
     step, memory = make(together=together, rows=len(lengths))
     texts = [tokens(length, first) for first, length in enumerate(lengths)]
     check(step.prefill(texts), texts)
@@ -84,10 +84,13 @@ def test_a_beginning_that_another_row_has_is_not_run_again(make, together):
 
 
 def test_of_prompts_that_share_half_the_second_is_read_behind_the_first(make):
-    """Less than half of it can be copied: read together."""
-    for shared, runs in ((4, [(2, 10)]), (6, [(1, 4), (1, 4), (1, 2), (1, 4)])):
+    """No more than half of it can be copied: read together."""
+    for length, shared, runs in (
+        (10, 4, [(2, 10)]), (10, 6, [(1, 4), (1, 4), (1, 2), (1, 4)]),
+        (8, 4, [(2, 8)]), (8, 6, [(1, 4), (1, 4), (1, 2)]),
+    ):  # fmt: skip
         step, memory = make(together=100, rows=2)
-        texts = [[0] * shared + [1] * (10 - shared), [0] * shared + [2] * (10 - shared)]
+        texts = [[0] * shared + [1] * (length - shared), [0] * shared + [2] * (length - shared)]
         check(step.prefill(texts), texts)
         assert memory.ran == runs
 
@@ -113,11 +116,24 @@ def test_what_the_idle_row_had_is_not_known_any_more(make):
     assert [count for _, count in memory.ran] == [4, 2]
 
 
-@pytest.mark.parametrize("together", [0, 12, 100])
+def test_states_where_prompts_part(make):
+    """Of the third prompt with the same 16 tokens only the others are read; the first row's states are no other's."""
+    step, memory = make(rows=3, cache=STATES)
+    texts = [[token % 5 for token in range(16)] + [last] * 4 for last in (6, 7, 8)]
+    for text, count in zip(texts, (20, 20, 4), strict=True):
+        memory.ran.clear()
+        check(step.join([text]), [text])
+        assert sum(count for _, count in memory.ran) == count
+    check(step.next([1, 2, 3], [0, 1, 2]), [[*text, token] for text, token in zip(texts, (1, 2, 3), strict=True)])
+    # After the prompts of rows that left, a new one begins without any states.
+    check(step.prefill([[9, 9]]), [[9, 9]])
+
+
+@pytest.mark.parametrize(("together", "cache"), [(0, CACHE), (12, CACHE), (100, CACHE), (0, STATES), (100, STATES)])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_walk(make, seed, together):
+def test_a_walk(make, seed, together, cache):
     """Whatever joins, branches, leaves and returns, each row's logits are those of its whole text."""
-    chance, (step, _) = random.Random(seed), make(together=together, rows=seed % 3 + 1)
+    chance, (step, _) = random.Random(seed), make(together=together, rows=seed % 3 + 1, cache=cache)
     texts = []
     for _ in range(60):
         way = chance.choice(("join", "next", "next", "select", "prefill"))

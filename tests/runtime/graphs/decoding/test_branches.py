@@ -34,8 +34,8 @@ def test_tokens_that_are_tried(memory):
     logits, states = step.branch([3, 4, 5], 0)
     np.testing.assert_array_equal(logits, [logits_of([1, 2, token]) for token in (3, 4, 5)])
     np.testing.assert_array_equal(states, [states_of([1, 2, token]) for token in (3, 4, 5)])
-    # Rows come in pairs.
-    assert memory.ran[-1] == (4, 1)
+    # Rows come in pairs, and will come again.
+    assert memory.ran[-1] == (4, 1) and memory.repeated == [(4, 1)]
     logits, states = step.branch(np.array([6, 7]), 1)
     np.testing.assert_array_equal(logits, [logits_of([1, 2, 4, token]) for token in (6, 7)])
     np.testing.assert_array_equal(states, [states_of([1, 2, 4, token]) for token in (6, 7)])

@@ -71,6 +71,8 @@ def test_tokens_one_by_one_and_several(memory):
     found = step.extend([4, 5, 6]).copy()
     np.testing.assert_array_equal(found, [logits_of([1, 2, 3, 4]), logits_of([1, 2, 3, 4, 5]), logits_of(range(1, 7))])
     assert step.ids == [1, 2, 3, 4, 5, 6] and memory.ran == [(1, 2), (1, 1), (1, 3)]
+    # A prompt's run is not repeated, those of so many tokens are.
+    assert memory.repeated == [(1, 1), (1, 3)]
     step.trim(2)
     assert step.ids == [1, 2, 3, 4]
     np.testing.assert_array_equal(step.next(9), logits_of([1, 2, 3, 4, 9]))
