@@ -1,5 +1,7 @@
 """Merges a LoRA adapter of peft into its model's weights: W + scale * B A (Hu et al., LoRA, 2021).
 
+DoRA (Liu et al., 2024) also gives each row of the sum a length that was trained.
+
 The format is that of peft's checkpoints. peft itself is not a dependency, because its releases depend on those of
 transformers. LoRA is the method that people publish; peft's other methods are refused by name.
 """
@@ -20,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from triform.export.checkpoint.accounting import renamed
 from triform.export.checkpoint.files.json_files import read_object
 from triform.export.checkpoint.files.weights import find_weights, load_tensors
+from triform.runtime.checked_json import Mismatch, build
 from triform.runtime.errors import ExportError
 
 CONFIG = "adapter_config.json"
@@ -36,23 +39,51 @@ _UNDERSTOOD = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out",
     "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout",
     "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern",
-    "revision", "runtime_config", "target_modules", "task_type", "use_rslora", "ensure_weight_tying", "eva_config",
+    "revision", "runtime_config", "target_modules", "task_type", "use_dora", "use_rslora",
+    "ensure_weight_tying", "eva_config",
 }  # fmt: skip
 # Initializations that leave the base model's weights unchanged; the others subtract something from them.
 _PLAIN_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
 _PREFIX = "base_model.model."
 # What peft's wrappers put into names: the layer below an adapter, and the trained copy of a module beside the original.
 _WRAPPED = re.compile(r"\.(base_layer|modules_to_save|original_module)(?=\.)")
-_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?")
+_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>A|B|magnitude_vector)(\.weight)?")
 
 
 @dataclass
 class _Factors:
-    """The two factors of one module's change, (r, in) and (out, r); of an embedding (r, rows) and (width, r)."""
+    """The two factors of one module's change, (r, in) and (out, r); of an embedding (r, rows) and (width, r).
+
+    DoRA has the lengths of the changed weight's rows, too, (out,).
+    """
 
     embedding: bool = False
     a: torch.Tensor | None = None
     b: torch.Tensor | None = None
+    magnitude_vector: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The settings that numbers are computed with, of adapter_config.json."""
+
+    r: int = 8
+    lora_alpha: float = 8
+    use_rslora: bool = False
+    rank_pattern: dict[str, int] | None = None
+    alpha_pattern: dict[str, float] | None = None
+
+    def scale(self, name: str, rank: int) -> float:
+        """Alpha / r, or alpha / sqrt(r) with rslora; some modules may have their own alpha and r.
+
+        Raises:
+            ExportError: the tensors have another rank than the config says.
+        """
+        configured = _of_module(self.rank_pattern, name, self.r)
+        if configured != rank:
+            raise ExportError(f"{CONFIG} says that {name} has the rank {configured}, but its tensors have {rank}")
+        alpha = _of_module(self.alpha_pattern, name, self.lora_alpha)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
 def adapter_task(folder: Path) -> str | None:
@@ -77,7 +108,7 @@ def merge(model: PreTrainedModel, folder: Path) -> frozenset[str]:
     Raises:
         ExportError: it is not a LoRA adapter, has a setting that is not supported, or does not fit the model.
     """
-    config = _config(folder)
+    settings = _settings(folder)
     trained, changes = _sorted_out(folder)
     with torch.no_grad():
         _resize(model, folder, trained)
@@ -87,7 +118,7 @@ def merge(model: PreTrainedModel, folder: Path) -> frozenset[str]:
         for name, value in trained.items():
             _replace(model, folder, name, places[name], value)
         for module, factors in changes.items():
-            _add(model, folder, module, places[f"{module}.weight"], factors, config)
+            _add(model, folder, module, places[f"{module}.weight"], factors, settings)
         _tie_equals(model, shared)
     return frozenset(places[name] for name in trained)
 
@@ -109,6 +140,8 @@ def _sorted_out(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, _Facto
         if plain in held and not torch.equal(held[plain], value):
             raise ExportError(f"{folder} holds {plain} twice, with other numbers; merge the adapter with peft first")
         held[plain] = value
+    if not trained and not changes:
+        raise ExportError(f"{folder} holds an adapter without tensors, which changes nothing; save it again")
     return trained | {name: value for name, value in originals.items() if name not in trained}, changes
 
 
@@ -134,7 +167,7 @@ def _files(folder: Path) -> Any:
     return find_weights(folder, "adapter_model")
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _settings(folder: Path) -> _Settings:
     path = folder / CONFIG
     config = read_object(path)
     kind = config.get("peft_type")
@@ -150,7 +183,11 @@ def _config(folder: Path) -> dict[str, Any]:
         raise ExportError(
             f"{path} has init_lora_weights {start}, which changes the base model too; merge the adapter with peft first"
         )
-    return config
+    try:
+        settings: _Settings = build(_Settings, config)
+    except Mismatch as mismatch:
+        raise ExportError(f"{path}: {mismatch}; correct it, or fetch the adapter again") from None
+    return settings
 
 
 def _replace(model: PreTrainedModel, folder: Path, name: str, target: str, value: torch.Tensor) -> None:
@@ -164,17 +201,18 @@ def _replace(model: PreTrainedModel, folder: Path, name: str, target: str, value
     own.copy_(value)
 
 
-def _add(
-    model: PreTrainedModel, folder: Path, name: str, target: str, factors: _Factors, config: Mapping[str, Any]
-) -> None:
+def _add(model: PreTrainedModel, folder: Path, name: str, target: str, factors: _Factors, settings: _Settings) -> None:
     """Add one module's change to its weight."""
     if factors.a is None or factors.b is None:
         raise ExportError(f"{folder} holds only one of the two factors of {name}")
-    layer = model.get_submodule(target.removesuffix(".weight"))
+    # Experts are no modules, but parts of one tensor.
+    layer = dict(model.named_modules()).get(target.removesuffix(".weight"))
     kind = torch.nn.Embedding if factors.embedding else (torch.nn.Linear, Conv1D)
-    if not isinstance(layer, kind):
-        raise ExportError(f"{folder} adapts {name}, a {type(layer).__name__}, which is not supported; merge it first")
-    change = factors.b @ factors.a
+    if not isinstance(layer, kind) or (factors.embedding and factors.magnitude_vector is not None):
+        what = "one of several experts in one tensor" if layer is None else f"the module {type(layer).__name__}"
+        what += "" if factors.magnitude_vector is None else " with use_dora"
+        raise ExportError(f"{folder} adapts {name}, {what}, which is not supported; merge it with peft first")
+    change = settings.scale(name, len(factors.a)) * (factors.b @ factors.a)
     # GPT-2's layers, and embeddings, keep their weights transposed.
     if factors.embedding or isinstance(layer, Conv1D):
         change = change.T
@@ -182,27 +220,21 @@ def _add(
         raise ExportError(
             f"{folder} changes {name} by a matrix {tuple(change.shape)}, but its weight is {tuple(layer.weight.shape)}"
         )
-    layer.weight.add_(_scale(config, name, len(factors.a)) * change)
-
-
-def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
-    """Alpha / r, or alpha / sqrt(r) with rslora; some modules may have their own alpha and r.
-
-    Raises:
-        ExportError: the tensors have another rank than the config says.
-    """
-    configured = int(_of_module(config.get("rank_pattern"), name, config.get("r", 8)))
-    if configured != rank:
-        raise ExportError(f"{CONFIG} says that {name} has the rank {configured}, but its tensors have {rank}")
-    alpha = float(_of_module(config.get("alpha_pattern"), name, config.get("lora_alpha", 8)))
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    layer.weight.add_(change)
+    if factors.magnitude_vector is not None:
+        # One length for each output, which are the columns of GPT-2's layers.
+        inputs = 0 if isinstance(layer, Conv1D) else 1
+        layer.weight.mul_(factors.magnitude_vector.unsqueeze(inputs) / layer.weight.norm(dim=inputs, keepdim=True))
 
 
 def _of_module(patterns: Mapping[str, Any] | None, name: str, default: Any) -> Any:
     """The value of the first pattern that a module's name ends with, as peft matches them."""
-    return next(
-        (value for pattern, value in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", name)), default
-    )
+    try:
+        return next(
+            (value for pattern, value in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", name)), default
+        )
+    except re.error as error:
+        raise ExportError(f"{CONFIG} has a pattern for names that is none: {error}") from error
 
 
 def _place(model: PreTrainedModel, folder: Path, name: str) -> str:

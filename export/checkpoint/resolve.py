@@ -21,7 +21,8 @@ from triform.runtime.errors import ExportError, InputError
 _SNAPSHOT = re.compile(r"models--(?:.+--)?(?P<name>[^/]+)/snapshots/[^/]+")
 # Parts of a split GGUF file after the first, which stands for all.
 _LATER_PART = re.compile(r".*-(?!00001)\d{5}-of-\d{5}\.gguf")
-_ADAPTER, _TOKENIZER = "adapter_config.json", ("tokenizer.json", "tokenizer_config.json")
+_ADAPTER, _MODULES = "adapter_config.json", "modules.json"
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 # Where AutoGPTQ and AutoAWQ wrote their settings before transformers read quantization_config.
 _SETTINGS_BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
@@ -101,8 +102,8 @@ def _folder(folder: Path, name: str, options: _FindOptions) -> Source:
     place = _model_folder(folder)
     if (place / "config.json").is_file():
         return _model(folder, place, name, options)
-    if (folder / _ADAPTER).is_file():
-        return _adapter_alone(folder, name, options)
+    if (place / _ADAPTER).is_file():
+        return _adapter_alone(folder, place, name, options)
     if _gguf_files(folder):
         return _file(_only_gguf(folder), options)
     raise ExportError(f"{folder} is not a model: it has no config.json")
@@ -143,33 +144,35 @@ def _model_folder(folder: Path) -> Path:
     Raises:
         ExportError: it names a place outside.
     """
-    modules = content_of(folder / "modules.json")
+    modules = content_of(folder / _MODULES)
     first = modules[0] if isinstance(modules, list) and modules else None
     path = str(first.get("path") or "") if isinstance(first, dict) else ""
     if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise ExportError(f"{folder / 'modules.json'} names {path}, which is not inside the folder")
+        raise ExportError(f"{folder / _MODULES} names {path}, which is not inside the folder")
     return folder / path
 
 
-def _adapter_alone(folder: Path, name: str, options: _FindOptions) -> Source:
-    """An adapter without its model, which its config names."""
-    config = read_object(folder / _ADAPTER)
+def _adapter_alone(folder: Path, place: Path, name: str, options: _FindOptions) -> Source:
+    """An adapter without its model, which its config names; a folder's own modules.json says what follows the model."""
+    config = read_object(place / _ADAPTER)
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise ExportError(f"{folder} holds an adapter that names no base model (base_model_name_or_path)")
-    if Path(base).resolve() == folder.resolve():
-        raise ExportError(f"{folder} holds an adapter, which names itself as its base model")
+        raise ExportError(f"{place} holds an adapter that names no base model (base_model_name_or_path)")
+    if Path(base).resolve() in (folder.resolve(), place.resolve()):
+        raise ExportError(f"{place} holds an adapter, which names itself as its base model")
     try:
         model = find_checkpoint(
             base, trust_remote_code=options.trust_remote_code, revision=config.get("revision"), weights=options.weights
         )
     except (ExportError, InputError) as error:
-        raise ExportError(f"{folder} holds an adapter, and its base model cannot be used: {error}") from error
+        raise ExportError(f"{place} holds an adapter, and its base model cannot be used: {error}") from error
     if model.adapter is not None or model.gguf is not None:
-        raise ExportError(f"{folder} holds an adapter of {base}, which is no checkpoint that it can be merged into")
-    own_tokenizer = any((folder / file).is_file() for file in _TOKENIZER)
-    place = folder if own_tokenizer else model.tokenizer_folder
-    return dataclasses.replace(model, name=name, adapter=folder, tokenizer_folder=place)
+        raise ExportError(f"{place} holds an adapter of {base}, which is no checkpoint that it can be merged into")
+    own_tokenizer = any((place / file).is_file() for file in _TOKENIZER)
+    return dataclasses.replace(
+        model, name=name, adapter=place, path=folder if (folder / _MODULES).is_file() else model.path,
+        tokenizer_folder=place if own_tokenizer else model.tokenizer_folder,
+    )  # fmt: skip
 
 
 def _gguf_files(folder: Path) -> list[Path]:

@@ -99,6 +99,27 @@ def test_layers_that_keep_their_weights_the_other_way_round(tmp_path):
     check_changes(merged(tmp_path), base, {f"{module}.weight": 3 * product(tensors, module).T})
 
 
+@pytest.mark.parametrize("name", ["lora_magnitude_vector", "lora_magnitude_vector.weight"])
+def test_lengths_of_rows(llama, base, name):
+    """DoRA: m (W + scale * B A) / |W + scale * B A|, by row."""
+    tensors, lengths = factors(Q), torch.rand(96) + 0.5
+    write_adapter(llama, tensors | {f"{Q}.{name}": lengths}, use_dora=True)
+    changed = base[f"{Q}.weight"] + 3 * product(tensors, Q)
+    expected = torch.stack([length * row / row.norm() for length, row in zip(lengths, changed, strict=True)])
+    check_changes(merged(llama), base, {f"{Q}.weight": expected - base[f"{Q}.weight"]})
+
+
+def test_an_expert_of_older_names(tmp_path):
+    settings = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
+                "num_attention_heads": 2, "num_key_value_heads": 1, "num_local_experts": 3}  # fmt: skip
+    transformers.MixtralForCausalLM(transformers.MixtralConfig(**settings)).save_pretrained(tmp_path)
+    write_adapter(tmp_path, factors("model.layers.0.block_sparse_moe.experts.0.w1", 48, 32))
+    with pytest.raises(
+        ExportError, match=r"experts\.0\.w1, one of several experts in one tensor, which is not supported"
+    ):
+        merged(tmp_path)
+
+
 def test_embeddings(llama, base):
     # y = W[ids] + scale * (A.T[ids] @ B.T), as peft computes it.
     torch.manual_seed(0)
@@ -153,7 +174,6 @@ def test_the_trunk_alone(llama, base, tmp_path):
     ("config", "text"),
     [
         ({"peft_type": "LOHA"}, "is the config of a LOHA adapter, but only LORA is supported"),
-        ({"use_dora": True}, "sets use_dora, which is not supported"),
         ({"lora_bias": True}, "sets lora_bias"),
         ({"trainable_token_indices": [1, 2]}, "sets trainable_token_indices"),
         ({"layer_replication": [[0, 1]]}, "sets layer_replication"),
@@ -162,6 +182,10 @@ def test_the_trunk_alone(llama, base, tmp_path):
         ({"init_lora_weights": "pissa"}, "init_lora_weights pissa, which changes the base model too"),
         ({"init_lora_weights": "olora"}, "init_lora_weights olora"),
         ({"r": 8}, "has the rank 8, but its tensors have 2"),
+        ({"lora_alpha": None}, "lora_alpha must be a float, not None"),
+        ({"lora_alpha": float("nan")}, "lora_alpha must be a finite number"),
+        ({"rank_pattern": ["q_proj"]}, "rank_pattern must be an object"),
+        ({"rank_pattern": {"(": 2}}, r"has a pattern for names that is none: missing \)"),
     ],
 )
 def test_settings_that_are_not_supported_are_named(llama, config, text):
@@ -176,8 +200,9 @@ def test_settings_that_are_not_supported_are_named(llama, config, text):
         (factors("model.layers.7.self_attn.q_proj"), "changes model.layers.7.self_attn.q_proj.weight, which its base"),
         (factors(Q, inside=32), r"by a matrix \(96, 32\), but its weight is \(96, 96\)"),
         ({f"{Q}.lora_A.weight": torch.ones(2, 96)}, "one of the two factors"),
-        (factors(Q) | {f"{Q}.lora_magnitude_vector": torch.ones(96)}, "lora_magnitude_vector, which is not supported"),
-        (factors("model.norm"), "adapts model.norm, a LlamaRMSNorm"),
+        (factors(Q) | {f"{Q}.lora_B.bias": torch.ones(96)}, "lora_B.bias, which is not supported"),
+        ({}, "holds an adapter without tensors, which changes nothing"),
+        (factors("model.norm"), "adapts model.norm, the module LlamaRMSNorm"),
         ({"model.norm.weight": torch.ones(4)}, r"of the shape \(4,\), but its base model has \(96,\)"),
     ],
 )

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, BertModel, BertTokenizerFast
 
@@ -121,6 +122,25 @@ def test_the_first_layout(cls, cache, tmp_path):
         assert opened(cls).max_length == 40
     add_to_cache(cache, "org/old", cls)
     assert torch.equal(vector("org/old"), expected)
+
+
+def test_an_adapter_with_modules_of_its_own(cls, tmp_path):
+    """sentence-transformers saves an adapter in place of the model: pooling and prompts are those of its folder."""
+    base = tmp_path / "base"
+    base.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        shutil.move(cls / name, base / name)
+    module, width = "encoder.layer.0.attention.self.query", 48
+    factors = {"A": torch.zeros(2, width), "B": torch.ones(width, 2)}
+    save_file(
+        {f"base_model.model.{module}.lora_{name}.weight": value for name, value in factors.items()},
+        cls / "adapter_model.safetensors",
+    )
+    edit(cls / "adapter_config.json", peft_type="LORA", r=2, base_model_name_or_path=str(base))
+    modules = opened(cls).modules
+    assert (modules.pooling, modules.normalize, modules.prompts) == (("cls",), True, {"query": "Q: "})
+    first = states(base)[0]
+    torch.testing.assert_close(vector(cls)[0], first / first.norm())
 
 
 def test_a_folder_that_names_another_head(cls):
