@@ -283,3 +283,10 @@ def test_the_likeliest_tokens():
     assert tokens.tolist() == [1]
     with pytest.raises(InputError, match="every token is banned"):
         likeliest(np.full(3, -np.inf, np.float32), 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 49, 50, 60])
+def test_the_likeliest_of_many_tokens(count):
+    logits = np.random.default_rng(count).permutation(50).astype(np.float32)
+    tokens, _ = likeliest(logits, count)
+    assert logits[tokens].tolist() == list(range(49, -1, -1))[:count]

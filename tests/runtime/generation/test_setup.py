@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from triform.runtime.checked_json import build
 from triform.runtime.errors import ContextError, InputError
 from triform.runtime.generation.options.beams import Beams, BestOf, DiverseBeams
 from triform.runtime.generation.options.generation import GenerationOptions
-from triform.runtime.generation.options.groups import Constraints
+from triform.runtime.generation.options.groups import Constraints, Penalties
 from triform.runtime.generation.setup import check_length, settle
 
 MANIFESTS = Path(__file__).parent.parent / "bundle" / "manifests"
@@ -143,3 +144,52 @@ def test_a_prompt_alone_is_the_first_of_several():
     of_call = settled(temperature=1.0, seed=5)
     draws = [of_call.row([7], *index).context.generator.random(4).tolist() for index in ((), (0,), (1,))]
     assert draws[0] == draws[1] != draws[2]
+
+
+TOKENIZER = SimpleNamespace(decode=lambda ids, skip_special_tokens: f"<{ids[0]}>")
+
+
+def observed(count):
+    """What is noted of the first token, which a sampler of one's own chooses, and the likeliest ones beside it."""
+    found = settle(GenerationOptions(temperature=0, logprobs=count), manifest(), TOKENIZER)
+    growing = found.row([7]).growing(lambda ids, scores: 5)
+    token = growing.choose(np.arange(400, dtype=np.float32))
+    assert token.id == 5
+    return token.logprobs
+
+
+def test_log_probabilities_are_noted_where_they_are_asked_for():
+    assert observed(None) is None
+    assert (observed(0).id, observed(0).top) == (5, ())
+    assert [one.id for one in observed(2).top] == [399, 398]
+    # Without a sampler of one's own the settings choose.
+    row = settled(temperature=0).row([7])
+    assert row.growing().choose(np.arange(400, dtype=np.float32)).id == 399
+
+
+@pytest.mark.parametrize(
+    ("situation", "options", "refused"),
+    [
+        # What is for one answer at a time.
+        ({"several": True}, {"logprobs": 1}, "`logprobs` are for one answer at a time"),
+        ({"beams": Beams(num_beams=2)}, {"logprobs": 1}, "`logprobs` are for"),
+        ({}, {"logprobs": 1}, None),
+        ({"several": True}, {}, None),
+        # A seed without a draw: refused where nobody asked for that, and idle where a temperature of 0 did.
+        ({}, {"seed": 3}, "`seed` is for sampling"),
+        ({}, {"seed": 3, "temperature": 0}, None),
+        # A recording has no tokens that could be repeated.
+        (
+            {"file": "whisper"},
+            {"penalties": Penalties(encoder_repetition_penalty=2.0)},
+            "is for models that read a text",
+        ),
+        ({"file": "bart"}, {"penalties": Penalties(encoder_repetition_penalty=2.0)}, None),
+    ],
+)
+def test_what_does_not_fit_the_situation(situation, options, refused):
+    if refused is None:
+        settled(**situation, **options)
+        return
+    with pytest.raises(InputError, match=refused):
+        settled(**situation, **options)

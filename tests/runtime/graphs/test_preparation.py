@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -229,3 +230,29 @@ def test_a_bundle_for_gpus_is_not_prepared(own_bundle, place, monkeypatch):
     with pytest.raises(UnsupportedError, match="is made for GPUs"):
         prepare(own_bundle)
     assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        (("input_ids", "int64", ["batch", "sequence"]), [[0, 1, 0]]),
+        (("attention_mask", "int64", ["batch", "sequence"]), [[1, 1, 1]]),
+        (("token_type_ids", "int64", ["batch", "sequence"]), [[0, 0, 0]]),
+        # All tokens are new, and there are none before them.
+        (("new_lengths", "int32", ["batch"]), [3]),
+        (("past_lengths", "int32", ["batch"]), [0]),
+        (("logits_positions", "int64", ["batch", "num_logits"]), [[0]]),
+        (("sizes", "int64", [2, "other"]), [[0, 0, 0]] * 2),
+    ],
+)
+def test_inputs_that_are_made_up(node, expected):
+    name, kind, shape = node
+    found = preparation._made_up(SimpleNamespace(name=name, type=f"tensor({kind})", shape=shape), 3)
+    assert found.tolist() == expected and found.dtype == kind
+
+
+def test_made_up_pixels_differ():
+    found = preparation._made_up(
+        SimpleNamespace(name="pixels", type="tensor(float)", shape=["batch", 3, 4, "width"]), 5
+    )
+    assert (found.shape, found.dtype) == ((1, 3, 4, 5), np.float32) and len(np.unique(found)) > 50

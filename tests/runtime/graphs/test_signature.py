@@ -156,3 +156,44 @@ def test_a_decoder_that_takes_what_its_encoder_gives(decoder):
     fitting = Session(decoder.session, inputs={"cross.0.key": {**ENCODED, "shape": ["batch", 2, None, 24]}})
     cache = check_decoder_of(encoder, fitting, decoder.manifest, decoder.path.parent)
     assert cache == decoder.manifest.cache
+
+
+def gpu_graph(decoder, counts_positions):
+    """A graph for GPUs as docs/gpu.md describes it, of the same cache in 16 bits, and its manifest."""
+
+    def nodes(**tensors):
+        return [
+            SimpleNamespace(name=name, type=f"tensor({kind})", shape=list(shape))
+            for name, (kind, *shape) in tensors.items()
+        ]
+
+    cache = dataclasses.replace(decoder.manifest.cache, dtype="float16")
+    kept = [(index, ("float16", "batch", layer.num_key_value_heads, "capacity", layer.head_dim))
+            for index, layer in enumerate(cache.layers)]  # fmt: skip
+    inputs = {
+        "input_ids": ("int64", "batch", "sequence"), "seqlens_k": ("int32", "batch"),
+        "total_sequence_length": ("int32", 1), "logits_rows": ("int64", "num_logits"),
+        **({"past_lengths": ("int32", "batch")} if counts_positions else {}),
+        **{f"past_key_values.{index}.{part}": tensor for index, tensor in kept for part in ("key", "value")},
+    }  # fmt: skip
+    outputs = {
+        "logits": ("float", "num_logits", 1, decoder.manifest.vocab_size), "next_ids": ("int64", "num_logits", 1),
+        **{f"present.{index}.{part}": tensor for index, tensor in kept for part in ("key", "value")},
+    }  # fmt: skip
+    graph = SimpleNamespace(get_inputs=lambda: nodes(**inputs), get_outputs=lambda: nodes(**outputs))
+    return graph, dataclasses.replace(decoder.manifest, target="gpu", cache=cache)
+
+
+@pytest.mark.parametrize("counts_positions", [False, True])
+def test_a_graph_for_gpus(decoder, counts_positions):
+    graph, manifest = gpu_graph(decoder, counts_positions)
+    assert check_decoder(graph, manifest, decoder.path) == manifest.cache
+    with pytest.raises(BundleError):
+        check_decoder(graph, decoder.manifest, decoder.path)
+    for kind, name, sizes in (
+        ("inputs", "total_sequence_length", [2]), ("outputs", "logits", ["num_logits", 2, manifest.vocab_size]),
+        ("outputs", "next_ids", ["num_logits", 2]),
+    ):  # fmt: skip
+        changed = Session(graph, **{kind: {name: {"shape": sizes}}})
+        with pytest.raises(BundleError, match=rf"{name} has the shape"):
+            check_decoder(changed, manifest, decoder.path)

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from triform.runtime.errors import ProviderError
-from triform.runtime.graphs.providers import plugins
-from triform.runtime.graphs.providers.choice import choose, options_of, overwritten_gpu_package
+from triform.runtime.graphs.providers import choice, plugins
+from triform.runtime.graphs.providers.choice import choose, options_of, overwritten_gpu_package, preload
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -85,3 +85,33 @@ def test_options_of_a_user_come_before_the_defaults():
         "enable_cuda_graph": "1",
     }
     assert options_of("DmlExecutionProvider", {"device_id": "1"}, True) == {"device_id": "1"}
+    assert options_of("DmlExecutionProvider", None, True) == {}
+    assert "enable_cuda_graph" not in options_of(CUDA, None, False)
+
+
+@pytest.mark.parametrize(
+    ("provider", "needed"),
+    [
+        (CUDA, True),
+        ("TensorrtExecutionProvider", True),
+        ("CPUExecutionProvider", False),
+        ("DmlExecutionProvider", False),
+    ],
+)
+def test_libraries_of_nvidia_are_loaded_for_its_providers(provider, needed, capsys):
+    calls = []
+    preload(SimpleNamespace(preload_dlls=lambda: calls.append(provider) or print("a library is absent")), provider)
+    assert calls == [provider] * needed and capsys.readouterr().out == ""
+    # Builds of other vendors lack the function.
+    preload(SimpleNamespace(), provider)
+
+
+@pytest.mark.parametrize(
+    ("platform", "available", "said"),
+    [("linux", [], True), ("darwin", [], False), ("linux", [CUDA], False), ("darwin", [CUDA], False)],
+)
+def test_cuda_is_absent_where_it_could_be(monkeypatch, platform, available, said):
+    """macOS has none."""
+    monkeypatch.setattr(choice, "sys", SimpleNamespace(platform=platform))
+    found = choice.absent_providers(SimpleNamespace(get_available_providers=lambda: available))
+    assert ("cuda" in found) is said
