@@ -9,7 +9,7 @@ import pytest
 
 import triform
 from tests.helpers.bundles import adopt
-from triform.runtime.bundle.folder import open_bundle
+from triform.runtime.bundle.folder import _check_name, open_bundle
 from triform.runtime.errors import BundleError
 
 
@@ -93,3 +93,24 @@ def test_links_that_leave_the_models_blobs_are_refused(float_bundle, tmp_path, p
     (snapshot / "tokenizer.json").symlink_to(other)
     with pytest.raises(BundleError, match=r"tokenizer\.json is a symbolic link"):
         open_bundle(snapshot)
+
+
+def test_a_folder_beside_the_snapshots_has_no_part_in_the_cache(float_bundle, tmp_path):
+    """Its links lead to the same blobs."""
+    snapshot = hub_cache(float_bundle, tmp_path)
+    other = snapshot.parent.with_name("others") / snapshot.name
+    other.parent.mkdir()
+    snapshot.rename(other)
+    with pytest.raises(BundleError, match="is a symbolic link"):
+        open_bundle(other)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "/a", "C:a", "../a"])
+def test_names_that_are_no_files_of_the_folder(tmp_path, name):
+    with pytest.raises(BundleError, match="is unsafe: it names a file outside itself"):
+        _check_name(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "...", "..a", "a b"])
+def test_names_of_files_of_the_folder(tmp_path, name):
+    _check_name(tmp_path, name)

@@ -25,3 +25,12 @@ def test_versions_are_those_of_the_docs():
 def test_graphs_and_schemes_are_called_as_in_the_docs():
     assert (manifest.MANIFEST, manifest.SIGNATURE) == ("manifest.json", "manifest.json.sig")
     assert set(manifest.SCHEMES) == {"none", "int8", "int4", "keep", "mixed"}
+
+
+def test_what_older_manifests_do_not_say():
+    """docs/bundle.md says what is absent; sentence-transformers pools a prompt's tokens."""
+    cache = manifest.CacheInfo("float32", [])
+    assert (cache.states, cache.growth, cache.uneven, cache.single) == ([], "in_place", True, False)
+    assert manifest.EmbeddingInfo(4, "mean", False).include_prompt is True
+    encoder = manifest.EncoderInfo()
+    assert (encoder.labels, encoder.hidden_states, encoder.equal_lengths, encoder.min_length) == ([], 0, False, 1)

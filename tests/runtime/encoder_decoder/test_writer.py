@@ -11,6 +11,7 @@ from triform.runtime.encoder_decoder import writer as module
 from triform.runtime.encoder_decoder.ask import Ask
 from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
+from triform.runtime.generation.answers import Completion, Piece
 
 
 class Writer(SourceWriter):
@@ -118,3 +119,87 @@ def test_an_ask_is_passed_on():
     writer, ask = Writer(), Ask(target_lang="de")
     list(writer.generate_all(["a"], ask=ask))
     assert writer.asked[0][1] is ask
+
+
+class Answering(Writer):
+    """One whose answers are pieces, or come of a search for the best one, and name the row that they are for."""
+
+    _load_seconds = 0.25
+
+    def __init__(self, search=None):
+        super().__init__()
+        self.search = search
+        self.text.read = lambda texts, first, **asked: self.read.append((texts, first, asked)) or [[1] * len(texts[0])]
+        self.reader.batch_step = lambda encoded: ("step", encoded)
+        self.read = []
+
+    def _settled(self, options, ask, beams, *, several=False):
+        settled = super()._settled(options, ask, beams, several=several)
+        settled.search = self.search
+        return settled
+
+    def pieces(self, encoded, row, watch=None):
+        if watch is not None:
+            watch.note()
+        return iter([Piece(f"{encoded} {row}", (1,), "stop")])
+
+
+def test_one_text_alone(monkeypatch):
+    """Its numbers at random are those of the first text; the source's tokens are counted."""
+    ask, writer = Ask(source_lang="en", target_lang="de"), Answering()
+    found = writer.generate("abc", ask=ask)
+    assert (found.text, found.prompt_tokens, found.timings.load) == ("[3] ([7], 0, 3)", 3, 0.25)
+    assert [(asked, several) for _, asked, several in writer.asked] == [(ask, False)]
+    assert writer.read == [(["abc"], 1, {"source_lang": "en", "target_lang": "de"})]
+    best, given = Completion("best", (4, 5), "length", -1.0), []
+
+    def search(step, row, settled, watch):
+        watch.note()
+        given.append((step, row, settled.search))
+        return best
+
+    monkeypatch.setattr(module, "best_answer", search)
+    assert Answering("beams").generate("abc").text == "best"
+    assert given == [(("step", [3]), ([7], 0, 3), "beams")]
+
+
+@pytest.mark.parametrize("ask", [None, Ask(source_lang="en", target_lang="de")])
+def test_a_stream_of_pieces(ask):
+    writer, meant = Answering(), ask or Ask()
+    (piece,) = writer.stream("abcd", ask=ask)
+    assert piece.text == "[4] ([7], 0, 4)"
+    assert [(asked, several) for _, asked, several in writer.asked] == [(meant, False)]
+    assert writer.read == [(["abcd"], 1, {"source_lang": meant.source_lang, "target_lang": meant.target_lang})]
+    # The number of an empty text is the first.
+    with pytest.raises(InputError, match="^text 1 is empty$"):
+        writer.stream(" ")
+
+
+def test_several_sources_that_are_no_texts_are_settled_as_several():
+    writer = Writer()
+    found = writer.write({"pixel_values": np.zeros((2, 1))})
+    assert [row for ((row, _),) in found] == [([7], 0, None), ([7], 1, None)] and writer.asked[0][2] is True
+
+
+def test_eight_texts_run_at_once_unless_it_is_said_otherwise():
+    found = [lengths for ((_, lengths),) in Writer().generate_all(["a"] * 9)]
+    assert list(map(len, found)) == [8] * 8 + [1]
+
+
+@pytest.mark.parametrize(("longest", "cut"), [(77, 77), (None, 16384)])
+def test_how_long_a_text_may_be(monkeypatch, longest, cut):
+    """A model without a limit of its own reads 16384 tokens."""
+
+    class Read(Exception):
+        pass
+
+    def text(folder, info, most, vocabulary, *, strict):
+        raise Read(most, vocabulary, strict)
+
+    monkeypatch.setattr(module, "SourceText", text)
+    info = SimpleNamespace(text=SimpleNamespace(vocabulary=9), max_source_length=longest)
+    manifest = SimpleNamespace(encoder_decoder=info, vocab_size=5)
+    for strict in ({}, {"strict": True}):
+        with pytest.raises(Read) as read:
+            SourceWriter(SimpleNamespace(manifest=manifest, folder="some/bundle"), **strict)
+        assert read.value.args == (cut, 9, bool(strict))
