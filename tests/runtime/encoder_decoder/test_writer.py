@@ -171,7 +171,7 @@ def test_a_stream_of_pieces(ask):
     assert [(asked, several) for _, asked, several in writer.asked] == [(meant, False)]
     assert writer.read == [(["abcd"], 1, {"source_lang": meant.source_lang, "target_lang": meant.target_lang})]
     # The number of an empty text is the first.
-    with pytest.raises(InputError, match="^text 1 is empty$"):
+    with pytest.raises(InputError, match=r"^text 1 is empty$"):
         writer.stream(" ")
 
 
