@@ -76,8 +76,9 @@ def _check_quantization(source: Source, config: PretrainedConfig) -> None:
         return
     method = method_of(settings)
     if method not in _DEQUANTIZED:
+        by = method if settings.get("quant_method") else "a method without a name, as MLX's files are,"
         raise ExportError(
-            f"the weights of {source.name} are quantized by {method} (quantization_config) in a way that cannot be "
+            f"the weights of {source.name} are quantized by {by} (quantization_config) in a way that cannot be "
             "exported; give the checkpoint that they were made from"
         )
     config.quantization_config = {**settings, "dequantize": True}

@@ -129,13 +129,14 @@ def _packings(folder: Path) -> tuple[Packing, ...]:
     """How the weights of a folder are packed, as its config says, or a file beside it."""
     content = content_of(folder / "config.json")
     settings = content.get("quantization_config") if isinstance(content, dict) else None
-    if settings:
-        return packings_of(settings) if isinstance(settings, dict) else ()
+    if settings and not isinstance(settings, dict):
+        return ()
     for name, method in _SETTINGS_BESIDE.items():
         beside = content_of(folder / name)
-        if isinstance(beside, dict):
-            return packings_of({"quant_method": method, **beside})
-    return ()
+        if isinstance(beside, dict) and (not settings or settings.get("quant_method") == method):
+            # The config may lack what the file says, such as which version of the format it is.
+            return packings_of({"quant_method": method, **beside, **(settings or {})})
+    return packings_of(settings) if settings else ()
 
 
 def _model_folder(folder: Path) -> Path:

@@ -26,6 +26,7 @@ _SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
 _FORBIDDEN = re.compile(r"(?:GLOBAL|[Cc]lass|function) ([\w.]+\.\w+)")
 # As safetensors and torch write their types.
 _FLOATS_OF_8_BITS = ("F8_", "torch.float8")
+_INTEGERS = ("I", "U", "torch.int", "torch.uint")
 # The first bytes of a zip file.
 _ZIP = b"PK\x03\x04"
 _OTHER_FRAMEWORKS = {".h5": "TensorFlow", ".msgpack": "Flax", ".ot": "Rust", ".onnx": "ONNX"}
@@ -130,8 +131,7 @@ def open_weights(weights: WeightFiles) -> Iterator[dict[str, Any]]:
         for packed in packed_matrices(tensors, weights.packings):
             own = {name: tensors.pop(name) for name in packed.tensors.values()}
             tensors[packed.name] = UnpackedWeight(packed, own)
-        if weights.packings:
-            _check_scaled(tensors)
+        _check_scaled(tensors, packed=bool(weights.packings))
         yield tensors
 
 
@@ -214,11 +214,16 @@ def _refuse_pointer(path: Path) -> None:
             raise ExportError(f"{path} is a pointer of Git LFS, not the file itself; run git lfs pull")
 
 
-def _check_scaled(tensors: Mapping[str, Any]) -> None:
-    """Refuse a quantized checkpoint's 8-bit floats that no scale came with: alone they are other numbers."""
+def _check_scaled(tensors: Mapping[str, Any], packed: bool) -> None:
+    """Refuse integers, and a quantized checkpoint's 8-bit floats, without a scale: alone they are other numbers."""
     for name, tensor in tensors.items():
         kind = tensor.get_dtype() if hasattr(tensor, "get_dtype") else str(getattr(tensor, "dtype", ""))
-        if kind.startswith(_FLOATS_OF_8_BITS):
+        if name.endswith(".weight") and kind.startswith(_INTEGERS):
+            raise ExportError(
+                f"{name} is stored in integers, and the config does not say what they stand for "
+                "(quantization_config); give the checkpoint that it was made from"
+            )
+        if packed and kind.startswith(_FLOATS_OF_8_BITS):
             raise ExportError(
                 f"{name} is stored in 8-bit floats, and no scale that is known comes with it; fetch the model again, "
                 "or give the checkpoint that it was made from"

@@ -38,6 +38,31 @@ def gptq(bits, less, act_order=False):
     return parts, matrix.half()
 
 
+def placed_by_three_bits(numbers):
+    """32 numbers in three integers, as AutoGPTQ's loop places them: two of the numbers are in two integers each."""
+    words = np.zeros((len(numbers), numbers.shape[1] * 3 // 32), np.uint64)
+    for word, column in zip(range(0, words.shape[1], 3), range(0, numbers.shape[1], 32), strict=True):
+        values = numbers[:, column : column + 32].astype(np.uint64)
+        for place in range(10):
+            words[:, word] |= values[:, place] << np.uint64(3 * place)
+            words[:, word + 1] |= values[:, 11 + place] << np.uint64(3 * place + 1)
+            words[:, word + 2] |= values[:, 22 + place] << np.uint64(3 * place + 2)
+        words[:, word] |= (values[:, 10] & 3) << np.uint64(30)
+        words[:, word + 1] |= values[:, 10] >> np.uint64(2) | (values[:, 21] & 1) << np.uint64(31)
+        words[:, word + 2] |= values[:, 21] >> np.uint64(1)
+    return torch.from_numpy(words.astype(np.uint32).view(np.int32))
+
+
+def gptq_of_three_bits():
+    numbers, zeros, scales, matrix = in_blocks(3, rows=64)
+    parts = {
+        "qweight": placed_by_three_bits(numbers).T.contiguous(),
+        "qzeros": placed_by_three_bits(zeros.T - 1),
+        "scales": scales.T.contiguous(),
+    }
+    return parts, matrix.half()
+
+
 def compressed(bits, group=None):
     numbers, zeros, scales, matrix = in_blocks(bits)
     order = np.arange(WIDTH)
@@ -115,7 +140,9 @@ KINDS = {
     "gptq": (GPTQ, gptq(4, 1)),
     "gptq in an order of its own": (GPTQ | {"desc_act": True}, gptq(4, 1, act_order=True)),
     "gptq of 8 bits": (GPTQ, gptq(8, 1)),
+    "gptq of 3 bits": (GPTQ, gptq_of_three_bits()),
     "gptq_v2 of 2 bits": (GPTQ | {"checkpoint_format": "gptq_v2"}, gptq(2, 0)),
+    "gptq_v2 by its other name": (GPTQ | {"format": "gptq_v2"}, gptq(4, 0)),
     "auto-round": ({"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq"}, gptq(4, 1)),
     "auto-round as awq": ({"quant_method": "auto-round", "packing_format": "auto_round:auto_awq"}, awq()),
     "pack-quantized": (groups("pack-quantized", {"num_bits": 4, "type": "int"}), compressed(4)),
@@ -151,7 +178,7 @@ def folder_of(folder, settings, tensors):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_packed_matrix(kind, tmp_path):
     settings, (parts, matrix) = KINDS[kind]
-    bias = torch.arange(float(ROWS))
+    bias = torch.arange(float(len(matrix)))
     tensors = {f"layers.0.up_proj.{last}": part for last, part in parts.items()}
     weights = folder_of(tmp_path / "model", settings, {**tensors, "layers.0.up_proj.bias": bias})
     assert sorted(tensor_names(weights)) == ["layers.0.up_proj.bias", "layers.0.up_proj.weight"]
@@ -179,6 +206,29 @@ def test_settings_in_a_file_beside_the_config(tmp_path):
         folder_of(folder, None, {f"head.{last}": part for last, part in parts.items()})
         (folder / beside).write_text(json.dumps(content))
         assert torch.equal(load_tensors(find_checkpoint(str(folder)).weights)["head.weight"], matrix)
+
+
+@pytest.mark.parametrize("key", ["checkpoint_format", "format"])
+def test_a_file_beside_the_config_that_says_more(key, tmp_path):
+    parts, matrix = gptq(4, 0)
+    weights = {f"head.{last}": part for last, part in parts.items()}
+    folder_of(tmp_path / "model", GPTQ, weights)
+    (tmp_path / "model" / "quantize_config.json").write_text(json.dumps({"bits": 4, key: "gptq_v2"}))
+    assert torch.equal(load_tensors(find_checkpoint(str(tmp_path / "model")).weights)["head.weight"], matrix)
+
+
+def test_integers_that_nothing_explains(tmp_path):
+    weights = folder_of(tmp_path / "model", None, {"head.weight": torch.ones(4, 3, dtype=torch.int8)})
+    with pytest.raises(ExportError, match=r"head\.weight is stored in integers, and the config does not say what they"):
+        load_tensors(weights)
+
+
+def test_a_method_without_a_name(tmp_path):
+    folder = llama_folder(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"group_size": 64, "bits": 4}}))
+    with pytest.raises(ExportError, match="are quantized by a method without a name, as MLX's files are"):
+        read_config(find_checkpoint(str(folder)))
 
 
 @pytest.mark.parametrize("lost", ["qzeros", "scales"])

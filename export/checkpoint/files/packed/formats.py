@@ -49,7 +49,9 @@ def method_of(settings: Mapping[str, Any]) -> str:
 
 
 def _gptq(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
-    written = str(settings.get("checkpoint_format") or settings.get("packing_format") or "gptq")
+    # GPTQModel reads both of its names.
+    named = (settings.get(key) for key in ("checkpoint_format", "format", "packing_format"))
+    written = str(next((name for name in named if name), "gptq"))
     if written not in _GPTQ_FORMATS or settings.get("is_marlin_format"):
         return AWQ if written == "auto_round:auto_awq" else ()
     return gptq_packings(_GPTQ_FORMATS[written])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from triform.export.checkpoint.files.packed.packing import Grid, PackedTensors, Packing, column_groups, integers
 
-# In how many bits numbers are packed without spanning two integers.
-_BITS = (2, 4, 8)
+_BITS = (2, 3, 4, 8)
 
 
 def gptq_packings(zeros_less_one: bool) -> tuple[Packing, ...]:
@@ -22,8 +21,9 @@ def gptq_packings(zeros_less_one: bool) -> tuple[Packing, ...]:
 def _unpack(tensors: PackedTensors, zeros_less_one: bool) -> Grid:
     """Unpack a matrix.
 
-    qweight is int32 (in_features / n, out_features) with n numbers an integer, qzeros int32 (groups, out_features / n),
-    scales float (groups, out_features), g_idx int32 (in_features,) the group of each input channel.
+    qweight is int32 (in_features / n, out_features) with n numbers an integer, qzeros int32 (groups, out_features / n);
+    of 3 bits, 32 numbers are in three integers.
+    scales is float (groups, out_features), g_idx int32 (in_features,) the group of each input channel.
     """
     scales, qzeros = tensors["scales"], tensors["qzeros"]
     groups, rows = scales.shape

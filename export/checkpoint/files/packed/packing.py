@@ -141,7 +141,13 @@ class UnpackedWeight:
 
 
 def integers(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """The unsigned numbers in each int32 of the last axis, that of the lowest bits first; int32, a longer last axis."""
+    """The unsigned numbers in the int32 of the last axis, that of the lowest bits first; int32, a longer last axis.
+
+    Those of 3 bits span two integers where the first has no place for them.
+    """
+    if bits == 3:
+        stream = ((packed.to(torch.int32)[..., None] >> torch.arange(32)) & 1).flatten(-2)
+        return (stream.unflatten(-1, (-1, 3)) << torch.arange(3)).sum(-1, dtype=torch.int32)
     shifts = torch.arange(0, 32 // bits * bits, bits, dtype=torch.int32)
     return ((packed.to(torch.int32)[..., None] >> shifts) & (2**bits - 1)).flatten(-2)
 
