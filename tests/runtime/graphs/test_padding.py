@@ -28,3 +28,4 @@ def test_boxes(dtype):
     rows = [np.full((2, 4), 5, dtype), np.full((1, 4), 6, dtype)]
     found = pad_boxes(rows)
     assert found.dtype == dtype and found.tolist() == [[[5] * 4] * 2, [[6] * 4, [0] * 4]]
+    assert pad_boxes(rows[:1]).dtype == dtype

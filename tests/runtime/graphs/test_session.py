@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -10,7 +11,14 @@ import onnxruntime
 import pytest
 
 from triform.runtime.errors import BundleError, InputError, OutOfMemoryError, ProviderError, TriformError
-from triform.runtime.graphs.session import SLOW_FUSIONS, gpu_provider, open_session, run_failure
+from triform.runtime.graphs.providers.assignment import Assignment
+from triform.runtime.graphs.session import (
+    SLOW_FUSIONS,
+    gpu_provider,
+    open_session,
+    provider_assignment,
+    run_failure,
+)
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -138,6 +146,15 @@ def test_onnxruntime_for_the_cpu_has_no_gpu():
 def test_options_for_the_cpu_are_refused(graph, provider):
     with pytest.raises(InputError, match=r"^`provider_options` speed: the cpu provider takes no options; name another"):
         open_session(graph, provider=provider, provider_options={"speed": "high"})
+
+
+def test_where_operators_run(graph):
+    assert provider_assignment(graph, "azure") == Assignment(1, Counter(Add=1))
+    for name in ("cpu", "auto"):
+        with pytest.raises(
+            InputError, match=rf"^`provider` {name}: the cpu runs all of a graph; name another provider$"
+        ):
+            provider_assignment(graph, name)
 
 
 def test_what_a_provider_leaves_to_the_cpu_is_said_in_one_line(graph):

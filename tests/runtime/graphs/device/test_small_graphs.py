@@ -38,6 +38,15 @@ def test_onnx_accepts_one_of_many_tensors():
     assert result.tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize("length", [126, 127, 128, 129, 16383, 16384])
+def test_lengths_of_one_byte_and_of_several(length):
+    """Protocol buffers write seven bits of a number in each byte."""
+    name = "x" * length
+    graph = small_graph([Operator("Identity", [name], ["y"])], [Tensor(name, FLOAT, 1)], [Tensor("y", FLOAT, 1)])
+    (node,) = onnx.load_from_string(graph).graph.node
+    assert node.input == [name] and node.output == ["y"]
+
+
 def test_a_type_is_told():
     graph = small_graph([Operator("Identity", ["x"], ["y"])], [Tensor("x", INT64, 2)], [Tensor("y", INT64, 2)])
     assert onnx.load_from_string(graph).graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.INT64

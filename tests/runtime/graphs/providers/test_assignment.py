@@ -31,6 +31,8 @@ def test_operators_are_counted_by_where_they_run():
         (CUDA, "MatMulIntegerToFloat", "; export the model with `ExportOptions.target` gpu for it"),
         (WEBGPU, "MatMulIntegerToFloat", "; export the model with `ExportOptions.quantize` none for it"),
         (WEBGPU, "FusedMatMul", ""),
+        (WEBGPU, "GroupQueryAttention", ""),
+        (CUDA, "FusedMatMul", ""),
     ],
 )
 def test_what_is_left_is_listed_with_what_to_do(provider, operator, remedy):

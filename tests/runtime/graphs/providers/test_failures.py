@@ -8,7 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 from triform.runtime.errors import is_out_of_memory
-from triform.runtime.graphs.providers.failures import first_line, is_of_gpu, known_cause, missing_library
+from triform.runtime.graphs.providers.failures import (
+    first_line,
+    is_of_gpu,
+    known_cause,
+    missing_library,
+    unknown_part,
+)
 from triform.runtime.graphs.providers.names import CUDA, TENSORRT
 
 FAILURE = (
@@ -141,3 +147,21 @@ def test_libraries_that_load_or_miss_only_what_onnxruntime_brings_are_not_absent
 
 def test_providers_without_a_library_of_their_own_lack_none(gpu_package):
     assert missing_library(gpu_package.ort, "AzureExecutionProvider") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Fatal error: com.example:Boom(-1) is not a registered function/op", "the operator com.example:Boom"),
+        ("Fatal error: ai.onnx:Boom(22) is not a registered function/op", "the operator Boom"),
+        ("No Op registered for Boom with domain_version of 22", "the operator Boom"),
+        ("No opset import for domain 'com.example'", "operators of the domain com.example"),
+        ("Unsupported model IR version: 99, max supported IR version: 11", "version 99 of ONNX's file format"),
+        ("ONNX Runtime only guarantees support for released opset versions. Opset 99 is under development and "
+         "support for this is limited.", "version 99 of ONNX's operators"),
+        ("No Op registered for " + 300 * "x" + " with domain_version of 1", "the operator " + 200 * "x"),
+        ("Invalid model", None),
+    ],
+)  # fmt: skip
+def test_what_onnxruntime_does_not_know_is_named(text, said):
+    assert unknown_part(RuntimeError(text)) == said

@@ -12,7 +12,7 @@ import pytest
 
 from triform.runtime.errors import InputError, ProviderError
 from triform.runtime.graphs.providers import plugins
-from triform.runtime.graphs.providers.plugins import PLUGINS, use_plugin
+from triform.runtime.graphs.providers.plugins import PLUGINS, plugin_of, use_plugin
 from triform.runtime.graphs.session import open_session, provider_problems
 
 WEBGPU, OPENVINO = "WebGpuExecutionProvider", "OpenVINOExecutionProvider"
@@ -149,3 +149,17 @@ def test_plugins_that_are_not_installed_are_listed_with_how_to_get_them(monkeypa
     assert listed["openvino"] == "not installed: pip install onnxruntime-ep-openvino"
     assert listed["nvtensorrtrtx"] == "not installed: pip install onnxruntime-ep-nv-tensorrt-rtx"
     assert listed["cuda"].startswith("not in this onnxruntime: install onnxruntime-gpu[cuda,cudnn] in place of")
+
+
+def test_whose_a_provider_is(monkeypatch):
+    """A plugin's where one was registered or brings a device of it; onnxruntime's own otherwise."""
+    monkeypatch.setattr(plugins, "_registered", set())
+
+    def found(provider, *devices):
+        return plugin_of(SimpleNamespace(get_ep_devices=lambda: [device(name, "GPU") for name in devices]), provider)
+
+    assert found(WEBGPU, "CPUExecutionProvider", WEBGPU).provider == WEBGPU
+    assert found(WEBGPU) is None and found(WEBGPU, "CPUExecutionProvider", OPENVINO) is None
+    plugins._registered.add(OPENVINO)
+    assert found(OPENVINO).provider == OPENVINO
+    assert found("CPUExecutionProvider", "CPUExecutionProvider") is None
