@@ -14,9 +14,11 @@ from triform.export.options import ExportOptions, bytes_of, share_of
 from triform.export.pipeline import export
 from triform.export.quantize.mixed.allocation import Choice, Point
 from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, smallest_that_holds
+from triform.export.quantize.mixed.lowering import decoder_loss
 from triform.export.quantize.mixed.moments import measure, predictions, product_modules
 from triform.export.report import Clock
 from triform.export.samples.texts import TokenWindows
+from triform.runtime.bundle.export_record import QuantizedParity
 from triform.runtime.errors import InputError
 
 
@@ -144,14 +146,37 @@ def test_a_loss_is_kept_and_measured(checkpoint, tmp_path):
     """The report's own comparison, of the finished bundle, is the same measurement."""
     report = export(str(checkpoint), tmp_path / "bundle", ExportOptions(max_loss=0.002))
     parity = report.parity.quantized
-    share = parity.perplexity_quantized / parity.perplexity_original - 1
-    assert share <= 0.002
+    assert math.exp(parity.mean_kl) <= 1.002
+    growth = parity.perplexity_quantized / parity.perplexity_original - 1
     measured = [note for note in report.notes if note.startswith("measured: ")]
-    assert any(f"perplexity {100 * share:+.2f} %" in note for note in measured)
+    assert any(f"{100 * growth:+.2f} % within" in note and f"KL {parity.mean_kl:.4f}" in note for note in measured)
     assert all("tokens of the exporter's evaluation text" in note for note in measured)
     # Not simply the best that there is.
     chosen = next(point for point in report.frontier if point.chosen)
     assert chosen.size < max(point.size for point in report.frontier if point.loss is not None)
+
+
+@pytest.mark.parametrize(
+    ("kl", "growth", "loss"),
+    [
+        # e ** 0.01 - 1. The error of 1,000 tokens is sqrt(0.02 / 1000) = 0.0045.
+        (0.01, -0.01, 0.01005),
+        (0.01, 0.018, 0.01005),
+        # 0.03 - 2 * 0.00447.
+        (0.01, 0.03, 0.02106),
+        (0.0, 0.0, 0.0),
+        (math.inf, 0.0, math.inf),
+    ],
+)
+def test_the_loss_of_a_decoder(kl, growth, loss):
+    assert decoder_loss(QuantizedParity(1.0, kl, 20.0, 20.0 * (1 + growth), 1000)).share == pytest.approx(
+        loss, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(("kl", "perplexity"), [(math.nan, 20.0), (0.01, math.nan)])
+def test_a_loss_without_a_number_is_none(kl, perplexity):
+    assert math.isnan(decoder_loss(QuantizedParity(1.0, kl, 20.0, perplexity, 1000)).share)
 
 
 def test_a_loss_that_nothing_keeps_is_refused_with_the_best_there_is():
