@@ -104,7 +104,8 @@ def decoder_loss(parity: QuantizedParity) -> Loss:
     follow and has a far smaller one. That is limited, and what was measured on the text where it is more beyond doubt:
     by two standard errors.
     """
-    kl, growth = np.float64(parity.mean_kl), parity.perplexity_quantized / parity.perplexity_original - 1
+    # Of graphs that are all but equal it may be just below 0.
+    kl, growth = np.maximum(parity.mean_kl, 0.0), parity.perplexity_quantized / parity.perplexity_original - 1
     expected, error = np.expm1(kl), np.sqrt(2 * kl / parity.tokens)
     return Loss(
         # Where one is no number, so is the result.

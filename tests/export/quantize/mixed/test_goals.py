@@ -165,6 +165,7 @@ def test_a_loss_is_kept_and_measured(checkpoint, tmp_path):
         # 0.03 - 2 * 0.00447.
         (0.01, 0.03, 0.02106),
         (0.0, 0.0, 0.0),
+        (-1e-9, 0.0, 0.0),
         (math.inf, 0.0, math.inf),
     ],
 )
