@@ -9,12 +9,21 @@ from typing import Any
 import torch
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.pytorch_utils import Conv1D
 
-from triform.export.checkpoint.accounting import left_out, parts_lacked, unreached_parts, unreached_weights
+from triform.export.checkpoint.accounting import (
+    left_out,
+    parts_lacked,
+    renamed,
+    unreached_parts,
+    unreached_weights,
+    without_weights,
+)
 from triform.export.checkpoint.adapter import merge
 from triform.export.checkpoint.config_check import check_config
 from triform.export.checkpoint.files.json_files import read_object
 from triform.export.checkpoint.files.load_report import misfits_named
+from triform.export.checkpoint.files.packed.packing import UnpackedWeight
 from triform.export.checkpoint.files.weights import open_weights, tensor_names
 from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.processors import load_tokenizer
@@ -167,15 +176,29 @@ def _read(
     if source.weights is None:
         raise ExportError("they were not fetched")
     with open_weights(source.weights) as tensors, misfits_named():
+        model_class = _class_of(source, config, auto_class)
+        if source.packings:
+            tensors = _as_layers_keep_them(without_weights(model_class, config), tensors)
         if as_stored:
             # Indexing maps a tensor, and reads nothing.
             tensors = {name: stored_weight(tensor[...]) for name, tensor in tensors.items()}
-        model, report = _class_of(source, config, auto_class).from_pretrained(
+        model, report = model_class.from_pretrained(
             None, config=config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
         )
     if model.can_generate():
         model.generation_config = read_generation_config(source)
     return model, report
+
+
+def _as_layers_keep_them(model: PreTrainedModel | None, tensors: dict[str, Any]) -> dict[str, Any]:
+    """The tensors with the packed matrices of GPT-2's layers turned: packed they are those of a linear layer."""
+    turned = {f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, Conv1D)} if model else ()
+    if not model or not turned:
+        return tensors
+    return {
+        name: tensor.turned() if isinstance(tensor, UnpackedWeight) and renamed(model, name) in turned else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def _class_of(source: Source, config: PretrainedConfig, auto_class: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from tests.checkpoints.decoders import llama_folder
 from tests.checkpoints.packed import AWQ, GROUPS, ROWS, WIDTH, awq, awq_folder, in_blocks, placed
@@ -195,6 +195,29 @@ def test_a_model_has_the_unpacked_weights(tmp_path):
     found = load_model(source, read_config(source), AutoModelForCausalLM).model.state_dict()
     for name, weight in expected.items():
         assert torch.equal(found[name], weight.float())
+
+
+@pytest.mark.parametrize("as_stored", [False, True])
+def test_layers_that_keep_their_weights_the_other_way_round(as_stored, tmp_path):
+    """GPT-2's: packed, they are those of a linear layer, so that also a square matrix is turned."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=50, n_embd=64, n_inner=96, n_layer=1, n_head=2, n_positions=16)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    tensors, expected = load_tensors(find_checkpoint(str(tmp_path)).weights), {}
+    for name in [name for name in tensors if re.search(r"(attn|mlp)\.c_\w+\.weight", name)]:
+        width, rows = tensors.pop(name).shape
+        numbers, zeros, scales, matrix = in_blocks(4, rows=rows, width=width)
+        parts = {"qweight": placed(numbers, 4).T, "qzeros": placed(zeros.T - 1, 4), "scales": scales.T}
+        tensors |= {name.replace("weight", last): part.contiguous() for last, part in parts.items()}
+        expected[name] = matrix.half().T.float()
+    save_file(tensors, tmp_path / "model.safetensors")
+    written = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(written | {"quantization_config": GPTQ}))
+    source = find_checkpoint(str(tmp_path))
+    model = load_model(source, read_config(source), AutoModelForCausalLM, as_stored=as_stored).model
+    assert len(expected) == 4
+    for name, matrix in expected.items():
+        assert torch.equal(model.get_parameter(name)[...].float(), matrix), name
 
 
 def test_settings_in_a_file_beside_the_config(tmp_path):

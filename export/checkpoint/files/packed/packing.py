@@ -103,9 +103,13 @@ def packed_matrices(names: Iterable[str], packings: Iterable[Packing]) -> list[P
 class UnpackedWeight:
     """A matrix that is unpacked when it is indexed, as slices of safetensors are read."""
 
-    def __init__(self, packed: Packed, tensors: Mapping[str, Any]) -> None:
+    def __init__(self, packed: Packed, tensors: Mapping[str, Any], turned: bool = False) -> None:
         """Take the tensors, or slices of files, by name."""
-        self._packed, self._tensors = packed, tensors
+        self._packed, self._tensors, self._turned = packed, tensors, turned
+
+    def turned(self) -> UnpackedWeight:
+        """The same matrix as (in_features, out_features)."""
+        return UnpackedWeight(self._packed, self._tensors, turned=True)
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         """The matrix, or a part of it.
@@ -116,7 +120,8 @@ class UnpackedWeight:
         tensors = self._read()
         with self._named(tensors):
             found = self._packed.packing.unpack(tensors)
-            return (found.matrix() if isinstance(found, Grid) else found)[index]
+            matrix = found.matrix() if isinstance(found, Grid) else found
+            return (matrix.T.contiguous() if self._turned else matrix)[index]
 
     def grid(self) -> Grid | None:
         """Its integers; None if it is stored otherwise. Raises as `__getitem__`."""
