@@ -65,6 +65,31 @@ def check_config(source: Source, config: PretrainedConfig) -> None:
         _check_overlooked(source, config, written)
 
 
+def check_rope_factors(name: str, config: PretrainedConfig) -> None:
+    """Refuse lists of factors that are not one for each frequency of the rotary embedding.
+
+    Args:
+        name: of the checkpoint.
+        config: as transformers reads it.
+
+    Raises:
+        ExportError: names the list, and the number of frequencies as transformers computes it.
+    """
+    for part in _parts(config):
+        for rope in _ropes(getattr(part, "rope_parameters", None)):
+            listed = {key: rope[key] for key in ("short_factor", "long_factor") if isinstance(rope.get(key), list)}
+            if not listed:
+                continue
+            size = getattr(part, "head_dim", None) or part.hidden_size // part.num_attention_heads
+            wanted = int(size * rope.get("partial_rotary_factor", 1.0)) // 2
+            for key, factors in listed.items():
+                if len(factors) != wanted:
+                    raise ExportError(
+                        f"the config of {name} has {len(factors)} numbers in {key} of its rope parameters, but its "
+                        f"heads have {wanted} frequencies; fetch the model again"
+                    )
+
+
 def _check_quantization(source: Source, config: PretrainedConfig) -> None:
     quantization = getattr(config, "quantization_config", None)
     if not quantization:

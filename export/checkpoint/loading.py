@@ -20,7 +20,7 @@ from triform.export.checkpoint.accounting import (
     without_weights,
 )
 from triform.export.checkpoint.adapter import merge
-from triform.export.checkpoint.config_check import check_config
+from triform.export.checkpoint.config_check import check_config, check_rope_factors
 from triform.export.checkpoint.files.json_files import read_object
 from triform.export.checkpoint.files.load_report import misfits_named
 from triform.export.checkpoint.files.packed.packing import UnpackedWeight
@@ -48,7 +48,9 @@ def read_config(source: Source) -> PretrainedConfig:
         return StaticConfig()
     if source.gguf is not None:
         with quiet():
-            return gguf.read_gguf_config(source.gguf)
+            config = gguf.read_gguf_config(source.gguf)
+        check_rope_factors(source.name, config)
+        return config
     check_settings(source)
     with quiet():
         try:
@@ -56,6 +58,7 @@ def read_config(source: Source) -> PretrainedConfig:
         except Exception as error:  # transformers raises anything from KeyError to OSError here
             raise ExportError(f"the config of {source.name} cannot be read: {first_line(error)}") from error
     check_config(source, config)
+    check_rope_factors(source.name, config)
     return config
 
 

@@ -229,7 +229,10 @@ def answer_limit(config: PretrainedConfig, options: ExportOptions) -> int:
         InputError: the user asks for more than the model's own limit.
     """
     text = config.get_text_config(decoder=True)
-    own = getattr(config, "max_target_positions", None) or getattr(text, "max_position_embeddings", None)
+    # LED has a limit for each of its halves.
+    names = ("max_target_positions", "max_decoder_position_embeddings")
+    own = next((limit for limit in (getattr(config, name, None) for name in names) if limit), None)
+    own = own or getattr(text, "max_position_embeddings", None)
     if own is not None:
         own -= unreached_positions(text)
     context_length = options.context_length

@@ -24,6 +24,13 @@ def configured(folder, **changes):
     return read_config(find_checkpoint(str(folder)))
 
 
+# For heads of 16 dimensions, which are turned in pairs.
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64, "short_factor": [1.0] * 8,
+    "long_factor": [2.0] * 8,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -33,6 +40,15 @@ def configured(folder, **changes):
             {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4, "slope": 3}},
             "has slope among its rope parameters",
         ),
+        (
+            {"rope_parameters": LONGROPE | {"short_factor": [1.0] * 7}},
+            "has 7 numbers in short_factor of its rope parameters, but its heads have 8 frequencies",
+        ),
+        (
+            {"rope_parameters": LONGROPE | {"long_factor": [1.0] * 8, "partial_rotary_factor": 0.5}},
+            "has 8 numbers in short_factor of its rope parameters, but its heads have 4 frequencies",
+        ),
+        ({"rope_parameters": LONGROPE | {"long_factor": [1.0]}}, "has 1 numbers in long_factor of its rope parameters"),
         ({"sliding_window": 16}, "sets sliding_window to 16, which a llama model does not honour"),
         ({"attn_logit_softcapping": 50.0}, "sets attn_logit_softcapping to 50.0"),
         ({"qk_norm": True}, "sets qk_norm to True"),
@@ -50,6 +66,7 @@ def test_what_would_be_overlooked_is_refused_by_name(llama, changes, text):
 @pytest.mark.parametrize(
     "changes",
     [
+        {"rope_parameters": LONGROPE},
         {"sliding_window": None},
         {"sliding_window": 640},
         {"sliding_window": 16, "use_sliding_window": False},

@@ -126,6 +126,7 @@ def test_the_plan_of_an_encoder(options, weights):
         (transformers.BartConfig(max_position_embeddings=50), 50, 50),
         (transformers.BartConfig(max_position_embeddings=50), 51, "51 is more than the model's own limit of 50"),
         (transformers.WhisperConfig(max_target_positions=44), None, 44),
+        (transformers.LEDConfig(max_encoder_position_embeddings=96, max_decoder_position_embeddings=40), None, 40),
         # The first position is padding's, and the last one is ahead of the last token.
         (transformers.ProphetNetConfig(max_position_embeddings=64), None, 62),
         (transformers.ProphetNetConfig(max_position_embeddings=64), 63, "63 is more than the model's own limit of 62"),
