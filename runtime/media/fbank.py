@@ -55,9 +55,9 @@ def _log_energies(frames: NDArray[Any], info: AudioInfo) -> NDArray[np.float64]:
     """The natural logarithm of the energy in each band: (frames, feature_size)."""
     centered = frames.astype(np.float64)
     centered -= centered.mean(axis=1, keepdims=True)
+    # The first sample of a frame does not matter: the windows begin with 0.
     emphasized = centered.copy()
     emphasized[:, 1:] -= _PREEMPHASIS * centered[:, :-1]
-    emphasized[:, 0] *= 1 - _PREEMPHASIS
     window = np.hanning(info.win_length) if info.window == "hann" else _povey(info.win_length)
     spectrum = np.fft.rfft(emphasized * window, info.n_fft)
     power = np.square(spectrum.real) + np.square(spectrum.imag)

@@ -98,6 +98,17 @@ def test_sizes_without_a_whole_unit(text, size):
     assert bytes_of(text) == size
 
 
+@pytest.mark.parametrize(
+    ("unit", "size"),
+    [
+        ("B", 1), ("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000),
+        ("KiB", 1_024), ("MiB", 1_048_576), ("GiB", 1_073_741_824),
+    ],
+)  # fmt: skip
+def test_units_of_sizes(unit, size):
+    assert bytes_of(f"3{unit}") == 3 * size
+
+
 @pytest.mark.parametrize("text", ["", "9", "MB", "-1MB", "1e3MB", ".5MB", "5.MB", "1TB", "1 MB MB", "1i"])
 def test_what_is_no_size(text):
     with pytest.raises(InputError) as caught:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+import pytest
 import transformers
 
-from triform.export.write import operators_of
+from triform.export.write import _describe, operators_of
+from triform.runtime.bundle.manifest import TensorInfo
 
 
 def test_a_graph_does_not_name_folders_of_the_exporting_machine(float_bundle):
@@ -32,3 +34,11 @@ def test_what_is_computed_from_constants_alone_is_not_counted():
         opset_imports={"": 21},
     )  # fmt: skip
     assert operators_of(ir.Model(graph, ir_version=10)) == {"Mul": 2, "RandomNormal": 1}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "int32"])
+def test_a_tensor_is_described_by_numpys_name_of_its_type(dtype):
+    kind = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "int64": ir.DataType.INT64,
+            "int32": ir.DataType.INT32}[dtype]  # fmt: skip
+    value = ir.Value(name="x", shape=ir.Shape(["batch", 3]), type=ir.TensorType(kind))
+    assert _describe(value) == TensorInfo("x", dtype, ["batch", 3])

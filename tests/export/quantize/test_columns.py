@@ -80,6 +80,15 @@ def test_feedback_of_channels_that_say_nothing_of_each_other_rounds_to_nearest()
     assert torch.equal(round_with_feedback(weight, nothing).integers, round_to_nearest(weight).integers)
 
 
+def test_feedback_stays_within_eight_bits():
+    """The first channel is twice the second in every row, so its error of 0.4 would move the largest weight by 0.8."""
+    inputs = numbers(0, 50, 1) * torch.tensor([[2.0, 1.0]])
+    weight = torch.tensor([[0.4, 127.0], [-0.4, -127.0], [-0.4, 127.0]])
+    found = round_with_feedback(weight, inputs)
+    assert found.scales.tolist() == [1.0] * 3
+    assert found.integers.tolist() == [[0, 127], [0, -127], [0, 126]]
+
+
 def linear_graph(weight, bias):
     """x (batch, sequence, in_features) to y, one Linear node."""
     x = ir.Value(

@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from triform.export.samples.sources import audio_sources
+from triform.export.samples.sources import audio_sources, text_sources
 
 RATE = 16000
 
@@ -32,3 +32,21 @@ def test_no_sound_is_longer_than_what_a_model_hears_at_once(tmp_path):
     (own,) = audio_sources(checkpoint, [str(tmp_path / "own.wav")]).samples.calibration
     expected = extractor(sound[: 10 * RATE], sampling_rate=RATE, return_tensors="np").input_features[0]
     np.testing.assert_allclose(own["input_features"], expected, atol=1e-4)
+
+
+def test_texts_are_compared_on_others_than_are_calibrated_on():
+    """Three, and six of other passages than those of the calibration, which are 24; no text comes twice in either."""
+    numbers = {}
+    checkpoint = SimpleNamespace(
+        model=SimpleNamespace(config=SimpleNamespace(src_vocab_size=1000)),
+        tokenizer=lambda text: {"input_ids": [numbers.setdefault(text, len(numbers))] * 600},
+    )
+    for longest, length in ((None, 512), (40, 40), (700, 512)):
+        samples = text_sources(checkpoint, longest, []).samples
+        parts = [[int(sample["input_ids"][0]) for sample in part]
+                 for part in (samples.parity, samples.evaluation, samples.calibration)]  # fmt: skip
+        assert [len(set(part)) for part in parts] == [len(part) for part in parts] == [3, 6, 24]
+        assert not {*parts[0], *parts[1]} & {*parts[2]}
+        for sample in (*samples.parity, *samples.calibration, *samples.evaluation):
+            assert sample["input_ids"].shape == sample["attention_mask"].shape == (length,)
+            assert sample["attention_mask"].all()

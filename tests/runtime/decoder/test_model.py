@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,15 @@ def test_generation_up_to_the_context(decoder):
     limit = decoder.manifest.max_length
     found = decoder.generate(triform_text()[:600], GenerationOptions(temperature=1.0, seed=3), raw=True)
     assert found.finish_reason == "stop" or found.prompt_tokens + len(found.token_ids) == limit
+
+
+def test_how_long_it_took_to_load_and_to_answer(float_bundle):
+    start = time.perf_counter()
+    decoder = triform.load(float_bundle)
+    loaded = time.perf_counter()
+    timings = decoder.generate(PROMPT, GenerationOptions(max_new_tokens=4, temperature=0), raw=True).timings
+    assert 0 < timings.load <= loaded - start
+    assert 0 < timings.prefill + sum(timings.tokens) <= time.perf_counter() - loaded
 
 
 def test_a_growing_cache_gives_the_same_tokens(decoder, float_bundle):
