@@ -20,6 +20,12 @@ from triform.runtime.printable import quoted
 # Image processors that rescale, resize and normalize, in this order, and exist for torchvision alone.
 _FLOAT_RESIZING = ("DINOv3ViTImageProcessor", "DINOv3ViTImageProcessorFast")
 
+# Files of tokenizers besides tokenizer.json.
+_VOCABULARIES = (
+    "tekken.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
+    "sentencepiece.bpe.model", "source.spm", "target.spm",
+)  # fmt: skip
+
 
 def load_image_processor(source: Source) -> Any:
     """Load the image processor, in transformers' version for Pillow and numpy, or in one that computes the same.
@@ -70,12 +76,26 @@ def load_original_tokenizer(source: Source) -> Any:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.tokenizer_folder, **source.arguments)
         except Exception as error:  # transformers raises errors of any type here
-            raise ExportError(f"{source.name} has no usable tokenizer: {first_line(error)}") from error
+            raise ExportError(f"{source.name} has no usable tokenizer: {_lacking(source, error)}") from error
     if hasattr(tokenizer, "backend_tokenizer"):
         _check_knows_words(source, tokenizer)
         _check_reading(source, tokenizer)
     _check_templates(source, getattr(tokenizer, "chat_template", None))
     return tokenizer
+
+
+def _lacking(source: Source, error: Exception) -> str:
+    """Why there is no tokenizer: without tokenizer.json transformers may only say that it could not make one."""
+    if (source.tokenizer_folder / "tokenizer.json").is_file():
+        return first_line(error)
+    held = [name for name in _VOCABULARIES if (source.tokenizer_folder / name).is_file()]
+    beside = f"{' and '.join(held)} alone cannot be read" if held else "no other file that holds one"
+    silent = isinstance(error, KeyError) or str(error).startswith("Couldn't instantiate")
+    reason = "" if silent else f" ({first_line(error)})"
+    return (
+        f"its folder has no tokenizer.json, and {beside}{reason}; add tokenizer.json, or a "
+        "tokenizer_config.json that names the tokenizer_class"
+    )
 
 
 def _check_templates(source: Source, templates: object) -> None:

@@ -106,7 +106,16 @@ def _folder(folder: Path, name: str, options: _FindOptions) -> Source:
         return _adapter_alone(folder, place, name, options)
     if _gguf_files(folder):
         return _file(_only_gguf(folder), options)
-    raise ExportError(f"{folder} is not a model: it has no config.json")
+    raise ExportError(f"{folder} is not a model: it has no config.json{_inside(folder)}")
+
+
+def _inside(folder: Path) -> str:
+    """Which folder to give instead, where one inside is a model: the root of a cached repository has it three below."""
+    for pattern in ("*/config.json", "snapshots/*/config.json", "*/*/config.json"):
+        found = sorted(path.parent for path in folder.glob(pattern))
+        if found:
+            return f"; {found[0]} has one"
+    return ""
 
 
 def _model(folder: Path, place: Path, name: str, options: _FindOptions) -> Source:

@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from triform.export.checkpoint.files.json_files import read_object
 from triform.export.checkpoint.files.packed.packing import Packing, UnpackedWeight, packed_matrices
+from triform.export.checkpoint.files.wrappers import unwrapped_names
 from triform.runtime.errors import ExportError
 
 _SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
@@ -100,6 +101,9 @@ def _complete(folder: Path, shards: list[Path]) -> WeightFiles:
 
 def _instead(folder: Path) -> str:
     """What a folder holds instead, and what to do about it."""
+    gone = sorted(path.name for path in folder.iterdir() if path.is_symlink() and not path.exists())
+    if gone:
+        return f"; {gone[0]} is a link to a file that is not there: fetch the model again"
     held = sorted(path for path in folder.iterdir() if path.is_file())
     for path in held:
         if path.suffix in _OTHER_FRAMEWORKS:
@@ -128,6 +132,7 @@ def open_weights(weights: WeightFiles) -> Iterator[dict[str, Any]]:
             _check_index(weights, path, held)
             _check_once(path, held, tensors)
             tensors |= held
+        tensors = {short: tensors[name] for name, short in unwrapped_names(tensors).items()}
         for packed in packed_matrices(tensors, weights.packings):
             own = {name: tensors.pop(name) for name in packed.tensors.values()}
             tensors[packed.name] = UnpackedWeight(packed, own)
@@ -145,6 +150,7 @@ def tensor_names(weights: WeightFiles) -> list[str]:
         names: list[str] = []
         for path in weights.files:
             names += _safetensors(path, stack) if path.suffix == ".safetensors" else _unpickled(path, "meta")
+    names = list(unwrapped_names(names).values())
     matrices = packed_matrices(names, weights.packings)
     parts = {name for packed in matrices for name in packed.tensors.values()}
     return [name for name in names if name not in parts] + [packed.name for packed in matrices]

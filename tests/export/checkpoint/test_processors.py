@@ -67,3 +67,19 @@ def test_an_added_token_that_is_read_otherwise_is_found(tmp_path):
     content["added_tokens"] = [{**token, "lstrip": False} for token in content["added_tokens"]]
     other = Tokenizer.from_str(json.dumps(content))
     assert "[X]" in first_difference(tokenizer, other)
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        ((), "its folder has no tokenizer.json, and no other file that holds one; add tokenizer.json"),
+        (("tekken.json",), "and tekken.json alone cannot be read; add tokenizer.json"),
+        (("vocab.json", "merges.txt"), "and vocab.json and merges.txt alone cannot be read; add tokenizer.json"),
+    ],
+)
+def test_a_folder_without_a_whole_tokenizer(files, text, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ExportError, match=text):
+        load_tokenizer(Source("little", tmp_path, tmp_path, tmp_path))

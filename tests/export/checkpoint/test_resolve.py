@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -30,6 +31,15 @@ def test_a_hub_id_is_the_snapshot_with_all_its_files(cache, folder):
     assert (source.name, source.path, source.model_folder) == ("little-one", snapshot, snapshot)
     assert source.size == 8
     assert (source.path / "1_Pooling" / "config.json").is_file()
+
+
+def test_a_folder_around_a_model_names_it(cache, folder):
+    snapshot = add_to_cache(cache, "org/little", folder)
+    for around, inner in ((folder.parent, folder), (snapshot.parent.parent, snapshot)):
+        with pytest.raises(
+            ExportError, match=f"is not a model: it has no config.json; {re.escape(str(inner))} has one"
+        ):
+            find_checkpoint(str(around))
 
 
 def test_a_name_without_an_organization(cache, folder):

@@ -225,3 +225,37 @@ def test_a_tensor_in_two_shards(tmp_path, indexed):
         save_file({**second, "a.weight": other}, tmp_path / names[1])
         with pytest.raises(ExportError, match=r"00002-of-00002\.safetensors holds a\.weight with other numbers"):
             load_tensors(find_weights(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "module.{}", "_orig_mod.{}", "module._orig_mod.{}", "_forward_module.{}", "_fsdp_wrapped_module.{}",
+        "_forward_module._orig_mod.{}",
+    ],
+)  # fmt: skip
+def test_names_of_wrappers_around_a_model(tmp_path, written):
+    names = ("model.embed.weight", "head.weight")
+    tensors = {written.format(name): torch.full((2,), float(place)) for place, name in enumerate(names)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert sorted(tensor_names(find_weights(tmp_path))) == sorted(names)
+    read = load_tensors(find_weights(tmp_path))
+    assert [read[name][0].item() for name in names] == [0, 1]
+
+
+def test_names_of_wrappers_inside(tmp_path):
+    """Recomputed layers; a module that is called so beside others is none."""
+    names = ("layers.0._checkpoint_wrapped_module.up.weight", "module.weight")
+    save_file({name: torch.ones(1) for name in names}, tmp_path / "model.safetensors")
+    assert sorted(load_tensors(find_weights(tmp_path))) == ["layers.0.up.weight", "module.weight"]
+
+
+def test_wrapped_names_beside_the_same_plain_ones_are_left(tmp_path):
+    save_file({"up.weight": torch.ones(1), "_orig_mod.up.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    assert sorted(load_tensors(find_weights(tmp_path))) == ["_orig_mod.up.weight", "up.weight"]
+
+
+def test_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "blobs" / "gone")
+    with pytest.raises(ExportError, match=r"model\.safetensors is a link to a file that is not there: fetch the model"):
+        find_weights(tmp_path)
