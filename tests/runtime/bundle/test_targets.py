@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from triform.runtime.bundle.manifest import GpuGraphs, Manifest
+from triform.runtime.bundle.reading import _check_references
 from triform.runtime.bundle.targets import for_gpu, has_gpu, manifests, needs_gpu
-from triform.runtime.checked_json import build
+from triform.runtime.checked_json import Mismatch, build
 
 FOLDER = Path(__file__).parent / "manifests"
 
@@ -53,3 +54,32 @@ def test_a_bundle_for_both_is_one_for_each(name):
     assert second.cache == (None if own.cache is None else replace(own.cache, dtype="bfloat16"))
     # Nothing else differs.
     assert replace(second, target=own.target, graphs=own.graphs, cache=own.cache) == own
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({}, None),
+        ({"graphs": "absent.onnx"}, "graphs.decoder.file"),
+        ({"gpu": "absent.onnx"}, "gpu.graphs.decoder.file"),
+        ({"tokenizer": "absent.onnx"}, "tokenizer.file"),
+    ],
+)
+def test_files_that_are_not_listed_are_named_with_their_key(changes, key):
+    own, files = manifest(), {"graphs": "decoder.onnx", "gpu": "gpu.onnx", "tokenizer": "tokenizer.json", **changes}
+    listed = dict.fromkeys(("decoder.onnx", "gpu.onnx", "tokenizer.json"), next(iter(own.files.values())))
+    whole = replace(
+        own,
+        files=listed,
+        graphs={name: replace(graph, file=files["graphs"], data=None) for name, graph in own.graphs.items()},
+        gpu=GpuGraphs(
+            dtype="float16",
+            graphs={name: replace(graph, file=files["gpu"], data=None) for name, graph in own.graphs.items()},
+        ),
+        tokenizer=replace(own.tokenizer, file=files["tokenizer"], chat_template=None, chat_templates={}),
+    )
+    if key is None:
+        _check_references(whole)
+        return
+    with pytest.raises(Mismatch, match=f"^{key} names 'absent.onnx', which files does not list$"):
+        _check_references(whole)
