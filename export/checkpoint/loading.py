@@ -19,6 +19,7 @@ from triform.export.checkpoint.accounting import (
     unreached_weights,
     without_weights,
 )
+from triform.export.checkpoint.adapter import CONFIG as ADAPTER
 from triform.export.checkpoint.adapter import merge
 from triform.export.checkpoint.config_check import check_config, check_rope_factors
 from triform.export.checkpoint.files.json_files import read_object
@@ -131,7 +132,7 @@ def load_model(
     missing = tuple(sorted(absent))
     return Checkpoint(
         source, model, None, source.size, missing=missing, left_out=unread, parts_left_out=parts_lacked(model, unread),
-        notes=_code_not_run(source, model),
+        notes=(*_code_not_run(source, model), *_merged(source)),
     )  # fmt: skip
 
 
@@ -145,6 +146,13 @@ def _code_not_run(source: Source, model: PreTrainedModel) -> tuple[str, ...]:
         f"{names[0]}.py, which came with the checkpoint, was not run: {type(model).__name__} of transformers was; "
         f"{option('trust_remote_code')} runs it",
     )
+
+
+def _merged(source: Source) -> tuple[str, ...]:
+    """A note where a model has an adapter beside it, which may already be part of its weights."""
+    if source.adapter is None or source.adapter != source.model_folder:
+        return ()
+    return (f"the adapter beside the model was merged into it; where its weights have it already, remove {ADAPTER}",)
 
 
 def of_texts(checkpoint: Checkpoint, *names: str) -> Checkpoint:

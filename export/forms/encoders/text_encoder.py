@@ -30,11 +30,11 @@ from triform.models.encoder.equal_lengths import shortest_row, without_padding
 from triform.models.encoder.graph import reference_outputs
 from triform.models.encoder.pooling import sentence_embedding
 from triform.models.encoder.tasks import text_task
-from triform.models.errors import UnsupportedModelError
+from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.spec import EncoderTask
 from triform.runtime.bundle.manifest import ProblemType
 from triform.runtime.bundle.text_info import BoxesInfo
-from triform.runtime.errors import ExportError, InputError, UnsupportedError, option
+from triform.runtime.errors import ExportError, InputError, TriformError, UnsupportedError, option
 from triform.runtime.text.rows import RowReader
 
 # Texts compared with PyTorch, and texts that the quantized graph is compared on.
@@ -226,8 +226,19 @@ def text_reference(encoder: TextEncoder, samples: list[Sample]) -> ReferenceBatc
 
 
 def text_outputs(encoder: TextEncoder, arrays: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
-    """PyTorch's outputs for the arrays of a batch."""
-    return reference_outputs(encoder.checkpoint.model, encoder.traced, _tensors(encoder, arrays))
+    """PyTorch's outputs for the arrays of a batch.
+
+    Raises:
+        ExportError: the model itself refuses what its tokenizer makes of a text.
+    """
+    try:
+        return reference_outputs(encoder.checkpoint.model, encoder.traced, _tensors(encoder, arrays))
+    except (TriformError, UnsupportedModelError):
+        raise
+    except Exception as error:  # each class of transformers has checks of its own
+        raise ExportError(
+            f"{encoder.checkpoint.source.name} does not take texts as its tokenizer reads them: {first_line(error)}"
+        ) from error
 
 
 def _tensors(encoder: TextEncoder, arrays: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:

@@ -75,6 +75,20 @@ def test_alone_with_its_base_named(llama, base, tmp_path):
     assert (found.task, found.because) == ("text-generation", "the adapter's task_type")
 
 
+def test_an_adapter_beside_its_model_is_noted(llama, tmp_path):
+    """The model's weights may have it already; those of a base model that is elsewhere have not."""
+    write_adapter(llama, factors(Q))
+    source = find_checkpoint(str(llama))
+    (note,) = load_model(source, read_config(source), AutoModelForCausalLM).notes
+    assert "the adapter beside the model was merged into it" in note and "remove adapter_config.json" in note
+    (tmp_path / "tuned").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (llama / name).rename(tmp_path / "tuned" / name)
+    write_adapter(tmp_path / "tuned", factors(Q), base_model_name_or_path=str(llama))
+    source = find_checkpoint(str(tmp_path / "tuned"))
+    assert load_model(source, read_config(source), AutoModelForCausalLM).notes == ()
+
+
 def test_rank_stabilized(llama, base):
     tensors = factors(Q, rank=4)
     write_adapter(llama, tensors, r=4, use_rslora=True)
