@@ -20,6 +20,7 @@ from triform.runtime.printable import quoted
 # Image processors that rescale, resize and normalize, in this order, and exist for torchvision alone.
 _FLOAT_RESIZING = ("DINOv3ViTImageProcessor", "DINOv3ViTImageProcessorFast")
 
+_TEMPLATE = "chat_template.jinja"
 # Files of tokenizers besides tokenizer.json.
 _VOCABULARIES = (
     "tekken.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
@@ -80,6 +81,9 @@ def load_original_tokenizer(source: Source) -> Any:
     if hasattr(tokenizer, "backend_tokenizer"):
         _check_knows_words(source, tokenizer)
         _check_reading(source, tokenizer)
+    if source.adapter not in (None, source.tokenizer_folder) and (source.adapter / _TEMPLATE).is_file():
+        # An adapter's folder may have a template, and no tokenizer besides.
+        tokenizer.chat_template = (source.adapter / _TEMPLATE).read_text(encoding="utf-8")
     _check_templates(source, getattr(tokenizer, "chat_template", None))
     return tokenizer
 

@@ -170,9 +170,11 @@ def _adapter_alone(folder: Path, place: Path, name: str, options: _FindOptions) 
         raise ExportError(f"{place} holds an adapter that names no base model (base_model_name_or_path)")
     if Path(base).resolve() in (folder.resolve(), place.resolve()):
         raise ExportError(f"{place} holds an adapter, which names itself as its base model")
+    # A revision is written for a folder, too, which has none.
+    revision = None if Path(base).exists() else config.get("revision")
     try:
         model = find_checkpoint(
-            base, trust_remote_code=options.trust_remote_code, revision=config.get("revision"), weights=options.weights
+            base, trust_remote_code=options.trust_remote_code, revision=revision, weights=options.weights
         )
     except (ExportError, InputError) as error:
         raise ExportError(f"{place} holds an adapter, and its base model cannot be used: {error}") from error

@@ -8,10 +8,17 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from tests.checkpoints.decoders import llama_folder
 from triform.export.checkpoint.loading import load_model, read_config
+from triform.export.checkpoint.processors import load_tokenizer
 from triform.export.checkpoint.purpose import decide_purpose
 from triform.export.checkpoint.resolve import find_checkpoint
 from triform.models.catalog import auto_class
@@ -87,6 +94,14 @@ def test_an_adapter_beside_its_model_is_noted(llama, tmp_path):
     write_adapter(tmp_path / "tuned", factors(Q), base_model_name_or_path=str(llama))
     source = find_checkpoint(str(tmp_path / "tuned"))
     assert load_model(source, read_config(source), AutoModelForCausalLM).notes == ()
+
+
+def test_a_chat_template_of_its_own(llama, tmp_path):
+    folder = write_adapter(tmp_path / "tuned", factors(Q), base_model_name_or_path=str(llama))
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    tokenizer = load_tokenizer(find_checkpoint(str(folder)))
+    assert tokenizer.chat_template == "{{ messages[0].content }}"
+    assert tokenizer("ship")["input_ids"] == AutoTokenizer.from_pretrained(llama)("ship")["input_ids"]
 
 
 def test_rank_stabilized(llama, base):

@@ -170,6 +170,12 @@ class TestAdapters:
         assert (source.name, source.path, source.adapter) == ("tuned", folder, place)
         assert source.tokenizer_folder == folder
 
+    def test_a_revision_of_a_base_in_a_folder(self, folder, tmp_path):
+        place = self.adapter(tmp_path / "tuned", str(folder))
+        settings = json.loads((place / "adapter_config.json").read_text())
+        (place / "adapter_config.json").write_text(json.dumps(settings | {"revision": "main"}))
+        assert find_checkpoint(str(place)).path == folder
+
     def test_its_own_tokenizer(self, folder, tmp_path):
         place = self.adapter(tmp_path / "tuned", str(folder), tokenizer=True)
         assert find_checkpoint(str(place)).tokenizer_folder == place
