@@ -101,16 +101,15 @@ def decoder_loss(parity: QuantizedParity) -> Loss:
 
     On a thousand tokens that are given, the growth has an error of about the root of 2 KL / 1,000, which is half of one
     percent. The growth to expect on text of the model's own, e to the divergence less 1, is of all tokens that could
-    follow and has a far smaller one. That is limited, and what was measured on the text where it is more beyond doubt:
-    by two standard errors.
+    follow and has a far smaller one. That is limited, and what was measured on the text less its standard error.
     """
     # Of graphs that are all but equal it may be just below 0.
     kl, growth = np.maximum(parity.mean_kl, 0.0), parity.perplexity_quantized / parity.perplexity_original - 1
     expected, error = np.expm1(kl), np.sqrt(2 * kl / parity.tokens)
     return Loss(
         # Where one is no number, so is the result.
-        float(np.maximum(expected, growth - 2 * error)),
-        f"perplexity {100 * expected:+.2f} % expected (KL {kl:.4f}), {100 * growth:+.2f} % within {200 * error:.2f} "
+        float(np.maximum(expected, growth - error)),
+        f"perplexity {100 * expected:+.2f} % expected (KL {kl:.4f}), {100 * growth:+.2f} % ± {100 * error:.2f} "
         f"measured ({parity.perplexity_original:.2f} in float32), on {parity.tokens} tokens of the exporter's "
         "evaluation text",
     )
