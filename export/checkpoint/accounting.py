@@ -69,6 +69,7 @@ def match(model: PreTrainedModel, names: Iterable[str]) -> Match:
     unread = _without(beyond, model._keys_to_ignore_on_load_unexpected)
     # What is skipped in a part that the model has is a buffer or a copy that it computes today.
     parts = {name for name, _ in model.named_modules()}
+    parts |= {name.removeprefix(f"{model.base_model_prefix}.") for name in parts}
     skipped = {name for name in beyond - unread if read[name].rpartition(".")[0] not in parts}
     return Match(frozenset(absent), frozenset(unread), frozenset(skipped))
 
@@ -203,12 +204,16 @@ def _tied(model: PreTrainedModel) -> set[str]:
 def _superseded_buffers(model: PreTrainedModel) -> list[str]:
     """Buffers that older releases saved and that transformers computes today."""
     buffers = [name for name, _ in model.named_buffers()]
-    patterns = []
+    # The number that GPT-2 and its kin once wrote where tokens may not look.
+    patterns = [r"\.(attn|attention)\.masked_bias$"]
     if any(name.endswith("rotary_emb.inv_freq") for name in buffers):
         patterns.append(r"rotary_emb\.inv_freq")
     if any(name.endswith("position_ids") for name in buffers):
         patterns.append(r"(^|\.)position_ids$")
-    return patterns
+    # Those that are not saved any more, such as the masks of GPT-Neo; a checkpoint may have the trunk's prefix or not.
+    prefix = f"{model.base_model_prefix}."
+    computed = [name.removeprefix(prefix) for name in set(buffers) - set(model.state_dict())]
+    return [*patterns, *(rf"^({re.escape(prefix)})?{re.escape(name)}$" for name in computed)]
 
 
 def _without(names: set[str], patterns: Iterable[str] | None) -> set[str]:

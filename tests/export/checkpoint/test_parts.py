@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
 from tests.checkpoints.layouts import bert_tokenizer
 from tests.export.checkpoint.test_purpose import T5, purpose, saved
@@ -85,6 +86,36 @@ def test_of_what_transformers_skips_parts_are_named_and_old_buffers_are_not(llam
     checkpoint = loaded(llama, "text-generation")
     assert checkpoint.left_out == more[:2]
     assert checkpoint.parts_left_out == {"mtp": 2}
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+@pytest.mark.parametrize(
+    ("config", "buffers"),
+    [
+        (transformers.GPT2Config(n_embd=12, n_layer=1, n_head=2), ("attn.bias", "attn.masked_bias")),
+        (
+            transformers.GPTNeoConfig(hidden_size=12, num_layers=1, num_heads=2, attention_types=[[["local"], 1]]),
+            ("attn.attention.bias", "attn.attention.masked_bias"),
+        ),
+        (transformers.OpenAIGPTConfig(n_embd=12, n_layer=1, n_head=2), ("attn.bias",)),
+    ],
+    ids=["gpt2", "gpt_neo", "openai-gpt"],
+)
+def test_masks_that_older_releases_saved_are_no_weights(config, buffers, prefix, tmp_path):
+    """The files of gpt-neo-125m and openai-gpt have them, too."""
+    config.vocab_size, config.n_positions, config.max_position_embeddings = 50, 16, 16
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path)
+    tensors = {name.removeprefix("transformer."): value for name, value in load_tensors(find_weights(tmp_path)).items()}
+    masks = {f"h.0.{name}": torch.ones(1, 1, 16, 16) for name in buffers}
+    save_file(
+        {name if name.startswith("lm_head") else f"{prefix}{name}": value for name, value in (tensors | masks).items()},
+        tmp_path / "model.safetensors",
+    )
+    found = loaded(tmp_path, "text-generation")
+    assert found.left_out == () and found.missing == ()
+    assert all(torch.equal(value, found.model.state_dict()[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(
