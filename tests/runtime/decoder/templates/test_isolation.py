@@ -91,8 +91,13 @@ def test_what_json_would_change_stays_in_this_process(render, value):
 
 
 def test_it_has_no_file_of_its_parent_open(tmp_path):
-    with (tmp_path / "x").open("w"):
-        pid = isolation.isolated("files", count)("", {}).split()[0]
+    files = [(tmp_path / "x").open("a") for _ in range(40)]
+    # Its pipes get the numbers of these, so that those right behind are taken by the others.
+    for file in files[:4]:
+        file.close()
+    pid = isolation.isolated("files", count)("", {}).split()[0]
+    for file in files[4:]:
+        file.close()
     opened = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
     isolation._children.pop("files").close()
     assert sorted(path.partition(":")[0] for path in opened) == ["/dev/null"] * (len(opened) - 2) + ["pipe", "pipe"]
