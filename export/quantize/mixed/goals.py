@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ _NODE, _ALIGNMENT, _MANIFEST = 800, 3 * 4096, 60_000
 _ROWS, _DRAWN = 8, 40
 # A smaller bundle is no longer looked for when it would save less than this share.
 _WORTHWHILE = 0.005
+# Tries that are led by the estimated damage, after the first.
+_GUESSES = 4
 
 
 @dataclass(frozen=True)
@@ -175,17 +178,17 @@ def _within_loss(frontier: Frontier, most: float, measure: MeasureLoss, clock: C
     best: list[Point] = []
     tried: list[Loss] = []
 
-    def holds(point: Point) -> bool:
+    def loss_of(point: Point) -> float:
         loss = measure(point, best[-1:])
         clock.notes.append(f"measured: {frontier.size(point)}: {loss.words}")
         clock.frontier.append(frontier.record(point, loss.share))
-        # Written so that NaN does not hold.
         if loss.share <= most:
             best.append(point)
         tried.append(loss)
-        return loss.share <= most
+        return loss.share
 
-    point = smallest_that_holds(frontier.points, holds, _WORTHWHILE * (frontier.points[0].size + frontier.rest))
+    worthwhile = _WORTHWHILE * (frontier.points[0].size + frontier.rest)
+    point = smallest_within(frontier.points, loss_of, most, worthwhile)
     if point is None:
         raise InputError(
             f"{option('max_loss')} {100 * most:g}% cannot be kept by 8 bits or fewer: at "
@@ -195,27 +198,58 @@ def _within_loss(frontier: Frontier, most: float, measure: MeasureLoss, clock: C
     return point
 
 
-def smallest_that_holds(points: Sequence[Point], holds: Callable[[Point], bool], worthwhile: float) -> Point | None:
-    """Bisect for the smallest point that holds, as if every larger one did too; None if not even the last does.
+def smallest_within(
+    points: Sequence[Point], loss_of: Callable[[Point], float], most: float, worthwhile: float
+) -> Point | None:
+    """Look for the smallest point that loses at most so much, as if every larger one lost less.
+
+    The first try is in the middle. The next ones are led by the estimated damages, which near the limit differ from
+    losses by about one factor: that of the last try. Where these do not end the search the rest is bisected.
 
     Args:
         points: by size.
-        holds: tried on as few points as possible.
+        loss_of: measures one; called for as few as possible. What is no number is above every limit.
+        most: that may be lost.
         worthwhile: a smaller point that saves fewer bytes is not looked for.
+
+    Returns:
+        None if not even the last point is within the limit.
     """
-    low, high, best = 0, len(points) - 1, None
+    low, high, tries = 0, len(points) - 1, 0
+    best, wanted = None, math.nan
     while low <= high:
         span = (points[high] if best is None else best).size - points[low].size
         if span <= worthwhile and best is not None:
             break
         # Where a large table has its next step all that are left may be of about one size: the best of them tells.
         close = points[high].size - points[low].size <= worthwhile
-        middle = high if close else _nearest(points, low, high)
-        if holds(points[middle]):
+        guess = _guess(points, range(low, high + 1), wanted, worthwhile) if 0 < tries <= _GUESSES else None
+        middle = high if close else _nearest(points, low, high) if guess is None else guess
+        loss = loss_of(points[middle])
+        wanted, tries = points[middle].damage * most / loss if loss > 0 else math.nan, tries + 1
+        # Written so that NaN does not hold.
+        if loss <= most:
             best, high = points[middle], middle - 1
         else:
             low = middle + 1
     return best
+
+
+def _guess(points: Sequence[Point], left: range, wanted: float, worthwhile: float) -> int | None:
+    """The index of the first point whose damage is as small as wanted, but for those too near to what was tried.
+
+    Args:
+        points: by size.
+        left: indices of those among which the answer is; those before and behind them were tried, if there are any.
+        wanted: the largest damage, or NaN.
+        worthwhile: as many bytes the point must be from those that were tried.
+    """
+    least = points[left[0] - 1].size + worthwhile if left[0] > 0 else -math.inf
+    largest = points[left[-1] + 1].size - worthwhile if left[-1] + 1 < len(points) else math.inf
+    able = [index for index in left if least <= points[index].size <= largest]
+    if not able or math.isnan(wanted):
+        return None
+    return next((index for index in able if points[index].damage <= wanted), able[-1])
 
 
 def _nearest(points: Sequence[Point], low: int, high: int) -> int:

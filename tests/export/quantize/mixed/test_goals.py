@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from triform.export.options import ExportOptions, bytes_of, share_of
 from triform.export.pipeline import export
 from triform.export.quantize.mixed.allocation import Choice, Point
-from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, smallest_that_holds
+from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, smallest_within
 from triform.export.quantize.mixed.lowering import decoder_loss
 from triform.export.quantize.mixed.moments import measure, predictions, product_modules
 from triform.export.report import Clock
@@ -119,27 +119,54 @@ def test_options_that_contradict_are_refused(changes, message):
 ROW = [Point(10 * index, 1.0, {"a": Choice(8, 16, 10 * index, 1.0)}) for index in range(101)]
 
 
-def test_the_smallest_point_that_holds_is_found_in_few_trials():
+def found(row, loss_of, most, worthwhile):
+    """The smallest point within a loss, and the sizes that were tried."""
     tried = []
 
-    def holds(point):
+    def measure(point):
         tried.append(point.size)
-        return point.size >= 370
+        return loss_of(point)
 
-    assert smallest_that_holds(ROW, holds, 0).size == 370
+    return smallest_within(row, measure, most, worthwhile), tried
+
+
+@pytest.mark.parametrize("base", [0.0, 1.0])
+def test_the_smallest_point_within_a_loss_is_found_in_few_trials(base):
+    """Damages that are all the same tell nothing: after the first try four are led by them in vain."""
+    point, tried = found(ROW, lambda point: base if point.size >= 370 else base + 1, base + 0.5, 0)
+    assert point.size == 370
     # A bisection of 101 points takes at most 7.
-    assert len(tried) <= 7
+    assert len(tried) <= 4 + 7
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 7.0])
+@pytest.mark.parametrize("first", [3, 50, 97])
+def test_losses_that_are_like_the_damage_take_fewer_trials(factor, first):
+    row = [Point(10 * index, 0.9**index, {}) for index in range(101)]
+    point, tried = found(row, lambda point: factor * point.damage, factor * 0.9**first * 1.0001, 10)
+    assert 0 <= point.size - 10 * first <= 10
+    # The middle, the point that the factor points to, and perhaps the one below.
+    assert len(tried) <= 4
+
+
+def test_losses_that_go_another_way_than_the_damage_are_found_too():
+    row = [Point(10 * index, 0.9**index, {}) for index in range(101)]
+    for first in range(101):
+        point, tried = found(row, lambda point: (1001 - point.size) ** 3, (1001 - 10 * first) ** 3, 0)
+        assert point.size == 10 * first
+        assert len(tried) <= 1 + 4 + 7
 
 
 def test_what_is_not_worthwhile_is_not_looked_for():
-    point = smallest_that_holds(ROW, lambda point: point.size >= 370, 100)
+    point, _ = found(ROW, lambda point: float(point.size < 370), 0.5, 100)
     assert 370 <= point.size <= 470
 
 
 def test_the_first_and_the_last_point_are_tried():
-    assert smallest_that_holds(ROW, lambda _: True, 0) is ROW[0]
-    assert smallest_that_holds(ROW, lambda point: point is ROW[-1], 100) is ROW[-1]
-    assert smallest_that_holds(ROW, lambda _: False, 100) is None
+    assert found(ROW, lambda _: 0.0, 0.5, 0)[0] is ROW[0]
+    assert found(ROW, lambda point: float(point is not ROW[-1]), 0.5, 100)[0] is ROW[-1]
+    assert found(ROW, lambda _: 1.0, 0.5, 100)[0] is None
+    assert found(ROW, lambda _: math.nan, 0.5, 100)[0] is None
 
 
 def test_a_loss_is_kept_and_measured(checkpoint, tmp_path):

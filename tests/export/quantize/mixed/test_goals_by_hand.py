@@ -19,7 +19,7 @@ from triform.export.quantize.mixed.goals import (
     describe_point,
     frontier_of,
     size_of_rest,
-    smallest_that_holds,
+    smallest_within,
 )
 from triform.runtime.errors import InputError, UnsupportedError
 
@@ -29,6 +29,11 @@ BITS = (3, 4, 5, 6, 8)
 def points(*sizes):
     """Of as many bits as there are sizes; damage falls by a half."""
     return [Point(size, 2.0**-i, {"a": Choice(BITS[i], 32, size, 2.0**-i)}) for i, size in enumerate(sizes)]
+
+
+def smallest_that_holds(row, holds, worthwhile):
+    """Of losses that tell nothing but on which side of the limit they are."""
+    return smallest_within(row, lambda point: 0.0 if holds(point) else 1.0, 0.5, worthwhile)
 
 
 def clock():
@@ -107,13 +112,12 @@ def test_the_smallest_point_within_a_loss():
     frontier = Frontier(FRONTIER.points, 1000, 0, "KL")
     measure, calls = measured({400: 0.4, 500: 0.2, 700: 0.1, 800: 0.05, 1000: 0.0})
     point, notes = chosen(measure, frontier, max_loss=0.1)
-    # Exactly as much is kept. 700 is the middle of 400 and 1000; then of the two below the larger one is tried last.
+    # Exactly as much is kept. 700 is the middle of 400 and 1000; damages say that the next one below does not hold.
     assert point.size == 700
     assert calls[0] == (700, []) and all(kept == [700] for _, kept in calls[1:])
-    assert {size for size, _ in calls[1:]} == {400, 500}
-    losses = [{400: 0.4, 500: 0.2}[size] for size, _ in calls[1:]]
+    assert [size for size, _ in calls[1:]] == [500]
     assert "measured: 0.0 MB, 5.60 bits per weight: loses 0.1" in notes.notes
-    assert [entry.loss for entry in notes.frontier if entry.loss is not None] == [0.1, *losses]
+    assert [entry.loss for entry in notes.frontier if entry.loss is not None] == [0.1, 0.2]
 
 
 def test_a_saving_that_is_not_worthwhile_is_not_looked_for():
