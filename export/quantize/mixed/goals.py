@@ -25,6 +25,9 @@ _ROWS, _DRAWN = 8, 40
 _WORTHWHILE = 0.005
 # Tries that are led by the estimated damage, after the first.
 _GUESSES = 4
+_LEAST_POWER, _LARGEST_POWER = 0.4, 2.5
+# Of the logarithm of the damage from one try to the next: beyond all points.
+_LARGEST_CHANGE = 100.0
 
 
 @dataclass(frozen=True)
@@ -203,8 +206,8 @@ def smallest_within(
 ) -> Point | None:
     """Look for the smallest point that loses at most so much, as if every larger one lost less.
 
-    The first try is in the middle. The next ones are led by the estimated damages, which near the limit differ from
-    losses by about one factor: that of the last try. Where these do not end the search the rest is bisected.
+    The first try is in the middle. The next ones are led by the estimated damages. Where these do not end the search
+    the rest is bisected.
 
     Args:
         points: by size.
@@ -215,24 +218,45 @@ def smallest_within(
     Returns:
         None if not even the last point is within the limit.
     """
-    low, high, tries = 0, len(points) - 1, 0
-    best, wanted = None, math.nan
+    low, high, best = 0, len(points) - 1, None
+    tried: list[tuple[float, float]] = []
     while low <= high:
         span = (points[high] if best is None else best).size - points[low].size
         if span <= worthwhile and best is not None:
             break
         # Where a large table has its next step all that are left may be of about one size: the best of them tells.
         close = points[high].size - points[low].size <= worthwhile
-        guess = _guess(points, range(low, high + 1), wanted, worthwhile) if 0 < tries <= _GUESSES else None
+        led = 0 < len(tried) <= _GUESSES
+        guess = _guess(points, range(low, high + 1), _wanted(tried, most), worthwhile) if led else None
         middle = high if close else _nearest(points, low, high) if guess is None else guess
         loss = loss_of(points[middle])
-        wanted, tries = points[middle].damage * most / loss if loss > 0 else math.nan, tries + 1
+        tried.append((points[middle].damage, loss))
         # Written so that NaN does not hold.
         if loss <= most:
             best, high = points[middle], middle - 1
         else:
             low = middle + 1
     return best
+
+
+def _wanted(tried: Sequence[tuple[float, float]], most: float) -> float:
+    """The damage that goes with a loss, if losses grow with a power of the damage, or NaN: that of the last two tries.
+
+    Args:
+        tried: damages and losses, at least one.
+        most: the loss.
+    """
+    damage, loss = tried[-1]
+    if not damage > 0 or not 0 < loss < math.inf:
+        return math.nan
+    power = 1.0
+    if len(tried) > 1:
+        other_damage, other_loss = tried[-2]
+        if other_damage > 0 and 0 < other_loss < math.inf and other_damage != damage:
+            power = (math.log(loss) - math.log(other_loss)) / (math.log(damage) - math.log(other_damage))
+    # Two tries close to each other tell more of chance than of the power.
+    change = (math.log(most) - math.log(loss)) / min(max(power, _LEAST_POWER), _LARGEST_POWER)
+    return damage * math.exp(min(change, _LARGEST_CHANGE))
 
 
 def _guess(points: Sequence[Point], left: range, wanted: float, worthwhile: float) -> int | None:

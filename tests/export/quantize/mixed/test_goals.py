@@ -140,13 +140,20 @@ def test_the_smallest_point_within_a_loss_is_found_in_few_trials(base):
 
 
 @pytest.mark.parametrize("factor", [0.2, 1.0, 7.0])
+@pytest.mark.parametrize("power", [0.5, 1.0, 1.5])
 @pytest.mark.parametrize("first", [3, 50, 97])
-def test_losses_that_are_like_the_damage_take_fewer_trials(factor, first):
+def test_losses_that_are_like_the_damage_take_fewer_trials(factor, power, first):
     row = [Point(10 * index, 0.9**index, {}) for index in range(101)]
-    point, tried = found(row, lambda point: factor * point.damage, factor * 0.9**first * 1.0001, 10)
+    point, tried = found(row, lambda point: factor * point.damage**power, factor * 0.9 ** (power * first) * 1.0001, 10)
     assert 0 <= point.size - 10 * first <= 10
-    # The middle, the point that the factor points to, and perhaps the one below.
-    assert len(tried) <= 4
+    # The middle, the point that its loss points to, one that both point to, and two beside it.
+    assert len(tried) <= 5
+
+
+@pytest.mark.parametrize("loss", [1e-300, 1e300, math.inf])
+def test_losses_of_any_size_are_looked_at(loss):
+    row = [Point(10 * index, 0.9**index, {}) for index in range(101)]
+    assert found(row, lambda point: 1e-12 if point is row[-1] else loss, 1e-9, 0)[0] is row[-1 if loss > 1 else 0]
 
 
 def test_losses_that_go_another_way_than_the_damage_are_found_too():
