@@ -25,7 +25,7 @@ _ROWS, _DRAWN = 8, 40
 _WORTHWHILE = 0.005
 # Tries that are led by the estimated damage, after the first.
 _GUESSES = 4
-_LEAST_POWER, _LARGEST_POWER = 0.4, 2.5
+_LEAST_POWER, _LARGEST_POWER, _FAR = 0.4, 2.5, 0.2
 # Of the logarithm of the damage from one try to the next: beyond all points.
 _LARGEST_CHANGE = 100.0
 
@@ -252,9 +252,11 @@ def _wanted(tried: Sequence[tuple[float, float]], most: float) -> float:
     power = 1.0
     if len(tried) > 1:
         other_damage, other_loss = tried[-2]
-        if other_damage > 0 and 0 < other_loss < math.inf and other_damage != damage:
-            power = (math.log(loss) - math.log(other_loss)) / (math.log(damage) - math.log(other_damage))
-    # Two tries close to each other tell more of chance than of the power.
+        known = other_damage > 0 and 0 < other_loss < math.inf
+        distance = math.log(damage) - math.log(other_damage) if known else 0.0
+        # Two tries close to each other tell more of chance than of the power.
+        if abs(distance) > _FAR:
+            power = (math.log(loss) - math.log(other_loss)) / distance
     change = (math.log(most) - math.log(loss)) / min(max(power, _LEAST_POWER), _LARGEST_POWER)
     return damage * math.exp(min(change, _LARGEST_CHANGE))
 
