@@ -204,10 +204,10 @@ def _tied(model: PreTrainedModel) -> set[str]:
 def _superseded_buffers(model: PreTrainedModel) -> list[str]:
     """Buffers that older releases saved and that transformers computes today."""
     buffers = [name for name, _ in model.named_buffers()]
-    # The number that GPT-2 and its kin once wrote where tokens may not look.
-    patterns = [r"\.(attn|attention)\.masked_bias$"]
+    # The masks of GPT-2 and its kin, and the number that they wrote where tokens may not look.
+    patterns = [r"\.(attn|attention)\.masked_bias$", r"(^|\.)h\.\d+\.attn\.bias$"]
     if any(name.endswith("rotary_emb.inv_freq") for name in buffers):
-        patterns.append(r"rotary_emb\.inv_freq")
+        patterns.append(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)")
     if any(name.endswith("position_ids") for name in buffers):
         patterns.append(r"(^|\.)position_ids$")
     # Those that are not saved any more, such as the masks of GPT-Neo; a checkpoint may have the trunk's prefix or not.

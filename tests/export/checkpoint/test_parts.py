@@ -98,8 +98,9 @@ def test_of_what_transformers_skips_parts_are_named_and_old_buffers_are_not(llam
             ("attn.attention.bias", "attn.attention.masked_bias"),
         ),
         (transformers.OpenAIGPTConfig(n_embd=12, n_layer=1, n_head=2), ("attn.bias",)),
+        (transformers.GPTBigCodeConfig(n_embd=12, n_layer=1, n_head=2), ("attn.bias", "attn.masked_bias")),
     ],
-    ids=["gpt2", "gpt_neo", "openai-gpt"],
+    ids=["gpt2", "gpt_neo", "openai-gpt", "gpt_bigcode"],
 )
 def test_masks_that_older_releases_saved_are_no_weights(config, buffers, prefix, tmp_path):
     """The files of gpt-neo-125m and openai-gpt have them, too."""

@@ -285,6 +285,7 @@ class TestAccounts:
         tensors = load_tensors(find_weights(llama))
         (llama / "model.safetensors").unlink()
         tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+        tensors["model.layers.0.self_attn.rotary_emb.cos_cached"] = torch.ones(1, 1, 64, 8)
         torch.save(tensors, llama / "pytorch_model.bin")
         source = find_checkpoint(str(llama))
         assert load_model(source, read_config(source), transformers.AutoModelForCausalLM).left_out == ()
