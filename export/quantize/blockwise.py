@@ -26,6 +26,8 @@ _FRACTIONS = (0.7, 0.76, 0.82, 0.88, 0.94, 1.0)
 # Without energies, more fractions do not help: of SmolLM2-135M in 4 bits all six have a divergence of 0.442, these two
 # 0.406; of the same model with its channels scaled, 0.456 and 0.448.
 _FRACTIONS_WITHOUT_ENERGIES = (0.8, 1.0)
+# Bytes of a scale, in float16.
+_SCALE = 2
 # Numbers to quantize at once: the search makes a few arrays of as many, which should stay in the caches.
 _AT_ONCE = 2**17
 # Numbers of which candidates are tried at once, and what a part of them is a multiple of: PyTorch adds up columns in
@@ -77,11 +79,16 @@ def operator_bits(bits: int) -> int:
     return 4 if bits <= 4 else 8
 
 
+def size_of(rows: int, width: int, bits: int, block_size: int) -> int:
+    """Bytes of a matrix in blocks, with scales and zero points."""
+    blocks = -(-width // block_size)
+    return rows * (blocks * block_size * bits // 8 + blocks * _SCALE + -(-blocks * operator_bits(bits) // 8))
+
+
 def fitting_block_size(width: int, bits: int, largest: int) -> int:
     """The block size of the fewest bytes a row; padding of the last block can cost more than scales of smaller blocks.
 
-    576 weights of 8 bits take 655 bytes in five blocks of 128, and 603 in nine of 64: a block has its integers, a scale
-    of two bytes and a zero point of `bits` bits.
+    576 weights of 8 bits take 655 bytes in five blocks of 128, and 603 in nine of 64.
 
     Args:
         width: in_features.
@@ -92,7 +99,7 @@ def fitting_block_size(width: int, bits: int, largest: int) -> int:
         a power of two from 16 to `largest`; of those that take the same, the smallest.
     """
     sizes = [SMALLEST_BLOCK << power for power in range((largest // SMALLEST_BLOCK).bit_length())]
-    return min(sizes, key=lambda size: -(-width // size) * ((size + 1) * bits + 16))
+    return min(sizes, key=lambda size: size_of(1, width, bits, size))
 
 
 def quantize_matrix(weight: Rows, importance: torch.Tensor | None, bits: int, block_size: int) -> Blocks:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from triform.export.graph.weights import Scaling
-from triform.export.quantize.blockwise import dequantize, operator_bits, quantize_matrix
+from triform.export.quantize.blockwise import dequantize, quantize_matrix, size_of
 from triform.export.quantize.mixed.allocation import Choice
 
 # Where 8 bits should take the same time as 4: interpolated between products of 576 by 3,072, where 8 bits are faster,
-# and 2,048 by 8,192, where they take 1.26 times as long. SmolLM2-135M (576 wide) in int8 decodes at 0.86 times the
-# speed of int4, reads prompts at 1.2 times, and loses 0.3 % of perplexity instead of 19 %. See docs/quantization.md.
+# and 2,048 by 8,192, where they take 1.26 times as long. SmolLM2-135M (576 wide) in int8 decodes at 0.79 times the
+# speed of int4, reads prompts at 1.16 times, and loses 0.3 % of perplexity instead of 19 %. See docs/quantization.md.
 WIDEST_IN_8_BITS = 1024
 # Bits and block sizes. Of SmolLM2-135M's products, 4 bits in blocks of 128 save 3 % of what blocks of 64 take.
 _SCHEMES = ((3, 64), (3, 32), (4, 64), (4, 32), (4, 16), (8, 128), (8, 32))
@@ -21,8 +21,6 @@ _SCHEMES = ((3, 64), (3, 32), (4, 64), (4, 32), (4, 16), (8, 128), (8, 32))
 _UNPACKED_TO_8 = ((5, 64), (5, 32), (6, 128), (6, 64), (6, 32))
 # As many rows of a part tell enough of its error.
 _SAMPLED_ROWS = 256
-# Bytes of a scale, in float16.
-_SCALE = 2
 
 
 @dataclass(frozen=True)
@@ -106,9 +104,3 @@ def fitting(schemes: Sequence[tuple[int, int]], width: int, *, looked_up: bool) 
     whole = [(bits, size) for bits, size in schemes if width % size == 0]
     # Blocks of 16 are padded where they do not divide the width.
     return whole if any(bits == 8 for bits, _ in whole) else [*{*whole, (4, 16), (8, 16)}]
-
-
-def size_of(rows: int, width: int, bits: int, block_size: int) -> int:
-    """Bytes of a matrix in blocks, with scales and zero points."""
-    blocks = -(-width // block_size)
-    return rows * (blocks * block_size * bits // 8 + blocks * _SCALE + -(-blocks * operator_bits(bits) // 8))

@@ -12,11 +12,11 @@ import torch
 from triform.export.graph.fusion_biases import fuse_biases
 from triform.export.options import ExportOptions
 from triform.export.quantize.blocks import Scheme, lower_embeddings, lower_product, lower_to_float
-from triform.export.quantize.blockwise import Blocks
+from triform.export.quantize.blockwise import Blocks, size_of
 from triform.export.quantize.columns.products import lower_products_to_int8, products_by_weight, quantizable
 from triform.export.quantize.columns.search import choose_quantization
 from triform.export.quantize.mixed.allocation import Choice, Point
-from triform.export.quantize.mixed.choices import fitting, size_of
+from triform.export.quantize.mixed.choices import fitting
 from triform.export.quantize.mixed.experts import check_has_no_experts
 from triform.export.quantize.mixed.goals import Loss, choose_point, describe_point, frontier_of
 from triform.export.quantize.mixed.matrices import (

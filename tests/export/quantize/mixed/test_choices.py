@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from triform.export.quantize.mixed.choices import Part, choices_of, sampled, size_of
+from triform.export.quantize.blockwise import size_of
+from triform.export.quantize.mixed.choices import Part, choices_of, sampled
 
 SCHEMES = {(bits, size) for bits in (3, 4, 5, 6) for size in (32, 64)} | {(4, 16), (6, 128), (8, 32), (8, 128)}
 
