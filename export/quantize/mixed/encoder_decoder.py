@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
-import torch
 
 from triform.export.options import ExportOptions
 from triform.export.quantize.blockwise import Blocks
@@ -17,7 +16,7 @@ from triform.export.quantize.mixed.allocation import Choice, Point
 from triform.export.quantize.mixed.choices import choices_of
 from triform.export.quantize.mixed.encoder import CalibrationInputs, encoder_choices, store_encoder
 from triform.export.quantize.mixed.experts import check_has_no_experts
-from triform.export.quantize.mixed.goals import Loss, choose_point, describe_point, frontier_of
+from triform.export.quantize.mixed.goals import Loss, choose_point, describe_point, expected_growth, frontier_of
 from triform.export.quantize.mixed.lowering import store_decoder
 from triform.export.quantize.mixed.matrices import (
     Matrix,
@@ -141,8 +140,8 @@ def _those_in(model: ir.Model, blocks: Mapping[str, Blocks]) -> dict[str, Blocks
 
 
 def _loss(parity: QuantizedParity) -> Loss:
-    """How much less the quantized graphs expect what the float graphs would write: e to the divergence, less 1."""
-    share = float(torch.tensor(parity.mean_kl, dtype=torch.float64).expm1())
+    """How much less the quantized graphs expect what the float graphs would write."""
+    share = expected_growth(parity.mean_kl)
     return Loss(
         share,
         f"perplexity {100 * share:+.2f} % of what the float32 graphs would write (KL {parity.mean_kl:.4f}), on "

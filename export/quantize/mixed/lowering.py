@@ -23,7 +23,7 @@ from triform.export.quantize.mixed.experts import (
     lower_experts_to_choices,
     routers_of,
 )
-from triform.export.quantize.mixed.goals import Loss, choose_point, describe_point, frontier_of
+from triform.export.quantize.mixed.goals import Loss, choose_point, describe_point, expected_growth, frontier_of
 from triform.export.quantize.mixed.matrices import (
     Matrix,
     RoundedMatrices,
@@ -105,7 +105,7 @@ def decoder_loss(parity: QuantizedParity) -> Loss:
     """
     # Of graphs that are all but equal it may be just below 0.
     kl, growth = np.maximum(parity.mean_kl, 0.0), parity.perplexity_quantized / parity.perplexity_original - 1
-    expected, error = np.expm1(kl), np.sqrt(2 * kl / parity.tokens)
+    expected, error = expected_growth(kl), np.sqrt(2 * kl / parity.tokens)
     return Loss(
         # Where one is no number, so is the result.
         float(np.maximum(expected, growth - error)),

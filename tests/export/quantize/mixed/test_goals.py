@@ -13,9 +13,10 @@ from onnx import numpy_helper
 from triform.export.options import ExportOptions, bytes_of, share_of
 from triform.export.pipeline import export
 from triform.export.quantize.mixed.allocation import Choice, Point
-from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point, smallest_within
+from triform.export.quantize.mixed.goals import Frontier, Loss, choose_point
 from triform.export.quantize.mixed.lowering import decoder_loss
 from triform.export.quantize.mixed.moments import measure, predictions, product_modules
+from triform.export.quantize.mixed.search import smallest_within
 from triform.export.report import Clock
 from triform.export.samples.texts import TokenWindows
 from triform.runtime.bundle.export_record import QuantizedParity

@@ -19,8 +19,8 @@ from triform.export.quantize.mixed.goals import (
     describe_point,
     frontier_of,
     size_of_rest,
-    smallest_within,
 )
+from triform.export.quantize.mixed.search import smallest_within
 from triform.runtime.errors import InputError, UnsupportedError
 
 BITS = (3, 4, 5, 6, 8)
