@@ -178,10 +178,8 @@ def _renamed(
     model: PreTrainedModel, name: str, held: dict[str, Any], renamings: list[Any], converters: list[Any]
 ) -> str:
     target: str = rename_source_key(name, renamings, converters, model.base_model_prefix, held)[0]
-    if target not in held and name in held:
-        # Some names only look like those of another release.
-        target = rename_source_key(name, [], [], model.base_model_prefix, held)[0]
-    return target
+    # Some names only look like those of another release.
+    return name if target not in held and name in held else target
 
 
 def _relatives(model: PreTrainedModel) -> list[Any]:

@@ -22,7 +22,7 @@ class Model(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.ones(4))
 
     def forward(self, ids):
-        return torch.nn.functional.linear(self.text["table"](ids) * self.scale, self.text["table"].weight)
+        return torch.nn.functional.linear(self.text["table"](ids) * self.scale * torch.ones(4), self.text["table"].weight)
 
 
 def test_what_an_output_does_not_depend_on_is_found_and_counted_by_part():
@@ -32,6 +32,14 @@ def test_what_an_output_does_not_depend_on_is_found_and_counted_by_part():
         "bias", "eyes.0.bias", "eyes.0.weight", "eyes.1.bias", "eyes.1.weight", "text.spare.bias", "text.spare.weight",
     )  # fmt: skip
     assert list(unreached_parts(model, names).items()) == [("eyes", 4), ("text.spare", 2), ("bias", 1)]
+
+
+def test_a_part_of_which_something_is_used_is_not_unused():
+    model = torch.nn.Module()
+    model.text = torch.nn.ModuleDict({"deep": torch.nn.ModuleDict(dict.fromkeys("ab", None))})
+    model.text["deep"].update({name: torch.nn.Linear(2, 2) for name in "abc"})
+    unused = ("text.deep.b.bias", "text.deep.b.weight", "text.deep.c.bias")
+    assert unreached_parts(model, unused) == {"text.deep.b": 2, "text.deep.c.bias": 1}
 
 
 def test_a_model_that_rewrites_texts_and_sees_offers_its_part_for_texts():

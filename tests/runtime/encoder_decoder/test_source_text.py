@@ -98,6 +98,17 @@ def test_pieces_that_are_not_in_the_vocabulary(source_text):
     assert source_text(unknown=0).read(["e d"]) == [[10, 11]]
 
 
+def test_letters_of_the_target_language_in_no_piece(tmp_path):
+    """Unigram models give the letters of an unknown token: those that are listed apart have an id of their own."""
+    pieces = ["<unk>", "a", f"{UNLISTED}d"]
+    words = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    words.save(str(tmp_path / "tokenizer.json"))
+    text = SourceText(tmp_path, SourceTextInfo(unknown=0), 9, len(pieces))
+    assert text.read(["ada", "az"]) == [[1, 2, 1], [1, 0]]
+    # Too long a text is cut, as long as nobody asked to refuse it.
+    assert text.read(["a" * 10]) == [[1] * 9]
+
+
 def test_letters_are_composed_where_the_model_does(source_text):
     apart = unicodedata.normalize("NFD", "ä")
     assert source_text(composed=True).read([apart]) == [[8]] and source_text().read([apart]) == [[0]]
