@@ -33,7 +33,7 @@ Sampler = Callable[[Ids, Scores], int]
 _EQUALS = 16
 
 
-def row_generator(seed: int | None, row: int = 0) -> np.random.Generator:
+def row_generator(seed: int | None, row: int) -> np.random.Generator:
     """Random numbers of one row of a batch: they depend on the seed and the row, not on the rest of the batch.
 
     Args:

@@ -17,7 +17,7 @@ class ShiftingStep:
     of the kept tokens, as if there had been no others.
     """
 
-    def __init__(self, step: ShiftableStep, context: int, keep: int = 0) -> None:
+    def __init__(self, step: ShiftableStep, context: int, keep: int) -> None:
         """Wrap a step.
 
         Args:

@@ -19,8 +19,8 @@ from transformers import (
 )
 from transformers.models.bert import modeling_bert
 
-from triform.export.checkpoint.accounting import left_out, match, parts_lacked, renamed, without_weights
 from triform.export.checkpoint.accounting import _relatives as relatives
+from triform.export.checkpoint.accounting import left_out, match, parts_lacked, renamed, without_weights
 from triform.runtime.errors import ExportError
 
 SIZES = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -68,7 +68,9 @@ def test_several_tensors_that_become_one():
     found = match(model, other | old)
     assert (found.missing, found.unread) == (set(), set())
     assert match(model, other).missing == experts
-    assert renamed(model, "model.layers.0.block_sparse_moe.experts.1.w2.weight") == "model.layers.0.mlp.experts.down_proj"
+    assert (
+        renamed(model, "model.layers.0.block_sparse_moe.experts.1.w2.weight") == "model.layers.0.mlp.experts.down_proj"
+    )
 
 
 def test_one_tensor_that_becomes_several():

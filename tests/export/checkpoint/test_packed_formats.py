@@ -11,6 +11,7 @@ from triform.export.checkpoint.files.packed.awq import AWQ
 from triform.export.checkpoint.files.packed.bitsandbytes import BITSANDBYTES
 from triform.export.checkpoint.files.packed.compressed_tensors import scaled_packings
 from triform.export.checkpoint.files.packed.formats import method_of, packings_of
+from triform.export.checkpoint.files.packed.packing import Packing, column_groups, integers, packed_matrices
 from triform.export.checkpoint.files.packed.scales import BlockLengths
 
 GPTQ = {"quant_method": "gptq"}
@@ -180,3 +181,53 @@ def test_4_bit_floats_are_no_8_bit_floats():
     (packing, _) = packings_of({"quant_method": "fp8"})
     with pytest.raises(TypeError):
         packing.unpack({"weight": torch.ones(2, 3, dtype=torch.int8), "weight_scale_inv": torch.ones(1, 1)})
+
+
+def test_names_of_packed_matrices():
+    """Each tensor belongs to the first packing that fits; others' names only begin or end like those of one."""
+    one, two = Packing("qweight", ("scales",), None, ("g_idx",)), Packing("weight_packed", ("scales",), None)
+    assert not one.as_grid
+    names = ["a.qweight", "a.scales", "a.g_idx", "b.weight_packed", "b.scales", ".qweight", "c.qweight_type",
+             "a.weight_packed", "d.scales"]  # fmt: skip
+    assert [(found.name, found.tensors, found.packing) for found in packed_matrices(names, [one, two])] == [
+        ("a.weight", {"qweight": "a.qweight", "scales": "a.scales", "g_idx": "a.g_idx"}, one),
+        ("a.weight", {"weight_packed": "a.weight_packed"}, two),
+        ("b.weight", {"weight_packed": "b.weight_packed", "scales": "b.scales"}, two),
+    ]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("shape", [(3,), (2, 6), (2, 2, 3)])
+def test_integers_of_few_bits_come_lowest_first(bits, shape):
+    """Python's integers, shifted by one number after another."""
+    packed = torch.randint(-(2**31), 2**31, shape, generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    whole = [
+        sum((item & 0xFFFFFFFF) << 32 * at for at, item in enumerate(row))
+        for row in packed.reshape(-1, shape[-1]).tolist()
+    ]
+    expected = [[number >> at & 2**bits - 1 for at in range(0, 32 * shape[-1], bits)] for number in whole]
+    found = integers(packed, bits)
+    assert found.dtype == torch.int32 and found.shape[:-1] == packed.shape[:-1]
+    assert found.reshape(len(expected), -1).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "groups", "expected"),
+    [
+        (None, 2, None),
+        # In order they need not be said.
+        ([0, 0, 0, 1, 1, 1], 2, None), ([0, 1, 2, 3, 4, 5], 6, None), ([0, 0, 0, 0, 0, 0], 1, None),
+        ([0, 1, 0, 1, 0, 1], 2, [0, 1, 0, 1, 0, 1]), ([1, 1, 1, 0, 0, 0], 2, [1, 1, 1, 0, 0, 0]),
+        # The last group is shorter.
+        ([0, 0, 0, 0, 1, 1], 4, [0, 0, 0, 0, 1, 1]), ([0, 1, 2, 3, 4, 5], 4, [0, 1, 2, 3, 4, 5]),
+    ],
+)  # fmt: skip
+def test_groups_of_columns(given, groups, expected):
+    found = column_groups(None if given is None else torch.tensor(given, dtype=torch.int32), 6, groups)
+    assert found is None if expected is None else found.tolist() == expected and found.dtype == torch.int64
+
+
+@pytest.mark.parametrize("given", [[0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 1, -1]])
+def test_groups_of_other_columns_are_refused(given):
+    with pytest.raises(ValueError, match=r"^groups of other columns$"):
+        column_groups(torch.tensor(given), 6, 2)

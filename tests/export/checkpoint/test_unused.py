@@ -22,7 +22,9 @@ class Model(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.ones(4))
 
     def forward(self, ids):
-        return torch.nn.functional.linear(self.text["table"](ids) * self.scale * torch.ones(4), self.text["table"].weight)
+        return torch.nn.functional.linear(
+            self.text["table"](ids) * self.scale * torch.ones(4), self.text["table"].weight
+        )
 
 
 def test_what_an_output_does_not_depend_on_is_found_and_counted_by_part():

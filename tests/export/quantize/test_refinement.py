@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from triform.export.quantize import error_feedback
 from triform.export.quantize.blockwise import dequantize, search_blocks
 from triform.export.quantize.error_feedback import quantize_with_moments
 from triform.export.quantize.refinement import Rounded, refine
@@ -57,6 +58,17 @@ def test_the_scales_are_those_of_least_squares(weight, moments):
         ]
         best = torch.linalg.lstsq(torch.stack(columns, 1), (weight[row].double() @ root)[:, None]).solution[:, 0]
         torch.testing.assert_close(refined.scales[row].double(), best, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize(("bits", "refined"), [(3, True), (4, True), (6, True), (8, False)])
+def test_what_has_fewer_than_8_bits_is_refined(weight, moments, monkeypatch, bits, refined):
+    def errors():
+        stored = dequantize(quantize_with_moments(weight, moments, bits, SIZE, 0.001), BLOCKS * SIZE)
+        return error(weight, torch.from_numpy(stored), moments)
+
+    found = errors()
+    monkeypatch.setattr(error_feedback, "refine", lambda weight, moments, rounded: rounded)
+    assert (found < errors()).all() if refined else torch.equal(found, errors())
 
 
 def test_what_is_exact_stays(moments):

@@ -19,6 +19,7 @@ from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.options.groups import Constraints, Penalties, Truncation
 from triform.runtime.generation.options.step_order import ORDER, reordered
 from triform.runtime.generation.processors.build import ProcessorContext, build_processors
+from triform.runtime.generation.processors.contract import Temperature
 from triform.runtime.generation.sampling import draw, greedy, make_sampler, process, row_generator, wanted
 from triform.runtime.likeliest import NOTHING, Likeliest
 
@@ -128,7 +129,7 @@ def test_a_sampler_draws_what_its_processors_leave(vocab_size):
     ids = np.array([3, 4, 3, 4, 3, 10, 11])
     for seed in range(30):
         logits = (np.random.default_rng(seed).standard_normal(vocab_size) * 4).astype(np.float32)
-        one, two = row_generator(seed), row_generator(seed)
+        one, two = row_generator(seed, 0), row_generator(seed, 0)
         steps = [
             build_processors(EVERYTHING, ProcessorContext(5, 50, vocab_size, (1, 2), generator))
             for generator in (one, two)
@@ -291,6 +292,16 @@ def likeliest(logits, count):
     return Likeliest(int(logits.argmax()), tokens, logits[tokens])
 
 
+def test_every_step_that_depends_on_ids_is_applied():
+    def banned(token):
+        return lambda ids, logits: np.where(np.arange(len(logits)) == token, -np.inf, logits)
+
+    bans, cooler = [banned(0), banned(2)], Temperature(0.5)
+    for processors in (bans, [*bans, cooler], [cooler, *bans]):
+        sampler = make_sampler(processors, row_generator(3, 0))
+        assert {sampler(NO_IDS, np.zeros(4, np.float32)) for _ in range(40)} == {1, 3}
+
+
 @pytest.mark.parametrize("equal", [0, 6])
 def test_the_likeliest_tokens_suffice_where_a_sampler_wants_no_more(equal):
     """Of a top-k, also where tokens are as likely as its last; these belong to it."""
@@ -298,12 +309,12 @@ def test_the_likeliest_tokens_suffice_where_a_sampler_wants_no_more(equal):
     for seed in range(40):
         logits = np.random.default_rng(seed).normal(0, 2, 60).astype(np.float32)
         logits[7 : 7 + equal] = np.sort(logits)[-5]
-        row = ProcessorContext(0, 99, 60, generator=row_generator(seed))
+        row = ProcessorContext(0, 99, 60, generator=row_generator(seed, 0))
         processors = build_processors(options, row)
         count = wanted(processors, row.generator, 60)
         assert 5 + equal <= count < 60
-        expected = make_sampler(processors, row_generator(seed))(NO_IDS, logits)
-        assert make_sampler(processors, row_generator(seed))(NO_IDS, likeliest(logits, count)) == expected
+        expected = make_sampler(processors, row_generator(seed, 0))(NO_IDS, logits)
+        assert make_sampler(processors, row_generator(seed, 0))(NO_IDS, likeliest(logits, count)) == expected
     assert wanted(processors, row.generator, 8) == 8
 
 
@@ -320,7 +331,7 @@ def test_the_likeliest_tokens_suffice_where_a_sampler_wants_no_more(equal):
 )
 def test_how_many_of_the_likeliest_tokens_are_wanted(changes, count):
     options = GenerationOptions(**changes)
-    generator = row_generator(1) if options.temperature else None
+    generator = row_generator(1, 0) if options.temperature else None
     processors = build_processors(options, ProcessorContext(0, 99, 60, generator=generator))
     assert wanted(processors, generator, 60) == count
 
@@ -328,7 +339,7 @@ def test_how_many_of_the_likeliest_tokens_are_wanted(changes, count):
 def test_the_likeliest_token_alone():
     sampler = make_sampler([], None)
     assert sampler(NO_IDS, Likeliest(7, *NOTHING)) == 7
-    for one in (sampler, make_sampler([], row_generator(1))):
+    for one in (sampler, make_sampler([], row_generator(1, 0))):
         with pytest.raises(BundleError, match="NaN"):
             one(NO_IDS, Likeliest(-1, *NOTHING))
 

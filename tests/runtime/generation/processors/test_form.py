@@ -60,7 +60,7 @@ def maker(asked, tokenizer=BYTE_LEVEL, eos=EOS):
 def spoken(make, seed, *, tokenizer=BYTE_LEVEL, temperature=1.0, limit=3000):
     """What a model that knows nothing says."""
     generator = np.random.default_rng(seed)
-    sampler = make_sampler([make(), Temperature(temperature)], row_generator(seed) if temperature != 1 else None)
+    sampler = make_sampler([make(), Temperature(temperature)], row_generator(seed, 0) if temperature != 1 else None)
     ids = list(PROMPT)
     for _ in range(limit):
         token = sampler(np.array(ids), generator.normal(size=LOGITS).astype(np.float32))

@@ -25,6 +25,8 @@ def by_definition(ids, count):
         ([1, 2, 3, 7, 9, 2, 3, 8, 1, 2, 3], 1, [7]),
         # The latest of several; three tokens count for more than two that came later.
         ([1, 2, 5, 1, 2, 6, 1, 2], 1, [6]), ([0, 1, 2, 5, 1, 2, 6, 0, 1, 2], 1, [5]), ([2, 9, 1, 9], 2, []),
+        # A fourth does not.
+        ([5, 1, 2, 3, 7, 9, 1, 2, 3, 8, 5, 1, 2, 3], 1, [8]),
     ],
 )  # fmt: skip
 def test_by_hand(ids, count, expected):

@@ -48,12 +48,29 @@ def test_first_proposals():
     assert proposals(Pace(), 7, 2, 0.25) == [0, 0, 0, 0, 0, 0, 2]
 
 
-@pytest.mark.parametrize(("most", "slope", "expected"), [(12, 0.25, 12), (11, 0.25, 8), (12, 1 / 64, 12), (3, 0.25, 2)])
+@pytest.mark.parametrize(
+    ("most", "slope", "expected"), [(12, 0.25, 12), (11, 0.25, 8), (12, 1 / 64, 12), (7, 0.25, 4), (3, 0.25, 2)]
+)
 def test_as_many_as_pay_off_best(most, slope, expected):
     """Where all are right, n give (1 + n) / (1 + n / 4) tokens a step, which grows with n."""
     pace = Pace()
     proposals(pace, 60, 12, slope)
     assert pace.wanted(most) == expected
+
+
+def test_the_first_run_of_a_size_tells_no_times():
+    """A plain step that seemed to take a hundredth of the others would make all runs look expensive."""
+    pace = Pace()
+    pace.stepped(0.01)
+    proposals(pace, 60, 12, 0.25)
+    assert pace.wanted(12) == 12
+
+
+def test_a_further_token_costs_a_64th_of_a_step_at_least():
+    """Nothing is right, and runs take as long as steps. After n runs the share is s = 2 * 0.9^n / (10 - 7 * 0.9^n),
+    and two tokens give (1 + s + s^2) / (1 + 2 / 64) a step: less than 1.05 from n = 12 on, where s is 0.071. Until four
+    runs were measured a quarter of a step is assumed, by which the second and the third do not pay off."""
+    assert waits(proposals(Pace(), 6 + 4 + 8 + 12 + 16 + 1, 0, 0.0)) == [6, 0, 4, 8, *[0] * 8, 16]
 
 
 def test_what_is_proposed_is_counted():
