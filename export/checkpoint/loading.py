@@ -25,7 +25,7 @@ from triform.export.checkpoint.config_check import check_config, check_rope_fact
 from triform.export.checkpoint.files.json_files import read_object
 from triform.export.checkpoint.files.load_report import misfits_named
 from triform.export.checkpoint.files.packed.packing import UnpackedWeight
-from triform.export.checkpoint.files.weights import open_weights, tensor_names
+from triform.export.checkpoint.files.weights import integers_among, open_weights, tensor_names
 from triform.export.checkpoint.gguf import loading as gguf
 from triform.export.checkpoint.processors import load_tokenizer
 from triform.export.checkpoint.quiet import quiet
@@ -188,8 +188,11 @@ def _read(
         raise ExportError("they were not fetched")
     with open_weights(source.weights) as tensors, misfits_named():
         model_class = _class_of(source, config, auto_class)
+        integers = integers_among(tensors)
+        empty = without_weights(model_class, config) if source.packings or integers else None
+        _refuse_integers(empty, integers)
         if source.packings:
-            tensors = _as_layers_keep_them(without_weights(model_class, config), tensors)
+            tensors = _as_layers_keep_them(empty, tensors)
         if as_stored:
             # Indexing maps a tensor, and reads nothing.
             tensors = {name: stored_weight(tensor[...]) for name, tensor in tensors.items()}
@@ -199,6 +202,17 @@ def _read(
     if model.can_generate():
         model.generation_config = read_generation_config(source)
     return model, report
+
+
+def _refuse_integers(model: PreTrainedModel | None, names: Iterable[str]) -> None:
+    """Refuse whole numbers for a parameter, which has floats: they stand for others, and nothing says for which."""
+    parameters = {name for name, value in model.named_parameters() if value.is_floating_point()} if model else set()
+    for name in names:
+        if model and renamed(model, name) in parameters:
+            raise ExportError(
+                f"{name} is stored in whole numbers, and nothing says what they stand for; give the checkpoint that "
+                "it was made from"
+            )
 
 
 def _as_layers_keep_them(model: PreTrainedModel | None, tensors: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,11 @@ from triform.runtime.errors import ExportError
 
 
 @dataclass(frozen=True)
+class _Quantization:
+    """Any object."""
+
+
+@dataclass(frozen=True)
 class _Config:
     """config.json."""
 
@@ -34,6 +39,7 @@ class _Config:
     output_hidden_states: bool | None = None
     return_dict: bool | None = None
     id2label: dict[str, str | int | float] | None = None
+    quantization_config: _Quantization | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,9 @@ _SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
 _FORBIDDEN = re.compile(r"(?:GLOBAL|[Cc]lass|function) ([\w.]+\.\w+)")
 # As safetensors and torch write their types.
 _FLOATS_OF_8_BITS = ("F8_", "torch.float8")
-_INTEGERS = ("I", "U", "torch.int", "torch.uint")
+_INTEGERS = ("I", "U", "BOOL", "torch.int", "torch.uint", "torch.bool")
+# What queries, keys and values in a cache are rounded with in other engines; floats are not rounded here.
+_OF_CACHES = re.compile(r"\.(q|k|v|kv)_(scale|zero_point)$")
 # The first bytes of a zip file.
 _ZIP = b"PK\x03\x04"
 _OTHER_FRAMEWORKS = {".h5": "TensorFlow", ".msgpack": "Flax", ".ot": "Rust", ".onnx": "ONNX"}
@@ -132,7 +134,7 @@ def open_weights(weights: WeightFiles) -> Iterator[dict[str, Any]]:
             _check_index(weights, path, held)
             _check_once(path, held, tensors)
             tensors |= held
-        tensors = {short: tensors[name] for name, short in unwrapped_names(tensors).items()}
+        tensors = {short: tensors[name] for name, short in _names_read(tensors, weights).items()}
         for packed in packed_matrices(tensors, weights.packings):
             own = {name: tensors.pop(name) for name in packed.tensors.values()}
             tensors[packed.name] = UnpackedWeight(packed, own)
@@ -150,10 +152,15 @@ def tensor_names(weights: WeightFiles) -> list[str]:
         names: list[str] = []
         for path in weights.files:
             names += _safetensors(path, stack) if path.suffix == ".safetensors" else _unpickled(path, "meta")
-    names = list(unwrapped_names(names).values())
+    names = list(_names_read(names, weights).values())
     matrices = packed_matrices(names, weights.packings)
     parts = {name for packed in matrices for name in packed.tensors.values()}
     return [name for name in names if name not in parts] + [packed.name for packed in matrices]
+
+
+def integers_among(tensors: Mapping[str, Any]) -> list[str]:
+    """The names of tensors of whole numbers, or of truths; packed matrices are not among them."""
+    return [name for name, tensor in tensors.items() if _kind(tensor).startswith(_INTEGERS)]
 
 
 def load_tensors(weights: WeightFiles) -> dict[str, torch.Tensor]:
@@ -220,10 +227,21 @@ def _refuse_pointer(path: Path) -> None:
             raise ExportError(f"{path} is a pointer of Git LFS, not the file itself; run git lfs pull")
 
 
+def _names_read(names: Iterable[str], weights: WeightFiles) -> dict[str, str]:
+    """The names of the tensors that say something of the model, without what is put around its own, by their names."""
+    unwrapped = unwrapped_names(names)
+    return {name: short for name, short in unwrapped.items() if not (weights.packings and _OF_CACHES.search(short))}
+
+
+def _kind(tensor: Any) -> str:
+    """The type of a tensor as its file writes it; empty for a packed matrix."""
+    return str(tensor.get_dtype() if hasattr(tensor, "get_dtype") else getattr(tensor, "dtype", ""))
+
+
 def _check_scaled(tensors: Mapping[str, Any], packed: bool) -> None:
     """Refuse integers, and a quantized checkpoint's 8-bit floats, without a scale: alone they are other numbers."""
     for name, tensor in tensors.items():
-        kind = tensor.get_dtype() if hasattr(tensor, "get_dtype") else str(getattr(tensor, "dtype", ""))
+        kind = _kind(tensor)
         if name.endswith(".weight") and kind.startswith(_INTEGERS):
             raise ExportError(
                 f"{name} is stored in integers, and the config does not say what they stand for "

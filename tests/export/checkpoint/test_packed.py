@@ -129,6 +129,18 @@ def eight_bits():
     return parts, weight.float() * (largest / 127)[:, None]
 
 
+def in_floats(packed):
+    """As `bnb_4bit_quant_storage` stores the bytes."""
+    parts, matrix = packed
+    return parts | {"weight": parts["weight"].view(-1).view(torch.bfloat16)[:, None]}, matrix
+
+
+def of_autofp8():
+    """A scale of the whole matrix, by the name that compressed-tensors has for it."""
+    parts, _ = scaled(torch.float8_e4m3fn, (1,), input_scale=torch.ones(1))
+    return parts, parts["weight"].float() * parts["weight_scale"].float()
+
+
 def groups(written, weights, **others):
     group = {"weights": weights, "targets": ["Linear"]}
     return {"quant_method": "compressed-tensors", "format": written, "config_groups": {"group_0": group}, **others}
@@ -164,6 +176,13 @@ KINDS = {
     ),
     "nf4": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, bits_of_a_table(nested=False)),
     "nf4 with nested scales": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, bits_of_a_table(nested=True)),
+    "nf4 in bytes that are stored as floats": (
+        {"quant_method": "bitsandbytes", "load_in_4bit": True}, in_floats(bits_of_a_table(nested=True)),
+    ),
+    "fp8 of AutoFP8": (
+        {"quant_method": "fp8", "activation_scheme": "static"}, of_autofp8(),
+    ),
+    "llm.int8 of a config that does not name it": ({"load_in_8bit": True}, eight_bits()),
     "llm.int8": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, eight_bits()),
 }  # fmt: skip
 
@@ -243,6 +262,69 @@ def test_a_file_beside_the_config_that_says_more(key, tmp_path):
 def test_integers_that_nothing_explains(tmp_path):
     weights = folder_of(tmp_path / "model", None, {"head.weight": torch.ones(4, 3, dtype=torch.int8)})
     with pytest.raises(ExportError, match=r"head\.weight is stored in integers, and the config does not say what they"):
+        load_tensors(weights)
+
+
+@pytest.mark.parametrize("kind", ["fp8", "compressed-tensors"])
+def test_scales_of_a_cache_are_left_out(kind, tmp_path):
+    """Of keys and values that other engines round; nothing of a bundle rounds them."""
+    settings, (parts, matrix) = KINDS["fp8 of AutoFP8" if kind == "fp8" else "float-quantized"]
+    tensors = {f"layers.0.attn.k_proj.{last}": part for last, part in parts.items()}
+    scales = {f"layers.0.attn.{part}_scale": torch.ones(1) for part in ("q", "k", "v", "kv")}
+    weights = folder_of(tmp_path / "model", settings, tensors | scales)
+    assert tensor_names(weights) == ["layers.0.attn.k_proj.weight"]
+    assert torch.equal(load_tensors(weights)["layers.0.attn.k_proj.weight"], matrix)
+    assert set(scales) < set(tensor_names(folder_of(tmp_path / "floats", None, tensors | scales)))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool])
+def test_whole_numbers_of_a_bias_are_refused(kind, tmp_path):
+    folder = llama_folder(tmp_path / "model", attention_bias=True)
+    tensors = load_tensors(find_checkpoint(str(folder)).weights)
+    name = "model.layers.1.self_attn.k_proj.bias"
+    save_file(tensors | {name: torch.ones(tensors[name].shape, dtype=kind)}, folder / "model.safetensors")
+    source = find_checkpoint(str(folder))
+    with pytest.raises(ExportError, match=rf"{re.escape(name)} is stored in whole numbers, and nothing says"):
+        load_model(source, read_config(source), AutoModelForCausalLM)
+
+
+def test_a_quantization_that_is_no_object(tmp_path):
+    folder = llama_folder(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": "fp8"}))
+    with pytest.raises(ExportError, match=r"config\.json: quantization_config must be an object"):
+        read_config(find_checkpoint(str(folder)))
+
+
+def state_of(parts, **changes):
+    name = next(name for name in parts if "quant_state" in name)
+    state = json.loads(bytes(parts[name].tolist())) | changes
+    return {**parts, name: torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)}
+
+
+NESTED = bits_of_a_table(nested=True)[0]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        # 8-bit numbers whose factors are lost would be factors themselves.
+        {name: part for name, part in NESTED.items() if name != "weight.nested_absmax"},
+        {name: part for name, part in NESTED.items() if "quant_state" not in name},
+        state_of(NESTED, quant_type="fp4"),
+        state_of(NESTED, blocksize=0),
+        # Not twice as many numbers as bytes.
+        NESTED | {"weight": torch.zeros(ROWS, WIDTH)},
+        # Numbers in another order than that of rows.
+        eight_bits()[0] | {"weight_format": torch.tensor(1, dtype=torch.uint8)},
+    ],
+    ids=["nested factors", "no state", "another type", "no blocks", "floats", "an order for a GPU"],
+)
+def test_what_bitsandbytes_does_not_write_is_refused(parts, tmp_path):
+    weights = folder_of(
+        tmp_path / "model", {"quant_method": "bitsandbytes"}, {f"head.{last}": part for last, part in parts.items()}
+    )
+    with pytest.raises(ExportError, match=r"head\.weight cannot be unpacked"):
         load_tensors(weights)
 
 

@@ -34,6 +34,9 @@ def bits(number, **others):
         ({"quant_method": "awq", "version": "gemv"}, ()),
         ({"quant_method": "bitsandbytes"}, BITSANDBYTES),
         ({"quant_method": SimpleNamespace(value="bitsandbytes")}, BITSANDBYTES),
+        ({"load_in_8bit": True, "llm_int8_threshold": 6.0}, BITSANDBYTES),
+        ({"load_in_4bit": True}, BITSANDBYTES),
+        ({"load_in_8bit": False}, ()),
         ({"quant_method": "auto-round", "packing_format": "auto_round:auto_awq"}, AWQ),
         ({}, ()),
         (GPTQ | {"is_marlin_format": True}, ()),
@@ -88,6 +91,22 @@ def test_packed_integers(settings, known):
     }
     wrapped = [(number + half) % 2**known - half for number in numbers]
     assert found[0].unpack(parts).matrix().tolist() == [wrapped]
+
+
+@pytest.mark.parametrize(
+    ("places", "known"),
+    [
+        (["weight_input", "weight_output"], True), (["weight_input", "input"], False), (["k_cache"], False),
+        (["q_attn"], False), (["output"], False), ([], False),
+    ],
+)  # fmt: skip
+def test_rotations_are_known_where_the_weights_have_them(places, known):
+    """compressed-tensors' `TransformLocation.is_online`: all but those two are computed while a model runs."""
+    apply = [{"targets": ["Linear"], "location": place} for place in places]
+    settings = compressed(bits(8), format="float-quantized")
+    assert packings_of(settings | {"transform_config": {"config_groups": {}}}) == scaled_packings()
+    transforms = {"config_groups": {"R": {"type": "hadamard", "apply": apply}}}
+    assert packings_of(settings | {"transform_config": transforms}) == (scaled_packings() if known else ())
 
 
 @pytest.mark.parametrize("written", ["int-quantized", "float-quantized", "naive-quantized", "dense"])
@@ -172,13 +191,24 @@ def test_lengths_in_a_config(weights, rows, columns):
 )  # fmt: skip
 def test_scales_of_a_matrix_of_8_bit_floats(scale, expected):
     """As numbers, and as the exponents of powers of two."""
-    (packing, _) = packings_of({"quant_method": "fp8", "weight_block_size": None})
+    packing, *_ = packings_of({"quant_method": "fp8", "weight_block_size": None})
     parts = {"weight": torch.ones(2, 3).to(torch.float8_e4m3fn), "weight_scale_inv": scale}
     assert packing.unpack(parts).tolist() == [[expected] * 3] * 2
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    # transformers' FineGrainedFP8Config has blocks of 128 where the key is missing, and null is for one scale.
+    [({}, [1.0] * 128 + [2.0] * 64), ({"weight_block_size": None}, [1.0] * 96 + [2.0] * 96)],
+)
+def test_blocks_of_a_config_that_does_not_say(settings, expected):
+    packing, *_ = packings_of({"quant_method": "fp8", **settings})
+    parts = {"weight": torch.ones(1, 192).to(torch.float8_e4m3fn), "weight_scale_inv": torch.tensor([[1.0, 2.0]])}
+    assert packing.unpack(parts).tolist() == [expected]
+
+
 def test_4_bit_floats_are_no_8_bit_floats():
-    (packing, _) = packings_of({"quant_method": "fp8"})
+    packing, *_ = packings_of({"quant_method": "fp8"})
     with pytest.raises(TypeError):
         packing.unpack({"weight": torch.ones(2, 3, dtype=torch.int8), "weight_scale_inv": torch.ones(1, 1)})
 

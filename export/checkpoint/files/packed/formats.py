@@ -15,6 +15,8 @@ from triform.export.checkpoint.files.packed.scales import BlockLengths
 
 _GPTQ_FORMATS = {"gptq": True, "gptq_v2": False, "auto_round:auto_gptq": True, "auto_round:gptq": True}
 _COMPRESSED = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
+# Where rotations are part of the weights.
+_OF_WEIGHTS = ("weight_input", "weight_output")
 # Of packed numbers that no integer holds a part of.
 _BITS = (2, 4, 8)
 
@@ -45,6 +47,9 @@ def packings_of(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
 def method_of(settings: Mapping[str, Any]) -> str:
     """The name of the method, such as awq."""
     method = settings.get("quant_method")
+    if method is None and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
+        # The first files of bitsandbytes do not name it.
+        return "bitsandbytes"
     return str(getattr(method, "value", method))
 
 
@@ -67,13 +72,24 @@ def _compressed(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
     sparsity = settings.get("sparsity_config")
     sparse = sparsity.get("format") not in (None, "dense") if isinstance(sparsity, dict) else bool(sparsity)
     weights = [group.get("weights") for group in groups]
-    if not written <= set(_COMPRESSED) or sparse:
+    if not written <= set(_COMPRESSED) or sparse or not _rotates_nothing(settings.get("transform_config")):
         return ()
     if "pack-quantized" not in written:
         return scaled_packings(_lengths(weights))
     bits = [item.get("num_bits") for item in weights if isinstance(item, dict) and item.get("type", "int") == "int"]
     known = next((size for size in _BITS if bits and all(number == size for number in bits)), None)
     return () if known is None else grid_packings(known, _lengths(weights))
+
+
+def _rotates_nothing(transforms: Any) -> bool:
+    """Whether a model computes no rotations besides those that its weights have in them already."""
+    if not transforms:
+        return True
+    schemes = transforms.get("config_groups") if isinstance(transforms, dict) else None
+    if not isinstance(schemes, dict):
+        return False
+    places = [place for scheme in schemes.values() if isinstance(scheme, dict) for place in scheme.get("apply") or [{}]]
+    return all(isinstance(place, dict) and place.get("location") in _OF_WEIGHTS for place in places)
 
 
 def _lengths(weights: Iterable[Any]) -> BlockLengths:

@@ -12,7 +12,10 @@ from triform.export.checkpoint.files.packed.packing import PackedTensors, Packin
 from triform.export.checkpoint.files.packed.scales import BlockLengths, scaled
 
 _FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
-_MARKS = ("weight_scale_inv", "qscale_weight")
+# The last is AutoFP8's.
+_MARKS = ("weight_scale_inv", "qscale_weight", "weight_scale")
+# Of transformers, for a config that does not say; null is the whole matrix.
+_BLOCKS = (128, 128)
 # What activations are rounded with in other engines; floats are not rounded here.
 _OF_ACTIVATIONS = ("activation_scale", "qscale_act", "input_scale")
 # Of scales that are powers of two, stored as their exponents.
@@ -21,7 +24,7 @@ _BIAS = 127
 
 def fp8_packings(settings: Mapping[str, Any]) -> tuple[Packing, ...]:
     """How matrices are stored, by a quantization_config; nothing if its sizes of blocks are no numbers."""
-    sizes = settings.get("weight_block_size") or (None, None)
+    sizes = settings.get("weight_block_size", _BLOCKS) or (None, None)
     known = isinstance(sizes, list | tuple) and len(sizes) == 2
     if not known or not all(size is None or (type(size) is int and size > 0) for size in sizes):
         return ()

@@ -138,7 +138,7 @@ class UnpackedWeight:
     def _named(self, tensors: PackedTensors) -> Iterator[None]:
         try:
             yield
-        except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+        except (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError) as error:
             shapes = ", ".join(f"{last} {list(tensor.shape)}" for last, tensor in tensors.items())
             raise ExportError(
                 f"{self._packed.name} cannot be unpacked: its tensors are {shapes}; fetch the model again"
