@@ -11,6 +11,7 @@ from triform.export.checkpoint.files.packed.awq import AWQ
 from triform.export.checkpoint.files.packed.bitsandbytes import BITSANDBYTES
 from triform.export.checkpoint.files.packed.compressed_tensors import scaled_packings
 from triform.export.checkpoint.files.packed.formats import method_of, packings_of
+from triform.export.checkpoint.files.packed.fp8 import fp8_packings
 from triform.export.checkpoint.files.packed.packing import Packing, column_groups, integers, packed_matrices
 from triform.export.checkpoint.files.packed.scales import BlockLengths
 
@@ -261,3 +262,29 @@ def test_groups_of_columns(given, groups, expected):
 def test_groups_of_other_columns_are_refused(given):
     with pytest.raises(ValueError, match=r"^groups of other columns$"):
         column_groups(torch.tensor(given), 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "columns"),
+    [
+        ({}, 128, 128), ({"weight_block_size": [2, 3]}, 2, 3), ({"weight_block_size": (2, None)}, 2, 300),
+        ({"weight_block_size": None}, 300, 300), ({"weight_block_size": [1, 1]}, 1, 1),
+    ],
+)  # fmt: skip
+def test_blocks_of_8_bit_floats(settings, rows, columns):
+    """Each block has a scale of its own; of powers of two the exponent, plus 127, is stored."""
+    for packing in fp8_packings(settings):
+        weight = torch.full((300, 300), 2.0).to(torch.float8_e4m3fn)
+        shape = -(-300 // rows), -(-300 // columns)
+        exponents = (torch.arange(shape[0] * shape[1]) % 7 + 124).to(torch.uint8).view(shape)
+        scales = torch.tensor([0.125, 0.25, 0.5, 1, 2, 4, 8])[exponents.long() - 124]
+        expected = 2 * scales.repeat_interleave(rows, 0)[:300].repeat_interleave(columns, 1)[:, :300]
+        for stored in (exponents, scales, scales.bfloat16()):
+            assert torch.equal(packing.unpack({"weight": weight, packing.mark: stored}), expected)
+        with pytest.raises(TypeError, match=r"^no 8-bit floats$"):
+            packing.unpack({"weight": weight.to(torch.uint8), packing.mark: scales})
+
+
+@pytest.mark.parametrize("sizes", [[2], [2, 3, 4], [0, 1], [1, -1], [True, 1], [1.0, 2], "ab", 5, {1: 2, 3: 4}])
+def test_sizes_of_blocks_that_are_none(sizes):
+    assert fp8_packings({"weight_block_size": sizes}) == ()
