@@ -208,6 +208,25 @@ def test_an_output_that_is_computed_in_16_bits_is_float32():
     assert (output.name, output.dtype) == ("y", ir.DataType.FLOAT)
 
 
+def test_a_value_is_converted_once_for_all_its_readers():
+    """Of x for Relu, and of what that gives for both operators that stay in float32."""
+    nodes = [node("Relu", "x", "a"), node("Exp", "a", "b"), node("Log", "a", "c"), node("Add", "b c", "y")]
+    model = graph_of(nodes, {})
+    to_half(model, "float16")
+    assert sorted(made.op_type for made in model.graph) == ["Add", "Cast", "Cast", "Exp", "Log", "Relu"]
+    assert model.graph.outputs[0].producer().op_type == "Add"
+
+
+def test_truths_become_floats_of_16_bits(tmp_path):
+    inputs = (X, helper.make_tensor_value_info("mask", TensorProto.BOOL, ["batch", 4]))
+    nodes = [node("Cast", "mask", "m", to=TensorProto.FLOAT), node("Relu", "x", "a"), node("Mul", "a m", "y")]
+    model = graph_of(nodes, {}, inputs=inputs)
+    mask = np.array([[True, False, True, False]])
+    assert rounded(model, tmp_path, x=np.full((1, 4), 1.5, np.float32), mask=mask).tolist() == [[1.5, 0, 1.5, 0]]
+    casts = [made for made in model.graph if made.op_type == "Cast" and made.inputs[0].name == "mask"]
+    assert [made.attributes["to"].value for made in casts] == [ir.DataType.FLOAT16]
+
+
 @pytest.mark.parametrize(
     ("kind", "constant", "expected"),
     [

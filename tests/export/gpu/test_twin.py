@@ -68,7 +68,7 @@ def test_overflow_is_that_of_16_bits():
 
 
 def test_fillings_and_conversions():
-    """What was float32 before stays as exact as it was. Of the number that fills an array onnx's notation has the bits."""
+    """What was float32 before stays as exact. Of the number that fills an array onnx's notation has the bits."""
     text = (
         "(float16[2] x, int64[1] n) => (float[2] y, float16[2] z) { a = ConstantOfShape<value = float16[1] {14336}>(n) "
         "b = Cast<to=1>(x) c = Mul(b, b) d = Cast<to=10>(c) y = Mul(c, c) e = Add(d, a) z = Neg(e) }"
