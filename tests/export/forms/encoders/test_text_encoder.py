@@ -60,7 +60,8 @@ def test_positions_of_a_model_that_reads_the_rest_in_parts(monkeypatch):
         (None, 10**30, 512, None, 512), (None, 10**30, None, None, 512), (None, 10**9, None, None, 512),
         (None, 10**9 - 1, None, None, 10**9 - 1), (384, 10**30, None, None, 384),
         # What is asked for may be more than the tokenizer's limit, and no more than the model's.
-        (None, 128, 512, 300, 300), (None, 128, 512, 512, 512), (None, 128, None, 10**4, 10**4), (None, 512, 512, 33, 33),
+        (None, 128, 512, 300, 300), (None, 128, 512, 512, 512), (None, 128, None, 10**4, 10**4),
+        (None, 512, 512, 33, 33),
     ],
 )  # fmt: skip
 def test_the_longest_row(sentences, tokenizer, positions, asked, expected):
