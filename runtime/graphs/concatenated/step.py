@@ -101,7 +101,8 @@ class ConcatenatedStep:
         inputs: dict[str, NDArray[Any]] = {
             "input_ids": np.ascontiguousarray(self.input_ids[rows, start:end]),
             "past_lengths": np.array(lengths, np.int32),
-            "logits_positions": np.clip(self.logits_positions[rows] - start, 0, count - 1),
+            # Of several runs each has one token.
+            "logits_positions": np.minimum(self.logits_positions[rows], count - 1),
         }
         whole = len(rows) == len(self.logits) and count == self.input_ids.shape[1]
         logits = self.logits if whole else np.empty_like(self.logits[rows])
@@ -111,8 +112,8 @@ class ConcatenatedStep:
             for place, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True)):
                 buffer[row, :, length : length + count] = written[name][place, :, past:]
         if not whole:
-            positions = self.logits_positions[rows, :, None]
-            self.logits[rows] = np.where((start <= positions) & (positions < end), logits, self.logits[rows])
+            # Positions behind these tokens get their logits in later runs.
+            self.logits[rows] = np.where(self.logits_positions[rows, :, None] >= start, logits, self.logits[rows])
         self._working.written = 1 - self._working.written
         self._working.holds = self._addresses(rows), tuple(length + count for length in lengths)
 

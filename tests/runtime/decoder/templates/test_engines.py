@@ -121,12 +121,60 @@ def test_every_method_filter_and_test_is_tried():
         ("{{ -a | first is sequence }}", "{{ -a | first is sequence(-a | first  is none) }}"),
         ("{{ a | d(boolean=true, default_value=1) }}", "{{ a | d(true, 1) }}"),
         ("{{ a | tojson(indent=2) }}", "{{ a | tojson|_json(indent=2) }}"),
-        ("{{ a", "{{ a"),
-        ("{{ 'a }}", "{{ 'a }}"),
+        ("{{ a | format(3) }}", "{{ a | _widths | format(3) }}"),
+        ("{%- generation +%}a{%+ endgeneration -%}", "{%- with +%}a{%+ endwith -%}"),
+        ("{{ a\r\nb\rc }}", "{{ a\nb\nc }}"),
+        # The operand of a filter: with its attributes, filters before and a sign, and nothing that binds less tightly.
+        ("{{ x.y | first | string }}", "{{ x.y | first | string | _exact(x.y | first) }}"),
+        ("{{ b - a | string }}", "{{ b - a | string | _exact(a) }}"),
+        ("{{ (a) - b | string }}", "{{ (a) - b | string | _exact(b) }}"),
+        ("{{ f(-a | string) }}", "{{ f(-a | string | _exact(-a)) }}"),
+        ("{{ not -a | string }}", "{{ not -a | string | _exact(-a) }}"),
+        # Only a first argument without a name gets one.
+        ("{{ a | sort(true) }}", "{{ a | sort(reverse=true) }}"),
+        ("{{ a | dictsort( true, 'value') }}", "{{ a | dictsort(case_sensitive=true, 'value') }}"),
+        *((text, text) for text in ("{{ a | sort }}", "{{ a | sort() }}", "{{ a | unique(attribute = 'x') }}")),
+        # The name of a filter is one in the arguments of map alone.
+        ("{{ a | map('tojson') }}", "{{ a | map('_tojson') }}"),
+        *((text, text) for text in ("{{ f('tojson') }}", "{{ 'tojson' }}", "{{ ('tojson') }}", "{{ map ~ 'tojson' }}")),
+        ("{{ a is mapping and b is iterable }}", "{{ a is mapping and b is iterable(b is none) }}"),
+        *(
+            (text, text)
+            for text in ("{{ a is sequence(1) }}", "{{ sequence }}", "{{ a.sequence }}", "{{ not sequence }}")
+        ),
+        # Keywords are dropped in the arguments of default itself.
+        ("{{ a | default([1, 2], boolean=true) }}", "{{ a | default([1, 2], true) }}"),
+        *(
+            (text, text)
+            for text in ("{{ f(boolean=true) }}", "{{ d(boolean=true) }}", "{{ a | default(f(boolean=true)) }}")
+        ),
+        # Where a value begins that a method is called on.
+        ("{% for x in (1, 2).count(1) %}", "{% for x in _method((1, 2),'count',1) %}"),
+        ("{{ not a.title() }}", "{{ not _method(a,'title') }}"),
+        ("{{ x if (y).title() }}", "{{ x if _method((y),'title') }}"),
+        ("{{ a ('b') [0] . title ( ) }}", "{{ _method(a ('b') [0],'title') }}"),
+        ("{{ 'x'.title().y[0]('z').title() }}", "{{ _method(_method('x','title').y[0]('z'),'title') }}"),
+        *((text, text) for text in ("{{ a.nope() }}", "{{ a.title }}", "{{ title() }}", "{{ {'a': 1}.get('a') }}")),
+        # What is no expression, or has no end.
+        ("{# a.title() #}x{# b.title()", "{# a.title() #}x{# b.title()"),
+        ("{% raw %}a.title(){{", "{% raw %}a.title(){{"),
+        *(
+            (text, text)
+            for text in ("{{ a", "{{ 'a }}", "{{ a }", "{{ [ }}", "{{ ']' }}", "{{ a -}}", "{{ {1: {2: 3}}}}")
+        ),
     ],
 )
 def test_what_a_template_becomes(source, expected):
     assert rewritten(source).replace(" ", "") == expected.replace(" ", "")
+
+
+def test_the_largest_operand_that_is_repeated():
+    """Of 500 tokens, white space among them: brackets, 249 numbers, 248 commas and a blank."""
+    numbers = ",".join("1" * 249)
+    fitting = f"{{{{ [{numbers}] | string }}}}"
+    assert rewritten(fitting) == f"{{{{ [{numbers}] | string|_exact([{numbers}] ) }}}}"
+    with pytest.raises(Refusal, match="an expression is too large"):
+        rewritten(fitting.replace("[", "[ "))
 
 
 HOSTILE = [
