@@ -74,7 +74,7 @@ def test_frames_that_say_nothing():
 
 
 TEXT = {1: " Wait", 2: "!", 3: ' "', 4: "No", 5: "-", 6: "one", 7: '"', 8: " ca", 9: "me", 10: ".", 11: " ("}
-BYTES = {1: b" na", 2: b"\xc3", 3: b"\xaf", 4: b"ve", 5: b" \xe6", 6: b"\x97\xa5"}
+BYTES = {1: b" na", 2: b"\xc3", 3: b"\xaf", 4: b"ve", 5: b" \xe6", 6: b"\x97\xa5", 7: "\ufffd".encode()}
 
 
 def decode(tokens):
@@ -95,6 +95,16 @@ def test_characters_of_several_tokens():
     assert split_words([1, 2, 3, 4, 5, 6], decode_bytes, None) == [(" naïve", [1, 2, 3, 4]), (" 日", [5, 6])]
     # Where words are not separated every character is one; one that is not whole is kept as it is.
     assert split_words([1, 2, 3, 5], decode_bytes, "ja") == [(" na", [1]), ("ï", [2, 3]), (" \ufffd", [5])]
+
+
+def test_a_text_that_begins_without_a_space():
+    assert split_words([4, 5, 6], decode, "en") == [("No", [4]), ("-one", [5, 6])]
+    assert split_words([], decode, "en") == []
+
+
+def test_a_text_with_the_sign_for_broken_characters():
+    """It is no broken character itself."""
+    assert split_words([7, 4, 7], decode_bytes, "ja") == [("\ufffd", [7]), ("ve", [4]), ("\ufffd", [7])]
 
 
 def word(text, start, end):
