@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from triform.export.forms.encoders.audio_encoder import AudioEncoder, audio_batches, frame_counts, read_at_once
+from triform.export.forms.encoders.audio_encoder import (
+    AudioEncoder,
+    _odd_length,
+    audio_batches,
+    frame_counts,
+    read_at_once,
+)
 from triform.export.forms.encoders.image_encoder import ImageEncoder, Tower, image_checks
 from triform.export.samples.batches import SampleSets
 from triform.models.spec import Frames
@@ -30,6 +36,17 @@ def audio(lengths, *, mask=None, fixed=False, frames=None, min_length=1, **of_ch
         checkpoint(**of_checkpoint), SimpleNamespace(fixed=fixed), traced, min_length,
         SampleSets(samples, [], []), frames,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("frames", [Frames(1, 0), Frames(2, 1), Frames(4, -10), Frames(5, 3), Frames(320, -80)])
+def test_rows_of_an_odd_number_of_frames(frames):
+    """Half a stride more than the least of that number; and no more than there is, but two frames less at most."""
+    for longest in range(5 * frames.stride - frames.offset, 9 * frames.stride):
+        found = _odd_length(frames, longest)
+        count = frames.count(found)
+        assert count % 2 == 1 and frames.count(longest) - 2 <= count < frames.count(longest)
+        assert frames.count(found - frames.stride // 2 - 1) == count - 1
+        assert frames.count(found - frames.stride // 2) == count
 
 
 @pytest.mark.parametrize(
