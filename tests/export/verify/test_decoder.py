@@ -7,7 +7,22 @@ import math
 import numpy as np
 import pytest
 
-from triform.export.verify.decoder import quantized_decoder_parity, verify_decoder
+from triform.export.runners import Feeding, fed
+from triform.export.verify.decoder import (
+    all_logits,
+    check_states,
+    chunked_results,
+    logits_feeding,
+    logits_of,
+    parity_feedings,
+    parity_of,
+    quantized_decoder_parity,
+    shared_feeding,
+    states_feeding,
+    unshared_feedings,
+    verify_decoder,
+)
+from triform.models.decoder.hidden_states import LAST_HIDDEN_STATE
 from triform.runtime.errors import ExportError
 
 IDS = list(range(24))
@@ -54,3 +69,112 @@ def test_divergence_is_from_the_original_to_the_quantized():
     # Three tokens are predicted: 1, 0 and 0.
     assert found.perplexity_original == pytest.approx((0.25 * 0.75 * 0.75) ** (-1 / 3), rel=1e-5)
     assert found.perplexity_quantized == pytest.approx(2.0, rel=1e-5)
+
+
+def lengths_of(feeding):
+    return [chunk.input_ids.shape[1] for chunk in feeding.chunks]
+
+
+@pytest.mark.parametrize("count", [16, 17, 24, 48, 192])
+def test_a_text_is_fed_in_four_ways(count):
+    """At once, in chunks of a third, one, seven and the rest, with eight single steps at its end, and as two rows."""
+    ids = [100 + place for place in range(count)]
+    whole, chunked, steps, ragged = parity_feedings(ids)
+    third = count // 3
+    assert lengths_of(whole) == [count] and lengths_of(chunked) == [third, 1, 7, count - third - 8]
+    assert lengths_of(steps) == [count - 8, *[1] * 8]
+    for feeding in (whole, chunked, steps):
+        assert (feeding.batch, feeding.capacity) == (1, count)
+        assert np.concatenate([chunk.input_ids[0] for chunk in feeding.chunks]).tolist() == ids
+        for chunk in feeding.chunks:
+            assert chunk.positions.tolist() == [list(range(chunk.input_ids.shape[1]))] and chunk.lengths is None
+    long, short = count // 2, count // 3
+    first, *others = ragged.chunks
+    assert first.input_ids.tolist() == [ids[:long], ids[:short] + [0] * (long - short)]
+    assert (first.positions.tolist(), first.lengths.tolist()) == ([[long - 1], [short - 1]], [long, short])
+    assert [chunk.input_ids.tolist() for chunk in others] == [[[ids[long + n]], [ids[short + n]]] for n in range(6)]
+    assert all((one.positions.tolist(), one.lengths.tolist()) == ([[0], [0]], [1, 1]) for one in others)
+    assert (ragged.batch, ragged.capacity) == (2, long + 6)
+    assert [lengths_of(feeding) for feeding in unshared_feedings(ids)] == [
+        lengths_of(f) for f in (whole, steps, ragged)
+    ]
+
+
+@pytest.mark.parametrize("way", [0, 1, 2, 3])
+def test_each_way_is_compared_by_itself(way):
+    """One logit of a way is off by 3; all logits are at most 4."""
+    expected = np.clip(table(), -4, 4)
+    expected[5, 1] = -4
+    results = list(fed(Table(expected), parity_feedings(IDS)))
+    firsts = [0, 1, 5, 14]
+    logits, more = results[firsts[way]]
+    results[firsts[way]] = logits + 3 * np.eye(logits.shape[-1])[2], more
+    found = parity_of(iter(results), expected, IDS)
+    differences = [found.prefill, found.chunked, found.step, found.ragged]
+    assert differences == pytest.approx([3.0 if place == way else 0.0 for place in range(4)])
+    assert (found.scale, found.tolerance) == (4.0, pytest.approx(0.002))
+
+
+def test_the_last_single_steps_of_two_rows_are_compared():
+    expected = table()
+    *results, (logits, more) = fed(Table(expected), parity_feedings(IDS))
+    assert len(results) == 1 + 4 + 9 + 6
+    found = parity_of(iter([*results, (logits + np.array([[[0.0]], [[2.0]]]), more)]), expected, IDS)
+    assert found.ragged == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("count", [1, 127, 128, 129, 300])
+def test_a_long_text_is_fed_in_chunks_of_128(count):
+    ids, logits = list(range(count)), np.random.default_rng(1).normal(size=(count, 3)).astype(np.float32)
+    feeding = logits_feeding(ids)
+    assert lengths_of(feeding) == [128] * (count // 128) + [count % 128] * (count % 128 > 0)
+    np.testing.assert_array_equal(all_logits(Table(logits), ids), logits)
+    # What follows is left.
+    results = fed(Table(logits), [feeding, Feeding(1, count, feeding.chunks[:1])])
+    np.testing.assert_array_equal(logits_of(results, feeding), logits)
+    assert len(list(results)) == 1
+
+
+def test_the_beginning_of_a_text_need_not_be_fed_twice():
+    ids, logits = list(range(200)), np.random.default_rng(1).normal(size=(200, 3)).astype(np.float32)
+    feeding = shared_feeding(ids, 24)
+    assert lengths_of(feeding) == [8, 1, 7, 8, 128, 48]
+    shared = list(chunked_results(logits_of(fed(Table(logits), [feeding]), feeding)[:24]))
+    alone = list(fed(Table(logits), [parity_feedings(ids[:24])[1]]))
+    for (found, more), (expected, _) in zip(shared, alone, strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert more == {}
+
+
+@pytest.mark.parametrize(("error", "fits"), [(0.0, True), (0.0019, True), (0.0022, False), (math.nan, False)])
+def test_states_of_three_runs(error, fits):
+    """The largest number is 4, and a 2000th of it may differ."""
+    feeding = states_feeding(IDS)
+    assert lengths_of(feeding) == [14, 1, 9]
+    assert all(chunk.positions.tolist() == [[0]] for chunk in feeding.chunks)
+    expected = np.random.default_rng(2).uniform(-3, 3, (24, 2)).astype(np.float32)
+    expected[3, 1] = -4
+    found = expected.copy()
+    found[20, 0] += error
+    results = iter([(None, {LAST_HIDDEN_STATE: part[None]}) for part in np.split(found, [14, 15])])
+    if fits:
+        check_states(results, expected)
+        return
+    with pytest.raises(ExportError, match=r"hidden states differ by .*; export without `hidden_states`"):
+        check_states(results, expected)
+
+
+def test_windows_of_a_text_are_compared_one_by_one():
+    """Five tokens in windows of two: of each but the last one token is predicted; the last window has none."""
+    seen = []
+
+    def original(piece):
+        seen.append(piece)
+        return np.log(np.tile([0.75, 0.25], (len(piece), 1))).astype(np.float32)
+
+    quantized = Table(np.log([[0.75, 0.25], [0.25, 0.75]]))
+    found = quantized_decoder_parity(original, quantized, [0, 1, 0, 1, 0], 2)
+    assert seen == [[0, 1], [0, 1]]
+    assert (found.tokens, found.top1_agreement) == (2, 0.5)
+    assert found.mean_kl == pytest.approx((0.75 * math.log(3) + 0.25 * math.log(1 / 3)) / 2, rel=1e-5)
+    assert found.perplexity_original == found.perplexity_quantized == pytest.approx(4.0, rel=1e-5)
