@@ -16,6 +16,7 @@ from triform.runtime.generation.search.batch import Request
 from triform.runtime.generation.search.beams import beam_search
 from triform.runtime.speech.fallback import DecodedWindow, WindowDecoder, compression_ratio
 from triform.runtime.speech.options import TEMPERATURES, TranscribeOptions
+from triform.runtime.speech.timestamp_rules import TimestampRules
 
 MANIFEST = SimpleNamespace(
     generation=GenerationDefaults(), tokens=Tokens(None, [2], None), vocab_size=9, max_length=20, encoder_decoder=None,
@@ -193,3 +194,14 @@ def test_beams_without_a_temperature_and_the_best_of_several_samples_with_one():
     # Another seed draws other numbers, and the same one the same.
     assert heard(temperatures=(0.9,), best_of=2, seed=3) == many[1]
     assert heard(temperatures=(0.9,), best_of=2, seed=4) != many[1]
+
+
+@pytest.mark.parametrize(
+    ("speech", "timestamps", "ruled"),
+    [(SpeechInfo(5, 4), True, True), (SpeechInfo(5, 4), False, False), (None, True, False), (None, False, False)],
+)
+def test_rules_are_for_models_with_tokens_for_times(speech, timestamps, ruled):
+    model = SimpleNamespace(**vars(MODEL) | {"info": SimpleNamespace(speech=speech)})
+    request = WindowDecoder(model, TranscribeOptions(timestamps=timestamps))._request([1, 3])
+    assert [isinstance(step, TimestampRules) for step in request.processors] == [True] * ruled
+    assert list(request.ids) == [1, 3]
