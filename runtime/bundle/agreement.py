@@ -92,7 +92,9 @@ def _encoder(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
     hears = writes or manifest.task == "audio-classification"
     yield Limit("encoder.audio", info.audio is not None, (info.audio is not None) == hears, f"as {manifest.task} needs")
     tokens = manifest.tokenizer is not None
-    yield Limit("tokenizer", tokens, tokens == writes or info.audio is None, "given for a model that writes")
+    yield Limit(
+        "tokenizer", tokens, tokens == writes or info.audio is None, "given for a model that writes, and only there"
+    )
     for graph, names in _NEEDED.get(manifest.task, {}).items():
         listed = [tensor.name for tensor in _outputs(manifest, graph)]
         for name in names:
@@ -164,7 +166,8 @@ def _rows(manifest: Manifest, info: EncoderInfo) -> Iterator[Limit]:
     if info.embedding is not None:
         counted = info.embedding.include_prompt
         fits = counted == ("prompt_lengths" not in inputs)
-        yield Limit("encoder.embedding.include_prompt", counted, fits, "false where the graph takes prompt_lengths")
+        expected = "false where the graph takes prompt_lengths, and only there"
+        yield Limit("encoder.embedding.include_prompt", counted, fits, expected)
     masks = "logits_positions" in inputs
     yield Limit("task", manifest.task, masks == (manifest.task == "fill-mask"), "fill-mask with logits_positions")
 

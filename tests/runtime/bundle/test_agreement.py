@@ -206,6 +206,50 @@ def test_what_contradicts_the_tensors(file, changes, expected):
     assert keys(changed(file, *changes)) == (expected or [])
 
 
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("embed", ["graphs/image", copy.deepcopy(content_of("vit")["graphs"]["encoder"])],
+         "graphs must be ['encoder'], not ['encoder', 'image']"),
+        ("classify", [OUTPUTS, renamed("logits", "scores")],
+         "graphs.encoder.outputs must be such that logits is among them, not ['scores']"),
+        ("embed", [INPUTS, with_one("pixels")],
+         "graphs.encoder.inputs must be among attention_mask, bbox, input_ids, logits_positions, prompt_lengths, "
+         "token_type_ids, not ['attention_mask', 'input_ids', 'pixels', 'token_type_ids']"),
+        ("embed", ["encoder/embedding/dimension", 47],
+         "encoder.embedding.dimension must be 48 as in sentence_embedding, not 47"),
+        ("tag", ["encoder/hidden_states", 2], "encoder.hidden_states must be 3, as many as graphs give, not 2"),
+        ("classify", ["encoder/labels", lambda labels: labels[:2]],
+         "encoder.labels must be as many as 3 as in logits, not '2 labels'"),
+        ("embed", ["encoder/embedding/include_prompt", False],
+         "encoder.embedding.include_prompt must be false where the graph takes prompt_lengths, and only there, "
+         "not False"),
+        ("pages", ["encoder/boxes", None],
+         "encoder.boxes must be given where the graph takes bbox, and only there, not False"),
+        ("pages", ["encoder/boxes/whole", False], "encoder.boxes.whole must be True for int64, not False"),
+        ("vit", ["encoder/image", None],
+         "encoder.image must be given where a graph takes pixel_values, and only there, not False"),
+        ("vit", ["encoder/image/height", 25],
+         "encoder.image.height must be as in batch, 3, 24, 40 as in pixel_values, not [3, 25, 40]"),
+        ("mel-deltas", ["encoder/audio", None],
+         "encoder.audio must be as automatic-speech-recognition needs, not False"),
+        ("mel-deltas", ["tokenizer", None],
+         "tokenizer must be given for a model that writes, and only there, not False"),
+        ("mel-deltas", ["encoder/ctc", None],
+         "encoder.ctc must be given for speech recognition, and only there, not False"),
+        ("whisper", ["encoder_decoder/audio/hop_length", 159],
+         "encoder_decoder.audio.hop_length must be such that a chunk has the frames of batch, 12, 1000 as in "
+         "input_features, not 159"),
+        ("whisper", ["graphs/decoder/outputs", with_one("cross_attentions", 2, 5, "source")],
+         "encoder_decoder.speech.alignment_heads must be as many as 2 as in cross_attentions, not '0 heads'"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_contradiction(file, changes, message):
+    """The value of the key, and what the tensors ask for."""
+    said = list(disagreements(build(Manifest, changed(file, tuple(changes)))))
+    assert message in said
+
+
 def prompts(content, **changes):
     """With a second graph for prompts, which has other weights in the same tensors."""
     content["graphs"]["prompts"] = {**copy.deepcopy(content["graphs"]["decoder"]), **changes}
