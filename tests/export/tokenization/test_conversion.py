@@ -20,6 +20,7 @@ from transformers import (
     EsmTokenizer,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    SiglipTokenizer,
     T5Config,
 )
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
@@ -106,6 +107,15 @@ def test_sentencepiece_without_a_fast_version(tmp_path):
     # The tokenizers package loses combining marks on some characters, in what transformers itself converts too.
     plain = ["".join(one for one in text if unicodedata.category(one) != "Mn") for text in random_texts(300)]
     assert_same(convert(original, "generation").backend_tokenizer, original, plain)
+
+
+def test_sentencepiece_of_texts_without_punctuation(tmp_path):
+    path = trained_sentencepiece(tmp_path, pad_id=0, eos_id=1, bos_id=2, unk_id=3)
+    for lower in (True, False):
+        original = SiglipTokenizer(str(path), do_lower_case=lower)
+        found = convert(original, "siglip").backend_tokenizer
+        for text in ("The Ferry, LEFT; the  harbor!", "A-B_c (d)", "ÀÉ Ωmega", "..."):
+            assert found.encode(text).ids == original(text)["input_ids"], (lower, text)
 
 
 class _Backwards(EsmTokenizer):
