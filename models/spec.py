@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import torch
 
+from triform.models.alike_layers import AlikeLayers
+
 # What models call the input that hides padding.
 MASKS = ("attention_mask", "padding_mask")
 
@@ -61,6 +63,8 @@ class GraphSpec:
         states: the states of fixed size, in the order the layers run. The traced module takes them as its last inputs
             and gives them as its last outputs.
         notes: how attention and rotary embeddings are traced, for the manifest.
+        alike: which layers of the module compute the same with other weights, so that one of them may be traced for
+            all; None if that is not known.
     """
 
     name: str
@@ -71,6 +75,7 @@ class GraphSpec:
     max_length: int | None
     notes: tuple[tuple[str, str], ...] = ()
     states: tuple[RecurrentState, ...] = ()
+    alike: AlikeLayers | None = None
 
 
 # From a model's outputs, by transformers' names, to the graph's outputs by name.

@@ -81,7 +81,8 @@ ORDER = {
         "pipeline",
     ),
     "models": (
-        "errors spec patching architectures current_pass stored_weights compiled_folder",
+        "alike_layers errors patching architectures current_pass stored_weights compiled_folder",
+        "spec",
         "paths",
         "attention traceable",
         "recurrent",

@@ -24,6 +24,7 @@ from triform.export.graph.cross_attention import (
 )
 from triform.export.graph.program.as_traced import keep_as_traced, remember_signatures, remember_values
 from triform.export.graph.program.translations import TRANSLATIONS
+from triform.export.graph.repeated_layers import IrregularLayersError, repeat_layers
 from triform.export.graph.weights import keep_as_stored
 from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.patching import patched
@@ -46,14 +47,8 @@ def trace(spec: GraphSpec) -> ir.Model:
     parameters = inspect.signature(spec.module.forward).parameters.values()
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         axes = (axes,)
-    try:
-        with untouched_weights(spec.module) as stored, _garbage_kept():
-            result = _exported(spec, examples, axes)
-    except Exception as error:  # torch.export and torch.onnx raise errors of a dozen kinds
-        raise UnsupportedModelError(f"PyTorch cannot trace it: {first_line(error)[:200]}") from error
-    if result is None:
-        raise RuntimeError("torch.onnx.export returned nothing")
-    model = result.model
+    with untouched_weights(spec.module) as stored, _garbage_kept():
+        model = _traced_in_part(spec, examples, axes) or _traced(spec, examples, axes)
     keep_as_stored(model.graph, stored)
     _name_axes(model.graph, spec)
     add_cache(model, spec.cache)
@@ -61,6 +56,29 @@ def trace(spec: GraphSpec) -> ir.Model:
     lower_cross_weights(model)
     lower_summed_cross_attention(model)
     count_keys(model)
+    return model
+
+
+def _traced_in_part(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...]) -> ir.Model | None:
+    """A trace of a layer of each kind, repeated; None where that is not known to give what a whole trace gives."""
+    if spec.alike is None:
+        return None
+    with contextlib.suppress(UnsupportedModelError, IrregularLayersError):
+        with spec.alike.shortened():
+            model = _traced(spec, examples, axes)
+        repeat_layers(model.graph, spec.module, spec.alike)
+        return model
+    return None
+
+
+def _traced(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any, ...]) -> ir.Model:
+    try:
+        result = _exported(spec, examples, axes)
+    except Exception as error:  # torch.export and torch.onnx raise errors of a dozen kinds
+        raise UnsupportedModelError(f"PyTorch cannot trace it: {first_line(error)[:200]}") from error
+    if result is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    model: ir.Model = result.model
     return model
 
 

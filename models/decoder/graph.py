@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from triform.models.alike_layers import AlikeLayers, watched_layers
 from triform.models.attention.causal import CAUSAL, ForwardPass, LayerFacts, announce, attending, traced_pass
 from triform.models.attention.complex_rotary import real_rotary
 from triform.models.attention.own_causal import reads_key_positions, through_causal
@@ -48,10 +49,12 @@ class _Layers:
     Attributes:
         attention: the keys and values.
         states: the states of fixed size.
+        alike: which layers compute the same, where some do and none has states.
     """
 
     attention: list[LayerFacts]
     states: list[RecurrentState]
+    alike: AlikeLayers | None
 
 
 class DecoderGraph(torch.nn.Module):
@@ -125,6 +128,7 @@ def decoder_spec(model: PreTrainedModel, max_length: int) -> tuple[GraphSpec, Ex
             ("rotary", path.rotary if layers.attention and rotary_modules(model) else "none"),
         ),
         tuple(layers.states),
+        layers.alike,
     )
     return graph, stack
 
@@ -169,36 +173,41 @@ def _choose_path(model: PreTrainedModel, max_length: int) -> tuple[_Path, _Layer
 
     def attempt(path: _Path, stack: ExitStack) -> tuple[float, _Layers]:
         stack.enter_context(_prepared(model, path, max_length))
-        actual, layers = _probe(model, ids, max_length)
-        _check_connections(model, ids, layers, max_length)
-        return relative_difference(expected, actual), layers
+        # Tables of positions are made here, not by the layer that is watched while it reads them first.
+        _check_connections(model, ids, max_length)
+        attention = ForwardPass(max_length=max_length)
+        with watched_layers(model, attention.layers) as watch:
+            actual, states = _probe(model, ids, attention)
+        # A state is an input and an output of the graph, of which a shorter trace would have fewer.
+        alike = None if states else watch.alike()
+        return relative_difference(expected, actual), _Layers(attention.layers, states, alike)
 
     return choose_path("logits", paths, attempt)
 
 
 def _probe(
-    model: PreTrainedModel, ids: torch.Tensor, max_length: int, isolated: bool = False
-) -> tuple[torch.Tensor, _Layers]:
-    attention = ForwardPass(isolated=isolated, max_length=max_length)
-    recurrent = RecurrentPass(isolated=isolated)
+    model: PreTrainedModel, ids: torch.Tensor, attention: ForwardPass
+) -> tuple[torch.Tensor, list[RecurrentState]]:
+    recurrent = RecurrentPass(isolated=attention.isolated)
     with attending(attention), carrying(recurrent):
         positions = torch.arange(ids.shape[1]).expand(len(ids), -1)
         logits: torch.Tensor = model(input_ids=ids, position_ids=positions, use_cache=False).logits
-    return logits, _Layers(attention.layers, recurrent.states)
+    return logits, recurrent.states
 
 
-def _check_connections(model: PreTrainedModel, ids: torch.Tensor, layers: _Layers, max_length: int) -> None:
+def _check_connections(model: PreTrainedModel, ids: torch.Tensor, max_length: int) -> None:
     """Refuse a model in which tokens are connected by anything but what was replaced.
 
     With attention, convolutions and recurrences over a single token, a token's logits must not depend on the tokens
     before it. Where they do, the model has attention or a state of its own, which the graph would lose between two
     chunks.
     """
-    if not layers.attention and not layers.states:
-        raise UnsupportedModelError("its attention is code of its own, which cannot be replaced")
     others = ids.clone()
     others[0, :-1] = ids[0, 1:]
-    logits, _ = _probe(model, torch.cat([ids, others]), max_length, isolated=True)
+    attention = ForwardPass(isolated=True, max_length=max_length)
+    logits, states = _probe(model, torch.cat([ids, others]), attention)
+    if not attention.layers and not states:
+        raise UnsupportedModelError("its attention is code of its own, which cannot be replaced")
     if relative_difference(*logits[:, -1]) > TOLERANCE:
         raise UnsupportedModelError(
             "it carries a state along the text besides keys and values, which is neither a convolution nor a "

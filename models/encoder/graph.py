@@ -12,6 +12,7 @@ import torch
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from triform.models.alike_layers import AlikeLayers, watched_layers
 from triform.models.attention.bidirectional import WITH_BIAS, WITH_PADDING_MASK, rotating
 from triform.models.attention.local_global import unchunked
 from triform.models.attention.rotary import depends_on_length, fused_rotary, native_rotary, rotary_modules
@@ -137,9 +138,9 @@ def encoder_spec(
         UnsupportedModelError: no way to trace it reproduces the model's own outputs.
     """
     graph = EncoderGraph(model, task)
-    names, stack = _choose_path(graph, task, max_length)
+    names, alike, stack = _choose_path(graph, task, max_length)
     stack.callback(graph.release)
-    return GraphSpec(name, graph, _example_inputs(model, task), names, (), max_length), stack
+    return GraphSpec(name, graph, _example_inputs(model, task), names, (), max_length, alike=alike), stack
 
 
 def reference_outputs(
@@ -197,8 +198,10 @@ def _paths(model: PreTrainedModel, max_length: int | None) -> list[_Path]:
     return [_Path(attention, length, substitute) for attention, length in kinds for substitute in (True, False)]
 
 
-def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None) -> tuple[tuple[str, ...], ExitStack]:
-    """Prepare the model for the first path that reproduces its outputs; returns the outputs' names."""
+def _choose_path(
+    graph: EncoderGraph, task: EncoderTask, max_length: int | None
+) -> tuple[tuple[str, ...], AlikeLayers | None, ExitStack]:
+    """Prepare the model for the first path that reproduces its outputs; returns their names, and the layers alike."""
     inputs = probe_inputs(graph.model, task)
     graph.model.set_attn_implementation("eager")
     prepare_experts(graph.model)
@@ -210,13 +213,15 @@ def _choose_path(graph: EncoderGraph, task: EncoderTask, max_length: int | None)
     mask = tokens(task, inputs)
     graph.pick_before_head()
 
-    def attempt(path: _Path, stack: ExitStack) -> tuple[float, None]:
+    def attempt(path: _Path, stack: ExitStack) -> tuple[float, AlikeLayers | None]:
         stack.enter_context(_prepared(graph.model, path))
-        pairs = zip(expected, graph(*inputs), strict=True)
-        return max(difference_at_tokens(task, *pair, mask) for pair in pairs), None
+        with watched_layers(graph.model) as watch:
+            actual = graph(*inputs)
+        differences = [difference_at_tokens(task, *pair, mask) for pair in zip(expected, actual, strict=True)]
+        return max(differences), watch.alike()
 
-    _, _, stack = choose_path("outputs", _paths(graph.model, max_length), attempt)
-    return _output_names(graph, task, inputs), stack
+    _, alike, stack = choose_path("outputs", _paths(graph.model, max_length), attempt)
+    return _output_names(graph, task, inputs), alike, stack
 
 
 def _output_names(graph: EncoderGraph, task: EncoderTask, inputs: tuple[torch.Tensor, ...]) -> tuple[str, ...]:

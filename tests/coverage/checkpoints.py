@@ -32,12 +32,13 @@ def first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:300]
 
 
-def build(name: str, auto_class: Any, **changes: Any) -> PreTrainedModel:
+def build(name: str, auto_class: Any, layers: int | None = None, **changes: Any) -> PreTrainedModel:
     """A tiny model of random weights.
 
     Args:
         name: the type, or a variant of one.
         auto_class: a class of transformers with `from_config`.
+        layers: see `small_settings`.
         changes: go into the config.
 
     Raises:
@@ -45,7 +46,7 @@ def build(name: str, auto_class: Any, **changes: Any) -> PreTrainedModel:
     """
     try:
         config_class = CONFIG_MAPPING[name.split("+")[0]]
-        config = config_class(**{**small_settings(config_class(), name), **changes})
+        config = config_class(**{**small_settings(config_class(), name, layers), **changes})
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in auto_class.from_config(config).parameters())
     except Exception as error:

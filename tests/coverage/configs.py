@@ -14,15 +14,16 @@ _KEPT = ("model_type", "transformers_version", "architectures", "dtype")
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
 
 
-def small_settings(config: PretrainedConfig, name: str | None = None) -> dict[str, Any]:
+def small_settings(config: PretrainedConfig, name: str | None = None, layers: int | None = None) -> dict[str, Any]:
     """Keyword arguments that make a config of the same kind tiny.
 
     Args:
         config: a default one.
         name: the type or variant, as in `TYPE_SETTINGS`; the config's own type when None.
+        layers: how many of them, or fewer where the config lists fewer; as few as have one of every kind when None.
     """
     default, own = config.to_dict(), settings_of(name or config.model_type)
-    count, kept = _kept_layers(default)
+    count, kept = _kept_layers(default) if layers is None else _first_layers(default, layers)
     if "num_hidden_layers" in own:
         count = own["num_hidden_layers"]
         kept = list(range(count))
@@ -32,7 +33,7 @@ def small_settings(config: PretrainedConfig, name: str | None = None) -> dict[st
         if key in _KEPT:
             continue
         if part is not None:
-            settings[key] = {**small_settings(part), "model_type": part.model_type}
+            settings[key] = {**small_settings(part, layers=layers), "model_type": part.model_type}
         elif key in LAYERS and isinstance(value, int):
             settings[key] = count
         elif isinstance(value, list) and _layer_count(default) == len(value) > 3:
@@ -83,10 +84,19 @@ def _layer_count(default: dict[str, Any]) -> int:
     return next((default[key] for key in LAYERS if isinstance(default.get(key), int)), -1)
 
 
+def _lists_by_layer(default: dict[str, Any]) -> list[list[Any]]:
+    count = _layer_count(default)
+    return [value for value in default.values() if isinstance(value, list) and len(value) == count and count > 3]
+
+
+def _first_layers(default: dict[str, Any], layers: int) -> tuple[int, list[int]]:
+    count = min(layers, _layer_count(default)) if _lists_by_layer(default) else layers
+    return count, list(range(count))
+
+
 def _kept_layers(default: dict[str, Any]) -> tuple[int, list[int]]:
     """How few layers have one of every kind, and which: the first ones, or if those are many, one of each kind."""
-    count = _layer_count(default)
-    lists = [value for value in default.values() if isinstance(value, list) and len(value) == count and count > 3]
+    lists = _lists_by_layer(default)
     if not lists:
         return 2, [0, 1]
     kinds = [tuple(map(str, kind)) for kind in zip(*lists, strict=True)]

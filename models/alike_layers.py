@@ -1,0 +1,168 @@
+"""Finds the layers of a model that compute the same with other weights, so that one of them needs to be traced.
+
+Two layers are alike if they call the same operators in the same order, with the same numbers, on tensors of the same
+shapes that come from the same places: the layer before, the layer's own weights, or what all layers read. That is
+watched while the model runs, so that neither names nor configs are trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+# A trace that leaves out fewer layers saves too little.
+_FEWEST_SAVED = 3
+
+
+@dataclass(frozen=True)
+class AlikeLayers:
+    """The layers of a model, each with the first one that it is like.
+
+    Attributes:
+        layers: the list of them in the model.
+        first_alike: for each layer, the first layer that computes the same, which may be itself.
+        constants: for each layer, the tensors that it reads from elsewhere, but for its parameters and what the layer
+            before gives, in the order that it reads them; those of layers that are alike correspond.
+    """
+
+    layers: torch.nn.ModuleList
+    first_alike: tuple[int, ...]
+    constants: tuple[tuple[torch.Tensor, ...], ...]
+
+    @property
+    def traced(self) -> int:
+        """How many of the first layers have all kinds of layers among them."""
+        return max(self.first_alike) + 1
+
+    @contextmanager
+    def shortened(self) -> Iterator[None]:
+        """While the block runs, the list holds the layers to trace only."""
+        modules = self.layers._modules
+        left_out = {name: modules.pop(name) for name in list(modules)[self.traced :]}
+        try:
+            yield
+        finally:
+            modules.update(left_out)
+
+
+@contextmanager
+def watched_layers(model: torch.nn.Module, facts: Sequence[Hashable] = ()) -> Iterator[LayerWatch]:
+    """Watch the layers of a model that runs once in the block, on tensors and without gradients.
+
+    Args:
+        model: its longest list of modules is taken for its layers.
+        facts: what the run adds to it while a layer runs is compared too.
+    """
+    lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
+    watch = LayerWatch(max(lists, key=len, default=torch.nn.ModuleList()), facts)
+    with watch.hooked(), watch:
+        yield watch
+
+
+class LayerWatch(TorchDispatchMode):
+    """Writes down what each layer of a model computes while it is entered and hooked."""
+
+    def __init__(self, layers: torch.nn.ModuleList, facts: Sequence[Hashable]) -> None:
+        """Take the layers, and what else is compared; see `watched_layers`."""
+        super().__init__()
+        self._layers, self._facts = layers, facts
+        # The indices of the layers as they ran; for each layer the operators that it called, and see `AlikeLayers`.
+        self._order: list[int] = []
+        self._calls: list[list[Hashable]] = [[] for _ in layers]
+        self._constants: list[list[torch.Tensor]] = [[] for _ in layers]
+        # By the id of a tensor: where it comes from, for the layer that runs.
+        self._origins: dict[int, Hashable] = {}
+        # Everything that was computed, and what of it by layers; kept, so that no id is given twice.
+        self._computed: dict[int, torch.Tensor] = {}
+        self._of_layers: set[int] = set()
+        self._running: int | None = None
+        self._facts_before = 0
+        # Whether something but the next layer reads what a layer computed.
+        self._branches = False
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """While the block runs, each layer says when it begins and ends."""
+        hooks = []
+        for index, layer in enumerate(self._layers):
+            hooks.append(layer.register_forward_pre_hook(self._begins(index)))
+            hooks.append(layer.register_forward_hook(self._ends))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def alike(self) -> AlikeLayers | None:
+        """The layers that are alike; None where a trace could leave out too few, or where layers share weights."""
+        weights = [id(weight) for layer in self._layers for weight in layer.parameters()]
+        each_once = self._order == list(range(len(self._layers))) and len(weights) == len(set(weights))
+        if not each_once or self._branches or len(self._layers) <= _FEWEST_SAVED:
+            return None
+        first_alike = tuple(self._calls.index(calls) for calls in self._calls)
+        alike = AlikeLayers(self._layers, first_alike, tuple(map(tuple, self._constants)))
+        return alike if len(self._layers) - alike.traced >= _FEWEST_SAVED else None
+
+    def _begins(self, index: int) -> Callable[..., None]:
+        def begin(layer: torch.nn.Module, _: Any) -> None:
+            self._order.append(index)
+            self._running, self._facts_before = index, len(self._facts)
+            tensors = [*layer.named_parameters(), *layer.named_buffers()]
+            self._origins.update({id(tensor): ("its own", name) for name, tensor in tensors})
+
+        return begin
+
+    def _ends(self, _: torch.nn.Module, __: Any, result: Any) -> None:
+        if self._running is not None:
+            self._calls[self._running].append(tuple(self._facts[self._facts_before :]))
+        self._running = None
+        given = (item for item in tree_leaves(result) if isinstance(item, torch.Tensor))
+        self._origins = {id(tensor): ("the layer before", place) for place, tensor in enumerate(given)}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run an operator, and write it down if a layer calls it."""
+        kwargs = kwargs or {}
+        # Described before it runs: it may change what it reads.
+        leaves, structure = tree_flatten((args, dict(kwargs)))
+        described = self._running is not None and tuple(self._described(leaf) for leaf in leaves)
+        older = self._of_layers.difference(self._origins) if self._running is None else ()
+        self._branches |= any(id(leaf) in older for leaf in leaves)
+        result = func(*args, **kwargs)
+        results = [item for item in tree_leaves(result) if isinstance(item, torch.Tensor)]
+        self._computed.update({id(item): item for item in results})
+        if self._running is not None:
+            self._of_layers.update(map(id, results))
+            calls = self._calls[self._running]
+            self._origins.update({id(item): (len(calls), place) for place, item in enumerate(results)})
+            calls.append((func, described, str(structure), tuple(_form(item) for item in results)))
+        return result
+
+    def _described(self, leaf: Any) -> Hashable:
+        """An argument as it is compared: a number as itself, a tensor by where it comes from."""
+        if not isinstance(leaf, torch.Tensor):
+            return type(leaf), leaf
+        return self._origin(leaf), _form(leaf)
+
+    def _origin(self, tensor: torch.Tensor) -> Hashable:
+        if id(tensor) in self._origins:
+            return self._origins[id(tensor)]
+        if tensor.numel() == 1 and id(tensor) not in self._computed:
+            return "number", tensor.item()
+        constants = self._constants[self._order[-1]]
+        constants.append(tensor)
+        # What is computed outside the layers, or in one further back, must be the same tensor.
+        computed = id(tensor) in self._computed
+        self._origins[id(tensor)] = ("computed", id(tensor)) if computed else ("constant", len(constants))
+        return self._origins[id(tensor)]
+
+
+def _form(tensor: torch.Tensor) -> Hashable:
+    return tensor.dtype, tuple(tensor.shape), tensor.stride()

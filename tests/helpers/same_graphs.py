@@ -1,0 +1,34 @@
+"""Compares graphs by what they compute, whatever their values are called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+
+def computed(model: ir.Model) -> tuple[list[Any], list[Any]]:
+    """The nodes of a graph, each with where its inputs come from, and its outputs; equal for graphs that are equal.
+
+    A constant stands for its numbers and its name without what was counted in it; an input and an output for its name.
+    """
+    places: dict[ir.Value, Any] = {value: value.name for value in model.graph.inputs}
+    places |= {value: _constant(value) for value in model.graph.initializers.values()}
+    nodes = []
+    for index, node in enumerate(model.graph):
+        attributes = sorted((name, str(item.value)) for name, item in node.attributes.items())
+        inputs = [None if value is None else places[value] for value in node.inputs]
+        shapes = [(str(value.type), str(value.shape)) for value in node.outputs]
+        nodes.append((node.domain, node.op_type, attributes, inputs, shapes))
+        places |= {value: (index, place) for place, value in enumerate(node.outputs)}
+    return nodes, [(value.name, places[value]) for value in model.graph.outputs]
+
+
+def _constant(value: ir.Value) -> tuple[Any, ...]:
+    assert value.const_value is not None
+    raw = getattr(value.const_value, "raw", None)
+    assert isinstance(raw, torch.Tensor)
+    # A constant that no module names is called by the number of those before it.
+    name, _, _ = str(value.name).partition("lifted_tensor_")
+    return name, tuple(raw.shape), str(raw.dtype), raw.detach().contiguous().numpy().tobytes()
