@@ -1,4 +1,4 @@
-"""A traced program of PyTorch on its way to ONNX: its operators made simpler, and translations of our own.
+"""A traced program of PyTorch on its way to ONNX: simpler operators, translations of our own, and repeated layers.
 
-May import nothing else in Triform. Read `as_traced.py` first.
+May import `models`, for which layers are alike, and nothing else in Triform. Read `as_traced.py` first.
 """
