@@ -23,8 +23,8 @@ from triform.export.graph.cross_attention import (
     lower_summed_cross_attention,
 )
 from triform.export.graph.program.as_traced import keep_as_traced, remember_signatures, remember_values
-from triform.export.graph.program.translations import TRANSLATIONS
 from triform.export.graph.program.repeated_layers import IrregularLayersError, repeat_layers
+from triform.export.graph.program.translations import TRANSLATIONS
 from triform.export.graph.weights import keep_as_stored
 from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.patching import patched
