@@ -20,7 +20,7 @@ _NUMBERS = {
 # Those of them that divide, or are raised to a power.
 _ABOVE_ZERO = {
     "rope_theta", "rope_local_base_freq", "global_rope_theta", "local_rope_theta", "rotary_emb_base", "rotary_pct",
-    "partial_rotary_factor", "factor", "original_max_position_embeddings",
+    "partial_rotary_factor", "factor", "original_max_position_embeddings", "freq_base", "freq_base_swa",
 }  # fmt: skip
 _LISTS = {"short_factor", "long_factor", "mrope_section"}
 _DTYPES = {"dtype", "torch_dtype"}

@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
 from triform.runtime.errors import ExportError
+from triform.runtime.printable import quoted
 
 _VERSIONS = (2, 3)
 _STRING, _ARRAY, _BOOL = 8, 9, 7
@@ -25,6 +26,8 @@ _STRING, _ARRAY, _BOOL = 8, 9, 7
 _SCALARS = {
     0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", _BOOL: "<u1", 10: "<u8", 11: "<i8", 12: "<f8",
 }  # fmt: skip
+_NUMBER, _COUNT = "split.no", "split.count"
+_Entry = TypeVar("_Entry")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 
 
@@ -98,23 +101,62 @@ def open_gguf(path: Path) -> GgufFile:
     Raises:
         ExportError: the file is damaged or incomplete, or a tensor has an unknown format.
     """
-    values: dict[str, Any] = {}
-    tensors: dict[str, Tensor] = {}
     parts = split_files(path)
-    for part in parts:
-        own, mapped = _read(part)
-        values = {**own, **values}
-        tensors |= mapped
-    count = int(values.get("split.count", 0) or 1)
+    contents = sorted((_read(part) for part in parts), key=lambda content: content.number)
+    values = contents[0].values
+    tensors: dict[str, Tensor] = {}
+    for content in contents:
+        _check_belongs(content, contents[0], len(parts))
+        if twice := sorted(tensors.keys() & content.tensors.keys()):
+            raise ExportError(f"{content.name} holds {twice[0]}, which another part of {path.name} holds too")
+        tensors |= content.tensors
+    count = int(values.get(_COUNT, 0) or 1)
     if count > len(parts):
         raise ExportError(
-            f"{path.name} is part {int(values.get('split.no', 0)) + 1} of {count} and not named like one "
+            f"{path.name} is part {contents[0].number + 1} of {count} and not named like one "
             f"(…-00001-of-{count:05d}.gguf); merge the parts with llama-gguf-split --merge"
         )
     expected = values.get("split.tensors.count")
     if expected is not None and int(expected) != len(tensors):
         raise ExportError(f"the parts of {path.name} have {len(tensors)} tensors together, not {expected}")
     return GgufFile(path, values, tensors)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What one file holds.
+
+    Attributes:
+        name: of the file.
+        values: the values by key.
+        tensors: the tensors by name.
+    """
+
+    name: str
+    values: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def number(self) -> int:
+        """The number of the part, from 0; also 0 for a file that is not split."""
+        return int(self.values.get(_NUMBER, 0))
+
+
+def _check_belongs(part: _Content, first: _Content, count: int) -> None:
+    """Check that a part is one of as many as there are, and says nothing else of the model than the first one does.
+
+    Raises:
+        ExportError: it does, so that it is of another model.
+    """
+    said = int(part.values.get(_COUNT, 0) or count)
+    if count > 1 and said != count:
+        raise ExportError(f"{part.name} is one of {said} parts, and there are {count}; fetch the parts again")
+    for key, value in part.values.items():
+        if part is not first and key != _NUMBER and not np.array_equal(value, first.values.get(key, ())):
+            raise ExportError(
+                f"{part.name} has a {key} of its own, unlike {first.name}: they are not parts of one model; fetch the "
+                "parts again"
+            )
 
 
 class _Cursor:
@@ -154,7 +196,7 @@ class _Cursor:
         return bool(number) if kind == _BOOL else number
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> _Content:
     try:
         mapped = np.memmap(path, mode="r")
     except (OSError, ValueError) as error:
@@ -170,11 +212,22 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path.name} is GGUF version {version}; versions 2 and 3 of little-endian files are supported"
         )
     count, keys = cursor.number("<Q"), cursor.number("<Q")
-    values = {cursor.text(): cursor.value(cursor.number("<I")) for _ in range(keys)}
+    values = _by_name(path, "the key", ((cursor.text(), cursor.value(cursor.number("<I"))) for _ in range(keys)))
     infos = [_tensor_info(cursor, path) for _ in range(count)]
-    alignment = int(values.get("general.alignment", 32))
-    start = cursor.position + -cursor.position % alignment
-    return values, {tensor.name: tensor for tensor in _mapped(infos, mapped, start, path)}
+    alignment = values.get("general.alignment", 32)
+    if type(alignment) is not int or alignment.bit_count() != 1:
+        raise ExportError(f"{path.name} has general.alignment = {quoted(alignment)}, which is no power of two")
+    tensors = _mapped(infos, mapped, cursor.position, alignment, path)
+    return _Content(path.name, values, _by_name(path, "the tensor", ((tensor.name, tensor) for tensor in tensors)))
+
+
+def _by_name(path: Path, kind: str, entries: Iterable[tuple[str, _Entry]]) -> dict[str, _Entry]:
+    found: dict[str, _Entry] = {}
+    for name, entry in entries:
+        if name in found:
+            raise ExportError(f"{path.name} has {kind} {quoted(name)} twice; fetch the file again")
+        found[name] = entry
+    return found
 
 
 _Info = tuple[str, GGMLQuantizationType, tuple[int, ...], int]
@@ -192,12 +245,19 @@ def _tensor_info(cursor: _Cursor, path: Path) -> _Info:
         ) from None
 
 
-def _mapped(infos: list[_Info], content: NDArray[np.uint8], start: int, path: Path) -> Iterator[Tensor]:
+def _mapped(
+    infos: list[_Info], content: NDArray[np.uint8], header: int, alignment: int, path: Path
+) -> Iterator[Tensor]:
+    """The tensors, which follow each other, each from a multiple of the alignment on."""
+    start, place = header + -header % alignment, 0
     for name, kind, shape, offset in infos:
         length, size = GGML_QUANT_SIZES[kind]
         if not shape or shape[-1] % length:
             raise ExportError(f"{path.name}: rows of {name} {list(shape)} are not whole blocks of {kind.name}")
         count = math.prod(shape) // length * size
+        if offset != place:
+            raise ExportError(f"{path.name} says that {name} is at {offset}, but the tensors before it end at {place}")
+        place += count + -count % alignment
         if start + offset + count > len(content):
             raise ExportError(f"{path.name} ends before the tensor {name} does; is the download complete?")
         data = content[start + offset : start + offset + count]

@@ -152,8 +152,11 @@ def test_half_precision(llama, tmp_path, kind):
     assert torch.equal(read(path).get_input_embeddings().weight, expected)
 
 
-def split(path, count, *, names=True):
-    """A file in parts: keys in the first, tensors one after the other in all."""
+def split(path, count, *, names=True, said=None, twice=None, more=None):
+    """A file in parts: keys in the first, tensors one after the other in all.
+
+    The second part may say another count, hold a tensor of the first too, or have keys of its own.
+    """
     reader = gguf.GGUFReader(path)
     parts = []
     for number in range(count):
@@ -165,9 +168,13 @@ def split(path, count, *, names=True):
                     sub = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
                     writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=sub)
         writer.add_uint16("split.no", number)
-        writer.add_uint16("split.count", count)
+        writer.add_uint16("split.count", said if said and number else count)
+        for key, value in (more or {}).items() if number else ():
+            writer.add_float32(key, value)
         for tensor in reader.tensors[number::count]:
             writer.add_tensor(tensor.name, np.array(tensor.data))
+        if twice and number:
+            writer.add_tensor(twice, np.ones(48, np.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -182,6 +189,60 @@ def test_parts_are_read_together(llama, tmp_path):
         assert torch.equal(logits(read(part)), logits(read(tmp_path / "whole.gguf")))
     parts[1].unlink()
     assert "m-00002-of-00003.gguf is not beside it" in refusal(parts[0])
+
+
+def test_parts_whose_names_were_exchanged(llama, tmp_path):
+    parts = split(write_gguf(tmp_path / "whole.gguf", "llama", llama), 2)
+    parts[0].rename(tmp_path / "kept")
+    parts[1].rename(parts[0])
+    (tmp_path / "kept").rename(parts[1])
+    assert torch.equal(logits(read(parts[1])), logits(read(tmp_path / "whole.gguf")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"said": 3}, "m-00002-of-00002.gguf is one of 3 parts, and there are 2"),
+        ({"twice": "blk.0.attn_norm.weight"}, "m-00002-of-00002.gguf holds blk.0.attn_norm.weight, which another part"),
+        ({"more": {"llama.rope.scaling.factor": 4.0}}, "has a llama.rope.scaling.factor of its own"),
+        ({"more": {"llama.attention.layer_norm_rms_epsilon": 0.5}}, "they are not parts of one model"),
+    ],
+)
+def test_parts_of_different_models(llama, tmp_path, changes, message):
+    parts = split(write_gguf(tmp_path / "whole.gguf", "llama", llama), 2, **changes)
+    for part in parts:
+        assert message in refusal(part)
+
+
+def changed(path, key, size, value):
+    """A file, with other bytes behind what is `size` bytes behind the last place of a key."""
+    content = bytearray(path.read_bytes())
+    place = content.rindex(key) + len(key) + size
+    content[place : place + len(value)] = value
+    path.write_bytes(content)
+    return path
+
+
+# Of a vector: the number of its dimensions, its length, and its format, of 4, 8 and 4 bytes.
+_TO_FORMAT, _TO_OFFSET = 4 + 8, 4 + 8 + 4
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "value", "message"),
+    [
+        # llama.cpp's reader (gguf.cpp) refuses these too.
+        (b"general.alignment", 4, (0).to_bytes(4, "little"), "general.alignment = 0, which is no power of two"),
+        (b"general.alignment", 4, (24).to_bytes(4, "little"), "general.alignment = 24, which is no power of two"),
+        (b"blk.1.attn_norm.weight", _TO_FORMAT, (1).to_bytes(4, "little"), "but the tensors before it end at"),
+        (b"blk.1.attn_norm.weight", _TO_OFFSET, (0).to_bytes(8, "little"), "blk.1.attn_norm.weight is at 0, but"),
+        (b"blk.1.attn_norm.weight", -22, b"blk.0.attn_norm.weight", "the tensor 'blk.0.attn_norm.weight' twice"),
+        (b"llama.rope.freq_base", -20, b"llama.context_length", "the key 'llama.context_length' twice"),
+    ],
+)
+def test_a_file_that_contradicts_itself(llama, tmp_path, key, size, value, message):
+    keys = {"general.alignment": 32, "llama.rope.freq_base": 1e4, "llama.context_length": 96}
+    path = write_gguf(tmp_path / "a.gguf", "llama", llama, keys=keys)
+    assert message in refusal(changed(path, key, size, value))
 
 
 def test_a_part_under_another_name(llama, tmp_path):

@@ -34,6 +34,9 @@ from triform.runtime.errors import ExportError
         ),
         ({"rope_scaling": {"short_factor": 1.5}}, "rope_scaling.short_factor", "a list of numbers"),
         ({"rope_scaling": {"long_factor": [1, "2"]}}, "rope_scaling.long_factor", "a list of numbers"),
+        # A file's own names.
+        ({"llama.rope.freq_base": 0.0}, "llama.rope.freq_base", "above 0"),
+        ({"gemma3.rope.freq_base_swa": -1.0}, "gemma3.rope.freq_base_swa", "above 0"),
         ({"dtype": "float17"}, "dtype", "the name of a type of PyTorch's"),
         ({"torch_dtype": 16}, "torch_dtype", "the name of a type of PyTorch's"),
         ({"dtype": {"": "float16", "vision": "relu"}}, "dtype", "the name of a type of PyTorch's"),
