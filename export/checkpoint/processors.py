@@ -1,8 +1,9 @@
-"""Loads a model's tokenizer and image processor, and writes the tokenizer."""
+"""Loads a model's tokenizer and image processor, reads settings of processors, and writes the tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,23 @@ def load_image_processor(source: Source) -> Any:
             return AutoImageProcessor.from_pretrained(source.model_folder, backend="pil", **source.arguments)
         except Exception as error:  # transformers raises errors of any type here
             raise ExportError(f"{source.name} has no usable image processor: {first_line(error)}") from error
+
+
+@contextmanager
+def settings_named(processor: Any) -> Iterator[None]:
+    """Read the settings of an image processor or feature extractor of transformers, which takes them as they are.
+
+    Raises:
+        ExportError: one is of a type or in a range that nothing can be computed with.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        name = type(processor).__name__.removesuffix("Pil")
+        raise ExportError(
+            f"the settings of the {name} cannot be used: {first_line(error)}; correct preprocessor_config.json, or "
+            "fetch the model again"
+        ) from error
 
 
 def _resizes_floats(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.export.checkpoint.processors import settings_named
 from triform.models.errors import first_line
 from triform.runtime.bundle.media_info import AudioInfo, DeltasInfo, MelInfo
 from triform.runtime.errors import ExportError, UnsupportedError
@@ -26,7 +27,7 @@ def read_audio_info(folder: str | Path) -> AudioInfo:
     """Describe the feature extractor of a checkpoint's folder, and check that the runtime computes the same.
 
     Raises:
-        ExportError: there is none, or it computes something else.
+        ExportError: there is none, a setting is none that features can be computed with, or it computes something else.
         UnsupportedError: the runtime does not know its kind.
     """
     from transformers import AutoFeatureExtractor
@@ -37,8 +38,11 @@ def read_audio_info(folder: str | Path) -> AudioInfo:
         raise ExportError(f"the feature extractor of {folder} needs another package: {_to_install(error)}") from error
     except Exception as error:  # transformers raises whatever its readers raise
         raise ExportError(f"{folder} has no usable preprocessor_config.json: {first_line(error)}") from error
-    info = audio_info(extractor)
-    check_audio_features(extractor, info)
+    with settings_named(extractor):
+        info = audio_info(extractor)
+        if info.sampling_rate <= 0:
+            raise ValueError(f"sampling_rate is {info.sampling_rate}")
+        check_audio_features(extractor, info)
     return info
 
 

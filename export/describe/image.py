@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triform.export.checkpoint.processors import settings_named
 from triform.models.errors import first_line
 from triform.runtime.bundle.media_info import RESAMPLING, ImageInfo, PatchesInfo
 from triform.runtime.errors import ExportError, UnsupportedError
@@ -52,9 +53,14 @@ def image_info(processor: Any) -> ImageInfo:
         processor: an image processor of transformers.
 
     Raises:
-        ExportError: no description gives its pixels.
+        ExportError: no description gives its pixels, or a setting is none that an image can be resized with.
         UnsupportedError: it does something that cannot be described.
     """
+    with settings_named(processor):
+        return _described(processor)
+
+
+def _described(processor: Any) -> ImageInfo:
     further = [name for name in processor.model_input_names if name not in _GIVEN]
     if further not in ([], _WITH_PATCHES):
         raise _unsupported(processor, f"gives a model {' and '.join(further)} besides pixels")

@@ -57,7 +57,7 @@ def _vocabulary(tokenizer: Any, vocab_size: int, name: str) -> Tokenizer:
     steps: list[Any] = [decoders.Fuse()]
     delimiter = getattr(tokenizer, "word_delimiter_token", None)
     if delimiter:
-        steps.append(decoders.Replace(delimiter, tokenizer.replace_word_delimiter_char))
+        steps.append(decoders.Replace(delimiter, getattr(tokenizer, "replace_word_delimiter_char", " ")))
     backend.decoder = decoders.Sequence(steps)
     return backend
 

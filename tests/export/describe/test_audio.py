@@ -83,6 +83,15 @@ def test_others_are_refused(tmp_path, extractor, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("settings", [{"sampling_rate": 0}, {"sampling_rate": None}, {"padding_value": "none"}])
+def test_settings_that_are_none_are_named(tmp_path, settings):
+    """transformers takes whatever a file says."""
+    Wav2Vec2FeatureExtractor(**settings).save_pretrained(tmp_path)
+    with pytest.raises(ExportError, match="the settings of the Wav2Vec2FeatureExtractor cannot be used") as caught:
+        read_audio_info(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_without_the_file_is_one_line(tmp_path):
     with pytest.raises(ExportError, match=r"no usable preprocessor_config\.json") as caught:
         read_audio_info(tmp_path)

@@ -145,6 +145,23 @@ def test_what_the_manifest_cannot_tell_is_refused(processor, reason):
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {"resample": 6}, {"resample": None}, {"resample": "bicubic"}, {"rescale_factor": None},
+        {"size": {"height": 0, "width": 21}}, {"image_mean": [0.5, "0.5", None]},
+    ],
+)  # fmt: skip
+def test_settings_that_are_none_are_named(settings):
+    """transformers takes whatever a file says."""
+    processor = ViTImageProcessorPil(size=SQUARE)
+    for name, value in settings.items():
+        setattr(processor, name, value)
+    with pytest.raises(ExportError, match="the settings of the ViTImageProcessor cannot be used") as e:
+        image_info(processor)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
     "processor",
     [
         # Cropped twice, and never normalized.
