@@ -17,7 +17,7 @@ from triform.runtime.errors import ExportError
 
 
 @dataclass(frozen=True)
-class _Quantization:
+class _AnyObject:
     """Any object."""
 
 
@@ -39,7 +39,8 @@ class _Config:
     output_hidden_states: bool | None = None
     return_dict: bool | None = None
     id2label: dict[str, str | int | float] | None = None
-    quantization_config: _Quantization | None = None
+    quantization_config: _AnyObject | None = None
+    task_specific_params: _AnyObject | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ _NUMBERS = (
     "do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
     "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
     "num_beams", "num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping",
+    "renormalize_logits",
     "min_new_tokens", "min_length", "max_new_tokens", "max_length", "forced_bos_token_id",
 )  # fmt: skip
 _IDS = ("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")

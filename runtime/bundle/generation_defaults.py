@@ -27,6 +27,7 @@ class GenerationNumbers:
     diversity_penalty: float | None = None
     length_penalty: float | None = None
     early_stopping: bool | str | None = None
+    renormalize_logits: bool | None = None
     min_new_tokens: int | None = None
     min_length: int | None = None
     max_new_tokens: int | None = None

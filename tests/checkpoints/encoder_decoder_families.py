@@ -128,7 +128,9 @@ FAMILIES: dict[str, Family] = {
         {**_T5, "local_radius": 3, "global_block_size": 4, "encoder_attention_type": "transient-global"},
         "t5",
     ),
-    "bart": Family("bart", {**_BART, **_TEXT_LENGTH}, "bart", {**_SUMMARY, **_FIRST_LAST}),
+    "bart": Family(
+        "bart", {**_BART, **_TEXT_LENGTH}, "bart", {**_SUMMARY, **_FIRST_LAST, "renormalize_logits": True}
+    ),
     "mbart": Family(
         "mbart", {**_BART, **_TEXT_LENGTH, "scale_embedding": True}, "mbart50",
         {"num_beams": 5, "early_stopping": True, "forced_eos_token_id": 2}, source_lang="en_XX", target_lang="de_DE",

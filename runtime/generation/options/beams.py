@@ -73,6 +73,7 @@ class Beams:
             1.0 if penalty is None else penalty,
             "never" if stopping == "never" else bool(stopping),
             returned,
+            bool(defaults.renormalize_logits),
         )
         if self.diversity_penalty is None:
             return beams
@@ -108,6 +109,8 @@ class BeamOptions:
             it ended here, would score no better than the worst hypothesis. "never": as False, but with a positive
             `length_penalty` the best beam is scored with the greatest length it can reach.
         num_return_sequences: hypotheses to return, at most `num_beams`.
+        renormalize: whether the tokens that processors leave have a total probability of 1 again, as a model's own
+            `renormalize_logits` asks for: then what is banned makes no answer less likely.
 
     Raises:
         InputError: a value is out of range.
@@ -117,6 +120,7 @@ class BeamOptions:
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
     num_return_sequences: int = 1
+    renormalize: bool = False
 
     def __post_init__(self) -> None:
         if self.num_beams < 1:

@@ -129,6 +129,10 @@ class BeamSearch:
         table = log_softmax(logits) - np.asarray(penalties, np.float32)
         for row, ids in enumerate(self._sequences):
             table[row] = process(self._request.processors, ids, table[row])
+        if self._options.renormalize:
+            # A beam that may not go on in any way stays as it is.
+            possible = table.max(-1) > -np.inf
+            table[possible] = log_softmax(table[possible])
         return table
 
     def _keep_hypotheses(

@@ -288,12 +288,13 @@ def test_whole_numbers_of_a_bias_are_refused(kind, tmp_path):
         load_model(source, read_config(source), AutoModelForCausalLM)
 
 
-def test_a_quantization_that_is_no_object(tmp_path):
+def test_settings_that_are_no_objects(tmp_path):
     folder = llama_folder(tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": "fp8"}))
-    with pytest.raises(ExportError, match=r"config\.json: quantization_config must be an object"):
-        read_config(find_checkpoint(str(folder)))
+    for key in ("quantization_config", "task_specific_params"):
+        (folder / "config.json").write_text(json.dumps(config | {key: ["fp8"]}))
+        with pytest.raises(ExportError, match=rf"config\.json: {key} must be an object"):
+            read_config(find_checkpoint(str(folder)))
 
 
 def state_of(parts, **changes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -126,6 +127,25 @@ def test_a_processor_works_on_each_beam(wandering_llama, size):
         changed |= found != beam_search(wandering_llama.step(), plain, options, eos=eos)
         for ids, hypotheses in zip(prompts, found, strict=True):
             sequences, scores = expected(wandering_llama.model, ids, options, eos, limit, no_repeat_ngram_size=size)
+            assert [one.token_ids for one in hypotheses] == sequences
+            assert [one.score for one in hypotheses] == pytest.approx(scores, rel=1e-4, abs=1e-4)
+    assert changed
+
+
+def test_probabilities_are_of_what_processors_leave(wandering_llama):
+    """`renormalize_logits`, which the configs of Marian's models ask for."""
+    options, limit = BeamOptions(4, num_return_sequences=4, renormalize=True), 24
+    changed = False
+    for seed in range(2):
+        prompts, eos = prompts_and_eos(seed, 2)
+        requests = [Request(ids * 2, limit, processors=[no_repeated_ngrams(1)]) for ids in prompts]
+        found = beam_search(wandering_llama.step(), requests, options, eos=eos)
+        plain = dataclasses.replace(options, renormalize=False)
+        changed |= found != beam_search(wandering_llama.step(), requests, plain, eos=eos)
+        for ids, hypotheses in zip(prompts, found, strict=True):
+            sequences, scores = expected(
+                wandering_llama.model, ids * 2, options, eos, limit, no_repeat_ngram_size=1, renormalize_logits=True
+            )
             assert [one.token_ids for one in hypotheses] == sequences
             assert [one.score for one in hypotheses] == pytest.approx(scores, rel=1e-4, abs=1e-4)
     assert changed
