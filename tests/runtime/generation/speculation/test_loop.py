@@ -142,7 +142,7 @@ def test_it_stays_within_the_context():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_seed_draws_the_same_tokens(seed):
     def sampler():
-        return make_sampler([], row_generator(seed))
+        return make_sampler([], row_generator(seed, 0))
 
     expected, found, step = both(sampler, 300)
     assert found == expected
@@ -154,7 +154,7 @@ def test_a_processor_with_a_state_sees_each_token_once():
 
     def sampler():
         made.append(Mirostat(2.0, 0.1))
-        return make_sampler([made[-1]], row_generator(3))
+        return make_sampler([made[-1]], row_generator(3, 0))
 
     expected, found, step = both(sampler, 200)
     assert found == expected
@@ -169,7 +169,7 @@ def test_the_distribution_is_the_models():
     kept = 0
     for seed in range(rows):
         step = Speculative(order=1, spread=1.0)
-        row = GrowingRow(prompt, make_sampler([], row_generator(seed)), eos=(), max_new_tokens=4)
+        row = GrowingRow(prompt, make_sampler([], row_generator(seed, 0)), eos=(), max_new_tokens=4)
         loop = speculative_loop(step, prompt, row, pace=Always(), propose=lambda ids, count: guesses[:count])
         _, second, third, *_ = [token.id for token in loop]
         counts[second, third] += 1
@@ -187,7 +187,7 @@ def test_the_distribution_is_the_models():
 
 def test_guesses_that_are_wrong_cost_little():
     step = Speculative()
-    row = GrowingRow([1, 2], make_sampler([], row_generator(1)), eos=(), max_new_tokens=1000)
+    row = GrowingRow([1, 2], make_sampler([], row_generator(1, 0)), eos=(), max_new_tokens=1000)
     wrong = lambda ids, count: np.full(count, 99)  # noqa: E731
     list(speculative_loop(step, [1, 2], row, pace=Pace(), propose=wrong, clock=Ticking(step, 0.3)))
     cost = sum(1 + 0.3 * (n - 1) for n in step.runs[1:])
