@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -49,6 +50,16 @@ def test_what_it_says(render):
     with pytest.raises(Refusal, match="MemoryError"):
         render("fill", {})
     assert render("", {"a": [1.5, None, "ä\ud800"]}).endswith("{'a': [1.5, None, 'ä\\ud800']}")
+
+
+@pytest.mark.parametrize(("characters", "refused"), [(2**26, False), (2**26 + 1, True)])
+def test_a_text_that_no_model_reads(characters, refused):
+    """More than 64 Mi characters."""
+    kind, text = json.loads(
+        isolation._answer(lambda source, variables: "a" * characters, json.dumps(["", {}]).encode())
+    )
+    assert (kind, len(text)) == (("refused", 35) if refused else ("text", characters))
+    assert not refused or text == "it makes a text that no model reads"
 
 
 def test_another_takes_its_place(render):
