@@ -13,6 +13,7 @@ from tests.export.verify.test_decoder import IDS, Table, table
 from triform.export.verify import encoder_decoder
 from triform.export.verify.encoder_decoder import (
     ReferenceAnswers,
+    TorchDecoder,
     answer_ids,
     reference_answers,
     verify_encoder_decoder,
@@ -107,3 +108,23 @@ def test_a_batch_of_sources_without_padding_is_not_run_again(monkeypatch):
     assert asked == [1, 1, 1]
     assert found.batch_logits.shape == (3, 9, 4)
     assert found.batch_logits[:, 0, 0].tolist() == [6, 30, 12]
+
+
+def test_pytorchs_model_is_fed_as_a_graph_is(monkeypatch):
+    """It reads all tokens anew for each chunk: here a logit is the sum of the tokens so far."""
+    seen = []
+
+    def logits(model, source, ids):
+        seen.append((model, source["x"].tolist(), ids.tolist()))
+        return ids.cumsum(1)[..., None].float()
+
+    monkeypatch.setattr(encoder_decoder, "reference_logits", logits)
+    decoder = TorchDecoder("model", {"x": np.array([5])})
+    for _ in range(2):
+        decoder.start(2, 9)
+        found, more = decoder.feed(np.array([[1, 2], [3, 4]]), np.array([[1, 0], [0, 0]]))
+        assert (found[..., 0].tolist(), more) == ([[3, 1], [3, 3]], {})
+        found, _ = decoder.feed(np.array([[6], [7]]), np.array([[0], [0]]))
+        assert found[..., 0].tolist() == [[9], [14]]
+    whole = ("model", [5], [[1, 2, 6], [3, 4, 7]])
+    assert seen == [("model", [5], [[1, 2], [3, 4]]), whole] * 2
