@@ -58,6 +58,8 @@ def encoder_parity_rows(parity: EncoderParity) -> list[tuple[str, str]]:
             lines.append(("cosine to float32", f"{measured.cosine_mean:.5f} mean, {measured.cosine_worst:.5f} {rest}"))
         if measured.score_mean is not None:
             lines.append(("scores off by", f"{measured.score_mean:.5f} mean, {measured.score_worst:.5f} {rest}"))
+        if measured.token_errors is not None:
+            lines.append(("tokens changed", f"{measured.token_errors:.2%} of those that float32 writes"))
     return lines
 
 

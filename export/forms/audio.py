@@ -38,7 +38,6 @@ from triform.models.encoder.graph import encoder_spec
 from triform.runtime.bundle.manifest import EncoderInfo, GraphInfo, Manifest
 from triform.runtime.bundle.media_info import CtcInfo
 from triform.runtime.bundle.text_info import TokenizerInfo
-from triform.runtime.errors import InputError, option
 
 # Weights that only training uses.
 _UNUSED = ("masked_spec_embed",)
@@ -46,22 +45,8 @@ _UNUSED = ("masked_spec_embed",)
 
 def plan(origin: Source, config: PretrainedConfig, options: ExportOptions) -> list[Row]:
     """The rows that describe what `export` would do, from the config alone."""
-    _check_loss(origin.task, options)
     details = size_rows(getattr(config, "encoder_config", config))
     return plan_rows(origin.name, "encoder", origin.task, config.model_type, details, stored_for(options))
-
-
-def _check_loss(task: str, options: ExportOptions) -> None:
-    """Refuse a limit of a loss that nobody measures.
-
-    Raises:
-        InputError: there is one.
-    """
-    if task == RECOGNITION and options.max_loss is not None:
-        raise InputError(
-            f"{option('max_loss')} is not for speech recognition by CTC, whose word errors an export does not measure; "
-            f"use {option('target_size')} or {option('target_bits')}, and `triform evaluate`"
-        )
 
 
 def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Checkpoint:
@@ -69,9 +54,7 @@ def load(origin: Source, config: PretrainedConfig, options: ExportOptions) -> Ch
 
     Raises:
         ExportError: see `loading.load_model` and `load_original_tokenizer`.
-        InputError: the loss of speech recognition is to be limited.
     """
-    _check_loss(origin.task, options)
     loaded = loading.load_model(origin, config, AUDIO_HEADS[origin.task], unused=_UNUSED)
     tokenizer = load_original_tokenizer(origin) if origin.task == RECOGNITION else None
     return dataclasses.replace(loaded, tokenizer=tokenizer)
@@ -90,7 +73,11 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             reference = [audio_reference(encoder, samples) for samples in audio_batches(encoder)]
             samples = encoder.samples
             checks = EncoderChecks(
-                reference, samples.calibration, samples.evaluation, encoder.problem_type, ROWS_WORTH_OF_AUDIO
+                reference,
+                samples.calibration,
+                samples.evaluation,
+                encoder.problem_type,
+                rows_worth=ROWS_WORTH_OF_AUDIO,
             )
         path = folder / "encoder.onnx"
         graph, names = _graph(encoder, clock)
@@ -102,6 +89,7 @@ def export(checkpoint: Checkpoint, bundle: Path, options: ExportOptions, clock: 
             checks = dataclasses.replace(checks, calibration=calibration, subject=subject)
         # Before quantization, because what the tokenizer takes counts towards a target.
         ctc, vocabulary = _written_with(encoder, folder)
+        checks = dataclasses.replace(checks, blank=None if ctc is None else ctc.blank)
         written = write_encoder_graphs(graph, stage, names, checks, path, Path(scratch), options, clock)
         graphs = bundle_graphs({"encoder": written}, options.gpu_dtype)
         with clock.step("write"):

@@ -52,6 +52,7 @@ class _Original:
         evaluation: samples to measure a quantized graph on.
         pad: token id that pads.
         problem_type: of a classification.
+        blank: of a model for CTC, see `quantized_encoder_parity`.
         counts: see `ReferenceBatch`.
     """
 
@@ -61,6 +62,7 @@ class _Original:
     evaluation: Sequence[Sample]
     pad: int
     problem_type: str | None = None
+    blank: int | None = None
     counts: Sequence[int] | None = None
 
 
@@ -126,6 +128,7 @@ def _compare(bundle: Bundle, original: _Original, source: str) -> EncoderParity:
         original.evaluation,
         pad,
         original.problem_type,
+        original.blank,
     )
     return dataclasses.replace(parity, quantized=quantized)
 
@@ -155,6 +158,7 @@ def _audio_original(bundle: Bundle, origin: Source, config: PretrainedConfig) ->
         model.samples.evaluation,
         0,
         model.problem_type,
+        None if info.ctc is None else info.ctc.blank,
         frame_counts(model, samples),
     )
 

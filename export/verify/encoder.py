@@ -10,6 +10,7 @@ import torch
 
 from triform.export.runners import EncoderRunner
 from triform.export.samples.batches import Array, Sample, padded
+from triform.export.verify.transcripts import token_errors, written
 from triform.runtime.bundle.export_record import EncoderParity, QuantizedEncoderParity
 from triform.runtime.encoder.classification import scores
 from triform.runtime.errors import ExportError
@@ -97,6 +98,7 @@ def quantized_encoder_parity(
     samples: Sequence[Sample],
     pad: int,
     problem_type: str | None = None,
+    blank: int | None = None,
 ) -> QuantizedEncoderParity:
     """Compare an output of a quantized graph with the original's: cosines of vectors, or score differences.
 
@@ -107,8 +109,9 @@ def quantized_encoder_parity(
         samples: the inputs, run one by one.
         pad: token id that pads.
         problem_type: of a classification; None for a softmax over labels, words or positions.
+        blank: the token that stands for none, of a model that writes by CTC; its transcripts are compared too.
     """
-    measured = []
+    measured, transcripts = [], []
     for sample in samples:
         arrays = padded([sample], pad)
         expected, actual = original(arrays).astype(np.float64), quantized.run(arrays, [name])[name].astype(np.float64)
@@ -116,10 +119,15 @@ def quantized_encoder_parity(
             measured.append(_cosine(expected, actual))
         else:
             measured.append(float(np.abs(scores(expected, problem_type) - scores(actual, problem_type)).max()))
+        if blank is not None:
+            transcripts.append((written(expected[0], blank), written(actual[0], blank)))
     if name in _VECTORS:
         return QuantizedEncoderParity(len(measured), float(np.mean(measured)), float(np.min(measured)))
     return QuantizedEncoderParity(
-        len(measured), score_mean=float(np.mean(measured)), score_worst=float(np.max(measured))
+        len(measured),
+        score_mean=float(np.mean(measured)),
+        score_worst=float(np.max(measured)),
+        token_errors=token_errors(transcripts) if transcripts else None,
     )
 
 

@@ -60,6 +60,8 @@ class QuantizedEncoderParity:
         score_mean: largest difference between a row's scores (probabilities, or the numbers of a regression), the mean
             over rows. None if the model computes vectors.
         score_worst: the same, for the worst row.
+        token_errors: tokens to insert, delete or replace so that the quantized graph's transcripts become those of the
+            other, per token of these. None if the model does not write.
     """
 
     rows: int
@@ -67,6 +69,7 @@ class QuantizedEncoderParity:
     cosine_worst: float | None = None
     score_mean: float | None = None
     score_worst: float | None = None
+    token_errors: float | None = None
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ def run(
     ] = None,
     max_loss: Annotated[
         Optional[str],
-        typer.Option(help="Most that perplexity may grow, or an encoder's cosine may fall, such as 1%; measured."),
+        typer.Option(
+            help="Most that perplexity may grow, an encoder's cosine fall, or what CTC writes change, as 1%; measured."
+        ),
     ] = None,
     context_length: Annotated[Optional[int], typer.Option(help="In tokens; by default the model's own limit.")] = None,
     target: Annotated[

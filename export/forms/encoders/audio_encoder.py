@@ -39,7 +39,7 @@ from triform.runtime.errors import UnsupportedError
 from triform.runtime.media.audio_features import audio_features
 
 # Number of rows for calibration and for evaluation, and the seconds of those compared with PyTorch.
-_CALIBRATION, _EVALUATION, _PARITY_SECONDS = 4, 6, (2.7, 1.3, 3.9)
+_CALIBRATION, _EVALUATION, _PARITY_SECONDS = 4, 12, (2.7, 1.3, 3.9)
 _CALIBRATION_SECONDS = 8.0
 # Seconds of audio that frames are counted in.
 _PROBED = 1.3
@@ -173,9 +173,10 @@ def _samples(traced: EncoderTask, info: AudioInfo, longer: float = 0.0) -> Sampl
     rate = info.sampling_rate
     lengths = [*_PARITY_SECONDS, *([longer] if longer > max(_PARITY_SECONDS) else [])]
     parity = [sample(_features(seconds, seed, info)) for seed, seconds in enumerate(lengths)]
-    evaluation = [sample(_features(_PARITY_SECONDS[seed % 3], 50 + seed, info)) for seed in range(_EVALUATION)]
     spoken = [speech("calibration", _CALIBRATION_SECONDS, rate, seed) for seed in range(_CALIBRATION)]
     calibration = [sample(audio_features(sound, info)) for sound in spoken]
+    kept_aside = [speech("evaluation", max(_PARITY_SECONDS), rate, seed) for seed in range(_EVALUATION)]
+    evaluation = [sample(audio_features(sound, info)) for sound in kept_aside]
     return SampleSets(parity, calibration, evaluation)
 
 

@@ -20,6 +20,7 @@ class EncoderChecks:
         calibration: samples for choosing how to quantize.
         evaluation: samples for comparing the quantized graph with the float graph.
         problem_type: of a classification, see `quantized_encoder_parity`.
+        blank: of a model for CTC, see there.
         rows_worth: see `choose_quantization`.
         subject: what the graph is traced from, for goals.
     """
@@ -28,5 +29,6 @@ class EncoderChecks:
     calibration: Sequence[Sample]
     evaluation: Sequence[Sample]
     problem_type: str | None = None
+    blank: int | None = None
     rows_worth: float = ROWS_WORTH
     subject: Differentiable | None = None

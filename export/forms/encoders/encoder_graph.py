@@ -173,7 +173,7 @@ def _quantize(
         write_graph(quantized, file)
         return quantized_encoder_parity(
             lambda arrays: original.runner.run(arrays, [name])[name], EncoderRunner(file, usable_cores()), name,
-            checks.evaluation, checks.reference[0].pad, checks.problem_type,
+            checks.evaluation, checks.reference[0].pad, checks.problem_type, checks.blank,
         )  # fmt: skip
 
     with clock.step("quantize"):

@@ -90,7 +90,7 @@ def compare_with_float(
     name = task_output(names)
     quantized = quantized_encoder_parity(
         lambda arrays: original.run(arrays, [name])[name], twin.runners[0], name,
-        checks.evaluation, checks.reference[0].pad, checks.problem_type,
+        checks.evaluation, checks.reference[0].pad, checks.problem_type, checks.blank,
     )  # fmt: skip
     if not all(math.isfinite(value) for value in dataclasses.astuple(quantized) if value is not None):
         raise _overflow(twin.dtype)

@@ -102,6 +102,12 @@ def lower_encoder_to_goal(
 
 
 def _loss(parity: QuantizedEncoderParity) -> Loss:
+    if parity.token_errors is not None:
+        return Loss(
+            parity.token_errors,
+            f"{100 * parity.token_errors:.2f} % of the tokens that the float32 graph writes change, on "
+            f"{parity.rows} recordings of the exporter's evaluation speech",
+        )
     where = f"on {parity.rows} passages of the exporter's evaluation text"
     if parity.cosine_mean is None:
         share = parity.score_mean or 0.0

@@ -118,10 +118,10 @@ class Fixed:
         return {names[0]: self.rows.pop(0)}
 
 
-def measured(name, original, quantized, problem_type=None):
+def measured(name, original, quantized, problem_type=None, blank=None):
     rows = [np.array([row], np.float32) for row in original]
     samples = [{"input_ids": np.array([1])}] * len(rows)
-    return quantized_encoder_parity(lambda arrays: rows.pop(0), Fixed(quantized), name, samples, 0, problem_type)
+    return quantized_encoder_parity(lambda arrays: rows.pop(0), Fixed(quantized), name, samples, 0, problem_type, blank)
 
 
 def test_vectors_are_compared_by_their_cosines():
@@ -147,6 +147,15 @@ def test_scores_are_compared_after_what_makes_them_probabilities(problem_type, d
     assert found == QuantizedEncoderParity(
         2, score_mean=pytest.approx(mean, rel=1e-5), score_worst=pytest.approx(worst, rel=1e-5)
     )
+
+
+def test_what_ctc_writes_is_compared_by_its_tokens():
+    """One of three tokens is another, and one more is written where nothing is."""
+    one_hot = np.eye(4) * 9
+    expected, actual = [one_hot[[1, 1, 0, 2, 3]], one_hot[[0, 0]]], [one_hot[[1, 1, 0, 1, 3]], one_hot[[0, 2]]]
+    assert measured("logits", expected, actual, blank=0).token_errors == pytest.approx(2 / 3)
+    assert measured("logits", expected, expected, blank=0).token_errors == 0
+    assert measured("logits", expected, actual).token_errors is None
 
 
 def test_of_several_batches_the_worst_counts():

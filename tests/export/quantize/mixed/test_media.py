@@ -9,7 +9,7 @@ import transformers
 
 from tests.checkpoints.ctc import save_ctc_checkpoint
 from triform.export.options import ExportOptions
-from triform.export.pipeline import export, plan
+from triform.export.pipeline import export
 from triform.runtime.errors import InputError
 
 
@@ -49,14 +49,12 @@ def test_speech(hearing, tmp_path):
     assert size > 0
 
 
-def test_a_loss_that_nobody_measures_is_refused(hearing, tmp_path):
-    for run in (
-        lambda options: plan(str(hearing), options),
-        lambda options: export(str(hearing), tmp_path / "b", options),
-    ):
-        with pytest.raises(InputError, match="`max_loss` is not for speech recognition by CTC"):
-            run(ExportOptions(max_loss=0.1))
-    assert list(tmp_path.iterdir()) == []
+def test_the_loss_of_speech_is_the_share_of_tokens_that_change(hearing, tmp_path):
+    report = export(str(hearing), tmp_path / "loss", ExportOptions(max_loss=0.03))
+    notes = [note for note in report.notes if note.startswith("measured: ")]
+    assert all("of the tokens that the float32 graph writes change" in note for note in notes)
+    assert report.parity.quantized.token_errors <= 0.03
+    assert any(point.loss == report.parity.quantized.token_errors for point in report.frontier)
 
 
 @pytest.mark.parametrize("goal", [{"max_loss": 0.1}, {"target_bits": 6.0}, {"target_size": 10**9}])

@@ -44,6 +44,15 @@ def test_a_bundle_is_compared_again(ctc_folder, ctc_bundle):
     assert 0 < parity.batch <= parity.tolerance
 
 
+def test_what_a_quantized_bundle_writes_is_compared_again(ctc_folder, export_once):
+    bundle = open_bundle(export_once(f"{ctc_folder.name}-int8", ctc_folder, ExportOptions()))
+    recorded = bundle.manifest.export.encoder_parity.quantized.token_errors
+    measured = verify_against(bundle, str(ctc_folder)).quantized.token_errors
+    # Of a few hundred tokens, all of which PyTorch and the float32 graph write alike but for ties.
+    assert measured == pytest.approx(recorded, abs=0.01)
+    assert 0 < recorded < 0.2
+
+
 @pytest.mark.parametrize(
     ("part", "changes"),
     [

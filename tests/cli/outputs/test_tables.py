@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from triform.cli.outputs.tables import encoder_parity_rows
+from triform.runtime.bundle.export_record import EncoderParity, QuantizedEncoderParity
+
+
+def test_that_the_tokens_that_ctc_writes_otherwise_have_a_row() -> None:
+    quantized = QuantizedEncoderParity(12, score_mean=0.002, score_worst=0.01, token_errors=0.0132)
+    rows = dict(encoder_parity_rows(EncoderParity(1e-6, 1e-6, 2.0, 1e-3, quantized)))
+    assert rows["tokens changed"] == "1.32% of those that float32 writes"
+    assert rows["scores off by"].startswith("0.00200 mean, 0.01000 worst of 12")
