@@ -66,7 +66,7 @@ def answers_file(output: Path | None, run: Run, *, source: Path | None, resume: 
         yield AnswersFile(None, None)
         return
     with (
-        part_file(output, source=source, resume=resume) as file,
+        part_file(output, source=source, bundle=run.bundle, resume=resume) as file,
         run_log(run, part_path(output), lambda: _whole_lines(file)) as log,
     ):
         yield AnswersFile(file, log)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -20,19 +20,22 @@ from triform.runtime.files import followed
 
 
 @contextmanager
-def part_file(output: Path, *, source: Path | None, resume: bool) -> Iterator[IO[bytes]]:
+def part_file(output: Path, *, source: Path | None, bundle: Path, resume: bool) -> Iterator[IO[bytes]]:
     """Open OUTPUT.part to read and write from its beginning; it is renamed when the context ends without an error.
 
     Args:
         output: the final path of the file.
         source: the input file, which must not be `output`.
+        bundle: the model's folder, which holds nothing but the model.
         resume: whether to continue the file of an earlier run.
 
     Raises:
         InputError: the file cannot be written, another process is writing it, or an earlier run left a file and
             `resume` is false.
     """
-    _check_target(output, source)
+    if output.exists() and not output.is_file():
+        raise InputError(f"{output} cannot be written: it is not a file")
+    check_not_read(output, () if source is None else (source,), bundle)
     unfinished = part_path(output)
     with _named(output), locked_file(unfinished, output) as file:
         if os.fstat(file.fileno()).st_size and not resume:
@@ -62,12 +65,20 @@ def _written_to(output: Path) -> Path:
     return followed(output) if output.is_symlink() else output
 
 
-def _check_target(output: Path, source: Path | None) -> None:
-    if not output.exists():
-        return
-    if not output.is_file():
-        raise InputError(f"{output} cannot be written: it is not a file")
-    if source is not None and source.exists() and output.samefile(source):
+def check_not_read(output: Path, sources: Iterable[Path], bundle: Path | None) -> None:
+    """Check that writing a file spoils nothing that the same command reads.
+
+    Args:
+        output: the file.
+        sources: the command's input files.
+        bundle: the model's folder, which holds no files but the model's.
+
+    Raises:
+        InputError: the file is one of the sources, by whatever name, or in the bundle's folder.
+    """
+    if bundle is not None and followed(output).resolve().is_relative_to(bundle.resolve()):
+        raise InputError(f"{output} cannot be written: it is in the folder of the bundle, which holds nothing else")
+    if output.exists() and any(source.exists() and output.samefile(source) for source in sources):
         raise InputError(f"{output} cannot be written: it is the input")
 
 

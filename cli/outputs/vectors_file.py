@@ -98,7 +98,7 @@ def rows_of_vectors(
         return
     header, size = npy_header(0, width, dtype) if npy else b"", row_size(width, dtype)
     with (
-        part_file(output, source=source, resume=resume) as file,
+        part_file(output, source=source, bundle=run.bundle, resume=resume) as file,
         run_log(run, part_path(output), lambda: _whole_rows(file, len(header), size)) as log,
     ):
 

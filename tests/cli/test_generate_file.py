@@ -122,6 +122,16 @@ def test_the_input_is_never_written_over(call, float_bundle, lines):
     assert lines[0].read_bytes() == before
 
 
+def test_nothing_is_written_into_the_bundle(call, float_bundle, lines):
+    before = (float_bundle / "manifest.json").read_bytes()
+    for name in ("manifest.json", "answers.jsonl"):
+        code, _, err = call("generate", float_bundle, "--input", lines[0], "--output", float_bundle / name)
+        assert code == 2
+        assert "it is in the folder of the bundle" in one_line(err)
+    assert (float_bundle / "manifest.json").read_bytes() == before
+    assert not (float_bundle / "answers.jsonl").exists()
+
+
 def test_options_of_files_need_one(call, float_bundle):
     code, _, err = call("generate", float_bundle, "a", "--output", "x")
     assert code == 2

@@ -39,11 +39,14 @@ def run(
     ] = False,
 ) -> int:
     """Parse, call, render."""
+    from triform.cli.outputs.part_file import check_not_read
     from triform.cli.outputs.tables import megabytes
     from triform.runtime.bundle.folder import open_bundle
     from triform.runtime.supply_chain.packing import Pack, write_pack
 
     version = python or ".".join(map(str, sys.version_info[:2]))
     pack = Pack([open_bundle(bundle) for bundle in bundles], wheel, platform, version, extra or (), minimal)
+    for bundle in bundles:
+        check_not_read(output, [wheel], bundle)
     print(f"{output}: {megabytes(write_pack(pack, output))}")
     return 0

@@ -72,6 +72,7 @@ def run(
     from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.inputs.records import Records
     from triform.cli.outputs.notes import end_inputs
+    from triform.cli.outputs.part_file import check_not_read
     from triform.cli.outputs.run_log import Run
     from triform.cli.outputs.vectors_file import lines_of_vectors, rows_of_vectors
     from triform.runtime.encoder.vectors.quantization import check_dtype, quantize, storage
@@ -87,6 +88,8 @@ def run(
         given = {"prompt": prompt is not None, "prompt_name": prompt_name is not None, "strict": strict}
         refuse_unused("is for texts, and these are images", **given)
         kind, width = "image", _width_of_images(model, dimensions)
+        if output is not None:
+            check_not_read(output, [Path(name) for name in inputs if name != "-"], None)
         vectors_of = partial(_of_images, model, records, dimensions)
     else:
         kind, width = "text", _width_of_texts(model, dimensions)

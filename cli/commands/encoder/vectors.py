@@ -45,6 +45,7 @@ def run(
     from triform.cli.arguments.bundle import bundle_and_texts
     from triform.cli.inputs.whole_text import whole_text
     from triform.cli.outputs.notes import end_inputs
+    from triform.cli.outputs.part_file import check_not_read
     from triform.runtime.encoder.vectors.token_vectors import token_vectors
     from triform.runtime.errors import InputError
     from triform.runtime.opening import load_encoder
@@ -54,6 +55,8 @@ def run(
         raise InputError("--word compares a word in different texts; give two or more")
     if output is not None and (len(texts) > 1 or as_json):
         raise InputError("--output takes one text and excludes --json")
+    if output is not None:
+        check_not_read(output, (), folder)
     model = load_encoder(folder, strict=strict, **loading)
     results = (token_vectors(model, text, layer) for text in texts or [whole_text("text", None)])
     if word is not None:

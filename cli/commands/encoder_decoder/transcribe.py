@@ -107,7 +107,7 @@ def run(
     folder, names = bundle_and_texts(bundle, audio)
     if not names:
         raise InputError("no recording: name audio files, or - for standard input")
-    transcripts = transcripts_of(names, output, output_format, as_json=as_json, width=max_line_width)
+    transcripts = transcripts_of(folder, names, output, output_format, as_json=as_json, width=max_line_width)
     refuse_unused(
         "changes only what --format json, srt and vtt write",
         word_timestamps=word_timestamps and transcripts.format == "text",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from triform.cli.outputs.part_file import check_not_read
 from triform.runtime.errors import InputError, refuse_unused
 from triform.runtime.files import whole_file
 from triform.runtime.media.audio import STDIN
@@ -76,11 +77,18 @@ class Transcripts:
 
 
 def transcripts_of(
-    names: Sequence[str], output: Path | None, output_format: str | None, *, as_json: bool, width: int | None
+    bundle: Path,
+    names: Sequence[str],
+    output: Path | None,
+    output_format: str | None,
+    *,
+    as_json: bool,
+    width: int | None,
 ) -> Transcripts:
     """Decide the format of transcripts and where they go.
 
     Args:
+        bundle: the model's folder.
         names: of the recordings.
         output: a file, or a folder for a file each; standard output when None.
         output_format: the format; if None, by the name of `output`, else text.
@@ -88,7 +96,8 @@ def transcripts_of(
         width: characters in a line of subtitles.
 
     Raises:
-        InputError: the format is unknown, does not fit, or two recordings would go to the same file.
+        InputError: the format is unknown, does not fit, two recordings would go to the same file, or a recording or a
+            file of the bundle would be overwritten.
     """
     kind = _format(output_format, output, as_json)
     if kind not in ("srt", "vtt"):
@@ -101,7 +110,13 @@ def transcripts_of(
         if several and kind in ("srt", "vtt"):
             raise InputError(f"{kind} of several recordings needs --output FOLDER, for a file each")
         return Transcripts(kind, (), several and kind == "text", width)
-    return Transcripts(kind, _paths(names, output, kind), False, width)
+    recordings = [Path(name) for name in names if name != STDIN]
+    # Before a folder is made.
+    check_not_read(output, recordings, bundle)
+    paths = _paths(names, output, kind)
+    for path in paths:
+        check_not_read(path, recordings, bundle)
+    return Transcripts(kind, paths, False, width)
 
 
 def _format(output_format: str | None, output: Path | None, as_json: bool) -> str:

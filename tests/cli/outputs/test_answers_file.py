@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from triform.cli.inputs.records import Record
 from triform.cli.outputs.answers_file import answers_file
+from triform.cli.outputs.part_file import check_not_read
 from triform.cli.outputs.run_log import Run
 from triform.cli.outputs.vectors_file import rows_of_vectors
 from triform.runtime.errors import InputError
@@ -194,6 +196,23 @@ def test_the_input_is_not_the_output(tmp_path):
         pass
     with pytest.raises(InputError, match="--output"), answers_file(None, run, source=None, resume=True):
         pass
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_what_is_read_is_not_written_by_another_name(tmp_path, link):
+    source, other, bundle = tmp_path / "in.wav", tmp_path / "out.txt", tmp_path / "bundle"
+    source.touch()
+    bundle.mkdir()
+    check_not_read(tmp_path / "new.txt", [source, tmp_path / "gone.wav"], bundle)
+    link(other, source)
+    with pytest.raises(InputError, match=r"out\.txt cannot be written: it is the input"):
+        check_not_read(other, [tmp_path / "gone.wav", source], bundle)
+    # A bundle with a file that it does not list is refused.
+    into = tmp_path / "into"
+    into.symlink_to(bundle / "new.npy")
+    for path in (bundle / "new.npy", bundle / "folder" / "new.npy", into):
+        with pytest.raises(InputError, match="it is in the folder of the bundle"):
+            check_not_read(path, [source], bundle)
 
 
 @pytest.mark.parametrize("damage", ["joined", "lost", "zeros", "changed", "exchanged"])

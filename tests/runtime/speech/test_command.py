@@ -237,6 +237,21 @@ def test_bad_outputs(call, whisper_int8, clip, tmp_path):
         assert message in one_line(err)
 
 
+def test_a_recording_is_never_written_over(call, whisper_int8, clip, tmp_path):
+    recording = tmp_path / "talk.wav"
+    recording.write_bytes(clip.read_bytes())
+    for output, message in (
+        (recording, "it is the input"), (whisper_int8 / "manifest.json", "it is in the folder of the bundle"),
+    ):  # fmt: skip
+        before = output.read_bytes()
+        code, _, err = call("transcribe", whisper_int8, clip, recording, "--output", output)
+        assert code == 2
+        code, _, err = call("transcribe", whisper_int8, recording, "--output", output)
+        assert code == 2
+        assert message in one_line(err)
+        assert output.read_bytes() == before
+
+
 def test_a_text_bundle(call, float_bundle, clip):
     code, _, err = call("transcribe", float_bundle, clip)
     assert code == 1

@@ -227,6 +227,12 @@ def test_usage(call, layers, arguments, text):
     assert text in one_line(err)
 
 
+def test_nothing_is_written_into_the_bundle(call, layers):
+    code, _, err = call("vectors", layers.bundle, "lamp", "--output", layers.bundle / "manifest.json")
+    assert code == 2
+    assert "it is in the folder of the bundle" in one_line(err)
+
+
 def test_a_model_that_computes_nonsense(call, layers, tmp_path):
     damaged = shutil.copytree(layers.bundle, tmp_path / "damaged")
     bias = layers.reference.encoder.layer[-1].output.LayerNorm.bias.detach().numpy()

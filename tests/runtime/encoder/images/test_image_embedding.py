@@ -104,6 +104,15 @@ def test_files_of_numbers(call, exported_image_model, images, reference, tmp_pat
     assert (tmp_path / "v.bin").read_bytes() == found.tobytes()
 
 
+def test_an_image_is_never_written_over(call, exported_image_model, images, tmp_path):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(images[0].read_bytes())
+    code, out, err = call(exported_image_model("dinov2")[1], images[1], picture, "--output", picture)
+    assert (code, out) == (2, "")
+    assert "picture.png cannot be written: it is the input" in err
+    assert picture.read_bytes() == images[0].read_bytes()
+
+
 def test_shortened_vectors(exported_image_model, images, reference):
     cut = torch.nn.functional.normalize(torch.tensor(reference("clip")[:, :7])).numpy()
     assert_allclose(
