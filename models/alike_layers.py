@@ -7,6 +7,7 @@ watched while the model runs, so that neither names nor configs are trusted.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 
 # A trace that leaves out fewer layers saves too little.
 _FEWEST_SAVED = 3
@@ -76,11 +78,11 @@ class LayerWatch(TorchDispatchMode):
         self._order: list[int] = []
         self._calls: list[list[Hashable]] = [[] for _ in layers]
         self._constants: list[list[torch.Tensor]] = [[] for _ in layers]
-        # By the id of a tensor: where it comes from, for the layer that runs.
-        self._origins: dict[int, Hashable] = {}
-        # Everything that was computed, and what of it by layers; kept, so that no id is given twice.
-        self._computed: dict[int, torch.Tensor] = {}
-        self._of_layers: set[int] = set()
+        # Where a tensor comes from, for the layer that runs. Weak: all that a model computes need not fit into memory.
+        self._origins = WeakTensorKeyDictionary()
+        # Of what was computed: its number, and whether a layer did it.
+        self._computed = WeakTensorKeyDictionary()
+        self._numbers = itertools.count()
         self._running: int | None = None
         self._facts_before = 0
         # Whether something but the next layer reads what a layer computed.
@@ -113,8 +115,8 @@ class LayerWatch(TorchDispatchMode):
         def begin(layer: torch.nn.Module, _: Any) -> None:
             self._order.append(index)
             self._running, self._facts_before = index, len(self._facts)
-            tensors = [*layer.named_parameters(), *layer.named_buffers()]
-            self._origins.update({id(tensor): ("its own", name) for name, tensor in tensors})
+            for name, tensor in (*layer.named_parameters(), *layer.named_buffers()):
+                self._origins[tensor] = "its own", name
 
         return begin
 
@@ -122,8 +124,9 @@ class LayerWatch(TorchDispatchMode):
         if self._running is not None:
             self._calls[self._running].append(tuple(self._facts[self._facts_before :]))
         self._running = None
-        given = (item for item in tree_leaves(result) if isinstance(item, torch.Tensor))
-        self._origins = {id(tensor): ("the layer before", place) for place, tensor in enumerate(given)}
+        self._origins = WeakTensorKeyDictionary()
+        for place, tensor in enumerate(_tensors_in(result)):
+            self._origins[tensor] = "the layer before", place
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -133,17 +136,24 @@ class LayerWatch(TorchDispatchMode):
         # Described before it runs: it may change what it reads.
         leaves, structure = tree_flatten((args, dict(kwargs)))
         described = self._running is not None and tuple(self._described(leaf) for leaf in leaves)
-        older = self._of_layers.difference(self._origins) if self._running is None else ()
-        self._branches |= any(id(leaf) in older for leaf in leaves)
+        self._branches |= self._running is None and any(map(self._is_of_older_layer, leaves))
         result = func(*args, **kwargs)
-        results = [item for item in tree_leaves(result) if isinstance(item, torch.Tensor)]
-        self._computed.update({id(item): item for item in results})
+        results = _tensors_in(result)
+        for item in results:
+            self._computed[item] = next(self._numbers), self._running is not None
         if self._running is not None:
-            self._of_layers.update(map(id, results))
             calls = self._calls[self._running]
-            self._origins.update({id(item): (len(calls), place) for place, item in enumerate(results)})
+            for place, item in enumerate(results):
+                self._origins[item] = len(calls), place
             calls.append((func, described, str(structure), tuple(_form(item) for item in results)))
         return result
+
+    def _is_of_older_layer(self, leaf: Any) -> bool:
+        """Whether a layer computed it that is not the last one that ran."""
+        if not isinstance(leaf, torch.Tensor) or leaf in self._origins:
+            return False
+        _, of_layer = self._computed.get(leaf, (None, False))
+        return bool(of_layer)
 
     def _described(self, leaf: Any) -> Hashable:
         """An argument as it is compared: a number as itself, a tensor by where it comes from."""
@@ -152,16 +162,23 @@ class LayerWatch(TorchDispatchMode):
         return self._origin(leaf), _form(leaf)
 
     def _origin(self, tensor: torch.Tensor) -> Hashable:
-        if id(tensor) in self._origins:
-            return self._origins[id(tensor)]
-        if tensor.numel() == 1 and id(tensor) not in self._computed:
+        if tensor not in self._origins:
+            self._origins[tensor] = self._origin_elsewhere(tensor)
+        origin: Hashable = self._origins[tensor]
+        return origin
+
+    def _origin_elsewhere(self, tensor: torch.Tensor) -> Hashable:
+        number, _ = self._computed.get(tensor, (None, False))
+        if number is None and tensor.numel() == 1:
             return "number", tensor.item()
         constants = self._constants[self._order[-1]]
         constants.append(tensor)
         # What is computed outside the layers, or in one further back, must be the same tensor.
-        computed = id(tensor) in self._computed
-        self._origins[id(tensor)] = ("computed", id(tensor)) if computed else ("constant", len(constants))
-        return self._origins[id(tensor)]
+        return ("constant", len(constants)) if number is None else ("computed", number)
+
+
+def _tensors_in(results: Any) -> list[torch.Tensor]:
+    return [item for item in tree_leaves(results) if isinstance(item, torch.Tensor)]
 
 
 def _form(tensor: torch.Tensor) -> Hashable:
