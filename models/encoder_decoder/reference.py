@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from triform.models.encoder_decoder.streams import predicts_streams
-from triform.models.errors import UnsupportedModelError
+from triform.models.errors import UnsupportedModelError, first_line
 from triform.models.traceable.own_experts import unlimited_experts
 
 
@@ -23,9 +23,23 @@ def cache_name(model: Any) -> str:
 def reference_logits(
     model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], decoder_input_ids: torch.Tensor
 ) -> torch.Tensor:
-    """As `computed_logits`, without gradients."""
-    with torch.no_grad():
-        return computed_logits(model, inputs, decoder_input_ids)
+    """As `computed_logits`, without gradients.
+
+    Raises:
+        UnsupportedModelError: the model does not take the inputs that the checkpoint's other files make of a sample, or
+            the token that its config begins answers with.
+    """
+    try:
+        with torch.no_grad():
+            return computed_logits(model, inputs, decoder_input_ids)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, UnsupportedModelError):
+            raise
+        shapes = " and ".join(f"{name} of {' x '.join(map(str, array.shape))}" for name, array in inputs.items())
+        raise UnsupportedModelError(
+            f"transformers' own model does not take {shapes} with decoder tokens up to {int(decoder_input_ids.max())}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def computed_logits(

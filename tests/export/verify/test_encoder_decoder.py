@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from tests.export.verify.test_decoder import IDS, Table, table
 from triform.export.verify import encoder_decoder
@@ -18,9 +19,28 @@ from triform.export.verify.encoder_decoder import (
     reference_answers,
     verify_encoder_decoder,
 )
+from triform.models.encoder_decoder.reference import reference_logits
+from triform.models.errors import UnsupportedModelError
 from triform.runtime.errors import ExportError
 
 LOGITS = table()
+
+
+@pytest.mark.parametrize(
+    ("mels", "token", "reason"),
+    [(13, 3, "input_features of 1 x 13 x 40 with decoder tokens up to 3"), (12, 70, "decoder tokens up to 70")],
+    ids=["more bands than the model hears", "a start beyond the vocabulary"],
+)
+def test_what_a_model_does_not_take_is_named(mels, token, reason):
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 20}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 4}
+    tokens = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3}
+    config = WhisperConfig(**sizes, **heads, **tokens, num_mel_bins=12, max_source_positions=20)
+    model = WhisperForConditionalGeneration(config).eval()
+    with pytest.raises(UnsupportedModelError, match=f"model does not take .*{reason}") as caught:
+        reference_logits(model, {"input_features": torch.zeros(1, mels, 40)}, torch.tensor([[token]]))
+    assert "\n" not in str(caught.value)
+    assert reference_logits(model, {"input_features": torch.zeros(1, 12, 40)}, torch.tensor([[3]])).shape == (1, 1, 50)
 
 
 class Pair:
