@@ -59,6 +59,14 @@ def test_steps_up_to_the_most(monkeypatch):
     assert refusal(nested) == "it takes too many steps"
 
 
+def test_two_million_steps_are_the_most():
+    environment = sandbox._Environment()
+    environment.steps = 1_999_999
+    environment._count()
+    with pytest.raises(Refusal, match=r"^it takes too many steps$"):
+        environment._count()
+
+
 def test_blocks_leave_no_lines_and_blanks():
     assert render_with_jinja2("  {% if true %}\na\n  {% endif %}\nb", {}) == "a\nb"
 
