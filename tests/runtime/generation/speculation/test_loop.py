@@ -286,3 +286,23 @@ def test_nothing_comes_behind_the_end():
     assert [token.finish_reason for token in tokens] == [None, None, "stop"]
     # And the model does not remember what was proposed behind it.
     assert step.ids == [*prompt, 1, 2]
+
+
+def test_a_pace_is_told_how_long_each_run_took():
+    """A run of n tokens takes n seconds here, whatever the time was before."""
+    told = []
+
+    class Told(Always):
+        def stepped(self, seconds):
+            told.append((0, seconds))
+
+        def tried(self, tried, agreed, seconds):
+            told.append((tried, seconds))
+
+    step = Speculative()
+    row = GrowingRow([1, 2, 3], greedy(), eos=(), max_new_tokens=60)
+    clock = Ticking(step, 1.0)
+    clock.now = 1000.0
+    list(speculative_loop(step, [1, 2, 3], row, pace=Told(), propose=look_up, clock=clock))
+    assert {tried for tried, _ in told} == {0, 2}
+    assert all(seconds == 1 + tried for tried, seconds in told)

@@ -12,7 +12,7 @@ from transformers import Wav2Vec2CTCTokenizer
 from tests.checkpoints.ctc import TOKENS, save_ctc_tokenizer
 from triform.export.tokenization.ctc import save_ctc_tokenizer as write_tokenizer
 from triform.runtime.speech.ctc.decoding import GreedyDecoder
-from triform.runtime.speech.ctc.words import Pieces, segments
+from triform.runtime.speech.ctc.words import Pieces, _time, segments
 
 SIZE = len(TOKENS)
 
@@ -135,3 +135,8 @@ def test_how_sure_a_segment_and_a_word_are(pieces):
     assert word.probability == pytest.approx(0.375)
     assert (word.start, word.end) == (segment.start, segment.end) == (1.5, 1.54)
     assert segment.avg_logprob == pytest.approx(np.log([0.5, 0.25]).mean(), rel=1e-5)
+
+
+def test_times_are_whole_milliseconds():
+    """Of frames of 20 ms that begin 1/3 s into a recording."""
+    assert [_time(frames, 0.02, 1 / 3) for frames in (0, 1, 50)] == [0.333, 0.353, 1.333]
