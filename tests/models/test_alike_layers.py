@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -88,6 +89,16 @@ def test_that_layers_differ_where_something_else_happens_while_they_run() -> Non
     found = watch.alike()
     assert found is not None
     assert found.first_alike == (0, 1, 1, 3, 1, 1, 1)
+
+
+def test_that_what_a_layer_computes_is_not_kept() -> None:
+    model, seen = Stack([Layer() for _ in range(LAYERS)]), list[weakref.ref[torch.Tensor]]()
+    for layer in model.layers:
+        layer.up.register_forward_hook(lambda _, __, result: seen.append(weakref.ref(result)))
+    with torch.no_grad(), watched_layers(model) as watch:
+        model(torch.randn(2, 3))
+    assert watch.alike() is not None
+    assert [tensor() for tensor in seen] == [None] * LAYERS
 
 
 def test_that_a_model_whose_end_reads_all_layers_has_none() -> None:
