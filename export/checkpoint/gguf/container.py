@@ -50,10 +50,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """All parts of a file.
+    """A file, or all of its parts together.
 
     Attributes:
-        path: the part that the user named.
+        path: of the file; of several parts, the one that the user named.
         values: the values by key.
         tensors: the tensors by name.
     """
@@ -61,6 +61,11 @@ class GgufFile:
     path: Path
     values: dict[str, Any]
     tensors: dict[str, Tensor]
+
+    @property
+    def part(self) -> int:
+        """The number of the part, from 0; also 0 for a file that is not split."""
+        return int(self.values.get(_NUMBER, 0))
 
     @property
     def architecture(self) -> str:
@@ -102,18 +107,18 @@ def open_gguf(path: Path) -> GgufFile:
         ExportError: the file is damaged or incomplete, or a tensor has an unknown format.
     """
     parts = split_files(path)
-    contents = sorted((_read(part) for part in parts), key=lambda content: content.number)
+    contents = sorted((_read(part) for part in parts), key=lambda content: content.part)
     values = contents[0].values
     tensors: dict[str, Tensor] = {}
     for content in contents:
         _check_belongs(content, contents[0], len(parts))
         if twice := sorted(tensors.keys() & content.tensors.keys()):
-            raise ExportError(f"{content.name} holds {twice[0]}, which another part of {path.name} holds too")
+            raise ExportError(f"{content.path.name} holds {twice[0]}, which another part of {path.name} holds too")
         tensors |= content.tensors
     count = int(values.get(_COUNT, 0) or 1)
     if count > len(parts):
         raise ExportError(
-            f"{path.name} is part {contents[0].number + 1} of {count} and not named like one "
+            f"{path.name} is part {contents[0].part + 1} of {count} and not named like one "
             f"(…-00001-of-{count:05d}.gguf); merge the parts with llama-gguf-split --merge"
         )
     expected = values.get("split.tensors.count")
@@ -122,27 +127,7 @@ def open_gguf(path: Path) -> GgufFile:
     return GgufFile(path, values, tensors)
 
 
-@dataclass(frozen=True)
-class _Content:
-    """What one file holds.
-
-    Attributes:
-        name: of the file.
-        values: the values by key.
-        tensors: the tensors by name.
-    """
-
-    name: str
-    values: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-    @property
-    def number(self) -> int:
-        """The number of the part, from 0; also 0 for a file that is not split."""
-        return int(self.values.get(_NUMBER, 0))
-
-
-def _check_belongs(part: _Content, first: _Content, count: int) -> None:
+def _check_belongs(part: GgufFile, first: GgufFile, count: int) -> None:
     """Check that a part is one of as many as there are, and says nothing else of the model than the first one does.
 
     Raises:
@@ -150,12 +135,12 @@ def _check_belongs(part: _Content, first: _Content, count: int) -> None:
     """
     said = int(part.values.get(_COUNT, 0) or count)
     if count > 1 and said != count:
-        raise ExportError(f"{part.name} is one of {said} parts, and there are {count}; fetch the parts again")
+        raise ExportError(f"{part.path.name} is one of {said} parts, and there are {count}; fetch the parts again")
     for key, value in part.values.items():
         if part is not first and key != _NUMBER and not np.array_equal(value, first.values.get(key, ())):
             raise ExportError(
-                f"{part.name} has a {key} of its own, unlike {first.name}: they are not parts of one model; fetch the "
-                "parts again"
+                f"{part.path.name} has a {key} of its own, unlike {first.path.name}: they are not parts of one model; "
+                "fetch the parts again"
             )
 
 
@@ -196,7 +181,7 @@ class _Cursor:
         return bool(number) if kind == _BOOL else number
 
 
-def _read(path: Path) -> _Content:
+def _read(path: Path) -> GgufFile:
     try:
         mapped = np.memmap(path, mode="r")
     except (OSError, ValueError) as error:
@@ -218,7 +203,7 @@ def _read(path: Path) -> _Content:
     if type(alignment) is not int or alignment.bit_count() != 1:
         raise ExportError(f"{path.name} has general.alignment = {quoted(alignment)}, which is no power of two")
     tensors = _mapped(infos, mapped, cursor.position, alignment, path)
-    return _Content(path.name, values, _by_name(path, "the tensor", ((tensor.name, tensor) for tensor in tensors)))
+    return GgufFile(path, values, _by_name(path, "the tensor", ((tensor.name, tensor) for tensor in tensors)))
 
 
 def _by_name(path: Path, kind: str, entries: Iterable[tuple[str, _Entry]]) -> dict[str, _Entry]:

@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
+from tests.helpers.onnx_text import left, model_of, run
 from triform.export.graph.fusion_biases import fuse_biases
 
-HEADER = '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g '
 BIAS = "<float[4] b = {1.0, -2.0, 0.5, 3.0}, float[1, 4] row = {1.0, -2.0, 0.5, 3.0}>"
-
-
-def model_of(text):
-    return ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(HEADER + text)))
-
-
-def left(model):
-    return [node.op_type for node in model.graph]
-
-
-def run(model):
-    random = np.random.default_rng(0)
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(
-        None, {put.name: random.normal(size=put.shape).astype(np.float32) for put in session.get_inputs()}
-    )
 
 
 @pytest.mark.parametrize(

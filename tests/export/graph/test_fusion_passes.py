@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
+from tests.helpers.onnx_text import left, model_of, run
 from triform.export.graph.fusion import (
     cancel_layout_changes,
     feed_packed_qkv,
@@ -18,25 +16,6 @@ from triform.export.graph.fusion import (
     lower_rms_norm,
     normalize_before_transposing,
 )
-
-HEADER = '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g '
-
-
-def model_of(text):
-    """A graph of onnx's own notation, whose values have the shapes that onnx infers."""
-    return ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(HEADER + text)))
-
-
-def left(model):
-    return [node.op_type for node in model.graph]
-
-
-def run(model):
-    random = np.random.default_rng(0)
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(
-        None, {put.name: random.normal(size=put.shape).astype(np.float32) for put in session.get_inputs()}
-    )
 
 
 def agree(found, expected):
