@@ -151,10 +151,7 @@ def _forced(
     config = checkpoint.model.generation_config
     language, task = getattr(config, "language", None), getattr(config, "task", None)
     if language is None and task is None:
-        forced = getattr(config, "forced_decoder_ids", None)
-        if forced is None:
-            forced = getattr(checkpoint.model.config, "forced_decoder_ids", None)
-        ids = [id_ for _, id_ in forced or ()]
+        ids = _forced_ids(checkpoint)
         language = next((languages[id_] for id_ in ids if id_ in languages), None)
         task = next((name for name, id_ in tasks.items() if id_ is not None and id_ in ids), None)
         return language, task if languages else None
@@ -167,3 +164,24 @@ def _forced(
             "of which the model has no token"
         )
     return (code if codes else None), (str(task) if task in _TASKS and codes else None)
+
+
+def _forced_ids(checkpoint: Checkpoint) -> list[int]:
+    """The tokens that older configs begin every transcript with."""
+    forced = getattr(checkpoint.model.generation_config, "forced_decoder_ids", None)
+    if forced is None:
+        forced = getattr(checkpoint.model.config, "forced_decoder_ids", None)
+    return [id_ for _, id_ in forced or () if id_ is not None]
+
+
+def forced_left_out(checkpoint: Checkpoint, speech: SpeechInfo) -> list[str]:
+    """A note of the tokens that a config begins transcripts with and that are no language, no task and no times."""
+    config = checkpoint.model.generation_config
+    if getattr(config, "language", None) is not None or getattr(config, "task", None) is not None:
+        # Then transformers does without them, too.
+        return []
+    known = {*speech.languages.values(), speech.transcribe, speech.translate, speech.no_timestamps}
+    others = [id_ for id_ in _forced_ids(checkpoint) if id_ not in known]
+    if not others:
+        return []
+    return [f"left out forced_decoder_ids, whose tokens {others} are no language and no task: transcripts lack them"]

@@ -18,7 +18,13 @@ from triform.export.describe.generation_defaults import defaults_left_out, gener
 from triform.export.describe.manifest import VocabularyInfo, form_manifest, model_info, write_manifest
 from triform.export.describe.normal_config import normal_config
 from triform.export.describe.plan import Row, plan_rows, stored_as
-from triform.export.describe.special_tokens import decoder_start, special_strings, speech_info, tokens_of
+from triform.export.describe.special_tokens import (
+    decoder_start,
+    forced_left_out,
+    special_strings,
+    speech_info,
+    tokens_of,
+)
 from triform.export.forms.encoder_decoders.gpu import FloatPair, build_pair_for_gpu
 from triform.export.forms.encoder_decoders.graph import Graphs
 from triform.export.forms.encoder_decoders.stored import (
@@ -301,6 +307,8 @@ def encoder_decoder_manifest(
     )
     manifest = form_manifest(model_info(checkpoint, "encoder-decoder", kind.task), vocabulary, graphs)
     left_out = defaults_left_out(model.generation_config, has_source=True)
+    if info.speech is not None:
+        left_out += forced_left_out(checkpoint, info.speech)
     return dataclasses.replace(
         manifest,
         cache=cache,

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer, GenerationConfig, WhisperConfig
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from triform.export.describe.special_tokens import speech_info
+from triform.export.describe.special_tokens import forced_left_out, speech_info
 from triform.runtime.errors import ExportError
 
 # Of the English-only vocabulary, which has the tokens of languages too: openai/whisper's order of languages.
@@ -22,12 +22,16 @@ def tokenizer(whisper_folder):
     return AutoTokenizer.from_pretrained(whisper_folder)
 
 
-def info_of(tokenizer, size=51864, config=None, **generation):
-    """What is found without weights."""
+def checkpoint_of(tokenizer, size=51864, config=None, **generation):
+    """Without weights."""
     model = SimpleNamespace(
         generation_config=GenerationConfig(**generation), config=WhisperConfig(vocab_size=size, **(config or {}))
     )
-    return speech_info(SimpleNamespace(model=model, tokenizer=tokenizer, source=SimpleNamespace(name="a-model")))
+    return SimpleNamespace(model=model, tokenizer=tokenizer, source=SimpleNamespace(name="a-model"))
+
+
+def info_of(tokenizer, size=51864, config=None, **generation):
+    return speech_info(checkpoint_of(tokenizer, size, config, **generation))
 
 
 @pytest.mark.parametrize(
@@ -79,3 +83,21 @@ def test_the_language_and_task_that_a_model_is_for(tokenizer, generation, config
 def test_a_language_without_a_token_is_refused(tokenizer):
     with pytest.raises(ExportError, match=r"names the language 'klingon', of which the model has no token$"):
         info_of(tokenizer, 51865, language="klingon")
+
+
+@pytest.mark.parametrize(
+    ("generation", "others"),
+    [
+        ({"forced_decoder_ids": [[1, 50259], [2, 50358], [3, 50362]]}, None),
+        ({"forced_decoder_ids": [[1, None], [2, 50358]]}, None),
+        ({"forced_decoder_ids": [[1, 50259], [2, 50358], [3, 383], [4, 318]]}, "[383, 318]"),
+        # transformers reads them only where nothing newer says what to begin with.
+        ({"forced_decoder_ids": [[1, 383]], "task": "transcribe"}, None),
+        ({}, None),
+    ],
+)
+def test_that_forced_tokens_that_are_not_kept_are_named(tokenizer, generation, others):
+    checkpoint = checkpoint_of(tokenizer, 51865, **generation)
+    notes = forced_left_out(checkpoint, speech_info(checkpoint))
+    assert len(notes) == (others is not None)
+    assert all(f"tokens {others} are no language" in note for note in notes)
