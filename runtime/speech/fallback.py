@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.encoder_decoder.writer import SourceWriter
-from triform.runtime.generation.options.beams import BeamOptions
+from triform.runtime.generation.options.beams import BeamOptions, Beams
 from triform.runtime.generation.options.generation import GenerationOptions
 from triform.runtime.generation.processors.contract import Processor
 from triform.runtime.generation.sampling import row_generator
@@ -62,6 +62,7 @@ class WindowDecoder:
         # Greedy: this class samples by itself, because it needs the log-probability of each token.
         generation = GenerationOptions(temperature=0, max_new_tokens=options.max_new_tokens)
         self._settled = settle(generation, model.manifest, model.text.target)
+        self._beams = Beams(options.num_beams).settled(model.manifest.generation)
         # Numbers the samples, so that no two use the same random numbers.
         self._draws = count()
 
@@ -122,9 +123,8 @@ class WindowDecoder:
     def _try(self, encoded: EncoderOutput, prompts: Sequence[Sequence[int]], temperature: float) -> list[DecodedWindow]:
         requests = [self._request(prompt) for prompt in prompts]
         step = _Watched(self._model.reader.batch_step(encoded), self._starts(prompts))
-        if temperature == 0 and self._options.num_beams > 1:
-            beams = BeamOptions(self._options.num_beams)
-            hypotheses = [ranked[0] for ranked in beam_search(step, requests, beams, eos=self._eos)]
+        if temperature == 0 and isinstance(self._beams, BeamOptions):
+            hypotheses = [ranked[0] for ranked in beam_search(step, requests, self._beams, eos=self._eos)]
         else:
             answers = self._options.best_of if temperature else 1
             choices = [

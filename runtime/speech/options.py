@@ -18,7 +18,7 @@ _BEST_OF = 5
 
 @dataclass(frozen=True)
 class TranscribeOptions:
-    """How to transcribe. The defaults are those of openai/whisper, except for a single beam.
+    """How to transcribe. The defaults are those of openai/whisper, except for the number of beams.
 
     Attributes:
         language: its code in the model, or "auto" to detect it; when None, the model's default if it has one.
@@ -28,7 +28,7 @@ class TranscribeOptions:
         vad: skip everything that is not speech (voice activity detection).
         batch: windows to run at once. More than 1 cuts the audio beforehand, at pauses with `vad`, and transcribes each
             window independently.
-        num_beams: beams at a temperature of 0; 1 means no beam search.
+        num_beams: beams at a temperature of 0; 1 means no beam search. The model's own number, or else 1, when None.
         best_of: samples at a temperature above 0, of which the most likely is kept.
         temperatures: tried in turn until the text is neither repetitive nor unlikely.
         initial_prompt: a text with the expected style and names, used as if spoken before the recording.
@@ -53,7 +53,7 @@ class TranscribeOptions:
     word_timestamps: bool = False
     vad: bool = False
     batch: int = 1
-    num_beams: int = 1
+    num_beams: int | None = None
     best_of: int = _BEST_OF
     temperatures: tuple[float, ...] = TEMPERATURES
     initial_prompt: str | None = None
@@ -90,7 +90,7 @@ class TranscribeOptions:
         if not any(self.temperatures):
             refuse_unused("is for sampling, and here the only temperature is 0", best_of=self.best_of != _BEST_OF)
         if 0 not in self.temperatures:
-            refuse_unused("is for a temperature of 0, which is not tried", num_beams=self.num_beams > 1)
+            refuse_unused("is for a temperature of 0, which is not tried", num_beams=(self.num_beams or 1) > 1)
         checks = (self.compression_ratio_threshold, self.logprob_threshold)
         never = all(limit is None or math.isinf(limit) for limit in checks)
         several = len(self.temperatures) > 1 and self.temperatures != TEMPERATURES

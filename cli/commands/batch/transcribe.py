@@ -41,7 +41,9 @@ def run(
     word_timestamps: Annotated[bool, typer.Option("--word-timestamps", help="Compute the times of each word.")] = False,
     vad: Annotated[bool, typer.Option("--vad", help="Skip what is not speech.")] = False,
     at_once: Annotated[int, typer.Option("--batch", help="Windows to read at once.")] = 1,
-    num_beams: Annotated[int, typer.Option(help="Beam search with this many beams.")] = 1,
+    num_beams: Annotated[
+        Optional[int], typer.Option(help="Beam search with this many beams; by default the model's own number.")
+    ] = None,
     temperature: Annotated[
         Optional[list[float]], typer.Option(help="Repeatable, tried in turn; by default 0, 0.2, … 1.")
     ] = None,

@@ -67,7 +67,9 @@ def run(
     vad: Annotated[bool, typer.Option("--vad", help="Skip what is not speech.")] = False,
     vad_threshold: Annotated[Optional[float], typer.Option(help="With --vad: from 0 to 1; 0.5 by default.")] = None,
     batch: Annotated[int, typer.Option(help="Windows to read at once.")] = 1,
-    num_beams: Annotated[int, typer.Option(help="Beam search with this many beams.")] = 1,
+    num_beams: Annotated[
+        Optional[int], typer.Option(help="Beam search with this many beams; by default the model's own number.")
+    ] = None,
     best_of: Annotated[int, typer.Option(help="Answers to sample at temperatures above 0.")] = 5,
     temperature: Annotated[
         Optional[list[float]], typer.Option(help="Repeatable, tried in turn; by default 0, 0.2, … 1.")

@@ -79,9 +79,8 @@ def _decoded(
 
 
 def _decoder(model: CtcRecognizer, options: TranscribeOptions) -> CtcDecoder:
-    if options.num_beams == 1:
-        return GreedyDecoder(model.ctc.blank)
-    return PrefixBeamDecoder(model.ctc.blank, options.num_beams)
+    count = options.num_beams or 1
+    return GreedyDecoder(model.ctc.blank) if count == 1 else PrefixBeamDecoder(model.ctc.blank, count)
 
 
 def _segments(

@@ -142,12 +142,14 @@ class Text:
         return "".join(f" {token}" for token in ids)
 
 
-def heard(**options):
+def heard(manifest=None, **options):
     reader = SimpleNamespace(batch_step=lambda encoded: SourceStep(9, seed=4, spread=1.0))
     model = SimpleNamespace(
-        info=SimpleNamespace(speech=SPEECH, decoder_start=1), manifest=MANIFEST, text=SimpleNamespace(target=Text()),
+        info=SimpleNamespace(speech=SPEECH, decoder_start=1),
+        manifest=manifest or MANIFEST,
+        text=SimpleNamespace(target=Text()),
         reader=reader,
-    )  # fmt: skip
+    )
     never = {"compression_ratio_threshold": None, "logprob_threshold": None}
     decoder = WindowDecoder(model, TranscribeOptions(timestamps=False, max_new_tokens=6, **never, **options))
     return decoder.decode(Encoded(range(2)), PROMPTS)
@@ -174,6 +176,22 @@ def test_what_a_window_says_and_how_likely_it_is():
         assert found.avg_logprob == pytest.approx(scored(prompt, tokens), rel=1e-4)
         assert found.no_speech_prob == pytest.approx(np.exp(step.log_probabilities(said_before)[3]), rel=1e-4)
         assert found.temperature == 0
+
+
+def test_beams_are_the_model_s_own_where_none_are_given():
+    defaults = GenerationDefaults(num_beams=3, length_penalty=-2.0, early_stopping=True)
+    manifest, step = SimpleNamespace(**{**vars(MANIFEST), "generation": defaults}), SourceStep(9, seed=4, spread=1.0)
+
+    def searched(*settings):
+        ranked = beam_search(step, [Request(prompt, 6) for prompt in PROMPTS], BeamOptions(*settings), eos=(2,))
+        return [[token for token in best.token_ids if token != 2] for best, *_ in ranked]
+
+    own = [found.tokens for found in heard(manifest, temperatures=(0.0,))]
+    assert own == searched(3, -2.0, True)
+    # Which the penalty changes.
+    assert own != searched(3, 1.0)
+    greedy = [found.tokens for found in heard(temperatures=(0.0,))]
+    assert [found.tokens for found in heard(manifest, temperatures=(0.0,), num_beams=1)] == greedy
 
 
 def test_beams_without_a_temperature_and_the_best_of_several_samples_with_one():

@@ -52,7 +52,7 @@ def test_the_defaults_are_those_of_whisper():
     assert options.temperatures == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     thresholds = options.compression_ratio_threshold, options.logprob_threshold, options.no_speech_threshold
     assert thresholds == (2.4, -1.0, 0.6)
-    assert (options.best_of, options.num_beams) == (5, 1)
+    assert (options.best_of, options.num_beams) == (5, None)
 
 
 @pytest.mark.parametrize(
