@@ -11,7 +11,7 @@ import torch
 def computed(model: ir.Model) -> tuple[list[Any], list[Any]]:
     """The nodes of a graph, each with where its inputs come from, and its outputs; equal for graphs that are equal.
 
-    A constant stands for its numbers and its name without what was counted in it; an input and an output for its name.
+    A constant stands for its numbers, and for its name if a module gave it one; an input and an output for its name.
     """
     places: dict[ir.Value, Any] = {value: value.name for value in model.graph.inputs}
     places |= {value: _constant(value) for value in model.graph.initializers.values()}
@@ -29,6 +29,6 @@ def _constant(value: ir.Value) -> tuple[Any, ...]:
     assert value.const_value is not None
     raw = getattr(value.const_value, "raw", None)
     assert isinstance(raw, torch.Tensor)
-    # A constant that no module names is called by the number of those before it.
-    name, _, _ = str(value.name).partition("lifted_tensor_")
+    # What no module names is called after where it is first read, and the number of those before it.
+    name = None if "lifted_tensor_" in str(value.name) else value.name
     return name, tuple(raw.shape), str(raw.dtype), raw.detach().contiguous().numpy().tobytes()
