@@ -14,6 +14,8 @@ from triform.models.alike_layers import AlikeLayers
 
 # Where torch.onnx writes which modules a node comes from.
 _SCOPES = "pkg.torch.onnx.name_scopes"
+# What torch.export calls the size of a tensor that depends on numbers, such as of the places that are not zero.
+_FOUND = re.compile(r"\bu\d+\b")
 
 
 class IrregularLayersError(Exception):
@@ -94,7 +96,9 @@ def _traced_layers(graph: ir.Graph, path: str, count: int) -> list[_Layer]:
         own = {value for node in part for value in node.outputs}
         known = before_all | own | set(results[max(0, index - 1) : index])
         others = [value for value in _read(part) if value not in known]
-        if not all(value.is_initializer() for value in others) or any(_has_graphs(node) for node in part):
+        if not all(value.is_initializer() for value in others) or any(
+            _has_graphs(node) or _has_found_sizes(node) for node in part
+        ):
             raise IrregularLayersError
         layers.append(_Layer(index, part, result, others))
     _check_chain(layers)
@@ -133,6 +137,11 @@ def _result(nodes: Sequence[ir.Node], everywhere: set[ir.Value]) -> ir.Value:
 
 def _has_graphs(node: ir.Node) -> bool:
     return any(item.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for item in node.attributes.values())
+
+
+def _has_found_sizes(node: ir.Node) -> bool:
+    """Whether an output has a size that its numbers decide, of which every layer has its own."""
+    return any(_FOUND.search(str(dim)) for value in node.outputs for dim in value.shape or ())
 
 
 class _Weights:

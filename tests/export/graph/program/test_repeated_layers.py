@@ -125,3 +125,30 @@ def test_that_the_result_of_the_last_layer_can_be_the_graph_s() -> None:
 
 def test_that_layers_that_exchange_two_values_are_traced_as_a_whole(traced: list[GraphSpec]) -> None:
     check_is_the_whole_trace(spec_of(Reversible(2)), traced, times=2)
+
+
+class Choosing(torch.nn.Module):
+    """Layers that compute as many rows as there are numbers of a kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(ChoosingLayer() for _ in range(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class ChoosingLayer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.product = torch.nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.nonzero(x[:, 0] > -1e9)[:, 0]
+        return x + self.product(x[rows]).sum(0)
+
+
+def test_that_sizes_that_numbers_decide_are_each_layer_s_own(traced: list[GraphSpec]) -> None:
+    check_is_the_whole_trace(spec_of(Choosing()), traced, times=2)
