@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -124,7 +124,8 @@ class WindowDecoder:
         requests = [self._request(prompt) for prompt in prompts]
         step = _Watched(self._model.reader.batch_step(encoded), self._starts(prompts))
         if temperature == 0 and isinstance(self._beams, BeamOptions):
-            hypotheses = [ranked[0] for ranked in beam_search(step, requests, self._beams, eos=self._eos)]
+            ranked = beam_search(step, requests, self._beams, eos=self._eos)
+            hypotheses = [_scored_by_mean(best, self._beams.length_penalty) for best, *_ in ranked]
         else:
             answers = self._options.best_of if temperature else 1
             choices = [
@@ -160,6 +161,12 @@ class WindowDecoder:
         tokens = [token for token in hypothesis.token_ids if token not in self._eos]
         text = self.text(tokens)
         return DecodedWindow(tokens, text, hypothesis.score, no_speech_prob, compression_ratio(text), temperature)
+
+
+def _scored_by_mean(hypothesis: Hypothesis, length_penalty: float) -> Hypothesis:
+    """With the mean log-probability of its tokens, which thresholds are for, in place of the score for ranking."""
+    # The score is the sum, divided by their number to the power of the penalty.
+    return replace(hypothesis, score=hypothesis.score * len(hypothesis.token_ids) ** (length_penalty - 1.0))
 
 
 class _Watched:

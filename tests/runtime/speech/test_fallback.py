@@ -186,8 +186,13 @@ def test_beams_are_the_model_s_own_where_none_are_given():
         ranked = beam_search(step, [Request(prompt, 6) for prompt in PROMPTS], BeamOptions(*settings), eos=(2,))
         return [[token for token in best.token_ids if token != 2] for best, *_ in ranked]
 
-    own = [found.tokens for found in heard(manifest, temperatures=(0.0,))]
+    results = heard(manifest, temperatures=(0.0,))
+    own = [found.tokens for found in results]
     assert own == searched(3, -2.0, True)
+    for prompt, found in zip(PROMPTS, results, strict=True):
+        # Whatever the penalty is, a mean over the tokens, of which an end is one.
+        means = [scored(prompt, [*found.tokens, *end]) for end in ([], [2]) if found.tokens or end]
+        assert any(found.avg_logprob == pytest.approx(mean, rel=1e-4) for mean in means)
     # Which the penalty changes.
     assert own != searched(3, 1.0)
     greedy = [found.tokens for found in heard(temperatures=(0.0,))]
