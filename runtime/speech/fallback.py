@@ -61,8 +61,7 @@ class WindowDecoder:
         self._eos = model.manifest.tokens.eos
         # Greedy: this class samples by itself, because it needs the log-probability of each token.
         generation = GenerationOptions(temperature=0, max_new_tokens=options.max_new_tokens)
-        self._settled = settle(generation, model.manifest, model.text.target)
-        self._beams = Beams(options.num_beams).settled(model.manifest.generation)
+        self._settled = settle(generation, model.manifest, model.text.target, beams=Beams(options.num_beams))
         # Numbers the samples, so that no two use the same random numbers.
         self._draws = count()
 
@@ -123,9 +122,10 @@ class WindowDecoder:
     def _try(self, encoded: EncoderOutput, prompts: Sequence[Sequence[int]], temperature: float) -> list[DecodedWindow]:
         requests = [self._request(prompt) for prompt in prompts]
         step = _Watched(self._model.reader.batch_step(encoded), self._starts(prompts))
-        if temperature == 0 and isinstance(self._beams, BeamOptions):
-            ranked = beam_search(step, requests, self._beams, eos=self._eos)
-            hypotheses = [_scored_by_mean(best, self._beams.length_penalty) for best, *_ in ranked]
+        beams = self._settled.search
+        if temperature == 0 and isinstance(beams, BeamOptions):
+            ranked = beam_search(step, requests, beams, eos=self._eos)
+            hypotheses = [_scored_by_mean(best, beams.length_penalty) for best, *_ in ranked]
         else:
             answers = self._options.best_of if temperature else 1
             choices = [
