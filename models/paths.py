@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import TypeVar
 
 import torch
 
 from triform.models.errors import UnsupportedModelError, first_line
+from triform.models.stored_weights import StoredWeight
 
 _Path = TypeVar("_Path")
 _Result = TypeVar("_Result")
@@ -45,12 +46,23 @@ def check_finite(outputs: str, model: torch.nn.Module, values: Iterable[torch.Te
     """
     if all(torch.isfinite(value).all() for value in values):
         return
-    weights = (name for name, weight in model.named_parameters() if not torch.isfinite(weight).all())
-    name = next(weights, None)
+    name = next(weights_not_finite(model), None)
     raise UnsupportedModelError(
         f"its {outputs} are NaN or infinite, "
         + ("though its weights are not" if name is None else f"and so are numbers in its weight {name}")
     )
+
+
+def weights_not_finite(model: torch.nn.Module) -> Iterator[str]:
+    """The names of parameters with a number that is NaN or infinite, also where no sample of a text reaches it.
+
+    Stored weights are looked at in the type that they are stored in, and nothing is copied.
+    """
+    for name, parameter in model.named_parameters():
+        weight = parameter.stored if isinstance(parameter, StoredWeight) else parameter.detach()
+        # Either end is NaN where any number is.
+        if weight.is_floating_point() and weight.numel() and not all(map(torch.isfinite, torch.aminmax(weight))):
+            yield name
 
 
 def choose_path(

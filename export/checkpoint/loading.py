@@ -35,6 +35,7 @@ from triform.export.checkpoint.source import Checkpoint, Source
 from triform.models.catalog import class_of
 from triform.models.encoder.static import StaticConfig
 from triform.models.errors import first_line
+from triform.models.paths import weights_not_finite
 from triform.models.stored_weights import stored_weight
 from triform.runtime.errors import ExportError, option
 
@@ -113,6 +114,7 @@ def load_model(
         with quiet():
             loaded = gguf.load_gguf_model(source.gguf, config, auto_class)
         _check_missing(source, loaded.missing, unused)
+        _check_finite(source, loaded.model, loaded.missing)
         return Checkpoint(source, loaded.model, None, source.size, missing=loaded.missing, placements=loaded.placements)
     with quiet():
         try:
@@ -128,6 +130,7 @@ def load_model(
     if source.adapter is not None:
         absent -= merge(model, source.adapter)
     _check_missing(source, sorted(absent), unused)
+    _check_finite(source, model, absent)
     model.eval()
     missing = tuple(sorted(absent))
     return Checkpoint(
@@ -178,6 +181,15 @@ def _check_missing(source: Source, absent: Iterable[str], unused: tuple[str, ...
     missing = [key for key in absent if not set(key.split(".")) & set(unused)]
     if missing:
         raise ExportError(f"{source.name} lacks {len(missing)} weights its config asks for, such as {missing[0]}")
+
+
+def _check_finite(source: Source, model: PreTrainedModel, absent: Iterable[str]) -> None:
+    """Refuse weights that are no numbers, also those of tokens and positions that no sample of ours has."""
+    name = next((name for name in weights_not_finite(model) if name not in absent), None)
+    if name is not None:
+        raise ExportError(
+            f"{source.name} has numbers in its weight {name} that are NaN or infinite; fetch the model again"
+        )
 
 
 def _read(

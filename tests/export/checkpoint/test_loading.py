@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, GPT2Config, GPT2Model, LlamaConfig
 
+from tests.checkpoints.decoders import llama_folder
 from triform.export.checkpoint import loading
 from triform.export.checkpoint.accounting import without_weights
 from triform.export.checkpoint.files.packed.packing import Packed, Packing, UnpackedWeight
+from triform.export.checkpoint.resolve import find_checkpoint
+from triform.models.paths import weights_not_finite
+from triform.models.stored_weights import stored_weight
 from triform.runtime.errors import ExportError
 
 
@@ -60,6 +66,34 @@ def test_weights_that_are_missing():
     loading._check_missing(source(), ["model.pooler.weight", "pooler.bias"], ("pooler",))
     with pytest.raises(ExportError, match=r"^it lacks 2 weights its config asks for, such as a\.poolers$"):
         loading._check_missing(source(), ["pooler.bias", "a.poolers", "b"], ("pooler",))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_that_are_no_numbers_are_refused(value, stored):
+    """Also where no text of a comparison has the token; of a parameter that the checkpoint lacks they mean nothing."""
+    model = torch.nn.Embedding(11, 8)
+    weight = torch.full((11, 8), 6e4).to(stored)
+    for place, expected in ((None, ()), ((10, 3), ("weight",))):
+        if place is not None:
+            weight[place] = value
+        model._parameters["weight"] = stored_weight(weight) if stored.itemsize == 2 else torch.nn.Parameter(weight)
+        assert tuple(weights_not_finite(model)) == expected
+    loading._check_finite(source(), model, {"weight"})
+    message = r"^it has numbers in its weight weight that are NaN or infinite; fetch the model again$"
+    with pytest.raises(ExportError, match=message):
+        loading._check_finite(source(), model, ())
+
+
+def test_a_row_of_nan_that_no_sample_has_is_refused(tmp_path):
+    llama_folder(tmp_path, tie_word_embeddings=False)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["model.embed_tokens.weight"][-1, 3] = math.nan
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    found = find_checkpoint(str(tmp_path))
+    for as_stored in (False, True):
+        with pytest.raises(ExportError, match=r"has numbers in its weight model\.embed_tokens\.weight that are NaN"):
+            loading.load_model(found, loading.read_config(found), AutoModelForCausalLM, as_stored=as_stored)
 
 
 def test_whole_numbers_for_a_parameter_are_refused():
