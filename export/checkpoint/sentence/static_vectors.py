@@ -116,16 +116,7 @@ def _read_sentence_transformers(folder: Path) -> StaticTable:
 
 def _read_vectors(folder: Path) -> tuple[torch.Tensor, Tokenizer]:
     """One vector for each id of a tokenizer, and the tokenizer, of either kind of folder."""
-    path = folder / "model.safetensors"
-    try:
-        tensors = load_file(path)
-        vectors = tensors["embedding.weight" if "embedding.weight" in tensors else "embeddings"].float()
-    except Exception as error:  # safetensors has errors of its own
-        raise ExportError(f"{path} has no readable tensor called embeddings: {error}") from error
-    if "mapping" in tensors:
-        vectors = vectors[tensors["mapping"].long()]
-    if "weights" in tensors:
-        vectors = vectors * tensors["weights"].float()[:, None]
+    vectors = _numbers(folder / "model.safetensors")
     path = folder / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(path))
@@ -136,6 +127,29 @@ def _read_vectors(folder: Path) -> tuple[torch.Tensor, Tokenizer]:
     if size > len(vectors):
         raise ExportError(f"{path} has {size} tokens, but model.safetensors vectors for {len(vectors)}")
     return vectors, tokenizer
+
+
+def _numbers(path: Path) -> torch.Tensor:
+    """The vectors of a file, each in the place of its id and multiplied by its weight, if the file has these."""
+    try:
+        tensors = load_file(path)
+        vectors = tensors["embedding.weight" if "embedding.weight" in tensors else "embeddings"].float()
+    except Exception as error:  # safetensors has errors of its own
+        raise ExportError(f"{path} has no readable tensor called embeddings: {error}") from error
+    if vectors.dim() != 2:
+        raise ExportError(f"{path} has embeddings of the shape {list(vectors.shape)}, not a vector for each token")
+    if "mapping" in tensors:
+        places = tensors["mapping"].long()
+        if places.dim() != 1 or not bool(((places >= 0) & (places < len(vectors))).all()):
+            raise ExportError(f"{path} has a mapping to other places than those of its {len(vectors)} vectors")
+        vectors = vectors[places]
+    if "weights" in tensors:
+        if tensors["weights"].shape != (len(vectors),):
+            raise ExportError(f"{path} has weights that are not one for each of {len(vectors)} tokens")
+        vectors = vectors * tensors["weights"].float()[:, None]
+    if not bool(torch.isfinite(vectors).all()):
+        raise ExportError(f"{path} has vectors with numbers that are NaN or infinite; fetch the model again")
+    return vectors
 
 
 def _unknown(tokenizer: Tokenizer) -> int | None:

@@ -6,6 +6,9 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from triform.export.checkpoint.sentence.static_vectors import StaticTable, is_static, read_table
 from triform.runtime.errors import ExportError
@@ -112,3 +115,34 @@ def test_what_is_wrong_is_named_by_its_line(lines, message, tmp_path):
 
 def test_a_table_without_unknown_tokens_pads_with_the_first():
     assert StaticTable(torch.zeros(2, 3), None, None, True, 5).pad == 0
+
+
+def model2vec(folder, **tensors):
+    words = {word: place for place, word in enumerate(("[UNK]", "the", "ship", "sailed"))}
+    Tokenizer(WordLevel(words, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text('{"model_type": "model2vec"}')
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def test_vectors_are_found_by_a_mapping_and_weighed(tmp_path):
+    mapping, weights = torch.tensor([1, 0, 1, 2]), torch.tensor([1.0, 2.0, -3.0, 0.5])
+    folder = model2vec(tmp_path, embeddings=torch.tensor([[1.0, 2], [3, 4], [5, 6]]), mapping=mapping, weights=weights)
+    assert read_table(folder).vectors.tolist() == [[3, 4], [2, 4], [-9, -12], [2.5, 3]]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"embeddings": torch.ones(4)}, r"embeddings of the shape \[4\], not a vector for each token"),
+        ({"embeddings": torch.full((4, 2), torch.nan)}, "NaN or infinite"),
+        ({"embeddings": torch.full((4, 2), 3e38), "weights": torch.tensor([1.0, 1, 1, 2])}, "NaN or infinite"),
+        ({"embeddings": torch.ones(3, 2), "mapping": torch.tensor([0, 1, 2, 3])}, "other places than those of its 3"),
+        ({"embeddings": torch.ones(3, 2), "mapping": torch.tensor([0, 1, 2, -1])}, "other places than those of its 3"),
+        ({"embeddings": torch.ones(4, 2), "weights": torch.ones(3)}, "weights that are not one for each of 4 tokens"),
+        ({"embeddings": torch.ones(4, 2), "weights": torch.ones(1)}, "weights that are not one for each of 4 tokens"),
+    ],
+)
+def test_what_is_wrong_with_vectors_is_named(tensors, message, tmp_path):
+    with pytest.raises(ExportError, match=rf"model\.safetensors has .*{message}"):
+        read_table(model2vec(tmp_path, **tensors))
