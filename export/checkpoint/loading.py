@@ -24,6 +24,8 @@ from triform.export.checkpoint.adapter import merge
 from triform.export.checkpoint.config_check import check_config, check_rope_factors
 from triform.export.checkpoint.files.json_files import read_object
 from triform.export.checkpoint.files.load_report import misfits_named
+from triform.export.checkpoint.files.packed.formats import method_of
+from triform.export.checkpoint.files.packed.mxfp4 import as_bytes
 from triform.export.checkpoint.files.packed.packing import UnpackedWeight
 from triform.export.checkpoint.files.weights import integers_among, open_weights, tensor_names
 from triform.export.checkpoint.gguf import loading as gguf
@@ -203,6 +205,8 @@ def _read(
         integers = integers_among(tensors)
         empty = without_weights(model_class, config) if source.packings or integers else None
         _refuse_integers(empty, integers)
+        if _is_mxfp4(config):
+            tensors = as_bytes(tensors)
         if source.packings:
             tensors = _as_layers_keep_them(empty, tensors)
         if as_stored:
@@ -214,6 +218,11 @@ def _read(
     if model.can_generate():
         model.generation_config = read_generation_config(source)
     return model, report
+
+
+def _is_mxfp4(config: PretrainedConfig) -> bool:
+    settings = getattr(config, "quantization_config", None)
+    return isinstance(settings, dict) and method_of(settings) == "mxfp4"
 
 
 def _refuse_integers(model: PreTrainedModel | None, names: Iterable[str]) -> None:

@@ -288,3 +288,15 @@ def test_blocks_of_8_bit_floats(settings, rows, columns):
 @pytest.mark.parametrize("sizes", [[2], [2, 3, 4], [0, 1], [1, -1], [True, 1], [1.0, 2], "ab", 5, {1: 2, 3: 4}])
 def test_sizes_of_blocks_that_are_none(sizes):
     assert fp8_packings({"weight_block_size": sizes}) == ()
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(4, torch.int16), (2, torch.int16), (4, torch.int64), (8, torch.int64)])
+def test_numbers_in_integers_of_another_size_are_refused(bits, kind):
+    """By their shapes 4 bits in 16 would be 8 in 32."""
+    each = torch.iinfo(kind).bits // bits
+    parts = {
+        "qweight": torch.ones(64 // each, 48, dtype=kind), "qzeros": torch.ones(2, 48 // each, dtype=kind),
+        "scales": torch.ones(2, 48),
+    }  # fmt: skip
+    with pytest.raises(TypeError, match=f"integers of torch.{kind}".replace("torch.torch", "torch")):
+        packings_of({"quant_method": "gptq"})[0].unpack(parts)

@@ -11,6 +11,8 @@ import torch
 
 from triform.runtime.errors import ExportError
 
+# Others are as many as numbers of another size in these.
+_WORDS = (torch.int32, torch.uint32)
 PackedTensors = Mapping[str, torch.Tensor]
 
 
@@ -139,7 +141,10 @@ class UnpackedWeight:
         try:
             yield
         except (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError) as error:
-            shapes = ", ".join(f"{last} {list(tensor.shape)}" for last, tensor in tensors.items())
+            shapes = ", ".join(
+                f"{last} {list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+                for last, tensor in tensors.items()
+            )
             raise ExportError(
                 f"{self._packed.name} cannot be unpacked: its tensors are {shapes}; fetch the model again"
             ) from error
@@ -149,7 +154,12 @@ def integers(packed: torch.Tensor, bits: int) -> torch.Tensor:
     """The unsigned numbers in the int32 of the last axis, that of the lowest bits first; int32, a longer last axis.
 
     Those of 3 bits span two integers where the first has no place for them.
+
+    Raises:
+        TypeError: the integers are of another size, which other numbers of other bits would fit as well.
     """
+    if packed.dtype not in _WORDS:
+        raise TypeError(f"integers of {packed.dtype}")
     if bits == 3:
         stream = ((packed.to(torch.int32)[..., None] >> torch.arange(32)) & 1).flatten(-2)
         return (stream.unflatten(-1, (-1, 3)) << torch.arange(3)).sum(-1, dtype=torch.int32)
