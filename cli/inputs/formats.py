@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from triform.cli.inputs.pages import is_page, page_of
 from triform.runtime.errors import InputError
+from triform.runtime.text.checks import invalid_at
 from triform.runtime.text.encoding import looks_like_utf_16, utf8_lines
-from triform.runtime.text.unicode_check import invalid_at
 
 if TYPE_CHECKING:
     from triform.runtime.text.pages import Page, Text

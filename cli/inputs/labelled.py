@@ -77,7 +77,7 @@ def as_text(value: Any) -> str:
     Raises:
         TypeError: it is not a text.
     """
-    from triform.runtime.text.unicode_check import invalid_at
+    from triform.runtime.text.checks import invalid_at
 
     if not isinstance(value, str) or invalid_at(value) is not None:
         raise TypeError("is not a text")

@@ -10,8 +10,8 @@ from typing import Any
 from triform.runtime.decoder.chat_template import Message
 from triform.runtime.errors import InputError
 from triform.runtime.files import whole_file
+from triform.runtime.text.checks import invalid_at
 from triform.runtime.text.encoding import decode_text
-from triform.runtime.text.unicode_check import invalid_at
 
 
 def write_conversation(path: Path, messages: Sequence[Message]) -> None:

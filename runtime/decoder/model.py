@@ -30,6 +30,7 @@ from triform.runtime.graphs.decoding.branches import HiddenStep
 from triform.runtime.graphs.decoding.opening import open_graphs
 from triform.runtime.graphs.decoding.step import DecoderStep
 from triform.runtime.graphs.session import SessionOptions
+from triform.runtime.text.checks import checked
 from triform.runtime.text.stop_strings import TextStops
 from triform.runtime.text.token_stream import stream_ids
 from triform.runtime.text.tokenizer import bundle_tokenizer
@@ -163,7 +164,7 @@ class Decoder:
         """
         at_least_one().judge("batch", batch)
         settled = self._settled(options, beams or Beams(), several=True)
-        inputs = (PromptInput(prompt, **prompt_options) for prompt in prompts)
+        inputs = (PromptInput(prompt, **prompt_options) for prompt in checked(prompts))
         return self._batches.answers(inputs, settled, batch)
 
     def settle(self, options: GenerationOptions | None = None, *, beams: Beams | None = None) -> Settled:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from triform.runtime.decoder.chat_template import Message
 from triform.runtime.errors import InputError, option
-from triform.runtime.text.unicode_check import invalid_at
+from triform.runtime.text.checks import invalid_at
 
 Prompt = str | Sequence[Message]
 Tools = Sequence[Mapping[str, Any]]
@@ -83,6 +83,8 @@ class PromptInput:
                 answer.
         """
         content = self.content
+        if not isinstance(content, Iterable) or isinstance(content, bytes | Mapping):
+            raise InputError(f"the prompt must be a text or messages, not {content!r:.60}")
         messages: list[Message] = [{"role": "user", "content": content}] if isinstance(content, str) else list(content)
         if not messages or (isinstance(content, str) and not content.strip()):
             raise InputError("the prompt is empty")
@@ -123,8 +125,10 @@ def check_unicode(text: str) -> None:
     """Check that a prompt is valid Unicode.
 
     Raises:
-        InputError: it has a lone surrogate.
+        InputError: it has a lone surrogate, or is no text.
     """
+    if not isinstance(text, str):
+        raise InputError(f"the prompt must be a text, not {text!r:.60}")
     place = invalid_at(text)
     if place is not None:
         raise InputError(f"the prompt is not valid Unicode text at character {place}")

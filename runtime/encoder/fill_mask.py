@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from triform.runtime.arithmetic import check_numbers, softmax
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
-from triform.runtime.text.pages import Page, Text
+from triform.runtime.text.pages import Page, Text, text_of
 from triform.runtime.text.rows import TokenRow
 
 # The ways a user may write a mask, whatever the model's own mask token is.
@@ -132,7 +132,7 @@ def _mask(model: OpenEncoder) -> tuple[int, str]:
 def _with_mask(text: Text, own: str) -> Text:
     if isinstance(text, Page):
         return replace(text, words=[_masked(word, own) for word in text.words])
-    return _masked(text, own)
+    return _masked(text_of(text), own)
 
 
 def _masked(text: str, own: str) -> str:

@@ -1,7 +1,6 @@
 """The class of a loaded encoder: each task is a method, which takes a list and returns a list.
 
-Each method calls a function of the same or a similar name, which takes any number of inputs and yields results lazily,
-in bounded memory: `classification.classify(encoder, texts)`.
+Each calls a function of a similar name, which yields results lazily in bounded memory: `classification.classify`.
 """
 
 from __future__ import annotations
@@ -10,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triform.runtime.encoder.inputs import checked, pairs
+from triform.runtime.encoder.inputs import pairs
 from triform.runtime.encoder.opened import OpenEncoder
+from triform.runtime.text.checks import checked
 
 # Each method imports its task, because imports take most of the time of a short command.
 if TYPE_CHECKING:

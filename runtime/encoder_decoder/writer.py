@@ -36,6 +36,8 @@ from triform.runtime.graphs.encoder_output import EncoderOutput
 from triform.runtime.graphs.padding import text_arrays
 from triform.runtime.graphs.session import SessionOptions, open_session
 from triform.runtime.graphs.signature import check_decoder_of
+from triform.runtime.printable import quoted
+from triform.runtime.text.checks import checked
 from triform.runtime.text.stop_strings import TextStops
 
 # Sources read ahead, to batch those of similar length.
@@ -156,7 +158,7 @@ class SourceWriter:
         """
         at_least_one().judge("batch", batch)
         settled = self._settled(options, ask or Ask(), beams or Beams(), several=True)
-        return self._all(sources, settled, ask or Ask(), batch)
+        return self._all(checked(sources), settled, ask or Ask(), batch)
 
     def stream(
         self, source: str, options: GenerationOptions | None = None, *, ask: Ask | None = None
@@ -273,10 +275,12 @@ class SourceWriter:
         if self.info.source != "text":
             raise UnsupportedError(f"{self._bundle.folder} reads {self.info.source}, not texts")
         prefix = prefix_for(self.info, ask)
-        texts = [prefix + source for source in sources]
         for number, source in enumerate(sources, first):
+            if not isinstance(source, str):
+                raise InputError(f"text {number} is {quoted(source)}, which is not a text")
             if not source.strip():
                 raise InputError(f"text {number} is empty")
+        texts = [prefix + source for source in sources]
         return self.text.read(texts, source_lang=ask.source_lang, target_lang=ask.target_lang, first=first)
 
     def _source_vocabulary(self) -> int:

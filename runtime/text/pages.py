@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.text_info import BoxesInfo
 from triform.runtime.errors import InputError
+from triform.runtime.printable import quoted
 
 # What the width and the height of a page count as, where its size is not given.
 _PARTS = 1000
@@ -94,7 +95,13 @@ Text = str | Page
 
 
 def text_of(text: Text) -> str:
-    """The text itself; of a page its words with a space between them."""
+    """The text itself; of a page its words with a space between them.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if not isinstance(text, str | Page):
+        raise InputError(f"{quoted(text)} is not a text")
     return text.text if isinstance(text, Page) else text
 
 

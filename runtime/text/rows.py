@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from triform.runtime.bundle.text_info import BoxesInfo
 from triform.runtime.errors import BundleError, InputError
+from triform.runtime.printable import quoted
+from triform.runtime.text.checks import invalid_at
 from triform.runtime.text.pages import Page, Text, scaled, text_of
-from triform.runtime.text.unicode_check import invalid_at
 
 # Of a question and a page, for instance: the first is always a text.
 Pair = tuple[str, Text]
@@ -295,7 +296,7 @@ class RowReader:
     def _check_pages(self, texts: Sequence[Text | Pair], first: int) -> None:
         """Refuse texts without boxes, or boxes that the model does not read."""
         for number, text in enumerate(texts, first):
-            parts = (text,) if isinstance(text, str | Page) else text
+            parts = _parts(text, number)
             if any(isinstance(part, Page) for part in parts[:-1]):
                 raise InputError(
                     f"text {number} is a page that comes first of a pair: give the text first, then the page"
@@ -343,6 +344,16 @@ class RowReader:
             f"the tokenizer gives the token id {token}, but the model's vocabulary has {self._vocab_size} tokens; "
             "leave out of the text what it stands for"
         )
+
+
+def _parts(text: Text | Pair, number: int) -> tuple[Text, ...]:
+    """A text by itself, or the two of a pair; a list of texts or an array may hold anything."""
+    if isinstance(text, str | Page):
+        return (text,)
+    parts = () if isinstance(text, Mapping) or not isinstance(text, Iterable) else tuple(text)
+    if len(parts) != 2 or not all(isinstance(part, str | Page) for part in parts):
+        raise InputError(f"text {number} is {quoted(text)}, which is neither a text nor a pair of texts")
+    return parts
 
 
 def _plain(text: Text | Pair) -> str | tuple[str, str]:

@@ -96,7 +96,7 @@ def _pair(record: Record, names: tuple[str, str] | None) -> tuple[dict[str, Any]
         InputError: there are not two.
     """
     from triform.runtime.errors import InputError
-    from triform.runtime.text.unicode_check import invalid_at
+    from triform.runtime.text.checks import invalid_at
 
     if names is None:
         first, tab, second = record.text.partition("\t")

@@ -14,6 +14,7 @@ from triform.runtime.arithmetic import Array, check_numbers, cosines, unit
 from triform.runtime.bundle.manifest import EmbeddingInfo
 from triform.runtime.encoder.vectors.ahead import ahead
 from triform.runtime.errors import InputError, UnsupportedError, option
+from triform.runtime.printable import quoted
 from triform.runtime.text.pages import Page, Text, text_of
 from triform.runtime.text.rows import TokenBatch
 
@@ -188,13 +189,16 @@ def _arrays(
     before = resolve_prompt(info, prompt, prompt_name)
     width_of(info, dimensions)
     left_out = 0 if info.include_prompt else _prompt_length(model, before)
-    batches = ahead(_chunks((_after(before, text) for text in texts), model.step.size.texts), partial(_read, model))
+    prompted = (_after(before, text, number) for number, text in enumerate(texts, 1))
+    batches = ahead(_chunks(prompted, model.step.size.texts), partial(_read, model))
     return (_vectors(model, batch, dimensions, left_out) for batch in batches)
 
 
-def _after(prompt: str, text: Text) -> Text:
-    if not isinstance(text, Page):
+def _after(prompt: str, text: Text, number: int) -> Text:
+    if isinstance(text, str):
         return prompt + text
+    if not isinstance(text, Page):
+        raise InputError(f"text {number} is {quoted(text)}, which is not a text")
     if prompt:
         raise InputError("a prompt has no place on a page: leave it out")
     return text

@@ -91,8 +91,7 @@ class GenerationOptions:
         check(self, whole_from_zero(), "top_k", "min_new_tokens", "logprobs", "keep")
         check(self, above_zero(1), "top_p")
         check(self, whole_from_zero(_SEEDS), "seed")
-        if isinstance(self.stop, str) or any(not isinstance(text, str) or not text for text in self.stop):
-            raise InputError(f"{option('stop')} must be a text that is not empty")
+        _check_stop(self.stop)
         _check_stop_token(self.stop_token)
         check_order(self.order)
         check_one_of(self, get_args(Speculate), "speculate")
@@ -121,6 +120,13 @@ def values_by_name(options: GenerationOptions) -> dict[str, object]:
     groups = (options.truncation, options.penalties, options.constraints)
     own = {name: value for name, value in vars(options).items() if not any(value is group for group in groups)}
     return own | {name: value for group in groups for name, value in vars(group).items()}
+
+
+def _check_stop(texts: object) -> None:
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise InputError(f"{option('stop')} must be a list of texts, not {texts!r:.60}")
+    if any(not isinstance(text, str) or not text for text in texts):
+        raise InputError(f"{option('stop')} must be a text that is not empty")
 
 
 def _check_stop_token(tokens: object) -> None:

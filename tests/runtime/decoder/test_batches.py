@@ -51,6 +51,13 @@ def test_one_answer_each(decoder, batch, options):
         assert (answer.finish_reason, answer.score) == (expected.finish_reason, None)
 
 
+@pytest.mark.parametrize("prompts", ["Snow", None, 7, {"role": "user", "content": "Snow"}])
+def test_one_prompt_is_no_list(decoder, prompts):
+    """Each of its letters, or of its keys, would be answered."""
+    with pytest.raises(InputError, match=r"^a list is needed, not "):
+        decoder.generate_all(prompts, GREEDY, raw=True)
+
+
 def test_what_is_drawn_depends_on_the_place_among_all_and_not_on_the_batch(decoder):
     options = GenerationOptions(max_new_tokens=10, temperature=1.5, seed=7)
     same = ["Snow"] * 4

@@ -43,6 +43,11 @@ def test_empty_prompts(content):
     assert fails(PromptInput(content, system="a").messages) == "the prompt is empty"
 
 
+@pytest.mark.parametrize("content", [None, 7, b"text", USER])
+def test_what_is_neither_a_text_nor_messages(content):
+    assert fails(PromptInput(content).messages) == f"the prompt must be a text or messages, not {content!r:.60}"
+
+
 @pytest.mark.parametrize("message", ["text", {}, {"role": 1, "content": "a"}, None])
 def test_what_is_no_message_is_named_by_its_number(message):
     said = fails(PromptInput([USER, message]).messages)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -52,8 +54,29 @@ def test_one_text_is_no_list(encoder, method, arguments):
         getattr(encoder, method)(*arguments)
 
 
+@pytest.mark.parametrize("items", [None, 7, {"text": "a text", "text_pair": "another"}])
+@pytest.mark.parametrize("method", ["embed", "classify", "tag", "fill_mask", "similarity", "answer", "token_vectors"])
+def test_what_is_no_list_is_named(encoder, method, items):
+    """Of a mapping the keys would be taken for texts."""
+    with pytest.raises(InputError, match=rf"^a list is needed, not {re.escape(repr(items))}$"):
+        getattr(encoder, method)(items)
+
+
+@pytest.mark.parametrize("item", [None, math.nan, b"a text", ["a text"], {"text": "a text"}])
+def test_what_is_no_text_in_a_list_is_named_by_its_number(encoder, item):
+    """As None and NaN are, where a column of a table has no value."""
+    with pytest.raises(InputError, match=rf"^text 2 is {re.escape(repr(item))}, which is not a text$"):
+        encoder.embed(["a text", item])
+    with pytest.raises(InputError, match=r"^text 1 is .*, which is not a text$"):
+        encoder.search(["a query"], [item])
+    with pytest.raises(InputError, match=r"^text 1 is .*, which is neither a text nor a pair of texts$"):
+        encoder.token_vectors([item])
+
+
 @pytest.mark.parametrize("method", ["answer", "next_sentence"])
-@pytest.mark.parametrize("pairs", [("first", "second"), [("a", "b"), ("a", "b", "c")], [("a", "b"), "ab"]])
+@pytest.mark.parametrize(
+    "pairs", [("first", "second"), [("a", "b"), ("a", "b", "c")], [("a", "b"), "ab"], [("a", "b"), 7]]
+)
 def test_pairs_are_pairs(encoder, method, pairs):
     with pytest.raises(InputError, match=r"^item [12] is not a pair of texts: "):
         getattr(encoder, method)(pairs)

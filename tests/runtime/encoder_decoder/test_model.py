@@ -171,3 +171,13 @@ def test_a_form_is_compiled_once_a_call(exported_family, compiled, beams):
     assert len(found) == 100
     assert len(compiled) == 1
     assert {answer.text for (answer,) in found} <= {"12", "345"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [(TEXT, "^a list is needed, not a single str"), (None, "^a list is needed, not None"),
+     ([TEXT, None], "^text 2 is None, which is not a text$"), ([TEXT, " "], "^text 2 is empty$")],
+)  # fmt: skip
+def test_what_is_no_list_of_texts(model, texts, message):
+    with pytest.raises(InputError, match=message):
+        list(model.generate_all(texts, ask=PLAIN))

@@ -45,6 +45,23 @@ def test_errors_name_the_text():
         RowReader(tokenizer, 12, 50).read_batch(TEXTS)
 
 
+@pytest.mark.parametrize(
+    "item", [None, 7, b"ab", [], ["a"], ("a", "b", "c"), ("a", None), {"text": "a", "text_pair": "b"}, iter("abc")]
+)
+def test_what_is_neither_a_text_nor_a_pair_is_named_by_its_number(reader, item):
+    for read in (reader.read, lambda texts: list(reader.stream(texts)), reader.read_batch):
+        with pytest.raises(InputError, match=r"^text 2 is .*, which is neither a text nor a pair of texts$"):
+            read(["a", item])
+    with pytest.raises(InputError, match=r"^text 3 is "):
+        reader.read_windows(item, stride=1, number=3)
+
+
+def test_pairs_may_be_lists_and_arrays(reader):
+    (expected,) = reader.read([("rain", "snow")])
+    for pair in (["rain", "snow"], np.array(["rain", "snow"])):
+        assert reader.read([pair])[0].ids == expected.ids
+
+
 def test_some_of_the_texts_as_arrays():
     batch = TokenBatch(np.array([1, 2, 3, 4, 5, 6]), np.array([0, 0, 1, 0, 0, 1]), np.array([3, 0, 1, 2]))
     arrays = {name: array.tolist() for name, array in batch.padded(np.array([0, 3]), 9).items()}
