@@ -21,6 +21,7 @@ from triform.export.checkpoint.gguf.numbers import FLOATS, values_of
 from triform.export.checkpoint.gguf.parameters import Layout, layer_numbers, layouts_of, numbers_of
 from triform.export.checkpoint.gguf.placement import Placement, place
 from triform.export.checkpoint.gguf.rope import apply_frequency_factors, check_rotated_part
+from triform.export.checkpoint.gguf.vocabulary.key_types import check_key_types
 from triform.export.checkpoint.gguf.vocabulary.tokenizer import build_tokenizer
 from triform.export.checkpoint.number_check import check_numbers
 from triform.export.checkpoint.sizes import check_sizes
@@ -56,7 +57,7 @@ def opened(path: Path) -> GgufFile:
 @lru_cache(maxsize=1)
 def _opened(path: Path, *_: int) -> GgufFile:
     # The other arguments make the cache miss if another file has taken the place of this one.
-    return open_gguf(path)
+    return check_key_types(open_gguf(path))
 
 
 def is_quantized(path: Path) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from triform.export.checkpoint.gguf.container import GgufFile
 from triform.runtime.errors import ExportError
+from triform.runtime.printable import quoted
 
 # Kinds of tokens, as llama.cpp numbers them.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
@@ -61,7 +62,7 @@ def special_ids(file: GgufFile) -> SpecialIds:
     ids = {name: _id(file, name, len(tokens)) for name in ("bos", "eos", "unknown", "seperator", "padding", "mask")}
     ids |= {"cls": _id(file, "cls", len(tokens))}
     ends = [ids["eos"], _id(file, "eot", len(tokens)), _id(file, "eom", len(tokens))]
-    ends += [int(token) for token in _listed(file.values.get("tokenizer.ggml.eos_token_ids"))]
+    ends += _listed_ends(file, len(tokens))
     ends += _control_ends(file, tokens)
     return SpecialIds(
         bos=ids["bos"] if ids["bos"] is not None else ids["cls"],
@@ -108,5 +109,11 @@ def _control_ends(file: GgufFile, tokens: list[str]) -> list[int]:
     return [control[name] for name in (*_ENDS, _OLD_END) if name in control and name not in passed_over]
 
 
-def _listed(value: Any) -> list[Any]:
-    return [] if value is None else list(np.atleast_1d(np.asarray(value)))
+def _listed_ends(file: GgufFile, size: int) -> list[int]:
+    key = "tokenizer.ggml.eos_token_ids"
+    value: Any = file.values.get(key)
+    ends = [] if value is None else np.atleast_1d(np.asarray(value)).tolist()
+    for token in ends:
+        if type(token) is not int or not 0 <= token < size:
+            raise ExportError(f"{file.path.name} has {key} = {quoted(ends)}, but {size} tokens")
+    return ends
