@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 from triform.runtime.errors import InputError, option
 
@@ -109,12 +109,36 @@ def whole_from_zero(high: int | None = None) -> Check:
     return Check(Integral, lambda value: value >= 0 and (high is None or value < high), expected)
 
 
-def check_ids(name: str, ids: Iterable[object]) -> None:
+def check_ids(name: str, ids: object) -> None:
     """Check token ids.
 
     Raises:
-        InputError: an id is not a whole number, or is negative.
+        InputError: an id is not a whole number, or is negative; or there is no list of them.
     """
     rule = Check(Integral, lambda value: value >= 0, "a token id of 0 or more")
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InputError(f"{option(name)} must be a list of token ids, not {ids!r:.60}")
     for token in ids:
         rule.judge(name, token)
+
+
+def check_list_of_texts(name: str, texts: object) -> None:
+    """Check that texts are in a list: of one text each letter would count as a text.
+
+    Raises:
+        InputError: there is no list, or something else than texts is in it.
+    """
+    listed = isinstance(texts, Iterable) and not isinstance(texts, str | bytes | Mapping)
+    if not (listed and all(isinstance(text, str) for text in cast("Iterable[object]", texts))):
+        raise InputError(f"{option(name)} must be a list of texts, not {texts!r:.60}")
+
+
+def check_is(options: object, kind: type, name: str) -> None:
+    """Check that an attribute of `options` is of a class.
+
+    Raises:
+        InputError: it is of another one.
+    """
+    value = getattr(options, name)
+    if not isinstance(value, kind):
+        raise InputError(f"{option(name)} must be a {kind.__name__}, not {value!r:.60}")

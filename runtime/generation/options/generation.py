@@ -14,6 +14,8 @@ from triform.runtime.generation.options.checks import (
     at_least_one,
     at_most,
     check,
+    check_is,
+    check_list_of_texts,
     check_one_of,
     not_negative,
     whole_from_zero,
@@ -84,6 +86,9 @@ class GenerationOptions:
     penalty_alpha: float | None = None
 
     def __post_init__(self) -> None:
+        check_is(self, Truncation, "truncation")
+        check_is(self, Penalties, "penalties")
+        check_is(self, Constraints, "constraints")
         check(self, at_least_one(), "max_new_tokens")
         check(self, not_negative(), "temperature")
         check(self, at_most(STRONGEST), "temperature")
@@ -91,7 +96,9 @@ class GenerationOptions:
         check(self, whole_from_zero(), "top_k", "min_new_tokens", "logprobs", "keep")
         check(self, above_zero(1), "top_p")
         check(self, whole_from_zero(_SEEDS), "seed")
-        _check_stop(self.stop)
+        check_list_of_texts("stop", self.stop)
+        if not all(self.stop):
+            raise InputError(f"{option('stop')} must be a text that is not empty")
         _check_stop_token(self.stop_token)
         check_order(self.order)
         check_one_of(self, get_args(Speculate), "speculate")
@@ -120,13 +127,6 @@ def values_by_name(options: GenerationOptions) -> dict[str, object]:
     groups = (options.truncation, options.penalties, options.constraints)
     own = {name: value for name, value in vars(options).items() if not any(value is group for group in groups)}
     return own | {name: value for group in groups for name, value in vars(group).items()}
-
-
-def _check_stop(texts: object) -> None:
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise InputError(f"{option('stop')} must be a list of texts, not {texts!r:.60}")
-    if any(not isinstance(text, str) or not text for text in texts):
-        raise InputError(f"{option('stop')} must be a text that is not empty")
 
 
 def _check_stop_token(tokens: object) -> None:

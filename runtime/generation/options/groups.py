@@ -16,6 +16,7 @@ from triform.runtime.generation.options.checks import (
     between,
     check,
     check_ids,
+    check_list_of_texts,
     finite,
     not_negative,
     whole_from_zero,
@@ -108,9 +109,15 @@ class Penalties:
         check(self, not_negative(), "dry_multiplier")
         check(self, between(1, 1000), "dry_base")
         check(self, at_least_one(), "dry_allowed_length")
+        if self.dry_sequence_breakers is not None:
+            check_list_of_texts("dry_sequence_breakers", self.dry_sequence_breakers)
         check_conflicts(vars(self))
         if self.exponential_decay_length_penalty is not None:
-            start, factor = self.exponential_decay_length_penalty
+            decay = self.exponential_decay_length_penalty
+            if not isinstance(decay, tuple | list) or len(decay) != 2:
+                name = option("exponential_decay_length_penalty")
+                raise InputError(f"{name} must be a position and a factor, not {decay!r:.60}")
+            start, factor = decay
             whole_from_zero().judge("exponential_decay_length_penalty", start)
             above_zero().judge("exponential_decay_length_penalty", factor)
 
@@ -152,7 +159,10 @@ class Constraints:
 
     def __post_init__(self) -> None:
         for name in ("suppress_tokens", "begin_suppress_tokens", "forced_eos_token_id", "logit_bias", "forced_tokens"):
-            check_ids(name, getattr(self, name) or ())
+            check_ids(name, () if getattr(self, name) is None else getattr(self, name))
+        for name in ("logit_bias", "forced_tokens"):
+            if not isinstance(getattr(self, name), Mapping | None):
+                raise InputError(f"{option(name)} must be a mapping by token id, not {getattr(self, name)!r:.60}")
         check_ids("forced_tokens", (self.forced_tokens or {}).values())
         check_ids("forced_bos_token_id", () if self.forced_bos_token_id is None else (self.forced_bos_token_id,))
         for value in (self.logit_bias or {}).values():
@@ -160,6 +170,8 @@ class Constraints:
             between(-LARGEST_BIAS, LARGEST_BIAS).judge("logit_bias", value)
         for sequence in self.bad_words_ids or ():
             check_ids("bad_words_ids", sequence)
+        if self.bad_words is not None:
+            check_list_of_texts("bad_words", self.bad_words)
         if any(not word for word in (*(self.bad_words or ()), *(self.bad_words_ids or ()))):
             raise InputError(f"{option('bad_words')} must not be empty")
         self._check_forms()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from triform.runtime.errors import InputError, option
+from triform.runtime.generation.options.checks import check_list_of_texts
 
 # The order of transformers' ``_get_logits_processor``; steps that it lacks stand beside similar ones. Described in
 # docs/decoding.md. Steps from "temperature" on are for sampling.
@@ -45,6 +46,7 @@ def check_order(order: Sequence[str]) -> None:
     Raises:
         InputError: a name is unknown, or occurs twice.
     """
+    check_list_of_texts("order", order)
     for index, name in enumerate(order):
         if name not in ORDER:
             raise InputError(f"{option('order')} has no step {name!r}; the steps are {', '.join(ORDER)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -39,15 +40,15 @@ def test_what_is_no_token_to_end_with(tokens, message):
         GenerationOptions(stop_token=tokens)
 
 
-@pytest.mark.parametrize("stop", [("",), ("end", ""), (7,)])
+@pytest.mark.parametrize("stop", [("",), ("end", "")])
 def test_what_is_no_text_to_end_with(stop):
     with pytest.raises(InputError, match="`stop` must be a text that is not empty"):
         GenerationOptions(stop=stop)
 
 
-@pytest.mark.parametrize("stop", ["end", b"end", None, 7])
+@pytest.mark.parametrize("stop", ["end", b"end", None, 7, [7], ["end", None]])
 def test_what_is_no_list_of_texts_to_end_with(stop):
-    with pytest.raises(InputError, match=f"`stop` must be a list of texts, not {stop!r}"):
+    with pytest.raises(InputError, match=re.escape(f"`stop` must be a list of texts, not {stop!r}")):
         GenerationOptions(stop=stop)
 
 

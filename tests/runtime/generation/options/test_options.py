@@ -47,6 +47,27 @@ from triform.runtime.generation.processors.spelling import Spelled, spell
             {"min_new_tokens": 9, "max_new_tokens": 8},
             "`min_new_tokens` 9 is more than `max_new_tok",
         ),
+        *(
+            (GenerationOptions, {name: wrong}, f"`{name}` must be a {kind.__name__}, not {wrong!r}")
+            for name, kind in (("truncation", Truncation), ("penalties", Penalties), ("constraints", Constraints))
+            for wrong in (None, "x", {"a": 1})
+        ),
+        # Each letter would be a text.
+        (GenerationOptions, {"order": "top-k"}, "`order` must be a list of texts, not 'top-k'"),
+        (GenerationOptions, {"order": None}, "`order` must be a list of texts, not None"),
+        (Constraints, {"bad_words": "snow"}, "`bad_words` must be a list of texts, not 'snow'"),
+        (Constraints, {"bad_words": (7,)}, "`bad_words` must be a list of texts, not (7,)"),
+        (Constraints, {"bad_words": 7}, "`bad_words` must be a list of texts, not 7"),
+        (Constraints, {"bad_words_ids": (7,)}, "`bad_words_ids` must be a list of token ids, not 7"),
+        (Constraints, {"suppress_tokens": 7}, "`suppress_tokens` must be a list of token ids, not 7"),
+        (Constraints, {"forced_eos_token_id": 0}, "`forced_eos_token_id` must be a list of token ids, not 0"),
+        (Constraints, {"logit_bias": (7,)}, "`logit_bias` must be a mapping by token id, not (7,)"),
+        (Penalties, {"dry_sequence_breakers": "\n:"}, "`dry_sequence_breakers` must be a list of texts, not '\\n:'"),
+        (
+            Penalties,
+            {"exponential_decay_length_penalty": 7},
+            "`exponential_decay_length_penalty` must be a position and a factor, not 7",
+        ),
         (Truncation, {"min_p": 1.5}, "`min_p` must be between 0 and 1, not 1.5"),
         (Truncation, {"typical_p": 0}, "`typical_p` must be above 0 and at most 1, not 0"),
         (Truncation, {"top_n_sigma": 0}, "`top_n_sigma` must be above 0"),
