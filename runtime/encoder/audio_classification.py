@@ -12,7 +12,7 @@ from triform.runtime.arithmetic import check_numbers
 from triform.runtime.encoder.image_classification import label_scores
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import BundleError, InputError
-from triform.runtime.media.audio import Audio, open_audio
+from triform.runtime.media.audio import Audio, as_samples, open_audio
 from triform.runtime.media.audio_features import audio_features
 from triform.runtime.media.sound_files import Samples
 
@@ -67,7 +67,7 @@ def classify_audio(
 
 def _samples(recording: AudioInput, rate: int, warn: Callable[[str], None]) -> Samples:
     if isinstance(recording, np.ndarray):
-        return np.asarray(recording, np.float32)
+        return as_samples(recording)
     if isinstance(recording, Audio):
         return _joined(recording, rate)
     with open_audio(recording, warn) as audio:

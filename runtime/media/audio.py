@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triform.runtime.errors import InputError, OutOfMemoryError, UnsupportedError, is_out_of_memory
 from triform.runtime.extras import missing_extra
@@ -26,6 +27,8 @@ _SPOOLED = 1 << 26
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 1_000_000
 # Samples are between -1 and 1, or 16-bit numbers written as floats. Larger ones overflow when they are resampled.
 _LOUDEST = 1e9
+# Mixes and filters may go beyond 1; numbers such as these were meant to be divided, by 32768 for instance.
+_NEVER_AS_LOUD = 100.0
 # Encoders add to the length of compressed files.
 _TOLERATED_SECONDS = 0.1
 
@@ -48,6 +51,29 @@ def require_audio() -> None:
         raise UnsupportedError(
             "soundfile does not find libsndfile: install it, as apt-get install libsndfile1"
         ) from None
+
+
+def as_samples(array: NDArray[Any]) -> Samples:
+    """Samples that a user passes, as float32.
+
+    Args:
+        array: floats (samples,), one channel.
+
+    Raises:
+        InputError: they are whole numbers, whose range is not known here; have several channels; or are not all finite.
+    """
+    if array.dtype.kind != "f":
+        hint = "; divide 16-bit samples by 32768" if array.dtype.kind == "i" else ""
+        raise InputError(f"samples must be floats between -1 and 1, not {array.dtype}{hint}")
+    if array.ndim != 1:
+        raise InputError(f"samples must be of one channel, with one dimension, not of the shape {array.shape}")
+    largest = float(np.abs(array).max(initial=0))
+    # NaN is not below anything.
+    if not largest < _NEVER_AS_LOUD:
+        raise InputError(
+            f"samples must be between -1 and 1, and the largest is {largest:g}; divide 16-bit ones by 32768"
+        )
+    return np.asarray(array, np.float32)
 
 
 @dataclass
@@ -73,7 +99,7 @@ class Audio:
         """Read the audio: channels are averaged, then resampled by soxr at its quality HQ.
 
         A truncated or damaged file is read as far as possible, with a warning at the end. Samples that are not finite
-        become 0, also with a warning.
+        become 0, also with a warning; and there is one for samples far beyond 1.
 
         Args:
             sampling_rate: to resample to, in Hz.
@@ -110,7 +136,7 @@ class Audio:
 
     def _mono(self) -> Iterator[Samples]:
         with open_sound(self._content, self.name) as file:
-            done, numbers = 0, True
+            done, numbers, largest = 0, True, 0.0
             for block in file.blocks():
                 done += len(block)
                 mixed = block[:, 0] if file.channels == 1 else block.mean(axis=1, dtype=np.float32)
@@ -119,6 +145,7 @@ class Audio:
                 if not audible.all():
                     numbers = False
                     mixed = np.where(audible, mixed, np.float32(0))
+                largest = max(largest, float(np.abs(mixed).max(initial=0)))
                 yield np.ascontiguousarray(mixed)
             damaged = file.damaged
             if self.duration is not None:
@@ -127,6 +154,11 @@ class Audio:
             self._say(f"{self.name} is cut off or damaged; read the {done / self.sampling_rate:.1f} s that are whole")
         if not numbers:
             self._say(f"{self.name} holds samples that are not numbers; they are taken as silence")
+        if largest >= _NEVER_AS_LOUD:
+            self._say(
+                f"{self.name} holds samples up to {largest:g} where 1 is full loudness, and models may mishear it; "
+                "write it again with its samples divided, as 16-bit ones are by 32768"
+            )
 
     def _say(self, warning: str) -> None:
         """Warn once, however often the file is read."""
@@ -167,6 +199,9 @@ def _content(source: str | Path | bytes) -> tuple[Path | IO[bytes], str]:
     """The content and its name. A source that cannot be read twice is copied."""
     if isinstance(source, bytes):
         return _not_empty(BytesIO(source), "the content")
+    if not isinstance(source, str | Path):
+        kind = type(source).__name__
+        raise InputError(f"a recording must be a path, a file's content or a numpy array of samples, not a {kind}")
     if source == STDIN:
         return _not_empty(_spooled(sys.stdin.buffer), "standard input")
     path = Path(source)

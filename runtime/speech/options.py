@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 from triform.runtime.errors import InputError, option, refuse_unused
+from triform.runtime.generation.options.checks import at_least_one, check, whole_from_zero
 from triform.runtime.media.voice_activity import VoiceActivityOptions
 
 Task = Literal["transcribe", "translate"]
@@ -69,18 +71,18 @@ class TranscribeOptions:
     def __post_init__(self) -> None:
         if self.task not in (None, *TASKS):
             raise InputError(f"{option('task')} must be {' or '.join(TASKS)}, not {self.task!r}")
-        for name in ("batch", "num_beams", "best_of", "max_new_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{option(name)} must be at least 1, not {value}")
-        if not self.temperatures or not all(0 <= temperature < math.inf for temperature in self.temperatures):
+        for name in ("language", "initial_prompt", "hotwords"):
+            if not isinstance(getattr(self, name), str | None):
+                raise InputError(f"{option(name)} must be a text, not {getattr(self, name)!r:.60}")
+        check(self, at_least_one(), "batch", "num_beams", "best_of", "max_new_tokens")
+        given = self.temperatures if isinstance(self.temperatures, tuple | list) else ()
+        if not given or not all(_is_number(value) and 0 <= value < math.inf for value in given):
             raise InputError(f"{option('temperatures')} must be one or more numbers, 0 or more")
         for name in ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"):
             value = getattr(self, name)
-            if value is not None and math.isnan(value):
+            if value is not None and not _is_number(value):
                 raise InputError(f"{option(name)} must be a number")
-        if self.seed is not None and not 0 <= self.seed < 2**64:
-            raise InputError(f"{option('seed')} must be a whole number from 0 to 2**64 - 1, not {self.seed}")
+        check(self, whole_from_zero(2**64), "seed")
         self._check_unused()
 
     def _check_unused(self) -> None:
@@ -100,3 +102,8 @@ class TranscribeOptions:
     def conditioned(self) -> bool:
         """Whether the previous text precedes each window."""
         return self.batch == 1 if self.condition_on_previous_text is None else self.condition_on_previous_text
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number, or an infinity, which switches a check off."""
+    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)

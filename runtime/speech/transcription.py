@@ -11,6 +11,7 @@ from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.bundle.tasks import method_hint
 from triform.runtime.encoder_decoder.writer import SourceWriter
 from triform.runtime.errors import UnsupportedError
+from triform.runtime.media.audio import as_samples
 from triform.runtime.speech.ctc.recognizer import CtcRecognizer
 from triform.runtime.speech.ctc.transcription import transcribe_ctc
 from triform.runtime.speech.options import TranscribeOptions
@@ -50,7 +51,7 @@ def transcribe(
     """
     options, report = options or TranscribeOptions(), progress or (lambda seconds: None)
     if isinstance(recording, np.ndarray):
-        recording = SamplesRecording(np.asarray(recording, np.float32))
+        recording = SamplesRecording(as_samples(recording))
     if isinstance(model, CtcRecognizer):
         return transcribe_ctc(model, recording, options, report)
     info = audio_info(model)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from triform.runtime.bundle.folder import Bundle
-from triform.runtime.errors import BundleError
+from triform.runtime.errors import BundleError, InputError
 from triform.runtime.panics import failures_as
-from triform.runtime.printable import shortened
+from triform.runtime.printable import quoted, shortened
+from triform.runtime.text.checks import invalid_at
 from triform.runtime.text.code_points import CodePointTokenizer
 
 # How many characters of an error from tokenizers are quoted.
@@ -59,7 +60,11 @@ class JsonTokenizer:
 
         Raises:
             BundleError: the tokenizer fails.
+            InputError: a text is not valid Unicode, such as a prompt or a stop sequence that nobody looked at before.
         """
+        place = invalid_at(sequence) if isinstance(sequence, str) else None
+        if place is not None:
+            raise InputError(f"the text {quoted(sequence)} is not valid Unicode at character {place}")
         with failures_as(self._unusable):
             return self.backend.encode(sequence, **options)
 

@@ -20,7 +20,7 @@ from tests.helpers.signals import RATE, noise, read_audio, silence, tone
 from triform.runtime.bundle.media_info import AudioInfo
 from triform.runtime.errors import InputError, UnsupportedError
 from triform.runtime.extras import install_command
-from triform.runtime.media.audio import open_audio
+from triform.runtime.media.audio import as_samples, open_audio
 from triform.runtime.media.log_mel import LogMelWindows, log_mel_maximum
 
 SOUND = tone(3, 440)
@@ -200,6 +200,57 @@ def test_samples_that_are_no_numbers_become_silence():
     found = read_audio(written(sound, "WAV", "FLOAT"), RATE, warnings.append)
     assert np.array_equal(found, np.where(np.isfinite(sound), sound, 0))
     assert warnings == ["the content holds samples that are not numbers; they are taken as silence"]
+
+
+@pytest.mark.parametrize(
+    ("largest", "warned"), [(1.0, False), (8.0, False), (99.0, False), (101.0, True), (32768.0, True)]
+)
+def test_samples_that_nobody_divided_are_told_of(largest, warned):
+    """As a library writes 16-bit numbers that were made floats; what is a little beyond 1 comes from mixing."""
+    warnings = []
+    found = read_audio(written(largest * SOUND / np.abs(SOUND).max(), "WAV", "FLOAT"), RATE, warnings.append)
+    assert np.abs(found).max() == pytest.approx(largest)
+    said = f"the content holds samples up to {largest:g} where 1 is full loudness, and models may mishear it"
+    assert [warning.startswith(said) for warning in warnings] == [True] * warned
+
+
+def test_samples_as_numbers():
+    for kind in (np.float16, np.float32, np.float64, ">f4"):
+        found = as_samples(SOUND.astype(kind))
+        assert (found.dtype, found.tolist()) == (np.float32, SOUND.astype(kind).astype(np.float32).tolist())
+    assert as_samples(np.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (
+            (SOUND * 32767).astype(np.int16),
+            r"must be floats between -1 and 1, not int16; divide 16-bit samples by 32768",
+        ),
+        (np.zeros(9, np.uint8), "must be floats between -1 and 1, not uint8$"),
+        (np.zeros(9, bool), "must be floats between -1 and 1, not bool$"),
+        (np.zeros(9, object), "must be floats between -1 and 1, not object$"),
+        (np.zeros((9, 2)), r"must be of one channel, with one dimension, not of the shape \(9, 2\)"),
+        (np.zeros((1, 9)), r"must be of one channel, with one dimension, not of the shape \(1, 9\)"),
+        (np.zeros(()), r"must be of one channel, with one dimension, not of the shape \(\)"),
+        (
+            SOUND * 32767 / np.abs(SOUND).max(),
+            "must be between -1 and 1, and the largest is 32767; divide 16-bit ones by 32768",
+        ),
+        (np.array([0, np.nan, 1]), "must be between -1 and 1, and the largest is nan"),
+        (np.array([0, -np.inf]), "must be between -1 and 1, and the largest is inf"),
+    ],
+)
+def test_samples_that_would_be_misheard_are_refused(samples, message):
+    with pytest.raises(InputError, match=f"^samples {message}"):
+        as_samples(samples)
+
+
+@pytest.mark.parametrize("source", [None, 7, [0.0], bytearray(b"RIFF"), (0.0,)])
+def test_what_is_no_recording(source):
+    with pytest.raises(InputError, match=f"^a recording must be .*, not a {type(source).__name__}$"):
+        open_audio(source, never)
 
 
 BAD = {

@@ -244,3 +244,9 @@ def test_what_the_model_cannot(whisper, sounds, options, message):
 @pytest.mark.parametrize("language", ["en", "English"])
 def test_english_may_be_said(whisper, sounds, language):
     assert next(transcribe(whisper, sounds[1], TranscribeOptions(language=language))).text.startswith(" He was")
+
+
+def test_whole_numbers_and_channels_are_no_samples(whisper, sounds):
+    for samples in ((sounds[0] * 32767).astype(np.int16), np.stack([sounds[0]] * 2, 1), np.float32([0, np.nan])):
+        with pytest.raises(InputError, match=r"^samples must be "):
+            transcribe(whisper, samples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -166,3 +168,10 @@ def test_a_failure_names_the_file_and_quotes_200_characters(tmp_path, length):
     with pytest.raises(BundleError) as raised:
         tokenizer.encode("a")
     assert str(raised.value) == f"{tmp_path / 'tokenizer.json'} fails ({quoted}); export the model again"
+
+
+def test_half_of_a_surrogate_pair_is_refused():
+    """Wherever a text comes from: a stop sequence or a prompt of a transcription is looked at by nobody before."""
+    tokenizer = JsonTokenizer(byte_level_tokenizer(), Path("tokenizer.json"))
+    with pytest.raises(InputError, match=r"^the text 'ab\\ud800' is not valid Unicode at character 3$"):
+        tokenizer.encode("ab\ud800")
