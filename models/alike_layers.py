@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 # A trace that leaves out fewer layers saves too little.
 _FEWEST_SAVED = 3
+# Those that watch the model that runs.
+_watching: list[LayerWatch] = []
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class AlikeLayers:
         """How many of the first layers have all kinds of layers among them."""
         return max(self.first_alike) + 1
 
+    @property
+    def left_out(self) -> range:
+        """Indices of the layers behind these, which need not be traced."""
+        return range(self.traced, len(self.layers))
+
     @contextmanager
     def shortened(self) -> Iterator[None]:
         """While the block runs, the list holds the layers to trace only."""
@@ -63,8 +71,27 @@ def watched_layers(model: torch.nn.Module, facts: Sequence[Hashable] = ()) -> It
     """
     lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
     watch = LayerWatch(max(lists, key=len, default=torch.nn.ModuleList()), facts)
-    with watch.hooked(), watch:
-        yield watch
+    _watching.append(watch)
+    try:
+        with watch.hooked(), watch:
+            yield watch
+    finally:
+        _watching.remove(watch)
+
+
+def as_one_operator(
+    kind: Hashable, tensors: Sequence[torch.Tensor], compute: Callable[[], torch.Tensor]
+) -> torch.Tensor:
+    """Compute what calls other operators for other numbers, and yet is the same: one operator to those that watch.
+
+    Args:
+        kind: what tells it from others.
+        tensors: all that it reads.
+        compute: gives its result.
+    """
+    for watch in _watching:
+        compute = partial(watch.see_one, kind, tensors, compute)
+    return compute()
 
 
 class LayerWatch(TorchDispatchMode):
@@ -78,7 +105,8 @@ class LayerWatch(TorchDispatchMode):
         self._order: list[int] = []
         self._calls: list[list[Hashable]] = [[] for _ in layers]
         self._constants: list[list[torch.Tensor]] = [[] for _ in layers]
-        # Where a tensor comes from, for the layer that runs. Weak: all that a model computes need not fit into memory.
+        # Where a tensor comes from, for the layer that runs; begins with the number of the operator if that is the
+        # layer's own. Weak: all that a model computes need not fit into memory.
         self._origins = WeakTensorKeyDictionary()
         # Of what was computed: its number, and whether a layer did it.
         self._computed = WeakTensorKeyDictionary()
@@ -87,6 +115,8 @@ class LayerWatch(TorchDispatchMode):
         self._facts_before = 0
         # Whether something but the next layer reads what a layer computed.
         self._branches = False
+        # Whether operators are part of one that was written down.
+        self._inside_one = False
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -124,20 +154,44 @@ class LayerWatch(TorchDispatchMode):
         if self._running is not None:
             self._calls[self._running].append(tuple(self._facts[self._facts_before :]))
         self._running = None
-        self._origins = WeakTensorKeyDictionary()
+        before, self._origins = self._origins, WeakTensorKeyDictionary()
         for place, tensor in enumerate(_tensors_in(result)):
-            self._origins[tensor] = "the layer before", place
+            # What the layer was given and passes on is the same to all layers that read it.
+            if isinstance(before.get(tensor, (None,))[0], int):
+                self._origins[tensor] = "the layer before", place
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run an operator, and write it down if a layer calls it."""
         kwargs = kwargs or {}
-        # Described before it runs: it may change what it reads.
+        if self._inside_one:
+            return func(*args, **kwargs)
         leaves, structure = tree_flatten((args, dict(kwargs)))
+        return self._written((func, str(structure)), leaves, lambda: func(*args, **kwargs))
+
+    def see_one(
+        self, kind: Hashable, tensors: Sequence[torch.Tensor], compute: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
+        """Write down all that `compute` calls as one operator; see `as_one_operator`."""
+
+        def compute_unseen() -> torch.Tensor:
+            before, self._inside_one = self._inside_one, True
+            try:
+                return compute()
+            finally:
+                self._inside_one = before
+
+        if self._inside_one:
+            return compute()
+        result: torch.Tensor = self._written(kind, tensors, compute_unseen)
+        return result
+
+    def _written(self, kind: Hashable, leaves: Sequence[Any], compute: Callable[[], Any]) -> Any:
+        # Described before it runs: it may change what it reads.
         described = self._running is not None and tuple(self._described(leaf) for leaf in leaves)
         self._branches |= self._running is None and any(map(self._is_of_older_layer, leaves))
-        result = func(*args, **kwargs)
+        result = compute()
         results = _tensors_in(result)
         for item in results:
             self._computed[item] = next(self._numbers), self._running is not None
@@ -145,7 +199,7 @@ class LayerWatch(TorchDispatchMode):
             calls = self._calls[self._running]
             for place, item in enumerate(results):
                 self._origins[item] = len(calls), place
-            calls.append((func, described, str(structure), tuple(_form(item) for item in results)))
+            calls.append((kind, described, tuple(_form(item) for item in results)))
         return result
 
     def _is_of_older_layer(self, leaf: Any) -> bool:

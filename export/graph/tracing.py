@@ -66,7 +66,7 @@ def _traced_in_part(spec: GraphSpec, examples: tuple[Any, ...], axes: tuple[Any,
     with contextlib.suppress(UnsupportedModelError, IrregularLayersError):
         with spec.alike.shortened():
             model = _traced(spec, examples, axes)
-        repeat_layers(model.graph, spec.module, spec.alike)
+        repeat_layers(model.graph, spec, spec.alike)
         return model
     return None
 

@@ -17,6 +17,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from triform.models.alike_layers import AlikeLayers, watched_layers
 from triform.models.attention.causal import ForwardPass, LayerFacts, attending, traced_pass
 from triform.models.attention.cross import ENCODER_DECODER, cross_attending
 from triform.models.attention.cross_state import CrossAttentionState
@@ -69,6 +70,23 @@ class EncoderDecoderSpecs:
 
     encoder: GraphSpec
     decoder: GraphSpec
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a model does, found by running it.
+
+    Attributes:
+        state: what its encoder gave for the examples.
+        attention: of the layers of its decoder.
+        alike_in_encoder: layers of its encoder that compute the same with other weights.
+        alike_in_decoder: those of its decoder.
+    """
+
+    state: CrossAttentionState
+    attention: list[LayerFacts]
+    alike_in_encoder: AlikeLayers | None
+    alike_in_decoder: AlikeLayers | None
 
 
 class _EncoderGraph(torch.nn.Module):
@@ -245,15 +263,33 @@ def encoder_decoder_specs(
         UnsupportedModelError: no way to trace it reproduces the model's own logits.
     """
     positions = Positions(torch.zeros(0), torch.zeros(0))
-    state, layers, stack = _choose_path(model, source, positions, max_length)
+    found, stack = _choose_path(model, source, positions, max_length)
+    state, layers = found.state, found.attention
     names = tuple(source.examples)
     encoder_outputs = _encoder_outputs(state)
     inputs = tuple(GraphInput(name, source.examples[name], source.axes.get(name, ())) for name in names)
-    encoder = GraphSpec("encoder", _EncoderGraph(model, names, positions), inputs, tuple(encoder_outputs), (), None)
+    encoder = GraphSpec(
+        "encoder",
+        _EncoderGraph(model, names, positions),
+        inputs,
+        tuple(encoder_outputs),
+        (),
+        None,
+        alike=found.alike_in_encoder,
+    )
     examples = _decoder_inputs(model, encoder_outputs)
     graph = _DecoderGraph(model, layers, positions, [item.name for item in examples], alignment_heads)
     outputs = ("logits", "cross_attentions") if alignment_heads else ("logits",)
-    decoder = GraphSpec("decoder", graph, examples, outputs, tuple(layer.cache for layer in layers), max_length)
+    decoder = GraphSpec(
+        "decoder",
+        graph,
+        examples,
+        outputs,
+        tuple(layer.cache for layer in layers),
+        max_length,
+        # Layers whose weights of attention are an output differ from those that were watched.
+        alike=None if alignment_heads else found.alike_in_decoder,
+    )
     return EncoderDecoderSpecs(encoder, decoder), stack
 
 
@@ -284,7 +320,7 @@ def _decoder_inputs(model: Any, encoder_outputs: Mapping[str, torch.Tensor]) -> 
 
 def _choose_path(
     model: PreTrainedModel, source: EncoderInputs, positions: Positions, max_length: int
-) -> tuple[CrossAttentionState, list[LayerFacts], ExitStack]:
+) -> tuple[_Found, ExitStack]:
     """Prepare the model for the first path that reproduces its logits for a few tokens."""
     batch = len(next(iter(source.examples.values())))
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
@@ -299,20 +335,23 @@ def _choose_path(
 
     prepare_experts(model)
 
-    def attempt(substitute: bool, stack: ExitStack) -> tuple[float, tuple[CrossAttentionState, list[LayerFacts]]]:
+    def attempt(substitute: bool, stack: ExitStack) -> tuple[float, _Found]:
         stack.enter_context(_prepared(model, positions, max_length, substitute, source))
         with attending(ForwardPass()) as forward_pass:
-            state = collect(model, source.examples, positions)
+            with watched_layers(model.get_encoder()) as encoder:
+                state = collect(model, source.examples, positions)
             positions.keys = torch.arange(ids.shape[1])
             positions.queries = positions.keys.expand(ids.shape)
             collected = CrossAttentionState(state.keys, state.values, state.padding, collecting=False)
-            actual = decode(model, ids, positions.queries, collected)
+            with watched_layers(model.get_decoder(), forward_pass.layers) as decoder:
+                actual = decode(model, ids, positions.queries, collected)
         if not forward_pass.layers:
             raise UnsupportedModelError("its decoder's attention is code of its own, which cannot be replaced")
-        return relative_difference(expected, actual), (state, forward_pass.layers)
+        found = _Found(state, forward_pass.layers, encoder.alike(), decoder.alike())
+        return relative_difference(expected, actual), found
 
-    _, (state, layers), stack = choose_path("logits", (True, False), attempt)
-    return state, layers, stack
+    _, found, stack = choose_path("logits", (True, False), attempt)
+    return found, stack
 
 
 @contextmanager

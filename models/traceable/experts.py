@@ -9,7 +9,7 @@ weights of the chosen experts gathered for every token.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
+from triform.models.alike_layers import as_one_operator
 from triform.models.traceable.own_experts import adapt_experts
 
 _NAME = "triform"
@@ -136,11 +137,19 @@ def compute_experts(
         float (tokens, hidden_size).
     """
     if not torch.compiler.is_exporting():
-        return _one_by_one(experts, hidden_states, top_k_index, top_k_weights)
+        given = hidden_states, top_k_index, top_k_weights
+        # Which experts are computed depends on the numbers; the graph has one operator.
+        return as_one_operator(_kind(experts), [*given, *experts.parameters()], lambda: _one_by_one(experts, *given))
     if experts not in _known:
         batched: torch.Tensor = ALL_EXPERTS_FUNCTIONS["batched_mm"](experts, hidden_states, top_k_index, top_k_weights)
         return batched
     return _emit(experts, _known[experts], hidden_states, top_k_index, top_k_weights)
+
+
+def _kind(experts: Any) -> Hashable:
+    """What the experts of a layer compute, but for their weights."""
+    settings = {name: value for name, value in vars(experts).items() if isinstance(value, int | float | str)}
+    return type(experts), repr(experts), tuple(settings.items())
 
 
 def _one_by_one(

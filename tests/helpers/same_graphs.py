@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -27,8 +28,9 @@ def computed(model: ir.Model) -> tuple[list[Any], list[Any]]:
 
 def _constant(value: ir.Value) -> tuple[Any, ...]:
     assert value.const_value is not None
-    raw = getattr(value.const_value, "raw", None)
-    assert isinstance(raw, torch.Tensor)
+    numbers = value.const_value.numpy()
     # What no module names is called after where it is first read, and the number of those before it.
-    name = None if "lifted_tensor_" in str(value.name) else value.name
-    return name, tuple(raw.shape), str(raw.dtype), raw.detach().contiguous().numpy().tobytes()
+    of_module = isinstance(getattr(value.const_value, "raw", None), torch.Tensor) and "lifted_tensor_" not in str(
+        value.name
+    )
+    return value.name if of_module else None, numbers.shape, str(numbers.dtype), np.ascontiguousarray(numbers).tobytes()

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from triform.models.alike_layers import AlikeLayers, watched_layers
+from triform.models.alike_layers import AlikeLayers, as_one_operator, watched_layers
 
 LAYERS = 7
 
@@ -53,9 +54,49 @@ class ByIndex(Stack):
         return x
 
 
-def alike(model: torch.nn.Module) -> AlikeLayers | None:
+class Passing(torch.nn.Module):
+    """The first layer computes a table, and every layer passes it on with its result."""
+
+    def __init__(self, *, changed_by: int | None = None) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(Layer() for _ in range(LAYERS))
+        for index, layer in enumerate(self.layers):
+            layer.register_forward_hook(self._with_table(index in (0, changed_by)))
+
+    @staticmethod
+    def _with_table(computed: bool) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+        def add(_: torch.nn.Module, given: tuple[torch.Tensor, ...], result: torch.Tensor) -> Any:
+            return result, given[1] * 2 if computed else given[1]
+
+        return add
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        table = torch.ones(3)
+        for layer in self.layers:
+            x, table = layer(x, table)
+        return x
+
+
+class Choosing(Layer):
+    """Computes positive and negative rows apart, where there are any; `as_one` says so."""
+
+    as_one = True
+
+    def forward(self, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        def compute() -> torch.Tensor:
+            result, signs = torch.zeros_like(x), (x @ self.up.weight[0]).sign()
+            for sign in signs.unique().tolist():
+                rows = torch.nonzero(signs == sign)[:, 0]
+                result[rows] = self.down(torch.relu(self.up(x[rows]) * sign))
+            return result
+
+        seen = (x, *self.parameters())
+        return x + (as_one_operator(("rows by sign", self.factor), seen, compute) if self.as_one else compute()) * table
+
+
+def alike(model: torch.nn.Module, rows: int = 2) -> AlikeLayers | None:
     with torch.no_grad(), watched_layers(model) as watch:
-        model(torch.randn(2, 3))
+        model(torch.randn(rows, 3))
     return watch.alike()
 
 
@@ -99,6 +140,43 @@ def test_that_what_a_layer_computes_is_not_kept() -> None:
         model(torch.randn(2, 3))
     assert watch.alike() is not None
     assert [tensor() for tensor in seen] == [None] * LAYERS
+
+
+def test_that_what_a_layer_only_passes_on_is_the_same_to_all_that_read_it() -> None:
+    found = alike(Passing())
+    assert found is not None
+    # To the layer behind it, the first one gives two values.
+    assert found.first_alike == (0, 1, 2, 2, 2, 2, 2)
+
+
+def test_that_layers_which_read_another_table_than_those_before_differ() -> None:
+    found = alike(Passing(changed_by=1))
+    assert found is not None
+    assert found.first_alike == (0, 1, 2, 3, 3, 3, 3)
+
+
+def rows_by_sign(**kinds: Any) -> AlikeLayers | None:
+    """Of layers that each see another number of positive rows."""
+    torch.manual_seed(0)
+    layers = [Choosing(**{name: values[index] for name, values in kinds.items()}) for index in range(LAYERS)]
+    return alike(Stack(layers), rows=20)
+
+
+def test_that_what_depends_on_numbers_is_one_operator_where_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = rows_by_sign()
+    assert found is not None
+    assert found.first_alike == (0, 1, 1, 1, 1, 1, 1)
+    monkeypatch.setattr(Choosing, "as_one", False)
+    assert rows_by_sign() is None
+
+
+def test_that_one_operator_of_another_kind_or_on_other_weights_differs() -> None:
+    found = rows_by_sign(factor=[1, 1, 1, 2, 1, 1, 1])
+    assert found is not None
+    assert found.first_alike == (0, 1, 1, 3, 1, 1, 1)
+    found = rows_by_sign(width=[5, 5, 5, 4, 5, 5, 5])
+    assert found is not None
+    assert found.first_alike == (0, 1, 1, 3, 1, 1, 1)
 
 
 def test_that_a_model_whose_end_reads_all_layers_has_none() -> None:

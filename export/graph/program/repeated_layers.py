@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
 
 from triform.models.alike_layers import AlikeLayers
+from triform.models.spec import GraphSpec
 
 # Where torch.onnx writes which modules a node comes from.
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -22,32 +22,32 @@ class IrregularLayersError(Exception):
     """Which nodes are a layer's, or what it reads, is not as simple as repeating it needs."""
 
 
-def repeat_layers(graph: ir.Graph, module: torch.nn.Module, alike: AlikeLayers) -> None:
+def repeat_layers(graph: ir.Graph, spec: GraphSpec, alike: AlikeLayers) -> None:
     """Add the layers that were left out of a trace: the nodes of those that they are like, with their own weights.
 
     Args:
         graph: traced with `AlikeLayers.shortened`; changed in place, and of no use after an error.
-        module: that was traced, with all of its layers again.
+        spec: that was traced; its module has all of its layers again.
         alike: of its layers.
 
     Raises:
         IrregularLayersError: layers cannot be told apart, or exchange more than one value.
     """
-    path = next(name for name, item in module.named_modules() if item is alike.layers)
-    traced = _traced_layers(graph, path, alike.traced)
-    weights = _Weights(graph, alike, path)
-    last = traced[-1]
-    others = [use for use in last.result.uses() if use.node not in last.nodes]
-    result, before = last.result, last.nodes[-1]
-    for index in range(alike.traced, len(alike.layers)):
-        first = alike.first_alike[index]
-        values = {**weights.of(traced[first], index), traced[first - 1].result: result}
-        copy = [_copied(node, values, index) for node in traced[first].nodes]
+    path = next(name for name, item in spec.module.named_modules() if item is alike.layers)
+    parts = _parts(graph, path, alike.traced)
+    copied = _copied_layers(graph, parts, {alike.first_alike[index] for index in alike.left_out})
+    weights, inputs = _Weights(graph, alike, path), _Inputs(graph, spec, alike)
+    result, before = _result(parts.layers[-1], parts.of_no_layer), parts.layers[-1][-1]
+    last, others = result, [use for use in result.uses() if use.node not in parts.layers[-1]]
+    for index in alike.left_out:
+        layer = copied[alike.first_alike[index]]
+        values = {**weights.of(layer, index), **inputs.of(layer, index), layer.given: result}
+        copy = [_copied(node, values, index) for node in layer.nodes]
         graph.insert_after(before, copy)
-        result, before = values[traced[first].result], copy[-1]
+        result, before = values[layer.result], copy[-1]
     for use in others:
         use.node.replace_input_with(use.idx, result)
-    _give_instead(graph, last.result, result)
+    _give_instead(graph, last, result)
 
 
 def _give_instead(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
@@ -59,23 +59,41 @@ def _give_instead(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
 
 
 @dataclass(frozen=True)
+class _Parts:
+    """The nodes of a graph by layer.
+
+    Attributes:
+        layers: of each, all nodes that stand between its first and the first of the next layer, in order.
+        of_no_layer: the values that all layers share, see `_shared`.
+    """
+
+    layers: Sequence[Sequence[ir.Node]]
+    of_no_layer: Set[ir.Value]
+
+
+@dataclass(frozen=True)
 class _Layer:
-    """The nodes of a layer.
+    """The nodes of a layer that is copied.
 
     Attributes:
         index: of the layer.
-        nodes: all that stand between its first and the first of the next layer, in order.
+        nodes: in order.
+        given: the one value of the layer before that it reads. What it reads of layers further back its copies read
+            too: layers are alike only if that is the same value to all.
         result: the one value of it that others read.
         constants: what it reads that is an initializer.
+        inputs: what it reads that is an input of the graph.
     """
 
     index: int
     nodes: Sequence[ir.Node]
+    given: ir.Value
     result: ir.Value
     constants: Sequence[ir.Value]
+    inputs: Sequence[ir.Value]
 
 
-def _traced_layers(graph: ir.Graph, path: str, count: int) -> list[_Layer]:
+def _parts(graph: ir.Graph, path: str, count: int) -> _Parts:
     nodes, of_layer = list(graph), re.compile(rf"'{re.escape(path)}\.(\d+)['.]")
     places: list[list[int]] = [[] for _ in range(count)]
     for place, node in enumerate(nodes):
@@ -88,47 +106,53 @@ def _traced_layers(graph: ir.Graph, path: str, count: int) -> list[_Layer]:
     if any(own[-1] >= end for own, end in zip(places, ends, strict=True)):
         raise IrregularLayersError
     parts = [nodes[own[0] : end] for own, end in zip(places, ends, strict=True)]
-    everywhere = _computed_of_constants(nodes)
-    results = [_result(part, everywhere) for part in parts]
-    before_all = {value for node in nodes[: places[0][0]] for value in node.outputs} | {*graph.inputs, *everywhere}
-    layers = []
-    for index, (part, result) in enumerate(zip(parts, results, strict=True)):
-        own = {value for node in part for value in node.outputs}
-        known = before_all | own | set(results[max(0, index - 1) : index])
-        others = [value for value in _read(part) if value not in known]
-        if not all(value.is_initializer() for value in others) or any(
-            _has_graphs(node) or _has_found_sizes(node) for node in part
-        ):
-            raise IrregularLayersError
-        layers.append(_Layer(index, part, result, others))
-    _check_chain(layers)
-    return layers
+    return _Parts(parts, _shared(nodes, {*graph.inputs, *_made(nodes[: places[0][0]])}))
 
 
-def _check_chain(layers: Sequence[_Layer]) -> None:
-    """Refuse layers whose results are read by others than the next layer."""
-    for layer, following in itertools.pairwise(layers):
-        readers = {use.node for use in layer.result.uses()}
-        if layer.result.is_graph_output() or not readers <= {*layer.nodes, *following.nodes}:
-            raise IrregularLayersError
+def _shared(nodes: Sequence[ir.Node], before: Set[ir.Value]) -> Set[ir.Value]:
+    """What was computed before all layers, and what is computed of that without weights.
 
-
-def _read(nodes: Sequence[ir.Node]) -> Iterable[ir.Value]:
-    """What nodes read, each once."""
-    return dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
-
-
-def _computed_of_constants(nodes: Sequence[ir.Node]) -> set[ir.Value]:
-    """What is computed from Constant nodes alone, which layers share."""
-    found: set[ir.Value] = set()
+    The first layer that needs a product of sizes computes it for all.
+    """
+    found = set(before)
     for node in nodes:
-        if all(value in found for value in node.inputs):
+        if all(value is None or value in found for value in node.inputs):
             found.update(node.outputs)
     return found
 
 
-def _result(nodes: Sequence[ir.Node], everywhere: set[ir.Value]) -> ir.Value:
-    inside, values = set(nodes), [value for node in nodes for value in node.outputs if value not in everywhere]
+def _copied_layers(graph: ir.Graph, parts: _Parts, indices: Collection[int]) -> dict[int, _Layer]:
+    """The layers of these indices."""
+    made_in = {value: index for index, part in enumerate(parts.layers) for value in _made(part)}
+    if any(made_in.get(value, len(parts.layers) - 1) < len(parts.layers) - 1 for value in graph.outputs):
+        raise IrregularLayersError
+    layers = {}
+    for index in indices:
+        part = parts.layers[index]
+        if any(_has_graphs(node) or _has_found_sizes(node) for node in part):
+            raise IrregularLayersError
+        read = _read(part)
+        given = [value for value in read if made_in.get(value) == index - 1 and value not in parts.of_no_layer]
+        if len(given) != 1:
+            raise IrregularLayersError
+        constants = [value for value in read if value.is_initializer()]
+        inputs = [value for value in read if value.is_graph_input()]
+        layers[index] = _Layer(index, part, given[0], _result(part, parts.of_no_layer), constants, inputs)
+    return layers
+
+
+def _made(nodes: Iterable[ir.Node]) -> Iterator[ir.Value]:
+    return (value for node in nodes for value in node.outputs)
+
+
+def _read(nodes: Sequence[ir.Node]) -> Sequence[ir.Value]:
+    """What nodes read, each once."""
+    return list(dict.fromkeys(value for node in nodes for value in node.inputs if value is not None))
+
+
+def _result(nodes: Sequence[ir.Node], of_no_layer: Set[ir.Value]) -> ir.Value:
+    inside = set(nodes)
+    values = [value for value in _made(nodes) if value not in of_no_layer]
     read = [value for value in values if value.is_graph_output() or any(use.node not in inside for use in value.uses())]
     if len(read) != 1:
         raise IrregularLayersError
@@ -177,6 +201,34 @@ class _Weights:
         made: ir.TensorProtocol = type(like.const_value)(tensor, name=name)  # type: ignore[call-arg]
         value = ir.Value(name=name, shape=like.shape, type=like.type, const_value=made)
         self._graph.initializers[name] = value
+        return value
+
+
+class _Inputs:
+    """Finds the inputs of a graph of which every layer has its own."""
+
+    def __init__(self, graph: ir.Graph, spec: GraphSpec, alike: AlikeLayers) -> None:
+        self._alike = alike
+        self._pairs = [(value, item.example) for value, item in zip(graph.inputs, spec.inputs, strict=True)]
+
+    def of(self, layer: _Layer, index: int) -> dict[ir.Value, ir.Value]:
+        """By the inputs that a traced layer reads, those of layer `index`; without those that all layers share."""
+        found = {}
+        for value in layer.inputs:
+            example = next(example for other, example in self._pairs if other is value)
+            pairs = zip(self._alike.constants[layer.index], self._alike.constants[index], strict=True)
+            own = next((own for like, own in pairs if like is example), None)
+            if own is not None:
+                found[value] = self._input(own)
+            elif all(use.node in layer.nodes for use in value.uses()):
+                # Another layer may have one of its own.
+                raise IrregularLayersError
+        return found
+
+    def _input(self, example: torch.Tensor) -> ir.Value:
+        value = next((value for value, other in self._pairs if other is example), None)
+        if value is None:
+            raise IrregularLayersError
         return value
 
 

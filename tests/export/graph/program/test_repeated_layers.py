@@ -5,7 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel, PreTrainedModel
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    BertConfig,
+    BertModel,
+    ModernBertConfig,
+    ModernBertModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    T5Config,
+)
 
 from tests.checkpoints.decoder_families import FAMILIES, build
 from tests.helpers.same_graphs import computed
@@ -14,6 +24,7 @@ from triform.export.graph.tracing import trace
 from triform.models.alike_layers import watched_layers
 from triform.models.decoder.graph import decoder_spec
 from triform.models.encoder.graph import encoder_spec
+from triform.models.encoder_decoder.graph import EncoderInputs, encoder_decoder_specs
 from triform.models.spec import EncoderTask, GraphInput, GraphSpec
 
 # By family: what differs from the small config, and how many layers are traced.
@@ -21,7 +32,19 @@ DECODERS: dict[str, tuple[dict[str, Any], int]] = {
     "llama": ({"num_hidden_layers": 6}, 2),
     "gemma3_text": ({"num_hidden_layers": 8, "layer_types": ["sliding_attention", "full_attention"] * 4}, 3),
     "gpt2": ({"n_layer": 6}, 2),
+    "mixtral": ({"num_hidden_layers": 6}, 2),
 }
+ENCODER_DECODERS: dict[str, tuple[PretrainedConfig, int]] = {
+    "bart": (
+        BartConfig(
+            vocab_size=97, d_model=48, encoder_layers=6, decoder_layers=5, encoder_attention_heads=3,
+            decoder_attention_heads=2, encoder_ffn_dim=56, decoder_ffn_dim=72, max_position_embeddings=32,
+        ),
+        2,
+    ),
+    # Its first layers compute the biases of positions for all others.
+    "t5": (T5Config(vocab_size=97, d_model=40, d_kv=24, d_ff=56, num_layers=7, num_decoder_layers=6, num_heads=3), 3),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -77,6 +100,23 @@ def test_that_repeated_layers_of_encoders_are_those_of_a_whole_trace(name: str, 
         check_is_the_whole_trace(spec, traced)
 
 
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_that_repeated_layers_of_both_graphs_are_those_of_whole_traces(name: str, traced: list[GraphSpec]) -> None:
+    config, needed = ENCODER_DECODERS[name]
+    torch.manual_seed(0)
+    model = AutoModelForSeq2SeqLM.from_config(config).eval()
+    ids, axes = torch.randint(4, 97, (2, 5)), ((0, "batch"), (1, "source"))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    source = EncoderInputs({"input_ids": ids, "attention_mask": mask}, {"input_ids": axes, "attention_mask": axes})
+    specs, prepared = encoder_decoder_specs(model, source, 32)
+    with prepared:
+        for spec in (specs.encoder, specs.decoder):
+            traced.clear()
+            assert spec.alike is not None
+            assert spec.alike.traced == needed
+            check_is_the_whole_trace(spec, traced)
+
+
 class Layer(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -84,10 +124,10 @@ class Layer(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, y: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         y = x if y is None else y
-        return y, x + self.down(torch.relu(self.up(y)))
+        return y * 2, x + self.down(torch.relu(self.up(y)))
 
 
-class Reversible(torch.nn.Module):
+class Exchanging(torch.nn.Module):
     """Layers that exchange two values; or one, which is also the result."""
 
     def __init__(self, values: int) -> None:
@@ -116,7 +156,7 @@ def spec_of(model: torch.nn.Module) -> GraphSpec:
 
 
 def test_that_the_result_of_the_last_layer_can_be_the_graph_s() -> None:
-    spec = spec_of(Reversible(1))
+    spec = spec_of(Exchanging(1))
     graph = trace(spec).graph
     assert [value.name for value in graph.outputs] == ["result"]
     assert sum(node.op_type == "Relu" for node in graph) == 6
@@ -124,7 +164,7 @@ def test_that_the_result_of_the_last_layer_can_be_the_graph_s() -> None:
 
 
 def test_that_layers_that_exchange_two_values_are_traced_as_a_whole(traced: list[GraphSpec]) -> None:
-    check_is_the_whole_trace(spec_of(Reversible(2)), traced, times=2)
+    check_is_the_whole_trace(spec_of(Exchanging(2)), traced, times=2)
 
 
 class Choosing(torch.nn.Module):
