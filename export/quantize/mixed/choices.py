@@ -10,6 +10,7 @@ import torch
 from triform.export.graph.weights import Scaling
 from triform.export.quantize.blockwise import dequantize, quantize_matrix, size_of
 from triform.export.quantize.mixed.allocation import Choice
+from triform.export.quantize.mixed.times import product_time
 
 # Where 8 bits should take the same time as 4: interpolated between products of 576 by 3,072, where 8 bits are faster,
 # and 2,048 by 8,192, where they take 1.26 times as long. SmolLM2-135M (576 wide) in int8 decodes at 0.79 times the
@@ -74,19 +75,30 @@ def damage_of_rounding(part: Part, bits: int, block_size: int) -> float:
 
 
 def choices_of(
-    parts: Sequence[Part], *, looked_up: bool, damage: Callable[[Part, int, int], float] = damage_of_rounding
+    parts: Sequence[Part],
+    *,
+    looked_up: bool,
+    multiplied: bool,
+    damage: Callable[[Part, int, int], float] = damage_of_rounding,
 ) -> list[Choice]:
     """What each scheme costs and damages for one matrix.
 
     Args:
         parts: of the matrix.
-        looked_up: whether rows are looked up too, which whole blocks suit.
+        looked_up: whether rows are looked up, which whole blocks suit.
+        multiplied: whether a product reads it, which takes time.
         damage: of a part in so many bits and blocks of a size.
     """
     rows, width = sum(len(part.weight) for part in parts), parts[0].weight.shape[1]
     every = _SCHEMES + _UNPACKED_TO_8 if min(rows, width) <= WIDEST_IN_8_BITS else _SCHEMES
     return [
-        Choice(bits, size, size_of(rows, width, bits, size), sum(damage(part, bits, size) for part in parts))
+        Choice(
+            bits,
+            size,
+            size_of(rows, width, bits, size),
+            sum(damage(part, bits, size) for part in parts),
+            rows * width * product_time(bits, size) if multiplied else 0.0,
+        )
         for bits, size in fitting(every, width, looked_up=looked_up)
     ]
 

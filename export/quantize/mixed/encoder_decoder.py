@@ -129,7 +129,12 @@ def _choices(
     def choices(name: str) -> list[Choice]:
         matrix = matrices[name]
         if name in in_decoder:
-            return choices_of(matrix.parts, looked_up=matrix.looked_up, damage=damage_with_feedback)
+            return choices_of(
+                matrix.parts,
+                looked_up=matrix.looked_up,
+                multiplied=matrix.multiplied,
+                damage=damage_with_feedback,
+            )
         return encoder_choices(matrix, name if name in by_column else None, inputs)
 
     return dict(zip(clock.counted(matrices), in_threads(choices, matrices), strict=True))

@@ -35,20 +35,27 @@ class Frontier:
         weights: in all matrices.
         rest: bytes of everything else in the bundle.
         damage: what the damage of a point estimates, in words.
+        timed: weights of the matrices whose products' times are known.
     """
 
     points: list[Point]
     weights: int
     rest: int
     damage: str
+    timed: int = 0
 
     def size(self, point: Point) -> str:
         """The size of the bundle, and the bits per weight, in words."""
         return f"{(point.size + self.rest) / 1e6:.1f} MB, {8 * point.size / self.weights:.2f} bits per weight"
 
+    def time(self, point: Point) -> float | None:
+        """Of the products whose times are known, in what they take in 4 bits with blocks of 64; None if none are."""
+        return point.time / self.timed if self.timed else None
+
     def record(self, point: Point, loss: float | None = None, *, chosen: bool = False) -> FrontierPoint:
         """The point as a report has it."""
-        return FrontierPoint(point.size + self.rest, 8 * point.size / self.weights, point.damage, loss, chosen)
+        bits = 8 * point.size / self.weights
+        return FrontierPoint(point.size + self.rest, bits, point.damage, loss, chosen, self.time(point))
 
     def at_even_distances(self, count: int) -> list[Point]:
         """So many points or fewer, of sizes at about even distances."""
@@ -73,7 +80,9 @@ def frontier_of(
         folder: see `size_of_rest`.
         damage: see `Frontier`.
     """
-    return Frontier(frontier(choices), sum(sizes.values()), size_of_rest(graphs, sizes.keys(), folder), damage)
+    timed = sum(sizes[name] for name, options in choices.items() if options[0].time)
+    rest = size_of_rest(graphs, sizes.keys(), folder)
+    return Frontier(frontier(choices), sum(sizes.values()), rest, damage, timed)
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ def choose_point(frontier: Frontier, options: ExportOptions, measure: MeasureLos
             f"convolutions; export with {option('quantize')} int8"
         )
     clock.notes.extend(
-        f"frontier: {frontier.size(point)}, estimated {frontier.damage} {point.damage:.4f}"
+        f"frontier: {frontier.size(point)}, estimated {frontier.damage} {point.damage:.4f}{_pace(frontier, point)}"
         for point in frontier.at_even_distances(_ROWS)
     )
     clock.frontier.extend(frontier.record(point) for point in frontier.at_even_distances(_DRAWN))
@@ -149,8 +158,14 @@ def choose_point(frontier: Frontier, options: ExportOptions, measure: MeasureLos
     kinds = Counter(str(choice) for choice in point.choices.values())
     formats = ", ".join(f"{count} in {name}" for name, count in sorted(kinds.items()))
     clock.frontier.append(frontier.record(point, chosen=True))
-    clock.notes.append(f"chosen: {8 * point.size / frontier.weights:.2f} bits per weight, {formats}")
+    bits = 8 * point.size / frontier.weights
+    clock.notes.append(f"chosen: {bits:.2f} bits per weight, {formats}{_pace(frontier, point)}")
     return point
+
+
+def _pace(frontier: Frontier, point: Point) -> str:
+    time = frontier.time(point)
+    return "" if time is None else f", products take {time:.2f} times as long as in int4"
 
 
 def describe_point(point: Point, accuracy_level: int) -> Quantization:

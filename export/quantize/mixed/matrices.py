@@ -32,10 +32,12 @@ class Matrix:
     Attributes:
         parts: its rows, with what was measured of them.
         looked_up: whether rows of it are looked up by token ids, beside products or alone.
+        multiplied: whether it is read by a product.
     """
 
     parts: list[Part]
     looked_up: bool
+    multiplied: bool
 
     @property
     def size(self) -> int:
@@ -64,7 +66,8 @@ def matrices_of(
     for name, value in _weights(model).items():
         parts = _parts(value, parameters, sensitivity)
         if parts is not None:
-            matrices[name] = Matrix(parts, _is_table(model, value))
+            multiplied = any(use.node.op_type != "Gather" for use in value.uses())
+            matrices[name] = Matrix(parts, _is_table(model, value), multiplied)
         elif name not in others:
             raise not_measured(_parameters(value)[0])
     return matrices

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from triform.export.quantize.mixed.allocation import Choice, frontier, within_size
 
 # The first step of a saves 6 for 10 bytes, its second 1 for 10; b's only step saves 8 for 40.
@@ -40,3 +42,39 @@ def test_a_step_that_does_not_fit_leaves_its_bytes_to_others():
     point = within_size(frontier({"table": table, "product": product}), 15)
     assert point is not None
     assert (point.size, point.choices) == (12, {"table": table[0], "product": product[1]})
+
+
+def test_time_is_a_price_beside_bytes():
+    """A weight's time is worth a quarter of 4.56 bits, 0.1425 bytes: 1,000 of it as much as 142.5 bytes.
+
+    The fine choice saves 5 for 300 bytes and no time, or for 300 bytes and 1,000 of time; the other matrix 4 for 300.
+    """
+    other = [Choice(4, 64, 700, 5.0, 1000.0), Choice(8, 128, 1000, 1.0, 1000.0)]
+    for time, first in ((1000.0, "fine"), (2000.0, "other")):
+        fine = [Choice(4, 64, 700, 6.0, 1000.0), Choice(8, 32, 1000, 1.0, time)]
+        points = frontier({"fine": fine, "other": other})
+        assert [point.choices[first].bits for point in points] == [4, 8, 8]
+        assert points[0].time == 2000.0
+        assert points[-1].time == 1000.0 + time
+
+
+def test_a_slow_choice_is_left_out_where_a_faster_one_of_its_size_damages_little_more():
+    start, fast = Choice(4, 64, 100, 10.0, 100.0), Choice(6, 128, 160, 2.0, 100.0)
+    best = Choice(8, 128, 200, 0.0, 100.0)
+    # Without time it would be on the line between its neighbours, or below: 1.8 + 0 is less than 2.0.
+    for time, kept in ((100.0, 160), (1000.0, 160)):
+        slow = Choice(5, 32, 159, 1.99, time)
+        points = frontier({"a": [start, fast, slow, best]})
+        assert [point.size for point in points] == [100, *([159] if time == 100.0 else [kept]), 200]
+
+
+def test_of_two_choices_of_one_size_the_slower_is_a_step_of_its_own():
+    points = frontier({"a": [Choice(4, 64, 10, 8.0, 10.0), Choice(6, 64, 20, 4.0, 10.0), Choice(5, 32, 20, 3.5, 30.0)]})
+    assert [(point.size, point.damage) for point in points] == [(10, 8.0), (20, 4.0), (20, 3.5)]
+
+
+def test_the_smallest_choice_is_the_first_point_however_slow_it_is():
+    points = frontier({"a": [Choice(4, 16, 10, 8.0, 1000.0), Choice(8, 128, 20, 4.0, 10.0)]})
+    assert [point.size for point in points] == [10, 20]
+    assert within_size(points, 10) == points[0]
+    assert points[1].time == pytest.approx(10.0)

@@ -168,6 +168,19 @@ def test_what_a_bundle_takes_beside_its_matrices(tmp_path):
     found = frontier_of([model], {"a": 40}, {"a": [Choice(4, 32, 60, 1.0), Choice(8, 32, 90, 0.5)]}, tmp_path, "KL")
     assert (found.weights, found.rest) == (40, 70 + 20 + 800 + 12_288 + 60_000)
     assert [(point.size, point.damage) for point in found.points] == [(60, 1.0), (90, 0.5)]
+    assert found.time(found.points[0]) is None
+
+
+def test_the_time_of_products_beside_that_in_blocks_of_64(tmp_path):
+    """Of two matrices of 40 weights that take 40 and 60 in all; nothing is known of a third."""
+    model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": 17}), ir_version=10)
+    sizes = {"a": 40, "b": 40, "c": 1000}
+    choices = {"a": [Choice(4, 64, 60, 1.0, 40.0)], "b": [Choice(8, 32, 90, 0.5, 60.0)], "c": [Choice(8, None, 5, 1.0)]}
+    found = frontier_of([model], sizes, choices, tmp_path, "KL")
+    assert found.time(found.points[0]) == found.record(found.points[0]).time == 1.25
+    point, notes = chosen(frontier=found, target_size=10**6)
+    assert point == found.points[0]
+    assert all(note.endswith(", products take 1.25 times as long as in int4") for note in notes.notes)
 
 
 def test_mixtures_of_experts_that_are_no_decoders_are_not_counted():
