@@ -13,17 +13,18 @@ def computed(model: ir.Model) -> tuple[list[Any], list[Any]]:
     """The nodes of a graph, each with where its inputs come from, and its outputs; equal for graphs that are equal.
 
     A constant stands for its numbers, and for its name if a module gave it one; an input and an output for its name.
+    What is computed of the same in several places stands there once: whether layers share it is of no account.
     """
     places: dict[ir.Value, Any] = {value: value.name for value in model.graph.inputs}
     places |= {value: _constant(value) for value in model.graph.initializers.values()}
-    nodes = []
-    for index, node in enumerate(model.graph):
-        attributes = sorted((name, str(item.value)) for name, item in node.attributes.items())
-        inputs = [None if value is None else places[value] for value in node.inputs]
-        shapes = [(str(value.type), str(value.shape)) for value in node.outputs]
-        nodes.append((node.domain, node.op_type, attributes, inputs, shapes))
+    nodes: dict[Any, int] = {}
+    for node in model.graph:
+        attributes = tuple(sorted((name, str(item.value)) for name, item in node.attributes.items()))
+        inputs = tuple(None if value is None else places[value] for value in node.inputs)
+        shapes = tuple((str(value.type), str(value.shape)) for value in node.outputs)
+        index = nodes.setdefault((node.domain, node.op_type, attributes, inputs, shapes), len(nodes))
         places |= {value: (index, place) for place, value in enumerate(node.outputs)}
-    return nodes, [(value.name, places[value]) for value in model.graph.outputs]
+    return list(nodes), [(value.name, places[value]) for value in model.graph.outputs]
 
 
 def _constant(value: ir.Value) -> tuple[Any, ...]:
