@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import log_sum_exp, not_numbers
-from triform.runtime.errors import InputError, option
+from triform.runtime.errors import InputError
+from triform.runtime.generation.options.checks import whole_between
 from triform.runtime.graphs.decoding.step import DecoderStep
 from triform.runtime.likeliest import all_logits
 from triform.runtime.text.token_stream import ids_around
@@ -166,8 +167,7 @@ def window_of(window: int | None, most: int, tokenizer: Tokenizer) -> int:
     if window is None:
         return most
     least = len(ids_around(tokenizer)[0]) + 2
-    if not least <= window <= most:
-        raise InputError(f"{option('window')} must be from {least} to the model's {most} tokens, not {window}")
+    whole_between(least, most, f"from {least} to the model's {most} tokens").judge("window", window)
     return window
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array, softmax
+from triform.runtime.encoder.inputs import check_whole
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.encoder.windows import run_windows
 from triform.runtime.errors import InputError, option
@@ -83,9 +84,10 @@ def answer(
         BundleError: while iterating, the logits hold NaN or an infinity.
     """
     encoder.require("answer", "question-answering")
-    for name, value, least in (("top_k", top_k, 1), ("max_answer_length", max_answer_length, 1), ("stride", stride, 0)):
-        if value is not None and value < least:
-            raise InputError(f"{option(name)} must be at least {least}, not {value}")
+    check_whole("top_k", top_k, 1)
+    check_whole("max_answer_length", max_answer_length, 1)
+    if stride is not None:
+        check_whole("stride", stride, 0)
     return _answers(encoder, questions, _Limits(top_k, max_answer_length), stride, no_answer)
 
 

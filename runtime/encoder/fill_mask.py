@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import check_numbers, softmax
+from triform.runtime.encoder.inputs import check_whole
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import BundleError, InputError, UnsupportedError
+from triform.runtime.printable import quoted
 from triform.runtime.text.pages import Page, Text, text_of
 from triform.runtime.text.rows import TokenRow
 
@@ -77,6 +79,11 @@ def fill_mask(
         TriformError: onnxruntime failed.
     """
     mask, own = _mask(model)
+    check_whole("top_k", top_k, 1)
+    if targets is not None:
+        most = model.manifest.vocab_size - 1
+        for target in targets:
+            check_whole("targets", target, 0, most, expected=f"token ids from 0 to {most}")
     numbered = enumerate(texts, 1)
     while chunk := list(islice(numbered, _TEXTS)):
         rows = model.reader().read([_with_mask(text, own) for _, text in chunk], first=chunk[0][0])
@@ -107,6 +114,8 @@ def find_targets(model: OpenEncoder, words: Sequence[str]) -> list[Target]:
 
 
 def _target(model: OpenEncoder, word: str) -> Target:
+    if not isinstance(word, str):
+        raise InputError(f"the target {quoted(word)} is not a text")
     tokenizer = model.reader().tokenizer
     whole = tokenizer.token_to_id(word)
     if whole is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from triform.runtime.arithmetic import Array, softmax
+from triform.runtime.encoder.inputs import check_whole
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.encoder.windows import run_windows
 from triform.runtime.errors import InputError, option
@@ -91,8 +92,7 @@ def tag(
         raise InputError(f"{option('aggregation')} must be one of {', '.join(AGGREGATIONS)}, not {aggregation!r}")
     room = encoder.reader().room()
     shared = room // 4 if stride is None else stride
-    if not 0 <= shared < room:
-        raise InputError(f"{option('stride')} must be from 0 to {room - 1}, not {stride}")
+    check_whole("stride", shared, 0, room - 1, expected=f"from 0 to {room - 1}")
     return _tagged(encoder, texts, aggregation, shared)
 
 

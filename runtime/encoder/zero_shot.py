@@ -11,6 +11,7 @@ from triform.runtime.arithmetic import softmax
 from triform.runtime.encoder.classification import label_logits
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import InputError, UnsupportedError
+from triform.runtime.printable import quoted
 
 HYPOTHESIS_TEMPLATE = "This example is {}."
 _COMMAND = "classify with labels of your own"
@@ -63,6 +64,9 @@ def zero_shot(
 def _hypotheses(labels: Sequence[str], template: str) -> list[str]:
     if not labels:
         raise InputError("give at least one label")
+    for label in labels:
+        if not isinstance(label, str):
+            raise InputError(f"the label {quoted(label)} is not a text")
     try:
         hypotheses = [template.format(label) for label in labels]
     except (LookupError, ValueError, AttributeError):

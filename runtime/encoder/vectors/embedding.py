@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from triform.runtime.arithmetic import Array, check_numbers, cosines, unit
 from triform.runtime.bundle.manifest import EmbeddingInfo
+from triform.runtime.encoder.inputs import check_whole
 from triform.runtime.encoder.vectors.ahead import ahead
 from triform.runtime.errors import InputError, UnsupportedError, option
 from triform.runtime.printable import quoted
@@ -123,8 +124,9 @@ def width_of(info: EmbeddingInfo, dimensions: int | None) -> int:
     Raises:
         InputError: the model's vectors have fewer dimensions.
     """
-    if dimensions is not None and not 1 <= dimensions <= info.dimension:
-        raise InputError(f"{option('dimensions')} must be between 1 and the model's {info.dimension}, not {dimensions}")
+    if dimensions is not None:
+        most = info.dimension
+        check_whole("dimensions", dimensions, 1, most, expected=f"between 1 and the model's {most}")
     return dimensions or info.dimension
 
 
@@ -143,17 +145,20 @@ def resolve_prompt(info: EmbeddingInfo, prompt: str | None, prompt_name: str | N
     Raises:
         InputError: both a prompt and a name are given, or the model has no prompt of that name.
     """
+    for name, value in (("prompt", prompt), ("prompt_name", prompt_name)):
+        if not isinstance(value, str | None):
+            raise InputError(f"{option(name)} must be a text, not {quoted(value)}")
     if prompt is not None and prompt_name is not None:
         raise InputError("give a prompt or the name of one, not both")
     if prompt is not None:
         return prompt
-    name = prompt_name if prompt_name is not None else info.default_prompt
-    if name is None:
+    chosen = prompt_name if prompt_name is not None else info.default_prompt
+    if chosen is None:
         return ""
-    if name not in info.prompts:
+    if chosen not in info.prompts:
         known = f"it has: {', '.join(info.prompts)}" if info.prompts else "it has none"
-        raise InputError(f"the model has no prompt called {name!r}; {known}")
-    return info.prompts[name]
+        raise InputError(f"the model has no prompt called {chosen!r}; {known}")
+    return info.prompts[chosen]
 
 
 def default_query_prompt(info: EmbeddingInfo) -> str:

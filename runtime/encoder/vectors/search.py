@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from triform.runtime.arithmetic import Array, units
+from triform.runtime.encoder.inputs import check_whole
 from triform.runtime.encoder.vectors.embedding import (
     default_document_prompt,
     default_query_prompt,
@@ -16,7 +17,6 @@ from triform.runtime.encoder.vectors.embedding import (
     embedding_info,
 )
 from triform.runtime.encoder.vectors.search_index import Document, Hit, SearchIndex, embedded, top_indices
-from triform.runtime.errors import InputError, option
 
 if TYPE_CHECKING:
     from triform.runtime.encoder.opened import OpenEncoder
@@ -56,8 +56,7 @@ def search(
             text is not valid Unicode, or too long for a strict model.
         TriformError: onnxruntime failed.
     """
-    if top_k < 1:
-        raise InputError(f"{option('top_k')} must be at least 1, not {top_k}")
+    check_whole("top_k", top_k, 1)
     info = embedding_info(model)
     vectors = embed(model, queries, prompt=default_query_prompt(info) if query_prompt is None else query_prompt)
     if isinstance(documents, SearchIndex):

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from triform.runtime.arithmetic import Array, check_numbers
+from triform.runtime.encoder.inputs import check_whole
 from triform.runtime.encoder.opened import OpenEncoder
 from triform.runtime.errors import InputError, UnsupportedError, option
 from triform.runtime.text.pages import Text, text_of
@@ -81,6 +82,5 @@ def _output(encoder: OpenEncoder, layer: int | None) -> str:
         what = "its layers" if layer is not None else "the vectors of its tokens"
         raise UnsupportedError(f"this bundle does not give {what}: export the model with `ExportOptions.hidden_states`")
     index = kept - 1 if layer is None else layer
-    if not 0 <= index < kept:
-        raise InputError(f"{option('layer')} must be from 0 to {kept - 1}, not {index}")
+    check_whole("layer", index, 0, kept - 1, expected=f"from 0 to {kept - 1}")
     return f"hidden_states.{index}"

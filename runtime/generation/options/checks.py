@@ -109,6 +109,11 @@ def whole_from_zero(high: int | None = None) -> Check:
     return Check(Integral, lambda value: value >= 0 and (high is None or value < high), expected)
 
 
+def whole_between(low: int, high: int, expected: str) -> Check:
+    """A whole number from `low` to `high`, both inclusive; `expected` is the range in words."""
+    return Check(Integral, lambda value: low <= value <= high, expected)
+
+
 def check_ids(name: str, ids: object) -> None:
     """Check token ids.
 

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
-from tests.checkpoints.encoders import bert_folder
+from tests.checkpoints.encoders import VOCAB, bert_folder
 from tests.helpers.bundles import change, read_manifest_json
 from tests.helpers.commands import invoke, one_line
 from triform.export.options import ExportOptions
@@ -89,6 +89,26 @@ def test_a_mask_may_be_written_either_way(bundle):
     model = load_encoder(bundle)
     expected = list(fill_mask(model, TEXTS))
     assert list(fill_mask(model, [text.replace("[MASK]", "<mask>") for text in TEXTS])) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        # Numbers below 0 would count from the end.
+        ({"top_k": 0}, "`top_k` must be at least 1, not 0"),
+        ({"top_k": -1}, "`top_k` must be at least 1, not -1"),
+        ({"top_k": 1.5}, "`top_k` must be a whole number, not 1.5"),
+        ({"targets": [3, -1]}, f"`targets` must be token ids from 0 to {VOCAB - 1}, not -1"),
+        ({"targets": [VOCAB]}, f"`targets` must be token ids from 0 to {VOCAB - 1}, not {VOCAB}"),
+        ({"targets": ["sail"]}, "`targets` must be a whole number, not 'sail'"),
+    ],
+)
+def test_what_cannot_be_asked_for(bundle, options, message):
+    model = load_encoder(bundle)
+    with pytest.raises(InputError, match=f"^{message}$"):
+        model.fill_mask(TEXTS[:1], **options)
+    with pytest.raises(InputError, match=r"^the target 7 is not a text$"):
+        model.find_targets([7])
 
 
 def test_targets(bundle, source, reference):

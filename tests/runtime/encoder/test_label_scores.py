@@ -143,6 +143,8 @@ def test_models_for_something_else(names):
 def test_templates_without_a_place(template):
     with pytest.raises(InputError, match=r"must have one {}, where the label goes$"):
         next(zero_shot(model_of(NLI), ["s"], ["x"], template=template))
+    with pytest.raises(InputError, match=r"^the label None is not a text$"):
+        next(zero_shot(model_of(NLI), ["s"], ["rain", None]))
     with pytest.raises(InputError, match=r"^give at least one label$"):
         next(zero_shot(model_of(NLI), ["s"], []))
 

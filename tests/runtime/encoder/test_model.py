@@ -62,6 +62,28 @@ def test_what_is_no_list_is_named(encoder, method, items):
         getattr(encoder, method)(items)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dimensions": 0}, "`dimensions` must be between 1 and the model's 48, not 0"),
+        ({"dimensions": 49}, "`dimensions` must be between 1 and the model's 48, not 49"),
+        ({"dimensions": 1.5}, "`dimensions` must be a whole number, not 1.5"),
+        ({"dimensions": True}, "`dimensions` must be a whole number, not True"),
+        ({"prompt": 7}, "`prompt` must be a text, not 7"),
+        ({"prompt_name": ["query"]}, r"`prompt_name` must be a text, not \['query'\]"),
+    ],
+)
+def test_options_of_vectors(encoder, options, message):
+    with pytest.raises(InputError, match=f"^{message}$"):
+        encoder.embed(["a text"], **options)
+
+
+@pytest.mark.parametrize("top_k", [1.5, "3", None])
+def test_whole_numbers_of_hits(encoder, top_k):
+    with pytest.raises(InputError, match=rf"^`top_k` must be a whole number, not {top_k!r}$"):
+        encoder.search(["a query"], ["a text"], top_k=top_k)
+
+
 @pytest.mark.parametrize("item", [None, math.nan, b"a text", ["a text"], {"text": "a text"}])
 def test_what_is_no_text_in_a_list_is_named_by_its_number(encoder, item):
     """As None and NaN are, where a column of a table has no value."""
