@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.calibration_speech import FOLDER, SENTENCES
-from triform.export.samples.voices import noise, speech
+from benchmarks.calibration_speech import ENGLISH, ENGLISH_FOLDER, FOLDER, SENTENCES
+from triform.export.samples.voices import noise, sentences, speech
 from triform.runtime.errors import UnsupportedError
 
 RATE = 16000
@@ -26,6 +26,38 @@ def test_a_file_for_every_sentence():
         info = soundfile.info(file)
         assert (info.format, info.samplerate, info.channels) == ("FLAC", RATE, 1)
         assert 1.5 < info.duration < 4.3
+
+
+def test_an_english_file_for_every_sentence_whose_words_are_counted():
+    files = sorted(ENGLISH_FOLDER.glob("*"))
+    assert [file.name for file in files] == [f"{number:02}.ogg" for number in range(1, len(ENGLISH) + 1)]
+    assert len({sentence for *_, sentence in ENGLISH}) == len(ENGLISH)
+    assert sum(len(sentence.split()) for *_, sentence in ENGLISH) > 300
+    assert sum(file.stat().st_size for file in files) < 6e5
+    for file in files:
+        info = soundfile.info(file)
+        assert (info.format, info.samplerate, info.channels) == ("OGG", RATE, 1)
+        assert 2.5 < info.duration < 6.5
+
+
+def test_sentences_are_joined_up_to_what_is_heard_at_once():
+    clips = [soundfile.read(file)[0] for file in sorted(ENGLISH_FOLDER.glob("*"))]
+    alone, joined = (sentences(RATE, seconds, english=True) for seconds in (0, 30))
+    assert [len(row) for row in alone] == [len(clip) for clip in clips]
+    assert all(20 * RATE < len(row) <= 30 * RATE for row in joined[:-1])
+    # Between two sentences there are 0.6 seconds.
+    pauses = round(0.6 * RATE) * (len(clips) - len(joined))
+    assert sum(map(len, joined)) == sum(map(len, clips)) + pauses
+    # The noise is 20 decibels below the loudest sample, and the same at each call.
+    difference = np.abs(joined[0][: len(clips[0])] - clips[0]).max()
+    assert 0.01 * np.abs(clips[0]).max() < difference <= 0.1 * np.abs(joined[0]).max()
+    np.testing.assert_array_equal(joined[0], sentences(RATE, 30, english=True)[0])
+
+
+def test_other_languages_are_those_that_are_compared_on():
+    english = sentences(RATE, 0, english=True)
+    others = sentences(RATE, 0, english=False)[len(english) :]
+    assert [len(row) for row in others] == [soundfile.info(file).frames for file in CLIPS[::4]]
 
 
 def test_a_seed_makes_the_same_speech():
@@ -73,5 +105,6 @@ def test_packages_that_are_missing_are_named(monkeypatch):
 def test_the_wheel_has_them(wheel):
     from zipfile import ZipFile
 
-    names = {Path(name).stem for name in ZipFile(wheel).namelist() if name.endswith(".flac")}
-    assert names == set(SENTENCES)
+    names = {Path(name).name for name in ZipFile(wheel).namelist() if "samples/data/" in name}
+    clips = {f"{name}.flac" for name in SENTENCES} | {f"{number:02}.ogg" for number in range(1, len(ENGLISH) + 1)}
+    assert {name for name in names if not name.endswith(".txt")} == clips
